@@ -1,0 +1,23 @@
+"""What a model said, with what it took to say it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to one conversation.
+
+    For classification `probabilities` maps each label to its probability among the labels (they sum
+    to 1) and `confidence` is that of `text`; both are None for free text. `seconds` is the row's
+    share of the compute time of its batch.
+    """
+
+    text: str
+    confidence: float | None
+    probabilities: dict[str, float] | None
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    seconds: float

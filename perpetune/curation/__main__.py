@@ -1,0 +1,45 @@
+"""The stages of `dvc.yaml`: `python -m perpetune.curation STAGE`, run in the workspace."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from perpetune.curation import clean, fetch, reference, split, validate
+from perpetune.errors import PerpetuneError
+from perpetune.params import Params, load_params
+
+
+def _card(params: Params, workspace: Path) -> str:
+    # Only the card needs numpy and jinja2.
+    from perpetune.curation import card
+
+    return card.run(params.task, workspace)
+
+
+STAGES: dict[str, Callable[[Params, Path], str]] = {
+    "fetch": lambda params, workspace: fetch.run(params.fetch, workspace),
+    "validate": lambda _, workspace: validate.run(workspace),
+    "clean": lambda params, workspace: clean.run(params.clean, params.task, workspace),
+    "split": lambda params, workspace: split.run(params.split, params.task, workspace),
+    "reference": lambda params, workspace: reference.run(params.reference, workspace),
+    "card": _card,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m perpetune.curation", description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    stage = parser.parse_args().stage
+    try:
+        print(f"{stage}: {STAGES[stage](load_params(Path('params.yaml')), Path())}")
+    except PerpetuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

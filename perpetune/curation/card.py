@@ -1,0 +1,281 @@
+"""The data card: what the data is, where it came from, and what was left out and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from perpetune.curation.aside import Rejected, SetAside
+from perpetune.curation.layout import CARD, CLEAN, LEAKAGE, RAW, SPLITS, VALID
+from perpetune.curation.text import shortened
+from perpetune.params import TaskParams
+from perpetune.records import Example, read_jsonl, to_json
+
+SPLIT_NAMES = ("train", "validation", "frozen", "recent")
+SHOWN = 3
+"""How many rows the card shows of those set aside for one reason."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths in characters."""
+
+    median: int
+    p95: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """`first` and `last` are the dates of its oldest and newest rows, where rows have times."""
+
+    name: str
+    rows: int
+    groups: int
+    labels: dict[str, int]
+    input: Lengths
+    output: Lengths
+    first: str | None
+    last: str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What went into a step of curation and what came out of it."""
+
+    name: str
+    rows: int
+    kept: int
+
+    @property
+    def aside(self) -> int:
+        return self.rows - self.kept
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row that was left out: where it stood, what it said, and more about the reason."""
+
+    where: str
+    input: str
+    output: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How many rows a step left out for one reason, and a few of them."""
+
+    step: str
+    reason: str
+    rows: int
+    examples: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """How many rows a source brought, and how many of them are in a split."""
+
+    name: str
+    rows: int
+    used: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that the card says. `version` is the data version as DVC has it; `remarks` are for people to read first."""
+
+    task: str
+    kind: str
+    version: str
+    steps: tuple[Step, ...]
+    sources: tuple[Source, ...]
+    splits: tuple[SplitFacts, ...]
+    left_out: tuple[LeftOut, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels, the commonest first."""
+        names = {label for split in self.splits for label in split.labels}
+        return sorted(names, key=lambda label: (-self.total(label), label))
+
+    def total(self, label: str) -> int:
+        """How many rows of all splits have the label."""
+        return sum(split.labels.get(label, 0) for split in self.splits)
+
+
+def describe(
+    task: TaskParams,
+    version: str,
+    fetched: Sequence[Example],
+    rejected: Sequence[Rejected],
+    aside: Mapping[str, Sequence[SetAside]],
+    splits: Mapping[str, Sequence[Example]],
+) -> Card:
+    """Gather what the card says.
+
+    `aside` holds what each step set aside, in the order of the steps; `splits` the rows by split.
+    """
+    labelled = task.kind == "classification"
+    facts = tuple(_split_facts(name, rows, labelled) for name, rows in splits.items())
+    card = Card(
+        task=task.name,
+        kind=task.kind,
+        version=version,
+        steps=_steps(len(fetched), len(rejected), aside),
+        sources=_sources(fetched, splits),
+        splits=facts,
+        left_out=(*_refused(rejected), *(part for step, rows in aside.items() for part in _left_out(step, rows))),
+        remarks=(),
+    )
+    return Card(**{**vars(card), "remarks": tuple(_remarks(card))})
+
+
+def _steps(fetched: int, rejected: int, aside: Mapping[str, Sequence[SetAside]]) -> tuple[Step, ...]:
+    steps = [Step("fetch", fetched + rejected, fetched)]
+    for name, rows in aside.items():
+        steps.append(Step(name, steps[-1].kept, steps[-1].kept - len(rows)))
+    return tuple(steps)
+
+
+def _sources(fetched: Sequence[Example], splits: Mapping[str, Sequence[Example]]) -> tuple[Source, ...]:
+    brought = Counter(row.source for row in fetched)
+    used = Counter(row.source for rows in splits.values() for row in rows)
+    return tuple(Source(name, rows, used[name]) for name, rows in brought.most_common())
+
+
+def _split_facts(name: str, rows: Sequence[Example], labelled: bool) -> SplitFacts:
+    times = sorted(row.time for row in rows if row.time)
+    return SplitFacts(
+        name=name,
+        rows=len(rows),
+        groups=len({row.group for row in rows}),
+        labels=dict(Counter(row.output for row in rows).most_common()) if labelled else {},
+        input=_lengths([sum(len(m.content) for m in row.messages) or len(row.input) for row in rows]),
+        output=_lengths([len(row.output) for row in rows]),
+        first=times[0].date().isoformat() if times else None,
+        last=times[-1].date().isoformat() if times else None,
+    )
+
+
+def _lengths(lengths: Sequence[int]) -> Lengths:
+    if not lengths:
+        return Lengths(0, 0, 0)
+    return Lengths(*(int(value) for value in np.percentile(lengths, [50, 95, 100], method="nearest")))
+
+
+def _left_out(step: str, aside: Sequence[SetAside]) -> list[LeftOut]:
+    by_reason: dict[str, list[SetAside]] = defaultdict(list)
+    for row in aside:
+        by_reason[row.reason].append(row)
+    return [
+        LeftOut(step, reason, len(rows), tuple(_shown(row) for row in rows[:SHOWN]))
+        for reason, rows in sorted(by_reason.items(), key=lambda pair: -len(pair[1]))
+    ]
+
+
+def _shown(row: SetAside) -> Shown:
+    example = row.example
+    return Shown(
+        where=f"{example.source} · {shortened(example.id, 40)}",
+        input=shortened(example.input, 160),
+        output=shortened(example.output, 60),
+        detail=shortened(row.detail, 120),
+    )
+
+
+def _refused(rejected: Sequence[Rejected]) -> list[LeftOut]:
+    """Refused rows by the field at fault: their reasons quote values, and would not add up."""
+    by_field: dict[str, list[Rejected]] = defaultdict(list)
+    for row in rejected:
+        by_field[f"bad {row.field}" if row.field else "unreadable rows"].append(row)
+    return [
+        LeftOut(
+            "fetch",
+            fault,
+            len(rows),
+            tuple(Shown(f"{row.file}:{row.line}", shortened(row.raw, 160), "", row.reason) for row in rows[:SHOWN]),
+        )
+        for fault, rows in sorted(by_field.items(), key=lambda pair: -len(pair[1]))
+    ]
+
+
+def _remarks(card: Card) -> list[str]:
+    by_name = {split.name: split for split in card.splits}
+    train = by_name["train"]
+    remarks = []
+    first, last = card.steps[0].rows, card.steps[-1].kept
+    if last < 0.8 * first:
+        remarks.append(f"{first - last:,} of {first:,} rows are in no split; see what was left out.")
+    untaught = [label for label in card.labels if label not in train.labels]
+    if untaught:
+        remarks.append(f"Never trained on, yet in a holdout: {_listed(untaught)}. The model cannot know them.")
+    judged = by_name["frozen"].labels | by_name["recent"].labels
+    unjudged = [label for label in train.labels if label not in judged]
+    if unjudged:
+        remarks.append(f"Trained on, yet in no holdout: {_listed(unjudged)}. Nothing judges how well it knows them.")
+    if train.labels and max(train.labels.values()) > 10 * min(train.labels.values()):
+        remarks.append("The commonest label has more than ten times the training rows of the rarest.")
+    if 0 < by_name["frozen"].rows < 100:
+        remarks.append(f"The frozen holdout has {by_name['frozen'].rows} rows; small differences will not show.")
+    if not by_name["validation"].rows:
+        remarks.append("The validation split is empty; training cannot choose its best checkpoint.")
+    return remarks
+
+
+def _listed(labels: Sequence[str]) -> str:
+    shown = ", ".join(shortened(label, 40) for label in labels[:5])
+    return shown if len(labels) <= 5 else f"{shown} and {len(labels) - 5} more"
+
+
+def data_version(folder: Path) -> str:
+    """The MD5 that DVC gives a folder of plain files: the one in `dvc.lock`, known before DVC writes it."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    entries = [{"md5": hashlib.md5(file.read_bytes()).hexdigest(), "relpath": file.name} for file in files]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def render(card: Card, template: str) -> str:
+    """The card by one of the templates beside this file: `card.html` or `card.md`."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=template.endswith(".html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["cell"] = _cell
+    return environment.get_template(template).render(card=card) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text for one cell of a Markdown table."""
+    marks = str.maketrans({mark: f"\\{mark}" for mark in "\\|`*_<>[]"})
+    return " ".join(text.translate(marks).split())
+
+
+def run(task: TaskParams, workspace: Path) -> str:
+    """Write `data/card/`: card.md, card.html and card.json."""
+    aside = {"validate": VALID, "clean": CLEAN, "split": LEAKAGE}
+    card = describe(
+        task,
+        data_version(workspace / SPLITS),
+        read_jsonl(workspace / RAW / "examples.jsonl", Example),
+        read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
+        {step: read_jsonl(workspace / folder / "set_aside.jsonl", SetAside) for step, folder in aside.items()},
+        {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES},
+    )
+    folder = workspace / CARD
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "card.json").write_text(to_json(asdict(card)), encoding="utf-8")
+    (folder / "card.md").write_text(render(card, "card.md"), encoding="utf-8")
+    (folder / "card.html").write_text(render(card, "card.html"), encoding="utf-8")
+    return f"{CARD / 'card.html'} and card.md, data version {card.version}"

@@ -1,0 +1,146 @@
+"""Step 3: tidy texts, and set aside what a model should not learn from."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
+from perpetune.curation.layout import CLEAN, VALID
+from perpetune.curation.report import write_step
+from perpetune.curation.sameness import question
+from perpetune.curation.text import likeness, tidy
+from perpetune.params import CleanParams, TaskParams
+from perpetune.records import Example, Message, read_jsonl
+
+EMPTY = "nothing left after tidying"
+LONG_INPUT = "input too long"
+LONG_OUTPUT = "output too long"
+UNKNOWN = "not one of the task's labels"
+OUTVOTED = "most rows with this input say otherwise"
+OUTDATED = "a newer row with this input says otherwise"
+UNDECIDED = "rows with this input disagree, none prevails"
+DUPLICATE = "a duplicate"
+RARE = "a label seen too seldom"
+
+
+def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) -> Sorted:
+    """Tidy every text, then set aside in turn: what is empty or too long, unknown labels, answers that
+    contradict each other, duplicates, and rare labels. For free text there are no labels, and an input
+    may have several answers.
+
+    Rows from `traffic` are never compared with curated ones here: which of two wins depends on the
+    holdouts, which `split` knows.
+    """
+    outcome = Sorted(tuple(tidied(row) for row in in_order(examples)), ())
+    outcome = _drop(outcome, lambda row: _fault(row, params))
+    if task.kind == "classification":
+        outcome = Sorted(tuple(with_one_spelling(outcome.kept, task.labels)), outcome.aside)
+        outcome = _drop(outcome, lambda row: UNKNOWN if task.labels and row.output not in task.labels else None)
+        outcome = _by_question(outcome, _agreed)
+    outcome = _drop_duplicates(outcome)
+    if task.kind == "classification":
+        counts = Counter(row.output for row in outcome.kept)
+        outcome = _drop(outcome, lambda row: RARE if counts[row.output] < params.min_label_rows else None)
+    return outcome
+
+
+def tidied(row: Example) -> Example:
+    """The example with each of its texts tidied."""
+    messages = tuple(Message(role=message.role, content=tidy(message.content)) for message in row.messages)
+    return row.model_copy(update={"input": tidy(row.input), "output": tidy(row.output), "messages": messages})
+
+
+def with_one_spelling(examples: Sequence[Example], labels: Sequence[str] | None) -> list[Example]:
+    """Write labels that differ in case or white space alone as the task does, or else as most rows do."""
+    spellings: dict[str, str] = {}
+    counts = Counter(row.output for row in examples)
+    for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
+        spellings.setdefault(likeness(label), label)
+    spellings |= {likeness(label): label for label in labels or ()}
+    return [row.model_copy(update={"output": spellings[likeness(row.output)]}) for row in examples]
+
+
+def _fault(row: Example, params: CleanParams) -> str | None:
+    if not row.input or not row.output:
+        return EMPTY
+    if sum(len(message.content) for message in row.messages) > params.max_input_chars:
+        return LONG_INPUT
+    if len(row.input) > params.max_input_chars:
+        return LONG_INPUT
+    return LONG_OUTPUT if len(row.output) > params.max_output_chars else None
+
+
+def _drop(outcome: Sorted, fault: Callable[[Example], str | None]) -> Sorted:
+    faults = [(row, fault(row)) for row in outcome.kept]
+    return Sorted(
+        kept=tuple(row for row, reason in faults if not reason),
+        aside=outcome.aside + tuple(SetAside(reason=reason, example=row) for row, reason in faults if reason),
+    )
+
+
+def _by_question(outcome: Sorted, decide: Callable[[Sequence[Example]], Sorted]) -> Sorted:
+    """Decide on each set of rows that ask the same, curated rows and traffic apart."""
+    asked = defaultdict(list)
+    for row in outcome.kept:
+        asked[row.source == "traffic", question(row)].append(row)
+    decided = [decide(rows) for rows in asked.values()]
+    return Sorted(
+        kept=tuple(row for part in decided for row in part.kept),
+        aside=outcome.aside + tuple(row for part in decided for row in part.aside),
+    )
+
+
+def _agreed(rows: Sequence[Example]) -> Sorted:
+    """Of rows that ask the same, those that give the one answer that prevails."""
+    votes = Counter(likeness(row.output) for row in rows)
+    if len(votes) == 1:
+        return Sorted(tuple(rows), ())
+    newest = max((row.time or LONG_AGO for row in rows), default=LONG_AGO)
+    newest_answers = {likeness(row.output) for row in rows if row.time == newest}
+    if len(newest_answers) == 1:
+        return _keep_answer(rows, newest_answers.pop(), OUTDATED)
+    (answer, most), (_, second) = votes.most_common(2)
+    if most > second:
+        return _keep_answer(rows, answer, OUTVOTED)
+    return Sorted((), tuple(SetAside(reason=UNDECIDED, detail=_tally(rows), example=row) for row in rows))
+
+
+def _keep_answer(rows: Sequence[Example], answer: str, reason: str) -> Sorted:
+    losers = [row for row in rows if likeness(row.output) != answer]
+    return Sorted(
+        kept=tuple(row for row in rows if likeness(row.output) == answer),
+        aside=tuple(SetAside(reason=reason, detail=_tally(rows), example=row) for row in losers),
+    )
+
+
+def _tally(rows: Iterable[Example]) -> str:
+    return ", ".join(f"{output:.40} ({count})" for output, count in Counter(row.output for row in rows).most_common())
+
+
+def _drop_duplicates(outcome: Sorted) -> Sorted:
+    """Keep the newest of rows that ask and answer the same.
+
+    Only within a group: which of two groups keeps a row would decide in which split it lies, and the
+    frozen holdout would change when data is added. `split` sees to those.
+    """
+    alike = defaultdict(list)
+    for row in outcome.kept:
+        alike[row.source == "traffic", row.group, question(row), likeness(row.output)].append(row)
+    newest_first = [sorted(rows, key=lambda row: row.time or LONG_AGO, reverse=True) for rows in alike.values()]
+    return Sorted(
+        kept=tuple(rows[0] for rows in newest_first),
+        aside=outcome.aside
+        + tuple(
+            SetAside(reason=DUPLICATE, detail=f"of {rows[0].id}", example=row)
+            for rows in newest_first
+            for row in rows[1:]
+        ),
+    )
+
+
+def run(params: CleanParams, task: TaskParams, workspace: Path) -> str:
+    """Write `data/clean/`: examples, those set aside, counts."""
+    outcome = clean(read_jsonl(workspace / VALID / "examples.jsonl", Example), params, task)
+    return write_step(workspace / CLEAN, outcome)

@@ -1,0 +1,116 @@
+"""The data pipeline through DVC's command line, which is DVC's stable interface."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from perpetune.curation.layout import SPLITS
+from perpetune.errors import PerpetuneError
+
+LOCAL_REMOTE = Path(".perpetune/dvc-remote")
+_REMOTE = "perpetune"
+_STAGE_FAILED = re.compile(r"^ERROR: failed to reproduce '([^']+)'", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """What the pipeline last made: `version` is the MD5 of the splits, `outputs` the MD5 of each output folder."""
+
+    version: str
+    outputs: dict[str, str]
+
+
+def prepare(workspace: Path, remote: str | None) -> None:
+    """Make the workspace one that DVC works in, with a default remote; repeating it changes nothing.
+
+    `remote` is any URL that DVC knows; without one it is a folder of the workspace, unless the
+    workspace's own `.dvc/config` names another. Raises PerpetuneError where there is no `dvc.yaml`.
+    """
+    if not (workspace / "dvc.yaml").is_file():
+        raise PerpetuneError(
+            "there is no dvc.yaml",
+            where=str(workspace),
+            do="run this in the folder that holds params.yaml and dvc.yaml",
+        )
+    if not (workspace / ".dvc").is_dir():
+        _dvc(workspace, "init", "--quiet", *([] if (workspace / ".git").exists() else ["--no-scm"]))
+        _dvc(workspace, "config", "core.check_update", "false")
+    config = _config(workspace)
+    if not _in_git(workspace) and config.get("core", "no_scm", fallback="").lower() != "true":
+        _dvc(workspace, "config", "--local", "core.no_scm", "true")
+    if remote is None and not config.has_option("core", "remote"):
+        remote = str((workspace / LOCAL_REMOTE).absolute())
+    if remote and remote != config.get(f"'remote \"{_REMOTE}\"'", "url", fallback=None):
+        _dvc(workspace, "remote", "add", "--local", "--default", "--force", _REMOTE, remote)
+
+
+def reproduce(workspace: Path) -> DataVersion:
+    """Bring every output up to date, running only the stages whose data or settings have changed.
+
+    Raises PerpetuneError with the stage's own words where one fails.
+    """
+    _dvc(workspace, "repro")
+    return data_version(workspace)
+
+
+def push(workspace: Path) -> None:
+    """Send the outputs to the default remote; raises PerpetuneError where it cannot be reached."""
+    _dvc(workspace, "push")
+
+
+def data_version(workspace: Path) -> DataVersion:
+    """Read the version of the data from `dvc.lock`; raises PerpetuneError where nothing was made yet."""
+    lock = workspace / "dvc.lock"
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.is_file() else {}).get("stages", {})
+    outputs = {
+        out["path"]: str(out["md5"]).removesuffix(".dir") for stage in stages.values() for out in stage.get("outs", ())
+    }
+    if SPLITS.as_posix() not in outputs:
+        raise PerpetuneError("no data was curated yet", where=str(lock), do="run `dvc repro` or `perpetune refresh`")
+    return DataVersion(outputs[SPLITS.as_posix()], outputs)
+
+
+def _dvc(workspace: Path, *arguments: str) -> None:
+    # The stages say `python`: it must be the one that runs this.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=workspace,
+        env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode:
+        raise _failure(arguments[0], done.stderr)
+
+
+def _failure(command: str, stderr: str) -> PerpetuneError:
+    """What a stage itself said, where a stage failed, and else what DVC said."""
+    stage = _STAGE_FAILED.search(stderr)
+    said = stderr[: stage.start()].strip() if stage else ""
+    if stage and said:
+        return PerpetuneError(said, where=f"data stage {stage[1]}")
+    noise = re.sub(r"^(ERROR|WARNING): ", "", stderr.strip(), flags=re.MULTILINE)
+    return PerpetuneError(noise or "it failed without a word", where=f"dvc {command}")
+
+
+def _config(workspace: Path) -> ConfigParser:
+    """DVC's settings of the workspace, those for this machine alone included."""
+    config = ConfigParser(interpolation=None)
+    config.read([workspace / ".dvc" / "config", workspace / ".dvc" / "config.local"], encoding="utf-8")
+    return config
+
+
+def _in_git(workspace: Path) -> bool:
+    folder = workspace.absolute()
+    return any((parent / ".git").exists() for parent in (folder, *folder.parents))

@@ -1,0 +1,15 @@
+"""Where the files of each step lie in a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+INBOX = Path("data/inbox")
+TRAFFIC = Path("data/traffic/labelled.jsonl")
+RAW = Path("data/raw")
+VALID = Path("data/valid")
+CLEAN = Path("data/clean")
+SPLITS = Path("data/splits")
+LEAKAGE = Path("data/leakage")
+REFERENCE = Path("data/reference")
+CARD = Path("data/card")

@@ -1,0 +1,120 @@
+"""Somebody's file of examples, read row by row: a bad row costs one row, and only a bad file is an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from perpetune.curation.aside import Rejected
+from perpetune.curation.read_csv import csv_table
+from perpetune.curation.read_jsonl import jsonl_table
+from perpetune.curation.row import BadRow, example_of
+from perpetune.curation.tables import Fault, Table
+from perpetune.curation.text import shortened
+from perpetune.errors import PerpetuneError
+from perpetune.records import Example
+
+FIELDS = ("input", "output", "messages", "id", "group", "time", "source")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+
+_INPUT_NAMES = "input text prompt question instruction sentence utterance query message review comment content title"
+_OUTPUT_NAMES = "output label category answer response completion target intent class sentiment reply summary expected"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The examples of a file, and its rows that are none."""
+
+    examples: tuple[Example, ...]
+    rejected: tuple[Rejected, ...]
+
+
+def read_examples(path: Path, source: str) -> Reading:
+    """Read JSONL, CSV or Parquet, chosen by the file's suffix.
+
+    `source` names where rows come from that do not say so themselves. Rows that are no examples are
+    returned with their line, field and reason. Raises PerpetuneError where the file as a whole cannot
+    be used: it is missing, empty, not what its suffix says, or lacks the columns.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise PerpetuneError(
+            f"files of the kind {path.suffix or '(no suffix)'} cannot be read",
+            where=str(path),
+            do=f"save it as one of {', '.join(SUFFIXES)}",
+        )
+    table = _table(_bytes(path), path)
+    _check_columns(table.columns, path)
+    rows = list(_examples(table, path, source))
+    return Reading(
+        examples=tuple(row for row in rows if isinstance(row, Example)),
+        rejected=tuple(row for row in rows if isinstance(row, Rejected)),
+    )
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise PerpetuneError("there is no such file", where=str(path)) from None
+    except OSError as fault:
+        raise PerpetuneError(f"cannot be read: {fault.strerror}", where=str(path)) from None
+    if not data.strip():
+        raise PerpetuneError("the file is empty", where=str(path), do="give it at least one example")
+    return data
+
+
+def _table(data: bytes, path: Path) -> Table:
+    if path.suffix.lower() == ".parquet":
+        # pyarrow takes a moment to import, and most workspaces hold no Parquet.
+        from perpetune.curation.read_parquet import parquet_table
+
+        return parquet_table(data, path, FIELDS)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise PerpetuneError("the text is encoded as UTF-16", where=str(path), do="save it as UTF-8")
+    return csv_table(data, path) if path.suffix.lower() == ".csv" else jsonl_table(data, path)
+
+
+def _examples(table: Table, path: Path, source: str) -> Iterator[Example | Rejected]:
+    for row in table.rows:
+        if isinstance(row, Fault):
+            yield Rejected(file=path.name, line=row.line, reason=row.reason, raw=shortened(row.raw))
+            continue
+        try:
+            yield example_of(row.values, source)
+        except BadRow as fault:
+            raw = row.raw or json.dumps(row.values, ensure_ascii=False, default=str)
+            yield Rejected(file=path.name, line=row.line, field=fault.field, reason=fault.reason, raw=shortened(raw))
+
+
+def _check_columns(columns: tuple[str, ...], path: Path) -> None:
+    known = [name for name in columns if name in {"input", "output", "messages"}]
+    twice = next((name for name in known if known.count(name) > 1), None)
+    if twice:
+        raise PerpetuneError(f"it has the column `{twice}` twice", where=str(path), do="rename or remove one of them")
+    if {"input", "output"} <= set(known) or "messages" in known:
+        return
+    missing = " and ".join(f"`{name}`" for name in ("input", "output") if name not in known)
+    found = ", ".join(f"`{shortened(name, 40)}`" for name in columns[:20]) or "none"
+    raise PerpetuneError(
+        f"it has no column {missing}; its columns are: {found}", where=str(path), do=_advice(columns, path)
+    )
+
+
+def _advice(columns: tuple[str, ...], path: Path) -> str:
+    if len(columns) == 1 and path.suffix.lower() == ".csv" and any(mark in columns[0] for mark in ";\t|"):
+        return "separate the columns by commas"
+    renames = [
+        f"`{found}` to `{wanted}`"
+        for wanted, names in (("input", _INPUT_NAMES), ("output", _OUTPUT_NAMES))
+        if wanted not in columns
+        for found in [_likeliest(columns, names.split())]
+    ]
+    return f"rename {' and '.join(renames)}"
+
+
+def _likeliest(columns: tuple[str, ...], names: list[str]) -> str:
+    """The column that most likely holds what is missing; people's usual names come first."""
+    by_name = {column.lower(): column for column in columns}
+    return next((by_name[name] for name in names if name in by_name), "the column that holds it")

@@ -1,0 +1,58 @@
+"""JSON Lines: one object a line, each read on its own so that a bad line costs one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NoReturn
+
+from perpetune.curation.tables import Fault, Row, Table
+from perpetune.errors import PerpetuneError
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def jsonl_table(data: bytes, path: Path) -> Table:
+    """The objects of a JSON Lines file; raises PerpetuneError where not one line is a JSON object."""
+    lines = data.removeprefix(_BYTE_ORDER_MARK).split(b"\n")
+    rows = [_row(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    good = [row for row in rows if isinstance(row, Row)]
+    if not good:
+        _refuse(data, rows, path)
+    return Table(tuple(dict.fromkeys(key for row in good for key in row.values)), tuple(rows))
+
+
+def _row(number: int, line: bytes) -> Row | Fault:
+    raw = line.rstrip(b"\r").decode("utf-8", "backslashreplace")
+    try:
+        value = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError as fault:
+        return Fault(number, raw, f"not UTF-8 at byte {fault.start + 1}")
+    except json.JSONDecodeError as fault:
+        return Fault(number, raw, f"broken JSON at character {fault.pos + 1}: {fault.msg}")
+    except (ValueError, RecursionError) as fault:
+        return Fault(number, raw, f"unreadable JSON: {fault}")
+    if not isinstance(value, dict):
+        return Fault(number, raw, "not a JSON object")
+    return Row(number, raw, value)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _refuse(data: bytes, rows: list[Row | Fault], path: Path) -> NoReturn:
+    if b"\0" in data:
+        raise PerpetuneError("this is not text, in spite of its suffix", where=str(path))
+    if data.lstrip().startswith(b"["):
+        raise PerpetuneError(
+            "this is one JSON list, not one example a line",
+            where=str(path),
+            do=f"convert it: jq -c '.[]' {path.name} > {path.stem}.jsonl",
+        )
+    first = next(row for row in rows if isinstance(row, Fault))
+    raise PerpetuneError(
+        f"none of its {len(rows):,} lines is a JSON object; line {first.line}: {first.reason}",
+        where=str(path),
+        do='write one example a line: {"input": "...", "output": "..."}',
+    )

@@ -1,0 +1,26 @@
+"""The files that a step leaves: what it kept, what it set aside, and how many of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perpetune.curation.aside import Sorted, aside_in_order, by_reason, in_order
+from perpetune.records import to_json, write_jsonl
+
+
+def write_step(folder: Path, outcome: Sorted) -> str:
+    """Write `examples.jsonl`, `set_aside.jsonl` and `counts.json`; returns the counts as a sentence."""
+    write_jsonl(folder / "examples.jsonl", in_order(outcome.kept))
+    write_aside(folder, outcome)
+    return f"{len(outcome.kept):,} examples, {len(outcome.aside):,} set aside"
+
+
+def write_aside(folder: Path, outcome: Sorted) -> None:
+    """Write `set_aside.jsonl` and `counts.json` alone."""
+    write_jsonl(folder / "set_aside.jsonl", aside_in_order(outcome.aside))
+    counts = {
+        "rows": len(outcome.kept) + len(outcome.aside),
+        "kept": len(outcome.kept),
+        "set_aside": by_reason(outcome.aside),
+    }
+    (folder / "counts.json").write_text(to_json(counts), encoding="utf-8")

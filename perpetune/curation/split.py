@@ -1,0 +1,164 @@
+"""Step 4: who is trained on and who judges. It depends on seed, groups and times, never on the order of rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
+from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
+from perpetune.curation.report import write_aside
+from perpetune.curation.sameness import Question, bare_question
+from perpetune.errors import PerpetuneError
+from perpetune.params import SplitParams, TaskParams
+from perpetune.records import Example, read_jsonl, write_jsonl
+
+SUPERSEDED = "production labelled this input anew"
+LEAKED = {
+    "frozen": "its like is in the frozen holdout",
+    "recent": "its like is in the recent holdout",
+    "validation": "its like is in the validation split",
+}
+"""Why a row is in no split: one named here, and before its own, keeps a row that asks the same."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The four splits, and the rows that are in none.
+
+    `frozen` is never trained on and never re-split; `recent` is the newest labelled traffic.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    frozen: tuple[Example, ...]
+    recent: tuple[Example, ...]
+    aside: tuple[SetAside, ...]
+
+    def parts(self) -> dict[str, tuple[Example, ...]]:
+        """The rows by the name of their split."""
+        return {"train": self.train, "validation": self.validation, "frozen": self.frozen, "recent": self.recent}
+
+
+def split(examples: Sequence[Example], params: SplitParams) -> Splits:
+    """Divide examples in whole groups.
+
+    Curated groups fall by a hash of seed and group, so that no group ever moves, whatever is added.
+    Traffic is split by time: the newest `recent` share of its rows is held out, the rest falls like
+    curated groups, save that none joins the frozen holdout. No input is left in two splits: the
+    holdouts keep it, and its likes elsewhere are set aside.
+    """
+    rows = in_order(examples)
+    homes = _homes(rows, params)
+    parts: dict[str, tuple[Example, ...]] = {}
+    aside: list[SetAside] = []
+    leaks: dict[Question, str] = {}
+    for name in (*LEAKED, "train"):
+        faults = _faults([row for row in rows if homes[row.group] == name], name, leaks)
+        parts[name] = tuple(row for row, fault in faults if not fault)
+        aside += [SetAside(reason=fault, example=row) for row, fault in faults if fault]
+        leaks |= {bare_question(row): LEAKED[name] for row in parts[name] if name in LEAKED}
+    return Splits(**parts, aside=tuple(aside))
+
+
+def _faults(rows: Sequence[Example], name: str, leaks: dict[Question, str]) -> list[tuple[Example, str | None]]:
+    """Each row of a split with the reason why it may not stay there, if any."""
+    relabelled = {bare_question(row) for row in rows if _is_traffic(row)}
+
+    def fault(row: Example) -> str | None:
+        if name == "frozen":
+            return LEAKED["frozen"] if _is_traffic(row) else None
+        if bare_question(row) in leaks:
+            return leaks[bare_question(row)]
+        return SUPERSEDED if bare_question(row) in relabelled and not _is_traffic(row) else None
+
+    return [(row, fault(row)) for row in rows]
+
+
+def _homes(rows: Sequence[Example], params: SplitParams) -> dict[str, str]:
+    """The split in which each group lives. A group that has curated rows lives where those do."""
+    curated = {row.group for row in rows if not _is_traffic(row)}
+    traffic = [row for row in rows if row.group not in curated]
+    homes = {group: _home(group, params, "frozen") for group in curated}
+    homes |= {row.group: _home(row.group, params, "train") for row in traffic}
+    return homes | dict.fromkeys(_newest_groups(traffic, params.recent), "recent")
+
+
+def _home(group: str, params: SplitParams, first: str) -> str:
+    where = place(group, params.seed)
+    if where < params.frozen:
+        return first
+    return "validation" if where < params.frozen + params.validation else "train"
+
+
+def place(group: str, seed: int) -> float:
+    """Where a group falls between 0 and 1: uniform over groups, and for one seed always the same."""
+    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _newest_groups(traffic: Sequence[Example], share: float) -> list[str]:
+    """The groups with the newest rows that together hold the share of all rows, to the nearest group."""
+    groups: dict[str, list[Example]] = defaultdict(list)
+    for row in traffic:
+        groups[row.group].append(row)
+    newest_first = sorted(groups, key=lambda group: (_newest(groups[group]), group), reverse=True)
+    chosen: list[str] = []
+    room = share * len(traffic)
+    for group in newest_first:
+        size = len(groups[group])
+        if size > 2 * room:
+            break
+        chosen.append(group)
+        room -= size
+    return chosen
+
+
+def _newest(rows: Sequence[Example]) -> datetime:
+    return max(row.time or LONG_AGO for row in rows)
+
+
+def _is_traffic(row: Example) -> bool:
+    return row.source == "traffic"
+
+
+def require_enough(splits: Splits, params: SplitParams, task: TaskParams) -> None:
+    """Raise PerpetuneError where the splits cannot train a model and judge it, with counts and advice."""
+    more = "bring more examples: perpetune ingest FILE, with `inbox` in fetch.sources of params.yaml"
+    if len(splits.train) < params.min_train_rows:
+        raise PerpetuneError(
+            f"{len(splits.train)} training rows are too few, split.min_train_rows is {params.min_train_rows} "
+            f"({_counts(splits)})",
+            do=more,
+        )
+    if not splits.frozen:
+        raise PerpetuneError(
+            f"nothing fell into the frozen holdout, so that no model could be judged ({_counts(splits)})",
+            do=f"raise split.frozen in params.yaml, or {more}",
+        )
+    labels = sorted({row.output for row in splits.train})
+    if task.kind == "classification" and len(labels) < 2:
+        raise PerpetuneError(
+            f"all {len(splits.train)} training rows have the same label, {labels[0]!r}",
+            do="bring examples of another label, or set task.kind to generation in params.yaml",
+        )
+
+
+def _counts(splits: Splits) -> str:
+    held = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.parts().items())
+    return f"{held}; set aside {len(splits.aside):,}"
+
+
+def run(params: SplitParams, task: TaskParams, workspace: Path) -> str:
+    """Write `data/splits/`, one file a split, and what leaked to `data/leakage/`."""
+    splits = split(read_jsonl(workspace / CLEAN / "examples.jsonl", Example), params)
+    require_enough(splits, params, task)
+    for name, rows in splits.parts().items():
+        write_jsonl(workspace / SPLITS / f"{name}.jsonl", rows)
+    kept = tuple(row for rows in splits.parts().values() for row in rows)
+    write_aside(workspace / LEAKAGE, Sorted(kept, splits.aside))
+    return _counts(splits)

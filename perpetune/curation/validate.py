@@ -1,0 +1,69 @@
+"""Step 2: what must hold across rows: an id names one example."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
+from perpetune.curation.layout import RAW, VALID
+from perpetune.curation.report import write_step
+from perpetune.records import Example, read_jsonl
+
+REPEATED = "the same row again"
+CONTRADICTED = "the same id as a newer row"
+AMBIGUOUS = "one id for different rows"
+
+
+def validate(examples: Sequence[Example]) -> Sorted:
+    """Make ids unique.
+
+    Within a source a repeated row is dropped; of different rows with one id the newest stays, and
+    where times do not tell, none. Sources that use the same id for different things (every file
+    numbers its rows from 1) get it qualified: `SOURCE:ID`.
+    """
+    by_id: dict[tuple[str, str], list[Example]] = defaultdict(list)
+    for example in in_order(examples):
+        by_id[example.source, example.id].append(example)
+    kept: list[Example] = []
+    aside: list[SetAside] = []
+    for rows in by_id.values():
+        chosen, dropped = _one_of(rows)
+        kept += chosen
+        aside += dropped
+    return Sorted(tuple(_qualified(kept)), tuple(aside))
+
+
+def _one_of(rows: Sequence[Example]) -> tuple[list[Example], list[SetAside]]:
+    """Of rows with one id, the one to keep (or none), and the others."""
+    newest_first = sorted(rows, key=lambda row: row.time or LONG_AGO, reverse=True)
+    different: dict[object, Example] = {}
+    repeated: list[SetAside] = []
+    for row in newest_first:
+        content = (row.input, row.output, row.messages)
+        if content in different:
+            repeated.append(SetAside(reason=REPEATED, example=row))
+        different.setdefault(content, row)
+    first, *others = different.values()
+    if not others:
+        return [first], repeated
+    if first.time and first.time != others[0].time:
+        return [first], repeated + [SetAside(reason=CONTRADICTED, example=row) for row in others]
+    detail = f"{len(different)} different rows of {first.source} have the id {first.id}"
+    return [], repeated + [SetAside(reason=AMBIGUOUS, detail=detail, example=row) for row in different.values()]
+
+
+def _qualified(examples: Sequence[Example]) -> list[Example]:
+    sources: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        sources[example.id].add(example.source)
+    return [
+        row.model_copy(update={"id": f"{row.source}:{row.id}"}) if len(sources[row.id]) > 1 else row for row in examples
+    ]
+
+
+def run(workspace: Path) -> str:
+    """Write `data/valid/`: examples, those set aside, counts."""
+    outcome = validate(read_jsonl(workspace / RAW / "examples.jsonl", Example))
+    return write_step(workspace / VALID, outcome)

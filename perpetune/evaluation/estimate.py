@@ -1,0 +1,113 @@
+"""A number with the interval that its rows allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# Resamples are drawn in blocks of about this many numbers, so that memory stays flat however many rows there are.
+BLOCK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`value` over `n` rows; the interval [low, high] always holds it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson(successes: int, n: int, confidence: float) -> Estimate:
+    """The share of successes with Wilson's score interval (Wilson 1927, JASA 22:209)."""
+    share = successes / n
+    z2 = critical_value(confidence) ** 2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    reach = math.sqrt(z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
+    # Rounding puts a limit of exactly 0 or 1 a hair beyond the share itself.
+    return Estimate(share, max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach)), n)
+
+
+def critical_value(confidence: float) -> float:
+    """The z of a two-sided interval: 1.96 for 0.95."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def mean_of(scores: Sequence[float], *, confidence: float, samples: int, seed: int) -> Estimate:
+    """The mean of scores in [0, 1]: Wilson's interval where all are 0 or 1, else a percentile bootstrap."""
+    if set(scores) <= {0.0, 1.0}:
+        return wilson(int(sum(scores)), len(scores), confidence)
+    return bootstrap_mean(scores, lowest=0.0, highest=1.0, confidence=confidence, samples=samples, seed=seed)
+
+
+def bootstrap_mean(
+    scores: Sequence[float], *, lowest: float, highest: float, confidence: float, samples: int, seed: int
+) -> Estimate:
+    """The mean with a percentile bootstrap interval (Efron 1979), whatever the order of the rows.
+
+    `lowest` and `highest` bound what a score can be: they say how far unseen rows could differ
+    where the seen ones are all alike and resampling therefore teaches nothing.
+    """
+    # Sorted first, so that the seed and not the order of the rows decides what is drawn.
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    value = float(ordered.mean())
+    if ordered[0] == ordered[-1]:
+        return interval_of_alike(float(ordered[0]), len(ordered), lowest, highest, confidence)
+    rng = np.random.default_rng(seed)
+    blocks = _blocks(samples, len(ordered))
+    means = np.concatenate(
+        [ordered[rng.integers(0, len(ordered), (block, len(ordered)))].mean(axis=1) for block in blocks]
+    )
+    return _percentiles(value, means, len(ordered), confidence)
+
+
+def bootstrap_counts(
+    counts: NDArray[np.int64], statistic: Callable[[Floats], Floats], *, confidence: float, samples: int, seed: int
+) -> Estimate:
+    """A statistic of how often each kind of row occurs, in [0, 1], with a percentile bootstrap interval.
+
+    counts: (kinds,). `statistic` maps counts (samples, kinds) to values (samples,). Resampling rows is
+    drawing the counts of their kinds from a multinomial distribution.
+    """
+    n = int(counts.sum())
+    value = float(statistic(counts[None, :].astype(np.float64))[0])
+    rng = np.random.default_rng(seed)
+    blocks = _blocks(samples, len(counts))
+    values = np.concatenate(
+        [statistic(rng.multinomial(n, counts / n, size=block).astype(np.float64)) for block in blocks]
+    )
+    if values.min() == values.max() == value:
+        return interval_of_alike(value, n, 0.0, 1.0, confidence)
+    return _percentiles(value, values, n, confidence)
+
+
+def interval_of_alike(value: float, n: int, lowest: float, highest: float, confidence: float) -> Estimate:
+    """The interval of a mean where all n rows score alike.
+
+    A kind of row that n rows did not show makes up at most z²/(n + z²) of all (Wilson's limit for
+    0 of n), and scores anything between `lowest` and `highest`.
+    """
+    z2 = critical_value(confidence) ** 2
+    unseen = z2 / (n + z2)
+    return Estimate(value, value - unseen * (value - lowest), value + unseen * (highest - value), n)
+
+
+def _percentiles(value: float, resampled: Floats, n: int, confidence: float) -> Estimate:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    # A biased statistic (macro F1) can leave its own value outside of the percentiles.
+    return Estimate(value, min(value, float(low)), max(value, float(high)), n)
+
+
+def _blocks(samples: int, width: int) -> Iterator[int]:
+    size = max(1, BLOCK // width)
+    for start in range(0, samples, size):
+        yield min(size, samples - start)

@@ -1,0 +1,276 @@
+"""All systems on the same rows: scores, intervals, paired comparisons and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from perpetune.answer import Answer
+from perpetune.errors import PerpetuneError
+from perpetune.evaluation import metrics
+from perpetune.evaluation.baselines import linear_answers, majority_answers
+from perpetune.evaluation.calibration import Calibration, calibration
+from perpetune.evaluation.economics import Economics, economics
+from perpetune.evaluation.estimate import Estimate, mean_of
+from perpetune.evaluation.findings import findings
+from perpetune.evaluation.paired import Paired, compare
+from perpetune.evaluation.systems import MAIN_METRIC, Kind, in_order, subject_of
+from perpetune.evaluation.text_metrics import TEXT_METRICS, tidy
+from perpetune.params import EvaluateParams
+from perpetune.records import Example
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One system's answers, row by row. `scores`: 1 or 0 for right or wrong; for free text its token F1."""
+
+    system: str
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    probabilities: tuple[Mapping[str, float] | None, ...]
+    confidences: tuple[float | None, ...]
+    scores: tuple[float, ...]
+    seconds: tuple[float, ...]
+    prompt_tokens: tuple[int, ...]
+    completion_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every system on the same rows. Mappings have the systems as keys, in the order of tables and plots.
+
+    `comparisons` are `subject` (the challenger, where there is one) minus each other system;
+    `known_labels` are the labels that a system can answer; `findings` are sentences, the most important first.
+    """
+
+    kind: Kind
+    rows: tuple[Example, ...]
+    params: EvaluateParams
+    subject: str
+    scored: Mapping[str, Scored]
+    metrics: Mapping[str, Mapping[str, Estimate]]
+    calibrations: Mapping[str, Calibration]
+    economics: Mapping[str, Economics]
+    comparisons: Mapping[str, Paired]
+    known_labels: Mapping[str, frozenset[str]]
+    findings: tuple[str, ...]
+
+    @property
+    def main_metric(self) -> str:
+        """The mean of the rows' scores: accuracy or token_f1."""
+        return MAIN_METRIC[self.kind]
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The wanted outputs, written as the answers are."""
+        return tuple(tidy(row.output) for row in self.rows)
+
+    def flat_metrics(self, holdout: str) -> dict[str, float]:
+        """Every number under a name that MLflow takes, as `frozen/challenger/accuracy`."""
+        flat = {f"{holdout}/rows": float(len(self.rows))}
+        for system in self.scored:
+            for metric, estimate in self.metrics[system].items():
+                flat[f"{holdout}/{system}/{metric}"] = estimate.value
+                flat[f"{holdout}/{system}/{metric}_low"] = estimate.low
+                flat[f"{holdout}/{system}/{metric}_high"] = estimate.high
+            if system in self.calibrations:
+                flat[f"{holdout}/{system}/calibration_error"] = self.calibrations[system].error
+            for name, value in asdict(self.economics[system]).items():
+                flat[f"{holdout}/{system}/{name}"] = float(value)
+        for rival, paired in self.comparisons.items():
+            for name in ("difference", "low", "high", "p_value", "p_two_sided"):
+                flat[f"{holdout}/{self.subject}-vs-{rival}/{name}"] = float(getattr(paired, name))
+        return flat
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """`comparison`, `economics` and `predictions`; for classification `per_label` and `confusions` too."""
+        tables = {
+            "comparison": self._comparison_table(),
+            "economics": pd.DataFrame([{"system": name, **asdict(cost)} for name, cost in self.economics.items()]),
+            "predictions": self._prediction_table(),
+        }
+        if self.kind == "classification":
+            tables["per_label"] = pd.concat(
+                [self.label_table(system).assign(system=system) for system in self.scored], ignore_index=True
+            )
+            tables["confusions"] = pd.concat(
+                [self.confusion_table(system).assign(system=system) for system in self.scored], ignore_index=True
+            )
+        return tables
+
+    def label_table(self, system: str) -> pd.DataFrame:
+        """Precision, recall, F1 and support of each label for one system."""
+        return metrics.label_table(self.wanted, self.scored[system].texts, self.known_labels[system])
+
+    def confusion_table(self, system: str) -> pd.DataFrame:
+        """Each wrong answer that one system gave for each wanted label, the most frequent first."""
+        pairs = pd.DataFrame({"wanted": self.wanted, "answered": self.scored[system].texts})
+        wrong = pairs[pairs["wanted"] != pairs["answered"]]
+        counted = wrong.groupby(["wanted", "answered"]).size().reset_index(name="rows")
+        return counted.sort_values(["rows", "wanted", "answered"], ascending=[False, True, True], ignore_index=True)
+
+    def _comparison_table(self) -> pd.DataFrame:
+        lines = []
+        for system, estimates in self.metrics.items():
+            line: dict[str, object] = {"system": system, "n": len(self.rows)}
+            for metric, estimate in estimates.items():
+                line |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+            if paired := self.comparisons.get(system):
+                line |= {f"{self.subject}_minus_this": paired.difference, "difference_low": paired.low}
+                line |= {"difference_high": paired.high, "p_two_sided": paired.p_two_sided, "test": paired.method}
+            lines.append(line)
+        return pd.DataFrame(lines)
+
+    def _prediction_table(self) -> pd.DataFrame:
+        columns: dict[str, Sequence[object]] = {
+            "id": [row.id for row in self.rows],
+            "input": [row.input for row in self.rows],
+            "wanted": self.wanted,
+        }
+        for system, scored in self.scored.items():
+            columns |= {f"{system}_answer": scored.texts, f"{system}_score": scored.scores}
+            if any(confidence is not None for confidence in scored.confidences):
+                columns[f"{system}_confidence"] = scored.confidences
+        return pd.DataFrame(columns)
+
+
+def evaluate(
+    rows: Sequence[Example],
+    answers_by_system: Mapping[str, Sequence[Answer]],
+    train: Sequence[Example],
+    kind: Kind,
+    params: EvaluateParams,
+) -> Evaluation:
+    """Judge every system on the same rows, beside the baselines that `train` affords.
+
+    `answers_by_system` maps "base", "few-shot", "champion", "challenger" (those that there are) to one
+    answer per row. "majority" and, for classification, "linear" are added. Raises PerpetuneError where
+    there are no rows, ValueError where there is no system or one has not answered each of the rows.
+    """
+    if not answers_by_system:
+        raise ValueError("there is no system to evaluate")
+    if not rows:
+        raise PerpetuneError("there are no rows to evaluate on", do="add examples, or a larger share to the holdout")
+    answers = _with_baselines(rows, answers_by_system, train, kind, params.seed)
+    for system, given in answers.items():
+        if len(given) != len(rows):
+            raise ValueError(f"{system} gave {len(given)} answers to {len(rows)} rows")
+    trained_labels = frozenset(tidy(example.output) for example in train)
+    scored = {system: _score(system, rows, answers[system], kind) for system in in_order(answers)}
+    subject = subject_of(answers_by_system)
+    known = {system: _known_labels(scored[system], trained_labels) for system in scored}
+    estimates = {system: _estimates(scored[system], rows, kind, params) for system in scored}
+    comparisons = {
+        rival: compare(
+            scored[rival].scores,
+            scored[subject].scores,
+            confidence=params.confidence,
+            samples=params.bootstrap_samples,
+            seed=params.seed,
+        )
+        for rival in scored
+        if rival != subject
+    }
+    costs = {system: economics(answers[system], params.dollars_per_hour) for system in scored}
+    wanted = [tidy(row.output) for row in rows]
+    return Evaluation(
+        kind=kind,
+        rows=tuple(rows),
+        params=params,
+        subject=subject,
+        scored=scored,
+        metrics=estimates,
+        calibrations=_calibrations(scored, wanted, params) if kind == "classification" else {},
+        economics=costs,
+        comparisons=comparisons,
+        known_labels=known,
+        findings=findings(
+            subject=subject,
+            main={system: estimates[system][MAIN_METRIC[kind]] for system in scored},
+            comparisons=comparisons,
+            economics=costs,
+            unknown={s: metrics.unknown_labels(wanted, known[s]) for s in answers_by_system}
+            if kind == "classification"
+            else {},
+            kind=kind,
+            confidence=params.confidence,
+        ),
+    )
+
+
+def _with_baselines(
+    rows: Sequence[Example],
+    answers_by_system: Mapping[str, Sequence[Answer]],
+    train: Sequence[Example],
+    kind: Kind,
+    seed: int,
+) -> dict[str, Sequence[Answer]]:
+    answers = dict(answers_by_system)
+    if train:
+        answers["majority"] = majority_answers(train, rows, kind)
+        if kind == "classification":
+            answers["linear"] = linear_answers(train, rows, seed)
+    return answers
+
+
+def _score(system: str, rows: Sequence[Example], answers: Sequence[Answer], kind: Kind) -> Scored:
+    texts = tuple(tidy(answer.text) if kind == "classification" else answer.text for answer in answers)
+    main = TEXT_METRICS["exact_match" if kind == "classification" else "token_f1"]
+    return Scored(
+        system=system,
+        ids=tuple(row.id for row in rows),
+        texts=texts,
+        probabilities=tuple(_tidy_keys(answer.probabilities) for answer in answers),
+        confidences=tuple(answer.confidence for answer in answers),
+        scores=tuple(main(row.output, text) for row, text in zip(rows, texts, strict=True)),
+        seconds=tuple(answer.seconds for answer in answers),
+        prompt_tokens=tuple(answer.prompt_tokens for answer in answers),
+        completion_tokens=tuple(answer.completion_tokens for answer in answers),
+    )
+
+
+def _tidy_keys(probabilities: Mapping[str, float] | None) -> Mapping[str, float] | None:
+    return {tidy(label): share for label, share in probabilities.items()} if probabilities else None
+
+
+def _known_labels(scored: Scored, trained_labels: frozenset[str]) -> frozenset[str]:
+    """The labels that a system gave probabilities to; those of the training rows where it gave none."""
+    return frozenset(label for row in scored.probabilities if row for label in row) or trained_labels
+
+
+def _estimates(scored: Scored, rows: Sequence[Example], kind: Kind, params: EvaluateParams) -> dict[str, Estimate]:
+    confidence, samples, seed = params.confidence, params.bootstrap_samples, params.seed
+    if kind == "classification":
+        wanted = [tidy(row.output) for row in rows]
+        return {
+            "accuracy": metrics.accuracy(wanted, scored.texts, confidence=confidence),
+            "macro_f1": metrics.macro_f1(wanted, scored.texts, confidence=confidence, samples=samples, seed=seed),
+        }
+    return {
+        name: mean_of(
+            [metric(row.output, text) for row, text in zip(rows, scored.texts, strict=True)],
+            confidence=confidence,
+            samples=samples,
+            seed=seed,
+        )
+        for name, metric in TEXT_METRICS.items()
+    }
+
+
+def _calibrations(
+    scored: Mapping[str, Scored], wanted: Sequence[str], params: EvaluateParams
+) -> dict[str, Calibration]:
+    found = {
+        system: calibration(
+            wanted,
+            one.texts,
+            one.probabilities,
+            confidence=params.confidence,
+            samples=params.bootstrap_samples,
+            seed=params.seed,
+        )
+        for system, one in scored.items()
+    }
+    return {system: one for system, one in found.items() if one}

@@ -1,0 +1,137 @@
+"""What an evaluation means, in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from perpetune.evaluation.economics import Economics, times_as_much
+from perpetune.evaluation.estimate import Estimate
+from perpetune.evaluation.paired import Paired
+from perpetune.evaluation.systems import Kind, phrase
+
+
+def findings(
+    *,
+    subject: str,
+    main: Mapping[str, Estimate],
+    comparisons: Mapping[str, Paired],
+    economics: Mapping[str, Economics],
+    unknown: Mapping[str, Mapping[str, int]],
+    kind: Kind,
+    confidence: float,
+) -> tuple[str, ...]:
+    """Sentences about `subject` (the challenger), the most important first.
+
+    main: the main score of each system; comparisons: subject minus each rival; unknown: the wanted
+    labels that a system cannot answer, with their rows.
+    """
+    alpha = 1 - confidence
+    needless = (
+        no_model_needed(subject, main[subject].value, main["linear"].value, comparisons["linear"], alpha)
+        if "linear" in comparisons
+        else None
+    )
+    rivals = [rival for rival in ("champion", "base", "few-shot", "linear", "majority") if rival in comparisons]
+    sentences = [
+        needless,
+        _standing(subject, main[subject], kind),
+        *(_against(rival, comparisons[rival], kind, alpha) for rival in rivals if not (needless and rival == "linear")),
+        *(_unknown_labels(system, labels) for system, labels in unknown.items() if labels),
+        _cost(subject, economics),
+    ]
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def no_model_needed(subject: str, score: float, linear: float, paired: Paired, alpha: float) -> str | None:
+    """The sentence that says so where the linear model is as good as `subject` (the challenger), else None.
+
+    As good: the paired test (two-sided, at `alpha`) does not show `subject` to be better. `score` and `linear` are
+    accuracies on the same rows. The sentence owns up to the gain that the rows leave room for.
+    """
+    if significantly_better(paired, alpha):
+        return None
+    room = f" These rows leave room for a gain of {100 * paired.high:.1f} points at most." if paired.high > 0 else ""
+    return (
+        f"No language model is needed: TF-IDF with logistic regression is right on {linear:.1%} of these "
+        f"{paired.n:,} rows and {phrase(subject)} on {score:.1%}, {_verdict(paired, alpha)} "
+        f"({p_text(paired.p_two_sided)}).{room}"
+    )
+
+
+def _verdict(paired: Paired, alpha: float) -> str:
+    if paired.difference > 0:
+        return "which is not significantly better"
+    if paired.difference == 0:
+        return "which is no better"
+    return "which is significantly worse" if paired.p_two_sided < alpha else "which is no better"
+
+
+def significantly_better(paired: Paired, alpha: float) -> bool:
+    """Whether the paired test shows the second system to be better."""
+    return paired.difference > 0 and paired.p_two_sided < alpha
+
+
+def p_text(p: float) -> str:
+    """A p-value as people write it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _standing(subject: str, estimate: Estimate, kind: Kind) -> str:
+    name, rows = _start(subject), f"{estimate.n:,} row{'s' if estimate.n != 1 else ''}"
+    if kind == "classification":
+        return f"{name} is right on {estimate.value:.1%} of {rows} ({estimate.low:.1%} to {estimate.high:.1%})."
+    return f"{name} has a token F1 of {estimate.value:.3f} on {rows} ({estimate.low:.3f} to {estimate.high:.3f})."
+
+
+def _start(system: str) -> str:
+    name = phrase(system)
+    return name[:1].upper() + name[1:]
+
+
+def _against(rival: str, paired: Paired, kind: Kind, alpha: float) -> str:
+    # Accuracies differ by points of a hundred, F1 scores by thousandths.
+    scale, form, unit = (100, ".1f", " points") if kind == "classification" else (1, ".3f", "")
+    low, high, size = (format(scale * number, form) for number in (paired.low, paired.high, abs(paired.difference)))
+    evidence = f"{low} to {high}, {p_text(paired.p_two_sided)}".replace("-", "\N{MINUS SIGN}")
+    if paired.difference == 0:
+        return f"It scores the same as {phrase(rival)} ({evidence})."
+    direction = "better" if paired.difference > 0 else "worse"
+    doubt = "" if paired.p_two_sided < alpha else ", which chance may explain"
+    return f"It is {size}{unit} {direction} than {phrase(rival)} ({evidence}){doubt}."
+
+
+def _unknown_labels(system: str, labels: Mapping[str, int]) -> str:
+    named = ", ".join(f"“{label}” ({rows:,})" for label, rows in list(labels.items())[:5])
+    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    rows = sum(labels.values())
+    return (
+        f"{_start(system)} cannot answer {named}{more}: "
+        f"{rows:,} row{'s' if rows != 1 else ''} that it gets wrong whatever it says."
+    )
+
+
+def _cost(subject: str, economics: Mapping[str, Economics]) -> str | None:
+    """What 1,000 requests cost beside prompting the base model, with examples where that was tried."""
+    prompted = next((name for name in ("few-shot", "base") if name in economics and name != subject), None)
+    own = economics[subject]
+    if own.dollars_per_1000 <= 0:
+        return None
+    cost = f"1,000 requests cost {dollars(own.dollars_per_1000)} with {phrase(subject)}"
+    if prompted is None:
+        return cost + "."
+    other = economics[prompted]
+    return f"{cost} and {dollars(other.dollars_per_1000)} with {phrase(prompted)}{_ratio(other, own)}."
+
+
+def _ratio(other: Economics, own: Economics) -> str:
+    times = times_as_much(other, own)
+    return f" ({times:.2g} times as much)" if times and not 0.95 < times < 1.05 else ""
+
+
+def dollars(amount: float) -> str:
+    """Dollars to three significant figures, never in scientific notation."""
+    if amount == 0:
+        return "$0"
+    decimals = max(2, 2 - math.floor(math.log10(amount)))
+    return f"${amount:,.{decimals}f}"

@@ -1,0 +1,140 @@
+"""Is one system better than another on the same rows?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, permutation_test
+
+from perpetune.evaluation.estimate import BLOCK, Floats, bootstrap_mean, wilson
+
+MCNEMAR = "exact McNemar test, Newcombe interval"
+PERMUTATION = "sign-flip permutation test, paired bootstrap interval"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean of b - a over n rows, with its interval.
+
+    `p_value` is one-sided (how often rows like these would favour b this much if b were no better);
+    `p_two_sided` asks whether the two differ at all. `better` and `worse` count the rows on which
+    b scores above and below a.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_two_sided: float
+    n: int
+    better: int
+    worse: int
+    method: str
+
+
+def compare(
+    a_scores: Sequence[float], b_scores: Sequence[float], *, confidence: float, samples: int, seed: int
+) -> Paired:
+    """Compare two systems row by row; scores lie in [0, 1] and row i is the same row in both.
+
+    Where all scores are 0 or 1: McNemar's exact test (McNemar 1947) and the interval for paired
+    proportions that Newcombe (1998, Statistics in Medicine 17:2635) calls method 10. Otherwise the
+    same null hypothesis (which system gave which score of a row is a coin toss) through its
+    permutation test, and a bootstrap over the rows for the interval. The order of the rows is irrelevant.
+    """
+    if len(a_scores) != len(b_scores) or not a_scores:
+        raise ValueError(f"paired scores of the same rows are needed, got {len(a_scores)} and {len(b_scores)}")
+    if set(a_scores) | set(b_scores) <= {0.0, 1.0}:
+        return _compare_proportions(a_scores, b_scores, confidence)
+    return _compare_means(a_scores, b_scores, confidence, samples, seed)
+
+
+def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], confidence: float) -> Paired:
+    pairs = list(zip(a_scores, b_scores, strict=True))
+    both, only_a, only_b, neither = (pairs.count(kind) for kind in ((1, 1), (1, 0), (0, 1), (0, 0)))
+    low, high = newcombe(both, only_b, only_a, neither, confidence)
+    discordant = only_a + only_b
+    return Paired(
+        difference=(only_b - only_a) / len(pairs),
+        low=low,
+        high=high,
+        p_value=float(binomtest(only_b, discordant, 0.5, "greater").pvalue) if discordant else 1.0,
+        p_two_sided=float(binomtest(only_b, discordant, 0.5).pvalue) if discordant else 1.0,
+        n=len(pairs),
+        better=only_b,
+        worse=only_a,
+        method=MCNEMAR,
+    )
+
+
+def newcombe(both: int, only_first: int, only_second: int, neither: int, confidence: float) -> tuple[float, float]:
+    """The interval of (share of first) - (share of second) for paired proportions: Newcombe's method 10.
+
+    The Wilson intervals of the two shares, joined through their correlation ("square and add").
+    """
+    n = both + only_first + only_second + neither
+    first, second = wilson(both + only_first, n, confidence), wilson(both + only_second, n, confidence)
+    phi = _continuity_corrected_phi(both, only_first, only_second, neither)
+
+    def reach(up: float, down: float) -> float:
+        return math.sqrt(max(0.0, up * up - 2 * phi * up * down + down * down))
+
+    difference = (only_first - only_second) / n
+    return (
+        difference - reach(first.value - first.low, second.high - second.value),
+        difference + reach(first.high - first.value, second.value - second.low),
+    )
+
+
+def _continuity_corrected_phi(a: int, b: int, c: int, d: int) -> float:
+    scale = math.sqrt((a + b) * (c + d) * (a + c) * (b + d))
+    if scale == 0:
+        return 0.0
+    determinant = a * d - b * c
+    corrected = max(determinant - (a + b + c + d) / 2, 0.0) if determinant > 0 else determinant
+    return corrected / scale
+
+
+def _compare_means(
+    a_scores: Sequence[float], b_scores: Sequence[float], confidence: float, samples: int, seed: int
+) -> Paired:
+    differences = np.sort(np.asarray(b_scores, dtype=np.float64) - np.asarray(a_scores, dtype=np.float64))
+    estimate = bootstrap_mean(
+        differences.tolist(), lowest=-1.0, highest=1.0, confidence=confidence, samples=samples, seed=seed
+    )
+    better, worse = int((differences > 0).sum()), int((differences < 0).sum())
+    greater, less = (_permutation_p(differences, side, samples, seed) for side in ("greater", "less"))
+    return Paired(
+        difference=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        p_value=greater,
+        p_two_sided=min(1.0, 2 * min(greater, less)),
+        n=len(differences),
+        better=better,
+        worse=worse,
+        method=PERMUTATION,
+    )
+
+
+def _permutation_p(differences: Floats, side: str, samples: int, seed: int) -> float:
+    """Exact where all sign flips are fewer than `samples`, else drawn at random.
+
+    Flipping the sign of 0 changes nothing: rows without a difference are left out, and two stand in
+    at the end because scipy refuses samples of fewer than two rows.
+    """
+    flippable = np.append(differences[differences != 0], [0.0, 0.0])
+    result = permutation_test(
+        (flippable,),
+        np.sum,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=samples,
+        batch=max(1, BLOCK // len(flippable)),
+        alternative=side,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)

@@ -1,0 +1,182 @@
+"""The pictures of an evaluation, as matplotlib figures in the house style."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from perpetune.evaluation.calibration import Calibration
+from perpetune.evaluation.estimate import Estimate, Floats
+from perpetune.evaluation.metrics import Confusion
+from perpetune.evaluation.paired import Paired
+from perpetune.evaluation.style import LIGHT, colour, house_style
+from perpetune.evaluation.systems import title
+
+MOST_ANNOTATED = 12  # labels of a confusion matrix with numbers in its cells
+MOST_NAMED = 100  # labels of a confusion matrix with names on its axes
+WIDTH = 7.0  # inches
+
+
+def comparison(estimates: Mapping[str, Estimate], heading: str, *, percent: bool) -> Figure:
+    """One dot with its interval for each system, the first at the bottom."""
+    with house_style():
+        figure, axes = _dots(estimates, heading)
+        for row, (system, estimate) in enumerate(estimates.items()):
+            text = f"{estimate.value:.1%}" if percent else f"{estimate.value:.3f}"
+            _dot(axes, row, estimate.value, estimate.low, estimate.high, text, colour(system))
+        low = min(estimate.low for estimate in estimates.values())
+        high = max(estimate.high for estimate in estimates.values())
+        pad = max(0.01, 0.05 * (high - low))
+        axes.set_xlim(max(-0.01, low - pad), min(1.01, high + pad))
+        if percent:
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
+        return figure
+
+
+def differences(comparisons: Mapping[str, Paired], subject: str, *, percent: bool) -> Figure:
+    """How much better the subject is than each rival on the same rows; what crosses the line at 0 may be chance."""
+    scale = 100 if percent else 1
+    with house_style():
+        figure, axes = _dots(comparisons, f"{title(subject)} minus each other system, row by row")
+        for row, (rival, paired) in enumerate(comparisons.items()):
+            text = f"{scale * paired.difference:+.1f}" if percent else f"{paired.difference:+.3f}"
+            limits = scale * paired.low, scale * paired.high
+            _dot(axes, row, scale * paired.difference, *limits, text.replace("-", "\N{MINUS SIGN}"), colour(rival))
+        axes.axvline(0, color=LIGHT["ink"], linewidth=1.2, zorder=1)
+        low = scale * min(0.0, *(paired.low for paired in comparisons.values()))
+        high = scale * max(0.0, *(paired.high for paired in comparisons.values()))
+        pad = max(0.01 * scale, 0.05 * (high - low))
+        axes.set_xlim(low - pad, high + pad)
+        axes.set_xlabel("points" if percent else "token F1", loc="right")
+        return figure
+
+
+def _dots(systems: Collection[str], heading: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * len(systems)))
+    _head(figure, heading)
+    axes = figure.add_subplot()
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks(range(len(systems)), [title(system) for system in systems], color=LIGHT["ink"])
+    axes.set_ylim(-0.6, len(systems) - 0.4)
+    return figure, axes
+
+
+def _dot(axes: Axes, row: int, value: float, low: float, high: float, text: str, shade: str) -> None:
+    axes.plot([low, high], [row, row], color=shade, linewidth=5, alpha=0.28, solid_capstyle="round", zorder=2)
+    axes.plot([value], [row], "o", color=shade, markersize=9, zorder=3)
+    beside = ("axes fraction", "data")
+    axes.annotate(text, (1.02, row), xycoords=beside, va="center", color=shade, fontweight="bold")
+
+
+def _head(figure: Figure, text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
+
+
+def reliability(found: Calibration, system: str) -> Figure:
+    """Accuracy against confidence, a dot with its interval per bin; on the diagonal probabilities mean what they say."""
+    with house_style():
+        figure = Figure(figsize=(4.6, 4.6))
+        _head(figure, f"{title(system)}: is it as sure as it is right?")
+        axes = figure.add_subplot()
+        axes.grid()
+        axes.plot([0, 1], [0, 1], color=LIGHT["muted"], linewidth=1, linestyle=(0, (4, 4)))
+        for bin in found.bins:
+            axes.plot(
+                [bin.confidence] * 2,
+                [bin.accuracy.low, bin.accuracy.high],
+                color=colour(system),
+                linewidth=4,
+                alpha=0.28,
+                solid_capstyle="round",
+            )
+        axes.plot(
+            [bin.confidence for bin in found.bins],
+            [bin.accuracy.value for bin in found.bins],
+            "o",
+            color=colour(system),
+            markersize=7,
+        )
+        axes.annotate(
+            f"calibration error {found.error:.3f}\nBrier score {found.brier.value:.3f}",
+            (0.04, 0.96),
+            xycoords="axes fraction",
+            va="top",
+            color=LIGHT["muted"],
+        )
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="confidence", ylabel="accuracy")
+        return figure
+
+
+def confusion(matrix: Confusion, system: str) -> Figure:
+    """Wanted labels against answers, each cell the darker the larger its share of the wanted label's rows.
+
+    Right answers have one colour and wrong ones another. Numbers where there are few labels, names
+    where they can still be read.
+    """
+    count = len(matrix.labels)
+    named, annotated = count <= MOST_NAMED, count <= MOST_ANNOTATED
+    names = [_short(label) for label in matrix.labels]
+    longest = max(map(len, names))
+    margin = 0.075 * longest if annotated else 1.6
+    side = min(14.0, 1.2 + margin + count * (0.62 if annotated else 0.125 if named else 0.05))
+    with house_style():
+        figure = Figure(figsize=(max(side, 4.0), side))
+        _head(figure, f"{title(system)}: wanted against answered")
+        axes = figure.add_subplot()
+        axes.imshow(_shades(matrix), interpolation="nearest")
+        if named:
+            size = 10 if annotated else 6
+            turn = 0 if annotated and longest <= 8 else 90
+            axes.set_xticks(range(count), names, fontsize=size, rotation=turn, color=LIGHT["ink"])
+            axes.set_yticks(range(count), names, fontsize=size, color=LIGHT["ink"])
+        else:
+            axes.set(xticks=[], yticks=[])
+        axes.set_xticks(np.arange(1, count) - 0.5, minor=True)
+        axes.set_yticks(np.arange(1, count) - 0.5, minor=True)
+        axes.grid(which="minor", linewidth=1.5 if annotated else 0.4)
+        axes.tick_params(which="minor", length=0)
+        axes.set(xlabel="answered", ylabel="wanted")
+        axes.spines[:].set_visible(False)
+        if annotated:
+            _annotate(axes, matrix)
+        return figure
+
+
+def _shares(matrix: Confusion) -> Floats:
+    """(labels, labels): each cell's share of its row."""
+    return np.asarray(matrix.counts / np.maximum(matrix.counts.sum(axis=1, keepdims=True), 1), dtype=np.float64)
+
+
+def _shades(matrix: Confusion) -> Floats:
+    """(labels, labels, 4): colour and opacity of each cell."""
+    count = len(matrix.labels)
+    shades = np.tile(to_rgba(LIGHT["wrong"]), (count, count, 1))
+    shades[np.arange(count), np.arange(count)] = to_rgba(LIGHT["right"])
+    shades[..., 3] = 0.9 * np.sqrt(_shares(matrix))
+    return shades
+
+
+def _annotate(axes: Axes, matrix: Confusion) -> None:
+    shares = _shares(matrix)
+    for row, column in np.argwhere(matrix.counts > 0):
+        axes.text(
+            column,
+            row,
+            f"{matrix.counts[row, column]:,}",
+            ha="center",
+            va="center",
+            color="white" if shares[row, column] > 0.3 else LIGHT["ink"],
+        )
+
+
+def _short(label: str, most: int = 28) -> str:
+    label = label or "(empty)"
+    return label if len(label) <= most else label[: most - 1] + "…"

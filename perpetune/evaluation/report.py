@@ -1,0 +1,118 @@
+"""One self-contained page that tells a person what an evaluation found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from perpetune.evaluation import metrics, plots, style
+from perpetune.evaluation.evaluate import Evaluation
+from perpetune.evaluation.findings import dollars, p_text
+from perpetune.evaluation.mistakes import Mistake, worst_mistakes
+from perpetune.evaluation.systems import title
+
+WORST_MISTAKES = 10
+FREQUENT_CONFUSIONS = 12
+OPEN_LABELS = 12  # a longer table of labels is folded
+MOST_CHARS = 600  # of a text in the table of mistakes
+
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "token_f1": "Token F1",
+    "exact_match": "Exact match",
+    "rouge_l": "ROUGE-L",
+}
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One holdout as the template shows it."""
+
+    name: str
+    evaluation: Evaluation
+    comparison: Markup
+    differences: Markup | None
+    confusion: Markup | None
+    reliability: Markup | None
+    mistakes: list[Mistake]
+
+
+def write_report(
+    path: Path,
+    evaluations: Mapping[str, Evaluation],
+    *,
+    task: str,
+    version: str,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page for the evaluations on each holdout (by its name), whole or not at all.
+
+    `facts` are shown under the title as they are, for instance {"data version": "…", "base": "…"}; a
+    value that starts with https:// or http:// becomes a link. Everything that comes from data is escaped.
+    """
+    environment = Environment(
+        loader=PackageLoader("perpetune.evaluation", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"dollars": dollars, "p_text": p_text, "system": title, "shorten": _shorten}
+    page = environment.get_template("report.html").render(
+        task=task,
+        version=version,
+        facts=facts or {},
+        sections=[_section(name, evaluation) for name, evaluation in evaluations.items()],
+        metric_titles=METRIC_TITLES,
+        light=style.LIGHT,
+        dark=style.DARK,
+        open_labels=OPEN_LABELS,
+        frequent_confusions=FREQUENT_CONFUSIONS,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(page, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def figures(evaluation: Evaluation) -> dict[str, plots.Figure]:
+    """The pictures of an evaluation by name: comparison, differences, confusion, reliability (those that there are)."""
+    percent = evaluation.kind == "classification"
+    subject = evaluation.subject
+    heading = f"{METRIC_TITLES[evaluation.main_metric]} with {evaluation.params.confidence:.0%} intervals"
+    main = {system: estimates[evaluation.main_metric] for system, estimates in evaluation.metrics.items()}
+    drawn = {"comparison": plots.comparison(main, heading, percent=percent)}
+    if evaluation.comparisons:
+        drawn["differences"] = plots.differences(evaluation.comparisons, subject, percent=percent)
+    if percent:
+        matrix = metrics.confusion(evaluation.wanted, evaluation.scored[subject].texts)
+        drawn["confusion"] = plots.confusion(matrix, subject)
+    if subject in evaluation.calibrations:
+        drawn["reliability"] = plots.reliability(evaluation.calibrations[subject], subject)
+    return drawn
+
+
+def _section(name: str, evaluation: Evaluation) -> _Section:
+    drawn = figures(evaluation)
+
+    def picture(which: str, description: str) -> Markup | None:
+        return Markup(style.svg(drawn[which], description)) if which in drawn else None
+
+    return _Section(
+        name=name,
+        evaluation=evaluation,
+        comparison=Markup(style.svg(drawn["comparison"], "The score of each system with its interval")),
+        differences=picture("differences", "How much better than each other system, with intervals"),
+        confusion=picture("confusion", "Confusion matrix: wanted labels against answers"),
+        reliability=picture("reliability", "Accuracy against confidence"),
+        mistakes=worst_mistakes(evaluation, evaluation.subject, WORST_MISTAKES),
+    )
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MOST_CHARS else text[:MOST_CHARS] + " …"

@@ -1,0 +1,45 @@
+"""Who answers the rows, and what people read for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+Kind = Literal["classification", "generation"]
+
+# In the order of tables and plots. `few-shot` is the base model prompted with examples.
+TITLES = {
+    "majority": "Majority answer",
+    "linear": "TF-IDF + logistic regression",
+    "base": "Base model",
+    "few-shot": "Base model with examples",
+    "champion": "Champion",
+    "challenger": "Challenger",
+}
+
+# The name of a row's main score, averaged over rows.
+MAIN_METRIC: dict[Kind, str] = {"classification": "accuracy", "generation": "token_f1"}
+
+
+def title(system: str) -> str:
+    """The name of a system in tables and plots."""
+    return TITLES.get(system, system)
+
+
+def phrase(system: str) -> str:
+    """The name of a system inside a sentence."""
+    if system == "linear":
+        return "TF-IDF with logistic regression"
+    return f"the {title(system).lower()}" if system in TITLES else system
+
+
+def in_order(systems: Iterable[str]) -> list[str]:
+    """Known systems in the order of TITLES, others after them by name."""
+    known = list(TITLES)
+    return sorted(systems, key=lambda system: (known.index(system) if system in TITLES else len(known), system))
+
+
+def subject_of(systems: Collection[str]) -> str:
+    """The system that the others are compared with: the challenger, or the nearest to it that there is."""
+    nearest = ("challenger", "champion", "few-shot", "base", *in_order(systems))
+    return next(system for system in nearest if system in systems)

@@ -1,0 +1,164 @@
+"""A base model with its adapters, answering conversations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import PeftModel
+
+from perpetune.answer import Answer
+from perpetune.inference.labels import label_log_probabilities
+from perpetune.params import BaseParams
+from perpetune.records import Message
+from perpetune.training.base import Base, load_base
+from perpetune.training.chat import answer_tokens, prompt_tokens
+from perpetune.training.packing import groups_within
+
+
+def load_answerer(params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"], batch_tokens: int) -> Answerer:
+    """Load the base model for answering; adapters are added to it by name.
+
+    Raises PerpetuneError where the base model is missing.
+    """
+    return Answerer(load_base(params, assets, precision), batch_tokens)
+
+
+class Answerer:
+    """A loaded base model with named adapters. Not thread safe: one thread calls it."""
+
+    def __init__(self, base: Base, batch_tokens: int) -> None:
+        self.base = base
+        self._batch_tokens = batch_tokens
+        self._adapted: PeftModel | None = None
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        if self._adapted is None:
+            self._adapted = PeftModel.from_pretrained(self.base.model, folder, adapter_name=name)
+        else:
+            self._adapted.load_adapter(str(folder), adapter_name=name)
+        self._adapted.eval()
+
+    def unload_adapter(self, name: str) -> None:
+        """Free the adapter's memory; the base and other adapters stay."""
+        assert self._adapted is not None
+        if list(self._adapted.peft_config) == [name]:
+            self._adapted.unload()
+            self._adapted = None
+        else:
+            self._adapted.delete_adapter(name)
+
+    def answer(
+        self,
+        adapter: str | None,
+        conversations: Sequence[Sequence[Message]],
+        labels: Sequence[str] | None,
+        max_new_tokens: int,
+    ) -> list[Answer]:
+        """Answer each conversation with the likeliest of `labels`, or freely where there are none.
+
+        Free answers are greedy and end at the end-of-turn token or after `max_new_tokens`. `adapter`
+        None asks the base model.
+        """
+        prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
+        with self._speaking_as(adapter):
+            if labels is not None:
+                return self._choose(prompts, labels)
+            return self._write(prompts, max_new_tokens)
+
+    @contextmanager
+    def _speaking_as(self, adapter: str | None) -> Iterator[None]:
+        if self._adapted is None:
+            assert adapter is None, f"adapter {adapter} is not loaded"
+            yield
+        elif adapter is None:
+            with self._adapted.disable_adapter():
+                yield
+        else:
+            self._adapted.set_adapter(adapter)
+            yield
+
+    def _choose(self, prompts: list[list[int]], labels: Sequence[str]) -> list[Answer]:
+        tails = [answer_tokens(self.base.tokenizer, label) for label in labels]
+        extra = sum(len(tail) - 1 for tail in tails)
+        answers: list[Answer] = []
+        for run in groups_within([[*prompt, *[-1 - place for place in range(extra)]] for prompt in prompts], self._batch_tokens):
+            began = time.perf_counter()
+            scores = label_log_probabilities(self.base.model, [prompts[index] for index in run], tails)
+            probabilities = scores.softmax(-1)
+            seconds = (time.perf_counter() - began) / len(run)
+            for index, row in zip(run, probabilities.tolist(), strict=True):
+                best = max(range(len(labels)), key=row.__getitem__)
+                answers.append(
+                    Answer(
+                        text=labels[best],
+                        confidence=min(1.0, row[best]),
+                        probabilities=dict(zip(labels, row, strict=True)),
+                        prompt_tokens=len(prompts[index]),
+                        completion_tokens=len(tails[best]),
+                        finish_reason="stop",
+                        seconds=seconds,
+                    )
+                )
+        return answers
+
+    def _write(self, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
+        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        answers: dict[int, Answer] = {}
+        for run in _padded_runs([len(prompts[index]) + max_new_tokens for index in by_length], self._batch_tokens):
+            chosen = [by_length[place] for place in run]
+            for index, answer in zip(chosen, self._write_batch([prompts[index] for index in chosen], max_new_tokens), strict=True):
+                answers[index] = answer
+        return [answers[index] for index in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _write_batch(self, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
+        began = time.perf_counter()
+        tokenizer = self.base.tokenizer
+        longest = max(map(len, prompts))
+        device = next(self.base.model.parameters()).device
+        ids = [[tokenizer.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
+        attends = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        written = self.base.model.generate(
+            input_ids=torch.tensor(ids, device=device),
+            attention_mask=torch.tensor(attends, device=device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            use_cache=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )[:, longest:].tolist()
+        seconds = (time.perf_counter() - began) / len(prompts)
+        return [self._written(len(prompt), tokens, seconds) for prompt, tokens in zip(prompts, written, strict=True)]
+
+    def _written(self, prompt_length: int, tokens: list[int], seconds: float) -> Answer:
+        end = self.base.tokenizer.eos_token_id
+        stopped = end in tokens
+        said = tokens[: tokens.index(end)] if stopped else tokens
+        return Answer(
+            text=self.base.tokenizer.decode(said, skip_special_tokens=True).strip(),
+            confidence=None,
+            probabilities=None,
+            prompt_tokens=prompt_length,
+            completion_tokens=len(said) + stopped,
+            finish_reason="stop" if stopped else "length",
+            seconds=seconds,
+        )
+
+
+def _padded_runs(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Cut places, in order of rising length, into runs of at most `limit` tokens when padded."""
+    runs: list[list[int]] = []
+    for place, length in enumerate(lengths):
+        if runs and (len(runs[-1]) + 1) * length <= limit:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return runs

@@ -1,0 +1,168 @@
+"""Step 3: base, champion and challenger answer the same held-out rows in the same run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from perpetune import registry
+from perpetune.answer import Answer
+from perpetune.evaluation.evaluate import Evaluation, evaluate
+from perpetune.evaluation.report import write_report
+from perpetune.inference.answers import Answerer, load_answerer
+from perpetune.loop.curate import read_split
+from perpetune.loop.fine_tune import Challenger
+from perpetune.records import Example, Message, conversation, write_jsonl
+from perpetune.release import Release
+from perpetune.tracking import Run, log_file, log_metrics, log_table
+from perpetune.workspace import Workspace
+
+HOLDOUTS = ("frozen", "recent")
+REPORT = "evaluation.html"
+
+
+class Recorded(BaseModel):
+    """What a version answered to a held-out row: the row's id only, its text stays with DVC."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    output: str
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The evaluation on each holdout that has rows, and who the challenger was compared with."""
+
+    evaluations: dict[str, Evaluation]
+    champion: str | None
+
+
+def assess(workspace: Workspace, run: Run, challenger: Challenger, tell: Callable[[str], None]) -> Assessment:
+    """Evaluate on the frozen and the recent holdout, and log metrics, tables, plots and the report."""
+    train = read_split(workspace, "train")
+    params = workspace.params.evaluate
+    champion = _champion(workspace)
+    answerer = load_answerer(
+        challenger.card.base, workspace.assets, challenger.card.precision, workspace.params.evaluate.batch_tokens
+    )
+    evaluations: dict[str, Evaluation] = {}
+    for holdout in HOLDOUTS:
+        rows = read_split(workspace, holdout)
+        if rows:
+            tell(f"answering the {len(rows)} rows of the {holdout} holdout")
+            answers = _answers(workspace, answerer, challenger, champion, rows, train)
+            evaluations[holdout] = evaluate(rows, answers, train, challenger.card.kind, params)
+    assessment = Assessment(evaluations, champion.version if champion else None)
+    _log(workspace, run, assessment)
+    return assessment
+
+
+def _champion(workspace: Workspace) -> Release | None:
+    task = workspace.params.task.name
+    found = registry.find(task, "champion")
+    return registry.fetch_release(task, found.version, workspace.home / "releases") if found else None
+
+
+def _answers(
+    workspace: Workspace,
+    answerer: Answerer,
+    challenger: Challenger,
+    champion: Release | None,
+    rows: Sequence[Example],
+    train: Sequence[Example],
+) -> dict[str, list[Answer]]:
+    """Each system's answers. The base is asked among the challenger's labels, the champion among its own."""
+    card, budget = challenger.card, challenger.card.max_new_tokens
+    asked = [conversation(card.instruction, row) for row in rows]
+    answers = {"base": answerer.answer(None, asked, card.labels, budget)}
+    shots = few_shot(train, card.instruction, workspace.params.evaluate.few_shot_examples, workspace.params.evaluate.seed)
+    if shots:
+        answers["few-shot"] = answerer.answer(None, [with_shots(shots, row) for row in asked], card.labels, budget)
+    if champion is not None:
+        told = [conversation(champion.instruction, row) for row in rows]
+        answers["champion"] = _speaking(answerer, "champion", champion.adapter, told, champion.labels, budget)
+    answers["challenger"] = _speaking(answerer, "challenger", challenger.adapter, asked, card.labels, budget)
+    return answers
+
+
+def _speaking(
+    answerer: Answerer,
+    name: str,
+    adapter: Path,
+    asked: Sequence[Sequence[Message]],
+    labels: Sequence[str] | None,
+    budget: int,
+) -> list[Answer]:
+    answerer.load_adapter(name, adapter)
+    try:
+        return answerer.answer(name, asked, labels, budget)
+    finally:
+        answerer.unload_adapter(name)
+
+
+def few_shot(train: Sequence[Example], instruction: str, count: int, seed: int) -> tuple[Message, ...]:
+    """A conversation that shows the base model `count` examples, as many of each output as can be."""
+    shuffled = list(train)
+    random.Random(seed).shuffle(shuffled)
+    turns: dict[str, int] = {}
+    ranked = []
+    for row in shuffled:
+        if not row.messages:
+            turns[row.output] = turns.get(row.output, 0) + 1
+            ranked.append((turns[row.output], row))
+    chosen = [row for _, row in sorted(ranked, key=lambda pair: pair[0])[:count]]
+    shown = [
+        message
+        for row in chosen
+        for message in (Message(role="user", content=row.input), Message(role="assistant", content=row.output))
+    ]
+    system = [Message(role="system", content=instruction)] if instruction else []
+    return (*system, *shown) if shown else ()
+
+
+def with_shots(shots: Sequence[Message], messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Show the examples before the conversation, whose own system message counts where it has one."""
+    if messages and messages[0].role == "system" and shots and shots[0].role == "system":
+        return (messages[0], *shots[1:], *messages[1:])
+    return (*shots, *messages)
+
+
+def _log(workspace: Workspace, run: Run, assessment: Assessment) -> None:
+    folder = workspace.run_folder(run.id)
+    for holdout, evaluation in assessment.evaluations.items():
+        log_metrics(run, evaluation.flat_metrics(holdout))
+        for name, table in evaluation.tables().items():
+            if name != "predictions":  # rows with their texts stay with DVC; the answers go by id
+                log_table(run, table, f"tables/{holdout}-{name}.json")
+        for path in write_plots(evaluation, folder / "plots", holdout):
+            log_file(run, path, "plots")
+    for system in ("champion", "challenger"):
+        recorded = recorded_answers(assessment, system)
+        if recorded:
+            path = folder / f"{system}.jsonl"
+            write_jsonl(path, recorded)
+            log_file(run, path, "answers")
+    report = folder / REPORT
+    write_report(report, assessment.evaluations, task=workspace.params.task.name)
+    log_file(run, report)
+
+
+def recorded_answers(assessment: Assessment, system: str) -> list[Recorded]:
+    """A system's answers to all held-out rows."""
+    return [
+        Recorded(id=id_, output=text, confidence=confidence)
+        for evaluation in assessment.evaluations.values()
+        if system in evaluation.scored
+        for id_, text, confidence in zip(
+            evaluation.scored[system].ids,
+            evaluation.scored[system].texts,
+            evaluation.scored[system].confidences,
+            strict=True,
+        )
+    ]

@@ -1,0 +1,57 @@
+"""Step 1: bring the data up to date, through DVC, with what production has labelled since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perpetune.curation import dvc
+from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
+from perpetune.records import Example, read_jsonl, write_jsonl
+from perpetune.serving.log import labelled_examples, open_log
+from perpetune.tracking import Run, log_dataset, log_file, log_metrics, log_params
+from perpetune.workspace import Workspace
+
+SPLIT_NAMES = ("train", "validation", "frozen", "recent")
+
+
+@dataclass(frozen=True)
+class Curated:
+    """The data of this pass: its DVC version (the splits' md5) and how many rows each split has."""
+
+    version: str
+    rows: dict[str, int]
+
+
+def curate(workspace: Workspace, run: Run) -> Curated:
+    """Export labelled traffic, run the pipeline, push what it made, and say in MLflow which data this is.
+
+    Raises PerpetuneError with the words of the stage that failed.
+    """
+    root = workspace.root
+    dvc.prepare(root, workspace.settings.dvc_remote)
+    (root / INBOX).mkdir(parents=True, exist_ok=True)
+    export_labelled_traffic(workspace)
+    data = dvc.reproduce(root)
+    dvc.push(root)
+    rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}
+    log_params(run, {"data.version": data.version})
+    log_metrics(run, {f"data/{name}_rows": float(count) for name, count in rows.items()})
+    for name in SPLIT_NAMES:
+        log_dataset(run, f"{workspace.params.task.name}-{name}", data.version, f"{SPLITS}/{name}.jsonl", rows[name], name)
+    for page in ("card.html", "card.md"):
+        log_file(run, root / CARD / page, "data")
+    return Curated(data.version, rows)
+
+
+def export_labelled_traffic(workspace: Workspace) -> int:
+    """Write the labelled part of the prediction log where the pipeline's fetch stage reads it."""
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        examples = labelled_examples(log, workspace.params.task.name)
+    finally:
+        log.dispose()
+    return write_jsonl(workspace.root / TRAFFIC, examples)
+
+
+def read_split(workspace: Workspace, name: str) -> list[Example]:
+    return read_jsonl(workspace.split(name), Example)

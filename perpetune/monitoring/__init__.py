@@ -1,0 +1,1 @@
+"""Watching the champion: windows of predictions, drift, and decay."""

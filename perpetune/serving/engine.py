@@ -1,0 +1,41 @@
+"""What answers: the one small interface between the gateway and a model, and how it says no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from perpetune.answer import Answer
+from perpetune.records import Message
+from perpetune.registry import Release
+
+
+class Engine(Protocol):
+    """Serves several releases at once, each under its version."""
+
+    async def load(self, release: Release) -> None:
+        """Make a release ready beside what is loaded. Raises PerpetuneError where it cannot be served."""
+
+    async def unload(self, version: str) -> None:
+        """Forget a release. The caller sees to it that none of its answers is under way."""
+
+    async def answer(self, version: str, messages: Sequence[Message], max_tokens: int) -> Answer:
+        """Answer one conversation, which begins with the instruction. Raises Overloaded and NotLoaded.
+
+        Cancelling it takes the request out of the queue.
+        """
+
+    async def close(self) -> None:
+        """Stop, after the answers that are being computed."""
+
+
+class Overloaded(Exception):
+    """More requests wait than may. `retry_after` is in seconds."""
+
+    def __init__(self, waiting: int, retry_after: float) -> None:
+        super().__init__(f"{waiting} requests are waiting")
+        self.retry_after = retry_after
+
+
+class NotLoaded(Exception):
+    """The engine does not hold this version."""

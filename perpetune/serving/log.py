@@ -1,0 +1,348 @@
+"""The prediction log: every request, its answer, and what was later said of it, in one SQL database.
+
+SQLite by default (write-ahead log, so that readers never wait), PostgreSQL in production.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    Select,
+    case,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from perpetune.curation.text import fingerprint, likeness
+from perpetune.errors import PerpetuneError
+from perpetune.records import Example, Feedback, Message, Prediction
+from perpetune.serving.tables import feedback, predictions, storable
+
+BUSY_SECONDS = 5.0
+_MIGRATION_LOCK = 0x70657270  # any constant will do: the key of PostgreSQL's advisory lock
+_one_migration = threading.Lock()  # Alembic's context is global to the process
+
+
+class UnknownRequest(PerpetuneError):
+    """Feedback names a request that the log does not hold."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"no request {request_id!r} was answered here", do="send the id of an answer of this server")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the log holds of one task. `versions` maps a model version to its answers."""
+
+    predictions: int
+    labelled: int
+    scored: int
+    newest: datetime | None
+    versions: dict[str, int]
+
+
+def open_log(url: str) -> Engine:
+    """Open the log at a SQLAlchemy URL, creating or upgrading its tables.
+
+    Several processes may do so at once. Raises PerpetuneError (without the URL's password) where the
+    database cannot be reached or written, or was made by a newer perpetune.
+    """
+    target = _parse(url)
+    shown = target.set(query={}).render_as_string(hide_password=True)
+    engine = _sqlite(target) if target.get_backend_name() == "sqlite" else _postgresql(target)
+    try:
+        _migrate(engine)
+    except CommandError:
+        raise PerpetuneError(
+            "the prediction log was made by a newer perpetune", where=shown, do="upgrade perpetune here too"
+        ) from None
+    except SQLAlchemyError as fault:
+        raise PerpetuneError(
+            f"the prediction log cannot be opened: {reason(fault)}",
+            where=shown,
+            do="check that the database is up and writable, or set PERPETUNE_DATABASE_URL to another",
+        ) from None
+    return engine
+
+
+def record_predictions(log: Engine, answered: Sequence[Prediction]) -> None:
+    """Store answers in one transaction. An id that is already there is left as it is, so a retry is harmless."""
+    if not answered:
+        return
+    insert = _insert(log)
+    with _writing(log) as connection:
+        connection.execute(
+            insert(predictions).on_conflict_do_nothing(index_elements=["id"]),
+            [_prediction_row(prediction) for prediction in answered],
+        )
+
+
+def add_feedback(log: Engine, said: Feedback) -> None:
+    """Store what somebody said of an answer.
+
+    All of it is kept. An exact repeat (same label, score and comment) adds no row: it only moves the time of the
+    first to the newer of both, so that the last thing said counts. Raises UnknownRequest.
+    """
+    statement = _insert(log)(feedback).values(_feedback_row(said))
+    newer = case(
+        (statement.excluded.time > feedback.c.time, statement.excluded.time),
+        else_=feedback.c.time,
+    )
+    with _writing(log) as connection:
+        known = connection.execute(select(predictions.c.id).where(predictions.c.id == said.request_id)).first()
+        if known is None:
+            raise UnknownRequest(said.request_id)
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=["request_id", "digest"], set_={"time": newer})
+        )
+
+
+def recent_predictions(
+    log: Engine,
+    task: str,
+    *,
+    version: str | None = None,
+    since: datetime | None = None,
+    limit: int | None,
+) -> list[Prediction]:
+    """The newest `limit` predictions (None: all), oldest first, each with its newest label and its newest score.
+
+    A score that arrives after a label does not take the label away.
+    """
+    return _read(log, _newest(task, version, since, limit))
+
+
+def labelled_predictions(
+    log: Engine,
+    task: str,
+    *,
+    version: str | None = None,
+    since: datetime | None = None,
+    limit: int | None = None,
+) -> list[Prediction]:
+    """As `recent_predictions`, of those alone for which a label has arrived."""
+    return _read(log, _newest(task, version, since, limit).where(_said("label").is_not(None)))
+
+
+def labelled_examples(log: Engine, task: str) -> list[Example]:
+    """Labelled traffic as training data, oldest first; an answer that only has a score is none."""
+    return [_example(prediction) for prediction in labelled_predictions(log, task)]
+
+
+def counts(log: Engine, task: str) -> Counts:
+    """How much the log holds of this task."""
+    mine = predictions.c.task == task
+    answered_and_said = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
+
+    def said(column: str) -> Select[int]:
+        distinct = func.count(feedback.c.request_id.distinct())
+        return select(distinct).select_from(answered_and_said).where(mine, feedback.c[column].is_not(None))
+
+    with log.connect() as connection:
+        versions = connection.execute(
+            select(predictions.c.version, func.count()).where(mine).group_by(predictions.c.version)
+        ).all()
+        return Counts(
+            predictions=sum(count for _, count in versions),
+            labelled=connection.execute(said("label")).scalar_one(),
+            scored=connection.execute(said("score")).scalar_one(),
+            newest=connection.execute(select(func.max(predictions.c.time)).where(mine)).scalar_one(),
+            versions={version: count for version, count in versions},
+        )
+
+
+def reason(fault: SQLAlchemyError) -> str:
+    """What the database said, in one line and without the statement and its values."""
+    cause = getattr(fault, "orig", None) or fault
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def _parse(url: str) -> URL:
+    example = "sqlite:////var/lib/perpetune/predictions.db or postgresql://USER:PASSWORD@HOST/DATABASE"
+    try:
+        target = make_url(url)
+    except (ArgumentError, ValueError):
+        raise PerpetuneError("PERPETUNE_DATABASE_URL is not a database URL", do=f"write it like {example}") from None
+    if "@" in (target.host or ""):
+        raise PerpetuneError("the password in PERPETUNE_DATABASE_URL has an unescaped @", do="write it as %40")
+    if target.drivername == "postgres":
+        target = target.set(drivername="postgresql")
+    if target.drivername in ("postgresql", "postgresql+psycopg"):
+        return target.set(drivername="postgresql+psycopg")
+    if target.drivername in ("sqlite", "sqlite+pysqlite") and target.database not in (None, "", ":memory:"):
+        return target
+    raise PerpetuneError(
+        f"the prediction log cannot live in {target.drivername}: it wants PostgreSQL or a file of SQLite",
+        do=f"set PERPETUNE_DATABASE_URL like {example}",
+    )
+
+
+def _postgresql(target: URL) -> Engine:
+    patience = {"connect_timeout": "5", "tcp_user_timeout": "10000"}  # seconds; milliseconds
+    return create_engine(target.set(query={**patience, **target.query}), pool_pre_ping=True)
+
+
+def _sqlite(target: URL) -> Engine:
+    path = Path(str(target.database)).absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as fault:
+        raise PerpetuneError(
+            f"the prediction log cannot be created: {fault.strerror}",
+            where=str(path),
+            do="free the path, or set PERPETUNE_DATABASE_URL to another",
+        ) from None
+
+    def connect() -> sqlite3.Connection:
+        # mode=rw: a file that vanished is an error, and never silently a new and empty log.
+        return sqlite3.connect(
+            f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+
+    engine = create_engine(target, creator=connect, poolclass=QueuePool)
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+
+    @event.listens_for(engine, "connect")
+    def remember_file(_connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+        entry.info["file"] = _identity(path)
+
+    @event.listens_for(engine, "checkout")
+    def refuse_other_file(_connection: sqlite3.Connection, entry: ConnectionPoolEntry, _proxy: object) -> None:
+        # Writes to a file that was deleted or replaced succeed and are lost: connect anew instead.
+        if entry.info["file"] != _identity(path):
+            raise DisconnectionError
+
+    return engine
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    _enter_wal(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. SQLite's busy time-out does not cover this step, so wait here."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as fault:
+            if fault.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads before it writes must ask for the write lock at once: SQLite refuses to upgrade later.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _writing(log: Engine) -> Iterator[Connection]:
+    with log.connect().execution_options(writes=True) as connection, connection.begin():
+        yield connection
+
+
+def _migrate(log: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    with _one_migration, _writing(log) as connection:
+        if log.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _insert(log: Engine) -> Any:
+    """The dialect's INSERT, which both have with the same ON CONFLICT."""
+    return sqlite.insert if log.dialect.name == "sqlite" else postgresql.insert
+
+
+def _prediction_row(prediction: Prediction) -> dict[str, object]:
+    messages = [{"role": message.role, "content": storable(message.content)} for message in prediction.messages]
+    return {**prediction.model_dump(exclude={"label", "score"}), "messages": messages}
+
+
+def _feedback_row(said: Feedback) -> dict[str, object]:
+    content = json.dumps([said.label, said.score, said.comment])
+    return {**said.model_dump(), "digest": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def _said(column: str) -> Any:
+    """The newest value of this column in the feedback on a prediction."""
+    newest = select(feedback.c[column]).where(
+        feedback.c.request_id == predictions.c.id, feedback.c[column].is_not(None)
+    )
+    return newest.order_by(feedback.c.time.desc(), feedback.c.id.desc()).limit(1).scalar_subquery()
+
+
+def _newest(task: str, version: str | None, since: datetime | None, limit: int | None) -> Select[Any]:
+    rows = select(predictions, _said("label").label("label"), _said("score").label("score"))
+    rows = rows.where(predictions.c.task == task)
+    if version is not None:
+        rows = rows.where(predictions.c.version == version)
+    if since is not None:
+        rows = rows.where(predictions.c.time >= since)
+    return rows.order_by(predictions.c.time.desc(), predictions.c.id.desc()).limit(limit)
+
+
+def _read(log: Engine, newest_first: Select[Any]) -> list[Prediction]:
+    with log.connect() as connection:
+        rows = connection.execute(newest_first).all()
+    return [_prediction(row) for row in reversed(rows)]
+
+
+def _prediction(row: Row[Any]) -> Prediction:
+    return Prediction.model_validate(dict(row._mapping))
+
+
+def _example(prediction: Prediction) -> Example:
+    assert prediction.label is not None
+    alone = prediction.messages == (Message(role="user", content=prediction.input),)
+    return Example(
+        input=prediction.input,
+        output=prediction.label,
+        id=prediction.id,
+        group=prediction.group or fingerprint(likeness(prediction.input)),
+        time=prediction.time,
+        source="traffic",
+        messages=() if alone else prediction.messages,
+    )

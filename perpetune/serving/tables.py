@@ -1,0 +1,88 @@
+"""The tables of the prediction log. `migrations/` holds how a database comes to have them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+# A name of its own, because MLflow's server keeps `alembic_version` and may share the database.
+VERSION_TABLE = "perpetune_log_version"
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time, kept in UTC: SQLite has no offsets and compares times as text."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for NUL, which PostgreSQL cannot hold."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+class StorableText(TypeDecorator[str]):
+    """Text of which what cannot be held is replaced."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return storable(value) if value else value
+
+
+metadata = MetaData()
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", StorableText, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("task", StorableText, nullable=False),
+    Column("version", StorableText, nullable=False),
+    Column("messages", JSON, nullable=False),
+    Column("input", StorableText, nullable=False),
+    Column("output", StorableText, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("latency_ms", Double, nullable=False),
+    Column("confidence", Double),
+    Column("group", StorableText),
+    Index("predictions_task_time", "task", "time"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), nullable=False),
+    Column("time", UtcTime, nullable=False),
+    Column("label", StorableText),
+    Column("score", Double),
+    Column("comment", StorableText),
+    # Of label, score and comment: NULLs are distinct to a unique index, so it cannot span the columns themselves.
+    Column("digest", StorableText, nullable=False),
+    Index("feedback_request_digest", "request_id", "digest", unique=True),
+)

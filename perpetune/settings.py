@@ -1,0 +1,31 @@
+"""Addresses and secrets, read from the environment when asked for (never at import)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where the services are.
+
+    Each field is the environment variable of the same name with the prefix `PERPETUNE_`, save the two
+    that MLflow and Prefect name themselves. Unset addresses mean "start one on this machine".
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PERPETUNE_", frozen=True, populate_by_name=True)
+
+    home: Path = Field(default=Path(".perpetune"), description="databases, artifacts and caches of this workspace")
+    mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
+    database_url: str | None = None
+    dvc_remote: str | None = None
+    gateway_url: str | None = None
+    assets: Path = Field(default=Path("assets"), description="where `make setup` lays the wheels of assets.lock")
+
+    @property
+    def prediction_log(self) -> str:
+        """The SQLAlchemy URL of the prediction log."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'predictions.db'}"

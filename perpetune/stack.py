@@ -1,0 +1,83 @@
+"""Which services make up perpetune on one machine, and where they listen."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from perpetune.services import Service
+from perpetune.workspace import Workspace
+
+HOST = "127.0.0.1"
+PYTHON = sys.executable
+
+
+@dataclass(frozen=True)
+class Ports:
+    prefect: int = 4200
+    mlflow: int = 5000
+    gateway: int = 8000
+
+
+def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
+    """What every service and command of this workspace needs to find the others.
+
+    Addresses set by the caller win: they name services that run elsewhere.
+    """
+    settings = workspace.settings
+    home = workspace.home
+    return {
+        "PREFECT_API_URL": settings.prefect_api_url or f"http://{HOST}:{ports.prefect}/api",
+        "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri or f"http://{HOST}:{ports.mlflow}",
+        "PERPETUNE_GATEWAY_URL": settings.gateway_url or f"http://{HOST}:{ports.gateway}",
+        "PERPETUNE_DATABASE_URL": settings.database_url or f"sqlite:///{home / 'predictions.db'}",
+        "PERPETUNE_ASSETS": str(workspace.assets.resolve()),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLI_PROMPT": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DVC_NO_ANALYTICS": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def servers(workspace: Workspace, ports: Ports) -> list[Service]:
+    """Prefect and MLflow, each only where its address is not set to one that runs elsewhere."""
+    settings = workspace.settings
+    services = []
+    if settings.prefect_api_url is None:
+        services.append(_prefect(ports.prefect))
+    if settings.mlflow_tracking_uri is None:
+        services.append(_mlflow(workspace, ports.mlflow))
+    return services
+
+
+def _prefect(port: int) -> Service:
+    page = f"http://{HOST}:{port}"
+    command = (PYTHON, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
+    return Service("prefect", command, port, f"{page}/api/health", page)
+
+
+def _mlflow(workspace: Workspace, port: int) -> Service:
+    page = f"http://{HOST}:{port}"
+    store = workspace.home / "mlflow"
+    store.mkdir(parents=True, exist_ok=True)
+    command = (
+        *(PYTHON, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"),
+        *("--artifacts-destination", str(store / "artifacts")),
+    )
+    return Service("mlflow", command, port, f"{page}/health", page)
+
+
+def worker() -> Service:
+    """Serves the deployments: starts flow runs when they are due."""
+    return Service("worker", (PYTHON, "-m", "flows"))
+
+
+def gateway(port: int) -> Service:
+    page = f"http://{HOST}:{port}"
+    command = (PYTHON, "-m", "perpetune.serving", "--host", HOST, "--port", str(port))
+    return Service("gateway", command, port, f"{page}/healthz", f"{page}/v1")

@@ -1,0 +1,162 @@
+"""MLflow tracking: one run for each pass through the loop or look at the traffic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import mlflow
+import pandas as pd
+from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+
+from perpetune.errors import PerpetuneError
+
+# A dead server is to be reported within seconds; MLflow's own default keeps trying for minutes.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in MLflow and the page that shows it."""
+
+    id: str
+    experiment_id: str
+    url: str
+
+
+def connect(uri: str) -> None:
+    """Use the MLflow server at `uri` from now on. Raises PerpetuneError where it does not answer."""
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    if uri.startswith("http"):
+        try:
+            httpx.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
+        except httpx.HTTPError as fault:
+            raise PerpetuneError(
+                f"the MLflow server does not answer at {uri} ({type(fault).__name__})",
+                where="MLFLOW_TRACKING_URI",
+                do="start it with `perpetune up`, or correct the address",
+            ) from fault
+    mlflow.set_tracking_uri(uri)
+
+
+def open_run(experiment: str, name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> Run:
+    """Begin a run that stays open until `close_run`."""
+    client = MlflowClient()
+    experiment_id = _experiment(client, experiment)
+    run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
+    client.log_batch(run.info.run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+    return run_ref(experiment_id, run.info.run_id)
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException:
+        # Somebody else created it between the two calls.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def run_ref(experiment_id: str, run_id: str) -> Run:
+    return Run(run_id, experiment_id, f"{mlflow.get_tracking_uri()}/#/experiments/{experiment_id}/runs/{run_id}")
+
+
+def find_run(run_id: str) -> Run:
+    return run_ref(MlflowClient().get_run(run_id).info.experiment_id, run_id)
+
+
+def close_run(run: Run, *, succeeded: bool) -> None:
+    MlflowClient().set_terminated(run.id, "FINISHED" if succeeded else "FAILED")
+
+
+@contextmanager
+def system_metrics(run: Run) -> Iterator[None]:
+    """Sample CPU, memory and GPU into the run while the block lasts."""
+    mlflow.set_system_metrics_sampling_interval(5)
+    mlflow.set_system_metrics_samples_before_logging(1)
+    with mlflow.start_run(run_id=run.id, log_system_metrics=True):
+        yield
+    # Leaving the block ended the run, which goes on with the next step.
+    MlflowClient().update_run(run.id, status="RUNNING")
+
+
+def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
+    now = get_current_time_millis()
+    MlflowClient().log_batch(run.id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+
+
+def log_params(run: Run, params: Mapping[str, object]) -> None:
+    MlflowClient().log_batch(run.id, params=[Param(key, str(value)) for key, value in params.items()])
+
+
+def tag(run: Run, tags: Mapping[str, str]) -> None:
+    MlflowClient().log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def log_file(run: Run, path: Path, folder: str | None = None) -> None:
+    MlflowClient().log_artifact(run.id, str(path), folder)
+
+
+def log_text(run: Run, text: str, name: str) -> None:
+    MlflowClient().log_text(run.id, text, name)
+
+
+def log_table(run: Run, table: pd.DataFrame, name: str) -> None:
+    """A table that MLflow's page shows as one; `name` ends in .json."""
+    MlflowClient().log_table(run.id, table, name)
+
+
+def log_dataset(run: Run, name: str, version: str, source: str, rows: int, context: str) -> None:
+    """Say which data the run used: its name, DVC version and size, never its rows."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    dataset = MetaDataset(
+        source=CodeDatasetSource(tags={"dvc.output": source, "dvc.md5": version, "rows": str(rows)}),
+        name=name,
+        digest=version[:36],
+    )
+    MlflowClient().log_inputs(
+        run.id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])]
+    )
+
+
+def artifact(run_id: str, name: str, folder: Path) -> Path | None:
+    """A local copy of a run's artifact, or None where the run has none of that name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return Path(MlflowClient().download_artifacts(run_id, name, str(folder)))
+    except (MlflowException, OSError):
+        return None
+
+
+def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
+    """The newest finished run tagged `perpetune.kind`=kind, and when it ended (seconds since 1970)."""
+    client = MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    runs = client.search_runs(
+        [found.experiment_id],
+        f"tags.`perpetune.kind` = '{kind}' and attributes.status = 'FINISHED'",
+        ViewType.ACTIVE_ONLY,
+        max_results=1,
+        order_by=["attributes.end_time DESC"],
+    )
+    if not runs:
+        return None
+    return run_ref(found.experiment_id, runs[0].info.run_id), (runs[0].info.end_time or 0) / 1000

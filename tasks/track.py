@@ -1,0 +1,34 @@
+"""Open and close the MLflow run that a flow run writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect import task
+from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from perpetune.loop import passage
+from perpetune.tracking import Run, close_run
+from perpetune.workspace import Workspace
+
+
+@task(name="open run", task_run_name="open the MLflow run", retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE)
+def open_run(workspace: Workspace, kind: passage.Kind, trigger: str, reason: str) -> Run:
+    run = passage.open_passage(workspace, kind, trigger, reason, str(flow_run.id))
+    create_link_artifact(run.url, "MLflow run", key="mlflow-run", description=f"{kind}: {reason}")
+    return run
+
+
+@contextmanager
+def tracked(workspace: Workspace, kind: passage.Kind, trigger: str, reason: str) -> Iterator[Run]:
+    """An MLflow run that ends as the flow does."""
+    run = open_run(workspace, kind, trigger, reason)
+    succeeded = False
+    try:
+        yield run
+        succeeded = True
+    finally:
+        close_run(run, succeeded=succeeded)

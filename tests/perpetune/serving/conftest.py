@@ -1,0 +1,151 @@
+"""A real gateway on a free port of this machine, over a fake model and a registry in memory."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+import sqlalchemy
+import uvicorn
+from fastapi import FastAPI
+
+from perpetune.params import BaseParams, ServeParams
+from perpetune.records import Message, Prediction
+from perpetune.registry import Release
+from perpetune.serving.engine import Engine
+from perpetune.serving.fake_engine import FakeEngine
+from perpetune.serving.fake_source import FakeSource
+from perpetune.serving.gateway import create_app
+from perpetune.serving.log import open_log
+from perpetune.serving.run import listen
+
+BASE = BaseParams(model="path:tiny", revision=None)
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    url: str
+    engine: Engine
+    source: FakeSource
+    log: sqlalchemy.Engine
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=10)
+
+    def post(self, path: str, body: object) -> httpx.Response:
+        # In ASCII, so that half a character travels as the escape that a client would send.
+        content = json.dumps(body)
+        return httpx.post(self.url + path, content=content, headers={"content-type": "application/json"}, timeout=10)
+
+    def ask(self, text: str, **more: object) -> httpx.Response:
+        body = {"model": "reviews", "messages": [{"role": "user", "content": text}], **more}
+        return self.post("/v1/chat/completions", body)
+
+
+@pytest.fixture
+def params() -> ServeParams:
+    return ServeParams(
+        poll_seconds=0.05,
+        max_batch=4,
+        max_wait_ms=5,
+        max_request_chars=1000,
+        max_queue=8,
+        timeout_seconds=5,
+    )
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Callable[..., Release]:
+    def make(version: str, labels: tuple[str, ...] | None = None, base: BaseParams = BASE) -> Release:
+        adapter = tmp_path / f"adapter-{version}"
+        adapter.mkdir(exist_ok=True)
+        (adapter / "adapter_model.safetensors").write_text(version)
+        return Release(
+            task="reviews", version=version, adapter=adapter, instruction="Judge it.", labels=labels, base=base
+        )
+
+    return make
+
+
+@pytest.fixture
+def prediction() -> Callable[..., Prediction]:
+    """Number `n` was answered at noon and `n` minutes."""
+
+    def make(number: int, **more: object) -> Prediction:
+        text = str(more.pop("input", f"question {number}"))
+        values: dict[str, object] = {
+            "id": f"chatcmpl-{number}",
+            "time": NOON + timedelta(minutes=number),
+            "task": "reviews",
+            "version": "1",
+            "messages": (Message(role="user", content=text),),
+            "input": text,
+            "output": "good",
+            "prompt_tokens": 3,
+            "completion_tokens": 1,
+            "latency_ms": 12.5,
+            "confidence": 0.75,
+            **more,
+        }
+        return Prediction.model_validate(values)
+
+    return make
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[sqlalchemy.Engine]:
+    log = open_log(f"sqlite:///{tmp_path / 'log' / 'predictions.db'}")
+    yield log
+    log.dispose()
+
+
+@pytest.fixture
+def start(
+    params: ServeParams, release: Callable[..., Release], log: sqlalchemy.Engine
+) -> Iterator[Callable[..., Gateway]]:
+    """Start a gateway of versions 1 and 2, champion 1, and wait until it is ready."""
+    with ExitStack() as stack:
+
+        def begin(
+            engine: Engine | None = None,
+            *,
+            source: FakeSource | None = None,
+            params: ServeParams = params,
+            log: sqlalchemy.Engine = log,
+            ready: bool = True,
+        ) -> Gateway:
+            engine = engine or FakeEngine()
+            source = source or FakeSource([release("1"), release("2")], champion="1")
+            app = create_app("reviews", engine=engine, source=source, log=log, params=params, max_new_tokens=16)
+            gateway = Gateway(stack.enter_context(_running(app)), engine, source, log)
+            deadline = time.monotonic() + 10
+            while ready and gateway.get("/readyz").status_code != 200:
+                assert time.monotonic() < deadline, gateway.get("/readyz").text
+                time.sleep(0.02)
+            return gateway
+
+        yield begin
+
+
+@contextmanager
+def _running(app: FastAPI) -> Iterator[str]:
+    with listen("127.0.0.1", 0) as address:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        url = f"http://127.0.0.1:{address.getsockname()[1]}"
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [address]}, daemon=True)
+        thread.start()
+        try:
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
+            assert not thread.is_alive(), "the server did not stop"

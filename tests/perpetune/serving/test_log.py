@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from perpetune.errors import PerpetuneError
+from perpetune.records import Feedback, Message, Prediction
+from perpetune.serving.log import (
+    UnknownRequest,
+    add_feedback,
+    counts,
+    labelled_examples,
+    labelled_predictions,
+    open_log,
+    recent_predictions,
+    record_predictions,
+)
+from perpetune.serving.tables import VERSION_TABLE, metadata
+
+Make = Callable[..., Prediction]
+
+
+def say(prediction: Prediction, minutes: int = 1, **what: object) -> Feedback:
+    return Feedback.model_validate(
+        {"request_id": prediction.id, "time": prediction.time + timedelta(minutes=minutes), **what}
+    )
+
+
+def rows_of_feedback(log: sqlalchemy.Engine) -> int:
+    with log.connect() as connection:
+        return connection.execute(sqlalchemy.text("select count(*) from feedback")).scalar_one()
+
+
+def test_what_is_recorded_comes_back(log: sqlalchemy.Engine, prediction: Make) -> None:
+    wanted = [prediction(1), prediction(2, group="ann", confidence=None, output="bad 😀\n")]
+    record_predictions(log, wanted)
+    assert recent_predictions(log, "reviews", limit=None) == wanted
+
+
+def test_recording_again_changes_nothing(log: sqlalchemy.Engine, prediction: Make) -> None:
+    record_predictions(log, [prediction(1)])
+    record_predictions(log, [prediction(1, output="other"), prediction(2)])
+    assert [row.output for row in recent_predictions(log, "reviews", limit=None)] == ["good", "good"]
+
+
+def test_recent_are_the_newest_oldest_first(log: sqlalchemy.Engine, prediction: Make) -> None:
+    record_predictions(log, [prediction(number) for number in (3, 1, 5, 2, 4)])
+    assert [row.id for row in recent_predictions(log, "reviews", limit=2)] == ["chatcmpl-4", "chatcmpl-5"]
+
+
+def test_recent_of_one_task_one_version_and_a_time(log: sqlalchemy.Engine, prediction: Make) -> None:
+    later = prediction(3, version="2")
+    record_predictions(log, [prediction(1), prediction(2, version="2"), later, prediction(4, task="other")])
+    assert [row.id for row in recent_predictions(log, "reviews", version="2", limit=None)] == [
+        "chatcmpl-2",
+        "chatcmpl-3",
+    ]
+    assert recent_predictions(log, "reviews", since=later.time, limit=None) == [later]
+
+
+def test_the_newest_feedback_counts_whatever_order_it_came_in(log: sqlalchemy.Engine, prediction: Make) -> None:
+    one = prediction(1)
+    record_predictions(log, [one])
+    add_feedback(log, say(one, minutes=5, label="bad"))
+    add_feedback(log, say(one, minutes=2, label="good", score=0.5))
+    add_feedback(log, say(one, minutes=9, comment="thanks"))
+    [row] = recent_predictions(log, "reviews", limit=None)
+    assert (row.label, row.score) == ("bad", 0.5)
+    assert rows_of_feedback(log) == 3
+
+
+def test_an_exact_repeat_adds_no_row_but_counts_as_said_last(log: sqlalchemy.Engine, prediction: Make) -> None:
+    one = prediction(1)
+    record_predictions(log, [one])
+    for minutes, label in ((1, "good"), (2, "bad"), (3, "good"), (1, "good")):
+        add_feedback(log, say(one, minutes=minutes, label=label))
+    assert rows_of_feedback(log) == 2
+    assert recent_predictions(log, "reviews", limit=None)[0].label == "good"
+
+
+def test_feedback_on_an_unknown_request_is_refused(log: sqlalchemy.Engine, prediction: Make) -> None:
+    with pytest.raises(UnknownRequest, match="chatcmpl-1"):
+        add_feedback(log, say(prediction(1), label="good"))
+    assert rows_of_feedback(log) == 0
+
+
+def test_labelled_examples(log: sqlalchemy.Engine, prediction: Make) -> None:
+    long = (
+        Message(role="user", content="hello"),
+        Message(role="assistant", content="hi"),
+        Message(role="user", content="nice film"),
+    )
+    asked = [
+        prediction(1, input="Nice  film"),
+        prediction(2, input="nice film", group="ann"),
+        prediction(3, input="nice film", messages=long),
+        prediction(4),
+        prediction(5),
+    ]
+    record_predictions(log, asked)
+    for row in asked[:3]:
+        add_feedback(log, say(row, label="positive"))
+    add_feedback(log, say(asked[3], score=1.0))
+    first, second, third = labelled_examples(log, "reviews")
+    assert (first.id, first.input, first.output, first.source) == (asked[0].id, "Nice  film", "positive", "traffic")
+    assert (first.time, first.messages) == (asked[0].time, ())
+    assert second.group == "ann"
+    assert first.group == third.group != second.group, "equal inputs of nobody in particular share a group"
+    assert third.messages == long
+
+
+def test_labelled_predictions_takes_the_newest_of_the_labelled(log: sqlalchemy.Engine, prediction: Make) -> None:
+    asked = [prediction(number) for number in range(6)]
+    record_predictions(log, asked)
+    for row in asked[:4]:
+        add_feedback(log, say(row, label="good"))
+    assert [row.id for row in labelled_predictions(log, "reviews", limit=2)] == ["chatcmpl-2", "chatcmpl-3"]
+
+
+def test_counts(log: sqlalchemy.Engine, prediction: Make) -> None:
+    assert counts(log, "reviews").predictions == 0
+    asked = [prediction(1), prediction(2), prediction(3, version="2"), prediction(4, task="other")]
+    record_predictions(log, asked)
+    for label in ("good", "bad"):
+        add_feedback(log, say(asked[0], label=label))
+    add_feedback(log, say(asked[3], label="good", score=1))
+    found = counts(log, "reviews")
+    assert (found.predictions, found.labelled, found.scored) == (3, 1, 0)
+    assert (found.newest, found.versions) == (asked[2].time, {"1": 2, "2": 1})
+
+
+def test_nul_is_replaced(log: sqlalchemy.Engine, prediction: Make) -> None:
+    record_predictions(log, [prediction(1, input="a\0b", output="\0", group="\0")])
+    [row] = recent_predictions(log, "reviews", limit=None)
+    assert (row.input, row.messages[0].content, row.output, row.group) == ("a\ufffdb", "a\ufffdb", "\ufffd", "\ufffd")
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+def test_any_text_survives(log: sqlalchemy.Engine, prediction: Make, text: str) -> None:
+    task = f"task {text}"
+    record_predictions(log, [prediction(1, id=task, task=task, input=text, output=text)])
+    [row] = recent_predictions(log, task, limit=None)
+    assert (row.input, row.output, row.messages[0].content) == (text, text, text)
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(log: sqlalchemy.Engine) -> None:
+    with log.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_type": False, "target_metadata": metadata}
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_opening_again_keeps_the_rows(tmp_path: Path, prediction: Make) -> None:
+    url = f"sqlite:///{tmp_path / 'predictions.db'}"
+    record_predictions(open_log(url), [prediction(1)])
+    assert recent_predictions(open_log(url), "reviews", limit=None) == [prediction(1)]
+
+
+def _open(url: str) -> str:
+    log = open_log(url)
+    with log.connect() as connection:
+        return str(connection.exec_driver_sql("pragma journal_mode").scalar_one())
+
+
+def test_several_processes_may_open_it_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'new' / 'predictions.db'}"
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        assert pool.map(_open, [url] * 8, chunksize=1) == ["wal"] * 8
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nonsense secret", "not a database URL"),
+        ("mysql://ann:secret@db/x", "PostgreSQL or a file of SQLite"),
+        ("sqlite://", "PostgreSQL or a file of SQLite"),
+        ("postgresql://ann:sec@ret@127.0.0.1/x", "%40"),
+        ("postgresql://ann:secret@127.0.0.1:1/x", "cannot be opened"),
+        ("postgresql://127.0.0.1:1/x?user=ann&password=secret", "cannot be opened"),
+        ("sqlite:////proc/nowhere/predictions.db", "cannot be created"),
+        ("sqlite:////tmp", "cannot be created|cannot be opened"),
+    ],
+)
+def test_a_log_that_cannot_be_had_is_one_clear_error_without_secrets(url: str, says: str) -> None:
+    with pytest.raises(PerpetuneError, match=says) as caught:
+        open_log(url)
+    assert "sec" not in str(caught.value).replace("PASSWORD", "")
+
+
+def test_a_file_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "predictions.db").write_text("not a database " * 100)
+    with pytest.raises(PerpetuneError, match="file is not a database"):
+        open_log(f"sqlite:///{tmp_path / 'predictions.db'}")
+
+
+def test_a_log_of_a_newer_perpetune(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.db"
+    open_log(f"sqlite:///{path}").dispose()
+    with sqlite3.connect(path) as newer:
+        newer.execute(f"update {VERSION_TABLE} set version_num = '9999'")
+    with pytest.raises(PerpetuneError, match="newer perpetune"):
+        open_log(f"sqlite:///{path}")
+
+
+def test_a_deleted_file_is_an_error_and_never_a_silent_loss(
+    log: sqlalchemy.Engine, tmp_path: Path, prediction: Make
+) -> None:
+    record_predictions(log, [prediction(1)])
+    path = tmp_path / "log" / "predictions.db"
+    path.rename(tmp_path / "elsewhere.db")
+    with pytest.raises(sqlalchemy.exc.OperationalError, match="unable to open"):
+        record_predictions(log, [prediction(2)])
+    assert not path.exists()

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from perpetune.answer import Answer
+from perpetune.errors import PerpetuneError
+from perpetune.params import BaseParams, ServeParams
+from perpetune.records import Message
+from perpetune.registry import Release
+from perpetune.serving.engine import NotLoaded, Overloaded
+from perpetune.serving.fake_engine import FakeModel
+from perpetune.serving.transformers_engine import TransformersEngine
+
+Make = Callable[..., Release]
+BASE = BaseParams(model="path:tiny", revision=None)
+
+
+def ask(engine: TransformersEngine, text: str, version: str = "1", max_tokens: int = 8) -> asyncio.Task[Answer]:
+    return asyncio.create_task(engine.answer(version, (Message(role="user", content=text),), max_tokens))
+
+
+async def serving(model: FakeModel, params: ServeParams, *releases: Release) -> TransformersEngine:
+    engine = TransformersEngine(model, BASE, params)
+    for one in releases:
+        await engine.load(one)
+    return engine
+
+
+def patient(params: ServeParams) -> ServeParams:
+    return params.model_copy(update={"max_wait_ms": 200})
+
+
+def test_requests_share_batches_of_one_adapter(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        model = FakeModel()
+        engine = await serving(model, patient(params), release("1", ("good", "bad")), release("2", ("bad", "good")))
+        tasks = [ask(engine, str(number), version="12"[number % 2], max_tokens=number + 1) for number in range(8)]
+        answers = await asyncio.gather(*tasks)
+        assert [answer.text for answer in answers] == ["good", "bad"] * 4
+        assert [size for _, size in model.batches] == [4, 4]
+        assert {name for name, _ in model.batches} == set(model.adapters)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_lone_request_waits_no_longer_than_told(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        engine = await serving(FakeModel(), params, release("1"))
+        async with asyncio.timeout(1):
+            assert (await ask(engine, "hello there")).text == "hello there"
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_free_text_of_different_lengths_is_cut_where_each_asked(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        model = FakeModel()
+        engine = await serving(model, patient(params), release("1"))
+        tasks = [ask(engine, "one two three", max_tokens=tokens) for tokens in (1, 3, 1)]
+        answers = await asyncio.gather(*tasks)
+        assert [answer.text for answer in answers] == ["one", "one two three", "one"]
+        assert [answer.finish_reason for answer in answers] == ["length", "stop", "length"]
+        assert [size for _, size in model.batches] == [2, 1]
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_full_queue_refuses_at_once(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        gate = threading.Event()
+        engine = await serving(FakeModel(gate.wait), params, release("1"))
+        first = ask(engine, "first")
+        await asyncio.sleep(0.05)  # it is being computed by now
+        waiting = [ask(engine, "waiting") for _ in range(params.max_queue)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await ask(engine, "too many")
+        gate.set()
+        assert {answer.text for answer in await asyncio.gather(first, *waiting)} == {"first", "waiting"}
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_request_that_is_given_up_leaves_the_queue(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        gate = threading.Event()
+        model = FakeModel(gate.wait)
+        engine = await serving(model, params, release("1"))
+        begun, waiting = ask(engine, "begun"), ask(engine, "a b", max_tokens=1)
+        await asyncio.sleep(0.05)
+        for task in (begun, waiting):
+            task.cancel()
+        await asyncio.wait([begun, waiting])
+        gate.set()
+        assert (await ask(engine, "next")).text == "next"
+        assert [size for _, size in model.batches] == [1, 1], "what was given up before its turn is not computed"
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_one_request_that_breaks_the_model_fails_no_other(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        engine = await serving(FakeModel(), patient(params), release("1"))
+        good, bad, other = await asyncio.gather(
+            *(ask(engine, text) for text in ("good", "break", "other")), return_exceptions=True
+        )
+        assert isinstance(bad, RuntimeError)
+        assert [answer.text for answer in (good, other) if isinstance(answer, Answer)] == ["good", "other"]
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_adapters_are_named_by_what_they_hold(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        model = FakeModel()
+        engine = await serving(model, params, release("1"))
+        [before] = model.adapters
+        await engine.unload("1")
+        assert not model.adapters
+        with pytest.raises(NotLoaded):
+            await ask(engine, "hello")
+        changed = release("1")
+        (changed.adapter / "adapter_model.safetensors").write_text("other weights")
+        await engine.load(changed)
+        [after] = model.adapters
+        assert before != after
+        assert "." not in after, "PyTorch refuses dots in the names of modules"
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_release_of_another_base_is_refused(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        engine = await serving(FakeModel(), params)
+        with pytest.raises(PerpetuneError, match="hf:other/base main, and path:tiny is loaded"):
+            await engine.load(release("1", base=BaseParams(model="hf:other/base", revision="main")))
+        await engine.close()
+
+    asyncio.run(run())
