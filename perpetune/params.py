@@ -166,9 +166,7 @@ def load_params(path: Path) -> Params:
         values = yaml.safe_load(text)
     except yaml.MarkedYAMLError as fault:
         line = fault.problem_mark.line + 1 if fault.problem_mark else 1
-        raise PerpetuneError(
-            f"not valid YAML: {fault.problem}", where=f"{path}:{line}", do="mend that line"
-        ) from None
+        raise PerpetuneError(f"not valid YAML: {fault.problem}", where=f"{path}:{line}", do="mend that line") from None
     try:
         return Params.model_validate(values)
     except ValidationError as fault:

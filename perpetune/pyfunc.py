@@ -26,7 +26,9 @@ class AdapterModel(PythonModel):  # type: ignore[misc]
         self.answerer = load_answerer(self.card.base, Settings().assets, self.card.precision, batch_tokens=2048)
         self.answerer.load_adapter("version", adapter)
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         from perpetune.records import Message, with_instruction
 
         conversations = [

@@ -44,7 +44,11 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
             artifacts={"adapter": str(adapter)},
             signature=_signature(card),
             pip_requirements=["perpetune"],
-            metadata={"base.model": card.base.model, "base.revision": card.base.revision, "base.digest": card.base_digest},
+            metadata={
+                "base.model": card.base.model,
+                "base.revision": card.base.revision,
+                "base.digest": card.base_digest,
+            },
             registered_model_name=card.task,
             await_registration_for=30,
         )

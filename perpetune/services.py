@@ -73,7 +73,9 @@ class Supervisor:
         self._watcher.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stopping.set()
         self._watcher.join()
         for child in reversed(self.children):

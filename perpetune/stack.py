@@ -17,6 +17,7 @@ class Ports:
     prefect: int = 4200
     mlflow: int = 5000
     gateway: int = 8000
+    worker: int = 4201
 
 
 def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
@@ -35,6 +36,10 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "PREFECT_RUNNER_SERVER_ENABLE": "true",
+        "PREFECT_RUNNER_SERVER_HOST": HOST,
+        "PREFECT_RUNNER_SERVER_PORT": str(ports.worker),
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "true",
@@ -72,9 +77,9 @@ def _mlflow(workspace: Workspace, port: int) -> Service:
     return Service("mlflow", command, port, f"{page}/health", page)
 
 
-def worker() -> Service:
+def worker(port: int) -> Service:
     """Serves the deployments: starts flow runs when they are due."""
-    return Service("worker", (PYTHON, "-m", "flows"))
+    return Service("worker", (PYTHON, "-m", "flows"), port, f"http://{HOST}:{port}/health")
 
 
 def gateway(port: int) -> Service:

@@ -160,3 +160,8 @@ def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
     if not runs:
         return None
     return run_ref(found.experiment_id, runs[0].info.run_id), (runs[0].info.end_time or 0) / 1000
+
+
+def metrics_of(run_id: str) -> dict[str, float]:
+    """The last value of each of a run's metrics."""
+    return dict(MlflowClient().get_run(run_id).data.metrics)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from perpetune.curation.aside import Rejected, SetAside
 from perpetune.curation.layout import CARD, CLEAN, LEAKAGE, RAW, SPLITS, VALID
@@ -225,7 +226,7 @@ def _remarks(card: Card) -> list[str]:
     if train.labels and max(train.labels.values()) > 10 * min(train.labels.values()):
         remarks.append("The commonest label has more than ten times the training rows of the rarest.")
     if 0 < by_name["frozen"].rows < 100:
-        remarks.append(f"The frozen holdout has {by_name['frozen'].rows} rows; small differences will not show.")
+        remarks.append(f"The frozen holdout is small ({by_name['frozen'].rows}): small differences will not show.")
     if not by_name["validation"].rows:
         remarks.append("The validation split is empty; training cannot choose its best checkpoint.")
     return remarks
@@ -253,6 +254,7 @@ def render(card: Card, template: str) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["cell"] = _cell
+    environment.filters["breakable"] = _breakable
     return environment.get_template(template).render(card=card) + "\n"
 
 
@@ -260,6 +262,11 @@ def _cell(text: str) -> str:
     """Text for one cell of a Markdown table."""
     marks = str.maketrans({mark: f"\\{mark}" for mark in "\\|`*_<>[]"})
     return " ".join(text.translate(marks).split())
+
+
+def _breakable(text: str) -> Markup:
+    """HTML of a name that may be broken after each underscore, as names of labels like to be long."""
+    return Markup("_<wbr>").join(text.split("_"))
 
 
 def run(task: TaskParams, workspace: Path) -> str:

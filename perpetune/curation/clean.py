@@ -26,9 +26,10 @@ RARE = "a label seen too seldom"
 
 
 def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) -> Sorted:
-    """Tidy every text, then set aside in turn: what is empty or too long, unknown labels, answers that
-    contradict each other, duplicates, and rare labels. For free text there are no labels, and an input
-    may have several answers.
+    """Tidy every text and set aside what a model should not learn from.
+
+    That is, in this order: what is empty or too long, unknown labels, answers that contradict each
+    other, duplicates, and rare labels. Free text has no labels, and an input may have several answers.
 
     Rows from `traffic` are never compared with curated ones here: which of two wins depends on the
     holdouts, which `split` knows.

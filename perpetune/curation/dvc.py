@@ -42,14 +42,17 @@ def prepare(workspace: Path, remote: str | None) -> None:
         )
     if not (workspace / ".dvc").is_dir():
         _dvc(workspace, "init", "--quiet", *([] if (workspace / ".git").exists() else ["--no-scm"]))
-        _dvc(workspace, "config", "core.check_update", "false")
-    config = _config(workspace)
-    if not _in_git(workspace) and config.get("core", "no_scm", fallback="").lower() != "true":
-        _dvc(workspace, "config", "--local", "core.no_scm", "true")
-    if remote is None and not config.has_option("core", "remote"):
+    shared, local = _config(workspace / ".dvc" / "config"), _config(workspace / ".dvc" / "config.local")
+    if remote is None and not shared.has_option("core", "remote") and not local.has_option("core", "remote"):
         remote = str((workspace / LOCAL_REMOTE).absolute())
-    if remote and remote != config.get(f"'remote \"{_REMOTE}\"'", "url", fallback=None):
-        _dvc(workspace, "remote", "add", "--local", "--default", "--force", _REMOTE, remote)
+    settings: dict[str, dict[str, str]] = {"core": {"check_update": "false"}}
+    if remote:
+        settings["core"]["remote"] = _REMOTE
+        settings[f"'remote \"{_REMOTE}\"'"] = {"url": remote}
+    if not _in_git(workspace):
+        settings["core"]["no_scm"] = "true"
+    local.read_dict(settings)
+    _write(local, workspace / ".dvc" / "config.local")
 
 
 def reproduce(workspace: Path) -> DataVersion:
@@ -104,11 +107,17 @@ def _failure(command: str, stderr: str) -> PerpetuneError:
     return PerpetuneError(noise or "it failed without a word", where=f"dvc {command}")
 
 
-def _config(workspace: Path) -> ConfigParser:
-    """DVC's settings of the workspace, those for this machine alone included."""
+def _config(path: Path) -> ConfigParser:
     config = ConfigParser(interpolation=None)
-    config.read([workspace / ".dvc" / "config", workspace / ".dvc" / "config.local"], encoding="utf-8")
+    config.read(path, encoding="utf-8")
     return config
+
+
+def _write(config: ConfigParser, path: Path) -> None:
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w", encoding="utf-8") as file:
+        config.write(file)
+    unfinished.replace(path)
 
 
 def _in_git(workspace: Path) -> bool:

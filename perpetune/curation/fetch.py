@@ -106,6 +106,6 @@ def run(params: FetchParams, workspace: Path) -> str:
 
 def _code_digest() -> str:
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(file for file in Path(__file__).parent.iterdir() if file.is_file()):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()

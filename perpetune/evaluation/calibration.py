@@ -1,4 +1,4 @@
-"""Does a probability of 0.8 mean right four times in five?"""
+"""Whether a probability of 0.8 means right four times in five."""
 
 from __future__ import annotations
 

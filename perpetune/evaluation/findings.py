@@ -47,9 +47,10 @@ def no_model_needed(subject: str, score: float, linear: float, paired: Paired, a
     """The sentence that says so where the linear model is as good as `subject` (the challenger), else None.
 
     As good: the paired test (two-sided, at `alpha`) does not show `subject` to be better. `score` and `linear` are
-    accuracies on the same rows. The sentence owns up to the gain that the rows leave room for.
+    accuracies on the same rows. The sentence owns up to the gain that the rows leave room for. Where there
+    are so few rows that winning every one would not be significant, nothing is claimed.
     """
-    if significantly_better(paired, alpha):
+    if significantly_better(paired, alpha) or 2 * 0.5**paired.n >= alpha:
         return None
     room = f" These rows leave room for a gain of {100 * paired.high:.1f} points at most." if paired.high > 0 else ""
     return (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support
 
 from perpetune.evaluation.estimate import Estimate, Floats, bootstrap_counts, wilson
 
@@ -75,7 +75,11 @@ def label_table(wanted: Sequence[str], answers: Sequence[str], known: Collection
 def confusion(wanted: Sequence[str], answers: Sequence[str]) -> Confusion:
     """The confusion matrix over all labels wanted or answered, in alphabetical order."""
     labels = all_labels(wanted, answers)
-    return Confusion(tuple(labels), confusion_matrix(wanted, answers, labels=labels).astype(np.int64))
+    place = {label: number for number, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for (w, a), rows in Counter(zip(wanted, answers, strict=True)).items():
+        counts[place[w], place[a]] = rows
+    return Confusion(tuple(labels), counts)
 
 
 def all_labels(wanted: Sequence[str], answers: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Is one system better than another on the same rows?"""
+"""Whether one system is better than another on the same rows."""
 
 from __future__ import annotations
 

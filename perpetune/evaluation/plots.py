@@ -19,7 +19,7 @@ from perpetune.evaluation.systems import title
 
 MOST_ANNOTATED = 12  # labels of a confusion matrix with numbers in its cells
 MOST_NAMED = 100  # labels of a confusion matrix with names on its axes
-WIDTH = 7.0  # inches
+WIDTH = 5.4  # inches: readable on a phone, two beside each other on a page
 
 
 def comparison(estimates: Mapping[str, Estimate], heading: str, *, percent: bool) -> Figure:
@@ -31,8 +31,8 @@ def comparison(estimates: Mapping[str, Estimate], heading: str, *, percent: bool
             _dot(axes, row, estimate.value, estimate.low, estimate.high, text, colour(system))
         low = min(estimate.low for estimate in estimates.values())
         high = max(estimate.high for estimate in estimates.values())
-        pad = max(0.01, 0.05 * (high - low))
-        axes.set_xlim(max(-0.01, low - pad), min(1.01, high + pad))
+        pad = max(0.015, 0.06 * (high - low))
+        axes.set_xlim(max(-0.02, low - pad), min(1.02, high + pad))
         if percent:
             axes.xaxis.set_major_formatter(PercentFormatter(1))
         return figure
@@ -68,8 +68,8 @@ def _dots(systems: Collection[str], heading: str) -> tuple[Figure, Axes]:
 
 
 def _dot(axes: Axes, row: int, value: float, low: float, high: float, text: str, shade: str) -> None:
-    axes.plot([low, high], [row, row], color=shade, linewidth=5, alpha=0.28, solid_capstyle="round", zorder=2)
-    axes.plot([value], [row], "o", color=shade, markersize=9, zorder=3)
+    axes.plot([low, high], [row, row], color=shade, linewidth=5, alpha=0.3, solid_capstyle="round", zorder=2)
+    axes.plot([value], [row], "o", color=shade, markersize=8, zorder=3, clip_on=False)
     beside = ("axes fraction", "data")
     axes.annotate(text, (1.02, row), xycoords=beside, va="center", color=shade, fontweight="bold")
 
@@ -79,7 +79,7 @@ def _head(figure: Figure, text: str) -> None:
 
 
 def reliability(found: Calibration, system: str) -> Figure:
-    """Accuracy against confidence, a dot with its interval per bin; on the diagonal probabilities mean what they say."""
+    """Accuracy against confidence, a dot with its interval per bin; on the diagonal they are the same."""
     with house_style():
         figure = Figure(figsize=(4.6, 4.6))
         _head(figure, f"{title(system)}: is it as sure as it is right?")

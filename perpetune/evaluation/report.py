@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from perpetune.evaluation import metrics, plots, style
 from perpetune.evaluation.evaluate import Evaluation
@@ -52,6 +54,7 @@ def write_report(
 ) -> None:
     """Write the page for the evaluations on each holdout (by its name), whole or not at all.
 
+    `version` is what the title calls the challenger, for instance "version 4".
     `facts` are shown under the title as they are, for instance {"data version": "…", "base": "…"}; a
     value that starts with https:// or http:// becomes a link. Everything that comes from data is escaped.
     """
@@ -62,7 +65,13 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"dollars": dollars, "p_text": p_text, "system": title, "shorten": _shorten}
+    environment.filters |= {
+        "dollars": dollars,
+        "p_text": p_text,
+        "system": title,
+        "shorten": _shorten,
+        "unbroken": _unbroken,
+    }
     page = environment.get_template("report.html").render(
         task=task,
         version=version,
@@ -72,6 +81,7 @@ def write_report(
         light=style.LIGHT,
         dark=style.DARK,
         open_labels=OPEN_LABELS,
+        most_annotated=plots.MOST_ANNOTATED,
         frequent_confusions=FREQUENT_CONFUSIONS,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +90,7 @@ def write_report(
     unfinished.replace(path)
 
 
-def figures(evaluation: Evaluation) -> dict[str, plots.Figure]:
+def figures(evaluation: Evaluation) -> dict[str, Figure]:
     """The pictures of an evaluation by name: comparison, differences, confusion, reliability (those that there are)."""
     percent = evaluation.kind == "classification"
     subject = evaluation.subject
@@ -116,3 +126,8 @@ def _section(name: str, evaluation: Evaluation) -> _Section:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= MOST_CHARS else text[:MOST_CHARS] + " …"
+
+
+def _unbroken(sentence: str) -> str:
+    """A p-value is never parted at the end of a line."""
+    return re.sub(r"p ([<=]) ", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", sentence)

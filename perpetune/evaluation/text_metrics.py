@@ -10,7 +10,7 @@ from functools import cache
 
 from rouge_score.rouge_scorer import RougeScorer
 
-# Chinese characters and kana: written without spaces, so each is a word of its own (as MLQA counts them, Lewis et al. 2020).
+# Chinese characters and kana are written without spaces: each is a word of its own (as in MLQA, Lewis et al. 2020).
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 _TOKEN = re.compile(rf"[{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+")

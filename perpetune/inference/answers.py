@@ -20,7 +20,9 @@ from perpetune.training.chat import answer_tokens, prompt_tokens
 from perpetune.training.packing import groups_within
 
 
-def load_answerer(params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"], batch_tokens: int) -> Answerer:
+def load_answerer(
+    params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"], batch_tokens: int
+) -> Answerer:
     """Load the base model for answering; adapters are added to it by name.
 
     Raises PerpetuneError where the base model is missing.
@@ -86,7 +88,9 @@ class Answerer:
         tails = [answer_tokens(self.base.tokenizer, label) for label in labels]
         extra = sum(len(tail) - 1 for tail in tails)
         answers: list[Answer] = []
-        for run in groups_within([[*prompt, *[-1 - place for place in range(extra)]] for prompt in prompts], self._batch_tokens):
+        for run in groups_within(
+            [[*prompt, *[-1 - place for place in range(extra)]] for prompt in prompts], self._batch_tokens
+        ):
             began = time.perf_counter()
             scores = label_log_probabilities(self.base.model, [prompts[index] for index in run], tails)
             probabilities = scores.softmax(-1)
@@ -111,7 +115,9 @@ class Answerer:
         answers: dict[int, Answer] = {}
         for run in _padded_runs([len(prompts[index]) + max_new_tokens for index in by_length], self._batch_tokens):
             chosen = [by_length[place] for place in run]
-            for index, answer in zip(chosen, self._write_batch([prompts[index] for index in chosen], max_new_tokens), strict=True):
+            for index, answer in zip(
+                chosen, self._write_batch([prompts[index] for index in chosen], max_new_tokens), strict=True
+            ):
                 answers[index] = answer
         return [answers[index] for index in range(len(prompts))]
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from perpetune import registry
 from perpetune.answer import Answer
 from perpetune.evaluation.evaluate import Evaluation, evaluate
-from perpetune.evaluation.report import write_report
+from perpetune.evaluation.report import figures, write_report
+from perpetune.evaluation.style import write_png
 from perpetune.inference.answers import Answerer, load_answerer
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
@@ -43,7 +44,9 @@ class Assessment:
     champion: str | None
 
 
-def assess(workspace: Workspace, run: Run, challenger: Challenger, tell: Callable[[str], None]) -> Assessment:
+def assess(
+    workspace: Workspace, run: Run, challenger: Challenger, version: str, tell: Callable[[str], None]
+) -> Assessment:
     """Evaluate on the frozen and the recent holdout, and log metrics, tables, plots and the report."""
     train = read_split(workspace, "train")
     params = workspace.params.evaluate
@@ -59,7 +62,7 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, tell: Callabl
             answers = _answers(workspace, answerer, challenger, champion, rows, train)
             evaluations[holdout] = evaluate(rows, answers, train, challenger.card.kind, params)
     assessment = Assessment(evaluations, champion.version if champion else None)
-    _log(workspace, run, assessment)
+    _log(workspace, run, challenger, version, assessment)
     return assessment
 
 
@@ -81,7 +84,9 @@ def _answers(
     card, budget = challenger.card, challenger.card.max_new_tokens
     asked = [conversation(card.instruction, row) for row in rows]
     answers = {"base": answerer.answer(None, asked, card.labels, budget)}
-    shots = few_shot(train, card.instruction, workspace.params.evaluate.few_shot_examples, workspace.params.evaluate.seed)
+    shots = few_shot(
+        train, card.instruction, workspace.params.evaluate.few_shot_examples, workspace.params.evaluate.seed
+    )
     if shots:
         answers["few-shot"] = answerer.answer(None, [with_shots(shots, row) for row in asked], card.labels, budget)
     if champion is not None:
@@ -133,15 +138,17 @@ def with_shots(shots: Sequence[Message], messages: Sequence[Message]) -> tuple[M
     return (*shots, *messages)
 
 
-def _log(workspace: Workspace, run: Run, assessment: Assessment) -> None:
+def _log(workspace: Workspace, run: Run, challenger: Challenger, version: str, assessment: Assessment) -> None:
     folder = workspace.run_folder(run.id)
     for holdout, evaluation in assessment.evaluations.items():
         log_metrics(run, evaluation.flat_metrics(holdout))
         for name, table in evaluation.tables().items():
             if name != "predictions":  # rows with their texts stay with DVC; the answers go by id
                 log_table(run, table, f"tables/{holdout}-{name}.json")
-        for path in write_plots(evaluation, folder / "plots", holdout):
-            log_file(run, path, "plots")
+        for name, figure in figures(evaluation).items():
+            picture = folder / "plots" / f"{holdout}-{name}.png"
+            write_png(figure, picture)
+            log_file(run, picture, "plots")
     for system in ("champion", "challenger"):
         recorded = recorded_answers(assessment, system)
         if recorded:
@@ -149,7 +156,16 @@ def _log(workspace: Workspace, run: Run, assessment: Assessment) -> None:
             write_jsonl(path, recorded)
             log_file(run, path, "answers")
     report = folder / REPORT
-    write_report(report, assessment.evaluations, task=workspace.params.task.name)
+    facts = {
+        "base": f"{challenger.card.base.model} {challenger.card.base.revision or ''}".strip(),
+        "adapter": challenger.trained.digest[:12],
+        "compared with": f"champion {assessment.champion}"
+        if assessment.champion
+        else "the base: there is no champion yet",
+        "MLflow run": run.url,
+    }
+    task = workspace.params.task.name
+    write_report(report, assessment.evaluations, task=task, version=f"version {version}", facts=facts)
     log_file(run, report)
 
 

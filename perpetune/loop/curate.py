@@ -37,7 +37,9 @@ def curate(workspace: Workspace, run: Run) -> Curated:
     log_params(run, {"data.version": data.version})
     log_metrics(run, {f"data/{name}_rows": float(count) for name, count in rows.items()})
     for name in SPLIT_NAMES:
-        log_dataset(run, f"{workspace.params.task.name}-{name}", data.version, f"{SPLITS}/{name}.jsonl", rows[name], name)
+        log_dataset(
+            run, f"{workspace.params.task.name}-{name}", data.version, f"{SPLITS}/{name}.jsonl", rows[name], name
+        )
     for page in ("card.html", "card.md"):
         log_file(run, root / CARD / page, "data")
     return Curated(data.version, rows)

@@ -44,7 +44,9 @@ def use_mlflow(workspace: Workspace) -> None:
     uri = workspace.settings.mlflow_tracking_uri
     if uri is None:
         raise PerpetuneError(
-            "no MLflow server is known", where="MLFLOW_TRACKING_URI", do="start one with `perpetune up`, or set its address"
+            "no MLflow server is known",
+            where="MLFLOW_TRACKING_URI",
+            do="start one with `perpetune up`, or set its address",
         )
     connect(uri)
 

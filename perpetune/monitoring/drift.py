@@ -49,8 +49,10 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
     0.1 for answers) never count. Inputs drifted where `params.drift_share` of their columns did,
     predictions where the answers or their confidence did.
 
-    Rows are taken as independent; many rows of one conversation make alarms likelier. With fewer than
-    `params.min_rows` rows in the window or the reference nothing is judged, and the page says so.
+    Rows are taken as independent. Where neighbours are alike, alarms are likelier: of quiet windows of
+    reviews that arrived sentence by sentence 12% had drifted predictions (1.5% when shuffled; inputs 0.5% and
+    none). With fewer than `params.min_rows` rows in the window or the reference nothing is judged, and the
+    page says so.
     """
     current, reference = current_frame(window), reference_frame(window)
     heading = _heading(window)
@@ -176,7 +178,8 @@ def _heading(window: Window) -> str:
 
 def _page(heading: str, body: str) -> str:
     title = markup.escape(heading)
-    return f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><p>{title}</p>\n{body}\n</html>\n'
+    head = f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>'
+    return f"{head}<p>{title}</p>\n{body}\n</html>\n"
 
 
 def _with_heading(report: str, heading: str) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from perpetune.answer import Answer
 from perpetune.records import Message
 from perpetune.serving.problems import Problem
+from perpetune.serving.storable import storable
 
 # What may be sent without asking for something that this server does not do. Sampling options (temperature, top_p,
 # seed, penalties) and names unknown here are ignored: answers are always the model's likeliest.
@@ -61,7 +62,7 @@ class ChatMessage(BaseModel):
     content: Content
 
     def as_record(self) -> Message:
-        return Message(role="system" if self.role == "developer" else self.role, content=self.content)
+        return Message(role="system" if self.role == "developer" else self.role, content=storable(self.content))
 
 
 class StreamOptions(BaseModel):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from perpetune.answer import Answer
 from perpetune.records import Message
-from perpetune.registry import Release
+from perpetune.release import Release
 
 
 class Engine(Protocol):

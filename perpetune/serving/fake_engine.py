@@ -9,7 +9,7 @@ from pathlib import Path
 from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
 from perpetune.records import Message
-from perpetune.registry import Release
+from perpetune.release import Release
 from perpetune.serving.engine import NotLoaded
 
 

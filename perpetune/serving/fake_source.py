@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from perpetune.errors import PerpetuneError
-from perpetune.registry import Release
+from perpetune.release import Release
 
 
 class FakeSource:

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from perpetune.records import Message, with_instruction
-from perpetune.registry import Release
+from perpetune.release import Release
 from perpetune.serving.engine import Engine
 from perpetune.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 60.0  # seconds between two tries of a release that does not load
+
+_LONGEST_REPORT = 500  # characters
 
 
 class ReleaseSource(Protocol):
@@ -201,7 +204,8 @@ class Follower:
 
 def _noted(before: str | None, fault: Exception, what: str) -> str:
     """The trouble in words, logged where it is news."""
-    trouble = f"{what}: {fault}"
+    # Read by anyone in /readyz: credentials that an address in it may carry stay out.
+    trouble = re.sub(r"//[^/\s@]*@", "//", f"{what}: {fault}")[:_LONGEST_REPORT]
     if trouble != before:
         logger.warning("%s", trouble)
     return trouble

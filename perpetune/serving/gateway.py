@@ -144,12 +144,12 @@ class _Gateway:
         return {"request_id": said.request_id, "status": "recorded"}
 
     async def check_release(self) -> dict[str, object]:
-        """Follow the alias at once; the reply says what serves now, and what is wrong if it is not the champion."""
+        """Follow the alias at once. `release` says what is wrong where the champion does not serve now, else "ok"."""
         state = await self.follower.refresh_now()
         return {
             "serving": state.serving,
             "champion": state.champion,
-            "trouble": state.registry_trouble or state.release_trouble,
+            "release": state.release_trouble or state.registry_trouble or "ok",
         }
 
     async def health(self) -> dict[str, str]:

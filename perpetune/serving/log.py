@@ -41,7 +41,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from perpetune.curation.text import fingerprint, likeness
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, Feedback, Message, Prediction
-from perpetune.serving.tables import feedback, predictions, storable
+from perpetune.serving.storable import storable
+from perpetune.serving.tables import feedback, predictions
 
 BUSY_SECONDS = 5.0
 _MIGRATION_LOCK = 0x70657270  # any constant will do: the key of PostgreSQL's advisory lock
@@ -176,7 +177,7 @@ def counts(log: Engine, task: str) -> Counts:
         )
 
 
-def reason(fault: SQLAlchemyError) -> str:
+def reason(fault: Exception) -> str:
     """What the database said, in one line and without the statement and its values."""
     cause = getattr(fault, "orig", None) or fault
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

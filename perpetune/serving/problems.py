@@ -10,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from perpetune.serving.storable import storable
+
 
 class Problem(Exception):
     """A request that is answered with an error. `param` names the field at fault."""
@@ -30,7 +32,7 @@ class Problem(Exception):
         self.retry_after = retry_after
 
     def response(self) -> JSONResponse:
-        error = {"message": str(self), "type": _kind(self.status), "param": self.param, "code": self.code}
+        error = {"message": storable(str(self)), "type": _kind(self.status), "param": self.param, "code": self.code}
         # Whole seconds, as the header has them, and never "at once".
         headers = {"retry-after": str(max(1, round(self.retry_after)))} if self.retry_after is not None else None
         return JSONResponse({"error": error}, self.status, headers)

@@ -25,7 +25,8 @@ from perpetune.serving.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 _GROUP = 500  # rows a transaction
-_REFUSED = (DataError, IntegrityError, UnknownRequest)
+# What the database says of a row, or the driver of a value (ValueError, OverflowError), rather than of itself.
+_REFUSED = (DataError, IntegrityError, UnknownRequest, ValueError, OverflowError)
 
 
 class LogUnavailable(Exception):
@@ -160,7 +161,7 @@ class Recorder:
             await self._store(group)
         except _REFUSED as fault:
             if len(group) == 1:
-                self._lose(str(fault) if isinstance(fault, UnknownRequest) else reason(fault))
+                self._lose(reason(fault))
                 return
             for row in group:
                 await self._store_group([row])

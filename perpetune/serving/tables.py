@@ -19,6 +19,8 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from perpetune.serving.storable import storable
+
 # A name of its own, because MLflow's server keeps `alembic_version` and may share the database.
 VERSION_TABLE = "perpetune_log_version"
 
@@ -36,11 +38,6 @@ class UtcTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-def storable(text: str) -> str:
-    """The text with U+FFFD for NUL, which PostgreSQL cannot hold."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class StorableText(TypeDecorator[str]):

@@ -20,7 +20,7 @@ from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
-from perpetune.registry import Release
+from perpetune.release import Release
 from perpetune.serving.engine import NotLoaded, Overloaded
 
 Arguments = TypeVarTuple("Arguments")

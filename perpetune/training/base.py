@@ -85,7 +85,9 @@ def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", WEIGHTS])
+        folder = snapshot_download(
+            name, revision=revision, allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", WEIGHTS]
+        )
     except (OSError, ValueError) as fault:
         raise PerpetuneError(
             f"could not fetch {name}@{revision or 'main'} from the Hugging Face hub: {str(fault).splitlines()[0]}",

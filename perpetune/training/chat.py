@@ -10,9 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from perpetune.records import Message
 
 # For base models that were never taught a chat format.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
-)
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from fastapi import FastAPI
 
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message, Prediction
-from perpetune.registry import Release
+from perpetune.release import Release
 from perpetune.serving.engine import Engine
 from perpetune.serving.fake_engine import FakeEngine
 from perpetune.serving.fake_source import FakeSource
@@ -51,29 +52,31 @@ class Gateway:
         return self.post("/v1/chat/completions", body)
 
 
+PARAMS = ServeParams(
+    poll_seconds=0.05,
+    max_batch=4,
+    max_wait_ms=5,
+    max_request_chars=1000,
+    max_queue=8,
+    timeout_seconds=5,
+)
+
+
 @pytest.fixture
 def params() -> ServeParams:
-    return ServeParams(
-        poll_seconds=0.05,
-        max_batch=4,
-        max_wait_ms=5,
-        max_request_chars=1000,
-        max_queue=8,
-        timeout_seconds=5,
-    )
+    return PARAMS
 
 
 @pytest.fixture
 def release(tmp_path: Path) -> Callable[..., Release]:
-    def make(version: str, labels: tuple[str, ...] | None = None, base: BaseParams = BASE) -> Release:
-        adapter = tmp_path / f"adapter-{version}"
-        adapter.mkdir(exist_ok=True)
-        (adapter / "adapter_model.safetensors").write_text(version)
-        return Release(
-            task="reviews", version=version, adapter=adapter, instruction="Judge it.", labels=labels, base=base
-        )
+    return partial(_release, tmp_path)
 
-    return make
+
+def _release(folder: Path, version: str, labels: tuple[str, ...] | None = None, base: BaseParams = BASE) -> Release:
+    adapter = folder / f"adapter-{version}"
+    adapter.mkdir(exist_ok=True)
+    (adapter / "adapter_model.safetensors").write_text(version)
+    return Release("reviews", version, adapter, "Judge it.", labels, base)
 
 
 @pytest.fixture
@@ -109,9 +112,7 @@ def log(tmp_path: Path) -> Iterator[sqlalchemy.Engine]:
 
 
 @pytest.fixture
-def start(
-    params: ServeParams, release: Callable[..., Release], log: sqlalchemy.Engine
-) -> Iterator[Callable[..., Gateway]]:
+def start(release: Callable[..., Release], log: sqlalchemy.Engine) -> Iterator[Callable[..., Gateway]]:
     """Start a gateway of versions 1 and 2, champion 1, and wait until it is ready."""
     with ExitStack() as stack:
 
@@ -119,21 +120,42 @@ def start(
             engine: Engine | None = None,
             *,
             source: FakeSource | None = None,
-            params: ServeParams = params,
-            log: sqlalchemy.Engine = log,
+            params: ServeParams = PARAMS,
             ready: bool = True,
         ) -> Gateway:
-            engine = engine or FakeEngine()
             source = source or FakeSource([release("1"), release("2")], champion="1")
-            app = create_app("reviews", engine=engine, source=source, log=log, params=params, max_new_tokens=16)
-            gateway = Gateway(stack.enter_context(_running(app)), engine, source, log)
-            deadline = time.monotonic() + 10
-            while ready and gateway.get("/readyz").status_code != 200:
-                assert time.monotonic() < deadline, gateway.get("/readyz").text
-                time.sleep(0.02)
+            gateway = stack.enter_context(_gateway(engine or FakeEngine(), source, log, params))
+            if ready:
+                _wait_for(gateway)
             return gateway
 
         yield begin
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One gateway for the requests that it refuses, which leave nothing behind."""
+    folder = tmp_path_factory.mktemp("standing")
+    log = open_log(f"sqlite:///{folder / 'predictions.db'}")
+    source = FakeSource([_release(folder, "1")], champion="1")
+    with _gateway(FakeEngine(), source, log, PARAMS) as gateway:
+        _wait_for(gateway)
+        yield gateway
+    log.dispose()
+
+
+@contextmanager
+def _gateway(engine: Engine, source: FakeSource, log: sqlalchemy.Engine, params: ServeParams) -> Iterator[Gateway]:
+    app = create_app("reviews", engine=engine, source=source, log=log, params=params, max_new_tokens=16)
+    with _running(app) as url:
+        yield Gateway(url, engine, source, log)
+
+
+def _wait_for(gateway: Gateway) -> None:
+    deadline = time.monotonic() + 10
+    while gateway.get("/readyz").status_code != 200:
+        assert time.monotonic() < deadline, gateway.get("/readyz").text
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from perpetune.records import Message
-from perpetune.registry import Release
+from perpetune.release import Release
 from perpetune.serving.fake_engine import FakeEngine
 from perpetune.serving.fake_source import FakeSource
 from perpetune.serving.follow import Follower, NothingServed, UnknownVersion

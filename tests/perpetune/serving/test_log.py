@@ -139,8 +139,8 @@ def test_counts(log: sqlalchemy.Engine, prediction: Make) -> None:
     assert (found.newest, found.versions) == (asked[2].time, {"1": 2, "2": 1})
 
 
-def test_nul_is_replaced(log: sqlalchemy.Engine, prediction: Make) -> None:
-    record_predictions(log, [prediction(1, input="a\0b", output="\0", group="\0")])
+def test_what_cannot_be_stored_is_replaced(log: sqlalchemy.Engine, prediction: Make) -> None:
+    record_predictions(log, [prediction(1, input="a\0b", output="\ud800", group="\0")])
     [row] = recent_predictions(log, "reviews", limit=None)
     assert (row.input, row.messages[0].content, row.output, row.group) == ("a\ufffdb", "a\ufffdb", "\ufffd", "\ufffd")
 

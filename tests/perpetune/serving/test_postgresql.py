@@ -75,7 +75,7 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     asked = [prediction(1), prediction(2, input="a\0b", group="\0"), prediction(3)]
     record(log, asked)
     record(log, asked)
-    for minutes, label in ((1, "good"), (2, "b\0d"), (3, "good"), (1, "good")):
+    for minutes, label in ((1, "good"), (2, "b\0d\ud800"), (3, "good"), (1, "good")):
         time = asked[0].time + timedelta(minutes=minutes)
         add_feedback(log, Feedback(request_id=asked[0].id, time=time, label=label))
 

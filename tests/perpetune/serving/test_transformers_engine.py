@@ -10,7 +10,7 @@ from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
-from perpetune.registry import Release
+from perpetune.release import Release
 from perpetune.serving.engine import NotLoaded, Overloaded
 from perpetune.serving.fake_engine import FakeModel
 from perpetune.serving.transformers_engine import TransformersEngine

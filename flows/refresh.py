@@ -1,0 +1,43 @@
+"""One pass through the loop: from data to a model that serves."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from perpetune.workspace import open_workspace
+from tasks.assess import assess
+from tasks.curate import curate
+from tasks.decide import decide, register
+from tasks.events import REFRESHED, emit
+from tasks.fine_tune import fine_tune
+from tasks.release import release
+from tasks.track import tracked
+
+Trigger = Literal["manual", "schedule", "decay"]
+
+
+def run_name() -> str:
+    return f"refresh ({flow_run.parameters['trigger']})"
+
+
+@flow(name="refresh", flow_run_name=run_name, log_prints=True)
+def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") -> str:
+    """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it.
+
+    Returns what was decided: "promote", "reject" or "collect more labels".
+    """
+    workspace = open_workspace()
+    print(f"why: {reason}")
+    with tracked(workspace, "refresh", trigger, reason) as run:
+        curated = curate(workspace, run)
+        challenger = fine_tune(workspace, run)
+        version = register(workspace, run, curated, challenger)
+        assessment = assess(workspace, run, challenger, version)
+        decision = decide(workspace, run, curated, challenger, assessment, version)
+        if decision.outcome == "promote":
+            release(workspace, version)
+    emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": decision.outcome, "trigger": trigger})
+    return decision.outcome

@@ -1,0 +1,25 @@
+"""One look at the traffic: only decay emits the event that starts a refresh."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from perpetune.workspace import open_workspace
+from tasks.look import look
+from tasks.track import tracked
+
+
+def run_name() -> str:
+    return f"watch ({flow_run.parameters['trigger']})"
+
+
+@flow(name="watch", flow_run_name=run_name, log_prints=True)
+def watch(trigger: Literal["manual", "schedule"] = "manual") -> str:
+    """Judge the newest predictions; returns the verdict, or "nothing to judge"."""
+    workspace = open_workspace()
+    with tracked(workspace, "watch", trigger, "a look at the newest traffic") as run:
+        sighting = look(workspace, run)
+    return sighting.decision.outcome if sighting else "nothing to judge"

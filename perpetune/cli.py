@@ -1,0 +1,181 @@
+"""The command line: each command a few lines over a function or a flow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from perpetune.errors import PerpetuneError
+from perpetune.workspace import Workspace, open_workspace
+
+app = typer.Typer(
+    help="Keeps a fine-tuned language model good at its task for as long as it is in production.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+PrefectPort = Annotated[int, typer.Option(help="Where Prefect listens.")]
+MlflowPort = Annotated[int, typer.Option(help="Where MLflow listens.")]
+GatewayPort = Annotated[int, typer.Option(help="Where the gateway listens.")]
+
+
+@app.command(epilog="Example: `perpetune demo --folder /tmp/demo`")
+def demo(
+    folder: Annotated[
+        Path, typer.Option(help="A folder of the demo's own; what an earlier demo left is replaced.")
+    ] = Path("demo"),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the services running at the end, until Ctrl-C.")] = False,
+    json_: Json = False,
+) -> None:
+    """See the whole loop on real data: tune, serve, decay, be caught, retrain, swap."""
+    from perpetune.demo.story import tell
+
+    with _for_people():
+        summary = tell(open_workspace(), folder.absolute(), keep=keep, console=errors if json_ else console)
+        if json_:
+            _print_json(summary)
+
+
+@app.command(epilog="Example: `perpetune up --gateway-port 8080`")
+def up(prefect_port: PrefectPort = 4200, mlflow_port: MlflowPort = 5000, gateway_port: GatewayPort = 8000) -> None:
+    """Run all services on this machine until Ctrl-C."""
+    from perpetune.stack import Ports
+    from perpetune.up import run_until_interrupted
+
+    with _for_people():
+        run_until_interrupted(open_workspace(), Ports(prefect_port, mlflow_port, gateway_port), console)
+
+
+@app.command(epilog="Example: `perpetune ingest tickets.jsonl`")
+def ingest(
+    file: Annotated[Path, typer.Argument(help="JSONL, CSV or Parquet: input and output, or OpenAI's chat format.")],
+    json_: Json = False,
+) -> None:
+    """Bring examples of your own into the inbox, bad rows set aside."""
+    from perpetune.curation.ingest import ingest as ingest_file
+    from perpetune.curation.layout import INBOX
+
+    with _for_people():
+        workspace = open_workspace()
+        done = ingest_file(file, workspace.root / INBOX)
+        if json_:
+            _print_json({**asdict(done), "rejected": len(done.rejected)})
+            return
+        note = " (this very file was ingested before: nothing to do)" if done.repeated else ""
+        console.print(f"{done.examples} examples in {_shown(done.path)}{note}")
+        if done.rejected:
+            console.print(
+                f"{len(done.rejected)} rows set aside, with reasons, in {_shown(done.rejected_path)}; the first:"
+            )
+            for row in done.rejected[:3]:
+                console.print(f"  line {row.line}: {row.field}: {row.reason}", markup=False)
+        if "inbox" not in workspace.params.fetch.sources:
+            console.print(
+                "params.yaml does not read the inbox yet: set `fetch: {sources: [inbox, traffic]}`", markup=False
+            )
+
+
+@app.command(epilog="Example: `perpetune refresh --reason 'a new product line'`")
+def refresh(
+    reason: Annotated[str, typer.Option(help="Why; shown in Prefect and MLflow.")] = "somebody asked for it",
+    json_: Json = False,
+) -> None:
+    """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it."""
+    _run_flow("refresh", {"trigger": "manual", "reason": reason}, json_)
+
+
+@app.command(epilog="Example: `perpetune watch`")
+def watch(json_: Json = False) -> None:
+    """Judge the newest traffic; decay starts a refresh."""
+    _run_flow("watch", {"trigger": "manual"}, json_)
+
+
+@app.command(epilog="Example: `perpetune status --json`")
+def status(json_: Json = False) -> None:
+    """Which version serves, what it was last judged on, and what the log holds."""
+    from perpetune.status import read_status, show_status
+
+    with _for_people(), _services(worker=False) as workspace:
+        found = read_status(workspace)
+        if json_:
+            _print_json(asdict(found))
+        else:
+            show_status(found, console)
+
+
+@app.command(epilog="Example: `perpetune explain 3`")
+def explain(version: Annotated[str, typer.Argument(help="A version number.")], json_: Json = False) -> None:
+    """Why a version was promoted or rejected: its decision record."""
+    from rich.markdown import Markdown
+
+    from perpetune.decision import as_markdown
+    from perpetune.status import decision_of
+
+    with _for_people(), _services(worker=False) as workspace:
+        decision = decision_of(workspace, version)
+        if json_:
+            typer.echo(decision.to_json())
+        else:
+            console.print(Markdown(as_markdown(decision)))
+
+
+def _run_flow(flow: str, parameters: dict[str, object], json_: bool) -> None:
+    """Start a deployment, pass its log on, and exit as it did."""
+    from perpetune.orchestrator import Prefect
+
+    say: Callable[[str], None] = (errors if json_ else console).print
+    with _for_people(), _services(worker=True) as workspace:
+        prefect = Prefect(str(workspace.settings.prefect_api_url))
+        run = prefect.start(f"{flow}/{workspace.params.task.name}", parameters)
+        say(f"{run.name}: {run.url}", markup=False, soft_wrap=True)
+        ended = prefect.follow(run, lambda line: say(f"  {line}", markup=False, soft_wrap=True))
+        if json_:
+            _print_json(asdict(ended))
+        if ended.state != "COMPLETED":
+            raise PerpetuneError(f"{ended.name} ended as {ended.state.lower()}: {ended.message}", where=ended.url)
+
+
+@contextmanager
+def _services(*, worker: bool) -> Iterator[Workspace]:
+    """The workspace with the addresses of its services: those that run, else ones started for this command."""
+    from perpetune.up import with_services
+
+    with with_services(
+        open_workspace(), worker=worker, report=lambda line: errors.print(line, markup=False)
+    ) as workspace:
+        yield workspace
+
+
+@contextmanager
+def _for_people() -> Iterator[None]:
+    """Errors that people can mend are printed as they are; Ctrl-C ends quietly."""
+    try:
+        yield
+    except PerpetuneError as fault:
+        errors.print(str(fault), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def _shown(path: Path | None) -> str:
+    """A path as short as it can be."""
+    if path is None:
+        return ""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

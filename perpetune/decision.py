@@ -1,0 +1,108 @@
+"""The decision record: one document for every verdict, enough to understand it and to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
+
+from perpetune.policy import Outcome
+from perpetune.records import to_json
+
+
+class Decision(BaseModel):
+    """A verdict with its evidence, a JSON-able dict.
+
+    The decisive reason comes first. `ids` name what the verdict was about and all that repeats it: run_id,
+    model_version, champion_version, data.version, git.commit, base.digest, adapter.digest, params.sha256,
+    prefect.flow_run_id; those that do not apply are absent or empty.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["promotion", "retraining"]
+    task: str
+    time: AwareDatetime
+    outcome: Outcome
+    reasons: tuple[str, ...] = Field(min_length=1)
+    rule: str
+    evidence: dict[str, Any]
+    ids: dict[str, str]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def reason(self) -> str:
+        """The decisive reason, one sentence."""
+        return self.reasons[0]
+
+    def to_json(self) -> str:
+        """The record as JSON for people and diffs."""
+        return to_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Decision:
+        """Read what `to_json` wrote. Raises pydantic.ValidationError where it is no decision record."""
+        return cls.model_validate_json(text)
+
+
+def as_markdown(decision: Decision, links: Mapping[str, str] | None = None) -> str:
+    """The record as a page for people: verdict, reasons, evidence as tables, ids, and `links` (title to address)."""
+    ids = [[name, f"`{value}`"] for name, value in decision.ids.items() if value]
+    parts = [
+        f"# {decision.kind.capitalize()} of {decision.task}: {decision.outcome}",
+        f"**{decision.reason}**",
+        "\n".join(f"- {reason}" for reason in decision.reasons[1:]),
+        f"Decided {decision.time:%Y-%m-%d %H:%M %Z} by the rule: {decision.rule}",
+        "## Evidence",
+        *_tables(decision.evidence),
+        "## Ids" if ids else "",
+        _table(["id", "value"], ids),
+        " · ".join(f"[{title}]({address})" for title, address in (links or {}).items()),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _tables(evidence: Mapping[str, Any]) -> Iterator[str]:
+    """A table of the single values, one for each set of parts that have the same fields, then parts of parts."""
+    parts = {name: value for name, value in evidence.items() if isinstance(value, Mapping) and not _is_interval(value)}
+    single = {name: value for name, value in evidence.items() if name not in parts and value is not None}
+    if single:
+        yield _table(["measure", "value"], [[_words(name), _cell(value)] for name, value in single.items()])
+    flat = {name: part for name, part in parts.items() if not _has_parts(part)}
+    for fields in dict.fromkeys(tuple(part) for part in flat.values() if part):
+        rows = {name: part for name, part in flat.items() if tuple(part) == fields}
+        yield _table(
+            ["", *map(_words, fields)], [[_words(name), *map(_cell, part.values())] for name, part in rows.items()]
+        )
+    for name, part in parts.items():
+        if name not in flat:
+            yield f"### {_words(name).capitalize()}"
+            yield from _tables(part)
+
+
+def _has_parts(part: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Mapping) and not _is_interval(value) for value in part.values())
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{_cell(value['low'])} to {_cell(value['high'])} ({value['level']:.0%})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"low", "high", "level"}
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,94 @@
+"""The demo's page: accuracy over time with and without the loop, and what the loop did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from perpetune.demo.summary import Summary
+from perpetune.evaluation.style import DARK, LIGHT, colour, house_style, svg
+from perpetune.workspace import Workspace
+
+ROLLING = 50
+
+
+def write_report(path: Path, workspace: Workspace, summary: Summary) -> Path:
+    """Write the page, one file that needs nothing else, and return its path."""
+    environment = Environment(
+        loader=PackageLoader("perpetune.demo", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("report.html").render(
+        summary=summary,
+        chart=Markup(svg(chart(summary), "Share of right answers over the stream, with and without the loop")),
+        rolling=ROLLING,
+        base=f"{workspace.params.base.model} {workspace.params.base.revision or ''}",
+        light=LIGHT,
+        dark=DARK,
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def chart(summary: Summary) -> Figure:
+    """Rolling accuracy of both, with the moments that matter."""
+    moments = summary.moments
+    with house_style():
+        figure = Figure(figsize=(9, 4.2))
+        axes = figure.subplots()
+        axes.grid(axis="y")
+        places = list(range(1, len(moments) + 1))
+        without = rolling([moment.without_loop for moment in moments], summary.first_film)
+        kept = [(place, moment) for place, moment in zip(places, moments, strict=True) if moment.with_loop is not None]
+        axes.plot(
+            places, without, color=colour("base"), linewidth=1.8, linestyle=(0, (4, 2)), label="first champion alone"
+        )
+        axes.plot(
+            [place for place, _ in kept],
+            rolling([bool(moment.with_loop) for _, moment in kept], summary.first_film),
+            color=colour("challenger"),
+            linewidth=2.4,
+            label="with the loop",
+        )
+        for place, text, height in _marks(summary):
+            axes.axvline(place, color=LIGHT["muted"], linewidth=0.9)
+            axes.annotate(
+                text,
+                (place, height),
+                xytext=(5, 0),
+                textcoords="offset points",
+                color=LIGHT["ink"],
+                fontsize=9,
+                va="bottom",
+            )
+        axes.set_ylim(0, 1.18)
+        axes.set_xlim(1, len(moments))
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0%", "25%", "50%", "75%", "100%"])
+        axes.set_xlabel("requests")
+        axes.legend(loc="lower left", frameon=False, ncols=2)
+        return figure
+
+
+def _marks(summary: Summary) -> list[tuple[int, str, float]]:
+    found = [(summary.first_film + 1, "stream turns to films")]
+    if summary.drift_at is not None and summary.drift_at != summary.decay_at:
+        found.append((summary.drift_at, "drift seen"))
+    if summary.decay_at is not None:
+        both = summary.drift_at == summary.decay_at
+        found.append((summary.decay_at, "drift and decay caught" if both else "decay caught"))
+    if summary.swap_at is not None:
+        found.append((summary.swap_at + 1, "swapped"))
+    return [(place, text, 1.03 + 0.055 * (number % 2)) for number, (place, text) in enumerate(found)]
+
+
+def rolling(right: Sequence[bool], restart: int) -> list[float]:
+    """The share right among the last `ROLLING`, starting anew where the stream turns."""
+    shares = []
+    for place in range(len(right)):
+        start = max(restart if place >= restart else 0, place + 1 - ROLLING)
+        window = right[start : place + 1]
+        shares.append(sum(window) / len(window))
+    return shares

@@ -1,0 +1,94 @@
+"""The demo's folder and its data: what the team starts with, and the traffic that comes later."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from perpetune.curation.reviews import find_wheel, labelled, product_examples, rated_sentences
+from perpetune.errors import PerpetuneError
+from perpetune.records import Example, write_jsonl
+from perpetune.workspace import Workspace, open_workspace
+
+MARK = ".perpetune-demo"
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`curated` is ingested at the start; `quiet` are unseen product reviews, `films` what comes after."""
+
+    workspace: Workspace
+    curated: Path
+    quiet: tuple[Example, ...]
+    films: tuple[Example, ...]
+
+
+def prepare(source: Workspace, folder: Path) -> Scene:
+    """Make the folder anew, with settings that fit the demo, and divide the reviews.
+
+    Raises PerpetuneError where the folder holds something that no demo left there.
+    """
+    _clear(folder)
+    settings = yaml.safe_load(files(__package__).joinpath("params.yaml").read_text(encoding="utf-8"))
+    params = source.params.model_dump(mode="json")
+    for section, values in settings.items():
+        params[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
+    wheel = find_wheel(source.assets)
+    team, quiet = _divide(product_examples(wheel, ("positive", "negative")), 900)
+    films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
+    curated = folder / "product-reviews.jsonl"
+    write_jsonl(curated, team)
+    return Scene(_open(source, folder), curated, tuple(quiet), tuple(_mixed_in(films)))
+
+
+def _open(source: Workspace, folder: Path) -> Workspace:
+    """The demo shares nothing with the workspace it was started from but the wheels."""
+    opened = open_workspace(folder)
+    settings = type(opened.settings).model_construct(home=Path(".perpetune"), assets=source.assets.resolve())
+    return Workspace(folder, opened.params, settings)
+
+
+def _clear(folder: Path) -> None:
+    if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
+        raise PerpetuneError(
+            "this folder is not empty, and no demo made it", where=str(folder), do="choose another with --folder"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+
+
+def _divide(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
+    """About `count` examples in whole reviews, and the rest, each in a shuffled order."""
+    reviews = sorted({example.group for example in examples})
+    random.Random(SEED).shuffle(reviews)
+    order = {review: place for place, review in enumerate(reviews)}
+    ranked = sorted(examples, key=lambda example: order[example.group])
+    while count < len(ranked) and ranked[count].group == ranked[count - 1].group:
+        count += 1
+    rest = ranked[count:]
+    random.Random(SEED).shuffle(rest)
+    return ranked[:count], rest
+
+
+def _mixed_in(films: Sequence[Example]) -> list[Example]:
+    """Film sentences of which every third is "mixed", for as long as there are any."""
+    shuffled = list(films)
+    random.Random(SEED).shuffle(shuffled)
+    mixed = [example for example in shuffled if example.output == "mixed"]
+    others = [example for example in shuffled if example.output != "mixed"]
+    blocks = []
+    for place, example in enumerate(mixed):
+        block = [example, *others[2 * place : 2 * place + 2]]
+        random.Random(SEED + place).shuffle(block)
+        blocks += block
+    return blocks

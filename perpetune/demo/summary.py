@@ -1,0 +1,227 @@
+"""What the demo showed, in numbers: nothing here is known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perpetune import registry
+from perpetune.demo.story import Look, Story
+from perpetune.demo.stream import Asked
+from perpetune.evaluation.estimate import wilson
+from perpetune.evaluation.findings import dollars
+from perpetune.evaluation.paired import Paired, compare
+from perpetune.inference.answers import load_answerer
+from perpetune.loop.passage import use_mlflow
+from perpetune.orchestrator import FlowRun
+from perpetune.records import Message, with_instruction
+from perpetune.tracking import find_run, metrics_of
+from perpetune.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One request of the stream, answered with the loop and by the first champion alone."""
+
+    label: str
+    with_loop: bool | None
+    without_loop: bool
+    version: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Link:
+    title: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A way to answer: dollars per 1,000 requests, prompt tokens per request and accuracy on the frozen holdout."""
+
+    system: str
+    dollars_per_1000: float
+    prompt_tokens: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that the report shows. Places count requests from the start of the stream."""
+
+    moments: tuple[Moment, ...]
+    first_film: int
+    looks: tuple[Look, ...]
+    swap_at: int | None
+    refreshes: tuple[FlowRun, ...]
+    decisions: tuple[str, ...]
+    after: Paired | None
+    costs: tuple[Cost, ...]
+    links: tuple[Link, ...]
+    stages: tuple[tuple[str, float], ...]
+    verdict: str
+
+    @property
+    def failed(self) -> int:
+        return sum(moment.with_loop is None for moment in self.moments)
+
+    @property
+    def drift_at(self) -> int | None:
+        """After how many requests a look first saw the inputs drift."""
+        return next((look.requests for look in self.looks if look.inputs_drifted), None)
+
+    @property
+    def decay_at(self) -> int | None:
+        """After how many requests a look called for a refresh."""
+        return next((look.requests for look in self.looks if look.outcome == "retrain"), None)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The table that the terminal and the report show."""
+        before, turned = self.moments[: self.first_film], self.moments[self.first_film : self.swap_at]
+        lines = [
+            ("requests", f"{len(self.moments)}, of which {self.failed} failed"),
+            ("about products, first champion", share_right(before, with_loop=True)),
+            ("after the turn to films, before the swap", share_right(turned, with_loop=True)),
+        ]
+        if self.swap_at is not None:
+            after = self.moments[self.swap_at :]
+            lines += [
+                ("after the swap, with the loop", share_right(after, with_loop=True)),
+                ("the same requests, without the loop", share_right(after, with_loop=False)),
+            ]
+        lines += [
+            ("turn to films", f"at request {self.first_film + 1}"),
+            ("drift seen", _place(self.drift_at)),
+            ("decay caught", _place(self.decay_at)),
+            ("swapped", "never" if self.swap_at is None else f"at request {self.swap_at + 1}, none refused or lost"),
+            *((f"1,000 requests, {cost.system}", _cost(cost)) for cost in self.costs),
+            ("time", f"{sum(seconds for _, seconds in self.stages) / 60:.1f} minutes"),
+        ]
+        if self.failed:
+            lines = [(name, value.replace(", none refused or lost", "")) for name, value in lines]
+        return lines
+
+
+def _place(place: int | None) -> str:
+    return "never" if place is None else f"by the look after request {place}"
+
+
+def _cost(cost: Cost) -> str:
+    return f"{dollars(cost.dollars_per_1000)} ({cost.prompt_tokens:.0f} prompt tokens each, {cost.accuracy:.1%} right)"
+
+
+def share_right(moments: Sequence[Moment], *, with_loop: bool) -> str:
+    """A share with its interval and sample size."""
+    right = [
+        moment.with_loop if with_loop else moment.without_loop for moment in moments if moment.with_loop is not None
+    ]
+    if not right:
+        return "no requests"
+    found = wilson(sum(map(bool, right)), len(right), 0.95)
+    return f"{found.value:.1%} right ({found.low:.1%} to {found.high:.1%}, n={len(right)})"
+
+
+def summarise(workspace: Workspace, story: Story, asked: Sequence[Asked]) -> Summary:
+    """Let the first champion answer the whole stream, and put what happened into numbers."""
+    use_mlflow(workspace)
+    moments = _moments(workspace, asked)
+    after = moments[story.swap_at :] if story.swap_at is not None else []
+    compared = _compare(after)
+    return Summary(
+        moments=tuple(moments),
+        first_film=story.first_film,
+        looks=tuple(story.looks),
+        swap_at=story.swap_at,
+        refreshes=tuple(story.refreshes),
+        decisions=tuple(
+            f"version {version.version}: {version.tags.get('decision', 'undecided')}. {version.tags.get('decision.reason', '')}"
+            for version in reversed(registry.versions(workspace.params.task.name))
+        ),
+        after=compared,
+        costs=_costs(workspace),
+        links=_links(workspace, story),
+        stages=tuple(story.stages),
+        verdict=_verdict(story, compared),
+    )
+
+
+def _moments(workspace: Workspace, asked: Sequence[Asked]) -> list[Moment]:
+    """The first champion's answers are those it gave where it was asked, and else computed now by the same code."""
+    first = registry.fetch_release(workspace.params.task.name, "1", workspace.home / "releases")
+    unasked = [one for one in asked if one.version != "1"]
+    answerer = load_answerer(
+        first.base, workspace.assets, workspace.params.train.precision, workspace.params.evaluate.batch_tokens
+    )
+    answerer.load_adapter("first", first.adapter)
+    conversations = [
+        with_instruction(first.instruction, (Message(role="user", content=one.example.input),)) for one in unasked
+    ]
+    answers = answerer.answer("first", conversations, first.labels, workspace.params.evaluate.max_new_tokens)
+    old = {id(one): answer.text for one, answer in zip(unasked, answers, strict=True)}
+    return [
+        Moment(
+            label=one.example.output,
+            with_loop=None if one.answer is None else one.answer == one.example.output,
+            without_loop=old.get(id(one), one.answer) == one.example.output,
+            version=one.version,
+            seconds=one.seconds,
+        )
+        for one in asked
+    ]
+
+
+def _compare(after: Sequence[Moment]) -> Paired | None:
+    pairs = [(float(moment.without_loop), float(moment.with_loop)) for moment in after if moment.with_loop is not None]
+    if not pairs:
+        return None
+    without, with_loop = zip(*pairs, strict=True)
+    return compare(without, with_loop, confidence=0.95, samples=2000, seed=7)
+
+
+def _verdict(story: Story, after: Paired | None) -> str:
+    if not any(look.outcome == "retrain" for look in story.looks):
+        return "The monitor saw no decay, so the loop changed nothing."
+    if after is None:
+        return "The monitor saw the decay, but the new model was not promoted: the loop did not help."
+    gain = f"{100 * after.difference:+.1f} points ({100 * after.low:+.1f} to {100 * after.high:+.1f}, n={after.n})"
+    if after.low > 0:
+        return f"The loop helped: after the swap it is {gain} against the first champion on the same requests."
+    if after.high < 0:
+        return f"The loop did harm: after the swap it is {gain} against the first champion on the same requests."
+    return f"The loop is not shown to have helped: after the swap it is {gain} against the first champion."
+
+
+def _costs(workspace: Workspace) -> tuple[Cost, ...]:
+    """What the newest evaluation measured, for the fine-tuned model and for prompting the base."""
+    newest = registry.versions(workspace.params.task.name)[0]
+    found = metrics_of(newest.run_id)
+    systems = {"fine-tuned": "challenger", "base prompted with examples": "few-shot", "base prompted": "base"}
+    return tuple(
+        Cost(
+            title,
+            found[f"frozen/{system}/dollars_per_1000"],
+            found[f"frozen/{system}/prompt_tokens"],
+            found[f"frozen/{system}/accuracy"],
+        )
+        for title, system in systems.items()
+        if f"frozen/{system}/dollars_per_1000" in found
+    )
+
+
+def _links(workspace: Workspace, story: Story) -> tuple[Link, ...]:
+    task = workspace.params.task.name
+    versions = [
+        Link(f"MLflow: version {version.version} and its run", find_run(version.run_id).url)
+        for version in reversed(registry.versions(task))
+    ]
+    refreshes = [Link(f"Prefect: {run.name}", run.url) for run in story.refreshes]
+    looks = [
+        link
+        for number, look in enumerate(story.looks, 1)
+        for link in (
+            Link(f"Prefect: look {number}, {look.outcome}", look.run.url),
+            Link(f"Evidently's report of look {number}", f"{look.mlflow}/artifacts/drift.html"),
+        )
+    ]
+    return (Link("MLflow: the model", registry.model_url(task)), *versions, *refreshes, *looks)

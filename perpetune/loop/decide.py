@@ -1,0 +1,84 @@
+"""Step 4: register the challenger, weigh the evidence, and write the decision down."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from perpetune import registry
+from perpetune.decision import Decision, Ids
+from perpetune.decision import record as record_of
+from perpetune.evaluation.evaluate import Evaluation
+from perpetune.evaluation.paired import Paired
+from perpetune.loop.assess import Assessment
+from perpetune.loop.curate import Curated
+from perpetune.loop.fine_tune import Challenger
+from perpetune.loop.passage import git_commit, params_digest
+from perpetune.policy import Interval, PairedEvidence, PromotionEvidence, should_promote
+from perpetune.tracking import Run, log_text, tag
+from perpetune.workspace import Workspace
+
+RECORD = "decision.json"
+
+
+def register(workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, flow_run_id: str) -> str:
+    """Make the adapter a version of the task's model, under the alias `challenger`; returns its number."""
+    tags = {
+        "data.version": curated.version,
+        "git.commit": git_commit(workspace.root),
+        "base.digest": challenger.card.base_digest,
+        "adapter.digest": challenger.trained.digest,
+        "prefect.flow_run_id": flow_run_id,
+        "answers": f"{run.id}/challenger",
+    }
+    return registry.register(run, challenger.adapter, challenger.card, tags)
+
+
+def decide(
+    workspace: Workspace,
+    run: Run,
+    curated: Curated,
+    challenger: Challenger,
+    assessment: Assessment,
+    version: str,
+    flow_run_id: str,
+) -> Decision:
+    """Ask the policy, log the decision record and tag the version with the outcome."""
+    evidence = promotion_evidence(assessment)
+    verdict = should_promote(evidence, workspace.params.promote)
+    ids = Ids(
+        run_id=run.id,
+        model_version=version,
+        champion_version=assessment.champion,
+        data_version=curated.version,
+        git_commit=git_commit(workspace.root),
+        base_digest=challenger.card.base_digest,
+        adapter_digest=challenger.trained.digest,
+        prefect_flow_run_id=flow_run_id,
+        params_sha256=params_digest(workspace),
+    )
+    decision = record_of(verdict, evidence, task=workspace.params.task.name, time=datetime.now(UTC), ids=ids)
+    log_decision(run, decision)
+    registry.tag_version(decision.task, version, {"decision": decision.outcome, "decision.reason": decision.reason})
+    if decision.outcome != "promote" and assessment.champion is not None:
+        # This run asked the champion about the newest reference rows: what the monitor compares with.
+        registry.tag_version(decision.task, assessment.champion, {"answers": f"{run.id}/champion"})
+    return decision
+
+
+def log_decision(run: Run, decision: Decision) -> None:
+    """Log the decision record."""
+    log_text(run, decision.to_json(), RECORD)
+    tag(run, {"decision": decision.outcome, "decision.reason": decision.reason})
+
+
+def promotion_evidence(assessment: Assessment) -> PromotionEvidence:
+    """The challenger against the champion, or against the base where there is none, on both holdouts."""
+    against = "champion" if assessment.champion is not None else "base"
+    found = {holdout: _paired(evaluation, against) for holdout, evaluation in assessment.evaluations.items()}
+    return PromotionEvidence(frozen=found["frozen"], recent=found.get("recent"), against=against)
+
+
+def _paired(evaluation: Evaluation, against: str) -> PairedEvidence:
+    paired: Paired = evaluation.comparisons[against]
+    interval = Interval(paired.low, paired.high, evaluation.params.confidence)
+    return PairedEvidence(paired.difference, interval, paired.p_value, paired.n)

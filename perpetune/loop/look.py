@@ -1,0 +1,140 @@
+"""The watch: judge the newest traffic against the reference, and say whether the champion has decayed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perpetune import registry
+from perpetune.curation.layout import REFERENCE
+from perpetune.decision import Decision, Ids, record
+from perpetune.evaluation.text_metrics import token_f1
+from perpetune.loop.assess import Recorded
+from perpetune.loop.decide import log_decision
+from perpetune.loop.passage import git_commit, params_digest
+from perpetune.monitoring.decay import measure_decay
+from perpetune.monitoring.drift import drift_report
+from perpetune.monitoring.window import Window, exact_match
+from perpetune.policy import RetrainEvidence, should_retrain
+from perpetune.records import Example, Prediction, read_jsonl
+from perpetune.registry import Version
+from perpetune.serving.log import open_log, recent_predictions
+from perpetune.tracking import Run, artifact, log_file, log_metrics, newest_run, tag
+from perpetune.workspace import Workspace
+
+REPORT = "drift.html"
+JUDGED_UNTIL = "perpetune.judged_until"
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What one look saw and decided. `page` is the drift report's address in MLflow."""
+
+    decision: Decision
+    page: str
+    rows: int
+    labelled: int
+
+
+def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
+    """Judge the champion's newest predictions; None where there is no champion or no traffic of it yet."""
+    params, task = workspace.params.watch, workspace.params.task
+    champion = registry.find(task.name, "champion")
+    if champion is None:
+        return None
+    predictions = _newest(workspace, champion.version)
+    if not predictions:
+        return None
+    window = Window(
+        predictions,
+        _reference(workspace),
+        recorded_answers(champion, workspace.run_folder(run.id)),
+        task.kind,
+        exact_match if task.kind == "classification" else token_f1,
+    )
+    report = workspace.run_folder(run.id) / REPORT
+    drift = drift_report(window, params, report)
+    log_file(run, report)
+    unjudged = _unjudged(workspace, champion, predictions)
+    scores = [window.score(row.output, row.label) for row in unjudged if row.label is not None]
+    evidence = RetrainEvidence(
+        labelled=len(scores),
+        decay=measure_decay(scores, window.reference_scores(), params),
+        drift=drift,
+        minutes_since_refresh=_minutes_since_refresh(task.name),
+    )
+    verdict = should_retrain(evidence, params, workspace.params.refresh.cooldown_minutes)
+    ids = Ids(
+        run_id=run.id,
+        champion_version=champion.version,
+        model_version=champion.version,
+        data_version=champion.tags.get("data.version"),
+        adapter_digest=champion.tags.get("adapter.digest"),
+        base_digest=champion.tags.get("base.digest"),
+        git_commit=git_commit(workspace.root),
+        params_sha256=params_digest(workspace),
+        prefect_flow_run_id=flow_run_id,
+    )
+    decision = record(verdict, evidence, task=task.name, time=datetime.now(UTC), ids=ids)
+    log_decision(run, decision)
+    log_metrics(run, _metrics(evidence, len(predictions)))
+    _remember(run, champion, decision, unjudged)
+    return Sighting(decision, f"{run.url}/artifacts/{REPORT}", len(predictions), len(scores))
+
+
+def _newest(workspace: Workspace, version: str) -> list[Prediction]:
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        return recent_predictions(log, workspace.params.task.name, version=version, limit=workspace.params.watch.window)
+    finally:
+        log.dispose()
+
+
+def _reference(workspace: Workspace) -> list[Example]:
+    return read_jsonl(workspace.root / REFERENCE / "reference.jsonl", Example)
+
+
+def recorded_answers(champion: Version, folder: Path) -> dict[str, tuple[str, float | None]]:
+    """What the champion answered to the held-out rows when it was last evaluated, by row id."""
+    run_id, _, system = champion.tags.get("answers", "").partition("/")
+    path = artifact(run_id, f"answers/{system}.jsonl", folder) if run_id else None
+    rows = read_jsonl(path, Recorded) if path else []
+    return {row.id: (row.output, row.confidence) for row in rows}
+
+
+def _unjudged(workspace: Workspace, champion: Version, predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Labelled predictions that no earlier look has judged: looking twice at one label counts it twice."""
+    until = champion.tags.get(JUDGED_UNTIL)
+    since = datetime.fromisoformat(until) if until else None
+    return [row for row in predictions if row.label is not None and (since is None or row.time > since)]
+
+
+def _remember(run: Run, champion: Version, decision: Decision, unjudged: Sequence[Prediction]) -> None:
+    if decision.outcome in ("keep", "retrain") and unjudged:
+        until = max(row.time for row in unjudged).isoformat()
+        registry.tag_version(champion.task, champion.version, {JUDGED_UNTIL: until})
+        tag(run, {JUDGED_UNTIL: until})
+
+
+def _minutes_since_refresh(task: str) -> float | None:
+    found = newest_run(task, "refresh")
+    return (time.time() - found[1]) / 60 if found else None
+
+
+def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
+    metrics = {"window/rows": float(rows), "window/labelled": float(evidence.labelled)}
+    if evidence.drift is not None:
+        metrics["window/drifted_share"] = evidence.drift.share
+    if evidence.decay is not None:
+        metrics |= {
+            "window/score": evidence.decay.window.mean,
+            "reference/score": evidence.decay.reference.mean,
+            "window/drop": evidence.decay.drop,
+            "window/drop_low": evidence.decay.interval.low,
+            "window/drop_high": evidence.decay.interval.high,
+            "window/p_value": evidence.decay.p_value,
+        }
+    return metrics

@@ -1,0 +1,34 @@
+"""`python -m perpetune.serving --host HOST --port PORT`: the gateway of the workspace in this folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import load_params
+from perpetune.serving.run import serve
+from perpetune.settings import Settings
+
+
+def main() -> int:
+    """Serve until a signal; 1 where it could not start."""
+    parser = argparse.ArgumentParser(prog="python -m perpetune.serving", description="Serve the champion.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("perpetune").setLevel(logging.INFO)
+    try:
+        serve(load_params(asked.params), Settings(), asked.host, asked.port)
+    except PerpetuneError as fault:
+        print(fault, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

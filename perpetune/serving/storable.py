@@ -1,0 +1,13 @@
+"""Text that every database, tokenizer and client can hold."""
+
+from __future__ import annotations
+
+import re
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for NUL, which PostgreSQL refuses, and for halves of characters (lone surrogates),
+    which UTF-8 cannot write."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)

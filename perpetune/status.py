@@ -1,0 +1,145 @@
+"""What stands where: read back from the registry, the runs and the log."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from perpetune import registry
+from perpetune.decision import Decision
+from perpetune.errors import PerpetuneError
+from perpetune.loop.decide import RECORD
+from perpetune.loop.passage import use_mlflow
+from perpetune.serving.log import counts, open_log
+from perpetune.tracking import artifact, newest_run
+from perpetune.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class VersionLine:
+    """One version: its aliases, how it was decided on and why."""
+
+    version: str
+    aliases: tuple[str, ...]
+    decision: str
+    reason: str
+    data_version: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of one task. `serving` is None where no gateway answers."""
+
+    task: str
+    serving: str | None
+    versions: tuple[VersionLine, ...]
+    last_look: str | None
+    predictions: int
+    labelled: int
+    addresses: dict[str, str]
+
+
+def read_status(workspace: Workspace) -> Status:
+    """Ask MLflow, the gateway and the prediction log. Raises PerpetuneError where MLflow is down."""
+    use_mlflow(workspace)
+    task = workspace.params.task.name
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        found = counts(log, task)
+    finally:
+        log.dispose()
+    settings = workspace.settings
+    return Status(
+        task=task,
+        serving=_serving(settings.gateway_url),
+        versions=_versions(task),
+        last_look=_last_look(workspace),
+        predictions=found.predictions,
+        labelled=found.labelled,
+        addresses={
+            "MLflow": str(settings.mlflow_tracking_uri),
+            "Prefect": str(settings.prefect_api_url).removesuffix("/api"),
+            "gateway": settings.gateway_url or "not running",
+        },
+    )
+
+
+def _versions(task: str) -> tuple[VersionLine, ...]:
+    aliases: dict[str, list[str]] = {}
+    for alias in ("champion", "challenger", "previous"):
+        found = registry.find(task, alias)
+        if found is not None:
+            aliases.setdefault(found.version, []).append(alias)
+    return tuple(
+        VersionLine(
+            each.version,
+            tuple(aliases.get(each.version, ())),
+            each.tags.get("decision", "undecided"),
+            each.tags.get("decision.reason", ""),
+            each.tags.get("data.version", ""),
+        )
+        for each in registry.versions(task)
+    )
+
+
+def _last_look(workspace: Workspace) -> str | None:
+    try:
+        decision, _ = newest_decision(workspace, "watch")
+    except PerpetuneError:
+        return None
+    return f"{decision.time:%Y-%m-%d %H:%M %Z}: {decision.outcome}. {decision.reason}"
+
+
+def _serving(gateway: str | None) -> str | None:
+    if gateway is None:
+        return None
+    try:
+        return str(httpx.get(f"{gateway}/readyz", timeout=5).json().get("serving"))
+    except httpx.HTTPError:
+        return None
+
+
+def newest_decision(workspace: Workspace, kind: Literal["refresh", "watch"]) -> tuple[Decision, str]:
+    """The newest decision of this kind and the page of its run. Raises PerpetuneError where there is none."""
+    use_mlflow(workspace)
+    found = newest_run(workspace.params.task.name, kind)
+    if found is None:
+        raise PerpetuneError(f"there was no {kind} yet", do=f"run `perpetune {kind}`")
+    run, _ = found
+    return _read_decision(run.id), run.url
+
+
+def decision_of(workspace: Workspace, version: str) -> Decision:
+    """The record of the decision on a version. Raises PerpetuneError where there is none."""
+    use_mlflow(workspace)
+    return _read_decision(registry.get(workspace.params.task.name, version).run_id)
+
+
+def _read_decision(run_id: str) -> Decision:
+    with tempfile.TemporaryDirectory() as folder:
+        path = artifact(run_id, RECORD, Path(folder))
+        if path is None:
+            raise PerpetuneError(
+                f"the run {run_id} holds no decision record", do="it may have failed before it decided"
+            )
+        return Decision.from_json(path.read_text(encoding="utf-8"))
+
+
+def show_status(status: Status, console: Console) -> None:
+    """The state as a table for a terminal."""
+    table = Table(
+        "version", "aliases", "decision", "why", title=f"{status.task}: serving {status.serving or 'nothing'}"
+    )
+    for line in status.versions:
+        table.add_row(line.version, ", ".join(line.aliases), line.decision, line.reason)
+    console.print(table)
+    console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
+    console.print(f"last look: {status.last_look or 'none yet'}", markup=False)
+    for name, address in status.addresses.items():
+        console.print(f"{name}: {address}", markup=False)

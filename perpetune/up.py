@@ -1,0 +1,132 @@
+"""All services on one machine: shown in one table, stopped together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from perpetune.services import Child, Supervisor, answers, free_ports
+from perpetune.settings import Settings
+from perpetune.stack import Ports, environment, gateway, servers
+from perpetune.stack import worker as worker_service
+from perpetune.workspace import Workspace
+
+SECONDS_BETWEEN_TABLES = 2.0
+
+
+def run_until_interrupted(workspace: Workspace, ports: Ports, console: Console) -> None:
+    """Start everything, keep the table of addresses and health up to date, stop on Ctrl-C or SIGTERM.
+
+    Raises PerpetuneError where a port is taken or a service does not start; what was started is stopped.
+    """
+    variables = environment(workspace, ports)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with Supervisor(
+        workspace.root,
+        workspace.home / "logs",
+        variables,
+        lambda line: console.print(line, style="yellow", markup=False),
+    ) as supervisor:
+        console.print("starting; the first time this takes about half a minute")
+        supervisor.start(servers(workspace, ports))
+        remember_addresses(workspace, variables)
+        supervisor.start([worker_service(ports.worker), gateway(ports.gateway)])
+        _show(supervisor, console)
+    console.print("all services have stopped")
+
+
+def _show(supervisor: Supervisor, console: Console) -> None:
+    try:
+        with Live(table(supervisor.children), console=console, auto_refresh=False) as live:
+            while True:
+                live.update(table(supervisor.children), refresh=True)
+                time.sleep(SECONDS_BETWEEN_TABLES)
+    except KeyboardInterrupt:
+        console.print("stopping")
+
+
+def table(children: list[Child]) -> Table:
+    """Name, address, health, restarts and log of each service."""
+    shown = Table("service", "address", "health", "restarts", "log", title="perpetune: Ctrl-C stops everything")
+    for child in children:
+        shown.add_row(
+            child.service.name, child.service.page or "", health(child), str(child.restarts), _short(child.log)
+        )
+    return shown
+
+
+def health(child: Child) -> str:
+    if not child.alive():
+        return "[red]down[/]"
+    if not child.healthy():
+        return "[yellow]not answering[/]"
+    if child.service.name == "gateway" and not answers(f"{str(child.service.health).removesuffix('healthz')}readyz"):
+        return "[yellow]waiting for a first champion: `perpetune refresh`[/]"
+    return "[green]healthy[/]"
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+ADDRESSES = "addresses.env"
+
+
+def remember_addresses(workspace: Workspace, variables: dict[str, str]) -> None:
+    """Write the addresses where other commands of this workspace look for them."""
+    workspace.home.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"{name}={variables[name]}\n" for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PERPETUNE_GATEWAY_URL")
+    ]
+    (workspace.home / ADDRESSES).write_text("".join(lines), encoding="utf-8")
+
+
+@contextmanager
+def with_services(workspace: Workspace, *, worker: bool, report: Callable[[str], None]) -> Iterator[Workspace]:
+    """The workspace with the addresses of Prefect and MLflow.
+
+    Addresses in the environment count; else those of a `perpetune up` that runs here; else servers are
+    started on free ports for as long as the block lasts.
+    """
+    known = _addressed(workspace)
+    if known is not None:
+        yield known
+        return
+    report("no services run here: starting Prefect and MLflow for this command")
+    prefect, mlflow, runner = free_ports(3)
+    ports = Ports(prefect=prefect, mlflow=mlflow, worker=runner)
+    variables = environment(workspace, ports)
+    variables.pop("PERPETUNE_GATEWAY_URL")
+    with Supervisor(workspace.root, workspace.home / "logs", variables, report) as supervisor:
+        supervisor.start(servers(workspace, ports))
+        if worker:
+            supervisor.start([worker_service(ports.worker)])
+        os.environ.update(variables)
+        yield Workspace(workspace.root, workspace.params, Settings())
+
+
+def _addressed(workspace: Workspace) -> Workspace | None:
+    settings = workspace.settings
+    if settings.prefect_api_url and settings.mlflow_tracking_uri:
+        return workspace
+    remembered = workspace.home / ADDRESSES
+    if not remembered.is_file():
+        return None
+    found = dict(line.split("=", 1) for line in remembered.read_text(encoding="utf-8").split())
+    if not answers(f"{found['PREFECT_API_URL']}/health"):
+        return None
+    os.environ.update(found)
+    return Workspace(workspace.root, workspace.params, Settings())

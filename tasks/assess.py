@@ -1,0 +1,29 @@
+"""Evaluate base, champion and challenger."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
+
+from perpetune.loop.assess import REPORT, Assessment
+from perpetune.loop.assess import assess as assess_systems
+from perpetune.loop.fine_tune import Challenger
+from perpetune.tracking import Run
+from perpetune.workspace import Workspace
+from tasks.retrying import unless_it_is_for_people
+
+
+@task(
+    name="evaluate",
+    task_run_name="evaluate base, champion and challenger",
+    retries=1,
+    retry_condition_fn=unless_it_is_for_people,
+    cache_policy=NO_CACHE,
+)
+def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str) -> Assessment:
+    assessment = assess_systems(workspace, run, challenger, version, print)
+    for holdout, evaluation in assessment.evaluations.items():
+        print(f"{holdout} holdout: {' '.join(evaluation.findings)}")
+    create_link_artifact(f"{run.url}/artifacts/{REPORT}", "evaluation report", key="evaluation-report")
+    return assessment

@@ -1,0 +1,38 @@
+"""Register the challenger and decide on it."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from perpetune.decision import Decision, as_markdown
+from perpetune.loop import decide as decisions
+from perpetune.loop.assess import Assessment
+from perpetune.loop.curate import Curated
+from perpetune.loop.fine_tune import Challenger
+from perpetune.registry import model_url
+from perpetune.tracking import Run
+from perpetune.workspace import Workspace
+from tasks.events import PROMOTED, REJECTED, emit
+
+
+@task(name="register", task_run_name="register the challenger", cache_policy=NO_CACHE)
+def register(workspace: Workspace, run: Run, curated: Curated, challenger: Challenger) -> str:
+    version = decisions.register(workspace, run, curated, challenger, str(flow_run.id))
+    page = model_url(workspace.params.task.name, version)
+    create_link_artifact(page, f"version {version}", key="model-version")
+    return version
+
+
+@task(name="decide", task_run_name="decide on the challenger", cache_policy=NO_CACHE)
+def decide(
+    workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, assessment: Assessment, version: str
+) -> Decision:
+    decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id))
+    create_markdown_artifact(as_markdown(decision, {"MLflow run": run.url}), key="verdict", description=decision.reason)
+    print(f"{decision.outcome}: {' '.join(decision.reasons)}")
+    event = PROMOTED if decision.outcome == "promote" else REJECTED
+    emit(event, decision.task, {"version": version, "outcome": decision.outcome, "reason": decision.reason})
+    return decision

@@ -1,0 +1,61 @@
+"""Fine-tune the challenger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+
+from perpetune.loop.fine_tune import Challenger
+from perpetune.loop.fine_tune import fine_tune as fine_tune_adapter
+from perpetune.tracking import Run
+from perpetune.training.trainer import Progress
+from perpetune.workspace import Workspace
+from tasks.retrying import unless_it_is_for_people
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@task(
+    name="fine-tune",
+    task_run_name="fine-tune the challenger",
+    retries=1,
+    retry_condition_fn=unless_it_is_for_people,
+    cache_policy=NO_CACHE,
+)
+def fine_tune(workspace: Workspace, run: Run) -> Challenger:
+    bar = create_progress_artifact(0.0, key="training", description="steps done, in percent")
+    assert isinstance(bar, UUID)
+    challenger = fine_tune_adapter(workspace, run, _teller(bar))
+    update_progress_artifact(bar, 100.0)
+    return challenger
+
+
+def _teller(bar: UUID) -> Callable[[Progress], None]:
+    """Shows progress in Prefect's page and log, at most once in a while: each line is a request."""
+    told = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        done = progress.step == progress.steps
+        if progress.validation_loss is None and not done and time.monotonic() - told < SECONDS_BETWEEN_LINES:
+            return
+        told = time.monotonic()
+        print(progress_line(progress))
+        update_progress_artifact(bar, 100.0 * progress.step / progress.steps)
+
+    return tell
+
+
+def progress_line(progress: Progress) -> str:
+    filled = round(20 * progress.step / progress.steps)
+    checked = "" if progress.validation_loss is None else f", validation loss {progress.validation_loss:.3f}"
+    return (
+        f"training {'█' * filled}{'░' * (20 - filled)} {progress.step}/{progress.steps}, "
+        f"{progress.tokens_per_second:,.0f} tokens/s, {progress.seconds_left:.0f} s left, "
+        f"loss {progress.loss:.3f}{checked}"
+    )

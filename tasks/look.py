@@ -1,0 +1,42 @@
+"""Look at the newest traffic."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from perpetune.decision import as_markdown
+from perpetune.loop.look import Sighting
+from perpetune.loop.look import look as look_at_traffic
+from perpetune.tracking import Run
+from perpetune.workspace import Workspace
+from tasks.events import DECAYED, emit
+from tasks.retrying import unless_it_is_for_people
+
+
+@task(
+    name="look",
+    task_run_name="judge the newest traffic",
+    retries=1,
+    retry_delay_seconds=10,
+    retry_condition_fn=unless_it_is_for_people,
+    cache_policy=NO_CACHE,
+)
+def look(workspace: Workspace, run: Run) -> Sighting | None:
+    sighting = look_at_traffic(workspace, run, str(flow_run.id))
+    if sighting is None:
+        print("there is no traffic of a champion to judge yet")
+        return None
+    decision = sighting.decision
+    create_link_artifact(sighting.page, "Evidently's drift report", key="drift-report")
+    create_markdown_artifact(
+        as_markdown(decision, {"Evidently's report": sighting.page, "MLflow run": run.url}),
+        key="verdict",
+        description=decision.reason,
+    )
+    print(f"{decision.outcome}: {' '.join(decision.reasons)}")
+    if decision.outcome == "retrain":
+        emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
+    return sighting

@@ -1,0 +1,22 @@
+"""Release a promoted version."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from perpetune.loop.release import Released
+from perpetune.loop.release import release as release_version
+from perpetune.workspace import Workspace
+from tasks.events import DEPLOYED, emit
+
+
+@task(name="release", task_run_name="release version {version}", cache_policy=NO_CACHE)
+def release(workspace: Workspace, version: str) -> Released:
+    released = release_version(workspace, version)
+    if released.served:
+        print(f"the gateway answers with version {version} after {released.seconds:.1f} s")
+        emit(DEPLOYED, workspace.params.task.name, {"version": version, "previous": released.previous})
+    else:
+        print(f"version {version} is champion; no gateway runs, the next one to start will serve it")
+    return released

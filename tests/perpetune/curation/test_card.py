@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import pytest
+
+from perpetune.curation.aside import Rejected, SetAside
+from perpetune.curation.card import Card, describe, render
+from perpetune.params import TaskParams
+from perpetune.records import Example
+
+Make = Callable[..., Example]
+
+
+@pytest.fixture
+def card(example: Make, task: Callable[..., TaskParams]) -> Card:
+    train = [example(f"text {n}", "yes" if n % 3 else "no", hour=n) for n in range(12)]
+    frozen = [example("a <b>bold</b> | text", "never_seen")]
+    aside = [SetAside(reason="a duplicate", detail=f"of {n}", example=example(f"again {n}")) for n in range(5)]
+    return describe(
+        task(),
+        "0123abcd",
+        [*train, *frozen, *(row.example for row in aside)],
+        [Rejected(file="a.csv", line=3, field="input", reason="empty", raw=",x")],
+        {"validate": [], "clean": aside, "split": []},
+        {"train": train, "validation": [], "frozen": frozen, "recent": []},
+    )
+
+
+def test_steps_account_for_every_row(card: Card) -> None:
+    assert [(step.name, step.rows, step.kept, step.aside) for step in card.steps] == [
+        ("fetch", 19, 18, 1),
+        ("validate", 18, 18, 0),
+        ("clean", 18, 13, 5),
+        ("split", 13, 13, 0),
+    ]
+    assert card.steps[-1].kept == sum(split.rows for split in card.splits)
+
+
+def test_labels_lengths_and_times_by_split(card: Card) -> None:
+    train = card.splits[0]
+
+    assert card.labels == ["yes", "no", "never_seen"]
+    assert train.labels == {"yes": 8, "no": 4}
+    assert (train.input.median, train.input.longest, train.output.longest) == (6, 7, 3)
+    assert (train.first, train.last) == ("2024-05-01", "2024-05-01")
+
+
+def test_what_was_left_out_is_shown_with_three_examples(card: Card) -> None:
+    assert [(part.step, part.reason, part.rows, len(part.examples)) for part in card.left_out] == [
+        ("fetch", "bad input", 1, 1),
+        ("clean", "a duplicate", 5, 3),
+    ]
+    assert card.left_out[0].examples[0].where == "a.csv:3"
+
+
+def test_remarks_name_what_a_person_should_know(card: Card) -> None:
+    remarks = " ".join(card.remarks)
+
+    for words in (
+        "6 of 19 rows",
+        "never_seen",
+        "in no holdout: yes, no",
+        "holdout is small (1)",
+        "validation split is empty",
+    ):
+        assert words in remarks
+
+
+def test_the_pages_say_it_all_and_escape_what_rows_say(card: Card) -> None:
+    html, markdown = render(card, "card.html"), render(card, "card.md")
+
+    parser = HTMLParser()
+    parser.feed(html)
+    assert "<b>bold" not in html
+    assert "0123abcd" in html
+    assert "http" not in html, "the page stands alone"
+    assert "| train | 12 | 12 | 6 / 7 / 7 | 3 / 3 / 3 | 2024-05-01 | 2024-05-01 |" in markdown
+    assert "| never\\_seen | 0 | 0 | 1 | 0 |" in markdown
+    assert "\n\n\n" not in markdown
+
+
+def test_free_text_has_no_labels(example: Make, task: Callable[..., TaskParams]) -> None:
+    rows = [example("q", "a long answer")]
+    parts = {"train": rows, "validation": [], "frozen": [], "recent": []}
+    card = describe(task("generation"), "0", rows, [], {"validate": [], "clean": [], "split": []}, parts)
+
+    assert not card.labels
+    assert "Labels" not in render(card, "card.html") + render(card, "card.md")

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from perpetune.curation import clean as steps
+from perpetune.curation.aside import by_reason
+from perpetune.curation.clean import clean
+from perpetune.params import CleanParams, TaskParams
+from perpetune.records import Example, Message
+
+Make = Callable[..., Example]
+Task = Callable[..., TaskParams]
+
+LIMITS = CleanParams(max_input_chars=20, max_output_chars=10, min_label_rows=1)
+
+
+def test_texts_are_tidied(example: Make, task: Task) -> None:
+    row = example(" cafe\u0301\r\n\x07bar\ufeff ", "yes\x07 ").model_copy(
+        update={"messages": (Message(role="system", content=" s "), Message(role="user", content=" cafe\u0301"))}
+    )
+    (kept,) = clean([row], LIMITS, task()).kept
+
+    assert (kept.input, kept.output) == ("café\nbar", "yes")
+    assert [message.content for message in kept.messages] == ["s", "café"]
+
+
+def test_empty_and_long_texts_are_set_aside(example: Make, task: Task) -> None:
+    rows = [example("\x07"), example("a" * 21), example("b", "c" * 11), example("d" * 20)]
+    outcome = clean(rows, LIMITS, task())
+
+    assert [row.input for row in outcome.kept] == ["d" * 20]
+    assert by_reason(outcome.aside) == {steps.EMPTY: 1, steps.LONG_INPUT: 1, steps.LONG_OUTPUT: 1}
+
+
+def test_a_label_has_one_spelling(example: Make, task: Task) -> None:
+    rows = [example("a", "Good"), example("b", "good"), example("c", "good"), example("d", "BAD")]
+
+    assert {row.output for row in clean(rows, LIMITS, task()).kept} == {"good", "BAD"}
+    assert {row.output for row in clean(rows, LIMITS, task(labels=("Good", "Bad"))).kept} == {"Good", "Bad"}
+
+
+def test_labels_that_the_task_does_not_have_are_set_aside(example: Make, task: Task) -> None:
+    outcome = clean([example("a", "good"), example("b", "goood")], LIMITS, task(labels=("good", "bad")))
+
+    assert [row.input for row in outcome.kept] == ["a"]
+    assert by_reason(outcome.aside) == {steps.UNKNOWN: 1}
+
+
+def test_duplicates_go_within_their_group_only(example: Make, task: Task) -> None:
+    rows = [example("Hi you"), example("hi  YOU", id="2"), example("hi you", group="elsewhere")]
+    outcome = clean(rows, LIMITS, task())
+
+    assert len(outcome.kept) == 2
+    assert by_reason(outcome.aside) == {steps.DUPLICATE: 1}
+
+
+def test_the_majority_settles_a_conflict(example: Make, task: Task) -> None:
+    rows = [example("q", "yes", id=str(n)) for n in range(2)] + [example("q", "no", id="3")]
+    outcome = clean(rows, LIMITS, task())
+
+    assert [row.output for row in outcome.kept] == ["yes"]
+    assert by_reason(outcome.aside) == {steps.DUPLICATE: 1, steps.OUTVOTED: 1}
+
+
+def test_the_newest_settles_a_conflict_before_the_majority(example: Make, task: Task) -> None:
+    rows = [example("q", "yes", id=str(n), hour=n) for n in range(2)] + [example("q", "no", id="3", hour=3)]
+    outcome = clean(rows, LIMITS, task())
+
+    assert [row.output for row in outcome.kept] == ["no"]
+    assert by_reason(outcome.aside) == {steps.OUTDATED: 2}
+
+
+def test_a_conflict_that_nothing_settles_is_set_aside(example: Make, task: Task) -> None:
+    outcome = clean([example("q", "yes"), example("q", "no"), example("r")], LIMITS, task())
+
+    assert [row.input for row in outcome.kept] == ["r"]
+    assert by_reason(outcome.aside) == {steps.UNDECIDED: 2}
+    assert sorted(outcome.aside[0].detail.split(", ")) == ["no (1)", "yes (1)"]
+
+
+def test_traffic_is_not_weighed_against_curated_rows(example: Make, task: Task) -> None:
+    outcome = clean([example("q", "yes"), example("q", "no", hour=1, source="traffic")], LIMITS, task())
+
+    assert len(outcome.kept) == 2
+
+
+def test_free_text_may_have_several_answers(example: Make, task: Task) -> None:
+    rows = [example("q", "yes"), example("q", "no"), example("q", "NO", id="again")]
+    outcome = clean(rows, LIMITS.model_copy(update={"min_label_rows": 5}), task("generation"))
+
+    assert sorted(row.output.lower() for row in outcome.kept) == ["no", "yes"]
+    assert by_reason(outcome.aside) == {steps.DUPLICATE: 1}
+
+
+def test_rare_labels_are_set_aside_after_all_else(example: Make, task: Task) -> None:
+    rows = [example("a", "x"), example("b", "x"), example("c", "y"), example("c", "y", id="again")]
+    outcome = clean(rows, LIMITS.model_copy(update={"min_label_rows": 2}), task())
+
+    assert {row.output for row in outcome.kept} == {"x"}
+    assert by_reason(outcome.aside) == {steps.DUPLICATE: 1, steps.RARE: 1}
+
+
+def test_different_system_messages_make_different_questions(example: Make, task: Task) -> None:
+    def told(system: str, output: str) -> Example:
+        messages = (Message(role="system", content=system), Message(role="user", content="cat"))
+        return example("cat", output, id=system).model_copy(update={"messages": messages})
+
+    outcome = clean([told("French", "chat"), told("German", "Katze")], LIMITS, task())
+
+    assert len(outcome.kept) == 2

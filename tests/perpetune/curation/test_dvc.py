@@ -1,0 +1,84 @@
+"""The pipeline as DVC runs it, in a workspace of its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from perpetune.curation import dvc
+from perpetune.curation.card import data_version
+from perpetune.errors import PerpetuneError
+from perpetune.records import Example, read_jsonl
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["fetch"]["sources"] = ["mine.csv", "inbox", "traffic"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    rows = [f"text {n},{'yes' if n % 2 else 'no'}" for n in range(80)]
+    (tmp_path / "mine.csv").write_text("\n".join(["input,output", *rows]))
+    return tmp_path
+
+
+def frozen(workspace: Path) -> list[Example]:
+    return read_jsonl(workspace / "data/splits/frozen.jsonl", Example)
+
+
+def test_the_pipeline_follows_its_data(workspace: Path) -> None:
+    with pytest.raises(PerpetuneError, match="no data was curated yet"):
+        dvc.data_version(workspace)
+    dvc.prepare(workspace, None)
+    first = dvc.reproduce(workspace)
+    assert first == dvc.data_version(workspace)
+    assert first.version == data_version(workspace / "data/splits"), "the card names DVC's own version"
+    assert first.version in (workspace / "data/card/card.html").read_text()
+
+    dvc.push(workspace)
+    remote = workspace / ".perpetune/dvc-remote"
+    assert (remote / f"files/md5/{first.version[:2]}/{first.version[2:]}.dir").is_file()
+
+    split_at = (workspace / "data/splits/train.jsonl").stat().st_mtime_ns
+    members = frozen(workspace)
+    traffic = workspace / "data/traffic/labelled.jsonl"
+    traffic.parent.mkdir()
+    traffic.write_text("".join(f'{{"input": "new {n}", "output": "yes"}}\n' for n in range(30)))
+    second = dvc.reproduce(workspace)
+    assert second.version != first.version
+    assert (workspace / "data/splits/train.jsonl").stat().st_mtime_ns > split_at
+    assert frozen(workspace) == members
+    assert len(read_jsonl(workspace / "data/splits/recent.jsonl", Example)) == 9
+
+    split_at = (workspace / "data/splits/train.jsonl").stat().st_mtime_ns
+    assert dvc.reproduce(workspace) == second
+    assert (workspace / "data/splits/train.jsonl").stat().st_mtime_ns == split_at, "unchanged data is not split again"
+
+    (workspace / "mine.csv").write_text("input,output\na,yes\nb,no\nc,yes\n")
+    traffic.unlink()
+    with pytest.raises(PerpetuneError, match=r"data stage split: \d training rows are too few") as caught:
+        dvc.reproduce(workspace)
+    assert "ERROR" not in str(caught.value)
+    assert "perpetune ingest" in str(caught.value)
+    assert frozen(workspace) == members, "a stage that fails leaves the last good splits"
+    assert dvc.data_version(workspace).version == second.version
+
+
+def test_a_remote_of_ones_own_is_set_once(workspace: Path) -> None:
+    dvc.prepare(workspace, None)
+    dvc.prepare(workspace, "s3://bucket/data")
+    settings = (workspace / ".dvc/config.local").read_text()
+    dvc.prepare(workspace, "s3://bucket/data")
+
+    assert "url = s3://bucket/data" in settings
+    assert (workspace / ".dvc/config.local").read_text() == settings
+
+
+def test_a_folder_without_pipeline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PerpetuneError, match=r"no dvc\.yaml"):
+        dvc.prepare(tmp_path, None)

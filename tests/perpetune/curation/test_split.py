@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perpetune.curation.aside import by_reason
+from perpetune.curation.row import example_of
+from perpetune.curation.sameness import bare_question
+from perpetune.curation.split import LEAKED, SUPERSEDED, place, require_enough, split
+from perpetune.errors import PerpetuneError
+from perpetune.params import SplitParams, TaskParams
+from perpetune.records import Example, Message
+
+Make = Callable[..., Example]
+
+PARAMS = SplitParams(seed=7, frozen=0.3, validation=0.2, recent=0.5, min_train_rows=2)
+
+ROWS = st.lists(
+    st.builds(
+        lambda input, output, group, source, hour: example_of(
+            {
+                "input": f"text {input}",
+                "output": output,
+                "group": group and f"g{group}",
+                "time": None if hour is None else f"2024-05-{1 + hour // 24:02}T{hour % 24:02}:00:00Z",
+            },
+            source,
+        ),
+        st.integers(0, 30),
+        st.sampled_from(["yes", "no"]),
+        st.one_of(st.none(), st.integers(1, 12)),
+        st.sampled_from(["file", "other", "traffic"]),
+        st.one_of(st.none(), st.integers(0, 99)),
+    ),
+    max_size=60,
+)
+
+
+@given(ROWS)
+@settings(max_examples=150, deadline=None)
+def test_groups_and_inputs_never_straddle_and_no_row_is_lost(rows: list[Example]) -> None:
+    splits = split(rows, PARAMS)
+
+    groups: dict[str, str] = {}
+    questions: dict[object, str] = {}
+    for name, part in splits.parts().items():
+        for row in part:
+            assert groups.setdefault(row.group, name) == name
+            assert questions.setdefault(bare_question(row), name) == name
+    kept = [row for part in splits.parts().values() for row in part]
+    assert len(kept) + len(splits.aside) == len(rows)
+    assert all(row.source != "traffic" for row in splits.frozen)
+    assert all(row.source == "traffic" for row in splits.recent)
+
+
+@given(ROWS, st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_the_order_of_rows_does_not_matter(rows: list[Example], chance: random.Random) -> None:
+    shuffled = list(rows)
+    chance.shuffle(shuffled)
+
+    assert split(shuffled, PARAMS) == split(rows, PARAMS)
+
+
+@given(ROWS, ROWS)
+@settings(max_examples=100, deadline=None)
+def test_the_frozen_holdout_keeps_its_members_when_data_is_added(before: list[Example], added: list[Example]) -> None:
+    kept = set(split(before, PARAMS).frozen)
+
+    assert kept <= set(split(before + added, PARAMS).frozen)
+
+
+@given(ROWS)
+@settings(max_examples=50, deadline=None)
+def test_recent_groups_are_newer_than_all_other_traffic(rows: list[Example]) -> None:
+    traffic = [row.model_copy(update={"source": "traffic"}) for row in rows if row.time]
+    newest = {row.group: max(twin.time for twin in traffic if twin.time and twin.group == row.group) for row in traffic}
+    splits = split(traffic, PARAMS)
+    rest = [newest[row.group] for row in (*splits.train, *splits.validation)]
+
+    assert all(newest[row.group] >= max(rest, default=newest[row.group]) for row in splits.recent)
+
+
+def test_shares_are_as_asked(example: Make) -> None:
+    splits = split([example(f"text {n}") for n in range(4000)], PARAMS)
+
+    assert len(splits.frozen) / 4000 == pytest.approx(0.3, abs=0.03)
+    assert len(splits.validation) / 4000 == pytest.approx(0.2, abs=0.03)
+    assert not splits.recent
+
+
+def test_the_seed_decides_who_is_frozen(example: Make) -> None:
+    rows = [example(f"text {n}") for n in range(100)]
+
+    assert split(rows, PARAMS).frozen != split(rows, PARAMS.model_copy(update={"seed": 8})).frozen
+    assert place("a group", 7) == place("a group", 7) != place("a group", 8)
+
+
+def test_half_of_the_traffic_is_recent_in_whole_groups(example: Make) -> None:
+    traffic = [example(f"text {n}", group=f"g{n // 3}", hour=n, source="traffic") for n in range(12)]
+
+    assert sorted(row.group for row in split(traffic, PARAMS).recent) == ["g2"] * 3 + ["g3"] * 3
+
+
+def frozen_group(example: Make) -> Example:
+    return next(row for n in range(99) if place((row := example(f"text {n}")).group, PARAMS.seed) < PARAMS.frozen)
+
+
+def trained(example: Make, **more: object) -> Example:
+    return next(row for n in range(99) if place((row := example(f"word {n}", **more)).group, PARAMS.seed) > 0.5)
+
+
+def test_traffic_that_asks_what_the_frozen_holdout_asks_goes_nowhere(example: Make) -> None:
+    frozen = frozen_group(example)
+    same_group = example(frozen.input, "no", hour=1, source="traffic")
+    own_group = example(f" {frozen.input.upper()}", "no", group="customer", hour=2, source="traffic")
+    instructed = own_group.model_copy(
+        update={"messages": (Message(role="system", content="s"), Message(role="user", content=own_group.input))}
+    )
+    splits = split([frozen, same_group, instructed], PARAMS)
+
+    assert splits.frozen == (frozen,)
+    assert by_reason(splits.aside) == {LEAKED["frozen"]: 2}
+
+
+def test_curated_rows_of_another_group_do_not_leak_the_frozen_holdout(example: Make) -> None:
+    frozen = frozen_group(example)
+    twin = frozen.model_copy(update={"id": "twin", "group": trained(example).group})
+    splits = split([frozen, twin], PARAMS)
+
+    assert splits.frozen == (frozen,)
+    assert not splits.train
+    assert by_reason(splits.aside) == {LEAKED["frozen"]: 1}
+
+
+def test_what_production_labelled_anew_replaces_the_curated_row(example: Make) -> None:
+    old = trained(example)
+    splits = split([old, example(old.input, "no", hour=1, source="traffic")], PARAMS)
+
+    assert [row.output for row in splits.train] == ["no"]
+    assert by_reason(splits.aside) == {SUPERSEDED: 1}
+
+
+@pytest.mark.parametrize(
+    ("texts", "outputs", "words"),
+    [
+        (range(3), "yes no", ["training rows are too few", "min_train_rows is 20", "ingest"]),
+        (range(200), "yes", ["training rows have the same label, 'yes'"]),
+    ],
+)
+def test_too_little_data_is_refused_with_counts_and_advice(
+    example: Make, task: Callable[..., TaskParams], texts: Sequence[int], outputs: str, words: list[str]
+) -> None:
+    params = PARAMS.model_copy(update={"min_train_rows": 20})
+    labels = outputs.split()
+    splits = split([example(f"text {n}", labels[n % len(labels)]) for n in texts], params)
+
+    with pytest.raises(PerpetuneError) as caught:
+        require_enough(splits, params, task())
+
+    assert all(word in str(caught.value) for word in (*words, "\n"))
+
+
+def test_an_empty_frozen_holdout_is_refused(example: Make, task: Callable[..., TaskParams]) -> None:
+    params = PARAMS.model_copy(update={"frozen": 0.0})
+    splits = split([example(f"text {n}") for n in range(50)], params)
+
+    with pytest.raises(PerpetuneError, match=r"frozen holdout.*\n.*split\.frozen"):
+        require_enough(splits, params, task())
+    require_enough(split([example(f"text {n}") for n in range(50)], PARAMS), PARAMS, task("generation"))

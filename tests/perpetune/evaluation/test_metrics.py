@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from perpetune.evaluation.metrics import accuracy, confusion, label_table, macro_f1, unknown_labels
+
+QUICK = settings(max_examples=40, deadline=None)
+SETTINGS = {"confidence": 0.95, "samples": 200, "seed": 1}
+WANTED = ["good", "good", "bad", "bad", "bad", "mixed"]
+ANSWERS = ["good", "bad", "bad", "bad", "good", "good"]
+pairs = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=1, max_size=60)
+
+
+def test_accuracy_by_hand() -> None:
+    assert accuracy(WANTED, ANSWERS, confidence=0.95).value == 0.5
+
+
+def test_macro_f1_by_hand() -> None:
+    # good: 1 hit, 2 wanted, 3 answered; bad: 2 hits, 3 wanted, 3 answered; mixed: none.
+    assert macro_f1(WANTED, ANSWERS, **SETTINGS).value == pytest.approx((2 / 5 + 4 / 6 + 0) / 3)
+
+
+@QUICK
+@given(pairs)
+def test_macro_f1_is_scikit_learns_over_the_wanted_labels(rows: list[tuple[str, str]]) -> None:
+    wanted, answers = zip(*rows, strict=True)
+    known = f1_score(wanted, answers, labels=sorted(set(wanted)), average="macro", zero_division=0)
+    estimate = macro_f1(wanted, answers, **SETTINGS)
+    assert estimate.value == pytest.approx(known)
+    assert estimate.low <= estimate.value <= estimate.high
+
+
+@QUICK
+@given(pairs, st.randoms())
+def test_the_order_of_rows_is_irrelevant(rows: list[tuple[str, str]], shuffler: random.Random) -> None:
+    shuffled = shuffler.sample(rows, len(rows))
+    assert macro_f1(*zip(*rows, strict=True), **SETTINGS) == macro_f1(*zip(*shuffled, strict=True), **SETTINGS)
+
+
+def test_the_label_table_shows_labels_that_the_system_cannot_answer() -> None:
+    table = label_table(WANTED, ANSWERS, known={"good", "bad"}).set_index("label")
+    assert list(table.index) == ["bad", "good", "mixed"]
+    assert table.loc["good", ["precision", "recall", "support"]].tolist() == pytest.approx([1 / 3, 1 / 2, 2])
+    assert table.loc["mixed", ["recall", "f1", "answered"]].tolist() == [0, 0, 0]
+    assert table["known"].to_dict() == {"bad": True, "good": True, "mixed": False}
+    assert unknown_labels(WANTED, {"good", "bad"}) == {"mixed": 1}
+
+
+def test_confusion_counts_wanted_by_answered() -> None:
+    matrix = confusion(WANTED, ANSWERS)
+    assert matrix.labels == ("bad", "good", "mixed")
+    assert matrix.counts.tolist() == [[2, 1, 0], [1, 1, 0], [0, 1, 0]]
+
+
+def test_a_perfect_score_keeps_an_honest_interval() -> None:
+    assert macro_f1(["a", "b"] * 10, ["a", "b"] * 10, **SETTINGS).low < 0.9

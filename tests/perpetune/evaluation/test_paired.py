@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+from statsmodels.stats.contingency_tables import mcnemar
+
+from perpetune.evaluation.paired import MCNEMAR, PERMUTATION, Paired, compare, newcombe
+
+QUICK = settings(max_examples=40, deadline=None)
+binary = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60)
+graded = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)
+
+
+def judged(pairs: list[tuple[float, float]]) -> Paired:
+    a, b = zip(*pairs, strict=True)
+    return compare([float(x) for x in a], [float(x) for x in b], confidence=0.95, samples=300, seed=5)
+
+
+# Newcombe 1998, table of paired examples; Bentur et al. 2009 in Fagerland et al. 2014; Altman et al. 2000, table 6.2.
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [((36, 12, 2, 0), 0.0569, 0.3404), ((1, 1, 7, 12), -0.507, -0.026), ((14, 5, 0, 22), 0.011, 0.226)],
+)
+def test_newcombes_interval_equals_published_ones(table: tuple[int, int, int, int], low: float, high: float) -> None:
+    assert newcombe(*table, 0.95) == pytest.approx((low, high), abs=5e-4)
+
+
+def test_mcnemar_equals_statsmodels() -> None:
+    pairs = [(1, 1)] * 40 + [(1, 0)] * 4 + [(0, 1)] * 13 + [(0, 0)] * 9
+    found = judged(pairs)
+    assert found.p_two_sided == pytest.approx(mcnemar([[40, 4], [13, 9]], exact=True).pvalue)
+    assert found.p_value == pytest.approx(found.p_two_sided / 2)
+    assert (found.difference, found.better, found.worse, found.n) == (pytest.approx(9 / 66), 13, 4, 66)
+    assert found.method == MCNEMAR
+
+
+@QUICK
+@given(binary)
+def test_swapping_the_systems_mirrors_mcnemar(pairs: list[tuple[int, int]]) -> None:
+    one, other = judged(pairs), judged([(b, a) for a, b in pairs])
+    assert (one.difference, one.p_two_sided) == pytest.approx((-other.difference, other.p_two_sided))
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+
+
+@QUICK
+@given(st.one_of(binary, graded), st.randoms())
+def test_the_order_of_rows_is_irrelevant(pairs: list[tuple[float, float]], shuffler: random.Random) -> None:
+    assert judged(pairs) == judged(shuffler.sample(pairs, len(pairs)))
+
+
+@QUICK
+@given(st.one_of(binary, graded))
+def test_an_interval_holds_its_difference(pairs: list[tuple[float, float]]) -> None:
+    found = judged(pairs)
+    assert -1 - 1e-9 <= found.low <= found.difference <= found.high <= 1 + 1e-9
+    assert 0 < found.p_value <= 1
+    assert 0 < found.p_two_sided <= 1
+
+
+def test_graded_scores_agree_with_the_t_test_of_a_large_sample() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.uniform(0.2, 0.8, 400)
+    b = a + rng.normal(0.012, 0.1, 400)
+    found = compare(list(a), list(b), confidence=0.95, samples=4000, seed=1)
+    known = ttest_rel(b, a)
+    limits = known.confidence_interval(0.95)
+    assert found.method == PERMUTATION
+    assert (found.low, found.high) == pytest.approx((limits.low, limits.high), abs=1e-3)
+    assert found.p_two_sided == pytest.approx(known.pvalue, abs=0.015)
+
+
+def test_few_graded_rows_get_the_exact_permutation_test() -> None:
+    # Of the 2**4 ways to flip four gains, one alone is as large.
+    assert judged([(0.1, 0.3), (0.2, 0.5), (0.3, 0.7), (0.1, 0.6)]).p_value == pytest.approx(1 / 16)
+
+
+def test_equal_systems_are_not_told_apart() -> None:
+    found = judged([(0.3, 0.3), (0.8, 0.8), (0.5, 0.5)])
+    assert (found.difference, found.p_value, found.p_two_sided) == (0, 1, 1)
+    assert found.low < 0 < found.high
+
+
+def test_one_row_proves_nothing() -> None:
+    assert judged([(0.0, 1.0)]).p_value == 0.5
+    assert judged([(0.25, 0.75)]).p_value == 0.5
+
+
+def test_scores_of_different_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 and 2"):
+        compare([1, 0, 1], [1, 0], confidence=0.95, samples=10, seed=0)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import ValidationError
+
+from perpetune.decision import Decision, as_markdown
+from perpetune.policy import (
+    ColumnDrift,
+    Decay,
+    DriftEvidence,
+    Interval,
+    PairedEvidence,
+    PromotionEvidence,
+    RetrainEvidence,
+    Score,
+)
+
+PROMOTION = PromotionEvidence(
+    frozen=PairedEvidence(0.004, Interval(-0.012, 0.02), 0.3, 400),
+    recent=PairedEvidence(0.062, Interval(0.021, 0.103), 0.002, 180),
+    against="champion",
+)
+RETRAINING = RetrainEvidence(
+    labelled=120,
+    decay=Decay(
+        window=Score(0.7, Interval(0.6, 0.8, 0.98), 120),
+        reference=Score(0.9, Interval(0.87, 0.93, 0.98), 600),
+        drop=0.2,
+        interval=Interval(0.1, 0.3, 0.98),
+        margin=0.05,
+        p_value=1e-6,
+        test="Miettinen-Nurminen score test",
+    ),
+    drift=DriftEvidence(True, 300, 600, 1.0, True, False, {"words": ColumnDrift("ks", 1e-9, 0.002, True)}),
+    minutes_since_refresh=None,
+)
+
+
+def decision(evidence: PromotionEvidence | RetrainEvidence, **changes: object) -> Decision:
+    fields = {
+        "kind": "promotion" if isinstance(evidence, PromotionEvidence) else "retraining",
+        "task": "reviews",
+        "time": datetime(2025, 1, 2, 3, 4, tzinfo=UTC),
+        "outcome": "promote" if isinstance(evidence, PromotionEvidence) else "retrain",
+        "reasons": ("It is better.", "It is not worse."),
+        "rule": "Promote what is better.",
+        "evidence": asdict(evidence),
+        "ids": {"run_id": "abc", "model_version": "4", "champion_version": "", "data.version": "0f"},
+    }
+    return Decision.model_validate(fields | changes)
+
+
+@pytest.mark.parametrize("evidence", [PROMOTION, RETRAINING])
+def test_a_record_survives_json(evidence):
+    record = decision(evidence)
+    assert Decision.from_json(record.to_json()) == record
+
+
+def test_the_record_holds_the_decisive_reason():
+    assert json.loads(decision(PROMOTION).to_json())["reason"] == "It is better."
+
+
+def test_a_record_of_a_later_version_can_be_read():
+    later = json.loads(decision(PROMOTION).to_json()) | {"approved_by": "somebody"}
+    assert Decision.from_json(json.dumps(later)) == decision(PROMOTION)
+
+
+@pytest.mark.parametrize("changes", [{"reasons": ()}, {"outcome": "maybe"}, {"time": "2025-01-02T03:04:00"}])
+def test_an_incomplete_record_is_refused(changes):
+    with pytest.raises(ValidationError):
+        decision(PROMOTION, **changes)
+
+
+def test_a_promotion_reads_as_a_page():
+    page = as_markdown(decision(PROMOTION), {"MLflow run": "http://host/run"})
+    assert page.startswith("# Promotion of reviews: promote\n\n**It is better.**\n\n- It is not worse.\n")
+    assert "|  | difference | interval | p value | rows |" in page
+    assert "| recent | 0.062 | 0.021 to 0.103 (95%) | 0.002 | 180 |" in page
+    assert "| data.version | `0f` |" in page
+    assert "champion_version" not in page
+    assert page.endswith("[MLflow run](http://host/run)\n")
+
+
+def test_a_retraining_shows_scores_and_drifted_columns():
+    page = as_markdown(decision(RETRAINING))
+    assert "| window | 0.7 | 0.6 to 0.8 (98%) | 120 |" in page
+    assert "| interval | 0.1 to 0.3 (98%) |" in page
+    assert "| words | ks | 1e-09 | 0.002 | yes |" in page
+    assert "minutes since refresh" not in page
+
+
+def test_a_bar_in_a_value_does_not_break_its_table():
+    assert "| `a\\|b` |" in as_markdown(decision(PROMOTION, ids={"run_id": "a|b"}))
