@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -134,12 +134,16 @@ def _run_flow(flow: str, parameters: dict[str, object], json_: bool) -> None:
     """Start a deployment, pass its log on, and exit as it did."""
     from perpetune.orchestrator import Prefect
 
-    say: Callable[[str], None] = (errors if json_ else console).print
+    out = errors if json_ else console
+
+    def say(line: str) -> None:
+        out.print(line, markup=False, soft_wrap=True)
+
     with _for_people(), _services(worker=True) as workspace:
         prefect = Prefect(str(workspace.settings.prefect_api_url))
         run = prefect.start(f"{flow}/{workspace.params.task.name}", parameters)
-        say(f"{run.name}: {run.url}", markup=False, soft_wrap=True)
-        ended = prefect.follow(run, lambda line: say(f"  {line}", markup=False, soft_wrap=True))
+        say(f"{run.name}: {run.url}")
+        ended = prefect.follow(run, lambda line: say(f"  {line}"))
         if json_:
             _print_json(asdict(ended))
         if ended.state != "COMPLETED":

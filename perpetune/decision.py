@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
-from perpetune.policy import Outcome
+from perpetune.policy import Outcome, PromotionEvidence, RetrainEvidence, Verdict
 from perpetune.records import to_json
 
 
-class Decision(BaseModel):
-    """A verdict with its evidence, a JSON-able dict.
+class Ids(BaseModel):
+    """What a verdict was about, and all that repeats it; None where there is no such thing.
 
-    The decisive reason comes first. `ids` name what the verdict was about and all that repeats it: run_id,
-    model_version, champion_version, data.version, git.commit, base.digest, adapter.digest, params.sha256,
-    prefect.flow_run_id; those that do not apply are absent or empty.
+    `model_version` is the challenger's in a promotion and the watched one's in a retraining;
+    `params_sha256` is that of `params.yaml`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str | None = None
+    model_version: str | None = None
+    champion_version: str | None = None
+    data_version: str | None = None
+    git_commit: str | None = None
+    base_digest: str | None = None
+    adapter_digest: str | None = None
+    prefect_flow_run_id: str | None = None
+    params_sha256: str | None = None
+
+
+class Decision(BaseModel):
+    """A verdict, the decisive reason first, with its evidence as a JSON-able dict.
+
+    Fields that it does not know are passed over, so that a record written by a later version can be read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,7 +48,7 @@ class Decision(BaseModel):
     reasons: tuple[str, ...] = Field(min_length=1)
     rule: str
     evidence: dict[str, Any]
-    ids: dict[str, str]
+    ids: Ids
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -46,9 +66,25 @@ class Decision(BaseModel):
         return cls.model_validate_json(text)
 
 
+def record(
+    verdict: Verdict, evidence: PromotionEvidence | RetrainEvidence, *, task: str, time: datetime, ids: Ids
+) -> Decision:
+    """The decision record of a verdict on this evidence; `time` has an offset."""
+    return Decision(
+        kind="promotion" if isinstance(evidence, PromotionEvidence) else "retraining",
+        task=task,
+        time=time,
+        outcome=verdict.outcome,
+        reasons=verdict.reasons,
+        rule=verdict.rule,
+        evidence=asdict(evidence),
+        ids=ids,
+    )
+
+
 def as_markdown(decision: Decision, links: Mapping[str, str] | None = None) -> str:
     """The record as a page for people: verdict, reasons, evidence as tables, ids, and `links` (title to address)."""
-    ids = [[name, f"`{value}`"] for name, value in decision.ids.items() if value]
+    ids = [[_words(name), f"`{value}`"] for name, value in decision.ids if value is not None]
     parts = [
         f"# {decision.kind.capitalize()} of {decision.task}: {decision.outcome}",
         f"**{decision.reason}**",

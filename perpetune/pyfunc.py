@@ -10,15 +10,15 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 
-class AdapterModel(PythonModel):  # type: ignore[misc]
+class AdapterModel(PythonModel):
     """Reads a frame with the column `input`, gives one with `output` (and `confidence`)."""
 
     def load_context(self, context: PythonModelContext) -> None:
         from perpetune.inference.answers import load_answerer
-        from perpetune.registry import read_card
+        from perpetune.release import read_card
         from perpetune.settings import Settings
 
         adapter = Path(context.artifacts["adapter"])

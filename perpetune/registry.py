@@ -14,7 +14,7 @@ import mlflow
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types.schema import ColSpec, Schema
+from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
 from perpetune.errors import PerpetuneError
 from perpetune.records import to_json
@@ -62,7 +62,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
 
 
 def _signature(card: ModelCard) -> ModelSignature:
-    outputs = [ColSpec("string", "output")]
+    outputs: list[ColSpec | TensorSpec] = [ColSpec("string", "output")]
     if card.kind == "classification":
         outputs.append(ColSpec("double", "confidence"))
     return ModelSignature(Schema([ColSpec("string", "input")]), Schema(outputs))

@@ -85,8 +85,8 @@ def close_run(run: Run, *, succeeded: bool) -> None:
 @contextmanager
 def system_metrics(run: Run) -> Iterator[None]:
     """Sample CPU, memory and GPU into the run while the block lasts."""
-    mlflow.set_system_metrics_sampling_interval(5)
-    mlflow.set_system_metrics_samples_before_logging(1)
+    mlflow.set_system_metrics_sampling_interval(5)  # type: ignore[no-untyped-call]
+    mlflow.set_system_metrics_samples_before_logging(1)  # type: ignore[no-untyped-call]
     with mlflow.start_run(run_id=run.id, log_system_metrics=True):
         yield
     # Leaving the block ended the run, which goes on with the next step.
@@ -94,7 +94,7 @@ def system_metrics(run: Run) -> Iterator[None]:
 
 
 def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
-    now = get_current_time_millis()
+    now = get_current_time_millis()  # type: ignore[no-untyped-call]
     MlflowClient().log_batch(run.id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
 
 
@@ -125,7 +125,7 @@ def log_dataset(run: Run, name: str, version: str, source: str, rows: int, conte
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag
 
-    dataset = MetaDataset(
+    dataset = MetaDataset(  # type: ignore[abstract]
         source=CodeDatasetSource(tags={"dvc.output": source, "dvc.md5": version, "rows": str(rows)}),
         name=name,
         digest=version[:36],

@@ -129,7 +129,7 @@ class Answerer:
         device = next(self.base.model.parameters()).device
         ids = [[tokenizer.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
         attends = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        written = self.base.model.generate(
+        written = self.base.model.generate(  # type: ignore[operator]
             input_ids=torch.tensor(ids, device=device),
             attention_mask=torch.tensor(attends, device=device),
             max_new_tokens=max_new_tokens,
@@ -149,7 +149,7 @@ class Answerer:
         stopped = end in tokens
         said = tokens[: tokens.index(end)] if stopped else tokens
         return Answer(
-            text=self.base.tokenizer.decode(said, skip_special_tokens=True).strip(),
+            text=str(self.base.tokenizer.decode(said, skip_special_tokens=True)).strip(),
             confidence=None,
             probabilities=None,
             prompt_tokens=prompt_length,

@@ -22,6 +22,7 @@ def main() -> int:
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("perpetune").setLevel(logging.INFO)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # the follower reports a registry that is down, once
     try:
         serve(load_params(asked.params), Settings(), asked.host, asked.port)
     except PerpetuneError as fault:

@@ -34,6 +34,7 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
     # A registry that is down must show within seconds; MLflow's own default keeps trying for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with listen(host, port) as address:
         log = open_log(settings.prediction_log)
         # Late, because these bring torch and MLflow: a port in use should not take seconds to tell.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -39,9 +38,10 @@ def load_base(params: BaseParams, assets: Path, precision: Literal["auto", "fp32
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     model.config.use_cache = False
-    return Base(model.eval(), tokenizer, weights_digest(folder))
+    model.train(False)
+    return Base(model, tokenizer, weights_digest(folder))
 
 
 def torch_dtype(precision: Literal["auto", "fp32", "bf16"]) -> torch.dtype:
@@ -53,7 +53,7 @@ def torch_dtype(precision: Literal["auto", "fp32", "bf16"]) -> torch.dtype:
 
 def _multiplies_bf16() -> bool:
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -127,11 +127,11 @@ def _convert(wheel: Path, folder: Path) -> None:
         # Without these two lines transformers takes the dequantized model for a quantized one and refuses to save it.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        model.hf_quantizer = None
+        model.hf_quantizer = None  # type: ignore[assignment]
         finished = Path(scratch) / "model"
         model.save_pretrained(finished)
         AutoTokenizer.from_pretrained(place, gguf_file=file).save_pretrained(finished)
-        os.replace(finished, folder)
+        finished.replace(folder)
 
 
 def weights_digest(folder: Path) -> str:

