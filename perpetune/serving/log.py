@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import threading
 import time
@@ -173,7 +172,7 @@ def counts(log: Engine, task: str) -> Counts:
             labelled=connection.execute(said("label")).scalar_one(),
             scored=connection.execute(said("score")).scalar_one(),
             newest=connection.execute(select(func.max(predictions.c.time)).where(mine)).scalar_one(),
-            versions={version: count for version, count in versions},
+            versions={row[0]: row[1] for row in versions},
         )
 
 
@@ -245,7 +244,7 @@ def _sqlite(target: URL) -> Engine:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        status = os.stat(path)
+        status = path.stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino

@@ -56,8 +56,11 @@ class _Row:
 
 
 class Recorder:
-    """Writes to the log from one thread. `capacity` bounds the rows that wait; `patience_seconds` is how long an
-    answer waits for its row, `retry_seconds` how long a failing database is left alone."""
+    """Writes to the log from one thread.
+
+    `capacity` bounds the rows that wait; `patience_seconds` is how long an answer waits for its row,
+    `retry_seconds` how long a failing database is left alone.
+    """
 
     def __init__(
         self,

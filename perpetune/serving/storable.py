@@ -8,6 +8,8 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def storable(text: str) -> str:
-    """The text with U+FFFD for NUL, which PostgreSQL refuses, and for halves of characters (lone surrogates),
-    which UTF-8 cannot write."""
+    """The text with U+FFFD for what cannot be held.
+
+    That is NUL, which PostgreSQL refuses, and half a character (a lone surrogate), which UTF-8 cannot write.
+    """
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -114,7 +114,7 @@ def test_too_few_rows_are_not_judged_and_the_page_says_so(tmp_path: Path, rows: 
 
 
 def test_tiny_shifts_of_large_windows_do_not_count(tmp_path: Path):
-    shifted = [f"{text} x" if number % 20 == 0 else text for number, text in enumerate(texts(2500, OLD, 12, seed=3))]
+    shifted = [f"{text} x" if number % 20 == 0 else text for number, text in enumerate(texts(3500, OLD, 12, seed=3))]
     found = drift_report(window(shifted, ["good", "bad"]), MONITOR, tmp_path / "drift.html")
     assert found.columns["words"].threshold < 0.01 / 5
     assert not found.inputs_drifted
