@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import mlflow
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
@@ -85,7 +85,7 @@ def find(task: str, alias: Alias) -> Version | None:
     """The version that bears the alias, or None where none does."""
     try:
         found = MlflowClient().get_model_version_by_alias(task, alias)
-    except RestException as fault:
+    except MlflowException as fault:
         if fault.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise

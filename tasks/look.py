@@ -38,5 +38,5 @@ def look(workspace: Workspace, run: Run) -> Sighting | None:
     )
     print(f"{decision.outcome}: {' '.join(decision.reasons)}")
     if decision.outcome == "retrain":
-        emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids["champion_version"]})
+        emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
     return sighting

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal
 
 from perpetune import registry
-from perpetune.decision import Decision
+from perpetune.decision import Decision, Ids, record
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.paired import Paired
 from perpetune.loop.assess import Assessment
@@ -46,26 +45,18 @@ def decide(
     """Ask the policy, log the decision record and tag the version with the outcome."""
     evidence = promotion_evidence(assessment)
     verdict = should_promote(evidence, workspace.params.promote)
-    decision = Decision(
-        kind="promotion",
-        task=workspace.params.task.name,
-        time=datetime.now(UTC),
-        outcome=verdict.outcome,
-        reasons=verdict.reasons,
-        rule=verdict.rule,
-        evidence=asdict(evidence),
-        ids={
-            "run_id": run.id,
-            "model_version": version,
-            "champion_version": assessment.champion or "",
-            "data.version": curated.version,
-            "git.commit": git_commit(workspace.root),
-            "base.digest": challenger.card.base_digest,
-            "adapter.digest": challenger.trained.digest,
-            "params.sha256": params_digest(workspace),
-            "prefect.flow_run_id": flow_run_id,
-        },
+    ids = Ids(
+        run_id=run.id,
+        model_version=version,
+        champion_version=assessment.champion,
+        data_version=curated.version,
+        git_commit=git_commit(workspace.root),
+        base_digest=challenger.card.base_digest,
+        adapter_digest=challenger.trained.digest,
+        prefect_flow_run_id=flow_run_id,
+        params_sha256=params_digest(workspace),
     )
+    decision = record(verdict, evidence, task=workspace.params.task.name, time=datetime.now(UTC), ids=ids)
     log_decision(run, decision)
     registry.tag_version(decision.task, version, {"decision": decision.outcome, "decision.reason": decision.reason})
     if decision.outcome != "promote" and assessment.champion is not None:

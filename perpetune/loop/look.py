@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from perpetune import registry
 from perpetune.curation.layout import REFERENCE
-from perpetune.decision import Decision
+from perpetune.decision import Decision, Ids, record
 from perpetune.evaluation.text_metrics import token_f1
 from perpetune.loop.assess import Recorded
 from perpetune.loop.decide import log_decision
@@ -67,25 +67,18 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
         minutes_since_refresh=_minutes_since_refresh(task.name),
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh.cooldown_minutes)
-    decision = Decision(
-        kind="retraining",
-        task=task.name,
-        time=datetime.now(UTC),
-        outcome=verdict.outcome,
-        reasons=verdict.reasons,
-        rule=verdict.rule,
-        evidence=asdict(evidence),
-        ids={
-            "run_id": run.id,
-            "champion_version": champion.version,
-            "data.version": champion.tags.get("data.version", ""),
-            "base.digest": champion.tags.get("base.digest", ""),
-            "adapter.digest": champion.tags.get("adapter.digest", ""),
-            "git.commit": git_commit(workspace.root),
-            "params.sha256": params_digest(workspace),
-            "prefect.flow_run_id": flow_run_id,
-        },
+    ids = Ids(
+        run_id=run.id,
+        model_version=champion.version,
+        champion_version=champion.version,
+        data_version=champion.tags.get("data.version"),
+        git_commit=git_commit(workspace.root),
+        base_digest=champion.tags.get("base.digest"),
+        adapter_digest=champion.tags.get("adapter.digest"),
+        prefect_flow_run_id=flow_run_id,
+        params_sha256=params_digest(workspace),
     )
+    decision = record(verdict, evidence, task=task.name, time=datetime.now(UTC), ids=ids)
     log_decision(run, decision)
     log_metrics(run, _metrics(evidence, len(predictions)))
     _remember(run, champion, decision, unjudged)

@@ -35,12 +35,12 @@ from perpetune.policy import ColumnDrift, DriftEvidence
 
 KOLMOGOROV_SMIRNOV = "ks"
 CHI_SQUARE = "two-sample chi-square"
-SMALLEST_SHIFT = 0.1
-RARE = 5
+SMALLEST_SHIFT = 0.1  # of a KS distance, or of Cohen's w
+RARE = 5  # the chi-square approximation wants about this many in a cell
 
 
 def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEvidence:
-    """Test a window against the reference, and write Evidently's report to `html` (about 1.5 MB).
+    """Test a window against the reference, and write Evidently's report to `html` (about 1.6 MB).
 
     Numbers take the two-sample Kolmogorov-Smirnov test, answers a chi-square test of homogeneity. The
     false-alarm rate `params.alpha` is shared out among the input columns, and among the prediction
@@ -208,4 +208,6 @@ document.close();
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
