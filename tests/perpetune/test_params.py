@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import load_params
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_repositorys_own_settings_are_valid() -> None:
+    assert load_params(ROOT / "params.yaml").task.name == "reviews"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  seed: 7\n  frozen", "  sed: 7\n  frozen", "split.sed: there is no such setting"),
+        ("learning_rate: 5.0e-4", "learning_rate: fast", "train.learning_rate: Input should be a valid number"),
+        ("epochs: 2", "epochs: -1", "train.epochs: Input should be greater than 0"),
+        ("  rank", "  rank: [", "not valid YAML"),
+    ],
+)
+def test_a_fault_names_file_line_and_field(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new, 1) if old in text else text.replace("lora: {rank", "lora: {[rank", 1))
+
+    with pytest.raises(PerpetuneError) as caught:
+        load_params(path)
+
+    assert said in str(caught.value)
+    assert f"{path}:" in str(caught.value)
