@@ -84,7 +84,7 @@ def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> di
             supervisor.start(servers(scene.workspace, ports))
             supervisor.start([worker(ports.worker), gateway(ports.gateway)])
             for child in supervisor.children:
-                console.print(f"  {child.service.name:8} {child.service.page or ''}", markup=False)
+                console.print(f"  {child.service.name:8} {child.service.page or ''}", markup=False, soft_wrap=True)
         scene = Scene(Workspace(folder, scene.workspace.params, Settings()), scene.curated, scene.quiet, scene.films)
         application = Application(str(scene.workspace.settings.gateway_url), scene.workspace.params.task.name)
         _play(story, scene, application, console)
@@ -126,8 +126,10 @@ def _play(story: Story, scene: Scene, application: Application, console: Console
     with _stage(story, console, "the automation starts a refresh on old and newly labelled data, while requests go on"):
         with application.trickle(films, TRICKLE_SECONDS) as so_far:
             run = _automated(prefect, scene, before)
-            console.print(f"  {run.name}: {run.url}", markup=False)
-            story.refreshes.append(prefect.follow(run, lambda line: console.print(f"  {line}", markup=False)))
+            console.print(f"  {run.name}: {run.url}", markup=False, soft_wrap=True)
+            story.refreshes.append(
+                prefect.follow(run, lambda line: console.print(f"  {line}", markup=False, soft_wrap=True))
+            )
             asked = so_far()
             console.print(f"  {len(asked)} requests meanwhile, {sum(one.answer is None for one in asked)} failed")
     story.swap_at = _swap(application.asked)
@@ -138,8 +140,8 @@ def _play(story: Story, scene: Scene, application: Application, console: Console
 
 def _refresh(prefect: Prefect, scene: Scene, console: Console) -> FlowRun:
     run = prefect.start(_deployment("refresh", scene), {"trigger": "manual", "reason": "the first model"})
-    console.print(f"  {run.name}: {run.url}", markup=False)
-    ended = prefect.follow(run, lambda line: console.print(f"  {line}", markup=False))
+    console.print(f"  {run.name}: {run.url}", markup=False, soft_wrap=True)
+    ended = prefect.follow(run, lambda line: console.print(f"  {line}", markup=False, soft_wrap=True))
     if ended.state != "COMPLETED":
         raise PerpetuneError(f"the first refresh ended as {ended.state.lower()}: {ended.message}", where=ended.url)
     return ended
@@ -169,7 +171,7 @@ def _look(story: Story, prefect: Prefect, scene: Scene, application: Application
         len(application.asked), decision.outcome, decision.reason, bool(drift.get("inputs_drifted")), ended, page
     )
     story.looks.append(look)
-    console.print(f"  the monitor: {look.outcome}. {' '.join(decision.reasons)}", markup=False)
+    console.print(f"  the monitor: {look.outcome}. {' '.join(decision.reasons)}", markup=False, soft_wrap=True)
     return look
 
 
@@ -236,7 +238,7 @@ def _show(summary: object, page: Path, console: Console) -> None:
     for name, value in summary.lines():
         table.add_row(name, value)
     console.print(table)
-    console.print(summary.verdict, style="bold", markup=False)
+    console.print(summary.verdict, style="bold", markup=False, soft_wrap=True)
     console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
