@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perpetune.errors import PerpetuneError
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -21,3 +23,12 @@ class Answer:
     completion_tokens: int
     finish_reason: str
     seconds: float
+
+
+class PromptTooLong(PerpetuneError):
+    """A conversation that the model cannot read to its end."""
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"the request has {tokens} tokens, and the model reads {limit} with its answer", do="shorten the request"
+        )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -163,7 +165,8 @@ def _services(*, worker: bool) -> Iterator[Workspace]:
 
 @contextmanager
 def _for_people() -> Iterator[None]:
-    """Errors that people can mend are printed as they are; Ctrl-C ends quietly."""
+    """Errors that people can mend are printed as they are; Ctrl-C and SIGTERM end quietly, all children stopped."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except PerpetuneError as fault:
@@ -171,6 +174,10 @@ def _for_people() -> Iterator[None]:
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _print_json(value: Any) -> None:

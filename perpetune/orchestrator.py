@@ -6,6 +6,7 @@ Spoken to over HTTP so that nothing in this package imports Prefect, which takes
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from perpetune.errors import PerpetuneError
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 PAGE = 200
+PREFECT_SAYS = ("Beginning flow run", "Finished in state Completed", "View at ")
+# Prefect answers so while its database is locked; it asks its own client to try again too.
+BUSY = {429, 502, 503}
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Prefect:
             raise PerpetuneError(
                 f"Prefect has no deployment {deployment}", where=self.url, do="start the worker: `perpetune up`"
             )
-        created = self._call("POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": dict(parameters)})
+        body = {"parameters": dict(parameters), "idempotency_key": str(uuid.uuid4())}
+        created = self._call("POST", f"/deployments/{found['id']}/create_flow_run", body)
         return self._flow_run(created.json())
 
     def look(self, run: FlowRun) -> FlowRun:
@@ -69,13 +75,14 @@ class Prefect:
         return [self._flow_run(each) for each in self._call("POST", "/flow_runs/filter", body).json()]
 
     def follow(self, run: FlowRun, say: Callable[[str], None], poll_seconds: float = 1.0) -> FlowRun:
-        """Pass on the run's log lines until it has ended, and return how."""
+        """Pass on what the flow says until its run has ended, and return how."""
         told = 0
         while True:
             now = self.look(run)
             lines = self._logs(run, told)
             for line in lines:
-                say(line)
+                if not line.startswith(PREFECT_SAYS):
+                    say(line)
             told += len(lines)
             if now.final and not lines:
                 return now
@@ -106,14 +113,21 @@ class Prefect:
         return None if answer.status_code == 404 else dict(answer.json())
 
     def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
+        for pause in PAUSES:
+            answer = self._ask(method, path, body)
+            if answer.status_code not in BUSY:
+                break
+            time.sleep(pause)
+        if answer.status_code >= 400 and answer.status_code != 404:
+            raise PerpetuneError(f"Prefect refused {method} {path}: {answer.text[:300]}", where=self.url)
+        return answer
+
+    def _ask(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
         try:
-            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=30)
+            return httpx.request(method, f"{self.url}{path}", json=body, timeout=30)
         except httpx.HTTPError as fault:
             raise PerpetuneError(
                 f"the Prefect server does not answer at {self.url} ({type(fault).__name__})",
                 where="PREFECT_API_URL",
                 do="start it with `perpetune up`, or correct the address",
             ) from fault
-        if answer.status_code >= 400 and answer.status_code != 404:
-            raise PerpetuneError(f"Prefect refused {method} {path}: {answer.text[:300]}", where=self.url)
-        return answer

@@ -62,6 +62,14 @@ class Prediction(_Frozen):
     score: float | None = None
 
 
+class Recorded(_Frozen):
+    """What a version answered to a held-out row: the row's id only, its text stays with DVC."""
+
+    id: str
+    output: str
+    confidence: float | None
+
+
 class Feedback(_Frozen):
     """What somebody later said of one answer: the right output, a score, a comment."""
 

@@ -5,6 +5,8 @@ A version is an adapter of a few MB and a reference to its base model, never a c
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,18 +130,34 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
     Raises PerpetuneError where the version or its files are missing.
     """
     folder = cache / task / version
-    adapter = folder / "artifacts" / "adapter"
-    if not (adapter / CARD).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        unfinished = cache / task / f".{version}.{uuid.uuid4().hex}"
+        unfinished.mkdir(parents=True)
         try:
-            mlflow.artifacts.download_artifacts(f"models:/{task}/{version}", dst_path=str(folder))
+            mlflow.artifacts.download_artifacts(f"models:/{task}/{version}", dst_path=str(unfinished))
+            unfinished.rename(folder)
         except (MlflowException, OSError) as fault:
-            raise PerpetuneError(
-                f"could not fetch version {version} of {task} from MLflow: {fault}",
-                do="check that the version exists and its artifacts are reachable",
-            ) from fault
+            if not folder.is_dir():  # else another process was faster
+                raise PerpetuneError(
+                    f"could not fetch version {version} of {task} from MLflow: {fault}",
+                    do="check that the version exists and its artifacts are reachable",
+                ) from fault
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    adapter = _adapter_folder(folder, task, version)
     card = read_card(adapter)
     return Release(task, version, adapter, card.instruction, card.labels, card.base)
+
+
+def _adapter_folder(folder: Path, task: str, version: str) -> Path:
+    card = next(folder.rglob(CARD), None)
+    if card is None:
+        raise PerpetuneError(
+            f"version {version} of {task} holds no {CARD}: perpetune did not register it",
+            where=str(folder),
+            do="promote a version that `perpetune refresh` made",
+        )
+    return card.parent
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from rich.table import Table
 from perpetune import registry
 from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
-from perpetune.loop.decide import RECORD
-from perpetune.loop.passage import use_mlflow
+from perpetune.loop.passage import RECORD, use_mlflow
 from perpetune.serving.log import counts, open_log
 from perpetune.tracking import artifact, newest_run
 from perpetune.workspace import Workspace

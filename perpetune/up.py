@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.live import Live
@@ -29,7 +27,6 @@ def run_until_interrupted(workspace: Workspace, ports: Ports, console: Console) 
     Raises PerpetuneError where a port is taken or a service does not start; what was started is stopped.
     """
     variables = environment(workspace, ports)
-    signal.signal(signal.SIGTERM, _interrupt)
     with Supervisor(
         workspace.root,
         workspace.home / "logs",
@@ -76,10 +73,6 @@ def health(child: Child) -> str:
 
 def _short(path: Path) -> str:
     return os.path.relpath(path)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 ADDRESSES = "addresses.env"

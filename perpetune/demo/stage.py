@@ -43,7 +43,7 @@ def prepare(source: Workspace, folder: Path) -> Scene:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
     wheel = find_wheel(source.assets)
-    team, quiet = _divide(product_examples(wheel, ("positive", "negative")), 900)
+    team, quiet = _divide(product_examples(wheel, ("positive", "negative")), 560)
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
     curated = folder / "product-reviews.jsonl"
     write_jsonl(curated, team)
@@ -81,14 +81,11 @@ def _divide(examples: Sequence[Example], count: int) -> tuple[list[Example], lis
 
 
 def _mixed_in(films: Sequence[Example]) -> list[Example]:
-    """Film sentences of which every third is "mixed", for as long as there are any."""
+    """Film sentences of which every second is "mixed", for as long as there are any."""
     shuffled = list(films)
     random.Random(SEED).shuffle(shuffled)
     mixed = [example for example in shuffled if example.output == "mixed"]
     others = [example for example in shuffled if example.output != "mixed"]
-    blocks = []
-    for place, example in enumerate(mixed):
-        block = [example, *others[2 * place : 2 * place + 2]]
-        random.Random(SEED + place).shuffle(block)
-        blocks += block
-    return blocks
+    both = [*mixed, *others[: len(mixed)]]
+    random.Random(SEED).shuffle(both)
+    return both

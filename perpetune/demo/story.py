@@ -25,10 +25,11 @@ from perpetune.settings import Settings
 from perpetune.stack import Ports, environment, gateway, servers, worker
 from perpetune.workspace import Workspace
 
-QUIET_REQUESTS = 150
-CHUNK = 75
-CHUNKS_AT_MOST = 6
-AFTERWARDS = 150
+QUIET_REQUESTS = 100
+UNLABELLED = 150
+LATE = 350
+ROUNDS_AT_MOST = 3
+AFTERWARDS = 120
 TRICKLE_SECONDS = 2.0
 AUTOMATION_SECONDS = 90.0
 READY_SECONDS = 60.0
@@ -114,10 +115,14 @@ def _play(story: Story, scene: Scene, application: Application, console: Console
         _look(story, prefect, scene, application, console)
     story.first_film = len(application.asked)
     before = {run.id for run in prefect.runs_of(_deployment("refresh", scene))}
-    quiet = iter(scene.quiet[QUIET_REQUESTS:])
-    with _stage(story, console, "the stream turns to films, and to a third answer, until the monitor sees decay"):
-        for turn in range(CHUNKS_AT_MOST):
-            application.label(_tell_asked(application.send(_turning(quiet, films, turn)), console))
+    with _stage(story, console, f"the stream turns to films and a third answer: {UNLABELLED} requests, no labels yet"):
+        waiting = _tell_asked(application.send(_next(films, UNLABELLED)), console)
+        _look(story, prefect, scene, application, console)
+    with _stage(story, console, "more requests about films; the labels of all arrive; the monitor looks"):
+        for _ in range(ROUNDS_AT_MOST):
+            waiting += _tell_asked(application.send(_next(films, LATE)), console)
+            application.label(waiting)
+            waiting = []
             if _look(story, prefect, scene, application, console).outcome == "retrain":
                 break
         else:
@@ -173,14 +178,6 @@ def _look(story: Story, prefect: Prefect, scene: Scene, application: Application
     story.looks.append(look)
     console.print(f"  the monitor: {look.outcome}. {' '.join(decision.reasons)}", markup=False, soft_wrap=True)
     return look
-
-
-def _turning(quiet: Iterator[Example], films: Iterator[Example], turn: int) -> list[Example]:
-    """A chunk of the stream: the first is half about films, those after it all."""
-    if turn:
-        return _next(films, CHUNK)
-    both = zip(_next(quiet, CHUNK // 2), _next(films, CHUNK // 2), strict=True)
-    return [example for pair in both for example in pair]
 
 
 def _next(examples: Iterator[Example], count: int) -> list[Example]:

@@ -14,7 +14,7 @@ from openai import OpenAI, OpenAIError
 
 from perpetune.records import Example
 
-AT_ONCE = 4
+AT_ONCE = 12
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from peft import PeftModel
 
-from perpetune.answer import Answer
+from perpetune.answer import Answer, PromptTooLong
 from perpetune.inference.labels import label_log_probabilities
 from perpetune.params import BaseParams
 from perpetune.records import Message
@@ -64,13 +64,28 @@ class Answerer:
         """Answer each conversation with the likeliest of `labels`, or freely where there are none.
 
         Free answers are greedy and end at the end-of-turn token or after `max_new_tokens`. `adapter`
-        None asks the base model.
+        None asks the base model. Raises PromptTooLong where a conversation exceeds the model's context.
         """
+        room = self._room(labels, max_new_tokens)
         prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
+        longest = max(map(len, prompts), default=0)
+        if longest > room:
+            raise PromptTooLong(longest, room)
         with self._speaking_as(adapter):
             if labels is not None:
                 return self._choose(prompts, labels)
             return self._write(prompts, max_new_tokens)
+
+    def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
+        """Whether the model's context holds the conversation and an answer."""
+        return len(prompt_tokens(self.base.tokenizer, messages)) <= self._room(labels, max_new_tokens)
+
+    def _room(self, labels: Sequence[str] | None, max_new_tokens: int) -> int:
+        """How many tokens a prompt may have: the context less the longest answer."""
+        answer = max_new_tokens
+        if labels is not None:
+            answer = max(len(answer_tokens(self.base.tokenizer, label)) for label in labels)
+        return int(self.base.model.config.max_position_embeddings) - answer
 
     @contextmanager
     def _speaking_as(self, adapter: str | None) -> Iterator[None]:

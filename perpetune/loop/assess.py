@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from perpetune import registry
 from perpetune.answer import Answer
 from perpetune.evaluation.evaluate import Evaluation, evaluate
@@ -17,23 +15,13 @@ from perpetune.evaluation.style import write_png
 from perpetune.inference.answers import Answerer, load_answerer
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
-from perpetune.records import Example, Message, conversation, write_jsonl
+from perpetune.records import Example, Message, Recorded, conversation, write_jsonl
 from perpetune.release import Release
 from perpetune.tracking import Run, log_file, log_metrics, log_table
 from perpetune.workspace import Workspace
 
 HOLDOUTS = ("frozen", "recent")
 REPORT = "evaluation.html"
-
-
-class Recorded(BaseModel):
-    """What a version answered to a held-out row: the row's id only, its text stays with DVC."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    output: str
-    confidence: float | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,7 @@ def assess(
     )
     evaluations: dict[str, Evaluation] = {}
     for holdout in HOLDOUTS:
-        rows = read_split(workspace, holdout)
+        rows = _readable(answerer, challenger, read_split(workspace, holdout), holdout, tell)
         if rows:
             tell(f"answering the {len(rows)} rows of the {holdout} holdout")
             answers = _answers(workspace, answerer, challenger, champion, rows, train)
@@ -64,6 +52,16 @@ def assess(
     assessment = Assessment(evaluations, champion.version if champion else None)
     _log(workspace, run, challenger, version, assessment)
     return assessment
+
+
+def _readable(
+    answerer: Answerer, challenger: Challenger, rows: Sequence[Example], holdout: str, tell: Callable[[str], None]
+) -> list[Example]:
+    card = challenger.card
+    kept = [row for row in rows if answerer.fits(conversation(card.instruction, row), card.labels, card.max_new_tokens)]
+    if len(kept) < len(rows):
+        tell(f"{len(rows) - len(kept)} rows of the {holdout} holdout are left out: longer than the model can read")
+    return kept
 
 
 def _champion(workspace: Workspace) -> Release | None:
@@ -84,16 +82,32 @@ def _answers(
     card, budget = challenger.card, challenger.card.max_new_tokens
     asked = [conversation(card.instruction, row) for row in rows]
     answers = {"base": answerer.answer(None, asked, card.labels, budget)}
-    shots = few_shot(
-        train, card.instruction, workspace.params.evaluate.few_shot_examples, workspace.params.evaluate.seed
-    )
-    if shots:
-        answers["few-shot"] = answerer.answer(None, [with_shots(shots, row) for row in asked], card.labels, budget)
+    shown = _asked_with_examples(workspace, answerer, challenger, asked, train)
+    if shown:
+        answers["few-shot"] = answerer.answer(None, shown, card.labels, budget)
     if champion is not None:
         told = [conversation(champion.instruction, row) for row in rows]
         answers["champion"] = _speaking(answerer, "champion", champion.adapter, told, champion.labels, budget)
     answers["challenger"] = _speaking(answerer, "challenger", challenger.adapter, asked, card.labels, budget)
     return answers
+
+
+def _asked_with_examples(
+    workspace: Workspace,
+    answerer: Answerer,
+    challenger: Challenger,
+    asked: Sequence[Sequence[Message]],
+    train: Sequence[Example],
+) -> list[Sequence[Message]]:
+    """Each conversation behind as many examples as the model can read with the longest of them; [] for none."""
+    card, params = challenger.card, workspace.params.evaluate
+    for count in range(params.few_shot_examples, 0, -1):
+        shots = few_shot(train, card.instruction, count, params.seed)
+        shown = [with_shots(shots, row) for row in asked]
+        longest = max(shown, key=lambda row: sum(len(message.content) for message in row))
+        if shots and answerer.fits(longest, card.labels, card.max_new_tokens):
+            return [*shown]
+    return []
 
 
 def _speaking(

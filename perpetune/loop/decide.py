@@ -12,12 +12,10 @@ from perpetune.evaluation.paired import Paired
 from perpetune.loop.assess import Assessment
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.passage import git_commit, params_digest
+from perpetune.loop.passage import git_commit, log_decision, params_digest
 from perpetune.policy import Interval, PairedEvidence, PromotionEvidence, should_promote
-from perpetune.tracking import Run, log_text, tag
+from perpetune.tracking import Run
 from perpetune.workspace import Workspace
-
-RECORD = "decision.json"
 
 
 def register(workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, flow_run_id: str) -> str:
@@ -63,12 +61,6 @@ def decide(
         # This run asked the champion about the newest reference rows: what the monitor compares with.
         registry.tag_version(decision.task, assessment.champion, {"answers": f"{run.id}/champion"})
     return decision
-
-
-def log_decision(run: Run, decision: Decision) -> None:
-    """Log the decision record."""
-    log_text(run, decision.to_json(), RECORD)
-    tag(run, {"decision": decision.outcome, "decision.reason": decision.reason})
 
 
 def promotion_evidence(assessment: Assessment) -> PromotionEvidence:

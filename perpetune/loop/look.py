@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,21 +11,19 @@ from perpetune import registry
 from perpetune.curation.layout import REFERENCE
 from perpetune.decision import Decision, Ids, record
 from perpetune.evaluation.text_metrics import token_f1
-from perpetune.loop.assess import Recorded
-from perpetune.loop.decide import log_decision
-from perpetune.loop.passage import git_commit, params_digest
+from perpetune.loop.passage import git_commit, log_decision, params_digest
 from perpetune.monitoring.decay import measure_decay
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.window import Window, exact_match
 from perpetune.policy import RetrainEvidence, should_retrain
-from perpetune.records import Example, Prediction, read_jsonl
+from perpetune.records import Example, Prediction, Recorded, read_jsonl
 from perpetune.registry import Version
-from perpetune.serving.log import open_log, recent_predictions
+from perpetune.serving.log import newly_labelled, open_log, recent_predictions
 from perpetune.tracking import Run, artifact, log_file, log_metrics, newest_run, tag
 from perpetune.workspace import Workspace
 
 REPORT = "drift.html"
-JUDGED_UNTIL = "perpetune.judged_until"
+JUDGED_UNTIL = "perpetune.judged_until"  # the number of the newest feedback that a look has judged
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     champion = registry.find(task.name, "champion")
     if champion is None:
         return None
-    predictions = _newest(workspace, champion.version)
+    predictions, labelled, number = _read_log(workspace, champion)
     if not predictions:
         return None
     window = Window(
@@ -58,8 +55,7 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     report = workspace.run_folder(run.id) / REPORT
     drift = drift_report(window, params, report)
     log_file(run, report)
-    unjudged = _unjudged(workspace, champion, predictions)
-    scores = [window.score(row.output, row.label) for row in unjudged if row.label is not None]
+    scores = [window.score(row.output, row.label) for row in labelled if row.label is not None]
     evidence = RetrainEvidence(
         labelled=len(scores),
         decay=measure_decay(scores, window.reference_scores(), params),
@@ -81,14 +77,18 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     decision = record(verdict, evidence, task=task.name, time=datetime.now(UTC), ids=ids)
     log_decision(run, decision)
     log_metrics(run, _metrics(evidence, len(predictions)))
-    _remember(run, champion, decision, unjudged)
+    _remember(run, champion, decision, number)
     return Sighting(decision, f"{run.url}/artifacts/{REPORT}", len(predictions), len(scores))
 
 
-def _newest(workspace: Workspace, version: str) -> list[Prediction]:
+def _read_log(workspace: Workspace, champion: Version) -> tuple[list[Prediction], list[Prediction], int]:
+    """The newest traffic, and what was labelled since the last look that judged: no label is judged twice."""
+    task, limit = workspace.params.task.name, workspace.params.watch.window
     log = open_log(workspace.settings.prediction_log)
     try:
-        return recent_predictions(log, workspace.params.task.name, version=version, limit=workspace.params.watch.window)
+        recent = recent_predictions(log, task, version=champion.version, limit=limit)
+        judged = int(champion.tags.get(JUDGED_UNTIL, "0"))
+        return recent, *newly_labelled(log, task, champion.version, judged)
     finally:
         log.dispose()
 
@@ -105,18 +105,10 @@ def recorded_answers(champion: Version, folder: Path) -> dict[str, tuple[str, fl
     return {row.id: (row.output, row.confidence) for row in rows}
 
 
-def _unjudged(workspace: Workspace, champion: Version, predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Labelled predictions that no earlier look has judged: looking twice at one label counts it twice."""
-    until = champion.tags.get(JUDGED_UNTIL)
-    since = datetime.fromisoformat(until) if until else None
-    return [row for row in predictions if row.label is not None and (since is None or row.time > since)]
-
-
-def _remember(run: Run, champion: Version, decision: Decision, unjudged: Sequence[Prediction]) -> None:
-    if decision.outcome in ("keep", "retrain") and unjudged:
-        until = max(row.time for row in unjudged).isoformat()
-        registry.tag_version(champion.task, champion.version, {JUDGED_UNTIL: until})
-        tag(run, {JUDGED_UNTIL: until})
+def _remember(run: Run, champion: Version, decision: Decision, number: int) -> None:
+    if decision.outcome in ("keep", "retrain"):
+        registry.tag_version(champion.task, champion.version, {JUDGED_UNTIL: str(number)})
+        tag(run, {JUDGED_UNTIL: str(number)})
 
 
 def _minutes_since_refresh(task: str) -> float | None:

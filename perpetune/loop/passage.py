@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
-from perpetune.tracking import Run, connect, log_file, open_run
+from perpetune.tracking import Run, connect, log_file, log_text, open_run, tag
 from perpetune.workspace import Workspace
 
 Kind = Literal["refresh", "watch"]
+RECORD = "decision.json"
 
 
 def open_passage(workspace: Workspace, kind: Kind, trigger: str, reason: str, flow_run_id: str) -> Run:
@@ -87,3 +89,9 @@ def git_commit(folder: Path) -> str:
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+def log_decision(run: Run, decision: Decision) -> None:
+    """Log the decision record."""
+    log_text(run, decision.to_json(), RECORD)
+    tag(run, {"decision": decision.outcome, "decision.reason": decision.reason})

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
-from perpetune.answer import Answer
+from perpetune.answer import Answer, PromptTooLong
 from perpetune.params import ServeParams
 from perpetune.records import Feedback, Prediction, with_instruction
 from perpetune.serving.body_limit import BodyLimit
@@ -184,6 +184,8 @@ class _Gateway:
             raise Problem(503, "No release is loaded yet.", code="not_ready", retry_after=2) from None
         except (UnknownVersion, NotLoaded) as fault:
             raise unknown_model(model_name(self.task, str(fault))) from None
+        except PromptTooLong as fault:
+            raise Problem(400, str(fault), param="messages", code="context_length_exceeded") from None
         except Overloaded as fault:
             message = f"Too many requests are waiting; try again in {fault.retry_after:g} s."
             raise Problem(429, message, code="overloaded", retry_after=fault.retry_after) from None

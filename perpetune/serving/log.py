@@ -137,21 +137,28 @@ def recent_predictions(
     return _read(log, _newest(task, version, since, limit))
 
 
-def labelled_predictions(
-    log: Engine,
-    task: str,
-    *,
-    version: str | None = None,
-    since: datetime | None = None,
-    limit: int | None = None,
-) -> list[Prediction]:
-    """As `recent_predictions`, of those alone for which a label has arrived."""
-    return _read(log, _newest(task, version, since, limit).where(_said("label").is_not(None)))
+def newly_labelled(log: Engine, task: str, version: str, after: int) -> tuple[list[Prediction], int]:
+    """The version's predictions whose first label came behind the feedback numbered `after`, however old they are.
+
+    Oldest first, and the number to continue after: so each label is seen once, whenever it arrives.
+    """
+    first = (
+        select(feedback.c.request_id, func.min(feedback.c.id).label("number"))
+        .where(feedback.c.label.is_not(None))
+        .group_by(feedback.c.request_id)
+        .subquery()
+    )
+    rows = _newest(task, version, None, None).join(first, first.c.request_id == predictions.c.id)
+    with log.connect() as connection:
+        found = connection.execute(rows.add_columns(first.c.number).where(first.c.number > after)).all()
+    numbers = [row.number for row in found]
+    return [_prediction(row) for row in reversed(found)], max(numbers, default=after)
 
 
 def labelled_examples(log: Engine, task: str) -> list[Example]:
     """Labelled traffic as training data, oldest first; an answer that only has a score is none."""
-    return [_example(prediction) for prediction in labelled_predictions(log, task)]
+    labelled = _newest(task, None, None, None).where(_said("label").is_not(None))
+    return [_example(prediction) for prediction in _read(log, labelled)]
 
 
 def counts(log: Engine, task: str) -> Counts:
@@ -159,7 +166,7 @@ def counts(log: Engine, task: str) -> Counts:
     mine = predictions.c.task == task
     answered_and_said = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
 
-    def said(column: str) -> Select[int]:
+    def said(column: str) -> Select[tuple[int]]:
         distinct = func.count(feedback.c.request_id.distinct())
         return select(distinct).select_from(answered_and_said).where(mine, feedback.c[column].is_not(None))
 
@@ -331,7 +338,7 @@ def _read(log: Engine, newest_first: Select[Any]) -> list[Prediction]:
 
 
 def _prediction(row: Row[Any]) -> Prediction:
-    return Prediction.model_validate(dict(row._mapping))
+    return Prediction.model_validate({name: row._mapping[name] for name in Prediction.model_fields})
 
 
 def _example(prediction: Prediction) -> Example:

@@ -20,7 +20,7 @@ from perpetune.serving.log import (
     add_feedback,
     counts,
     labelled_examples,
-    labelled_predictions,
+    newly_labelled,
     open_log,
     recent_predictions,
     record_predictions,
@@ -119,12 +119,19 @@ def test_labelled_examples(log: sqlalchemy.Engine, prediction: Make) -> None:
     assert third.messages == long
 
 
-def test_labelled_predictions_takes_the_newest_of_the_labelled(log: sqlalchemy.Engine, prediction: Make) -> None:
-    asked = [prediction(number) for number in range(6)]
-    record_predictions(log, asked)
-    for row in asked[:4]:
-        add_feedback(log, say(row, label="good"))
-    assert [row.id for row in labelled_predictions(log, "reviews", limit=2)] == ["chatcmpl-2", "chatcmpl-3"]
+def test_each_label_is_new_once_however_late_it_comes(log: sqlalchemy.Engine, prediction: Make) -> None:
+    asked = [prediction(number) for number in range(5)]
+    record_predictions(log, [*asked, prediction(9, version="2")])
+    add_feedback(log, say(asked[3], label="good"))
+    add_feedback(log, say(asked[4], score=0.5))
+    add_feedback(log, say(prediction(9), label="good"))
+    first, number = newly_labelled(log, "reviews", "1", 0)
+    assert [(row.id, row.label) for row in first] == [("chatcmpl-3", "good")]
+    for row, label in ((asked[0], "bad"), (asked[3], "bad"), (asked[2], "good")):
+        add_feedback(log, say(row, label=label))
+    second, later = newly_labelled(log, "reviews", "1", number)
+    assert [row.id for row in second] == ["chatcmpl-0", "chatcmpl-2"], "a corrected label is not new"
+    assert newly_labelled(log, "reviews", "1", later) == ([], later)
 
 
 def test_counts(log: sqlalchemy.Engine, prediction: Make) -> None:

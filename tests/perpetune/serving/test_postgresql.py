@@ -14,7 +14,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import sqlalchemy
 
 from perpetune.errors import PerpetuneError
 from perpetune.records import Feedback, Prediction
@@ -51,9 +50,11 @@ def server() -> Iterator[str]:
     run = [programs / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
     with subprocess.Popen([*_as_somebody_else(), *run], stderr=subprocess.DEVNULL, cwd="/") as process:
         url = f"postgresql://ann@/postgres?host={folder}"
-        _wait_for(url)
-        yield url
-        process.send_signal(signal.SIGINT)  # its fast shutdown: SIGTERM would wait for pooled connections
+        try:
+            _wait_for(url)
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)  # its fast shutdown: SIGTERM would wait for pooled connections
     shutil.rmtree(folder)
 
 
@@ -61,9 +62,9 @@ def _wait_for(url: str) -> None:
     deadline = time.monotonic() + 20
     while True:
         try:
-            sqlalchemy.create_engine(url).connect().close()
+            open_log(url).dispose()
             return
-        except sqlalchemy.exc.OperationalError:
+        except PerpetuneError:
             assert time.monotonic() < deadline, "PostgreSQL did not start"
             time.sleep(0.05)
 
