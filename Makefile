@@ -31,6 +31,7 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 lock:
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock

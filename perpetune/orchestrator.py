@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import httpx
 
 from perpetune.errors import PerpetuneError
+from perpetune.settings import Settings
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 PAGE = 200
@@ -105,7 +106,7 @@ class Prefect:
             name=str(found["name"]),
             state=str(state.get("type") or "PENDING"),
             message=str(state.get("message") or ""),
-            url=f"{self.url.removesuffix('/api')}/runs/flow-run/{found['id']}",
+            url=f"{Settings().prefect_ui_url or self.url.removesuffix('/api')}/runs/flow-run/{found['id']}",
         )
 
     def _get(self, path: str) -> dict[str, object] | None:

@@ -225,7 +225,7 @@ def _too_few(name: str, paired: PairedEvidence, rules: PromoteParams) -> str:
 
 def _too_few_labels(labelled: int, rules: WatchParams) -> str:
     return (
-        f"{labelled} answers of the window are labelled and {rules.min_labels} are needed to judge decay: "
+        f"{labelled} answers have been labelled since the last verdict and {rules.min_labels} are needed to judge decay: "
         f"collect {rules.min_labels - labelled} more labels."
     )
 

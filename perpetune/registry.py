@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
+import mlflow
 from perpetune.errors import PerpetuneError
 from perpetune.records import to_json
 from perpetune.release import CARD, ModelCard, Release, read_card
-from perpetune.tracking import Run
+from perpetune.tracking import Run, pages
 
 Alias = Literal["champion", "challenger", "previous"]
 
@@ -120,7 +120,7 @@ def tag_version(task: str, version: str, tags: Mapping[str, str]) -> None:
 
 def model_url(task: str, version: str | None = None) -> str:
     """The page of the model, or of one of its versions."""
-    page = f"{mlflow.get_tracking_uri()}/#/models/{task}"
+    page = f"{pages()}/#/models/{task}"
     return f"{page}/versions/{version}" if version else page
 
 

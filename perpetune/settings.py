@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Where the services are.
 
-    Each field is the environment variable of the same name with the prefix `PERPETUNE_`, save the two
+    Each field is the environment variable of the same name with the prefix `PERPETUNE_`, save those
     that MLflow and Prefect name themselves. Unset addresses mean "start one on this machine".
     """
 
@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     home: Path = Field(default=Path(".perpetune"), description="databases, artifacts and caches of this workspace")
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
+    mlflow_ui_url: str | None = Field(default=None, description="what people open, where it is not the tracking URI")
+    prefect_ui_url: str | None = Field(default=None, validation_alias="PREFECT_UI_URL")
     database_url: str | None = None
     dvc_remote: str | None = None
     gateway_url: str | None = None

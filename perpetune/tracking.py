@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
+import mlflow
 from perpetune.errors import PerpetuneError
+from perpetune.settings import Settings
 
 # A dead server is to be reported within seconds; MLflow's own default keeps trying for minutes.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
@@ -71,7 +72,12 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def run_ref(experiment_id: str, run_id: str) -> Run:
-    return Run(run_id, experiment_id, f"{mlflow.get_tracking_uri()}/#/experiments/{experiment_id}/runs/{run_id}")
+    return Run(run_id, experiment_id, f"{pages()}/#/experiments/{experiment_id}/runs/{run_id}")
+
+
+def pages() -> str:
+    """Where people open MLflow's pages: in a container that is not where its API is."""
+    return Settings().mlflow_ui_url or mlflow.get_tracking_uri()
 
 
 def find_run(run_id: str) -> Run:

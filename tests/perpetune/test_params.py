@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import load_params
@@ -33,3 +34,19 @@ def test_a_fault_names_file_line_and_field(tmp_path: Path, old: str, new: str, s
 
     assert said in str(caught.value)
     assert f"{path}:" in str(caught.value)
+
+
+@pytest.mark.parametrize("preset", sorted(path.name for path in (ROOT / "presets").iterdir()))
+def test_presets_fit_into_params_yaml(preset: str, tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text()) | yaml.safe_load(
+        (ROOT / "presets" / preset).read_text()
+    )
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_params(path).base.model.startswith("hf:")
+
+
+def test_every_field_is_described() -> None:
+    described = (ROOT / "docs" / "params.md").read_text()
+    params = load_params(ROOT / "params.yaml").model_dump()
+    assert [name for section in params.values() for name in section if f"{name}`" not in described] == []

@@ -169,7 +169,7 @@ def test_decay_is_told_with_scores_intervals_and_rows():
 def test_drift_says_that_labels_are_wanted():
     verdict = should_retrain(RetrainEvidence(3, None, drift(True), None), MONITOR, COOLDOWN)
     assert verdict.reasons == (
-        "3 answers of the window are labelled and 50 are needed to judge decay: collect 47 more labels.",
+        "3 answers have been labelled since the last verdict and 50 are needed to judge decay: collect 47 more labels.",
         "Inputs drifted (words; 300 rows against 600), which alone never retrains but says that labels of these "
         "requests are wanted.",
     )

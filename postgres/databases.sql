@@ -1,0 +1,4 @@
+-- One server, one database for each that keeps something.
+CREATE DATABASE prefect;
+CREATE DATABASE mlflow;
+CREATE DATABASE perpetune;

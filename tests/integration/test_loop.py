@@ -1,0 +1,176 @@
+"""The real loop through real servers: Prefect, MLflow, DVC, Evidently, the gateway and the small model.
+
+A help desk's questions are routed to billing or to technicians; later people ask of parcels, which have a
+desk of their own. Nothing is stood in for but the people.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import pytest
+import yaml
+
+from perpetune import registry
+from perpetune.curation.ingest import ingest
+from perpetune.curation.layout import INBOX
+from perpetune.demo.stream import Application
+from perpetune.loop.passage import use_mlflow
+from perpetune.orchestrator import FlowRun, Prefect
+from perpetune.records import Example, write_jsonl
+from perpetune.services import Child, Supervisor, free_ports
+from perpetune.serving.log import counts, open_log
+from perpetune.stack import Ports, environment, gateway, servers, worker
+from perpetune.status import newest_decision, read_status
+from perpetune.workspace import Workspace, open_workspace
+
+T = TypeVar("T")
+ROOT = Path(__file__).parents[2]
+SETTINGS = {
+    "task": {"name": "desk", "instruction": "Which desk answers this question?"},
+    "fetch": {"sources": ["inbox", "traffic"]},
+    "split": {"frozen": 0.3, "validation": 0.1, "recent": 0.4},
+    "train": {"epochs": 2.0, "validations": 1, "validation_rows": 20, "learning_rate": 1e-3},
+    "evaluate": {"few_shot_examples": 2, "batch_tokens": 512},
+    "promote": {"margin": 0.2, "min_rows": 15},
+    "serve": {"poll_seconds": 0.5},
+    "watch": {"window": 60, "min_rows": 20, "min_labels": 30},
+    "refresh": {"cooldown_minutes": 0},
+}
+QUESTIONS = {
+    "billing": ("invoice", "refund", "card payment", "receipt", "subscription fee", "discount"),
+    "technical": ("screen", "keyboard", "battery", "password", "printer", "headset"),
+    "shipping": ("parcel", "courier", "delivery", "package", "tracking number", "shipment"),
+}
+OPENINGS = ("Hello, my", "Please help: the", "Since Monday our", "I have a problem, the", "What about the", "Again the")
+ENDINGS = ("is wrong", "never came", "is not right any more")
+
+
+def questions(desk: str) -> list[Example]:
+    """Differently worded questions for one desk."""
+    words = product(OPENINGS, QUESTIONS[desk], ENDINGS)
+    return [Example(input=" ".join(parts) + ".", output=desk, id=f"{desk}-{n}") for n, parts in enumerate(words)]
+
+
+@dataclass(frozen=True)
+class World:
+    workspace: Workspace
+    children: dict[str, Child]
+    prefect: Prefect
+    application: Application
+
+    def run(self, flow: str) -> FlowRun:
+        ended = self.prefect.follow(self.prefect.start(f"{flow}/desk", {"trigger": "manual"}), print)
+        assert ended.state == "COMPLETED", ended.message
+        return ended
+
+    def alias(self, name: registry.Alias) -> str | None:
+        found = registry.find("desk", name)
+        return found.version if found else None
+
+    def events(self) -> list[str]:
+        body = {"filter": {"event": {"prefix": ["perpetune.model."]}}, "limit": 50}
+        found = httpx.post(f"{self.prefect.url}/events/filter", json=body).raise_for_status().json()["events"]
+        return [str(event["event"]) for event in reversed(found)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("desk")
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in SETTINGS.items():
+        settings[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    old = dict(os.environ)
+    os.environ["PERPETUNE_ASSETS"] = str(ROOT / "assets")
+    try:
+        workspace = open_workspace(folder)
+        ports = Ports(*free_ports(4))
+        os.environ |= environment(workspace, ports)
+        with Supervisor(folder, workspace.home / "logs", os.environ, print) as supervisor:
+            supervisor.start(servers(workspace, ports))
+            supervisor.start([worker(ports.worker), gateway(ports.gateway)])
+            workspace = open_workspace(folder)
+            use_mlflow(workspace)
+            yield World(
+                workspace,
+                {child.service.name: child for child in supervisor.children},
+                Prefect(str(workspace.settings.prefect_api_url)),
+                Application(str(workspace.settings.gateway_url), "desk"),
+            )
+    finally:
+        os.environ.clear()
+        os.environ |= old
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+def test_the_loop(world: World) -> None:
+    billing, technical, shipping = (questions(desk) for desk in QUESTIONS)
+    write_jsonl(world.workspace.root / "start.jsonl", [*billing[:70], *technical[:70]])
+    ingest(world.workspace.root / "start.jsonl", world.workspace.root / INBOX)
+
+    world.run("refresh")
+    assert (world.alias("champion"), world.alias("previous"), world.alias("challenger")) == ("1", None, None)
+    eventually(lambda: read_status(world.workspace).serving == "1")
+    happened = {"perpetune.model.promoted", "perpetune.model.deployed", "perpetune.model.refreshed"}
+    eventually(lambda: set(world.events()) == happened)
+    assert _scheduled(world) > 0
+
+    known = world.application.send([*billing[70:100], *technical[70:100]])
+    world.application.label(known)
+    assert sum(one.answer == one.example.output for one in known) > 45
+    world.run("watch")
+    assert newest_decision(world.workspace, "watch")[0].outcome == "keep"
+
+    serving = world.children["gateway"].process.pid
+    world.application.label(world.application.send(shipping[:70]))
+    world.run("watch")
+    decision, _ = newest_decision(world.workspace, "watch")
+    assert decision.outcome == "retrain", decision.reasons
+    eventually(lambda: "perpetune.model.decayed" in world.events())
+    with world.application.trickle(iter(shipping[70:] * 20), 0.3) as meanwhile:
+        started = eventually(lambda: [run for run in world.prefect.runs_of("refresh/desk") if "decay" in run.name])
+        ended = world.prefect.follow(started[0], print)
+        assert ended.state == "COMPLETED", ended.message
+        assert (world.alias("champion"), world.alias("previous")) == ("2", "1")
+        eventually(lambda: meanwhile()[-1].version == "2")
+    assert [one for one in world.application.asked if one.answer is None] == []
+    assert world.children["gateway"].process.pid == serving, "the swap needed no restart"
+    assert world.children["gateway"].restarts == 0
+
+    after = world.application.send([*shipping[70:90], *billing[100:]])
+    assert sum(one.answer == one.example.output for one in after) > 0.8 * len(after)
+    assert {one.version for one in after} == {"2"}
+    eventually(lambda: _logged(world) == len(world.application.asked))
+
+
+def eventually(look: Callable[[], T], seconds: float = 60.0) -> T:
+    """What `look` returns as soon as that is true of it."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {look()}"
+        time.sleep(0.5)
+    return found
+
+
+def _scheduled(world: World) -> int:
+    body = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    return int(httpx.post(f"{world.prefect.url}/flow_runs/count", json=body).raise_for_status().json())
+
+
+def _logged(world: World) -> int:
+    log = open_log(world.workspace.settings.prediction_log)
+    try:
+        return counts(log, "desk").predictions
+    finally:
+        log.dispose()
