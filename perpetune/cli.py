@@ -75,17 +75,13 @@ def ingest(
             _print_json({**asdict(done), "rejected": len(done.rejected)})
             return
         note = " (this very file was ingested before: nothing to do)" if done.repeated else ""
-        console.print(f"{done.examples} examples in {_shown(done.path)}{note}")
+        _say(f"{done.examples} examples in {_shown(done.path)}{note}")
         if done.rejected:
-            console.print(
-                f"{len(done.rejected)} rows set aside, with reasons, in {_shown(done.rejected_path)}; the first:"
-            )
+            _say(f"{len(done.rejected)} rows set aside, with reasons, in {_shown(done.rejected_path)}; the first:")
             for row in done.rejected[:3]:
-                console.print(f"  line {row.line}: {row.field}: {row.reason}", markup=False)
+                _say(f"  line {row.line}: {row.field}: {row.reason}")
         if "inbox" not in workspace.params.fetch.sources:
-            console.print(
-                "params.yaml does not read the inbox yet: set `fetch: {sources: [inbox, traffic]}`", markup=False
-            )
+            _say("params.yaml does not read the inbox yet: set `fetch: {sources: [inbox, traffic]}`")
 
 
 @app.command(epilog="Example: `perpetune refresh --reason 'a new product line'`")
@@ -178,6 +174,10 @@ def _for_people() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from perpetune.files import write_whole
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -83,10 +85,7 @@ class Feedback(_Frozen):
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
     """Write one record a line, whole or not at all, and return how many."""
     lines = [record.model_dump_json(exclude_defaults=True) for record in records]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, "".join(line + "\n" for line in lines))
     return len(lines)
 
 
@@ -115,8 +114,6 @@ def with_instruction(instruction: str, messages: tuple[Message, ...]) -> tuple[M
 
 def canonical_time(text: str) -> datetime:
     """Read an ISO 8601 time; one without an offset is taken as UTC."""
-    from datetime import UTC
-
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 

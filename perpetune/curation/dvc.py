@@ -8,12 +8,14 @@ import subprocess
 import sys
 from configparser import ConfigParser
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import yaml
 
 from perpetune.curation.layout import SPLITS
 from perpetune.errors import PerpetuneError
+from perpetune.files import write_whole
 
 LOCAL_REMOTE = Path(".perpetune/dvc-remote")
 _REMOTE = "perpetune"
@@ -114,10 +116,9 @@ def _config(path: Path) -> ConfigParser:
 
 
 def _write(config: ConfigParser, path: Path) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w", encoding="utf-8") as file:
-        config.write(file)
-    unfinished.replace(path)
+    text = StringIO()
+    config.write(text)
+    write_whole(path, text.getvalue())
 
 
 def _in_git(workspace: Path) -> bool:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from perpetune.demo.summary import Summary
 from perpetune.evaluation.style import DARK, LIGHT, colour, house_style, svg
+from perpetune.files import write_whole
 from perpetune.workspace import Workspace
 
 ROLLING = 50
@@ -29,8 +30,7 @@ def write_report(path: Path, workspace: Workspace, summary: Summary) -> Path:
         light=LIGHT,
         dark=DARK,
     )
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_whole(path, page)
 
 
 def chart(summary: Summary) -> Figure:

@@ -18,6 +18,7 @@ from perpetune.workspace import Workspace, open_workspace
 
 MARK = ".perpetune-demo"
 SEED = 7
+CLEAR = 2.0  # of 4: film sentences that the raters found clearly good or bad; the others of the stream are mixed
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ def prepare(source: Workspace, folder: Path) -> Scene:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
     wheel = find_wheel(source.assets)
-    team, quiet = _divide(product_examples(wheel, ("positive", "negative")), 560)
-    films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
+    team, quiet = _divide(product_examples(wheel, ("positive", "negative")), 620)
+    films = [
+        example
+        for rated in rated_sentences(wheel, "films")
+        if (example := labelled(rated)) and (example.output == "mixed" or abs(rated.rating) >= CLEAR)
+    ]
     curated = folder / "product-reviews.jsonl"
     write_jsonl(curated, team)
     return Scene(_open(source, folder), curated, tuple(quiet), tuple(_mixed_in(films)))
@@ -81,7 +86,7 @@ def _divide(examples: Sequence[Example], count: int) -> tuple[list[Example], lis
 
 
 def _mixed_in(films: Sequence[Example]) -> list[Example]:
-    """Film sentences of which every second is "mixed", for as long as there are any."""
+    """Film sentences of which about every second is "mixed", for as long as there are any."""
     shuffled = list(films)
     random.Random(SEED).shuffle(shuffled)
     mixed = [example for example in shuffled if example.output == "mixed"]

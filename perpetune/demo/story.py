@@ -26,8 +26,8 @@ from perpetune.stack import Ports, environment, gateway, servers, worker
 from perpetune.workspace import Workspace
 
 QUIET_REQUESTS = 100
-UNLABELLED = 150
-LATE = 350
+UNLABELLED = 100
+LATE = 200
 ROUNDS_AT_MOST = 3
 AFTERWARDS = 120
 TRICKLE_SECONDS = 2.0

@@ -16,6 +16,7 @@ from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.findings import dollars, p_text
 from perpetune.evaluation.mistakes import Mistake, worst_mistakes
 from perpetune.evaluation.systems import title
+from perpetune.files import write_whole
 
 WORST_MISTAKES = 10
 FREQUENT_CONFUSIONS = 12
@@ -84,10 +85,7 @@ def write_report(
         most_annotated=plots.MOST_ANNOTATED,
         frequent_confusions=FREQUENT_CONFUSIONS,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, page)
 
 
 def figures(evaluation: Evaluation) -> dict[str, Figure]:

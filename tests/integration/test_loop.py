@@ -57,7 +57,10 @@ ENDINGS = ("is wrong", "never came", "is not right any more")
 def questions(desk: str) -> list[Example]:
     """Differently worded questions for one desk."""
     words = product(OPENINGS, QUESTIONS[desk], ENDINGS)
-    return [Example(input=" ".join(parts) + ".", output=desk, id=f"{desk}-{n}") for n, parts in enumerate(words)]
+    return [
+        Example(input=" ".join(parts) + ".", output=desk, id=f"{desk}-{n}", group=f"{desk}-{n}", source="test")
+        for n, parts in enumerate(words)
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,97 @@
+"""A tiny random model with a word-level tokenizer, on disk in Hugging Face's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from perpetune.params import BaseParams, LoraParams, TrainParams
+from perpetune.training.base import Base, load_base
+
+WORDS = [
+    "system",
+    "user",
+    "assistant",
+    "which",
+    "colour",
+    "is",
+    "it",
+    "?",
+    "red",
+    "green",
+    "blue",
+    "sky",
+    "grass",
+    "blood",
+    "sea",
+    "leaf",
+    "fire",
+    "a",
+    "the",
+    "say",
+]
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} </s>{% endfor %}"
+    "{% if add_generation_prompt %} assistant {% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    words = {word: place for place, word in enumerate(["<unk>", "</s>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        eos_token_id=1,
+        bos_token_id=None,
+        initializer_range=0.2,  # wide, so that words differ enough for an adapter to tell them apart
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_params(tiny_folder: Path) -> BaseParams:
+    return BaseParams(model=f"path:{tiny_folder}", revision=None)
+
+
+@pytest.fixture
+def tiny_base(tiny_params: BaseParams, tmp_path: Path) -> Base:
+    return load_base(tiny_params, tmp_path, "fp32")
+
+
+@pytest.fixture
+def train_params() -> TrainParams:
+    return TrainParams(
+        method="lora",
+        lora=LoraParams(rank=8, alpha=16, dropout=0.0, target_modules="all-linear"),
+        precision="fp32",
+        epochs=40,
+        batch_size=3,
+        learning_rate=0.01,
+        warmup_share=0.1,
+        weight_decay=0.0,
+        max_gradient_norm=1.0,
+        max_example_tokens=32,
+        max_packed_tokens=64,
+        validations=5,
+        validation_rows=10,
+        seed=7,
+    )

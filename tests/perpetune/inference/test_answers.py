@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from perpetune.answer import PromptTooLong
+from perpetune.inference.answers import Answerer
+from perpetune.params import LoraParams
+from perpetune.records import Message
+from perpetune.training.base import Base
+from perpetune.training.chat import answer_tokens, prompt_tokens
+from perpetune.training.lora import save_adapter, with_new_adapter
+
+LABELS = ("blue", "green", "red")
+
+
+def ask(text: str) -> tuple[Message, ...]:
+    return (Message(role="system", content="which colour"), Message(role="user", content=text))
+
+
+ASKED = [ask("the sky"), ask("a leaf"), ask("the fire is it ?"), ask("sea")]
+
+
+def test_probabilities_are_those_of_each_label_scored_alone(tiny_base: Base) -> None:
+    answers = Answerer(tiny_base, 64).answer(None, ASKED, LABELS, 4)
+    for messages, answer in zip(ASKED, answers, strict=True):
+        alone = [_log_probability(tiny_base, messages, label) for label in LABELS]
+        total = sum(math.exp(score) for score in alone)
+        assert answer.probabilities == pytest.approx(
+            {label: math.exp(score) / total for label, score in zip(LABELS, alone, strict=True)}, rel=1e-4
+        )
+        assert answer.text == max(LABELS, key=lambda label: alone[LABELS.index(label)])
+        assert answer.confidence == max(answer.probabilities.values())
+
+
+def test_free_text_is_the_same_alone_and_in_company(tiny_base: Base) -> None:
+    answerer = Answerer(tiny_base, 128)
+    together = [answer.text for answer in answerer.answer(None, ASKED, None, 6)]
+    assert together == [answerer.answer(None, [messages], None, 6)[0].text for messages in ASKED]
+
+
+def test_adapters_answer_beside_each_other_and_leave_the_base_as_it_was(tiny_base: Base, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    for name, seed in (("one", 1), ("two", 2)):
+        model = with_new_adapter(
+            tiny_base, LoraParams(rank=4, alpha=64, dropout=0.0, target_modules="all-linear"), seed
+        )
+        torch.manual_seed(seed)
+        for weights in model.parameters():
+            if weights.requires_grad:
+                torch.nn.init.normal_(weights)
+        save_adapter(model, tmp_path / name)
+        model.unload()
+    answerer = Answerer(tiny_base, 64)
+    before = answerer.answer(None, ASKED, LABELS, 4)
+    answerer.load_adapter("one", tmp_path / "one")
+    one = answerer.answer("one", ASKED, LABELS, 4)
+    answerer.load_adapter("two", tmp_path / "two")
+    two = answerer.answer("two", ASKED, LABELS, 4)
+
+    assert _probabilities(one) != _probabilities(two)
+    assert _probabilities(answerer.answer("one", ASKED, LABELS, 4)) == _probabilities(one)
+    assert _probabilities(answerer.answer(None, ASKED, LABELS, 4)) == _probabilities(before)
+    answerer.unload_adapter("one")
+    assert _probabilities(answerer.answer("two", ASKED, LABELS, 4)) == _probabilities(two)
+    answerer.unload_adapter("two")
+    assert _probabilities(answerer.answer(None, ASKED, LABELS, 4)) == _probabilities(before)
+
+
+def test_a_prompt_beyond_the_context_is_refused(tiny_base: Base) -> None:
+    answerer = Answerer(tiny_base, 64)
+    long = ask("the " * 70)
+    assert not answerer.fits(long, LABELS, 4)
+    assert answerer.fits(ASKED[0], LABELS, 4)
+    with pytest.raises(PromptTooLong, match="the model reads 62"):
+        answerer.answer(None, [*ASKED, long], LABELS, 4)
+    with pytest.raises(PromptTooLong, match="the model reads 44"):
+        answerer.answer(None, [long], None, 20)
+
+
+def _probabilities(answers: list) -> list:  # type: ignore[type-arg]
+    return [answer.probabilities for answer in answers]
+
+
+def _log_probability(base: Base, messages: tuple[Message, ...], label: str) -> float:
+    prompt, tail = prompt_tokens(base.tokenizer, messages), answer_tokens(base.tokenizer, label)
+    with torch.inference_mode():
+        logits = base.model(torch.tensor([prompt + tail])).logits[0].float().log_softmax(-1)
+    return sum(float(logits[len(prompt) - 1 + step, token]) for step, token in enumerate(tail))

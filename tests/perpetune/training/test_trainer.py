@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from perpetune.errors import PerpetuneError
+from perpetune.inference.answers import Answerer
+from perpetune.params import TrainParams
+from perpetune.records import Example, conversation
+from perpetune.training.base import Base
+from perpetune.training.trainer import Progress, encode, mean_loss, train
+
+COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
+
+
+def row(text: str, output: str) -> Example:
+    return Example(input=text, output=output, id=text, group=text, source="test")
+
+
+ROWS = [row(f"the {thing}", colour) for thing, colour in COLOURS.items()]
+LABELS = ("blue", "green", "red")
+INSTRUCTION = "which colour"
+
+
+def test_training_teaches_the_task_and_keeps_the_best_checkpoint(
+    tiny_base: Base, train_params: TrainParams, tmp_path: Path
+) -> None:
+    seen: list[Progress] = []
+    trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, train_params, tmp_path / "adapter", seen.append)
+
+    assert len(seen) == trained.steps == 80
+    losses = {one.step: one.validation_loss for one in seen if one.validation_loss is not None}
+    assert len(losses) == train_params.validations
+    assert trained.best_step == min(losses, key=lambda step: losses[step])
+    assert trained.validation_loss == losses[trained.best_step]
+
+    answerer = Answerer(tiny_base, 64)
+    answerer.load_adapter("colours", tmp_path / "adapter")
+    asked = [conversation(INSTRUCTION, one) for one in ROWS]
+    assert [answer.text for answer in answerer.answer("colours", asked, LABELS, 4)] == list(COLOURS.values())
+
+
+def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
+    tiny_base: Base, train_params: TrainParams, tmp_path: Path
+) -> None:
+    """The validation answers contradict those that are learned: the more is learned, the worse they fare."""
+    other = [row(one.input, LABELS[LABELS.index(one.output) - 1]) for one in ROWS]
+    trained = train(tiny_base, ROWS, other, INSTRUCTION, train_params, tmp_path / "adapter", lambda _: None)
+
+    answerer = Answerer(tiny_base, 64)
+    answerer.load_adapter("best", tmp_path / "adapter")
+    rows = [encode(tiny_base, one, INSTRUCTION) for one in other]
+    assert trained.best_step < trained.steps
+    assert mean_loss(tiny_base.model, rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
+
+
+def test_the_seed_decides(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    short = train_params.model_copy(update={"epochs": 2})
+    digests = [
+        train(
+            tiny_base, ROWS, ROWS, INSTRUCTION, short.model_copy(update={"seed": seed}), tmp_path / name, lambda _: None
+        ).digest
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_too_long_examples_are_left_out_and_counted(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    long = row("the " * 40, "red")
+    short = train_params.model_copy(update={"epochs": 1})
+    assert train(tiny_base, [*ROWS, long], [], INSTRUCTION, short, tmp_path, lambda _: None).too_long == 1
+    with pytest.raises(PerpetuneError, match="max_example_tokens"):
+        train(tiny_base, [long], [], INSTRUCTION, short, tmp_path, lambda _: None)
