@@ -63,7 +63,10 @@ class SplitParams(Section):
 
 
 class ReferenceParams(Section):
+    """What traffic is compared with: the recent holdout alone where it has `min_recent` rows."""
+
     rows: Count
+    min_recent: Count
 
 
 class LoraParams(Section):

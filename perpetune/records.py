@@ -65,11 +65,13 @@ class Prediction(_Frozen):
 
 
 class Recorded(_Frozen):
-    """What a version answered to a held-out row: the row's id only, its text stays with DVC."""
+    """What a version answered to a held-out row, and how well (0 to 1). The row's text stays with DVC."""
 
     id: str
+    holdout: str
     output: str
     confidence: float | None
+    score: float
 
 
 class Feedback(_Frozen):

@@ -118,6 +118,11 @@ def tag_version(task: str, version: str, tags: Mapping[str, str]) -> None:
         MlflowClient().set_model_version_tag(task, version, key, value)
 
 
+def describe_version(task: str, version: str, text: str) -> None:
+    """What MLflow's page says of the version."""
+    MlflowClient().update_model_version(task, version, text)
+
+
 def model_url(task: str, version: str | None = None) -> str:
     """The page of the model, or of one of its versions."""
     page = f"{pages()}/#/models/{task}"

@@ -22,6 +22,9 @@ from perpetune.settings import Settings
 # A dead server is to be reported within seconds; MLflow's own default keeps trying for minutes.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
+# Makes MLflow's page open on the list of runs.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -62,7 +65,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
     if found is not None:
         return str(found.experiment_id)
     try:
-        return str(client.create_experiment(name))
+        return str(client.create_experiment(name, tags=EXPERIMENT_TAGS))
     except MlflowException:
         # Somebody else created it between the two calls.
         found = client.get_experiment_by_name(name)

@@ -20,7 +20,10 @@ ROLLING = 50
 def write_report(path: Path, workspace: Workspace, summary: Summary) -> Path:
     """Write the page, one file that needs nothing else, and return its path."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("perpetune.demo", ""), PackageLoader("perpetune.evaluation", "")]), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=ChoiceLoader([PackageLoader("perpetune.demo", ""), PackageLoader("perpetune.evaluation", "")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     page = environment.get_template("report.html").render(
         summary=summary,

@@ -14,6 +14,7 @@ import yaml
 from perpetune.curation.reviews import find_wheel, labelled, product_examples, rated_sentences
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, write_jsonl
+from perpetune.settings import Settings
 from perpetune.workspace import Workspace, open_workspace
 
 MARK = ".perpetune-demo"
@@ -44,7 +45,7 @@ def prepare(source: Workspace, folder: Path) -> Scene:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
     wheel = find_wheel(source.assets)
-    team, quiet = _divide(product_examples(wheel, ("positive", "negative")), 620)
+    team, quiet = _divide(product_examples(wheel, ("positive", "negative")), 560)
     films = [
         example
         for rated in rated_sentences(wheel, "films")
@@ -57,9 +58,9 @@ def prepare(source: Workspace, folder: Path) -> Scene:
 
 def _open(source: Workspace, folder: Path) -> Workspace:
     """The demo shares nothing with the workspace it was started from but the wheels."""
+    (folder / "assets").symlink_to(source.assets.resolve())
     opened = open_workspace(folder)
-    settings = type(opened.settings).model_construct(home=Path(".perpetune"), assets=source.assets.resolve())
-    return Workspace(folder, opened.params, settings)
+    return Workspace(folder, opened.params, Settings.model_construct())
 
 
 def _clear(folder: Path) -> None:

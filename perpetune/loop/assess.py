@@ -186,13 +186,10 @@ def _log(workspace: Workspace, run: Run, challenger: Challenger, version: str, a
 def recorded_answers(assessment: Assessment, system: str) -> list[Recorded]:
     """A system's answers to all held-out rows."""
     return [
-        Recorded(id=id_, output=text, confidence=confidence)
-        for evaluation in assessment.evaluations.values()
-        if system in evaluation.scored
-        for id_, text, confidence in zip(
-            evaluation.scored[system].ids,
-            evaluation.scored[system].texts,
-            evaluation.scored[system].confidences,
-            strict=True,
+        Recorded(id=id_, holdout=holdout, output=text, confidence=confidence, score=score)
+        for holdout, evaluation in assessment.evaluations.items()
+        if (scored := evaluation.scored.get(system))
+        for id_, text, confidence, score in zip(
+            scored.ids, scored.texts, scored.confidences, scored.scores, strict=True
         )
     ]

@@ -57,6 +57,7 @@ def decide(
     decision = record(verdict, evidence, task=workspace.params.task.name, time=datetime.now(UTC), ids=ids)
     log_decision(run, decision)
     registry.tag_version(decision.task, version, {"decision": decision.outcome, "decision.reason": decision.reason})
+    registry.describe_version(decision.task, version, f"{decision.outcome}: {' '.join(decision.reasons)}")
     if decision.outcome != "promote" and assessment.champion is not None:
         # This run asked the champion about the newest reference rows: what the monitor compares with.
         registry.tag_version(decision.task, assessment.champion, {"answers": f"{run.id}/champion"})

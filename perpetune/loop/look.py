@@ -15,6 +15,7 @@ from perpetune.loop.passage import git_commit, log_decision, params_digest
 from perpetune.monitoring.decay import measure_decay
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.window import Window, exact_match
+from perpetune.params import ReferenceParams
 from perpetune.policy import RetrainEvidence, should_retrain
 from perpetune.records import Example, Prediction, Recorded, read_jsonl
 from perpetune.registry import Version
@@ -45,20 +46,21 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     predictions, labelled, number = _read_log(workspace, champion)
     if not predictions:
         return None
+    folder = workspace.run_folder(run.id)
     window = Window(
         predictions,
         _reference(workspace),
-        recorded_answers(champion, workspace.run_folder(run.id)),
+        {row.id: (row.output, row.confidence) for row in newest_answers(champion, folder)},
         task.kind,
         exact_match if task.kind == "classification" else token_f1,
     )
-    report = workspace.run_folder(run.id) / REPORT
+    report = folder / REPORT
     drift = drift_report(window, params, report)
     log_file(run, report)
     scores = [window.score(row.output, row.label) for row in labelled if row.label is not None]
     evidence = RetrainEvidence(
         labelled=len(scores),
-        decay=measure_decay(scores, window.reference_scores(), params),
+        decay=measure_decay(scores, promised_scores(champion, folder, workspace.params.reference), params),
         drift=drift,
         minutes_since_refresh=_minutes_since_refresh(task.name),
     )
@@ -97,12 +99,25 @@ def _reference(workspace: Workspace) -> list[Example]:
     return read_jsonl(workspace.root / REFERENCE / "reference.jsonl", Example)
 
 
-def recorded_answers(champion: Version, folder: Path) -> dict[str, tuple[str, float | None]]:
-    """What the champion answered to the held-out rows when it was last evaluated, by row id."""
+def newest_answers(champion: Version, folder: Path) -> list[Recorded]:
+    """What the champion answered to the held-out rows when it was last evaluated, maybe beside a later challenger."""
     run_id, _, system = champion.tags.get("answers", "").partition("/")
-    path = artifact(run_id, f"answers/{system}.jsonl", folder) if run_id else None
-    rows = read_jsonl(path, Recorded) if path else []
-    return {row.id: (row.output, row.confidence) for row in rows}
+    return _recorded(run_id, system, folder)
+
+
+def promised_scores(champion: Version, folder: Path, params: ReferenceParams) -> list[float]:
+    """How well it did on unseen rows when it was promoted: on the recent holdout alone where that had enough rows.
+
+    Never as it does since: compared with itself, a decayed model has not decayed.
+    """
+    promised = _recorded(champion.run_id, "challenger", folder)
+    recent = [row.score for row in promised if row.holdout == "recent"]
+    return recent if len(recent) >= params.min_recent else [row.score for row in promised]
+
+
+def _recorded(run_id: str, system: str, folder: Path) -> list[Recorded]:
+    path = artifact(run_id, f"answers/{system}.jsonl", folder / run_id) if run_id else None
+    return read_jsonl(path, Recorded) if path else []
 
 
 def _remember(run: Run, champion: Version, decision: Decision, number: int) -> None:

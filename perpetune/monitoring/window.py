@@ -44,14 +44,6 @@ class Window:
     kind: Literal["classification", "generation"]
     score: Scorer = exact_match
 
-    def labelled_scores(self) -> list[float]:
-        """One score for each prediction whose right output is known by now."""
-        return [self.score(row.output, row.label) for row in self.predictions if row.label is not None]
-
-    def reference_scores(self) -> list[float]:
-        """One score for each reference example that the champion answered."""
-        return [self.score(self.answers[row.id][0], row.output) for row in self.reference if row.id in self.answers]
-
 
 def current_frame(window: Window) -> pd.DataFrame:
     """One row for each prediction: `INPUT_COLUMNS`, the answer or its length, confidence and score."""

@@ -37,6 +37,7 @@ ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "task": {"name": "desk", "instruction": "Which desk answers this question?"},
     "fetch": {"sources": ["inbox", "traffic"]},
+    "reference": {"min_recent": 15},
     "split": {"frozen": 0.3, "validation": 0.1, "recent": 0.4},
     "train": {"epochs": 2.0, "validations": 1, "validation_rows": 20, "learning_rate": 1e-3},
     "evaluate": {"few_shot_examples": 2, "batch_tokens": 512},

@@ -55,8 +55,6 @@ def test_scores_are_there_where_labels_and_recorded_answers_are():
         {"1": ("good", 0.8), "2": ("good", 0.7)},
         "classification",
     )
-    assert window.labelled_scores() == [1.0, 0.0]
-    assert window.reference_scores() == [1.0, 0.0]
     assert current_frame(window)["score"].dropna().tolist() == [1.0, 0.0]
     assert reference_frame(window)["score"].dropna().tolist() == [1.0, 0.0]
     assert reference_frame(window)["confidence"].dropna().tolist() == [0.8, 0.7]
