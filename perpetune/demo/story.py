@@ -27,7 +27,7 @@ from perpetune.workspace import Workspace
 
 QUIET_REQUESTS = 100
 UNLABELLED = 100
-LATE = 200
+LATE = 300
 ROUNDS_AT_MOST = 3
 AFTERWARDS = 100
 TRICKLE_SECONDS = 2.0
