@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from perpetune.files import write_whole
 from perpetune.workspace import Workspace
 
 ROLLING = 50
+FEWEST = 10
 
 
 def write_report(path: Path, workspace: Workspace, summary: Summary) -> Path:
@@ -88,10 +90,10 @@ def _marks(summary: Summary) -> list[tuple[int, str, float]]:
 
 
 def rolling(right: Sequence[bool], restart: int) -> list[float]:
-    """The share right among the last `ROLLING`, starting anew where the stream turns."""
+    """The share right among the last `ROLLING`, starting anew where the stream turns; NaN of too few to tell."""
     shares = []
     for place in range(len(right)):
         start = max(restart if place >= restart else 0, place + 1 - ROLLING)
         window = right[start : place + 1]
-        shares.append(sum(window) / len(window))
+        shares.append(sum(window) / len(window) if len(window) >= FEWEST else math.nan)
     return shares

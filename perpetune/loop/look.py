@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,7 +61,11 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     scores = [window.score(row.output, row.label) for row in labelled if row.label is not None]
     evidence = RetrainEvidence(
         labelled=len(scores),
-        decay=measure_decay(scores, promised_scores(champion, folder, workspace.params.reference), params),
+        decay=measure_decay(
+            scores,
+            promised_scores(_recorded(champion.run_id, "challenger", folder), workspace.params.reference),
+            params,
+        ),
         drift=drift,
         minutes_since_refresh=_minutes_since_refresh(task.name),
     )
@@ -105,12 +110,11 @@ def newest_answers(champion: Version, folder: Path) -> list[Recorded]:
     return _recorded(run_id, system, folder)
 
 
-def promised_scores(champion: Version, folder: Path, params: ReferenceParams) -> list[float]:
+def promised_scores(promised: Sequence[Recorded], params: ReferenceParams) -> list[float]:
     """How well it did on unseen rows when it was promoted: on the recent holdout alone where that had enough rows.
 
     Never as it does since: compared with itself, a decayed model has not decayed.
     """
-    promised = _recorded(champion.run_id, "challenger", folder)
     recent = [row.score for row in promised if row.holdout == "recent"]
     return recent if len(recent) >= params.min_recent else [row.score for row in promised]
 
