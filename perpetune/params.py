@@ -90,6 +90,7 @@ class TrainParams(Section):
     max_packed_tokens: Count
     validations: Count
     validation_rows: Count
+    checkpoint_seconds: Annotated[float, Field(ge=0)]
     seed: int
 
 

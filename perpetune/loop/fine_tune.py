@@ -32,13 +32,15 @@ def fine_tune(workspace: Workspace, run: Run, tell: Callable[[Progress], None]) 
     rows = read_split(workspace, "train")
     base = load_base(workspace.params.base, workspace.assets, params.precision)
     adapter = workspace.run_folder(run.id) / "adapter"
+    validation = read_split(workspace, "validation")
+    checkpoints = workspace.home / "checkpoints" / task.name
 
     def report(progress: Progress) -> None:
         log_metrics(run, _metrics(progress), progress.step)
         tell(progress)
 
     with system_metrics(run):
-        trained = train(base, rows, read_split(workspace, "validation"), task.instruction, params, adapter, report)
+        trained = train(base, rows, validation, task.instruction, params, adapter, report, checkpoints)
     card = ModelCard(
         task=task.name,
         kind=task.kind,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from perpetune.params import TrainParams
 from perpetune.records import Example, conversation
 from perpetune.training.base import Base
 from perpetune.training.chat import answer_tokens, prompt_tokens
+from perpetune.training.checkpoint import Checkpoint, Resume, identity
 from perpetune.training.lora import save_adapter, with_new_adapter
 from perpetune.training.packing import groups_within, model_inputs, plant
 
@@ -67,8 +69,12 @@ def train(
     params: TrainParams,
     adapter: Path,
     report: Report,
+    checkpoints: Path | None = None,
 ) -> Trained:
     """Fine-tune a new adapter and write it to the folder `adapter`.
+
+    With a folder for `checkpoints`, a run that was killed goes on from the last of its own and ends with
+    the weights of an unbroken one (on a CPU, to the bit).
 
     Examples longer than `max_example_tokens` are left out and counted. Without validation rows the
     last weights are kept, else those with the lowest validation loss. Raises PerpetuneError where no
@@ -83,8 +89,14 @@ def train(
         )
     validation = _encode(base, validation_rows[: params.validation_rows], instruction, params)
     model = with_new_adapter(base, params.lora, params.seed)
-    outcome = _run(model, rows, validation, params, report)
+    resume = None
+    if checkpoints is not None:
+        work = identity(params, base.digest, [row.tokens for row in rows])
+        resume = Resume(checkpoints, work, params.checkpoint_seconds)
+    outcome = _run(model, rows, validation, params, report, resume)
     digest = save_adapter(model, adapter)
+    if resume:
+        resume.remove()
     model.unload()
     return replace(outcome, adapter=adapter, digest=digest, too_long=len(train_rows) - len(rows))
 
@@ -100,16 +112,26 @@ def encode(base: Base, row: Example, instruction: str) -> Encoded:
 
 
 def _run(
-    model: PeftModel, rows: Sequence[Encoded], validation: Sequence[Encoded], params: TrainParams, report: Report
+    model: PeftModel,
+    rows: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    params: TrainParams,
+    report: Report,
+    resume: Resume | None,
 ) -> Trained:
     steps = max(1, round(params.epochs * len(rows) / params.batch_size))
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=params.weight_decay)
     validate_at = _validation_steps(steps, params.validations) if validation else frozenset()
-    best = _Best(None, 0, [])
-    began, tokens = time.monotonic(), 0
-    batches = _batches(rows, params)
-    for step in range(1, steps + 1):
+    first, best, tokens, began = 1, _Best(None, 0, []), 0, time.monotonic()
+    found = resume.load() if resume else None
+    if found is not None:
+        _take_up(found, weights, optimizer)
+        first, tokens, began = found.step + 1, found.tokens, began - found.seconds
+        best = _Best(found.best_loss, found.best_step, found.best_weights)
+    saved = time.monotonic()
+    batches = islice(_batches(rows, params), first - 1, None)
+    for step in range(first, steps + 1):
         rate = params.learning_rate * _schedule(step, steps, params.warmup_share)
         batch = next(batches)
         loss = _step(model, optimizer, weights, batch, rate, params)
@@ -119,6 +141,11 @@ def _run(
             checked = mean_loss(model, validation, params.max_packed_tokens)
             best = best.or_better(checked, step, weights)
         seconds = time.monotonic() - began
+        if resume and time.monotonic() - saved >= resume.every_seconds:
+            kept = [weight.detach() for weight in weights]
+            state, random = optimizer.state_dict(), torch.get_rng_state()
+            resume.save(Checkpoint(step, tokens, seconds, kept, state, random, best.loss, best.step, best.weights))
+            saved = time.monotonic()
         report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
     best.restore(weights)
     seconds = time.monotonic() - began
@@ -142,6 +169,14 @@ class _Best:
         with torch.no_grad():
             for weight, kept in zip(weights, self.weights, strict=bool(self.weights)):
                 weight.copy_(kept)
+
+
+def _take_up(found: Checkpoint, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    with torch.no_grad():
+        for weight, kept in zip(weights, found.weights, strict=True):
+            weight.copy_(kept)
+    optimizer.load_state_dict(found.optimizer)
+    torch.set_rng_state(found.random)
 
 
 def _validation_steps(steps: int, validations: int) -> frozenset[int]:

@@ -93,5 +93,6 @@ def train_params() -> TrainParams:
         max_packed_tokens=64,
         validations=5,
         validation_rows=10,
+        checkpoint_seconds=0,
         seed=7,
     )
