@@ -77,9 +77,10 @@ def ingest(
         note = " (this very file was ingested before: nothing to do)" if done.repeated else ""
         _say(f"{done.examples} examples in {_shown(done.path)}{note}")
         if done.rejected:
-            _say(f"{len(done.rejected)} rows set aside, with reasons, in {_shown(done.rejected_path)}; the first:")
+            rows = "1 row" if len(done.rejected) == 1 else f"{len(done.rejected)} rows"
+            _say(f"{rows} set aside, with reasons, in {_shown(done.rejected_path)}; the first:")
             for row in done.rejected[:3]:
-                _say(f"  line {row.line}: {row.field}: {row.reason}")
+                _say(": ".join(["  line " + str(row.line), *([row.field] if row.field else []), row.reason]))
         if "inbox" not in workspace.params.fetch.sources:
             _say("params.yaml does not read the inbox yet: set `fetch: {sources: [inbox, traffic]}`")
 

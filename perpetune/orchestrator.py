@@ -76,13 +76,13 @@ class Prefect:
         return [self._flow_run(each) for each in self._call("POST", "/flow_runs/filter", body).json()]
 
     def follow(self, run: FlowRun, say: Callable[[str], None], poll_seconds: float = 1.0) -> FlowRun:
-        """Pass on what the flow says until its run has ended, and return how."""
+        """Pass on what the flow says until its run has ended, and return how (tracebacks stay in Prefect's log)."""
         told = 0
         while True:
             now = self.look(run)
             lines = self._logs(run, told)
             for line in lines:
-                if not line.startswith(PREFECT_SAYS):
+                if not line.startswith(PREFECT_SAYS) and "Traceback (most recent call last)" not in line:
                     say(line)
             told += len(lines)
             if now.final and not lines:
