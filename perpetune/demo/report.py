@@ -46,14 +46,14 @@ def chart(summary: Summary) -> Figure:
         axes = figure.subplots()
         axes.grid(axis="y")
         places = list(range(1, len(moments) + 1))
-        without = rolling([moment.without_loop for moment in moments], summary.first_film)
+        without = rolling([moment.without_loop for moment in moments], summary.turned_at)
         kept = [(place, moment) for place, moment in zip(places, moments, strict=True) if moment.with_loop is not None]
         axes.plot(
             places, without, color=colour("base"), linewidth=1.8, linestyle=(0, (4, 2)), label="first champion alone"
         )
         axes.plot(
             [place for place, _ in kept],
-            rolling([bool(moment.with_loop) for _, moment in kept], summary.first_film),
+            rolling([bool(moment.with_loop) for _, moment in kept], summary.turned_at),
             color=colour("challenger"),
             linewidth=2.4,
             label="with the loop",
@@ -78,7 +78,7 @@ def chart(summary: Summary) -> Figure:
 
 
 def _marks(summary: Summary) -> list[tuple[int, str, float]]:
-    found = [(summary.first_film + 1, "stream turns to films")]
+    found = [(summary.turned_at + 1, "the stream turns")]
     if summary.drift_at is not None and summary.drift_at != summary.decay_at:
         found.append((summary.drift_at, "drift seen"))
     if summary.decay_at is not None:

@@ -19,17 +19,17 @@ from perpetune.workspace import Workspace, open_workspace
 
 MARK = ".perpetune-demo"
 SEED = 7
-CLEAR = 2.0  # of 4: film sentences that the raters found clearly good or bad; the others of the stream are mixed
+NEW_ANSWER = "other"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """`curated` is ingested at the start; `quiet` are unseen product reviews, `films` what comes after."""
+    """`curated` is ingested at the start; `quiet` are unseen product reviews, `turned` what comes after."""
 
     workspace: Workspace
     curated: Path
     quiet: tuple[Example, ...]
-    films: tuple[Example, ...]
+    turned: tuple[Example, ...]
 
 
 def prepare(source: Workspace, folder: Path) -> Scene:
@@ -46,14 +46,14 @@ def prepare(source: Workspace, folder: Path) -> Scene:
     shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
     wheel = find_wheel(source.assets)
     team, quiet = _divide(product_examples(wheel, ("positive", "negative")), 560)
-    films = [
-        example
-        for rated in rated_sentences(wheel, "films")
-        if (example := labelled(rated)) and (example.output == "mixed" or abs(rated.rating) >= CLEAR)
+    films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
+    news = [
+        Example(input=rated.text, output=NEW_ANSWER, id=rated.id, group=rated.group, source="news")
+        for rated in rated_sentences(wheel, "news")
     ]
     curated = folder / "product-reviews.jsonl"
     write_jsonl(curated, team)
-    return Scene(_open(source, folder), curated, tuple(quiet), tuple(_mixed_in(films)))
+    return Scene(_open(source, folder), curated, tuple(quiet), tuple(_one_each(films, news)))
 
 
 def _open(source: Workspace, folder: Path) -> Workspace:
@@ -86,12 +86,11 @@ def _divide(examples: Sequence[Example], count: int) -> tuple[list[Example], lis
     return ranked[:count], rest
 
 
-def _mixed_in(films: Sequence[Example]) -> list[Example]:
-    """Film sentences of which about every second is "mixed", for as long as there are any."""
-    shuffled = list(films)
-    random.Random(SEED).shuffle(shuffled)
-    mixed = [example for example in shuffled if example.output == "mixed"]
-    others = [example for example in shuffled if example.output != "mixed"]
-    both = [*mixed, *others[: len(mixed)]]
-    random.Random(SEED).shuffle(both)
+def _one_each(films: Sequence[Example], news: Sequence[Example]) -> list[Example]:
+    """Film reviews that say clearly good or bad, and as many sentences of newspapers, in a shuffled order."""
+    clear = [example for example in films if example.output != "mixed"]
+    picks = random.Random(SEED)
+    count = min(len(clear), len(news))
+    both = [*picks.sample(clear, count), *picks.sample(list(news), count)]
+    picks.shuffle(both)
     return both

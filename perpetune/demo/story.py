@@ -27,7 +27,7 @@ from perpetune.workspace import Workspace
 
 QUIET_REQUESTS = 100
 UNLABELLED = 100
-LATE = 300
+LATE = 200
 ROUNDS_AT_MOST = 3
 AFTERWARDS = 100
 TRICKLE_SECONDS = 2.0
@@ -52,7 +52,7 @@ class Story:
     """What has happened so far."""
 
     began: float = field(default_factory=time.time)
-    first_film: int = 0
+    turned_at: int = 0
     looks: list[Look] = field(default_factory=list)
     refreshes: list[FlowRun] = field(default_factory=list)
     swap_at: int | None = None
@@ -86,7 +86,7 @@ def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> di
             supervisor.start([worker(ports.worker), gateway(ports.gateway)])
             for child in supervisor.children:
                 console.print(f"  {child.service.name:8} {child.service.page or ''}", markup=False, soft_wrap=True)
-        scene = Scene(Workspace(folder, scene.workspace.params, Settings()), scene.curated, scene.quiet, scene.films)
+        scene = Scene(Workspace(folder, scene.workspace.params, Settings()), scene.curated, scene.quiet, scene.turned)
         application = Application(str(scene.workspace.settings.gateway_url), scene.workspace.params.task.name)
         _play(story, scene, application, console)
         with _stage(story, console, "let the first champion answer the same stream, and write the report"):
@@ -106,21 +106,23 @@ def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> di
 
 def _play(story: Story, scene: Scene, application: Application, console: Console) -> None:
     prefect = Prefect(str(scene.workspace.settings.prefect_api_url))
-    films = iter(scene.films)
+    turned = iter(scene.turned)
     with _stage(story, console, "refresh: curate, fine-tune, evaluate, decide, release the first champion"):
         story.refreshes.append(_refresh(prefect, scene, console))
         _await_gateway(scene)
     with _stage(story, console, f"{QUIET_REQUESTS} requests about products; their labels arrive; the monitor looks"):
         application.label(_tell_asked(application.send(scene.quiet[:QUIET_REQUESTS]), console))
         _look(story, prefect, scene, application, console)
-    story.first_film = len(application.asked)
+    story.turned_at = len(application.asked)
     before = {run.id for run in prefect.runs_of(_deployment("refresh", scene))}
-    with _stage(story, console, f"the stream turns to films and a third answer: {UNLABELLED} requests, no labels yet"):
-        waiting = _tell_asked(application.send(_next(films, UNLABELLED)), console)
+    with _stage(
+        story, console, f"the stream turns to films and to what is no review: {UNLABELLED} requests, no labels yet"
+    ):
+        waiting = _tell_asked(application.send(_next(turned, UNLABELLED)), console)
         _look(story, prefect, scene, application, console)
-    with _stage(story, console, "more requests about films; the labels of all arrive; the monitor looks"):
+    with _stage(story, console, "more of these requests; the labels of all arrive; the monitor looks"):
         for _ in range(ROUNDS_AT_MOST):
-            waiting += _tell_asked(application.send(_next(films, LATE)), console)
+            waiting += _tell_asked(application.send(_next(turned, LATE)), console)
             application.label(waiting)
             waiting = []
             if _look(story, prefect, scene, application, console).outcome == "retrain":
@@ -129,7 +131,7 @@ def _play(story: Story, scene: Scene, application: Application, console: Console
             console.print("  the monitor saw no decay in all of it")
             return
     with _stage(story, console, "the automation starts a refresh on old and newly labelled data, while requests go on"):
-        with application.trickle(films, TRICKLE_SECONDS) as so_far:
+        with application.trickle(turned, TRICKLE_SECONDS) as so_far:
             run = _automated(prefect, scene, before)
             console.print(f"  {run.name}: {run.url}", markup=False, soft_wrap=True)
             story.refreshes.append(
@@ -138,8 +140,8 @@ def _play(story: Story, scene: Scene, application: Application, console: Console
             asked = so_far()
             console.print(f"  {len(asked)} requests meanwhile, {sum(one.answer is None for one in asked)} failed")
     story.swap_at = _swap(application.asked)
-    with _stage(story, console, f"{AFTERWARDS} more requests about films; their labels arrive; the monitor looks"):
-        application.label(_tell_asked(application.send(_next(films, AFTERWARDS)), console))
+    with _stage(story, console, f"{AFTERWARDS} more of these requests; their labels arrive; the monitor looks"):
+        application.label(_tell_asked(application.send(_next(turned, AFTERWARDS)), console))
         _look(story, prefect, scene, application, console)
 
 

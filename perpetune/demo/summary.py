@@ -51,7 +51,7 @@ class Summary:
     """All that the report shows. Places count requests from the start of the stream."""
 
     moments: tuple[Moment, ...]
-    first_film: int
+    turned_at: int
     looks: tuple[Look, ...]
     swap_at: int | None
     refreshes: tuple[FlowRun, ...]
@@ -78,11 +78,11 @@ class Summary:
 
     def lines(self) -> list[tuple[str, str]]:
         """The table that the terminal and the report show."""
-        before, turned = self.moments[: self.first_film], self.moments[self.first_film : self.swap_at]
+        before, turned = self.moments[: self.turned_at], self.moments[self.turned_at : self.swap_at]
         lines = [
             ("requests", f"{len(self.moments)}, of which {self.failed} failed"),
             ("about products, first champion", share_right(before, with_loop=True)),
-            ("after the turn to films, before the swap", share_right(turned, with_loop=True)),
+            ("after the stream turned, before the swap", share_right(turned, with_loop=True)),
         ]
         if self.swap_at is not None:
             after = self.moments[self.swap_at :]
@@ -91,7 +91,7 @@ class Summary:
                 ("the same requests, without the loop", share_right(after, with_loop=False)),
             ]
         lines += [
-            ("turn to films", f"at request {self.first_film + 1}"),
+            ("the stream turned", f"at request {self.turned_at + 1}"),
             ("drift seen", _place(self.drift_at)),
             ("decay caught", _place(self.decay_at)),
             ("swapped", "never" if self.swap_at is None else f"at request {self.swap_at + 1}, none refused or lost"),
@@ -130,7 +130,7 @@ def summarise(workspace: Workspace, story: Story, asked: Sequence[Asked]) -> Sum
     compared = _compare(after)
     return Summary(
         moments=tuple(moments),
-        first_film=story.first_film,
+        turned_at=story.turned_at,
         looks=tuple(story.looks),
         swap_at=story.swap_at,
         refreshes=tuple(story.refreshes),

@@ -87,7 +87,7 @@ def train(
             where="params.yaml: train.max_example_tokens",
             do="raise it, or shorten the inputs",
         )
-    validation = _encode(base, validation_rows[: params.validation_rows], instruction, params)
+    validation = _encode(base, _some(validation_rows, params.validation_rows, params.seed), instruction, params)
     model = with_new_adapter(base, params.lora, params.seed)
     resume = None
     if checkpoints is not None:
@@ -99,6 +99,12 @@ def train(
         resume.remove()
     model.unload()
     return replace(outcome, adapter=adapter, digest=digest, too_long=len(train_rows) - len(rows))
+
+
+def _some(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """At most `count` of the rows, from all over: their order says where they come from."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [rows[index] for index in order[:count]]
 
 
 def _encode(base: Base, rows: Sequence[Example], instruction: str, params: TrainParams) -> list[Encoded]:

@@ -27,7 +27,7 @@ def summary() -> Summary:
     moments[3] = Moment("good", None, True, "", 0.1)
     return Summary(
         moments=tuple(moments),
-        first_film=60,
+        turned_at=60,
         looks=(
             Look(60, "keep", "all is well", False, RUN, "http://mlflow/1"),
             Look(100, "collect more labels", "none yet", True, RUN, "http://mlflow/2"),
@@ -55,7 +55,7 @@ def test_the_page_tells_all_and_stands_alone(summary: Summary, workspace: Worksp
         "$0.00200 (52 prompt tokens each, 90.0% right)",
         "1.5 minutes",
         "http://mlflow/#/models/reviews",
-        "stream turns to films",
+        "the stream turns",
     ):
         assert said in page
     assert "&lt;b&gt;40" in page
