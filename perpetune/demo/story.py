@@ -89,6 +89,7 @@ def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> di
         scene = Scene(Workspace(folder, scene.workspace.params, Settings()), scene.curated, scene.quiet, scene.turned)
         application = Application(str(scene.workspace.settings.gateway_url), scene.workspace.params.task.name)
         _play(story, scene, application, console)
+        story.swap_at = _swap(application.asked)
         with _stage(story, console, "let the first champion answer the same stream, and write the report"):
             summary = summarise(scene.workspace, story, application.asked)
             page = write_report(folder / "report.html", scene.workspace, summary)
@@ -139,7 +140,6 @@ def _play(story: Story, scene: Scene, application: Application, console: Console
             )
             asked = so_far()
             console.print(f"  {len(asked)} requests meanwhile, {sum(one.answer is None for one in asked)} failed")
-    story.swap_at = _swap(application.asked)
     with _stage(story, console, f"{AFTERWARDS} more of these requests; their labels arrive; the monitor looks"):
         application.label(_tell_asked(application.send(_next(turned, AFTERWARDS)), console))
         _look(story, prefect, scene, application, console)

@@ -1,0 +1,340 @@
+"""Fine-tuning through perpetune's engine and through TRL's SFTTrainer: the same work, in turns, in one run.
+
+    python benchmarks/training.py --peer trl
+    python benchmarks/training.py --peer trl --data intents.csv     # columns input, output (or text, category)
+
+Every system starts from the same base model, sees the same rows, trains a LoRA of the same shape with the same
+schedule for as many steps of as many examples, and is asked about the same held-out rows. Each turn is a process of
+its own, so that its peak memory is its own. Tokens per second are useful ones: those of each example as a plain run
+would read them, without padding, whatever the system really computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from record import Claim, write
+
+SYSTEMS = ("perpetune", "trl", "trl packed")
+GOALS = {"reviews": 6.0, "listed": 10.0}
+
+
+@dataclass(frozen=True)
+class Work:
+    """The rows to learn, the rows to be asked about, and how."""
+
+    instruction: str
+    labels: list[str]
+    train: list[dict[str, str]]
+    held_out: list[dict[str, str]]
+    steps: int
+    batch_size: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One system's turn: seconds of its steps after the first, which warms it up, and what it learned."""
+
+    system: str
+    seconds: float
+    tokens_per_second: float
+    examples_per_second: float
+    peak_mb: float
+    right: list[int]
+
+
+def main() -> int:
+    asked = _arguments()
+    if asked.turn:
+        work = Work(**json.loads(Path(asked.work).read_text(encoding="utf-8")))
+        print(json.dumps(asdict(take_turn(asked.turn, work))))
+        return 0
+    return compare(asked)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", choices=["trl"], default="trl")
+    parser.add_argument("--data", type=Path, help="CSV or JSONL; its labels are listed in the instruction")
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--held-out", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--turn", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def compare(asked: argparse.Namespace) -> int:
+    began = time.monotonic()
+    work = _listed(asked) if asked.data else _reviews(asked)
+    name = f"training-{asked.data.parent.name or asked.data.stem}" if asked.data else "training-reviews"
+    turns: list[Turn] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "work.json"
+        path.write_text(json.dumps(asdict(work)), encoding="utf-8")
+        for turn in range(asked.rounds):
+            for system in SYSTEMS:
+                command = [sys.executable, __file__, "--turn", system, "--work", str(path)]
+                said = subprocess.run(command, capture_output=True, text=True, check=False)
+                if said.returncode:
+                    sys.exit(f"{system} failed:\n{said.stderr[-3000:]}")
+                turns.append(Turn(**json.loads(said.stdout.splitlines()[-1])))
+                show(turn + 1, turns[-1])
+    claims = claims_of(turns, GOALS["listed" if asked.data else "reviews"])
+    for claim in claims:
+        print(
+            f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:.2f} {claim.interval}, goal {claim.goal}"
+        )
+    details = [{**asdict(turn), "right": sum(turn.right), "of": len(turn.right)} for turn in turns]
+    print(write(name, claims, details, time.monotonic() - began))
+    draw(turns, name)
+    return 0
+
+
+def show(turn: int, found: Turn) -> None:
+    accuracy = sum(found.right) / len(found.right)
+    print(
+        f"round {turn}  {found.system:11} {found.tokens_per_second:8.0f} useful tokens/s  "
+        f"{found.examples_per_second:6.2f} examples/s  {found.seconds:6.1f} s  {found.peak_mb:6.0f} MB  {accuracy:.1%} right",
+        flush=True,
+    )
+
+
+def claims_of(turns: Sequence[Turn], goal: float) -> list[Claim]:
+    """Against TRL's best setting: speed in each round, accuracy over the same held-out rows, peak memory."""
+    from perpetune.evaluation.paired import compare as paired
+
+    by_system = {system: [turn for turn in turns if turn.system == system] for system in SYSTEMS}
+    speeds = {system: [turn.tokens_per_second for turn in found] for system, found in by_system.items()}
+    peer = max(SYSTEMS[1:], key=lambda system: statistics.mean(speeds[system]))
+    ratios = [ours / theirs for ours, theirs in zip(speeds["perpetune"], speeds[peer], strict=True)]
+    ours, theirs = by_system["perpetune"][0], by_system[peer][0]
+    gain = paired(list(map(float, theirs.right)), list(map(float, ours.right)), confidence=0.95, samples=2000, seed=7)
+    memory = [mine.peak_mb / other.peak_mb for mine, other in zip(by_system["perpetune"], by_system[peer], strict=True)]
+    speed = statistics.mean(ratios)
+    return [
+        Claim(f"times as fast as {peer}", speed, (min(ratios), max(ratios)), goal, speed >= goal),
+        Claim(
+            f"accuracy less that of {peer}",
+            gain.difference,
+            (gain.low, gain.high),
+            0.0,
+            gain.low <= 0 <= gain.high or gain.difference > 0,
+        ),
+        Claim(
+            f"peak memory over that of {peer}",
+            statistics.mean(memory),
+            (min(memory), max(memory)),
+            1.0,
+            max(memory) <= 1.0,
+        ),
+    ]
+
+
+def draw(turns: Sequence[Turn], name: str) -> None:
+    from matplotlib.figure import Figure
+
+    from perpetune.evaluation.style import colour, house_style, write_png
+
+    with house_style():
+        figure = Figure(figsize=(7, 2.4))
+        axes = figure.subplots()
+        means = [
+            statistics.mean(turn.tokens_per_second for turn in turns if turn.system == system) for system in SYSTEMS
+        ]
+        bars = axes.barh(SYSTEMS, means, color=[colour("challenger"), colour("base"), colour("base")])
+        axes.bar_label(bars, [f"{value:,.0f}" for value in means], padding=4)
+        axes.invert_yaxis()
+        axes.set_xlabel("useful tokens per second")
+        write_png(figure, Path(__file__).parent / "results" / f"{name}.png")
+
+
+def _reviews(asked: argparse.Namespace) -> Work:
+    from perpetune.curation.reviews import find_wheel, product_examples
+
+    rows = [
+        {"input": row.input, "output": row.output}
+        for row in product_examples(find_wheel(asked.assets), ("positive", "negative"))
+    ]
+    return _work(asked, rows, "Is this sentence of a review positive or negative? Answer with one word.")
+
+
+def _listed(asked: argparse.Namespace) -> Work:
+    rows = [
+        {"input": row.get("input") or row["text"], "output": row.get("output") or row["category"]}
+        for row in _read(asked.data)
+    ]
+    labels = sorted({row["output"] for row in rows})
+    return _work(asked, rows, "Which of these is it? Answer with one of: " + ", ".join(labels) + ".")
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _work(asked: argparse.Namespace, rows: list[dict[str, str]], instruction: str) -> Work:
+    random.Random(7).shuffle(rows)
+    held_out, train = rows[: asked.held_out], rows[asked.held_out :][: asked.steps * asked.batch_size]
+    labels = sorted({row["output"] for row in [*train, *held_out]})
+    return Work(instruction, labels, train, held_out, asked.steps, asked.batch_size, asked.threads)
+
+
+def take_turn(system: str, work: Work) -> Turn:
+    import torch
+
+    torch.set_num_threads(work.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = Path(folder) / "adapter"
+        times = _ours(work, adapter) if system == "perpetune" else _trl(work, adapter, packed=system == "trl packed")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        right = _ask(work, adapter)
+    tokens, examples = _useful(work)
+    share = (len(times) - 1) / len(times)  # the first step warms up
+    seconds = times[-1] - times[0]
+    return Turn(system, seconds, tokens * share / seconds, examples * share / seconds, peak, right)
+
+
+def _base():  # type: ignore[no-untyped-def]
+    from perpetune.training.base import load_base
+
+    return load_base(_params().base, Path("assets"), _params().train.precision)
+
+
+def _params():  # type: ignore[no-untyped-def]
+    from perpetune.params import load_params
+
+    return load_params(Path("params.yaml"))
+
+
+def _ours(work: Work, adapter: Path) -> list[float]:
+    from perpetune.records import Example
+    from perpetune.training.trainer import Progress, train
+
+    rows = [Example(**row, id=str(n), group=str(n), source="benchmark") for n, row in enumerate(work.train)]
+    params = _params().train.model_copy(
+        update={"epochs": 1.0, "batch_size": work.batch_size, "max_example_tokens": 4096, "max_packed_tokens": 4096}
+    )
+    times: list[float] = []
+
+    def tick(progress: Progress) -> None:
+        times.append(time.monotonic())
+
+    train(_base(), rows, [], work.instruction, params, adapter, tick)
+    return times
+
+
+def _trl(work: Work, adapter: Path, *, packed: bool) -> list[float]:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    params, base = _params().train, _base()
+    prompt = [{"role": "system", "content": work.instruction}]
+    data = Dataset.from_list(
+        [
+            {
+                "prompt": [*prompt, {"role": "user", "content": row["input"]}],
+                "completion": [{"role": "assistant", "content": row["output"]}],
+            }
+            for row in work.train
+        ]
+    )
+    longest = max(_lengths(work, base.tokenizer))
+    mean = statistics.mean(_lengths(work, base.tokenizer))
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: object, **__: object) -> None:
+            times.append(time.monotonic())
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SFTTrainer(
+            model=base.model,
+            processing_class=base.tokenizer,
+            train_dataset=data,
+            callbacks=[Clock()],
+            peft_config=LoraConfig(
+                task_type="CAUSAL_LM",
+                r=params.lora.rank,
+                lora_alpha=params.lora.alpha,
+                lora_dropout=params.lora.dropout,
+                target_modules="all-linear",
+            ),
+            args=SFTConfig(
+                output_dir=folder,
+                max_steps=work.steps,
+                # Packed, one sequence holds as many examples as a batch would.
+                per_device_train_batch_size=1 if packed else work.batch_size,
+                max_length=int(mean * work.batch_size) if packed else longest,
+                packing=packed,
+                completion_only_loss=True,
+                learning_rate=params.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=max(1, round(work.steps * params.warmup_share)),
+                weight_decay=params.weight_decay,
+                max_grad_norm=params.max_gradient_norm,
+                bf16=base.model.dtype == torch.bfloat16,
+                gradient_checkpointing=False,
+                use_cpu=not torch.cuda.is_available(),
+                seed=params.seed,
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+            ),
+        )
+        trainer.train()
+        trainer.model.save_pretrained(str(adapter))
+    return times
+
+
+def _ask(work: Work, adapter: Path) -> list[int]:
+    from perpetune.inference.answers import Answerer
+    from perpetune.records import Message, with_instruction
+
+    answerer = Answerer(_base(), 1024)
+    answerer.load_adapter("turn", adapter)
+    asked = [with_instruction(work.instruction, (Message(role="user", content=row["input"]),)) for row in work.held_out]
+    answers = answerer.answer("turn", asked, work.labels, 16)
+    return [int(answer.text == row["output"]) for answer, row in zip(answers, work.held_out, strict=True)]
+
+
+def _useful(work: Work) -> tuple[int, int]:
+    """Tokens and examples of the whole work."""
+    return sum(_lengths(work, _base().tokenizer)), len(work.train)
+
+
+def _lengths(work: Work, tokenizer) -> list[int]:  # type: ignore[no-untyped-def]
+    from perpetune.records import Message, with_instruction
+    from perpetune.training.chat import answer_tokens, prompt_tokens
+
+    return [
+        len(prompt_tokens(tokenizer, with_instruction(work.instruction, (Message(role="user", content=row["input"]),))))
+        + len(answer_tokens(tokenizer, row["output"]))
+        for row in work.train
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
