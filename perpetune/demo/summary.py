@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from transformers.utils.logging import disable_progress_bar
+
 from perpetune import registry
 from perpetune.demo.story import Look, Story
 from perpetune.demo.stream import Asked
@@ -150,6 +152,7 @@ def _moments(workspace: Workspace, asked: Sequence[Asked]) -> list[Moment]:
     """The first champion's answers are those it gave where it was asked, and else computed now by the same code."""
     first = registry.fetch_release(workspace.params.task.name, "1", workspace.home / "releases")
     unasked = [one for one in asked if one.version != "1"]
+    disable_progress_bar()  # a bar for half a second would tear the story apart
     answerer = load_answerer(
         first.base, workspace.assets, workspace.params.train.precision, workspace.params.evaluate.batch_tokens
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams
 
 WEIGHTS = "*.safetensors"
+
+# peft 0.21 asks transformers for the old name of a property, each time it wraps a model.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 @dataclass(frozen=True)
