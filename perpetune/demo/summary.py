@@ -152,7 +152,7 @@ def _moments(workspace: Workspace, asked: Sequence[Asked]) -> list[Moment]:
     """The first champion's answers are those it gave where it was asked, and else computed now by the same code."""
     first = registry.fetch_release(workspace.params.task.name, "1", workspace.home / "releases")
     unasked = [one for one in asked if one.version != "1"]
-    disable_progress_bar()  # a bar for half a second would tear the story apart
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # half a second of bar would tear the story apart
     answerer = load_answerer(
         first.base, workspace.assets, workspace.params.train.precision, workspace.params.evaluate.batch_tokens
     )
