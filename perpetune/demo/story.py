@@ -224,7 +224,7 @@ def _deployment(flow: str, scene: Scene) -> str:
 def _stage(story: Story, console: Console, title: str) -> Iterator[None]:
     began = time.time()
     clock = time.strftime("%M:%S", time.gmtime(began - story.began))
-    console.print(f"[bold]{clock}[/] {escape(title)}")
+    console.print(f"[bold]{clock}[/] {escape(title)}", soft_wrap=True)
     yield
     story.stages.append((title, time.time() - began))
 
