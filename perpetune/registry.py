@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
-import mlflow
 from perpetune.errors import PerpetuneError
 from perpetune.records import to_json
 from perpetune.release import CARD, ModelCard, Release, read_card

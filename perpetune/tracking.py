@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
-import mlflow
 from perpetune.errors import PerpetuneError
 from perpetune.settings import Settings
 

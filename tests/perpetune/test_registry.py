@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-import mlflow
 from perpetune import registry
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams, LoraParams
