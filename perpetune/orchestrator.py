@@ -17,7 +17,7 @@ from perpetune.settings import Settings
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 PAGE = 200
-PREFECT_SAYS = ("Beginning flow run", "Finished in state Completed", "View at ")
+PREFECT_SAYS = ("Beginning flow run", "Finished in state", "View at ")
 # Prefect answers so while its database is locked; it asks its own client to try again too.
 BUSY = {429, 502, 503}
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)

@@ -171,6 +171,7 @@ def load_params(path: Path) -> Params:
     except yaml.MarkedYAMLError as fault:
         line = fault.problem_mark.line + 1 if fault.problem_mark else 1
         raise PerpetuneError(f"not valid YAML: {fault.problem}", where=f"{path}:{line}", do="mend that line") from None
+    _refuse_repeated_keys(node, path)
     try:
         return Params.model_validate(values)
     except ValidationError as fault:
@@ -178,6 +179,23 @@ def load_params(path: Path) -> Params:
         raise PerpetuneError(
             "\n".join(faults), do="mend params.yaml; its fields are described in docs/params.md"
         ) from None
+
+
+def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
+    """YAML readers differ in which of two equal keys they believe, and DVC reads this file too."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise PerpetuneError(
+                f"{key.value}: this setting stands here and on line {lines[key.value]}",
+                where=f"{path}:{line}",
+                do="delete one of them",
+            )
+        lines[key.value] = line
+        _refuse_repeated_keys(value, path)
 
 
 def _sentence(error: ErrorDetails, path: Path, node: yaml.Node | None) -> str:

@@ -50,3 +50,12 @@ def test_every_field_is_described() -> None:
     described = (ROOT / "docs" / "params.md").read_text()
     params = load_params(ROOT / "params.yaml").model_dump()
     assert [name for section in params.values() for name in section if f"{name}`" not in described] == []
+
+
+def test_a_repeated_key_is_named_with_both_lines(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text().replace("  batch_size: 8\n", "  batch_size: 8\n  batch_size: 16\n")
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    first = text.splitlines().index("  batch_size: 8") + 1
+    with pytest.raises(PerpetuneError, match=f"params.yaml:{first + 1}: batch_size: .* here and on line {first}"):
+        load_params(path)
