@@ -42,7 +42,6 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "PREFECT_RUNNER_SERVER_PORT": str(ports.worker),
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "DVC_NO_ANALYTICS": "true",
         "GIT_PYTHON_REFRESH": "quiet",
         "PYTHONUNBUFFERED": "1",

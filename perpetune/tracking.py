@@ -20,7 +20,12 @@ from perpetune.errors import PerpetuneError
 from perpetune.settings import Settings
 
 # A dead server is to be reported within seconds; MLflow's own default keeps trying for minutes.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+# Its progress bars of a file of some KB would stand in the middle of what a command says.
+_MANNERS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 # Makes MLflow's page open on the list of runs.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -37,7 +42,7 @@ class Run:
 
 def connect(uri: str) -> None:
     """Use the MLflow server at `uri` from now on. Raises PerpetuneError where it does not answer."""
-    for name, value in _PATIENCE.items():
+    for name, value in _MANNERS.items():
         os.environ.setdefault(name, value)
     if uri.startswith("http"):
         try:
