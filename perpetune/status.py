@@ -16,7 +16,7 @@ from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
 from perpetune.loop.passage import RECORD, use_mlflow
 from perpetune.serving.log import counts, open_log
-from perpetune.tracking import artifact, newest_run
+from perpetune.tracking import artifact, newest_run, runs_url
 from perpetune.workspace import Workspace
 
 
@@ -62,7 +62,7 @@ def read_status(workspace: Workspace) -> Status:
         predictions=found.predictions,
         labelled=found.labelled,
         addresses={
-            "MLflow": str(settings.mlflow_tracking_uri),
+            "MLflow": runs_url(task),
             "Prefect": str(settings.prefect_api_url).removesuffix("/api"),
             "gateway": settings.gateway_url or "not running",
         },

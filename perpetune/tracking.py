@@ -27,9 +27,6 @@ _MANNERS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
-# Makes MLflow's page open on the list of runs.
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-
 
 @dataclass(frozen=True)
 class Run:
@@ -70,7 +67,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
     if found is not None:
         return str(found.experiment_id)
     try:
-        return str(client.create_experiment(name, tags=EXPERIMENT_TAGS))
+        return str(client.create_experiment(name))
     except MlflowException:
         # Somebody else created it between the two calls.
         found = client.get_experiment_by_name(name)
@@ -81,6 +78,13 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 def run_ref(experiment_id: str, run_id: str) -> Run:
     return Run(run_id, experiment_id, f"{pages()}/#/experiments/{experiment_id}/runs/{run_id}")
+
+
+def runs_url(experiment: str) -> str:
+    """The list of an experiment's runs; MLflow's own page would open on its features for agents."""
+    found = MlflowClient().get_experiment_by_name(experiment)
+    place = f"/{found.experiment_id}/runs" if found else ""
+    return f"{pages()}/#/experiments{place}?workflowType=machine_learning"
 
 
 def pages() -> str:

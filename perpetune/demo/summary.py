@@ -17,7 +17,7 @@ from perpetune.inference.answers import load_answerer
 from perpetune.loop.passage import use_mlflow
 from perpetune.orchestrator import FlowRun
 from perpetune.records import Message, with_instruction
-from perpetune.tracking import find_run, metrics_of
+from perpetune.tracking import find_run, metrics_of, runs_url
 from perpetune.workspace import Workspace
 
 
@@ -227,4 +227,5 @@ def _links(workspace: Workspace, story: Story) -> tuple[Link, ...]:
             Link(f"Evidently's report of look {number}", f"{look.mlflow}/artifacts/drift.html"),
         )
     ]
-    return (Link("MLflow: the model", registry.model_url(task)), *versions, *refreshes, *looks)
+    pages = (Link("MLflow: all runs", runs_url(task)), Link("MLflow: the model", registry.model_url(task)))
+    return (*pages, *versions, *refreshes, *looks)
