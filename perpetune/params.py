@@ -77,7 +77,7 @@ class LoraParams(Section):
 
 
 class TrainParams(Section):
-    method: Literal["lora"]
+    method: Literal["lora", "rslora", "dora"]
     lora: LoraParams
     precision: Literal["auto", "fp32", "bf16"]
     epochs: Positive

@@ -1,9 +1,11 @@
-"""Low-rank adapters (Hu et al., LoRA, 2021, arXiv:2106.09685) by peft."""
+"""Low-rank adapters by peft: LoRA (Hu et al. 2021, arXiv:2106.09685), rank-stabilised (Kalajdzievski 2023,
+arXiv:2312.03732) and weight-decomposed (DoRA, Liu et al. 2024, arXiv:2402.09353)."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -14,7 +16,9 @@ from perpetune.training.base import Base
 WEIGHTS = "adapter_model.safetensors"
 
 
-def with_new_adapter(base: Base, params: LoraParams, seed: int) -> PeftModel:
+def with_new_adapter(
+    base: Base, params: LoraParams, seed: int, method: Literal["lora", "rslora", "dora"] = "lora"
+) -> PeftModel:
     """Put a fresh adapter on the base, its first weights drawn from the seed."""
     targets = params.target_modules
     config = LoraConfig(
@@ -22,6 +26,8 @@ def with_new_adapter(base: Base, params: LoraParams, seed: int) -> PeftModel:
         r=params.rank,
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
+        use_rslora=method == "rslora",
+        use_dora=method == "dora",
         target_modules=targets if isinstance(targets, str) else list(targets),
     )
     torch.manual_seed(seed)

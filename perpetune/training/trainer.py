@@ -88,7 +88,7 @@ def train(
             do="raise it, or shorten the inputs",
         )
     validation = _encode(base, _some(validation_rows, params.validation_rows, params.seed), instruction, params)
-    model = with_new_adapter(base, params.lora, params.seed)
+    model = with_new_adapter(base, params.lora, params.seed, params.method)
     resume = None
     if checkpoints is not None:
         work = identity(params, base.digest, [row.tokens for row in rows])

@@ -12,6 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.training.base import Base, load_base
 
+torch.set_num_threads(1)  # threads would wait for each other longer than a tiny model computes
+
 WORDS = [
     "system",
     "user",

@@ -23,6 +23,22 @@ LABELS = ("blue", "green", "red")
 INSTRUCTION = "which colour"
 
 
+@pytest.mark.parametrize("method", ["rslora", "dora"])
+def test_other_adapters_learn_and_answer(
+    tiny_base: Base, train_params: TrainParams, tmp_path: Path, method: str
+) -> None:
+    params = train_params.model_copy(update={"method": method, "epochs": 10})
+    seen: list[Progress] = []
+    trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, params, tmp_path / "adapter", seen.append)
+    assert trained.validation_loss is not None
+    assert trained.validation_loss < 0.7 * seen[0].loss
+
+    answerer = Answerer(tiny_base, 64)
+    answerer.load_adapter(method, tmp_path / "adapter")
+    rows = [encode(tiny_base, one, INSTRUCTION) for one in ROWS]
+    assert mean_loss(tiny_base.model, rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
+
+
 def test_training_teaches_the_task_and_keeps_the_best_checkpoint(
     tiny_base: Base, train_params: TrainParams, tmp_path: Path
 ) -> None:
