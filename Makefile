@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo up test check lock
+.PHONY: setup demo up test check bench lock
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -34,5 +34,10 @@ check: .venv/ready
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
+# The peers that benchmarks measure against come beside what is locked, and change none of it.
+bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16" "datasets>=5"
+	$(BIN)/python benchmarks/training.py --peer trl
+
 lock:
-	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton|trl|datasets|dill|multiprocess|xxhash)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock
