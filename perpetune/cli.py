@@ -162,7 +162,7 @@ def _services(*, worker: bool) -> Iterator[Workspace]:
 
 @contextmanager
 def _for_people() -> Iterator[None]:
-    """Errors that people can mend are printed as they are; Ctrl-C and SIGTERM end quietly, all children stopped."""
+    """Errors that people can mend are printed as they are; Ctrl-C and SIGTERM stop all children."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
@@ -170,6 +170,7 @@ def _for_people() -> Iterator[None]:
         errors.print(str(fault), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
+        errors.print("interrupted")
         raise typer.Exit(130) from None
 
 
