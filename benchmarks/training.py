@@ -206,8 +206,9 @@ def take_turn(system: str, work: Work) -> Turn:
         adapter = Path(folder) / "adapter"
         times = _ours(work, adapter) if system == "perpetune" else _trl(work, adapter, packed=system == "trl packed")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        right = _ask(work, adapter)
-    tokens, examples = _useful(work)
+        base = _base()
+        right = _ask(work, base, adapter)
+    tokens, examples = sum(_lengths(work, base.tokenizer)), len(work.train)
     share = (len(times) - 1) / len(times)  # the first step warms up
     seconds = times[-1] - times[0]
     return Turn(system, seconds, tokens * share / seconds, examples * share / seconds, peak, right)
@@ -260,8 +261,7 @@ def _trl(work: Work, adapter: Path, *, packed: bool) -> list[float]:
             for row in work.train
         ]
     )
-    longest = max(_lengths(work, base.tokenizer))
-    mean = statistics.mean(_lengths(work, base.tokenizer))
+    lengths = _lengths(work, base.tokenizer)
     times: list[float] = []
 
     class Clock(TrainerCallback):
@@ -286,7 +286,7 @@ def _trl(work: Work, adapter: Path, *, packed: bool) -> list[float]:
                 max_steps=work.steps,
                 # Packed, one sequence holds as many examples as a batch would.
                 per_device_train_batch_size=1 if packed else work.batch_size,
-                max_length=int(mean * work.batch_size) if packed else longest,
+                max_length=int(statistics.mean(lengths) * work.batch_size) if packed else max(lengths),
                 packing=packed,
                 completion_only_loss=True,
                 learning_rate=params.learning_rate,
@@ -309,20 +309,15 @@ def _trl(work: Work, adapter: Path, *, packed: bool) -> list[float]:
     return times
 
 
-def _ask(work: Work, adapter: Path) -> list[int]:
+def _ask(work: Work, base, adapter: Path) -> list[int]:  # type: ignore[no-untyped-def]
     from perpetune.inference.answers import Answerer
     from perpetune.records import Message, with_instruction
 
-    answerer = Answerer(_base(), 1024)
+    answerer = Answerer(base, 1024)
     answerer.load_adapter("turn", adapter)
     asked = [with_instruction(work.instruction, (Message(role="user", content=row["input"]),)) for row in work.held_out]
     answers = answerer.answer("turn", asked, work.labels, 16)
     return [int(answer.text == row["output"]) for answer, row in zip(answers, work.held_out, strict=True)]
-
-
-def _useful(work: Work) -> tuple[int, int]:
-    """Tokens and examples of the whole work."""
-    return sum(_lengths(work, _base().tokenizer)), len(work.train)
 
 
 def _lengths(work: Work, tokenizer) -> list[int]:  # type: ignore[no-untyped-def]

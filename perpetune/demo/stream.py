@@ -27,7 +27,6 @@ class Asked:
     request_id: str
     answer: str | None
     version: str
-    prompt_tokens: int
 
 
 @dataclass
@@ -48,11 +47,10 @@ class Application:
                 model=self.model, messages=[{"role": "user", "content": example.input}], user=example.group
             )
         except OpenAIError:
-            return Asked(example, began, time.time() - began, "", None, "", 0)
+            return Asked(example, began, time.time() - began, "", None, "")
         extension = (reply.model_extra or {}).get("perpetune", {})
-        tokens = reply.usage.prompt_tokens if reply.usage else 0
         answer = reply.choices[0].message.content
-        return Asked(example, began, time.time() - began, reply.id, answer, str(extension.get("version", "")), tokens)
+        return Asked(example, began, time.time() - began, reply.id, answer, str(extension.get("version", "")))
 
     def send(self, examples: Sequence[Example]) -> list[Asked]:
         """Ask about each, a few at a time."""

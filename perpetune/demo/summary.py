@@ -25,11 +25,8 @@ from perpetune.workspace import Workspace
 class Moment:
     """One request of the stream, answered with the loop and by the first champion alone."""
 
-    label: str
     with_loop: bool | None
     without_loop: bool
-    version: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -164,11 +161,8 @@ def _moments(workspace: Workspace, asked: Sequence[Asked]) -> list[Moment]:
     old = {id(one): answer.text for one, answer in zip(unasked, answers, strict=True)}
     return [
         Moment(
-            label=one.example.output,
             with_loop=None if one.answer is None else one.answer == one.example.output,
             without_loop=old.get(id(one), one.answer) == one.example.output,
-            version=one.version,
-            seconds=one.seconds,
         )
         for one in asked
     ]

@@ -37,6 +37,7 @@ class Answerer:
         self.base = base
         self._batch_tokens = batch_tokens
         self._adapted: PeftModel | None = None
+        self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
 
     def load_adapter(self, name: str, folder: Path) -> None:
         if self._adapted is None:
@@ -84,8 +85,13 @@ class Answerer:
         """How many tokens a prompt may have: the context less the longest answer."""
         answer = max_new_tokens
         if labels is not None:
-            answer = max(len(answer_tokens(self.base.tokenizer, label)) for label in labels)
+            answer = max(len(self._tail(label)) for label in labels)
         return int(self.base.model.config.max_position_embeddings) - answer
+
+    def _tail(self, label: str) -> list[int]:
+        if label not in self._tails:
+            self._tails[label] = answer_tokens(self.base.tokenizer, label)
+        return self._tails[label]
 
     @contextmanager
     def _speaking_as(self, adapter: str | None) -> Iterator[None]:
@@ -100,7 +106,7 @@ class Answerer:
             yield
 
     def _choose(self, prompts: list[list[int]], labels: Sequence[str]) -> list[Answer]:
-        tails = [answer_tokens(self.base.tokenizer, label) for label in labels]
+        tails = [self._tail(label) for label in labels]
         extra = sum(len(tail) - 1 for tail in tails)
         answers: list[Answer] = []
         for run in groups_within(

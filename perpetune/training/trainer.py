@@ -153,7 +153,8 @@ def _run(
             resume.save(Checkpoint(step, tokens, seconds, kept, state, random, best.loss, best.step, best.weights))
             saved = time.monotonic()
         report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
-    best.restore(weights)
+    if best.weights:
+        _restore(weights, best.weights)
     seconds = time.monotonic() - began
     return Trained(Path(), "", steps, best.step or steps, best.loss, tokens, seconds, too_long=0)
 
@@ -171,18 +172,17 @@ class _Best:
             return self
         return _Best(loss, step, [weight.detach().clone() for weight in weights])
 
-    def restore(self, weights: list[torch.nn.Parameter]) -> None:
-        with torch.no_grad():
-            for weight, kept in zip(weights, self.weights, strict=bool(self.weights)):
-                weight.copy_(kept)
-
 
 def _take_up(found: Checkpoint, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    with torch.no_grad():
-        for weight, kept in zip(weights, found.weights, strict=True):
-            weight.copy_(kept)
+    _restore(weights, found.weights)
     optimizer.load_state_dict(found.optimizer)
     torch.set_rng_state(found.random)
+
+
+@torch.no_grad()
+def _restore(weights: list[torch.nn.Parameter], kept: list[torch.Tensor]) -> None:
+    for weight, value in zip(weights, kept, strict=True):
+        weight.copy_(value)
 
 
 def _validation_steps(steps: int, validations: int) -> frozenset[int]:

@@ -23,8 +23,8 @@ def workspace() -> Workspace:
 
 @pytest.fixture
 def summary() -> Summary:
-    moments = [Moment("good", place < 60 or place >= 120, place < 60, "1", 0.1) for place in range(160)]
-    moments[3] = Moment("good", None, True, "", 0.1)
+    moments = [Moment(place < 60 or place >= 120, place < 60) for place in range(160)]
+    moments[3] = Moment(None, True)
     return Summary(
         moments=tuple(moments),
         turned_at=60,
