@@ -28,6 +28,11 @@ from pathlib import Path
 from record import Claim, write
 
 SYSTEMS = ("perpetune", "trl", "trl packed")
+# About 40 of a row's 63 tokens are the same in every row, as in many a narrow task.
+REVIEWS = (
+    "You read sentences of customers' reviews of products. Does this sentence speak well or ill of the product? "
+    "Answer with one word: positive or negative."
+)
 GOALS = {"reviews": 6.0, "listed": 10.0}
 
 
@@ -172,7 +177,7 @@ def _reviews(asked: argparse.Namespace) -> Work:
         {"input": row.input, "output": row.output}
         for row in product_examples(find_wheel(asked.assets), ("positive", "negative"))
     ]
-    return _work(asked, rows, "Is this sentence of a review positive or negative? Answer with one word.")
+    return _work(asked, rows, REVIEWS)
 
 
 def _listed(asked: argparse.Namespace) -> Work:

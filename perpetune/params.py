@@ -69,6 +69,9 @@ class ReferenceParams(Section):
     min_recent: Count
 
 
+Method = Literal["lora", "rslora", "dora", "qlora", "full"]
+
+
 class LoraParams(Section):
     rank: Count
     alpha: Count
@@ -77,7 +80,7 @@ class LoraParams(Section):
 
 
 class TrainParams(Section):
-    method: Literal["lora", "rslora", "dora"]
+    method: Method
     lora: LoraParams
     precision: Literal["auto", "fp32", "bf16"]
     epochs: Positive
@@ -88,8 +91,12 @@ class TrainParams(Section):
     max_gradient_norm: Positive
     max_example_tokens: Count
     max_packed_tokens: Count
+    gradient_checkpointing: bool
+    class_weights: Literal["none", "balanced"]
     validations: Count
     validation_rows: Count
+    early_stopping: Count | None
+    processes: Count | Literal["auto"]
     checkpoint_seconds: Annotated[float, Field(ge=0)]
     seed: int
 

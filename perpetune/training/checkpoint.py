@@ -30,10 +30,21 @@ class Checkpoint:
     seconds: float
     weights: list[torch.Tensor]
     optimizer: dict[str, Any]
-    random: torch.Tensor
+    random: list[torch.Tensor]
     best_loss: float | None
     best_step: int
     best_weights: list[torch.Tensor]
+
+
+def random_state() -> list[torch.Tensor]:
+    """Of the CPU and of each GPU."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def restore_random_state(state: list[torch.Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state[1:])
 
 
 def identity(params: TrainParams, base_digest: str, rows: Sequence[Sequence[int]]) -> str:

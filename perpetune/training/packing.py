@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,15 @@ import torch
 
 @dataclass(frozen=True)
 class Tree:
-    """n tokens, parents before children.
+    """n tokens in preorder: each parent before its children, each subtree in one piece.
 
-    `tokens`, `parents` (-1 for a root) and `depths` are arrays of shape (n,). `paths[k]` holds the
-    places of the tokens of sequence k.
+    `tokens`, `depths` and `ends` are arrays of shape (n,); `ends` holds the place after a token's subtree.
+    `paths[k]` holds the places of the tokens of sequence k.
     """
 
     tokens: npt.NDArray[np.int64]
-    parents: npt.NDArray[np.int64]
     depths: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
     paths: tuple[tuple[int, ...], ...]
 
     def __len__(self) -> int:
@@ -37,40 +38,45 @@ class Tree:
 
 def plant(sequences: Iterable[Sequence[int]]) -> Tree:
     """Lay token sequences into one tree, equal beginnings shared."""
-    places: dict[tuple[int, int], int] = {}
+    rows = [tuple(sequence) for sequence in sequences]
     tokens: list[int] = []
-    parents: list[int] = []
     depths: list[int] = []
-    paths: list[tuple[int, ...]] = []
-    for sequence in sequences:
-        path: list[int] = []
-        parent = -1
-        for depth, token in enumerate(sequence):
-            place = places.setdefault((parent, token), len(tokens))
-            if place == len(tokens):
-                tokens.append(token)
-                parents.append(parent)
-                depths.append(depth)
-            path.append(place)
-            parent = place
-        paths.append(tuple(path))
-    return Tree(np.array(tokens), np.array(parents), np.array(depths), tuple(paths))
+    paths: list[tuple[int, ...]] = [()] * len(rows)
+    before: tuple[int, ...] = ()
+    path: tuple[int, ...] = ()
+    for index in sorted(range(len(rows)), key=rows.__getitem__):  # neighbours share most: that gives preorder
+        row = rows[index]
+        shared = len(commonprefix([before, row]))
+        path = (*path[:shared], *range(len(tokens), len(tokens) + len(row) - shared))
+        tokens += row[shared:]
+        depths += range(shared, len(row))
+        before = row
+        paths[index] = path
+    return Tree(np.array(tokens), np.array(depths), _ends(depths), tuple(paths))
 
 
-def ancestors(tree: Tree) -> npt.NDArray[np.bool_]:
-    """Shape (n, n): whether the token of the row may attend to the token of the column."""
-    sees = np.zeros((len(tree), len(tree)), dtype=np.bool_)
-    for place, parent in enumerate(tree.parents):
-        if parent >= 0:
-            sees[place] = sees[parent]
-        sees[place, place] = True
-    return sees
+def _ends(depths: Sequence[int]) -> npt.NDArray[np.int64]:
+    """In preorder a subtree ends where the depth comes back to that of its root."""
+    ends = np.full(len(depths), len(depths))
+    unfinished: list[int] = []
+    for place, depth in enumerate(depths):
+        while unfinished and depths[unfinished[-1]] >= depth:
+            ends[unfinished.pop()] = place
+        unfinished.append(place)
+    return ends
+
+
+def sees(tree: Tree, queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Shape (queries, keys): whether the key's token is the query's own or an ancestor of it."""
+    visible: npt.NDArray[np.bool_] = (keys <= queries[:, None]) & (queries[:, None] < tree.ends[keys])
+    return visible
 
 
 def model_inputs(tree: Tree, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """What a transformers decoder reads: ids and positions (1, n), an additive mask (1, 1, n, n)."""
-    sees = torch.from_numpy(ancestors(tree)).to(device)
-    mask = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, torch.finfo(dtype).min)
+    places = np.arange(len(tree))
+    visible = torch.from_numpy(sees(tree, places, places)).to(device)
+    mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, torch.finfo(dtype).min)
     return {
         "input_ids": torch.from_numpy(tree.tokens).to(device)[None],
         "position_ids": torch.from_numpy(tree.depths).to(device)[None],

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams
-from perpetune.records import Example, conversation
-from perpetune.training.base import Base
-from perpetune.training.chat import answer_tokens, prompt_tokens
-from perpetune.training.checkpoint import Checkpoint, Resume, identity
-from perpetune.training.lora import save_adapter, with_new_adapter
-from perpetune.training.packing import groups_within, model_inputs, plant
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One example as tokens; `tokens[answer_from:]` is what is learned."""
-
-    tokens: tuple[int, ...]
-    answer_from: int
+from perpetune.records import Example
+from perpetune.training.base import Base, torch_dtype
+from perpetune.training.checkpoint import Checkpoint, Resume, identity, random_state, restore_random_state
+from perpetune.training.decoder import FusedModel, PlainModel, learner, summed_loss
+from perpetune.training.distributed import ALONE, World, agreed, in_step, placed, put, shard, share, summed, whole
+from perpetune.training.methods import save, trainable
+from perpetune.training.packing import groups_within
+from perpetune.training.rows import Encoded, batches, encode_all, some
 
 
 @dataclass(frozen=True)
@@ -70,119 +64,139 @@ def train(
     adapter: Path,
     report: Report,
     checkpoints: Path | None = None,
+    world: World = ALONE,
 ) -> Trained:
-    """Fine-tune a new adapter and write it to the folder `adapter`.
+    """Fine-tune the base by `params.method` and write what was trained to the folder `adapter`.
 
     With a folder for `checkpoints`, a run that was killed goes on from the last of its own and ends with
-    the weights of an unbroken one (on a CPU, to the bit).
+    the weights of an unbroken one (on a CPU, to the bit). Every process of the `world` calls this with the
+    same arguments; the leader alone reports and writes. Full fine-tuning changes the base in place.
 
     Examples longer than `max_example_tokens` are left out and counted. Without validation rows the
     last weights are kept, else those with the lowest validation loss. Raises PerpetuneError where no
-    example is short enough.
+    example is short enough, and where the memory at hand is too small.
     """
-    rows = _encode(base, train_rows, instruction, params)
+    rows = encode_all(base, train_rows, instruction, params)
     if not rows:
         raise PerpetuneError(
             f"none of the {len(train_rows)} training examples has at most {params.max_example_tokens} tokens",
             where="params.yaml: train.max_example_tokens",
             do="raise it, or shorten the inputs",
         )
-    validation = _encode(base, _some(validation_rows, params.validation_rows, params.seed), instruction, params)
-    model = with_new_adapter(base, params.lora, params.seed, params.method)
+    validation = encode_all(base, some(validation_rows, params.validation_rows, params.seed), instruction, params)
+    model = trainable(base, params.method, params.lora, params.seed)
     resume = None
     if checkpoints is not None:
         work = identity(params, base.digest, [row.tokens for row in rows])
         resume = Resume(checkpoints, work, params.checkpoint_seconds)
-    outcome = _run(model, rows, validation, params, report, resume)
-    digest = save_adapter(model, adapter)
-    if resume:
+    outcome = _run(_Job(model, rows, validation, params, report, resume, world))
+    weights = {name: whole(weight) for name, weight in model.named_parameters() if weight.requires_grad}
+    digest = save(model, weights, base.tokenizer, adapter, torch_dtype(params.precision)) if world.leads else ""
+    if resume and world.leads:
         resume.remove()
-    model.unload()
+    if isinstance(model, PeftModel) and world.size == 1:
+        model.unload()
     return replace(outcome, adapter=adapter, digest=digest, too_long=len(train_rows) - len(rows))
 
 
-def _some(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """At most `count` of the rows, from all over: their order says where they come from."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [rows[index] for index in order[:count]]
+@dataclass(frozen=True)
+class _Job:
+    model: nn.Module
+    rows: Sequence[Encoded]
+    validation: Sequence[Encoded]
+    params: TrainParams
+    report: Report
+    resume: Resume | None
+    world: World
 
 
-def _encode(base: Base, rows: Sequence[Example], instruction: str, params: TrainParams) -> list[Encoded]:
-    encoded = (encode(base, row, instruction) for row in rows)
-    return [row for row in encoded if len(row.tokens) <= params.max_example_tokens]
-
-
-def encode(base: Base, row: Example, instruction: str) -> Encoded:
-    prompt = prompt_tokens(base.tokenizer, conversation(instruction, row))
-    return Encoded((*prompt, *answer_tokens(base.tokenizer, row.output)), len(prompt))
-
-
-def _run(
-    model: PeftModel,
-    rows: Sequence[Encoded],
-    validation: Sequence[Encoded],
-    params: TrainParams,
-    report: Report,
-    resume: Resume | None,
-) -> Trained:
-    steps = max(1, round(params.epochs * len(rows) / params.batch_size))
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=params.weight_decay)
-    validate_at = _validation_steps(steps, params.validations) if validation else frozenset()
-    first, best, tokens, began = 1, _Best(None, 0, []), 0, time.monotonic()
-    found = resume.load() if resume else None
+def _run(job: _Job) -> Trained:
+    params, world = job.params, job.world
+    network = learner(job.model, torch_dtype(params.precision), checkpointing=params.gradient_checkpointing)
+    shard(network, network.blocks(), world)
+    steps = max(1, round(params.epochs * len(job.rows) / params.batch_size))
+    weights = [weight for weight in job.model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=params.weight_decay, fused=True)
+    validate_at = _validation_steps(steps, params.validations) if job.validation else frozenset()
+    step, best, tokens, began = 0, _Best(None, 0, []), 0, time.monotonic()
+    found = job.resume.load() if job.resume else None
     if found is not None:
         _take_up(found, weights, optimizer)
-        first, tokens, began = found.step + 1, found.tokens, began - found.seconds
+        step, tokens, began = found.step, found.tokens, began - found.seconds
         best = _Best(found.best_loss, found.best_step, found.best_weights)
     saved = time.monotonic()
-    batches = islice(_batches(rows, params), first - 1, None)
-    for step in range(first, steps + 1):
+    for batch in islice(batches(job.rows, params.batch_size, params.seed), step, steps):
+        step += 1
         rate = params.learning_rate * _schedule(step, steps, params.warmup_share)
-        batch = next(batches)
-        loss = _step(model, optimizer, weights, batch, rate, params)
+        loss = _step(network, optimizer, weights, batch, rate, params, world)
         tokens += sum(len(row.tokens) for row in batch)
         checked = None
         if step in validate_at:
-            checked = mean_loss(model, validation, params.max_packed_tokens)
+            checked = mean_loss(network, job.validation, params.max_packed_tokens, world)
             best = best.or_better(checked, step, weights)
         seconds = time.monotonic() - began
-        if resume and time.monotonic() - saved >= resume.every_seconds:
-            kept = [weight.detach() for weight in weights]
-            state, random = optimizer.state_dict(), torch.get_rng_state()
-            resume.save(Checkpoint(step, tokens, seconds, kept, state, random, best.loss, best.step, best.weights))
+        if job.resume and agreed(time.monotonic() - saved >= job.resume.every_seconds, world):
+            _put_down(job, Checkpoint(
+                step, tokens, seconds, [whole(weight) for weight in weights], _state(optimizer),
+                random_state(), best.loss, best.step, best.weights,
+            ))
             saved = time.monotonic()
-        report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
-    if best.weights:
-        _restore(weights, best.weights)
+        if world.leads:
+            job.report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
+        if checked is not None and _stale(validate_at, best.step, step) >= (params.early_stopping or math.inf):
+            break
+    for weight, value in zip(weights, best.weights, strict=False):
+        put(value, weight)
     seconds = time.monotonic() - began
-    return Trained(Path(), "", steps, best.step or steps, best.loss, tokens, seconds, too_long=0)
+    return Trained(Path(), "", step, best.step or step, best.loss, tokens, seconds, too_long=0)
 
 
 @dataclass(frozen=True)
 class _Best:
-    """The best weights seen so far; they are a few MB, so memory is the place to keep them."""
+    """The best weights seen so far, whole; those of an adapter are a few MB."""
 
     loss: float | None
     step: int
-    weights: list[torch.Tensor]
+    weights: list[Tensor]
 
-    def or_better(self, loss: float, step: int, weights: list[torch.nn.Parameter]) -> _Best:
+    def or_better(self, loss: float, step: int, weights: list[nn.Parameter]) -> _Best:
         if self.loss is not None and loss >= self.loss:
             return self
-        return _Best(loss, step, [weight.detach().clone() for weight in weights])
+        return _Best(loss, step, [whole(weight) for weight in weights])
 
 
-def _take_up(found: Checkpoint, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    _restore(weights, found.weights)
-    optimizer.load_state_dict(found.optimizer)
-    torch.set_rng_state(found.random)
+def _stale(validate_at: frozenset[int], best_step: int, step: int) -> int:
+    """How many validations have passed since the best one."""
+    return sum(best_step < checked <= step for checked in validate_at)
 
 
-@torch.no_grad()
-def _restore(weights: list[torch.nn.Parameter], kept: list[torch.Tensor]) -> None:
-    for weight, value in zip(weights, kept, strict=True):
-        weight.copy_(value)
+def _state(optimizer: torch.optim.Optimizer) -> dict[str, object]:
+    """The optimizer's state with whole tensors."""
+    state = optimizer.state_dict()
+    kept = {
+        index: {name: whole(value) for name, value in entry.items()} for index, entry in state["state"].items()
+    }
+    return {**state, "state": kept}
+
+
+def _put_down(job: _Job, checkpoint: Checkpoint) -> None:
+    if job.world.leads:
+        assert job.resume is not None
+        job.resume.save(checkpoint)
+
+
+def _take_up(found: Checkpoint, weights: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    for weight, value in zip(weights, found.weights, strict=True):
+        put(value, weight)
+    state = {
+        index: {
+            name: placed(value, weights[index]) if value.shape == weights[index].shape else value
+            for name, value in entry.items()
+        }
+        for index, entry in found.optimizer["state"].items()
+    }
+    optimizer.load_state_dict({**found.optimizer, "state": state})
+    restore_random_state(found.random)
 
 
 def _validation_steps(steps: int, validations: int) -> frozenset[int]:
@@ -197,68 +211,47 @@ def _schedule(step: int, steps: int, warmup_share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _batches(rows: Sequence[Encoded], params: TrainParams) -> Iterator[list[Encoded]]:
-    """Batches without end, each epoch in a new order drawn from the seed."""
-    generator = torch.Generator().manual_seed(params.seed)
-    waiting: list[Encoded] = []
-    while True:
-        while len(waiting) < params.batch_size:
-            waiting += [rows[index] for index in torch.randperm(len(rows), generator=generator).tolist()]
-        yield waiting[: params.batch_size]
-        waiting = waiting[params.batch_size :]
-
-
 def _step(
-    model: PeftModel,
+    network: FusedModel | PlainModel,
     optimizer: torch.optim.Optimizer,
-    weights: list[torch.nn.Parameter],
+    weights: list[nn.Parameter],
     batch: Sequence[Encoded],
     rate: float,
     params: TrainParams,
+    world: World,
 ) -> float:
-    """One optimizer step over the batch; returns its mean loss per answer token."""
-    model.train()
+    """One optimizer step over the batch; returns its mean loss per answer token.
+
+    The batch is accumulated over as many passes as `max_packed_tokens` makes of it.
+    """
+    network.train()
     for group in optimizer.param_groups:
         group["lr"] = rate
-    answers = sum(len(row.tokens) - row.answer_from for row in batch)
+    answers = sum(row.answer_weight for row in batch)
     total = 0.0
-    for run in groups_within([row.tokens for row in batch], params.max_packed_tokens):
-        loss = summed_loss(model, [batch[index] for index in run]) / answers
-        loss.backward()  # type: ignore[no-untyped-call]
+    for rows in in_step(_packed(share(batch, world), params.max_packed_tokens), world):
+        loss = summed_loss(network, rows, weights[0].device) / answers
+        (loss * world.size).backward()  # type: ignore[no-untyped-call]  # FSDP divides by the size of the world
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(weights, params.max_gradient_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return total
+    return summed(total, world)
 
 
-def summed_loss(model: torch.nn.Module, rows: Sequence[Encoded]) -> torch.Tensor:
-    """Cross-entropy summed over the answer tokens of the rows, in one packed pass.
-
-    Logits are computed only at the tokens that predict an answer token. The last token of a row
-    predicts nothing, so it is not fed.
-    """
-    tree = plant([row.tokens[:-1] for row in rows])
-    device = next(model.parameters()).device
-    predicts = [place for row, path in zip(rows, tree.paths, strict=True) for place in path[row.answer_from - 1 :]]
-    targets = [token for row in rows for token in row.tokens[row.answer_from :]]
-    logits = model(
-        **model_inputs(tree, device, _compute_dtype(model)),
-        logits_to_keep=torch.tensor(predicts, device=device),
-    ).logits[0]
-    return cross_entropy(logits.float(), torch.tensor(targets, device=device), reduction="sum")
-
-
-def _compute_dtype(model: torch.nn.Module) -> torch.dtype:
-    dtype = getattr(model, "dtype", torch.float32)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
+def _packed(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
+    """Rows in passes of at most `limit` tokens, those that begin alike beside each other."""
+    rows = sorted(rows, key=lambda row: row.tokens)
+    return [[rows[index] for index in run] for run in groups_within([row.tokens for row in rows], limit)]
 
 
 @torch.no_grad()
-def mean_loss(model: PeftModel, rows: Sequence[Encoded], max_packed_tokens: int) -> float:
+def mean_loss(
+    network: FusedModel | PlainModel, rows: Sequence[Encoded], max_packed_tokens: int, world: World = ALONE
+) -> float:
     """Mean cross-entropy per answer token."""
-    model.eval()
-    runs = groups_within([row.tokens for row in rows], max_packed_tokens)
-    total = sum(float(summed_loss(model, [rows[index] for index in run])) for run in runs)
-    return total / sum(len(row.tokens) - row.answer_from for row in rows)
+    network.eval()
+    device = next(network.parameters()).device
+    passes = in_step(_packed(share(rows, world), max_packed_tokens), world)
+    total = sum(float(summed_loss(network, run, device)) for run in passes)
+    return summed(total, world) / sum(row.answer_weight for row in rows)

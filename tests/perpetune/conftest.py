@@ -93,8 +93,12 @@ def train_params() -> TrainParams:
         max_gradient_norm=1.0,
         max_example_tokens=32,
         max_packed_tokens=64,
+        gradient_checkpointing=False,
+        class_weights="none",
         validations=5,
         validation_rows=10,
+        early_stopping=None,
+        processes=1,
         checkpoint_seconds=0,
         seed=7,
     )

@@ -16,7 +16,7 @@ from perpetune.params import BaseParams, LoraParams
 from perpetune.release import ModelCard
 from perpetune.tracking import close_run, connect, newest_run, open_run
 from perpetune.training.base import load_base
-from perpetune.training.lora import save_adapter, with_new_adapter
+from perpetune.training.methods import trainable
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,9 +29,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> None:
 def register(base: BaseParams, folder: Path) -> str:
     loaded = load_base(base, folder, "fp32")
     adapter = folder / "tuned"
-    model = with_new_adapter(loaded, LoraParams(rank=2, alpha=4, dropout=0.0, target_modules="all-linear"), 1)
+    model = trainable(
+        loaded, "lora", LoraParams(rank=2, alpha=4, dropout=0.0, target_modules="all-linear"), 1
+    )
     torch.manual_seed(1)
-    save_adapter(model, adapter)
+    model.save_pretrained(str(adapter))
     card = ModelCard(
         task="colours",
         kind="classification",

@@ -11,7 +11,7 @@ from perpetune.params import LoraParams
 from perpetune.records import Message
 from perpetune.training.base import Base
 from perpetune.training.chat import answer_tokens, prompt_tokens
-from perpetune.training.lora import save_adapter, with_new_adapter
+from perpetune.training.methods import trainable
 
 LABELS = ("blue", "green", "red")
 
@@ -43,14 +43,14 @@ def test_free_text_is_the_same_alone_and_in_company(tiny_base: Base) -> None:
 
 def test_adapters_answer_beside_each_other_and_leave_the_base_as_it_was(tiny_base: Base, tmp_path) -> None:  # type: ignore[no-untyped-def]
     for name, seed in (("one", 1), ("two", 2)):
-        model = with_new_adapter(
-            tiny_base, LoraParams(rank=4, alpha=64, dropout=0.0, target_modules="all-linear"), seed
+        model = trainable(
+            tiny_base, "lora", LoraParams(rank=4, alpha=64, dropout=0.0, target_modules="all-linear"), seed
         )
         torch.manual_seed(seed)
         for weights in model.parameters():
             if weights.requires_grad:
                 torch.nn.init.normal_(weights)
-        save_adapter(model, tmp_path / name)
+        model.save_pretrained(str(tmp_path / name))
         model.unload()
     answerer = Answerer(tiny_base, 64)
     before = answerer.answer(None, ASKED, LABELS, 4)

@@ -3,13 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from perpetune.errors import PerpetuneError
 from perpetune.inference.answers import Answerer
 from perpetune.params import TrainParams
 from perpetune.records import Example, conversation
 from perpetune.training.base import Base
-from perpetune.training.trainer import Progress, encode, mean_loss, train
+from perpetune.training.decoder import learner
+from perpetune.training.rows import encode
+from perpetune.training.trainer import Progress, mean_loss, train
 
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
@@ -36,7 +39,7 @@ def test_other_adapters_learn_and_answer(
     answerer = Answerer(tiny_base, 64)
     answerer.load_adapter(method, tmp_path / "adapter")
     rows = [encode(tiny_base, one, INSTRUCTION) for one in ROWS]
-    assert mean_loss(tiny_base.model, rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
+    assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
 
 
 def test_training_teaches_the_task_and_keeps_the_best_checkpoint(
@@ -68,7 +71,7 @@ def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
     answerer.load_adapter("best", tmp_path / "adapter")
     rows = [encode(tiny_base, one, INSTRUCTION) for one in other]
     assert trained.best_step < trained.steps
-    assert mean_loss(tiny_base.model, rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
+    assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
 
 
 def test_the_seed_decides(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""A causal language model as the trainer needs it: from a token tree to the loss of its answers.
+
+`FusedModel` runs the layers of the Llama family (Llama, Mistral, Qwen 2 and 3) over a tree's tokens with the
+functions of `kernels.py` and `attention.py`; `PlainModel` asks transformers' own forward pass, which knows every
+other architecture, with a dense mask. Both hold the very modules of the model that they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
+
+from perpetune.training.attention import Plan, attend, plan
+from perpetune.training.kernels import lora_linear, rms_norm, rotated, silu_gated
+from perpetune.training.loss import chunked_cross_entropy, plain_cross_entropy
+from perpetune.training.packing import Tree, model_inputs, plant
+from perpetune.training.rows import Encoded
+
+FUSED = ("llama", "mistral", "qwen2", "qwen3")
+
+
+def learner(model: nn.Module, compute: torch.dtype, *, checkpointing: bool = False) -> FusedModel | PlainModel:
+    """The fastest way to train `model`, which may be a PeftModel; activations have the dtype `compute`."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = cast(Any, causal).config
+    if config.model_type in FUSED and config.hidden_act == "silu":
+        return FusedModel(cast(nn.Module, causal), compute, checkpointing)
+    return PlainModel(cast(nn.Module, causal), compute, checkpointing)
+
+
+def summed_loss(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
+    """Cross-entropy summed over the answer tokens of the rows, in one packed pass.
+
+    The last token of a row predicts nothing, so it is not fed.
+    """
+    tree = plant(row.tokens[:-1] for row in rows)
+    places = [place for row, path in zip(rows, tree.paths, strict=True) for place in path[row.answer_from - 1 :]]
+    targets = [token for row in rows for token in row.tokens[row.answer_from :]]
+    weights = [row.weight for row in rows for _ in row.tokens[row.answer_from :]]
+    loss: Tensor = model(
+        tree,
+        torch.tensor(places, device=device),
+        torch.tensor(targets, device=device),
+        torch.tensor(weights, device=device, dtype=torch.float32),
+    )
+    return loss
+
+
+class PlainModel(nn.Module):
+    """Any causal language model of transformers."""
+
+    def __init__(self, causal: nn.Module, compute: torch.dtype, checkpointing: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.compute = compute
+        if checkpointing:
+            cast(Any, causal).gradient_checkpointing_enable({"use_reentrant": False})
+
+    def blocks(self) -> list[nn.Module]:
+        return list(cast(Any, self.causal).get_decoder().layers)
+
+    def forward(self, tree: Tree, places: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        inputs = model_inputs(tree, places.device, self.compute)
+        with torch.autocast(places.device.type, self.compute, enabled=self.compute != torch.float32):
+            logits = self.causal(**inputs, logits_to_keep=places).logits[0]
+        return plain_cross_entropy(logits, targets, weights)
+
+
+class FusedModel(nn.Module):
+    """A decoder of the Llama family over the tokens of a tree, without batch or padding: (n, size)."""
+
+    def __init__(self, causal: nn.Module, compute: torch.dtype, checkpointing: bool) -> None:
+        super().__init__()
+        decoder, head = cast(Any, causal).get_decoder(), cast(Any, causal).get_output_embeddings()
+        self.embedding = decoder.embed_tokens
+        self.layers = nn.ModuleList(FusedLayer(layer) for layer in decoder.layers)
+        self.norm, self.head, self.angles = decoder.norm, head, decoder.rotary_emb
+        self.compute, self.checkpointing = compute, checkpointing
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.layers)
+
+    def forward(self, tree: Tree, places: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        device = places.device
+        hidden = self.embedding(torch.from_numpy(tree.tokens).to(device)).to(self.compute)
+        angles = _angles(self.angles, hidden, torch.from_numpy(tree.depths).to(device))
+        who_sees = plan(tree, device, self.compute)
+        for layer in self.layers:
+            if self.checkpointing and self.training:
+                hidden = checkpoint(layer, hidden, angles, who_sees, use_reentrant=False)
+            else:
+                hidden = layer(hidden, angles, who_sees)
+        final = _normed(self.norm, hidden[places])
+        if isinstance(self.head, LoraLayer):
+            return plain_cross_entropy(_projected(self.head, final), targets, weights)
+        return chunked_cross_entropy(final, self.head.weight, targets, weights)
+
+
+class FusedLayer(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: Tensor, angles: tuple[Tensor, Tensor], who_sees: Plan) -> Tensor:
+        layer = cast(Any, self.layer)
+        hidden = hidden + _attention(layer.self_attn, _normed(layer.input_layernorm, hidden), angles, who_sees)
+        inner = _normed(layer.post_attention_layernorm, hidden)
+        mlp = layer.mlp
+        gated = silu_gated(_projected(mlp.gate_proj, inner), _projected(mlp.up_proj, inner))
+        return hidden + _projected(mlp.down_proj, gated)
+
+
+def _attention(module: Any, x: Tensor, angles: tuple[Tensor, Tensor], who_sees: Plan) -> Tensor:
+    by_head = (len(x), -1, module.head_dim)
+    q = _projected(module.q_proj, x).view(by_head)
+    k = _projected(module.k_proj, x).view(by_head)
+    v = _projected(module.v_proj, x).view(by_head)
+    if hasattr(module, "q_norm"):
+        q, k = _normed(module.q_norm, q), _normed(module.k_norm, k)
+    seen = attend(rotated(q, *angles), rotated(k, *angles), v, module.scaling, who_sees)
+    return _projected(module.o_proj, seen.reshape(len(x), -1))
+
+
+def _angles(rotary: nn.Module, hidden: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of each token's angles, shape (n, 1, size), the first half of the sines negated."""
+    cosine, sine = rotary(hidden[None], depths[None])
+    half = sine.shape[-1] // 2
+    return cosine[0, :, None], torch.cat((-sine[0, :, :half], sine[0, :, half:]), -1)[:, None]
+
+
+def _normed(module: Any, x: Tensor) -> Tensor:
+    return rms_norm(x, module.weight, module.variance_epsilon)
+
+
+def _projected(module: Any, x: Tensor) -> Tensor:
+    """What a linear layer makes of x, with its adapter where it has one."""
+    if not isinstance(module, LoraLayer):
+        weight, bias = module.weight, module.bias
+        return linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    active = module.active_adapters[0]
+    if module.lora_variant or module.disable_adapters or module.merged:
+        return cast(Tensor, module(x))
+    down, up, dropout = module.lora_A[active].weight, module.lora_B[active].weight, module.lora_dropout[active]
+    dropped = dropout(x) if module.training and not isinstance(dropout, nn.Identity) else None
+    return lora_linear(x, dropped, module.get_base_layer(), down, up, module.scaling[active])

@@ -1,0 +1,78 @@
+"""What of the model is trained: low-rank adapters by peft, or all of it.
+
+LoRA (Hu et al. 2021, arXiv:2106.09685), rank-stabilised (Kalajdzievski 2023, arXiv:2312.03732),
+weight-decomposed (DoRA, Liu et al. 2024, arXiv:2402.09353), and LoRA on a base in 4 bits (QLoRA, Dettmers et
+al. 2023, arXiv:2305.14314).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from perpetune.params import LoraParams, Method
+from perpetune.training.base import Base
+
+ADAPTER = "adapter_model.safetensors"
+WHOLE = "model.safetensors"
+
+
+def trainable(base: Base, method: Method, params: LoraParams, seed: int) -> PeftModel | PreTrainedModel:
+    """The base with a fresh adapter, its first weights drawn from the seed; for `full` the base itself, in fp32.
+
+    Small updates would be rounded away in bf16, so what is trained is kept in fp32.
+    """
+    torch.manual_seed(seed)
+    if method == "full":
+        base.model.float()
+        base.model.requires_grad_(True)
+        return base.model
+    targets = params.target_modules
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=params.rank,
+        lora_alpha=params.alpha,
+        lora_dropout=params.dropout,
+        use_rslora=method == "rslora",
+        use_dora=method == "dora",
+        target_modules=targets if isinstance(targets, str) else list(targets),
+    )
+    model = get_peft_model(base.model, config)
+    assert isinstance(model, PeftModel)
+    return model
+
+
+def save(
+    model: PeftModel | PreTrainedModel,
+    weights: Mapping[str, Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    compute: torch.dtype,
+) -> str:
+    """Write what was trained and return the sha256 of its weights.
+
+    `weights` holds the trained ones by name, whole. An adapter is a few MB beside its base; a fully trained model
+    is written in the precision that it computes in, with its tokenizer.
+    """
+    if isinstance(model, PeftModel):
+        model.save_pretrained(str(folder), state_dict=dict(weights))
+    else:
+        state = {name: weight.to(compute) for name, weight in weights.items()}
+        model.save_pretrained(folder, state_dict=state, max_shard_size="1TB")
+        tokenizer.save_pretrained(folder)
+    return trained_digest(folder)
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER).is_file()
+
+
+def trained_digest(folder: Path) -> str:
+    with (folder / (ADAPTER if is_adapter(folder) else WHOLE)).open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()

@@ -1,0 +1,65 @@
+"""Examples as token rows, and the order in which a run reads them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from perpetune.params import TrainParams
+from perpetune.records import Example, conversation
+from perpetune.training.base import Base
+from perpetune.training.chat import answer_tokens, prompt_tokens
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as tokens; `tokens[answer_from:]` is what is learned, as much as `weight` says."""
+
+    tokens: tuple[int, ...]
+    answer_from: int
+    weight: float = 1.0
+
+    @property
+    def answer_weight(self) -> float:
+        """What the answer counts for in a mean over answer tokens."""
+        return self.weight * (len(self.tokens) - self.answer_from)
+
+
+def encode(base: Base, row: Example, instruction: str) -> Encoded:
+    prompt = prompt_tokens(base.tokenizer, conversation(instruction, row))
+    return Encoded((*prompt, *answer_tokens(base.tokenizer, row.output)), len(prompt))
+
+
+def encode_all(base: Base, rows: Sequence[Example], instruction: str, params: TrainParams) -> list[Encoded]:
+    """The rows that are short enough, weighted as `train.class_weights` says."""
+    weights = _balanced(rows) if params.class_weights == "balanced" else [1.0] * len(rows)
+    encoded = (
+        replace(encode(base, row, instruction), weight=weight) for row, weight in zip(rows, weights, strict=True)
+    )
+    return [row for row in encoded if len(row.tokens) <= params.max_example_tokens]
+
+
+def _balanced(rows: Sequence[Example]) -> list[float]:
+    """Each label counts alike: a row's weight is rows / (labels * rows of its label), as in scikit-learn."""
+    counts = Counter(row.output for row in rows)
+    return [len(rows) / (len(counts) * counts[row.output]) for row in rows]
+
+
+def some(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """At most `count` of the rows, from all over: their order says where they come from."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [rows[index] for index in order[:count]]
+
+
+def batches(rows: Sequence[Encoded], batch_size: int, seed: int) -> Iterator[list[Encoded]]:
+    """Batches without end, each epoch in a new order drawn from the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    waiting: list[Encoded] = []
+    while True:
+        while len(waiting) < batch_size:
+            waiting += [rows[index] for index in torch.randperm(len(rows), generator=generator).tolist()]
+        yield waiting[:batch_size]
+        waiting = waiting[batch_size:]
