@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from perpetune.errors import PerpetuneError
@@ -100,6 +100,12 @@ class TrainParams(Section):
     checkpoint_seconds: Annotated[float, Field(ge=0)]
     seed: int
 
+    @model_validator(mode="after")
+    def four_bits_stay_on_one_gpu(self) -> TrainParams:
+        if self.method == "qlora" and self.processes not in (1, "auto"):
+            raise ValueError("method qlora trains on one GPU: set processes: 1")
+        return self
+
 
 class EvaluateParams(Section):
     max_new_tokens: Count
@@ -158,6 +164,12 @@ class Params(Section):
     serve: ServeParams
     watch: WatchParams
     refresh: RefreshParams
+
+    @model_validator(mode="after")
+    def weights_need_labels(self) -> Params:
+        if self.train.class_weights == "balanced" and self.task.kind == "generation":
+            raise ValueError("train.class_weights: balanced weighs labels, and task.kind generation has none: set none")
+        return self
 
 
 def load_params(path: Path) -> Params:

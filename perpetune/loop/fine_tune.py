@@ -8,9 +8,11 @@ from pathlib import Path
 
 from perpetune.loop.curate import read_split
 from perpetune.release import ModelCard
+from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics
-from perpetune.training.base import load_base
-from perpetune.training.trainer import Progress, Trained, train
+from perpetune.training.job import Job
+from perpetune.training.launch import launch
+from perpetune.training.trainer import Progress, Trained
 from perpetune.workspace import Workspace
 
 
@@ -30,30 +32,35 @@ def fine_tune(workspace: Workspace, run: Run, tell: Callable[[Progress], None]) 
     """
     params, task = workspace.params.train, workspace.params.task
     rows = read_split(workspace, "train")
-    base = load_base(workspace.params.base, workspace.assets, params.precision)
-    adapter = workspace.run_folder(run.id) / "adapter"
     validation = read_split(workspace, "validation")
-    checkpoints = workspace.home / "checkpoints" / task.name
+    job = Job(
+        base=workspace.params.base,
+        assets=workspace.assets,
+        instruction=task.instruction,
+        params=params,
+        adapter=workspace.run_folder(run.id) / "adapter",
+        checkpoints=workspace.home / "checkpoints" / task.name,
+    )
 
     def report(progress: Progress) -> None:
         log_metrics(run, _metrics(progress), progress.step)
         tell(progress)
 
     with system_metrics(run):
-        trained = train(base, rows, validation, task.instruction, params, adapter, report, checkpoints)
+        trained = launch(job, rows, validation, report, Settings().training_launcher)
     card = ModelCard(
         task=task.name,
         kind=task.kind,
         instruction=task.instruction,
         labels=_labels(workspace, [row.output for row in rows]),
         base=workspace.params.base,
-        base_digest=base.digest,
+        base_digest=trained.base_digest,
         precision=params.precision,
         max_new_tokens=workspace.params.evaluate.max_new_tokens,
     )
-    log_params(run, {"base.digest": base.digest, "adapter.digest": trained.digest})
+    log_params(run, {"base.digest": trained.base_digest, "adapter.digest": trained.digest})
     log_metrics(run, _summary(trained), trained.steps)
-    return Challenger(adapter, card, trained)
+    return Challenger(job.adapter, card, trained)
 
 
 def _labels(workspace: Workspace, outputs: list[str]) -> tuple[str, ...] | None:

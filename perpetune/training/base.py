@@ -7,6 +7,7 @@ import tempfile
 import warnings
 import zipfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -31,21 +32,49 @@ class Base:
     digest: str
 
 
-def load_base(params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"]) -> Base:
-    """Load the base model onto the GPU where there is one, else the CPU.
+def load_base(
+    params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"], *, four_bit: bool = False
+) -> Base:
+    """Load the base model onto the GPU where there is one, else the CPU; `four_bit` is NF4 by bitsandbytes.
 
-    Raises PerpetuneError where the model is missing or cannot be fetched.
+    Raises PerpetuneError where the model is missing or cannot be fetched, or 4 bits cannot be had.
     """
     folder = resolve_base(params, assets)
     dtype = torch_dtype(precision)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if four_bit:
+        model = _in_four_bits(folder, dtype, device)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+        model.to(device)  # type: ignore[arg-type]
     model.config.use_cache = False
     model.train(False)
     return Base(model, tokenizer, weights_digest(folder))
+
+
+def _in_four_bits(folder: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise PerpetuneError(
+            "4-bit weights need bitsandbytes, which is not installed",
+            where="params.yaml: train.method: qlora",
+            do="pip install bitsandbytes, or set method: lora",
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, quantization_config=config, device_map=device, attn_implementation="sdpa"
+    )
+    assert isinstance(model, PreTrainedModel)
+    return model
 
 
 def torch_dtype(precision: Literal["auto", "fp32", "bf16"]) -> torch.dtype:

@@ -40,10 +40,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: the adapter's folder and digest, and how it went."""
+    """A finished run: the folder and digest of what was trained, the digest of its base, and how it went."""
 
     adapter: Path
     digest: str
+    base_digest: str
     steps: int
     best_step: int
     validation_loss: float | None
@@ -96,7 +97,8 @@ def train(
         resume.remove()
     if isinstance(model, PeftModel) and world.size == 1:
         model.unload()
-    return replace(outcome, adapter=adapter, digest=digest, too_long=len(train_rows) - len(rows))
+    too_long = len(train_rows) - len(rows)
+    return replace(outcome, adapter=adapter, digest=digest, base_digest=base.digest, too_long=too_long)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _run(job: _Job) -> Trained:
     for weight, value in zip(weights, best.weights, strict=False):
         put(value, weight)
     seconds = time.monotonic() - began
-    return Trained(Path(), "", step, best.step or step, best.loss, tokens, seconds, too_long=0)
+    return Trained(Path(), "", "", step, best.step or step, best.loss, tokens, seconds, too_long=0)
 
 
 @dataclass(frozen=True)

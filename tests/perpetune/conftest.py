@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from perpetune.params import BaseParams, LoraParams, TrainParams
+from perpetune.records import Example
 from perpetune.training.base import Base, load_base
 
 torch.set_num_threads(1)  # threads would wait for each other longer than a tiny model computes
@@ -77,6 +78,16 @@ def tiny_params(tiny_folder: Path) -> BaseParams:
 @pytest.fixture
 def tiny_base(tiny_params: BaseParams, tmp_path: Path) -> Base:
     return load_base(tiny_params, tmp_path, "fp32")
+
+
+@pytest.fixture
+def colour_rows() -> list[Example]:
+    """Things and their colours, in words that the tiny model knows."""
+    colours = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
+    return [
+        Example(input=f"the {thing}", output=colour, id=thing, group=thing, source="test")
+        for thing, colour in colours.items()
+    ]
 
 
 @pytest.fixture

@@ -1,0 +1,88 @@
+"""Train in this process, or in several that share the model: the same call."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import TrainParams
+from perpetune.records import Example
+from perpetune.training.base import load_base
+from perpetune.training.job import REFUSED, Job, read_trained, write_job
+from perpetune.training.trainer import Progress, Report, Trained, train
+
+
+def launch(
+    job: Job,
+    train_rows: Sequence[Example],
+    validation_rows: Sequence[Example],
+    report: Report,
+    launcher: str | None = None,
+) -> Trained:
+    """Train as the job says, in `job.params.processes` processes on this machine, or through a `launcher`.
+
+    A launcher is a command that starts `-m perpetune.training.job FOLDER` on every process of a cluster, such as
+    `torchrun --nnodes 2 ...`; FOLDER is then beside the adapter, on storage that all of them see.
+    Raises PerpetuneError as `train` does, and where a process dies.
+    """
+    count = process_count(job.params)
+    if count == 1 and launcher is None:
+        base = load_base(job.base, job.assets, job.params.precision, four_bit=job.params.method == "qlora")
+        return train(
+            base, train_rows, validation_rows, job.instruction, job.params, job.adapter, report, job.checkpoints
+        )
+    job.adapter.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=job.adapter.parent, prefix="job-") as scratch:
+        folder = Path(scratch)
+        write_job(folder, job, train_rows, validation_rows)
+        command = shlex.split(launcher) if launcher else _torchrun(count)
+        _follow([*command, "-m", "perpetune.training.job", str(folder)], folder, report)
+        return read_trained(folder)
+
+
+def process_count(params: TrainParams) -> int:
+    """`auto` is one process for each GPU, and one where there is none."""
+    return max(1, torch.cuda.device_count()) if params.processes == "auto" else params.processes
+
+
+def _torchrun(count: int) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+
+
+def _follow(command: list[str], folder: Path, report: Report) -> None:
+    """Run the command to its end, handing on each line of progress."""
+    last: list[str] = []
+    with (folder / "stderr").open("w+", encoding="utf-8") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as processes:
+            assert processes.stdout is not None
+            try:
+                for line in processes.stdout:
+                    if line.startswith('{"step"'):
+                        report(Progress(**json.loads(line)))
+            except BaseException:
+                processes.terminate()
+                raise
+        errors.seek(0)
+        last = errors.read().splitlines()[-15:]
+    if processes.returncode:
+        raise _fault(folder, processes.returncode, last)
+
+
+def _fault(folder: Path, status: int, last: list[str]) -> PerpetuneError:
+    refused = folder / "refused.json"
+    if refused.is_file():
+        what, where, do = json.loads(refused.read_text(encoding="utf-8"))
+        return PerpetuneError(what, where=where, do=do)
+    return PerpetuneError(
+        f"a training process ended with status {status}:\n" + "\n".join(last),
+        where="params.yaml: train.processes",
+        do="mend what it says, and run this again: it goes on from the last checkpoint",
+    )

@@ -1,0 +1,128 @@
+"""Several processes train what one does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import BaseParams, TrainParams
+from perpetune.records import Example
+from perpetune.training.job import Job
+from perpetune.training.launch import launch, process_count
+from perpetune.training.methods import ADAPTER, WHOLE
+from perpetune.training.trainer import Progress, Trained
+
+
+class PowerCut(Exception):
+    pass
+
+
+def run(
+    base: BaseParams,
+    params: TrainParams,
+    rows: list[Example],
+    folder: Path,
+    until: int | None = None,
+) -> tuple[Trained | None, list[Progress]]:
+    seen: list[Progress] = []
+
+    def report(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.step == until:
+            raise PowerCut
+
+    job = Job(
+        base=base,
+        assets=folder,
+        instruction="which colour",
+        params=params,
+        adapter=folder / "adapter",
+        checkpoints=folder / "checkpoints",
+    )
+    try:
+        return launch(job, rows, rows, report), seen
+    except PowerCut:
+        return None, seen
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_two_processes_follow_the_loss_curve_of_one(
+    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path, method: str
+) -> None:
+    """Batches of five rows: the two read unequal shares, in unequal numbers of passes."""
+    params = train_params.model_copy(
+        update={"method": method, "epochs": 5, "batch_size": 5, "max_packed_tokens": 12, "learning_rate": 1e-3}
+    )
+    one, alone = run(tiny_params, params, colour_rows, tmp_path / "one")
+    two, together = run(tiny_params, params.model_copy(update={"processes": 2}), colour_rows, tmp_path / "two")
+
+    assert one is not None
+    assert two is not None
+    assert [step.loss for step in together] == pytest.approx([step.loss for step in alone], rel=1e-4)
+    assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-4)
+    assert (two.steps, two.best_step, two.tokens) == (one.steps, one.best_step, one.tokens)
+    assert two.base_digest == one.base_digest
+    file = WHOLE if method == "full" else ADAPTER
+    ours, theirs = load_file(one.adapter / file), load_file(two.adapter / file)
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        assert (weight - theirs[name]).norm() <= 1e-2 * weight.norm() + 1e-6, name
+
+
+def test_two_processes_go_on_from_their_checkpoint(
+    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+) -> None:
+    params = train_params.model_copy(update={"epochs": 4, "processes": 2})
+    whole, curve = run(tiny_params, params, colour_rows, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    _, before = run(tiny_params, params, colour_rows, broken, until=4)
+    again, after = run(tiny_params, params, colour_rows, broken)
+
+    assert whole is not None
+    assert again is not None
+    assert after[0].step > 1, "it went on instead of beginning anew"
+    assert after[0].step <= before[-1].step + 2
+    wanted = {step.step: step.loss for step in curve}
+    assert [step.loss for step in after] == pytest.approx([wanted[step.step] for step in after], rel=1e-5)
+
+
+def test_what_a_process_refuses_is_told_as_it_is(
+    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+) -> None:
+    params = train_params.model_copy(update={"processes": 2, "max_example_tokens": 1})
+    with pytest.raises(PerpetuneError, match="none of the 6 training examples has at most 1 tokens"):
+        run(tiny_params, params, colour_rows, tmp_path)
+
+
+def test_a_process_that_dies_is_an_error_for_people(
+    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+) -> None:
+    dying = Job(
+        base=tiny_params,
+        assets=tmp_path,
+        instruction="which colour",
+        params=train_params,
+        adapter=tmp_path / "adapter",
+        checkpoints=None,
+    )
+    launcher = "sh -c 'echo out of memory >&2; exit 9'"
+    with pytest.raises(PerpetuneError, match="status 9:\nout of memory"):
+        launch(dying, colour_rows, [], lambda _: None, launcher)
+
+
+def test_auto_is_one_process_for_each_gpu(train_params: TrainParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert process_count(train_params.model_copy(update={"processes": "auto"})) == 4
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert process_count(train_params.model_copy(update={"processes": "auto"})) == 1
+    assert process_count(train_params) == 1
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]))
