@@ -14,6 +14,7 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
 from perpetune.errors import PerpetuneError
@@ -76,6 +77,14 @@ def _experiment(client: MlflowClient, name: str) -> str:
         return str(found.experiment_id)
 
 
+def open_child(parent: Run, name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> Run:
+    """Begin a run that MLflow's pages show under `parent`."""
+    client = MlflowClient()
+    run = client.create_run(parent.experiment_id, run_name=name, tags={**tags, MLFLOW_PARENT_RUN_ID: parent.id})
+    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    return run_ref(parent.experiment_id, run.info.run_id)
+
+
 def run_ref(experiment_id: str, run_id: str) -> Run:
     return Run(run_id, experiment_id, f"{pages()}/#/experiments/{experiment_id}/runs/{run_id}")
 
@@ -98,6 +107,11 @@ def find_run(run_id: str) -> Run:
 
 def close_run(run: Run, *, succeeded: bool) -> None:
     MlflowClient().set_terminated(run.id, "FINISHED" if succeeded else "FAILED")
+
+
+def kill_run(run: Run) -> None:
+    """End a run that was given up before its time."""
+    MlflowClient().set_terminated(run.id, "KILLED")
 
 
 @contextmanager

@@ -14,30 +14,27 @@ from perpetune.errors import PerpetuneError
 from perpetune.tracking import Run, connect, log_file, log_text, open_run, tag
 from perpetune.workspace import Workspace
 
-Kind = Literal["refresh", "watch"]
+Kind = Literal["refresh", "watch", "tune"]
 RECORD = "decision.json"
 
 
-def open_passage(workspace: Workspace, kind: Kind, trigger: str, reason: str, flow_run_id: str) -> Run:
+def open_passage(workspace: Workspace, kind: Kind, trigger: str, reason: str, flow_run_id: str | None) -> Run:
     """Connect to MLflow and begin the run of this pass, with its settings and origin.
 
     Raises PerpetuneError where no MLflow server is known or it does not answer.
     """
     use_mlflow(workspace)
     name = f"{kind} {datetime.now(UTC):%Y-%m-%d %H:%M} ({trigger})"
-    run = open_run(
-        workspace.params.task.name,
-        name,
-        {
-            "perpetune.kind": kind,
-            "perpetune.trigger": trigger,
-            "perpetune.reason": reason,
-            "prefect.flow_run_id": flow_run_id,
-            "git.commit": git_commit(workspace.root),
-            "mlflow.note.content": f"{kind.capitalize()}, {trigger}: {reason}",
-        },
-        settings_of(workspace, kind),
-    )
+    tags = {
+        "perpetune.kind": kind,
+        "perpetune.trigger": trigger,
+        "perpetune.reason": reason,
+        "git.commit": git_commit(workspace.root),
+        "mlflow.note.content": f"{kind.capitalize()}, {trigger}: {reason}",
+    }
+    if flow_run_id is not None:
+        tags["prefect.flow_run_id"] = flow_run_id
+    run = open_run(workspace.params.task.name, name, tags, settings_of(workspace, kind))
     log_file(run, workspace.root / "params.yaml")
     return run
 
@@ -58,6 +55,7 @@ def settings_of(workspace: Workspace, kind: Kind) -> dict[str, object]:
     sections = {
         "refresh": ("task", "base", "clean", "split", "train", "evaluate", "promote"),
         "watch": ("watch", "refresh"),
+        "tune": ("task", "base", "clean", "split", "train", "tune"),
     }[kind]
     values = workspace.params.model_dump(mode="json", include=set(sections))
     return dict(_flat(values))
