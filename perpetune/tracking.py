@@ -21,11 +21,13 @@ from perpetune.errors import PerpetuneError
 from perpetune.settings import Settings
 
 # A dead server is to be reported within seconds; MLflow's own default keeps trying for minutes.
-# Its progress bars of a file of some KB would stand in the middle of what a command says.
+# Its progress bars of a file of some KB and the address of each run that ends would stand in the middle of what a
+# command says, or of its JSON.
 _MANNERS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 

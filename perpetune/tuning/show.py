@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 from perpetune.training.trainer import Progress
 from perpetune.tuning.rewrite import as_yaml
@@ -14,6 +15,8 @@ from perpetune.workspace import Workspace
 
 def tune_aloud(workspace: Workspace, console: Console) -> Tuning:
     """Search with a line for each trial that has ended and, on a terminal, one for the trial that runs."""
+    # Each trial loads the base, whose bar would break the lines.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     with console.status("curating the data") as status:
         return tune(
             workspace,
@@ -24,14 +27,12 @@ def tune_aloud(workspace: Workspace, console: Console) -> Tuning:
 
 def trial_line(trial: Trial) -> str:
     loss = "" if trial.validation_loss is None else f", validation loss {trial.validation_loss:.4f}"
-    return f"trial {trial.number}: {_words(trial.settings)}: {trial.state} after {trial.minutes:.1f} minutes{loss}"
+    return f"trial {trial.number}: {_words(trial.settings)}: {trial.state} after {trial.minutes:.2f} minutes{loss}"
 
 
 def progress_line(number: int, settings: Settings, progress: Progress) -> str:
-    return (
-        f"trial {number}: {_words(settings)}: step {progress.step} of {progress.steps}, "
-        f"{progress.tokens_per_second:,.0f} tokens/s, {progress.seconds_left:.0f} s left"
-    )
+    where = f"step {progress.step}/{progress.steps}, {progress.seconds_left:.0f} s left"
+    return f"trial {number}: {_words(settings)}: {where}"
 
 
 def _words(settings: Settings) -> str:
@@ -50,7 +51,7 @@ def show_tuning(found: Tuning, console: Console) -> None:
             as_yaml(settings.learning_rate),
             as_yaml(settings.epochs),
             "" if loss is None else f"{loss:.4f}",
-            f"{trial.minutes:.1f}",
+            f"{trial.minutes:.2f}",
             "best" if trial == found.best else trial.state,
             style="bold" if trial == found.best else None,
         )

@@ -59,7 +59,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Data:
+class _Data:
     train: list[Example]
     validation: list[Example]
 
@@ -80,13 +80,9 @@ def tune(
         for trial in search(params, settings_in(workspace.params.train), _attempt(workspace, data, run, show)):
             trials.append(trial)
             tell(trial)
-        found = Tuning(
-            tuple(trials),
-            best := _best(trials, params.minutes),
-            changes(workspace.params.train, best.settings),
-            sum(trial.minutes for trial in trials),
-            run,
-        )
+        best = _best(trials, params.minutes)
+        better = changes(workspace.params.train, best.settings)
+        found = Tuning(tuple(trials), best, better, sum(trial.minutes for trial in trials), run)
         _log(found, workspace)
     return found
 
@@ -122,9 +118,9 @@ def changes(params: TrainParams, best: Settings) -> tuple[Change, ...]:
     return tuple(Change(field, now, then) for field, (now, then) in pairs.items() if now != then)
 
 
-def _read(workspace: Workspace, run: Run) -> Data:
+def _read(workspace: Workspace, run: Run) -> _Data:
     curate(workspace, run)
-    data = Data(read_split(workspace, "train"), read_split(workspace, "validation"))
+    data = _Data(read_split(workspace, "train"), read_split(workspace, "validation"))
     if not data.validation:
         raise PerpetuneError(
             "there are no validation rows to compare settings on",
@@ -146,7 +142,9 @@ def _best(trials: list[Trial], minutes: float) -> Trial:
     return finished[min(finished)]
 
 
-def _attempt(workspace: Workspace, data: Data, parent: Run, show: Callable[[int, Settings, Progress], None]) -> Attempt:
+def _attempt(
+    workspace: Workspace, data: _Data, parent: Run, show: Callable[[int, Settings, Progress], None]
+) -> Attempt:
     section = workspace.params.train
     section = section.model_copy(update={"validations": max(section.validations, LEAST_VALIDATIONS)})
 

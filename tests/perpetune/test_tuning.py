@@ -295,7 +295,7 @@ def test_a_budget_that_no_trial_fits_into(done: Done) -> None:
     said = CliRunner().invoke(app, ["tune", "--minutes", "0.01", "--write"])
     assert said.exit_code == 1
     assert "no trial came to its end (0.01 device minutes were given)" in said.stderr
-    assert "stopped after 0.0 minutes" in said.output
+    assert ": stopped after 0.0" in said.output
     (done.folder / "params.yaml").write_text(text)
 
 
