@@ -87,6 +87,11 @@ def open_child(parent: Run, name: str, tags: Mapping[str, str], params: Mapping[
     return run_ref(parent.experiment_id, run.info.run_id)
 
 
+def kill_run(run: Run) -> None:
+    """End a run that was given up before its time."""
+    MlflowClient().set_terminated(run.id, "KILLED")
+
+
 def run_ref(experiment_id: str, run_id: str) -> Run:
     return Run(run_id, experiment_id, f"{pages()}/#/experiments/{experiment_id}/runs/{run_id}")
 
@@ -109,11 +114,6 @@ def find_run(run_id: str) -> Run:
 
 def close_run(run: Run, *, succeeded: bool) -> None:
     MlflowClient().set_terminated(run.id, "FINISHED" if succeeded else "FAILED")
-
-
-def kill_run(run: Run) -> None:
-    """End a run that was given up before its time."""
-    MlflowClient().set_terminated(run.id, "KILLED")
 
 
 @contextmanager

@@ -14,27 +14,30 @@ from perpetune.errors import PerpetuneError
 from perpetune.tracking import Run, connect, log_file, log_text, open_run, tag
 from perpetune.workspace import Workspace
 
-Kind = Literal["refresh", "watch", "tune"]
+Kind = Literal["refresh", "watch"]
 RECORD = "decision.json"
 
 
-def open_passage(workspace: Workspace, kind: Kind, trigger: str, reason: str, flow_run_id: str | None) -> Run:
+def open_passage(workspace: Workspace, kind: Kind, trigger: str, reason: str, flow_run_id: str) -> Run:
     """Connect to MLflow and begin the run of this pass, with its settings and origin.
 
     Raises PerpetuneError where no MLflow server is known or it does not answer.
     """
     use_mlflow(workspace)
     name = f"{kind} {datetime.now(UTC):%Y-%m-%d %H:%M} ({trigger})"
-    tags = {
-        "perpetune.kind": kind,
-        "perpetune.trigger": trigger,
-        "perpetune.reason": reason,
-        "git.commit": git_commit(workspace.root),
-        "mlflow.note.content": f"{kind.capitalize()}, {trigger}: {reason}",
-    }
-    if flow_run_id is not None:
-        tags["prefect.flow_run_id"] = flow_run_id
-    run = open_run(workspace.params.task.name, name, tags, settings_of(workspace, kind))
+    run = open_run(
+        workspace.params.task.name,
+        name,
+        {
+            "perpetune.kind": kind,
+            "perpetune.trigger": trigger,
+            "perpetune.reason": reason,
+            "prefect.flow_run_id": flow_run_id,
+            "git.commit": git_commit(workspace.root),
+            "mlflow.note.content": f"{kind.capitalize()}, {trigger}: {reason}",
+        },
+        settings_of(workspace, kind),
+    )
     log_file(run, workspace.root / "params.yaml")
     return run
 
@@ -50,8 +53,8 @@ def use_mlflow(workspace: Workspace) -> None:
     connect(uri)
 
 
-def settings_of(workspace: Workspace, kind: Kind) -> dict[str, object]:
-    """The sections of params.yaml that this kind of pass obeys, flat."""
+def settings_of(workspace: Workspace, kind: Kind | Literal["tune"]) -> dict[str, object]:
+    """The sections of params.yaml that this kind of pass, or a search for better settings, obeys, flat."""
     sections = {
         "refresh": ("task", "base", "clean", "split", "train", "evaluate", "promote"),
         "watch": ("watch", "refresh"),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,7 @@ import pandas as pd
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.style import write_png
 from perpetune.loop.curate import curate, read_split
-from perpetune.loop.passage import open_passage
+from perpetune.loop.passage import git_commit, settings_of, use_mlflow
 from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.tracking import (
@@ -27,6 +28,7 @@ from perpetune.tracking import (
     log_params,
     log_table,
     open_child,
+    open_run,
     tag,
 )
 from perpetune.training.base import Base, load_base
@@ -73,8 +75,8 @@ def tune(
     nothing to train on or to validate with, or where the budget ends before any trial.
     """
     params = workspace.params.tune
-    reason = f"{params.trials} trials at most in {params.minutes:g} device minutes"
-    with _parent_run(workspace, reason) as run:
+    budget = f"{params.trials} trials at most in {params.minutes:g} device minutes"
+    with _parent_run(workspace, budget) as run:
         data = _read(workspace, run)
         trials = []
         for trial in search(params, settings_in(workspace.params.train), _attempt(workspace, data, run, show)):
@@ -200,10 +202,14 @@ def _metrics(progress: Progress, validation_loss: float, minutes: float) -> dict
 
 
 @contextmanager
-def _parent_run(workspace: Workspace, reason: str) -> Iterator[Run]:
-    run = open_passage(workspace, "tune", "manual", reason, flow_run_id=None)
+def _parent_run(workspace: Workspace, note: str) -> Iterator[Run]:
+    use_mlflow(workspace)
+    tags = {"perpetune.kind": "tune", "git.commit": git_commit(workspace.root), "mlflow.note.content": note}
+    name = f"tune {datetime.now(UTC):%Y-%m-%d %H:%M}"
+    run = open_run(workspace.params.task.name, name, tags, settings_of(workspace, "tune"))
     succeeded = False
     try:
+        log_file(run, workspace.root / "params.yaml")
         yield run
         succeeded = True
     finally:
