@@ -94,6 +94,29 @@ def refresh(
     _run_flow("refresh", {"trigger": "manual", "reason": reason}, json_)
 
 
+@app.command(epilog="Example: `perpetune tune --minutes 20 --write`")
+def tune(
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Device minutes, for those of params.yaml.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Most trials, for those of params.yaml.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the best settings into params.yaml.")] = False,
+    json_: Json = False,
+) -> None:
+    """Search for a better rank, learning rate and number of epochs within a budget of device minutes."""
+    with _for_people(), _services(worker=False, prefect=False) as workspace:
+        from perpetune.tuning.rewrite import rewrite
+        from perpetune.tuning.show import show_tuning, tune_aloud
+        from perpetune.tuning.tune import with_budget
+
+        found = tune_aloud(with_budget(workspace, minutes, trials), errors if json_ else console)
+        if json_:
+            _print_json(asdict(found))
+        else:
+            show_tuning(found, console)
+        if write and found.changes:
+            rewrite(workspace.root / "params.yaml", {change.field: change.best for change in found.changes})
+            errors.print("written into params.yaml; `perpetune refresh` trains with it")
+
+
 @app.command(epilog="Example: `perpetune watch`")
 def watch(json_: Json = False) -> None:
     """Judge the newest traffic; decay starts a refresh."""
@@ -150,13 +173,14 @@ def _run_flow(flow: str, parameters: dict[str, object], json_: bool) -> None:
 
 
 @contextmanager
-def _services(*, worker: bool) -> Iterator[Workspace]:
+def _services(*, worker: bool, prefect: bool = True) -> Iterator[Workspace]:
     """The workspace with the addresses of its services: those that run, else ones started for this command."""
     from perpetune.up import with_services
 
-    with with_services(
-        open_workspace(), worker=worker, report=lambda line: errors.print(line, markup=False)
-    ) as workspace:
+    def report(line: str) -> None:
+        errors.print(line, markup=False)
+
+    with with_services(open_workspace(), worker=worker, report=report, prefect=prefect) as workspace:
         yield workspace
 
 

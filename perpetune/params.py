@@ -6,11 +6,11 @@ Each function of the product receives its own section only.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from perpetune.errors import PerpetuneError
 
@@ -18,6 +18,18 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+Finite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = TypeVar("Number", int, float)
+
+
+def _ordered(span: tuple[Number, Number]) -> tuple[Number, Number]:
+    if span[0] > span[1]:
+        raise PydanticCustomError("span", "the low end must not be above the high end")
+    return span
+
+
+Counts = Annotated[tuple[Count, Count], AfterValidator(_ordered)]
+Span = Annotated[tuple[Finite, Finite], AfterValidator(_ordered)]
 
 
 class Section(BaseModel):
@@ -107,6 +119,17 @@ class TrainParams(Section):
         return self
 
 
+class TuneParams(Section):
+    """The search of `perpetune tune`: its budget in device minutes, and what it may try, both ends included."""
+
+    minutes: Positive
+    trials: Count
+    rank: Counts
+    learning_rate: Span
+    epochs: Span
+    seed: int
+
+
 class EvaluateParams(Section):
     max_new_tokens: Count
     batch_tokens: Count
@@ -159,6 +182,7 @@ class Params(Section):
     split: SplitParams
     reference: ReferenceParams
     train: TrainParams
+    tune: TuneParams
     evaluate: EvaluateParams
     promote: PromoteParams
     serve: ServeParams

@@ -26,7 +26,8 @@ class Settings(BaseSettings):
     dvc_remote: str | None = None
     gateway_url: str | None = None
     training_launcher: str | None = Field(
-        default=None, description="starts training on a cluster, such as `torchrun --nnodes 2 ...`; see docs/clusters.md"
+        default=None,
+        description="starts training on a cluster, such as `torchrun --nnodes 2 ...`; see docs/clusters.md",
     )
     assets: Path = Field(default=Path("assets"), description="where `make setup` lays the wheels of assets.lock")
 

@@ -14,17 +14,20 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
 from perpetune.errors import PerpetuneError
 from perpetune.settings import Settings
 
 # A dead server is to be reported within seconds; MLflow's own default keeps trying for minutes.
-# Its progress bars of a file of some KB would stand in the middle of what a command says.
+# Its progress bars of a file of some KB and the address of each run that ends would stand in the middle of what a
+# command says, or of its JSON.
 _MANNERS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -74,6 +77,19 @@ def _experiment(client: MlflowClient, name: str) -> str:
         if found is None:
             raise
         return str(found.experiment_id)
+
+
+def open_child(parent: Run, name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> Run:
+    """Begin a run that MLflow's pages show under `parent`."""
+    client = MlflowClient()
+    run = client.create_run(parent.experiment_id, run_name=name, tags={**tags, MLFLOW_PARENT_RUN_ID: parent.id})
+    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    return run_ref(parent.experiment_id, run.info.run_id)
+
+
+def kill_run(run: Run) -> None:
+    """End a run that was given up before its time."""
+    MlflowClient().set_terminated(run.id, "KILLED")
 
 
 def run_ref(experiment_id: str, run_id: str) -> Run:

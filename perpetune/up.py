@@ -88,32 +88,33 @@ def remember_addresses(workspace: Workspace, variables: dict[str, str]) -> None:
 
 
 @contextmanager
-def with_services(workspace: Workspace, *, worker: bool, report: Callable[[str], None]) -> Iterator[Workspace]:
-    """The workspace with the addresses of Prefect and MLflow.
+def with_services(
+    workspace: Workspace, *, worker: bool, report: Callable[[str], None], prefect: bool = True
+) -> Iterator[Workspace]:
+    """The workspace with the addresses of MLflow and, unless it can do without, of Prefect.
 
     Addresses in the environment count; else those of a `perpetune up` that runs here; else servers are
     started on free ports for as long as the block lasts.
     """
-    known = _addressed(workspace)
+    known = _addressed(workspace, prefect)
     if known is not None:
         yield known
         return
-    report("no services run here: starting Prefect and MLflow for this command")
-    prefect, mlflow, runner = free_ports(3)
-    ports = Ports(prefect=prefect, mlflow=mlflow, worker=runner)
+    report(f"no services run here: starting {'Prefect and ' if prefect else ''}MLflow for this command")
+    ports = Ports(**dict(zip(("prefect", "mlflow", "worker"), free_ports(3), strict=True)))
     variables = environment(workspace, ports)
     variables.pop("PERPETUNE_GATEWAY_URL")
     with Supervisor(workspace.root, workspace.home / "logs", variables, report) as supervisor:
-        supervisor.start(servers(workspace, ports))
+        supervisor.start([server for server in servers(workspace, ports) if prefect or server.name != "prefect"])
         if worker:
             supervisor.start([worker_service(ports.worker)])
         os.environ.update(variables)
         yield Workspace(workspace.root, workspace.params, Settings())
 
 
-def _addressed(workspace: Workspace) -> Workspace | None:
+def _addressed(workspace: Workspace, prefect: bool) -> Workspace | None:
     settings = workspace.settings
-    if settings.prefect_api_url and settings.mlflow_tracking_uri:
+    if settings.mlflow_tracking_uri and (settings.prefect_api_url or not prefect):
         return workspace
     remembered = workspace.home / ADDRESSES
     if not remembered.is_file():

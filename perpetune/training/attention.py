@@ -80,7 +80,7 @@ class _Blocked(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, *weights = ctx.saved_tensors
         dq = torch.empty_like(q)
         # Many blocks add to the shared prefix: in fp32, lest small shares be rounded away.

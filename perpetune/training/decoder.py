@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -27,11 +28,10 @@ FUSED = ("llama", "mistral", "qwen2", "qwen3")
 
 def learner(model: nn.Module, compute: torch.dtype, *, checkpointing: bool = False) -> FusedModel | PlainModel:
     """The fastest way to train `model`, which may be a PeftModel; activations have the dtype `compute`."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = cast(Any, causal).config
-    if config.model_type in FUSED and config.hidden_act == "silu":
-        return FusedModel(cast(nn.Module, causal), compute, checkpointing)
-    return PlainModel(cast(nn.Module, causal), compute, checkpointing)
+    causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if causal.config.model_type in FUSED and causal.config.hidden_act == "silu":
+        return FusedModel(causal, compute, checkpointing)
+    return PlainModel(causal, compute, checkpointing)
 
 
 def summed_loss(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
@@ -97,7 +97,7 @@ class FusedModel(nn.Module):
             else:
                 hidden = layer(hidden, angles, who_sees)
         final = _normed(self.norm, hidden[places])
-        if isinstance(self.head, LoraLayer):
+        if _is_adapted(self.head):
             return plain_cross_entropy(_projected(self.head, final), targets, weights)
         return chunked_cross_entropy(final, self.head.weight, targets, weights)
 
@@ -140,12 +140,16 @@ def _normed(module: Any, x: Tensor) -> Tensor:
 
 def _projected(module: Any, x: Tensor) -> Tensor:
     """What a linear layer makes of x, with its adapter where it has one."""
-    if not isinstance(module, LoraLayer):
+    if not _is_adapted(module):
         weight, bias = module.weight, module.bias
         return linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
-    active = module.active_adapters[0]
     if module.lora_variant or module.disable_adapters or module.merged:
         return cast(Tensor, module(x))
+    active = module.active_adapters[0]
     down, up, dropout = module.lora_A[active].weight, module.lora_B[active].weight, module.lora_dropout[active]
     dropped = dropout(x) if module.training and not isinstance(dropout, nn.Identity) else None
     return lora_linear(x, dropped, module.get_base_layer(), down, up, module.scaling[active])
+
+
+def _is_adapted(module: Any) -> bool:
+    return isinstance(module, LoraLayer)

@@ -87,8 +87,8 @@ def agreed(wish: bool, world: World) -> bool:
 
 def whole(tensor: Tensor) -> Tensor:
     """A copy of the tensor in this process's memory, gathered where it is spread over several."""
-    gathered = tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
-    return gathered.to("cpu", copy=True)
+    gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return gathered.detach().to("cpu", copy=True)
 
 
 @torch.no_grad()

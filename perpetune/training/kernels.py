@@ -71,7 +71,7 @@ class _LoraLinear(torch.autograd.Function):
         return y.addmm_(inner, high.t(), alpha=scale)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None, Tensor, Tensor, None]:
         read, low, high, inner = ctx.saved_tensors
         d_inner = (dy @ high).mul_(ctx.scale)
         d_up = (dy.t() @ inner).to(ctx.own).mul_(ctx.scale)
@@ -91,10 +91,11 @@ class _RmsNorm(torch.autograd.Function):
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).to(x.dtype) * weight.to(x.dtype)
+        normal: Tensor = (x * inverse).to(x.dtype) * weight.to(x.dtype)
+        return normal
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, inverse = ctx.saved_tensors
         scaled = dy * weight.to(dy.dtype)
         along = (scaled * x).sum(-1, keepdim=True, dtype=torch.float32)
@@ -113,7 +114,7 @@ class _SiluGated(torch.autograd.Function):
         return silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         return torch.ops.aten.silu_backward(dy * up, gate), silu(gate).mul_(dy)
 
@@ -125,7 +126,7 @@ class _Rotated(torch.autograd.Function):
         return _rotate(x, cosine, sine)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
         cosine, sine = ctx.saved_tensors
         return _rotate(dy, cosine, -sine), None, None
 

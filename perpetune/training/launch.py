@@ -16,7 +16,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.training.base import load_base
-from perpetune.training.job import REFUSED, Job, read_trained, write_job
+from perpetune.training.job import Job, read_trained, write_job
 from perpetune.training.trainer import Progress, Report, Trained, train
 
 

@@ -54,7 +54,7 @@ class _Chunked(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         d_hidden, d_head = ctx.saved_tensors
         return (
             None if d_hidden is None else d_hidden.mul_(d_total),

@@ -30,7 +30,7 @@ def trainable(base: Base, method: Method, params: LoraParams, seed: int) -> Peft
     """
     torch.manual_seed(seed)
     if method == "full":
-        base.model.float()
+        base.model.to(torch.float32)  # type: ignore[arg-type]
         base.model.requires_grad_(True)
         return base.model
     targets = params.target_modules

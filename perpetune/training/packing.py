@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 import numpy as np
 import numpy.typing as npt
@@ -46,13 +45,19 @@ def plant(sequences: Iterable[Sequence[int]]) -> Tree:
     path: tuple[int, ...] = ()
     for index in sorted(range(len(rows)), key=rows.__getitem__):  # neighbours share most: that gives preorder
         row = rows[index]
-        shared = len(commonprefix([before, row]))
+        shared = _shared(before, row)
         path = (*path[:shared], *range(len(tokens), len(tokens) + len(row) - shared))
         tokens += row[shared:]
         depths += range(shared, len(row))
         before = row
         paths[index] = path
     return Tree(np.array(tokens), np.array(depths), _ends(depths), tuple(paths))
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    differ = (place for place, (mine, yours) in enumerate(zip(one, other, strict=False)) if mine != yours)
+    return next(differ, min(len(one), len(other)))
 
 
 def _ends(depths: Sequence[int]) -> npt.NDArray[np.int64]:

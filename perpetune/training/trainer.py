@@ -138,10 +138,20 @@ def _run(job: _Job) -> Trained:
             best = best.or_better(checked, step, weights)
         seconds = time.monotonic() - began
         if job.resume and agreed(time.monotonic() - saved >= job.resume.every_seconds, world):
-            _put_down(job, Checkpoint(
-                step, tokens, seconds, [whole(weight) for weight in weights], _state(optimizer),
-                random_state(), best.loss, best.step, best.weights,
-            ))
+            _put_down(
+                job,
+                Checkpoint(
+                    step,
+                    tokens,
+                    seconds,
+                    [whole(weight) for weight in weights],
+                    _state(optimizer),
+                    random_state(),
+                    best.loss,
+                    best.step,
+                    best.weights,
+                ),
+            )
             saved = time.monotonic()
         if world.leads:
             job.report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
@@ -175,9 +185,7 @@ def _stale(validate_at: frozenset[int], best_step: int, step: int) -> int:
 def _state(optimizer: torch.optim.Optimizer) -> dict[str, object]:
     """The optimizer's state with whole tensors."""
     state = optimizer.state_dict()
-    kept = {
-        index: {name: whole(value) for name, value in entry.items()} for index, entry in state["state"].items()
-    }
+    kept = {index: {name: whole(value) for name, value in entry.items()} for index, entry in state["state"].items()}
     return {**state, "state": kept}
 
 

@@ -29,9 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> None:
 def register(base: BaseParams, folder: Path) -> str:
     loaded = load_base(base, folder, "fp32")
     adapter = folder / "tuned"
-    model = trainable(
-        loaded, "lora", LoraParams(rank=2, alpha=4, dropout=0.0, target_modules="all-linear"), 1
-    )
+    model = trainable(loaded, "lora", LoraParams(rank=2, alpha=4, dropout=0.0, target_modules="all-linear"), 1)
     torch.manual_seed(1)
     model.save_pretrained(str(adapter))
     card = ModelCard(

@@ -39,7 +39,9 @@ def test_other_adapters_learn_and_answer(
     answerer = Answerer(tiny_base, 64)
     answerer.load_adapter(method, tmp_path / "adapter")
     rows = [encode(tiny_base, one, INSTRUCTION) for one in ROWS]
-    assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
+    assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(
+        trained.validation_loss, rel=1e-4
+    )
 
 
 def test_training_teaches_the_task_and_keeps_the_best_checkpoint(
@@ -71,7 +73,9 @@ def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
     answerer.load_adapter("best", tmp_path / "adapter")
     rows = [encode(tiny_base, one, INSTRUCTION) for one in other]
     assert trained.best_step < trained.steps
-    assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
+    assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(
+        trained.validation_loss, rel=1e-4
+    )
 
 
 def test_the_seed_decides(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:

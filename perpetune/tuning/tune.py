@@ -1,0 +1,256 @@
+"""`perpetune tune`: the search on the data and with the engine of a refresh, kept in MLflow."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from perpetune.errors import PerpetuneError
+from perpetune.evaluation.style import write_png
+from perpetune.loop.curate import curate, read_split
+from perpetune.loop.passage import git_commit, settings_of, use_mlflow
+from perpetune.params import TrainParams
+from perpetune.records import Example
+from perpetune.tracking import (
+    Run,
+    close_run,
+    kill_run,
+    log_file,
+    log_metrics,
+    log_params,
+    log_table,
+    open_child,
+    open_run,
+    tag,
+)
+from perpetune.training.job import Job
+from perpetune.training.launch import launch, process_count
+from perpetune.training.trainer import Progress
+from perpetune.tuning.history import history
+from perpetune.tuning.search import Attempt, GivenUp, Judge, Settings, Trial, search
+from perpetune.workspace import Workspace
+
+LEAST_VALIDATIONS = 4  # fewer say too late that a trial is hopeless
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field of params.yaml, what it is today and what the best trial had."""
+
+    field: str
+    now: int | float
+    best: int | float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a search found. No changes: nothing that was tried beat today's settings."""
+
+    trials: tuple[Trial, ...]
+    best: Trial
+    changes: tuple[Change, ...]
+    minutes: float
+    run: Run
+
+
+@dataclass(frozen=True)
+class _Data:
+    train: list[Example]
+    validation: list[Example]
+
+
+def tune(
+    workspace: Workspace, tell: Callable[[Trial], None], show: Callable[[int, Settings, Progress], None]
+) -> Tuning:
+    """Curate as a refresh does and search; the runs in MLflow hold all of it.
+
+    `tell` hears of each trial as it ends, `show` of each step. Raises PerpetuneError where there is
+    nothing to train on or to validate with, or where the budget ends before any trial.
+    """
+    params = workspace.params.tune
+    budget = f"{params.trials} trials at most in {params.minutes:g} device minutes"
+    with _parent_run(workspace, budget) as run:
+        data = _read(workspace, run)
+        trials = []
+        for trial in search(params, settings_in(workspace.params.train), _attempt(workspace, data, run, show)):
+            trials.append(trial)
+            tell(trial)
+        best = _best(trials, params.minutes)
+        better = changes(workspace.params.train, best.settings)
+        found = Tuning(tuple(trials), best, better, sum(trial.minutes for trial in trials), run)
+        _log(found, workspace)
+    return found
+
+
+def with_budget(workspace: Workspace, minutes: float | None, trials: int | None) -> Workspace:
+    """The workspace with these in the place of those of params.yaml, where they are given."""
+    given = {"minutes": minutes, "trials": trials}
+    update = {name: value for name, value in given.items() if value is not None}
+    budget = workspace.params.tune.model_copy(update=update)
+    return replace(workspace, params=workspace.params.model_copy(update={"tune": budget}))
+
+
+def settings_in(params: TrainParams) -> Settings:
+    return Settings(params.lora.rank, params.learning_rate, params.epochs)
+
+
+def with_settings(params: TrainParams, settings: Settings) -> TrainParams:
+    """The section `train` with these settings. `alpha` keeps its ratio to the rank, and the adapter its scale."""
+    alpha = max(1, round(params.lora.alpha * settings.rank / params.lora.rank))
+    lora = params.lora.model_copy(update={"rank": settings.rank, "alpha": alpha})
+    update = {"lora": lora, "learning_rate": settings.learning_rate, "epochs": settings.epochs}
+    return params.model_copy(update=update)
+
+
+def changes(params: TrainParams, best: Settings) -> tuple[Change, ...]:
+    better = with_settings(params, best)
+    pairs = {
+        "train.lora.rank": (params.lora.rank, better.lora.rank),
+        "train.lora.alpha": (params.lora.alpha, better.lora.alpha),
+        "train.learning_rate": (params.learning_rate, better.learning_rate),
+        "train.epochs": (params.epochs, better.epochs),
+    }
+    return tuple(Change(field, now, then) for field, (now, then) in pairs.items() if now != then)
+
+
+def _read(workspace: Workspace, run: Run) -> _Data:
+    curate(workspace, run)
+    data = _Data(read_split(workspace, "train"), read_split(workspace, "validation"))
+    if not data.validation:
+        raise PerpetuneError(
+            "there are no validation rows to compare settings on",
+            where="params.yaml: split.validation",
+            do="raise it, or bring more examples: perpetune ingest FILE",
+        )
+    return data
+
+
+def _best(trials: list[Trial], minutes: float) -> Trial:
+    """The finished trial with the lowest validation loss, of equal ones the first."""
+    finished = {trial.validation_loss: trial for trial in reversed(trials) if trial.validation_loss is not None}
+    if not finished:
+        raise PerpetuneError(
+            f"no trial came to its end ({minutes:g} device minutes were given)",
+            where="params.yaml: tune.minutes",
+            do="raise it, or give more with --minutes",
+        )
+    return finished[min(finished)]
+
+
+def _attempt(
+    workspace: Workspace, data: _Data, parent: Run, show: Callable[[int, Settings, Progress], None]
+) -> Attempt:
+    section = workspace.params.train
+    section = section.model_copy(update={"validations": max(section.validations, LEAST_VALIDATIONS)})
+
+    def attempt(number: int, settings: Settings, judge: Judge) -> float:
+        # What trained before may hold itself in cycles, and two bases may not fit into memory.
+        gc.collect()
+        params = with_settings(section, settings)
+        with _child_run(parent, number, settings, params) as run, _scratch(workspace) as adapter:
+            began = time.monotonic()
+
+            def report(progress: Progress) -> None:
+                minutes = (time.monotonic() - began) * process_count(params) / 60
+                if progress.validation_loss is not None:
+                    log_metrics(run, _metrics(progress, progress.validation_loss, minutes), progress.step)
+                show(number, settings, progress)
+                judge(progress, minutes)
+
+            job = Job(
+                base=workspace.params.base,
+                assets=workspace.assets,
+                instruction=workspace.params.task.instruction,
+                params=params,
+                adapter=adapter,
+                checkpoints=None,
+            )
+            trained = launch(job, data.train, data.validation, report)
+            if trained.validation_loss is None:
+                raise PerpetuneError(
+                    f"none of the validation rows has at most {params.max_example_tokens} tokens",
+                    where="params.yaml: train.max_example_tokens",
+                    do="raise it, or shorten the inputs",
+                )
+            log_metrics(run, {"validation/best_loss": trained.validation_loss}, trained.steps)
+        return trained.validation_loss
+
+    return attempt
+
+
+@contextmanager
+def _scratch(workspace: Workspace) -> Iterator[Path]:
+    """A folder for an adapter that nobody will use."""
+    workspace.home.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=workspace.home) as folder:
+        yield Path(folder)
+
+
+def _metrics(progress: Progress, validation_loss: float, minutes: float) -> dict[str, float]:
+    return {
+        "validation/loss": validation_loss,
+        "train/loss": progress.loss,
+        "train/tokens_per_second": progress.tokens_per_second,
+        "tune/minutes": minutes,
+    }
+
+
+@contextmanager
+def _parent_run(workspace: Workspace, note: str) -> Iterator[Run]:
+    use_mlflow(workspace)
+    tags = {"perpetune.kind": "tune", "git.commit": git_commit(workspace.root), "mlflow.note.content": note}
+    name = f"tune {datetime.now(UTC):%Y-%m-%d %H:%M}"
+    run = open_run(workspace.params.task.name, name, tags, settings_of(workspace, "tune"))
+    succeeded = False
+    try:
+        log_file(run, workspace.root / "params.yaml")
+        yield run
+        succeeded = True
+    finally:
+        close_run(run, succeeded=succeeded)
+
+
+@contextmanager
+def _child_run(parent: Run, number: int, settings: Settings, params: TrainParams) -> Iterator[Run]:
+    """The run of one trial: killed where it was given up, failed where it failed."""
+    run = open_child(
+        parent,
+        f"trial {number}",
+        {"perpetune.kind": "trial"},
+        {**asdict(settings), "alpha": params.lora.alpha, "trial": number},
+    )
+    try:
+        yield run
+    except GivenUp as end:
+        tag(run, {"perpetune.state": end.state})
+        kill_run(run)
+        raise
+    except KeyboardInterrupt:
+        kill_run(run)
+        raise
+    except BaseException:
+        close_run(run, succeeded=False)
+        raise
+    tag(run, {"perpetune.state": "finished"})
+    close_run(run, succeeded=True)
+
+
+def _log(found: Tuning, workspace: Workspace) -> None:
+    losses = {"tune/best_loss": found.best.validation_loss, "tune/loss_now": found.trials[0].validation_loss}
+    log_metrics(found.run, {name: loss for name, loss in losses.items() if loss is not None})
+    log_metrics(found.run, {"tune/minutes": found.minutes, "tune/trials": float(len(found.trials))})
+    log_params(found.run, {f"best.{name}": value for name, value in asdict(found.best.settings).items()})
+    log_params(found.run, {"best.trial": found.best.number})
+    rows = [{**asdict(trial), **asdict(trial.settings)} for trial in found.trials]
+    log_table(found.run, pd.DataFrame(rows).drop(columns="settings"), "trials.json")
+    picture = workspace.run_folder(found.run.id) / "history.png"
+    write_png(history(found.trials), picture)
+    log_file(found.run, picture)
