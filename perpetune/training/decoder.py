@@ -140,10 +140,10 @@ def _normed(module: Any, x: Tensor) -> Tensor:
 
 def _projected(module: Any, x: Tensor) -> Tensor:
     """What a linear layer makes of x, with its adapter where it has one."""
-    if not _is_adapted(module):
-        weight, bias = module.weight, module.bias
-        return linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
-    if module.lora_variant or module.disable_adapters or module.merged:
+    if type(module) is nn.Linear:
+        bias = module.bias
+        return linear(x, module.weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    if not _is_adapted(module) or module.lora_variant or module.disable_adapters or module.merged:
         return cast(Tensor, module(x))
     active = module.active_adapters[0]
     down, up, dropout = module.lora_A[active].weight, module.lora_B[active].weight, module.lora_dropout[active]

@@ -137,6 +137,8 @@ def _run(job: _Job) -> Trained:
             checked = mean_loss(network, job.validation, params.max_packed_tokens, world)
             best = best.or_better(checked, step, weights)
         seconds = time.monotonic() - began
+        if world.leads:
+            job.report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
         if job.resume and agreed(time.monotonic() - saved >= job.resume.every_seconds, world):
             _put_down(
                 job,
@@ -153,8 +155,6 @@ def _run(job: _Job) -> Trained:
                 ),
             )
             saved = time.monotonic()
-        if world.leads:
-            job.report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
         if checked is not None and _stale(validate_at, best.step, step) >= (params.early_stopping or math.inf):
             break
     for weight, value in zip(weights, best.weights, strict=False):

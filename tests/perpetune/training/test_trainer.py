@@ -7,11 +7,11 @@ import torch
 
 from perpetune.errors import PerpetuneError
 from perpetune.inference.answers import Answerer
-from perpetune.params import TrainParams
+from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, conversation
-from perpetune.training.base import Base
+from perpetune.training.base import Base, load_base
 from perpetune.training.decoder import learner
-from perpetune.training.rows import encode
+from perpetune.training.rows import encode, encode_all
 from perpetune.training.trainer import Progress, mean_loss, train
 
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
@@ -76,6 +76,57 @@ def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
     assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(
         trained.validation_loss, rel=1e-4
     )
+
+
+def test_all_weights_learn_and_answer(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    params = train_params.model_copy(update={"method": "full", "epochs": 40, "learning_rate": 3e-3})
+    trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, params, tmp_path / "tuned", lambda _: None)
+
+    whole = load_base(BaseParams(model=f"path:{tmp_path / 'tuned'}", revision=None), tmp_path, "fp32")
+    rows = [encode(whole, one, INSTRUCTION) for one in ROWS]
+    assert mean_loss(learner(whole.model, torch.float32), rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
+    assert trained.validation_loss is not None
+    assert trained.validation_loss < 0.1
+
+
+def test_it_stops_early_where_validation_gets_no_better(
+    tiny_base: Base, train_params: TrainParams, tmp_path: Path
+) -> None:
+    other = [row(one.input, LABELS[LABELS.index(one.output) - 1]) for one in ROWS]
+    params = train_params.model_copy(update={"validations": 20, "early_stopping": 2})
+    seen: list[Progress] = []
+    trained = train(tiny_base, ROWS, other, INSTRUCTION, params, tmp_path / "adapter", seen.append)
+
+    checked = [one.step for one in seen if one.validation_loss is not None]
+    assert trained.steps == len(seen) == checked[checked.index(trained.best_step) + 2] < 80
+
+
+def test_balanced_weights_make_a_rare_label_count_as_much(tiny_base: Base, train_params: TrainParams) -> None:
+    rows = [*ROWS, *(row(f"the sky {word}", "blue") for word in ("a", "is", "it", "say"))]
+    balanced = train_params.model_copy(update={"class_weights": "balanced"})
+    weights = [one.weight for one in encode_all(tiny_base, rows, INSTRUCTION, balanced)]
+    by_label = {label: sum(w for w, one in zip(weights, rows, strict=True) if one.output == label) for label in LABELS}
+    assert list(by_label.values()) == pytest.approx([len(rows) / 3] * 3)
+    assert {one.weight for one in encode_all(tiny_base, rows, INSTRUCTION, train_params)} == {1.0}
+
+
+def test_a_batch_in_many_passes_is_the_batch_in_one(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    """Accumulation: what fits into one pass decides the memory, not the result."""
+    losses = []
+    for limit in (8, 64):
+        seen: list[Progress] = []
+        params = train_params.model_copy(update={"epochs": 3, "batch_size": 6, "max_packed_tokens": limit})
+        train(tiny_base, ROWS, [], INSTRUCTION, params, tmp_path / str(limit), seen.append)
+        losses.append([one.loss for one in seen])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_four_bits_without_bitsandbytes_are_refused(
+    tiny_params: BaseParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perpetune.training.base.find_spec", lambda _: None)
+    with pytest.raises(PerpetuneError, match=r"train\.method: qlora.*\n.*pip install bitsandbytes"):
+        load_base(tiny_params, tmp_path, "fp32", four_bit=True)
 
 
 def test_the_seed_decides(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
