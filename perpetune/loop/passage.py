@@ -71,19 +71,17 @@ def _the_same_work(
     settings: Mapping[str, object],
     unfinished: Sequence[Unfinished],
 ) -> Run | None:
-    """The newest run whose work this pass would only repeat.
+    """The run whose work this pass would only repeat: its flow run's own, else the newest.
 
     A refresh goes on in any that this workspace began: its checkpoint and its files are here. A look is gone on
     with only by its own flow run, since each new one has newer traffic to judge. A run that holds a decision
     keeps it: it is evidence, and its version may serve already.
     """
     wanted = as_params(settings).items()
-    for each in unfinished:
-        ours = kind == "refresh" and workspace.has_run_folder(each.run.id)
-        mine = each.tags.get("prefect.flow_run_id") == flow_run_id
-        if (ours or mine) and "decision" not in each.tags and wanted <= each.params.items():
-            return each.run
-    return None
+    same = [each for each in unfinished if "decision" not in each.tags and wanted <= each.params.items()]
+    own = [each for each in same if each.tags.get("prefect.flow_run_id") == flow_run_id]
+    here = [each for each in same if kind == "refresh" and workspace.has_run_folder(each.run.id)]
+    return next((each.run for each in [*own, *here]), None)
 
 
 def _give_up_all_but(run: Run, workspace: Workspace, unfinished: Sequence[Unfinished]) -> None:

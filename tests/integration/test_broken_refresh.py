@@ -47,7 +47,7 @@ SETTINGS = {
         "epochs": 60,
         "max_example_tokens": 60,
         "validations": 3,
-        "checkpoint_seconds": 0.5,
+        "checkpoint_seconds": 0.1,
         "lora": {"rank": 8, "alpha": 16, "dropout": 0.2, "target_modules": "all-linear"},
     },
     "evaluate": {"max_new_tokens": 4, "few_shot_examples": 0, "bootstrap_samples": 200},
