@@ -38,7 +38,7 @@ def fine_tune(workspace: Workspace, run: Run, tell: Callable[[Progress], None]) 
     folder = workspace.run_folder(run.id)
     base = load_base(workspace.params.base, workspace.assets, workspace.params.train.precision)
     log_params(run, {"base.digest": base.digest})
-    with drawn(run, folder / "curve.jsonl", LOSS) as draw:
+    with drawn(run, workspace.curve(run.id), LOSS) as draw:
 
         def report(progress: Progress) -> None:
             draw(progress.step, _metrics(progress))

@@ -77,11 +77,15 @@ def _the_same_work(
     with only by its own flow run, since each new one has newer traffic to judge. A run that holds a decision
     keeps it: it is evidence, and its version may serve already.
     """
-    wanted = as_params(settings).items()
-    same = [each for each in unfinished if "decision" not in each.tags and wanted <= each.params.items()]
+    same = _undecided(unfinished, settings)
     own = [each for each in same if each.tags.get("prefect.flow_run_id") == flow_run_id]
     here = [each for each in same if kind == "refresh" and workspace.has_run_folder(each.run.id)]
     return next((each.run for each in [*own, *here]), None)
+
+
+def _undecided(unfinished: Sequence[Unfinished], settings: Mapping[str, object]) -> list[Unfinished]:
+    wanted = as_params(settings).items()
+    return [each for each in unfinished if "decision" not in each.tags and wanted <= each.params.items()]
 
 
 def _give_up_all_but(run: Run, workspace: Workspace, unfinished: Sequence[Unfinished]) -> None:
@@ -92,12 +96,18 @@ def _give_up_all_but(run: Run, workspace: Workspace, unfinished: Sequence[Unfini
 
 
 def data_of(workspace: Workspace, flow_run_id: str) -> str | None:
-    """The version of the data that this flow run's refresh has begun with; None where it has begun none."""
+    """The version of the data that this flow run has begun to train on with these settings, or None.
+
+    Before the first step there is nothing to keep the data for, and what failed may be mended in the data.
+    """
     use_mlflow(workspace)
-    begun = unfinished_runs(workspace.params.task.name, "refresh")
-    return next(
-        (each.params.get("data.version") for each in begun if each.tags.get("prefect.flow_run_id") == flow_run_id), None
-    )
+    unfinished = unfinished_runs(workspace.params.task.name, "refresh")
+    for each in _undecided(unfinished, settings_of(workspace, "refresh")):
+        own = each.tags.get("prefect.flow_run_id") == flow_run_id
+        curve = workspace.curve(each.run.id)
+        if own and curve.is_file() and curve.stat().st_size:
+            return each.params.get("data.version")
+    return None
 
 
 def use_mlflow(workspace: Workspace) -> None:

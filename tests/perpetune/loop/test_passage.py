@@ -91,7 +91,10 @@ def test_each_look_is_a_run_of_its_own_unless_it_is_tried_again(workspace: Works
     assert begin(workspace, "first", None, "watch") == run
 
 
-def test_a_flow_run_knows_the_data_it_has_begun_with(workspace: Workspace) -> None:
-    begin(workspace, "first")
+def test_a_flow_run_keeps_the_data_that_it_has_made_a_step_on(workspace: Workspace) -> None:
+    run = begin(workspace, "first")
+    assert data_of(workspace, "first") is None
+    workspace.curve(run.id).write_text("a step")
     assert data_of(workspace, "first") == "data 1"
     assert data_of(workspace, "second") is None
+    assert data_of(at(workspace.root, workspace.params.task.name, epochs=5), "first") is None
