@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 
 from perpetune.workspace import open_workspace
 from tasks.assess import assess
-from tasks.curate import curate
+from tasks.curate import curate, log_data
 from tasks.decide import decide, register
 from tasks.events import REFRESHED, emit
 from tasks.fine_tune import fine_tune
@@ -31,8 +31,9 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") 
     """
     workspace = open_workspace()
     print(f"why: {reason}")
-    with tracked(workspace, "refresh", trigger, reason) as run:
-        curated = curate(workspace, run)
+    curated = curate(workspace)
+    with tracked(workspace, "refresh", trigger, reason, curated.version) as run:
+        log_data(workspace, run, curated)
         challenger = fine_tune(workspace, run)
         version = register(workspace, run, curated, challenger)
         assessment = assess(workspace, run, challenger, version)

@@ -113,6 +113,14 @@ def versions(task: str) -> list[Version]:
     return sorted(all_versions, key=lambda each: int(each.version), reverse=True)
 
 
+def made_by(task: str, run: Run, adapter_digest: str) -> str | None:
+    """The version that a run has already made of this adapter."""
+    found = (
+        each for each in versions(task) if each.run_id == run.id and each.tags.get("adapter.digest") == adapter_digest
+    )
+    return next((each.version for each in found), None)
+
+
 def tag_version(task: str, version: str, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
         MlflowClient().set_model_version_tag(task, version, key, value)

@@ -35,6 +35,8 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "PERPETUNE_ASSETS": str(workspace.assets.resolve()),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Who holds the one place of a refresh: kept in memory, a killed server would leave it taken for ever.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "PREFECT_RUNNER_SERVER_ENABLE": "true",

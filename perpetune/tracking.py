@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import httpx
 import mlflow
@@ -31,6 +31,9 @@ _MANNERS = {
 }
 
 
+MlflowFault = MlflowException  # what its client raises, for those who may not import it
+
+
 @dataclass(frozen=True)
 class Run:
     """A run in MLflow and the page that shows it."""
@@ -38,6 +41,25 @@ class Run:
     id: str
     experiment_id: str
     url: str
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that did not finish: it failed, was killed, or is still said to be running."""
+
+    run: Run
+    running: bool
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured at a step; `time` in milliseconds since 1970."""
+
+    step: int
+    time: int
+    metrics: Mapping[str, float]
 
 
 def connect(uri: str) -> None:
@@ -61,8 +83,44 @@ def open_run(experiment: str, name: str, tags: Mapping[str, str], params: Mappin
     client = MlflowClient()
     experiment_id = _experiment(client, experiment)
     run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
-    client.log_batch(run.info.run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+    client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in as_params(params).items()])
     return run_ref(experiment_id, run.info.run_id)
+
+
+def as_params(values: Mapping[str, object]) -> dict[str, str]:
+    """Values as MLflow keeps them, which is no longer than 6000 characters."""
+    return {key: str(value)[:6000] for key, value in values.items()}
+
+
+def reopen_run(run: Run, tags: Mapping[str, str]) -> Run:
+    """Go on in a run: it is running again, and its tags say for whom."""
+    MlflowClient().update_run(run.id, status="RUNNING")
+    tag(run, tags)
+    return run
+
+
+def unfinished_runs(experiment: str, kind: str) -> list[Unfinished]:
+    """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first."""
+    client = MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    runs = client.search_runs(
+        [found.experiment_id],
+        f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'FINISHED'",
+        ViewType.ACTIVE_ONLY,
+        max_results=50,
+        order_by=["attributes.start_time DESC"],
+    )
+    return [
+        Unfinished(
+            run_ref(found.experiment_id, each.info.run_id),
+            each.info.status == "RUNNING",
+            dict(each.data.tags),
+            dict(each.data.params),
+        )
+        for each in runs
+    ]
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -85,11 +143,6 @@ def open_child(parent: Run, name: str, tags: Mapping[str, str], params: Mapping[
     run = client.create_run(parent.experiment_id, run_name=name, tags={**tags, MLFLOW_PARENT_RUN_ID: parent.id})
     client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
     return run_ref(parent.experiment_id, run.info.run_id)
-
-
-def kill_run(run: Run) -> None:
-    """End a run that was given up before its time."""
-    MlflowClient().set_terminated(run.id, "KILLED")
 
 
 def run_ref(experiment_id: str, run_id: str) -> Run:
@@ -116,6 +169,11 @@ def close_run(run: Run, *, succeeded: bool) -> None:
     MlflowClient().set_terminated(run.id, "FINISHED" if succeeded else "FAILED")
 
 
+def give_up_run(run: Run) -> None:
+    """Say of a run whose process is gone that it was killed."""
+    MlflowClient().set_terminated(run.id, "KILLED")
+
+
 @contextmanager
 def system_metrics(run: Run) -> Iterator[None]:
     """Sample CPU, memory and GPU into the run while the block lasts."""
@@ -132,8 +190,33 @@ def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
     MlflowClient().log_batch(run.id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
 
 
+def log_points(run: Run, points: Sequence[Point]) -> None:
+    """Send the metrics of many steps in one request, which takes at most 1000 of them."""
+    MlflowClient().log_batch(
+        run.id,
+        metrics=[
+            Metric(key, value, point.time, point.step) for point in points for key, value in point.metrics.items()
+        ],
+    )
+
+
+def last_step(run: Run, metric: str) -> int:
+    """The last step that MLflow has of a metric; 0 before the first."""
+    return max((each.step for each in MlflowClient().get_metric_history(run.id, metric)), default=0)
+
+
 def log_params(run: Run, params: Mapping[str, object]) -> None:
-    MlflowClient().log_batch(run.id, params=[Param(key, str(value)) for key, value in params.items()])
+    """What is logged again must be as it was. Raises PerpetuneError where it is not."""
+    try:
+        MlflowClient().log_batch(run.id, params=[Param(key, value) for key, value in as_params(params).items()])
+    except MlflowException as fault:
+        if fault.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        raise PerpetuneError(
+            f"this run went on in one that began with other values: {fault.message}",
+            where=run.url,
+            do="delete that run on its page; the next one then begins anew",
+        ) from fault
 
 
 def tag(run: Run, tags: Mapping[str, str]) -> None:
@@ -149,8 +232,13 @@ def log_text(run: Run, text: str, name: str) -> None:
 
 
 def log_table(run: Run, table: pd.DataFrame, name: str) -> None:
-    """A table that MLflow's page shows as one; `name` ends in .json."""
-    MlflowClient().log_table(run.id, table, name)
+    """A table that MLflow's page shows as one, in place of an older of that name; `name` ends in .json."""
+    client = MlflowClient()
+    if any(each.path == name for each in client.list_artifacts(run.id, str(PurePosixPath(name).parent))):
+        # MLflow would append the rows to those that are there.
+        client.log_text(run.id, table.to_json(orient="split", index=False, date_format="iso"), name)
+    else:
+        client.log_table(run.id, table, name)
 
 
 def log_dataset(run: Run, name: str, version: str, source: str, rows: int, context: str) -> None:

@@ -38,6 +38,14 @@ class Workspace:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def curve(self, run_id: str) -> Path:
+        """The steps that a pass has trained; missing or empty before the first."""
+        return self.home / "runs" / run_id / "curve.jsonl"
+
+    def has_run_folder(self, run_id: str) -> bool:
+        """Whether a pass that writes to this MLflow run began here."""
+        return (self.home / "runs" / run_id).is_dir()
+
 
 def open_workspace(root: Path | None = None) -> Workspace:
     """The workspace at `root`, or where this process runs.

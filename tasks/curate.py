@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
+from perpetune.loop import curate as curation
 from perpetune.loop.curate import Curated
-from perpetune.loop.curate import curate as curate_data
 from perpetune.tracking import Run
 from perpetune.workspace import Workspace
 from tasks.retrying import unless_it_is_for_people
@@ -21,7 +22,18 @@ from tasks.retrying import unless_it_is_for_people
     timeout_seconds=3600,
     cache_policy=NO_CACHE,
 )
-def curate(workspace: Workspace, run: Run) -> Curated:
-    curated = curate_data(workspace, run)
+def curate(workspace: Workspace) -> Curated:
+    curated = curation.curate(workspace, str(flow_run.id))
     print(f"data {curated.version[:8]}: " + ", ".join(f"{count} {name}" for name, count in curated.rows.items()))
     return curated
+
+
+@task(
+    name="log data",
+    task_run_name="say which data this is",
+    retries=2,
+    retry_delay_seconds=5,
+    cache_policy=NO_CACHE,
+)
+def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
+    curation.log_data(workspace, run, curated)

@@ -23,7 +23,8 @@ SECONDS_BETWEEN_LINES = 10.0
 @task(
     name="fine-tune",
     task_run_name="fine-tune the challenger",
-    retries=1,
+    retries=2,
+    retry_delay_seconds=10,
     retry_condition_fn=unless_it_is_for_people,
     cache_policy=NO_CACHE,
 )

@@ -83,6 +83,11 @@ def data_version(workspace: Path) -> DataVersion:
     return DataVersion(outputs[SPLITS.as_posix()], outputs)
 
 
+def is_at(workspace: Path, version: str) -> bool:
+    """Whether the splits in the workspace are those of this version."""
+    return (workspace / SPLITS).is_dir() and data_version(workspace).version == version
+
+
 def _dvc(workspace: Path, *arguments: str) -> None:
     # The stages say `python`: it must be the one that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from perpetune.curation import dvc
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
+from perpetune.loop.passage import data_of
 from perpetune.records import Example, read_jsonl, write_jsonl
 from perpetune.serving.log import labelled_examples, open_log
-from perpetune.tracking import Run, log_dataset, log_file, log_metrics, log_params
+from perpetune.tracking import Run, log_dataset, log_file, log_metrics
 from perpetune.workspace import Workspace
 
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
@@ -22,27 +23,31 @@ class Curated:
     rows: dict[str, int]
 
 
-def curate(workspace: Workspace, run: Run) -> Curated:
-    """Export labelled traffic, run the pipeline, push what it made, and say in MLflow which data this is.
+def curate(workspace: Workspace, flow_run_id: str) -> Curated:
+    """Export labelled traffic, run the pipeline and push what it made.
 
+    A flow run that is tried again keeps the data it has begun to train on, whatever was labelled since.
     Raises PerpetuneError with the words of the stage that failed.
     """
     root = workspace.root
-    dvc.prepare(root, workspace.settings.dvc_remote)
-    (root / INBOX).mkdir(parents=True, exist_ok=True)
-    export_labelled_traffic(workspace)
-    data = dvc.reproduce(root)
-    dvc.push(root)
-    rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}
-    log_params(run, {"data.version": data.version})
-    log_metrics(run, {f"data/{name}_rows": float(count) for name, count in rows.items()})
-    for name in SPLIT_NAMES:
-        log_dataset(
-            run, f"{workspace.params.task.name}-{name}", data.version, f"{SPLITS}/{name}.jsonl", rows[name], name
-        )
+    begun = data_of(workspace, flow_run_id)
+    if begun is None or not dvc.is_at(root, begun):
+        dvc.prepare(root, workspace.settings.dvc_remote)
+        (root / INBOX).mkdir(parents=True, exist_ok=True)
+        export_labelled_traffic(workspace)
+        dvc.reproduce(root)
+        dvc.push(root)
+    return Curated(dvc.data_version(root).version, {name: len(read_split(workspace, name)) for name in SPLIT_NAMES})
+
+
+def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
+    """Say in MLflow which data this is."""
+    log_metrics(run, {f"data/{name}_rows": float(count) for name, count in curated.rows.items()})
+    for name, count in curated.rows.items():
+        source = f"{SPLITS}/{name}.jsonl"
+        log_dataset(run, f"{workspace.params.task.name}-{name}", curated.version, source, count, name)
     for page in ("card.html", "card.md"):
-        log_file(run, root / CARD / page, "data")
-    return Curated(data.version, rows)
+        log_file(run, workspace.root / CARD / page, "data")
 
 
 def export_labelled_traffic(workspace: Workspace) -> int:

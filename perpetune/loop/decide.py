@@ -19,7 +19,13 @@ from perpetune.workspace import Workspace
 
 
 def register(workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, flow_run_id: str) -> str:
-    """Make the adapter a version of the task's model, under the alias `challenger`; returns its number."""
+    """Make the adapter a version of the task's model, under the alias `challenger`; returns its number.
+
+    A pass that goes on after it was broken off keeps the version it has.
+    """
+    made = registry.made_by(workspace.params.task.name, run, challenger.trained.digest)
+    if made is not None:
+        return made
     tags = {
         "data.version": curated.version,
         "git.commit": git_commit(workspace.root),

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from perpetune.curve import drawn
+from perpetune.files import write_whole
 from perpetune.loop.curate import read_split
+from perpetune.records import to_json
 from perpetune.release import ModelCard
 from perpetune.settings import Settings
-from perpetune.tracking import Run, log_metrics, log_params, system_metrics
+from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
 from perpetune.training.job import Job
 from perpetune.training.launch import launch
 from perpetune.training.trainer import Progress, Trained
 from perpetune.workspace import Workspace
+
+TRAINED = "trained.json"
+LOSS = "train/loss"
 
 
 @dataclass(frozen=True)
@@ -26,41 +33,62 @@ class Challenger:
 
 
 def fine_tune(workspace: Workspace, run: Run, tell: Callable[[Progress], None]) -> Challenger:
-    """Train an adapter, streaming its metrics (with those of the system) into the run.
+    """Train an adapter, with its metrics (and those of the system) in the run, or return the one that the run has.
 
     `tell` hears of every step. Raises PerpetuneError where the base is missing or no example fits.
     """
-    params, task = workspace.params.train, workspace.params.task
-    rows = read_split(workspace, "train")
-    validation = read_split(workspace, "validation")
+    folder = workspace.run_folder(run.id)
+    with drawn(run, workspace.curve(run.id), LOSS) as draw:
+
+        def report(progress: Progress) -> None:
+            draw(progress.step, _metrics(progress))
+            tell(progress)
+
+        trained = _trained_before(folder) or _train(workspace, run, folder, report)
+    log_params(run, {"base.digest": trained.base_digest})
+    tag(run, {"adapter.digest": trained.digest})
+    log_metrics(run, _summary(trained), trained.steps)
+    return Challenger(trained.adapter, _card(workspace, trained.base_digest), trained)
+
+
+def _train(workspace: Workspace, run: Run, folder: Path, report: Callable[[Progress], None]) -> Trained:
+    task = workspace.params.task
     job = Job(
         base=workspace.params.base,
         assets=workspace.assets,
         instruction=task.instruction,
-        params=params,
-        adapter=workspace.run_folder(run.id) / "adapter",
+        params=workspace.params.train,
+        adapter=folder / "adapter",
         checkpoints=workspace.home / "checkpoints" / task.name,
     )
-
-    def report(progress: Progress) -> None:
-        log_metrics(run, _metrics(progress), progress.step)
-        tell(progress)
-
+    rows, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     with system_metrics(run):
         trained = launch(job, rows, validation, report, Settings().training_launcher)
-    card = ModelCard(
+        # Training has removed its checkpoint: from here on this file says that its work is done.
+        write_whole(folder / TRAINED, to_json(asdict(trained) | {"adapter": str(trained.adapter)}))
+    return trained
+
+
+def _trained_before(folder: Path) -> Trained | None:
+    """What this run has trained to the end before something after it was broken off."""
+    if not (folder / TRAINED).is_file():
+        return None
+    stored = json.loads((folder / TRAINED).read_text(encoding="utf-8"))
+    return Trained(**stored | {"adapter": folder / "adapter"})
+
+
+def _card(workspace: Workspace, base_digest: str) -> ModelCard:
+    task = workspace.params.task
+    return ModelCard(
         task=task.name,
         kind=task.kind,
         instruction=task.instruction,
-        labels=_labels(workspace, [row.output for row in rows]),
+        labels=_labels(workspace, [row.output for row in read_split(workspace, "train")]),
         base=workspace.params.base,
-        base_digest=trained.base_digest,
-        precision=params.precision,
+        base_digest=base_digest,
+        precision=workspace.params.train.precision,
         max_new_tokens=workspace.params.evaluate.max_new_tokens,
     )
-    log_params(run, {"base.digest": trained.base_digest, "adapter.digest": trained.digest})
-    log_metrics(run, _summary(trained), trained.steps)
-    return Challenger(job.adapter, card, trained)
 
 
 def _labels(workspace: Workspace, outputs: list[str]) -> tuple[str, ...] | None:
@@ -73,7 +101,7 @@ def _labels(workspace: Workspace, outputs: list[str]) -> tuple[str, ...] | None:
 
 def _metrics(progress: Progress) -> dict[str, float]:
     metrics = {
-        "train/loss": progress.loss,
+        LOSS: progress.loss,
         "train/learning_rate": progress.learning_rate,
         "train/tokens_per_second": progress.tokens_per_second,
     }

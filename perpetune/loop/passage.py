@@ -1,45 +1,113 @@
-"""The MLflow run of one pass: where it comes from and what it was asked for."""
+"""The MLflow run of one pass: where it comes from and what it was asked for.
+
+A pass that was broken off is gone on with in its own run, by the next one that does the same work: see
+docs/decisions/0005-a-broken-pass-goes-on-in-its-run.md.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
-from perpetune.tracking import Run, connect, log_file, log_text, open_run, tag
+from perpetune.tracking import (
+    Run,
+    Unfinished,
+    as_params,
+    connect,
+    give_up_run,
+    log_file,
+    log_text,
+    open_run,
+    reopen_run,
+    tag,
+    unfinished_runs,
+)
 from perpetune.workspace import Workspace
 
 Kind = Literal["refresh", "watch"]
 RECORD = "decision.json"
 
 
-def open_passage(workspace: Workspace, kind: Kind, trigger: str, reason: str, flow_run_id: str) -> Run:
-    """Connect to MLflow and begin the run of this pass, with its settings and origin.
+def open_passage(
+    workspace: Workspace, kind: Kind, trigger: str, reason: str, flow_run_id: str, data_version: str | None = None
+) -> Run:
+    """Connect to MLflow and begin the run of this pass, with its settings and origin, or go on in a broken one.
 
     Raises PerpetuneError where no MLflow server is known or it does not answer.
     """
     use_mlflow(workspace)
-    name = f"{kind} {datetime.now(UTC):%Y-%m-%d %H:%M} ({trigger})"
-    run = open_run(
-        workspace.params.task.name,
-        name,
-        {
-            "perpetune.kind": kind,
-            "perpetune.trigger": trigger,
-            "perpetune.reason": reason,
-            "prefect.flow_run_id": flow_run_id,
-            "git.commit": git_commit(workspace.root),
-            "mlflow.note.content": f"{kind.capitalize()}, {trigger}: {reason}",
-        },
-        settings_of(workspace, kind),
-    )
+    task = workspace.params.task.name
+    origin = {
+        "perpetune.kind": kind,
+        "perpetune.trigger": trigger,
+        "perpetune.reason": reason,
+        "prefect.flow_run_id": flow_run_id,
+        "git.commit": git_commit(workspace.root),
+        "mlflow.note.content": f"{kind.capitalize()}, {trigger}: {reason}",
+    }
+    settings = settings_of(workspace, kind) | ({"data.version": data_version} if data_version else {})
+    unfinished = unfinished_runs(task, kind)
+    broken = _the_same_work(workspace, kind, flow_run_id, settings, unfinished)
+    if broken is not None:
+        run = reopen_run(broken, origin)
+    else:
+        run = open_run(task, f"{kind} {datetime.now(UTC):%Y-%m-%d %H:%M} ({trigger})", origin, settings)
+    _give_up_all_but(run, workspace, unfinished)
+    workspace.run_folder(run.id)
     log_file(run, workspace.root / "params.yaml")
     return run
+
+
+def _the_same_work(
+    workspace: Workspace,
+    kind: Kind,
+    flow_run_id: str,
+    settings: Mapping[str, object],
+    unfinished: Sequence[Unfinished],
+) -> Run | None:
+    """The run whose work this pass would only repeat: its flow run's own, else the newest.
+
+    A refresh goes on in any that this workspace began: its checkpoint and its files are here. A look is gone on
+    with only by its own flow run, since each new one has newer traffic to judge. A run that holds a decision
+    keeps it: it is evidence, and its version may serve already.
+    """
+    same = _undecided(unfinished, settings)
+    own = [each for each in same if each.tags.get("prefect.flow_run_id") == flow_run_id]
+    here = [each for each in same if kind == "refresh" and workspace.has_run_folder(each.run.id)]
+    return next((each.run for each in [*own, *here]), None)
+
+
+def _undecided(unfinished: Sequence[Unfinished], settings: Mapping[str, object]) -> list[Unfinished]:
+    wanted = as_params(settings).items()
+    return [each for each in unfinished if "decision" not in each.tags and wanted <= each.params.items()]
+
+
+def _give_up_all_but(run: Run, workspace: Workspace, unfinished: Sequence[Unfinished]) -> None:
+    """Only one pass of a kind runs at a time, so what else is said to be running here was killed."""
+    for each in unfinished:
+        if each.running and each.run.id != run.id and workspace.has_run_folder(each.run.id):
+            give_up_run(each.run)
+
+
+def data_of(workspace: Workspace, flow_run_id: str) -> str | None:
+    """The version of the data that this flow run has begun to train on with these settings, or None.
+
+    Before the first step there is nothing to keep the data for, and what failed may be mended in the data.
+    """
+    use_mlflow(workspace)
+    unfinished = unfinished_runs(workspace.params.task.name, "refresh")
+    for each in _undecided(unfinished, settings_of(workspace, "refresh")):
+        own = each.tags.get("prefect.flow_run_id") == flow_run_id
+        curve = workspace.curve(each.run.id)
+        if own and curve.is_file() and curve.stat().st_size:
+            return each.params.get("data.version")
+    return None
 
 
 def use_mlflow(workspace: Workspace) -> None:

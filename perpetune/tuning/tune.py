@@ -15,14 +15,14 @@ import pandas as pd
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.style import write_png
-from perpetune.loop.curate import curate, read_split
+from perpetune.loop.curate import curate, log_data, read_split
 from perpetune.loop.passage import git_commit, settings_of, use_mlflow
 from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.tracking import (
     Run,
     close_run,
-    kill_run,
+    give_up_run,
     log_file,
     log_metrics,
     log_params,
@@ -122,7 +122,9 @@ def changes(params: TrainParams, best: Settings) -> tuple[Change, ...]:
 
 
 def _read(workspace: Workspace, run: Run) -> _Data:
-    curate(workspace, run)
+    curated = curate(workspace, run.id)
+    log_data(workspace, run, curated)
+    log_params(run, {"data.version": curated.version})
     data = _Data(read_split(workspace, "train"), read_split(workspace, "validation"))
     if not data.validation:
         raise PerpetuneError(
@@ -231,10 +233,10 @@ def _child_run(parent: Run, number: int, settings: Settings, params: TrainParams
         yield run
     except GivenUp as end:
         tag(run, {"perpetune.state": end.state})
-        kill_run(run)
+        give_up_run(run)
         raise
     except KeyboardInterrupt:
-        kill_run(run)
+        give_up_run(run)
         raise
     except BaseException:
         close_run(run, succeeded=False)

@@ -43,7 +43,9 @@ def register(base: BaseParams, folder: Path) -> str:
         max_new_tokens=4,
     )
     run = open_run("colours", "refresh", {"perpetune.kind": "refresh"}, {})
-    version = registry.register(run, adapter, card, {"data.version": "abc"})
+    version = registry.register(run, adapter, card, {"data.version": "abc", "adapter.digest": "f00d"})
+    assert registry.made_by("colours", run, "f00d") == version
+    assert registry.made_by("colours", run, "cafe") is None
     close_run(run, succeeded=True)
     assert newest_run("colours", "refresh") is not None
     return version

@@ -1,0 +1,77 @@
+"""Fine-tuning a tiny model into the real MLflow, on a SQLite store of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from perpetune.loop.fine_tune import fine_tune
+from perpetune.params import BaseParams, TrainParams
+from perpetune.records import Example, write_jsonl
+from perpetune.tracking import Run, close_run, connect, open_run
+from perpetune.training.trainer import Progress
+from perpetune.workspace import Workspace, open_workspace
+
+ROOT = Path(__file__).parents[3]
+THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory) -> None:
+    connect(f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_params: BaseParams, train_params: TrainParams) -> Workspace:
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"epochs": 4}}
+    settings["task"] |= {"name": "colours", "instruction": "which colour"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    workspace = open_workspace(tmp_path)
+    rows = [Example(input=f"the {thing}", output=THINGS[thing], id=thing, group=thing, source="t") for thing in THINGS]
+    for split in ("train", "validation"):
+        write_jsonl(workspace.split(split), rows)
+    return workspace
+
+
+@pytest.fixture
+def run(workspace: Workspace) -> Run:
+    return open_run("colours", "refresh", {}, {})
+
+
+def steps(run: Run, metric: str) -> list[int]:
+    return [point.step for point in MlflowClient().get_metric_history(run.id, metric)]
+
+
+class PowerCut(Exception):
+    pass
+
+
+def test_training_that_breaks_off_is_one_curve_in_the_end(workspace: Workspace, run: Run) -> None:
+    told: list[int] = []
+
+    def tell(progress: Progress) -> None:
+        told.append(progress.step)
+        if told == [1, 2, 3, 4, 5]:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        fine_tune(workspace, run, tell)
+    assert steps(run, "train/loss") == [1, 2, 3, 4, 5]
+    fine_tune(workspace, run, tell)
+    assert told[5] > 1, "it went on from its checkpoint"
+    assert steps(run, "train/loss") == list(range(1, 9))
+    assert steps(run, "validation/loss") == [2, 4, 5, 7, 8]
+
+
+def test_what_is_trained_is_not_trained_again(workspace: Workspace, run: Run) -> None:
+    told: list[Progress] = []
+    first = fine_tune(workspace, run, told.append)
+    made = len(told)
+    assert fine_tune(workspace, run, told.append) == first
+    assert len(told) == made
+    assert steps(run, "train/loss") == list(range(1, made + 1))
+    close_run(run, succeeded=True)

@@ -1,0 +1,100 @@
+"""Which run a pass writes to, in the real MLflow on a SQLite store of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from perpetune.loop.passage import Kind, data_of, open_passage
+from perpetune.tracking import Run, close_run, connect, tag
+from perpetune.workspace import Workspace, open_workspace
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def workspace(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Workspace:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    connect(store)
+    task = request.node.name.replace("_", "-")[:60]
+    MlflowClient().create_experiment(task, artifact_location=str(tmp_path / "artifacts"))
+    return at(tmp_path / "here", task)
+
+
+def at(folder: Path, task: str, **train: object) -> Workspace:
+    folder.mkdir(exist_ok=True)
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["task"]["name"] = task
+    settings["train"] |= train
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    return open_workspace(folder)
+
+
+def begin(workspace: Workspace, flow_run: str, data: str | None = "data 1", kind: Kind = "refresh") -> Run:
+    return open_passage(workspace, kind, "manual", "a test", flow_run, data)
+
+
+def status(run: Run) -> str:
+    return str(MlflowClient().get_run(run.id).info.status)
+
+
+def test_a_broken_refresh_is_gone_on_with_by_its_flow_run_and_by_a_new_one(workspace: Workspace) -> None:
+    run = begin(workspace, "first")
+    assert begin(workspace, "first") == run, "it was killed: nobody closed it"
+    close_run(run, succeeded=False)
+    assert begin(workspace, "second") == run
+    assert status(run) == "RUNNING"
+    assert MlflowClient().get_run(run.id).data.tags["prefect.flow_run_id"] == "second"
+    close_run(run, succeeded=True)
+    assert begin(workspace, "third") != run, "what is finished is finished"
+
+
+def test_other_data_or_settings_are_another_run_and_the_broken_one_was_killed(workspace: Workspace) -> None:
+    run = begin(workspace, "first")
+    newer = begin(workspace, "second", "data 2")
+    task = workspace.params.task.name
+    tuned = begin(at(workspace.root, task, epochs=5), "second", "data 2")
+    assert len({run, newer, tuned}) == 3
+    assert [status(each) for each in (run, newer, tuned)] == ["KILLED", "KILLED", "RUNNING"]
+    assert begin(at(workspace.root, task), "third") == run, "the first data again"
+
+
+def test_a_run_that_has_decided_keeps_its_decision(workspace: Workspace) -> None:
+    run = begin(workspace, "first")
+    tag(run, {"decision": "promote"})
+    close_run(run, succeeded=False)
+    assert begin(workspace, "first") != run
+
+
+def test_what_runs_in_another_workspace_is_left_alone_save_by_its_own_flow_run(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    run = begin(workspace, "first")
+    there = at(tmp_path / "there", workspace.params.task.name)
+    assert begin(there, "second") != run
+    assert status(run) == "RUNNING"
+    assert begin(there, "first") == run
+
+
+def test_each_look_is_a_run_of_its_own_unless_it_is_tried_again(workspace: Workspace) -> None:
+    run = begin(workspace, "first", None, "watch")
+    close_run(run, succeeded=False)
+    assert begin(workspace, "second", None, "watch") != run
+    assert begin(workspace, "first", None, "watch") == run
+
+
+def test_a_flow_run_keeps_the_data_that_it_has_made_a_step_on(workspace: Workspace) -> None:
+    run = begin(workspace, "first")
+    assert data_of(workspace, "first") is None
+    workspace.curve(run.id).write_text("a step")
+    assert data_of(workspace, "first") == "data 1"
+    assert data_of(workspace, "second") is None
+    assert data_of(at(workspace.root, workspace.params.task.name, epochs=5), "first") is None

@@ -1,0 +1,68 @@
+"""Runs of the real MLflow, on a SQLite store of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from perpetune.errors import PerpetuneError
+from perpetune.tracking import (
+    Run,
+    artifact,
+    close_run,
+    connect,
+    log_params,
+    log_table,
+    open_run,
+    reopen_run,
+    unfinished_runs,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("mlflow")
+    connect(f"sqlite:///{folder / 'mlflow.db'}")
+    MlflowClient().create_experiment("colours", artifact_location=str(folder / "artifacts"))
+
+
+def begin(flow_run_id: str = "a") -> Run:
+    tags = {"perpetune.kind": "refresh", "prefect.flow_run_id": flow_run_id}
+    return open_run("colours", "refresh", tags, {"train.epochs": 3, "note": "x" * 7000})
+
+
+def test_a_run_goes_on_under_its_id_for_another_flow_run() -> None:
+    run = begin("a")
+    close_run(run, succeeded=False)
+    (found,) = unfinished_runs("colours", "refresh")
+    assert (found.run, found.running, found.tags["prefect.flow_run_id"]) == (run, False, "a")
+
+    assert reopen_run(found.run, {"prefect.flow_run_id": "b"}) == run
+    (found,) = unfinished_runs("colours", "refresh")
+    assert (found.run, found.running, found.tags["prefect.flow_run_id"]) == (run, True, "b")
+    close_run(run, succeeded=True)
+    assert unfinished_runs("colours", "refresh") == []
+    assert unfinished_runs("flavours", "refresh") == []
+
+
+def test_equal_params_may_be_logged_again_and_others_are_one_clear_error() -> None:
+    run = begin()
+    log_params(run, {"train.epochs": 3, "note": "x" * 7000})
+    with pytest.raises(PerpetuneError, match="began with other values") as fault:
+        log_params(run, {"train.epochs": 4})
+    assert run.url in str(fault.value)
+    close_run(run, succeeded=True)
+
+
+def test_a_table_that_is_logged_again_stands_there_once(tmp_path: Path) -> None:
+    run = begin()
+    for score in (0.5, 0.75):
+        log_table(run, pd.DataFrame({"system": ["base"], "score": [score]}), "tables/scores.json")
+    path = artifact(run.id, "tables/scores.json", tmp_path)
+    assert path is not None
+    assert json.loads(path.read_text())["data"] == [["base", 0.75]]
+    close_run(run, succeeded=True)
