@@ -41,9 +41,6 @@ def load_base(
     """
     folder = resolve_base(params, assets)
     dtype = torch_dtype(precision)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if four_bit:
         model = _in_four_bits(folder, dtype, device)
@@ -52,7 +49,15 @@ def load_base(
         model.to(device)  # type: ignore[arg-type]
     model.config.use_cache = False
     model.train(False)
-    return Base(model, tokenizer, weights_digest(folder))
+    return Base(model, load_tokenizer(folder), weights_digest(folder))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
 
 
 def _in_four_bits(folder: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:

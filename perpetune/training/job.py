@@ -13,14 +13,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+from transformers import AutoConfig
 
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_whole
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
-from perpetune.training.base import load_base
+from perpetune.training.base import Base, load_base, load_tokenizer, resolve_base
 from perpetune.training.distributed import join
-from perpetune.training.trainer import Progress, Trained, train
+from perpetune.training.room import refuse_if_too_small, room_for, shape_of
+from perpetune.training.rows import encode_all
+from perpetune.training.trainer import Forecast, Progress, Trained, train
 
 REFUSED = 3  # exit status: what went wrong is for people, and written to refused.json
 
@@ -53,28 +56,32 @@ def read_trained(folder: Path) -> Trained:
 def run_job(folder: Path) -> None:
     job = Job.model_validate_json((folder / "job.json").read_text(encoding="utf-8"))
     world = join()
-    base = load_base(job.base, job.assets, job.params.precision, four_bit=job.params.method == "qlora")
+    rows, validation = _rows(folder / "train.jsonl"), _rows(folder / "validation.jsonl")
+    base = load_for(job, rows, validation, world.size)
     trained = train(
-        base,
-        _rows(folder / "train.jsonl"),
-        _rows(folder / "validation.jsonl"),
-        job.instruction,
-        job.params,
-        job.adapter,
-        _say,
-        job.checkpoints,
-        world,
+        base, rows, validation, job.instruction, job.params, job.adapter, _say, job.checkpoints, world, _say
     )
     if world.leads:
         write_whole(folder / "trained.json", json.dumps(asdict(trained), default=str))
+
+
+def load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example], processes: int = 1) -> Base:
+    """The base model, once it is sure that training it fits into memory. Raises PerpetuneError where it does not."""
+    folder = resolve_base(job.base, job.assets)
+    rows = encode_all(load_tokenizer(folder), train_rows, job.instruction, job.params)
+    if rows:
+        shape = shape_of(AutoConfig.from_pretrained(folder), job.params.lora.target_modules)
+        room = room_for(shape, job.params, rows, validates=bool(validation_rows), processes=processes)
+        refuse_if_too_small(room, job.base, shape, job.params)
+    return load_base(job.base, job.assets, job.params.precision, four_bit=job.params.method == "qlora")
 
 
 def _rows(path: Path) -> list[Example]:
     return [Example.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _say(progress: Progress) -> None:
-    print(json.dumps(asdict(progress)), flush=True)
+def _say(what: Progress | Forecast) -> None:
+    print(json.dumps(asdict(what)), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ import torch
 from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.base import load_base
-from perpetune.training.job import Job, read_trained, write_job
-from perpetune.training.trainer import Progress, Report, Trained, train
+from perpetune.training.job import Job, load_for, read_trained, write_job
+from perpetune.training.trainer import Forecast, Foretell, Progress, Report, Trained, train
 
 
 def launch(
@@ -26,25 +25,34 @@ def launch(
     validation_rows: Sequence[Example],
     report: Report,
     launcher: str | None = None,
+    foretell: Foretell | None = None,
 ) -> Trained:
     """Train as the job says, in `job.params.processes` processes on this machine, or through a `launcher`.
 
     A launcher is a command that starts `-m perpetune.training.job FOLDER` on every process of a cluster, such as
     `torchrun --nnodes 2 ...`; FOLDER is then beside the adapter, on storage that all of them see.
-    Raises PerpetuneError as `train` does, and where a process dies.
+    Raises PerpetuneError as `train` does, where memory will not do, and where a process dies.
     """
     count = process_count(job.params)
     if count == 1 and launcher is None:
-        base = load_base(job.base, job.assets, job.params.precision, four_bit=job.params.method == "qlora")
+        base = load_for(job, train_rows, validation_rows)
         return train(
-            base, train_rows, validation_rows, job.instruction, job.params, job.adapter, report, job.checkpoints
+            base,
+            train_rows,
+            validation_rows,
+            job.instruction,
+            job.params,
+            job.adapter,
+            report,
+            job.checkpoints,
+            foretell=foretell,
         )
     job.adapter.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=job.adapter.parent, prefix="job-") as scratch:
         folder = Path(scratch)
         write_job(folder, job, train_rows, validation_rows)
         command = shlex.split(launcher) if launcher else _torchrun(count)
-        _follow([*command, "-m", "perpetune.training.job", str(folder)], folder, report)
+        _follow([*command, "-m", "perpetune.training.job", str(folder)], folder, report, foretell)
         return read_trained(folder)
 
 
@@ -57,7 +65,7 @@ def _torchrun(count: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
 
 
-def _follow(command: list[str], folder: Path, report: Report) -> None:
+def _follow(command: list[str], folder: Path, report: Report, foretell: Foretell | None) -> None:
     """Run the command to its end, handing on each line of progress."""
     last: list[str] = []
     with (folder / "stderr").open("w+", encoding="utf-8") as errors:
@@ -67,6 +75,8 @@ def _follow(command: list[str], folder: Path, report: Report) -> None:
                 for line in processes.stdout:
                     if line.startswith('{"step"'):
                         report(Progress(**json.loads(line)))
+                    elif line.startswith('{"steps"') and foretell is not None:
+                        foretell(Forecast(**json.loads(line)))
             except BaseException:
                 processes.terminate()
                 raise

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from perpetune.params import TrainParams
 from perpetune.records import Example, conversation
-from perpetune.training.base import Base
 from perpetune.training.chat import answer_tokens, prompt_tokens
+from perpetune.training.packing import groups_within, plant
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,18 @@ class Encoded:
         return self.weight * (len(self.tokens) - self.answer_from)
 
 
-def encode(base: Base, row: Example, instruction: str) -> Encoded:
-    prompt = prompt_tokens(base.tokenizer, conversation(instruction, row))
-    return Encoded((*prompt, *answer_tokens(base.tokenizer, row.output)), len(prompt))
+def encode(tokenizer: PreTrainedTokenizerBase, row: Example, instruction: str) -> Encoded:
+    prompt = prompt_tokens(tokenizer, conversation(instruction, row))
+    return Encoded((*prompt, *answer_tokens(tokenizer, row.output)), len(prompt))
 
 
-def encode_all(base: Base, rows: Sequence[Example], instruction: str, params: TrainParams) -> list[Encoded]:
+def encode_all(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], instruction: str, params: TrainParams
+) -> list[Encoded]:
     """The rows that are short enough, weighted as `train.class_weights` says."""
     weights = _balanced(rows) if params.class_weights == "balanced" else [1.0] * len(rows)
     encoded = (
-        replace(encode(base, row, instruction), weight=weight) for row, weight in zip(rows, weights, strict=True)
+        replace(encode(tokenizer, row, instruction), weight=weight) for row, weight in zip(rows, weights, strict=True)
     )
     return [row for row in encoded if len(row.tokens) <= params.max_example_tokens]
 
@@ -63,3 +66,18 @@ def batches(rows: Sequence[Encoded], batch_size: int, seed: int) -> Iterator[lis
             waiting += [rows[index] for index in torch.randperm(len(rows), generator=generator).tolist()]
         yield waiting[:batch_size]
         waiting = waiting[batch_size:]
+
+
+def packed(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
+    """Rows in passes of at most `limit` tokens, those that begin alike beside each other."""
+    rows = sorted(rows, key=lambda row: row.tokens)
+    return [[rows[index] for index in run] for run in groups_within([row.tokens for row in rows], limit)]
+
+
+def pass_size(rows: Sequence[Encoded]) -> int:
+    """Tokens that a pass over these rows computes: the last of a row predicts nothing."""
+    return len(plant(row.tokens[:-1] for row in rows))
+
+
+def step_count(rows: Sequence[Encoded], params: TrainParams) -> int:
+    return max(1, round(params.epochs * len(rows) / params.batch_size))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -21,8 +22,9 @@ from perpetune.training.checkpoint import Checkpoint, Resume, identity, random_s
 from perpetune.training.decoder import FusedModel, PlainModel, learner, summed_loss
 from perpetune.training.distributed import ALONE, World, agreed, in_step, placed, put, shard, share, summed, whole
 from perpetune.training.methods import save, trainable
-from perpetune.training.packing import groups_within
-from perpetune.training.rows import Encoded, batches, encode_all, some
+from perpetune.training.pace import expected_seconds
+from perpetune.training.room import room_for, shape_of
+from perpetune.training.rows import Encoded, batches, encode_all, packed, some, step_count
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,16 @@ class Progress:
     tokens_per_second: float
     seconds_left: float
     validation_loss: float | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take, said before its first step: seconds, and bytes of memory beside those in use."""
+
+    steps: int
+    seconds: float
+    bytes_needed: int
+    bytes_free: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ class Trained:
 
 
 Report = Callable[[Progress], None]
+Foretell = Callable[[Forecast], None]
 
 
 def train(
@@ -66,31 +79,35 @@ def train(
     report: Report,
     checkpoints: Path | None = None,
     world: World = ALONE,
+    foretell: Foretell | None = None,
 ) -> Trained:
     """Fine-tune the base by `params.method` and write what was trained to the folder `adapter`.
 
     With a folder for `checkpoints`, a run that was killed goes on from the last of its own and ends with
     the weights of an unbroken one (on a CPU, to the bit). Every process of the `world` calls this with the
-    same arguments; the leader alone reports and writes. Full fine-tuning changes the base in place.
+    same arguments; the leader alone reports and writes. `foretell` hears once, before the first step, what the run
+    will take. Full fine-tuning changes the base in place.
 
     Examples longer than `max_example_tokens` are left out and counted. Without validation rows the
     last weights are kept, else those with the lowest validation loss. Raises PerpetuneError where no
-    example is short enough, and where the memory at hand is too small.
+    example is short enough.
     """
-    rows = encode_all(base, train_rows, instruction, params)
+    rows = encode_all(base.tokenizer, train_rows, instruction, params)
     if not rows:
         raise PerpetuneError(
             f"none of the {len(train_rows)} training examples has at most {params.max_example_tokens} tokens",
             where="params.yaml: train.max_example_tokens",
             do="raise it, or shorten the inputs",
         )
-    validation = encode_all(base, some(validation_rows, params.validation_rows, params.seed), instruction, params)
+    validation = encode_all(
+        base.tokenizer, some(validation_rows, params.validation_rows, params.seed), instruction, params
+    )
     model = trainable(base, params.method, params.lora, params.seed)
     resume = None
     if checkpoints is not None:
         work = identity(params, base.digest, [row.tokens for row in rows])
         resume = Resume(checkpoints, work, params.checkpoint_seconds)
-    outcome = _run(_Job(model, rows, validation, params, report, resume, world))
+    outcome = _run(_Job(model, rows, validation, params, report, resume, world, foretell))
     weights = {name: whole(weight) for name, weight in model.named_parameters() if weight.requires_grad}
     digest = save(model, weights, base.tokenizer, adapter, torch_dtype(params.precision)) if world.leads else ""
     if resume and world.leads:
@@ -110,13 +127,18 @@ class _Job:
     report: Report
     resume: Resume | None
     world: World
+    foretell: Foretell | None
 
 
 def _run(job: _Job) -> Trained:
     params, world = job.params, job.world
     network = learner(job.model, torch_dtype(params.precision), checkpointing=params.gradient_checkpointing)
     shard(network, network.blocks(), world)
-    steps = max(1, round(params.epochs * len(job.rows) / params.batch_size))
+    steps = step_count(job.rows, params)
+    if job.foretell is not None:
+        forecast = _forecast(job, network)
+        if world.leads:
+            job.foretell(forecast)
     weights = [weight for weight in job.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=params.weight_decay, fused=True)
     validate_at = _validation_steps(steps, params.validations) if job.validation else frozenset()
@@ -161,6 +183,18 @@ def _run(job: _Job) -> Trained:
         put(value, weight)
     seconds = time.monotonic() - began
     return Trained(Path(), "", "", step, best.step or step, best.loss, tokens, seconds, too_long=0)
+
+
+def _forecast(job: _Job, network: FusedModel | PlainModel) -> Forecast:
+    room = room_for(
+        shape_of(cast(Any, job.model).config, job.params.lora.target_modules),
+        job.params,
+        job.rows,
+        validates=bool(job.validation),
+        processes=job.world.size,
+    )
+    seconds = expected_seconds(network, job.rows, job.validation, job.params, job.world)
+    return Forecast(step_count(job.rows, job.params), seconds, room.needed - room.weights, room.free)
 
 
 @dataclass(frozen=True)
@@ -239,7 +273,7 @@ def _step(
         group["lr"] = rate
     answers = sum(row.answer_weight for row in batch)
     total = 0.0
-    for rows in in_step(_packed(share(batch, world), params.max_packed_tokens), world):
+    for rows in in_step(packed(share(batch, world), params.max_packed_tokens), world):
         loss = summed_loss(network, rows, weights[0].device) / answers
         (loss * world.size).backward()  # type: ignore[no-untyped-call]  # FSDP divides by the size of the world
         total += float(loss.detach())
@@ -249,12 +283,6 @@ def _step(
     return summed(total, world)
 
 
-def _packed(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
-    """Rows in passes of at most `limit` tokens, those that begin alike beside each other."""
-    rows = sorted(rows, key=lambda row: row.tokens)
-    return [[rows[index] for index in run] for run in groups_within([row.tokens for row in rows], limit)]
-
-
 @torch.no_grad()
 def mean_loss(
     network: FusedModel | PlainModel, rows: Sequence[Encoded], max_packed_tokens: int, world: World = ALONE
@@ -262,6 +290,6 @@ def mean_loss(
     """Mean cross-entropy per answer token."""
     network.eval()
     device = next(network.parameters()).device
-    passes = in_step(_packed(share(rows, world), max_packed_tokens), world)
+    passes = in_step(packed(share(rows, world), max_packed_tokens), world)
     total = sum(float(summed_loss(network, run, device)) for run in passes)
     return summed(total, world) / sum(row.answer_weight for row in rows)

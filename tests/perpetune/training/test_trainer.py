@@ -38,7 +38,7 @@ def test_other_adapters_learn_and_answer(
 
     answerer = Answerer(tiny_base, 64)
     answerer.load_adapter(method, tmp_path / "adapter")
-    rows = [encode(tiny_base, one, INSTRUCTION) for one in ROWS]
+    rows = [encode(tiny_base.tokenizer, one, INSTRUCTION) for one in ROWS]
     assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(
         trained.validation_loss, rel=1e-4
     )
@@ -71,7 +71,7 @@ def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
 
     answerer = Answerer(tiny_base, 64)
     answerer.load_adapter("best", tmp_path / "adapter")
-    rows = [encode(tiny_base, one, INSTRUCTION) for one in other]
+    rows = [encode(tiny_base.tokenizer, one, INSTRUCTION) for one in other]
     assert trained.best_step < trained.steps
     assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(
         trained.validation_loss, rel=1e-4
@@ -83,7 +83,7 @@ def test_all_weights_learn_and_answer(tiny_base: Base, train_params: TrainParams
     trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, params, tmp_path / "tuned", lambda _: None)
 
     whole = load_base(BaseParams(model=f"path:{tmp_path / 'tuned'}", revision=None), tmp_path, "fp32")
-    rows = [encode(whole, one, INSTRUCTION) for one in ROWS]
+    rows = [encode(whole.tokenizer, one, INSTRUCTION) for one in ROWS]
     assert mean_loss(learner(whole.model, torch.float32), rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
     assert trained.validation_loss is not None
     assert trained.validation_loss < 0.1
@@ -104,10 +104,10 @@ def test_it_stops_early_where_validation_gets_no_better(
 def test_balanced_weights_make_a_rare_label_count_as_much(tiny_base: Base, train_params: TrainParams) -> None:
     rows = [*ROWS, *(row(f"the sky {word}", "blue") for word in ("a", "is", "it", "say"))]
     balanced = train_params.model_copy(update={"class_weights": "balanced"})
-    weights = [one.weight for one in encode_all(tiny_base, rows, INSTRUCTION, balanced)]
+    weights = [one.weight for one in encode_all(tiny_base.tokenizer, rows, INSTRUCTION, balanced)]
     by_label = {label: sum(w for w, one in zip(weights, rows, strict=True) if one.output == label) for label in LABELS}
     assert list(by_label.values()) == pytest.approx([len(rows) / 3] * 3)
-    assert {one.weight for one in encode_all(tiny_base, rows, INSTRUCTION, train_params)} == {1.0}
+    assert {one.weight for one in encode_all(tiny_base.tokenizer, rows, INSTRUCTION, train_params)} == {1.0}
 
 
 def test_a_batch_in_many_passes_is_the_batch_in_one(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
