@@ -4,7 +4,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from perpetune.inference.labels import label_log_probabilities
 from perpetune.training.packing import ancestors, groups_within, plant
 from perpetune.training.trainer import Encoded, summed_loss
 
@@ -65,19 +64,3 @@ def test_loss_and_gradients_equal_those_of_each_row_alone(model: type, config: t
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-6)
     for got, wanted in zip(gradients, expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(("model", "config"), MODELS)
-def test_all_labels_in_one_pass_equal_each_label_alone(model: type, config: type) -> None:
-    network = tiny(model, config)
-    prompts = [(*PREFIX, 11), (*PREFIX, 12, 13)]
-    labels = [(40, 2), (40, 41, 2), (50, 2)]
-
-    found = label_log_probabilities(network, prompts, labels)
-
-    for row, prompt in enumerate(prompts):
-        for column, label in enumerate(labels):
-            with torch.no_grad():
-                logits = network(torch.tensor([[*prompt, *label]])).logits[0].log_softmax(-1)
-            alone = sum(float(logits[len(prompt) - 1 + step, token]) for step, token in enumerate(label))
-            assert float(found[row, column]) == pytest.approx(alone, rel=1e-4)
