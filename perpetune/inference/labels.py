@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from perpetune.inference.reading import NOTHING, Reading, read_on
-from perpetune.training.packing import plant
+from perpetune.training.packing import Tree, plant
 
 # No probability of a label among the labels is off by more. In fp32 the order of additions alone moves them by 1e-6.
 TOLERANCE = 1e-6
@@ -64,20 +64,54 @@ def label_log_probabilities(
     no further and get the log-probability of their first tokens. Softmax over the labels is therefore within
     TOLERANCE of the exact probabilities, each of them. (Branch and bound: Land and Doig, 1960.)
     """
-    rows = {tuple(prompt): row for row, prompt in reversed(list(enumerate(prompts)))}
-    tree = plant(rows)
-    parents = [len(beginning) + int(parent) for parent in tree.parents]
-    parents = [parent if parent >= len(beginning) else len(beginning) - 1 for parent in parents]
-    reading, hidden = read_on(model, beginning, tree.tokens.tolist(), parents)
-    scores = np.full((len(rows), len(labels)), -np.inf)
+    rows = list(dict.fromkeys(map(tuple, prompts)))
     root = branch_of(dict(enumerate(labels)))
+    # A pass costs as much as about a quarter of what it can hold: few label tokens are read with the prompts.
+    together = len(rows) * _tokens_of(root) <= pass_tokens // 4
+    if together:
+        scores = _in_one_pass(model, rows, labels, beginning)
+    else:
+        scores = _pass_by_pass(model, rows, root, beginning, pass_tokens)
+    places = {row: place for place, row in enumerate(rows)}
+    return torch.from_numpy(scores[[places[tuple(prompt)] for prompt in prompts]])
+
+
+def _in_one_pass(
+    model: torch.nn.Module, rows: Sequence[tuple[int, ...]], labels: Sequence[Sequence[int]], beginning: Reading
+) -> Scores:
+    tree = plant((*row, *label[:-1]) for row in rows for label in labels)
+    _, hidden = read_on(model, beginning, tree.tokens.tolist(), _behind(beginning, tree))
+    starts = [len(row) - 1 for row in rows for _ in labels]
+    wanted = [*labels] * len(rows)
+    asked = [
+        list(zip(path[start:], label, strict=True))
+        for path, start, label in zip(tree.paths, starts, wanted, strict=True)
+    ]
+    found = iter(_log_probabilities(model, hidden, [step for steps in asked for step in steps]))
+    return np.array([sum(next(found) for _ in steps) for steps in asked]).reshape(len(rows), len(labels))
+
+
+def _pass_by_pass(
+    model: torch.nn.Module, rows: Sequence[tuple[int, ...]], root: Branch, beginning: Reading, pass_tokens: int
+) -> Scores:
+    tree = plant(rows)
+    reading, hidden = read_on(model, beginning, tree.tokens.tolist(), _behind(beginning, tree))
+    scores = np.full((len(rows), len(root.labels)), -np.inf)
     ends = [path[-1] for path in tree.paths]
-    unread = [_Open(row, root, len(beginning) + end, 0.0) for row, end in enumerate(ends)]
-    opened = _part(model, hidden, ends, unread, len(beginning), scores)
-    for group in _groups(opened, pass_tokens):
+    read = [_Open(row, root, len(beginning) + end, 0.0) for row, end in enumerate(ends)]
+    for group in _groups(_part(model, hidden, ends, read, len(beginning), scores), pass_tokens):
         _settle(model, reading, group, scores)
-    order = {prompt: place for place, prompt in enumerate(rows)}
-    return torch.from_numpy(scores[[order[tuple(prompt)] for prompt in prompts]])
+    return scores
+
+
+def _behind(beginning: Reading, tree: Tree) -> list[int]:
+    """The parents of a tree that grows from the end of the beginning."""
+    last = len(beginning) - 1
+    return [last if parent < 0 else len(beginning) + parent for parent in tree.parents.tolist()]
+
+
+def _tokens_of(branch: Branch) -> int:
+    return len(branch.tokens) + sum(map(_tokens_of, branch.branches))
 
 
 def branch_of(labels: Mapping[int, Sequence[int]], tokens: tuple[int, ...] = ()) -> Branch:
