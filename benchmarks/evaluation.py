@@ -91,6 +91,7 @@ def main() -> int:
     details = {
         "labels": len(work.labels),
         "adapter": asked.adapter is not None,
+        "threads": asked.threads,
         "turns": [{key: value for key, value in asdict(turn).items() if key != "answers"} for turn in turns],
         "equality": asdict(equality),
     }
