@@ -13,11 +13,16 @@ from peft import PeftModel
 
 from perpetune.answer import Answer, PromptTooLong
 from perpetune.inference.labels import label_log_probabilities
+from perpetune.inference.reading import Beginnings, common_beginning
 from perpetune.params import BaseParams
 from perpetune.records import Message
 from perpetune.training.base import Base, load_base
 from perpetune.training.chat import answer_tokens, prompt_tokens
 from perpetune.training.packing import groups_within
+
+# On a processor wider passes gain nothing, while attention among rows that may not see each other grows with them:
+# in bf16 on one core, SmolLM2 took 46 ms a review in passes of 96 tokens, 40 of 224, 41 of 320 and 46 of 448.
+CPU_PASS_TOKENS = 256
 
 
 def load_answerer(
@@ -38,8 +43,10 @@ class Answerer:
         self._batch_tokens = batch_tokens
         self._adapted: PeftModel | None = None
         self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
+        self._beginnings = Beginnings()
 
     def load_adapter(self, name: str, folder: Path) -> None:
+        self._beginnings.forget(name)
         if self._adapted is None:
             self._adapted = PeftModel.from_pretrained(self.base.model, folder, adapter_name=name)
         else:
@@ -49,6 +56,7 @@ class Answerer:
     def unload_adapter(self, name: str) -> None:
         """Free the adapter's memory; the base and other adapters stay."""
         assert self._adapted is not None
+        self._beginnings.forget(name)
         if list(self._adapted.peft_config) == [name]:
             self._adapted.unload()
             self._adapted = None
@@ -74,7 +82,7 @@ class Answerer:
             raise PromptTooLong(longest, room)
         with self._speaking_as(adapter):
             if labels is not None:
-                return self._choose(prompts, labels)
+                return self._choose(adapter, self._beginning(conversations, prompts), prompts, labels)
             return self._write(prompts, max_new_tokens)
 
     def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
@@ -87,6 +95,11 @@ class Answerer:
         if labels is not None:
             answer = max(len(self._tail(label)) for label in labels)
         return int(self.base.model.config.max_position_embeddings) - answer
+
+    @property
+    def _pass_tokens(self) -> int:
+        on_processor = self.base.model.device.type == "cpu"
+        return min(self._batch_tokens, CPU_PASS_TOKENS) if on_processor else self._batch_tokens
 
     def _tail(self, label: str) -> list[int]:
         if label not in self._tails:
@@ -105,31 +118,50 @@ class Answerer:
             self._adapted.set_adapter(adapter)
             yield
 
-    def _choose(self, prompts: list[list[int]], labels: Sequence[str]) -> list[Answer]:
+    def _beginning(self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]]) -> tuple[int, ...]:
+        """What the prompts begin with before the first one's last message, and one token less than any of them.
+
+        It is found by asking something else there: a single prompt does not show where its instruction ends.
+        """
+        if not prompts:
+            return ()
+        first = conversations[0]
+        role = first[-1].role if first else "user"
+        others = [
+            prompt_tokens(self.base.tokenizer, (*first[:-1], Message(role=role, content=other))) for other in "a0"
+        ]
+        return common_beginning([*others, *(prompt[:-1] for prompt in prompts)])
+
+    def _choose(
+        self, adapter: str | None, beginning: tuple[int, ...], prompts: list[list[int]], labels: Sequence[str]
+    ) -> list[Answer]:
+        """The likeliest label of each prompt, shortest prompts first so that passes are even and equal ones meet."""
+        began = time.perf_counter()
         tails = [self._tail(label) for label in labels]
-        extra = sum(len(tail) - 1 for tail in tails)
-        answers: list[Answer] = []
-        for run in groups_within(
-            [[*prompt, *[-1 - place for place in range(extra)]] for prompt in prompts], self._batch_tokens
-        ):
+        reading = self._beginnings.read(self.base.model, adapter, beginning)
+        beginning_seconds = (time.perf_counter() - began) / max(1, len(prompts))
+        by_length = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), prompts[index]))
+        rests = [prompts[index][len(beginning) :] for index in by_length]
+        answers: dict[int, Answer] = {}
+        for run in groups_within(rests, self._pass_tokens):
             began = time.perf_counter()
-            scores = label_log_probabilities(self.base.model, [prompts[index] for index in run], tails)
+            scores = label_log_probabilities(
+                self.base.model, [rests[place] for place in run], tails, reading, self._pass_tokens
+            )
             probabilities = scores.softmax(-1)
-            seconds = (time.perf_counter() - began) / len(run)
-            for index, row in zip(run, probabilities.tolist(), strict=True):
+            seconds = beginning_seconds + (time.perf_counter() - began) / len(run)
+            for place, row in zip(run, probabilities.tolist(), strict=True):
                 best = max(range(len(labels)), key=row.__getitem__)
-                answers.append(
-                    Answer(
-                        text=labels[best],
-                        confidence=min(1.0, row[best]),
-                        probabilities=dict(zip(labels, row, strict=True)),
-                        prompt_tokens=len(prompts[index]),
-                        completion_tokens=len(tails[best]),
-                        finish_reason="stop",
-                        seconds=seconds,
-                    )
+                answers[by_length[place]] = Answer(
+                    text=labels[best],
+                    confidence=min(1.0, row[best]),
+                    probabilities=dict(zip(labels, row, strict=True)),
+                    prompt_tokens=len(prompts[by_length[place]]),
+                    completion_tokens=len(tails[best]),
+                    finish_reason="stop",
+                    seconds=seconds,
                 )
-        return answers
+        return [answers[index] for index in range(len(prompts))]
 
     def _write(self, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
         by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))

@@ -1,63 +1,219 @@
-"""How likely is each label? All labels of many inputs in one packed pass."""
+"""How likely is each label? All labels of many inputs, and only as far as their probabilities can tell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from perpetune.training.packing import model_inputs, plant
+from perpetune.inference.reading import NOTHING, Reading, read_on
+from perpetune.training.packing import Tree, parents, plant
+
+# No probability of a label among the labels is off by more. In fp32 the order of additions alone moves them by 1e-6.
+TOLERANCE = 1e-6
 
 # Rows of logits held at once: 256 x 50,000 words are 51 MB in fp32.
 LOGIT_ROWS = 256
 
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Labels (their indices) that begin alike, up to where they part.
+
+    `tokens` are read one after the other behind the branch before. There a label of `ends` is completed by its
+    last token, which need not be read itself, and others go on along `branches`, each with another token.
+    """
+
+    labels: tuple[int, ...]
+    tokens: tuple[int, ...]
+    ends: Mapping[int, int]
+    branches: tuple[Branch, ...]
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A branch behind a row's token at `place`, not read yet, and the log-probability up to its first token."""
+
+    row: int
+    branch: Branch
+    place: int
+    bound: float
+
 
 @torch.inference_mode()
 def label_log_probabilities(
-    model: torch.nn.Module, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
+    model: torch.nn.Module,
+    prompts: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    beginning: Reading = NOTHING,
+    pass_tokens: int = 2048,
 ) -> torch.Tensor:
     """log p(label | prompt), shape (prompts, labels), labels given as tokens with their end-of-turn token.
 
-    Equal to scoring each label behind each prompt alone; what prompts share and what labels share is
-    computed once.
+    `prompts` are what follows the `beginning`, one token at least. What prompts share and what labels share is
+    read once, label tokens in passes of about `pass_tokens`.
+
+    Equal to scoring each label behind each prompt alone, but for labels that cannot matter: no label is likelier
+    than its first tokens, so where all labels left together weigh less than TOLERANCE of the likeliest they are read
+    no further and get the log-probability of their first tokens. Softmax over the labels is therefore within
+    TOLERANCE of the exact probabilities, each of them. (Branch and bound: Land and Doig, 1960.)
     """
-    rows = [(*prompt, *label[:-1]) for prompt in prompts for label in labels]
-    starts = [len(prompt) - 1 for prompt in prompts for _ in labels]
-    tree = plant(rows)
-    pairs = [
+    rows = list(dict.fromkeys(map(tuple, prompts)))
+    root = branch_of(dict(enumerate(labels)))
+    # A pass costs as much as about a quarter of what it can hold: few label tokens are read with the prompts.
+    together = len(rows) * _tokens_of(root) <= pass_tokens // 4
+    if together:
+        scores = _in_one_pass(model, rows, labels, beginning)
+    else:
+        scores = _pass_by_pass(model, rows, root, beginning, pass_tokens)
+    places = {row: place for place, row in enumerate(rows)}
+    return torch.from_numpy(scores[[places[tuple(prompt)] for prompt in prompts]])
+
+
+def _in_one_pass(
+    model: torch.nn.Module, rows: Sequence[tuple[int, ...]], labels: Sequence[Sequence[int]], beginning: Reading
+) -> Scores:
+    tree = plant((*row, *label[:-1]) for row in rows for label in labels)
+    _, hidden = read_on(model, beginning, tree.tokens.tolist(), _behind(beginning, tree))
+    starts = [len(row) - 1 for row in rows for _ in labels]
+    wanted = [*labels] * len(rows)
+    asked = [
         list(zip(path[start:], label, strict=True))
-        for path, start, label in zip(tree.paths, starts, list(labels) * len(prompts), strict=True)
+        for path, start, label in zip(tree.paths, starts, wanted, strict=True)
     ]
-    places = sorted({place for pair in pairs for place, _ in pair})
-    device = next(model.parameters()).device
-    hidden = _hidden_at(model, model_inputs(tree, device, model.dtype), places)  # type: ignore[arg-type]
-    found = _token_log_probabilities(model, hidden, places, {step for pair in pairs for step in pair})
-    scores = [sum(found[step] for step in pair) for pair in pairs]
-    return torch.tensor(scores).view(len(prompts), len(labels))
+    found = iter(_log_probabilities(model, hidden, [step for steps in asked for step in steps]))
+    return np.array([sum(next(found) for _ in steps) for steps in asked]).reshape(len(rows), len(labels))
 
 
-def _hidden_at(model: torch.nn.Module, inputs: dict[str, torch.Tensor], places: Sequence[int]) -> torch.Tensor:
-    decoder = model.get_decoder()  # type: ignore[operator]
-    hidden: torch.Tensor = decoder(**inputs).last_hidden_state[0]
-    return hidden[torch.tensor(places, device=hidden.device)]
+def _pass_by_pass(
+    model: torch.nn.Module, rows: Sequence[tuple[int, ...]], root: Branch, beginning: Reading, pass_tokens: int
+) -> Scores:
+    tree = plant(rows)
+    reading, hidden = read_on(model, beginning, tree.tokens.tolist(), _behind(beginning, tree))
+    scores = np.full((len(rows), len(root.labels)), -np.inf)
+    ends = [path[-1] for path in tree.paths]
+    read = [_Open(row, root, len(beginning) + end, 0.0) for row, end in enumerate(ends)]
+    for group in _groups(_part(model, hidden, ends, read, len(beginning), scores), pass_tokens):
+        _settle(model, reading, group, scores)
+    return scores
 
 
-def _token_log_probabilities(
-    model: torch.nn.Module, hidden: torch.Tensor, places: Sequence[int], steps: set[tuple[int, int]]
-) -> dict[tuple[int, int], float]:
-    """log p(token | its place) for the steps asked for, without holding all logits at once."""
+def _behind(beginning: Reading, tree: Tree) -> list[int]:
+    """The parents of a tree that grows from the end of the beginning."""
+    last = len(beginning) - 1
+    return [last if parent < 0 else len(beginning) + parent for parent in parents(tree)]
+
+
+def _tokens_of(branch: Branch) -> int:
+    return len(branch.tokens) + sum(map(_tokens_of, branch.branches))
+
+
+def branch_of(labels: Mapping[int, Sequence[int]], tokens: tuple[int, ...] = ()) -> Branch:
+    """Lay labels, index to tokens still to come, out behind `tokens`; what all of them share is one branch."""
+    ends = {label: rest[0] for label, rest in labels.items() if len(rest) == 1}
+    following: dict[int, dict[int, Sequence[int]]] = {}
+    for label, rest in labels.items():
+        if len(rest) > 1:
+            following.setdefault(rest[0], {})[label] = rest[1:]
+    if tokens and not ends and len(following) == 1:
+        [(token, rests)] = following.items()
+        return branch_of(rests, (*tokens, token))
+    branches = tuple(branch_of(rests, (token,)) for token, rests in following.items())
+    return Branch(tuple(labels), tokens, ends, branches)
+
+
+def _groups(opened: Sequence[_Open], limit: int) -> Iterator[list[_Open]]:
+    """Branches of whole rows, so many at once that their first pass stays about the limit."""
+    group: list[_Open] = []
+    for one in opened:
+        full = sum(len(other.branch.tokens) for other in group) >= limit
+        if full and one.row != group[-1].row:
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group
+
+
+def _settle(model: torch.nn.Module, reading: Reading, opened: Sequence[_Open], scores: Scores) -> None:
+    """Read on along the branches until what is left unread cannot matter.
+
+    `scores` are upper bounds, exact where nothing is open. As long as the best of a row is a bound, the branch that
+    it belongs to is above the floor: once none is, the best is exact and all that is open lies far enough below.
+    """
+    margin = math.log(TOLERANCE / scores.shape[1])
+    waiting = list(opened)
+    while True:
+        floors = scores.max(axis=1) + margin
+        chosen = [one for one in waiting if one.bound > floors[one.row]]
+        if not chosen:
+            return
+        waiting = [one for one in waiting if one.bound <= floors[one.row]]
+        offset = len(reading)
+        reading, hidden = _read_branches(model, reading, chosen)
+        ends = np.cumsum([len(one.branch.tokens) for one in chosen]) - 1
+        waiting += _part(model, hidden, ends.tolist(), chosen, offset, scores)
+
+
+def _read_branches(model: torch.nn.Module, reading: Reading, chosen: Sequence[_Open]) -> tuple[Reading, torch.Tensor]:
+    tokens: list[int] = []
+    parents: list[int] = []
+    for one in chosen:
+        first = len(reading) + len(tokens)
+        tokens += one.branch.tokens
+        parents += [one.place, *range(first, first + len(one.branch.tokens) - 1)]
+    return read_on(model, reading, tokens, parents)
+
+
+def _part(
+    model: torch.nn.Module,
+    hidden: torch.Tensor,
+    ends: Sequence[int],
+    read: Sequence[_Open],
+    offset: int,
+    scores: Scores,
+) -> list[_Open]:
+    """Score what comes where the branches part, which is at `ends` of `hidden`, and return the branches behind.
+
+    `offset` is the place of the first hidden state in its tree.
+    """
+    asked = [step for end, one in zip(ends, read, strict=True) for step in _steps(one.branch, end)]
+    found = iter(_log_probabilities(model, hidden, asked))
+    opened: list[_Open] = []
+    for end, one in zip(ends, read, strict=True):
+        here = one.bound + sum(next(found) for _ in one.branch.tokens[1:])
+        for label in one.branch.ends:
+            scores[one.row, label] = here + next(found)
+        for branch in one.branch.branches:
+            bound = here + next(found)
+            scores[one.row, list(branch.labels)] = bound
+            opened.append(_Open(one.row, branch, offset + end, bound))
+    return opened
+
+
+def _steps(branch: Branch, end: int) -> list[tuple[int, int]]:
+    """(row of the hidden states, token to come): along the branch behind its first token, then all that may follow."""
+    along = zip(range(end - len(branch.tokens) + 1, end), branch.tokens[1:], strict=True)
+    after = [*branch.ends.values(), *(following.tokens[0] for following in branch.branches)]
+    return [*along, *((end, token) for token in after)]
+
+
+def _log_probabilities(model: torch.nn.Module, hidden: torch.Tensor, asked: Sequence[tuple[int, int]]) -> list[float]:
+    """log p(token | hidden state of the row) for each step asked for, without holding all logits at once."""
     head = model.get_output_embeddings()  # type: ignore[operator]
-    wanted: dict[int, list[int]] = {}
-    for place, token in steps:
-        wanted.setdefault(place, []).append(token)
-    found: dict[tuple[int, int], float] = {}
-    for first in range(0, len(places), LOGIT_ROWS):
-        chunk = places[first : first + LOGIT_ROWS]
-        logits = head(hidden[first : first + LOGIT_ROWS]).float()
-        normalizers = logits.logsumexp(-1)
-        rows = torch.tensor([row for row, place in enumerate(chunk) for _ in wanted[place]], device=logits.device)
-        tokens = torch.tensor([token for place in chunk for token in wanted[place]], device=logits.device)
-        values = (logits[rows, tokens] - normalizers[rows]).tolist()
-        keys = [(place, token) for place in chunk for token in wanted[place]]
-        found.update(zip(keys, values, strict=True))
-    return found
+    rows, tokens = np.array(asked).T
+    wanted, at = np.unique(rows, return_inverse=True)
+    found = np.empty(len(asked))
+    for first in range(0, len(wanted), LOGIT_ROWS):
+        logits = head(hidden[torch.from_numpy(wanted[first : first + LOGIT_ROWS]).to(hidden.device)]).float()
+        here = (at >= first) & (at < first + LOGIT_ROWS)
+        row = torch.from_numpy(at[here] - first).to(logits.device)
+        token = torch.from_numpy(tokens[here]).to(logits.device)
+        found[here] = (logits[row, token] - logits.logsumexp(-1)[row]).cpu().numpy()
+    return [float(value) for value in found]

@@ -71,6 +71,16 @@ def _ends(depths: Sequence[int]) -> npt.NDArray[np.int64]:
     return ends
 
 
+def parents(tree: Tree) -> list[int]:
+    """The place of each token's parent, -1 for a root: in preorder, the last token that is one less deep."""
+    newest = {-1: -1}
+    found: list[int] = []
+    for place, depth in enumerate(tree.depths.tolist()):
+        found.append(newest[depth - 1])
+        newest[depth] = place
+    return found
+
+
 def sees(tree: Tree, queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Shape (queries, keys): whether the key's token is the query's own or an ancestor of it."""
     visible: npt.NDArray[np.bool_] = (keys <= queries[:, None]) & (queries[:, None] < tree.ends[keys])

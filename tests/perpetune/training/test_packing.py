@@ -1,35 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from hypothesis import given
+from hypothesis import strategies as st
 
-from perpetune.inference.labels import label_log_probabilities
 from perpetune.training.packing import groups_within, plant, sees
-from perpetune.training.rows import Encoded
-
-SIZE = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-MODELS = [(LlamaForCausalLM, LlamaConfig), (MistralForCausalLM, MistralConfig), (Qwen2ForCausalLM, Qwen2Config)]
-PREFIX = (5, 6, 7, 8)
-ROWS = [
-    Encoded((*PREFIX, 11, 12, 40, 2), 6),
-    Encoded((*PREFIX, 11, 13, 14, 41, 2), 7),
-    Encoded((*PREFIX, 11, 12, 40, 2), 6),
-    Encoded((9, 3, 42, 43, 2), 2),
-]
-
-
-def tiny(model: type, config: type) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return model(config(**SIZE)).eval()
 
 
 def test_equal_beginnings_are_one_path() -> None:
@@ -42,6 +17,19 @@ def test_equal_beginnings_are_one_path() -> None:
     assert sees(tree, np.array([3]), np.arange(5)).tolist() == [[True, True, False, True, False]]
 
 
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=12))
+def test_each_sequence_sees_itself_and_nothing_else(sequences: list[list[int]]) -> None:
+    tree = plant(sequences)
+    places = np.arange(len(tree))
+    visible = sees(tree, places, places)
+    for sequence, path in zip(sequences, tree.paths, strict=True):
+        assert tree.tokens[list(path)].tolist() == sequence
+        assert tree.depths[list(path)].tolist() == list(range(len(sequence)))
+        for depth, place in enumerate(path):
+            assert np.nonzero(visible[place])[0].tolist() == list(path[: depth + 1])
+    assert len(tree) == len({tuple(row[: n + 1]) for row in sequences for n in range(len(row))})
+
+
 def test_runs_hold_at_most_the_limit_and_every_sequence_once() -> None:
     sequences = [[1, 2, 3], [1, 2, 4], [7, 8, 9, 10], [1, 2, 3, 4, 5, 6]]
 
@@ -49,19 +37,3 @@ def test_runs_hold_at_most_the_limit_and_every_sequence_once() -> None:
 
     assert [index for run in runs for index in run] == [0, 1, 2, 3]
     assert all(len(run) == 1 or len(plant([sequences[index] for index in run])) <= 5 for run in runs)
-
-
-@pytest.mark.parametrize(("model", "config"), MODELS)
-def test_all_labels_in_one_pass_equal_each_label_alone(model: type, config: type) -> None:
-    network = tiny(model, config)
-    prompts = [(*PREFIX, 11), (*PREFIX, 12, 13)]
-    labels = [(40, 2), (40, 41, 2), (50, 2)]
-
-    found = label_log_probabilities(network, prompts, labels)
-
-    for row, prompt in enumerate(prompts):
-        for column, label in enumerate(labels):
-            with torch.no_grad():
-                logits = network(torch.tensor([[*prompt, *label]])).logits[0].log_softmax(-1)
-            alone = sum(float(logits[len(prompt) - 1 + step, token]) for step, token in enumerate(label))
-            assert float(found[row, column]) == pytest.approx(alone, rel=1e-4)

@@ -1,0 +1,303 @@
+"""Scoring fixed labels, three ways: perpetune, each label alone, and each input with its labels as one batch.
+
+    python benchmarks/evaluation.py
+    python benchmarks/evaluation.py --data intents.csv --peer-rows 2     # columns input, output (or text, category)
+
+The peers are plain transformers. "each label alone" is one pass for every label behind every input; "labels batched"
+pads the labels of an input into one batch. All see the same tokens and give log p(label | input) with the end-of-turn
+token. Speed is taken in turns, in the precision that the machine computes best; that the scores are equal is shown in
+fp32, on the same inputs. Where peers would take hours, `--peer-rows` gives them the first rows only, and seconds a row
+are compared: each row costs them the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from record import Claim, write
+
+if TYPE_CHECKING:
+    import torch
+
+    from perpetune.inference.answers import Answerer
+    from perpetune.records import Message
+
+GOAL = 4.0
+LOG_TOLERANCE = 1e-4
+QUICK_ROWS = 12
+SYSTEMS = ("perpetune", "labels batched", "each label alone")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is asked, among which labels, and the tokens that plain loops score: (rows, labels)."""
+
+    asked: list[tuple[Message, ...]]
+    labels: list[str]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One system's turn: seconds for so many rows, and what it answered."""
+
+    system: str
+    round: int
+    rows: int
+    seconds: float
+    answers: list[str]
+
+    @property
+    def row_seconds(self) -> float:
+        return self.seconds / self.rows
+
+
+@dataclass(frozen=True)
+class Equality:
+    """The largest differences from each label alone in fp32; in log-probability among labels of 1e-3 and more."""
+
+    rows: int
+    log_probability: float
+    probability: float
+    answers: int
+
+
+def main() -> int:
+    asked = _arguments()
+    began = time.monotonic()
+    work = _listed(asked) if asked.data else _reviews(asked)
+    peer_rows = min(asked.peer_rows or len(work.asked), len(work.asked))
+    import torch
+
+    torch.set_num_threads(asked.threads)
+    turns = take_turns(_answerer(asked, "auto"), work, peer_rows, asked.rounds)
+    equality = compare(_answerer(asked, "fp32"), work, min(asked.exact_rows, peer_rows))
+    claims = claims_of(turns, equality)
+    for claim in claims:
+        print(
+            f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:.3g} "
+            f"({claim.interval[0]:.3g} to {claim.interval[1]:.3g}), goal {claim.goal:g}"
+        )
+    name = f"evaluation-{asked.data.parent.name or asked.data.stem}" if asked.data else "evaluation-reviews"
+    details = {
+        "labels": len(work.labels),
+        "adapter": asked.adapter is not None,
+        "threads": asked.threads,
+        "turns": [{key: value for key, value in asdict(turn).items() if key != "answers"} for turn in turns],
+        "equality": asdict(equality),
+    }
+    if not asked.quick:
+        print(write(name, claims, details, time.monotonic() - began))
+        draw(turns, name)
+    return 0 if all(claim.holds for claim in claims) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="CSV or JSONL; its labels are listed in the instruction")
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--adapter", type=Path, help="a fine-tuned adapter for all systems; without it, the base")
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--peer-rows", type=int, help="rows for the peers; without it, all")
+    parser.add_argument("--exact-rows", type=int, default=40, help="rows on which scores are compared in fp32")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="few rows, one round, and nothing written")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.rows, asked.exact_rows, asked.rounds = min(asked.rows, QUICK_ROWS), 4, 1
+    return asked
+
+
+def _answerer(asked: argparse.Namespace, precision: str) -> Answerer:
+    from perpetune.inference.answers import load_answerer
+    from perpetune.params import load_params
+
+    params = load_params(Path("params.yaml"))
+    answerer = load_answerer(params.base, asked.assets, precision, params.evaluate.batch_tokens)  # type: ignore[arg-type]
+    if asked.adapter:
+        answerer.load_adapter("tuned", asked.adapter)
+    return answerer
+
+
+def take_turns(answerer: Answerer, work: Work, peer_rows: int, rounds: int) -> list[Turn]:
+    systems: dict[str, tuple[Callable[[Work], list[list[float]]], int]] = {
+        "perpetune": (lambda work: ours(answerer, work), len(work.asked)),
+        "labels batched": (lambda work: labels_batched(answerer, work), peer_rows),
+        "each label alone": (lambda work: each_label_alone(answerer, work), peer_rows),
+    }
+    each_label_alone(answerer, Work(work.asked[:1], work.labels[:2]))  # the first pass warms up
+    turns: list[Turn] = []
+    for turn in range(rounds):
+        for system, (score, rows) in systems.items():
+            _forget(answerer)
+            began = time.perf_counter()
+            scores = score(Work(work.asked[:rows], work.labels))
+            seconds = time.perf_counter() - began
+            answers = [work.labels[row.index(max(row))] for row in scores]
+            turns.append(Turn(system, turn + 1, rows, seconds, answers))
+            print(
+                f"round {turn + 1}  {system:17} {rows:5} rows {seconds:8.1f} s {1000 * seconds / rows:9.1f} ms a row",
+                flush=True,
+            )
+    return turns
+
+
+def _forget(answerer: Answerer) -> None:
+    """Each turn reads the instruction itself."""
+    from perpetune.inference.reading import Beginnings
+
+    answerer._beginnings = Beginnings()
+
+
+def ours(answerer: Answerer, work: Work) -> list[list[float]]:
+    """Probabilities of the labels, row by row, from conversations to answers as evaluation and serving have them."""
+    answers = answerer.answer(_adapter(answerer), work.asked, work.labels, 16)
+    return [list((answer.probabilities or {}).values()) for answer in answers]
+
+
+def each_label_alone(answerer: Answerer, work: Work) -> list[list[float]]:
+    import torch
+
+    model, scores = answerer.base.model, []
+    for prompt, tails in _tokens(answerer, work):
+        scores.append([])
+        for tail in tails:
+            with torch.inference_mode():
+                logits = model(torch.tensor([[*prompt, *tail]], device=model.device)).logits
+            scores[-1].append(_score(logits[0], len(prompt), tail))
+    return scores
+
+
+def labels_batched(answerer: Answerer, work: Work) -> list[list[float]]:
+    import torch
+
+    model, pad, scores = answerer.base.model, answerer.base.tokenizer.pad_token_id, []
+    for prompt, tails in _tokens(answerer, work):
+        longest = max(map(len, tails))
+        ids = [[*prompt, *tail, *[pad] * (longest - len(tail))] for tail in tails]
+        sees = [[1] * (len(prompt) + len(tail)) + [0] * (longest - len(tail)) for tail in tails]
+        with torch.inference_mode():
+            logits = model(
+                torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(sees, device=model.device),
+                logits_to_keep=longest + 1,
+            ).logits
+        scores.append([_score(row, 1, tail) for row, tail in zip(logits, tails, strict=True)])
+    return scores
+
+
+def _score(logits: torch.Tensor, start: int, tail: Sequence[int]) -> float:
+    """log p of the tail, the first token of which the logits before `start` predict."""
+    steps = logits[start - 1 : start - 1 + len(tail)].float().log_softmax(-1)
+    return sum(float(steps[step, token]) for step, token in enumerate(tail))
+
+
+def _tokens(answerer: Answerer, work: Work) -> list[tuple[list[int], list[list[int]]]]:
+    from perpetune.training.chat import answer_tokens, prompt_tokens
+
+    tokenizer = answerer.base.tokenizer
+    tails = [answer_tokens(tokenizer, label) for label in work.labels]
+    return [(prompt_tokens(tokenizer, messages), tails) for messages in work.asked]
+
+
+def _adapter(answerer: Answerer) -> str | None:
+    return "tuned" if hasattr(answerer.base.model, "peft_config") else None
+
+
+def compare(answerer: Answerer, work: Work, rows: int) -> Equality:
+    """perpetune beside each label alone, on the same rows."""
+    import torch
+
+    some = Work(work.asked[:rows], work.labels)
+    exact = torch.tensor(each_label_alone(answerer, some), dtype=torch.float64).log_softmax(-1)
+    found = torch.tensor(ours(answerer, some), dtype=torch.float64)
+    likely = exact.exp() >= 1e-3
+    return Equality(
+        rows=rows,
+        log_probability=float((found.log() - exact)[likely].abs().max()),
+        probability=float((found - exact.exp()).abs().max()),
+        answers=int((found.argmax(-1) != exact.argmax(-1)).sum()),
+    )
+
+
+def claims_of(turns: Sequence[Turn], equality: Equality) -> list[Claim]:
+    speeds = {system: [turn.row_seconds for turn in turns if turn.system == system] for system in SYSTEMS}
+    claims = []
+    for peer, goal in (("each label alone", GOAL), ("labels batched", 1.0)):
+        ratios = [theirs / ours for ours, theirs in zip(speeds["perpetune"], speeds[peer], strict=True)]
+        value = statistics.mean(ratios)
+        claims.append(Claim(f"times as fast as {peer}", value, (min(ratios), max(ratios)), goal, value >= goal))
+    for name, value, goal in (
+        (
+            "largest difference of a log-probability from each label alone, fp32",
+            equality.log_probability,
+            LOG_TOLERANCE,
+        ),
+        ("largest difference of a probability from each label alone, fp32", equality.probability, LOG_TOLERANCE),
+        ("answers that differ from each label alone, fp32", float(equality.answers), 0.0),
+    ):
+        claims.append(Claim(name, value, (value, value), goal, value <= goal))
+    return claims
+
+
+def draw(turns: Sequence[Turn], name: str) -> None:
+    from matplotlib.figure import Figure
+
+    from perpetune.evaluation.style import colour, house_style, write_png
+
+    with house_style():
+        figure = Figure(figsize=(7, 2.4))
+        axes = figure.subplots()
+        means = [
+            1000 * statistics.mean(turn.row_seconds for turn in turns if turn.system == system) for system in SYSTEMS
+        ]
+        bars = axes.barh(SYSTEMS, means, color=[colour("challenger"), colour("base"), colour("base")])
+        axes.bar_label(bars, [f"{value:,.0f}" for value in means], padding=4)
+        axes.invert_yaxis()
+        axes.set_xlabel("milliseconds a row")
+        write_png(figure, Path(__file__).parent / "results" / f"{name}.png")
+
+
+def _reviews(asked: argparse.Namespace) -> Work:
+    from perpetune.curation.reviews import find_wheel, product_examples
+
+    labels = ["negative", "positive"]
+    inputs = [row.input for row in product_examples(find_wheel(asked.assets), tuple(labels))]
+    return _work(asked, inputs, labels, "Is this sentence of a review positive or negative? Answer with one word.")
+
+
+def _listed(asked: argparse.Namespace) -> Work:
+    rows = _read(asked.data)
+    labels = sorted({row.get("output") or row["category"] for row in rows})
+    inputs = [row.get("input") or row["text"] for row in rows]
+    return _work(asked, inputs, labels, "Which of these is it? Answer with one of: " + ", ".join(labels) + ".")
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _work(asked: argparse.Namespace, inputs: list[str], labels: list[str], instruction: str) -> Work:
+    from perpetune.records import Message, with_instruction
+
+    random.Random(7).shuffle(inputs)
+    return Work(
+        [with_instruction(instruction, (Message(role="user", content=text),)) for text in inputs[: asked.rows]], labels
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
