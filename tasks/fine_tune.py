@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.fine_tune import fine_tune as fine_tune_adapter
 from perpetune.tracking import Run
-from perpetune.training.trainer import Progress
+from perpetune.training.trainer import Forecast, Progress
 from perpetune.workspace import Workspace
 from tasks.retrying import unless_it_is_for_people
 
@@ -31,7 +31,7 @@ SECONDS_BETWEEN_LINES = 10.0
 def fine_tune(workspace: Workspace, run: Run) -> Challenger:
     bar = create_progress_artifact(0.0, key="training", description="steps done, in percent")
     assert isinstance(bar, UUID)
-    challenger = fine_tune_adapter(workspace, run, _teller(bar))
+    challenger = fine_tune_adapter(workspace, run, _teller(bar), lambda forecast: print(forecast_line(forecast)))
     update_progress_artifact(bar, 100.0)
     return challenger
 
@@ -50,6 +50,17 @@ def _teller(bar: UUID) -> Callable[[Progress], None]:
         update_progress_artifact(bar, 100.0 * progress.step / progress.steps)
 
     return tell
+
+
+def forecast_line(forecast: Forecast) -> str:
+    return (
+        f"{forecast.steps} steps of training will take about {_rounded(forecast.seconds)}, and "
+        f"{forecast.bytes_needed / 1e9:.1f} GB of memory beside the base model ({forecast.bytes_free / 1e9:.1f} GB free)"
+    )
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def progress_line(progress: Progress) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
 from perpetune.training.job import Job
 from perpetune.training.launch import launch
-from perpetune.training.trainer import Progress, Trained
+from perpetune.training.trainer import Foretell, Progress, Report, Trained
 from perpetune.workspace import Workspace
 
 TRAINED = "trained.json"
@@ -32,10 +31,11 @@ class Challenger:
     trained: Trained
 
 
-def fine_tune(workspace: Workspace, run: Run, tell: Callable[[Progress], None]) -> Challenger:
+def fine_tune(workspace: Workspace, run: Run, tell: Report, foretell: Foretell = lambda _: None) -> Challenger:
     """Train an adapter, with its metrics (and those of the system) in the run, or return the one that the run has.
 
-    `tell` hears of every step. Raises PerpetuneError where the base is missing or no example fits.
+    `foretell` hears what it will take, `tell` of every step. Raises PerpetuneError where the base is missing,
+    where no example fits, and where memory will not do.
     """
     folder = workspace.run_folder(run.id)
     with drawn(run, workspace.curve(run.id), LOSS) as draw:
@@ -44,14 +44,14 @@ def fine_tune(workspace: Workspace, run: Run, tell: Callable[[Progress], None]) 
             draw(progress.step, _metrics(progress))
             tell(progress)
 
-        trained = _trained_before(folder) or _train(workspace, run, folder, report)
+        trained = _trained_before(folder) or _train(workspace, run, folder, report, foretell)
     log_params(run, {"base.digest": trained.base_digest})
     tag(run, {"adapter.digest": trained.digest})
     log_metrics(run, _summary(trained), trained.steps)
     return Challenger(trained.adapter, _card(workspace, trained.base_digest), trained)
 
 
-def _train(workspace: Workspace, run: Run, folder: Path, report: Callable[[Progress], None]) -> Trained:
+def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretell: Foretell) -> Trained:
     task = workspace.params.task
     job = Job(
         base=workspace.params.base,
@@ -63,7 +63,7 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Callable[[Progr
     )
     rows, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     with system_metrics(run):
-        trained = launch(job, rows, validation, report, Settings().training_launcher)
+        trained = launch(job, rows, validation, report, Settings().training_launcher, foretell)
         # Training has removed its checkpoint: from here on this file says that its work is done.
         write_whole(folder / TRAINED, to_json(asdict(trained) | {"adapter": str(trained.adapter)}))
     return trained
