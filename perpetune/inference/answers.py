@@ -10,14 +10,16 @@ from typing import Literal
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from perpetune.answer import Answer, PromptTooLong
 from perpetune.inference.labels import label_log_probabilities
 from perpetune.inference.reading import Beginnings, common_beginning
 from perpetune.params import BaseParams
 from perpetune.records import Message
-from perpetune.training.base import Base, load_base
+from perpetune.training.base import Base, load_base, load_model
 from perpetune.training.chat import answer_tokens, prompt_tokens
+from perpetune.training.methods import is_adapter
 from perpetune.training.packing import groups_within
 
 # On a processor wider passes gain nothing, while attention among rows that may not see each other grows with them:
@@ -42,21 +44,28 @@ class Answerer:
         self.base = base
         self._batch_tokens = batch_tokens
         self._adapted: PeftModel | None = None
+        self._whole: dict[str, PreTrainedModel] = {}  # what was trained in full stands beside the base
         self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
         self._beginnings = Beginnings()
 
     def load_adapter(self, name: str, folder: Path) -> None:
+        """Load what was trained: an adapter onto the base, or a model of its own where all weights were trained."""
         self._beginnings.forget(name)
-        if self._adapted is None:
+        if not is_adapter(folder):
+            self._whole[name] = load_model(folder, self.base.model.dtype)
+        elif self._adapted is None:
             self._adapted = PeftModel.from_pretrained(self.base.model, folder, adapter_name=name)
         else:
             self._adapted.load_adapter(str(folder), adapter_name=name)
-        self._adapted.eval()
+        if self._adapted is not None:
+            self._adapted.eval()
 
     def unload_adapter(self, name: str) -> None:
         """Free the adapter's memory; the base and other adapters stay."""
-        assert self._adapted is not None
         self._beginnings.forget(name)
+        if self._whole.pop(name, None) is not None:
+            return
+        assert self._adapted is not None
         if list(self._adapted.peft_config) == [name]:
             self._adapted.unload()
             self._adapted = None
@@ -80,10 +89,11 @@ class Answerer:
         longest = max(map(len, prompts), default=0)
         if longest > room:
             raise PromptTooLong(longest, room)
-        with self._speaking_as(adapter):
+        with self._speaking_as(adapter) as model:
             if labels is not None:
-                return self._choose(adapter, self._beginning(conversations, prompts), prompts, labels)
-            return self._write(prompts, max_new_tokens)
+                beginning = self._beginning(conversations, prompts)
+                return self._choose(model, adapter, beginning, prompts, labels)
+            return self._write(model, prompts, max_new_tokens)
 
     def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
         """Whether the model's context holds the conversation and an answer."""
@@ -107,16 +117,18 @@ class Answerer:
         return self._tails[label]
 
     @contextmanager
-    def _speaking_as(self, adapter: str | None) -> Iterator[None]:
-        if self._adapted is None:
+    def _speaking_as(self, adapter: str | None) -> Iterator[PreTrainedModel]:
+        if adapter in self._whole:
+            yield self._whole[adapter]
+        elif self._adapted is None:
             assert adapter is None, f"adapter {adapter} is not loaded"
-            yield
+            yield self.base.model
         elif adapter is None:
             with self._adapted.disable_adapter():
-                yield
+                yield self.base.model
         else:
             self._adapted.set_adapter(adapter)
-            yield
+            yield self.base.model
 
     def _beginning(self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]]) -> tuple[int, ...]:
         """What the prompts begin with before the first one's last message, and one token less than any of them.
@@ -133,21 +145,24 @@ class Answerer:
         return common_beginning([*others, *(prompt[:-1] for prompt in prompts)])
 
     def _choose(
-        self, adapter: str | None, beginning: tuple[int, ...], prompts: list[list[int]], labels: Sequence[str]
+        self,
+        model: PreTrainedModel,
+        adapter: str | None,
+        beginning: tuple[int, ...],
+        prompts: list[list[int]],
+        labels: Sequence[str],
     ) -> list[Answer]:
         """The likeliest label of each prompt, shortest prompts first so that passes are even and equal ones meet."""
         began = time.perf_counter()
         tails = [self._tail(label) for label in labels]
-        reading = self._beginnings.read(self.base.model, adapter, beginning)
+        reading = self._beginnings.read(model, adapter, beginning)
         beginning_seconds = (time.perf_counter() - began) / max(1, len(prompts))
         by_length = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), prompts[index]))
         rests = [prompts[index][len(beginning) :] for index in by_length]
         answers: dict[int, Answer] = {}
         for run in groups_within(rests, self._pass_tokens):
             began = time.perf_counter()
-            scores = label_log_probabilities(
-                self.base.model, [rests[place] for place in run], tails, reading, self._pass_tokens
-            )
+            scores = label_log_probabilities(model, [rests[place] for place in run], tails, reading, self._pass_tokens)
             probabilities = scores.softmax(-1)
             seconds = beginning_seconds + (time.perf_counter() - began) / len(run)
             for place, row in zip(run, probabilities.tolist(), strict=True):
@@ -163,26 +178,26 @@ class Answerer:
                 )
         return [answers[index] for index in range(len(prompts))]
 
-    def _write(self, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
+    def _write(self, model: PreTrainedModel, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
         by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         answers: dict[int, Answer] = {}
         for run in _padded_runs([len(prompts[index]) + max_new_tokens for index in by_length], self._batch_tokens):
             chosen = [by_length[place] for place in run]
             for index, answer in zip(
-                chosen, self._write_batch([prompts[index] for index in chosen], max_new_tokens), strict=True
+                chosen, self._write_batch(model, [prompts[index] for index in chosen], max_new_tokens), strict=True
             ):
                 answers[index] = answer
         return [answers[index] for index in range(len(prompts))]
 
     @torch.inference_mode()
-    def _write_batch(self, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
+    def _write_batch(self, model: PreTrainedModel, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
         began = time.perf_counter()
         tokenizer = self.base.tokenizer
         longest = max(map(len, prompts))
-        device = next(self.base.model.parameters()).device
+        device = next(model.parameters()).device
         ids = [[tokenizer.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
         attends = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        written = self.base.model.generate(  # type: ignore[operator]
+        written = model.generate(  # type: ignore[operator]
             input_ids=torch.tensor(ids, device=device),
             attention_mask=torch.tensor(attends, device=device),
             max_new_tokens=max_new_tokens,

@@ -41,15 +41,22 @@ def load_base(
     """
     folder = resolve_base(params, assets)
     dtype = torch_dtype(precision)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if four_bit:
-        model = _in_four_bits(folder, dtype, device)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
-        model.to(device)  # type: ignore[arg-type]
+    model = _in_four_bits(folder, dtype) if four_bit else load_model(folder, dtype)
+    return Base(model, load_tokenizer(folder), weights_digest(folder))
+
+
+def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """A model that save_pretrained wrote, ready to answer."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    assert isinstance(model, PreTrainedModel)
+    model.to(device_name())  # type: ignore[arg-type]
     model.config.use_cache = False
     model.train(False)
-    return Base(model, load_tokenizer(folder), weights_digest(folder))
+    return model
+
+
+def device_name() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -60,7 +67,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _in_four_bits(folder: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
+def _in_four_bits(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import BitsAndBytesConfig
 
     if find_spec("bitsandbytes") is None:
@@ -76,9 +83,11 @@ def _in_four_bits(folder: Path, dtype: torch.dtype, device: str) -> PreTrainedMo
         bnb_4bit_compute_dtype=dtype,
     )
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=config, device_map=device, attn_implementation="sdpa"
+        folder, dtype=dtype, quantization_config=config, device_map=device_name(), attn_implementation="sdpa"
     )
     assert isinstance(model, PreTrainedModel)
+    model.config.use_cache = False
+    model.train(False)
     return model
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from perpetune.answer import PromptTooLong
+from perpetune.answer import Answer, PromptTooLong
 from perpetune.inference.answers import Answerer
 from perpetune.params import LoraParams
 from perpetune.records import Message
@@ -88,3 +90,24 @@ def _log_probability(base: Base, messages: tuple[Message, ...], label: str) -> f
     with torch.inference_mode():
         logits = base.model(torch.tensor([prompt + tail])).logits[0].float().log_softmax(-1)
     return sum(float(logits[len(prompt) - 1 + step, token]) for step, token in enumerate(tail))
+
+
+def test_a_model_trained_in_full_answers_beside_the_base(tiny_base: Base, tmp_path: Path) -> None:
+    changed = copy.deepcopy(tiny_base.model)
+    for weights in changed.parameters():
+        weights.data.mul_(-1)
+    changed.save_pretrained(tmp_path)
+    expected = Answerer(Base(changed, tiny_base.tokenizer, ""), 64).answer(None, ASKED, LABELS, 4)
+
+    answerer = Answerer(tiny_base, 64)
+    before = answerer.answer(None, ASKED, LABELS, 4)
+    answerer.load_adapter("whole", tmp_path)
+    assert said(answerer.answer("whole", ASKED, LABELS, 4)) == said(expected) != said(before)
+    texts = [answer.text for answer in answerer.answer("whole", ASKED, None, 4)]
+    assert texts == [a.text for a in Answerer(Base(changed, tiny_base.tokenizer, ""), 64).answer(None, ASKED, None, 4)]
+    answerer.unload_adapter("whole")
+    assert said(answerer.answer(None, ASKED, LABELS, 4)) == said(before)
+
+
+def said(answers: list[Answer]) -> list[dict[str, float]]:
+    return [dict(answer.probabilities or {}) for answer in answers]
