@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 NODE = ROOT / "clusters" / "slurm" / "node.sh"
 # As Slurm's srun does: the same command on each machine, which learns from its environment which one it is.
 SRUN = """#!/bin/sh
-shift 6
+shift 7
 export SLURM_JOB_ID=$$ SLURM_JOB_NODELIST=here SLURM_NNODES=2
 SLURM_NODEID=1 "$@" & second=$!
 SLURM_NODEID=0 "$@"; status=$?
@@ -45,7 +45,7 @@ def run(
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param(f"srun --nodes 2 --ntasks-per-node 1 --gpus-per-node 1 {NODE}", id="two machines of Slurm"),
+        pytest.param(f"srun --nodes 2 --ntasks-per-node 1 --gpus-per-node 1 --kill-on-bad-exit=1 {NODE}", id="two machines of Slurm"),
         pytest.param("accelerate launch --cpu --num_processes 2 --main_process_port 0", id="accelerate"),
     ],
 )
