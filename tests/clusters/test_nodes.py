@@ -45,7 +45,10 @@ def run(
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param(f"srun --nodes 2 --ntasks-per-node 1 --gpus-per-node 1 --kill-on-bad-exit=1 {NODE}", id="two machines of Slurm"),
+        pytest.param(
+            f"srun --nodes 2 --ntasks-per-node 1 --gpus-per-node 1 --kill-on-bad-exit=1 {NODE}",
+            id="two machines of Slurm",
+        ),
         pytest.param("accelerate launch --cpu --num_processes 2 --main_process_port 0", id="accelerate"),
     ],
 )
