@@ -1,12 +1,13 @@
 """`python -m flows`: register the deployments and run what is due, until a signal ends it.
 
-`python -m flows deploy --pool gpu --image IMAGE`: leave them to the workers of a work pool (docs/clusters.md).
+`python -m flows deploy --pool gpu --image IMAGE --workspace /workspace`: leave them to the workers of a work pool (docs/clusters.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from prefect import serve
 from prefect.deployments.runner import DeploymentApplyError
@@ -22,16 +23,18 @@ def main() -> None:
     to_pool = commands.add_parser("deploy", help="leave them to the workers of a work pool")
     to_pool.add_argument("--pool", required=True, help="its name, as in `prefect work-pool ls`")
     to_pool.add_argument("--image", help="in which the runs start, where the pool starts containers")
+    to_pool.add_argument("--workspace", type=Path, help="this folder, as the workers see it, where that differs")
     wanted = parser.parse_args()
     try:
-        params = open_workspace().params
+        workspace = open_workspace()
         if wanted.command == "deploy":
-            for name in deploy(params, wanted.pool, wanted.image):
+            folder = wanted.workspace or workspace.root
+            for name in deploy(workspace.params, wanted.pool, wanted.image, folder):
                 print(f"{name} now runs in the work pool {wanted.pool}")
             return
     except (PerpetuneError, DeploymentApplyError) as fault:
         sys.exit(str(fault))
-    serve(*deployments(params), print_starting_message=False)
+    serve(*deployments(workspace.params), print_starting_message=False)
 
 
 main()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 from prefect import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import ObjectNotFound
+from prefect.runner.storage import LocalStorage
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
@@ -64,15 +66,18 @@ def deployments(params: Params) -> list[RunnerDeployment]:
     ]
 
 
-def deploy(params: Params, pool: str, image: str | None) -> list[str]:
+def deploy(params: Params, pool: str, image: str | None, folder: Path) -> list[str]:
     """Register the same deployments with a work pool, whose workers start their runs elsewhere; returns their names.
 
+    The runs work in `folder`, the workspace as those workers see it: unless told so, Prefect copies the folder that
+    they start in, data and all, and runs in the copy.
     Raises PerpetuneError where there is no such pool, or it wants an image; DeploymentApplyError where it refuses them.
     """
     _require(pool, image)
     refreshing, watching = deployments(params)
     watching.job_variables = dict(WATCHING)
     for deployment in (refreshing, watching):
+        deployment.storage = LocalStorage(str(folder))
         deployment.apply(work_pool_name=pool, image=image)
     return [refreshing.full_name, watching.full_name]
 

@@ -35,6 +35,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         opened = open_workspace(folder)
         for name, value in environment(opened, ports).items():
             patch.setenv(name, value)
@@ -84,16 +85,36 @@ def registered(flow: str) -> dict[str, Any]:
 
 
 @pytest.mark.integration
+def test_a_worker_of_a_pool_runs_in_the_workspace_itself(workspace: tuple[Path, Supervisor, Ports]) -> None:
+    """Not in a copy of it: what a run leaves in .perpetune is there for the next. The flow fails, as MLflow is away."""
+    folder, _, _ = workspace
+    python("-m", "prefect", "work-pool", "create", "here", "--type", "process")
+    python("-m", "flows", "deploy", "--pool", "here", folder=folder)
+    watch = ask("GET", "/deployments/name/watch/colours")
+    run = ask("POST", f"/deployments/{watch['id']}/create_flow_run", {"parameters": {"trigger": "manual"}})
+    python("-m", "prefect", "worker", "start", "--pool", "here", "--run-once", folder=folder.parent)
+    said = "\n".join(
+        line["message"] for line in ask("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+    )
+    assert "Beginning flow run 'watch (manual)'" in said
+    assert "Downloading flow code" not in said
+    assert "params.yaml" not in said, "it was found"
+
+
+@pytest.mark.integration
 def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Supervisor, Ports]) -> None:
     folder, supervisor, ports = workspace
-    said = python("-m", "flows", "deploy", "--pool", "gpu", "--image", IMAGE, folder=folder)
+    said = python(
+        "-m", "flows", "deploy", "--pool", "gpu", "--image", IMAGE, "--workspace", "/workspace", folder=folder
+    )
     assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in ("refresh", "watch")]
     pooled = {flow: registered(flow) for flow in ("refresh", "watch")}
     refresh, watch = (ask("GET", f"/deployments/name/{flow}/colours") for flow in ("refresh", "watch"))
     assert (refresh["work_pool_name"], refresh["job_variables"]) == ("gpu", {"image": IMAGE})
     assert (watch["work_pool_name"], watch["job_variables"]["image"]) == ("gpu", IMAGE)
     assert watch["job_variables"]["gpus"] == 0
-    assert refresh["path"] is None and not refresh["pull_steps"], "the image holds the code"
+    stay = [{"prefect.deployments.steps.set_working_directory": {"directory": "/workspace"}}]
+    assert (refresh["pull_steps"], watch["pull_steps"]) == (stay, stay)
     assert [each["starts"] for each in pooled["refresh"]["triggers"]] == [
         [("run-deployment", {"trigger": "decay", "reason": "{{ event.payload.reason }}"})]
     ]
