@@ -8,6 +8,7 @@ RUN pip install --no-cache-dir -r requirements.lock
 COPY perpetune perpetune
 COPY tasks tasks
 COPY flows flows
+COPY clusters clusters
 RUN pip install --no-cache-dir --no-deps .
 # The workspace (params.yaml, dvc.yaml, data, assets) is mounted here.
 WORKDIR /workspace

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
+from prefect import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
+from prefect.exceptions import ObjectNotFound
+from prefect.runner.storage import LocalStorage
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from flows.refresh import refresh
 from flows.watch import watch
+from perpetune.errors import PerpetuneError
 from perpetune.params import Params
 from tasks.events import DECAYED, resource
 
 # A second refresh would train on the same data: it is cancelled at once, not queued up behind the first.
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+
+# What the watch asks of a pool that counts such things (clusters/kubernetes/work-pool.json): it trains nothing.
+WATCHING = {"gpus": 0, "cpu": "1", "memory": "8Gi"}
 
 
 def deployments(params: Params) -> list[RunnerDeployment]:
@@ -56,6 +64,40 @@ def deployments(params: Params) -> list[RunnerDeployment]:
             )
         ),
     ]
+
+
+def deploy(params: Params, pool: str, image: str | None, folder: Path) -> list[str]:
+    """Register the same deployments with a work pool, whose workers start their runs elsewhere; returns their names.
+
+    The runs work in `folder`, the workspace as those workers see it: unless told so, Prefect copies the folder that
+    they start in, data and all, and runs in the copy.
+    Raises PerpetuneError where there is no such pool, or it wants an image; DeploymentApplyError where it refuses them.
+    """
+    _require(pool, image)
+    refreshing, watching = deployments(params)
+    watching.job_variables = dict(WATCHING)
+    for deployment in (refreshing, watching):
+        deployment.storage = LocalStorage(str(folder))
+        deployment.apply(work_pool_name=pool, image=image)
+    return [refreshing.full_name, watching.full_name]
+
+
+def _require(pool: str, image: str | None) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_work_pool(pool)
+        except ObjectNotFound as fault:
+            raise PerpetuneError(
+                f"Prefect has no work pool {pool}",
+                where=str(client.api_url),
+                do="create it with `prefect work-pool create` (docs/clusters.md), or correct the name",
+            ) from fault
+    if image is None and "image" in found.base_job_template.get("variables", {}).get("properties", {}):
+        raise PerpetuneError(
+            f"the work pool {pool} starts containers, and no image is named",
+            where="--image",
+            do="name one that holds perpetune, such as that of the Dockerfile",
+        )
 
 
 def _deployed(deployment: object) -> RunnerDeployment:

@@ -1,0 +1,166 @@
+"""`python -m flows deploy` against a real Prefect server: all that serving registers, in the work pool of docs/clusters.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from perpetune.services import Supervisor, free_ports
+from perpetune.stack import Ports, environment, servers, worker
+from perpetune.workspace import open_workspace
+
+ROOT = Path(__file__).parents[2]
+POOL = ROOT / "clusters" / "kubernetes" / "work-pool.json"
+IMAGE = "registry.example/perpetune:1"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Supervisor, Ports]]:
+    """A workspace with a Prefect server of its own, and its environment."""
+    folder = tmp_path_factory.mktemp("workspace")
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["task"]["name"] = "colours"
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    ports = Ports(*free_ports(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PREFECT_API_URL", raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        opened = open_workspace(folder)
+        for name, value in environment(opened, ports).items():
+            patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        with Supervisor(folder, opened.home / "logs", {}, print) as supervisor:
+            supervisor.start(servers(opened, ports))
+            python(
+                "-m", "prefect", "work-pool", "create", "gpu", "--type", "kubernetes", "--base-job-template", str(POOL)
+            )
+            yield folder, supervisor, ports
+
+
+def python(*arguments: str, folder: Path | None = None) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def ask(method: str, path: str, body: object = None) -> Any:
+    for _ in range(20):
+        answer = httpx.request(method, f"{os.environ['PREFECT_API_URL']}{path}", json=body)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:  # its database is locked for a moment
+            break
+        time.sleep(0.5)
+    answer.raise_for_status()
+    return answer.json() if answer.content else None
+
+
+def registered(flow: str) -> dict[str, Any]:
+    """What a deployment does, without what differs each time it is registered or where it runs."""
+    found = ask("GET", f"/deployments/name/{flow}/colours")
+    automations = ask("GET", f"/automations/related-to/prefect.deployment.{found['id']}")
+    kept = (
+        *("entrypoint", "parameters", "tags", "description", "paused", "global_concurrency_limit"),
+        *("concurrency_options", "enforce_parameter_schema", "parameter_openapi_schema"),
+    )
+    limit = found["global_concurrency_limit"]
+    return {name: found[name] for name in kept} | {
+        "global_concurrency_limit": limit and (limit["limit"], limit["active"]),
+        "schedules": [(each["schedule"], each["parameters"], each["active"]) for each in found["schedules"]],
+        "triggers": [
+            {name: each["trigger"][name] for name in ("type", "expect", "match", "threshold", "within")}
+            | {"starts": [(action["type"], action.get("parameters")) for action in each["actions"]]}
+            for each in automations
+        ],
+    }
+
+
+@pytest.mark.integration
+def test_a_worker_of_a_pool_runs_in_the_workspace_itself(workspace: tuple[Path, Supervisor, Ports]) -> None:
+    """Not in a copy of it: what a run leaves in .perpetune is there for the next. The flow fails, as MLflow is away."""
+    folder, _, _ = workspace
+    python("-m", "prefect", "work-pool", "create", "here", "--type", "process")
+    python("-m", "flows", "deploy", "--pool", "here", folder=folder)
+    watch = ask("GET", "/deployments/name/watch/colours")
+    run = ask("POST", f"/deployments/{watch['id']}/create_flow_run", {"parameters": {"trigger": "manual"}})
+    python("-m", "prefect", "worker", "start", "--pool", "here", "--run-once", folder=folder.parent)
+    said = "\n".join(
+        line["message"] for line in ask("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+    )
+    assert "Beginning flow run 'watch (manual)'" in said
+    assert "Downloading flow code" not in said
+    assert "params.yaml" not in said, "it was found"
+
+
+@pytest.mark.integration
+def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Supervisor, Ports]) -> None:
+    folder, supervisor, ports = workspace
+    said = python(
+        "-m", "flows", "deploy", "--pool", "gpu", "--image", IMAGE, "--workspace", "/workspace", folder=folder
+    )
+    assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in ("refresh", "watch")]
+    pooled = {flow: registered(flow) for flow in ("refresh", "watch")}
+    refresh, watch = (ask("GET", f"/deployments/name/{flow}/colours") for flow in ("refresh", "watch"))
+    assert (refresh["work_pool_name"], refresh["job_variables"]) == ("gpu", {"image": IMAGE})
+    assert (watch["work_pool_name"], watch["job_variables"]["image"]) == ("gpu", IMAGE)
+    assert watch["job_variables"]["gpus"] == 0
+    stay = [{"prefect.deployments.steps.set_working_directory": {"directory": "/workspace"}}]
+    assert (refresh["pull_steps"], watch["pull_steps"]) == (stay, stay)
+    assert [each["starts"] for each in pooled["refresh"]["triggers"]] == [
+        [("run-deployment", {"trigger": "decay", "reason": "{{ event.payload.reason }}"})]
+    ]
+
+    run = ask("POST", f"/deployments/{refresh['id']}/create_flow_run", {"parameters": {"trigger": "manual"}})
+    due = ask("POST", "/work_pools/gpu/get_scheduled_flow_runs", {"scheduled_before": run["expected_start_time"]})
+    assert run["id"] in [each["flow_run"]["id"] for each in due], "a worker of the pool gets it"
+
+    for flow in (refresh, watch):
+        ask("DELETE", f"/deployments/{flow['id']}")
+    supervisor.start([worker(ports.worker)])
+    assert {flow: registered(flow) for flow in ("refresh", "watch")} == pooled
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--pool", "gqu", "--image", IMAGE), "Prefect has no work pool gqu"),
+        (("--pool", "gpu"), "the work pool gpu starts containers, and no image is named"),
+    ],
+)
+def test_what_is_missing_is_said(
+    workspace: tuple[Path, Supervisor, Ports], arguments: tuple[str, ...], says: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", "deploy", *arguments], cwd=workspace[0], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_blank_of_the_pool_is_a_variable_of_it() -> None:
+    pool = json.loads(POOL.read_text())
+    blanks = {word.strip("{} ") for word in _words(pool["job_configuration"]) if word.startswith("{{")}
+    assert blanks == set(pool["variables"]["properties"])
+
+
+def _words(tree: object) -> Iterator[str]:
+    if isinstance(tree, dict):
+        for value in tree.values():
+            yield from _words(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _words(value)
+    elif isinstance(tree, str):
+        for part in tree.split("}}"):
+            yield part[part.find("{{") :] if "{{" in part else ""
