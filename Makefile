@@ -37,8 +37,8 @@ check: .venv/ready
 # The peers that benchmarks measure against come beside what is locked, and change none of it.
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16" "datasets>=5"
-	$(BIN)/python benchmarks/training.py --peer trl
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/training.py --peer trl
 
 lock:
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton|trl|datasets|dill|multiprocess|xxhash)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock

@@ -207,9 +207,7 @@ def _work(asked: argparse.Namespace, rows: list[dict[str, str]], instruction: st
     random.Random(7).shuffle(rows)
     held_out, train = rows[: asked.held_out], rows[asked.held_out :][: asked.steps * asked.batch_size]
     labels = sorted({row["output"] for row in [*train, *held_out]})
-    return Work(
-        instruction, labels, train, held_out, asked.steps, asked.batch_size, asked.micro_batch, asked.threads
-    )
+    return Work(instruction, labels, train, held_out, asked.steps, asked.batch_size, asked.micro_batch, asked.threads)
 
 
 def take_turn(system: str, work: Work) -> Turn:
