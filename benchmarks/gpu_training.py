@@ -97,6 +97,10 @@ class Workload:
     most: int
     answer: int
 
+    @property
+    def longest(self) -> int:
+        return self.shared + self.most + self.answer
+
 
 SHORT, LONG = "short answers", "2,048 tokens"
 FULL_SIZE = {SHORT: Workload(SHORT, 16, 350, 30, 50, 3), LONG: Workload(LONG, 8, 0, 1792, 1792, 256)}
@@ -214,7 +218,7 @@ def _turns(asked: argparse.Namespace, methods: Sequence[str]) -> Iterator[Turn]:
 
 def _largest(case: Case, asked: argparse.Namespace, tokens_per_pass: int) -> Turn:
     """The case's turn with the largest pass that fits into memory."""
-    while tokens_per_pass:
+    while True:
         command = [sys.executable, __file__, *sys.argv[1:], "--turn", json.dumps(asdict(case))]
         command += ["--tokens-per-pass", str(tokens_per_pass)]
         # Passes differ in size: without this the memory that is free falls into pieces that fit none.
@@ -225,8 +229,9 @@ def _largest(case: Case, asked: argparse.Namespace, tokens_per_pass: int) -> Tur
         found = json.loads(said.stdout.splitlines()[-1])
         if found is not None:
             return Turn(**found)
+        if tokens_per_pass <= _workloads(asked)[case.workload].longest:
+            sys.exit(f"{case} failed: not even a single row fits into this device's memory")
         tokens_per_pass //= 2
-    sys.exit(f"{case} failed: not even a single row fits into this device's memory")
 
 
 def claims_of(turns: Sequence[Turn]) -> list[Claim]:
