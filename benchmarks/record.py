@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "perpetune")
+PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes", "trl", "accelerate", "perpetune")
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Claim:
     holds: bool
 
 
-def write(benchmark: str, claims: Sequence[Claim], details: object, seconds: float) -> Path:
-    """Write `results/BENCHMARK.json` and return its path."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{benchmark}.json"
+def write(benchmark: str, claims: Sequence[Claim], details: object, seconds: float, folder: Path = RESULTS) -> Path:
+    """Write `BENCHMARK.json` into the folder and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{benchmark}.json"
     record = {
         "benchmark": benchmark,
         "claims": [asdict(claim) for claim in claims],

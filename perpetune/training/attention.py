@@ -134,7 +134,9 @@ def _compiled_flex() -> Any:
     if _flex_kernel is None:
         from torch.nn.attention.flex_attention import flex_attention
 
-        _flex_kernel = torch.compile(flex_attention, dynamic=True)
+        # Only n changes from pass to pass. Told that all shapes do, the compiler would make variables of the
+        # numbers of heads, which Triton needs as constants.
+        _flex_kernel = torch.compile(flex_attention)
     return _flex_kernel
 
 

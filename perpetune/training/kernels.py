@@ -4,15 +4,22 @@ On narrow tasks a step has a few hundred tokens, and what a framework adds to th
 the adapter's inputs, copies, one kernel for each factor) costs more than the products. Every function here
 computes what the module that it stands for computes, and is tested against it. (The same idea as in
 Unsloth and the Liger Kernel, Hsu et al. 2024, arXiv:2410.10989.)
+
+What is no matrix product is written as a formula of its own, which a GPU runs compiled into one kernel.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
+
+Inputs = ParamSpec("Inputs")
+Output = TypeVar("Output")
 
 
 def lora_linear(x: Tensor, dropped: Tensor | None, layer: nn.Module, down: Tensor, up: Tensor, scale: float) -> Tensor:
@@ -85,50 +92,76 @@ class _LoraLinear(torch.autograd.Function):
         return dx, d_dropped, None, d_down, d_up, None
 
 
+def _run(formula: Callable[Inputs, Output], *inputs: Inputs.args, **named: Inputs.kwargs) -> Output:
+    """The formula, fused where it runs on a GPU: each of its passes over memory would take as long as all of it."""
+    on_gpu = isinstance(inputs[0], Tensor) and inputs[0].is_cuda
+    return (_compiled(formula) if on_gpu else formula)(*inputs, **named)
+
+
+@cache
+def _compiled(formula: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
+    return torch.compile(formula)  # here, not where it is written: importing the compiler takes seconds
+
+
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        normal, inverse = _run(_normalized, x, weight, epsilon)
         ctx.save_for_backward(x, weight, inverse)
-        normal: Tensor = (x * inverse).to(x.dtype) * weight.to(x.dtype)
         return normal
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, inverse = ctx.saved_tensors
-        scaled = dy * weight.to(dy.dtype)
-        along = (scaled * x).sum(-1, keepdim=True, dtype=torch.float32)
-        along.mul_(inverse.pow(3)).div_(-x.shape[-1])
-        dx = (scaled * inverse).add_(x * along).to(x.dtype)
+        dx = _run(_normalized_back, dy, x, weight, inverse)
         d_weight = None
         if ctx.needs_input_grad[1]:
             d_weight = (dy * (x * inverse)).flatten(0, -2).sum(0).to(weight.dtype)
         return dx, d_weight, None
 
 
+def _normalized(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+    return (x * inverse).to(x.dtype) * weight.to(x.dtype), inverse
+
+
+def _normalized_back(dy: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    scaled = dy * weight.to(dy.dtype)
+    along = (scaled * x).sum(-1, keepdim=True, dtype=torch.float32)
+    along.mul_(inverse.pow(3)).div_(-x.shape[-1])
+    return (scaled * inverse).add_(x * along).to(x.dtype)
+
+
 class _SiluGated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return silu(gate).mul_(up)
+        return _run(_gated, gate, up)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        return torch.ops.aten.silu_backward(dy * up, gate), silu(gate).mul_(dy)
+        return _run(_gated_back, dy, *ctx.saved_tensors)
+
+
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    return silu(gate).mul_(up)
+
+
+def _gated_back(dy: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten.silu_backward(dy * up, gate), silu(gate).mul_(dy)
 
 
 class _Rotated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         ctx.save_for_backward(cosine, sine)
-        return _rotate(x, cosine, sine)
+        return _run(_rotate, x, cosine, sine)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
         cosine, sine = ctx.saved_tensors
-        return _rotate(dy, cosine, -sine), None, None
+        return _run(_rotate, dy, cosine, -sine), None, None
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

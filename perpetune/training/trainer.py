@@ -152,7 +152,7 @@ def _run(job: _Job) -> Trained:
     for batch in islice(batches(job.rows, params.batch_size, params.seed), step, steps):
         step += 1
         rate = params.learning_rate * _schedule(step, steps, params.warmup_share)
-        loss = _step(network, optimizer, weights, batch, rate, params, world)
+        loss = take_step(network, optimizer, weights, batch, rate, params, world)
         tokens += sum(len(row.tokens) for row in batch)
         checked = None
         if step in validate_at:
@@ -255,7 +255,7 @@ def _schedule(step: int, steps: int, warmup_share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _step(
+def take_step(
     network: FusedModel | PlainModel,
     optimizer: torch.optim.Optimizer,
     weights: list[nn.Parameter],

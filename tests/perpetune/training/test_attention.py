@@ -1,0 +1,51 @@
+"""Attention as a GPU computes it equals attention by blocks, as a CPU does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import flex_attention
+from torch.nn.attention.flex_attention import create_mask
+
+from perpetune.training.attention import Plan, _flex_mask, attend, plan
+from perpetune.training.packing import Tree, plant, sees
+
+CPU = torch.device("cpu")
+
+
+def tree(shared: int, own: int) -> Tree:
+    """Six rows behind one prefix, two of them alike further on."""
+    torch.manual_seed(own)
+    prefix = list(range(shared))
+    rows = [[*prefix, *torch.randint(0, 50, (own,)).tolist()] for _ in range(5)]
+    return plant([*rows, [*rows[0][:-1], 99]])
+
+
+@pytest.mark.parametrize(("shared", "own"), [(100, 40), (10, 3), (0, 64)])
+def test_the_mask_of_a_gpu_says_who_sees_whom(shared: int, own: int) -> None:
+    planted = tree(shared, own)
+    places = np.arange(len(planted))
+    mask = create_mask(_flex_mask(planted, CPU).mask_mod, None, None, len(planted), len(planted), device="cpu")
+    assert mask[0, 0].tolist() == sees(planted, places, places).tolist()
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize(("shared", "own"), [(100, 40), (10, 3), (0, 64)])
+def test_both_ways_of_attending_agree(shared: int, own: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Torch refuses gradients on a CPU since its compiled kernel has none there; its formula, run eagerly, has.
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
+    planted = tree(shared, own)
+    q, k, v, d_out = (torch.randn(len(planted), heads, 16) for heads in (8, 2, 2, 8))
+
+    def learned(who_sees: Plan) -> list[Tensor]:
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        out = attend(*inputs, 0.25, who_sees)
+        return [out, *torch.autograd.grad(out, inputs, d_out)]
+
+    by_blocks = learned(plan(planted, CPU, torch.float32))
+    with torch.compiler.set_stance("force_eager"):
+        by_flex = learned(Plan((), _flex_mask(planted, CPU)))
+    for mine, other in zip(by_blocks, by_flex, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
