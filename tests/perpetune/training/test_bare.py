@@ -110,6 +110,8 @@ def test_a_job_trains(
     command = [sys.executable, "-m", "perpetune.training.job", str(folder)]
     done = subprocess.run(command, env=bare, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["step"] for line in done.stdout.splitlines()] == [1, 2]
+    forecast, *steps = map(json.loads, done.stdout.splitlines())
+    assert forecast["steps"] == 2
+    assert [said["step"] for said in steps] == [1, 2]
     assert read_trained(folder).digest
     assert (adapter / "adapter_model.safetensors").is_file()
