@@ -161,6 +161,8 @@ def _run(job: _Job) -> Trained:
         seconds = time.monotonic() - began
         if world.leads:
             job.report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
+        if checked is not None and _stale(validate_at, best.step, step) >= (params.early_stopping or math.inf):
+            break
         if job.resume and agreed(time.monotonic() - saved >= job.resume.every_seconds, world):
             _put_down(
                 job,
@@ -177,8 +179,6 @@ def _run(job: _Job) -> Trained:
                 ),
             )
             saved = time.monotonic()
-        if checked is not None and _stale(validate_at, best.step, step) >= (params.early_stopping or math.inf):
-            break
     for weight, value in zip(weights, best.weights, strict=False):
         put(value, weight)
     seconds = time.monotonic() - began

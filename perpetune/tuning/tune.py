@@ -80,7 +80,11 @@ def tune(
     with _parent_run(workspace, budget) as run:
         data = _read(workspace, run)
         trials = []
-        for trial in search(params, settings_in(workspace.params.train), _attempt(workspace, data, run, show)):
+        now = settings_in(workspace.params.train)
+        space = (
+            params if workspace.params.train.method != "full" else params.model_copy(update={"rank": (now.rank,) * 2})
+        )
+        for trial in search(space, now, _attempt(workspace, data, run, show)):
             trials.append(trial)
             tell(trial)
         best = _best(trials, params.minutes)
