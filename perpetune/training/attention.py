@@ -9,6 +9,7 @@ arXiv:2412.05496) skips the blocks that nothing sees.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -129,15 +130,11 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Any) -> Tensor:
     return out[0].transpose(0, 1)
 
 
+@cache
 def _compiled_flex() -> Any:
-    global _flex_kernel
-    if _flex_kernel is None:
-        from torch.nn.attention.flex_attention import flex_attention
+    """Compiled at its first use: importing Triton takes seconds, and a CPU never needs it."""
+    from torch.nn.attention.flex_attention import flex_attention
 
-        # Only n changes from pass to pass. Told that all shapes do, the compiler would make variables of the
-        # numbers of heads, which Triton needs as constants.
-        _flex_kernel = torch.compile(flex_attention)
-    return _flex_kernel
-
-
-_flex_kernel: Any = None  # compiled at its first use: importing Triton takes seconds, and a CPU never needs it
+    # Only n changes from pass to pass. Told that all shapes do, the compiler would make variables of the
+    # numbers of heads, which Triton needs as constants.
+    return torch.compile(flex_attention)

@@ -90,7 +90,7 @@ def train(
 
     Examples longer than `max_example_tokens` are left out and counted. Without validation rows the
     last weights are kept, else those with the lowest validation loss. Raises PerpetuneError where no
-    example is short enough.
+    example is short enough, and where one is longer than the base's sliding window.
     """
     rows = encode_all(base.tokenizer, train_rows, instruction, params)
     if not rows:
@@ -102,6 +102,7 @@ def train(
     validation = encode_all(
         base.tokenizer, some(validation_rows, params.validation_rows, params.seed), instruction, params
     )
+    _refuse_beyond_window(base, [*rows, *validation])
     model = trainable(base, params.method, params.lora, params.seed)
     resume = None
     if checkpoints is not None:
@@ -116,6 +117,18 @@ def train(
         model.unload()
     too_long = len(train_rows) - len(rows)
     return replace(outcome, adapter=adapter, digest=digest, base_digest=base.digest, too_long=too_long)
+
+
+def _refuse_beyond_window(base: Base, rows: Sequence[Encoded]) -> None:
+    """A token tree has no sliding window: within its length every model attends to all that came before."""
+    window = getattr(base.model.config.get_text_config(), "sliding_window", None)
+    longest = max(len(row.tokens) for row in rows)
+    if window and longest > window:
+        raise PerpetuneError(
+            f"the attention of this base reaches {window} tokens back, and the longest example has {longest}",
+            where="params.yaml: train.max_example_tokens",
+            do=f"set it to {window} or less: longer examples are left out and counted",
+        )
 
 
 @dataclass(frozen=True)

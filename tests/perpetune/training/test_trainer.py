@@ -146,3 +146,11 @@ def test_too_long_examples_are_left_out_and_counted(tiny_base: Base, train_param
     assert train(tiny_base, [*ROWS, long], [], INSTRUCTION, short, tmp_path, lambda _: None).too_long == 1
     with pytest.raises(PerpetuneError, match="max_example_tokens"):
         train(tiny_base, [long], [], INSTRUCTION, short, tmp_path, lambda _: None)
+
+
+def test_examples_beyond_a_sliding_window_are_refused(
+    tiny_base: Base, train_params: TrainParams, tmp_path: Path
+) -> None:
+    tiny_base.model.config.sliding_window = 5
+    with pytest.raises(PerpetuneError, match="reaches 5 tokens back"):
+        train(tiny_base, ROWS, [], INSTRUCTION, train_params, tmp_path, lambda _: None)
