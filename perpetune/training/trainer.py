@@ -206,7 +206,9 @@ def _forecast(job: _Job, network: FusedModel | PlainModel) -> Forecast:
         validates=bool(job.validation),
         processes=job.world.size,
     )
+    random = random_state()
     seconds = expected_seconds(network, job.rows, job.validation, job.params, job.world)
+    restore_random_state(random)  # dropout has drawn from it: a forecast must not change what it foretells
     return Forecast(step_count(job.rows, job.params), seconds, room.needed - room.weights, room.free)
 
 

@@ -154,3 +154,16 @@ def test_examples_beyond_a_sliding_window_are_refused(
     tiny_base.model.config.sliding_window = 5
     with pytest.raises(PerpetuneError, match="reaches 5 tokens back"):
         train(tiny_base, ROWS, [], INSTRUCTION, train_params, tmp_path, lambda _: None)
+
+
+def test_a_forecast_changes_nothing_that_it_foretells(
+    tiny_params: BaseParams, train_params: TrainParams, tmp_path: Path
+) -> None:
+    lora = train_params.lora.model_copy(update={"dropout": 0.2})
+    params = train_params.model_copy(update={"epochs": 2, "lora": lora})
+    digests = set()
+    for name, foretell in (("silent", None), ("told", lambda _: None)):
+        base = load_base(tiny_params, tmp_path, "fp32")
+        done = train(base, ROWS, ROWS, INSTRUCTION, params, tmp_path / name, lambda _: None, foretell=foretell)
+        digests.add(done.digest)
+    assert len(digests) == 1
