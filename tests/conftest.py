@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.base import Base, load_base
+from perpetune.training.job import Job
 
 torch.set_num_threads(1)  # threads would wait for each other longer than a tiny model computes
 
@@ -88,6 +90,23 @@ def colour_rows() -> list[Example]:
         Example(input=f"the {thing}", output=colour, id=thing, group=thing, source="test")
         for thing, colour in colours.items()
     ]
+
+
+@pytest.fixture
+def colour_job(tiny_params: BaseParams) -> Callable[[TrainParams, Path], Job]:
+    """The job that trains the tiny model in a folder."""
+
+    def job(params: TrainParams, folder: Path) -> Job:
+        return Job(
+            base=tiny_params,
+            assets=folder,
+            instruction="which colour",
+            params=params,
+            adapter=folder / "adapter",
+            checkpoints=folder / "checkpoints",
+        )
+
+    return job
 
 
 @pytest.fixture

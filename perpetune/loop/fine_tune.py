@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perpetune.curve import drawn
-from perpetune.files import write_whole
 from perpetune.loop.curate import read_split
-from perpetune.records import to_json
 from perpetune.release import ModelCard
 from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
-from perpetune.training.job import Job
+from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.launch import launch
 from perpetune.training.trainer import Foretell, Progress, Report, Trained
 from perpetune.workspace import Workspace
 
-TRAINED = "trained.json"
 LOSS = "train/loss"
 
 
@@ -65,7 +61,7 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretel
     with system_metrics(run):
         trained = launch(job, rows, validation, report, Settings().training_launcher, foretell)
         # Training has removed its checkpoint: from here on this file says that its work is done.
-        write_whole(folder / TRAINED, to_json(asdict(trained) | {"adapter": str(trained.adapter)}))
+        write_trained(folder, trained)
     return trained
 
 
@@ -73,8 +69,7 @@ def _trained_before(folder: Path) -> Trained | None:
     """What this run has trained to the end before something after it was broken off."""
     if not (folder / TRAINED).is_file():
         return None
-    stored = json.loads((folder / TRAINED).read_text(encoding="utf-8"))
-    return Trained(**stored | {"adapter": folder / "adapter"})
+    return replace(read_trained(folder), adapter=folder / "adapter")
 
 
 def _card(workspace: Workspace, base_digest: str) -> ModelCard:

@@ -20,11 +20,12 @@ from perpetune.files import write_whole
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.base import Base, load_base, load_tokenizer, resolve_base
-from perpetune.training.distributed import join
+from perpetune.training.distributed import ALONE, World, join
 from perpetune.training.room import refuse_if_too_small, room_for, shape_of
 from perpetune.training.rows import encode_all
-from perpetune.training.trainer import Forecast, Progress, Trained, train
+from perpetune.training.trainer import Forecast, Foretell, Progress, Report, Trained, train
 
+TRAINED = "trained.json"
 REFUSED = 3  # exit status: what went wrong is for people, and written to refused.json
 
 
@@ -48,8 +49,12 @@ def write_job(folder: Path, job: Job, train_rows: Sequence[Example], validation_
     write_whole(folder / "job.json", job.model_dump_json())
 
 
+def write_trained(folder: Path, trained: Trained) -> None:
+    write_whole(folder / TRAINED, json.dumps(asdict(trained), default=str))
+
+
 def read_trained(folder: Path) -> Trained:
-    said = json.loads((folder / "trained.json").read_text(encoding="utf-8"))
+    said = json.loads((folder / TRAINED).read_text(encoding="utf-8"))
     return Trained(**{**said, "adapter": Path(said["adapter"])})
 
 
@@ -57,15 +62,36 @@ def run_job(folder: Path) -> None:
     job = Job.model_validate_json((folder / "job.json").read_text(encoding="utf-8"))
     world = join()
     rows, validation = _rows(folder / "train.jsonl"), _rows(folder / "validation.jsonl")
-    base = load_for(job, rows, validation, world.size)
-    trained = train(
-        base, rows, validation, job.instruction, job.params, job.adapter, _say, job.checkpoints, world, _say
-    )
+    trained = train_here(job, rows, validation, _say, _say, world)
     if world.leads:
-        write_whole(folder / "trained.json", json.dumps(asdict(trained), default=str))
+        write_trained(folder, trained)
 
 
-def load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example], processes: int = 1) -> Base:
+def train_here(
+    job: Job,
+    train_rows: Sequence[Example],
+    validation_rows: Sequence[Example],
+    report: Report,
+    foretell: Foretell | None = None,
+    world: World = ALONE,
+) -> Trained:
+    """Train in this process, one of the world. Raises PerpetuneError as `train` does, and where memory will not do."""
+    base = _load_for(job, train_rows, validation_rows, world.size)
+    return train(
+        base,
+        train_rows,
+        validation_rows,
+        job.instruction,
+        job.params,
+        job.adapter,
+        report,
+        job.checkpoints,
+        world,
+        foretell,
+    )
+
+
+def _load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example], processes: int) -> Base:
     """The base model, once it is sure that training it fits into memory. Raises PerpetuneError where it does not."""
     folder = resolve_base(job.base, job.assets)
     rows = encode_all(load_tokenizer(folder), train_rows, job.instruction, job.params)

@@ -15,8 +15,8 @@ import torch
 from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.job import Job, load_for, read_trained, write_job
-from perpetune.training.trainer import Forecast, Foretell, Progress, Report, Trained, train
+from perpetune.training.job import Job, read_trained, train_here, write_job
+from perpetune.training.trainer import Forecast, Foretell, Progress, Report, Trained
 
 
 def launch(
@@ -35,18 +35,7 @@ def launch(
     """
     count = process_count(job.params)
     if count == 1 and launcher is None:
-        base = load_for(job, train_rows, validation_rows)
-        return train(
-            base,
-            train_rows,
-            validation_rows,
-            job.instruction,
-            job.params,
-            job.adapter,
-            report,
-            job.checkpoints,
-            foretell=foretell,
-        )
+        return train_here(job, train_rows, validation_rows, report, foretell)
     job.adapter.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=job.adapter.parent, prefix="job-") as scratch:
         folder = Path(scratch)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from perpetune.params import BaseParams, TrainParams
+from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.training.job import Job
 from perpetune.training.launch import launch
@@ -27,18 +28,8 @@ wait $second && exit $status
 SCONTROL = "#!/bin/sh\necho 127.0.0.1; echo 127.0.0.1\n"
 
 
-def run(
-    base: BaseParams, params: TrainParams, rows: list[Example], folder: Path, launcher: str | None = None
-) -> tuple[Trained, list[Progress]]:
+def run(job: Job, rows: list[Example], launcher: str | None = None) -> tuple[Trained, list[Progress]]:
     seen: list[Progress] = []
-    job = Job(
-        base=base,
-        assets=folder,
-        instruction="which colour",
-        params=params,
-        adapter=folder / "adapter",
-        checkpoints=folder / "checkpoints",
-    )
     return launch(job, rows, rows, seen.append, launcher), seen
 
 
@@ -53,11 +44,15 @@ def run(
     ],
 )
 def test_the_loss_curve_is_that_of_one_process(
-    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path, launcher: str
+    colour_job: Callable[[TrainParams, Path], Job],
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
+    launcher: str,
 ) -> None:
     params = train_params.model_copy(update={"epochs": 4, "learning_rate": 1e-3})
-    one, alone = run(tiny_params, params, colour_rows, tmp_path / "one")
-    two, together = run(tiny_params, params, colour_rows, tmp_path / "two", launcher)
+    one, alone = run(colour_job(params, tmp_path / "one"), colour_rows)
+    two, together = run(colour_job(params, tmp_path / "two"), colour_rows, launcher)
 
     assert len(alone) == one.steps == 8
     assert [step.loss for step in together] == pytest.approx([step.loss for step in alone], rel=1e-4)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.params import BaseParams, TrainParams
+from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.training.job import Job
 from perpetune.training.launch import launch
@@ -50,28 +50,21 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
         two.shutdown()
 
 
-def run(
-    base: BaseParams, params: TrainParams, rows: list[Example], folder: Path, launcher: str | None = None
-) -> tuple[Trained, list[Progress]]:
+def run(job: Job, rows: list[Example], launcher: str | None = None) -> tuple[Trained, list[Progress]]:
     seen: list[Progress] = []
-    job = Job(
-        base=base,
-        assets=folder,
-        instruction="which colour",
-        params=params,
-        adapter=folder / "adapter",
-        checkpoints=folder / "checkpoints",
-    )
     return launch(job, rows, rows, seen.append, launcher), seen
 
 
 @pytest.mark.usefixtures("cluster")
 def test_the_loss_curve_is_that_of_one_process(
-    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+    colour_job: Callable[[TrainParams, Path], Job],
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
 ) -> None:
     params = train_params.model_copy(update={"epochs": 4, "learning_rate": 1e-3})
-    one, alone = run(tiny_params, params, colour_rows, tmp_path / "one")
-    two, together = run(tiny_params, params, colour_rows, tmp_path / "two", LAUNCHER)
+    one, alone = run(colour_job(params, tmp_path / "one"), colour_rows)
+    two, together = run(colour_job(params, tmp_path / "two"), colour_rows, LAUNCHER)
 
     assert [step.loss for step in together] == pytest.approx([step.loss for step in alone], rel=1e-4)
     assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-4)
@@ -80,11 +73,14 @@ def test_the_loss_curve_is_that_of_one_process(
 
 @pytest.mark.usefixtures("cluster")
 def test_what_a_process_refuses_is_told_as_it_is(
-    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+    colour_job: Callable[[TrainParams, Path], Job],
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
 ) -> None:
     params = train_params.model_copy(update={"max_example_tokens": 1})
     with pytest.raises(PerpetuneError, match="none of the 6 training examples has at most 1 tokens"):
-        run(tiny_params, params, colour_rows, tmp_path, LAUNCHER)
+        run(colour_job(params, tmp_path), colour_rows, LAUNCHER)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from perpetune.errors import PerpetuneError
-from perpetune.params import BaseParams, TrainParams
+from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.training.job import Job
 from perpetune.training.launch import launch, process_count
@@ -21,13 +22,7 @@ class PowerCut(Exception):
     pass
 
 
-def run(
-    base: BaseParams,
-    params: TrainParams,
-    rows: list[Example],
-    folder: Path,
-    until: int | None = None,
-) -> tuple[Trained | None, list[Progress]]:
+def run(job: Job, rows: list[Example], until: int | None = None) -> tuple[Trained | None, list[Progress]]:
     seen: list[Progress] = []
 
     def report(progress: Progress) -> None:
@@ -35,14 +30,6 @@ def run(
         if progress.step == until:
             raise PowerCut
 
-    job = Job(
-        base=base,
-        assets=folder,
-        instruction="which colour",
-        params=params,
-        adapter=folder / "adapter",
-        checkpoints=folder / "checkpoints",
-    )
     try:
         return launch(job, rows, rows, report), seen
     except PowerCut:
@@ -51,14 +38,18 @@ def run(
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_follow_the_loss_curve_of_one(
-    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path, method: str
+    colour_job: Callable[[TrainParams, Path], Job],
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
+    method: str,
 ) -> None:
     """Batches of five rows: the two read unequal shares, in unequal numbers of passes."""
     params = train_params.model_copy(
         update={"method": method, "epochs": 5, "batch_size": 5, "max_packed_tokens": 12, "learning_rate": 1e-3}
     )
-    one, alone = run(tiny_params, params, colour_rows, tmp_path / "one")
-    two, together = run(tiny_params, params.model_copy(update={"processes": 2}), colour_rows, tmp_path / "two")
+    one, alone = run(colour_job(params, tmp_path / "one"), colour_rows)
+    two, together = run(colour_job(params.model_copy(update={"processes": 2}), tmp_path / "two"), colour_rows)
 
     assert one is not None
     assert two is not None
@@ -74,13 +65,16 @@ def test_two_processes_follow_the_loss_curve_of_one(
 
 
 def test_two_processes_go_on_from_their_checkpoint(
-    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+    colour_job: Callable[[TrainParams, Path], Job],
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
 ) -> None:
     params = train_params.model_copy(update={"epochs": 4, "processes": 2})
-    whole, curve = run(tiny_params, params, colour_rows, tmp_path / "whole")
+    whole, curve = run(colour_job(params, tmp_path / "whole"), colour_rows)
     broken = tmp_path / "broken"
-    _, before = run(tiny_params, params, colour_rows, broken, until=4)
-    again, after = run(tiny_params, params, colour_rows, broken)
+    _, before = run(colour_job(params, broken), colour_rows, until=4)
+    again, after = run(colour_job(params, broken), colour_rows)
 
     assert whole is not None
     assert again is not None
@@ -91,27 +85,25 @@ def test_two_processes_go_on_from_their_checkpoint(
 
 
 def test_what_a_process_refuses_is_told_as_it_is(
-    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+    colour_job: Callable[[TrainParams, Path], Job],
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
 ) -> None:
     params = train_params.model_copy(update={"processes": 2, "max_example_tokens": 1})
     with pytest.raises(PerpetuneError, match="none of the 6 training examples has at most 1 tokens"):
-        run(tiny_params, params, colour_rows, tmp_path)
+        run(colour_job(params, tmp_path), colour_rows)
 
 
 def test_a_process_that_dies_is_an_error_for_people(
-    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+    colour_job: Callable[[TrainParams, Path], Job],
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
 ) -> None:
-    dying = Job(
-        base=tiny_params,
-        assets=tmp_path,
-        instruction="which colour",
-        params=train_params,
-        adapter=tmp_path / "adapter",
-        checkpoints=None,
-    )
     launcher = "sh -c 'echo out of memory >&2; exit 9'"
     with pytest.raises(PerpetuneError, match="status 9:\nout of memory"):
-        launch(dying, colour_rows, [], lambda _: None, launcher)
+        launch(colour_job(train_params, tmp_path), colour_rows, [], lambda _: None, launcher)
 
 
 def test_auto_is_one_process_for_each_gpu(train_params: TrainParams, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,7 @@ def test_more_processes_share_the_weights(train_params: TrainParams) -> None:
 
 
 def test_a_run_that_cannot_fit_is_refused_before_the_base_is_loaded(
-    tiny_params: BaseParams,
+    colour_job: Callable[[TrainParams, Path], Job],
     train_params: TrainParams,
     colour_rows: list[Example],
     tmp_path: Path,
@@ -151,26 +152,18 @@ def test_a_run_that_cannot_fit_is_refused_before_the_base_is_loaded(
 ) -> None:
     monkeypatch.setattr("perpetune.training.room.free_bytes", lambda: 1000)
     monkeypatch.setattr("perpetune.training.job.load_base", lambda *_, **__: pytest.fail("it was loaded"))
-    job = Job(
-        base=tiny_params, assets=tmp_path, instruction="which", params=train_params, adapter=tmp_path, checkpoints=None
-    )
     with pytest.raises(PerpetuneError, match=r"needs .* GB"):
-        launch(job, colour_rows, [], lambda _: None)
+        launch(colour_job(train_params, tmp_path), colour_rows, [], lambda _: None)
 
 
 def test_what_a_run_will_take_is_said_before_its_first_step(
-    tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+    colour_job: Callable[[TrainParams, Path], Job],
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
 ) -> None:
     said: list[object] = []
-    job = Job(
-        base=tiny_params,
-        assets=tmp_path,
-        instruction="which colour",
-        params=train_params,
-        adapter=tmp_path / "adapter",
-        checkpoints=None,
-    )
-    trained = launch(job, colour_rows, colour_rows, said.append, None, said.append)
+    trained = launch(colour_job(train_params, tmp_path), colour_rows, colour_rows, said.append, None, said.append)
     forecast = said[0]
     assert isinstance(forecast, Forecast)
     assert len(said) == 1 + trained.steps
