@@ -41,4 +41,4 @@ bench: setup
 	$(BIN)/python benchmarks/training.py --peer trl
 
 lock:
-	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton|trl|datasets|dill|multiprocess|xxhash)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton|trl|datasets|dill|multiprocess)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock

@@ -8,12 +8,22 @@ from perpetune.errors import PerpetuneError
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token that was written, its natural log probability, and the likeliest tokens in its place with theirs."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Answer:
     """One answer to one conversation.
 
     For classification `probabilities` maps each label to its probability among the labels (they sum
     to 1) and `confidence` is that of `text`; both are None for free text. `seconds` is the row's
-    share of the compute time of its batch.
+    share of the compute time of its batch. `logprobs` are there where they were asked for, and
+    `tool_calls`, in OpenAI's shape, where the model called tools.
     """
 
     text: str
@@ -23,6 +33,8 @@ class Answer:
     completion_tokens: int
     finish_reason: str
     seconds: float
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[dict[str, object], ...] = ()
 
 
 class PromptTooLong(PerpetuneError):

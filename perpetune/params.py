@@ -149,12 +149,43 @@ class PromoteParams(Section):
 
 
 class ServeParams(Section):
+    """The gateway and its engine; `requests_per_minute` is of one API key, or of one address where there are none."""
+
+    engine: Literal["transformers", "vllm"]
     poll_seconds: Positive
     max_batch: Count
     max_wait_ms: Annotated[float, Field(ge=0)]
     max_request_chars: Count
     max_queue: Count
     timeout_seconds: Positive
+    requests_per_minute: Count | None
+    cors_origins: tuple[str, ...]
+
+
+class LogParams(Section):
+    """The prediction log: the share of requests in it, for how long, and whether personal data is kept out."""
+
+    sample: Annotated[float, Field(gt=0, le=1)]
+    keep_days: Positive | None
+    redact: bool
+
+
+class ReleaseParams(Section):
+    """How a promoted version takes over, and what it must show at the gateway's door (parity) and on trial.
+
+    `share` of the users (canary) or of the requests (shadow) goes to the challenger; `max_requests` are its own.
+    """
+
+    strategy: Literal["immediate", "canary", "shadow"]
+    share: Annotated[float, Field(gt=0, le=1)]
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    alpha: Probability
+    min_labels: Count
+    max_requests: Count
+    slow_seconds: Positive
+    parity_prompts: Annotated[int, Field(ge=0)]
+    parity_share: Annotated[float, Field(ge=0, le=1)]
+    parity_confidence: Annotated[float, Field(gt=0, le=1)]
 
 
 class WatchParams(Section):
@@ -186,6 +217,8 @@ class Params(Section):
     evaluate: EvaluateParams
     promote: PromoteParams
     serve: ServeParams
+    log: LogParams
+    release: ReleaseParams
     watch: WatchParams
     refresh: RefreshParams
 

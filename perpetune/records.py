@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -20,10 +20,16 @@ class _Frozen(BaseModel):
 
 
 class Message(_Frozen):
-    """One turn of a conversation, as OpenAI's chat format has it."""
+    """One turn of a conversation, as OpenAI's chat format has it.
+
+    `tool_calls` are the calls that an assistant's turn made, each as it came; `tool_call_id` names the one that a
+    tool's turn answers.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+    tool_call_id: str | None = None
 
 
 class Example(_Frozen):
@@ -42,10 +48,14 @@ class Example(_Frozen):
     messages: tuple[Message, ...] = ()
 
 
+Route = Literal["champion", "canary", "pinned"]
+
+
 class Prediction(_Frozen):
     """One answered request, as the gateway logs it.
 
-    `label` and `score` are the newest feedback on it, where any has arrived.
+    `route` says why this version answered: it was champion, it is on trial and the request fell to its share, or the
+    request named it. `label` and `score` are the newest feedback on it, where any has arrived.
     """
 
     id: str
@@ -60,8 +70,34 @@ class Prediction(_Frozen):
     latency_ms: float = Field(ge=0)
     confidence: float | None = Field(default=None, ge=0, le=1)
     group: str | None = None
+    route: Route = "champion"
     label: str | None = None
     score: float | None = None
+
+
+class Shadow(_Frozen):
+    """What a version on trial would have answered to a request that the champion answered; nobody was shown it."""
+
+    request_id: str
+    time: AwareDatetime
+    task: str
+    version: str
+    output: str
+    latency_ms: float = Field(ge=0)
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    error: str | None = None
+
+
+class Failure(_Frozen):
+    """A request that a version did not answer: `code` is that of the error which the client got."""
+
+    id: str
+    time: AwareDatetime
+    task: str
+    version: str
+    route: Route
+    code: str
+    latency_ms: float = Field(ge=0)
 
 
 class Recorded(_Frozen):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from perpetune.params import BaseParams
+from perpetune.records import Message, Route
 
 CARD = "perpetune.json"
+EVALUATED = "evaluated.json"
 
 
 class ModelCard(BaseModel):
@@ -28,6 +30,32 @@ class ModelCard(BaseModel):
     max_new_tokens: int
 
 
+class Golden(BaseModel):
+    """A conversation, without the instruction, and what the model answered to it when it was evaluated.
+
+    `confidence` is the calibrated one; None for free text.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    messages: tuple[Message, ...]
+    output: str
+    confidence: float | None
+
+
+class Evaluated(BaseModel):
+    """What evaluation found out that serving needs; an artifact of the version's run.
+
+    `temperature` calibrates the confidence in a label (Guo et al., ICML 2017): probabilities are raised to its
+    inverse and normalised again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = 1.0
+    golden: tuple[Golden, ...] = ()
+
+
 @dataclass(frozen=True)
 class Release:
     """One model version on this machine, ready to be served."""
@@ -38,6 +66,34 @@ class Release:
     instruction: str
     labels: tuple[str, ...] | None
     base: BaseParams
+    evaluated: Evaluated = field(default_factory=Evaluated)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A version that is tried on a share of the traffic before it may become champion."""
+
+    version: str
+    strategy: Literal["canary", "shadow"]
+    share: float
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the registry says should be loaded. `previous` stays loaded, so that going back to it takes no time."""
+
+    champion: str | None
+    previous: str | None = None
+    trial: Trial | None = None
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The release that answers a request, why it is that one, and one that answers beside it unseen."""
+
+    release: Release
+    route: Route
+    shadow: Release | None = None
 
 
 def read_card(adapter: Path) -> ModelCard:

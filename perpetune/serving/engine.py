@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from perpetune.answer import Answer
+from perpetune.generation import Generation, Hear
 from perpetune.records import Message
 from perpetune.release import Release
 
@@ -19,10 +20,14 @@ class Engine(Protocol):
     async def unload(self, version: str) -> None:
         """Forget a release. The caller sees to it that none of its answers is under way."""
 
-    async def answer(self, version: str, messages: Sequence[Message], max_tokens: int) -> Answer:
-        """Answer one conversation, which begins with the instruction. Raises Overloaded and NotLoaded.
+    async def answer(
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+    ) -> tuple[Answer, ...]:
+        """Give `generation.n` answers to one conversation, which begins with the instruction.
 
-        Cancelling it takes the request out of the queue.
+        A release with labels is answered with one of them. `hear` is called with each piece of an answer as soon as
+        it is known, on the event loop. Cancelling takes the request out of the queue. Raises Overloaded, NotLoaded,
+        EngineDown, Unsupported and PromptTooLong.
         """
 
     async def close(self) -> None:
@@ -39,3 +44,15 @@ class Overloaded(Exception):
 
 class NotLoaded(Exception):
     """The engine does not hold this version."""
+
+
+class EngineDown(Exception):
+    """The engine does not answer at all."""
+
+
+class Unsupported(Exception):
+    """This engine cannot do what the request asks in `param`."""
+
+    def __init__(self, param: str, why: str) -> None:
+        super().__init__(why)
+        self.param = param

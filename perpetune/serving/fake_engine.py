@@ -8,6 +8,7 @@ from pathlib import Path
 
 from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
+from perpetune.generation import Delta, Generation, Hear
 from perpetune.records import Message
 from perpetune.release import Release
 from perpetune.serving.engine import NotLoaded
@@ -44,12 +45,18 @@ class FakeEngine:
     async def unload(self, version: str) -> None:
         del self.loaded[version]
 
-    async def answer(self, version: str, messages: Sequence[Message], max_tokens: int) -> Answer:
+    async def answer(
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+    ) -> tuple[Answer, ...]:
         self._check(version)
         await asyncio.sleep(self._seconds)
         self._check(version)
         text = self._say(version, messages)
-        return _answer(text, messages, self.loaded[version].labels, max_tokens, self._seconds)
+        answer = _answer(text, messages, self.loaded[version].labels, generation.max_tokens, self._seconds)
+        if hear:
+            for index in range(generation.n):
+                hear(Delta(index, answer.text))
+        return (answer,) * generation.n
 
     async def close(self) -> None:
         self.loaded.clear()

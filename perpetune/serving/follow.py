@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from perpetune.generation import Generation
 from perpetune.records import Message, with_instruction
-from perpetune.release import Release
+from perpetune.release import Release, Routed
 from perpetune.serving.engine import Engine
 from perpetune.serving.metrics import Metrics
 
@@ -103,10 +104,10 @@ class Follower:
         return tuple(self._loaded)
 
     @contextmanager
-    def using(self, version: str | None = None) -> Iterator[Release]:
+    def using(self, version: str | None = None, key: str = "") -> Iterator[Routed]:
         """The champion, or the version given, kept loaded for as long as this is open.
 
-        Raises NothingServed or UnknownVersion.
+        `key` stands for the user or the session. Raises NothingServed or UnknownVersion.
         """
         if version is not None and version not in self._loaded:
             raise UnknownVersion(version)
@@ -114,7 +115,7 @@ class Follower:
         if chosen is None:
             raise NothingServed
         with chosen.used() as release:
-            yield release
+            yield Routed(release, "champion" if version is None else "pinned")
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -168,7 +169,7 @@ class Follower:
         await self._engine.load(release)
         try:
             warm_up = with_instruction(release.instruction, (Message(role="user", content="Hello"),))
-            await self._engine.answer(version, warm_up, 1)
+            await self._engine.answer(version, warm_up, Generation(max_tokens=1))
         except BaseException:
             await self._engine.unload(version)
             raise

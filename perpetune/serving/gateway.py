@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from perpetune.answer import Answer, PromptTooLong
+from perpetune.generation import Generation
 from perpetune.params import ServeParams
 from perpetune.records import Feedback, Prediction, with_instruction
 from perpetune.serving.body_limit import BodyLimit
@@ -175,11 +176,13 @@ class _Gateway:
     async def _answer(self, question: Question) -> tuple[str, Answer]:
         """The version that answered, and its answer. Raises Problem."""
         try:
-            with self.follower.using(question.version) as release:
+            with self.follower.using(question.version) as routed:
+                release = routed.release
                 messages = with_instruction(release.instruction, question.messages)
                 async with asyncio.timeout(self.params.timeout_seconds):
-                    answer = await self.engine.answer(release.version, messages, question.max_tokens)
-                return release.version, answer
+                    generation = Generation(max_tokens=question.max_tokens)
+                    answers = await self.engine.answer(release.version, messages, generation)
+                return release.version, answers[0]
         except NothingServed:
             raise Problem(503, "No release is loaded yet.", code="not_ready", retry_after=2) from None
         except (UnknownVersion, NotLoaded) as fault:

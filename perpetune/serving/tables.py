@@ -67,7 +67,34 @@ predictions = Table(
     Column("latency_ms", Double, nullable=False),
     Column("confidence", Double),
     Column("group", StorableText),
+    Column("route", StorableText, nullable=False, server_default="champion"),
     Index("predictions_task_time", "task", "time"),
+)
+
+shadows = Table(
+    "shadows",
+    metadata,
+    Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", StorableText, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("task", StorableText, nullable=False),
+    Column("output", StorableText, nullable=False),
+    Column("latency_ms", Double, nullable=False),
+    Column("confidence", Double),
+    Column("error", StorableText),
+)
+
+failures = Table(
+    "failures",
+    metadata,
+    Column("id", StorableText, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("task", StorableText, nullable=False),
+    Column("version", StorableText, nullable=False),
+    Column("route", StorableText, nullable=False),
+    Column("code", StorableText, nullable=False),
+    Column("latency_ms", Double, nullable=False),
+    Index("failures_task_time", "task", "time"),
 )
 
 feedback = Table(

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 
 from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
+from perpetune.generation import Delta, Generation, Hear
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.release import Release
@@ -89,18 +90,23 @@ class TransformersEngine:
         adapter = self._adapters.pop(version)
         await self._on_thread(self._model.unload_adapter, adapter.name)
 
-    async def answer(self, version: str, messages: Sequence[Message], max_tokens: int) -> Answer:
+    async def answer(
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+    ) -> tuple[Answer, ...]:
         if version not in self._adapters:
             raise NotLoaded(version)
         if len(self._jobs) >= self._params.max_queue:
             raise Overloaded(len(self._jobs), retry_after=1.0)
         if self._batching is None:
             self._batching = asyncio.create_task(self._batch_forever())
-        job = _Job(self._adapters[version], messages, max_tokens, asyncio.get_running_loop().time())
+        job = _Job(self._adapters[version], messages, generation.max_tokens, asyncio.get_running_loop().time())
         self._jobs.append(job)
         self._arrival.set()
         try:
-            return await job.answer
+            answer = await job.answer
+            if hear:
+                hear(Delta(0, answer.text))
+            return (answer,)
         finally:
             if job in self._jobs:  # the caller gave up before its turn came
                 self._jobs.remove(job)

@@ -53,12 +53,15 @@ class Gateway:
 
 
 PARAMS = ServeParams(
+    engine="transformers",
     poll_seconds=0.05,
     max_batch=4,
     max_wait_ms=5,
     max_request_chars=1000,
     max_queue=8,
     timeout_seconds=5,
+    requests_per_minute=None,
+    cors_origins=(),
 )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from perpetune.generation import Generation
 from perpetune.records import Message
 from perpetune.release import Release
 from perpetune.serving.fake_engine import FakeEngine
@@ -84,7 +85,7 @@ def test_the_old_release_ends_with_its_last_request(source: FakeSource) -> None:
             source.champion_version = "2"
             await following.refresh_now()
             with following.using() as new, following.using("1") as pinned:
-                assert (old.version, new.version, pinned.version) == ("1", "2", "1")
+                assert (old.release.version, new.release.version, pinned.release.version) == ("1", "2", "1")
             await asyncio.sleep(0.02)
             assert set(engine.loaded) == {"1", "2"}
         await until(lambda: set(engine.loaded) == {"2"})
@@ -108,8 +109,9 @@ def test_going_back_to_a_release_that_is_ending_needs_no_loading(source: FakeSou
         await until(lambda: set(engine.loaded) == {"1"})
         await asyncio.sleep(0.02)
         assert engine.loaded["1"] is first
-        with following.using() as release:
-            await engine.answer(release.version, (Message(role="user", content="still there?"),), 1)
+        with following.using() as routed:
+            asked = (Message(role="user", content="still there?"),)
+            await engine.answer(routed.release.version, asked, Generation(max_tokens=1))
 
     asyncio.run(run())
 

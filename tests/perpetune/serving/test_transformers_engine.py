@@ -8,6 +8,7 @@ import pytest
 
 from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
+from perpetune.generation import Generation
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.release import Release
@@ -20,7 +21,11 @@ BASE = BaseParams(model="path:tiny", revision=None)
 
 
 def ask(engine: TransformersEngine, text: str, version: str = "1", max_tokens: int = 8) -> asyncio.Task[Answer]:
-    return asyncio.create_task(engine.answer(version, (Message(role="user", content=text),), max_tokens))
+    async def answer() -> Answer:
+        (only,) = await engine.answer(version, (Message(role="user", content=text),), Generation(max_tokens=max_tokens))
+        return only
+
+    return asyncio.create_task(answer())
 
 
 async def serving(model: FakeModel, params: ServeParams, *releases: Release) -> TransformersEngine:

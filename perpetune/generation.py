@@ -1,0 +1,44 @@
+"""How an answer is to be written: the parameters of OpenAI's chat API that bear on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perpetune.answer import TokenLogprob
+
+
+@dataclass(frozen=True)
+class Generation:
+    """OpenAI's parameters under OpenAI's names; hashable, so that requests alike can share a batch.
+
+    `temperature` 0 is greedy. `top_logprobs` None asks for no log probabilities, 0 for those of the tokens written
+    alone. `json_schema` is the text of the JSON schema that the answer must satisfy. `tools` and `tool_choice` are
+    the request's own JSON, for engines that know tools.
+    """
+
+    max_tokens: int
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    top_logprobs: int | None = None
+    json_schema: str | None = None
+    tools: str | None = None
+    tool_choice: str | None = None
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of the answer numbered `index`, as soon as it is known. Deltas of one answer add up to its text."""
+
+    index: int
+    text: str
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[dict[str, object], ...] = ()
+
+
+Hear = Callable[[Delta], None]
