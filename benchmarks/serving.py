@@ -1,0 +1,353 @@
+"""The gateway in front of vLLM beside vLLM itself, and ten swaps with two rollbacks under load.
+
+    make vllm && python benchmarks/serving.py
+
+One closed-loop load generator drives both addresses of the same vLLM in turns, with the same prompts and adapter, at
+1, 8 and 64 clients. "added" is what a client of the gateway waited beyond the gateway's own wait for vLLM: parsing,
+routing, logging and one more connection. Then 10,000 requests while the registry's champion changes ten times and is
+rolled back twice; each answer must come from a version that was loaded while it was asked for, and is compared with
+what the trainer's code says for that version and prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from load import Asked, Target, drive
+from record import Claim, write
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from stage import Stage
+
+CLIENTS = (1, 8, 64)
+THROUGHPUT_GOAL = 0.95
+P50_GOAL_MS = 2.0
+P99_GOAL_MS = 10.0
+SWAP_CLIENTS = 16
+SWAP_MAX_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One target driven once: latencies and added latencies in milliseconds."""
+
+    target: str
+    clients: int
+    round: int
+    requests: int
+    failed: int
+    per_second: float
+    p50: float
+    p99: float
+    added_p50: float | None
+    added_p99: float | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of the champion: `began` and `ended` on the clock of the requests, in seconds."""
+
+    kind: str
+    version: str
+    began: float
+    ended: float
+
+
+def main() -> int:
+    asked = _arguments()
+    began = time.monotonic()
+    from stage import stage
+
+    prompts = _prompts(asked.assets, asked.prompts)
+    with tempfile.TemporaryDirectory(prefix="serving-") as folder:
+        with stage(Path(folder), asked.assets, prompts, asked.swaps + 1, golden=8) as ready:
+            turns = overhead(ready, prompts, asked.rounds, asked.requests)
+            changes, answered = swaps(ready, prompts, asked.swap_requests, asked.swaps, asked.rollbacks)
+    claims = [*claims_of_overhead(turns), *claims_of_swaps(ready.answers, changes, answered)]
+    for claim in claims:
+        print(
+            f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:.4g} "
+            f"({claim.interval[0]:.4g} to {claim.interval[1]:.4g}), goal {claim.goal:g}"
+        )
+    details = {"turns": [asdict(turn) for turn in turns], "changes": [asdict(change) for change in changes]}
+    if not asked.quick:
+        print(write("serving", claims, details, time.monotonic() - began))
+        draw(turns, changes, answered)
+    return 0 if all(claim.holds for claim in claims) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--requests", type=int, default=640, help="for each target, number of clients and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--swap-requests", type=int, default=10_000)
+    parser.add_argument("--swaps", type=int, default=10)
+    parser.add_argument("--rollbacks", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="few requests, one round, and nothing written")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.requests, asked.rounds, asked.swap_requests, asked.swaps, asked.prompts = 64, 1, 400, 3, 8
+        asked.rollbacks = 1
+    return asked
+
+
+def _prompts(assets: Path, count: int) -> list[str]:
+    from perpetune.curation.reviews import find_wheel, product_examples
+
+    return [row.input for row in product_examples(find_wheel(assets), ("negative", "positive"))][:count]
+
+
+def overhead(ready: Stage, prompts: Sequence[str], rounds: int, requests: int) -> list[Turn]:
+    """Both targets in turns. vLLM is asked for the champion's adapter under the name that the gateway gave it."""
+    from stage import INSTRUCTION, MAX_TOKENS, TASK, adapter_in
+
+    targets = (
+        Target("direct", ready.vllm, adapter_in(ready.vllm), INSTRUCTION),
+        Target("gateway", ready.gateway, TASK, None),
+    )
+    for target in targets:  # the first requests warm both up
+        drive(target, prompts, clients=8, requests=len(prompts), max_tokens=MAX_TOKENS)
+    turns = []
+    for turn in range(rounds):
+        for clients in CLIENTS:
+            count = max(clients, requests if clients > 1 else requests // 4)
+            for target in targets[:: 1 if turn % 2 == 0 else -1]:
+                done = drive(target, prompts, clients=clients, requests=count, max_tokens=MAX_TOKENS)
+                turns.append(_turn(target.name, clients, turn + 1, done))
+                _print(turns[-1])
+    return turns
+
+
+def _turn(target: str, clients: int, number: int, done: Sequence[Asked]) -> Turn:
+    took = [1000 * each.seconds for each in done]
+    added = [1000 * (each.seconds - each.engine) for each in done if each.engine is not None]
+    seconds = max(each.began + each.seconds for each in done) - min(each.began for each in done)
+    return Turn(
+        target=target,
+        clients=clients,
+        round=number,
+        requests=len(done),
+        failed=sum(each.status != 200 for each in done),
+        per_second=len(done) / seconds,
+        p50=statistics.median(took),
+        p99=_quantile(took, 0.99),
+        added_p50=statistics.median(added) if added else None,
+        added_p99=_quantile(added, 0.99) if added else None,
+    )
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _print(turn: Turn) -> None:
+    added = f"  added p50 {turn.added_p50:.2f}, p99 {turn.added_p99:.2f} ms" if turn.added_p50 is not None else ""
+    print(
+        f"round {turn.round}  {turn.clients:3} clients  {turn.target:8} {turn.per_second:7.2f} requests/s  "
+        f"p50 {turn.p50:8.1f}, p99 {turn.p99:8.1f} ms  {turn.failed} failed{added}",
+        flush=True,
+    )
+
+
+def swaps(
+    ready: Stage, prompts: Sequence[str], requests: int, count: int, rollbacks: int
+) -> tuple[list[Change], list[Asked]]:
+    """Drive the gateway while the champion changes at even distances, measured in requests."""
+    from stage import TASK
+
+    plan = _plan(ready.versions, count, rollbacks)
+    due = [round(requests * (place + 1) / (len(plan) + 1)) for place in range(len(plan))]
+    changes: list[Change] = []
+    done_so_far = 0
+    finished = threading.Event()
+
+    def change_when_due() -> None:
+        for when, (kind, version) in zip(due, plan, strict=True):
+            while done_so_far < when and not finished.is_set():
+                time.sleep(0.01)
+            changes.append(_change(ready, kind, version))
+
+    with tqdm(total=requests, unit="request", file=sys.stderr) as bar:
+
+        def report(done: int) -> None:
+            nonlocal done_so_far
+            done_so_far = done
+            bar.update(1)
+
+        changer = threading.Thread(target=change_when_due)
+        changer.start()
+        answered = drive(
+            Target("gateway", ready.gateway, TASK, None),
+            prompts,
+            clients=SWAP_CLIENTS,
+            requests=requests,
+            max_tokens=SWAP_MAX_TOKENS,
+            report=report,
+        )
+        finished.set()
+        changer.join()
+    return changes, answered
+
+
+def _plan(versions: Sequence[str], count: int, rollbacks: int) -> list[tuple[str, str]]:
+    """Promotions in order, with a rollback after every (count / rollbacks)th; a rollback goes back by one."""
+    plan: list[tuple[str, str]] = []
+    every = max(1, count // max(1, rollbacks))
+    for number in range(1, count + 1):
+        plan.append(("promote", versions[number]))
+        if number % every == 0 and number // every <= rollbacks:
+            plan.append(("roll back", versions[number - 1]))
+    return plan
+
+
+def _change(ready: Stage, kind: str, version: str) -> Change:
+    import httpx
+    from stage import TASK
+
+    from perpetune import registry
+
+    began = time.perf_counter()
+    if kind == "promote":
+        registry.promote(TASK, version)
+        said = httpx.post(f"{ready.gateway}/v1/release/check", timeout=120).json()
+        serving = said["serving"]
+    else:
+        said = httpx.post(f"{ready.gateway}/v1/release/rollback", json={"reason": "benchmark"}, timeout=120).json()
+        serving = said.get("to")
+    change = Change(kind, version, began, time.perf_counter())
+    tqdm.write(f"{kind} {version}: {change.ended - began:.2f} s")
+    if serving != version:
+        raise SystemExit(f"{kind} {version} did not happen: {said}")
+    return change
+
+
+def claims_of_overhead(turns: Sequence[Turn]) -> list[Claim]:
+    claims = []
+    for clients in CLIENTS:
+        ours = [turn for turn in turns if (turn.target, turn.clients) == ("gateway", clients)]
+        theirs = [turn for turn in turns if (turn.target, turn.clients) == ("direct", clients)]
+        ratios = [a.per_second / b.per_second for a, b in zip(ours, theirs, strict=True)]
+        value = statistics.mean(ratios)
+        name = f"{clients} clients" if clients > 1 else "1 client"
+        claims.append(
+            Claim(
+                f"throughput as a share of direct, {name}",
+                value,
+                (min(ratios), max(ratios)),
+                THROUGHPUT_GOAL,
+                value >= THROUGHPUT_GOAL,
+            )
+        )
+        for quantile, goal in (("added_p50", P50_GOAL_MS), ("added_p99", P99_GOAL_MS)):
+            found = [float(getattr(turn, quantile)) for turn in ours]
+            value = statistics.mean(found)
+            claims.append(
+                Claim(
+                    f"milliseconds added, {quantile.removeprefix('added_')}, {name}",
+                    value,
+                    (min(found), max(found)),
+                    goal,
+                    value <= goal,
+                )
+            )
+    failed = sum(turn.failed for turn in turns)
+    claims.append(Claim("requests failed while measuring", failed, (failed, failed), 0, failed == 0))
+    return claims
+
+
+def claims_of_swaps(answers: dict[str, list[str]], changes: Sequence[Change], answered: Sequence[Asked]) -> list[Claim]:
+    failed = sum(each.status != 200 for each in answered)
+    unloaded = sum(each.status == 200 and _version(each) not in _loaded(each, answers, changes) for each in answered)
+    unlike = sum(each.status == 200 and not _begins_alike(each, answers) for each in answered)
+    worst = max(median for _, median in seconds_of(answered))
+    usual = statistics.median(each.seconds for each in answered)
+    rollbacks = [change.ended - change.began for change in changes if change.kind == "roll back"]
+    exact = (
+        ("requests failed while the champion changed", failed, 0.0),
+        ("answers by a version that was not to serve then", unloaded, 0.0),
+        ("answers that the trainer's code does not give for that version", unlike, 0.01 * len(answered)),
+        ("seconds of the slowest rollback", max(rollbacks, default=0.0), 1.0),
+    )
+    claims = [Claim(name, value, (value, value), goal, value <= goal) for name, value, goal in exact]
+    ratio = worst / usual
+    return [
+        *claims,
+        Claim("worst second's median latency over the usual one", ratio, (ratio, ratio), 10.0, ratio <= 10),
+    ]
+
+
+def _version(each: Asked) -> str:
+    return each.model.rpartition("@")[2]
+
+
+def _loaded(each: Asked, answers: dict[str, list[str]], changes: Sequence[Change]) -> set[str]:
+    """The versions that were champion at some time between a request's beginning and its end."""
+    serving = {next(iter(answers))}
+    for change in changes:
+        if change.began > each.began + each.seconds:
+            break
+        serving = {change.version} if change.ended < each.began else serving | {change.version}
+    return serving
+
+
+def _begins_alike(each: Asked, answers: dict[str, list[str]]) -> bool:
+    """The trainer's answer is longer: the load asks for fewer tokens."""
+    return answers[_version(each)][each.prompt].startswith(each.text.strip())
+
+
+def seconds_of(answered: Sequence[Asked]) -> list[tuple[float, float]]:
+    """Of each second of the run: when it began, and the median latency of what was answered in it."""
+    start = min(each.began for each in answered)
+    by_second: dict[int, list[float]] = {}
+    for each in answered:
+        by_second.setdefault(int(each.began + each.seconds - start), []).append(each.seconds)
+    return [(float(second), statistics.median(found)) for second, found in sorted(by_second.items())]
+
+
+def draw(turns: Sequence[Turn], changes: Sequence[Change], answered: Sequence[Asked]) -> None:
+    from matplotlib.figure import Figure
+
+    from perpetune.evaluation.style import colour, house_style, write_png
+
+    with house_style():
+        figure = Figure(figsize=(9, 5.5), layout="constrained")
+        top, bottom = figure.subplots(2, 1)
+        places = range(len(CLIENTS))
+        for offset, target, shade in ((-0.2, "direct", "base"), (0.2, "gateway", "challenger")):
+            means = [
+                statistics.mean(turn.per_second for turn in turns if (turn.target, turn.clients) == (target, clients))
+                for clients in CLIENTS
+            ]
+            bars = top.bar([place + offset for place in places], means, 0.38, label=target, color=colour(shade))
+            top.bar_label(bars, [f"{mean:.1f}" for mean in means], padding=2)
+        top.set_xticks(list(places), [f"{clients} clients" if clients > 1 else "1 client" for clients in CLIENTS])
+        top.set_ylabel("requests/s")
+        top.legend(frameon=False)
+        start = min(each.began for each in answered)
+        seconds = seconds_of(answered)
+        bottom.plot([at for at, _ in seconds], [1000 * median for _, median in seconds], color=colour("challenger"))
+        for change in changes:
+            shade = "base" if change.kind == "promote" else "champion"
+            style = "-" if change.kind == "promote" else "--"
+            bottom.axvline(change.ended - start, color=colour(shade), linewidth=0.8, linestyle=style)
+        bottom.set_xlabel("seconds; lines: the champion changed (dashed: rolled back)")
+        bottom.set_ylabel("median latency of a second, ms")
+        bottom.set_ylim(bottom=0)
+        write_png(figure, Path(__file__).parent / "results" / "serving.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

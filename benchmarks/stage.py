@@ -1,0 +1,157 @@
+"""What the serving benchmark needs around it: vLLM, a registry with real versions, and the gateway, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import yaml
+
+from perpetune import registry
+from perpetune.errors import PerpetuneError
+from perpetune.inference.answers import Answerer
+from perpetune.params import BaseParams, LoraParams, Params, load_params
+from perpetune.records import Message, to_json, with_instruction
+from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard
+from perpetune.services import Supervisor, answers, free_ports
+from perpetune.settings import Settings
+from perpetune.stack import gateway, vllm
+from perpetune.tracking import close_run, connect, log_text, open_run
+from perpetune.training.base import load_base
+from perpetune.training.methods import trainable
+
+TASK = "bench"
+INSTRUCTION = "Continue what the customer says in the same tone."
+MAX_TOKENS = 16
+READY_SECONDS = 120.0
+_LORA = LoraParams(rank=8, alpha=16, dropout=0.0, target_modules="all-linear")
+_WEIGHT = 0.02  # standard deviation of an adapter's second matrix: enough to change what is said
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Both servers' addresses and, for each version, what the trainer's own code answers to each prompt."""
+
+    vllm: str
+    gateway: str
+    workspace: Path
+    answers: dict[str, list[str]]
+
+    @property
+    def versions(self) -> list[str]:
+        return list(self.answers)
+
+
+@contextmanager
+def stage(folder: Path, assets: Path, prompts: Sequence[str], versions: int, golden: int) -> Iterator[Stage]:
+    """Lay out a workspace, register so many versions with their golden prompts, and run vLLM and the gateway."""
+    params = _workspace(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
+    said = _register(params, folder, assets, prompts, versions, golden)
+    vllm_port, gateway_port = free_ports(2)
+    settings = Settings(assets=assets.absolute())
+    engine = vllm(params, settings, vllm_port)
+    address = f"http://127.0.0.1:{vllm_port}"
+    environment = {
+        "PERPETUNE_VLLM_URL": address,
+        "PERPETUNE_ASSETS": str(assets.absolute()),
+        "PERPETUNE_HOME": str(folder / "home"),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    with Supervisor(folder, folder / "logs", environment, print) as running:
+        print("starting vLLM and the gateway", flush=True)
+        running.start([engine])
+        running.start([gateway(gateway_port)])
+        _wait_until_ready(f"http://127.0.0.1:{gateway_port}")
+        yield Stage(address, f"http://127.0.0.1:{gateway_port}", folder, said)
+
+
+def _wait_until_ready(gateway: str) -> None:
+    """The first release loads after the gateway answers that it lives."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not answers(f"{gateway}/readyz"):
+        if time.monotonic() > deadline:
+            raise PerpetuneError(f"the gateway was not ready: {httpx.get(f'{gateway}/readyz').text}")
+        time.sleep(0.2)
+
+
+def _workspace(folder: Path) -> Params:
+    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    values["task"] |= {"name": TASK, "kind": "generation", "instruction": INSTRUCTION}
+    values["serve"] |= {"engine": "vllm", "poll_seconds": 2}
+    values["train"] |= {"precision": "fp32"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    return load_params(folder / "params.yaml")
+
+
+def _register(
+    params: Params, folder: Path, assets: Path, prompts: Sequence[str], versions: int, golden: int
+) -> dict[str, list[str]]:
+    connect(os.environ["MLFLOW_TRACKING_URI"])
+    by_version: dict[str, list[str]] = {}
+    for number in range(versions):
+        adapter = folder / "adapters" / str(number)
+        _write_adapter(params.base, assets, adapter, seed=number)
+        answerer = Answerer(load_base(params.base, assets, "fp32"), params.evaluate.batch_tokens)
+        answerer.load_adapter("new", adapter)
+        said = _answers(answerer, prompts)
+        run = open_run(TASK, f"refresh {number}", {"perpetune.kind": "refresh"}, {})
+        version = registry.register(run, adapter, _card(params, answerer), {"adapter.digest": str(number)})
+        evaluated = Evaluated(
+            golden=tuple(
+                Golden(messages=(_user(prompt),), output=text, confidence=None)
+                for prompt, text in list(zip(prompts, said, strict=True))[:golden]
+            )
+        )
+        log_text(run, to_json(evaluated.model_dump(mode="json")), EVALUATED)
+        close_run(run, succeeded=True)
+        by_version[version] = said
+        print(f"version {version} registered: {json.dumps(said[0])}", flush=True)
+    registry.promote(TASK, next(iter(by_version)))
+    return by_version
+
+
+def _write_adapter(base: BaseParams, assets: Path, folder: Path, seed: int) -> None:
+    import torch
+
+    model = trainable(load_base(base, assets, "fp32"), "lora", _LORA, seed)
+    torch.manual_seed(seed)
+    for name, weights in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=_WEIGHT)
+    model.save_pretrained(str(folder))
+
+
+def _answers(answerer: Answerer, prompts: Sequence[str]) -> list[str]:
+    conversations = [with_instruction(INSTRUCTION, (_user(prompt),)) for prompt in prompts]
+    return [answer.text for answer in answerer.answer("new", conversations, None, MAX_TOKENS)]
+
+
+def _user(text: str) -> Message:
+    return Message(role="user", content=text)
+
+
+def _card(params: Params, answerer: Answerer) -> ModelCard:
+    return ModelCard(
+        task=TASK,
+        kind="generation",
+        instruction=INSTRUCTION,
+        labels=None,
+        base=params.base,
+        base_digest=answerer.base.digest,
+        precision="fp32",
+        max_new_tokens=MAX_TOKENS,
+    )
+
+
+def adapter_in(vllm: str) -> str:
+    """The name under which vLLM holds the one adapter that the gateway has loaded."""
+    served = httpx.get(f"{vllm}/v1/models", timeout=10).json()["data"]
+    (adapter,) = [model["id"] for model in served if model.get("parent")]
+    return str(adapter)
