@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from perpetune.answer import Answer, PromptTooLong, TokenLogprob
@@ -32,6 +32,7 @@ from perpetune.serving.vllm_replies import Pieces, chat_body, read_answers, turn
 Result = TypeVar("Result")
 
 _CHAT = "/v1/chat/completions"
+_GREEDY = 1e-5  # vLLM takes any temperature below for 0
 _GUIDE = "docs/serving.md says how to start vLLM"
 
 
@@ -114,7 +115,10 @@ class VllmEngine:
         except Refused as fault:
             if not fault.forgot_model:
                 raise
-        await self._load_adapter(served)
+        try:
+            await self._load_adapter(served)
+        except PerpetuneError as fault:
+            raise EngineDown(f"vLLM was started again, and {fault}") from fault
         return await ask()
 
     async def _ask(
@@ -122,6 +126,8 @@ class VllmEngine:
     ) -> tuple[Answer, ...]:
         if served.labels is not None:
             return await self._choose(served.name, served.labels, messages, generation, hear)
+        if generation.n > 1 and generation.temperature < _GREEDY:
+            return await self._ask_once(served, messages, generation, hear)
         began = time.perf_counter()
         body = chat_body(served.name, messages, generation)
         if hear is None:
@@ -133,6 +139,20 @@ class VllmEngine:
             async for chunk in chunks:
                 pieces.add(chunk)
         return pieces.answers(time.perf_counter() - began)
+
+    async def _ask_once(
+        self, served: _Served, messages: Sequence[Message], generation: Generation, hear: Hear | None
+    ) -> tuple[Answer, ...]:
+        """Greedy answers are all the same, and vLLM refuses to write more than one."""
+        count = generation.n
+
+        def hear_all(delta: Delta) -> None:
+            assert hear
+            for index in range(count):
+                hear(replace(delta, index=index))
+
+        (only,) = await self._ask(served, messages, replace(generation, n=1), hear_all if hear else None)
+        return (only,) * count
 
     async def _choose(
         self, name: str, labels: _Labels, messages: Sequence[Message], generation: Generation, hear: Hear | None
