@@ -10,9 +10,9 @@ import perpetune
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
 from perpetune.services import Service
+from perpetune.stack import HOST
 from perpetune.workspace import Workspace
 
-HOST = "127.0.0.1"
 # On two cores SmolLM2 took about a minute; a large model that is fetched from a disk and compiled takes longer.
 START_SECONDS = 900.0
 # What the base, champion, its predecessor and a version on trial need, with one more that is being loaded.
