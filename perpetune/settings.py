@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     database_url: str | None = None
     dvc_remote: str | None = None
     gateway_url: str | None = None
+    vllm_url: str | None = Field(default=None, description="the vLLM server that answers with serve.engine: vllm")
+    vllm_python: Path | None = Field(default=None, description="a Python with vLLM, where it is not .venv-vllm's")
+    vllm_args: str = Field(default="", description="more arguments for the vLLM that `perpetune up` starts")
     training_launcher: str | None = Field(
         default=None,
         description="starts training on a cluster, such as `torchrun --nnodes 2 ...`; see docs/clusters.md",

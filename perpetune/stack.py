@@ -18,6 +18,7 @@ class Ports:
     mlflow: int = 5000
     gateway: int = 8000
     worker: int = 4201
+    vllm: int | None = None  # none is started
 
 
 def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
@@ -27,7 +28,7 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
     """
     settings = workspace.settings
     home = workspace.home
-    return {
+    variables = {
         "PREFECT_API_URL": settings.prefect_api_url or f"http://{HOST}:{ports.prefect}/api",
         "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri or f"http://{HOST}:{ports.mlflow}",
         "PERPETUNE_GATEWAY_URL": settings.gateway_url or f"http://{HOST}:{ports.gateway}",
@@ -50,6 +51,9 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         # Threads that wait for work sleep instead of spinning: training and answering share the cores.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
+    if ports.vllm is not None:
+        variables["PERPETUNE_VLLM_URL"] = f"http://{HOST}:{ports.vllm}"
+    return variables
 
 
 def servers(workspace: Workspace, ports: Ports) -> list[Service]:

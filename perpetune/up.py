@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from perpetune.services import Child, Supervisor, answers, free_ports
 from perpetune.settings import Settings
 from perpetune.stack import Ports, environment, gateway, servers
 from perpetune.stack import worker as worker_service
+from perpetune.vllm_service import starts_vllm, vllm_service
 from perpetune.workspace import Workspace
 
 SECONDS_BETWEEN_TABLES = 2.0
@@ -26,7 +28,10 @@ def run_until_interrupted(workspace: Workspace, ports: Ports, console: Console) 
 
     Raises PerpetuneError where a port is taken or a service does not start; what was started is stopped.
     """
+    ports = replace(ports, vllm=free_ports(1)[0]) if starts_vllm(workspace) else ports
     variables = environment(workspace, ports)
+    # First, because it tells at once what is missing.
+    vllm = [vllm_service(workspace, ports.vllm)] if ports.vllm is not None else []
     with Supervisor(
         workspace.root,
         workspace.home / "logs",
@@ -36,7 +41,9 @@ def run_until_interrupted(workspace: Workspace, ports: Ports, console: Console) 
         console.print("starting; the first time this takes about half a minute")
         supervisor.start(servers(workspace, ports))
         remember_addresses(workspace, variables)
-        supervisor.start([worker_service(ports.worker), gateway(ports.gateway)])
+        # A gateway that finds no vLLM would wait longer and longer before it asks again.
+        supervisor.start([worker_service(ports.worker), *vllm])
+        supervisor.start([gateway(ports.gateway)])
         _show(supervisor, console)
     console.print("all services have stopped")
 

@@ -11,9 +11,9 @@ import uvicorn
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
+from perpetune.serving.engine import Engine
 from perpetune.serving.gateway import create_app
 from perpetune.serving.log import open_log
-from perpetune.serving.transformers_engine import TransformersEngine
 from perpetune.settings import Settings
 
 _GRACE = 5  # seconds beyond the time-out of a request
@@ -37,14 +37,12 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with listen(host, port) as address:
         log = open_log(settings.prediction_log)
-        # Late, because these bring torch and MLflow: a port in use should not take seconds to tell.
-        from perpetune.inference.answers import load_answerer
+        # Late, because this brings MLflow: a port in use should not take seconds to tell.
         from perpetune.registry import RegistrySource
 
-        model = load_answerer(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
         app = create_app(
             params.task.name,
-            engine=TransformersEngine(model, params.base, params.serve),
+            engine=build_engine(params, settings),
             source=RegistrySource(params.task.name, settings.home.absolute() / "releases"),
             log=log,
             params=params.serve,
@@ -55,6 +53,26 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
         with contextlib.suppress(KeyboardInterrupt):  # the server has shut down by the time it passes the signal on
             server.run(sockets=[address])
         log.dispose()
+
+
+def build_engine(params: Params, settings: Settings) -> Engine:
+    """The engine that `serve.engine` names. Raises PerpetuneError where it has no base model, or no address."""
+    if params.serve.engine == "vllm":
+        if settings.vllm_url is None:
+            raise PerpetuneError(
+                "serve.engine is vllm, and no vLLM is known",
+                where="PERPETUNE_VLLM_URL",
+                do="set it to the vLLM server, or use `perpetune up`, which starts one; see docs/serving.md",
+            )
+        from perpetune.serving.vllm_engine import VllmEngine
+
+        return VllmEngine(settings.vllm_url, params.base, params.serve)
+    # Late, because these bring torch, which a gateway before vLLM does without.
+    from perpetune.inference.answers import load_answerer
+    from perpetune.serving.transformers_engine import TransformersEngine
+
+    model = load_answerer(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
+    return TransformersEngine(model, params.base, params.serve)
 
 
 def listen(host: str, port: int) -> socket.socket:

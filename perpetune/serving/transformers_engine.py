@@ -7,8 +7,6 @@ answer is free text, for the same number of tokens; whoever does not fit goes wi
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +15,12 @@ from pathlib import Path
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from perpetune.answer import Answer
-from perpetune.errors import PerpetuneError
 from perpetune.generation import Delta, Generation, Hear
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.release import Release
+from perpetune.serving.adapter_name import adapter_name
+from perpetune.serving.base_match import require_base
 from perpetune.serving.engine import NotLoaded, Overloaded
 
 Arguments = TypeVarTuple("Arguments")
@@ -77,12 +76,8 @@ class TransformersEngine:
         self._batching: asyncio.Task[None] | None = None
 
     async def load(self, release: Release) -> None:
-        if release.base != self._base:
-            raise PerpetuneError(
-                f"version {release.version} was tuned on {_named(release.base)}, and {_named(self._base)} is loaded",
-                do="restart the gateway with the params.yaml of that version",
-            )
-        adapter = _Adapter(await asyncio.to_thread(_adapter_name, release), release.labels)
+        require_base(release, self._base)
+        adapter = _Adapter(await asyncio.to_thread(adapter_name, release), release.labels)
         await self._on_thread(self._model.load_adapter, adapter.name, release.adapter)
         self._adapters[release.version] = adapter
 
@@ -175,16 +170,3 @@ class TransformersEngine:
 
     def _on_thread(self, call: Callable[[*Arguments], Result], *arguments: *Arguments) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
-
-
-def _named(base: BaseParams) -> str:
-    return f"{base.model} {base.revision}" if base.revision else base.model
-
-
-def _adapter_name(release: Release) -> str:
-    """A name that belongs to these bytes alone: one used again for others can meet what was cached under it."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in release.adapter.rglob("*") if path.is_file()):
-        digest.update(file.relative_to(release.adapter).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return f"v{re.sub('[^A-Za-z0-9]', '-', release.version)}-{digest.hexdigest()[:16]}"

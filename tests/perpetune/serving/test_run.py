@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.serving.run import listen
+from perpetune.params import load_params
+from perpetune.serving.run import build_engine, listen
+from perpetune.settings import Settings
 
 
 def test_a_port_in_use_is_one_clear_error() -> None:
@@ -27,3 +32,33 @@ def test_an_address_that_is_not_ours(host: str, port: int) -> None:
 def test_a_free_port() -> None:
     with listen("127.0.0.1", 0) as listener:
         assert listener.getsockname()[1] > 0
+
+
+def test_a_gateway_before_vllm_does_without_torch() -> None:
+    """It starts in a second or two and leaves the memory to the models."""
+    code = """
+import sys
+from pathlib import Path
+from perpetune.params import load_params
+from perpetune.serving import gateway
+from perpetune.serving.run import build_engine
+from perpetune.settings import Settings
+params = load_params(Path("params.yaml"))
+params = params.model_copy(update={"serve": params.serve.model_copy(update={"engine": "vllm"})})
+engine = build_engine(params, Settings(vllm_url="http://127.0.0.1:1"))
+from perpetune.registry import RegistrySource
+RegistrySource("reviews", Path("releases"))
+assert type(engine).__name__ == "VllmEngine"
+print([name for name in ("torch", "transformers", "peft") if name in sys.modules])
+"""
+    root = Path(__file__).parents[3]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.strip() == "[]", ran.stdout + ran.stderr
+
+
+def test_vllm_without_an_address_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PERPETUNE_VLLM_URL", raising=False)
+    params = load_params(Path(__file__).parents[3] / "params.yaml")
+    params = params.model_copy(update={"serve": params.serve.model_copy(update={"engine": "vllm"})})
+    with pytest.raises(PerpetuneError, match="PERPETUNE_VLLM_URL"):
+        build_engine(params, Settings())

@@ -1,0 +1,17 @@
+"""The name under which an engine holds a release."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from perpetune.release import Release
+
+
+def adapter_name(release: Release) -> str:
+    """A name that belongs to these bytes alone: one used again for others can meet what was cached under it."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in release.adapter.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(release.adapter).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return f"v{re.sub('[^A-Za-z0-9]', '-', release.version)}-{digest.hexdigest()[:16]}"

@@ -1,0 +1,20 @@
+"""An engine holds one base model, and answers for adapters of it alone."""
+
+from __future__ import annotations
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import BaseParams
+from perpetune.release import Release
+
+
+def require_base(release: Release, base: BaseParams) -> None:
+    """Raises PerpetuneError where the release was tuned on another base than the one that is loaded."""
+    if release.base != base:
+        raise PerpetuneError(
+            f"version {release.version} was tuned on {_named(release.base)}, and {_named(base)} is loaded",
+            do="restart the gateway with the params.yaml of that version",
+        )
+
+
+def _named(base: BaseParams) -> str:
+    return f"{base.model} {base.revision}" if base.revision else base.model

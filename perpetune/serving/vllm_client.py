@@ -1,0 +1,116 @@
+"""vLLM's HTTP API: JSON there and back, and its errors as exceptions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from opentelemetry import propagate, trace
+
+from perpetune.serving.engine import EngineDown
+
+_CONNECT_SECONDS = 5.0
+# vLLM closes a connection that was idle for 5 s. One given up before that cannot be closed under a request.
+_IDLE_SECONDS = 2.0
+_LONGEST_EVENT = 1 << 20  # bytes
+_CLIENT_FAULTS = frozenset({400, 404, 413, 422})
+
+
+class Refused(Exception):
+    """vLLM says that the request is at fault. `param` is the field that it names."""
+
+    def __init__(self, status: int, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+
+    @property
+    def forgot_model(self) -> bool:
+        return self.status == 404 and self.param == "model"
+
+
+class VllmClient:
+    """One vLLM server. Its calls raise EngineDown where it does not answer or fails, and Refused."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._opened: aiohttp.ClientSession | None = None
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        return json.loads(await self.post_for_text(path, body))
+
+    async def post_for_text(self, path: str, body: dict[str, Any]) -> bytes:
+        async with self._answered(path, body) as response:
+            return await response.read()
+
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
+        """The JSON of each server-sent event, until the last."""
+        async with self._answered(path, body) as response:
+            async for line in response.content:
+                if not line.startswith(b"data: "):
+                    continue
+                if line.startswith(b"data: [DONE]"):
+                    return
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise _fault(int(event["error"].get("code") or 500), event["error"])
+                yield event
+        raise EngineDown("vLLM ended the answer before its end")
+
+    async def close(self) -> None:
+        if self._opened:
+            await self._opened.close()
+
+    @asynccontextmanager
+    async def _answered(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            async with await self._send(path, json.dumps(body).encode()) as response:
+                if response.status >= 400:
+                    raise _fault(response.status, _error(await response.read()))
+                yield response
+        except aiohttp.ClientError as fault:
+            raise EngineDown(f"vLLM does not answer: {fault}") from fault
+
+    async def _send(self, path: str, data: bytes) -> aiohttp.ClientResponse:
+        headers = {"content-type": "application/json"}
+        if trace.get_current_span().get_span_context().is_valid:
+            propagate.inject(headers)
+        try:
+            return await self._session.post(self._url + path, data=data, headers=headers)
+        except aiohttp.ClientConnectorError:
+            raise
+        except aiohttp.ClientConnectionError:
+            # A kept connection that the server had closed by then: nothing of an answer has come, so ask again.
+            return await self._session.post(self._url + path, data=data, headers=headers)
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:  # late, because a session belongs to the event loop that it was made on
+            self._opened = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                read_bufsize=_LONGEST_EVENT,
+            )
+        return self._opened
+
+
+def _error(body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return {"message": body[:500].decode(errors="replace")}
+    if isinstance(said, dict):
+        error = said.get("error", said)
+        if isinstance(error, dict):
+            return {"message": str(error.get("message") or error.get("detail")), "param": error.get("param")}
+    return {"message": str(said)[:500]}
+
+
+def _fault(status: int, error: dict[str, Any]) -> Exception:
+    message = str(error.get("message"))
+    if status in _CLIENT_FAULTS:
+        return Refused(status, message, error.get("param"))
+    return EngineDown(f"vLLM answered {status}: {message}")

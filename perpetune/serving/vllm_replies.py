@@ -1,0 +1,147 @@
+"""Requests and replies of vLLM's chat API: from a Generation, and to Answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from perpetune.answer import Answer, TokenLogprob
+from perpetune.generation import Delta, Generation, Hear
+from perpetune.records import Message
+
+# A model's generation_config.json would set these where a request does not.
+_PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+def chat_body(model: str, messages: Sequence[Message], generation: Generation) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": turns(messages),
+        "max_tokens": generation.max_tokens,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+        **_PLAIN,
+    }
+    if generation.n > 1:
+        # The usage counts the tokens of all answers together; their ids tell how many each has.
+        body |= {"n": generation.n, "return_token_ids": True}
+    if generation.stop:
+        body["stop"] = generation.stop
+    if generation.presence_penalty:
+        body["presence_penalty"] = generation.presence_penalty
+    if generation.frequency_penalty:
+        body["frequency_penalty"] = generation.frequency_penalty
+    if generation.seed is not None:
+        body["seed"] = generation.seed
+    if generation.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": generation.top_logprobs}
+    if generation.json_schema is not None:
+        schema = {"name": "answer", "schema": json.loads(generation.json_schema), "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if generation.tools is not None:
+        body["tools"] = json.loads(generation.tools)
+        if generation.tool_choice is not None:
+            body["tool_choice"] = json.loads(generation.tool_choice)
+    return body
+
+
+def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [_turn(message) for message in messages]
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = message.tool_calls
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
+
+
+def read_answers(reply: Mapping[str, Any], generation: Generation, seconds: float) -> tuple[Answer, ...]:
+    written = [_Written() for _ in reply["choices"]]
+    for choice in reply["choices"]:
+        written[choice["index"]].add(choice, choice["message"], generation)
+    return tuple(one.answer(reply["usage"], len(written), generation, seconds) for one in written)
+
+
+class Pieces:
+    """Puts the chunks of a streamed reply together, and passes each piece of text on as it comes."""
+
+    def __init__(self, generation: Generation, hear: Hear) -> None:
+        self._generation = generation
+        self._hear = hear
+        self._written = [_Written() for _ in range(generation.n)]
+        self._usage: Mapping[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0}
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        self._usage = chunk.get("usage") or self._usage
+        for choice in chunk["choices"]:
+            delta = self._written[choice["index"]].add(choice, choice["delta"], self._generation)
+            if delta.text or delta.logprobs or delta.tool_calls:
+                self._hear(delta)
+
+    def answers(self, seconds: float) -> tuple[Answer, ...]:
+        return tuple(one.answer(self._usage, len(self._written), self._generation, seconds) for one in self._written)
+
+
+@dataclass
+class _Written:
+    """What is known so far of one answer."""
+
+    text: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    tokens: int = 0
+    finish_reason: str = "stop"
+
+    def add(self, choice: Mapping[str, Any], said: Mapping[str, Any], generation: Generation) -> Delta:
+        text = said.get("content") or ""
+        calls = tuple(said.get("tool_calls") or ())
+        logprobs = _logprobs(choice, generation)
+        self.text.append(text)
+        self.logprobs += logprobs or ()
+        self.tokens += len(choice.get("token_ids") or ())
+        self.finish_reason = choice["finish_reason"] or self.finish_reason
+        for place, call in enumerate(calls):
+            _join(self.calls.setdefault(call.get("index", place), {}), call)
+        return Delta(choice["index"], text, logprobs, calls)
+
+    def answer(self, usage: Mapping[str, Any], count: int, generation: Generation, seconds: float) -> Answer:
+        return Answer(
+            text="".join(self.text),
+            confidence=None,
+            probabilities=None,
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=self.tokens if count > 1 else usage["completion_tokens"],
+            finish_reason=self.finish_reason,
+            seconds=seconds,
+            logprobs=tuple(self.logprobs) if generation.top_logprobs is not None else None,
+            tool_calls=tuple(self.calls.values()),
+        )
+
+
+def _logprobs(choice: Mapping[str, Any], generation: Generation) -> tuple[TokenLogprob, ...] | None:
+    found = choice.get("logprobs")
+    if generation.top_logprobs is None or not found:
+        return None
+    most = generation.top_logprobs
+    return tuple(
+        TokenLogprob(
+            one["token"], one["logprob"], tuple((top["token"], top["logprob"]) for top in one["top_logprobs"][:most])
+        )
+        for one in found["content"] or ()
+    )
+
+
+def _join(call: dict[str, Any], piece: Mapping[str, Any]) -> None:
+    """A call streams in pieces: its id and name come once, its arguments bit by bit."""
+    for key in ("id", "type"):
+        if piece.get(key):
+            call[key] = piece[key]
+    function = call.setdefault("function", {"name": "", "arguments": ""})
+    said = piece.get("function") or {}
+    function["name"] += said.get("name") or ""
+    function["arguments"] += said.get("arguments") or ""

@@ -1,0 +1,330 @@
+"""The engine before a real vLLM on the real small model; skipped where `make vllm` was not run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from perpetune.answer import Answer
+from perpetune.errors import PerpetuneError
+from perpetune.generation import Delta, Generation
+from perpetune.inference.answers import Answerer
+from perpetune.params import Params, load_params
+from perpetune.records import Message
+from perpetune.release import Release
+from perpetune.services import answers, free_ports
+from perpetune.serving.engine import EngineDown, NotLoaded, Unsupported
+from perpetune.serving.vllm_engine import VllmEngine
+from perpetune.settings import Settings
+from perpetune.training.base import Base, load_base, load_model, resolve_base
+from perpetune.vllm_service import vllm_command, vllm_python
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 240
+LABELS = ("positive", "negative", "mixed", "mixed feelings")
+REVIEWS = ("The battery is great.", "It broke after a day, never again.", "Good sound but the strap tore.")
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+@dataclass
+class Server:
+    """A vLLM that can be killed and started again where it was."""
+
+    command: tuple[str, ...]
+    port: int
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.log.parent
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(f"{self.url}/health"):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.5)
+
+    def kill(self) -> None:
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def assets() -> Path:
+    return ROOT / Settings().assets
+
+
+@pytest.fixture(scope="module")
+def server(params: Params, assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    try:
+        python = vllm_python(Settings().vllm_python)
+    except PerpetuneError as fault:
+        pytest.skip(str(fault))
+    [port] = free_ports(1)
+    folder = resolve_base(params.base, assets).resolve()
+    command = vllm_command(python, folder, port, dtype="float32", rank=8, eager=True, more=["--max-model-len", "512"])
+    server = Server(command, port, tmp_path_factory.mktemp("vllm") / "vllm.log")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def adapters(params: Params, assets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two random adapters, large enough that each changes what the base says."""
+    folder = tmp_path_factory.mktemp("adapters")
+    base = resolve_base(params.base, assets)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    for version in ("1", "2"):
+        torch.manual_seed(int(version))
+        model = get_peft_model(load_model(base, torch.float32), config)
+        with torch.no_grad():
+            for name, weights in model.named_parameters():
+                if "lora_B" in name:
+                    weights.normal_(0, 0.03)
+        model.save_pretrained(str(folder / version))
+    return {version: folder / version for version in ("1", "2")}
+
+
+@pytest.fixture(scope="module")
+def base(params: Params, assets: Path) -> Base:
+    return load_base(params.base, assets, "fp32")
+
+
+Use = Callable[[Callable[[VllmEngine], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def use(server: Server, params: Params) -> Use:
+    """Run a test's body with an engine of its own."""
+
+    async def run(body: Callable[[VllmEngine], Awaitable[None]]) -> None:
+        engine = VllmEngine(server.url, params.base, params.serve)
+        try:
+            await body(engine)
+        finally:
+            await engine.close()
+
+    return lambda body: asyncio.run(run(body))
+
+
+@pytest.fixture
+def release(params: Params, adapters: dict[str, Path]) -> Callable[..., Release]:
+    def make(version: str, labels: tuple[str, ...] | None = None) -> Release:
+        return Release("reviews", version, adapters[version], params.task.instruction, labels, params.base)
+
+    return make
+
+
+Make = Callable[..., Release]
+
+
+def asked(params: Params, text: str) -> tuple[Message, ...]:
+    return (Message(role="system", content=params.task.instruction), Message(role="user", content=text))
+
+
+def greedy(base: Base, adapter: Path, messages: tuple[Message, ...], tokens: int) -> Answer:
+    answerer = Answerer(base, 2048)
+    answerer.load_adapter("one", adapter)
+    [answer] = answerer.answer("one", [messages], None, tokens)
+    answerer.unload_adapter("one")
+    return answer
+
+
+def test_each_version_answers_as_in_process(
+    use: Use, release: Make, params: Params, base: Base, adapters: dict[str, Path]
+) -> None:
+    """In fp32 both are asked for the same greedy tokens, and go on answering while versions come and go."""
+    messages = asked(params, REVIEWS[0])
+
+    async def body(engine: VllmEngine) -> None:
+        said: dict[str, Answer] = {}
+        for version in ("1", "2"):
+            await engine.load(release(version))
+            [said[version]] = await engine.answer(version, messages, Generation(6))
+        assert said["1"].text != said["2"].text
+        for version, answer in said.items():
+            expected = greedy(base, adapters[version], messages, 6)
+            assert answer.text.strip() == expected.text
+            assert answer.finish_reason == expected.finish_reason
+            assert (answer.prompt_tokens, answer.completion_tokens) == (
+                expected.prompt_tokens,
+                expected.completion_tokens,
+            )
+        await engine.unload("1")
+        with pytest.raises(NotLoaded):
+            await engine.answer("1", messages, Generation(6))
+        assert (await engine.answer("2", messages, Generation(6)))[0].text == said["2"].text
+        await engine.load(release("1"))
+        assert (await engine.answer("1", messages, Generation(6)))[0].text == said["1"].text
+
+    use(body)
+
+
+def test_other_bytes_under_the_same_version_answer_for_themselves(use: Use, release: Make, params: Params) -> None:
+    """What vLLM cached of the first adapter must not answer for the second."""
+    messages = asked(params, REVIEWS[1])
+
+    async def first_token(engine: VllmEngine, version: str) -> float:
+        [answer] = await engine.answer(version, messages, Generation(1, top_logprobs=0))
+        assert answer.logprobs
+        return answer.logprobs[0].logprob
+
+    async def body(engine: VllmEngine) -> None:
+        alone, reloaded = [], []
+        for version in ("1", "2"):
+            await engine.load(release(version))
+            alone.append(await first_token(engine, version))
+            await engine.load(replace(release(version), version="same"))
+            reloaded.append(await first_token(engine, "same"))
+            await engine.unload("same")
+        assert reloaded == pytest.approx(alone, abs=1e-4)
+        assert abs(alone[0] - alone[1]) > 1e-3
+
+    use(body)
+
+
+def test_labels_have_the_probabilities_of_the_answerer_in_process(
+    use: Use, release: Make, params: Params, base: Base, adapters: dict[str, Path]
+) -> None:
+    conversations = [asked(params, review) for review in REVIEWS]
+    answerer = Answerer(base, 2048)
+    expected = {}
+    for version, folder in adapters.items():
+        answerer.load_adapter(version, folder)
+        expected[version] = answerer.answer(version, conversations, LABELS, 8)
+        answerer.unload_adapter(version)
+
+    async def body(engine: VllmEngine) -> None:
+        for version in adapters:
+            await engine.load(release(version, LABELS))
+            found = await asyncio.gather(*(engine.answer(version, one, Generation(8)) for one in conversations))
+            for [answer], wanted in zip(found, expected[version], strict=True):
+                assert answer.text == wanted.text
+                assert answer.prompt_tokens == wanted.prompt_tokens
+                assert answer.completion_tokens == wanted.completion_tokens
+                # Labels that weigh less than 1e-3 together may be left unread.
+                assert answer.probabilities == pytest.approx(wanted.probabilities, abs=2e-3)
+                assert sum((answer.probabilities or {}).values()) == pytest.approx(1)
+
+    use(body)
+
+
+def test_text_streams_and_adds_up_to_what_comes_whole(use: Use, release: Make, params: Params) -> None:
+    messages = asked(params, REVIEWS[2])
+
+    async def body(engine: VllmEngine) -> None:
+        await engine.load(release("1"))
+        heard: list[Delta] = []
+        generation = Generation(8, top_logprobs=2)
+        [whole] = await engine.answer("1", messages, generation)
+        [streamed] = await engine.answer("1", messages, generation, heard.append)
+        assert len(heard) > 1
+        assert "".join(delta.text for delta in heard) == streamed.text == whole.text
+        assert streamed.completion_tokens == whole.completion_tokens == len(whole.logprobs or ())
+        assert streamed.prompt_tokens == whole.prompt_tokens
+        assert [one.token for one in streamed.logprobs or ()] == [one.token for one in whole.logprobs or ()]
+        for one in whole.logprobs or ():
+            assert one.top[0][1] >= one.logprob and len(one.top) == 2
+            assert sum(math.exp(logprob) for _, logprob in one.top) <= 1 + 1e-6
+
+    use(body)
+
+
+def test_several_answers_that_are_drawn_and_where_they_stop(use: Use, release: Make, params: Params) -> None:
+    messages = asked(params, REVIEWS[0])
+
+    async def body(engine: VllmEngine) -> None:
+        await engine.load(release("1"))
+        drawn = Generation(6, n=3, temperature=1.5, top_p=0.95, seed=5)
+        first = await engine.answer("1", messages, drawn)
+        assert len({answer.text for answer in first}) > 1
+        assert all(1 <= answer.completion_tokens <= 6 for answer in first)
+        heard: list[Delta] = []
+        again = await engine.answer("1", messages, drawn, heard.append)
+        assert [answer.text for answer in again] == [answer.text for answer in first], "the seed decides"
+        for index, answer in enumerate(again):
+            assert "".join(delta.text for delta in heard if delta.index == index) == answer.text
+        [whole] = await engine.answer("1", messages, Generation(8))
+        stop = whole.text[3:5]
+        [stopped] = await engine.answer("1", messages, Generation(8, stop=(stop,)))
+        assert stopped.text == whole.text[: whole.text.index(stop)]
+        assert stopped.finish_reason == "stop"
+
+    use(body)
+
+
+def test_an_answer_keeps_to_its_schema(use: Use, release: Make, params: Params) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"verdict": {"enum": ["good", "bad"]}, "stars": {"type": "integer", "minimum": 1, "maximum": 5}},
+        "required": ["verdict", "stars"],
+        "additionalProperties": False,
+    }
+
+    async def body(engine: VllmEngine) -> None:
+        await engine.load(release("1"))
+        [answer] = await engine.answer(
+            "1", asked(params, REVIEWS[0]), Generation(48, json_schema=json.dumps(schema), temperature=1.0, seed=1)
+        )
+        said = json.loads(answer.text)
+        assert said["verdict"] in ("good", "bad") and 1 <= said["stars"] <= 5
+        with pytest.raises(Unsupported) as caught:
+            await engine.answer("1", asked(params, REVIEWS[0]), Generation(8, json_schema='{"type": "nonsense"}'))
+        assert caught.value.param == "response_format"
+        with pytest.raises(PerpetuneError, match="and the model reads 512"):
+            await engine.answer("1", asked(params, "word " * 600), Generation(8))
+
+    use(body)
+
+
+def test_killed_and_started_again_it_answers_as_before(use: Use, release: Make, params: Params, server: Server) -> None:
+    """The last test here: it kills the server that the others share."""
+    messages = asked(params, REVIEWS[0])
+
+    async def body(engine: VllmEngine) -> None:
+        await engine.load(release("1", LABELS))
+        await engine.load(release("2"))
+        [label] = await engine.answer("1", messages, Generation(8))
+        [text] = await engine.answer("2", messages, Generation(6))
+        under_way = asyncio.create_task(engine.answer("2", messages, Generation(400, temperature=2.0)))
+        await asyncio.sleep(0.5)
+        server.kill()
+        with pytest.raises(EngineDown):
+            await under_way
+        with pytest.raises(EngineDown):
+            await engine.answer("1", messages, Generation(8))
+        await asyncio.to_thread(server.start)
+        [label_again], [text_again] = await asyncio.gather(
+            engine.answer("1", messages, Generation(8)), engine.answer("2", messages, Generation(6))
+        )
+        assert label_again.probabilities == pytest.approx(label.probabilities, abs=1e-4)
+        assert text_again.text == text.text
+
+    use(body)

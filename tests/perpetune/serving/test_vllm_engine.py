@@ -1,0 +1,576 @@
+"""The engine against a small server that speaks the parts of vLLM's API that it needs, as vLLM 0.32 was seen to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from opentelemetry.sdk.trace import TracerProvider
+
+from perpetune.answer import Answer, PromptTooLong, TokenLogprob
+from perpetune.errors import PerpetuneError
+from perpetune.generation import Delta, Generation
+from perpetune.params import BaseParams, ServeParams
+from perpetune.records import Message
+from perpetune.release import Release
+from perpetune.serving.engine import EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.serving.label_tree import MOST_TOKENS
+from perpetune.serving.vllm_engine import VllmEngine
+
+BASE = BaseParams(model="path:tiny", revision=None)
+END = 0
+ASKED = (Message(role="system", content="Judge it."), Message(role="user", content="the question"))
+SHORT = Generation(max_tokens=8)
+
+Reply = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class FakeVllm:
+    """A language model whose tokens are characters and that writes each text of `mass` with its probability."""
+
+    mass: dict[str, float] = field(default_factory=lambda: {"good": 1.0})
+    reply: Reply | None = None
+    adapters: dict[str, str] = field(default_factory=dict)
+    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[self._note])
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/detokenize", self._detokenize)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._complete)
+        return app
+
+    def asked(self, path: str) -> list[dict[str, Any]]:
+        return [body for one, body in self.requests if one == path]
+
+    @web.middleware
+    async def _note(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.requests.append((request.path, await request.json()))
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    async def _load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["lora_name"] in self.adapters:
+            return fault(400, f"The lora adapter '{body['lora_name']}' has already been loaded. If you want ...")
+        if not (Path(body["lora_path"]) / "adapter_config.json").is_file():
+            return fault(404, "Loading lora failed: No adapter found for <path>")
+        self.adapters[body["lora_name"]] = body["lora_path"]
+        return web.Response(text="Success")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        if self.adapters.pop((await request.json())["lora_name"], None) is None:
+            return fault(404, "The lora adapter cannot be found.")
+        return web.Response(text="Success")
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if "prompt" in body:
+            return web.json_response({"tokens": [ord(letter) for letter in body["prompt"]]})
+        return web.json_response({"tokens": rendered(body["messages"])})
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        return web.json_response({"prompt": "".join(map(chr, (await request.json())["tokens"]))})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if body["model"] not in self.adapters:
+            return fault(404, f"The model `{body['model']}` does not exist.", "model")
+        if self.reply:
+            return await self.reply(request, body)
+        prompt = rendered(body["messages"])
+        steps = self._write((), body["logprob_token_ids"], body["max_tokens"])
+        content = [
+            {
+                "token": f"token_id:{written}",
+                "logprob": found[written],
+                "top_logprobs": [{"token": f"token_id:{one}", "logprob": value} for one, value in found.items()],
+            }
+            for written, found in steps
+        ]
+        choice = {"index": 0, "message": {"content": "..."}, "logprobs": {"content": content}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(steps)}
+        return web.json_response({"choices": [choice], "usage": usage, "prompt_token_ids": prompt})
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        choices = []
+        for index, prompt in enumerate(body["prompt"]):
+            beginning = tuple(prompt[len(rendered(turns(ASKED))) :])
+            steps = self._write(beginning, body["logprob_token_ids"], body["max_tokens"])
+            logprobs = {
+                "tokens": [f"token_id:{written}" for written, _ in steps],
+                "top_logprobs": [{f"token_id:{one}": value for one, value in found.items()} for _, found in steps],
+            }
+            choices.append({"index": index, "logprobs": logprobs})
+        return web.json_response({"choices": choices[::-1]})
+
+    def _write(self, text: tuple[int, ...], named: Sequence[int], most: int) -> list[tuple[int, dict[int, float]]]:
+        """The likeliest tokens behind `text`, each with its log-probability and those of the tokens named."""
+        steps: list[tuple[int, dict[int, float]]] = []
+        while len(steps) < most and text[-1:] != (END,):
+            following: dict[int, float] = {}
+            for one, mass in self.mass.items():
+                tokens = (*map(ord, one), END)
+                if tokens[: len(text)] == text and len(tokens) > len(text):
+                    following[tokens[len(text)]] = following.get(tokens[len(text)], 0) + mass
+            total = sum(following.values())
+            written = max(following, key=following.__getitem__, default=END)
+            found = {one: math.log(following[one] / total) if one in following else -50.0 for one in (written, *named)}
+            steps.append((written, found))
+            text = (*text, written)
+        return steps
+
+
+def fault(status: int, message: str, param: str | None = None) -> web.Response:
+    return web.json_response({"error": {"message": message, "param": param, "code": status}}, status=status)
+
+
+def turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def rendered(messages: Sequence[dict[str, str]]) -> list[int]:
+    return [token for turn in messages for token in (*map(ord, turn["role"] + turn["content"]), END, ord("\n"))]
+
+
+@asynccontextmanager
+async def running(vllm: FakeVllm) -> AsyncIterator[str]:
+    runner = web.AppRunner(vllm.app(), handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def engine_over(vllm: FakeVllm, params: ServeParams, *releases: Release) -> AsyncIterator[VllmEngine]:
+    async with running(vllm) as url:
+        engine = VllmEngine(url, BASE, params)
+        try:
+            for one in releases:
+                await engine.load(one)
+            yield engine
+        finally:
+            await engine.close()
+
+
+@pytest.fixture
+def adapter(release: Callable[..., Release]) -> Callable[..., Release]:
+    def make(version: str = "1", labels: tuple[str, ...] | None = None, **config: object) -> Release:
+        made = release(version, labels)
+        (made.adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}))
+        return made
+
+    return make
+
+
+Make = Callable[..., Release]
+
+
+def choice(text: str, **more: object) -> dict[str, object]:
+    return {"index": 0, "message": {"content": text}, "finish_reason": "stop", **more}
+
+
+def saying(*choices: dict[str, object], completion_tokens: int = 3) -> Reply:
+    async def reply(_request: web.Request, _body: dict[str, Any]) -> web.Response:
+        usage = {"prompt_tokens": 7, "completion_tokens": completion_tokens}
+        return web.json_response({"choices": choices, "usage": usage})
+
+    return reply
+
+
+def streaming(*events: object, end: bool = True) -> Reply:
+    async def reply(request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for event in events:
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+        if end:
+            await response.write(b"data: [DONE]\n\n")
+        return response
+
+    return reply
+
+
+def piece(index: int, finish_reason: str | None = None, **delta: object) -> dict[str, object]:
+    return {"choices": [{"index": index, "delta": delta, "finish_reason": finish_reason}]}
+
+
+USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 4}}
+
+
+def answered(
+    vllm: FakeVllm,
+    params: ServeParams,
+    release: Release,
+    generation: Generation = SHORT,
+    heard: list[Delta] | None = None,
+) -> tuple[Answer, ...]:
+    async def run() -> tuple[Answer, ...]:
+        async with engine_over(vllm, params, release) as engine:
+            return await engine.answer(release.version, ASKED, generation, heard.append if heard is not None else None)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("mass", "questions"),
+    [
+        ({"good": 0.97, "fine": 0.02999, "bad": 0.00001}, 2),  # `fine` matters, `bad` does not
+        ({"good": 0.99999, "bad": 0.00001}, 1),
+        ({"good": 0.3, "goodish": 0.25, "go": 0.05, "bad": 0.2, "banal": 0.2}, 3),
+        ({"I cannot say": 0.9, "good": 0.04, "goodish": 0.03, "god": 0.02, "bad": 0.01}, 3),
+        ({"good": 0.2, "gone": 0.15, "got": 0.15, "bad": 0.3, "bat": 0.2}, 3),
+    ],
+)
+def test_labels_have_their_share_of_the_mass(
+    params: ServeParams, adapter: Make, mass: dict[str, float], questions: int
+) -> None:
+    labels = tuple(text for text in mass if " " not in text)
+    vllm = FakeVllm(mass)
+    [answer] = answered(vllm, params, adapter(labels=labels))
+    total = sum(mass[label] for label in labels)
+    assert answer.probabilities is not None
+    assert answer.probabilities == pytest.approx({label: mass[label] / total for label in labels}, abs=1e-3)
+    assert sum(answer.probabilities.values()) == pytest.approx(1)
+    assert answer.text == max(labels, key=mass.__getitem__)
+    assert answer.confidence == answer.probabilities[answer.text]
+    assert answer.prompt_tokens == len(rendered(turns(ASKED)))
+    assert answer.completion_tokens == len(answer.text) + 1
+    assert len(vllm.asked("/v1/chat/completions")) + len(vllm.asked("/v1/completions")) <= questions
+
+
+def test_many_labels_are_asked_for_in_parts(params: ServeParams, adapter: Make) -> None:
+    """More tokens part here than one question may name."""
+    letters = [chr(place) for place in range(0x4E00, 0x4E00 + 80)]
+    labels = tuple(first + second for first in letters[:4] for second in letters[4:])
+    mass = {label: float(place + 50) for place, label in enumerate(labels)}
+    vllm = FakeVllm(mass)
+    [answer] = answered(vllm, params, adapter(labels=labels))
+    total = sum(mass.values())
+    assert answer.probabilities == pytest.approx({label: mass[label] / total for label in labels}, abs=1e-3)
+    named = [len(body["logprob_token_ids"]) for path, body in vllm.requests if "completions" in path]
+    assert max(named) <= MOST_TOKENS
+
+
+def test_more_labels_than_vllm_tells_apart_are_refused(params: ServeParams, adapter: Make) -> None:
+    labels = tuple(chr(place) for place in range(0x4E00, 0x4E00 + MOST_TOKENS + 1))
+    with pytest.raises(PerpetuneError, match="129 labels part at one token"):
+        answered(FakeVllm(), params, adapter(labels=labels))
+
+
+def test_a_label_is_heard_at_once_with_the_log_probabilities_of_its_tokens(params: ServeParams, adapter: Make) -> None:
+    heard: list[Delta] = []
+    vllm = FakeVllm({"ab": 0.5, "ac": 0.25, "b": 0.25})
+    answers = answered(vllm, params, adapter(labels=("ab", "ac", "b")), Generation(1, n=2, top_logprobs=1), heard)
+    assert [(delta.index, delta.text) for delta in heard] == [(0, "ab"), (1, "ab")]
+    first, second = answers[0].logprobs or ()
+    assert (first.token, second.token) == ("a", "b")
+    assert first.logprob == pytest.approx(math.log(0.75)) and second.logprob == pytest.approx(math.log(2 / 3))
+    assert [token for token, _ in first.top] == ["a"]
+
+
+def test_what_is_asked_reaches_vllm_whole(params: ServeParams, adapter: Make) -> None:
+    vllm = FakeVllm(reply=saying(choice("one", token_ids=[1, 2]), {**choice("two", token_ids=[3]), "index": 1}))
+    generation = Generation(
+        max_tokens=5,
+        n=2,
+        stop=("\n",),
+        temperature=0.5,
+        top_p=0.9,
+        presence_penalty=0.1,
+        frequency_penalty=0.2,
+        seed=3,
+        top_logprobs=4,
+        json_schema='{"type": "object"}',
+        tools='[{"type": "function", "function": {"name": "f"}}]',
+        tool_choice='"auto"',
+    )
+    release = adapter()
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    asked = (
+        Message(role="assistant", content="", tool_calls=(call,)),
+        Message(role="tool", content="rain", tool_call_id="a"),
+    )
+
+    async def run() -> tuple[Answer, ...]:
+        async with engine_over(vllm, params, release) as engine:
+            return await engine.answer("1", asked, generation)
+
+    answers = asyncio.run(run())
+    [body] = vllm.asked("/v1/chat/completions")
+    schema = {"name": "answer", "schema": {"type": "object"}, "strict": True}
+    expected = {
+        "max_tokens": 5,
+        "n": 2,
+        "stop": ["\n"],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "presence_penalty": 0.1,
+        "frequency_penalty": 0.2,
+        "seed": 3,
+        "logprobs": True,
+        "top_logprobs": 4,
+        "response_format": {"type": "json_schema", "json_schema": schema},
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "tool_choice": "auto",
+        "messages": [
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "rain", "tool_call_id": "a"},
+        ],
+    }
+    assert {name: body[name] for name in expected} == expected
+    assert vllm.adapters[body["model"]] == str(release.adapter)
+    assert [answer.text for answer in answers] == ["one", "two"]
+    assert [answer.completion_tokens for answer in answers] == [2, 1], "each counts its own tokens"
+
+
+def test_a_reply_with_log_probabilities_and_tool_calls(params: ServeParams, adapter: Make) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    told = {"token": "hi", "logprob": -0.5, "top_logprobs": [{"token": "hi", "logprob": -0.5}]}
+    said = choice("", logprobs={"content": [told]}, finish_reason="tool_calls")
+    said["message"] = {"content": None, "tool_calls": [call]}
+    [answer] = answered(FakeVllm(reply=saying(said)), params, adapter(), Generation(8, top_logprobs=1))
+    assert (answer.text, answer.finish_reason, answer.tool_calls) == ("", "tool_calls", (call,))
+    assert answer.logprobs == (TokenLogprob("hi", -0.5, (("hi", -0.5),)),)
+    assert (answer.prompt_tokens, answer.completion_tokens) == (7, 3)
+    assert answer.confidence is None and answer.probabilities is None
+
+
+def test_greedy_answers_are_written_once(params: ServeParams, adapter: Make) -> None:
+    vllm = FakeVllm(reply=streaming(piece(0, content="all"), piece(0, "stop", content=" alike"), USAGE))
+    heard: list[Delta] = []
+    answers = answered(vllm, params, adapter(), Generation(8, n=3), heard)
+    assert [answer.text for answer in answers] == ["all alike"] * 3
+    assert "n" not in vllm.asked("/v1/chat/completions")[0]
+    for index in range(3):
+        assert "".join(delta.text for delta in heard if delta.index == index) == "all alike"
+
+
+def test_pieces_are_heard_as_they_come_and_add_up(params: ServeParams, adapter: Make) -> None:
+    vllm = FakeVllm(
+        reply=streaming(
+            piece(0, role="assistant", content=""),
+            piece(0, content="a"),
+            piece(1, content="x"),
+            piece(1, "stop", content="y"),
+            piece(0, "length", content="b"),
+            USAGE,
+        )
+    )
+    heard: list[Delta] = []
+    answers = answered(vllm, params, adapter(), Generation(8, n=2, temperature=1.0), heard)
+    assert [(delta.index, delta.text) for delta in heard] == [(0, "a"), (1, "x"), (1, "y"), (0, "b")]
+    assert [(answer.text, answer.finish_reason) for answer in answers] == [("ab", "length"), ("xy", "stop")]
+    assert answers[0].prompt_tokens == 7
+    [body] = vllm.asked("/v1/chat/completions")
+    assert body["stream"] is True and body["stream_options"] == {"include_usage": True}
+
+
+def test_tool_calls_stream_in_pieces(params: ServeParams, adapter: Make) -> None:
+    begun = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
+    pieces = [{"index": 0, "function": {"arguments": text}} for text in ('{"x"', ": 1}")]
+    events = [piece(0, tool_calls=[one]) for one in (begun, *pieces)]
+    heard: list[Delta] = []
+    vllm = FakeVllm(reply=streaming(*events, piece(0, "tool_calls"), USAGE))
+    [answer] = answered(vllm, params, adapter(), heard=heard)
+    assert answer.tool_calls == ({"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},)
+    assert [delta.tool_calls for delta in heard] == [(begun,), (pieces[0],), (pieces[1],)]
+
+
+def test_what_vllm_forgot_is_loaded_again(params: ServeParams, adapter: Make) -> None:
+    async def run() -> None:
+        vllm = FakeVllm(reply=saying(choice("hello")))
+        release = adapter()
+        async with engine_over(vllm, params, release) as engine:
+            vllm.adapters.clear()
+            [answer] = await engine.answer("1", ASKED, SHORT)
+            assert answer.text == "hello"
+            (release.adapter / "adapter_config.json").unlink()
+            vllm.adapters.clear()
+            with pytest.raises(EngineDown, match="No adapter found"):
+                await engine.answer("1", ASKED, SHORT)
+            await engine.unload("1")
+            with pytest.raises(NotLoaded):
+                await engine.answer("1", ASKED, SHORT)
+
+    asyncio.run(run())
+
+
+def test_an_adapter_that_vllm_holds_already_is_well(params: ServeParams, adapter: Make) -> None:
+    """As after a restart of the gateway."""
+
+    async def run() -> None:
+        vllm = FakeVllm()
+        async with engine_over(vllm, params, adapter()) as engine:
+            [before] = vllm.adapters
+            await engine.load(adapter())
+            assert list(vllm.adapters) == [before]
+            await engine.unload("1")
+            assert not vllm.adapters
+            changed = adapter()
+            (changed.adapter / "adapter_model.safetensors").write_text("other weights")
+            await engine.load(changed)
+            assert before not in vllm.adapters, "a name belongs to its bytes"
+
+    asyncio.run(run())
+
+
+def test_releases_that_vllm_cannot_serve(params: ServeParams, adapter: Make, release: Make) -> None:
+    async def run() -> None:
+        async with engine_over(FakeVllm(), params) as engine:
+            with pytest.raises(PerpetuneError, match="fully trained"):
+                await engine.load(release("1"))
+            with pytest.raises(PerpetuneError, match="DoRA"):
+                await engine.load(adapter("2", use_dora=True))
+            with pytest.raises(PerpetuneError, match="hf:other/base main, and path:tiny is loaded"):
+                await engine.load(release("3", base=BaseParams(model="hf:other/base", revision="main")))
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("heard", [None, []], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("answer", "expected", "text"),
+    [
+        (fault(500, "EngineDeadError"), EngineDown, "500: EngineDeadError"),
+        (web.Response(status=503, text="starting"), EngineDown, "starting"),
+        (fault(400, "Grammar error", None), Unsupported, "Grammar error"),
+        (fault(400, "temperature must be non-negative", "temperature"), Unsupported, "non-negative"),
+        (
+            fault(
+                400,
+                "This model's maximum context length is 8192 tokens. However, your prompt contains at least 8193 input "
+                "tokens, which exceeds this limit",
+                "input_tokens",
+            ),
+            PromptTooLong,
+            "8193 tokens, and the model reads 8192",
+        ),
+    ],
+    ids=["500", "503", "grammar", "temperature", "too long"],
+)
+def test_faults(
+    params: ServeParams,
+    adapter: Make,
+    answer: web.Response,
+    expected: type[Exception],
+    text: str,
+    heard: list[Delta] | None,
+) -> None:
+    async def reply(_request: web.Request, _body: dict[str, Any]) -> web.Response:
+        return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type)
+
+    generation = Generation(8, json_schema="{}")
+    with pytest.raises(expected, match=text) as caught:
+        answered(FakeVllm(reply=reply), params, adapter(), generation, heard)
+    if isinstance(caught.value, Unsupported):
+        assert caught.value.param == (
+            "temperature" if "temperature" in text or "negative" in text else "response_format"
+        )
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        streaming(piece(0, content="a"), end=False),
+        streaming(piece(0, content="a"), {"error": {"message": "EngineCore died", "code": 500}}),
+    ],
+    ids=["cut off", "an error as the last event"],
+)
+def test_a_stream_that_breaks(params: ServeParams, adapter: Make, reply: Reply) -> None:
+    heard: list[Delta] = []
+    with pytest.raises(EngineDown):
+        answered(FakeVllm(reply=reply), params, adapter(), heard=heard)
+    assert [delta.text for delta in heard] == ["a"]
+
+
+def test_a_server_that_is_gone(params: ServeParams, adapter: Make) -> None:
+    async def run() -> None:
+        async with running(FakeVllm()) as url:
+            engine = VllmEngine(url, BASE, params)
+            await engine.load(adapter())
+        with pytest.raises(EngineDown):
+            await engine.answer("1", ASKED, SHORT)
+        with pytest.raises(EngineDown):
+            await engine.load(adapter("2"))
+        await engine.unload("1")
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_connection_closed_under_a_request_is_tried_again(params: ServeParams, adapter: Make) -> None:
+    times = 0
+
+    async def reply(request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
+        nonlocal times
+        times += 1
+        if times == 1:
+            assert request.transport
+            request.transport.close()
+            await asyncio.sleep(1)
+        return await saying(choice("hello"))(request, _body)
+
+    [answer] = answered(FakeVllm(reply=reply), params, adapter())
+    assert answer.text == "hello"
+
+
+def test_more_than_may_wait_are_refused_and_what_is_given_up_makes_room(params: ServeParams, adapter: Make) -> None:
+    async def run() -> None:
+        ended = asyncio.Event()
+
+        async def reply(_request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+            raise AssertionError("the request should have been given up")
+
+        async with engine_over(FakeVllm(reply=reply), params, adapter()) as engine:
+            waiting = [asyncio.create_task(engine.answer("1", ASKED, SHORT)) for _ in range(params.max_queue)]
+            await asyncio.sleep(0.2)
+            with pytest.raises(Overloaded) as caught:
+                await engine.answer("1", ASKED, SHORT)
+            assert caught.value.retry_after == 1
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+            async with asyncio.timeout(5):
+                await ended.wait()  # vLLM is told, and writes no further
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await engine.answer("1", ASKED, SHORT)
+
+    asyncio.run(run())
+
+
+def test_a_trace_goes_on_in_vllm(params: ServeParams, adapter: Make) -> None:
+    async def run() -> None:
+        vllm = FakeVllm(reply=saying(choice("hello")))
+        async with engine_over(vllm, params, adapter()) as engine:
+            await engine.answer("1", ASKED, SHORT)
+            assert "traceparent" not in vllm.headers[-1]
+            with TracerProvider().get_tracer("test").start_as_current_span("request") as span:
+                await engine.answer("1", ASKED, SHORT)
+            trace_id = format(span.get_span_context().trace_id, "032x")
+            assert trace_id in vllm.headers[-1]["traceparent"]
+
+    asyncio.run(run())

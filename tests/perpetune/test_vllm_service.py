@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import Params, load_params
+from perpetune.settings import Settings
+from perpetune.stack import Ports, environment
+from perpetune.vllm_service import highest_rank, starts_vllm, vllm_command, vllm_python, vllm_service
+from perpetune.workspace import Workspace
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+
+
+def with_engine(engine: str) -> Params:
+    return PARAMS.model_copy(update={"serve": PARAMS.serve.model_copy(update={"engine": engine})})
+
+
+def test_it_is_started_only_where_answers_come_from_it_and_none_runs_elsewhere(tmp_path: Path) -> None:
+    def starts(engine: str, url: str | None) -> bool:
+        return starts_vllm(Workspace(tmp_path, with_engine(engine), Settings(vllm_url=url)))
+
+    assert starts("vllm", None)
+    assert not starts("vllm", "http://gpu:8000")
+    assert not starts("transformers", None)
+
+
+def test_the_gateway_is_told_where_it_is(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, with_engine("vllm"), Settings())
+    assert environment(workspace, Ports(vllm=8123))["PERPETUNE_VLLM_URL"] == "http://127.0.0.1:8123"
+    assert "PERPETUNE_VLLM_URL" not in environment(workspace, Ports())
+
+
+def test_without_vllm_it_says_what_to_run(tmp_path: Path) -> None:
+    missing = tmp_path / "python"
+    workspace = Workspace(tmp_path, with_engine("vllm"), Settings(vllm_python=missing))
+    with pytest.raises(PerpetuneError, match="make vllm") as caught:
+        vllm_service(workspace, 8123)
+    assert str(missing) in str(caught.value)
+    missing.touch()
+    assert vllm_python(missing) == missing
+
+
+def test_the_command_serves_the_base_to_adapters_and_leaves_the_last_word_to_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")
+    command = vllm_command(
+        Path("python"),
+        Path("/models/base"),
+        8123,
+        dtype="bfloat16",
+        rank=32,
+        eager=True,
+        more=["--max-model-len", "512"],
+    )
+    assert command[0] == "env"
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in command
+    assert not any("KVCACHE" in word for word in command), "what is set outside stays"
+    words = " ".join(command)
+    assert "--model /models/base --dtype bfloat16 --enable-lora --max-lora-rank 32" in words
+    assert words.endswith("--enforce-eager --max-model-len 512")
+
+
+@pytest.mark.parametrize(("trained", "tuned", "expected"), [(8, 4, 8), (8, 32, 32), (100, 4, 128)])
+def test_every_adapter_that_can_be_trained_has_room(trained: int, tuned: int, expected: int) -> None:
+    assert highest_rank(ranked(trained, tuned)) == expected
+
+
+def test_a_rank_beyond_what_vllm_takes() -> None:
+    with pytest.raises(PerpetuneError, match="up to rank 512, and 600"):
+        highest_rank(ranked(600, 4))
+
+
+def ranked(trained: int, tuned: int) -> Params:
+    lora = PARAMS.train.lora.model_copy(update={"rank": trained})
+    train = PARAMS.train.model_copy(update={"lora": lora})
+    return PARAMS.model_copy(update={"train": train, "tune": PARAMS.tune.model_copy(update={"rank": (1, tuned)})})
