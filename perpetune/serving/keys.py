@@ -32,6 +32,14 @@ _BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+def as_role(text: str) -> Role:
+    """The role of this name. Raises PerpetuneError."""
+    for role in ROLES:
+        if role == text:
+            return role
+    raise PerpetuneError(f"there is no role {text!r}", do=f"choose from {', '.join(ROLES)}")
+
+
 @dataclass(frozen=True)
 class Key:
     """What is known of a key; the key itself is known to its owner alone."""
