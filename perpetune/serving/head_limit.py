@@ -10,17 +10,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from perpetune.serving.problems import Problem
 
 MAX_BYTES = 64 * 1024
-SECONDS = 15.0
 
 
 class BoundedHead(HttpToolsProtocol):
-    """uvicorn's protocol over httptools; a head that is too large is answered 431, one that does not arrive, 408."""
+    """uvicorn's protocol over httptools; a head that is too large is answered 431, one that does not arrive, 408.
+
+    Bytes are counted between reads, so one head may be larger by what one read brings.
+    """
+
+    seconds = 15.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._head_bytes = 0
         self._in_head = True
-        self._timer: asyncio.TimerHandle | None = self.loop.call_later(SECONDS, self._too_slow)
+        self._timer: asyncio.TimerHandle | None = self.loop.call_later(self.seconds, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -33,7 +37,7 @@ class BoundedHead(HttpToolsProtocol):
         super().on_message_begin()
         self._head_bytes, self._in_head = 0, True
         if self._timer is None:
-            self._timer = self.loop.call_later(SECONDS, self._too_slow)
+            self._timer = self.loop.call_later(self.seconds, self._too_slow)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -45,7 +49,7 @@ class BoundedHead(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _too_slow(self) -> None:
-        self._end(Problem(408, f"The headers did not arrive within {SECONDS:g} s.", code="request_timeout"))
+        self._end(Problem(408, f"The headers did not arrive within {self.seconds:g} s.", code="request_timeout"))
 
     def _end(self, problem: Problem) -> None:
         self._stop_timer()

@@ -105,9 +105,7 @@ def revoke_key(log: Engine, name: str) -> Key:
     """End a key; one that is revoked already stays as it is. Raises PerpetuneError where there is none."""
     mine = api_keys.c.name == name
     with log.connect().execution_options(writes=True) as connection, connection.begin():
-        connection.execute(
-            update(api_keys).where(mine, api_keys.c.revoked.is_(None)).values(revoked=datetime.now(UTC))
-        )
+        connection.execute(update(api_keys).where(mine, api_keys.c.revoked.is_(None)).values(revoked=datetime.now(UTC)))
         row = connection.execute(select(api_keys).where(mine)).first()
     if row is None:
         raise PerpetuneError(f"there is no key named {name}", do="`perpetune keys list` shows all names")

@@ -51,7 +51,10 @@ class Metrics:
         )
         self.in_flight = Gauge("perpetune_http_requests_in_flight", "Requests under way", registry=self.registry)
         self.answers = Counter(
-            "perpetune_answers", "Answers by version and by why it answered", ["version", "route"], registry=self.registry
+            "perpetune_answers",
+            "Answers by version and by why it answered",
+            ["version", "route"],
+            registry=self.registry,
         )
         self.confidence = Histogram(
             "perpetune_answer_confidence",

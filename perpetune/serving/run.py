@@ -71,10 +71,11 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
         log.dispose()
 
 
-def run(app: FastAPI, address: socket.socket, *, grace_seconds: float) -> None:
+def run(app: FastAPI, address: socket.socket, *, grace_seconds: float, notice_seconds: float = _NOTICE) -> None:
     """Answer until SIGTERM or SIGINT, then end what has begun, for at most `grace_seconds`.
 
-    Raises PerpetuneError where a second signal ended it at once.
+    It says that it is not ready at once, and accepts requests for `notice_seconds` more. Raises PerpetuneError where
+    a second signal ended it at once.
     """
     config = uvicorn.Config(
         app,
@@ -85,7 +86,7 @@ def run(app: FastAPI, address: socket.socket, *, grace_seconds: float) -> None:
         log_level="warning",
         timeout_graceful_shutdown=int(grace_seconds),
     )
-    server = _Server(config, app)
+    server = _Server(config, app, notice_seconds)
     server.run(sockets=[address])
     if server.force_exit:
         raise PerpetuneError(
@@ -105,9 +106,10 @@ def warn_if_open(log: sqlalchemy.Engine, host: str) -> None:
 class _Server(uvicorn.Server):
     """uvicorn, with a notice before it stops accepting, and with a graceful end as a success."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, notice_seconds: float) -> None:
         super().__init__(config)
         self._app = app
+        self._notice = notice_seconds
         self._stop_at: float | None = None
 
     @contextlib.contextmanager
@@ -125,7 +127,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._stop_at is None:
             drain(self._app)
-            self._stop_at = time.monotonic() + _NOTICE
+            self._stop_at = time.monotonic() + self._notice
         else:
             self.should_exit = self.force_exit = True
 
