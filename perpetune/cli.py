@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,12 +17,17 @@ from rich.console import Console
 from perpetune.errors import PerpetuneError
 from perpetune.workspace import Workspace, open_workspace
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
 app = typer.Typer(
     help="Keeps a fine-tuned language model good at its task for as long as it is in production.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+keys = typer.Typer(help="Keys of the gateway: who may ask, judge and release.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -150,6 +155,82 @@ def explain(version: Annotated[str, typer.Argument(help="A version number.")], j
             typer.echo(decision.to_json())
         else:
             console.print(Markdown(as_markdown(decision)))
+
+
+@keys.command("add", epilog="Example: `perpetune keys add shop --role ask --role feedback`")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="Who it is for, such as an application.")],
+    role: Annotated[
+        list[str],
+        typer.Option(help="ask, feedback or admin (which may do everything); several may be given."),
+    ],
+    json_: Json = False,
+) -> None:
+    """Make a key and print it, once: only its digest is stored. From the first key on, every request needs one."""
+    from perpetune.serving.keys import add_key, as_role
+
+    with _for_people():
+        roles = [as_role(each) for each in role]
+        with _prediction_log() as log:
+            secret = add_key(log, name, roles)
+        if json_:
+            _print_json({"name": name, "roles": sorted(set(roles)), "key": secret})
+            return
+        for line in (
+            "this is the only time that the key is shown; send it as `Authorization: Bearer KEY`",
+            "every request needs a key now; ours take one with the role admin from PERPETUNE_API_KEY",
+        ):
+            errors.print(line, markup=False, soft_wrap=True)
+        typer.echo(secret)
+
+
+@keys.command("list", epilog="Example: `perpetune keys list --json`")
+def keys_list(json_: Json = False) -> None:
+    """Every key that was ever made, revoked ones too."""
+    from rich.table import Table
+
+    from perpetune.serving.keys import list_keys
+
+    with _for_people():
+        with _prediction_log() as log:
+            found = list_keys(log)
+        if json_:
+            _print_json([asdict(key) for key in found])
+            return
+        if not found:
+            _say("there is no key yet: anybody who reaches the gateway may ask it")
+            return
+        table = Table("name", "roles", "made", "revoked")
+        for key in found:
+            revoked = f"{key.revoked:%Y-%m-%d %H:%M %Z}" if key.revoked else ""
+            table.add_row(key.name, ", ".join(key.roles), f"{key.created:%Y-%m-%d %H:%M %Z}", revoked)
+        console.print(table)
+
+
+@keys.command("revoke", epilog="Example: `perpetune keys revoke shop`")
+def keys_revoke(name: Annotated[str, typer.Argument(help="The name it was made with.")], json_: Json = False) -> None:
+    """End a key for good. Gateways that run refuse it within seconds."""
+    from perpetune.serving.keys import revoke_key
+
+    with _for_people():
+        with _prediction_log() as log:
+            key = revoke_key(log, name)
+        if json_:
+            _print_json(asdict(key))
+        else:
+            _say(f"{key.name} was revoked at {key.revoked:%Y-%m-%d %H:%M:%S %Z}")
+
+
+@contextmanager
+def _prediction_log() -> Iterator[Engine]:
+    """The database of this workspace's gateway."""
+    from perpetune.serving.log import open_log
+
+    log = open_log(open_workspace().settings.prediction_log)
+    try:
+        yield log
+    finally:
+        log.dispose()
 
 
 def _run_flow(flow: str, parameters: dict[str, object], json_: bool) -> None:

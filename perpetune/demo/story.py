@@ -87,7 +87,10 @@ def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> di
             for child in supervisor.children:
                 console.print(f"  {child.service.name:8} {child.service.page or ''}", markup=False, soft_wrap=True)
         scene = Scene(Workspace(folder, scene.workspace.params, Settings()), scene.curated, scene.quiet, scene.turned)
-        application = Application(str(scene.workspace.settings.gateway_url), scene.workspace.params.task.name)
+        settings = scene.workspace.settings
+        application = Application(
+            str(settings.gateway_url), scene.workspace.params.task.name, headers=settings.gateway_headers
+        )
         _play(story, scene, application, console)
         story.swap_at = _swap(application.asked)
         with _stage(story, console, "let the first champion answer the same stream, and write the report"):

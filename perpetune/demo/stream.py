@@ -36,9 +36,12 @@ class Application:
     gateway: str
     model: str
     asked: list[Asked] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._client = OpenAI(base_url=f"{self.gateway}/v1", api_key="none", max_retries=0, timeout=120)
+        self._client = OpenAI(
+            base_url=f"{self.gateway}/v1", api_key="none", default_headers=self.headers, max_retries=0, timeout=120
+        )
 
     def ask(self, example: Example) -> Asked:
         began = time.time()
@@ -61,7 +64,7 @@ class Application:
 
     def label(self, asked: Sequence[Asked]) -> None:
         """Report the right answer of each request that was answered."""
-        with httpx.Client(base_url=self.gateway, timeout=30) as client:
+        with httpx.Client(base_url=self.gateway, headers=self.headers, timeout=30) as client:
             for one in asked:
                 if one.answer is not None:
                     body = {"request_id": one.request_id, "label": one.example.output}

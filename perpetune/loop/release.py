@@ -32,7 +32,7 @@ def release(workspace: Workspace, version: str) -> Released:
     began = time.monotonic()
     task = workspace.params.task.name
     previous = registry.promote(task, version)
-    trouble = _swap(workspace.settings.gateway_url, version)
+    trouble = _swap(workspace.settings.gateway_url, version, workspace.settings.gateway_headers)
     if trouble is not None and trouble.refused:
         if previous is not None:
             registry.promote(task, previous)
@@ -50,12 +50,12 @@ class _Trouble:
     reason: str
 
 
-def _swap(gateway: str | None, version: str) -> _Trouble | None:
+def _swap(gateway: str | None, version: str, headers: dict[str, str]) -> _Trouble | None:
     """Ask the gateway to look at the alias now; None once it serves the version."""
     if gateway is None:
         return _Trouble(False, "no gateway is known")
     try:
-        answer = httpx.post(f"{gateway}/v1/release/check", timeout=SWAP_SECONDS)
+        answer = httpx.post(f"{gateway}/v1/release/check", headers=headers, timeout=SWAP_SECONDS)
     except httpx.ConnectError:
         return _Trouble(False, "no gateway runs")
     except httpx.HTTPError as fault:

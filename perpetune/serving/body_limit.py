@@ -1,6 +1,8 @@
-"""A bound on what a request may send, kept while it arrives."""
+"""Bounds on what a request may send and on how long it may take to, kept while it arrives."""
 
 from __future__ import annotations
+
+import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -8,30 +10,27 @@ from perpetune.serving.problems import Problem
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to a body of more than `max_bytes`, declared or streamed."""
+    """ASGI middleware that answers 413 to a body of more than `max_bytes`, declared or streamed.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    A body that is not there after `seconds` is answered with 408, and its connection is closed.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        too_large = Problem(413, f"The body is larger than {self.max_bytes} bytes.", code="request_too_large")
-        if _declared(scope) > self.max_bytes:
-            await too_large.response()(scope, receive, send)
-            return
-        body: list[Message] = []
-        left = self.max_bytes
-        while left >= 0:
-            message = await receive()
-            body.append(message)
-            left -= len(message.get("body", b""))
-            if message["type"] != "http.request" or not message.get("more_body"):
-                break
-        if left < 0:
-            await too_large.response()(scope, receive, send)
+        try:
+            body = await self._read(scope, receive)
+        except Problem as problem:
+            response = problem.response()
+            if problem.status == 408:
+                response.headers["connection"] = "close"
+            await response(scope, receive, send)
             return
         body.reverse()
 
@@ -39,6 +38,25 @@ class BodyLimit:
             return body.pop() if body else await receive()
 
         await self.app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
+        """All messages of the body. Raises Problem."""
+        too_large = Problem(413, f"The body is larger than {self.max_bytes} bytes.", code="request_too_large")
+        if _declared(scope) > self.max_bytes:
+            raise too_large
+        body: list[Message] = []
+        left = self.max_bytes
+        try:
+            async with asyncio.timeout(self.seconds):
+                while not body or body[-1].get("more_body"):
+                    body.append(await receive())
+                    left -= len(body[-1].get("body", b""))
+                    if left < 0:
+                        raise too_large
+        except TimeoutError:
+            message = f"The body did not arrive within {self.seconds:g} s."
+            raise Problem(408, message, code="request_timeout") from None
+        return body
 
 
 def _declared(scope: Scope) -> int:

@@ -19,14 +19,17 @@ from perpetune.answer import Answer, PromptTooLong
 from perpetune.generation import Generation
 from perpetune.params import ServeParams
 from perpetune.records import Feedback, Prediction, with_instruction
-from perpetune.serving.body_limit import BodyLimit
 from perpetune.serving.chat import ChatRequest, Question, Reply, model_name, read_question, unknown_model
 from perpetune.serving.engine import Engine, NotLoaded, Overloaded
 from perpetune.serving.follow import Follower, NothingServed, ReleaseSource, UnknownVersion
+from perpetune.serving.guard import protect
+from perpetune.serving.keys import Keyholder
 from perpetune.serving.log import UnknownRequest
-from perpetune.serving.metrics import Measured, Metrics
+from perpetune.serving.metrics import Metrics
+from perpetune.serving.observed_engine import ObservedEngine
 from perpetune.serving.problems import Problem, answer_in_openai_shape
 from perpetune.serving.recorder import LogUnavailable, Recorder
+from perpetune.serving.telemetry import Tracing
 
 # JSON may write a character as a pair of \uXXXX escapes; the rest is what stands around the messages.
 _BYTES_A_CHAR = 12
@@ -55,10 +58,12 @@ def create_app(
 
     `max_new_tokens` is both what an answer may have where the request does not say, and the most it may ask for.
     """
-    metrics = Metrics()
+    metrics, keyholder, tracing = Metrics(), Keyholder(log), Tracing(task)
+    engine = ObservedEngine(engine, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await keyholder.start()
         gateway.recorder.start()
         following = asyncio.create_task(gateway.follower.run())
         yield
@@ -66,6 +71,8 @@ def create_app(
         await asyncio.wait([following])
         await gateway.recorder.close()
         await engine.close()
+        await keyholder.close()
+        await asyncio.to_thread(tracing.close)
 
     app = FastAPI(title=f"perpetune: {task}", lifespan=lifespan)
     gateway = _Gateway(
@@ -77,8 +84,8 @@ def create_app(
         params=params,
         max_new_tokens=max_new_tokens,
     )
-    app.add_middleware(BodyLimit, max_bytes=_BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND)
-    app.add_middleware(Measured, metrics=metrics)
+    max_bytes = _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
+    protect(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
     answer_in_openai_shape(app)
     app.post("/v1/chat/completions")(gateway.complete)
     app.get("/v1/models")(gateway.models)

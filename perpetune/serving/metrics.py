@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import platform
 import time
+from collections.abc import Sequence
+from importlib.metadata import version as version_of
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from perpetune.answer import Answer
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class Metrics:
+    """Labels take few values: paths and routes of the gateway's own, versions that are loaded (see `forget`)."""
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -41,6 +49,70 @@ class Metrics:
         self.log_lost = Counter(
             "perpetune_log_rows_lost", "Rows that never reached the prediction log", registry=self.registry
         )
+        self.in_flight = Gauge("perpetune_http_requests_in_flight", "Requests under way", registry=self.registry)
+        self.answers = Counter(
+            "perpetune_answers",
+            "Answers by version and by why it answered",
+            ["version", "route"],
+            registry=self.registry,
+        )
+        self.confidence = Histogram(
+            "perpetune_answer_confidence",
+            "Confidence of the answers that have one",
+            ["version"],
+            buckets=_SHARES,
+            registry=self.registry,
+        )
+        self.first_token_seconds = Histogram(
+            "perpetune_first_token_seconds",
+            "Seconds from asking the engine to the first piece of an answer that is streamed",
+            ["version"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.engine_seconds = Histogram(
+            "perpetune_engine_seconds",
+            "Seconds from asking the engine to its whole answer, waiting included",
+            ["version"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.engine_in_flight = Gauge(
+            "perpetune_engine_requests_in_flight", "Requests that the engine computes or queues", registry=self.registry
+        )
+        self.engine_refusals = Counter(
+            "perpetune_engine_refusals", "Requests that the engine did not answer", ["reason"], registry=self.registry
+        )
+        self.release_refusals = Counter(
+            "perpetune_release_refusals", "Versions refused at the gateway's door", registry=self.registry
+        )
+        self.release_rollbacks = Counter(
+            "perpetune_release_rollbacks", "Trials that ended with the version taken back", registry=self.registry
+        )
+        self.trial = Gauge(
+            "perpetune_release_trial", "1 for the version on trial", ["version", "strategy"], registry=self.registry
+        )
+        self.unauthorized = Counter(
+            "perpetune_unauthorized", "Requests without a key that may ask", ["code"], registry=self.registry
+        )
+        self.rate_limited = Counter(
+            "perpetune_rate_limited", "Requests beyond their caller's limit", registry=self.registry
+        )
+        Info("perpetune_build", "What runs here", registry=self.registry).info(
+            {"version": version_of("perpetune"), "python": platform.python_version()}
+        )
+
+    def answered(self, version: str, route: str, answers: Sequence[Answer]) -> None:
+        """Count what one request was answered with."""
+        self.answers.labels(version, route).inc(len(answers))
+        for answer in answers:
+            if answer.confidence is not None:
+                self.confidence.labels(version).observe(answer.confidence)
+
+    def forget(self, version: str) -> None:
+        """Drop the series of a version that was unloaded, so that they do not grow with every release."""
+        for metric in (self.answers, self.confidence, self.first_token_seconds, self.engine_seconds, self.trial):
+            metric.remove_by_labels({"version": version})
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -67,9 +139,19 @@ class Measured:
                 status = message["status"]
             await send(message)
 
+        self.metrics.in_flight.inc()
         try:
             await self.app(scope, receive, note_status)
         finally:
-            path = getattr(scope.get("route"), "path", "other")
+            self.metrics.in_flight.dec()
+            path = path_of(scope)
             self.metrics.requests.labels(path, str(status)).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
+
+
+def path_of(scope: Scope) -> str:
+    """The path of the request's route, or "other"; a request refused before routing still has its path."""
+    if "route" in scope:
+        return str(getattr(scope["route"], "path", "other"))
+    known = {getattr(route, "path", None) for route in scope["app"].routes}
+    return scope["path"] if scope["path"] in known else "other"

@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
+import logging
 import os
+import signal
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
 
+import sqlalchemy
 import uvicorn
+from fastapi import FastAPI
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
+from perpetune.serving.draining import drain
 from perpetune.serving.engine import Engine
 from perpetune.serving.gateway import create_app
+from perpetune.serving.head_limit import BoundedHead
+from perpetune.serving.keys import read_keyring
 from perpetune.serving.log import open_log
 from perpetune.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 _GRACE = 5  # seconds beyond the time-out of a request
+_NOTICE = 1.0  # seconds between "not ready" and the end of accepting, in which load balancers hear of it
 
 
 def serve(params: Params, settings: Settings, host: str, port: int) -> None:
     """Answer at this address until a signal ends it.
 
     Requests under way are answered and the log is flushed first. Raises PerpetuneError where the port is in use,
-    the log cannot be opened, the base model is not there or no registry is named; one that is down is waited for.
+    the log cannot be opened, the base model is not there or no registry is named (one that is down is waited for),
+    and where a second signal ended it before that was done.
     """
     if settings.mlflow_tracking_uri is None:
         raise PerpetuneError(
@@ -37,6 +53,7 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with listen(host, port) as address:
         log = open_log(settings.prediction_log)
+        warn_if_open(log, host)
         # Late, because this brings MLflow: a port in use should not take seconds to tell.
         from perpetune.registry import RegistrySource
 
@@ -48,10 +65,7 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
             params=params.serve,
             max_new_tokens=params.evaluate.max_new_tokens,
         )
-        grace = int(params.serve.timeout_seconds) + _GRACE
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=grace))
-        with contextlib.suppress(KeyboardInterrupt):  # the server has shut down by the time it passes the signal on
-            server.run(sockets=[address])
+        run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE)
         log.dispose()
 
 
@@ -73,6 +87,79 @@ def build_engine(params: Params, settings: Settings) -> Engine:
 
     model = load_answerer(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
     return TransformersEngine(model, params.base, params.serve)
+
+
+def run(app: FastAPI, address: socket.socket, *, grace_seconds: float, notice_seconds: float = _NOTICE) -> None:
+    """Answer until SIGTERM or SIGINT, then end what has begun, for at most `grace_seconds`.
+
+    It says that it is not ready at once, and accepts requests for `notice_seconds` more. Raises PerpetuneError where
+    a second signal ended it at once.
+    """
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=BoundedHead,
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=int(grace_seconds),
+    )
+    server = _Server(config, app, notice_seconds)
+    server.run(sockets=[address])
+    if server.force_exit:
+        raise PerpetuneError(
+            "a second signal ended the gateway at once", do="send one, and give requests under way the time to end"
+        )
+
+
+def warn_if_open(log: sqlalchemy.Engine, host: str) -> None:
+    """Say where anybody on the network could ask."""
+    if not _is_loopback(host) and read_keyring(log).open:
+        logger.warning(
+            "anybody who reaches %s may ask, judge and release: make a key with `perpetune keys add NAME --role admin`",
+            host,
+        )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a notice before it stops accepting, and with a graceful end as a success."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, notice_seconds: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._notice = notice_seconds
+        self._stop_at: float | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._stop_at is None:
+            drain(self._app)
+            self._stop_at = time.monotonic() + self._notice
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def listen(host: str, port: int) -> socket.socket:

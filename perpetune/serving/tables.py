@@ -110,3 +110,13 @@ feedback = Table(
     Column("digest", StorableText, nullable=False),
     Index("feedback_request_digest", "request_id", "digest", unique=True),
 )
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("name", StorableText, primary_key=True),
+    Column("digest", StorableText, nullable=False, unique=True),  # SHA-256 in hex; the key itself is nowhere
+    Column("roles", JSON, nullable=False),
+    Column("created", UtcTime, nullable=False),
+    Column("revoked", UtcTime),
+)

@@ -1,0 +1,69 @@
+"""Bounds on the head of a request (its first line and its headers), which uvicorn keeps only with another parser."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from perpetune.serving.problems import Problem
+
+MAX_BYTES = 64 * 1024
+
+
+class BoundedHead(HttpToolsProtocol):
+    """uvicorn's protocol over httptools; a head that is too large is answered 431, one that does not arrive, 408.
+
+    Bytes are counted between reads, so one head may be larger by what one read brings.
+    """
+
+    seconds = 15.0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._in_head = True
+        self._timer: asyncio.TimerHandle | None = self.loop.call_later(self.seconds, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_BYTES:
+                self._end(Problem(431, f"The headers are larger than {MAX_BYTES} bytes.", code="headers_too_large"))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes, self._in_head = 0, True
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.seconds, self._too_slow)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _too_slow(self) -> None:
+        self._end(Problem(408, f"The headers did not arrive within {self.seconds:g} s.", code="request_timeout"))
+
+    def _end(self, problem: Problem) -> None:
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        if self._head_bytes and not under_way:  # else the bytes would land in the middle of another answer
+            response = problem.response()
+            head = f"HTTP/1.1 {problem.status} \r\nconnection: close\r\n"
+            lines = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+            self.transport.write(head.encode() + lines + b"\r\n" + bytes(response.body))
+        self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

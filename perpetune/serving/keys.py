@@ -1,0 +1,172 @@
+"""API keys: made and revoked in the database of the prediction log, and known to the gateway from a snapshot.
+
+A key is 32 random bytes, so that its SHA-256 can be stored: there is nothing to guess that a slow hash would protect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+from sqlalchemy import Engine, Row, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from perpetune.errors import PerpetuneError
+from perpetune.serving.log import reason
+from perpetune.serving.tables import api_keys
+
+logger = logging.getLogger(__name__)
+
+Role = Literal["ask", "feedback", "admin"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+_BYTES = 32
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def as_role(text: str) -> Role:
+    """The role of this name. Raises PerpetuneError."""
+    for role in ROLES:
+        if role == text:
+            return role
+    raise PerpetuneError(f"there is no role {text!r}", do=f"choose from {', '.join(ROLES)}")
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is known of a key; the key itself is known to its owner alone."""
+
+    name: str
+    roles: tuple[Role, ...]
+    created: datetime
+    revoked: datetime | None
+
+    def may(self, role: Role) -> bool:
+        return role in self.roles or "admin" in self.roles
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """Every key that was ever made, under its digest. While there is none, the gateway is open."""
+
+    keys: tuple[tuple[str, Key], ...]
+
+    @property
+    def open(self) -> bool:
+        return not self.keys
+
+    def find(self, secret: str) -> Key | None:
+        """The valid key that this is. Every key is compared in constant time, whichever fits."""
+        digest, found = _digest(secret), None
+        for known, key in self.keys:
+            if hmac.compare_digest(known, digest):
+                found = key
+        return found if found and not found.revoked else None
+
+
+def add_key(log: Engine, name: str, roles: Sequence[Role]) -> str:
+    """Make a key, and return it: it can never be read again.
+
+    Raises PerpetuneError where the name was used before or is no name.
+    """
+    if not _NAME.fullmatch(name):
+        raise PerpetuneError(
+            f"{name!r} cannot be the name of a key",
+            do="use up to 64 letters, digits, dots, dashes and underscores, a letter or digit first",
+        )
+    secret = f"ppt_{secrets.token_urlsafe(_BYTES)}"
+    row = {"name": name, "digest": _digest(secret), "roles": sorted(set(roles)), "created": datetime.now(UTC)}
+    try:
+        with log.connect().execution_options(writes=True) as connection, connection.begin():
+            connection.execute(insert(api_keys).values(row))
+    except IntegrityError:
+        raise PerpetuneError(
+            f"there is or was a key named {name}", do="choose another name; `perpetune keys list` shows those in use"
+        ) from None
+    except SQLAlchemyError as fault:
+        raise PerpetuneError(f"the key could not be stored: {reason(fault)}") from None
+    return secret
+
+
+def list_keys(log: Engine) -> tuple[Key, ...]:
+    """Every key that was ever made, oldest first."""
+    return tuple(key for _, key in read_keyring(log).keys)
+
+
+def revoke_key(log: Engine, name: str) -> Key:
+    """End a key; one that is revoked already stays as it is. Raises PerpetuneError where there is none."""
+    mine = api_keys.c.name == name
+    with log.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(update(api_keys).where(mine, api_keys.c.revoked.is_(None)).values(revoked=datetime.now(UTC)))
+        row = connection.execute(select(api_keys).where(mine)).first()
+    if row is None:
+        raise PerpetuneError(f"there is no key named {name}", do="`perpetune keys list` shows all names")
+    return _key(row)
+
+
+def read_keyring(log: Engine) -> Keyring:
+    """All keys as they are now. Raises SQLAlchemyError."""
+    with log.connect() as connection:
+        rows = connection.execute(select(api_keys).order_by(api_keys.c.created, api_keys.c.name)).all()
+    return Keyring(tuple((row.digest, _key(row)) for row in rows))
+
+
+class Keyholder:
+    """The gateway's snapshot of the keys, read anew every `seconds`, off the event loop.
+
+    `keyring` is None until a first reading succeeds. A database that is down leaves the last one.
+    """
+
+    def __init__(self, log: Engine, seconds: float = 2.0) -> None:
+        self.keyring: Keyring | None = None
+        self._log = log
+        self._seconds = seconds
+        self._trouble: str | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read the keys, before the first request, and go on doing so."""
+        await self.refresh()
+        self._reading = asyncio.create_task(self._read_forever())
+
+    async def close(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+    async def refresh(self) -> None:
+        try:
+            self.keyring = await asyncio.to_thread(read_keyring, self._log)
+        except SQLAlchemyError as fault:
+            self._report(reason(fault))
+        else:
+            self._report(None)
+
+    async def _read_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            await self.refresh()
+
+    def _report(self, trouble: str | None) -> None:
+        """Say what is news."""
+        if trouble and trouble != self._trouble:
+            logger.warning("the API keys cannot be read; those known go on to hold: %s", trouble)
+        elif self._trouble and not trouble:
+            logger.warning("the API keys can be read again")
+        self._trouble = trouble
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(row.name, tuple(row.roles), row.created, row.revoked)

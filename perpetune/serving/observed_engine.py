@@ -1,0 +1,58 @@
+"""An engine that is watched: how long it takes, how soon it begins to speak, how much is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from perpetune.answer import Answer
+from perpetune.generation import Delta, Generation, Hear
+from perpetune.records import Message
+from perpetune.release import Release
+from perpetune.serving import telemetry
+from perpetune.serving.engine import Engine
+from perpetune.serving.metrics import Metrics
+
+
+class ObservedEngine:
+    """Passes everything on to `engine`; a version's series end when it is unloaded."""
+
+    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+        self._engine = engine
+        self._metrics = metrics
+
+    async def load(self, release: Release) -> None:
+        await self._engine.load(release)
+
+    async def unload(self, version: str) -> None:
+        await self._engine.unload(version)
+        self._metrics.forget(version)
+
+    async def answer(
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+    ) -> tuple[Answer, ...]:
+        began = time.perf_counter()
+        first = True
+
+        def note_first(delta: Delta) -> None:
+            nonlocal first
+            if first:
+                first = False
+                self._metrics.first_token_seconds.labels(version).observe(time.perf_counter() - began)
+            assert hear is not None
+            hear(delta)
+
+        self._metrics.engine_in_flight.inc()
+        try:
+            with telemetry.span("engine", {"perpetune.version": version}):
+                answers = await self._engine.answer(version, messages, generation, note_first if hear else None)
+        except Exception as fault:
+            self._metrics.engine_refusals.labels(type(fault).__name__).inc()
+            raise
+        finally:
+            self._metrics.engine_in_flight.dec()
+        self._metrics.engine_seconds.labels(version).observe(time.perf_counter() - began)
+        return answers
+
+    async def close(self) -> None:
+        await self._engine.close()

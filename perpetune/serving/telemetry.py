@@ -1,0 +1,167 @@
+"""Traces over OTLP: one server span for each request, with spans in it for the engine and the log.
+
+Off, and without cost worth naming, unless OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set;
+OpenTelemetry's other variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...) hold too. Names follow its semantic
+conventions for HTTP and for generative AI. What was asked and answered is never in a span.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from perpetune.serving.metrics import path_of
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span, Tracer
+
+Attributes = Mapping[str, str | int | float | bool]
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_CHAT = "/v1/chat/completions"
+_NOTHING = nullcontext()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The request that is being answered, where it is traced."""
+
+    tracer: Tracer
+    span: Span
+    context: Context  # that of a child of the span
+
+
+_request: ContextVar[_Request | None] = ContextVar("perpetune_traced_request", default=None)
+
+
+def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[None]:
+    """A span within the request that is being answered; nothing where it is not traced."""
+    request = _request.get()
+    return _NOTHING if request is None else _child(request, name, attributes)
+
+
+def note(attributes: Attributes) -> None:
+    """Add attributes to the span of the request that is being answered."""
+    request = _request.get()
+    if request is not None:
+        request.span.set_attributes(dict(attributes))
+
+
+def note_answer(*, model: str, version: str, route: str, prompt_tokens: int, completion_tokens: int) -> None:
+    """Say in the request's span who answered and how much was read and written; `model` is the one asked for."""
+    note(
+        {
+            "gen_ai.request.model": model,
+            "gen_ai.usage.input_tokens": prompt_tokens,
+            "gen_ai.usage.output_tokens": completion_tokens,
+            "perpetune.version": version,
+            "perpetune.route": route,
+        }
+    )
+
+
+class Tracing:
+    """The traces of one gateway, sent in batches from a thread of their own."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        self._provider = _provider() if any(os.environ.get(name) for name in _ENDPOINTS) else None
+        self.tracer = self._provider.get_tracer("perpetune") if self._provider else None
+
+    def close(self) -> None:
+        """Send what is left; takes as long as the collector does, within the exporter's time-out."""
+        if self._provider:
+            self._provider.shutdown()
+
+
+class Traced:
+    """ASGI middleware: the server span of every request under /v1, within the trace that its client began."""
+
+    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+        self.app = app
+        self.tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tracer = self.tracing.tracer
+        if tracer is None or scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self.app(scope, receive, send)
+            return
+        from opentelemetry.trace import set_span_in_context
+
+        span = _server_span(tracer, scope, self.tracing.task)
+        status = 500
+
+        async def note_response(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                for name, value in message.get("headers", ()):
+                    if name.lower() == b"x-request-id":
+                        span.set_attribute("gen_ai.response.id", value.decode("latin-1"))
+            await send(message)
+
+        before = _request.set(_Request(tracer, span, set_span_in_context(span)))
+        try:
+            await self.app(scope, receive, note_response)
+        finally:
+            _request.reset(before)
+            span.set_attributes({"http.route": path_of(scope), "http.response.status_code": status})
+            if status >= 500:
+                _failed(span, str(status))
+            span.end()
+
+
+@contextmanager
+def _child(request: _Request, name: str, attributes: Attributes | None) -> Iterator[None]:
+    # Begun and ended by hand: a stream may be closed in another context than it was opened in.
+    child = request.tracer.start_span(name, request.context, attributes=attributes)
+    try:
+        yield
+    except BaseException as fault:
+        _failed(child, type(fault).__name__)  # the fault's words may quote the request
+        raise
+    finally:
+        child.end()
+
+
+def _server_span(tracer: Tracer, scope: Scope, task: str) -> Span:
+    from opentelemetry.trace import SpanKind
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    parent = TraceContextTextMapPropagator().extract(carrier)
+    attributes = {"http.request.method": scope["method"]}
+    name = f"{scope['method']} {path_of(scope)}"
+    if scope["path"] == _CHAT:
+        name = f"chat {task}"
+        attributes |= {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "perpetune"}
+    return tracer.start_span(name, parent, SpanKind.SERVER, attributes)
+
+
+def _failed(span: Span, kind: str) -> None:
+    from opentelemetry.trace import StatusCode
+
+    span.set_status(StatusCode.ERROR)
+    span.set_attribute("error.type", kind)
+
+
+def _provider() -> TracerProvider:
+    # Late: a gateway that sends no traces does not wait for these to be imported.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    resource = Resource.create({} if named else {"service.name": "perpetune-gateway"})
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider

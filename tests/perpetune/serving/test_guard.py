@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy
+from openai import AuthenticationError, OpenAI, PermissionDeniedError
+from starlette.responses import PlainTextResponse
+from starlette.types import Message
+
+from perpetune.params import ServeParams
+from perpetune.serving.guard import Guard, role_for
+from perpetune.serving.keys import Keyholder, Keyring, Role, add_key, revoke_key
+from perpetune.serving.limits import RateLimit
+from perpetune.serving.metrics import Metrics
+
+Start = Callable[..., Any]
+
+BODY = {"model": "reviews", "messages": [{"role": "user", "content": "hello"}]}
+
+
+def send(url: str, method: str, path: str, key: str | None = None, **more: Any) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return httpx.request(method, url + path, headers=headers, timeout=10, **more)
+
+
+def error_of(response: httpx.Response, status: int) -> dict[str, str]:
+    assert response.status_code == status, response.text
+    error: dict[str, str] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def through(guard: Guard, path: str, host: str | None = None) -> list[Message]:
+    """What the guard sends to one request from this address."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "path": path, "method": "GET", "headers": [], "client": (host, 1) if host else None}
+    asyncio.run(guard(scope, receive, send))
+    return sent
+
+
+ROUTES: list[tuple[str, str, Role]] = [
+    ("POST", "/v1/chat/completions", "ask"),
+    ("GET", "/v1/models", "ask"),
+    ("GET", "/v1/models/reviews", "ask"),
+    ("POST", "/v1/feedback", "feedback"),
+    ("POST", "/v1/release/check", "admin"),
+    ("GET", "/v1/anything", "admin"),
+]
+
+
+@pytest.mark.parametrize(("path", "role"), [(path, role) for _, path, role in ROUTES])
+def test_the_role_of_a_path(path: str, role: Role) -> None:
+    assert role_for(path) == role
+
+
+def test_every_role_opens_its_own_routes(start: Start, log: sqlalchemy.Engine) -> None:
+    keys = {role: add_key(log, role, [role]) for role in ("ask", "feedback", "admin")}
+    gateway = start()
+    for method, path, needed in ROUTES:
+        for role, key in keys.items():
+            answer = send(gateway.url, method, path, key, json=BODY)
+            if role in (needed, "admin"):
+                assert answer.status_code not in (401, 403), (role, path, answer.text)
+            else:
+                assert error_of(answer, 403)["code"] == "insufficient_permissions"
+        assert error_of(send(gateway.url, method, path, json=BODY), 401)["code"] == "invalid_api_key"
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert send(gateway.url, "GET", path).status_code == 200
+    text = send(gateway.url, "GET", "/metrics").text
+    assert f'perpetune_unauthorized_total{{code="invalid_api_key"}} {len(ROUTES)}.0' in text
+    assert 'perpetune_http_requests_total{path="/v1/feedback",status="401"} 1.0' in text
+
+
+def test_the_official_client_understands_both_refusals(start: Start, log: sqlalchemy.Engine) -> None:
+    feedback = add_key(log, "judge", ["feedback"])
+    ask = add_key(log, "shop", ["ask"])
+    url = f"{start().url}/v1"
+    with pytest.raises(AuthenticationError) as caught:
+        OpenAI(base_url=url, api_key="wrong", max_retries=0).models.list()
+    assert caught.value.code == "invalid_api_key"
+    assert caught.value.response.headers["www-authenticate"].startswith("Bearer")
+    with pytest.raises(PermissionDeniedError) as refused:
+        OpenAI(base_url=url, api_key=feedback, max_retries=0).models.list()
+    assert refused.value.code == "insufficient_permissions"
+    assert OpenAI(base_url=url, api_key=ask).models.list().data[0].id == "reviews"
+
+
+def test_the_gateway_is_open_until_a_first_key_and_closes_while_it_runs(start: Start, log: sqlalchemy.Engine) -> None:
+    gateway = start()
+    assert gateway.ask("hello").status_code == 200
+    key = add_key(log, "shop", ["ask"])
+    wait_for(lambda: gateway.ask("hello").status_code == 401)
+    assert send(gateway.url, "POST", "/v1/chat/completions", key, json=BODY).status_code == 200
+    revoke_key(log, "shop")
+    wait_for(lambda: send(gateway.url, "POST", "/v1/chat/completions", key, json=BODY).status_code == 401)
+    assert gateway.ask("hello").status_code == 401
+
+
+@pytest.mark.parametrize("header", ["KEY", "Basic KEY", "Bearer", "Bearer x KEY", "bearer: KEY"])
+def test_headers_that_are_no_key(start: Start, log: sqlalchemy.Engine, header: str) -> None:
+    key = add_key(log, "shop", ["ask"])
+    gateway = start()
+    for value, status in ((header.replace("KEY", key), 401), (f"bearer {key}", 200)):
+        answer = httpx.get(f"{gateway.url}/v1/models", headers={"authorization": value})
+        assert answer.status_code == status
+    twice = httpx.get(f"{gateway.url}/v1/models", headers=[("authorization", f"Bearer {key}")] * 2)
+    assert twice.status_code == 401
+
+
+def test_a_key_shows_nowhere(
+    start: Start, log: sqlalchemy.Engine, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    valid, other = add_key(log, "shop", ["ask"]), "ppt_" + "a-wrong-key" * 4
+    gateway = start()
+    with caplog.at_level(logging.DEBUG):
+        answers = [send(gateway.url, "POST", "/v1/chat/completions", key, json=BODY) for key in (valid, other)]
+        answers += [send(gateway.url, "POST", "/v1/feedback", key, json={"x": 1}) for key in (valid, other)]
+        answers.append(send(gateway.url, "POST", "/v1/chat/completions", valid, content=b"{broken"))
+        answers.append(send(gateway.url, "GET", "/metrics"))
+    assert [answer.status_code for answer in answers] == [200, 401, 403, 401, 400, 200]
+    shown = capfd.readouterr()
+    everything = "".join([*(answer.text for answer in answers), caplog.text, shown.out, shown.err])
+    with log.connect() as connection:
+        everything += str(connection.exec_driver_sql("SELECT * FROM predictions").all())
+    for key in (valid, other):
+        assert key not in everything
+
+
+def test_no_key_that_can_be_read_is_a_closed_gateway() -> None:
+    """As at a start without the database."""
+    log = sqlalchemy.create_engine("sqlite://")
+    holder = Keyholder(log)
+    guard = Guard(PlainTextResponse("fine"), holder, None, Metrics())
+    sent = through(guard, "/v1/models")
+    assert sent[0]["status"] == 503
+    assert b"keys_unavailable" in sent[1]["body"]
+
+
+def test_the_body_of_a_stranger_is_not_read(start: Start, log: sqlalchemy.Engine) -> None:
+    add_key(log, "shop", ["ask"])
+    gateway = start()
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(b"POST /v1/feedback HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 401")
+
+
+def limited(params: ServeParams, per_minute: int) -> ServeParams:
+    return params.model_copy(update={"requests_per_minute": per_minute})
+
+
+def test_beyond_the_limit_a_key_waits_and_another_does_not(
+    start: Start, log: sqlalchemy.Engine, params: ServeParams
+) -> None:
+    one, two, boss = add_key(log, "one", ["ask"]), add_key(log, "two", ["ask"]), add_key(log, "boss", ["admin"])
+    gateway = start(params=limited(params, 20))
+    statuses = [send(gateway.url, "GET", "/v1/models", one).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    refused = send(gateway.url, "GET", "/v1/models", one)
+    assert error_of(refused, 429)["code"] == "rate_limit_exceeded"
+    assert error_of(refused, 429)["type"] == "rate_limit_error"
+    assert 1 <= int(refused.headers["retry-after"]) <= 3
+    assert send(gateway.url, "GET", "/v1/models", two).status_code == 200
+    assert [send(gateway.url, "POST", "/v1/release/check", boss).status_code for _ in range(5)] == [200] * 5
+    assert "perpetune_rate_limited_total 2.0" in gateway.get("/metrics").text
+
+
+def test_without_keys_the_limit_is_of_an_address(start: Start, params: ServeParams) -> None:
+    gateway = start(params=limited(params, 1))
+    assert gateway.ask("hello").status_code == 200
+    assert error_of(gateway.ask("hello"), 429)["code"] == "rate_limit_exceeded"
+    assert gateway.get("/healthz").status_code == 200
+    # uvicorn believes this header from this machine, where a proxy may run.
+    other = httpx.post(
+        f"{gateway.url}/v1/chat/completions", json=BODY, headers={"x-forwarded-for": "192.0.2.7"}, timeout=10
+    )
+    assert other.status_code == 200
+
+
+def test_addresses_of_one_ipv6_network_share_a_bucket() -> None:
+    holder = Keyholder(sqlalchemy.create_engine("sqlite://"))
+    holder.keyring = Keyring(())
+    guard = Guard(PlainTextResponse("fine"), holder, RateLimit(1), Metrics())
+    hosts = ["2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1", "10.0.0.1", "10.0.0.2", "a socket", None]
+    assert [through(guard, "/v1/models", host)[0]["status"] for host in hosts] == [200, 429, 200, 200, 200, 200, 200]
+
+
+ORIGIN = {"origin": "https://app.example.com"}
+PREFLIGHT = {
+    **ORIGIN,
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization,content-type,x-stainless-os",
+}
+
+
+def test_browsers_are_let_in_from_the_origins_named(start: Start, log: sqlalchemy.Engine, params: ServeParams) -> None:
+    key = add_key(log, "page", ["ask"])
+    gateway = start(params=params.model_copy(update={"cors_origins": ("https://app.example.com",)}))
+    url = f"{gateway.url}/v1/chat/completions"
+    preflight = httpx.options(url, headers=PREFLIGHT)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == ORIGIN["origin"]
+    assert "x-stainless-os" in preflight.headers["access-control-allow-headers"]
+    asked = httpx.post(url, json=BODY, headers={**ORIGIN, "authorization": f"Bearer {key}"}, timeout=10)
+    assert asked.status_code == 200
+    assert asked.headers["access-control-allow-origin"] == ORIGIN["origin"]
+    refused = httpx.post(url, json=BODY, headers=ORIGIN, timeout=10)
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == ORIGIN["origin"]
+    stranger = {**PREFLIGHT, "origin": "https://evil.example.com"}
+    assert httpx.options(url, headers=stranger).status_code == 400
+    other = httpx.post(url, json=BODY, headers={**stranger, "authorization": f"Bearer {key}"}, timeout=10)
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_browsers_are_not_let_in_by_default(start: Start) -> None:
+    gateway = start()
+    assert httpx.options(f"{gateway.url}/v1/chat/completions", headers=PREFLIGHT).status_code == 405
+    asked = httpx.post(f"{gateway.url}/v1/chat/completions", json=BODY, headers=ORIGIN, timeout=10)
+    assert "access-control-allow-origin" not in asked.headers
