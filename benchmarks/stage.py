@@ -104,10 +104,11 @@ def _register(
         run = open_run(TASK, f"refresh {number}", {"perpetune.kind": "refresh"}, {})
         version = registry.register(run, adapter, _card(params, answerer), {"adapter.digest": str(number)})
         evaluated = Evaluated(
+            max_tokens=MAX_TOKENS,
             golden=tuple(
                 Golden(messages=(_user(prompt),), output=text, confidence=None)
                 for prompt, text in list(zip(prompts, said, strict=True))[:golden]
-            )
+            ),
         )
         log_text(run, to_json(evaluated.model_dump(mode="json")), EVALUATED)
         close_run(run, succeeded=True)

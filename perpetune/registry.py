@@ -9,7 +9,9 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import mlflow
@@ -20,10 +22,15 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
 from perpetune.errors import PerpetuneError
 from perpetune.records import to_json
-from perpetune.release import CARD, ModelCard, Release, read_card
+from perpetune.release import CARD, EVALUATED, Evaluated, ModelCard, Release, Trial, Wanted, read_card
 from perpetune.tracking import Run, pages
 
 Alias = Literal["champion", "challenger", "previous"]
+
+# Tags of a version: what became of it (canary, shadow, released, promoted, aborted, refused, rolled back), the share
+# of the traffic that its trial has, since when, and why it was refused.
+STATE, SHARE, TIME, REASON = "release.state", "release.share", "release.time", "release.reason"
+_LONGEST_TAG = 4000  # characters
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,113 @@ def promote(task: str, version: str) -> str | None:
     if old is not None and old.version != version:
         client.set_registered_model_alias(task, "previous", old.version)
     client.set_registered_model_alias(task, "champion", version)
-    challenger = find(task, "challenger")
-    if challenger is not None and challenger.version == version:
-        client.delete_registered_model_alias(task, "challenger")
+    tag_version(task, version, {STATE: "released", TIME: _now()})
+    _drop_challenger(task, version)
     return old.version if old is not None else None
+
+
+def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], share: float) -> None:
+    """Put the version on trial, as `challenger`, for this share of the traffic."""
+    tag_version(task, version, {STATE: strategy, SHARE: f"{share:g}", TIME: _now()})
+    MlflowClient().set_registered_model_alias(task, "challenger", version)
+
+
+def end_trial(task: str, version: str, outcome: Literal["promoted", "aborted"]) -> None:
+    """End its trial. One that was aborted is challenger no longer; one that was promoted is for `promote` to move."""
+    tag_version(task, version, {STATE: outcome})
+    if outcome == "aborted":
+        _drop_challenger(task, version)
+
+
+def restore(task: str, champion: str, previous: str | None) -> None:
+    """Put the aliases back to where they were before a promotion that failed."""
+    client = MlflowClient()
+    client.set_registered_model_alias(task, "champion", champion)
+    if previous is None:
+        _drop_alias(task, "previous")
+    else:
+        client.set_registered_model_alias(task, "previous", previous)
+
+
+def refuse(task: str, version: str, back_to: str | None, why: str) -> bool:
+    """Mark a version that a gateway may not serve, and take back from it the alias that it still bears.
+
+    A champion or challenger that has moved on meanwhile stays what it is. Returns whether an alias moved.
+    """
+    tag_version(task, version, {STATE: "refused", REASON: why[:_LONGEST_TAG]})
+    dropped = _drop_challenger(task, version)
+    champion = find(task, "champion")
+    if champion is None or champion.version != version:
+        return dropped
+    if back_to is None:
+        _drop_alias(task, "champion")
+        return True
+    MlflowClient().set_registered_model_alias(task, "champion", back_to)
+    previous = find(task, "previous")
+    if previous is not None and previous.version == back_to:
+        _drop_alias(task, "previous")
+    return True
+
+
+def roll_back(task: str) -> tuple[str, str]:
+    """Make the previous champion champion again; returns the version that no longer is, and the one that is.
+
+    Nothing is `previous` afterwards, so that a second call does not go forth again. Raises PerpetuneError where
+    there is nothing to go back to.
+    """
+    champion, previous = find(task, "champion"), find(task, "previous")
+    if champion is None or previous is None or previous.version == champion.version:
+        raise PerpetuneError(
+            f"there is no previous champion of {task} to go back to",
+            do="promote another version with `perpetune refresh`",
+        )
+    MlflowClient().set_registered_model_alias(task, "champion", previous.version)
+    _drop_alias(task, "previous")
+    tag_version(task, champion.version, {STATE: "rolled back"})
+    tag_version(task, previous.version, {STATE: "released", TIME: _now()})
+    return champion.version, previous.version
+
+
+def wanted(task: str) -> Wanted:
+    """What a gateway should hold."""
+    aliases = _aliases(task)
+    champion, challenger = aliases.get("champion"), aliases.get("challenger")
+    trial = _trial(get(task, challenger)) if champion and challenger else None
+    return Wanted(champion, aliases.get("previous"), trial)
+
+
+def _aliases(task: str) -> dict[str, str]:
+    """Every alias and its version, asked for at once."""
+    try:
+        return dict(MlflowClient().get_registered_model(task).aliases)
+    except MlflowException as fault:
+        if fault.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+
+
+def _trial(challenger: Version) -> Trial | None:
+    strategy = challenger.tags.get(STATE)
+    share = float(challenger.tags.get(SHARE, "0"))
+    if strategy == "canary":
+        return Trial(challenger.version, "canary", share)
+    return Trial(challenger.version, "shadow", share) if strategy == "shadow" else None
+
+
+def _drop_challenger(task: str, version: str) -> bool:
+    challenger = find(task, "challenger")
+    if challenger is None or challenger.version != version:
+        return False
+    _drop_alias(task, "challenger")
+    return True
+
+
+def _drop_alias(task: str, alias: Alias) -> None:
+    MlflowClient().delete_registered_model_alias(task, alias)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def find(task: str, alias: Alias) -> Version | None:
@@ -159,7 +269,21 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
             shutil.rmtree(unfinished, ignore_errors=True)
     adapter = _adapter_folder(folder, task, version)
     card = read_card(adapter)
-    return Release(task, version, adapter, card.instruction, card.labels, card.base)
+    evaluated = _evaluated(get(task, version).run_id, folder)
+    return Release(task, version, adapter, card.instruction, card.labels, card.base, evaluated)
+
+
+def _evaluated(run_id: str, folder: Path) -> Evaluated:
+    """Asked for anew each time: a version is registered, and may be fetched, before it is evaluated.
+
+    Only where the run surely has none may the check of parity be left out: an unreachable store raises.
+    """
+    client = MlflowClient()
+    if EVALUATED not in [file.path for file in client.list_artifacts(run_id)]:
+        return Evaluated()
+    with TemporaryDirectory(dir=folder.parent) as here:
+        found = Path(client.download_artifacts(run_id, EVALUATED, here))
+        return Evaluated.model_validate_json(found.read_text(encoding="utf-8"))
 
 
 def _adapter_folder(folder: Path, task: str, version: str) -> Path:
@@ -180,9 +304,14 @@ class RegistrySource:
     task: str
     cache: Path
 
-    def champion(self) -> str | None:
-        found = find(self.task, "champion")
-        return found.version if found else None
+    def wanted(self) -> Wanted:
+        return wanted(self.task)
 
     def fetch(self, version: str) -> Release:
         return fetch_release(self.task, version, self.cache)
+
+    def refuse(self, version: str, back_to: str | None, why: str) -> None:
+        refuse(self.task, version, back_to, why)
+
+    def roll_back(self) -> tuple[str, str]:
+        return roll_back(self.task)

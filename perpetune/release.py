@@ -47,13 +47,14 @@ class Evaluated(BaseModel):
     """What evaluation found out that serving needs; an artifact of the version's run.
 
     `temperature` calibrates the confidence in a label (Guo et al., ICML 2017): probabilities are raised to its
-    inverse and normalised again.
+    inverse and normalised again. The golden prompts were answered with up to `max_tokens`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float = 1.0
     golden: tuple[Golden, ...] = ()
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)

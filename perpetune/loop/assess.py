@@ -9,15 +9,19 @@ from pathlib import Path
 
 from perpetune import registry
 from perpetune.answer import Answer
+from perpetune.calibration import calibrated
+from perpetune.evaluation.calibration import calibration
 from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.evaluation.report import figures, write_report
 from perpetune.evaluation.style import write_png
+from perpetune.evaluation.temperature import fit_temperature
 from perpetune.inference.answers import Answerer, load_answerer
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
-from perpetune.records import Example, Message, Recorded, conversation, write_jsonl
-from perpetune.release import Release
-from perpetune.tracking import Run, log_file, log_metrics, log_table
+from perpetune.loop.golden import evaluated
+from perpetune.records import Example, Message, Recorded, conversation, to_json, write_jsonl
+from perpetune.release import EVALUATED, Release
+from perpetune.tracking import Run, log_file, log_metrics, log_table, log_text
 from perpetune.workspace import Workspace
 
 HOLDOUTS = ("frozen", "recent")
@@ -42,16 +46,70 @@ def assess(
     answerer = load_answerer(
         challenger.card.base, workspace.assets, challenger.card.precision, workspace.params.evaluate.batch_tokens
     )
+    temperature = _temperature(workspace, answerer, challenger)
     evaluations: dict[str, Evaluation] = {}
     for holdout in HOLDOUTS:
         rows = _readable(answerer, challenger, read_split(workspace, holdout), holdout, tell)
         if rows:
             tell(f"answering the {len(rows)} rows of the {holdout} holdout")
             answers = _answers(workspace, answerer, challenger, champion, rows, train)
+            if holdout == "frozen":
+                _log_for_serving(workspace, run, challenger, rows, answers["challenger"], temperature)
+            answers["challenger"] = [calibrated(answer, temperature) for answer in answers["challenger"]]
             evaluations[holdout] = evaluate(rows, answers, train, challenger.card.kind, params)
     assessment = Assessment(evaluations, champion.version if champion else None)
     _log(workspace, run, challenger, version, assessment)
     return assessment
+
+
+def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger) -> float:
+    """Of the challenger's confidence, from rows of the validation split, which no figure is reported on."""
+    card = challenger.card
+    if card.labels is None:
+        return 1.0
+    rows = _readable(answerer, challenger, read_split(workspace, "validation"), "validation", lambda _: None)
+    rows = rows[: workspace.params.train.validation_rows]
+    asked = [conversation(card.instruction, row) for row in rows]
+    answers = _speaking(answerer, "challenger", challenger.adapter, asked, card.labels, card.max_new_tokens)
+    return fit_temperature(answers, [row.output for row in rows])
+
+
+def _log_for_serving(
+    workspace: Workspace,
+    run: Run,
+    challenger: Challenger,
+    rows: Sequence[Example],
+    answers: Sequence[Answer],
+    temperature: float,
+) -> None:
+    """The golden prompts, and what the temperature does to the calibration error on rows it was not fitted on."""
+    told = [calibrated(answer, temperature) for answer in answers]
+    found = evaluated(rows, told, temperature, challenger.card.max_new_tokens, workspace.params.release)
+    log_text(run, to_json(found.model_dump(mode="json")), EVALUATED)
+    before, after = (calibration_error(rows, some) for some in (answers, told))
+    if before is not None and after is not None:
+        log_metrics(
+            run,
+            {
+                "calibration/temperature": temperature,
+                "calibration/error_before": before,
+                "calibration/error_after": after,
+                "calibration/rows": float(len(rows)),
+            },
+        )
+
+
+def calibration_error(rows: Sequence[Example], answers: Sequence[Answer]) -> float | None:
+    """The expected calibration error; None for free text."""
+    found = calibration(
+        [row.output for row in rows],
+        [answer.text for answer in answers],
+        [answer.probabilities for answer in answers],
+        confidence=0.95,
+        samples=1,
+        seed=0,
+    )
+    return found.error if found else None
 
 
 def _readable(
@@ -87,7 +145,8 @@ def _answers(
         answers["few-shot"] = answerer.answer(None, shown, card.labels, budget)
     if champion is not None:
         told = [conversation(champion.instruction, row) for row in rows]
-        answers["champion"] = _speaking(answerer, "champion", champion.adapter, told, champion.labels, budget)
+        spoken = _speaking(answerer, "champion", champion.adapter, told, champion.labels, budget)
+        answers["champion"] = [calibrated(answer, champion.evaluated.temperature) for answer in spoken]
     answers["challenger"] = _speaking(answerer, "challenger", challenger.adapter, asked, card.labels, budget)
     return answers
 

@@ -5,24 +5,57 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from perpetune.errors import PerpetuneError
-from perpetune.release import Release
+from perpetune.release import Release, Trial, Wanted
 
 
 class FakeSource:
-    """A `ReleaseSource` whose champion is set by assignment; while `down`, every call fails."""
+    """A `ReleaseSource` whose aliases are set by assignment; while `down`, every call fails.
 
-    def __init__(self, releases: Iterable[Release] = (), *, champion: str | None = None) -> None:
+    `refused` maps each version that was refused to why.
+    """
+
+    def __init__(
+        self,
+        releases: Iterable[Release] = (),
+        *,
+        champion: str | None = None,
+        previous: str | None = None,
+        trial: Trial | None = None,
+    ) -> None:
         self.releases = {release.version: release for release in releases}
         self.champion_version = champion
+        self.previous_version = previous
+        self.trial = trial
+        self.refused: dict[str, str] = {}
         self.down = False
 
-    def champion(self) -> str | None:
+    def promote(self, version: str) -> None:
+        """Move the aliases as a promotion does."""
+        self.previous_version, self.champion_version = self.champion_version, version
+
+    def wanted(self) -> Wanted:
         self._reach()
-        return self.champion_version
+        return Wanted(self.champion_version, self.previous_version, self.trial)
 
     def fetch(self, version: str) -> Release:
         self._reach()
         return self.releases[version]
+
+    def refuse(self, version: str, back_to: str | None, why: str) -> None:
+        self._reach()
+        self.refused[version] = why
+        if self.trial and self.trial.version == version:
+            self.trial = None
+        if self.champion_version == version:
+            self.champion_version, self.previous_version = back_to, None
+
+    def roll_back(self) -> tuple[str, str]:
+        self._reach()
+        if self.champion_version is None or self.previous_version is None:
+            raise PerpetuneError("there is no previous champion", do="promote another version")
+        old, self.champion_version = self.champion_version, self.previous_version
+        self.previous_version = None
+        return old, self.champion_version
 
     def _reach(self) -> None:
         if self.down:

@@ -1,8 +1,9 @@
-"""Follows the champion: what the registry's alias names is what answers, without a restart.
+"""Follows the registry: what its aliases name is what answers, without a restart.
 
-When the alias moves, the new release is loaded beside the old one and warmed with one answer; new requests then go
-to it, those under way end with the old one, and the old one is unloaded. A registry that is down, or a release that
-does not load, leaves what serves as it is.
+When `champion` moves, the new release is loaded beside the old one, warmed, and asked the golden prompts; new requests
+then go to it, those under way end with the old one. The previous champion stays loaded, so that going back to it takes
+no time; what no alias names is unloaded once nobody uses it. A release that does not answer as it did at evaluation is
+refused, and its alias goes back. A registry that is down, or a release that does not load, leaves what serves as it is.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from perpetune.errors import PerpetuneError
 from perpetune.generation import Generation
+from perpetune.params import ReleaseParams
 from perpetune.records import Message, with_instruction
-from perpetune.release import Release, Routed
+from perpetune.release import Release, Routed, Trial, Wanted
 from perpetune.serving.engine import Engine
 from perpetune.serving.metrics import Metrics
+from perpetune.serving.parity import Disparity, require_parity
+from perpetune.serving.routing import falls_to
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +37,17 @@ _LONGEST_REPORT = 500  # characters
 class ReleaseSource(Protocol):
     """Where releases come from. Its calls may take seconds; they are made off the event loop."""
 
-    def champion(self) -> str | None:
-        """The version that should answer; None where there is none yet."""
+    def wanted(self) -> Wanted:
+        """What should be loaded, and who of it answers."""
 
     def fetch(self, version: str) -> Release:
         """That version with its adapter on local disk."""
+
+    def refuse(self, version: str, back_to: str | None, why: str) -> None:
+        """Take the aliases away from a version that may not serve; `back_to` is champion again, if this one was."""
+
+    def roll_back(self) -> tuple[str, str]:
+        """Make the previous version champion; returns (from, to). Raises PerpetuneError where there is none."""
 
 
 class NothingServed(Exception):
@@ -48,12 +60,30 @@ class UnknownVersion(Exception):
 
 @dataclass(frozen=True)
 class FollowState:
-    """What serves and what should, and what is wrong (None: nothing) with the registry and with the release."""
+    """What serves, what should, what is on trial, and what is wrong (None: nothing) with the registry and releases."""
 
     serving: str | None
     champion: str | None
+    trial: str | None
     registry_trouble: str | None
     release_trouble: str | None
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """The version that no longer answers, the one that does again, and after how many seconds."""
+
+    rolled_back: str
+    restored: str
+    seconds: float
+
+
+@dataclass
+class _Retry:
+    """A release that did not load: how often it was tried, and when it will be again."""
+
+    failures: int = 0
+    at: float = 0.0
 
 
 class _Loaded:
@@ -63,6 +93,7 @@ class _Loaded:
         self.release = release
         self.idle = asyncio.Event()
         self.idle.set()
+        self.retiring = False
         self._users = 0
 
     @contextmanager
@@ -78,44 +109,72 @@ class _Loaded:
 
 
 class Follower:
-    def __init__(self, source: ReleaseSource, engine: Engine, metrics: Metrics, poll_seconds: float) -> None:
+    """`params` None leaves out the check of parity."""
+
+    def __init__(
+        self,
+        source: ReleaseSource,
+        engine: Engine,
+        metrics: Metrics,
+        poll_seconds: float,
+        params: ReleaseParams | None = None,
+        max_tokens: int = 1,
+    ) -> None:
         self._source = source
         self._engine = engine
         self._metrics = metrics
         self._poll_seconds = poll_seconds
+        self._params = params
+        self._max_tokens = max_tokens
         self._loaded: dict[str, _Loaded] = {}
         self._current: _Loaded | None = None
-        self._champion: str | None = None
+        self._trial: Trial | None = None  # one that is loaded
+        self._wanted = Wanted(None)
         self._registry_trouble: str | None = None
         self._release_trouble: str | None = None
-        self._failures = 0
-        self._try_again_at = 0.0
+        self._refusal: str | None = None
+        self._retries: dict[str, _Retry] = {}
         self._one_at_a_time = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
 
     @property
     def state(self) -> FollowState:
-        serving = self._current.release.version if self._current else None
-        return FollowState(serving, self._champion, self._registry_trouble, self._release_trouble)
+        return FollowState(
+            self._current.release.version if self._current else None,
+            self._wanted.champion,
+            self._trial.version if self._trial else None,
+            self._registry_trouble,
+            self._release_trouble or self._refusal,
+        )
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Every version that can be asked for: what serves, and what is ending."""
+        """Every version that can be asked for."""
         return tuple(self._loaded)
 
     @contextmanager
     def using(self, version: str | None = None, key: str = "") -> Iterator[Routed]:
-        """The champion, or the version given, kept loaded for as long as this is open.
+        """The release for a request, kept loaded for as long as this is open.
 
-        `key` stands for the user or the session. Raises NothingServed or UnknownVersion.
+        It is the version given, else that on trial for its share of the users or sessions `key`, else the champion.
+        Raises NothingServed or UnknownVersion.
         """
-        if version is not None and version not in self._loaded:
-            raise UnknownVersion(version)
-        chosen = self._loaded[version] if version is not None else self._current
-        if chosen is None:
+        with ExitStack() as kept:
+            yield self._route(kept, version, key)
+
+    def _route(self, kept: ExitStack, version: str | None, key: str) -> Routed:
+        if version is not None:
+            if version not in self._loaded:
+                raise UnknownVersion(version)
+            return Routed(kept.enter_context(self._loaded[version].used()), "pinned")
+        if self._current is None:
             raise NothingServed
-        with chosen.used() as release:
-            yield Routed(release, "champion" if version is None else "pinned")
+        if self._trial is None or not falls_to(self._trial, key):
+            return Routed(kept.enter_context(self._current.used()), "champion")
+        challenger = kept.enter_context(self._loaded[self._trial.version].used())
+        if self._trial.strategy == "canary":
+            return Routed(challenger, "canary")
+        return Routed(kept.enter_context(self._current.used()), "champion", shadow=challenger)
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -124,83 +183,182 @@ class Follower:
             await asyncio.sleep(self._poll_seconds)
 
     async def refresh_now(self) -> FollowState:
-        """Look at the alias at once and go where it points; returns when new requests go there."""
+        """Look at the aliases at once and go where they point; returns when new requests go there."""
         await self._check(even_if_it_failed=True)
         return self.state
+
+    async def roll_back(self, reason: str) -> RolledBack:
+        """Make the previous champion champion again, here and in the registry.
+
+        It does not wait for a swap under way. Raises PerpetuneError where there is nothing to go back to.
+        """
+        began = time.monotonic()
+        old, restored = await asyncio.to_thread(self._source.roll_back)
+        logger.warning("version %s is rolled back to %s: %s", old, restored, reason)
+        self._wanted = Wanted(restored, None, self._wanted.trial)
+        loaded = self._loaded.get(restored)
+        if loaded is not None:
+            self._switch(loaded)
+            self._retire_unwanted()
+        else:
+            await self._check(even_if_it_failed=True)
+        if self.state.serving != restored:
+            raise PerpetuneError(f"version {restored} is champion again and cannot be served: {self._release_trouble}")
+        self._metrics.release_rollbacks.inc()
+        return RolledBack(old, restored, time.monotonic() - began)
 
     async def _check(self, *, even_if_it_failed: bool) -> None:
         async with self._one_at_a_time:
             if not await self._look():
                 return
-            wanted, now = self._champion, asyncio.get_running_loop().time()
-            if wanted is None or wanted == self.state.serving:
-                self._release_trouble, self._failures = None, 0
-            elif even_if_it_failed or now >= self._try_again_at:
-                await self._go_to(wanted)
+            champion = self._wanted.champion
+            if champion is not None and champion != self.state.serving:
+                await self._try(champion, even_if_it_failed)
+            elif champion is not None:
+                self._release_trouble = None
+            await self._follow_trial(even_if_it_failed)
+            await self._keep_previous_ready()
+            self._retire_unwanted()
 
     async def _look(self) -> bool:
-        """Ask the registry who the champion is; False where it does not say."""
+        """Ask the registry what it wants; False where it does not say."""
         try:
-            champion = await asyncio.to_thread(self._source.champion)
+            wanted = await asyncio.to_thread(self._source.wanted)
         except Exception as fault:  # whatever a registry's client raises, serving goes on
             self._registry_trouble = _noted(self._registry_trouble, fault, "the registry cannot be asked")
             return False
         if self._registry_trouble:
             logger.warning("the registry answers again")
         self._registry_trouble = None
-        if champion != self._champion:
-            self._champion, self._failures, self._try_again_at = champion, 0, 0.0
+        if wanted != self._wanted:
+            self._retries.clear()
+        self._wanted = wanted
         return True
 
-    async def _go_to(self, version: str) -> None:
+    async def _follow_trial(self, even_if_it_failed: bool) -> None:
+        trial = self._wanted.trial
+        if trial is not None and trial.version not in self._loaded:
+            self._trial = None
+            await self._try(trial.version, even_if_it_failed)
+        there = trial is not None and trial == self._wanted.trial and trial.version in self._loaded
+        if there and trial != self._trial:
+            logger.info("version %s is on trial: %s, share %g", trial.version, trial.strategy, trial.share)  # type: ignore[union-attr]
+        self._trial = trial if there else None
+        self._metrics.trial.clear()
+        if self._trial is not None:
+            self._metrics.trial.labels(self._trial.version, self._trial.strategy).set(1)
+
+    async def _try(self, version: str, even_if_it_failed: bool) -> None:
+        """Have a wanted version loaded, and answer if it is champion. One that fails waits longer each time."""
+        retry = self._retries.setdefault(version, _Retry())
+        if not even_if_it_failed and asyncio.get_running_loop().time() < retry.at:
+            return
         try:
-            chosen = self._loaded.get(version) or await self._bring(version)
+            loaded = self._loaded.get(version) or await self._bring(version)
         except Exception as fault:  # whatever is wrong with a release, the one that serves goes on
             self._release_trouble = _noted(self._release_trouble, fault, f"version {version} cannot be served")
             self._metrics.release_failures.inc()
-            wait = min(self._poll_seconds * 2**self._failures, _LONGEST_WAIT)
-            self._failures += 1
-            self._try_again_at = asyncio.get_running_loop().time() + wait
+            retry.at = asyncio.get_running_loop().time() + min(self._poll_seconds * 2**retry.failures, _LONGEST_WAIT)
+            retry.failures += 1
+            if isinstance(fault, Disparity):
+                await self._refuse(version, fault)
             return
-        self._switch(chosen)
+        if version == self._wanted.champion:  # it may have been rolled back meanwhile
+            self._switch(loaded)
+
+    async def _keep_previous_ready(self) -> None:
+        """Load it where a gateway has just started. It is no trouble where that fails: nobody asks for it yet."""
+        version = self._wanted.previous
+        if version is None or version in self._loaded or version in self._retries or self._current is None:
+            return
+        self._retries[version] = _Retry()
+        try:
+            release = await asyncio.to_thread(self._source.fetch, version)
+            if _is_small(release):
+                await self._load(release)
+        except Exception as fault:  # whatever is wrong with it, the one that serves goes on
+            logger.warning("the previous version %s cannot be kept ready: %s", version, fault)
 
     async def _bring(self, version: str) -> _Loaded:
-        release = await asyncio.to_thread(self._source.fetch, version)
+        return await self._load(await asyncio.to_thread(self._source.fetch, version))
+
+    async def _load(self, release: Release) -> _Loaded:
+        version = release.version
         await self._engine.load(release)
         try:
-            warm_up = with_instruction(release.instruction, (Message(role="user", content="Hello"),))
-            await self._engine.answer(version, warm_up, Generation(max_tokens=1))
+            await self._warm(release)
         except BaseException:
             await self._engine.unload(version)
             raise
         loaded = self._loaded[version] = _Loaded(release)
         return loaded
 
+    async def _warm(self, release: Release) -> None:
+        warm_up = with_instruction(release.instruction, (Message(role="user", content="Hello"),))
+        await self._engine.answer(release.version, warm_up, Generation(max_tokens=1))
+        if self._params is not None:
+            parity = await require_parity(self._engine, release, self._params, self._max_tokens)
+            logger.info("version %s answers %d of %d golden prompts alike", release.version, parity.alike, parity.asked)
+
+    async def _refuse(self, version: str, why: Disparity) -> None:
+        """Take its aliases away. Where nothing serves yet, they stay: it is this gateway that may be at fault."""
+        serving = self.state.serving
+        if serving is None:
+            return
+        self._metrics.release_refusals.inc()
+        self._refusal, self._release_trouble = f"version {version} was refused: {why}"[:_LONGEST_REPORT], None
+        try:
+            await asyncio.to_thread(self._source.refuse, version, serving, str(why))
+        except Exception as fault:  # the next look meets the same alias, and refuses again
+            self._registry_trouble = _noted(self._registry_trouble, fault, "the registry did not take the refusal")
+            return
+        if self._wanted.champion == version:
+            self._wanted = Wanted(serving, None, self._wanted.trial)
+        else:
+            self._wanted = Wanted(self._wanted.champion, self._wanted.previous, None)
+
     def _switch(self, chosen: _Loaded) -> None:
         """No await in here: a request sees the old release or the new one."""
         old, self._current = self._current, chosen
-        self._release_trouble, self._failures = None, 0
+        self._release_trouble = self._refusal = None
         self._metrics.serving.clear()
         self._metrics.serving.labels(chosen.release.version).set(1)
         logger.info("version %s serves", chosen.release.version)
-        if old:
+        if old and old is not chosen:
             self._metrics.swaps.inc()
-            task = asyncio.create_task(self._retire(old))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
 
-    async def _retire(self, old: _Loaded) -> None:
-        """Unload a release once nobody uses it, unless it serves again by then."""
-        version = old.release.version
+    def _retire_unwanted(self) -> None:
+        for version, loaded in self._loaded.items():
+            if not loaded.retiring and not self._is_wanted(version):
+                loaded.retiring = True
+                task = asyncio.create_task(self._retire(version, loaded))
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+
+    def _is_wanted(self, version: str) -> bool:
+        wanted = self._wanted
+        if version == wanted.previous and _is_small(self._loaded[version].release):
+            return True
+        return version in (self.state.serving, wanted.champion, wanted.trial.version if wanted.trial else None)
+
+    async def _retire(self, version: str, loaded: _Loaded) -> None:
+        """Unload a release once nobody uses it, unless it is wanted again by then."""
         while True:
-            await old.idle.wait()
+            await loaded.idle.wait()
             async with self._one_at_a_time:
-                if old is self._current or self._loaded.get(version) is not old:
+                if self._is_wanted(version):
+                    loaded.retiring = False
                     return
-                if old.idle.is_set():
+                if loaded.idle.is_set():
                     del self._loaded[version]
                     await self._engine.unload(version)
+                    self._metrics.forget(version)
                     return
+
+
+def _is_small(release: Release) -> bool:
+    """An adapter; a fully trained model takes as much room as the base."""
+    return not any(release.adapter.glob("model*.safetensors"))
 
 
 def _noted(before: str | None, fault: Exception, what: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from perpetune.answer import Answer, PromptTooLong
 from perpetune.generation import Generation
-from perpetune.params import ServeParams
+from perpetune.params import ReleaseParams, ServeParams
 from perpetune.records import Feedback, Prediction, with_instruction
 from perpetune.serving.chat import ChatRequest, Question, Reply, model_name, read_question, unknown_model
 from perpetune.serving.engine import Engine, NotLoaded, Overloaded
@@ -29,6 +29,7 @@ from perpetune.serving.metrics import Metrics
 from perpetune.serving.observed_engine import ObservedEngine
 from perpetune.serving.problems import Problem, answer_in_openai_shape
 from perpetune.serving.recorder import LogUnavailable, Recorder
+from perpetune.serving.release_api import add_release_paths
 from perpetune.serving.telemetry import Tracing
 
 # JSON may write a character as a pair of \uXXXX escapes; the rest is what stands around the messages.
@@ -53,6 +54,7 @@ def create_app(
     log: sqlalchemy.Engine,
     params: ServeParams,
     max_new_tokens: int,
+    release_params: ReleaseParams | None = None,
 ) -> FastAPI:
     """The gateway of one task. The app starts and closes the engine; the log stays the caller's to dispose of.
 
@@ -78,7 +80,7 @@ def create_app(
     gateway = _Gateway(
         task=task,
         engine=engine,
-        follower=Follower(source, engine, metrics, params.poll_seconds),
+        follower=Follower(source, engine, metrics, params.poll_seconds, release_params, max_new_tokens),
         recorder=Recorder(log, metrics),
         metrics=metrics,
         params=params,
@@ -91,7 +93,7 @@ def create_app(
     app.get("/v1/models")(gateway.models)
     app.get("/v1/models/{model}")(gateway.model)
     app.post("/v1/feedback")(gateway.feedback)
-    app.post("/v1/release/check")(gateway.check_release)
+    add_release_paths(app, gateway.follower)
     app.get("/healthz")(gateway.health)
     app.get("/readyz")(gateway.ready)
     app.get("/metrics")(gateway.metrics_text)
@@ -151,15 +153,6 @@ class _Gateway:
         self.metrics.feedback.inc()
         return {"request_id": said.request_id, "status": "recorded"}
 
-    async def check_release(self) -> dict[str, object]:
-        """Follow the alias at once. `release` says what is wrong where the champion does not serve now, else "ok"."""
-        state = await self.follower.refresh_now()
-        return {
-            "serving": state.serving,
-            "champion": state.champion,
-            "release": state.release_trouble or state.registry_trouble or "ok",
-        }
-
     async def health(self) -> dict[str, str]:
         return {"status": "ok"}
 
@@ -171,6 +164,7 @@ class _Gateway:
             "task": self.task,
             "serving": state.serving,
             "champion": state.champion,
+            "trial": state.trial,
             "release": state.release_trouble or ("ok" if state.serving else "no release is loaded yet"),
             "registry": state.registry_trouble or "ok",
             "log": str(self.recorder.state),

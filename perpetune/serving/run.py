@@ -64,6 +64,7 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
             log=log,
             params=params.serve,
             max_new_tokens=params.evaluate.max_new_tokens,
+            release_params=params.release,
         )
         run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE)
         log.dispose()

@@ -218,7 +218,7 @@ def _register(params: Params, folder: Path, number: int) -> str:
     )
     run = open_run("colours", f"refresh {number}", {"perpetune.kind": "refresh"}, {})
     version = registry.register(run, adapter, card, {"adapter.digest": str(number)})
-    log_text(run, to_json(Evaluated(golden=golden).model_dump(mode="json")), EVALUATED)
+    log_text(run, to_json(Evaluated(golden=golden, max_tokens=4).model_dump(mode="json")), EVALUATED)
     close_run(run, succeeded=True)
     return version
 

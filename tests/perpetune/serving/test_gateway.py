@@ -303,6 +303,7 @@ def test_health_readiness_and_metrics(start: Start) -> None:
         "task": "reviews",
         "serving": "1",
         "champion": "1",
+        "trial": None,
         "release": "ok",
         "registry": "ok",
         "log": "ok",
@@ -324,7 +325,12 @@ def test_before_there_is_a_release(start: Start, release: Callable[..., Release]
     assert error_of(response, 503)["type"] == "server_error"
     assert response.headers["retry-after"] == "2"
     source.champion_version = "1"
-    assert gateway.post("/v1/release/check", {}).json() == {"serving": "1", "champion": "1", "release": "ok"}
+    assert gateway.post("/v1/release/check", {}).json() == {
+        "serving": "1",
+        "champion": "1",
+        "trial": None,
+        "release": "ok",
+    }
     assert gateway.ask("hello").status_code == 200
 
 
