@@ -14,7 +14,7 @@ from perpetune.serving.reply import Completion
 
 PATH_OF_COMPLETIONS = "/v1/chat/completions"
 
-_ERRORS = {
+_ERRORS: dict[int | str, str] = {
     400: "What is asked is not understood, not supported, or too long for the model",
     404: "No such model, or the pinned version is not loaded",
     413: "More text than this server takes",

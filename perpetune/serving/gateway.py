@@ -38,6 +38,12 @@ _BYTES_AROUND = 64 * 1024
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": dict[str, object], "description": "No release is loaded: the same body."}
 }
+_ERRORS_BESIDE_TEXT: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Any error",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorReply"}}},
+    }
+}
 
 
 class ServedModel(BaseModel):
@@ -111,7 +117,7 @@ def create_app(
     app.post("/v1/release/check", responses=_errors())(gateway.check_release)
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
-    app.get("/metrics", response_class=PlainTextResponse, responses=_errors())(gateway.metrics_text)
+    app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)
     describe(app)
     return app
 
