@@ -1,30 +1,32 @@
-"""OpenAI's chat completions contract, as far as it is spoken here: what is asked, and what is answered."""
+"""What is asked in OpenAI's chat completions contract: the shape of a request, and the question in it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+)
 
-from perpetune.answer import Answer
+from perpetune.generation import Generation
 from perpetune.records import Message
-from perpetune.serving.problems import Problem
+from perpetune.serving.problems import Problem, invalid
 from perpetune.serving.storable import storable
 
-# What may be sent without asking for something that this server does not do. Sampling options (temperature, top_p,
-# seed, penalties) and names unknown here are ignored: answers are always the model's likeliest.
-_ACCEPTED: dict[str, tuple[object, ...]] = {
-    "n": (None, 1),
-    "stop": (None, []),
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
+# What this server does not do may be sent as long as it asks for nothing. Names unknown here are ignored.
+_NOT_SPOKEN: dict[str, tuple[object, ...]] = {
     "logit_bias": (None, {}),
-    "response_format": (None, {"type": "text"}),
-    "tools": (None, []),
-    "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
     "modalities": (None, ["text"]),
@@ -32,8 +34,8 @@ _ACCEPTED: dict[str, tuple[object, ...]] = {
     "web_search_options": (None,),
 }
 
-
 _BLANK_SYSTEM = Message(role="system", content="")
+_SEED = 2**63
 
 
 def _plain_text(content: object) -> object:
@@ -46,6 +48,10 @@ def _plain_text(content: object) -> object:
     return "".join(part["text"] for part in content)
 
 
+def _as_list(stop: object) -> object:
+    return (stop,) if isinstance(stop, str) else stop
+
+
 _PARTS = {
     "type": "array",
     "items": {
@@ -54,31 +60,162 @@ _PARTS = {
         "required": ["type", "text"],
     },
 }
+_STOP = {"type": "string", "minLength": 1}
 Content = Annotated[str, BeforeValidator(_plain_text), WithJsonSchema({"anyOf": [{"type": "string"}, _PARTS]})]
+Stop = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(max_length=4),
+    BeforeValidator(_as_list),
+    WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 4}]}),
+]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Tokens = Annotated[int, Field(ge=1)]
 
 
-class ChatMessage(BaseModel):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+class CalledFunction(BaseModel):
+    """`arguments` is JSON as the model wrote it, so it may be broken."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class SpokenMessage(BaseModel):
+    role: Literal["system", "developer", "user"]
     content: Content
+    name: str | None = None
 
     def as_record(self) -> Message:
-        return Message(role="system" if self.role == "developer" else self.role, content=storable(self.content))
+        return Message(role="user" if self.role == "user" else "system", content=storable(self.content))
+
+
+class AssistantMessage(BaseModel):
+    """A turn of the model's: it said something, called tools, or refused."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    refusal: str | None = None
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+
+    def as_record(self) -> Message:
+        calls = tuple(_storable_tree(call.model_dump()) for call in self.tool_calls or ())
+        content = self.content if self.content is not None else self.refusal or ""
+        return Message(role="assistant", content=storable(content), tool_calls=calls or None)
+
+
+class ToolMessage(BaseModel):
+    """What came of a tool call."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+
+    def as_record(self) -> Message:
+        return Message(role="tool", content=storable(self.content), tool_call_id=storable(self.tool_call_id))
+
+
+def _speaker(message: object) -> str | None:
+    role = message.get("role") if isinstance(message, dict) else getattr(message, "role", None)
+    return "spoken" if role in ("system", "developer", "user") else role if isinstance(role, str) else None
+
+
+ChatMessage = Annotated[
+    Annotated[SpokenMessage, Tag("spoken")]
+    | Annotated[AssistantMessage, Tag("assistant")]
+    | Annotated[ToolMessage, Tag("tool")],
+    Discriminator(
+        _speaker,
+        custom_error_type="unknown_role",
+        custom_error_message="a role is system, developer, user, assistant or tool",
+    ),
+]
+
+
+class Function(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, JsonValue] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionName(BaseModel):
+    name: str
+
+
+class NamedTool(BaseModel):
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AnyText(BaseModel):
+    type: Literal["text"]
+
+
+class AnyObject(BaseModel):
+    type: Literal["json_object"]
+
+
+class NamedSchema(BaseModel):
+    name: str
+    description: str | None = None
+    schema_: Annotated[dict[str, JsonValue], Field(alias="schema")] = {"type": "object"}
+    strict: bool | None = None
+
+
+class SchemaFormat(BaseModel):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
 
 
 class StreamOptions(BaseModel):
-    include_usage: bool = False
+    include_usage: bool | None = None
+
+
+def _describe_the_rest(schema: dict[str, Any]) -> None:
+    for name, accepted in _NOT_SPOKEN.items():
+        schema["properties"][name] = {"enum": list(accepted), "description": "Not spoken here: asks for nothing."}
 
 
 class ChatRequest(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    """OpenAI's request. Other names (metadata, store, service_tier, ...) are accepted and change nothing."""
 
-    model: str
+    model_config = ConfigDict(extra="allow", json_schema_extra=_describe_the_rest)
+
+    model: Annotated[str, Field(description="The task, or TASK@VERSION to pin a version.")]
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
+    n: Annotated[int, Field(ge=1, le=8)] | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    stop: Stop | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, description="0, the likeliest answer, where not sent.")] | None = (
+        None
+    )
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: Annotated[int, Field(ge=-_SEED, lt=_SEED)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: Annotated[AnyText | AnyObject | SchemaFormat, Field(discriminator="type")] | None = None
+    tools: tuple[Tool, ...] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    user: str | None = None
+    user: Annotated[str, Field(description="Keeps a person's requests together, also on one version.")] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,27 +225,47 @@ class Question:
     version: str | None
     messages: tuple[Message, ...]
     input: str
-    max_tokens: int
+    generation: Generation
+    user: str | None
+    stream: bool
+    include_usage: bool
+
+
+def parse_request(body: bytes) -> ChatRequest:
+    """Read a request from its JSON. Raises Problem."""
+    try:
+        return ChatRequest.model_validate_json(body)
+    except ValidationError as fault:
+        errors = fault.errors(include_url=False)
+    # The quick reader knows no half characters (\ud83d alone), which a client may well send: read those the slow way.
+    if errors[0]["type"] != "json_invalid" or b"\\u" not in body:
+        raise invalid(errors, body)
+    try:
+        return ChatRequest.model_validate(json.loads(body))
+    except ValidationError as fault:
+        raise invalid(fault.errors(include_url=False), body) from None
+    except (ValueError, RecursionError):
+        raise invalid(errors, body) from None
 
 
 def read_question(request: ChatRequest, task: str, *, max_chars: int, max_tokens: int) -> Question:
     """Check a request beyond its shape. More tokens than `max_tokens` are never written. Raises Problem."""
-    _refuse_unsupported(request.model_extra or {})
+    _refuse_not_spoken(request.model_extra or {})
     # As with examples, an empty system message says nothing: the task's instruction stands.
-    messages = tuple(said for said in map(ChatMessage.as_record, request.messages) if said != _BLANK_SYSTEM)
-    chars = sum(len(message.content) for message in messages)
-    if chars > max_chars:
-        raise Problem(
-            413,
-            f"The messages have {chars} characters; this server takes {max_chars}.",
-            param="messages",
-            code="request_too_large",
-        )
+    messages = tuple(said for said in [message.as_record() for message in request.messages] if said != _BLANK_SYSTEM)
+    _refuse_too_long(messages, max_chars)
     spoken = [message.content for message in messages if message.role == "user"]
     if not spoken or not spoken[-1].strip():
         raise Problem(400, "messages: there is no user message with text.", param="messages", code="empty_messages")
-    wanted = request.max_completion_tokens or request.max_tokens or max_tokens
-    return Question(_pinned(request.model, task), messages, spoken[-1], min(wanted, max_tokens))
+    return Question(
+        version=_pinned(request.model, task),
+        messages=messages,
+        input=spoken[-1],
+        generation=_generation(request, max_tokens),
+        user=storable(request.user) if request.user else None,
+        stream=bool(request.stream),
+        include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
+    )
 
 
 def unknown_model(model: str) -> Problem:
@@ -127,68 +284,84 @@ def _pinned(model: str, task: str) -> str | None:
     return version or None
 
 
-def _refuse_unsupported(options: dict[str, Any]) -> None:
-    for name, accepted in _ACCEPTED.items():
+def _refuse_not_spoken(options: Mapping[str, object]) -> None:
+    if not options:
+        return
+    for name, accepted in _NOT_SPOKEN.items():
         if name in options and options[name] not in accepted:
             raise Problem(400, f"{name}: this is not supported here.", param=name, code="unsupported_parameter")
 
 
-@dataclass(frozen=True)
-class Reply:
-    """An answer with what its body says around it. `created` is in seconds since 1970."""
-
-    id: str
-    created: int
-    task: str
-    version: str
-    answer: Answer
-
-    def body(self) -> dict[str, object]:
-        """The whole completion."""
-        message = {"role": "assistant", "content": self.answer.text, "refusal": None}
-        choice = {
-            "index": 0,
-            "message": message,
-            "logprobs": None,
-            "finish_reason": self.answer.finish_reason,
-        }
-        return {
-            **self._head("chat.completion"),
-            "choices": [choice],
-            "usage": self._usage(),
-            "perpetune": self._extension(),
-        }
-
-    def events(self, *, include_usage: bool) -> Iterator[str]:
-        """The completion as server-sent events. The answer is known by now, so its text is one chunk."""
-        usage: dict[str, object] = {"usage": None} if include_usage else {}
-        yield self._event([_delta({"role": "assistant", "content": ""})], usage)
-        yield self._event([_delta({"content": self.answer.text})], usage)
-        end = _delta({}, self.answer.finish_reason)
-        yield self._event([end], {**usage, "perpetune": self._extension()})
-        if include_usage:
-            yield self._event([], {"usage": self._usage()})
-        yield "data: [DONE]\n\n"
-
-    def _event(self, choices: list[dict[str, object]], more: dict[str, object]) -> str:
-        chunk = {**self._head("chat.completion.chunk"), "choices": choices, **more}
-        return f"data: {json.dumps(chunk)}\n\n"
-
-    def _head(self, kind: str) -> dict[str, object]:
-        model = model_name(self.task, self.version)
-        return {"id": self.id, "object": kind, "created": self.created, "model": model}
-
-    def _usage(self) -> dict[str, int]:
-        prompt, completion = self.answer.prompt_tokens, self.answer.completion_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-    def _extension(self) -> dict[str, object]:
-        """What OpenAI's contract has no field for."""
-        extension: dict[str, object] = {"version": self.version, "confidence": self.answer.confidence}
-        if self.answer.probabilities is not None:
-            extension["probabilities"] = self.answer.probabilities
-        return extension
+def _refuse_too_long(messages: Iterable[Message], most: int) -> None:
+    chars = sum(
+        len(message.content) + (len(json.dumps(message.tool_calls)) if message.tool_calls else 0)
+        for message in messages
+    )
+    if chars > most:
+        what = f"The messages have {chars} characters; this server takes {most}."
+        raise Problem(413, what, param="messages", code="request_too_large")
 
 
-def _delta(delta: dict[str, object], finish_reason: str | None = None) -> dict[str, object]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def _generation(request: ChatRequest, max_tokens: int) -> Generation:
+    """`top_p` 0 leaves the likeliest token alone, so it is greedy."""
+    wanted = request.max_completion_tokens or request.max_tokens or max_tokens
+    tools, tool_choice = _tools(request)
+    greedy = request.top_p == 0
+    return Generation(
+        max_tokens=min(wanted, max_tokens),
+        n=request.n or 1,
+        stop=tuple(map(storable, request.stop or ())),
+        temperature=0.0 if greedy else request.temperature or 0.0,
+        top_p=1.0 if greedy or request.top_p is None else request.top_p,
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        seed=request.seed,
+        top_logprobs=_top_logprobs(request),
+        json_schema=_json_schema(request),
+        tools=tools,
+        tool_choice=tool_choice,
+    )
+
+
+def _top_logprobs(request: ChatRequest) -> int | None:
+    if request.logprobs:
+        return request.top_logprobs or 0
+    if request.top_logprobs:
+        raise Problem(400, "top_logprobs: this wants logprobs to be true.", param="top_logprobs", code="invalid_value")
+    return None
+
+
+def _json_schema(request: ChatRequest) -> str | None:
+    wanted = request.response_format
+    if isinstance(wanted, AnyObject):
+        return '{"type": "object"}'
+    return _json(wanted.json_schema.schema_) if isinstance(wanted, SchemaFormat) else None
+
+
+def _tools(request: ChatRequest) -> tuple[str | None, str | None]:
+    """The tools and which of them to call, as JSON; none where the request does not want any called."""
+    choice = request.tool_choice
+    offered = request.tools or ()
+    if isinstance(choice, NamedTool):
+        if choice.function.name not in [tool.function.name for tool in offered]:
+            what = f"tool_choice: there is no tool {choice.function.name!r} among the tools."
+            raise Problem(400, what, param="tool_choice", code="invalid_value")
+    elif choice == "required" and not offered:
+        raise Problem(400, "tool_choice: there are no tools to call.", param="tool_choice", code="invalid_value")
+    if not offered or choice == "none":
+        return None, None
+    tools = [tool.model_dump(exclude_unset=True) for tool in offered]
+    chosen = choice.model_dump() if isinstance(choice, NamedTool) else choice
+    return _json(tools), None if chosen is None else _json(chosen)
+
+
+def _json(value: object) -> str:
+    return storable(json.dumps(value, ensure_ascii=False))
+
+
+def _storable_tree(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable(key): _storable_tree(inner) for key, inner in value.items()}
+    return value

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from perpetune.answer import Answer
+from perpetune.answer import Answer, TokenLogprob
 from perpetune.errors import PerpetuneError
 from perpetune.generation import Delta, Generation, Hear
 from perpetune.records import Message
@@ -20,9 +22,12 @@ def say_version(version: str, messages: Sequence[Message]) -> str:
 
 
 class FakeEngine:
-    """Answers with `say(version, messages)` after `seconds`; with `labels` in the release, surely.
+    """Answers with `say(version, messages)` after `seconds`, word by word with `pause` seconds between.
 
-    Versions in `broken` do not load. `loaded` holds the versions in the order they came.
+    A release with labels is answered with what `say` says, or with its first label where that is none, and as sure
+    as `sure`. Where tools may be called, `call(messages)` says which are. `fault` is raised after as many pieces as
+    `fails_after` says (None: never). Versions in `broken` do not load. `loaded` holds the versions in the order they
+    came, `asked` each version and the parameters with which it was asked, `cancelled` how many gave up on an answer.
     """
 
     def __init__(
@@ -30,11 +35,23 @@ class FakeEngine:
         say: Callable[[str, Sequence[Message]], str] = say_version,
         *,
         seconds: float = 0.0,
+        pause: float = 0.0,
+        sure: float = 1.0,
+        call: Callable[[Sequence[Message]], tuple[dict[str, object], ...]] = lambda messages: (),
+        fault: Exception | None = None,
+        fails_after: int | None = None,
         broken: frozenset[str] = frozenset(),
     ) -> None:
         self.loaded: dict[str, Release] = {}
+        self.asked: list[tuple[str, Generation]] = []
+        self.cancelled = 0
+        self.fault = fault
+        self.fails_after = fails_after
         self._say = say
         self._seconds = seconds
+        self._pause = pause
+        self._sure = sure
+        self._call = call
         self._broken = broken
 
     async def load(self, release: Release) -> None:
@@ -49,13 +66,15 @@ class FakeEngine:
         self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
     ) -> tuple[Answer, ...]:
         self._check(version)
-        await asyncio.sleep(self._seconds)
-        self._check(version)
-        text = self._say(version, messages)
-        answer = _answer(text, messages, self.loaded[version].labels, generation.max_tokens, self._seconds)
-        if hear:
-            for index in range(generation.n):
-                hear(Delta(index, answer.text))
+        self.asked.append((version, generation))
+        try:
+            await asyncio.sleep(self._seconds)
+            self._check(version)
+            answer = self._answer(version, messages, generation)
+            await self._tell(answer, generation.n, hear)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         return (answer,) * generation.n
 
     async def close(self) -> None:
@@ -64,6 +83,36 @@ class FakeEngine:
     def _check(self, version: str) -> None:
         if version not in self.loaded:
             raise NotLoaded(version)
+
+    def _answer(self, version: str, messages: Sequence[Message], generation: Generation) -> Answer:
+        labels = self.loaded[version].labels
+        text = self._say(version, messages)
+        if labels:
+            text = text if text in labels else labels[0]
+            answer = _answer(text, messages, labels, generation.max_tokens, self._seconds)
+            return _as_sure(answer, self._sure)
+        calls = self._call(messages) if generation.tools else ()
+        if calls:
+            answer = _answer("", messages, None, generation.max_tokens, self._seconds)
+            return replace(answer, tool_calls=calls, finish_reason="tool_calls")
+        answer = _stopped(_answer(text, messages, None, generation.max_tokens, self._seconds), generation.stop)
+        if generation.top_logprobs is None:
+            return answer
+        return replace(answer, logprobs=tuple(_logprob(piece, generation.top_logprobs) for piece in _pieces(answer)))
+
+    async def _tell(self, answer: Answer, count: int, hear: Hear | None) -> None:
+        pieces = _pieces(answer)
+        for number, piece in enumerate(pieces):
+            if self.fault and number == self.fails_after:
+                raise self.fault
+            if hear:
+                logprobs = answer.logprobs[number : number + 1] if answer.logprobs else None
+                calls = answer.tool_calls if number == len(pieces) - 1 else ()
+                for index in range(count):
+                    hear(Delta(index, piece, logprobs, calls))
+                await asyncio.sleep(self._pause)
+        if self.fault and self.fails_after is not None:
+            raise self.fault
 
 
 class FakeModel:
@@ -120,3 +169,31 @@ def _answer(
         finish_reason="length" if len(words) > max_tokens and not labels else "stop",
         seconds=seconds,
     )
+
+
+def _pieces(answer: Answer) -> list[str]:
+    """The words of an answer, each with the blank before it."""
+    first, *rest = answer.text.split(" ")
+    return [first, *(f" {word}" for word in rest)]
+
+
+def _stopped(answer: Answer, stops: Sequence[str]) -> Answer:
+    """The answer up to the first of these texts in it."""
+    ends = [answer.text.index(stop) for stop in stops if stop in answer.text]
+    if not ends:
+        return answer
+    text = answer.text[: min(ends)]
+    return replace(answer, text=text, completion_tokens=len(text.split(" ")), finish_reason="stop")
+
+
+def _logprob(piece: str, top: int) -> TokenLogprob:
+    """Half sure of each word, and the less of each other word the later it stands."""
+    others = tuple((f" other{number}", -1.0 - number) for number in range(1, top))
+    return TokenLogprob(piece, math.log(0.5), ((piece, math.log(0.5)), *others) if top else ())
+
+
+def _as_sure(answer: Answer, sure: float) -> Answer:
+    assert answer.probabilities is not None
+    rest = (1 - sure) / max(1, len(answer.probabilities) - 1)
+    probabilities = {label: sure if label == answer.text else rest for label in answer.probabilities}
+    return replace(answer, confidence=sure, probabilities=probabilities)

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import sqlalchemy
 from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
-from perpetune.answer import Answer, PromptTooLong
-from perpetune.generation import Generation
 from perpetune.params import ReleaseParams, ServeParams
-from perpetune.records import Feedback, Prediction, with_instruction
-from perpetune.serving.chat import ChatRequest, Question, Reply, model_name, read_question, unknown_model
-from perpetune.serving.engine import Engine, NotLoaded, Overloaded
-from perpetune.serving.follow import Follower, NothingServed, ReleaseSource, UnknownVersion
+from perpetune.records import Feedback
+from perpetune.serving.chat import model_name, unknown_model
+from perpetune.serving.completions import Completions
+from perpetune.serving.description import PATH_OF_COMPLETIONS, describe
+from perpetune.serving.engine import Engine
+from perpetune.serving.follow import Follower, NothingServed, ReleaseSource
 from perpetune.serving.guard import protect
 from perpetune.serving.keys import Keyholder
 from perpetune.serving.log import UnknownRequest
 from perpetune.serving.metrics import Metrics
 from perpetune.serving.observed_engine import ObservedEngine
-from perpetune.serving.problems import Problem, answer_in_openai_shape
+from perpetune.serving.problems import ErrorReply, Problem, answer_in_openai_shape
 from perpetune.serving.recorder import LogUnavailable, Recorder
 from perpetune.serving.release_api import add_release_paths
 from perpetune.serving.telemetry import Tracing
@@ -35,6 +37,31 @@ from perpetune.serving.telemetry import Tracing
 # JSON may write a character as a pair of \uXXXX escapes; the rest is what stands around the messages.
 _BYTES_A_CHAR = 12
 _BYTES_AROUND = 64 * 1024
+
+
+_NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"model": dict[str, object], "description": "No release is loaded: the same body."}
+}
+_ERRORS_BESIDE_TEXT: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Any error",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorReply"}}},
+    }
+}
+
+
+class ServedModel(BaseModel):
+    """A name that requests may give as their model. `created` is in seconds since 1970; 0: unknown."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: Literal["perpetune"] = "perpetune"
+
+
+class ServedModels(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ServedModel]
 
 
 class FeedbackRequest(BaseModel):
@@ -71,17 +98,21 @@ def create_app(
         yield
         following.cancel()
         await asyncio.wait([following])
+        await completions.close()
         await gateway.recorder.close()
         await engine.close()
         await keyholder.close()
         await asyncio.to_thread(tracing.close)
 
     app = FastAPI(title=f"perpetune: {task}", lifespan=lifespan)
-    gateway = _Gateway(
-        task=task,
+    follower = Follower(source, engine, metrics, params.poll_seconds, release_params, max_new_tokens)
+    recorder = Recorder(log, metrics)
+    gateway = _Gateway(task=task, follower=follower, recorder=recorder, metrics=metrics)
+    completions = Completions(
+        task,
         engine=engine,
-        follower=Follower(source, engine, metrics, params.poll_seconds, release_params, max_new_tokens),
-        recorder=Recorder(log, metrics),
+        follower=follower,
+        log=recorder,
         metrics=metrics,
         params=params,
         max_new_tokens=max_new_tokens,
@@ -89,53 +120,42 @@ def create_app(
     max_bytes = _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
     protect(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
     answer_in_openai_shape(app)
-    app.post("/v1/chat/completions")(gateway.complete)
-    app.get("/v1/models")(gateway.models)
-    app.get("/v1/models/{model}")(gateway.model)
-    app.post("/v1/feedback")(gateway.feedback)
-    add_release_paths(app, gateway.follower)
-    app.get("/healthz")(gateway.health)
-    app.get("/readyz")(gateway.ready)
-    app.get("/metrics")(gateway.metrics_text)
+    app.router.routes.append(_Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
+    app.get("/v1/models", responses=_errors())(gateway.models)
+    app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)
+    app.post("/v1/feedback", responses=_errors(400, 404, 413, 503))(gateway.feedback)
+    add_release_paths(app, follower, _errors())
+    app.get("/healthz", responses=_errors())(gateway.health)
+    app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
+    app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)
+    describe(app)
     return app
+
+
+class _Named(Route):
+    """A route past FastAPI's reading of requests that middlewares can tell, as they can FastAPI's own."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        return match, {**child_scope, "route": self}
 
 
 @dataclass(frozen=True)
 class _Gateway:
     task: str
-    engine: Engine
     follower: Follower
     recorder: Recorder
     metrics: Metrics
-    params: ServeParams
-    max_new_tokens: int
 
-    async def complete(self, request: ChatRequest) -> Response:
-        """Answer a conversation. The id of the response is the request id that feedback names."""
-        arrived = datetime.now(UTC)
-        question = read_question(
-            request, self.task, max_chars=self.params.max_request_chars, max_tokens=self.max_new_tokens
-        )
-        version, answer = await self._answer(question)
-        reply = Reply(f"chatcmpl-{uuid.uuid4().hex}", int(arrived.timestamp()), self.task, version, answer)
-        await self.recorder.record(self._prediction(reply, question, arrived, request.user))
-        self.metrics.tokens.labels("prompt").inc(answer.prompt_tokens)
-        self.metrics.tokens.labels("completion").inc(answer.completion_tokens)
-        headers = {"x-request-id": reply.id}
-        if not request.stream:
-            return JSONResponse(reply.body(), headers=headers)
-        include_usage = request.stream_options is not None and request.stream_options.include_usage
-        events = reply.events(include_usage=include_usage)
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-    async def models(self) -> dict[str, object]:
+    async def models(self) -> ServedModels:
         """The task, and each version that a request may pin."""
-        return {"object": "list", "data": [_model(name) for name in self._model_names()]}
+        return ServedModels(data=[self._model(name) for name in self._model_names()])
 
-    async def model(self, model: str) -> dict[str, object]:
+    async def model(self, model: str) -> ServedModel:
+        """One of them."""
         if model not in self._model_names():
             raise unknown_model(model)
-        return _model(model)
+        return self._model(model)
 
     async def feedback(self, request: FeedbackRequest) -> dict[str, str]:
         """Say of an answer what would have been right, how good it was, or anything else."""
@@ -174,49 +194,26 @@ class _Gateway:
     async def metrics_text(self) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _answer(self, question: Question) -> tuple[str, Answer]:
-        """The version that answered, and its answer. Raises Problem."""
-        try:
-            with self.follower.using(question.version) as routed:
-                release = routed.release
-                messages = with_instruction(release.instruction, question.messages)
-                async with asyncio.timeout(self.params.timeout_seconds):
-                    generation = Generation(max_tokens=question.max_tokens)
-                    answers = await self.engine.answer(release.version, messages, generation)
-                return release.version, answers[0]
-        except NothingServed:
-            raise Problem(503, "No release is loaded yet.", code="not_ready", retry_after=2) from None
-        except (UnknownVersion, NotLoaded) as fault:
-            raise unknown_model(model_name(self.task, str(fault))) from None
-        except PromptTooLong as fault:
-            raise Problem(400, str(fault), param="messages", code="context_length_exceeded") from None
-        except Overloaded as fault:
-            message = f"Too many requests are waiting; try again in {fault.retry_after:g} s."
-            raise Problem(429, message, code="overloaded", retry_after=fault.retry_after) from None
-        except TimeoutError:
-            message = f"There was no answer within {self.params.timeout_seconds:g} s."
-            raise Problem(504, message, code="timeout") from None
-
-    def _prediction(self, reply: Reply, question: Question, arrived: datetime, user: str | None) -> Prediction:
-        answer = reply.answer
-        return Prediction(
-            id=reply.id,
-            time=arrived,
-            task=self.task,
-            version=reply.version,
-            messages=question.messages,
-            input=question.input,
-            output=answer.text,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            latency_ms=(datetime.now(UTC) - arrived).total_seconds() * 1000,
-            confidence=None if answer.confidence is None else min(1.0, max(0.0, answer.confidence)),
-            group=user or None,
-        )
-
     def _model_names(self) -> list[str]:
         return [self.task, *(model_name(self.task, version) for version in self.follower.versions)]
 
+    def _model(self, name: str) -> ServedModel:
+        try:
+            with self.follower.using(name.partition("@")[2] or None) as routed:
+                return ServedModel(id=name, created=_arrived(routed.release.adapter))
+        except NothingServed:
+            return ServedModel(id=name)
 
-def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "perpetune"}
+
+def _arrived(adapter: Path) -> int:
+    """When an adapter came to this machine."""
+    try:
+        return int(adapter.stat().st_mtime)
+    except OSError:
+        return 0
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For the description: these errors and any other have one shape."""
+    told: dict[int | str, dict[str, Any]] = {status: {"model": ErrorReply} for status in statuses}
+    return {**told, "default": {"model": ErrorReply, "description": "Any other error"}}

@@ -32,6 +32,11 @@ class Metrics:
             registry=self.registry,
         )
         self.tokens = Counter("perpetune_tokens", "Tokens read and written", ["kind"], registry=self.registry)
+        self.shadows_skipped = Counter(
+            "perpetune_shadows_skipped",
+            "Answers of a shadow that were left out for want of room",
+            registry=self.registry,
+        )
         self.feedback = Counter("perpetune_feedback", "Feedback accepted", registry=self.registry)
         self.swaps = Counter("perpetune_release_swaps", "Times another version took over", registry=self.registry)
         self.release_failures = Counter(

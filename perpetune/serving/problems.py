@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from perpetune.serving.storable import storable
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong: `param` names the field at fault, `code` is for programs to read."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(BaseModel):
+    """The body of every error."""
+
+    error: ErrorDetail
 
 
 class Problem(Exception):
@@ -31,11 +48,16 @@ class Problem(Exception):
         self.code = code
         self.retry_after = retry_after
 
-    def response(self) -> JSONResponse:
+    def body(self) -> dict[str, object]:
+        """A `ErrorReply`."""
         error = {"message": storable(str(self)), "type": _kind(self.status), "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """The HTTP reply, with these headers beside its own."""
         # Whole seconds, as the header has them, and never "at once".
-        headers = {"retry-after": str(max(1, round(self.retry_after)))} if self.retry_after is not None else None
-        return JSONResponse({"error": error}, self.status, headers)
+        wait = {"retry-after": str(max(1, round(self.retry_after)))} if self.retry_after is not None else {}
+        return JSONResponse(self.body(), self.status, {**wait, **(headers or {})})
 
 
 def answer_in_openai_shape(app: FastAPI) -> None:
@@ -44,6 +66,17 @@ def answer_in_openai_shape(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(Exception, _unexpected)
+
+
+def invalid(errors: Sequence[Any], body: bytes) -> Problem:
+    """What pydantic found wrong in a request's JSON, named as its sender would name it."""
+    if errors[0]["type"] == "json_invalid":
+        return Problem(400, f"The body is not valid JSON: {errors[0]['ctx']['error']}.", code="invalid_json")
+    try:
+        known = json.loads(body)
+    except ValueError:  # what pydantic reads and Python does not, like a number of 5,000 digits
+        known = None
+    return _of_first(errors, known)
 
 
 def _kind(status: int) -> str:
@@ -63,10 +96,7 @@ async def _invalid(_request: Request, fault: Exception) -> JSONResponse:
     if first["type"] == "json_invalid":
         place = f"{first['ctx']['error']} (character {first['loc'][-1]})"
         return Problem(400, f"The body is not valid JSON: {place}.", code="invalid_json").response()
-    param = _path(first["loc"][1:])
-    message = first["msg"].removeprefix("Value error, ")
-    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-    return Problem(400, f"{param or 'The body'}: {message}.", param=param, code=code).response()
+    return _of_first([{**first, "loc": first["loc"][1:]}], fault.body).response()
 
 
 async def _framework(request: Request, fault: Exception) -> JSONResponse:
@@ -82,6 +112,40 @@ async def _framework(request: Request, fault: Exception) -> JSONResponse:
 async def _unexpected(_request: Request, _fault: Exception) -> JSONResponse:
     # The framework logs the fault with its traceback; the client learns nothing of the insides.
     return Problem(500, "The server failed on this request.", code="internal_error").response()
+
+
+def _of_first(errors: Sequence[Any], body: object) -> Problem:
+    first = errors[0]
+    location = _in_body(first["loc"], body, missing=first["type"] == "missing")
+    if first["type"] in _TELLS_APART:
+        location.append(_TELLS_APART[first["type"]])
+    param = _path(location)
+    message = first["msg"].removeprefix("Value error, ")
+    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+    return Problem(400, f"{param or 'The body'}: {message}.", param=param, code=code)
+
+
+# Errors of the field that tells a union's members apart, which are located at what holds the field.
+_TELLS_APART = {"unknown_role": "role", "union_tag_invalid": "type", "union_tag_not_found": "type"}
+
+
+def _in_body(location: Sequence[Any], body: object, *, missing: bool) -> list[Any]:
+    """The steps of pydantic's location that a client would know: those into a union's member are left out."""
+    steps: list[Any] = []
+    here = body
+    for number, step in enumerate(location):
+        if _holds(here, step):
+            here = here[step]  # type: ignore[index]
+        elif not (missing and number == len(location) - 1):
+            continue
+        steps.append(step)
+    return steps
+
+
+def _holds(here: object, step: object) -> bool:
+    if isinstance(here, list):
+        return isinstance(step, int) and step < len(here)
+    return isinstance(here, dict) and step in here
 
 
 def _path(location: Sequence[Any]) -> str | None:

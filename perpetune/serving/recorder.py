@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from perpetune.records import Feedback, Prediction
+from perpetune.records import Failure, Feedback, Prediction, Shadow
 from perpetune.serving.log import UnknownRequest, add_feedback, reason, record_predictions
 from perpetune.serving.metrics import Metrics
+from perpetune.serving.tables import failures, shadows
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,12 @@ class LogState:
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    content: Prediction | Feedback
+    content: Prediction | Feedback | Shadow | Failure
     written: asyncio.Future[None]
 
     @property
     def request_id(self) -> str:
-        return self.content.id if isinstance(self.content, Prediction) else self.content.request_id
+        return self.content.id if isinstance(self.content, Prediction | Failure) else self.content.request_id
 
 
 class Recorder:
@@ -128,7 +129,15 @@ class Recorder:
             logger.error("%d rows were not written to the prediction log: %s", len(self._rows), self._trouble)
         self._thread.shutdown(wait=False)
 
-    def _keep(self, content: Prediction | Feedback) -> _Row | None:
+    def shadow(self, said: Shadow) -> None:
+        """Hand over what a shadow would have answered."""
+        self._keep(said)
+
+    def failed(self, failure: Failure) -> None:
+        """Hand over that a request got no answer."""
+        self._keep(failure)
+
+    def _keep(self, content: Prediction | Feedback | Shadow | Failure) -> _Row | None:
         if len(self._rows) >= self._capacity:
             self._lose(f"{self._capacity} rows wait already")
             return None
@@ -209,3 +218,7 @@ def _store(log: Engine, group: Sequence[_Row]) -> None:
     for row in group:
         if isinstance(row.content, Feedback):
             add_feedback(log, row.content)
+        elif not isinstance(row.content, Prediction):
+            with log.connect().execution_options(writes=True) as connection, connection.begin():
+                table = shadows if isinstance(row.content, Shadow) else failures
+                connection.execute(insert(table), row.content.model_dump())

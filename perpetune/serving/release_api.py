@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from pydantic import BaseModel
 
@@ -23,15 +25,15 @@ class RollbackRequest(BaseModel):
     reason: str = "somebody asked for it"
 
 
-def add_release_paths(app: FastAPI, follower: Follower) -> None:
-    """Add `POST /v1/release/check` and `POST /v1/release/rollback`."""
+def add_release_paths(app: FastAPI, follower: Follower, errors: dict[int | str, dict[str, Any]]) -> None:
+    """Add `POST /v1/release/check` and `POST /v1/release/rollback`; `errors` describes what else they answer."""
 
-    @app.post("/v1/release/check")
+    @app.post("/v1/release/check", responses=errors)
     async def check_release() -> ReleaseState:
         """Follow the aliases at once; returns when new requests go where they point, or could not."""
         return release_state(await follower.refresh_now())
 
-    @app.post("/v1/release/rollback")
+    @app.post("/v1/release/rollback", responses=errors)
     async def roll_back(request: RollbackRequest) -> dict[str, object]:
         """Make the previous champion champion again, in the registry and here, and say how long that took."""
         try:

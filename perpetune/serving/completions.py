@@ -1,0 +1,312 @@
+"""Chat completions: from a request's bytes to an answer that is logged, whole or as it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from perpetune.answer import Answer, PromptTooLong
+from perpetune.calibration import calibrated
+from perpetune.generation import Delta, Hear
+from perpetune.params import ServeParams
+from perpetune.records import Failure, Prediction, Shadow, with_instruction
+from perpetune.release import Routed
+from perpetune.serving.chat import Question, model_name, parse_request, read_question, unknown_model
+from perpetune.serving.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.serving.follow import Follower, NothingServed, UnknownVersion
+from perpetune.serving.metrics import Metrics
+from perpetune.serving.presence import ClientGone, while_there
+from perpetune.serving.problems import Problem
+from perpetune.serving.reply import DONE, Reply, event
+from perpetune.serving.shadows import Shadows
+
+logger = logging.getLogger(__name__)
+
+_CLIENT_GONE = 499  # nginx's status for it; nobody reads the reply
+_INSIDES_STAY_INSIDE = Problem(500, "The server failed on this request.", code="internal_error")
+
+
+class AnswerLog(Protocol):
+    """Where answers and failures go; `failed` and `shadow` return at once and never raise."""
+
+    async def record(self, prediction: Prediction) -> None: ...
+
+    def failed(self, failure: Failure) -> None: ...
+
+    def shadow(self, said: Shadow) -> None: ...
+
+
+@dataclass
+class _Call:
+    """One request under way: its id, when it came, and how long the engine took of it."""
+
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    arrived: datetime = field(default_factory=lambda: datetime.now(UTC))
+    began: float = field(default_factory=time.perf_counter)
+    engine_seconds: float = 0.0
+
+    @property
+    def milliseconds(self) -> float:
+        return (time.perf_counter() - self.began) * 1000
+
+    def headers(self) -> dict[str, str]:
+        return {"x-request-id": self.id}
+
+    def timing(self) -> str:
+        return f"engine;dur={self.engine_seconds * 1000:.3f}, total;dur={self.milliseconds:.3f}"
+
+
+class Completions:
+    """Answers `POST /v1/chat/completions` of one task."""
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        engine: Engine,
+        follower: Follower,
+        log: AnswerLog,
+        metrics: Metrics,
+        params: ServeParams,
+        max_new_tokens: int,
+    ) -> None:
+        self._task = task
+        self._engine = engine
+        self._follower = follower
+        self._log = log
+        self._metrics = metrics
+        self._params = params
+        self._max_new_tokens = max_new_tokens
+        self._shadows = Shadows(engine, follower, log, metrics, most=params.max_batch, timeout=params.timeout_seconds)
+
+    async def respond(self, request: Request) -> Response:
+        """The id of the response is the request id that feedback names."""
+        call = _Call()
+        try:
+            return await self._respond(call, request)
+        except Problem as problem:
+            return problem.response(call.headers())
+        except ClientGone:
+            return Response(status_code=_CLIENT_GONE)
+
+    async def close(self) -> None:
+        """Give up the shadows' answers under way."""
+        await self._shadows.close()
+
+    async def _respond(self, call: _Call, request: Request) -> Response:
+        if not _is_json(request.headers.get("content-type", "")):
+            raise Problem(400, "The body must come as content-type: application/json.", code="invalid_content_type")
+        question = read_question(
+            parse_request(await request.body()),
+            self._task,
+            max_chars=self._params.max_request_chars,
+            max_tokens=self._max_new_tokens,
+        )
+        key = question.user or request.headers.get("x-session-id") or call.id
+        if question.stream:
+            events = self._stream(call, question, key)
+            try:
+                async with while_there(request.receive):
+                    first = await anext(events)
+            except BaseException:
+                await events.aclose()
+                raise
+            return EventStream(first, events, call.headers())
+        return await self._whole(call, question, key, request.receive)
+
+    async def _whole(self, call: _Call, question: Question, key: str, receive: Receive) -> Response:
+        with self._translated(), self._follower.using(question.version, key) as routed:
+            with self._failures_noted(call, routed):
+                async with while_there(receive):
+                    answers = await self._ask(call, routed, question)
+            reply = self._reply(call, routed, question)
+            await self._keep(call, routed, question, answers)
+        headers = {**call.headers(), "server-timing": call.timing()}
+        return Response(reply.body(answers), headers=headers, media_type="application/json")
+
+    async def _stream(self, call: _Call, question: Question, key: str) -> AsyncGenerator[bytes, None]:
+        """The events of an answer. Raises Problem before the first; what fails later is an event itself."""
+        with self._translated(), self._follower.using(question.version, key) as routed:
+            heard: asyncio.Queue[Delta | None] = asyncio.Queue()
+            asking = asyncio.create_task(self._ask(call, routed, question, heard.put_nowait))
+            asking.add_done_callback(lambda _: heard.put_nowait(None))
+            reply = self._reply(call, routed, question)
+            try:
+                delta = await heard.get()
+                if delta is None and asking.exception():
+                    with self._failures_noted(call, routed):
+                        await asking
+                yield reply.beginning(question.generation.n)
+                while delta is not None:
+                    yield reply.piece(delta)
+                    delta = await heard.get()
+                try:
+                    with self._translated(), self._failures_noted(call, routed):
+                        answers = await asking
+                except Exception as fault:  # the status is out: all that can be told now is an event
+                    yield event(_told(fault).body()) + DONE
+                    return
+                await self._keep(call, routed, question, answers)
+                yield reply.end(answers)
+            finally:
+                asking.cancel()
+                await asyncio.wait([asking])  # the release stays loaded for as long as the engine works with it
+
+    async def _ask(
+        self, call: _Call, routed: Routed, question: Question, hear: Hear | None = None
+    ) -> tuple[Answer, ...]:
+        release = routed.release
+        messages = with_instruction(release.instruction, question.messages)
+        began = time.perf_counter()
+        async with asyncio.timeout(self._params.timeout_seconds):
+            if hear is None:
+                answers = await self._engine.answer(release.version, messages, question.generation)
+            else:
+                answers = await self._engine.answer(release.version, messages, question.generation, hear)
+        call.engine_seconds = time.perf_counter() - began
+        return tuple(calibrated(answer, release.evaluated.temperature) for answer in answers)
+
+    async def _keep(self, call: _Call, routed: Routed, question: Question, answers: tuple[Answer, ...]) -> None:
+        """Log the first answer, count them all, and have the shadow answer too."""
+        first = answers[0]
+        await self._log.record(
+            Prediction(
+                id=call.id,
+                time=call.arrived,
+                task=self._task,
+                version=routed.release.version,
+                messages=question.messages,
+                input=question.input,
+                output=_output(first),
+                prompt_tokens=first.prompt_tokens,
+                completion_tokens=sum(answer.completion_tokens for answer in answers),
+                latency_ms=call.milliseconds,
+                confidence=None if first.confidence is None else min(1.0, max(0.0, first.confidence)),
+                group=question.user,
+                route=routed.route,
+            )
+        )
+        self._metrics.tokens.labels("prompt").inc(first.prompt_tokens)
+        self._metrics.tokens.labels("completion").inc(sum(answer.completion_tokens for answer in answers))
+        if routed.shadow:
+            self._shadows.ask(routed.shadow, call.id, question.messages, question.generation)
+
+    def _reply(self, call: _Call, routed: Routed, question: Question) -> Reply:
+        return Reply(
+            id=call.id,
+            created=int(call.arrived.timestamp()),
+            task=self._task,
+            version=routed.release.version,
+            route=routed.route,
+            with_logprobs=question.generation.top_logprobs is not None,
+            include_usage=question.include_usage,
+        )
+
+    @contextmanager
+    def _failures_noted(self, call: _Call, routed: Routed) -> Iterator[None]:
+        """Record what the version is to blame for: not a client's mistake, nor a full queue."""
+        try:
+            yield
+        except (Overloaded, NotLoaded, PromptTooLong, Unsupported, ClientGone):
+            raise
+        except Exception as fault:
+            self._log.failed(
+                Failure(
+                    id=call.id,
+                    time=call.arrived,
+                    task=self._task,
+                    version=routed.release.version,
+                    route=routed.route,
+                    code=_code(fault),
+                    latency_ms=call.milliseconds,
+                )
+            )
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what the follower and the engine raise into what the client is told."""
+        try:
+            yield
+        except NothingServed:
+            raise Problem(503, "No release is loaded yet.", code="not_ready", retry_after=2) from None
+        except (UnknownVersion, NotLoaded) as fault:
+            raise unknown_model(model_name(self._task, str(fault))) from None
+        except PromptTooLong as fault:
+            raise Problem(400, str(fault), param="messages", code="context_length_exceeded") from None
+        except Unsupported as fault:
+            message = f"{fault.param}: {fault}"
+            raise Problem(400, message, param=fault.param, code="unsupported_parameter") from None
+        except Overloaded as fault:
+            message = f"Too many requests are waiting; try again in {fault.retry_after:g} s."
+            raise Problem(429, message, code="overloaded", retry_after=fault.retry_after) from None
+        except EngineDown:
+            message = "The engine does not answer; try again in 5 s."
+            raise Problem(503, message, code=_ENGINE_DOWN, retry_after=5) from None
+        except TimeoutError:
+            message = f"There was no answer within {self._params.timeout_seconds:g} s."
+            raise Problem(504, message, code=_TIMEOUT) from None
+
+
+class EventStream(Response):
+    """Server-sent events as they come. Their source is closed whatever ends the stream, a client that goes too."""
+
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
+        # Without x-accel-buffering a proxy like nginx would hold the events back.
+        more = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(headers={**headers, **more}, media_type="text/event-stream")
+        del self.headers["content-length"]
+        self._first = first
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._events):
+            try:
+                async with while_there(receive):
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    await send({"type": "http.response.body", "body": self._first, "more_body": True})
+                    async for events in self._events:
+                        await send({"type": "http.response.body", "body": events, "more_body": True})
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+            except ClientGone:
+                return
+
+
+_ENGINE_DOWN = "engine_unavailable"
+_TIMEOUT = "timeout"
+
+
+def _code(fault: Exception) -> str:
+    if isinstance(fault, EngineDown):
+        return _ENGINE_DOWN
+    return _TIMEOUT if isinstance(fault, TimeoutError) else "internal_error"
+
+
+def _told(fault: Exception) -> Problem:
+    if isinstance(fault, Problem):
+        return fault
+    logger.error("an answer broke off", exc_info=fault)
+    return _INSIDES_STAY_INSIDE
+
+
+def _output(answer: Answer) -> str:
+    """What is logged as the answer: its text, or the tools it called instead."""
+    return answer.text if answer.text or not answer.tool_calls else json.dumps(answer.tool_calls)
+
+
+def _is_json(content_type: str) -> bool:
+    # A page of another site can have a browser send text/plain without asking, and this not.
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))

@@ -1,0 +1,51 @@
+"""The description of the API at /openapi.json, with what the framework cannot see of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from perpetune.serving.chat import ChatRequest
+from perpetune.serving.problems import ErrorReply
+from perpetune.serving.reply import Completion
+
+PATH_OF_COMPLETIONS = "/v1/chat/completions"
+
+_ERRORS: dict[int | str, str] = {
+    400: "What is asked is not understood, not supported, or too long for the model",
+    404: "No such model, or the pinned version is not loaded",
+    413: "More text than this server takes",
+    429: "Too many requests are waiting; see Retry-After",
+    500: "The server failed",
+    503: "No release is loaded, or the engine does not answer; see Retry-After",
+    504: "No answer in time",
+    "default": "Any other error",
+}
+_STREAM = {
+    "schema": {"type": "string"},
+    "example": 'data: {"object":"chat.completion.chunk", ...}\n\ndata: [DONE]\n\n',
+}
+
+
+async def _chat_completions(request: ChatRequest) -> Completion:
+    """Answer a conversation, whole or, with `stream`, as server-sent events."""
+    raise NotImplementedError(f"only described, never called: {request.model}")
+
+
+def describe(app: FastAPI) -> None:
+    """Give the app a description that knows chat completions too, whose bytes are read past the framework."""
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorReply, "description": text} for status, text in _ERRORS.items()
+    }
+    responses[200] = {"description": "The answer", "content": {"text/event-stream": _STREAM}}
+    chat = APIRoute(PATH_OF_COMPLETIONS, _chat_completions, methods=["POST"], responses=responses)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=[chat, *app.routes])
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it

@@ -1,0 +1,38 @@
+"""Work for a client that is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.types import Receive
+
+
+class ClientGone(Exception):
+    """The client closed its connection before it had its answer."""
+
+
+@asynccontextmanager
+async def while_there(receive: Receive) -> AsyncIterator[None]:
+    """Cancel what is inside once the client goes away, and raise ClientGone. The request's body must have been read."""
+    working = asyncio.current_task()
+    assert working is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone and working.uncancel() == 0:
+            raise ClientGone from None
+        raise
+    finally:
+        watching.cancel()

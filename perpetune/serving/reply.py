@@ -1,0 +1,191 @@
+"""What is answered in OpenAI's chat completions contract: a whole body, or pieces of it as server-sent events."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel
+
+from perpetune.answer import Answer, TokenLogprob
+from perpetune.generation import Delta
+from perpetune.records import Route
+from perpetune.serving.chat import ToolCall, model_name
+
+DONE = b"data: [DONE]\n\n"
+_LEAST_LOGPROB = -9999.0  # OpenAI's number for a token that cannot be; JSON has no infinity
+
+
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class WrittenToken(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    content: list[WrittenToken] | None
+    refusal: None
+
+
+class WrittenMessage(BaseModel):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    tool_calls: list[ToolCall] | None = None
+
+
+class Choice(BaseModel):
+    index: int
+    message: WrittenMessage
+    logprobs: Logprobs | None
+    finish_reason: str
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Extension(BaseModel):
+    """What OpenAI's contract has no field for: which version answered, why that one, and how sure it is."""
+
+    version: str
+    route: Route
+    confidence: float | None
+    probabilities: dict[str, float] | None = None
+
+
+class Completion(BaseModel):
+    """The body of a whole answer."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    perpetune: Extension
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What stands around an answer. `created` is in seconds since 1970."""
+
+    id: str
+    created: int
+    task: str
+    version: str
+    route: Route
+    with_logprobs: bool
+    include_usage: bool
+    _calls_told: Counter[int] = field(default_factory=Counter)
+
+    def body(self, answers: Sequence[Answer]) -> bytes:
+        """A `Completion` in JSON."""
+        choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
+        whole = {
+            **self._head("chat.completion"),
+            "choices": choices,
+            "usage": _usage(answers),
+            "perpetune": self._extension(answers[0]),
+        }
+        return json.dumps(whole, separators=(",", ":")).encode()
+
+    def beginning(self, count: int) -> bytes:
+        """The events that say who speaks, one for each of `count` answers."""
+        return b"".join(self._chunk(index, {"role": "assistant", "content": ""}) for index in range(count))
+
+    def piece(self, delta: Delta) -> bytes:
+        """One more piece of an answer."""
+        said: dict[str, object] = {"content": delta.text} if delta.text else {}
+        if delta.tool_calls:
+            said["tool_calls"] = [self._numbered(delta.index, call) for call in delta.tool_calls]
+        logprobs = _logprobs(delta.logprobs) if self.with_logprobs and delta.logprobs is not None else None
+        return self._chunk(delta.index, said, logprobs)
+
+    def end(self, answers: Sequence[Answer]) -> bytes:
+        """The events that end the answers and the stream."""
+        last = len(answers) - 1
+        ends = [
+            self._chunk(index, {}, None, answer.finish_reason, self._extension(answers[0]) if index == last else None)
+            for index, answer in enumerate(answers)
+        ]
+        if self.include_usage:
+            ends.append(event({**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(answers)}))
+        return b"".join([*ends, DONE])
+
+    def _choice(self, index: int, answer: Answer) -> dict[str, object]:
+        message: dict[str, object] = {"role": "assistant", "content": answer.text, "refusal": None}
+        if answer.tool_calls:
+            message |= {"content": answer.text or None, "tool_calls": list(answer.tool_calls)}
+        logprobs = _logprobs(answer.logprobs or ()) if self.with_logprobs else None
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": answer.finish_reason}
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, object],
+        logprobs: dict[str, object] | None = None,
+        finish_reason: str | None = None,
+        extension: dict[str, object] | None = None,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        chunk = {**self._head("chat.completion.chunk"), "choices": [choice]}
+        if self.include_usage:
+            chunk["usage"] = None
+        if extension:
+            chunk["perpetune"] = extension
+        return event(chunk)
+
+    def _numbered(self, choice: int, call: dict[str, object]) -> dict[str, object]:
+        """A call with the number by which a client puts its pieces together."""
+        if "index" in call:
+            return call
+        number = self._calls_told[choice]
+        self._calls_told[choice] += 1
+        return {"index": number, **call}
+
+    def _head(self, kind: str) -> dict[str, object]:
+        model = model_name(self.task, self.version)
+        return {"id": self.id, "object": kind, "created": self.created, "model": model}
+
+    def _extension(self, answer: Answer) -> dict[str, object]:
+        extension: dict[str, object] = {
+            "version": self.version,
+            "route": self.route,
+            "confidence": answer.confidence,
+        }
+        if answer.probabilities is not None:
+            extension["probabilities"] = answer.probabilities
+        return extension
+
+
+def event(content: dict[str, object]) -> bytes:
+    """A server-sent event. In ASCII, so that any text can travel."""
+    return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _usage(answers: Sequence[Answer]) -> dict[str, int]:
+    """The prompt is read once, however many answers are written."""
+    prompt, completion = answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, object]:
+    written = [
+        {**_token(token.token, token.logprob), "top_logprobs": [_token(text, logprob) for text, logprob in token.top]}
+        for token in tokens
+    ]
+    return {"content": written, "refusal": None}
+
+
+def _token(text: str, logprob: float) -> dict[str, object]:
+    return {"token": text, "logprob": max(logprob, _LEAST_LOGPROB), "bytes": list(text.encode("utf-8", "replace"))}
