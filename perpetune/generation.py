@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perpetune.answer import TokenLogprob
+from perpetune.errors import PerpetuneError
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,10 @@ class Delta:
 
 
 Hear = Callable[[Delta], None]
+
+
+class BadSchema(PerpetuneError):
+    """A JSON schema that no answer can be made to satisfy here."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the JSON schema of the answer cannot be followed: {why}", do="correct the schema")

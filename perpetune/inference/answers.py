@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from perpetune.answer import Answer, PromptTooLong
+from perpetune.asked import Asked
+from perpetune.generation import Generation
 from perpetune.inference.labels import label_log_probabilities
 from perpetune.inference.reading import Beginnings, common_beginning
+from perpetune.inference.schema import Grammars
+from perpetune.inference.writing import Draft, Writing
 from perpetune.params import BaseParams
 from perpetune.records import Message
 from perpetune.training.base import Base, load_base, load_model
@@ -47,6 +51,7 @@ class Answerer:
         self._whole: dict[str, PreTrainedModel] = {}  # what was trained in full stands beside the base
         self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
         self._beginnings = Beginnings()
+        self._grammars = Grammars(base.tokenizer, int(base.model.config.vocab_size))
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load what was trained: an adapter onto the base, or a model of its own where all weights were trained."""
@@ -89,11 +94,26 @@ class Answerer:
         longest = max(map(len, prompts), default=0)
         if longest > room:
             raise PromptTooLong(longest, room)
+        if labels is None:
+            return self._write_all(adapter, conversations, prompts, max_new_tokens)
         with self._speaking_as(adapter) as model:
-            if labels is not None:
-                beginning = self._beginning(conversations, prompts)
-                return self._choose(model, adapter, beginning, prompts, labels)
-            return self._write(model, prompts, max_new_tokens)
+            beginning = self._beginning(conversations, prompts)
+            return self._choose(model, adapter, beginning, prompts, labels)
+
+    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None:
+        """Write free answers until there is nothing left to write.
+
+        Before each token `next_asked` is called with the number of answers being written, and what it returns is
+        written along with them. Each is told of its own faults, among them PromptTooLong and BadSchema.
+        """
+        with self._speaking_as(adapter) as model:
+            writing = Writing(model, self.base.tokenizer)
+            while True:
+                if asked := next_asked(len(writing)):
+                    self._join(writing, model, adapter, asked)
+                elif not writing:
+                    return
+                writing.step()
 
     def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
         """Whether the model's context holds the conversation and an answer."""
@@ -178,53 +198,78 @@ class Answerer:
                 )
         return [answers[index] for index in range(len(prompts))]
 
-    def _write(self, model: PreTrainedModel, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
-        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    def _write_all(
+        self, adapter: str | None, conversations: Sequence[Sequence[Message]], prompts: list[list[int]], max_tokens: int
+    ) -> list[Answer]:
+        """Free, greedy answers, in batches of prompts about as long as each other."""
         answers: dict[int, Answer] = {}
-        for run in _padded_runs([len(prompts[index]) + max_new_tokens for index in by_length], self._batch_tokens):
-            chosen = [by_length[place] for place in run]
-            for index, answer in zip(
-                chosen, self._write_batch(model, [prompts[index] for index in chosen], max_new_tokens), strict=True
-            ):
-                answers[index] = answer
+        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        runs = iter(_padded_runs([len(prompts[index]) + max_tokens for index in by_length], self._batch_tokens))
+
+        def ask(index: int) -> Asked:
+            def answered(written: tuple[Answer, ...]) -> None:
+                [answers[index]] = written
+
+            return Asked(conversations[index], Generation(max_tokens), answered, _raise)
+
+        def next_run(writing: int) -> list[Asked]:
+            return [] if writing else [ask(by_length[place]) for place in next(runs, ())]
+
+        self.write(adapter, next_run)
         return [answers[index] for index in range(len(prompts))]
 
-    @torch.inference_mode()
-    def _write_batch(self, model: PreTrainedModel, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
-        began = time.perf_counter()
-        tokenizer = self.base.tokenizer
-        longest = max(map(len, prompts))
-        device = next(model.parameters()).device
-        ids = [[tokenizer.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
-        attends = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        written = model.generate(  # type: ignore[operator]
-            input_ids=torch.tensor(ids, device=device),
-            attention_mask=torch.tensor(attends, device=device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            use_cache=True,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )[:, longest:].tolist()
-        seconds = (time.perf_counter() - began) / len(prompts)
-        return [self._written(len(prompt), tokens, seconds) for prompt, tokens in zip(prompts, written, strict=True)]
+    def _join(self, writing: Writing, model: PreTrainedModel, adapter: str | None, asked: Sequence[Asked]) -> None:
+        ready = [one for one in map(self._prepared, asked) if one]
+        if not ready:
+            return
+        prompts = [list(drafts[0].prompt) for _, drafts in ready]
+        beginning = self._beginning([one.messages for one, _ in ready], prompts)
+        reading = self._beginnings.read(model, adapter, beginning)
+        by_length = sorted((drafts for _, drafts in ready), key=lambda drafts: len(drafts[0].prompt))
+        rests = [len(drafts[0].prompt) - len(beginning) for drafts in by_length]
+        for run in _padded_runs(rests, self._batch_tokens):
+            writing.join([draft for place in run for draft in by_length[place]], reading)
 
-    def _written(self, prompt_length: int, tokens: list[int], seconds: float) -> Answer:
-        end = self.base.tokenizer.eos_token_id
-        stopped = end in tokens
-        said = tokens[: tokens.index(end)] if stopped else tokens
-        return Answer(
-            text=str(self.base.tokenizer.decode(said, skip_special_tokens=True)).strip(),
-            confidence=None,
-            probabilities=None,
-            prompt_tokens=prompt_length,
-            completion_tokens=len(said) + stopped,
-            finish_reason="stop" if stopped else "length",
-            seconds=seconds,
-        )
+    def _prepared(self, asked: Asked) -> tuple[Asked, list[Draft]] | None:
+        """What was asked, with a draft for each answer wanted; None where it cannot be answered, which it is told."""
+        try:
+            return asked, self._drafts(asked)
+        except (
+            Exception
+        ) as fault:  # whatever a template or a schema of a client's may raise, it is that request's fault
+            asked.failed(fault)
+            return None
+
+    def _drafts(self, asked: Asked) -> list[Draft]:
+        generation = asked.generation
+        prompt = prompt_tokens(self.base.tokenizer, asked.messages, generation.tools)
+        room = self._room(None, generation.max_tokens)
+        if len(prompt) > room:
+            raise PromptTooLong(len(prompt), room)
+        answers: dict[int, Answer] = {}
+
+        def ended(index: int, answer: Answer) -> None:
+            answers[index] = answer
+            if len(answers) == generation.n:
+                asked.answered(tuple(answers[place] for place in range(generation.n)))
+
+        return [
+            Draft(
+                prompt=prompt,
+                index=index,
+                generation=generation,
+                grammar=self._grammars.of(generation.json_schema) if generation.json_schema else None,
+                heard=asked.heard,
+                ended=partial(ended, index),
+                failed=asked.failed,
+                given_up=asked.given_up,
+            )
+            for index in range(generation.n)
+        ]
+
+
+def _raise(fault: Exception) -> None:
+    raise fault
 
 
 def _padded_runs(lengths: Sequence[int], limit: int) -> list[list[int]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from perpetune.answer import Answer, TokenLogprob
+from perpetune.asked import Asked
 from perpetune.errors import PerpetuneError
 from perpetune.generation import Delta, Generation, Hear
 from perpetune.records import Message
@@ -116,10 +117,10 @@ class FakeEngine:
 
 
 class FakeModel:
-    """A `Model` (see transformers_engine) that repeats the last message, cut to the tokens allowed.
+    """A `Model` (see transformers_engine) that repeats the last message, a word a step, cut to the tokens allowed.
 
-    `batches` lists, for each call, the adapter and how many conversations it had. A conversation that ends with
-    "break" raises RuntimeError, as a model does that runs out of memory.
+    `batches` lists, for each call, the adapter and how many conversations it had; in writing those that came
+    together. A conversation that ends with "break" raises RuntimeError, as a model does that runs out of memory.
     """
 
     def __init__(self, before_answering: Callable[[], object] = lambda: None) -> None:
@@ -142,16 +143,46 @@ class FakeModel:
         labels: Sequence[str] | None,
         max_new_tokens: int,
     ) -> list[Answer]:
+        self._begin(adapter, conversations)
+        return [
+            _answer(labels[0] if labels else messages[-1].content, messages, labels, max_new_tokens, 0.0)
+            for messages in conversations
+        ]
+
+    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None:
+        writing: list[tuple[Asked, Iterator[str]]] = []
+        while True:
+            if asked := next_asked(sum(one.generation.n for one, _ in writing)):
+                self._begin(adapter, [one.messages for one in asked])
+                writing += [(one, _pieces(one)) for one in asked]
+            elif not writing:
+                return
+            writing = [(one, pieces) for one, pieces in writing if not one.given_up() and _goes_on(one, pieces)]
+
+    def _begin(self, adapter: str | None, conversations: Sequence[Sequence[Message]]) -> None:
         if adapter is not None and adapter not in self.adapters:
             raise KeyError(adapter)
         self._before_answering()
         self.batches.append((adapter, len(conversations)))
         if any(messages[-1].content == "break" for messages in conversations):
             raise RuntimeError("out of memory at 0xdeadbeef")
-        return [
-            _answer(labels[0] if labels else messages[-1].content, messages, labels, max_new_tokens, 0.0)
-            for messages in conversations
-        ]
+
+
+def _pieces(asked: Asked) -> Iterator[str]:
+    words = asked.messages[-1].content.split(" ")[: asked.generation.max_tokens]
+    return iter([words[0], *(" " + word for word in words[1:])])
+
+
+def _goes_on(asked: Asked, pieces: Iterator[str]) -> bool:
+    """Say the next word in each of the answers; where there is none they have ended."""
+    piece = next(pieces, None)
+    if piece is None:
+        answer = _answer(asked.messages[-1].content, asked.messages, None, asked.generation.max_tokens, 0.0)
+        asked.answered((answer,) * asked.generation.n)
+        return False
+    for index in range(asked.generation.n):
+        asked.heard(Delta(index, piece))
+    return True
 
 
 def _answer(

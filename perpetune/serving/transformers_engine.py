@@ -1,12 +1,14 @@
 """The engine in process: one worker thread owns the model, and requests share its batches.
 
-A request waits up to `max_wait_ms` for others to join it. All of a batch ask the same version, and, where the
-answer is free text, for the same number of tokens; whoever does not fit goes with a later batch, in order.
+A request waits up to `max_wait_ms` for others to join it. All of a batch ask the same version; whoever does not fit
+goes with a later batch, in order. Free text is written token by token, and a request of the version that is writing
+joins at the next token, unless one of another version has waited longer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +17,17 @@ from pathlib import Path
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from perpetune.answer import Answer
+from perpetune.asked import Asked, hear_nothing
 from perpetune.generation import Delta, Generation, Hear
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.release import Release
 from perpetune.serving.adapter_name import adapter_name
 from perpetune.serving.base_match import require_base
-from perpetune.serving.engine import NotLoaded, Overloaded
+from perpetune.serving.engine import NotLoaded, Overloaded, Unsupported
+
+# As JSON, or as the bare word.
+_FREE_TOOL_CHOICES = {word for choice in ("auto", "none") for word in (choice, f'"{choice}"')}
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -42,6 +48,8 @@ class Model(Protocol):
         max_new_tokens: int,
     ) -> list[Answer]: ...
 
+    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None: ...
+
 
 @dataclass(frozen=True)
 class _Adapter:
@@ -53,13 +61,37 @@ class _Adapter:
 class _Job:
     adapter: _Adapter
     messages: Sequence[Message]
-    max_tokens: int
+    generation: Generation
+    hear: Hear | None
     arrived: float
-    answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answers: asyncio.Future[tuple[Answer, ...]]
+    heard: threading.Event = field(default_factory=threading.Event)
 
-    def fits(self, other: _Job) -> bool:
-        same_length = self.adapter.labels is not None or self.max_tokens == other.max_tokens
-        return self.adapter == other.adapter and same_length
+    def asked(self) -> Asked:
+        """What the model's thread sees of it."""
+        return Asked(
+            messages=self.messages,
+            generation=self.generation,
+            answered=self.finish,
+            failed=self.fail,
+            heard=self._tell if self.hear else hear_nothing,
+            given_up=self.answers.done,
+        )
+
+    def finish(self, answers: tuple[Answer, ...]) -> None:
+        self._on_loop(self.answers.set_result, answers)
+
+    def fail(self, fault: BaseException) -> None:
+        self._on_loop(self.answers.set_exception, fault)
+
+    def _tell(self, delta: Delta) -> None:
+        assert self.hear is not None
+        self.heard.set()
+        self._on_loop(self.hear, delta)
+
+    def _on_loop(self, call: Callable[[Result], object], argument: Result) -> None:
+        """On the event loop, unless the request was given up until then."""
+        self.answers.get_loop().call_soon_threadsafe(lambda: self.answers.done() or call(argument))
 
 
 class TransformersEngine:
@@ -71,6 +103,9 @@ class TransformersEngine:
         self._params = params
         self._adapters: dict[str, _Adapter] = {}
         self._jobs: deque[_Job] = deque()
+        self._lock = threading.Lock()  # on the jobs: the model's thread takes some of them while it writes
+        self._under_way: list[_Job] = []
+        self._closing = False
         self._arrival = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._batching: asyncio.Task[None] | None = None
@@ -92,33 +127,37 @@ class TransformersEngine:
             raise NotLoaded(version)
         if len(self._jobs) >= self._params.max_queue:
             raise Overloaded(len(self._jobs), retry_after=1.0)
+        adapter = self._adapters[version]
+        _refuse_unsupported(adapter, generation)
         if self._batching is None:
             self._batching = asyncio.create_task(self._batch_forever())
-        job = _Job(self._adapters[version], messages, generation.max_tokens, asyncio.get_running_loop().time())
-        self._jobs.append(job)
+        loop = asyncio.get_running_loop()
+        job = _Job(adapter, messages, generation, hear, loop.time(), loop.create_future())
+        with self._lock:
+            self._jobs.append(job)
         self._arrival.set()
         try:
-            answer = await job.answer
-            if hear:
-                hear(Delta(0, answer.text))
-            return (answer,)
+            return await job.answers
         finally:
-            if job in self._jobs:  # the caller gave up before its turn came
-                self._jobs.remove(job)
+            self._forget(job)  # where the caller gave up before its turn came
 
     async def close(self) -> None:
+        self._closing = True
         if self._batching:
             self._batching.cancel()
             await asyncio.wait([self._batching])
-        for job in self._jobs:
-            job.answer.cancel()
         await asyncio.to_thread(self._thread.shutdown)
+        for job in (*self._jobs, *self._under_way):
+            job.answers.cancel()
 
     async def _batch_forever(self) -> None:
         while True:
             batch = await self._gather()
-            if batch:
-                await self._compute(batch)
+            self._under_way = batch
+            if batch and batch[0].adapter.labels is not None:
+                await self._choose(batch)
+            elif batch:
+                await self._write(batch)
 
     async def _gather(self) -> list[_Job]:
         """Wait for a job, then for company, and take them out of the queue."""
@@ -126,17 +165,32 @@ class TransformersEngine:
             await self._next_arrival(None)
         first = self._jobs[0]
         leave_at = first.arrived + self._params.max_wait_ms / 1000
-        while len(self._company(first)) < self._params.max_batch:
+        while not self._is_full(self._company(first)):
             left = leave_at - asyncio.get_running_loop().time()
             if left <= 0 or not await self._next_arrival(left):
                 break
         batch = self._company(first)
         for job in batch:
-            self._jobs.remove(job)
+            self._forget(job)
         return batch
 
     def _company(self, first: _Job) -> list[_Job]:
-        return [job for job in self._jobs if job.fits(first)][: self._params.max_batch]
+        """Those that ask the same version, until there is no room for another; the first always has it."""
+        company: list[_Job] = []
+        for job in self._jobs:
+            if self._is_full(company):
+                break
+            if job.adapter == first.adapter:
+                company.append(job)
+        return company
+
+    def _is_full(self, company: Sequence[_Job]) -> bool:
+        return sum(map(_rows, company)) >= self._params.max_batch
+
+    def _forget(self, job: _Job) -> None:
+        with self._lock:
+            if job in self._jobs:
+                self._jobs.remove(job)
 
     async def _next_arrival(self, seconds: float | None) -> bool:
         """False where none came within these seconds."""
@@ -147,26 +201,87 @@ class TransformersEngine:
             return False
         return True
 
-    async def _compute(self, batch: Sequence[_Job]) -> None:
-        """Answer a batch. Where it fails, each of it is tried alone, so that one bad request fails no other."""
+    async def _choose(self, batch: Sequence[_Job]) -> None:
+        """Answer a batch with labels. Where it fails, each is tried alone, so that one bad request fails no other."""
         answering = self._on_thread(
             self._model.answer,
             batch[0].adapter.name,
             [job.messages for job in batch],
             batch[0].adapter.labels,
-            batch[0].max_tokens,
+            batch[0].generation.max_tokens,
         )
         await asyncio.wait([answering])
         fault = answering.exception()
         if fault is None:
             for job, answer in zip(batch, answering.result(), strict=True):
-                if not job.answer.done():
-                    job.answer.set_result(answer)
+                for index in range(job.generation.n if job.hear else 0):
+                    job.asked().heard(Delta(index, answer.text))
+                job.finish((answer,) * job.generation.n)
         elif len(batch) > 1:
             for job in batch:
-                await self._compute([job])
-        elif not batch[0].answer.done():
-            batch[0].answer.set_exception(fault)
+                await self._choose([job])
+        else:
+            batch[0].fail(fault)
+
+    async def _write(self, batch: Sequence[_Job]) -> None:
+        """Write free text, with those that arrive meanwhile. Where it fails, each is tried alone.
+
+        But for those whose text was heard already: written again it could be another.
+        """
+        fresh = [*batch]
+
+        def next_asked(writing: int) -> list[Asked]:
+            joining = [*fresh] if fresh else self._joining(batch[0].adapter, writing)
+            fresh.clear()
+            return [job.asked() for job in joining]
+
+        writing = self._on_thread(self._model.write, batch[0].adapter.name, next_asked)
+        await asyncio.wait([writing])
+        fault = writing.exception()
+        left = [job for job in self._under_way if not job.answers.done()]
+        if fault is None:
+            return
+        for job in left:
+            if len(left) == 1 or job.heard.is_set():
+                job.fail(fault)
+            else:
+                await self._write_alone(job)
+
+    async def _write_alone(self, job: _Job) -> None:
+        asked = [[job.asked()]]
+        writing = self._on_thread(self._model.write, job.adapter.name, lambda _: asked.pop() if asked else ())
+        await asyncio.wait([writing])
+        if fault := writing.exception():
+            job.fail(fault)
+
+    def _joining(self, adapter: _Adapter, writing: int) -> list[_Job]:
+        """Called in the model's thread before each token: whose turn it is, and is there room beside those writing."""
+        joining: list[_Job] = []
+        with self._lock:
+            while (
+                self._jobs
+                and not self._closing
+                and self._jobs[0].adapter == adapter
+                and writing + sum(map(_rows, joining)) < self._params.max_batch
+            ):
+                joining.append(self._jobs.popleft())
+        self._under_way = [job for job in self._under_way if not job.answers.done()] + joining
+        return joining
 
     def _on_thread(self, call: Callable[[*Arguments], Result], *arguments: *Arguments) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+
+def _rows(job: _Job) -> int:
+    return job.generation.n if job.adapter.labels is None else 1
+
+
+def _refuse_unsupported(adapter: _Adapter, generation: Generation) -> None:
+    if generation.tool_choice is not None and generation.tool_choice not in _FREE_TOOL_CHOICES:
+        raise Unsupported("tool_choice", "this engine cannot make the model call a tool")
+    if adapter.labels is None:
+        return
+    if generation.top_logprobs is not None:
+        raise Unsupported("logprobs", "the answer is one of the labels; their probabilities stand in `perpetune`")
+    if generation.json_schema is not None:
+        raise Unsupported("response_format", "the answer is one of the labels")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
@@ -13,9 +15,11 @@ from perpetune.records import Message
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """The tokens after which the model is to answer."""
-    text = _render(tokenizer, messages)
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None
+) -> list[int]:
+    """The tokens after which the model is to answer. `tools` is the JSON of OpenAI's list of tools."""
+    text = _render(tokenizer, messages, json.loads(tools) if tools else None)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -28,21 +32,40 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, output: str) -> list[int]:
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    turns = [message.model_dump() for message in messages]
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: list[Any] | None) -> str:
+    turns = [_turn(message) for message in messages]
     try:
-        return _apply(tokenizer, turns)
+        return _apply(tokenizer, turns, tools)
     except jinja2.TemplateError:
         # Mistral's and Gemma's templates refuse a system message: it goes before the first user turn.
         if not turns or turns[0]["role"] != "system":
             raise
-        return _apply(tokenizer, _fold_system(turns))
+        return _apply(tokenizer, _fold_system(turns), tools)
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> str:
+def _turn(message: Message) -> dict[str, Any]:
+    turn = message.model_dump(exclude_none=True)
+    if message.tool_calls:
+        turn["tool_calls"] = [_with_read_arguments(call) for call in message.tool_calls]
+    return turn
+
+
+def _with_read_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI sends a call's arguments as JSON text; templates write them as JSON themselves."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        return {**call, "function": {**function, "arguments": json.loads(function["arguments"])}}
+    except ValueError:
+        return call
+
+
+def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], tools: list[Any] | None) -> str:
     return str(
         tokenizer.apply_chat_template(
             turns,
+            tools=tools,
             chat_template=None if tokenizer.chat_template else PLAIN_TEMPLATE,
             tokenize=False,
             add_generation_prompt=True,
@@ -50,6 +73,6 @@ def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> s
     )
 
 
-def _fold_system(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+def _fold_system(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     system, first, *rest = turns
-    return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+    return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]

@@ -8,11 +8,11 @@ import pytest
 
 from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Generation
+from perpetune.generation import Delta, Generation
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.release import Release
-from perpetune.serving.engine import NotLoaded, Overloaded
+from perpetune.serving.engine import NotLoaded, Overloaded, Unsupported
 from perpetune.serving.fake_engine import FakeModel
 from perpetune.serving.transformers_engine import TransformersEngine
 
@@ -71,7 +71,89 @@ def test_free_text_of_different_lengths_is_cut_where_each_asked(params: ServePar
         answers = await asyncio.gather(*tasks)
         assert [answer.text for answer in answers] == ["one", "one two three", "one"]
         assert [answer.finish_reason for answer in answers] == ["length", "stop", "length"]
-        assert [size for _, size in model.batches] == [2, 1]
+        assert [size for _, size in model.batches] == [3]
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_pieces_are_heard_on_the_loop_as_they_are_written(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        engine = await serving(FakeModel(), params, release("1"), release("2", ("good", "bad")))
+        heard: list[Delta] = []
+        threads = set()
+
+        def hear(delta: Delta) -> None:
+            heard.append(delta)
+            threads.add(threading.current_thread())
+
+        twice = Generation(max_tokens=2, n=2)
+        answers = await engine.answer("1", (Message(role="user", content="one two three"),), twice, hear)
+        assert [answer.text for answer in answers] == ["one two"] * 2
+        assert [(delta.index, delta.text) for delta in heard] == [(0, "one"), (1, "one"), (0, " two"), (1, " two")]
+        heard.clear()
+        answers = await engine.answer("2", (Message(role="user", content="judge"),), twice, hear)
+        assert [answer.text for answer in answers] == ["good"] * 2
+        assert [(delta.index, delta.text) for delta in heard] == [(0, "good"), (1, "good")]
+        assert threads == {threading.current_thread()}
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_requests_join_what_is_being_written_and_leave_it_when_given_up(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        model = FakeModel()
+        engine = await serving(model, params, release("1"))
+        said = asyncio.Event()
+        endless = " ".join(["word"] * 1_000_000)
+        long = Generation(max_tokens=1_000_000)
+        asked = (Message(role="user", content=endless),)
+        first = asyncio.create_task(engine.answer("1", asked, long, lambda delta: said.set()))
+        await said.wait()
+        async with asyncio.timeout(5):
+            assert (await ask(engine, "short")).text == "short"
+            assert not first.done(), "the short one did not wait for the long one"
+            first.cancel()
+            await asyncio.wait([first])
+            await engine.close()  # which waits for the model's thread
+        assert [size for _, size in model.batches] == [1, 1]
+
+    asyncio.run(run())
+
+
+def test_a_version_that_waits_has_its_turn_before_others_join(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        steps = threading.Semaphore(0)
+        model = FakeModel(lambda: steps.acquire(timeout=5))
+        engine = await serving(model, params, release("1"), release("2"))
+        tasks = [ask(engine, "one two three")]
+        await asyncio.sleep(0.05)  # it is being written by now
+        tasks += [ask(engine, "other", version="2"), ask(engine, "late")]
+        await asyncio.sleep(0)
+        steps.release(3)
+        await asyncio.gather(*tasks)
+        first, second, third = (name for name, _ in model.batches)
+        assert first == third != second
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_what_this_engine_cannot_do_is_refused(params: ServeParams, release: Make) -> None:
+    async def run() -> None:
+        engine = await serving(FakeModel(), params, release("1"), release("2", ("good", "bad")))
+        asked = (Message(role="user", content="hello"),)
+        for version, generation, param in [
+            ("1", Generation(8, tool_choice='"required"'), "tool_choice"),
+            ("1", Generation(8, tool_choice='{"type": "function", "function": {"name": "look"}}'), "tool_choice"),
+            ("2", Generation(8, top_logprobs=0), "logprobs"),
+            ("2", Generation(8, json_schema="{}"), "response_format"),
+        ]:
+            with pytest.raises(Unsupported) as caught:
+                await engine.answer(version, asked, generation)
+            assert caught.value.param == param
+        assert await engine.answer("1", asked, Generation(8, tool_choice="auto"))
         await engine.close()
 
     asyncio.run(run())
@@ -98,8 +180,8 @@ def test_a_request_that_is_given_up_leaves_the_queue(params: ServeParams, releas
     async def run() -> None:
         gate = threading.Event()
         model = FakeModel(gate.wait)
-        engine = await serving(model, params, release("1"))
-        begun, waiting = ask(engine, "begun"), ask(engine, "a b", max_tokens=1)
+        engine = await serving(model, params, release("1"), release("2"))
+        begun, waiting = ask(engine, "begun"), ask(engine, "a b", version="2")
         await asyncio.sleep(0.05)
         for task in (begun, waiting):
             task.cancel()

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import jsonschema
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from perpetune.answer import Answer, PromptTooLong
+from perpetune.asked import Asked
+from perpetune.generation import BadSchema, Delta, Generation
+from perpetune.inference.answers import Answerer
+from perpetune.inference.text import Pieces, Text
+from perpetune.records import Message
+from perpetune.training.base import Base
+from perpetune.training.chat import prompt_tokens
+
+GREEDY = Generation(max_tokens=12)
+
+
+def ask(text: str, instruction: str = "which colour") -> tuple[Message, ...]:
+    return (Message(role="system", content=instruction), Message(role="user", content=text))
+
+
+ASKED = [ask("the sky"), ask("a leaf is it ? " * 3), ask("sea"), ask("fire", "say"), ask("the sky")]
+
+
+@pytest.fixture(scope="session")
+def letters() -> Base:
+    """A random model that writes bytes: of its text little is valid UTF-8."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {word: place for place, word in enumerate(["</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(words, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")
+    fast.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words) + 3,  # as models that round their number of words up
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=0,
+        bos_token_id=None,
+        initializer_range=0.2,
+        tie_word_embeddings=False,
+    )
+    return Base(LlamaForCausalLM(config).eval(), fast, "")
+
+
+def write(base: Base, *wanted: tuple[Sequence[Message], Generation]) -> tuple[list[tuple[Answer, ...]], list[Delta]]:
+    """The answers to all, written together, and the pieces of the first."""
+    answers: dict[int, tuple[Answer, ...]] = {}
+    heard: list[Delta] = []
+
+    def fail(fault: Exception) -> None:
+        raise fault
+
+    def asked(place: int) -> Asked:
+        messages, generation = wanted[place]
+        hear = heard.append if place == 0 else lambda delta: None
+        return Asked(messages, generation, lambda those: answers.update({place: those}), fail, hear)
+
+    waiting = [[asked(place) for place in range(len(wanted))]]
+    Answerer(base, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
+    return [answers[place] for place in range(len(wanted))], heard
+
+
+def one(base: Base, messages: Sequence[Message], generation: Generation) -> Answer:
+    [[answer]], heard = write(base, (messages, generation))
+    assert "".join(delta.text for delta in heard) == answer.text
+    return answer
+
+
+def generated(base: Base, messages: Sequence[Message], tokens: int) -> str:
+    """What transformers' own loop writes."""
+    prompt = torch.tensor([prompt_tokens(base.tokenizer, messages)])
+    end = base.tokenizer.eos_token_id
+    said = base.model.generate(  # type: ignore[operator]
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, do_sample=False, eos_token_id=end,
+        pad_token_id=end,
+    )  # fmt: skip
+    return str(base.tokenizer.decode(said[0, prompt.shape[1] :], skip_special_tokens=True)).strip()
+
+
+@pytest.mark.parametrize("batch_tokens", [16, 1024])
+def test_greedy_answers_are_those_of_generate(tiny_base: Base, letters: Base, batch_tokens: int) -> None:
+    for base in (tiny_base, letters):
+        answers = Answerer(base, batch_tokens).answer(None, ASKED, None, 24)
+        assert [answer.text for answer in answers] == [generated(base, messages, 24) for messages in ASKED]
+        assert len({answer.text for answer in answers}) > 2
+
+
+def test_answers_that_join_and_leave_change_no_other(tiny_base: Base) -> None:
+    limits = [7, 20, 3, 12, 1]
+    alone = [one(tiny_base, asked, Generation(limit)).text for asked, limit in zip(ASKED, limits, strict=True)]
+    answers: dict[int, str] = {}
+    writing_at_each_step: list[int] = []
+
+    def answered(place: int) -> Asked:
+        def put(those: tuple[Answer, ...]) -> None:
+            answers[place] = those[0].text
+
+        return Asked(ASKED[place], Generation(limits[place]), put, lambda fault: pytest.fail(str(fault)))
+
+    def next_asked(writing: int) -> list[Asked]:
+        step = len(writing_at_each_step)
+        writing_at_each_step.append(writing)
+        return [answered(step // 2)] if step % 2 == 0 and step // 2 < len(ASKED) else []
+
+    Answerer(tiny_base, 1024).write(None, next_asked)
+    assert [answers[place] for place in range(len(ASKED))] == alone
+    assert max(writing_at_each_step) > 1
+
+
+def test_a_sample_is_its_seeds_own_whoever_shares_its_batch(letters: Base) -> None:
+    sampled = Generation(max_tokens=20, temperature=1.0, seed=5, n=3)
+    [alone], heard = write(letters, (ASKED[0], sampled))
+    [together, *_], _ = write(letters, (ASKED[0], sampled), (ASKED[1], GREEDY), (ASKED[3], replace(sampled, seed=9)))
+    assert [answer.text for answer in alone] == [answer.text for answer in together]
+    assert len({answer.text for answer in alone}) == 3, "each of n answers draws for itself"
+    for index, answer in enumerate(alone):
+        assert "".join(delta.text for delta in heard if delta.index == index) == answer.text
+    assert one(letters, ASKED[0], replace(sampled, n=1, seed=6)).text == alone[1].text
+    unseeded = replace(sampled, n=1, seed=None)
+    assert one(letters, ASKED[0], unseeded).text != one(letters, ASKED[0], unseeded).text
+
+
+def test_samples_follow_temperature_and_top_p(tiny_base: Base) -> None:
+    first = Generation(max_tokens=1, temperature=2.0, seed=1, n=4000, top_logprobs=20)
+    [answers], _ = write(tiny_base, (ASKED[0], first))
+    weighed = next(answer.logprobs[0] for answer in answers if answer.logprobs)
+    tempered = torch.tensor([value for _, value in weighed.top]).div(2).exp()
+    counted = [sum(answer.text == word for answer in answers) for word, _ in weighed.top[:5]]
+    share = torch.tensor(counted) / sum(counted)
+    assert share.tolist() == pytest.approx((tempered[:5] / tempered[:5].sum()).tolist(), abs=0.04)
+
+    [few], _ = write(tiny_base, (ASKED[0], replace(first, temperature=1.0, top_p=0.5, n=300)))
+    nucleus: list[str] = []
+    mass = 0.0
+    for word, value in weighed.top:
+        if mass < 0.5:
+            nucleus.append(word)
+        mass += float(torch.tensor(value).exp())
+    assert {answer.text for answer in few if answer.text} <= set(nucleus)
+    tiny_nucleus = one(tiny_base, ASKED[0], replace(first, n=1, temperature=1.0, top_p=1e-9, max_tokens=12))
+    assert tiny_nucleus.text == one(tiny_base, ASKED[0], GREEDY).text
+
+
+def test_penalties_keep_words_from_coming_again(tiny_base: Base) -> None:
+    plain = one(tiny_base, ASKED[0], GREEDY).text.split()
+    assert len(set(plain)) < len(plain)
+    once = one(tiny_base, ASKED[0], replace(GREEDY, presence_penalty=100.0)).text.split()
+    assert len(set(once)) == len(once)
+    assert one(tiny_base, ASKED[0], replace(GREEDY, frequency_penalty=100.0)).text.split() == once
+    assert once[0] == plain[0]
+
+
+def test_text_ends_before_a_stop_string(tiny_base: Base) -> None:
+    whole = one(tiny_base, ASKED[0], GREEDY)
+    words = whole.text.split()
+    assert len(words) > 3
+    stop = f"{words[2]} {words[3]}"
+    stopped = one(tiny_base, ASKED[0], replace(GREEDY, stop=("never said", stop)))
+    assert stopped.text == whole.text[: whole.text.index(stop)].strip()
+    assert stopped.finish_reason == "stop"
+    assert stopped.completion_tokens < whole.completion_tokens
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stop", "said"),
+    [
+        (["a", "b", "c"], (), ["a", "b", "c"]),
+        ([" ", "\n a", " ", "b ", "\n"], (), ["a", " b"]),
+        (["a<", "e", "nd>b"], ("<end>",), ["a"]),
+        (["a<", "en", "t"], ("<end>",), ["a", "<ent"]),
+        (["aab", "aac"], ("aac",), ["aab"]),
+        (["aa", "aac"], ("aac",), ["aa"]),
+        (["x two one"], ("one", "two"), ["x"]),
+        (["\n", "a"], ("\n",), []),
+        (["a", "b<"], ("<end>",), ["a", "b", "<"]),
+    ],
+)
+def test_what_may_begin_a_stop_string_is_held_back(pieces: list[str], stop: tuple[str, ...], said: list[str]) -> None:
+    text = Text(stop)
+    found = []
+    for piece in pieces:
+        found.append(text.add(piece))
+        if text.stopped:
+            break
+    found.append("" if text.stopped else text.end())
+    assert [piece for piece in found if piece] == said
+    assert text.said == "".join(said)
+
+
+def test_pieces_end_where_characters_do(letters: Base) -> None:
+    text = "naïve 🙂 ë"
+    pieces = Pieces(letters.tokenizer)
+    tokens = letters.tokenizer(text, add_special_tokens=False)["input_ids"]
+    told = [pieces.add(token) for token in tokens]
+    assert "".join(told) == text
+    assert "🙂" in told
+    assert pieces.add(tokens[2]) == "", "half a character"
+    assert pieces.rest() == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_log_probabilities_are_the_models_own(tiny_base: Base) -> None:
+    asked = replace(GREEDY, top_logprobs=3, temperature=3.0, seed=2, frequency_penalty=1.0)
+    [[answer]], heard = write(tiny_base, (ASKED[0], asked))
+    assert answer.logprobs is not None
+    assert sum((delta.logprobs or () for delta in heard), ()) == answer.logprobs
+    prompt = prompt_tokens(tiny_base.tokenizer, ASKED[0])
+    tokens = tiny_base.tokenizer.convert_tokens_to_ids([one.token for one in answer.logprobs])
+    with torch.inference_mode():
+        likely = tiny_base.model(torch.tensor([prompt + tokens])).logits[0].log_softmax(-1)
+    for step, (token, weighed) in enumerate(zip(tokens, answer.logprobs, strict=True)):
+        there = likely[len(prompt) - 1 + step]
+        assert weighed.logprob == pytest.approx(float(there[token]), abs=1e-4)
+        assert [value for _, value in weighed.top] == pytest.approx(there.topk(3).values.tolist(), abs=1e-4)
+    assert one(tiny_base, ASKED[0], replace(asked, top_logprobs=None)).logprobs is None
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"stars": {"type": "integer", "minimum": 1, "maximum": 5}, "good": {"type": "boolean"}},
+    "required": ["stars", "good"],
+    "additionalProperties": False,
+}
+
+
+def test_answers_satisfy_their_schema(letters: Base) -> None:
+    asked = Generation(max_tokens=200, json_schema=json.dumps(SCHEMA), temperature=1.0, seed=3, n=4)
+    [answers, [free]], _ = write(letters, (ASKED[0], asked), (ASKED[1], GREEDY))
+    for answer in answers:
+        assert answer.finish_reason == "stop"
+        jsonschema.validate(json.loads(answer.text), SCHEMA)
+    assert free.text == one(letters, ASKED[1], GREEDY).text, "others write as they like"
+    assert one(letters, ASKED[0], replace(asked, max_tokens=3, n=1)).finish_reason == "length"
+
+
+@pytest.mark.parametrize("schema", ["{", "[]", '{"type": "colour"}', '{"type": "object", "properties": 3}'])
+def test_a_bad_schema_fails_its_own_request_alone(letters: Base, schema: str) -> None:
+    faults: list[Exception] = []
+    answers: list[tuple[Answer, ...]] = []
+    waiting = [
+        [
+            Asked(ASKED[0], replace(GREEDY, json_schema=schema), lambda those: pytest.fail("answered"), faults.append),
+            Asked(ask("the " * 500), GREEDY, lambda those: pytest.fail("answered"), faults.append),
+            Asked(ASKED[1], GREEDY, answers.append, lambda fault: pytest.fail(str(fault))),
+        ]
+    ]
+    Answerer(letters, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
+    assert [type(fault) for fault in faults] == [BadSchema, PromptTooLong]
+    assert [answer.text for [answer] in answers] == [one(letters, ASKED[1], GREEDY).text]
+
+
+def test_an_answer_that_is_given_up_is_written_no_further(letters: Base) -> None:
+    heard: list[Delta] = []
+    others: list[tuple[Answer, ...]] = []
+    gone = Asked(
+        ASKED[0],
+        Generation(max_tokens=200),
+        lambda those: pytest.fail("answered"),
+        lambda fault: pytest.fail(str(fault)),
+        heard.append,
+        lambda: len(heard) > 2,
+    )
+    other = Asked(ASKED[1], GREEDY, others.append, lambda fault: pytest.fail(str(fault)))
+    waiting = [[gone, other]]
+    Answerer(letters, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
+    assert len(heard) == 3
+    assert others[0][0].text == one(letters, ASKED[1], GREEDY).text
