@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
 from perpetune.errors import PerpetuneError
 from perpetune.records import to_json
-from perpetune.release import CARD, ModelCard, Release, read_card
+from perpetune.release import CARD, ModelCard, Release, Trial, Wanted, read_card
 from perpetune.tracking import Run, pages
 
 Alias = Literal["champion", "challenger", "previous"]
@@ -70,6 +71,63 @@ def _signature(card: ModelCard) -> ModelSignature:
     return ModelSignature(Schema([ColSpec("string", "input")]), Schema(outputs))
 
 
+def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], share: float) -> None:
+    """Put the version on trial, in place of any other."""
+    running = wanted(task).trial
+    if running is not None and running.version != version:
+        end_trial(task, running.version, "aborted")
+    began = datetime.now(UTC).isoformat()
+    tag_version(task, version, {"release.share": str(share), "release.time": began, "release.state": strategy})
+    MlflowClient().set_registered_model_alias(task, "challenger", version)
+
+
+def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -> None:
+    """The version is not tried any more."""
+    tag_version(task, version, {"release.state": outcome})
+    challenger = find(task, "challenger")
+    if challenger is not None and challenger.version == version:
+        MlflowClient().delete_registered_model_alias(task, "challenger")
+
+
+def wanted(task: str) -> Wanted:
+    """What should be loaded."""
+    champion, previous, challenger = (find(task, alias) for alias in ("champion", "previous", "challenger"))
+    return Wanted(
+        champion.version if champion else None, previous.version if previous else None, _trial(champion, challenger)
+    )
+
+
+def _trial(champion: Version | None, challenger: Version | None) -> Trial | None:
+    if champion is None or challenger is None:
+        return None
+    strategies: dict[str, Literal["canary", "shadow"]] = {"canary": "canary", "shadow": "shadow"}
+    strategy = strategies.get(challenger.tags.get("release.state", ""))
+    return Trial(challenger.version, strategy, float(challenger.tags["release.share"])) if strategy else None
+
+
+def roll_back(task: str) -> tuple[str, str]:
+    """Make the previous version champion again; returns which gave way and which it is.
+
+    Raises PerpetuneError where there is no previous one.
+    """
+    champion, previous = find(task, "champion"), find(task, "previous")
+    if champion is None or previous is None:
+        raise PerpetuneError(f"{task} has no previous champion to go back to", do="`perpetune status` lists versions")
+    restore(task, previous.version, None)
+    tag_version(task, champion.version, {"release.state": "rolled back"})
+    return champion.version, previous.version
+
+
+def restore(task: str, champion: str, previous: str | None) -> None:
+    """Set both aliases; None takes `previous` away."""
+    client = MlflowClient()
+    client.set_registered_model_alias(task, "champion", champion)
+    if previous is not None:
+        client.set_registered_model_alias(task, "previous", previous)
+    elif find(task, "previous") is not None:
+        client.delete_registered_model_alias(task, "previous")
+
+
 def promote(task: str, version: str) -> str | None:
     """Move `champion` to the version and `previous` to the old champion, whose number is returned."""
     client = MlflowClient()
@@ -80,6 +138,8 @@ def promote(task: str, version: str) -> str | None:
     challenger = find(task, "challenger")
     if challenger is not None and challenger.version == version:
         client.delete_registered_model_alias(task, "challenger")
+    released = {"release.state": "released", "release.time": datetime.now(UTC).isoformat()}
+    tag_version(task, version, released)
     return old.version if old is not None else None
 
 

@@ -44,7 +44,7 @@ class TrialEvidence:
 
 @dataclass(frozen=True)
 class RollbackEvidence:
-    """A champion found decayed: how many looks judged it before, what could serve instead, and how well that did.
+    """A champion found decayed: whether looks judged it before (0: none), what could serve instead, and how well.
 
     `previous_score` is the previous champion's on the holdout that the decay is measured against, None where it was
     not asked.
@@ -123,7 +123,9 @@ def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
         f"{_points(decay.margin)} below the {_score(decay.reference)} that it was released for: back to version "
         f"{previous}{before}."
     )
-    rule = "Go back where the first look after a release finds decay and the previous champion is not known to be worse."
+    rule = (
+        "Go back where the first look after a release finds decay and the previous champion is not known to be worse."
+    )
     return Verdict("roll back", (reason,), rule)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     dvc_remote: str | None = None
     gateway_url: str | None = None
+    api_key: SecretStr | None = Field(default=None, description="the gateway's key for our own calls: role admin")
     training_launcher: str | None = Field(
         default=None,
         description="starts training on a cluster, such as `torchrun --nnodes 2 ...`; see docs/clusters.md",
@@ -35,3 +36,9 @@ class Settings(BaseSettings):
     def prediction_log(self) -> str:
         """The SQLAlchemy URL of the prediction log."""
         return self.database_url or f"sqlite:///{self.home.absolute() / 'predictions.db'}"
+
+    @property
+    def gateway_headers(self) -> dict[str, str]:
+        """What our own calls of the gateway carry."""
+        key = self.api_key.get_secret_value().strip() if self.api_key else ""
+        return {"authorization": f"Bearer {key}"} if key else {}

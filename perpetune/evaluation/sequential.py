@@ -61,9 +61,7 @@ def difference(ours: Sequence[float] | Numbers, theirs: Sequence[float] | Number
     return Sequential(one.mean - other.mean, one.low - other.high, one.high - other.low, min(one.n, other.n))
 
 
-def paired_difference(
-    ours: Sequence[float] | Numbers, theirs: Sequence[float] | Numbers, alpha: float
-) -> Sequential:
+def paired_difference(ours: Sequence[float] | Numbers, theirs: Sequence[float] | Numbers, alpha: float) -> Sequential:
     """The mean difference of pairs, each of two values in [0, 1] for the same thing."""
     mapped = (np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float) + 1) / 2
     found = mean_interval(mapped, alpha)

@@ -91,9 +91,7 @@ def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list
     return [min(max(each.score, 0.0), 1.0) for each in known if each.score is not None]
 
 
-def _compared(
-    ours: Sequence[float], theirs: Sequence[float], found: Sequential, rules: ReleaseParams
-) -> Compared:
+def _compared(ours: Sequence[float], theirs: Sequence[float], found: Sequential, rules: ReleaseParams) -> Compared:
     return Compared(
         challenger=_mean(ours),
         champion=_mean(theirs),

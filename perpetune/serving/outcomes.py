@@ -28,9 +28,7 @@ class Outcome:
     judged: int | None = None
 
 
-def outcomes_of(
-    log: Engine, task: str, version: str, route: Route, since: datetime, limit: int
-) -> list[Outcome]:
+def outcomes_of(log: Engine, task: str, version: str, route: Route, since: datetime, limit: int) -> list[Outcome]:
     """The first `limit` requests since then that came to the version this way, oldest first."""
     mine = (predictions.c.task == task, predictions.c.version == version, predictions.c.route == route)
     answered = _judged(predictions, predictions.c.output, predictions.c.latency_ms).where(
@@ -49,9 +47,7 @@ def outcomes_of(
     return sorted(found, key=lambda each: (each.time, each.id))[:limit]
 
 
-def shadowed(
-    log: Engine, task: str, version: str, since: datetime, limit: int
-) -> list[tuple[Outcome, Outcome]]:
+def shadowed(log: Engine, task: str, version: str, since: datetime, limit: int) -> list[tuple[Outcome, Outcome]]:
     """The champion's and the version's outcome of the first `limit` requests that both were given, oldest first."""
     pairs = predictions.join(shadows, shadows.c.request_id == predictions.c.id)
     statement = (
@@ -78,9 +74,7 @@ def _judged(source: FromClause, output: Any, latency: Any) -> Any:
 
 
 def _newest(column: str) -> Any:
-    said = select(feedback.c[column]).where(
-        feedback.c.request_id == predictions.c.id, feedback.c[column].is_not(None)
-    )
+    said = select(feedback.c[column]).where(feedback.c.request_id == predictions.c.id, feedback.c[column].is_not(None))
     return said.order_by(feedback.c.time.desc(), feedback.c.id.desc()).limit(1).scalar_subquery().label(column)
 
 
