@@ -1,4 +1,4 @@
-"""What runs when: schedules, the automation on decay, and one refresh at a time."""
+"""What runs when: schedules, the automations on decay and on a trial, and one run of each at a time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from flows.refresh import refresh
+from flows.trial import trial
 from flows.watch import watch
 from perpetune.errors import PerpetuneError
+from perpetune.events import DECAYED, TRIAL, resource
 from perpetune.params import Params
-from tasks.events import DECAYED, resource
 
 # A second refresh would train on the same data: it is cancelled at once, not queued up behind the first.
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
-# What the watch asks of a pool that counts such things (clusters/kubernetes/work-pool.json): it trains nothing.
+# What watch and trial ask of a pool that counts such things (clusters/kubernetes/work-pool.json): they train nothing.
 WATCHING = {"gpus": 0, "cpu": "1", "memory": "8Gi"}
 
 
 def deployments(params: Params) -> list[RunnerDeployment]:
-    """`refresh/TASK` and `watch/TASK`."""
+    """`refresh/TASK`, `watch/TASK` and `trial/TASK`."""
     task = params.task.name
     return [
         _deployed(
@@ -41,7 +42,7 @@ def deployments(params: Params) -> list[RunnerDeployment]:
                     DeploymentEventTrigger(
                         name=f"refresh {task} when it has decayed",
                         expect={DECAYED},
-                        match={"prefect.resource.id": resource(task)},
+                        match={"prefect.resource.id": resource(task)["prefect.resource.id"]},
                         parameters={"trigger": "decay", "reason": "{{ event.payload.reason }}"},
                         threshold=1,
                         within=timedelta(0),
@@ -63,6 +64,25 @@ def deployments(params: Params) -> list[RunnerDeployment]:
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
         ),
+        _deployed(
+            trial.to_deployment(
+                name=task,
+                triggers=[
+                    DeploymentEventTrigger(
+                        name=f"judge the trial of {task} when it has begun",
+                        expect={TRIAL},
+                        match={"prefect.resource.id": resource(task)["prefect.resource.id"]},
+                        parameters={"trigger": "begun"},
+                        threshold=1,
+                        within=timedelta(0),
+                    )
+                ],
+                concurrency_limit=ONE_AT_A_TIME,
+                description="Judge the version on trial until it takes over or is dropped.",
+                tags=["perpetune", task],
+                entrypoint_type=EntrypointType.MODULE_PATH,
+            )
+        ),
     ]
 
 
@@ -74,12 +94,13 @@ def deploy(params: Params, pool: str, image: str | None, folder: Path) -> list[s
     Raises PerpetuneError where there is no such pool, or it wants an image; DeploymentApplyError where it refuses them.
     """
     _require(pool, image)
-    refreshing, watching = deployments(params)
-    watching.job_variables = dict(WATCHING)
-    for deployment in (refreshing, watching):
+    found = deployments(params)
+    for deployment in found:
+        if deployment.flow_name != refresh.name:
+            deployment.job_variables = dict(WATCHING)
         deployment.storage = LocalStorage(str(folder))
         deployment.apply(work_pool_name=pool, image=image)
-    return [refreshing.full_name, watching.full_name]
+    return [deployment.full_name for deployment in found]
 
 
 def _require(pool: str, image: str | None) -> None:

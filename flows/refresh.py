@@ -7,14 +7,17 @@ from typing import Literal
 from prefect import flow
 from prefect.runtime import flow_run
 
+from perpetune.events import REFRESHED
+from perpetune.loop.trial import goes_on_trial
 from perpetune.workspace import open_workspace
 from tasks.assess import assess
 from tasks.curate import curate, log_data
 from tasks.decide import decide, register
-from tasks.events import REFRESHED, emit
+from tasks.events import emit
 from tasks.fine_tune import fine_tune
 from tasks.release import release
 from tasks.track import tracked
+from tasks.trial import begin_trial
 
 Trigger = Literal["manual", "schedule", "decay"]
 
@@ -25,7 +28,7 @@ def run_name() -> str:
 
 @flow(name="refresh", flow_run_name=run_name, log_prints=True)
 def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") -> str:
-    """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it.
+    """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it or try it on real traffic.
 
     Returns what was decided: "promote", "reject" or "collect more labels".
     """
@@ -38,7 +41,9 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") 
         version = register(workspace, run, curated, challenger)
         assessment = assess(workspace, run, challenger, version)
         decision = decide(workspace, run, curated, challenger, assessment, version)
-        if decision.outcome == "promote":
+        if decision.outcome == "promote" and goes_on_trial(workspace):
+            begin_trial(workspace, version)
+        elif decision.outcome == "promote":
             release(workspace, version)
     emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": decision.outcome, "trigger": trigger})
     return decision.outcome

@@ -1,4 +1,4 @@
-"""One look at the traffic: only decay emits the event that starts a refresh."""
+"""One look at the traffic: only decay emits the event that starts a refresh, or goes back to the previous champion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from prefect.runtime import flow_run
 
 from perpetune.workspace import open_workspace
 from tasks.look import look
+from tasks.rollback import roll_back
 from tasks.track import tracked
+from tasks.trial import judge_trial
 
 
 def run_name() -> str:
@@ -22,4 +24,7 @@ def watch(trigger: Literal["manual", "schedule"] = "manual") -> str:
     workspace = open_workspace()
     with tracked(workspace, "watch", trigger, "a look at the newest traffic") as run:
         sighting = look(workspace, run)
+        if sighting and sighting.decision.outcome == "roll back":
+            roll_back(workspace, sighting.decision)
+    judge_trial(workspace)
     return sighting.decision.outcome if sighting else "nothing to judge"

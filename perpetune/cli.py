@@ -143,18 +143,50 @@ def status(json_: Json = False) -> None:
 
 @app.command(epilog="Example: `perpetune explain 3`")
 def explain(version: Annotated[str, typer.Argument(help="A version number.")], json_: Json = False) -> None:
-    """Why a version was promoted or rejected: its decision record."""
+    """Why a version was promoted, rejected, dropped or rolled back: its decision records, newest first."""
     from rich.markdown import Markdown
 
     from perpetune.decision import as_markdown
-    from perpetune.status import decision_of
+    from perpetune.status import decisions_of
 
     with _for_people(), _services(worker=False) as workspace:
-        decision = decision_of(workspace, version)
+        newest, *earlier = decisions_of(workspace, version)
         if json_:
-            typer.echo(decision.to_json())
+            _print_json(
+                {**newest.model_dump(mode="json"), "earlier": [each.model_dump(mode="json") for each in earlier]}
+            )
         else:
-            console.print(Markdown(as_markdown(decision)))
+            for decision in (newest, *earlier):
+                console.print(Markdown(as_markdown(decision)))
+
+
+@app.command(epilog="Example: `perpetune rollback --reason 'it promises refunds'`")
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")] = "somebody asked for it",
+    json_: Json = False,
+) -> None:
+    """Let the previous champion serve again, at once."""
+    from perpetune.gateway_client import NoGateway, gateway_of
+
+    with _for_people():
+        try:
+            # Before anything heavy is imported: the gateway can do it alone.
+            went = gateway_of(open_workspace()).roll_back(reason)
+            errors.print(f"version {went.restored} serves again instead of version {went.rolled_back}", markup=False)
+        except NoGateway:
+            went = None
+        with _services(worker=False, prefect=False) as workspace:
+            from perpetune.loop.rollback import move_aliases, tell_prefect, write_down
+
+            done = went or move_aliases(workspace)
+            if went is None:
+                errors.print("no gateway runs: the next one to start serves the previous champion", markup=False)
+            decision = write_down(workspace, done, reason)
+            tell_prefect(workspace, done, reason, lambda line: errors.print(line, markup=False))
+            if json_:
+                _print_json({**asdict(done), "reason": reason, "decision": decision.model_dump(mode="json")})
+            else:
+                _say(decision.reason)
 
 
 @keys.command("add", epilog="Example: `perpetune keys add shop --role ask --role feedback`")

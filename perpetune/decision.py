@@ -11,12 +11,24 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 from perpetune.policy import Outcome, PromotionEvidence, RetrainEvidence, Verdict
 from perpetune.records import to_json
+from perpetune.release_policy import ByHand, RollbackEvidence, TrialEvidence
+
+Kind = Literal["promotion", "retraining", "trial", "rollback"]
+Evidence = PromotionEvidence | RetrainEvidence | TrialEvidence | RollbackEvidence | ByHand
+KINDS: Mapping[type, Kind] = {
+    PromotionEvidence: "promotion",
+    RetrainEvidence: "retraining",
+    TrialEvidence: "trial",
+    RollbackEvidence: "rollback",
+    ByHand: "rollback",
+}
 
 
 class Ids(BaseModel):
     """What a verdict was about, and all that repeats it; None where there is no such thing.
 
-    `model_version` is the challenger's in a promotion and the watched one's in a retraining;
+    `model_version` is the challenger's in a promotion or a trial, the watched one's in a retraining and the one that
+    gave way in a rollback;
     `params_sha256` is that of `params.yaml`.
     """
 
@@ -41,7 +53,7 @@ class Decision(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["promotion", "retraining"]
+    kind: Kind
     task: str
     time: AwareDatetime
     outcome: Outcome
@@ -66,12 +78,10 @@ class Decision(BaseModel):
         return cls.model_validate_json(text)
 
 
-def record(
-    verdict: Verdict, evidence: PromotionEvidence | RetrainEvidence, *, task: str, time: datetime, ids: Ids
-) -> Decision:
+def record(verdict: Verdict, evidence: Evidence, *, task: str, time: datetime, ids: Ids) -> Decision:
     """The decision record of a verdict on this evidence; `time` has an offset."""
     return Decision(
-        kind="promotion" if isinstance(evidence, PromotionEvidence) else "retraining",
+        kind=KINDS[type(evidence)],
         task=task,
         time=time,
         outcome=verdict.outcome,

@@ -9,10 +9,12 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import httpx
 
 from perpetune.errors import PerpetuneError
+from perpetune.events import resource
 from perpetune.settings import Settings
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -89,6 +91,17 @@ class Prefect:
                 return now
             time.sleep(poll_seconds)
 
+    def emit(self, event: str, task: str, payload: Mapping[str, object]) -> None:
+        """Tell the server that something happened to the task's model, as `tasks.events` does within a flow."""
+        happened = {
+            "id": str(uuid.uuid4()),
+            "occurred": datetime.now(UTC).isoformat(),
+            "event": event,
+            "resource": resource(task),
+            "payload": dict(payload),
+        }
+        self._call("POST", "/events", [happened])
+
     def _logs(self, run: FlowRun, told: int) -> list[str]:
         body = {
             "logs": {"flow_run_id": {"any_": [run.id]}},
@@ -113,7 +126,7 @@ class Prefect:
         answer = self._call("GET", path)
         return None if answer.status_code == 404 else dict(answer.json())
 
-    def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
+    def _call(self, method: str, path: str, body: object = None) -> httpx.Response:
         for pause in PAUSES:
             answer = self._ask(method, path, body)
             if answer.status_code not in BUSY:
@@ -123,7 +136,7 @@ class Prefect:
             raise PerpetuneError(f"Prefect refused {method} {path}: {answer.text[:300]}", where=self.url)
         return answer
 
-    def _ask(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
+    def _ask(self, method: str, path: str, body: object) -> httpx.Response:
         try:
             return httpx.request(method, f"{self.url}{path}", json=body, timeout=30)
         except httpx.HTTPError as fault:

@@ -12,7 +12,17 @@ from typing import Literal
 
 from perpetune.params import PromoteParams, WatchParams
 
-Outcome = Literal["promote", "reject", "retrain", "keep", "cooling down", "collect more labels"]
+Outcome = Literal[
+    "promote",
+    "reject",
+    "retrain",
+    "keep",
+    "cooling down",
+    "collect more labels",
+    "abort",
+    "continue",
+    "roll back",
+]
 
 
 @dataclass(frozen=True)

@@ -90,16 +90,18 @@ def promote(task: str, version: str) -> str | None:
 
 
 def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], share: float) -> None:
-    """Put the version on trial, as `challenger`, for this share of the traffic."""
+    """Put the version on trial, as `challenger`, for this share of the traffic, in place of any other."""
+    running = wanted(task).trial
+    if running is not None and running.version != version:
+        end_trial(task, running.version, "aborted")
     tag_version(task, version, {STATE: strategy, SHARE: f"{share:g}", TIME: _now()})
     MlflowClient().set_registered_model_alias(task, "challenger", version)
 
 
-def end_trial(task: str, version: str, outcome: Literal["promoted", "aborted"]) -> None:
-    """End its trial. One that was aborted is challenger no longer; one that was promoted is for `promote` to move."""
+def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -> None:
+    """The version is not tried any more."""
     tag_version(task, version, {STATE: outcome})
-    if outcome == "aborted":
-        _drop_challenger(task, version)
+    _drop_challenger(task, version)
 
 
 def restore(task: str, champion: str, previous: str | None) -> None:

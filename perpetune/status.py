@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,21 +15,22 @@ from rich.table import Table
 from perpetune import registry
 from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
-from perpetune.loop.passage import RECORD, use_mlflow
+from perpetune.loop.passage import LATER, RECORD, use_mlflow
 from perpetune.serving.log import counts, open_log
-from perpetune.tracking import artifact, newest_run, runs_url
+from perpetune.tracking import artifact, artifact_names, newest_run, runs_url
 from perpetune.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class VersionLine:
-    """One version: its aliases, how it was decided on and why."""
+    """One version: its aliases, how it was last decided on and why, and how its release stands ("" before one)."""
 
     version: str
     aliases: tuple[str, ...]
     decision: str
     reason: str
     data_version: str
+    release: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,17 @@ def _versions(task: str) -> tuple[VersionLine, ...]:
             each.tags.get("decision", "undecided"),
             each.tags.get("decision.reason", ""),
             each.tags.get("data.version", ""),
+            _release(each.tags),
         )
         for each in registry.versions(task)
     )
+
+
+def _release(tags: Mapping[str, str]) -> str:
+    state = tags.get("release.state", "")
+    if state in ("canary", "shadow"):
+        return f"{state}, {float(tags.get('release.share', 0)):.0%}"
+    return f"{state}: {tags['release.reason']}" if state == "refused" and "release.reason" in tags else state
 
 
 def _last_look(workspace: Workspace) -> str | None:
@@ -114,15 +124,17 @@ def newest_decision(workspace: Workspace, kind: Literal["refresh", "watch"]) -> 
     return _read_decision(run.id), run.url
 
 
-def decision_of(workspace: Workspace, version: str) -> Decision:
-    """The record of the decision on a version. Raises PerpetuneError where there is none."""
+def decisions_of(workspace: Workspace, version: str) -> list[Decision]:
+    """All that was decided on a version, newest first. Raises PerpetuneError where there is nothing."""
     use_mlflow(workspace)
-    return _read_decision(registry.get(workspace.params.task.name, version).run_id)
+    run_id = registry.get(workspace.params.task.name, version).run_id
+    later = [_read_decision(run_id, name) for name in artifact_names(run_id, LATER)]
+    return [*reversed([each for each in later if each.ids.model_version == version]), _read_decision(run_id)]
 
 
-def _read_decision(run_id: str) -> Decision:
+def _read_decision(run_id: str, name: str = RECORD) -> Decision:
     with tempfile.TemporaryDirectory() as folder:
-        path = artifact(run_id, RECORD, Path(folder))
+        path = artifact(run_id, name, Path(folder))
         if path is None:
             raise PerpetuneError(
                 f"the run {run_id} holds no decision record", do="it may have failed before it decided"
@@ -133,10 +145,15 @@ def _read_decision(run_id: str) -> Decision:
 def show_status(status: Status, console: Console) -> None:
     """The state as a table for a terminal."""
     table = Table(
-        "version", "aliases", "decision", "why", title=f"{status.task}: serving {status.serving or 'nothing'}"
+        "version",
+        "aliases",
+        "release",
+        "decision",
+        "why",
+        title=f"{status.task}: serving {status.serving or 'nothing'}",
     )
     for line in status.versions:
-        table.add_row(line.version, ", ".join(line.aliases), line.decision, line.reason)
+        table.add_row(line.version, ", ".join(line.aliases), line.release, line.decision, line.reason)
     console.print(table)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
     console.print(f"last look: {status.last_look or 'none yet'}", markup=False)

@@ -266,6 +266,11 @@ def artifact(run_id: str, name: str, folder: Path) -> Path | None:
         return None
 
 
+def artifact_names(run_id: str, folder: str) -> list[str]:
+    """The paths of a run's artifacts in a folder, sorted; [] where there is no such folder."""
+    return sorted(str(each.path) for each in MlflowClient().list_artifacts(run_id, folder))
+
+
 def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
     """The newest finished run tagged `perpetune.kind`=kind, and when it ended (seconds since 1970)."""
     client = MlflowClient()

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from perpetune.addresses import ADDRESSES, remembered
 from perpetune.services import Child, Supervisor, answers, free_ports
 from perpetune.settings import Settings
 from perpetune.stack import Ports, environment, gateway, servers
@@ -82,9 +83,6 @@ def _short(path: Path) -> str:
     return os.path.relpath(path)
 
 
-ADDRESSES = "addresses.env"
-
-
 def remember_addresses(workspace: Workspace, variables: dict[str, str]) -> None:
     """Write the addresses where other commands of this workspace look for them."""
     workspace.home.mkdir(parents=True, exist_ok=True)
@@ -123,11 +121,8 @@ def _addressed(workspace: Workspace, prefect: bool) -> Workspace | None:
     settings = workspace.settings
     if settings.mlflow_tracking_uri and (settings.prefect_api_url or not prefect):
         return workspace
-    remembered = workspace.home / ADDRESSES
-    if not remembered.is_file():
-        return None
-    found = dict(line.split("=", 1) for line in remembered.read_text(encoding="utf-8").split())
-    if not answers(f"{found['PREFECT_API_URL']}/health"):
+    found = remembered(workspace.home)
+    if not found or not answers(f"{found['PREFECT_API_URL']}/health"):
         return None
     os.environ.update(found)
     return Workspace(workspace.root, workspace.params, Settings())

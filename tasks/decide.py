@@ -8,14 +8,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.decision import Decision, as_markdown
+from perpetune.events import PROMOTED, REJECTED
 from perpetune.loop import decide as decisions
 from perpetune.loop.assess import Assessment
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
+from perpetune.loop.trial import goes_on_trial
 from perpetune.registry import model_url
 from perpetune.tracking import Run
 from perpetune.workspace import Workspace
-from tasks.events import PROMOTED, REJECTED, emit
+from tasks.events import emit
 
 
 @task(name="register", task_run_name="register the challenger", cache_policy=NO_CACHE)
@@ -33,6 +35,7 @@ def decide(
     decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id))
     create_markdown_artifact(as_markdown(decision, {"MLflow run": run.url}), key="verdict", description=decision.reason)
     print(f"{decision.outcome}: {' '.join(decision.reasons)}")
-    event = PROMOTED if decision.outcome == "promote" else REJECTED
-    emit(event, decision.task, {"version": version, "outcome": decision.outcome, "reason": decision.reason})
+    if decision.outcome != "promote" or not goes_on_trial(workspace):
+        event = PROMOTED if decision.outcome == "promote" else REJECTED
+        emit(event, decision.task, {"version": version, "outcome": decision.outcome, "reason": decision.reason})
     return decision

@@ -8,11 +8,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.decision import as_markdown
+from perpetune.events import DECAYED
 from perpetune.loop.look import Sighting
 from perpetune.loop.look import look as look_at_traffic
 from perpetune.tracking import Run
 from perpetune.workspace import Workspace
-from tasks.events import DECAYED, emit
+from tasks.events import emit
 from tasks.retrying import unless_it_is_for_people
 
 
@@ -37,6 +38,8 @@ def look(workspace: Workspace, run: Run) -> Sighting | None:
         description=decision.reason,
     )
     print(f"{decision.outcome}: {' '.join(decision.reasons)}")
-    if decision.outcome == "retrain":
+    if decision.outcome == "retrain" and sighting.trial is not None:
+        print(f"no refresh is started: version {sighting.trial} is on trial already")
+    elif decision.outcome == "retrain":
         emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
     return sighting

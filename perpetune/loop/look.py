@@ -17,9 +17,10 @@ from perpetune.monitoring.decay import measure_decay
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.window import Window, exact_match
 from perpetune.params import ReferenceParams
-from perpetune.policy import RetrainEvidence, should_retrain
+from perpetune.policy import RetrainEvidence, Verdict, should_retrain
 from perpetune.records import Example, Prediction, Recorded, read_jsonl
 from perpetune.registry import Version
+from perpetune.release_policy import RollbackEvidence, should_roll_back
 from perpetune.serving.log import newly_labelled, open_log, recent_predictions
 from perpetune.tracking import Run, artifact, log_file, log_metrics, newest_run, tag
 from perpetune.workspace import Workspace
@@ -30,12 +31,13 @@ JUDGED_UNTIL = "perpetune.judged_until"  # the number of the newest feedback tha
 
 @dataclass(frozen=True)
 class Sighting:
-    """What one look saw and decided. `page` is the drift report's address in MLflow."""
+    """What one look saw and decided. `page` is the drift report's address in MLflow, `trial` the version on trial."""
 
     decision: Decision
     page: str
     rows: int
     labelled: int
+    trial: str | None = None
 
 
 def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
@@ -70,6 +72,7 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
         minutes_since_refresh=_minutes_since_refresh(task.name),
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh.cooldown_minutes)
+    back = _going_back(workspace, champion, evidence, verdict, folder)
     ids = Ids(
         run_id=run.id,
         model_version=champion.version,
@@ -81,11 +84,35 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
         prefect_flow_run_id=flow_run_id,
         params_sha256=params_digest(workspace),
     )
-    decision = record(verdict, evidence, task=task.name, time=datetime.now(UTC), ids=ids)
+    decision = record(*(back or (verdict, evidence)), task=task.name, time=datetime.now(UTC), ids=ids)
     log_decision(run, decision)
     log_metrics(run, _metrics(evidence, len(predictions)))
     _remember(run, champion, decision, number)
-    return Sighting(decision, f"{run.url}/artifacts/{REPORT}", len(predictions), len(scores))
+    trial = registry.wanted(task.name).trial
+    page = f"{run.url}/artifacts/{REPORT}"
+    return Sighting(decision, page, len(predictions), len(scores), trial.version if trial else None)
+
+
+def _going_back(
+    workspace: Workspace, champion: Version, evidence: RetrainEvidence, verdict: Verdict, folder: Path
+) -> tuple[Verdict, RollbackEvidence] | None:
+    """The verdict and its evidence where the previous champion is the answer to a decay. No cooldown holds it up."""
+    decay = evidence.decay
+    if decay is None or verdict.outcome not in ("retrain", "cooling down"):
+        return None
+    previous = registry.find(champion.task, "previous")
+    usable = previous is not None and previous.version != champion.version
+    if previous is not None and previous.tags.get("release.state") == "rolled back":
+        usable = False
+    known = promised_scores(_recorded(champion.run_id, "champion", folder), workspace.params.reference)
+    found = RollbackEvidence(
+        decay=decay,
+        earlier_looks=1 if JUDGED_UNTIL in champion.tags else 0,
+        previous=previous.version if previous is not None and usable else None,
+        previous_score=sum(known) / len(known) if known else None,
+    )
+    back = should_roll_back(found)
+    return (back, found) if back else None
 
 
 def _read_log(workspace: Workspace, champion: Version) -> tuple[list[Prediction], list[Prediction], int]:
@@ -125,7 +152,7 @@ def _recorded(run_id: str, system: str, folder: Path) -> list[Recorded]:
 
 
 def _remember(run: Run, champion: Version, decision: Decision, number: int) -> None:
-    if decision.outcome in ("keep", "retrain"):
+    if decision.outcome in ("keep", "retrain", "roll back"):
         registry.tag_version(champion.task, champion.version, {JUDGED_UNTIL: str(number)})
         tag(run, {JUDGED_UNTIL: str(number)})
 

@@ -13,13 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from perpetune import registry
 from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
+from perpetune.registry import Version
 from perpetune.tracking import (
     Run,
     Unfinished,
     as_params,
     connect,
+    find_run,
     give_up_run,
     log_file,
     log_text,
@@ -32,6 +35,7 @@ from perpetune.workspace import Workspace
 
 Kind = Literal["refresh", "watch"]
 RECORD = "decision.json"
+LATER = "decisions"  # the folder of a version's run that holds what was decided on it afterwards
 
 
 def open_passage(
@@ -164,3 +168,12 @@ def log_decision(run: Run, decision: Decision) -> None:
     """Log the decision record."""
     log_text(run, decision.to_json(), RECORD)
     tag(run, {"decision": decision.outcome, "decision.reason": decision.reason})
+
+
+def file_decision(decision: Decision, version: Version) -> None:
+    """Log with a version's run what was decided on it afterwards, and say so on its page."""
+    name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind}.json"
+    log_text(find_run(version.run_id), decision.to_json(), name)
+    tags = {"decision": decision.outcome, "decision.reason": decision.reason}
+    registry.tag_version(version.task, version.version, tags)
+    registry.describe_version(version.task, version.version, f"{decision.outcome}: {' '.join(decision.reasons)}")

@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import httpx
-
 from perpetune import registry
 from perpetune.errors import PerpetuneError
+from perpetune.gateway_client import NoGateway, gateway_of
 from perpetune.workspace import Workspace
-
-SWAP_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -27,40 +24,41 @@ class Released:
 def release(workspace: Workspace, version: str) -> Released:
     """Move the aliases and wait until the gateway answers with the version.
 
-    Raises PerpetuneError where a gateway runs but does not take the version over; the alias then goes back.
+    Raises PerpetuneError where a gateway runs but does not take the version over: the aliases are then as before,
+    moved back by the gateway or, where it did not come to that, here, and the version is tagged as refused.
     """
     began = time.monotonic()
     task = workspace.params.task.name
-    previous = registry.promote(task, version)
-    trouble = _swap(workspace.settings.gateway_url, version, workspace.settings.gateway_headers)
-    if trouble is not None and trouble.refused:
-        if previous is not None:
-            registry.promote(task, previous)
-        raise PerpetuneError(
-            f"the gateway did not take over version {version}: {trouble.reason}",
-            where=str(workspace.settings.gateway_url),
-            do=f"the champion is {previous or 'version ' + version} again; read the gateway's log",
-        )
-    return Released(version, previous, None if trouble else True, time.monotonic() - began)
-
-
-@dataclass(frozen=True)
-class _Trouble:
-    refused: bool
-    reason: str
-
-
-def _swap(gateway: str | None, version: str, headers: dict[str, str]) -> _Trouble | None:
-    """Ask the gateway to look at the alias now; None once it serves the version."""
-    if gateway is None:
-        return _Trouble(False, "no gateway is known")
+    before = registry.find(task, "previous")
+    champion = registry.promote(task, version)
     try:
-        answer = httpx.post(f"{gateway}/v1/release/check", headers=headers, timeout=SWAP_SECONDS)
-    except httpx.ConnectError:
-        return _Trouble(False, "no gateway runs")
-    except httpx.HTTPError as fault:
-        return _Trouble(True, f"it did not answer ({type(fault).__name__})")
-    state = answer.json()
-    if state.get("serving") == version:
+        trouble = _swap(workspace, version)
+    except NoGateway:
+        return Released(version, champion, None, time.monotonic() - began)
+    if trouble is None:
+        return Released(version, champion, True, time.monotonic() - began)
+    _take_back(task, version, champion, before.version if before else None)
+    registry.tag_version(task, version, {"release.state": "refused", "release.reason": trouble})
+    raise PerpetuneError(
+        f"the gateway did not take over version {version}: {trouble}",
+        where=str(workspace.settings.gateway_url),
+        do=f"the champion is {champion or 'version ' + version} again; read the gateway's log",
+    )
+
+
+def _swap(workspace: Workspace, version: str) -> str | None:
+    """Ask the gateway to follow the aliases now; None once it serves the version, else why it does not."""
+    try:
+        state = gateway_of(workspace).check()
+    except PerpetuneError as fault:
+        return str(fault)
+    if state.serving == version:
         return None
-    return _Trouble(True, str(state.get("release") or state.get("error") or state))
+    return state.release if state.release != "ok" else f"it serves version {state.serving}"
+
+
+def _take_back(task: str, version: str, champion: str | None, previous: str | None) -> None:
+    """Only where the version is still named: a gateway that refuses one names its predecessor again itself."""
+    now = registry.find(task, "champion")
+    if champion is not None and champion != version and now is not None and now.version == version:
+        registry.restore(task, champion, previous)

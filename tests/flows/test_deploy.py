@@ -22,6 +22,7 @@ from perpetune.workspace import open_workspace
 ROOT = Path(__file__).parents[2]
 POOL = ROOT / "clusters" / "kubernetes" / "work-pool.json"
 IMAGE = "registry.example/perpetune:1"
+FLOWS = ("refresh", "watch", "trial")
 
 
 @pytest.fixture(scope="module")
@@ -107,26 +108,29 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     said = python(
         "-m", "flows", "deploy", "--pool", "gpu", "--image", IMAGE, "--workspace", "/workspace", folder=folder
     )
-    assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in ("refresh", "watch")]
-    pooled = {flow: registered(flow) for flow in ("refresh", "watch")}
-    refresh, watch = (ask("GET", f"/deployments/name/{flow}/colours") for flow in ("refresh", "watch"))
+    assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in FLOWS]
+    pooled = {flow: registered(flow) for flow in FLOWS}
+    refresh, watch, trial = (ask("GET", f"/deployments/name/{flow}/colours") for flow in FLOWS)
     assert (refresh["work_pool_name"], refresh["job_variables"]) == ("gpu", {"image": IMAGE})
     assert (watch["work_pool_name"], watch["job_variables"]["image"]) == ("gpu", IMAGE)
-    assert watch["job_variables"]["gpus"] == 0
+    assert watch["job_variables"]["gpus"] == trial["job_variables"]["gpus"] == 0
     stay = [{"prefect.deployments.steps.set_working_directory": {"directory": "/workspace"}}]
     assert (refresh["pull_steps"], watch["pull_steps"]) == (stay, stay)
     assert [each["starts"] for each in pooled["refresh"]["triggers"]] == [
         [("run-deployment", {"trigger": "decay", "reason": "{{ event.payload.reason }}"})]
+    ]
+    assert [(each["expect"], each["starts"]) for each in pooled["trial"]["triggers"]] == [
+        (["perpetune.model.trial"], [("run-deployment", {"trigger": "begun"})])
     ]
 
     run = ask("POST", f"/deployments/{refresh['id']}/create_flow_run", {"parameters": {"trigger": "manual"}})
     due = ask("POST", "/work_pools/gpu/get_scheduled_flow_runs", {"scheduled_before": run["expected_start_time"]})
     assert run["id"] in [each["flow_run"]["id"] for each in due], "a worker of the pool gets it"
 
-    for flow in (refresh, watch):
+    for flow in (refresh, watch, trial):
         ask("DELETE", f"/deployments/{flow['id']}")
     supervisor.start([worker(ports.worker)])
-    assert {flow: registered(flow) for flow in ("refresh", "watch")} == pooled
+    assert {flow: registered(flow) for flow in FLOWS} == pooled
 
 
 @pytest.mark.integration

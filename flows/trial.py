@@ -1,0 +1,21 @@
+"""A version on trial is judged until it takes over or is dropped."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from perpetune.workspace import open_workspace
+from tasks.trial import follow_trial
+
+
+def run_name() -> str:
+    return f"trial ({flow_run.parameters['trigger']})"
+
+
+@flow(name="trial", flow_run_name=run_name, log_prints=True)
+def trial(trigger: Literal["manual", "begun"] = "manual") -> str:
+    """Judge the trial that runs; returns "promote", "abort" or "no trial". One that broke off is gone on with."""
+    return follow_trial(open_workspace()) or "no trial"

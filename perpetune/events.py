@@ -1,0 +1,17 @@
+"""The loop's events, which Prefect's automations react to."""
+
+from __future__ import annotations
+
+DECAYED = "perpetune.model.decayed"
+REFRESHED = "perpetune.model.refreshed"
+TRIAL = "perpetune.model.trial"
+PROMOTED = "perpetune.model.promoted"
+REJECTED = "perpetune.model.rejected"
+ABORTED = "perpetune.model.aborted"
+DEPLOYED = "perpetune.model.deployed"
+ROLLED_BACK = "perpetune.model.rolled_back"
+
+
+def resource(task: str) -> dict[str, str]:
+    """What Prefect calls the task's model."""
+    return {"prefect.resource.id": f"perpetune.model.{task}", "prefect.resource.name": task}

@@ -1,0 +1,73 @@
+"""Going back to the previous champion: at once where a gateway runs, then written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from perpetune import registry
+from perpetune.decision import Decision, Ids, record
+from perpetune.errors import PerpetuneError
+from perpetune.events import ROLLED_BACK
+from perpetune.gateway_client import NoGateway, WentBack, gateway_of
+from perpetune.loop.passage import file_decision, git_commit, params_digest, use_mlflow
+from perpetune.orchestrator import Prefect
+from perpetune.release_policy import ByHand, by_hand
+from perpetune.workspace import Workspace
+
+
+def go_back(workspace: Workspace, reason: str) -> WentBack:
+    """Through the gateway, which answers with the previous champion when this returns, or in the registry alone.
+
+    Raises PerpetuneError where there is no previous champion or the gateway cannot go back.
+    """
+    try:
+        return gateway_of(workspace).roll_back(reason)
+    except NoGateway:
+        return move_aliases(workspace)
+
+
+def move_aliases(workspace: Workspace) -> WentBack:
+    """In the registry, where no gateway runs. Raises PerpetuneError where there is no previous champion."""
+    use_mlflow(workspace)
+    rolled_back, restored = registry.roll_back(workspace.params.task.name)
+    return WentBack(rolled_back, restored, None)
+
+
+def write_down(workspace: Workspace, went: WentBack, reason: str) -> Decision:
+    """The record of what a person decided, with the run that made the version which gave way."""
+    use_mlflow(workspace)
+    version = registry.get(workspace.params.task.name, went.rolled_back)
+    evidence = ByHand(reason, went.rolled_back, went.restored, went.seconds)
+    ids = Ids(
+        run_id=version.run_id,
+        model_version=went.rolled_back,
+        champion_version=went.restored,
+        data_version=version.tags.get("data.version"),
+        git_commit=git_commit(workspace.root),
+        base_digest=version.tags.get("base.digest"),
+        adapter_digest=version.tags.get("adapter.digest"),
+        params_sha256=params_digest(workspace),
+    )
+    decision = record(by_hand(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
+    file_away(decision, went)
+    return decision
+
+
+def file_away(decision: Decision, went: WentBack) -> None:
+    """Where `perpetune explain` and `perpetune status` find it."""
+    version = registry.get(decision.task, went.rolled_back)
+    file_decision(decision, version)
+    registry.tag_version(decision.task, went.rolled_back, {"release.state": "rolled back"})
+
+
+def tell_prefect(workspace: Workspace, went: WentBack, reason: str, say: Callable[[str], None]) -> None:
+    """Emit the event where a Prefect server is known; one that is down is said and does not undo what was done."""
+    url = workspace.settings.prefect_api_url
+    if url is None:
+        return
+    payload = {"version": went.rolled_back, "restored": went.restored, "reason": reason}
+    try:
+        Prefect(url).emit(ROLLED_BACK, workspace.params.task.name, payload)
+    except PerpetuneError as fault:
+        say(f"Prefect was not told: {fault}")

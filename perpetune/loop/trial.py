@@ -1,0 +1,148 @@
+"""Step 5 where a release is tried first: the challenger gets a share of the real traffic until a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from perpetune import registry
+from perpetune.decision import Decision, Ids, record
+from perpetune.errors import PerpetuneError
+from perpetune.evaluation.text_metrics import token_f1
+from perpetune.gateway_client import NoGateway, gateway_of
+from perpetune.loop.passage import file_decision, git_commit, params_digest, use_mlflow
+from perpetune.loop.release import Released, release
+from perpetune.monitoring.trial import canary_evidence, shadow_evidence
+from perpetune.monitoring.window import exact_match
+from perpetune.params import ReleaseParams
+from perpetune.policy import Verdict
+from perpetune.records import canonical_time
+from perpetune.registry import Version
+from perpetune.release import Trial
+from perpetune.release_policy import TrialEvidence, should_release
+from perpetune.serving.log import open_log
+from perpetune.serving.outcomes import outcomes_of, shadowed
+from perpetune.workspace import Workspace
+
+MOST_ROWS = 20_000  # of either side that one look reads: the first of the trial
+
+
+@dataclass(frozen=True)
+class TrialLook:
+    """What one look at a trial saw. `decision` is None while it goes on, `released` None unless it took over."""
+
+    version: str
+    evidence: TrialEvidence
+    verdict: Verdict
+    decision: Decision | None = None
+    released: Released | None = None
+
+
+def goes_on_trial(workspace: Workspace) -> bool:
+    """Whether a promoted version is tried first: there must be a champion to compare it with."""
+    if workspace.params.release.strategy == "immediate":
+        return False
+    return registry.find(workspace.params.task.name, "champion") is not None
+
+
+def begin(workspace: Workspace, version: str) -> Trial:
+    """Put the version on trial and have the gateway load it; without one the next to start does.
+
+    Raises PerpetuneError where the gateway does not take it on: the trial is then over, and the version refused.
+    """
+    rules, task = workspace.params.release, workspace.params.task.name
+    assert rules.strategy != "immediate"
+    registry.begin_trial(task, version, rules.strategy, rules.share)
+    try:
+        state = gateway_of(workspace).check()
+    except NoGateway:
+        return Trial(version, rules.strategy, rules.share)
+    except PerpetuneError as fault:
+        raise _refused(task, version, str(fault)) from fault
+    if state.trial != version:
+        raise _refused(task, version, state.release)
+    return Trial(version, rules.strategy, rules.share)
+
+
+def judge(workspace: Workspace, flow_run_id: str) -> TrialLook | None:
+    """One look at the trial that runs, and what follows from it; None where none runs.
+
+    The record of a verdict lies with the run that made the version. Raises PerpetuneError where the gateway refuses
+    what was promoted.
+    """
+    use_mlflow(workspace)
+    task = workspace.params.task.name
+    trial, champion = registry.wanted(task).trial, registry.find(task, "champion")
+    if trial is None or champion is None:
+        return None
+    challenger = registry.get(task, trial.version)
+    evidence = _evidence(workspace, challenger, champion, trial)
+    verdict = should_release(evidence, workspace.params.release)
+    if verdict.outcome == "continue":
+        return TrialLook(trial.version, evidence, verdict)
+    decision = _write_down(workspace, challenger, champion, evidence, verdict, flow_run_id)
+    if verdict.outcome == "promote":
+        return TrialLook(trial.version, evidence, verdict, decision, release(workspace, trial.version))
+    registry.end_trial(task, trial.version, "aborted")
+    registry.tag_version(task, champion.version, {"answers": f"{challenger.run_id}/champion"})
+    _tell_gateway(workspace)
+    return TrialLook(trial.version, evidence, verdict, decision)
+
+
+def _evidence(workspace: Workspace, challenger: Version, champion: Version, trial: Trial) -> TrialEvidence:
+    params: ReleaseParams = workspace.params.release
+    task = workspace.params.task
+    score = exact_match if task.kind == "classification" else token_f1
+    since = canonical_time(challenger.tags["release.time"])
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        if trial.strategy == "shadow":
+            return shadow_evidence(shadowed(log, task.name, trial.version, since, MOST_ROWS), params, score)
+        ours = outcomes_of(log, task.name, trial.version, "canary", since, MOST_ROWS)
+        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MOST_ROWS)
+        return canary_evidence(ours, theirs, params, score)
+    finally:
+        log.dispose()
+
+
+def _write_down(
+    workspace: Workspace,
+    challenger: Version,
+    champion: Version,
+    evidence: TrialEvidence,
+    verdict: Verdict,
+    flow_run_id: str,
+) -> Decision:
+    ids = Ids(
+        run_id=challenger.run_id,
+        model_version=challenger.version,
+        champion_version=champion.version,
+        data_version=challenger.tags.get("data.version"),
+        git_commit=git_commit(workspace.root),
+        base_digest=challenger.tags.get("base.digest"),
+        adapter_digest=challenger.tags.get("adapter.digest"),
+        prefect_flow_run_id=flow_run_id,
+        params_sha256=params_digest(workspace),
+    )
+    decision = record(verdict, evidence, task=challenger.task, time=datetime.now(UTC), ids=ids)
+    file_decision(decision, challenger)
+    return decision
+
+
+def _refused(task: str, version: str, reason: str) -> PerpetuneError:
+    now = registry.wanted(task).trial
+    if now is not None and now.version == version:
+        registry.end_trial(task, version, "refused")
+    registry.tag_version(task, version, {"release.reason": reason})
+    return PerpetuneError(
+        f"the gateway did not take version {version} on trial: {reason}",
+        do="the champion goes on serving; read the gateway's log",
+    )
+
+
+def _tell_gateway(workspace: Workspace) -> None:
+    """It would find out at its next look at the registry; until then users would still be sent to the challenger."""
+    try:
+        gateway_of(workspace).check()
+    except (NoGateway, PerpetuneError):
+        pass

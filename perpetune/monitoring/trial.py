@@ -1,0 +1,106 @@
+"""The evidence of a trial: challenger and champion on quality, errors and slow answers, fit to be looked at any time.
+
+Observations are put in the order in which they became known, which later ones do not change: requests by their time,
+judgements by their number in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from perpetune.evaluation.sequential import Sequential, difference, paired_difference
+from perpetune.monitoring.window import Scorer
+from perpetune.params import ReleaseParams
+from perpetune.policy import Interval
+from perpetune.release_policy import MEASURES, Compared, TrialEvidence
+from perpetune.serving.outcomes import Outcome
+
+
+def canary_evidence(
+    challenger: Iterable[Outcome], champion: Iterable[Outcome], rules: ReleaseParams, score: Scorer
+) -> TrialEvidence:
+    """Two groups of users, each answered by one of the two.
+
+    Quality is agreement with labels; where nobody has given any, the scores, cut to between 0 and 1.
+    """
+    ours, theirs = _in_time(challenger), _in_time(champion)
+    labels = any(each.label is not None for each in (*ours, *theirs))
+
+    def apart(one: Sequence[float], other: Sequence[float]) -> Compared:
+        return _compared(one, other, difference(one, other, _alpha(rules)), rules)
+
+    return TrialEvidence(
+        strategy="canary",
+        requests=len(ours),
+        quality=apart(_qualities(ours, labels, score), _qualities(theirs, labels, score)),
+        errors=apart(_errors(ours), _errors(theirs)),
+        slow=apart(_slow(ours, rules), _slow(theirs, rules)),
+    )
+
+
+def shadow_evidence(pairs: Iterable[tuple[Outcome, Outcome]], rules: ReleaseParams, score: Scorer) -> TrialEvidence:
+    """The same requests, answered by the champion and, unseen, by the challenger: (champion, challenger) each.
+
+    Quality needs labels: a score that people gave is of the answer that they saw.
+    """
+    seen = sorted(pairs, key=lambda pair: (pair[0].time, pair[0].id))
+    theirs, ours = [pair[0] for pair in seen], [pair[1] for pair in seen]
+    both = [(one, other) for other, one in seen if one.output is not None and other.output is not None]
+    labelled = sorted((pair for pair in both if pair[0].label is not None), key=lambda pair: pair[0].judged or 0)
+
+    def paired(one: Sequence[float], other: Sequence[float]) -> Compared:
+        return _compared(one, other, paired_difference(one, other, _alpha(rules)), rules)
+
+    return TrialEvidence(
+        strategy="shadow",
+        requests=len(seen),
+        quality=paired(
+            _qualities([one for one, _ in labelled], True, score),
+            _qualities([other for _, other in labelled], True, score),
+        ),
+        errors=paired(_errors(ours), _errors(theirs)),
+        slow=paired(_slow([one for one, _ in both], rules), _slow([other for _, other in both], rules)),
+    )
+
+
+def _alpha(rules: ReleaseParams) -> float:
+    return rules.alpha / MEASURES
+
+
+def _in_time(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    return sorted(outcomes, key=lambda each: (each.time, each.id))
+
+
+def _errors(outcomes: Sequence[Outcome]) -> list[float]:
+    return [float(each.output is None) for each in outcomes]
+
+
+def _slow(outcomes: Sequence[Outcome], rules: ReleaseParams) -> list[float]:
+    """Of answers: a request that failed is an error, however long it took."""
+    limit = 1000 * rules.slow_seconds
+    return [float(each.latency_ms > limit) for each in outcomes if each.output is not None]
+
+
+def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list[float]:
+    known = sorted(
+        (each for each in outcomes if each.output is not None and each.judged is not None),
+        key=lambda each: each.judged or 0,
+    )
+    if labels:
+        return [score(str(each.output), each.label) for each in known if each.label is not None]
+    return [min(max(each.score, 0.0), 1.0) for each in known if each.score is not None]
+
+
+def _compared(ours: Sequence[float], theirs: Sequence[float], found: Sequential, rules: ReleaseParams) -> Compared:
+    return Compared(
+        challenger=_mean(ours),
+        champion=_mean(theirs),
+        difference=_mean(ours) - _mean(theirs) if ours and theirs else 0.0,
+        interval=Interval(found.low, found.high, 1 - _alpha(rules)),
+        rows=len(ours),
+        champion_rows=len(theirs),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

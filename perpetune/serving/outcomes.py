@@ -1,0 +1,84 @@
+"""What became of the requests of a trial: read from the prediction log, no more of each row than a verdict needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, FromClause, func, or_, select
+
+from perpetune.records import Route
+from perpetune.serving.tables import failures, feedback, predictions, shadows
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One request: the answer, None where it failed, and the newest label and score that people gave.
+
+    `judged` numbers the first of these in the order in which the log got them, None where there is none.
+    """
+
+    id: str
+    time: datetime
+    output: str | None
+    latency_ms: float
+    label: str | None = None
+    score: float | None = None
+    judged: int | None = None
+
+
+def outcomes_of(log: Engine, task: str, version: str, route: Route, since: datetime, limit: int) -> list[Outcome]:
+    """The first `limit` requests since then that came to the version this way, oldest first."""
+    mine = (predictions.c.task == task, predictions.c.version == version, predictions.c.route == route)
+    answered = _judged(predictions, predictions.c.output, predictions.c.latency_ms).where(
+        *mine, predictions.c.time >= since
+    )
+    failed = select(failures.c.id, failures.c.time, failures.c.latency_ms).where(
+        failures.c.task == task,
+        failures.c.version == version,
+        failures.c.route == route,
+        failures.c.time >= since,
+    )
+    with log.connect() as connection:
+        rows = connection.execute(answered.order_by(predictions.c.time, predictions.c.id).limit(limit)).all()
+        lost = connection.execute(failed.order_by(failures.c.time, failures.c.id).limit(limit)).all()
+    found = [Outcome(*row) for row in rows] + [Outcome(row.id, row.time, None, row.latency_ms) for row in lost]
+    return sorted(found, key=lambda each: (each.time, each.id))[:limit]
+
+
+def shadowed(log: Engine, task: str, version: str, since: datetime, limit: int) -> list[tuple[Outcome, Outcome]]:
+    """The champion's and the version's outcome of the first `limit` requests that both were given, oldest first."""
+    pairs = predictions.join(shadows, shadows.c.request_id == predictions.c.id)
+    statement = (
+        _judged(pairs, predictions.c.output, predictions.c.latency_ms)
+        .add_columns(
+            shadows.c.output.label("shadow"), shadows.c.latency_ms.label("shadow_ms"), shadows.c.error.label("error")
+        )
+        .where(predictions.c.task == task, shadows.c.version == version, predictions.c.time >= since)
+    )
+    with log.connect() as connection:
+        rows = connection.execute(statement.order_by(predictions.c.time, predictions.c.id).limit(limit)).all()
+    return [(Outcome(*row[:7]), _shadow(row)) for row in rows]
+
+
+def _shadow(row: Any) -> Outcome:
+    output = None if row.error else row.shadow
+    return Outcome(row.id, row.time, output, row.shadow_ms, row.label, None, row.judged)
+
+
+def _judged(source: FromClause, output: Any, latency: Any) -> Any:
+    """Columns in the order of Outcome's fields."""
+    columns = (predictions.c.id, predictions.c.time, output, latency)
+    return select(*columns, _newest("label"), _newest("score"), _first_number()).select_from(source)
+
+
+def _newest(column: str) -> Any:
+    said = select(feedback.c[column]).where(feedback.c.request_id == predictions.c.id, feedback.c[column].is_not(None))
+    return said.order_by(feedback.c.time.desc(), feedback.c.id.desc()).limit(1).scalar_subquery().label(column)
+
+
+def _first_number() -> Any:
+    said = or_(feedback.c.label.is_not(None), feedback.c.score.is_not(None))
+    number = select(func.min(feedback.c.id)).where(feedback.c.request_id == predictions.c.id, said)
+    return number.scalar_subquery().label("judged")

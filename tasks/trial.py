@@ -1,0 +1,73 @@
+"""Put a promoted version on trial, and judge it until there is a verdict."""
+
+from __future__ import annotations
+
+import time
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from perpetune.decision import as_markdown
+from perpetune.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
+from perpetune.loop.trial import TrialLook, begin, judge
+from perpetune.workspace import Workspace
+from tasks.events import emit
+from tasks.retrying import unless_it_is_for_people
+
+SECONDS_BETWEEN_LOOKS = 5.0
+SECONDS_BETWEEN_LINES = 60.0
+
+
+@task(name="begin trial", task_run_name="put version {version} on trial", cache_policy=NO_CACHE)
+def begin_trial(workspace: Workspace, version: str) -> None:
+    trial = begin(workspace, version)
+    print(f"version {version} is on trial ({trial.strategy}) with {trial.share:.0%} of the traffic")
+    payload = {"version": version, "strategy": trial.strategy, "share": trial.share}
+    emit(TRIAL, workspace.params.task.name, payload)
+
+
+@task(name="judge trial", task_run_name="one look at the trial", cache_policy=NO_CACHE)
+def judge_trial(workspace: Workspace) -> str | None:
+    """The verdict, None where no trial runs."""
+    look = judge(workspace, str(flow_run.id))
+    if look is None:
+        return None
+    _tell(look)
+    return look.verdict.outcome
+
+
+@task(
+    name="follow trial",
+    task_run_name="judge the trial until there is a verdict",
+    retries=3,
+    retry_delay_seconds=30,
+    retry_condition_fn=unless_it_is_for_people,
+    cache_policy=NO_CACHE,
+)
+def follow_trial(workspace: Workspace) -> str | None:
+    """The verdict; None where no trial runs any more, as somebody else ended it."""
+    told = -SECONDS_BETWEEN_LINES
+    while True:
+        look = judge(workspace, str(flow_run.id))
+        if look is None:
+            return None
+        if look.decision is not None or time.monotonic() - told > SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            _tell(look)
+        if look.decision is not None:
+            return look.verdict.outcome
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _tell(look: TrialLook) -> None:
+    print(f"trial of version {look.version}: {look.verdict.outcome}. {' '.join(look.verdict.reasons)}")
+    decision = look.decision
+    if decision is None:
+        return
+    create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)
+    payload = {"version": look.version, "outcome": decision.outcome, "reason": decision.reason}
+    emit(PROMOTED if look.released else ABORTED, decision.task, payload)
+    if look.released and look.released.served:
+        emit(DEPLOYED, decision.task, {"version": look.version, "previous": look.released.previous})

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from perpetune.evaluation.sequential import difference, log_capital_path, mean_interval, paired_difference
+
+ALPHA = 0.05
+SHARES = arrays(float, st.integers(0, 60), elements=st.floats(0, 1))
+
+
+@pytest.mark.parametrize("chance", [0.02, 0.5, 0.95])
+def test_the_truth_is_covered_at_all_of_1000_looks_at_once(chance: float) -> None:
+    random = np.random.default_rng(1)
+    runs = 300
+    ever_missed = sum(
+        log_capital_path((random.random(1000) < chance).astype(float), chance, ALPHA).max() >= -math.log(ALPHA)
+        for _ in range(runs)
+    )
+    assert ever_missed / runs <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / runs)
+
+
+def test_looking_often_is_what_an_ordinary_interval_does_not_survive() -> None:
+    """The same looks with a z-interval miss the truth far more often: the simulation can tell the two apart."""
+    random = np.random.default_rng(2)
+    count = np.arange(1, 1001)
+    missed = 0
+    for _ in range(300):
+        mean = np.cumsum(random.random(1000) < 0.5) / count
+        missed += bool((np.abs(mean - 0.5)[20:] > 1.96 * 0.5 / np.sqrt(count[20:])).any())
+    assert missed / 300 > 0.2
+
+
+def test_the_interval_is_where_the_capital_stays_small() -> None:
+    random = np.random.default_rng(3)
+    seen = random.beta(2, 5, 400)
+    found = mean_interval(seen, ALPHA)
+    for mean in np.linspace(0.01, 0.99, 50):
+        rejected = log_capital_path(seen, float(mean), ALPHA)[-1] >= -math.log(ALPHA)
+        if abs(mean - found.low) > 0.002 and abs(mean - found.high) > 0.002:
+            assert rejected == (not found.low <= mean <= found.high)
+
+
+def test_more_evidence_narrows_on_average() -> None:
+    random = np.random.default_rng(4)
+
+    def width(count: int) -> float:
+        found = [mean_interval((random.random(count) < 0.8).astype(float), ALPHA) for _ in range(20)]
+        return float(np.mean([each.high - each.low for each in found]))
+
+    widths = [width(count) for count in (25, 100, 400, 1600)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 0.1
+
+
+@settings(deadline=None)
+@given(SHARES)
+def test_bounds_are_shares_around_the_mean(seen: np.ndarray) -> None:
+    found = mean_interval(seen, ALPHA)
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+    assert found.n == seen.size
+
+
+@settings(deadline=None)
+@given(SHARES)
+def test_the_mirror_image_has_the_mirrored_bounds(seen: np.ndarray) -> None:
+    found, mirrored = mean_interval(seen, ALPHA), mean_interval(1 - seen, ALPHA)
+    assert mirrored.low == pytest.approx(1 - found.high, abs=0.0011)
+    assert mirrored.high == pytest.approx(1 - found.low, abs=0.0011)
+
+
+@settings(deadline=None)
+@given(SHARES, SHARES)
+def test_a_difference_turns_its_sign_with_the_sides(ours: np.ndarray, theirs: np.ndarray) -> None:
+    one, other = difference(ours, theirs, ALPHA), difference(theirs, ours, ALPHA)
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+    assert -1 <= one.low <= one.mean <= one.high <= 1
+
+
+@settings(deadline=None)
+@given(SHARES)
+def test_less_risk_of_error_is_a_wider_interval(seen: np.ndarray) -> None:
+    """Up to the bets, which depend on the risk too: never more than a little narrower."""
+    wide, narrow = mean_interval(seen, 0.001), mean_interval(seen, 0.2)
+    assert wide.high - wide.low >= narrow.high - narrow.low - 0.02
+
+
+def test_real_differences_are_found() -> None:
+    random = np.random.default_rng(5)
+    champion = (random.random(4000) < 0.9).astype(float)
+    worse = (random.random(1000) < 0.6).astype(float)
+    alike = (random.random(4000) < 0.9).astype(float)
+    assert difference(worse, champion, ALPHA).high < -0.05
+    assert difference(alike, champion, ALPHA).low > -0.06
+    assert difference(alike, champion, ALPHA).low < 0 < difference(alike, champion, ALPHA).high
+
+
+def test_pairs_tell_more_than_two_streams() -> None:
+    random = np.random.default_rng(6)
+    hard = random.random(500)
+    ours, theirs = (hard < 0.8).astype(float), (hard < 0.82).astype(float)
+    paired, apart = paired_difference(ours, theirs, ALPHA), difference(ours, theirs, ALPHA)
+    assert paired.mean == pytest.approx(apart.mean)
+    assert paired.high - paired.low < 0.6 * (apart.high - apart.low)
+    assert paired.low <= -0.02 <= paired.high
+
+
+def test_what_is_no_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="within 0 and 1"):
+        mean_interval([0.5, 1.5], ALPHA)
+    with pytest.raises(ValueError, match="within 0 and 1"):
+        mean_interval([math.nan], ALPHA)
+
+
+def test_ten_thousand_observations_take_less_than_a_second_of_this_processor() -> None:
+    seen = np.random.default_rng(7).random(10_000)
+    began = time.process_time()
+    mean_interval(seen, ALPHA)
+    assert time.process_time() - began < 1

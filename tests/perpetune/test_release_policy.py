@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perpetune.params import ReleaseParams
+from perpetune.policy import Decay, Interval, Score
+from perpetune.release_policy import (
+    ByHand,
+    Compared,
+    RollbackEvidence,
+    TrialEvidence,
+    by_hand,
+    should_release,
+    should_roll_back,
+)
+
+RULES = ReleaseParams(
+    strategy="canary",
+    share=0.1,
+    margin=0.05,
+    alpha=0.05,
+    min_labels=50,
+    max_requests=2000,
+    slow_seconds=2.0,
+    parity_prompts=0,
+    parity_share=1.0,
+    parity_confidence=0.05,
+)
+
+
+def compared(low: float, high: float, rows: int = 500) -> Compared:
+    middle = (low + high) / 2
+    return Compared(0.5 + middle / 2, 0.5 - middle / 2, middle, Interval(low, high, 1 - 0.05 / 3), rows, rows)
+
+
+FINE = compared(-0.02, 0.02)
+UNKNOWN = compared(-1, 1, rows=0)
+
+
+def trial(
+    quality: Compared = FINE, errors: Compared = FINE, slow: Compared = FINE, requests: int = 500
+) -> TrialEvidence:
+    return TrialEvidence("canary", requests, quality, errors, slow)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "outcome", "says"),
+    [
+        (trial(), "promote", "does not answer worse than the champion by the margin of 5.0 points"),
+        (trial(quality=compared(-0.3, -0.06, 10)), "abort", "answers worse than the champion by more than the margin"),
+        (trial(errors=compared(0.06, 0.3)), "abort", "more errors than the champion"),
+        (trial(slow=compared(0.06, 0.3)), "abort", "more slow answers than the champion"),
+        (trial(quality=compared(-0.06, 0.06)), "continue", "after 500 of at most 2000 requests"),
+        (trial(quality=compared(-0.02, 0.02, 49)), "continue", "50 labels are wanted on each side"),
+        (trial(slow=compared(0.01, 0.04)), "continue", "Neither harm nor kept quality"),
+        (trial(quality=UNKNOWN), "continue", "0 and 0 rows"),
+        (trial(quality=UNKNOWN, requests=2000), "promote", "on errors and slow answers alone"),
+        (trial(quality=UNKNOWN, errors=compared(-0.06, 0.06), requests=2000), "abort", "errors are still not shown"),
+        (trial(quality=compared(-0.1, 0.08), requests=2000), "promote", "too few to prove"),
+        (trial(quality=compared(-0.2, 0.04), requests=2000), "abort", "though not beyond doubt"),
+        (trial(slow=compared(0.01, 0.04), requests=2000), "promote", "the quality seen is within"),
+    ],
+)
+def test_verdicts_on_a_trial(evidence: TrialEvidence, outcome: str, says: str) -> None:
+    verdict = should_release(evidence, RULES)
+    assert verdict.outcome == outcome
+    assert says in verdict.reasons[0]
+    assert all(reason.endswith(".") for reason in verdict.reasons)
+
+
+ORDER = {"abort": 0, "continue": 1, "promote": 2}
+BOUND = st.floats(-0.5, 0.5)
+
+
+@st.composite
+def differences(draw: st.DrawFn) -> Compared:
+    low, high = sorted((draw(BOUND), draw(BOUND)))
+    return compared(low, high, draw(st.sampled_from([0, 49, 50, 500])))
+
+
+@given(
+    st.builds(trial, differences(), differences(), differences(), st.sampled_from([10, 1999, 2000])),
+    st.sampled_from(["quality", "errors", "slow"]),
+    st.floats(0, 0.5),
+)
+def test_more_harm_never_makes_promotion_likelier(evidence: TrialEvidence, measure: str, harm: float) -> None:
+    before: Compared = getattr(evidence, measure)
+    shift = -harm if measure == "quality" else harm
+    moved = replace(
+        before,
+        difference=before.difference + shift,
+        interval=Interval(before.interval.low + shift, before.interval.high + shift),
+    )
+    worse = replace(evidence, **{measure: moved})
+    assert ORDER[should_release(worse, RULES).outcome] <= ORDER[should_release(evidence, RULES).outcome]
+
+
+@given(st.builds(trial, differences(), differences(), differences(), st.just(2000)))
+def test_a_trial_ends_at_its_last_request(evidence: TrialEvidence) -> None:
+    assert should_release(evidence, RULES).outcome != "continue"
+
+
+DECAY = Decay(
+    window=Score(0.6, Interval(0.5, 0.7), 60),
+    reference=Score(0.9, Interval(0.85, 0.95), 200),
+    drop=0.3,
+    interval=Interval(0.2, 0.4),
+    margin=0.05,
+    p_value=1e-6,
+    test="any",
+)
+
+
+def test_what_is_bad_from_the_start_goes_back() -> None:
+    verdict = should_roll_back(RollbackEvidence(DECAY, earlier_looks=0, previous="1", previous_score=0.8))
+    assert verdict is not None
+    assert verdict.outcome == "roll back"
+    assert "60.0" in verdict.reasons[0] and "back to version 1, which scored 80.0" in verdict.reasons[0]
+    unknown = should_roll_back(RollbackEvidence(DECAY, earlier_looks=0, previous="1", previous_score=None))
+    assert unknown is not None
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        RollbackEvidence(DECAY, earlier_looks=1, previous="1", previous_score=0.8),
+        RollbackEvidence(DECAY, earlier_looks=0, previous=None, previous_score=None),
+        RollbackEvidence(DECAY, earlier_looks=0, previous="1", previous_score=0.6),
+    ],
+)
+def test_otherwise_a_refresh_is_the_answer(evidence: RollbackEvidence) -> None:
+    assert should_roll_back(evidence) is None
+
+
+def test_what_a_person_decided_says_why() -> None:
+    verdict = by_hand(ByHand("wrong tone", "3", "2", 0.2))
+    assert verdict.reasons == ("Version 3 gave way to version 2: wrong tone",)
