@@ -86,7 +86,7 @@ class Completions:
         self._engine = engine
         self._follower = follower
         self._log = log
-        self._metrics = metrics
+        self._read, self._written = metrics.tokens.labels("prompt"), metrics.tokens.labels("completion")
         self._params = params
         self._max_new_tokens = max_new_tokens
         self._shadows = Shadows(engine, follower, log, metrics, most=params.max_batch, timeout=params.timeout_seconds)
@@ -198,8 +198,8 @@ class Completions:
                 route=routed.route,
             )
         )
-        self._metrics.tokens.labels("prompt").inc(first.prompt_tokens)
-        self._metrics.tokens.labels("completion").inc(sum(answer.completion_tokens for answer in answers))
+        self._read.inc(first.prompt_tokens)
+        self._written.inc(sum(answer.completion_tokens for answer in answers))
         if routed.shadow:
             self._shadows.ask(routed.shadow, call.id, question.messages, question.generation)
 
