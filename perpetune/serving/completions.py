@@ -96,10 +96,10 @@ class Completions:
         call = _Call()
         try:
             return await self._respond(call, request)
-        except Problem as problem:
-            return problem.response(call.headers())
         except ClientGone:
             return Response(status_code=_CLIENT_GONE)
+        except Exception as fault:  # the framework's own reply to a fault would lack the request's id
+            return _told(fault).response(call.headers())
 
     async def close(self) -> None:
         """Give up the shadows' answers under way."""
@@ -297,7 +297,7 @@ def _code(fault: Exception) -> str:
 def _told(fault: Exception) -> Problem:
     if isinstance(fault, Problem):
         return fault
-    logger.error("an answer broke off", exc_info=fault)
+    logger.error("a request failed", exc_info=fault)
     return _INSIDES_STAY_INSIDE
 
 
