@@ -34,7 +34,6 @@ _NOT_SPOKEN: dict[str, tuple[object, ...]] = {
     "web_search_options": (None,),
 }
 
-_BLANK_SYSTEM = Message(role="system", content="")
 _SEED = 2**63
 
 
@@ -252,7 +251,8 @@ def read_question(request: ChatRequest, task: str, *, max_chars: int, max_tokens
     """Check a request beyond its shape. More tokens than `max_tokens` are never written. Raises Problem."""
     _refuse_not_spoken(request.model_extra or {})
     # As with examples, an empty system message says nothing: the task's instruction stands.
-    messages = tuple(said for said in [message.as_record() for message in request.messages] if said != _BLANK_SYSTEM)
+    said = [message.as_record() for message in request.messages]
+    messages = tuple(message for message in said if message.content or message.role != "system")
     _refuse_too_long(messages, max_chars)
     spoken = [message.content for message in messages if message.role == "user"]
     if not spoken or not spoken[-1].strip():

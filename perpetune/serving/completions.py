@@ -86,7 +86,7 @@ class Completions:
         self._engine = engine
         self._follower = follower
         self._log = log
-        self._metrics = metrics
+        self._read, self._written = metrics.tokens.labels("prompt"), metrics.tokens.labels("completion")
         self._params = params
         self._max_new_tokens = max_new_tokens
         self._shadows = Shadows(engine, follower, log, metrics, most=params.max_batch, timeout=params.timeout_seconds)
@@ -96,10 +96,10 @@ class Completions:
         call = _Call()
         try:
             return await self._respond(call, request)
-        except Problem as problem:
-            return problem.response(call.headers())
         except ClientGone:
             return Response(status_code=_CLIENT_GONE)
+        except Exception as fault:  # the framework's own reply to a fault would lack the request's id
+            return _told(fault).response(call.headers())
 
     async def close(self) -> None:
         """Give up the shadows' answers under way."""
@@ -198,8 +198,8 @@ class Completions:
                 route=routed.route,
             )
         )
-        self._metrics.tokens.labels("prompt").inc(first.prompt_tokens)
-        self._metrics.tokens.labels("completion").inc(sum(answer.completion_tokens for answer in answers))
+        self._read.inc(first.prompt_tokens)
+        self._written.inc(sum(answer.completion_tokens for answer in answers))
         if routed.shadow:
             self._shadows.ask(routed.shadow, call.id, question.messages, question.generation)
 
@@ -297,7 +297,7 @@ def _code(fault: Exception) -> str:
 def _told(fault: Exception) -> Problem:
     if isinstance(fault, Problem):
         return fault
-    logger.error("an answer broke off", exc_info=fault)
+    logger.error("a request failed", exc_info=fault)
     return _INSIDES_STAY_INSIDE
 
 

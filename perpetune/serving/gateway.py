@@ -120,7 +120,8 @@ def create_app(
     max_bytes = _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
     protect(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
     answer_in_openai_shape(app)
-    app.router.routes.append(_Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
+    # First, because most requests are for it.
+    app.router.routes.insert(0, _Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
     app.get("/v1/models", responses=_errors())(gateway.models)
     app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)
     app.post("/v1/feedback", responses=_errors(400, 404, 413, 503))(gateway.feedback)
