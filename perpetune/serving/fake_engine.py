@@ -154,7 +154,7 @@ class FakeModel:
         while True:
             if asked := next_asked(sum(one.generation.n for one, _ in writing)):
                 self._begin(adapter, [one.messages for one in asked])
-                writing += [(one, _pieces(one)) for one in asked]
+                writing += [(one, _words(one)) for one in asked]
             elif not writing:
                 return
             writing = [(one, pieces) for one, pieces in writing if not one.given_up() and _goes_on(one, pieces)]
@@ -168,9 +168,10 @@ class FakeModel:
             raise RuntimeError("out of memory at 0xdeadbeef")
 
 
-def _pieces(asked: Asked) -> Iterator[str]:
-    words = asked.messages[-1].content.split(" ")[: asked.generation.max_tokens]
-    return iter([words[0], *(" " + word for word in words[1:])])
+def _words(asked: Asked) -> Iterator[str]:
+    """The last message, a word with the blank before it at a time."""
+    first, *rest = asked.messages[-1].content.split(" ")[: asked.generation.max_tokens]
+    return iter([first, *(f" {word}" for word in rest)])
 
 
 def _goes_on(asked: Asked, pieces: Iterator[str]) -> bool:
