@@ -130,6 +130,7 @@ class Follower:
         self._current: _Loaded | None = None
         self._trial: Trial | None = None  # one that is loaded
         self._wanted = Wanted(None)
+        self._rollbacks = 0
         self._registry_trouble: str | None = None
         self._release_trouble: str | None = None
         self._refusal: str | None = None
@@ -196,6 +197,7 @@ class Follower:
         old, restored = await asyncio.to_thread(self._source.roll_back)
         logger.warning("version %s is rolled back to %s: %s", old, restored, reason)
         self._wanted = Wanted(restored, None, self._wanted.trial)
+        self._rollbacks += 1
         loaded = self._loaded.get(restored)
         if loaded is not None:
             self._switch(loaded)
@@ -222,6 +224,7 @@ class Follower:
 
     async def _look(self) -> bool:
         """Ask the registry what it wants; False where it does not say."""
+        rollbacks = self._rollbacks
         try:
             wanted = await asyncio.to_thread(self._source.wanted)
         except Exception as fault:  # whatever a registry's client raises, serving goes on
@@ -230,6 +233,8 @@ class Follower:
         if self._registry_trouble:
             logger.warning("the registry answers again")
         self._registry_trouble = None
+        if rollbacks != self._rollbacks:  # it may have been read before the rollback, which is newer
+            return True
         if wanted != self._wanted:
             self._retries.clear()
         self._wanted = wanted

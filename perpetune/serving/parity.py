@@ -12,7 +12,7 @@ from perpetune.generation import Generation
 from perpetune.params import ReleaseParams
 from perpetune.records import with_instruction
 from perpetune.release import Golden, Release
-from perpetune.serving.engine import Engine
+from perpetune.serving.engine import Engine, Overloaded
 
 _AT_ONCE = 2  # users' requests go on meanwhile
 _SECONDS = 60.0
@@ -36,7 +36,7 @@ async def require_parity(engine: Engine, release: Release, params: ReleaseParams
     """Ask the golden prompts of a loaded release.
 
     A version without any, as those are which were registered elsewhere, passes. Raises Disparity where a smaller
-    share than `parity_share` is answered alike, TimeoutError where a minute did not suffice.
+    share than `parity_share` is answered alike, PerpetuneError where a minute did not suffice.
     """
     found = await _compare(engine, release, params, max_tokens)
     if found.alike < params.parity_share * found.asked:
@@ -53,13 +53,23 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
     generation = Generation(max_tokens=release.evaluated.max_tokens or max_tokens)
 
     async def answer(prompt: Golden) -> Answer:
+        messages = with_instruction(release.instruction, prompt.messages)
         async with one_of_few:
-            messages = with_instruction(release.instruction, prompt.messages)
-            (given,) = await engine.answer(release.version, messages, generation)
-        return calibrated(given, release.evaluated.temperature)
+            while True:
+                try:
+                    (given,) = await engine.answer(release.version, messages, generation)
+                    return calibrated(given, release.evaluated.temperature)
+                except Overloaded as busy:  # users come first
+                    await asyncio.sleep(busy.retry_after)
 
-    async with asyncio.timeout(_SECONDS):
-        answers = await asyncio.gather(*map(answer, golden))
+    try:
+        async with asyncio.timeout(_SECONDS), asyncio.TaskGroup() as group:
+            asked = [group.create_task(answer(prompt)) for prompt in golden]
+    except TimeoutError:
+        raise PerpetuneError(f"its golden prompts were not answered within {_SECONDS:.0f} s") from None
+    except ExceptionGroup as faults:  # the others are cancelled by now: the release may be unloaded
+        raise faults.exceptions[0] from None
+    answers = [each.result() for each in asked]
     unlike = [
         f"number {number}: {_told(answer.text, answer.confidence)}, where it was "
         f"{_told(prompt.output, prompt.confidence)}"

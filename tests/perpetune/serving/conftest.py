@@ -18,7 +18,7 @@ import sqlalchemy
 import uvicorn
 from fastapi import FastAPI
 
-from perpetune.params import BaseParams, ServeParams
+from perpetune.params import BaseParams, ReleaseParams, ServeParams
 from perpetune.records import Message, Prediction
 from perpetune.release import Release
 from perpetune.serving.engine import Engine
@@ -68,6 +68,22 @@ PARAMS = ServeParams(
 @pytest.fixture
 def params() -> ServeParams:
     return PARAMS
+
+
+@pytest.fixture
+def release_params() -> ReleaseParams:
+    return ReleaseParams(
+        strategy="immediate",
+        share=0.1,
+        margin=0.05,
+        alpha=0.05,
+        min_labels=50,
+        max_requests=2000,
+        slow_seconds=2.0,
+        parity_prompts=16,
+        parity_share=1.0,
+        parity_confidence=0.05,
+    )
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from perpetune.errors import PerpetuneError
 from perpetune.generation import Generation
+from perpetune.params import ReleaseParams
 from perpetune.records import Message
-from perpetune.release import Release
+from perpetune.release import Evaluated, Golden, Release, Trial, Wanted
 from perpetune.serving.fake_engine import FakeEngine
 from perpetune.serving.fake_source import FakeSource
 from perpetune.serving.follow import Follower, NothingServed, UnknownVersion
@@ -182,5 +186,158 @@ def test_a_release_that_does_not_load_is_tried_less_and_less_often(source: FakeS
         await asyncio.sleep(0.3)
         polling.cancel()
         assert 2 <= len(tries) <= 7
+
+    asyncio.run(run())
+
+
+def with_golden(release: Release, output: str) -> Release:
+    golden = Golden(messages=(Message(role="user", content="one"),), output=output, confidence=None)
+    return replace(release, evaluated=Evaluated(golden=(golden,)))
+
+
+def test_a_version_that_answers_otherwise_than_at_evaluation_is_refused(
+    source: FakeSource, release: Make, release_params: ReleaseParams
+) -> None:
+    async def run() -> None:
+        source.releases["2"] = with_golden(release("2"), "2: something else")
+        source.releases["3"] = with_golden(release("3"), "3: one")
+        engine = FakeEngine()
+        following = Follower(source, engine, Metrics(), 0.02, release_params, 16)
+        await following.refresh_now()
+        source.promote("2")
+        state = await following.refresh_now()
+        assert (state.serving, state.champion) == ("1", "1")
+        assert "version 2 was refused" in str(state.release_trouble)
+        assert "something else" in source.refused["2"]
+        assert (source.champion_version, source.previous_version) == ("1", None)
+        assert set(engine.loaded) == {"1"}
+        source.promote("3")
+        state = await following.refresh_now()
+        assert (state.serving, state.release_trouble) == ("3", None)
+
+    asyncio.run(run())
+
+
+def test_where_nothing_serves_a_disparity_leaves_the_alias(
+    source: FakeSource, release: Make, release_params: ReleaseParams
+) -> None:
+    async def run() -> None:
+        source.releases["1"] = with_golden(release("1"), "something else")
+        following = Follower(source, FakeEngine(), Metrics(), 0.02, release_params, 16)
+        state = await following.refresh_now()
+        assert (state.serving, state.champion) == (None, "1")
+        assert "golden prompts" in str(state.release_trouble)
+        assert source.refused == {}
+
+    asyncio.run(run())
+
+
+def test_the_previous_champion_stays_loaded_and_serves_again_at_once(source: FakeSource) -> None:
+    async def run() -> None:
+        engine = FakeEngine()
+        following = follower(source, engine)
+        await following.refresh_now()
+        for version in ("2", "3"):
+            source.promote(version)
+            await following.refresh_now()
+        await until(lambda: set(engine.loaded) == {"2", "3"})
+        done = await following.roll_back("it swears")
+        assert (done.rolled_back, done.restored, following.state.serving) == ("3", "2", "2")
+        assert source.champion_version == "2"
+        await until(lambda: set(engine.loaded) == {"2"})
+        with pytest.raises(PerpetuneError, match="no previous champion"):
+            await following.roll_back("again")
+
+    asyncio.run(run())
+
+
+def test_a_gateway_that_starts_keeps_the_previous_champion_ready(source: FakeSource) -> None:
+    async def run() -> None:
+        source.previous_version = "2"
+        engine = FakeEngine()
+        await follower(source, engine).refresh_now()
+        assert set(engine.loaded) == {"1", "2"}
+        engine = FakeEngine(broken=frozenset({"2"}))
+        state = await follower(source, engine).refresh_now()
+        assert (state.serving, state.release_trouble) == ("1", None)
+
+    asyncio.run(run())
+
+
+def test_a_look_from_before_a_rollback_does_not_undo_it(source: FakeSource) -> None:
+    class Slow(FakeSource):
+        async_wait = 0.0
+
+        def wanted(self) -> Wanted:
+            seen = super().wanted()
+            time.sleep(self.async_wait)
+            return seen
+
+    async def run() -> None:
+        slow = Slow(source.releases.values(), champion="1")
+        following = follower(slow, FakeEngine())
+        await following.refresh_now()
+        slow.promote("2")
+        await following.refresh_now()
+        slow.async_wait = 0.2
+        looking = asyncio.create_task(following.refresh_now())
+        await asyncio.sleep(0.05)
+        await following.roll_back("it swears")
+        await looking
+        assert following.state.serving == "1"
+
+    asyncio.run(run())
+
+
+def test_a_canary_answers_its_share_and_the_champion_the_rest(source: FakeSource) -> None:
+    async def run() -> None:
+        engine = FakeEngine()
+        following = follower(source, engine)
+        await following.refresh_now()
+        source.trial = Trial("2", "canary", 0.5)
+        assert (await following.refresh_now()).trial == "2"
+        routes = {}
+        for number in range(60):
+            with following.using(key=f"user {number}") as routed:
+                routes[number] = (routed.release.version, routed.route)
+        assert set(routes.values()) == {("1", "champion"), ("2", "canary")}
+        for number, route in routes.items():
+            with following.using(key=f"user {number}") as routed:
+                assert (routed.release.version, routed.route) == route
+        source.trial = None
+        await following.refresh_now()
+        await until(lambda: set(engine.loaded) == {"1"})
+
+    asyncio.run(run())
+
+
+def test_a_shadow_never_answers(source: FakeSource) -> None:
+    async def run() -> None:
+        following = follower(source, FakeEngine())
+        source.trial = Trial("2", "shadow", 1.0)
+        await following.refresh_now()
+        with following.using(key="anybody") as routed:
+            assert (routed.release.version, routed.route) == ("1", "champion")
+            assert routed.shadow is not None and routed.shadow.version == "2"
+
+    asyncio.run(run())
+
+
+def test_a_trial_that_cannot_be_loaded_or_is_refused_leaves_the_champion(
+    source: FakeSource, release: Make, release_params: ReleaseParams
+) -> None:
+    async def run() -> None:
+        source.releases["3"] = with_golden(release("3"), "something else")
+        following = Follower(source, FakeEngine(broken=frozenset({"2"})), Metrics(), 0.02, release_params, 16)
+        source.trial = Trial("2", "canary", 1.0)
+        state = await following.refresh_now()
+        assert (state.serving, state.trial) == ("1", None)
+        assert "version 2 cannot be served" in str(state.release_trouble)
+        source.trial = Trial("3", "canary", 1.0)
+        state = await following.refresh_now()
+        assert (state.serving, state.trial, source.trial) == ("1", None, None)
+        assert set(source.refused) == {"3"}
+        with following.using(key="anybody") as routed:
+            assert routed.release.version == "1"
 
     asyncio.run(run())

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from perpetune.release import Release
+from perpetune.serving.fake_engine import FakeEngine
+from perpetune.serving.fake_source import FakeSource
+
+Make = Callable[..., Release]
+Start = Callable[..., Any]  # a Gateway of conftest.py
+
+
+def test_check_and_rollback_over_http(start: Start) -> None:
+    gateway = start()
+    gateway.source.promote("2")
+    checked = gateway.post("/v1/release/check", None).json()
+    assert checked == {"serving": "2", "champion": "2", "trial": None, "release": "ok"}
+    done = gateway.post("/v1/release/rollback", {"reason": "it swears"}).json()
+    assert (done["from"], done["to"]) == ("2", "1")
+    assert gateway.ask("hello").json()["model"] == "reviews@1"
+    again = gateway.post("/v1/release/rollback", {})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_roll_back")
+
+
+def test_ten_swaps_and_two_rollbacks_under_load_fail_no_request(start: Start, release: Make) -> None:
+    engine = FakeEngine(seconds=0.002)
+    source = FakeSource([release(str(number)) for number in range(1, 12)], champion="1")
+    gateway = start(engine, source=source)
+    stop = threading.Event()
+
+    def ask_until_stopped(client: int) -> list[tuple[int, str, str]]:
+        answers = []
+        while not stop.is_set():
+            reply = gateway.ask(f"hello from {client}")
+            body = reply.json()
+            text = body["choices"][0]["message"]["content"] if reply.status_code == 200 else reply.text
+            answers.append((reply.status_code, str(body.get("model")), text))
+        return answers
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask_until_stopped, client) for client in range(4)]
+        for number in range(2, 12):
+            source.promote(str(number))
+            assert gateway.post("/v1/release/check", None).json()["serving"] == str(number)
+            if number in (5, 9):
+                assert gateway.post("/v1/release/rollback", {}).json()["to"] == str(number - 1)
+        stop.set()
+        answered = [answer for each in asking for answer in each.result()]
+    assert {status for status, _, _ in answered} == {200}
+    # FakeEngine says the version that it answered with, and fails where it was unloaded.
+    assert all(text.startswith(f"{model.removeprefix('reviews@')}: ") for _, model, text in answered)
+    assert len({model for _, model, _ in answered}) > 3
