@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import sqlalchemy
@@ -17,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from perpetune.answer import Answer, PromptTooLong
 from perpetune.generation import Generation
-from perpetune.params import ServeParams
+from perpetune.params import LogParams, ServeParams
 from perpetune.records import Feedback, Prediction, with_instruction
 from perpetune.serving.body_limit import BodyLimit
 from perpetune.serving.chat import ChatRequest, Question, Reply, model_name, read_question, unknown_model
@@ -26,7 +27,7 @@ from perpetune.serving.follow import Follower, NothingServed, ReleaseSource, Unk
 from perpetune.serving.log import UnknownRequest
 from perpetune.serving.metrics import Measured, Metrics
 from perpetune.serving.problems import Problem, answer_in_openai_shape
-from perpetune.serving.recorder import LogUnavailable, Recorder
+from perpetune.serving.recorder import LogUnavailable, NotStored, Recorder
 
 # JSON may write a character as a pair of \uXXXX escapes; the rest is what stands around the messages.
 _BYTES_A_CHAR = 12
@@ -50,10 +51,13 @@ def create_app(
     log: sqlalchemy.Engine,
     params: ServeParams,
     max_new_tokens: int,
+    log_params: LogParams | None = None,
+    spool: Path | None = None,
 ) -> FastAPI:
     """The gateway of one task. The app starts and closes the engine; the log stays the caller's to dispose of.
 
     `max_new_tokens` is both what an answer may have where the request does not say, and the most it may ask for.
+    Rows wait for the log in the folder `spool`, without one in memory.
     """
     metrics = Metrics()
 
@@ -72,11 +76,12 @@ def create_app(
         task=task,
         engine=engine,
         follower=Follower(source, engine, metrics, params.poll_seconds),
-        recorder=Recorder(log, metrics),
+        recorder=Recorder(log, metrics, task=task, params=log_params, spool=spool),
         metrics=metrics,
         params=params,
         max_new_tokens=max_new_tokens,
     )
+    app.state.recorder = gateway.recorder
     app.add_middleware(BodyLimit, max_bytes=_BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND)
     app.add_middleware(Measured, metrics=metrics)
     answer_in_openai_shape(app)
@@ -135,6 +140,9 @@ class _Gateway:
             raise Problem(400, "Say at least one of label, score and comment.", code="empty_feedback")
         try:
             await self.recorder.feedback(said)
+        except NotStored:
+            message = f"Request {said.request_id!r} is not among the share of requests that is stored."
+            raise Problem(404, message, param="request_id", code="not_stored") from None
         except UnknownRequest:
             message = f"No request {said.request_id!r} was answered here."
             raise Problem(404, message, param="request_id", code="unknown_request") from None

@@ -49,6 +49,8 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
             log=log,
             params=params.serve,
             max_new_tokens=params.evaluate.max_new_tokens,
+            log_params=params.log,
+            spool=settings.home.absolute() / "spool",
         )
         grace = int(params.serve.timeout_seconds) + _GRACE
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=grace))
