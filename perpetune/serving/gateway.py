@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from perpetune.params import ReleaseParams, ServeParams
+from perpetune.params import LogParams, ReleaseParams, ServeParams
 from perpetune.records import Feedback
 from perpetune.serving.chat import model_name, unknown_model
 from perpetune.serving.completions import Completions
@@ -30,7 +30,7 @@ from perpetune.serving.log import UnknownRequest
 from perpetune.serving.metrics import Metrics
 from perpetune.serving.observed_engine import ObservedEngine
 from perpetune.serving.problems import ErrorReply, Problem, answer_in_openai_shape
-from perpetune.serving.recorder import LogUnavailable, Recorder
+from perpetune.serving.recorder import LogUnavailable, NotStored, Recorder
 from perpetune.serving.release_api import add_release_paths
 from perpetune.serving.telemetry import Tracing
 
@@ -82,10 +82,13 @@ def create_app(
     params: ServeParams,
     max_new_tokens: int,
     release_params: ReleaseParams | None = None,
+    log_params: LogParams | None = None,
+    spool: Path | None = None,
 ) -> FastAPI:
     """The gateway of one task. The app starts and closes the engine; the log stays the caller's to dispose of.
 
     `max_new_tokens` is both what an answer may have where the request does not say, and the most it may ask for.
+    Rows wait for the log in the folder `spool`, without one in memory.
     """
     metrics, keyholder, tracing = Metrics(), Keyholder(log), Tracing(task)
     engine = ObservedEngine(engine, metrics)
@@ -106,7 +109,7 @@ def create_app(
 
     app = FastAPI(title=f"perpetune: {task}", lifespan=lifespan)
     follower = Follower(source, engine, metrics, params.poll_seconds, release_params, max_new_tokens)
-    recorder = Recorder(log, metrics)
+    recorder = Recorder(log, metrics, task=task, params=log_params, spool=spool)
     gateway = _Gateway(task=task, follower=follower, recorder=recorder, metrics=metrics)
     completions = Completions(
         task,
@@ -117,6 +120,7 @@ def create_app(
         params=params,
         max_new_tokens=max_new_tokens,
     )
+    app.state.recorder = recorder
     max_bytes = _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
     protect(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
     answer_in_openai_shape(app)
@@ -165,6 +169,9 @@ class _Gateway:
             raise Problem(400, "Say at least one of label, score and comment.", code="empty_feedback")
         try:
             await self.recorder.feedback(said)
+        except NotStored:
+            message = f"Request {said.request_id!r} is not among the share of requests that is stored."
+            raise Problem(404, message, param="request_id", code="not_stored") from None
         except UnknownRequest:
             message = f"No request {said.request_id!r} was answered here."
             raise Problem(404, message, param="request_id", code="unknown_request") from None

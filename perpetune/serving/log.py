@@ -27,6 +27,7 @@ from sqlalchemy import (
     Select,
     case,
     create_engine,
+    delete,
     event,
     func,
     select,
@@ -39,9 +40,9 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from perpetune.curation.text import fingerprint, likeness
 from perpetune.errors import PerpetuneError
-from perpetune.records import Example, Feedback, Message, Prediction
+from perpetune.records import Example, Failure, Feedback, Message, Prediction, Shadow
 from perpetune.serving.storable import storable
-from perpetune.serving.tables import feedback, predictions
+from perpetune.serving.tables import failures, feedback, predictions, shadows
 
 BUSY_SECONDS = 5.0
 _MIGRATION_LOCK = 0x70657270  # any constant will do: the key of PostgreSQL's advisory lock
@@ -92,14 +93,28 @@ def open_log(url: str) -> Engine:
 
 def record_predictions(log: Engine, answered: Sequence[Prediction]) -> None:
     """Store answers in one transaction. An id that is already there is left as it is, so a retry is harmless."""
-    if not answered:
-        return
+    record_rows(log, answered)
+
+
+def record_rows(log: Engine, rows: Sequence[Prediction | Feedback | Shadow | Failure]) -> None:
+    """Store rows of all kinds in one transaction, answers first; repeating it changes nothing.
+
+    Feedback and shadows need their prediction, in the log or among the rows, else the database refuses all of it
+    (IntegrityError).
+    """
+    answered = [_prediction_row(row) for row in rows if isinstance(row, Prediction)]
+    said = [_feedback_row(row) for row in rows if isinstance(row, Feedback)]
+    unseen = [row.model_dump() for row in rows if isinstance(row, Shadow)]
+    failed = [row.model_dump() for row in rows if isinstance(row, Failure)]
     insert = _insert(log)
+    if not rows:
+        return
     with _writing(log) as connection:
-        connection.execute(
-            insert(predictions).on_conflict_do_nothing(index_elements=["id"]),
-            [_prediction_row(prediction) for prediction in answered],
-        )
+        for table, content in ((predictions, answered), (shadows, unseen), (failures, failed)):
+            if content:
+                connection.execute(insert(table).on_conflict_do_nothing(), content)
+        if said:
+            connection.execute(_feedback_insert(log), said)
 
 
 def add_feedback(log: Engine, said: Feedback) -> None:
@@ -108,18 +123,11 @@ def add_feedback(log: Engine, said: Feedback) -> None:
     All of it is kept. An exact repeat (same label, score and comment) adds no row: it only moves the time of the
     first to the newer of both, so that the last thing said counts. Raises UnknownRequest.
     """
-    statement = _insert(log)(feedback).values(_feedback_row(said))
-    newer = case(
-        (statement.excluded.time > feedback.c.time, statement.excluded.time),
-        else_=feedback.c.time,
-    )
     with _writing(log) as connection:
         known = connection.execute(select(predictions.c.id).where(predictions.c.id == said.request_id)).first()
         if known is None:
             raise UnknownRequest(said.request_id)
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=["request_id", "digest"], set_={"time": newer})
-        )
+        connection.execute(_feedback_insert(log), [_feedback_row(said)])
 
 
 def recent_predictions(
@@ -135,6 +143,49 @@ def recent_predictions(
     A score that arrives after a label does not take the label away.
     """
     return _read(log, _newest(task, version, since, limit))
+
+
+def trial_answers(log: Engine, task: str, version: str, since: datetime) -> list[Prediction]:
+    """What this version answered since then, oldest first, with the newest label and score."""
+    return recent_predictions(log, task, version=version, since=since, limit=None)
+
+
+def failures_of(log: Engine, task: str, version: str, since: datetime) -> list[Failure]:
+    """The requests that this version did not answer since then, oldest first."""
+    mine = select(failures).where(failures.c.task == task, failures.c.time >= since, failures.c.version == version)
+    with log.connect() as connection:
+        rows = connection.execute(mine.order_by(failures.c.time, failures.c.id)).all()
+    return [Failure.model_validate(dict(row._mapping)) for row in rows]
+
+
+def shadow_pairs(log: Engine, task: str, version: str, since: datetime) -> list[tuple[Prediction, Shadow]]:
+    """Requests since then: the answer that was given, with its newest label and score, and what `version` would
+    have answered. Oldest first."""
+    names = [column.name for column in shadows.columns]
+    both = _newest(task, None, since, None).join(shadows, shadows.c.request_id == predictions.c.id)
+    both = both.where(shadows.c.version == version).add_columns(
+        *(column.label(f"shadow_{column.name}") for column in shadows.columns)
+    )
+    with log.connect() as connection:
+        rows = connection.execute(both).all()
+    return [
+        (_prediction(row), Shadow.model_validate({name: row._mapping[f"shadow_{name}"] for name in names}))
+        for row in reversed(rows)
+    ]
+
+
+def delete_older(log: Engine, task: str, before: datetime, *, limit: int = 500) -> int:
+    """Delete up to `limit` of the task's oldest predictions, with what belongs to them, and as many failures.
+
+    Returns how many rows went, feedback and shadows not counted: 0 where nothing is older than `before`.
+    """
+    gone = 0
+    with _writing(log) as connection:
+        for table in (predictions, failures):
+            old = select(table.c.id).where(table.c.task == task, table.c.time < before)
+            old = old.order_by(table.c.time).limit(limit)
+            gone += connection.execute(delete(table).where(table.c.id.in_(old.scalar_subquery()))).rowcount
+    return gone
 
 
 def newly_labelled(log: Engine, task: str, version: str, after: int) -> tuple[list[Prediction], int]:
@@ -304,8 +355,23 @@ def _insert(log: Engine) -> Any:
 
 
 def _prediction_row(prediction: Prediction) -> dict[str, object]:
-    messages = [{"role": message.role, "content": storable(message.content)} for message in prediction.messages]
+    messages = [_storable(message.model_dump(exclude_none=True)) for message in prediction.messages]
     return {**prediction.model_dump(exclude={"label", "score"}), "messages": messages}
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable(name): _storable(content) for name, content in value.items()}
+    return [_storable(content) for content in value] if isinstance(value, list | tuple) else value
+
+
+def _feedback_insert(log: Engine) -> Any:
+    """Keeps the newer time of an exact repeat."""
+    statement = _insert(log)(feedback)
+    newer = case((statement.excluded.time > feedback.c.time, statement.excluded.time), else_=feedback.c.time)
+    return statement.on_conflict_do_update(index_elements=["request_id", "digest"], set_={"time": newer})
 
 
 def _feedback_row(said: Feedback) -> dict[str, object]:

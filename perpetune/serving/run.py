@@ -65,6 +65,8 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
             params=params.serve,
             max_new_tokens=params.evaluate.max_new_tokens,
             release_params=params.release,
+            log_params=params.log,
+            spool=settings.home.absolute() / "spool",
         )
         run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE)
         log.dispose()

@@ -37,7 +37,14 @@ class Gateway:
     url: str
     engine: Engine
     source: FakeSource
-    log: sqlalchemy.Engine
+    app: FastAPI
+    database: sqlalchemy.Engine
+
+    @property
+    def log(self) -> sqlalchemy.Engine:
+        """The log, once what was answered so far is in it."""
+        self.app.state.recorder.flush()
+        return self.database
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, timeout=10)
@@ -165,9 +172,10 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @contextmanager
 def _gateway(engine: Engine, source: FakeSource, log: sqlalchemy.Engine, params: ServeParams) -> Iterator[Gateway]:
-    app = create_app("reviews", engine=engine, source=source, log=log, params=params, max_new_tokens=16)
+    spool = Path(str(log.url.database)).parent / "spool"
+    app = create_app("reviews", engine=engine, source=source, log=log, params=params, max_new_tokens=16, spool=spool)
     with _running(app) as url:
-        yield Gateway(url, engine, source, log)
+        yield Gateway(url, engine, source, app, log)
 
 
 def _wait_for(gateway: Gateway) -> None:

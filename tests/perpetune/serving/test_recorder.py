@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from perpetune.records import Feedback, Prediction
-from perpetune.serving.log import UnknownRequest, recent_predictions
+from perpetune.params import LogParams
+from perpetune.records import Failure, Feedback, Prediction, Shadow
+from perpetune.serving.log import UnknownRequest, failures_of, recent_predictions, shadow_pairs
 from perpetune.serving.metrics import Metrics
-from perpetune.serving.recorder import LogUnavailable, Recorder
+from perpetune.serving.recorder import LogUnavailable, NotStored, Recorder
 
 Make = Callable[..., Prediction]
 
@@ -43,35 +44,49 @@ def stored(log: sqlalchemy.Engine) -> list[str]:
     return [row.id for row in recent_predictions(log, "reviews", limit=None)]
 
 
-def test_a_row_is_there_once_record_returns(log: sqlalchemy.Engine, prediction: Make) -> None:
+def test_all_kinds_of_rows_arrive(log: sqlalchemy.Engine, prediction: Make, tmp_path: Path) -> None:
+    one = prediction(1)
+    shadow = Shadow(
+        request_id=one.id, time=one.time, task="reviews", version="2", output="bad", latency_ms=1, confidence=0.5
+    )
+    failure = Failure(id="x", time=one.time, task="reviews", version="2", route="canary", code="timeout", latency_ms=1)
+
     async def run() -> None:
-        recorder = Recorder(log, Metrics(), patience_seconds=5)
+        recorder = Recorder(log, Metrics(), spool=tmp_path / "spool")
         recorder.start()
         await asyncio.gather(*(recorder.record(prediction(number)) for number in range(20)))
-        assert len(stored(log)) == 20
         await recorder.feedback(say("chatcmpl-7"))
-        assert recent_predictions(log, "reviews", limit=None)[7].label == "good"
+        recorder.shadow(shadow)
+        recorder.failed(failure)
+        await asyncio.to_thread(recorder.flush)
+        assert len(stored(log)) == 20
+        await recorder.feedback(say("chatcmpl-8"))
         with pytest.raises(UnknownRequest):
             await recorder.feedback(say("nobody"))
         assert str(recorder.state) == "ok"
         await recorder.close()
 
     asyncio.run(run())
+    assert [row.label for row in recent_predictions(log, "reviews", limit=None)][7:9] == ["good", "good"]
+    assert failures_of(log, "reviews", "2", one.time) == [failure]
+    assert shadow_pairs(log, "reviews", "2", one.time) == [(one, shadow)]
+    assert not list((tmp_path / "spool").glob("*.jsonl"))
 
 
-def test_rows_wait_while_the_database_is_gone(log: sqlalchemy.Engine, prediction: Make) -> None:
+def test_rows_wait_while_the_database_is_gone(log: sqlalchemy.Engine, prediction: Make, tmp_path: Path) -> None:
     async def run() -> None:
         metrics = Metrics()
-        recorder = Recorder(log, metrics, retry_seconds=0.05)
+        recorder = Recorder(log, metrics, retry_seconds=0.05, spool=tmp_path / "spool")
         recorder.start()
         await recorder.record(prediction(1))
+        await asyncio.to_thread(recorder.flush)
         with without_its_file(log):
             for number in range(2, 5):
                 await recorder.record(prediction(number))
             await recorder.feedback(say("chatcmpl-3"))
             with pytest.raises(LogUnavailable):
                 await recorder.feedback(say("chatcmpl-1"))
-            assert str(recorder.state) == "4 rows waiting, unable to open database file"
+            await until(lambda: str(recorder.state) == "4 rows waiting, unable to open database file")
             assert b"perpetune_log_rows_waiting 4.0" in metrics.text()
         await until(lambda: str(recorder.state) == "ok")
         assert len(stored(log)) == 4
@@ -81,9 +96,9 @@ def test_rows_wait_while_the_database_is_gone(log: sqlalchemy.Engine, prediction
     asyncio.run(run())
 
 
-def test_a_locked_database_does_not_hold_up_answers(log: sqlalchemy.Engine, prediction: Make) -> None:
+def test_a_locked_database_does_not_hold_up_answers(log: sqlalchemy.Engine, prediction: Make, tmp_path: Path) -> None:
     async def run() -> None:
-        recorder = Recorder(log, Metrics(), patience_seconds=0.05)
+        recorder = Recorder(log, Metrics(), spool=tmp_path / "spool")
         recorder.start()
         holder = sqlite3.connect(str(log.url.database), isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
@@ -91,24 +106,24 @@ def test_a_locked_database_does_not_hold_up_answers(log: sqlalchemy.Engine, pred
         for number in range(10):
             await recorder.record(prediction(number))
         assert time.monotonic() - began < 1
-        assert str(recorder.state) == "10 rows waiting, the database is slow to answer"
+        await until(lambda: str(recorder.state) == "10 rows waiting, the database is slow to answer")
         holder.execute("ROLLBACK")
-        await until(lambda: str(recorder.state) == "ok")
+        await until(lambda: str(recorder.state) == "ok" and not recorder.state.waiting)
         assert len(stored(log)) == 10
         await recorder.close()
 
     asyncio.run(run())
 
 
-def test_the_memory_is_bounded_and_says_what_it_lost(log: sqlalchemy.Engine, prediction: Make) -> None:
+def test_the_spool_is_bounded_and_says_what_it_lost(log: sqlalchemy.Engine, prediction: Make, tmp_path: Path) -> None:
     async def run() -> None:
         metrics = Metrics()
-        recorder = Recorder(log, metrics, capacity=3, retry_seconds=0.05)
+        recorder = Recorder(log, metrics, capacity=3, retry_seconds=0.05, spool=tmp_path / "spool")
         recorder.start()
         with without_its_file(log):
             for number in range(5):
                 await recorder.record(prediction(number))
-            assert str(recorder.state) == "3 rows waiting, unable to open database file; 2 rows lost"
+            await until(lambda: str(recorder.state) == "3 rows waiting, unable to open database file; 2 rows lost")
         await until(lambda: recorder.state.waiting == 0)
         assert str(recorder.state) == "2 rows lost"
         assert b"perpetune_log_rows_lost_total 2.0" in metrics.text()
@@ -126,10 +141,11 @@ def test_a_row_that_the_database_refuses_holds_up_no_other(log: sqlalchemy.Engin
         )
 
     async def run() -> None:
-        recorder = Recorder(log, Metrics(), patience_seconds=5)
+        recorder = Recorder(log, Metrics())
         recorder.start()
         asked = [prediction(1), prediction(2, output="refused"), prediction(3)]
         await asyncio.gather(*map(recorder.record, asked))
+        await asyncio.to_thread(recorder.flush)
         assert stored(log) == ["chatcmpl-1", "chatcmpl-3"]
         assert str(recorder.state) == "1 rows lost"
         await recorder.close()
@@ -137,27 +153,94 @@ def test_a_row_that_the_database_refuses_holds_up_no_other(log: sqlalchemy.Engin
     asyncio.run(run())
 
 
-def test_closing_writes_what_waits(log: sqlalchemy.Engine, prediction: Make) -> None:
+def test_what_is_not_written_at_the_end_is_written_by_the_next(
+    log: sqlalchemy.Engine, prediction: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = tmp_path / "spool"
+
     async def run() -> None:
-        recorder = Recorder(log, Metrics(), retry_seconds=60)
-        recorder.start()
+        first = Recorder(log, Metrics(), spool=spool)
+        first.start()
         with without_its_file(log):
-            await recorder.record(prediction(1))
+            await first.record(prediction(1, group="\udfff"))
+            await first.close()
+        [file] = spool.glob("*.jsonl")
+        with file.open("ab") as torn:
+            torn.write(b'{"prediction":{"id":"torn')
+        second = Recorder(log, Metrics(), spool=spool)
+        second.start()
+        await second.feedback(say("chatcmpl-1"))
+        await second.close()
+
+    asyncio.run(run())
+    assert "1 rows were not written to the prediction log" in caplog.text
+    assert "torn and left out" in caplog.text
+    [row] = recent_predictions(log, "reviews", limit=None)
+    assert (row.id, row.label) == ("chatcmpl-1", "good")
+    assert not list(spool.glob("*.jsonl"))
+
+
+def test_a_live_gateways_rows_are_its_own(log: sqlalchemy.Engine, prediction: Make, tmp_path: Path) -> None:
+    async def run() -> None:
+        live = Recorder(log, Metrics(), spool=tmp_path / "spool")
+        await live.record(prediction(1))
+        other = Recorder(log, Metrics(), spool=tmp_path / "spool")
+        other.start()
+        assert other.state.waiting == 0
+        await other.close()
+        assert stored(log) == []
+        await live.close()
+        assert stored(log) == ["chatcmpl-1"]
+
+    asyncio.run(run())
+
+
+def test_a_spool_that_cannot_be_written(log: sqlalchemy.Engine, prediction: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    async def run() -> None:
+        recorder = Recorder(log, Metrics(), spool=tmp_path / "file" / "spool")
+        await recorder.record(prediction(1))
+        assert "the spool cannot be written (Not a directory), so rows wait in memory" in str(recorder.state)
+        recorder.start()
+        await asyncio.to_thread(recorder.flush)
         await recorder.close()
 
     asyncio.run(run())
     assert stored(log) == ["chatcmpl-1"]
 
 
-def test_closing_while_the_database_is_gone_says_so(
-    log: sqlalchemy.Engine, prediction: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_share_of_the_requests_is_stored(log: sqlalchemy.Engine, prediction: Make) -> None:
     async def run() -> None:
-        recorder = Recorder(log, Metrics(), retry_seconds=60)
+        recorder = Recorder(log, Metrics(), params=LogParams(sample=0.25, keep_days=None, redact=False))
         recorder.start()
-        with without_its_file(log):
-            await recorder.record(prediction(1))
-            await recorder.close()
+        for number in range(400):
+            await recorder.record(prediction(number))
+        await asyncio.to_thread(recorder.flush)
+        here = stored(log)
+        assert 60 < len(here) < 140
+        assert all(map(recorder.stores, here))
+        missing = next(f"chatcmpl-{number}" for number in range(400) if f"chatcmpl-{number}" not in here)
+        with pytest.raises(NotStored):
+            await recorder.feedback(say(missing))
+        await recorder.close()
 
     asyncio.run(run())
-    assert "1 rows were not written to the prediction log" in caplog.text
+
+
+def test_old_rows_are_deleted(log: sqlalchemy.Engine, prediction: Make) -> None:
+    async def run() -> None:
+        keep_a_day = LogParams(sample=1, keep_days=1, redact=False)
+        recorder = Recorder(log, Metrics(), task="reviews", params=keep_a_day)
+        await recorder.record(prediction(1))
+        await recorder.feedback(say("chatcmpl-1"))
+        await recorder.record(prediction(2, task="other"))
+        recorder.start()
+        await asyncio.to_thread(recorder.flush)
+        await until(lambda: stored(log) == [])
+        await recorder.close()
+
+    asyncio.run(run())
+    assert len(recent_predictions(log, "other", limit=None)) == 1
+    with log.connect() as connection:
+        assert connection.exec_driver_sql("select count(*) from feedback").scalar_one() == 0

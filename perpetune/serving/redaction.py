@@ -1,0 +1,179 @@
+"""Personal data is replaced by what it was before a row is stored: `write to <EMAIL_ADDRESS>`.
+
+Microsoft Presidio's recognizers by pattern and checksum, which need no language model and no network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from perpetune.errors import PerpetuneError
+from perpetune.records import Failure, Feedback, Message, Prediction, Shadow
+
+Row = TypeVar("Row", Prediction, Feedback, Shadow, Failure)
+Find = Callable[[str], Iterable[tuple[int, int, float, str]]]
+
+_LEAST_SCORE = 0.4  # what Presidio gives a phone number; below are patterns such as "any nine digits"
+_PERHAPS = re.compile(r"[\d@]|::")  # whatever is looked for has one of these
+
+
+class Redactor:
+    """Replaces e-mail addresses, phone, card, bank account and social security numbers, IP addresses, wallets and
+    credentials in URLs. `key` makes the hash of a user, by which rows are grouped. Raises PerpetuneError where
+    Presidio is not installed.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._find = _finder()
+
+    def row(self, row: Row) -> Row:
+        """The row without personal data."""
+        if isinstance(row, Prediction):
+            return row.model_copy(
+                update={
+                    "messages": tuple(map(self._message, row.messages)),
+                    "input": self.text(row.input),
+                    "output": self.text(row.output),
+                    "group": self._hash(row.group),
+                }
+            )
+        names = {Feedback: ("label", "comment"), Shadow: ("output", "error")}.get(type(row), ())
+        return row.model_copy(update={name: self._maybe(getattr(row, name)) for name in names})
+
+    def text(self, text: str) -> str:
+        if not _PERHAPS.search(text):
+            return text
+        for start, end, name in reversed(_apart(self._find(text))):
+            text = f"{text[:start]}<{name}>{text[end:]}"
+        return text
+
+    def _maybe(self, text: str | None) -> str | None:
+        return None if text is None else self.text(text)
+
+    def _message(self, message: Message) -> Message:
+        calls = message.tool_calls
+        return message.model_copy(
+            update={
+                "content": self.text(message.content),
+                "tool_calls": None if calls is None else tuple(self._inside(call) for call in calls),
+                "tool_call_id": self._maybe(message.tool_call_id),
+            }
+        )
+
+    def _inside(self, value: Any) -> Any:
+        """JSON, and JSON in its strings, as the arguments of a call are."""
+        if isinstance(value, dict):
+            return {self.text(name): self._inside(content) for name, content in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._inside(content) for content in value]
+        if isinstance(value, str):
+            inner = _json(value)
+            return self.text(value) if inner is None else json.dumps(self._inside(inner), ensure_ascii=False)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            written = str(value)
+            redacted = self.text(written)
+            return value if redacted == written else redacted
+        return value
+
+    def _hash(self, group: str | None) -> str | None:
+        if group is None:
+            return None
+        return hmac.new(self._key, group.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:32]
+
+
+def group_key(folder: Path | None) -> bytes:
+    """The key of this folder, made once; without a folder a new one."""
+    if folder is None:
+        return secrets.token_bytes(32)
+    path = folder / "group.key"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mine = path.with_suffix(f".{os.getpid()}")
+    mine.touch(0o600)
+    mine.write_bytes(secrets.token_bytes(32))
+    try:
+        os.link(mine, path)  # whole, and only the first of several processes
+    except FileExistsError:
+        pass
+    finally:
+        mine.unlink()
+    return path.read_bytes()
+
+
+def _json(text: str) -> dict[str, Any] | list[Any] | None:
+    if text[:1] not in ("{", "["):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _apart(found: Iterable[tuple[int, int, float, str]]) -> list[tuple[int, int, str]]:
+    """Spans that overlap are one, named by the surest of them."""
+    spans: list[tuple[int, int, float, str]] = []
+    for start, end, score, name in sorted(found):
+        if spans and start < spans[-1][1]:
+            first, last, best, called = spans[-1]
+            spans[-1] = (first, max(last, end), max(best, score), name if score > best else called)
+        else:
+            spans.append((start, end, score, name))
+    return [(start, end, name) for start, end, _, name in spans]
+
+
+def _finder() -> Find:
+    try:
+        from presidio_analyzer import Pattern, PatternRecognizer
+        from presidio_analyzer.predefined_recognizers import (
+            CreditCardRecognizer,
+            CryptoRecognizer,
+            EmailRecognizer,
+            IbanRecognizer,
+            IpRecognizer,
+            PhoneRecognizer,
+            UsSsnRecognizer,
+        )
+    except ImportError:
+        raise PerpetuneError(
+            "log.redact is true, and Presidio, which finds personal data, is not installed",
+            where="params.yaml",
+            do="pip install 'perpetune[redact]', or set log.redact: false",
+        ) from None
+
+    class AnyEmail(EmailRecognizer):  # type: ignore[misc]
+        """Presidio's own asks tldextract for the domain, which may fetch a list, and lets internal domains pass."""
+
+        def validate_result(self, pattern_text: str) -> bool | None:
+            return None
+
+    credentials = PatternRecognizer(
+        "URL_CREDENTIALS",
+        patterns=[Pattern("user:password@", r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)", 1.0)],
+    )
+    recognizers = [
+        AnyEmail(),
+        PhoneRecognizer(),
+        CreditCardRecognizer(),
+        IbanRecognizer(),
+        IpRecognizer(),
+        UsSsnRecognizer(),
+        CryptoRecognizer(),
+        credentials,
+    ]
+
+    def find(text: str) -> Iterable[tuple[int, int, float, str]]:
+        for recognizer in recognizers:
+            for result in recognizer.analyze(text, recognizer.supported_entities, None):
+                if result.score >= _LEAST_SCORE:
+                    yield result.start, result.end, result.score, result.entity_type
+
+    return find

@@ -1,0 +1,277 @@
+"""Lines on their way to the database, oldest first, in files that survive the death of the process.
+
+A live process holds an exclusive flock on each of its files; one that nobody holds was left by a dead process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_READ = 1 << 20  # bytes read at once
+_AGAIN = 1.0  # seconds after which a folder that could not be written is tried again
+
+
+@dataclass(eq=False)
+class _OnDisk:
+    """A file of whole lines; those before `done` are in the database."""
+
+    path: Path
+    descriptor: int
+    end: int = 0
+    done: int = 0
+    rows: int = 0
+    safe: bool = False
+
+    def read(self, limit: int) -> list[bytes]:
+        size = _READ
+        while True:
+            read = os.pread(self.descriptor, min(size, self.end - self.done), self.done)
+            whole = read[: read.rfind(b"\n") + 1]
+            if whole or size >= self.end - self.done:
+                return whole.splitlines(keepends=True)[:limit]
+            size *= 2
+
+    def drop(self, lines: Sequence[bytes]) -> None:
+        self.done += sum(map(len, lines))
+        self.rows -= len(lines)
+
+    def sync(self) -> None:
+        os.fsync(self.descriptor)
+        self.safe = True
+
+    def close(self) -> None:
+        if not self.rows:
+            self.path.unlink(missing_ok=True)
+        elif not self.safe:
+            self.sync()
+        os.close(self.descriptor)
+
+
+@dataclass(eq=False)
+class _InMemory:
+    lines: deque[bytes] = field(default_factory=deque)
+
+    @property
+    def rows(self) -> int:
+        return len(self.lines)
+
+    def read(self, limit: int) -> list[bytes]:
+        return list(islice(self.lines, limit))
+
+    def drop(self, lines: Sequence[bytes]) -> None:
+        for _ in lines:
+            self.lines.popleft()
+
+    def close(self) -> None:
+        """Its lines end with the process."""
+
+
+class Spool:
+    """A bounded queue of lines in the files of a folder; without one, or while it cannot be written, in memory.
+
+    `append` may be called in any thread and never waits for the disk; `read`, `drop` and `sync` belong to one thread.
+    `capacity` and `capacity_bytes` bound what waits, `memory` the rows of it that wait in memory.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        capacity: int,
+        capacity_bytes: int = 1 << 30,
+        memory: int = 5000,
+        segment_bytes: int = 8 << 20,
+    ) -> None:
+        self.rows = 0
+        self.trouble: str | None = None
+        self._folder = folder
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._memory = memory
+        self._segment_bytes = segment_bytes
+        self._bytes = 0
+        self._in_memory = 0
+        self._segments: deque[_OnDisk | _InMemory] = deque()
+        self._lock = threading.Lock()
+        self._try_again = 0.0
+
+    @property
+    def in_memory(self) -> int:
+        """The rows that would not survive the process."""
+        return self._in_memory
+
+    def adopt(self, found: Callable[[bytes], None]) -> None:
+        """Put what dead processes left before everything else, and tell of each line."""
+        if self._folder is None:
+            return
+        left = [segment for path in sorted(self._folder.glob("*.jsonl")) if (segment := _take_over(path))]
+        for segment in left:
+            while segment.done < segment.end and (lines := segment.read(10_000)):
+                for line in lines:
+                    found(line)
+                segment.done += sum(map(len, lines))
+                segment.rows += len(lines)
+            segment.done = 0
+        with self._lock:
+            self._segments.extendleft(reversed(left))
+            self.rows += sum(segment.rows for segment in left)
+            self._bytes += sum(segment.end for segment in left)
+
+    def append(self, line: bytes) -> bool:
+        """False where there is no room."""
+        with self._lock:
+            if self.rows >= self._capacity or self._bytes + len(line) > self._capacity_bytes:
+                return False
+            if not (self._to_disk(line) or self._to_memory(line)):
+                return False
+            self.rows += 1
+            self._bytes += len(line)
+            return True
+
+    def read(self, limit: int) -> list[bytes]:
+        """The oldest lines."""
+        with self._lock:
+            first = next((segment for segment in self._segments if segment.rows), None)
+        return first.read(limit) if first else []
+
+    def drop(self, lines: Sequence[bytes]) -> None:
+        """Forget the oldest lines, as `read` gave them, and delete the files that are done with."""
+        with self._lock:
+            first = next(segment for segment in self._segments if segment.rows)
+            first.drop(lines)
+            self.rows -= len(lines)
+            self._bytes -= sum(map(len, lines))
+            if isinstance(first, _InMemory):
+                self._in_memory -= len(lines)
+            while len(self._segments) > 1 and not self._segments[0].rows:
+                self._segments.popleft().close()
+            last = self._segments[-1]
+            if isinstance(last, _OnDisk) and not last.rows and last.end:
+                os.ftruncate(last.descriptor, 0)
+                last.end = last.done = 0
+
+    def sync(self) -> None:
+        """Bring full files to the disk."""
+        with self._lock:
+            full = [segment for segment in list(self._segments)[:-1] if isinstance(segment, _OnDisk)]
+        for segment in full:
+            if not segment.safe:
+                segment.sync()
+
+    def close(self) -> None:
+        with self._lock:
+            for segment in self._segments:
+                segment.close()
+            self._segments.clear()
+
+    def _to_disk(self, line: bytes) -> bool:
+        if self._folder is None or (self.trouble and time.monotonic() < self._try_again):
+            return False
+        try:
+            segment = self._writable(self._folder)
+            _write(segment, line)
+        except OSError as fault:
+            self._report(fault)
+            return False
+        if self.trouble:
+            logger.warning("the spool can be written again")
+        self.trouble = None
+        segment.end += len(line)
+        segment.rows += 1
+        return True
+
+    def _writable(self, folder: Path) -> _OnDisk:
+        last = self._segments[-1] if self._segments else None
+        if isinstance(last, _OnDisk) and last.end < self._segment_bytes:
+            return last
+        self._segments.append(_create(folder))
+        return self._writable(folder)
+
+    def _to_memory(self, line: bytes) -> bool:
+        if self._in_memory >= self._memory:
+            return False
+        if not self._segments or not isinstance(self._segments[-1], _InMemory):
+            self._segments.append(_InMemory())
+        last = self._segments[-1]
+        assert isinstance(last, _InMemory)
+        last.lines.append(line)
+        self._in_memory += 1
+        return True
+
+    def _report(self, fault: OSError) -> None:
+        trouble = f"the spool cannot be written ({fault.strerror or fault}), so rows wait in memory"
+        if trouble != self.trouble:
+            logger.error("%s: %s", self._folder, trouble)
+        self.trouble = trouble
+        self._try_again = time.monotonic() + _AGAIN
+
+
+def _create(folder: Path) -> _OnDisk:
+    """A new file, locked before others can see its name."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{time.time_ns():020d}-{os.getpid()}.jsonl"
+    hidden = path.with_suffix(".new")
+    descriptor = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hidden.rename(path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return _OnDisk(path, descriptor)
+
+
+def _write(segment: _OnDisk, line: bytes) -> None:
+    """All of the line, in one write, or nothing of it."""
+    written = os.write(segment.descriptor, line)
+    if written < len(line):
+        os.ftruncate(segment.descriptor, segment.end)
+        raise OSError(f"only {written} of {len(line)} bytes fit")
+
+
+def _take_over(path: Path) -> _OnDisk | None:
+    """A dead process's file, None where its owner lives or where it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_APPEND | os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    except OSError as fault:
+        logger.error("%s: what waits here for the prediction log cannot be read: %s", path, fault.strerror)
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    status = os.fstat(descriptor)
+    if not status.st_nlink:  # its last owner was done with it just now
+        os.close(descriptor)
+        return None
+    end = _end_of_lines(descriptor, status.st_size)
+    if end < status.st_size:
+        logger.warning("%s: the last line, of %d bytes, is torn and left out", path, status.st_size - end)
+        os.ftruncate(descriptor, end)
+    return _OnDisk(path, descriptor, end=end)
+
+
+def _end_of_lines(descriptor: int, size: int) -> int:
+    """Where the last whole line ends."""
+    end = size
+    while end:
+        start = max(0, end - _READ)
+        found = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
