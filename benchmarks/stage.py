@@ -20,11 +20,12 @@ from perpetune.params import BaseParams, LoraParams, Params, load_params
 from perpetune.records import Message, to_json, with_instruction
 from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard
 from perpetune.services import Supervisor, answers, free_ports
-from perpetune.settings import Settings
-from perpetune.stack import gateway, vllm
+from perpetune.stack import gateway
 from perpetune.tracking import close_run, connect, log_text, open_run
 from perpetune.training.base import load_base
 from perpetune.training.methods import trainable
+from perpetune.vllm_service import vllm_service
+from perpetune.workspace import open_workspace
 
 TASK = "bench"
 INSTRUCTION = "Continue what the customer says in the same tone."
@@ -52,15 +53,14 @@ class Stage:
 def stage(folder: Path, assets: Path, prompts: Sequence[str], versions: int, golden: int) -> Iterator[Stage]:
     """Lay out a workspace, register so many versions with their golden prompts, and run vLLM and the gateway."""
     params = _workspace(folder)
+    os.environ["PERPETUNE_ASSETS"] = str(assets.absolute())
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     said = _register(params, folder, assets, prompts, versions, golden)
     vllm_port, gateway_port = free_ports(2)
-    settings = Settings(assets=assets.absolute())
-    engine = vllm(params, settings, vllm_port)
+    engine = vllm_service(open_workspace(folder), vllm_port)
     address = f"http://127.0.0.1:{vllm_port}"
     environment = {
         "PERPETUNE_VLLM_URL": address,
-        "PERPETUNE_ASSETS": str(assets.absolute()),
         "PERPETUNE_HOME": str(folder / "home"),
         "OMP_WAIT_POLICY": "PASSIVE",
     }

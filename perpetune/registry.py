@@ -164,7 +164,8 @@ def wanted(task: str) -> Wanted:
 def _aliases(task: str) -> dict[str, str]:
     """Every alias and its version, asked for at once."""
     try:
-        return dict(MlflowClient().get_registered_model(task).aliases)
+        found = MlflowClient().get_registered_model(task).aliases
+        return {alias: str(version) for alias, version in found.items()}  # a local store has them as numbers
     except MlflowException as fault:
         if fault.error_code == "RESOURCE_DOES_NOT_EXIST":
             return {}
