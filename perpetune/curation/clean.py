@@ -12,7 +12,7 @@ from perpetune.curation.report import write_step
 from perpetune.curation.sameness import question
 from perpetune.curation.text import likeness, tidy
 from perpetune.params import CleanParams, TaskParams
-from perpetune.records import Example, Message, read_jsonl
+from perpetune.records import Example, read_jsonl
 
 EMPTY = "nothing left after tidying"
 LONG_INPUT = "input too long"
@@ -49,7 +49,7 @@ def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) ->
 
 def tidied(row: Example) -> Example:
     """The example with each of its texts tidied."""
-    messages = tuple(Message(role=message.role, content=tidy(message.content)) for message in row.messages)
+    messages = tuple(message.model_copy(update={"content": tidy(message.content)}) for message in row.messages)
     return row.model_copy(update={"input": tidy(row.input), "output": tidy(row.output), "messages": messages})
 
 

@@ -46,7 +46,7 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
         return Example(
             input=input,
             output=output,
-            id=_name(row, "id") or fingerprint(input, output, [[m.role, m.content] for m in messages]),
+            id=_name(row, "id") or fingerprint(input, output, [_identity(message) for message in messages]),
             group=_name(row, "group") or fingerprint(likeness(input)),
             time=_time(row.get("time")),
             source=_name(row, "source") or source,
@@ -57,13 +57,18 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
         raise BadRow(str(error["loc"][0]), error["msg"]) from None
 
 
+def _identity(message: Message) -> list[object]:
+    calls = [value for value in (message.tool_calls, message.tool_call_id) if value]
+    return [message.role, message.content, *calls]
+
+
 def _chat(value: object) -> tuple[tuple[Message, ...], str]:
     messages = _messages(value)
     if not messages:
         raise BadRow("messages", "must hold a user's and an assistant's message")
     if messages[-1].role != "assistant":
         raise BadRow("messages", f"the last message must be the assistant's, it is of role {messages[-1].role!r}")
-    return _ending_with_user(messages[:-1]), messages[-1].content
+    return _ending_with_user(messages[:-1]), _text(messages[-1].content, f"messages[{len(messages) - 1}].content")
 
 
 def _prompted(row: Mapping[str, object]) -> tuple[Message, ...]:
@@ -100,8 +105,31 @@ def _message(value: object, field: str) -> Message:
     role = value.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise BadRow(f"{field}.role", f"must be one of {', '.join(_ROLES)}, got {role!r:.40}")
-    content = _text(_joined_parts(value.get("content"), f"{field}.content"), f"{field}.content")
-    return Message.model_validate({"role": _ROLES[role], "content": content})
+    calls = _tool_calls(value.get("tool_calls"), f"{field}.tool_calls")
+    content = _joined_parts(value.get("content"), f"{field}.content")
+    if calls is None or not (_absent(content) or content == ""):
+        content = _text(content, f"{field}.content")
+    return Message.model_validate(
+        {
+            "role": _ROLES[role],
+            "content": content or "",
+            "tool_calls": calls,
+            "tool_call_id": _name({f"{field}.tool_call_id": value.get("tool_call_id")}, f"{field}.tool_call_id"),
+        }
+    )
+
+
+def _tool_calls(value: object, field: str) -> list[dict[str, object]] | None:
+    """The calls that an assistant's turn made; such a turn may have no text."""
+    if _absent(value) or value == []:
+        return None
+    if not isinstance(value, list) or not all(isinstance(call, Mapping) for call in value):
+        raise BadRow(field, "must be a list of objects")
+    try:
+        _text(json.dumps(value, ensure_ascii=False, allow_nan=False), field)
+    except (TypeError, ValueError, RecursionError):
+        raise BadRow(field, "cannot be written as JSON") from None
+    return [dict(call) for call in value]
 
 
 def _joined_parts(content: object, field: str) -> object:

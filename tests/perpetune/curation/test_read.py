@@ -80,6 +80,30 @@ def test_chat_rows_keep_only_conversations_that_say_more_than_the_input(tmp_path
     assert reading.examples[2].messages[0] == Message(role="system", content="be short")
 
 
+def test_tool_calls_and_their_results_stay_in_the_conversation(tmp_path: Path) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+    def row(*calls: object) -> str:
+        turns = [
+            {"role": "user", "content": "look up"},
+            {"role": "assistant", "content": None, "tool_calls": calls},
+            {"role": "tool", "content": "blue", "tool_call_id": "call_1"},
+            {"role": "user", "content": "and?"},
+            {"role": "assistant", "content": "It is blue."},
+        ]
+        return json.dumps({"messages": turns})
+
+    lines = [row(call), row({**call, "id": "call_2"}), row(), row("look"), row({**call, "id": "\ud800"})]
+    reading = read(tmp_path / "a.jsonl", "\n".join(lines))
+
+    first, second = reading.examples
+    assert first.messages[1] == Message(role="assistant", content="", tool_calls=(call,))
+    assert first.messages[2] == Message(role="tool", content="blue", tool_call_id="call_1")
+    assert first.id != second.id
+    fields = ["messages[1].content", "messages[1].tool_calls", "messages[1].tool_calls"]
+    assert [rejected.field for rejected in reading.rejected] == fields
+
+
 @pytest.mark.parametrize(
     ("line", "field", "reason"),
     [
