@@ -149,7 +149,7 @@ def _finder() -> Find:
             do="pip install 'perpetune[redact]', or set log.redact: false",
         ) from None
 
-    class AnyEmail(EmailRecognizer):  # type: ignore[misc]
+    class AnyEmail(EmailRecognizer):
         """Presidio's own asks tldextract for the domain, which may fetch a list, and lets internal domains pass."""
 
         def validate_result(self, pattern_text: str) -> bool | None:
@@ -172,7 +172,7 @@ def _finder() -> Find:
 
     def find(text: str) -> Iterable[tuple[int, int, float, str]]:
         for recognizer in recognizers:
-            for result in recognizer.analyze(text, recognizer.supported_entities, None):
+            for result in recognizer.analyze(text, recognizer.supported_entities, None):  # type: ignore[arg-type]  # these need no language model
                 if result.score >= _LEAST_SCORE:
                     yield result.start, result.end, result.score, result.entity_type
 

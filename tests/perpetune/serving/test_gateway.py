@@ -457,11 +457,15 @@ def test_answers_go_out_while_the_log_is_gone(start: Start, log: sqlalchemy.Engi
     gateway = start()
     path = Path(str(log.url.database))
     before = gateway.ask("before").json()["id"]
+    gateway.app.state.recorder.flush()
     files = list(path.parent.glob("predictions.db*"))
     for file in files:
         file.rename(file.with_name("away-" + file.name))
     during = [gateway.ask("during").json()["id"] for _ in range(3)]
-    assert gateway.get("/readyz").json()["log"] == "3 rows waiting, unable to open database file"
+    deadline = time.monotonic() + 5
+    while gateway.get("/readyz").json()["log"] != "3 rows waiting, unable to open database file":
+        assert time.monotonic() < deadline, gateway.get("/readyz").text
+        time.sleep(0.05)
     assert gateway.post("/v1/feedback", {"request_id": during[0], "label": "good"}).status_code == 200
     refused = gateway.post("/v1/feedback", {"request_id": before, "label": "good"})
     assert error_of(refused, 503)["code"] == "log_unavailable"

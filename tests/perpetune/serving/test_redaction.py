@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from perpetune.records import Message, Prediction
+from perpetune.serving.redaction import Redactor, group_key
+
+
+@pytest.fixture
+def redactor(monkeypatch: pytest.MonkeyPatch) -> Redactor:
+    def refuse(*_: object) -> None:
+        raise AssertionError("redaction reached for the network")
+
+    made = Redactor(b"key")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("write to ann@corp.internal!", "write to <EMAIL_ADDRESS>!"),
+        ("call +1 (415) 555-2671 now", "call <PHONE_NUMBER> now"),
+        ("card 4111 1111 1111 1111.", "card <CREDIT_CARD>."),
+        ("from DE89 3704 0044 0532 0130 00", "from <IBAN_CODE>"),
+        ("host 10.0.0.7 is down", "host <IP_ADDRESS> is down"),
+        ("ssn 536-22-1234", "ssn <US_SSN>"),
+        ("https://bob:secret@example.com/x", "https://<URL_CREDENTIALS>/x"),
+        ("3 of 10 films in 2024", "3 of 10 films in 2024"),
+        ("good", "good"),
+    ],
+)
+def test_texts(redactor: Redactor, text: str, redacted: str) -> None:
+    assert redactor.text(text) == redacted
+
+
+def test_a_row_keeps_its_shape(redactor: Redactor, prediction: Callable[..., Prediction]) -> None:
+    call = {"id": "call_a", "function": {"name": "send", "arguments": '{"to": "ann@example.com", "n": 4155552671}'}}
+    messages = (
+        Message(role="user", content="I am ann@example.com"),
+        Message(role="assistant", content="", tool_calls=(call,)),
+    )
+    row = redactor.row(prediction(1, messages=messages, group="ann@example.com", output="hi ann@example.com"))
+    assert "ann@example.com" not in row.model_dump_json()
+    assert row.messages[1].tool_calls is not None
+    arguments = row.messages[1].tool_calls[0]["function"]["arguments"]
+    assert arguments == '{"to": "<EMAIL_ADDRESS>", "n": "<PHONE_NUMBER>"}'
+    again = redactor.row(prediction(2, group="ann@example.com"))
+    other = redactor.row(prediction(3, group="bob@example.com"))
+    assert row.group == again.group != other.group
+
+
+def test_the_key_of_a_folder_stays(tmp_path: Path) -> None:
+    assert group_key(tmp_path / "spool") == group_key(tmp_path / "spool") != group_key(None)
