@@ -66,12 +66,13 @@ def releases(
     MlflowClient().create_experiment(task, artifact_location=str(tmp_path / "artifacts"))
     MlflowClient().create_registered_model(task)
 
-    def begin(gateway: str | None = None, **release: object) -> Releases:
+    def begin(gateway: str | None = None, cooldown_minutes: float = 60, **release: object) -> Releases:
         if gateway:
             monkeypatch.setenv("PERPETUNE_GATEWAY_URL", gateway)
         settings = yaml.safe_load((ROOT / "params.yaml").read_text())
         settings["task"]["name"] = task
         settings["release"] |= release
+        settings["refresh"]["cooldown_minutes"] = cooldown_minutes
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
         return Releases(open_workspace(tmp_path))
 
