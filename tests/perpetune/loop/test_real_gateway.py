@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -70,7 +73,7 @@ class World:
         return dict(answer.json())
 
     def be_asked(self, users: int = USERS) -> int:
-        """Questions of so many users, all labelled; returns how many users of the challenger were answered so."""
+        """Questions of so many users, all of which should have been "good" and are labelled so; returns how many were."""
         outputs = []
         for number in range(users):
             answer = self.ask(f"user {number}")
@@ -146,11 +149,12 @@ def test_a_canary_that_is_right_takes_over_and_somebody_goes_back(world: World) 
     assert (aliases(world), world.ready()["serving"]) == ([second, first, None], second)
     assert world.ask("anybody")["choices"][0]["message"]["content"] == "good"
 
-    began = time.monotonic()
-    answer = httpx.post(f"{world.url}/v1/release/rollback", json={"reason": "a test"}, timeout=30)
-    seconds = time.monotonic() - began
-    assert (answer.status_code, answer.json()["from"], answer.json()["to"]) == (200, second, first)
-    print(f"the gateway went back {seconds:.3f} s after it was asked")
+    command = [sys.executable, "-m", "typer", "perpetune.cli", "run", "rollback", "--json"]
+    said = subprocess.run(command, cwd=world.workspace.root, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    went = json.loads(said.stdout)
+    assert (went["rolled_back"], went["restored"], went["decision"]["outcome"]) == (second, first, "roll back")
+    print(f"the gateway went back {went['seconds']:.3f} s after it was asked")
     assert world.ask("anybody")["choices"][0]["message"]["content"] == "bad"
     assert aliases(world) == [first, None, None]
     again = httpx.post(f"{world.url}/v1/release/rollback", json={}, timeout=30)
