@@ -44,7 +44,10 @@ class Version:
 
 
 def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) -> str:
-    """Make the adapter a new version of the task's model, under the alias `challenger`; returns its number."""
+    """Make the adapter a new version of the task's model; returns its number.
+
+    Its alias is `challenger`, unless a version on trial bears that: its trial goes on until another begins.
+    """
     (adapter / CARD).write_text(to_json(card.model_dump(mode="json")), encoding="utf-8")
     with mlflow.start_run(run_id=run.id):
         logged = mlflow.pyfunc.log_model(
@@ -66,7 +69,8 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
     client.update_run(run.id, status="RUNNING")
     for key, value in tags.items():
         client.set_model_version_tag(card.task, version, key, value)
-    client.set_registered_model_alias(card.task, "challenger", version)
+    if wanted(card.task).trial is None:
+        client.set_registered_model_alias(card.task, "challenger", version)
     return version
 
 

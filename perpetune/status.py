@@ -110,7 +110,7 @@ def _serving(gateway: str | None) -> str | None:
         return None
     try:
         return str(httpx.get(f"{gateway}/readyz", timeout=5).json().get("serving"))
-    except httpx.HTTPError:
+    except (httpx.HTTPError, ValueError):  # something else listens there, or a proxy whose gateway is away
         return None
 
 

@@ -19,7 +19,7 @@ from perpetune.workspace import Workspace
 
 
 def register(workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, flow_run_id: str) -> str:
-    """Make the adapter a version of the task's model, under the alias `challenger`; returns its number.
+    """Make the adapter a version of the task's model; returns its number.
 
     A pass that goes on after it was broken off keeps the version it has.
     """

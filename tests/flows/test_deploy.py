@@ -7,16 +7,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
 
+from perpetune import registry
+from perpetune.events import ROLLED_BACK, TRIAL
+from perpetune.orchestrator import Prefect
 from perpetune.services import Supervisor, free_ports
 from perpetune.stack import Ports, environment, servers, worker
+from perpetune.tracking import close_run, connect, open_run
 from perpetune.workspace import open_workspace
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +136,43 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
         ask("DELETE", f"/deployments/{flow['id']}")
     supervisor.start([worker(ports.worker)])
     assert {flow: registered(flow) for flow in FLOWS} == pooled
+
+    prefect = Prefect(os.environ["PREFECT_API_URL"])
+    prefect.emit(TRIAL, "another", {"version": "3"})
+    prefect.emit(TRIAL, "colours", {"version": "3"})
+    assert within(60, lambda: [run.name for run in prefect.runs_of("trial/colours")]) == ["trial (begun)"]
+
+
+@pytest.mark.integration
+def test_going_back_by_hand_is_told_to_prefect(
+    workspace: tuple[Path, Supervisor, Ports], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _, _ = workspace
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    connect(store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    client = MlflowClient()
+    client.create_experiment("colours", artifact_location=str(tmp_path / "artifacts"))
+    client.create_registered_model("colours")
+    for version in ("1", "2"):
+        run = open_run("colours", "refresh", {}, {})
+        close_run(run, succeeded=True)
+        client.create_model_version("colours", f"runs:/{run.id}/model", run.id)
+        registry.promote("colours", version)
+    python("-m", "typer", "perpetune.cli", "run", "rollback", "--reason", "it promises refunds", folder=folder)
+    body = {"filter": {"event": {"name": [ROLLED_BACK]}}}
+    events = within(30, lambda: ask("POST", "/events/filter", body)["events"])
+    assert [(each["resource"]["prefect.resource.id"], each["payload"]) for each in events] == [
+        ("perpetune.model.colours", {"version": "2", "restored": "1", "reason": "it promises refunds"})
+    ]
+
+
+def within(seconds: float, look: Callable[[], list[Any]]) -> list[Any]:
+    """What is seen as soon as there is anything."""
+    until = time.monotonic() + seconds
+    while not (seen := look()) and time.monotonic() < until:
+        time.sleep(0.5)
+    return seen
 
 
 @pytest.mark.integration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import mlflow
@@ -13,8 +14,9 @@ from mlflow.tracking import MlflowClient
 from perpetune import registry
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams, LoraParams
-from perpetune.release import ModelCard
-from perpetune.tracking import close_run, connect, newest_run, open_run
+from perpetune.records import Message
+from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard, Trial, Wanted
+from perpetune.tracking import Run, close_run, connect, find_run, log_text, newest_run, open_run
 from perpetune.training.base import load_base
 from perpetune.training.methods import trainable
 
@@ -51,8 +53,8 @@ def register(base: BaseParams, folder: Path) -> str:
     return version
 
 
-def aliases() -> list[str | None]:
-    found = [registry.find("colours", name) for name in ("champion", "challenger", "previous")]
+def aliases(task: str = "colours") -> list[str | None]:
+    found = [registry.find(task, name) for name in ("champion", "challenger", "previous")]
     return [version.version if version else None for version in found]
 
 
@@ -89,6 +91,121 @@ def test_a_version_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(PerpetuneError, match="could not fetch version 99 of colours"):
         registry.fetch_release("colours", "99", tmp_path)
     assert list((tmp_path / "colours").iterdir()) == []
+
+
+@pytest.fixture
+def task(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A task of the test's own."""
+    name = str(request.node.name)
+    MlflowClient().create_experiment(name, artifact_location=str(tmp_path / "artifacts"))
+    MlflowClient().create_registered_model(name)
+    return name
+
+
+def version_of(task: str, *, promoted: bool = False) -> str:
+    """A version whose files nobody asks for, as challenger or, promoted, as champion."""
+    run = open_run(task, "refresh", {}, {})
+    close_run(run, succeeded=True)
+    version = str(MlflowClient().create_model_version(task, f"runs:/{run.id}/model", run.id).version)
+    MlflowClient().set_registered_model_alias(task, "challenger", version)
+    if promoted:
+        registry.promote(task, version)
+    return version
+
+
+def tags(task: str, version: str) -> dict[str, str]:
+    return dict(registry.get(task, version).tags)
+
+
+def test_a_promotion_says_since_when(task: str) -> None:
+    version = version_of(task, promoted=True)
+    said = tags(task, version)
+    assert said["release.state"] == "released"
+    assert datetime.now(UTC) - datetime.fromisoformat(said["release.time"]) < timedelta(seconds=30)
+
+
+def test_a_trial_takes_the_place_of_another(task: str) -> None:
+    assert registry.wanted(task) == registry.wanted("unheard of") == Wanted(None)
+    champion, one = version_of(task, promoted=True), version_of(task)
+    assert registry.wanted(task) == Wanted(champion), "a challenger that was only registered is not tried"
+    registry.begin_trial(task, one, "shadow", 0.25)
+    assert registry.wanted(task) == Wanted(champion, None, Trial(one, "shadow", 0.25))
+    other = version_of(task)
+    registry.begin_trial(task, one, "shadow", 0.25)  # as it was before `other` was registered
+    registry.begin_trial(task, other, "canary", 0.1)
+    assert registry.wanted(task) == Wanted(champion, None, Trial(other, "canary", 0.1))
+    assert tags(task, one)["release.state"] == "aborted"
+    registry.end_trial(task, other, "refused")
+    assert (registry.wanted(task), tags(task, other)["release.state"]) == (Wanted(champion), "refused")
+
+
+def test_a_trial_goes_on_while_another_version_is_registered(tiny_params: BaseParams, tmp_path: Path) -> None:
+    first = register(tiny_params, tmp_path)
+    registry.promote("colours", first)
+    second = register(tiny_params, tmp_path)
+    registry.begin_trial("colours", second, "canary", 0.1)
+    third = register(tiny_params, tmp_path)
+    trial = registry.wanted("colours").trial
+    assert trial is not None and trial.version == second
+    registry.begin_trial("colours", third, "canary", 0.1)
+    assert tags("colours", second)["release.state"] == "aborted"
+    registry.end_trial("colours", third, "aborted")
+
+
+def test_ending_one_trial_leaves_another(task: str) -> None:
+    champion, one, other = version_of(task, promoted=True), version_of(task), version_of(task)
+    registry.begin_trial(task, other, "canary", 0.1)
+    registry.end_trial(task, one, "aborted")
+    assert registry.wanted(task) == Wanted(champion, None, Trial(other, "canary", 0.1))
+
+
+def test_a_promotion_that_failed_is_undone(task: str) -> None:
+    first, second = version_of(task, promoted=True), version_of(task, promoted=True)
+    registry.restore(task, first, None)
+    assert aliases(task) == [first, None, None]
+    third = version_of(task, promoted=True)
+    registry.restore(task, first, second)
+    assert aliases(task) == [first, None, second]
+    assert third not in aliases(task)
+
+
+def test_what_is_refused_loses_only_the_aliases_it_bears(task: str) -> None:
+    first, second, third = version_of(task, promoted=True), version_of(task, promoted=True), version_of(task)
+    assert not registry.refuse(task, first, None, "it was slow")
+    assert aliases(task) == [second, third, first], "it was champion no more"
+    assert registry.refuse(task, third, second, "it does not load")
+    assert aliases(task) == [second, None, first]
+    assert registry.refuse(task, second, first, "x" * 9000)
+    assert aliases(task) == [first, None, None]
+    said = tags(task, second)
+    assert (said["release.state"], set(said["release.reason"])) == ("refused", {"x"})
+    assert registry.refuse(task, first, None, "nothing else is left")
+    assert aliases(task) == [None, None, None]
+
+
+def test_going_back_is_done_once(task: str) -> None:
+    first = version_of(task, promoted=True)
+    with pytest.raises(PerpetuneError, match="no previous champion"):
+        registry.roll_back(task)
+    second = version_of(task, promoted=True)
+    assert registry.wanted(task) == Wanted(second, first)
+    assert registry.roll_back(task) == (second, first)
+    assert (registry.wanted(task), tags(task, second)["release.state"]) == (Wanted(first), "rolled back")
+    assert tags(task, first)["release.state"] == "released"
+    with pytest.raises(PerpetuneError, match="no previous champion"):
+        registry.roll_back(task)
+    assert aliases(task) == [first, None, None]
+
+
+def test_what_evaluation_found_comes_with_a_release_fetched_before(tiny_params: BaseParams, tmp_path: Path) -> None:
+    version, cache = register(tiny_params, tmp_path), tmp_path / "cache"
+    assert registry.fetch_release("colours", version, cache).evaluated == Evaluated()
+    golden = Golden(messages=(Message(role="user", content="the sky"),), output="blue", confidence=0.9)
+    evaluated = Evaluated(temperature=1.5, golden=(golden,), max_tokens=4)
+    run: Run = find_run(registry.get("colours", version).run_id)
+    log_text(run, evaluated.model_dump_json(), EVALUATED)
+    assert registry.fetch_release("colours", version, cache).evaluated == evaluated
+    assert sorted(path.name for path in (cache / "colours").iterdir()) == [version], "no scraps"
 
 
 def test_a_dead_server_is_one_clear_error() -> None:

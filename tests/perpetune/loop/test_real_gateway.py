@@ -1,0 +1,173 @@
+"""Trials and going back through the real gateway and the real registry; only the model is a fake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from perpetune import registry
+from perpetune.loop.release import release
+from perpetune.loop.trial import begin, judge
+from perpetune.params import BaseParams
+from perpetune.records import Message
+from perpetune.registry import RegistrySource
+from perpetune.release import ModelCard
+from perpetune.serving.fake_engine import FakeEngine
+from perpetune.serving.gateway import create_app
+from perpetune.serving.log import open_log
+from perpetune.serving.run import listen
+from perpetune.tracking import close_run, open_run
+from perpetune.workspace import Workspace, open_workspace
+
+Open = Callable[..., Any]
+USERS = 160
+
+
+@dataclass
+class World:
+    """A workspace with its gateway. `right` says which versions answer "good", which is right; others say "bad"."""
+
+    workspace: Workspace
+    url: str
+    right: set[str]
+    folder: Path
+
+    @property
+    def task(self) -> str:
+        return self.workspace.params.task.name
+
+    def make(self) -> str:
+        adapter = self.folder / "tuned"
+        adapter.mkdir(exist_ok=True)
+        card = ModelCard(
+            task=self.task,
+            kind="classification",
+            instruction="How is it?",
+            labels=("bad", "good"),
+            base=BaseParams(model="path:tiny", revision=None),
+            base_digest="b",
+            precision="fp32",
+            max_new_tokens=4,
+        )
+        run = open_run(self.task, "refresh", {"perpetune.kind": "refresh"}, {})
+        version = registry.register(run, adapter, card, {})
+        close_run(run, succeeded=True)
+        return version
+
+    def ask(self, user: str) -> dict[str, Any]:
+        body = {"model": self.task, "messages": [{"role": "user", "content": "well?"}], "user": user}
+        answer = httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=30)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def be_asked(self, users: int = USERS) -> int:
+        """Questions of so many users, all of which should have been "good" and are labelled so; returns how many were."""
+        outputs = []
+        for number in range(users):
+            answer = self.ask(f"user {number}")
+            outputs.append(answer["choices"][0]["message"]["content"])
+            said = {"request_id": answer["id"], "label": "good"}
+            httpx.post(f"{self.url}/v1/feedback", json=said, timeout=30).raise_for_status()
+        return outputs.count("good")
+
+    def ready(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.url}/readyz", timeout=30).json())
+
+    def judged(self) -> Any:
+        """The first verdict; what was asked may still be on its way into the log."""
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            look = judge(self.workspace, "flow")
+            assert look is not None
+            if look.decision is not None:
+                return look
+            time.sleep(0.2)
+        raise AssertionError(look.verdict.reasons)
+
+
+@pytest.fixture
+def world(releases: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    workspace = releases(strategy="canary", share=0.5).workspace
+    settings = workspace.params.serve.model_copy(update={"poll_seconds": 60.0})  # nothing but what asks for it moves it
+    right: set[str] = set()
+
+    def say(version: str, messages: Sequence[Message]) -> str:
+        return "good" if version in right else "bad"
+
+    with ExitStack() as stack:
+        log = open_log(workspace.settings.prediction_log)
+        stack.callback(log.dispose)
+        app = create_app(
+            workspace.params.task.name,
+            engine=FakeEngine(say),
+            source=RegistrySource(workspace.params.task.name, tmp_path / "cache"),
+            log=log,
+            params=settings,
+            max_new_tokens=16,
+            release_params=workspace.params.release,
+            spool=tmp_path / "spool",
+        )
+        address = stack.enter_context(listen("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [address]}, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{address.getsockname()[1]}"
+        monkeypatch.setenv("PERPETUNE_GATEWAY_URL", url)
+        yield World(open_workspace(workspace.root), url, right, tmp_path)
+        server.should_exit = True
+        thread.join(timeout=20)
+        assert not thread.is_alive(), "the gateway did not stop"
+
+
+def aliases(world: World) -> list[str | None]:
+    found = [registry.find(world.task, name) for name in ("champion", "previous", "challenger")]
+    return [version.version if version else None for version in found]
+
+
+def test_a_canary_that_is_right_takes_over_and_somebody_goes_back(world: World) -> None:
+    first, second = world.make(), world.make()
+    assert release(world.workspace, first).served
+    begin(world.workspace, second)
+    world.right.add(second)
+    tried = world.be_asked()
+    assert 0.3 * USERS < tried < 0.7 * USERS, "half of the users"
+    look = world.judged()
+    assert look.verdict.outcome == "promote", look.verdict.reasons
+    assert (look.evidence.requests, look.released.served) == (tried, True)
+    assert (aliases(world), world.ready()["serving"]) == ([second, first, None], second)
+    assert world.ask("anybody")["choices"][0]["message"]["content"] == "good"
+
+    command = [sys.executable, "-m", "typer", "perpetune.cli", "run", "rollback", "--json"]
+    said = subprocess.run(command, cwd=world.workspace.root, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    went = json.loads(said.stdout)
+    assert (went["rolled_back"], went["restored"], went["decision"]["outcome"]) == (second, first, "roll back")
+    print(f"the gateway went back {went['seconds']:.3f} s after it was asked")
+    assert world.ask("anybody")["choices"][0]["message"]["content"] == "bad"
+    assert aliases(world) == [first, None, None]
+    again = httpx.post(f"{world.url}/v1/release/rollback", json={}, timeout=30)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_roll_back")
+
+
+def test_a_canary_that_is_wrong_is_dropped(world: World) -> None:
+    first, second = world.make(), world.make()
+    assert release(world.workspace, first).served
+    begin(world.workspace, second)
+    world.right.add(first)
+    assert world.be_asked() < 0.7 * USERS
+    look = world.judged()
+    assert look.verdict.outcome == "abort", look.verdict.reasons
+    assert (aliases(world), world.ready()["serving"]) == ([first, None, None], first)
+    assert {world.ask(f"user {number}")["choices"][0]["message"]["content"] for number in range(20)} == {"good"}

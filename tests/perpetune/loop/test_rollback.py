@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from perpetune import registry
+from perpetune.decision import Ids, record
+from perpetune.errors import PerpetuneError
+from perpetune.loop.passage import log_decision
+from perpetune.loop.release import release
+from perpetune.loop.rollback import go_back, write_down
+from perpetune.policy import Interval, PairedEvidence, PromotionEvidence, Verdict
+from perpetune.status import decisions_of
+from perpetune.tracking import find_run
+
+Open = Callable[..., Any]
+BETTER = PairedEvidence(0.1, Interval(0.05, 0.15), 0.001, 200)
+
+
+def released(world: Any) -> tuple[str, str]:
+    """Two versions, promoted one after the other, with the record of each promotion."""
+    versions = world.make(), world.make()
+    for version in versions:
+        release(world.workspace, version)
+        run = find_run(registry.get(world.task, version).run_id)
+        verdict = Verdict("promote", ("It is better.",), "Promote what is better.")
+        evidence = PromotionEvidence(BETTER, None, "base")
+        ids = Ids(run_id=run.id, model_version=version)
+        log_decision(run, record(verdict, evidence, task=world.task, time=datetime.now(UTC), ids=ids))
+    return versions
+
+
+def perpetune(world: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "typer", "perpetune.cli", "run", *arguments]
+    return subprocess.run(command, cwd=world.workspace.root, capture_output=True, text=True, env=dict(os.environ))
+
+
+def test_without_a_gateway_the_registry_goes_back_and_the_record_is_found(releases: Open) -> None:
+    world = releases()
+    first, second = released(world)
+    went = go_back(world.workspace, "wrong tone")
+    assert (went.rolled_back, went.restored, went.seconds) == (second, first, None)
+    assert world.aliases()[0] == first
+    write_down(world.workspace, went, "wrong tone")
+    newest, promotion = decisions_of(world.workspace, second)
+    assert (newest.kind, newest.outcome, promotion.kind) == ("rollback", "roll back", "promotion")
+    assert newest.reason == f"Version {second} gave way to version {first}: wrong tone"
+    tags = world.tags(second)
+    assert (tags["release.state"], tags["decision"]) == ("rolled back", "roll back")
+    assert [each.kind for each in decisions_of(world.workspace, first)] == ["promotion"]
+
+
+def test_there_must_be_a_previous_champion(releases: Open, gateway: Any) -> None:
+    world = releases()
+    release(world.workspace, world.make())
+    with pytest.raises(PerpetuneError, match="no previous"):
+        go_back(world.workspace, "why not")
+    gateway.task = world.task
+    with pytest.raises(PerpetuneError, match=r"the gateway refused \(409\).*no previous"):
+        go_back(releases(gateway.url).workspace, "why not")
+
+
+def test_the_command_goes_back_through_the_gateway_at_once(releases: Open, gateway: Any) -> None:
+    world = releases(gateway.url)
+    gateway.task = world.task
+    first, second = released(world)
+    began, switched = time.monotonic(), []
+
+    def watched(roll_back: Callable[[], Any] = gateway.roll_back) -> Any:
+        done = roll_back()
+        switched.append(time.monotonic() - began)
+        return done
+
+    gateway.roll_back = watched
+    said = perpetune(world, "rollback", "--reason", "it promises refunds", "--json")
+    assert said.returncode == 0, said.stderr
+    result = json.loads(said.stdout)
+    assert (result["rolled_back"], result["restored"], result["decision"]["outcome"]) == (second, first, "roll back")
+    assert (gateway.serving, world.aliases()[0]) == (first, first)
+    print(f"the gateway served version {first} {switched[0]:.2f} s after the command began")
+    assert switched[0] < 10, "before MLflow is imported; one second where the machine is not shared"
+    assert decisions_of(world.workspace, second)[0].kind == "rollback"
+    gateway.roll_back = type(gateway).roll_back.__get__(gateway)
+    again = perpetune(world, "rollback")
+    assert again.returncode == 1
+    assert "no previous" in again.stderr and "Traceback" not in again.stderr

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from perpetune.errors import PerpetuneError
+from perpetune.loop.release import release
+from perpetune.loop.trial import begin, goes_on_trial, judge
+from perpetune.records import Feedback, Message, Prediction, Route
+from perpetune.serving.log import add_feedback, open_log, record_predictions
+from perpetune.serving.tables import failures, shadows
+from perpetune.status import decisions_of, read_status
+
+Open = Callable[..., Any]
+
+
+def answer(world: Any, version: str, outputs: Sequence[str], route: Route, *, labelled: bool = True) -> list[str]:
+    """Log answers by a version, all of which should have been "good"; returns their ids."""
+    log = open_log(world.workspace.settings.prediction_log)
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    rows = [
+        Prediction(
+            id=f"{version}-{route}-{number}",
+            time=now + timedelta(milliseconds=number),
+            task=world.task,
+            version=version,
+            messages=(Message(role="user", content="well?"),),
+            input="well?",
+            output=output,
+            prompt_tokens=1,
+            completion_tokens=1,
+            latency_ms=10,
+            route=route,
+        )
+        for number, output in enumerate(outputs)
+    ]
+    record_predictions(log, rows)
+    if labelled:
+        for row in rows:
+            add_feedback(log, Feedback(request_id=row.id, time=now, label="good"))
+    log.dispose()
+    return [row.id for row in rows]
+
+
+def right(chance: float, count: int) -> list[str]:
+    dice = random.Random(count)
+    return ["good" if dice.random() < chance else "bad" for _ in range(count)]
+
+
+def on_trial(world: Any) -> tuple[str, str]:
+    first, second = world.make(), world.make()
+    release(world.workspace, first)
+    begin(world.workspace, second)
+    return first, second
+
+
+def test_only_where_there_is_a_champion_and_a_strategy(releases: Open) -> None:
+    world = releases(strategy="canary")
+    assert not goes_on_trial(world.workspace)
+    release(world.workspace, world.make())
+    assert goes_on_trial(world.workspace)
+    assert not goes_on_trial(releases(strategy="immediate").workspace)
+    assert judge(world.workspace, "flow") is None
+
+
+def test_a_good_canary_takes_over(releases: Open, gateway: Any) -> None:
+    world = releases(gateway.url, strategy="canary", margin=0.15)
+    gateway.task = world.task
+    first, second = on_trial(world)
+    assert world.aliases() == [first, None, second]
+    look = judge(world.workspace, "flow")
+    assert look is not None and (look.verdict.outcome, look.decision) == ("continue", None)
+    answer(world, first, right(0.8, 300), "champion")
+    answer(world, second, ["good"] * 200, "canary")
+    answer(world, second, ["bad"] * 100, "pinned")
+    look = judge(world.workspace, "flow")
+    assert look is not None and look.released is not None and look.released.served
+    assert (look.evidence.requests, look.evidence.quality.challenger) == (200, 1.0), "pinned requests do not count"
+    assert (world.aliases(), gateway.serving) == ([second, first, None], second)
+    assert judge(world.workspace, "flow") is None
+    assert world.tags(second)["release.state"] == "released"
+
+
+def test_a_bad_canary_is_dropped_and_the_record_is_found(releases: Open, gateway: Any) -> None:
+    world = releases(gateway.url, strategy="canary")
+    gateway.task = world.task
+    first, second = on_trial(world)
+    lines = {line.version: line for line in read_status(world.workspace).versions}
+    assert lines[second].release == "canary, 10%"
+    answer(world, first, right(0.9, 300), "champion")
+    answer(world, second, right(0.3, 60), "canary")
+    look = judge(world.workspace, "flow")
+    assert look is not None and look.decision is not None and look.verdict.outcome == "abort"
+    assert "answers worse than the champion" in look.decision.reason
+    assert world.aliases() == [first, None, None]
+    assert gateway.asked[-1] == "/v1/release/check", "the gateway is told at once"
+    lines = {line.version: line for line in read_status(world.workspace).versions}
+    assert (lines[second].release, lines[second].decision) == ("aborted", "abort")
+    with pytest.raises(PerpetuneError, match="holds no decision record"):
+        decisions_of(world.workspace, second)  # the record of the promotion, which this test made none of
+
+
+def test_errors_abort_a_canary(releases: Open) -> None:
+    world = releases(strategy="canary")
+    first, second = on_trial(world)
+    answer(world, first, ["good"] * 300, "champion", labelled=False)
+    log = open_log(world.workspace.settings.prediction_log)
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    rows = [
+        {
+            "id": f"f{number}",
+            "time": now,
+            "task": world.task,
+            "version": second,
+            "route": "canary",
+            "code": "engine_down",
+            "latency_ms": 5.0,
+        }
+        for number in range(30)
+    ]
+    with log.begin() as connection:
+        connection.execute(insert(failures), rows)
+    log.dispose()
+    look = judge(world.workspace, "flow")
+    assert look is not None and look.verdict.outcome == "abort"
+    assert "more errors than the champion" in look.verdict.reasons[0]
+
+
+def test_a_shadow_is_judged_on_the_same_requests(releases: Open) -> None:
+    world = releases(strategy="shadow")
+    first, second = on_trial(world)
+    ids = answer(world, first, right(0.7, 250), "champion")
+    log = open_log(world.workspace.settings.prediction_log)
+    rows = [
+        {
+            "request_id": each,
+            "version": second,
+            "time": datetime.now(UTC),
+            "task": world.task,
+            "output": "good",
+            "latency_ms": 9.0,
+            "error": None,
+        }
+        for each in ids
+    ]
+    with log.begin() as connection:
+        connection.execute(insert(shadows), rows)
+    log.dispose()
+    look = judge(world.workspace, "flow")
+    assert look is not None and look.verdict.outcome == "promote", look
+    assert (look.evidence.strategy, look.evidence.requests, look.evidence.quality.rows) == ("shadow", 250, 250)
+    assert world.aliases() == [second, first, None]
+
+
+def test_a_gateway_that_refuses_ends_the_trial(releases: Open, gateway: Any) -> None:
+    world = releases(gateway.url, strategy="canary")
+    gateway.task = world.task
+    first, second = world.make(), world.make()
+    release(world.workspace, first)
+    gateway.refuses.add(second)
+    with pytest.raises(PerpetuneError, match=f"did not take version {second} on trial: version {second} does not load"):
+        begin(world.workspace, second)
+    assert world.aliases() == [first, None, None]
+    assert world.tags(second)["release.state"] == "refused"
+    assert judge(world.workspace, "flow") is None
