@@ -19,10 +19,11 @@ from starlette.types import Receive, Scope, Send
 
 from perpetune.answer import Answer, PromptTooLong
 from perpetune.calibration import calibrated
-from perpetune.generation import Delta, Hear
+from perpetune.generation import BadSchema, Delta, Hear
 from perpetune.params import ServeParams
 from perpetune.records import Failure, Prediction, Shadow, with_instruction
 from perpetune.release import Routed
+from perpetune.serving import telemetry
 from perpetune.serving.chat import Question, model_name, parse_request, read_question, unknown_model
 from perpetune.serving.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.serving.follow import Follower, NothingServed, UnknownVersion
@@ -180,26 +181,35 @@ class Completions:
 
     async def _keep(self, call: _Call, routed: Routed, question: Question, answers: tuple[Answer, ...]) -> None:
         """Log the first answer, count them all, and have the shadow answer too."""
-        first = answers[0]
-        await self._log.record(
-            Prediction(
-                id=call.id,
-                time=call.arrived,
-                task=self._task,
-                version=routed.release.version,
-                messages=question.messages,
-                input=question.input,
-                output=_output(first),
-                prompt_tokens=first.prompt_tokens,
-                completion_tokens=sum(answer.completion_tokens for answer in answers),
-                latency_ms=call.milliseconds,
-                confidence=None if first.confidence is None else min(1.0, max(0.0, first.confidence)),
-                group=question.user,
-                route=routed.route,
-            )
+        first, version = answers[0], routed.release.version
+        written = sum(answer.completion_tokens for answer in answers)
+        prediction = Prediction(
+            id=call.id,
+            time=call.arrived,
+            task=self._task,
+            version=version,
+            messages=question.messages,
+            input=question.input,
+            output=_output(first),
+            prompt_tokens=first.prompt_tokens,
+            completion_tokens=written,
+            latency_ms=call.milliseconds,
+            confidence=None if first.confidence is None else min(1.0, max(0.0, first.confidence)),
+            group=question.user,
+            route=routed.route,
         )
-        self._read.inc(first.prompt_tokens)
-        self._written.inc(sum(answer.completion_tokens for answer in answers))
+        with telemetry.span("record"):
+            await self._log.record(prediction)
+        telemetry.note_answer(
+            model=self._task,
+            version=version,
+            route=routed.route,
+            prompt_tokens=first.prompt_tokens,
+            completion_tokens=written,
+        )
+        self._metrics.answered(version, routed.route, answers)
+        self._metrics.tokens.labels("prompt").inc(first.prompt_tokens)
+        self._metrics.tokens.labels("completion").inc(written)
         if routed.shadow:
             self._shadows.ask(routed.shadow, call.id, question.messages, question.generation)
 
@@ -219,7 +229,7 @@ class Completions:
         """Record what the version is to blame for: not a client's mistake, nor a full queue."""
         try:
             yield
-        except (Overloaded, NotLoaded, PromptTooLong, Unsupported, ClientGone):
+        except (Overloaded, NotLoaded, PromptTooLong, BadSchema, Unsupported, ClientGone):
             raise
         except Exception as fault:
             self._log.failed(
@@ -246,6 +256,8 @@ class Completions:
             raise unknown_model(model_name(self._task, str(fault))) from None
         except PromptTooLong as fault:
             raise Problem(400, str(fault), param="messages", code="context_length_exceeded") from None
+        except BadSchema as fault:
+            raise Problem(400, f"response_format: {fault}", param="response_format", code="invalid_value") from None
         except Unsupported as fault:
             message = f"{fault.param}: {fault}"
             raise Problem(400, message, param=fault.param, code="unsupported_parameter") from None
