@@ -87,6 +87,7 @@ class Completions:
         self._engine = engine
         self._follower = follower
         self._log = log
+        self._metrics = metrics
         self._read, self._written = metrics.tokens.labels("prompt"), metrics.tokens.labels("completion")
         self._params = params
         self._max_new_tokens = max_new_tokens
@@ -208,8 +209,8 @@ class Completions:
             completion_tokens=written,
         )
         self._metrics.answered(version, routed.route, answers)
-        self._metrics.tokens.labels("prompt").inc(first.prompt_tokens)
-        self._metrics.tokens.labels("completion").inc(written)
+        self._read.inc(first.prompt_tokens)
+        self._written.inc(written)
         if routed.shadow:
             self._shadows.ask(routed.shadow, call.id, question.messages, question.generation)
 
