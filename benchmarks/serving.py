@@ -1,6 +1,7 @@
 """The gateway in front of vLLM beside vLLM itself, and ten swaps with two rollbacks under load.
 
     make vllm && python benchmarks/serving.py
+    python benchmarks/serving.py --requests 64 --rounds 1      # where vLLM answers one request a second
 
 One closed-loop load generator drives both addresses of the same vLLM in turns, with the same prompts and adapter, at
 1, 8 and 64 clients. "added" is what a client of the gateway waited beyond the gateway's own wait for vLLM: parsing,

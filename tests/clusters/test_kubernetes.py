@@ -15,7 +15,7 @@ from perpetune.settings import Settings
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "clusters" / "kubernetes"
 # Of the machine that serves flow runs, and where its Prefect keeps files; the password is in the Secret.
-NOT_HERE = {"PERPETUNE_DATABASE_URL"}
+NOT_HERE = {"PERPETUNE_API_KEY", "PERPETUNE_DATABASE_URL"}
 SERVING = "PREFECT_RUNNER_"
 
 
