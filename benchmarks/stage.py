@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import yaml
+from mlflow.tracking import MlflowClient
 
 from perpetune import registry
 from perpetune.errors import PerpetuneError
@@ -94,6 +95,8 @@ def _register(
     params: Params, folder: Path, assets: Path, prompts: Sequence[str], versions: int, golden: int
 ) -> dict[str, list[str]]:
     connect(os.environ["MLFLOW_TRACKING_URI"])
+    # Without a place of its own a local store lays its artifacts into the folder that the benchmark is started from.
+    MlflowClient().create_experiment(TASK, artifact_location=str(folder / "artifacts"))
     by_version: dict[str, list[str]] = {}
     for number in range(versions):
         adapter = folder / "adapters" / str(number)
