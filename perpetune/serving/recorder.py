@@ -7,7 +7,6 @@ next one writes. See docs/serving.md, "The log".
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import threading
 import time
@@ -28,6 +27,7 @@ from perpetune.records import Failure, Feedback, Prediction, Shadow
 from perpetune.serving.log import UnknownRequest, add_feedback, delete_older, reason, record_rows
 from perpetune.serving.metrics import Metrics
 from perpetune.serving.redaction import Redactor, group_key
+from perpetune.serving.share import in_share
 from perpetune.serving.spool import Spool
 from perpetune.serving.storable import storable
 
@@ -166,10 +166,7 @@ class Recorder:
 
     def stores(self, request_id: str) -> bool:
         """Whether this request is among the share that is stored: the same on every gateway."""
-        if self._params.sample >= 1:
-            return True
-        digest = hashlib.sha256(storable(request_id).encode()).digest()
-        return int.from_bytes(digest[:8], "big") < self._params.sample * 2**64
+        return self._params.sample >= 1 or in_share(storable(request_id), self._params.sample)
 
     def flush(self, seconds: float = 10.0) -> None:
         """Wait until what was handed over is in the database. Raises TimeoutError."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from perpetune.release import Trial
-
-_SPAN = 2**64
+from perpetune.serving.share import in_share
 
 
 def falls_to(trial: Trial, key: str) -> bool:
@@ -15,5 +12,4 @@ def falls_to(trial: Trial, key: str) -> bool:
     The same for all of its requests in all gateways, and independent from one trial to the next. Who is in a share is
     in every larger one too.
     """
-    digest = hashlib.sha256(f"{trial.version}\0{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < trial.share * _SPAN
+    return in_share(f"{trial.version}\0{key}", trial.share)
