@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
-from perpetune.policy import Outcome, PromotionEvidence, RetrainEvidence, Verdict
+from perpetune.policy.promotion import PromotionEvidence
+from perpetune.policy.release import ByHand, RollbackEvidence, TrialEvidence
+from perpetune.policy.retraining import RetrainEvidence
+from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.records import to_json
-from perpetune.release_policy import ByHand, RollbackEvidence, TrialEvidence
 
 Kind = Literal["promotion", "retraining", "trial", "rollback"]
 Evidence = PromotionEvidence | RetrainEvidence | TrialEvidence | RollbackEvidence | ByHand

@@ -13,7 +13,8 @@ from perpetune.loop.assess import Assessment
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.passage import git_commit, log_decision, params_digest
-from perpetune.policy import Interval, PairedEvidence, PromotionEvidence, should_promote
+from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
+from perpetune.policy.verdict import Interval
 from perpetune.tracking import Run
 from perpetune.workspace import Workspace
 

@@ -17,10 +17,11 @@ from perpetune.monitoring.decay import measure_decay
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.window import Window, exact_match
 from perpetune.params import ReferenceParams
-from perpetune.policy import RetrainEvidence, Verdict, should_retrain
+from perpetune.policy.release import RollbackEvidence, should_roll_back
+from perpetune.policy.retraining import RetrainEvidence, should_retrain
+from perpetune.policy.verdict import Verdict
 from perpetune.records import Example, Prediction, Recorded, read_jsonl
 from perpetune.registry import Version
-from perpetune.release_policy import RollbackEvidence, should_roll_back
 from perpetune.serving.log import newly_labelled, open_log, recent_predictions
 from perpetune.tracking import Run, artifact, log_file, log_metrics, newest_run, tag
 from perpetune.workspace import Workspace

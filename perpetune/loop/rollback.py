@@ -12,7 +12,7 @@ from perpetune.events import ROLLED_BACK
 from perpetune.gateway_client import NoGateway, WentBack, gateway_of
 from perpetune.loop.passage import file_decision, git_commit, params_digest, use_mlflow
 from perpetune.orchestrator import Prefect
-from perpetune.release_policy import ByHand, by_hand
+from perpetune.policy.release import ByHand, by_hand
 from perpetune.workspace import Workspace
 
 

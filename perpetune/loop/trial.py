@@ -15,11 +15,11 @@ from perpetune.loop.release import Released, release
 from perpetune.monitoring.trial import canary_evidence, shadow_evidence
 from perpetune.monitoring.window import exact_match
 from perpetune.params import ReleaseParams
-from perpetune.policy import Verdict
+from perpetune.policy.release import TrialEvidence, should_release
+from perpetune.policy.verdict import Verdict
 from perpetune.records import canonical_time
 from perpetune.registry import Version
 from perpetune.release import Trial
-from perpetune.release_policy import TrialEvidence, should_release
 from perpetune.serving.log import open_log
 from perpetune.serving.outcomes import outcomes_of, shadowed
 from perpetune.workspace import Workspace

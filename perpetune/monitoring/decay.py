@@ -11,7 +11,8 @@ from scipy.optimize import bisect
 from scipy.stats import binomtest, norm, t, ttest_ind
 
 from perpetune.params import WatchParams
-from perpetune.policy import Decay, Interval, Score
+from perpetune.policy.retraining import Decay
+from perpetune.policy.verdict import Interval, Score
 
 SCORE_TEST = "Miettinen-Nurminen score test"
 WELCH_TEST = "Welch t test"

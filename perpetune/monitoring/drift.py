@@ -32,7 +32,7 @@ from perpetune.monitoring.window import (
     reference_frame,
 )
 from perpetune.params import WatchParams
-from perpetune.policy import ColumnDrift, DriftEvidence
+from perpetune.policy.retraining import ColumnDrift, DriftEvidence
 
 KOLMOGOROV_SMIRNOV = "ks"
 CHI_SQUARE = "two-sample chi-square"

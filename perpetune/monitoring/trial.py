@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from perpetune.evaluation.sequential import Sequential, difference, paired_difference
 from perpetune.monitoring.window import Scorer
 from perpetune.params import ReleaseParams
-from perpetune.policy import Interval
-from perpetune.release_policy import MEASURES, Compared, TrialEvidence
+from perpetune.policy.release import MEASURES, Compared, TrialEvidence
+from perpetune.policy.verdict import Interval
 from perpetune.serving.outcomes import Outcome
 
 

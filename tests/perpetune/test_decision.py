@@ -7,17 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from perpetune.decision import Decision, Ids, as_markdown, record
-from perpetune.policy import (
-    ColumnDrift,
-    Decay,
-    DriftEvidence,
-    Interval,
-    PairedEvidence,
-    PromotionEvidence,
-    RetrainEvidence,
-    Score,
-    Verdict,
-)
+from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
+from perpetune.policy.retraining import ColumnDrift, Decay, DriftEvidence, RetrainEvidence
+from perpetune.policy.verdict import Interval, Score, Verdict
 
 PROMOTION = PromotionEvidence(
     frozen=PairedEvidence(0.004, Interval(-0.012, 0.02), 0.3, 400),

@@ -17,7 +17,8 @@ from perpetune.errors import PerpetuneError
 from perpetune.loop.passage import log_decision
 from perpetune.loop.release import release
 from perpetune.loop.rollback import go_back, write_down
-from perpetune.policy import Interval, PairedEvidence, PromotionEvidence, Verdict
+from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
+from perpetune.policy.verdict import Interval, Verdict
 from perpetune.status import decisions_of
 from perpetune.tracking import find_run
 

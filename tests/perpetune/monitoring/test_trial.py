@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from perpetune.monitoring.trial import canary_evidence, shadow_evidence
 from perpetune.monitoring.window import exact_match
 from perpetune.params import ReleaseParams
-from perpetune.release_policy import should_release
+from perpetune.policy.release import should_release
 from perpetune.serving.outcomes import Outcome
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.params import ReleaseParams
-from perpetune.policy import Decay, Interval, Score
-from perpetune.release_policy import (
+from perpetune.policy.release import (
     ByHand,
     Compared,
     RollbackEvidence,
@@ -17,6 +16,8 @@ from perpetune.release_policy import (
     should_release,
     should_roll_back,
 )
+from perpetune.policy.retraining import Decay
+from perpetune.policy.verdict import Interval, Score
 
 RULES = ReleaseParams(
     strategy="canary",

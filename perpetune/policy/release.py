@@ -1,4 +1,4 @@
-"""Whether a version on trial takes over, and whether one that took over goes back: pure functions, as in `policy`."""
+"""Whether a version on trial takes over, and whether one that took over goes back: pure functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpetune.params import ReleaseParams
-from perpetune.policy import Decay, Interval, Verdict, _interval, _points, _score
+from perpetune.policy.phrases import interval, points, score
+from perpetune.policy.retraining import Decay
+from perpetune.policy.verdict import Interval, Verdict
 
 MEASURES = 3  # quality, errors, slow answers: each is judged at a third of alpha (Bonferroni)
 
@@ -119,8 +121,8 @@ def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
         return None
     before = "" if known is None else f", which scored {100 * known:.1f} when the two were compared"
     reason = (
-        f"The first labels since its release show the champion at {_score(decay.window)}, more than the margin of "
-        f"{_points(decay.margin)} below the {_score(decay.reference)} that it was released for: back to version "
+        f"The first labels since its release show the champion at {score(decay.window)}, more than the margin of "
+        f"{points(decay.margin)} below the {score(decay.reference)} that it was released for: back to version "
         f"{previous}{before}."
     )
     rule = (
@@ -143,21 +145,21 @@ def _harm(evidence: TrialEvidence, rules: ReleaseParams) -> list[str]:
     found = []
     if evidence.quality.interval.high < -rules.margin:
         found.append(
-            f"The challenger answers worse than the champion by more than the margin of {_points(rules.margin)}: "
+            f"The challenger answers worse than the champion by more than the margin of {points(rules.margin)}: "
             f"quality is {_difference(evidence.quality)}."
         )
     for name, cost in _costs(evidence).items():
         if cost.interval.low > rules.margin:
             found.append(
                 f"The challenger has more {name} than the champion by more than the margin of "
-                f"{_points(rules.margin)}: {_difference(cost)}."
+                f"{points(rules.margin)}: {_difference(cost)}."
             )
     return found
 
 
 def _quality_kept(quality: Compared, rules: ReleaseParams) -> str:
     return (
-        f"The challenger does not answer worse than the champion by the margin of {_points(rules.margin)}: "
+        f"The challenger does not answer worse than the champion by the margin of {points(rules.margin)}: "
         f"quality is {_difference(quality)}."
     )
 
@@ -177,12 +179,12 @@ def _not_yet(evidence: TrialEvidence, rules: ReleaseParams) -> str:
 def _unproven(name: str, cost: Compared, rules: ReleaseParams) -> str:
     return (
         f"After {rules.max_requests} requests {name} are still not shown to be within the margin of "
-        f"{_points(rules.margin)}: {_difference(cost)}."
+        f"{points(rules.margin)}: {_difference(cost)}."
     )
 
 
 def _within(name: str, cost: Compared, rules: ReleaseParams) -> str:
-    return f"There are not more {name} than the margin of {_points(rules.margin)} allows: {_difference(cost)}."
+    return f"There are not more {name} than the margin of {points(rules.margin)} allows: {_difference(cost)}."
 
 
 def _too_few_labels(evidence: TrialEvidence, rules: ReleaseParams) -> str:
@@ -197,13 +199,13 @@ def _too_few_labels(evidence: TrialEvidence, rules: ReleaseParams) -> str:
 def _seems_worse(evidence: TrialEvidence, rules: ReleaseParams) -> str:
     return (
         f"After {evidence.requests} requests the quality seen is below the champion's by more than the margin of "
-        f"{_points(rules.margin)}, though not beyond doubt: {_difference(evidence.quality)}."
+        f"{points(rules.margin)}, though not beyond doubt: {_difference(evidence.quality)}."
     )
 
 
 def _seems_as_good(evidence: TrialEvidence, rules: ReleaseParams) -> str:
     return (
-        f"After {evidence.requests} requests the quality seen is within the margin of {_points(rules.margin)}, which "
+        f"After {evidence.requests} requests the quality seen is within the margin of {points(rules.margin)}, which "
         f"the labels are too few to prove and the holdouts have shown before: {_difference(evidence.quality)}."
     )
 
@@ -211,7 +213,7 @@ def _seems_as_good(evidence: TrialEvidence, rules: ReleaseParams) -> str:
 def _difference(compared: Compared) -> str:
     return (
         f"{100 * compared.challenger:.1f} against {100 * compared.champion:.1f}, a difference of "
-        f"{100 * compared.difference:+.1f} points ({_interval(compared.interval)}; {compared.rows} and "
+        f"{100 * compared.difference:+.1f} points ({interval(compared.interval)}; {compared.rows} and "
         f"{compared.champion_rows} rows)"
     )
 
@@ -219,7 +221,7 @@ def _difference(compared: Compared) -> str:
 def _trial_rule(rules: ReleaseParams) -> str:
     return (
         f"Abort where quality, errors or slow answers (more than {rules.slow_seconds:g} s) are shown to be worse by "
-        f"more than {_points(rules.margin)}, at any look; promote where quality is shown to be kept within it, with "
+        f"more than {points(rules.margin)}, at any look; promote where quality is shown to be kept within it, with "
         f"at least {rules.min_labels} labels on each side, and no more errors or slow answers are shown; after "
         f"{rules.max_requests} requests promote where errors and slow answers are within it, and the quality seen "
         f"where there are labels. The intervals hold together with {100 * (1 - rules.alpha):g}% at all looks."

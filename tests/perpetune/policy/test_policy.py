@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.params import PromoteParams, WatchParams
-from perpetune.policy import (
-    ColumnDrift,
-    Decay,
-    DriftEvidence,
-    Interval,
-    PairedEvidence,
-    PromotionEvidence,
-    RetrainEvidence,
-    Score,
-    should_promote,
-    should_retrain,
-)
+from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
+from perpetune.policy.retraining import ColumnDrift, Decay, DriftEvidence, RetrainEvidence, should_retrain
+from perpetune.policy.verdict import Interval, Score
 
 GATE = PromoteParams(margin=0.03, alpha=0.05, min_rows=50)
 MONITOR = WatchParams(

@@ -1,0 +1,21 @@
+"""How numbers are said in reasons."""
+
+from __future__ import annotations
+
+from perpetune.policy.verdict import Interval, Score
+
+
+def score(score: Score) -> str:
+    return f"{100 * score.mean:.1f} ({interval(score.interval)}, {score.rows} rows)"
+
+
+def interval(interval: Interval) -> str:
+    return f"{100 * interval.level:g}% interval {100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def against_level(p_value: float, alpha: float) -> str:
+    return f"below {alpha:g}" if p_value < alpha else f"not below {alpha:g}"
