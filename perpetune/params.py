@@ -141,11 +141,24 @@ class EvaluateParams(Section):
 
 
 class PromoteParams(Section):
-    """The promotion gate: `margin` is the non-inferiority margin in score (0.02 is two points)."""
+    """The promotion gate: `margin` is the non-inferiority margin in score (0.02 is two points).
+
+    A gain of `gain` is found with a probability of at least `power`, else labels are asked for. Limits that are null
+    veto nothing. `max_forgetting` is in nats a token; `max_slowdown` and `max_cost` are ratios.
+    """
 
     margin: Annotated[float, Field(ge=0, lt=1)]
     alpha: Probability
     min_rows: Count
+    gain: Probability
+    power: Probability
+    slice_margin: Probability
+    slice_rows: Count
+    max_forgetting: Annotated[float, Field(ge=0)] | None
+    max_slowdown: Positive | None
+    max_cost: Positive | None
+    approval: Literal["none", "required"]
+    approval_hours: Positive
 
 
 class ServeParams(Section):
@@ -197,12 +210,22 @@ class WatchParams(Section):
     min_labels: Count
     margin: Annotated[float, Field(ge=0, lt=1)]
     alpha: Probability
+    run_length: Annotated[float, Field(gt=1)]
+    reference_confidence: Probability
+    persistence: Count
     drift_share: Probability
+    without_labels: Literal["nothing", "ask", "retrain"]
+    ask_labels: Count
+    ask_random: Annotated[float, Field(gt=0, le=1)]
 
 
 class RefreshParams(Section):
+    """When a refresh may start. `back_off` multiplies the cooldown after each one that brought no better model."""
+
     cron: str
     cooldown_minutes: Annotated[float, Field(ge=0)]
+    back_off: Annotated[float, Field(ge=1)]
+    gpu_hours_per_month: Positive | None
 
 
 class Params(Section):

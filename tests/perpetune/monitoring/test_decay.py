@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from math import log
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,9 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
 from perpetune.monitoring.decay import SCORE_TEST, WELCH_TEST, measure_decay
-from perpetune.params import WatchParams
+from perpetune.params import load_params
 
-MONITOR = WatchParams(
-    cron="0 * * * *", window=300, min_rows=50, min_labels=50, margin=0.05, alpha=0.01, drift_share=0.5
-)
+MONITOR = load_params(Path("params.yaml")).watch
 
 
 def answers(right: int, rows: int) -> list[float]:

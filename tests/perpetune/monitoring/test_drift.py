@@ -9,12 +9,10 @@ import pytest
 
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.window import INPUT_COLUMNS, Window
-from perpetune.params import WatchParams
+from perpetune.params import load_params
 from perpetune.records import Example, Prediction
 
-MONITOR = WatchParams(
-    cron="0 * * * *", window=300, min_rows=50, min_labels=50, margin=0.05, alpha=0.01, drift_share=0.5
-)
+MONITOR = load_params(Path("params.yaml")).watch
 OLD = [f"{'word' * (1 + number % 3)}{chr(97 + number % 26)}{chr(97 + number // 26)}" for number in range(300)]
 NEW = [f"other{word}" for word in OLD]
 

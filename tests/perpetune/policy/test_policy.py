@@ -1,21 +1,20 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from subprocess import run
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.params import PromoteParams, WatchParams
+from perpetune.params import load_params
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
 from perpetune.policy.retraining import ColumnDrift, Decay, DriftEvidence, RetrainEvidence, should_retrain
 from perpetune.policy.verdict import Interval, Score
 
-GATE = PromoteParams(margin=0.03, alpha=0.05, min_rows=50)
-MONITOR = WatchParams(
-    cron="0 * * * *", window=300, min_rows=50, min_labels=50, margin=0.05, alpha=0.01, drift_share=0.5
-)
+GATE = load_params(Path("params.yaml")).promote
+MONITOR = load_params(Path("params.yaml")).watch
 COOLDOWN = 60.0
 RANK = {"reject": 0, "collect more labels": 1, "promote": 2}
 
@@ -110,7 +109,9 @@ def test_with_the_same_rows_more_harm_never_ranks_higher(evidence, shift, p_valu
 
 @given(promotions, st.floats(0, 0.1), st.floats(0.001, 0.1), st.integers(0, 200))
 def test_stricter_rules_never_promote(evidence, margin, alpha, rows):
-    strict = PromoteParams(margin=GATE.margin * margin, alpha=GATE.alpha * alpha, min_rows=GATE.min_rows + rows)
+    strict = GATE.model_copy(
+        update={"margin": GATE.margin * margin, "alpha": GATE.alpha * alpha, "min_rows": GATE.min_rows + rows}
+    )
     if should_promote(evidence, strict).outcome == "promote":
         assert should_promote(evidence, GATE).outcome == "promote"
 

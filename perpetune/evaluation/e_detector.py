@@ -1,0 +1,91 @@
+"""Whether a stream of scores has fallen below a bound since some unknown moment, looked at as often as one likes.
+
+An e-detector (Shin, Ramdas & Rinaldo, E-detectors: a nonparametric framework for sequential change detection, New
+England Journal of Statistics in Data Science 2 (2024), section 2): before every score another bettor comes in with one
+unit, and all bet that the mean is below the bound. While it is not, what they hold together grows by no more than the
+one unit brought in for each score, so that its expectation after n scores is at most n. Ringing at `run_length` then
+means that at least so many scores come before a false alarm on average, whatever the scores' distribution in [0, 1],
+and however often and whenever it is looked at. (Theorem 2.4 there; the Shiryaev-Roberts form.)
+
+Each bettor spreads the unit over stakes that would be best for falls of different sizes, so that small and large ones
+are both found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+
+FALLS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3)  # shares of 1 below the bound that the stakes are made for
+RICHEST = 1e100  # what is held is cut off here: long past every alarm, short of what a float holds
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What is held against `bound` after `seen` scores, for each of the stakes; it can be stored and gone on with."""
+
+    bound: float
+    held: tuple[float, ...]
+    seen: int = 0
+
+    @property
+    def evidence(self) -> float:
+        """What is held in all. An alarm is due where this reaches the run length."""
+        return float(np.mean(self.held))
+
+
+def start(bound: float) -> Detector:
+    """A detector of a mean below `bound`, 0 to 1, that has seen nothing yet. Raises ValueError beyond these."""
+    if not 0 <= bound <= 1:
+        raise ValueError(f"a bound on scores lies within 0 and 1, and {bound} does not")
+    return Detector(bound, (0.0,) * len(FALLS))
+
+
+def go_on(detector: Detector, scores: Sequence[float] | Numbers) -> Detector:
+    """The detector after these scores, in the order in which they became known.
+
+    Raises ValueError where a score is outside [0, 1].
+    """
+    held, bets = np.array(detector.held), _bets(_checked(scores), detector.bound)
+    for factors in bets:
+        held = _after(held, factors)
+    return Detector(detector.bound, tuple(float(each) for each in held), detector.seen + len(scores))
+
+
+def evidence_paths(scores: Numbers, bound: float) -> Numbers:
+    """What is held after each score, histories x scores; for simulations."""
+    paths = np.empty(scores.shape)
+    held = np.zeros((scores.shape[0], len(FALLS)))
+    for place, column in enumerate(_checked(scores).T):
+        held = _after(held, _bets(column, bound))
+        paths[:, place] = held.mean(axis=1)
+    return paths
+
+
+def _after(held: Numbers, factors: Numbers) -> Numbers:
+    return np.asarray(np.minimum((held + 1) * factors, RICHEST))
+
+
+def _bets(scores: Numbers, bound: float) -> Numbers:
+    """What a unit becomes at each score, scores x stakes."""
+    return np.asarray(1 + _stakes(bound) * (bound - scores[:, None]))
+
+
+def _checked(scores: Sequence[float] | Numbers) -> Numbers:
+    found = np.asarray(scores, dtype=float)
+    if found.size and not (found.min() >= 0 and found.max() <= 1):
+        raise ValueError("scores lie within 0 and 1")
+    return found
+
+
+def _stakes(bound: float) -> Numbers:
+    """For each fall, the stake that makes right-or-wrong scores with that mean grow fastest (Kelly)."""
+    falls = np.minimum(np.asarray(FALLS), bound)
+    spread = bound * (1 - bound)
+    most = 1 / (1 - bound) if bound < 1 else np.inf
+    return np.asarray(np.minimum(falls / spread, most) if spread > 0 else np.zeros(len(FALLS)))
