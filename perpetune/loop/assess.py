@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from perpetune import registry
@@ -19,6 +19,7 @@ from perpetune.inference.answers import Answerer, load_answerer
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.golden import evaluated
+from perpetune.policy.promotion import Limit
 from perpetune.records import Example, Message, Recorded, conversation, to_json, write_jsonl
 from perpetune.release import EVALUATED, Release
 from perpetune.tracking import Run, log_file, log_metrics, log_table, log_text
@@ -30,10 +31,11 @@ REPORT = "evaluation.html"
 
 @dataclass(frozen=True)
 class Assessment:
-    """The evaluation on each holdout that has rows, and who the challenger was compared with."""
+    """The evaluation on each holdout that has rows, who the challenger was compared with, and what else may veto."""
 
     evaluations: dict[str, Evaluation]
     champion: str | None
+    limits: Mapping[str, Limit] = field(default_factory=dict)
 
 
 def assess(

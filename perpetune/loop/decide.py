@@ -75,7 +75,9 @@ def promotion_evidence(assessment: Assessment) -> PromotionEvidence:
     """The challenger against the champion, or against the base where there is none, on both holdouts."""
     against: Literal["champion", "base"] = "champion" if assessment.champion is not None else "base"
     found = {holdout: _paired(evaluation, against) for holdout, evaluation in assessment.evaluations.items()}
-    return PromotionEvidence(frozen=found["frozen"], recent=found.get("recent"), against=against)
+    return PromotionEvidence(
+        frozen=found["frozen"], recent=found.get("recent"), against=against, limits=assessment.limits
+    )
 
 
 def _paired(evaluation: Evaluation, against: str) -> PairedEvidence:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from perpetune.params import PromoteParams
@@ -21,15 +22,32 @@ class PairedEvidence:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """One thing that must not have grown: beyond `limit` it vetoes.
+
+    `value` was measured on `rows` rows, in `unit`; `interval` is None where it was counted and not estimated.
+    """
+
+    value: float
+    interval: Interval | None
+    limit: float
+    rows: int
+    unit: str
+
+
+@dataclass(frozen=True)
 class PromotionEvidence:
     """The challenger `against` the champion, or against the base where there is no champion yet.
 
-    `recent` is None where there is no newly labelled traffic.
+    `recent` is None where there is no newly labelled traffic. `slices` are the rows of both holdouts of one label or
+    one source ("label positive", "source traffic"); `limits` are what else may veto ("forgetting", "latency").
     """
 
     frozen: PairedEvidence
     recent: PairedEvidence | None
     against: Literal["champion", "base"]
+    slices: Mapping[str, PairedEvidence] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
