@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import yaml
@@ -30,24 +31,20 @@ from perpetune.workspace import open_workspace
 
 TASK = "bench"
 INSTRUCTION = "Continue what the customer says in the same tone."
-MAX_TOKENS = 16
+MAX_TOKENS = 4
+PRECISION: Literal["bf16"] = "bf16"  # in fp32 vLLM answers one request a second on two cores
 READY_SECONDS = 120.0
 _LORA = LoraParams(rank=8, alpha=16, dropout=0.0, target_modules="all-linear")
-_WEIGHT = 0.02  # standard deviation of an adapter's second matrix: enough to change what is said
+_WEIGHT = 0.2  # standard deviation of an adapter's second matrix: each seed then says something of its own
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Both servers' addresses and, for each version, what the trainer's own code answers to each prompt."""
+    """Both servers' addresses, and each version's adapter. The first version is champion."""
 
     vllm: str
     gateway: str
-    workspace: Path
-    answers: dict[str, list[str]]
-
-    @property
-    def versions(self) -> list[str]:
-        return list(self.answers)
+    adapters: dict[str, Path]
 
 
 @contextmanager
@@ -56,7 +53,7 @@ def stage(folder: Path, assets: Path, prompts: Sequence[str], versions: int, gol
     params = _workspace(folder)
     os.environ["PERPETUNE_ASSETS"] = str(assets.absolute())
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
-    said = _register(params, folder, assets, prompts, versions, golden)
+    adapters = _register(params, folder, assets, prompts[:golden], versions)
     vllm_port, gateway_port = free_ports(2)
     engine = vllm_service(open_workspace(folder), vllm_port)
     address = f"http://127.0.0.1:{vllm_port}"
@@ -70,7 +67,7 @@ def stage(folder: Path, assets: Path, prompts: Sequence[str], versions: int, gol
         running.start([engine])
         running.start([gateway(gateway_port)])
         _wait_until_ready(f"http://127.0.0.1:{gateway_port}")
-        yield Stage(address, f"http://127.0.0.1:{gateway_port}", folder, said)
+        yield Stage(address, f"http://127.0.0.1:{gateway_port}", adapters)
 
 
 def _wait_until_ready(gateway: str) -> None:
@@ -86,45 +83,44 @@ def _workspace(folder: Path) -> Params:
     values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     values["task"] |= {"name": TASK, "kind": "generation", "instruction": INSTRUCTION}
     values["serve"] |= {"engine": "vllm", "poll_seconds": 2}
-    values["train"] |= {"precision": "fp32"}
+    values["train"] |= {"precision": PRECISION}
+    # In half precision two engines part where two words are nearly as likely, which random adapters make common.
+    values["release"] |= {"parity_share": 0.5}
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return load_params(folder / "params.yaml")
 
 
-def _register(
-    params: Params, folder: Path, assets: Path, prompts: Sequence[str], versions: int, golden: int
-) -> dict[str, list[str]]:
+def _register(params: Params, folder: Path, assets: Path, golden: Sequence[str], versions: int) -> dict[str, Path]:
     connect(os.environ["MLFLOW_TRACKING_URI"])
     # Without a place of its own a local store lays its artifacts into the folder that the benchmark is started from.
     MlflowClient().create_experiment(TASK, artifact_location=str(folder / "artifacts"))
-    by_version: dict[str, list[str]] = {}
+    adapters: dict[str, Path] = {}
     for number in range(versions):
         adapter = folder / "adapters" / str(number)
         _write_adapter(params.base, assets, adapter, seed=number)
-        answerer = Answerer(load_base(params.base, assets, "fp32"), params.evaluate.batch_tokens)
+        answerer = Answerer(load_base(params.base, assets, PRECISION), params.evaluate.batch_tokens)
         answerer.load_adapter("new", adapter)
-        said = _answers(answerer, prompts)
         run = open_run(TASK, f"refresh {number}", {"perpetune.kind": "refresh"}, {})
         version = registry.register(run, adapter, _card(params, answerer), {"adapter.digest": str(number)})
         evaluated = Evaluated(
             max_tokens=MAX_TOKENS,
             golden=tuple(
                 Golden(messages=(_user(prompt),), output=text, confidence=None)
-                for prompt, text in list(zip(prompts, said, strict=True))[:golden]
+                for prompt, text in zip(golden, _answers(answerer, golden), strict=True)
             ),
         )
         log_text(run, to_json(evaluated.model_dump(mode="json")), EVALUATED)
         close_run(run, succeeded=True)
-        by_version[version] = said
-        print(f"version {version} registered: {json.dumps(said[0])}", flush=True)
-    registry.promote(TASK, next(iter(by_version)))
-    return by_version
+        adapters[version] = adapter
+        print(f"version {version} registered: {json.dumps(evaluated.golden[0].output)}", flush=True)
+    registry.promote(TASK, next(iter(adapters)))
+    return adapters
 
 
 def _write_adapter(base: BaseParams, assets: Path, folder: Path, seed: int) -> None:
     import torch
 
-    model = trainable(load_base(base, assets, "fp32"), "lora", _LORA, seed)
+    model = trainable(load_base(base, assets, PRECISION), "lora", _LORA, seed)
     torch.manual_seed(seed)
     for name, weights in model.named_parameters():
         if "lora_B" in name:
@@ -149,9 +145,22 @@ def _card(params: Params, answerer: Answerer) -> ModelCard:
         labels=None,
         base=params.base,
         base_digest=answerer.base.digest,
-        precision="fp32",
+        precision=PRECISION,
         max_new_tokens=MAX_TOKENS,
     )
+
+
+@contextmanager
+def reference(vllm: str, version: str, adapter: Path) -> Iterator[str]:
+    """The name of a second copy of a version's adapter in vLLM, which the gateway knows nothing of."""
+    name = f"reference-{version}"
+    httpx.post(
+        f"{vllm}/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(adapter)}, timeout=60
+    ).raise_for_status()
+    try:
+        yield name
+    finally:
+        httpx.post(f"{vllm}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=60).raise_for_status()
 
 
 def adapter_in(vllm: str) -> str:
