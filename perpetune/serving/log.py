@@ -41,6 +41,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from perpetune.curation.text import fingerprint, likeness
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, Failure, Feedback, Message, Prediction, Shadow
+from perpetune.serving.label_requests import asked_in_doubt
 from perpetune.serving.storable import storable
 from perpetune.serving.tables import failures, feedback, predictions, shadows
 
@@ -191,7 +192,8 @@ def delete_older(log: Engine, task: str, before: datetime, *, limit: int = 500) 
 def newly_labelled(log: Engine, task: str, version: str, after: int) -> tuple[list[Prediction], int]:
     """The version's predictions whose first label came behind the feedback numbered `after`, however old they are.
 
-    Oldest first, and the number to continue after: so each label is seen once, whenever it arrives.
+    Oldest first, and the number to continue after: so each label is seen once, whenever it arrives. Labels that
+    were asked for because the model was unsure of its answer are left out: they would look like decay.
     """
     first = (
         select(feedback.c.request_id, func.min(feedback.c.id).label("number"))
@@ -201,7 +203,8 @@ def newly_labelled(log: Engine, task: str, version: str, after: int) -> tuple[li
     )
     rows = _newest(task, version, None, None).join(first, first.c.request_id == predictions.c.id)
     with log.connect() as connection:
-        found = connection.execute(rows.add_columns(first.c.number).where(first.c.number > after)).all()
+        new = rows.add_columns(first.c.number).where(first.c.number > after, ~asked_in_doubt(predictions.c.id))
+        found = connection.execute(new).all()
     numbers = [row.number for row in found]
     return [_prediction(row) for row in reversed(found)], max(numbers, default=after)
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, FromClause, func, or_, select
+from sqlalchemy import ColumnElement, Engine, FromClause, func, or_, select
 
 from perpetune.records import Route
+from perpetune.serving.label_requests import asked_in_doubt
 from perpetune.serving.tables import failures, feedback, predictions, shadows
 
 
@@ -16,7 +17,8 @@ from perpetune.serving.tables import failures, feedback, predictions, shadows
 class Outcome:
     """One request: the answer, None where it failed, and the newest label and score that people gave.
 
-    `judged` numbers the first of these in the order in which the log got them, None where there is none.
+    `judged` numbers the first of these in the order in which the log got them, None where there is none. What was
+    asked for because the champion was unsure of its answer does not count, which would be held against it alone.
     """
 
     id: str
@@ -74,11 +76,15 @@ def _judged(source: FromClause, output: Any, latency: Any) -> Any:
 
 
 def _newest(column: str) -> Any:
-    said = select(feedback.c[column]).where(feedback.c.request_id == predictions.c.id, feedback.c[column].is_not(None))
+    said = select(feedback.c[column]).where(*_said_unasked(), feedback.c[column].is_not(None))
     return said.order_by(feedback.c.time.desc(), feedback.c.id.desc()).limit(1).scalar_subquery().label(column)
 
 
 def _first_number() -> Any:
     said = or_(feedback.c.label.is_not(None), feedback.c.score.is_not(None))
-    number = select(func.min(feedback.c.id)).where(feedback.c.request_id == predictions.c.id, said)
+    number = select(func.min(feedback.c.id)).where(*_said_unasked(), said)
     return number.scalar_subquery().label("judged")
+
+
+def _said_unasked() -> tuple[ColumnElement[bool], ...]:
+    return feedback.c.request_id == predictions.c.id, ~asked_in_doubt(feedback.c.request_id)

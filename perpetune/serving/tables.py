@@ -111,6 +111,14 @@ feedback = Table(
     Index("feedback_request_digest", "request_id", "digest", unique=True),
 )
 
+label_requests = Table(
+    "label_requests",
+    metadata,
+    Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("why", StorableText, nullable=False),
+)
+
 api_keys = Table(
     "api_keys",
     metadata,

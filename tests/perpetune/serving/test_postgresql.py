@@ -17,7 +17,8 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.records import Feedback, Prediction
-from perpetune.serving.log import add_feedback, counts, labelled_examples, open_log, recent_predictions
+from perpetune.serving.label_requests import ask, count_open
+from perpetune.serving.log import add_feedback, counts, labelled_examples, newly_labelled, open_log, recent_predictions
 from perpetune.serving.log import record_predictions as record
 
 
@@ -92,3 +93,17 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
 def test_a_wrong_database_is_one_clear_error(server: str) -> None:
     with pytest.raises(PerpetuneError, match='database "nowhere" does not exist'):
         open_log(server.replace("/postgres?", "/nowhere?"))
+
+
+def test_label_requests(server: str, prediction: Callable[..., Prediction]) -> None:
+    log = open_log(server)
+    asked = [prediction(number, task="asked") for number in (11, 12)]
+    record(log, asked)
+    chosen = (("chatcmpl-11", "random"), ("chatcmpl-12", "uncertain"), ("unknown", "random"))
+    assert [ask(log, chosen, asked[1].time) for _ in range(2)] == [2, 0]
+    assert count_open(log, "asked") == 2
+    for row in asked:
+        add_feedback(log, Feedback(request_id=row.id, time=row.time, label="good"))
+    assert [row.id for row in newly_labelled(log, "asked", "1", 0)[0]] == ["chatcmpl-11"]
+    assert count_open(log, "asked") == 0
+    log.dispose()

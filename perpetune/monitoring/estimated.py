@@ -1,0 +1,65 @@
+"""Accuracy without labels: what the champion's confidence implies on the window, against the reference."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from math import isnan, sqrt
+
+import numpy as np
+from scipy.stats import t, ttest_ind
+
+from perpetune.params import WatchParams
+from perpetune.policy.asking import EstimatedFall
+from perpetune.policy.verdict import Interval, Score
+
+TEST = "Welch t test of mean confidence"
+
+
+def estimate_fall(
+    window: Iterable[float | None], reference: Iterable[float | None], params: WatchParams
+) -> EstimatedFall | None:
+    """Compare the mean confidence (0 to 1) of the window's answers with that of the answers to the reference.
+
+    Of answers given with a calibrated confidence of 0.8 about 80% are right, so the mean confidence estimates the
+    accuracy: confidence-based performance estimation (CBPE, NannyML's documentation, "How it works: Performance
+    Estimation"). How far the mean has moved is the difference of confidences of Guillory et al. ("Predicting with
+    Confidence on Unseen Distributions", ICCV 2021), in which a constant fault of the calibration cancels out.
+
+    It assumes that confidence means the same on both sides. Inputs of a kind on which the model is wrongly sure of
+    itself, and labels whose meaning has changed (concept drift), it cannot see: it knows only what the model doubts.
+    The intervals are of the means over requests like these and hold no such error. They have the level 1 - 2 alpha,
+    so that the fall's lies above the margin exactly where p is below alpha.
+
+    None where fewer than `params.min_rows` answers of either side have a confidence, as free text has none.
+    """
+    now, then = _known(window), _known(reference)
+    if min(len(now), len(then)) < max(params.min_rows, 2):
+        return None
+    level = 1 - 2 * params.alpha
+    with warnings.catch_warnings():
+        # Confidences without any spread: scipy warns, and its p is then 0, 1 or nan as the means say.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        p_value = float(ttest_ind(then - params.margin, now, equal_var=False, alternative="greater").pvalue)
+        found = ttest_ind(then, now, equal_var=False).confidence_interval(level)
+    fall = float(then.mean() - now.mean())
+    low, high = (fall if isnan(end) else float(end) for end in (found.low, found.high))
+    return EstimatedFall(
+        window=_mean(now, params.alpha),
+        reference=_mean(then, params.alpha),
+        fall=fall,
+        interval=Interval(low, high, level),
+        margin=params.margin,
+        p_value=1.0 if isnan(p_value) else p_value,
+        test=TEST,
+    )
+
+
+def _known(confidences: Iterable[float | None]) -> np.ndarray:
+    return np.array([confidence for confidence in confidences if confidence is not None], dtype=float)
+
+
+def _mean(confidences: np.ndarray, alpha: float) -> Score:
+    rows, mean = len(confidences), float(confidences.mean())
+    reach = float(t.ppf(1 - alpha, rows - 1) * confidences.std(ddof=1) / sqrt(rows))
+    return Score(mean, Interval(max(mean - reach, 0.0), min(mean + reach, 1.0), 1 - 2 * alpha), rows)

@@ -1,0 +1,76 @@
+"""The requests that people are asked to label: kept in the prediction log, and gone from it with their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from sqlalchemy import ColumnElement, Engine, and_, exists, func, insert, literal, select
+
+from perpetune.serving.tables import StorableText, UtcTime, feedback, label_requests, predictions
+
+Why = Literal["random", "uncertain"]
+
+
+@dataclass(frozen=True)
+class LabelRequest:
+    """A request whose label is wanted: what was asked and answered, and why this one ("random" or "uncertain")."""
+
+    request_id: str
+    input: str
+    answer: str
+    confidence: float | None
+    why: Why
+
+
+def ask(log: Engine, chosen: Iterable[tuple[str, Why]], time: datetime) -> int:
+    """Ask for the labels of these requests, and return how many were not asked for before.
+
+    One that was keeps its reason. One that the log no longer holds is passed over.
+    """
+    chosen = tuple(chosen)
+    with log.connect().execution_options(writes=True) as connection, connection.begin():
+        return sum(
+            connection.execute(
+                _asking([request_id for request_id, reason in chosen if reason == why], time, why)
+            ).rowcount
+            for why in get_args(Why)
+        )
+
+
+def _asking(request_ids: list[str], time: datetime, why: Why) -> Any:
+    rows = select(predictions.c.id, literal(time, UtcTime()), literal(why, StorableText())).where(
+        predictions.c.id.in_(request_ids), ~exists().where(label_requests.c.request_id == predictions.c.id)
+    )
+    return insert(label_requests).from_select(["request_id", "time", "why"], rows)
+
+
+def open_requests(log: Engine, task: str, *, version: str | None = None) -> list[LabelRequest]:
+    """The requests whose label is still wanted, oldest first; `version` leaves those that it answered."""
+    columns = (predictions.c.id, predictions.c.input, predictions.c.output, predictions.c.confidence)
+    rows = select(*columns, label_requests.c.why).where(_open(task, version))
+    with log.connect() as connection:
+        found = connection.execute(rows.order_by(predictions.c.time, predictions.c.id)).all()
+    return [LabelRequest(*row) for row in found]
+
+
+def count_open(log: Engine, task: str) -> int:
+    """How many labels are still wanted."""
+    with log.connect() as connection:
+        return connection.execute(select(func.count()).where(_open(task, None))).scalar_one()
+
+
+def asked_in_doubt(request_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether this request's label was asked for because the model was unsure of its answer.
+
+    Such labels are worse than those of all requests by choice, so they teach and do not judge.
+    """
+    return request_id.in_(select(label_requests.c.request_id).where(label_requests.c.why == "uncertain"))
+
+
+def _open(task: str, version: str | None) -> ColumnElement[bool]:
+    labelled = exists().where(feedback.c.request_id == label_requests.c.request_id, feedback.c.label.is_not(None))
+    mine = [predictions.c.id == label_requests.c.request_id, predictions.c.task == task, ~labelled]
+    return and_(*mine, *([predictions.c.version == version] if version else []))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perpetune.params import WatchParams, load_params
+from perpetune.policy.asking import EstimatedFall, without_labels
+from perpetune.policy.retraining import DriftEvidence
+from perpetune.policy.verdict import Interval, Score
+
+WATCH = load_params(Path("params.yaml")).watch
+RANK = {"nothing": 0, "ask": 1, "retrain": 2}
+SETTINGS = st.sampled_from(["nothing", "ask", "retrain"])
+
+
+def rules(setting: str) -> WatchParams:
+    return WATCH.model_copy(update={"without_labels": setting})
+
+
+def fallen(p_value: float) -> EstimatedFall:
+    now, then = Score(0.7, Interval(0.66, 0.74), 300), Score(0.9, Interval(0.88, 0.92), 183)
+    return EstimatedFall(now, then, 0.2, Interval(0.15, 0.25), WATCH.margin, p_value, "Welch")
+
+
+def drift(inputs: bool, predictions: bool, judged: bool = True) -> DriftEvidence:
+    return DriftEvidence(judged, 300, 183, float(inputs), inputs, predictions, {})
+
+
+@pytest.mark.parametrize(
+    ("setting", "p_value", "moved", "labelled", "step"),
+    [
+        ("ask", 0.001, True, 0, "ask"),
+        ("retrain", 0.001, True, 0, "retrain"),
+        ("nothing", 0.001, True, 0, "nothing"),
+        ("retrain", 0.5, True, 0, "nothing"),
+        ("retrain", 0.001, False, 0, "nothing"),
+        ("retrain", 0.001, True, WATCH.min_labels, "nothing"),
+        ("retrain", None, True, 0, "ask"),
+    ],
+)
+def test_a_fall_and_drift_together(setting: str, p_value: float | None, moved: bool, labelled: int, step: str) -> None:
+    estimate = None if p_value is None else fallen(p_value)
+    assert without_labels(labelled, estimate, drift(False, moved), rules(setting)).step == step
+
+
+def test_the_reason_names_every_number() -> None:
+    first, assumed = without_labels(3, fallen(0.001), drift(True, False), rules("ask")).reasons
+    assert "fallen by more than the margin of 5.0 points" in first
+    assert "70.0 (95% interval 66.0 to 74.0, 300 rows) on the window" in first
+    assert "p 0.001 below 0.01" in first
+    assert "sees only what the model doubts" in assumed
+
+
+P_VALUES = st.floats(0, 1)
+DRIFTS = st.builds(drift, st.booleans(), st.booleans(), st.booleans()) | st.none()
+LABELS = st.integers(0, 200)
+
+
+@given(labelled=LABELS, moved=DRIFTS, setting=SETTINGS, p_value=P_VALUES | st.none())
+def test_drift_alone_never_retrains(labelled: int, moved: DriftEvidence | None, setting: str, p_value: float | None):
+    estimate = None if p_value is None else fallen(p_value)
+    step = without_labels(labelled, estimate, moved, rules(setting)).step
+    if p_value is None or p_value >= WATCH.alpha:
+        assert step != "retrain"
+    assert RANK[step] <= RANK[setting]
+
+
+@given(labelled=LABELS, moved=DRIFTS, setting=SETTINGS, low=P_VALUES, high=P_VALUES)
+def test_more_confidence_never_asks_more(
+    labelled: int, moved: DriftEvidence | None, setting: Literal["ask"], low: float, high: float
+) -> None:
+    """A higher p is a smaller fall."""
+    low, high = sorted((low, high))
+    surer = without_labels(labelled, fallen(high), moved, rules(setting)).step
+    assert RANK[surer] <= RANK[without_labels(labelled, fallen(low), moved, rules(setting)).step]
+
+
+@given(fewer=LABELS, more=LABELS, moved=DRIFTS, setting=SETTINGS, p_value=P_VALUES)
+def test_more_labels_never_ask_for_more(
+    fewer: int, more: int, moved: DriftEvidence | None, setting: str, p_value: float
+) -> None:
+    fewer, more = sorted((fewer, more))
+    after = without_labels(more, fallen(p_value), moved, rules(setting)).step
+    assert RANK[after] <= RANK[without_labels(fewer, fallen(p_value), moved, rules(setting)).step]
+
+
+@given(labelled=LABELS, setting=SETTINGS, p_value=P_VALUES | st.none())
+def test_confidence_alone_starts_nothing(labelled: int, setting: str, p_value: float | None) -> None:
+    estimate = None if p_value is None else fallen(p_value)
+    for quiet in (None, drift(False, False), drift(True, True, judged=False)):
+        assert without_labels(labelled, estimate, quiet, rules(setting)).step == "nothing"

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy
+
+from perpetune.records import Feedback, Prediction
+from perpetune.serving.label_requests import LabelRequest, ask, count_open, open_requests
+from perpetune.serving.log import add_feedback, delete_older, newly_labelled, record_predictions
+from perpetune.serving.outcomes import outcomes_of
+
+Make = Callable[..., Prediction]
+NOW = datetime(2024, 5, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def asked(log: sqlalchemy.Engine, prediction: Make) -> list[Prediction]:
+    rows = [prediction(number) for number in range(4)]
+    record_predictions(log, [*rows, prediction(8, version="2"), prediction(9, task="other")])
+    ask(log, [("chatcmpl-2", "uncertain"), ("chatcmpl-1", "random"), ("chatcmpl-8", "random")], NOW)
+    return rows
+
+
+def label(log: sqlalchemy.Engine, row: Prediction, label: str = "bad") -> None:
+    add_feedback(log, Feedback(request_id=row.id, time=NOW, label=label))
+
+
+def test_what_is_asked_for_stays_open_until_it_is_labelled(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
+    assert open_requests(log, "reviews", version="1") == [
+        LabelRequest("chatcmpl-1", "question 1", "good", 0.75, "random"),
+        LabelRequest("chatcmpl-2", "question 2", "good", 0.75, "uncertain"),
+    ]
+    add_feedback(log, Feedback(request_id="chatcmpl-1", time=NOW, score=0.5, comment="no label yet"))
+    assert count_open(log, "reviews") == 3
+    label(log, asked[1])
+    assert [row.request_id for row in open_requests(log, "reviews")] == ["chatcmpl-2", "chatcmpl-8"]
+    assert (count_open(log, "reviews"), count_open(log, "other")) == (2, 0)
+
+
+def test_asking_again_changes_nothing(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
+    again = ask(log, [("chatcmpl-1", "uncertain"), ("chatcmpl-3", "uncertain"), ("unknown", "random")], NOW)
+    assert again == 1, "one was asked for before, and one is in no log"
+    assert {row.request_id: row.why for row in open_requests(log, "reviews", version="1")} == {
+        "chatcmpl-1": "random",
+        "chatcmpl-2": "uncertain",
+        "chatcmpl-3": "uncertain",
+    }
+
+
+def test_labels_that_doubt_chose_are_no_evidence_of_decay(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
+    for row in asked[1:]:
+        label(log, row)
+    found, number = newly_labelled(log, "reviews", "1", 0)
+    assert [row.id for row in found] == ["chatcmpl-1", "chatcmpl-3"], "drawn by chance, and given unasked"
+    assert newly_labelled(log, "reviews", "1", number) == ([], number)
+
+
+def test_nor_do_they_count_in_a_trial(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
+    for row in asked:
+        label(log, row)
+    found = outcomes_of(log, "reviews", "1", "champion", asked[0].time, 10)
+    assert [row.label for row in found] == ["bad", "bad", None, "bad"]
+    assert [row.judged is None for row in found] == [False, False, True, False]
+
+
+def test_requests_go_with_their_predictions(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
+    delete_older(log, "reviews", asked[2].time)
+    assert [row.request_id for row in open_requests(log, "reviews", version="1")] == ["chatcmpl-2"]
+    delete_older(log, "reviews", NOW + timedelta(days=1))
+    with log.connect() as connection:
+        assert connection.execute(sqlalchemy.text("select count(*) from label_requests")).scalar_one() == 0
