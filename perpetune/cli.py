@@ -189,6 +189,38 @@ def rollback(
                 _say(decision.reason)
 
 
+@app.command(epilog="Example: `perpetune labels --out wanted.jsonl`, then `perpetune labels --bring wanted.jsonl`")
+def labels(
+    out: Annotated[Path | None, typer.Option(help="Write them here as JSONL, each with an empty label.")] = None,
+    bring: Annotated[Path | None, typer.Option(help="Bring back such a file, with labels filled in.")] = None,
+    json_: Json = False,
+) -> None:
+    """The requests whose labels are wanted, as the watch chose them; labels brought back count as feedback."""
+    from perpetune.serving.label_file import bring_labels, write_requests
+    from perpetune.serving.label_requests import open_requests
+    from perpetune.serving.redaction import Redactor, group_key
+    from perpetune.serving.show_labels import show_brought, show_requests
+
+    with _for_people():
+        params = open_workspace().params
+        with _prediction_log() as log:
+            redactor = Redactor(group_key(None)) if bring and params.log.redact else None
+            brought = bring_labels(log, bring, redactor) if bring else None
+            wanted = open_requests(log, params.task.name)
+        if out:
+            write_requests(out, wanted)
+        if json_:
+            shown = {"brought": asdict(brought)} if brought else {}
+            _print_json({**shown, "wanted": [asdict(each) for each in wanted]})
+            return
+        if brought:
+            show_brought(brought, console)
+        elif out:
+            _say(f"{len(wanted)} requests in {_shown(out)}: fill in `label` and bring it back with --bring")
+        else:
+            show_requests(wanted, console)
+
+
 @keys.command("add", epilog="Example: `perpetune keys add shop --role ask --role feedback`")
 def keys_add(
     name: Annotated[str, typer.Argument(help="Who it is for, such as an application.")],

@@ -16,6 +16,7 @@ from perpetune import registry
 from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
 from perpetune.loop.passage import LATER, RECORD, use_mlflow
+from perpetune.serving.label_requests import count_open
 from perpetune.serving.log import counts, open_log
 from perpetune.tracking import artifact, artifact_names, newest_run, runs_url
 from perpetune.workspace import Workspace
@@ -35,7 +36,7 @@ class VersionLine:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of one task. `serving` is None where no gateway answers."""
+    """The state of one task. `serving` is None where no gateway answers; `wanted` are labels that were asked for."""
 
     task: str
     serving: str | None
@@ -43,6 +44,7 @@ class Status:
     last_look: str | None
     predictions: int
     labelled: int
+    wanted: int
     addresses: dict[str, str]
 
 
@@ -52,7 +54,7 @@ def read_status(workspace: Workspace) -> Status:
     task = workspace.params.task.name
     log = open_log(workspace.settings.prediction_log)
     try:
-        found = counts(log, task)
+        found, wanted = counts(log, task), count_open(log, task)
     finally:
         log.dispose()
     settings = workspace.settings
@@ -63,6 +65,7 @@ def read_status(workspace: Workspace) -> Status:
         last_look=_last_look(workspace),
         predictions=found.predictions,
         labelled=found.labelled,
+        wanted=wanted,
         addresses={
             "MLflow": runs_url(task),
             "Prefect": str(settings.prefect_api_url).removesuffix("/api"),
@@ -156,6 +159,8 @@ def show_status(status: Status, console: Console) -> None:
         table.add_row(line.version, ", ".join(line.aliases), line.release, line.decision, line.reason)
     console.print(table)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
+    if status.wanted:
+        console.print(f"{status.wanted} labels wanted: perpetune labels", markup=False)
     console.print(f"last look: {status.last_look or 'none yet'}", markup=False)
     for name, address in status.addresses.items():
         console.print(f"{name}: {address}", markup=False)

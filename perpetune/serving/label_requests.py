@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -25,26 +25,22 @@ class LabelRequest:
     why: Why
 
 
-def ask(log: Engine, chosen: Iterable[tuple[str, Why]], time: datetime) -> int:
+def ask(log: Engine, chosen: Sequence[tuple[str, Why]], time: datetime) -> int:
     """Ask for the labels of these requests, and return how many were not asked for before.
 
     One that was keeps its reason. One that the log no longer holds is passed over.
     """
-    chosen = tuple(chosen)
+    by_reason = {why: [request_id for request_id, reason in chosen if reason == why] for why in get_args(Why)}
     with log.connect().execution_options(writes=True) as connection, connection.begin():
-        return sum(
-            connection.execute(
-                _asking([request_id for request_id, reason in chosen if reason == why], time, why)
-            ).rowcount
-            for why in get_args(Why)
-        )
+        return sum(len(connection.execute(_asking(ids, time, why)).all()) for why, ids in by_reason.items())
 
 
 def _asking(request_ids: list[str], time: datetime, why: Why) -> Any:
     rows = select(predictions.c.id, literal(time, UtcTime()), literal(why, StorableText())).where(
         predictions.c.id.in_(request_ids), ~exists().where(label_requests.c.request_id == predictions.c.id)
     )
-    return insert(label_requests).from_select(["request_id", "time", "why"], rows)
+    asked = insert(label_requests).from_select(["request_id", "time", "why"], rows)
+    return asked.returning(label_requests.c.request_id)
 
 
 def open_requests(log: Engine, task: str, *, version: str | None = None) -> list[LabelRequest]:

@@ -1,0 +1,99 @@
+"""Label requests as a file that people fill in, and their labels brought back as feedback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from perpetune.curation.aside import Rejected
+from perpetune.curation.read_jsonl import jsonl_table
+from perpetune.curation.row import BadRow
+from perpetune.curation.tables import Fault, Row
+from perpetune.curation.text import shortened
+from perpetune.errors import PerpetuneError
+from perpetune.files import write_whole
+from perpetune.records import Feedback
+from perpetune.serving.label_requests import LabelRequest
+from perpetune.serving.log import UnknownRequest, add_feedback
+from perpetune.serving.redaction import Redactor
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a file brought: labels stored, rows whose label is still empty, and rows that were refused."""
+
+    labels: int
+    empty: int
+    rejected: tuple[Rejected, ...]
+
+
+def write_requests(path: Path, requests: Iterable[LabelRequest]) -> int:
+    """Write one request a line, with an empty `label`, and return how many. Raises PerpetuneError."""
+    lines = [json.dumps({**asdict(request), "label": ""}, ensure_ascii=False) + "\n" for request in requests]
+    try:
+        write_whole(path, "".join(lines))
+    except OSError as fault:
+        raise PerpetuneError(f"this cannot be written: {fault.strerror}", where=str(path)) from None
+    return len(lines)
+
+
+def bring_labels(log: Engine, path: Path, redactor: Redactor | None) -> Brought:
+    """Store the labels of a JSONL file, `request_id` and `label` in each row, as feedback without personal data.
+
+    A row that cannot be stored costs that row alone, and bringing a file again changes nothing. Raises PerpetuneError
+    where the file cannot be read as a whole.
+    """
+    labels, empty, rejected = 0, 0, []
+    for row in jsonl_table(_bytes(path), path).rows:
+        try:
+            said = _feedback(row)
+            if said is None:
+                empty += 1
+                continue
+            _store(log, redactor.row(said) if redactor else said)
+            labels += 1
+        except BadRow as bad:
+            raw = shortened(row.raw or "")
+            rejected.append(Rejected(file=path.name, line=row.line, field=bad.field, reason=bad.reason, raw=raw))
+    return Brought(labels, empty, tuple(rejected))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise PerpetuneError(f"this cannot be read: {fault.strerror}", where=str(path)) from None
+    if not data.strip():
+        raise PerpetuneError("this file is empty", where=str(path), do="write one with `perpetune labels --out FILE`")
+    return data
+
+
+def _feedback(row: Row | Fault) -> Feedback | None:
+    """What the row says; None where its label is still empty. Raises BadRow."""
+    if isinstance(row, Fault):
+        raise BadRow(None, row.reason)
+    request_id, label = _text(row.values, "request_id"), _text(row.values, "label")
+    if not request_id:
+        raise BadRow("request_id", "empty")
+    return Feedback(request_id=request_id, time=datetime.now(UTC), label=label) if label.strip() else None
+
+
+def _text(values: Mapping[str, object], name: str) -> str:
+    if name not in values:
+        raise BadRow(name, "missing")
+    value = values[name]
+    if value is not None and not isinstance(value, str):
+        raise BadRow(name, f"must be text, got {json.dumps(value, ensure_ascii=False):.40}")
+    return value or ""
+
+
+def _store(log: Engine, said: Feedback) -> None:
+    try:
+        add_feedback(log, said)
+    except UnknownRequest as fault:
+        raise BadRow("request_id", fault.what) from None

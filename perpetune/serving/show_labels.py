@@ -1,0 +1,38 @@
+"""Label requests, and what a file of labels brought, as a terminal shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perpetune.curation.text import shortened
+from perpetune.serving.label_file import Brought
+from perpetune.serving.label_requests import LabelRequest
+
+SHOWN_FAULTS = 10
+
+
+def show_requests(wanted: Sequence[LabelRequest], console: Console) -> None:
+    """The requests as a table."""
+    if not wanted:
+        console.print("no labels are wanted", markup=False)
+        return
+    table = Table("request", "input", "answer", "confidence", "why", title=f"{len(wanted)} labels wanted")
+    for each in wanted:
+        confidence = "" if each.confidence is None else f"{each.confidence:.2f}"
+        table.add_row(
+            Text(each.request_id), Text(shortened(each.input)), Text(shortened(each.answer)), confidence, each.why
+        )
+    console.print(table)
+
+
+def show_brought(brought: Brought, console: Console) -> None:
+    """How many labels came, and the rows that did not, by line."""
+    console.print(f"{brought.labels} labels brought, {brought.empty} rows still empty", markup=False)
+    if brought.rejected:
+        console.print(f"{len(brought.rejected)} rows refused; mend them and bring the file again:", markup=False)
+    for row in brought.rejected[:SHOWN_FAULTS]:
+        console.print(f"  {row}", markup=False, soft_wrap=True)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from typer.testing import CliRunner, Result
+
+from perpetune.cli import app
+from perpetune.records import Message, Prediction
+from perpetune.serving.label_requests import ask
+from perpetune.serving.log import open_log, recent_predictions, record_predictions
+
+ROOT = Path(__file__).parents[2]
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlalchemy.Engine]:
+    """That of a workspace in which the labels of three requests are wanted."""
+    for name in ("PERPETUNE_HOME", "PERPETUNE_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    log = open_log(f"sqlite:///{tmp_path / '.perpetune' / 'predictions.db'}")
+    record_predictions(log, [answered(number) for number in range(5)])
+    ask(log, [("r1", "random"), ("r2", "uncertain"), ("r3", "uncertain")], NOON)
+    yield log
+    log.dispose()
+
+
+def answered(number: int) -> Prediction:
+    text = f"A [b]film {number}"
+    return Prediction(
+        id=f"r{number}",
+        time=NOON,
+        task="reviews",
+        version="1",
+        messages=(Message(role="user", content=text),),
+        input=text,
+        output="positive",
+        prompt_tokens=1,
+        completion_tokens=1,
+        latency_ms=1,
+        confidence=0.6,
+    )
+
+
+def labels(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["labels", *arguments])
+
+
+def test_what_is_wanted_is_listed(log: sqlalchemy.Engine) -> None:
+    said = labels()
+    assert said.exit_code == 0
+    assert "3 labels wanted" in said.output and "A [b]film 2" in said.output
+    wanted = json.loads(labels("--json").stdout)["wanted"]
+    assert wanted[1] == {
+        "request_id": "r2",
+        "input": "A [b]film 2",
+        "answer": "positive",
+        "confidence": 0.6,
+        "why": "uncertain",
+    }
+
+
+def test_a_file_goes_out_and_comes_back_filled_in(log: sqlalchemy.Engine) -> None:
+    assert "3 requests in wanted.jsonl" in labels("--out", "wanted.jsonl").output
+    file = Path("wanted.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(row["request_id"], row["label"]) for row in rows] == [("r1", ""), ("r2", ""), ("r3", "")]
+    for row, label in zip(rows, ("negative", "mixed", " "), strict=True):
+        row["label"] = label
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    for _ in range(2):
+        assert "2 labels brought, 1 rows still empty" in labels("--bring", "wanted.jsonl").output
+    kept = {row.id: row.label for row in recent_predictions(log, "reviews", limit=None)}
+    assert kept == {"r0": None, "r1": "negative", "r2": "mixed", "r3": None, "r4": None}
+    assert [row["request_id"] for row in json.loads(labels("--json").stdout)["wanted"]] == ["r3"]
+
+
+def test_bad_rows_are_named_by_line_and_cost_no_good_one(log: sqlalchemy.Engine) -> None:
+    rows = [
+        '{"request_id": "r1", "label": "negative"}',
+        "{broken",
+        '{"request_id": "gone", "label": "negative"}',
+        '{"request_id": "r2", "label": 3}',
+        '{"label": "negative"}',
+        '{"request_id": "r3", "label": "positive"}',
+    ]
+    Path("mine.jsonl").write_text("\n".join(rows))
+    said = labels("--bring", "mine.jsonl")
+    assert said.exit_code == 0
+    assert "2 labels brought" in said.output and "4 rows refused" in said.output
+    for line, words in ((2, "broken JSON"), (3, "request_id: no request 'gone'"), (4, "label: must be text, got 3")):
+        assert f"mine.jsonl:{line}: {words}" in said.output
+    assert "mine.jsonl:5: request_id: missing" in said.output
+    found = json.loads(labels("--bring", "mine.jsonl", "--json").stdout)
+    assert (found["brought"]["labels"], found["wanted"][0]["request_id"]) == (2, "r2")
+    assert [row["line"] for row in found["brought"]["rejected"]] == [2, 3, 4, 5]
+
+
+def test_personal_data_in_a_label_is_not_stored(log: sqlalchemy.Engine) -> None:
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("redact: false", "redact: true"))
+    Path("mine.jsonl").write_text('{"request_id": "r1", "label": "write to ann@example.org"}')
+    assert labels("--bring", "mine.jsonl").exit_code == 0
+    assert recent_predictions(log, "reviews", limit=None)[1].label == "write to <EMAIL_ADDRESS>"
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), ("", "empty"), ("[1]", "JSON list")])
+def test_a_file_that_is_none(log: sqlalchemy.Engine, content: str | None, words: str) -> None:
+    if content is not None:
+        Path("mine.jsonl").write_text(content)
+    said = labels("--bring", "mine.jsonl")
+    assert said.exit_code == 1
+    assert words in said.stderr
