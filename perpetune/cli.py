@@ -210,8 +210,11 @@ def labels(
         if out:
             write_requests(out, wanted)
         if json_:
-            shown = {"brought": asdict(brought)} if brought else {}
-            _print_json({**shown, "wanted": [asdict(each) for each in wanted]})
+            shown: dict[str, object] = {"wanted": [asdict(each) for each in wanted]}
+            if brought:
+                rejected = [row.model_dump() for row in brought.rejected]
+                shown |= {"brought": {**asdict(brought), "rejected": rejected}}
+            _print_json(shown)
             return
         if brought:
             show_brought(brought, console)

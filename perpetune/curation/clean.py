@@ -10,6 +10,7 @@ from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
 from perpetune.curation.layout import CLEAN, VALID
 from perpetune.curation.report import write_step
 from perpetune.curation.sameness import question
+from perpetune.curation.sources import is_traffic
 from perpetune.curation.text import likeness, tidy
 from perpetune.params import CleanParams, TaskParams
 from perpetune.records import Example, read_jsonl
@@ -85,7 +86,7 @@ def _by_question(outcome: Sorted, decide: Callable[[Sequence[Example]], Sorted])
     """Decide on each set of rows that ask the same, curated rows and traffic apart."""
     asked = defaultdict(list)
     for row in outcome.kept:
-        asked[row.source == "traffic", question(row)].append(row)
+        asked[is_traffic(row), question(row)].append(row)
     decided = [decide(rows) for rows in asked.values()]
     return Sorted(
         kept=tuple(row for part in decided for row in part.kept),
@@ -128,7 +129,7 @@ def _drop_duplicates(outcome: Sorted) -> Sorted:
     """
     alike = defaultdict(list)
     for row in outcome.kept:
-        alike[row.source == "traffic", row.group, question(row), likeness(row.output)].append(row)
+        alike[is_traffic(row), row.group, question(row), likeness(row.output)].append(row)
     newest_first = [sorted(rows, key=lambda row: row.time or LONG_AGO, reverse=True) for rows in alike.values()]
     return Sorted(
         kept=tuple(rows[0] for rows in newest_first),

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from perpetune.curation.aside import in_order
 from perpetune.curation.ingest import read_rejected, source_name
-from perpetune.curation.layout import INBOX, RAW, TRAFFIC
+from perpetune.curation.layout import INBOX, RAW
+from perpetune.curation.layout import TRAFFIC as TRAFFIC_FILE
 from perpetune.curation.read import SUFFIXES, Reading, read_examples
 from perpetune.curation.reviews import find_wheel, product_examples
+from perpetune.curation.sources import TRAFFIC, is_traffic
 from perpetune.errors import PerpetuneError
 from perpetune.params import FetchParams
 from perpetune.records import to_json, write_jsonl
@@ -43,8 +45,8 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> Reading:
 def _read(source: str, workspace: Path, assets: Path) -> Reading:
     if source == "reviews":
         return Reading(tuple(product_examples(find_wheel(assets), REVIEW_LABELS)), ())
-    if source == "traffic":
-        return _traffic(workspace / TRAFFIC)
+    if source == TRAFFIC:
+        return _traffic(workspace / TRAFFIC_FILE)
     if source == "inbox":
         return _inbox(workspace / INBOX)
     return _path(workspace / source)
@@ -53,8 +55,9 @@ def _read(source: str, workspace: Path, assets: Path) -> Reading:
 def _traffic(path: Path) -> Reading:
     if not path.is_file() or not path.stat().st_size:
         return Reading((), ())
-    reading = read_examples(path, "traffic")
-    return Reading(tuple(row.model_copy(update={"source": "traffic"}) for row in reading.examples), reading.rejected)
+    reading = read_examples(path, TRAFFIC)
+    rows = (row if is_traffic(row) else row.model_copy(update={"source": TRAFFIC}) for row in reading.examples)
+    return Reading(tuple(rows), reading.rejected)
 
 
 def _inbox(folder: Path) -> Reading:

@@ -13,11 +13,13 @@ from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
 from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
 from perpetune.curation.report import write_aside
 from perpetune.curation.sameness import Question, bare_question
+from perpetune.curation.sources import is_in_doubt, is_traffic
 from perpetune.errors import PerpetuneError
 from perpetune.params import SplitParams, TaskParams
 from perpetune.records import Example, read_jsonl, write_jsonl
 
 SUPERSEDED = "production labelled this input anew"
+DOUBTED = "it was labelled for the model's doubt, which rows that judge must not be chosen by"
 LEAKED = {
     "frozen": "its like is in the frozen holdout",
     "recent": "its like is in the recent holdout",
@@ -50,7 +52,8 @@ def split(examples: Sequence[Example], params: SplitParams) -> Splits:
     Curated groups fall by a hash of seed and group, so that no group ever moves, whatever is added.
     Traffic is split by time: the newest `recent` share of its rows is held out, the rest falls like
     curated groups, save that none joins the frozen holdout. No input is left in two splits: the
-    holdouts keep it, and its likes elsewhere are set aside.
+    holdouts keep it, and its likes elsewhere are set aside. Traffic that was labelled because the model was
+    unsure of its answer is trained on or set aside, and never judges.
     """
     rows = in_order(examples)
     homes = _homes(rows, params)
@@ -67,25 +70,29 @@ def split(examples: Sequence[Example], params: SplitParams) -> Splits:
 
 def _faults(rows: Sequence[Example], name: str, leaks: dict[Question, str]) -> list[tuple[Example, str | None]]:
     """Each row of a split with the reason why it may not stay there, if any."""
-    relabelled = {bare_question(row) for row in rows if _is_traffic(row)}
+    relabelled = {bare_question(row) for row in rows if is_traffic(row)}
 
     def fault(row: Example) -> str | None:
+        if name != "train" and is_in_doubt(row):
+            return DOUBTED
         if name == "frozen":
-            return LEAKED["frozen"] if _is_traffic(row) else None
+            return LEAKED["frozen"] if is_traffic(row) else None
         if bare_question(row) in leaks:
             return leaks[bare_question(row)]
-        return SUPERSEDED if bare_question(row) in relabelled and not _is_traffic(row) else None
+        return SUPERSEDED if bare_question(row) in relabelled and not is_traffic(row) else None
 
     return [(row, fault(row)) for row in rows]
 
 
 def _homes(rows: Sequence[Example], params: SplitParams) -> dict[str, str]:
     """The split in which each group lives. A group that has curated rows lives where those do."""
-    curated = {row.group for row in rows if not _is_traffic(row)}
+    curated = {row.group for row in rows if not is_traffic(row)}
     traffic = [row for row in rows if row.group not in curated]
     homes = {group: _home(group, params, "frozen") for group in curated}
-    homes |= {row.group: _home(row.group, params, "train") for row in traffic}
-    return homes | dict.fromkeys(_newest_groups(traffic, params.recent), "recent")
+    judging = [row for row in traffic if not is_in_doubt(row)]
+    homes |= dict.fromkeys((row.group for row in traffic), "train")
+    homes |= {row.group: _home(row.group, params, "train") for row in judging}
+    return homes | dict.fromkeys(_newest_groups(judging, params.recent), "recent")
 
 
 def _home(group: str, params: SplitParams, first: str) -> str:
@@ -120,10 +127,6 @@ def _newest_groups(traffic: Sequence[Example], share: float) -> list[str]:
 
 def _newest(rows: Sequence[Example]) -> datetime:
     return max(row.time or LONG_AGO for row in rows)
-
-
-def _is_traffic(row: Example) -> bool:
-    return row.source == "traffic"
 
 
 def require_enough(splits: Splits, params: SplitParams, task: TaskParams) -> None:

@@ -38,6 +38,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from perpetune.curation.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import fingerprint, likeness
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, Failure, Feedback, Message, Prediction, Shadow
@@ -210,9 +211,14 @@ def newly_labelled(log: Engine, task: str, version: str, after: int) -> tuple[li
 
 
 def labelled_examples(log: Engine, task: str) -> list[Example]:
-    """Labelled traffic as training data, oldest first; an answer that only has a score is none."""
+    """Labelled traffic as training data, oldest first; an answer that only has a score is none.
+
+    The source tells apart what was labelled because the model was unsure of its answer.
+    """
     labelled = _newest(task, None, None, None).where(_said("label").is_not(None))
-    return [_example(prediction) for prediction in _read(log, labelled)]
+    with log.connect() as connection:
+        rows = connection.execute(labelled.add_columns(asked_in_doubt(predictions.c.id).label("in_doubt"))).all()
+    return [_example(_prediction(row), IN_DOUBT if row.in_doubt else TRAFFIC) for row in reversed(rows)]
 
 
 def counts(log: Engine, task: str) -> Counts:
@@ -410,7 +416,7 @@ def _prediction(row: Row[Any]) -> Prediction:
     return Prediction.model_validate({name: row._mapping[name] for name in Prediction.model_fields})
 
 
-def _example(prediction: Prediction) -> Example:
+def _example(prediction: Prediction, source: str) -> Example:
     assert prediction.label is not None
     alone = prediction.messages == (Message(role="user", content=prediction.input),)
     return Example(
@@ -419,6 +425,6 @@ def _example(prediction: Prediction) -> Example:
         id=prediction.id,
         group=prediction.group or fingerprint(likeness(prediction.input)),
         time=prediction.time,
-        source="traffic",
+        source=source,
         messages=() if alone else prediction.messages,
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,13 @@ def test_traffic_and_inbox_may_be_absent_beside_another_source(tmp_path: Path) -
 def test_a_source_that_brings_nothing_is_an_error(tmp_path: Path, source: str, words: str) -> None:
     with pytest.raises(PerpetuneError, match=words):
         fetch((source,), tmp_path, tmp_path / "assets")
+
+
+def test_what_the_model_doubted_stays_told_apart(tmp_path: Path) -> None:
+    file = tmp_path / "data" / "traffic" / "labelled.jsonl"
+    file.parent.mkdir(parents=True)
+    sources = ("traffic in doubt", "traffic", "somewhere")
+    rows = [{"input": f"text {source}", "output": "yes", "id": source, "source": source} for source in sources]
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    found = {row.id: row.source for row in fetch(("traffic",), tmp_path, tmp_path).examples}
+    assert found == {"traffic in doubt": "traffic in doubt", "traffic": "traffic", "somewhere": "traffic"}

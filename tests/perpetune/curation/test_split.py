@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from perpetune.curation.aside import by_reason
 from perpetune.curation.row import example_of
 from perpetune.curation.sameness import bare_question
-from perpetune.curation.split import LEAKED, SUPERSEDED, place, require_enough, split
+from perpetune.curation.sources import is_in_doubt, is_traffic
+from perpetune.curation.split import DOUBTED, LEAKED, SUPERSEDED, place, require_enough, split
 from perpetune.errors import PerpetuneError
 from perpetune.params import SplitParams, TaskParams
 from perpetune.records import Example, Message
@@ -33,7 +34,7 @@ ROWS = st.lists(
         st.integers(0, 30),
         st.sampled_from(["yes", "no"]),
         st.one_of(st.none(), st.integers(1, 12)),
-        st.sampled_from(["file", "other", "traffic"]),
+        st.sampled_from(["file", "other", "traffic", "traffic in doubt"]),
         st.one_of(st.none(), st.integers(0, 99)),
     ),
     max_size=60,
@@ -53,8 +54,9 @@ def test_groups_and_inputs_never_straddle_and_no_row_is_lost(rows: list[Example]
             assert questions.setdefault(bare_question(row), name) == name
     kept = [row for part in splits.parts().values() for row in part]
     assert len(kept) + len(splits.aside) == len(rows)
-    assert all(row.source != "traffic" for row in splits.frozen)
+    assert not any(is_traffic(row) for row in splits.frozen)
     assert all(row.source == "traffic" for row in splits.recent)
+    assert not any(is_in_doubt(row) for row in splits.validation)
 
 
 @given(ROWS, st.randoms(use_true_random=False))
@@ -172,3 +174,14 @@ def test_an_empty_frozen_holdout_is_refused(example: Make, task: Callable[..., T
     with pytest.raises(PerpetuneError, match=r"frozen holdout.*\n.*split\.frozen"):
         require_enough(splits, params, task())
     require_enough(split([example(f"text {n}") for n in range(50)], PARAMS), PARAMS, task("generation"))
+
+
+def test_what_the_model_doubted_is_trained_on_and_never_judges(example: Make) -> None:
+    curated = [example(f"curated {number}", group=f"c{number}") for number in range(40)]
+    chance = [example(f"chance {n}", group=f"g{n}", hour=n, source="traffic") for n in range(10)]
+    doubted = [example(f"doubt {n}", group=f"d{n}", hour=50 + n, source="traffic in doubt") for n in range(30)]
+    beside = example("of a group that judges", group="g9", hour=99, source="traffic in doubt")
+    splits = split([*curated, *chance, *doubted, beside], PARAMS)
+    assert set(doubted) <= set(splits.train)
+    assert splits.recent and set(splits.recent) <= set(chance)
+    assert [row.example for row in splits.aside if row.reason == DOUBTED] == [beside]

@@ -8,7 +8,7 @@ import sqlalchemy
 
 from perpetune.records import Feedback, Prediction
 from perpetune.serving.label_requests import LabelRequest, ask, count_open, open_requests
-from perpetune.serving.log import add_feedback, delete_older, newly_labelled, record_predictions
+from perpetune.serving.log import add_feedback, delete_older, labelled_examples, newly_labelled, record_predictions
 from perpetune.serving.outcomes import outcomes_of
 
 Make = Callable[..., Prediction]
@@ -55,6 +55,16 @@ def test_labels_that_doubt_chose_are_no_evidence_of_decay(log: sqlalchemy.Engine
     found, number = newly_labelled(log, "reviews", "1", 0)
     assert [row.id for row in found] == ["chatcmpl-1", "chatcmpl-3"], "drawn by chance, and given unasked"
     assert newly_labelled(log, "reviews", "1", number) == ([], number)
+
+
+def test_yet_they_are_trained_on(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
+    for row in asked[1:]:
+        label(log, row)
+    assert {row.id: row.source for row in labelled_examples(log, "reviews")} == {
+        "chatcmpl-1": "traffic",
+        "chatcmpl-2": "traffic in doubt",
+        "chatcmpl-3": "traffic",
+    }
 
 
 def test_nor_do_they_count_in_a_trial(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
