@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 DECAYED = "perpetune.model.decayed"
+LABELS_WANTED = "perpetune.model.labels_wanted"
 REFRESHED = "perpetune.model.refreshed"
 TRIAL = "perpetune.model.trial"
 PROMOTED = "perpetune.model.promoted"

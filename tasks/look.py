@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.decision import as_markdown
-from perpetune.events import DECAYED
+from perpetune.events import DECAYED, LABELS_WANTED
 from perpetune.loop.look import Sighting
 from perpetune.loop.look import look as look_at_traffic
 from perpetune.tracking import Run
@@ -42,4 +42,8 @@ def look(workspace: Workspace, run: Run) -> Sighting | None:
         print(f"no refresh is started: version {sighting.trial} is on trial already")
     elif decision.outcome == "retrain":
         emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
+    if sighting.asked:
+        print(f"{sighting.asked} labels are wanted: perpetune labels")
+        payload = {"reason": decision.reason, "version": decision.ids.champion_version, "labels": sighting.asked}
+        emit(LABELS_WANTED, decision.task, payload)
     return sighting

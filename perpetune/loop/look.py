@@ -12,11 +12,14 @@ from perpetune import registry
 from perpetune.curation.layout import REFERENCE
 from perpetune.decision import Decision, Ids, record
 from perpetune.evaluation.text_metrics import token_f1
+from perpetune.loop.ask import ask_for_labels
 from perpetune.loop.passage import git_commit, log_decision, params_digest
 from perpetune.monitoring.decay import measure_decay
 from perpetune.monitoring.drift import drift_report
+from perpetune.monitoring.estimated import estimate_fall
 from perpetune.monitoring.window import Window, exact_match
 from perpetune.params import ReferenceParams
+from perpetune.policy.asking import decide_without_labels
 from perpetune.policy.release import RollbackEvidence, should_roll_back
 from perpetune.policy.retraining import RetrainEvidence, should_retrain
 from perpetune.policy.verdict import Verdict
@@ -32,13 +35,17 @@ JUDGED_UNTIL = "perpetune.judged_until"  # the number of the newest feedback tha
 
 @dataclass(frozen=True)
 class Sighting:
-    """What one look saw and decided. `page` is the drift report's address in MLflow, `trial` the version on trial."""
+    """What one look saw and decided. `page` is the drift report's address in MLflow, `trial` the version on trial.
+
+    `asked` labels were asked for.
+    """
 
     decision: Decision
     page: str
     rows: int
     labelled: int
     trial: str | None = None
+    asked: int = 0
 
 
 def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
@@ -62,18 +69,18 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     drift = drift_report(window, params, report)
     log_file(run, report)
     scores = [window.score(row.output, row.label) for row in labelled if row.label is not None]
+    promised = promised_answers(_recorded(champion.run_id, "challenger", folder), workspace.params.reference)
     evidence = RetrainEvidence(
         labelled=len(scores),
-        decay=measure_decay(
-            scores,
-            promised_scores(_recorded(champion.run_id, "challenger", folder), workspace.params.reference),
-            params,
-        ),
+        decay=measure_decay(scores, [row.score for row in promised], params),
         drift=drift,
         minutes_since_refresh=_minutes_since_refresh(task.name),
+        estimate=estimate_fall((row.confidence for row in predictions), (row.confidence for row in promised), params),
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh.cooldown_minutes)
     back = _going_back(workspace, champion, evidence, verdict, folder)
+    judged = back[0] if back else verdict
+    verdict = decide_without_labels(verdict, evidence, params, workspace.params.refresh.cooldown_minutes)
     ids = Ids(
         run_id=run.id,
         model_version=champion.version,
@@ -88,10 +95,11 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     decision = record(*(back or (verdict, evidence)), task=task.name, time=datetime.now(UTC), ids=ids)
     log_decision(run, decision)
     log_metrics(run, _metrics(evidence, len(predictions)))
-    _remember(run, champion, decision, number)
+    _remember(run, champion, judged, number)
+    asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
     trial = registry.wanted(task.name).trial
     page = f"{run.url}/artifacts/{REPORT}"
-    return Sighting(decision, page, len(predictions), len(scores), trial.version if trial else None)
+    return Sighting(decision, page, len(predictions), len(scores), trial.version if trial else None, asked)
 
 
 def _going_back(
@@ -138,13 +146,18 @@ def newest_answers(champion: Version, folder: Path) -> list[Recorded]:
     return _recorded(run_id, system, folder)
 
 
-def promised_scores(promised: Sequence[Recorded], params: ReferenceParams) -> list[float]:
-    """How well it did on unseen rows when it was promoted: on the recent holdout alone where that had enough rows.
+def promised_answers(promised: Sequence[Recorded], params: ReferenceParams) -> Sequence[Recorded]:
+    """What it answered to unseen rows when it was promoted: to the recent holdout alone where that had enough rows.
 
     Never as it does since: compared with itself, a decayed model has not decayed.
     """
-    recent = [row.score for row in promised if row.holdout == "recent"]
-    return recent if len(recent) >= params.min_recent else [row.score for row in promised]
+    recent = [row for row in promised if row.holdout == "recent"]
+    return recent if len(recent) >= params.min_recent else promised
+
+
+def promised_scores(promised: Sequence[Recorded], params: ReferenceParams) -> list[float]:
+    """How well it did on them."""
+    return [row.score for row in promised_answers(promised, params)]
 
 
 def _recorded(run_id: str, system: str, folder: Path) -> list[Recorded]:
@@ -152,8 +165,8 @@ def _recorded(run_id: str, system: str, folder: Path) -> list[Recorded]:
     return read_jsonl(path, Recorded) if path else []
 
 
-def _remember(run: Run, champion: Version, decision: Decision, number: int) -> None:
-    if decision.outcome in ("keep", "retrain", "roll back"):
+def _remember(run: Run, champion: Version, judged: Verdict, number: int) -> None:
+    if judged.outcome in ("keep", "retrain", "roll back"):
         registry.tag_version(champion.task, champion.version, {JUDGED_UNTIL: str(number)})
         tag(run, {JUDGED_UNTIL: str(number)})
 
@@ -167,6 +180,14 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
     metrics = {"window/rows": float(rows), "window/labelled": float(evidence.labelled)}
     if evidence.drift is not None:
         metrics["window/drifted_share"] = evidence.drift.share
+    if evidence.estimate is not None:
+        metrics |= {
+            "window/estimated_score": evidence.estimate.window.mean,
+            "reference/estimated_score": evidence.estimate.reference.mean,
+            "window/estimated_fall": evidence.estimate.fall,
+            "window/estimated_fall_low": evidence.estimate.interval.low,
+            "window/estimated_fall_high": evidence.estimate.interval.high,
+        }
     if evidence.decay is not None:
         metrics |= {
             "window/score": evidence.decay.window.mean,

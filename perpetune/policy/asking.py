@@ -6,27 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpetune.params import WatchParams
+from perpetune.policy.estimate import EstimatedFall
 from perpetune.policy.phrases import against_level, interval, points, score
-from perpetune.policy.retraining import DriftEvidence
-from perpetune.policy.verdict import Interval, Score
+from perpetune.policy.retraining import DriftEvidence, RetrainEvidence
+from perpetune.policy.verdict import Outcome, Verdict
 
 Step = Literal["nothing", "ask", "retrain"]
-
-
-@dataclass(frozen=True)
-class EstimatedFall:
-    """How far the accuracy that the champion's confidence implies has fallen below that on the reference.
-
-    `fall` is reference minus window; `p_value` is one-sided, "the fall is more than `margin`".
-    """
-
-    window: Score
-    reference: Score
-    fall: float
-    interval: Interval
-    margin: float
-    p_value: float
-    test: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +20,26 @@ class Asking:
 
     step: Step
     reasons: tuple[str, ...]
+
+
+def decide_without_labels(
+    judged: Verdict, evidence: RetrainEvidence, rules: WatchParams, cooldown_minutes: float
+) -> Verdict:
+    """The verdict on labels, `judged`, unless it found too little and what needs no labels calls for more.
+
+    Adds the outcome "ask for labels". A refresh waits for the cooldown here too.
+    """
+    if judged.outcome not in ("keep", "collect more labels"):
+        return judged
+    asking = without_labels(evidence.labelled, evidence.estimate, evidence.drift, rules)
+    if asking.step == "nothing":
+        return Verdict(judged.outcome, (*judged.reasons, *asking.reasons), judged.rule)
+    since = evidence.minutes_since_refresh
+    cooling = since is not None and since < cooldown_minutes
+    outcome: Outcome = "ask for labels"
+    if asking.step == "retrain":
+        outcome = "cooling down" if cooling else "retrain"
+    return Verdict(outcome, (*asking.reasons, *judged.reasons), f"{judged.rule} {_rule(rules)}")
 
 
 def without_labels(
@@ -65,6 +70,14 @@ def without_labels(
 
 _UNKNOWN = "Traffic drifted, and answers without confidence do not tell what that did to their quality."
 _ASSUMED = "The estimate sees only what the model doubts: where the right answers themselves changed it sees nothing."
+
+
+def _rule(rules: WatchParams) -> str:
+    step = {"ask": "ask for labels", "retrain": "retrain", "nothing": "do nothing"}[rules.without_labels]
+    return (
+        f"With fewer than {rules.min_labels} labels {step} where the accuracy estimated from confidence has fallen by "
+        f"more than {points(rules.margin)} (one-sided p below {rules.alpha:g}) and inputs or predictions drifted."
+    )
 
 
 def _drifted(drift: DriftEvidence | None) -> bool:

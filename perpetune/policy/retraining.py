@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perpetune.params import WatchParams
+from perpetune.policy.estimate import EstimatedFall
 from perpetune.policy.phrases import against_level, interval, points, score
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 
@@ -55,12 +56,14 @@ class DriftEvidence:
 
 @dataclass(frozen=True)
 class RetrainEvidence:
-    """What the monitor saw. `decay` is None where the window or the reference has no score at all."""
+    """What the monitor saw. `decay` is None where the window or the reference has no score at all, `estimate` where
+    answers have no confidence."""
 
     labelled: int
     decay: Decay | None
     drift: DriftEvidence | None
     minutes_since_refresh: float | None
+    estimate: EstimatedFall | None = None
 
 
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, cooldown_minutes: float) -> Verdict:

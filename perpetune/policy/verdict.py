@@ -12,6 +12,7 @@ Outcome = Literal[
     "keep",
     "cooling down",
     "collect more labels",
+    "ask for labels",
     "abort",
     "continue",
     "roll back",

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.params import WatchParams, load_params
-from perpetune.policy.asking import EstimatedFall, without_labels
-from perpetune.policy.retraining import DriftEvidence
-from perpetune.policy.verdict import Interval, Score
+from perpetune.policy.asking import decide_without_labels, without_labels
+from perpetune.policy.estimate import EstimatedFall
+from perpetune.policy.retraining import DriftEvidence, RetrainEvidence
+from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 
 WATCH = load_params(Path("params.yaml")).watch
 RANK = {"nothing": 0, "ask": 1, "retrain": 2}
@@ -93,3 +94,27 @@ def test_confidence_alone_starts_nothing(labelled: int, setting: str, p_value: f
     estimate = None if p_value is None else fallen(p_value)
     for quiet in (None, drift(False, False), drift(True, True, judged=False)):
         assert without_labels(labelled, estimate, quiet, rules(setting)).step == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("judged", "setting", "since", "outcome"),
+    [
+        ("collect more labels", "ask", None, "ask for labels"),
+        ("collect more labels", "ask", 1.0, "ask for labels"),
+        ("collect more labels", "retrain", None, "retrain"),
+        ("collect more labels", "retrain", 90.0, "retrain"),
+        ("collect more labels", "retrain", 1.0, "cooling down"),
+        ("collect more labels", "nothing", None, "collect more labels"),
+        ("keep", "ask", None, "ask for labels"),
+        ("retrain", "ask", None, "retrain"),
+        ("cooling down", "retrain", None, "cooling down"),
+    ],
+)
+def test_labels_have_the_first_word(judged: Outcome, setting: str, since: float | None, outcome: Outcome) -> None:
+    evidence = RetrainEvidence(10, None, drift(True, False), since, fallen(0.001))
+    verdict = decide_without_labels(Verdict(judged, ("As labels say.",), "A rule."), evidence, rules(setting), 60)
+    assert verdict.outcome == outcome
+    assert "As labels say." in verdict.reasons
+    if outcome != judged:
+        assert verdict.reasons[0].startswith("The accuracy estimated from confidence has fallen")
+        assert verdict.rule.startswith("A rule. With fewer than 50 labels")

@@ -1,0 +1,31 @@
+"""Ask people for the labels of some of the window's requests."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from perpetune.monitoring.label_requests import candidates, choose
+from perpetune.monitoring.window import Window
+from perpetune.registry import Version
+from perpetune.serving.label_requests import ask, open_requests
+from perpetune.serving.log import open_log
+from perpetune.workspace import Workspace
+
+
+def ask_for_labels(workspace: Workspace, champion: Version, window: Window) -> int:
+    """Ask for as many labels of the champion's answers as `watch.ask_labels` says, less those that are still open.
+
+    Returns how many were asked for anew.
+    """
+    params = workspace.params
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        still_open = {each.request_id for each in open_requests(log, champion.task, version=champion.version)}
+        missing = params.watch.ask_labels - len(still_open)
+        if missing <= 0:
+            return 0
+        known = still_open | {row.id for row in window.predictions if row.label is not None}
+        chosen = choose(candidates(window), known, missing, params.watch.ask_random, params.split.seed)
+        return ask(log, chosen, datetime.now(UTC))
+    finally:
+        log.dispose()
