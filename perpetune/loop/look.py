@@ -76,6 +76,7 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
         drift=drift,
         minutes_since_refresh=_minutes_since_refresh(task.name),
         estimate=estimate_fall((row.confidence for row in predictions), (row.confidence for row in promised), params),
+        labelled_in_window=sum(row.label is not None for row in predictions),
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh.cooldown_minutes)
     back = _going_back(workspace, champion, evidence, verdict, folder)

@@ -14,6 +14,8 @@ from perpetune.policy.estimate import EstimatedFall
 from perpetune.policy.verdict import Interval, Score
 
 TEST = "Welch t test of mean confidence"
+ALPHA = 0.01
+"""Of looks at traffic whose estimate has fallen by exactly the margin, the share that finds more."""
 
 
 def estimate_fall(
@@ -28,15 +30,15 @@ def estimate_fall(
 
     It assumes that confidence means the same on both sides. Inputs of a kind on which the model is wrongly sure of
     itself, and labels whose meaning has changed (concept drift), it cannot see: it knows only what the model doubts.
-    The intervals are of the means over requests like these and hold no such error. They have the level 1 - 2 alpha,
-    so that the fall's lies above the margin exactly where p is below alpha.
+    The intervals are of the means over requests like these and hold no such error. Their level is 98%, so that
+    the fall's lies above the margin exactly where p is below 0.01.
 
     None where fewer than `params.min_rows` answers of either side have a confidence, as free text has none.
     """
     now, then = _known(window), _known(reference)
     if min(len(now), len(then)) < max(params.min_rows, 2):
         return None
-    level = 1 - 2 * params.alpha
+    level = 1 - 2 * ALPHA
     with warnings.catch_warnings():
         # Confidences without any spread: scipy warns, and its p is then 0, 1 or nan as the means say.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -45,8 +47,8 @@ def estimate_fall(
     fall = float(then.mean() - now.mean())
     low, high = (fall if isnan(end) else float(end) for end in (found.low, found.high))
     return EstimatedFall(
-        window=_mean(now, params.alpha),
-        reference=_mean(then, params.alpha),
+        window=_mean(now),
+        reference=_mean(then),
         fall=fall,
         interval=Interval(low, high, level),
         margin=params.margin,
@@ -59,7 +61,7 @@ def _known(confidences: Iterable[float | None]) -> np.ndarray:
     return np.array([confidence for confidence in confidences if confidence is not None], dtype=float)
 
 
-def _mean(confidences: np.ndarray, alpha: float) -> Score:
+def _mean(confidences: np.ndarray) -> Score:
     rows, mean = len(confidences), float(confidences.mean())
-    reach = float(t.ppf(1 - alpha, rows - 1) * confidences.std(ddof=1) / sqrt(rows))
-    return Score(mean, Interval(max(mean - reach, 0.0), min(mean + reach, 1.0), 1 - 2 * alpha), rows)
+    reach = float(t.ppf(1 - ALPHA, rows - 1) * confidences.std(ddof=1) / sqrt(rows))
+    return Score(mean, Interval(max(mean - reach, 0.0), min(mean + reach, 1.0), 1 - 2 * ALPHA), rows)

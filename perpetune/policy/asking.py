@@ -7,7 +7,7 @@ from typing import Literal
 
 from perpetune.params import WatchParams
 from perpetune.policy.estimate import EstimatedFall
-from perpetune.policy.phrases import against_level, interval, points, score
+from perpetune.policy.phrases import interval, points, score
 from perpetune.policy.retraining import DriftEvidence, RetrainEvidence
 from perpetune.policy.verdict import Outcome, Verdict
 
@@ -31,7 +31,7 @@ def decide_without_labels(
     """
     if judged.outcome not in ("keep", "collect more labels"):
         return judged
-    asking = without_labels(evidence.labelled, evidence.estimate, evidence.drift, rules)
+    asking = without_labels(evidence.labelled_in_window, evidence.estimate, evidence.drift, rules)
     if asking.step == "nothing":
         return Verdict(judged.outcome, (*judged.reasons, *asking.reasons), judged.rule)
     since = evidence.minutes_since_refresh
@@ -47,22 +47,22 @@ def without_labels(
 ) -> Asking:
     """Decide between nothing, asking for labels and, where the setting says so, a refresh.
 
-    Both must speak: the estimated accuracy has fallen by more than the margin (one-sided, at `alpha`), and inputs or
-    predictions drifted. Where answers carry no confidence, and so there is no estimate, drift asks for labels at most:
-    alone it never retrains. Where `labelled` answers, as many as a verdict needs, were judged in this look, they have
-    spoken and no guess is asked.
+    Both must speak: the whole interval of the estimated fall lies above the margin, and inputs or predictions
+    drifted. Where answers carry no confidence, and so there is no estimate, drift asks for labels at most: alone it
+    never retrains. Where `labelled` of the window's answers, `ask_labels` or more, are labelled, what could be asked
+    for is there, and labels decide.
     """
-    if labelled >= rules.min_labels or rules.without_labels == "nothing" or not _drifted(drift):
+    if labelled >= rules.ask_labels or rules.without_labels == "nothing" or not _drifted(drift):
         return Asking("nothing", ())
     if estimate is None:
         return Asking("ask", (_UNKNOWN,))
-    if not estimate.p_value < rules.alpha:
-        return Asking("nothing", (f"Confidence shows no such fall: {_said(estimate, rules)}.",))
+    if not estimate.interval.low > estimate.margin:
+        return Asking("nothing", (f"Confidence shows no such fall: {_said(estimate)}.",))
     return Asking(
         rules.without_labels,
         (
             f"The accuracy estimated from confidence has fallen by more than the margin of {points(estimate.margin)}, "
-            f"and traffic drifted: {_said(estimate, rules)}.",
+            f"and traffic drifted: {_said(estimate)}.",
             _ASSUMED,
         ),
     )
@@ -75,8 +75,8 @@ _ASSUMED = "The estimate sees only what the model doubts: where the right answer
 def _rule(rules: WatchParams) -> str:
     step = {"ask": "ask for labels", "retrain": "retrain", "nothing": "do nothing"}[rules.without_labels]
     return (
-        f"With fewer than {rules.min_labels} labels {step} where the accuracy estimated from confidence has fallen by "
-        f"more than {points(rules.margin)} (one-sided p below {rules.alpha:g}) and inputs or predictions drifted."
+        f"With fewer than {rules.ask_labels} labels in the window {step} where the accuracy estimated from confidence "
+        f"is shown to have fallen by more than {points(rules.margin)} and inputs or predictions drifted."
     )
 
 
@@ -84,9 +84,8 @@ def _drifted(drift: DriftEvidence | None) -> bool:
     return drift is not None and drift.judged and (drift.inputs_drifted or drift.predictions_drifted)
 
 
-def _said(estimate: EstimatedFall, rules: WatchParams) -> str:
+def _said(estimate: EstimatedFall) -> str:
     return (
         f"{score(estimate.window)} on the window and {score(estimate.reference)} on the reference, a fall of "
-        f"{points(estimate.fall)} ({interval(estimate.interval)}; one-sided p {estimate.p_value:.3g} "
-        f"{against_level(estimate.p_value, rules.alpha)})"
+        f"{points(estimate.fall)} ({interval(estimate.interval)})"
     )

@@ -11,7 +11,8 @@ from perpetune.policy.verdict import Interval, Score
 class EstimatedFall:
     """How far the accuracy that the champion's confidence implies has fallen below that on the reference.
 
-    `fall` is reference minus window; `p_value` is one-sided, "the fall is more than `margin`".
+    `fall` is reference minus window; `p_value` is one-sided, "the fall is more than `margin`",
+    and below half of what the interval's level leaves exactly where the interval lies above the margin.
     """
 
     window: Score

@@ -57,13 +57,14 @@ class DriftEvidence:
 @dataclass(frozen=True)
 class RetrainEvidence:
     """What the monitor saw. `decay` is None where the window or the reference has no score at all, `estimate` where
-    answers have no confidence."""
+    answers have no confidence; `labelled_in_window` counts labels of the requests that drift and estimate are about."""
 
     labelled: int
     decay: Decay | None
     drift: DriftEvidence | None
     minutes_since_refresh: float | None
     estimate: EstimatedFall | None = None
+    labelled_in_window: int = 0
 
 
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, cooldown_minutes: float) -> Verdict:

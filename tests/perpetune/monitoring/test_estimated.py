@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.monitoring.estimated import estimate_fall
+from perpetune.monitoring.estimated import ALPHA, estimate_fall
 from perpetune.params import load_params
 
 PARAMS = load_params(Path("params.yaml")).watch
@@ -31,7 +31,7 @@ def test_a_fall_beyond_the_margin_is_found_and_one_within_it_is_not():
     for fall, found in ((0.15, True), (0.03, False)):
         estimate = estimate_fall(np.clip(before - fall, 0, 1), before, PARAMS)
         assert estimate is not None
-        assert (estimate.p_value < PARAMS.alpha) is found
+        assert (estimate.p_value < ALPHA) is found
 
 
 def test_quiet_windows_seldom_seem_to_have_fallen():
@@ -63,4 +63,4 @@ def test_the_interval_says_what_the_test_says(window, reference):
     estimate = estimate_fall(window, reference, PARAMS)
     assert estimate is not None
     if abs(estimate.interval.low - PARAMS.margin) > 1e-6:
-        assert (estimate.p_value < PARAMS.alpha) is (estimate.interval.low > PARAMS.margin)
+        assert (estimate.p_value < ALPHA) is (estimate.interval.low > PARAMS.margin)

@@ -22,9 +22,10 @@ def rules(setting: str) -> WatchParams:
     return WATCH.model_copy(update={"without_labels": setting})
 
 
-def fallen(p_value: float) -> EstimatedFall:
+def fallen(low: float) -> EstimatedFall:
+    """By 5 points more than `low`, the end of its interval."""
     now, then = Score(0.7, Interval(0.66, 0.74), 300), Score(0.9, Interval(0.88, 0.92), 183)
-    return EstimatedFall(now, then, 0.2, Interval(0.15, 0.25), WATCH.margin, p_value, "Welch")
+    return EstimatedFall(now, then, low + 0.05, Interval(low, low + 0.1, 0.98), WATCH.margin, 0.001, "Welch")
 
 
 def drift(inputs: bool, predictions: bool, judged: bool = True) -> DriftEvidence:
@@ -32,66 +33,65 @@ def drift(inputs: bool, predictions: bool, judged: bool = True) -> DriftEvidence
 
 
 @pytest.mark.parametrize(
-    ("setting", "p_value", "moved", "labelled", "step"),
+    ("setting", "low", "moved", "labelled", "step"),
     [
-        ("ask", 0.001, True, 0, "ask"),
-        ("retrain", 0.001, True, 0, "retrain"),
-        ("nothing", 0.001, True, 0, "nothing"),
-        ("retrain", 0.5, True, 0, "nothing"),
-        ("retrain", 0.001, False, 0, "nothing"),
-        ("retrain", 0.001, True, WATCH.min_labels, "nothing"),
+        ("ask", 0.15, True, 0, "ask"),
+        ("retrain", 0.15, True, 0, "retrain"),
+        ("nothing", 0.15, True, 0, "nothing"),
+        ("retrain", 0.03, True, 0, "nothing"),
+        ("retrain", 0.15, False, 0, "nothing"),
+        ("retrain", 0.15, True, WATCH.ask_labels, "nothing"),
         ("retrain", None, True, 0, "ask"),
     ],
 )
-def test_a_fall_and_drift_together(setting: str, p_value: float | None, moved: bool, labelled: int, step: str) -> None:
-    estimate = None if p_value is None else fallen(p_value)
+def test_a_fall_and_drift_together(setting: str, low: float | None, moved: bool, labelled: int, step: str) -> None:
+    estimate = None if low is None else fallen(low)
     assert without_labels(labelled, estimate, drift(False, moved), rules(setting)).step == step
 
 
 def test_the_reason_names_every_number() -> None:
-    first, assumed = without_labels(3, fallen(0.001), drift(True, False), rules("ask")).reasons
+    first, assumed = without_labels(3, fallen(0.15), drift(True, False), rules("ask")).reasons
     assert "fallen by more than the margin of 5.0 points" in first
     assert "70.0 (95% interval 66.0 to 74.0, 300 rows) on the window" in first
-    assert "p 0.001 below 0.01" in first
+    assert "a fall of 20.0 points (98% interval 15.0 to 25.0)" in first
     assert "sees only what the model doubts" in assumed
 
 
-P_VALUES = st.floats(0, 1)
+LOWS = st.floats(-1, 1)
 DRIFTS = st.builds(drift, st.booleans(), st.booleans(), st.booleans()) | st.none()
 LABELS = st.integers(0, 200)
 
 
-@given(labelled=LABELS, moved=DRIFTS, setting=SETTINGS, p_value=P_VALUES | st.none())
-def test_drift_alone_never_retrains(labelled: int, moved: DriftEvidence | None, setting: str, p_value: float | None):
-    estimate = None if p_value is None else fallen(p_value)
+@given(labelled=LABELS, moved=DRIFTS, setting=SETTINGS, low=LOWS | st.none())
+def test_drift_alone_never_retrains(labelled: int, moved: DriftEvidence | None, setting: str, low: float | None):
+    estimate = None if low is None else fallen(low)
     step = without_labels(labelled, estimate, moved, rules(setting)).step
-    if p_value is None or p_value >= WATCH.alpha:
+    if low is None or low <= WATCH.margin:
         assert step != "retrain"
     assert RANK[step] <= RANK[setting]
 
 
-@given(labelled=LABELS, moved=DRIFTS, setting=SETTINGS, low=P_VALUES, high=P_VALUES)
+@given(labelled=LABELS, moved=DRIFTS, setting=SETTINGS, low=LOWS, high=LOWS)
 def test_more_confidence_never_asks_more(
     labelled: int, moved: DriftEvidence | None, setting: Literal["ask"], low: float, high: float
 ) -> None:
-    """A higher p is a smaller fall."""
     low, high = sorted((low, high))
-    surer = without_labels(labelled, fallen(high), moved, rules(setting)).step
-    assert RANK[surer] <= RANK[without_labels(labelled, fallen(low), moved, rules(setting)).step]
+    surer = without_labels(labelled, fallen(low), moved, rules(setting)).step
+    assert RANK[surer] <= RANK[without_labels(labelled, fallen(high), moved, rules(setting)).step]
 
 
-@given(fewer=LABELS, more=LABELS, moved=DRIFTS, setting=SETTINGS, p_value=P_VALUES)
+@given(fewer=LABELS, more=LABELS, moved=DRIFTS, setting=SETTINGS, low=LOWS)
 def test_more_labels_never_ask_for_more(
-    fewer: int, more: int, moved: DriftEvidence | None, setting: str, p_value: float
+    fewer: int, more: int, moved: DriftEvidence | None, setting: str, low: float
 ) -> None:
     fewer, more = sorted((fewer, more))
-    after = without_labels(more, fallen(p_value), moved, rules(setting)).step
-    assert RANK[after] <= RANK[without_labels(fewer, fallen(p_value), moved, rules(setting)).step]
+    after = without_labels(more, fallen(low), moved, rules(setting)).step
+    assert RANK[after] <= RANK[without_labels(fewer, fallen(low), moved, rules(setting)).step]
 
 
-@given(labelled=LABELS, setting=SETTINGS, p_value=P_VALUES | st.none())
-def test_confidence_alone_starts_nothing(labelled: int, setting: str, p_value: float | None) -> None:
-    estimate = None if p_value is None else fallen(p_value)
+@given(labelled=LABELS, setting=SETTINGS, low=LOWS | st.none())
+def test_confidence_alone_starts_nothing(labelled: int, setting: str, low: float | None) -> None:
+    estimate = None if low is None else fallen(low)
     for quiet in (None, drift(False, False), drift(True, True, judged=False)):
         assert without_labels(labelled, estimate, quiet, rules(setting)).step == "nothing"
 
@@ -111,10 +111,17 @@ def test_confidence_alone_starts_nothing(labelled: int, setting: str, p_value: f
     ],
 )
 def test_labels_have_the_first_word(judged: Outcome, setting: str, since: float | None, outcome: Outcome) -> None:
-    evidence = RetrainEvidence(10, None, drift(True, False), since, fallen(0.001))
+    evidence = RetrainEvidence(
+        labelled=10,
+        decay=None,
+        drift=drift(True, False),
+        minutes_since_refresh=since,
+        estimate=fallen(0.15),
+        labelled_in_window=10,
+    )
     verdict = decide_without_labels(Verdict(judged, ("As labels say.",), "A rule."), evidence, rules(setting), 60)
     assert verdict.outcome == outcome
     assert "As labels say." in verdict.reasons
     if outcome != judged:
         assert verdict.reasons[0].startswith("The accuracy estimated from confidence has fallen")
-        assert verdict.rule.startswith("A rule. With fewer than 50 labels")
+        assert verdict.rule.startswith("A rule. With fewer than 50 labels in the window")

@@ -1,0 +1,98 @@
+"""Traffic of another kind, on which the champion is unsure and nothing is labelled: the look asks for labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from perpetune import registry
+from perpetune.curation.layout import REFERENCE
+from perpetune.loop.look import Sighting, look
+from perpetune.loop.passage import open_passage
+from perpetune.loop.release import release
+from perpetune.records import Example, Message, Prediction, Recorded, write_jsonl
+from perpetune.serving.label_requests import open_requests
+from perpetune.serving.log import open_log, record_predictions
+from perpetune.status import read_status
+from perpetune.tracking import close_run, find_run, log_text
+
+ROWS = 80
+
+
+@pytest.fixture
+def world(releases: Callable[..., Any]) -> Any:
+    """A champion that was sure of its answers to the reference."""
+    opened = releases()
+    rows = [
+        Example(input=f"fine work {number}", output="good", id=f"f{number}", group=f"f{number}", source="test")
+        for number in range(ROWS)
+    ]
+    write_jsonl(opened.workspace.root / REFERENCE / "reference.jsonl", rows)
+    version = opened.make()
+    run = find_run(registry.get(opened.task, version).run_id)
+    answers = [
+        Recorded(id=row.id, holdout="frozen", output="good", confidence=0.9 + number % 9 / 100, score=1.0)
+        for number, row in enumerate(rows)
+    ]
+    log_text(run, "".join(row.model_dump_json() + "\n" for row in answers), "answers/challenger.jsonl")
+    registry.tag_version(opened.task, version, {"answers": f"{run.id}/challenger"})
+    release(opened.workspace, version)
+    return opened
+
+
+def asked(world: Any, text: str, confidence: float) -> None:
+    log = open_log(world.workspace.settings.prediction_log)
+    rows = [
+        Prediction(
+            id=f"r{number}",
+            time=datetime.now(UTC),
+            task=world.task,
+            version="1",
+            messages=(Message(role="user", content=text),),
+            input=f"{text} {number}",
+            output="good",
+            prompt_tokens=1,
+            completion_tokens=1,
+            latency_ms=10,
+            confidence=confidence + number % 9 / 100,
+        )
+        for number in range(ROWS)
+    ]
+    record_predictions(log, rows)
+    log.dispose()
+
+
+def looked(world: Any) -> Sighting:
+    run = open_passage(world.workspace, "watch", "manual", "a test", "flow-run")
+    sighting = look(world.workspace, run, "flow-run")
+    close_run(run, succeeded=True)
+    assert sighting is not None
+    return sighting
+
+
+def test_labels_are_asked_for_once_and_shown(world: Any) -> None:
+    asked(world, "an altogether different matter of strange and unseen words", 0.5)
+    sighting = looked(world)
+    decision = sighting.decision
+    assert (decision.outcome, sighting.asked) == ("ask for labels", 50)
+    assert decision.reason.startswith("The accuracy estimated from confidence has fallen by more than the margin")
+    assert decision.evidence["estimate"]["window"]["rows"] == ROWS
+    assert decision.evidence["estimate"]["interval"]["low"] > 0.3
+    log = open_log(world.workspace.settings.prediction_log)
+    assert Counter(each.why for each in open_requests(log, world.task)) == {"random": 20, "uncertain": 30}
+    log.dispose()
+    assert read_status(world.workspace).wanted == 50
+    again = looked(world)
+    assert (again.decision.outcome, again.asked) == ("ask for labels", 0), "50 are still open"
+
+
+def test_drift_of_inputs_on_which_it_is_sure_asks_for_nothing(world: Any) -> None:
+    asked(world, "an altogether different matter of strange and unseen words", 0.9)
+    sighting = looked(world)
+    assert sighting.decision.evidence["drift"]["inputs_drifted"]
+    assert (sighting.decision.outcome, sighting.asked) == ("collect more labels", 0)
+    assert any(reason.startswith("Confidence shows no such fall") for reason in sighting.decision.reasons)
