@@ -7,13 +7,11 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
 
 from perpetune.curation.text import likeness
 from perpetune.monitoring.window import Window, current_frame
+from perpetune.serving.label_requests import Why
 from perpetune.serving.share import in_share
-
-Why = Literal["random", "uncertain"]
 
 
 @dataclass(frozen=True)
