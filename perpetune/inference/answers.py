@@ -16,6 +16,7 @@ from perpetune.answer import Answer, PromptTooLong
 from perpetune.asked import Asked
 from perpetune.generation import Generation
 from perpetune.inference.labels import label_log_probabilities
+from perpetune.inference.likelihood import Text, losses
 from perpetune.inference.reading import Beginnings, common_beginning
 from perpetune.inference.schema import Grammars
 from perpetune.inference.writing import Draft, Writing
@@ -118,6 +119,11 @@ class Answerer:
     def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
         """Whether the model's context holds the conversation and an answer."""
         return len(prompt_tokens(self.base.tokenizer, messages)) <= self._room(labels, max_new_tokens)
+
+    def losses(self, adapter: str | None, texts: Sequence[Text]) -> list[float]:
+        """The mean loss of each text in nats a token; `adapter` None asks the base model."""
+        with self._speaking_as(adapter) as model:
+            return losses(model, texts, self._pass_tokens)
 
     def _room(self, labels: Sequence[str] | None, max_new_tokens: int) -> int:
         """How many tokens a prompt may have: the context less the longest answer."""

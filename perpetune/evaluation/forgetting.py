@@ -1,0 +1,63 @@
+"""What a model has unlearned of all that it could do beside its task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedTokenizerBase
+
+from perpetune.evaluation.estimate import Estimate, bootstrap_mean
+from perpetune.inference.likelihood import Text
+from perpetune.params import EvaluateParams
+from perpetune.records import Message
+from perpetune.training.chat import answer_tokens, prompt_tokens
+
+
+class General(BaseModel):
+    """A short text that any model should find likely, or the answer to what was `asked`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["prose", "facts", "arithmetic", "code", "language", "instruction"]
+    text: str
+    asked: str | None = None
+
+
+def general_texts() -> list[General]:
+    """The slice that ships with perpetune, written for it: the same for every task and version."""
+    lines = files(__package__).joinpath("general.jsonl").read_text(encoding="utf-8").splitlines()
+    return [General.model_validate_json(line) for line in lines]
+
+
+def as_tokens(tokenizer: PreTrainedTokenizerBase, general: Sequence[General], context: int) -> list[Text]:
+    """The texts that fit into `context` tokens; of an instruction only the answer is scored."""
+    texts = [_encoded(tokenizer, each) for each in general]
+    return [text for text in texts if text.scored_from < len(text.tokens) <= context]
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, general: General) -> Text:
+    if general.asked is None:
+        return Text(tuple(tokenizer(general.text, add_special_tokens=False)["input_ids"]), 1)
+    prompt = prompt_tokens(tokenizer, [Message(role="user", content=general.asked)])
+    return Text((*prompt, *answer_tokens(tokenizer, general.text)), len(prompt))
+
+
+def forgetting(before: Sequence[float], after: Sequence[float], params: EvaluateParams) -> Estimate:
+    """How much the loss has risen, in nats a token, each text counting alike; its interval is a paired bootstrap.
+
+    Rising loss on text that training did not show is how catastrophic forgetting shows itself first (Luo et al. 2023,
+    arXiv:2308.08747).
+    """
+    rises = np.asarray(after) - np.asarray(before)
+    return bootstrap_mean(
+        rises.tolist(),
+        lowest=float(rises.min()),
+        highest=float(rises.max()),
+        confidence=params.confidence,
+        samples=params.bootstrap_samples,
+        seed=params.seed,
+    )

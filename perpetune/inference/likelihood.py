@@ -1,0 +1,38 @@
+"""How likely is a text? Many at once, what they begin with read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from perpetune.inference.reading import NOTHING, read_on
+from perpetune.training.loss import plain_cross_entropy
+from perpetune.training.packing import groups_within, parents, plant
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens of which those from `scored_from` on (1 at least) are judged, each given all before it."""
+
+    tokens: tuple[int, ...]
+    scored_from: int
+
+
+@torch.inference_mode()
+def losses(model: torch.nn.Module, texts: Sequence[Text], pass_tokens: int) -> list[float]:
+    """The mean loss of each text in nats a token, read in passes of at most about `pass_tokens`."""
+    found = [0.0] * len(texts)
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    read = [text.tokens[:-1] for text in texts]
+    for run in groups_within(read, pass_tokens):
+        tree = plant(read[place] for place in run)
+        _, hidden = read_on(model, NOTHING, tree.tokens.tolist(), parents(tree))
+        for place, path in zip(run, tree.paths, strict=True):
+            text = texts[place]
+            targets = torch.tensor(text.tokens[text.scored_from :], device=hidden.device)
+            seen = hidden[list(path[text.scored_from - 1 :])]
+            total = plain_cross_entropy(head(seen), targets, torch.ones(len(targets), device=hidden.device))
+            found[place] = float(total) / len(targets)
+    return found
