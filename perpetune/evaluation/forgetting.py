@@ -49,8 +49,7 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, general: General) -> Text:
 def forgetting(before: Sequence[float], after: Sequence[float], params: EvaluateParams) -> Estimate:
     """How much the loss has risen, in nats a token, each text counting alike; its interval is a paired bootstrap.
 
-    Rising loss on text that training did not show is how catastrophic forgetting shows itself first (Luo et al. 2023,
-    arXiv:2308.08747).
+    (Catastrophic forgetting: McCloskey and Cohen 1989; of fine-tuned language models: Luo et al. 2023, arXiv:2308.08747.)
     """
     rises = np.asarray(after) - np.asarray(before)
     return bootstrap_mean(

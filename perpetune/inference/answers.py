@@ -130,7 +130,12 @@ class Answerer:
         answer = max_new_tokens
         if labels is not None:
             answer = max(len(self._tail(label)) for label in labels)
-        return int(self.base.model.config.max_position_embeddings) - answer
+        return self.context - answer
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model can read and write together."""
+        return int(self.base.model.config.max_position_embeddings)
 
     @property
     def _pass_tokens(self) -> int:

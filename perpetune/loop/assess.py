@@ -12,6 +12,10 @@ from perpetune.answer import Answer
 from perpetune.calibration import calibrated
 from perpetune.evaluation.calibration import calibration
 from perpetune.evaluation.evaluate import Evaluation, evaluate
+from perpetune.evaluation.forgetting import as_tokens, general_texts
+from perpetune.evaluation.leakage import leakage
+from perpetune.evaluation.limits import as_metrics, forgetting_limit, leakage_limits, pace_limits
+from perpetune.evaluation.pace import Pace, chosen, in_turns
 from perpetune.evaluation.report import figures, write_report
 from perpetune.evaluation.style import write_png
 from perpetune.evaluation.temperature import fit_temperature
@@ -26,6 +30,7 @@ from perpetune.tracking import Run, log_file, log_metrics, log_table, log_text
 from perpetune.workspace import Workspace
 
 HOLDOUTS = ("frozen", "recent")
+PACE_ROWS = 60
 REPORT = "evaluation.html"
 
 
@@ -50,18 +55,69 @@ def assess(
     )
     temperature = _temperature(workspace, answerer, challenger)
     evaluations: dict[str, Evaluation] = {}
+    held_out: dict[str, list[Example]] = {}
     for holdout in HOLDOUTS:
         rows = _readable(answerer, challenger, read_split(workspace, holdout), holdout, tell)
         if rows:
+            held_out[holdout] = rows
             tell(f"answering the {len(rows)} rows of the {holdout} holdout")
             answers = _answers(workspace, answerer, challenger, champion, rows, train)
             if holdout == "frozen":
                 _log_for_serving(workspace, run, challenger, rows, answers["challenger"], temperature)
             answers["challenger"] = [calibrated(answer, temperature) for answer in answers["challenger"]]
             evaluations[holdout] = evaluate(rows, answers, train, challenger.card.kind, params)
-    assessment = Assessment(evaluations, champion.version if champion else None)
+    limits = _limits(workspace, answerer, challenger, champion, held_out, train)
+    assessment = Assessment(evaluations, champion.version if champion else None, limits)
     _log(workspace, run, challenger, version, assessment)
     return assessment
+
+
+def _limits(
+    workspace: Workspace,
+    answerer: Answerer,
+    challenger: Challenger,
+    champion: Release | None,
+    held_out: Mapping[str, Sequence[Example]],
+    train: Sequence[Example],
+) -> dict[str, Limit]:
+    """What else may veto: forgetting, latency, cost, and held-out rows that were trained on."""
+    rules, params = workspace.params.promote, workspace.params.evaluate
+    found = leakage(train, [row for rows in held_out.values() for row in rows])
+    limits = leakage_limits(found, rules)
+    answerer.load_adapter("challenger", challenger.adapter)
+    if champion is not None:
+        answerer.load_adapter("champion", champion.adapter)
+    other = "champion" if champion is not None else "base"
+    try:
+        if rules.max_forgetting is not None:
+            texts = as_tokens(answerer.base.tokenizer, general_texts(), answerer.context)
+            before = answerer.losses("champion" if champion is not None else None, texts)
+            limits |= forgetting_limit(before, answerer.losses("challenger", texts), rules, params)
+        if rules.max_slowdown is not None or rules.max_cost is not None:
+            pace = _pace(answerer, challenger, champion, held_out["frozen"], params.seed)
+            limits |= pace_limits(pace, other, rules, params)
+    finally:
+        if champion is not None:
+            answerer.unload_adapter("champion")
+        answerer.unload_adapter("challenger")
+    return limits
+
+
+def _pace(
+    answerer: Answerer, challenger: Challenger, champion: Release | None, rows: Sequence[Example], seed: int
+) -> Pace:
+    """The seconds that some rows take the challenger, and the champion or else the base, each as it is served."""
+    card = challenger.card
+    some = [rows[place] for place in chosen(rows, PACE_ROWS, seed)]
+    other, instruction, labels = (
+        ("champion", champion.instruction, champion.labels) if champion else (None, card.instruction, card.labels)
+    )
+
+    def ask(adapter: str | None, instruction: str, labels: Sequence[str] | None) -> Callable[[int], object]:
+        asked = [conversation(instruction, row) for row in some]
+        return lambda place: answerer.answer(adapter, [asked[place]], labels, card.max_new_tokens)
+
+    return in_turns(ask(other, instruction, labels), ask("challenger", card.instruction, card.labels), len(some))
 
 
 def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger) -> float:
@@ -215,6 +271,7 @@ def with_shots(shots: Sequence[Message], messages: Sequence[Message]) -> tuple[M
 
 def _log(workspace: Workspace, run: Run, challenger: Challenger, version: str, assessment: Assessment) -> None:
     folder = workspace.run_folder(run.id)
+    log_metrics(run, as_metrics(assessment.limits))
     for holdout, evaluation in assessment.evaluations.items():
         log_metrics(run, evaluation.flat_metrics(holdout))
         for name, table in evaluation.tables().items():
