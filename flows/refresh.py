@@ -7,7 +7,9 @@ from typing import Literal
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.approval import approve
 from perpetune.events import REFRESHED
+from perpetune.loop.approve import needs_approval
 from perpetune.loop.trial import goes_on_trial
 from perpetune.workspace import open_workspace
 from tasks.assess import assess
@@ -41,6 +43,8 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") 
         version = register(workspace, run, curated, challenger)
         assessment = assess(workspace, run, challenger, version)
         decision = decide(workspace, run, curated, challenger, assessment, version)
+        if decision.outcome == "promote" and needs_approval(workspace):
+            decision = approve(workspace, decision)
         if decision.outcome == "promote" and goes_on_trial(workspace):
             begin_trial(workspace, version)
         elif decision.outcome == "promote":

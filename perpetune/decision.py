@@ -9,16 +9,18 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
+from perpetune.policy.approval import ApprovalEvidence
 from perpetune.policy.promotion import PromotionEvidence
 from perpetune.policy.release import ByHand, RollbackEvidence, TrialEvidence
 from perpetune.policy.retraining import RetrainEvidence
 from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.records import to_json
 
-Kind = Literal["promotion", "retraining", "trial", "rollback"]
-Evidence = PromotionEvidence | RetrainEvidence | TrialEvidence | RollbackEvidence | ByHand
+Kind = Literal["promotion", "approval", "retraining", "trial", "rollback"]
+Evidence = PromotionEvidence | ApprovalEvidence | RetrainEvidence | TrialEvidence | RollbackEvidence | ByHand
 KINDS: Mapping[type, Kind] = {
     PromotionEvidence: "promotion",
+    ApprovalEvidence: "approval",
     RetrainEvidence: "retraining",
     TrialEvidence: "trial",
     RollbackEvidence: "rollback",

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from perpetune.decision import Decision, as_markdown
 from perpetune.events import PROMOTED, REJECTED
 from perpetune.loop import decide as decisions
+from perpetune.loop.approve import needs_approval
 from perpetune.loop.assess import Assessment
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
@@ -35,7 +36,7 @@ def decide(
     decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id))
     create_markdown_artifact(as_markdown(decision, {"MLflow run": run.url}), key="verdict", description=decision.reason)
     print(f"{decision.outcome}: {' '.join(decision.reasons)}")
-    if decision.outcome != "promote" or not goes_on_trial(workspace):
+    if decision.outcome != "promote" or not (needs_approval(workspace) or goes_on_trial(workspace)):
         event = PROMOTED if decision.outcome == "promote" else REJECTED
         emit(event, decision.task, {"version": version, "outcome": decision.outcome, "reason": decision.reason})
     return decision

@@ -30,7 +30,7 @@ from perpetune.tracking import Run, log_file, log_metrics, log_table, log_text
 from perpetune.workspace import Workspace
 
 HOLDOUTS = ("frozen", "recent")
-PACE_ROWS = 60
+PACE_ROWS = 40
 REPORT = "evaluation.html"
 
 

@@ -1,0 +1,51 @@
+"""A person is asked whether a version may take over."""
+
+from __future__ import annotations
+
+from prefect import flow, pause_flow_run
+from prefect.exceptions import FlowPauseTimeout
+from prefect.input import RunInput
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from perpetune.decision import Decision, as_markdown
+from perpetune.loop.approve import Said
+from perpetune.workspace import Workspace
+from tasks.approve import await_word, hear
+
+SECONDS_BETWEEN_LOOKS = 5
+
+
+class Approval(RunInput):
+    """The form that Prefect shows to whoever resumes the run."""
+
+    approve: bool = Field(title="May it take over?")
+    who: str = Field(min_length=1, title="Your name")
+    comment: str = Field(min_length=1, title="Why")
+
+
+def approve(workspace: Workspace, promotion: Decision) -> Decision:
+    """Wait for a person's word on a promotion; the decision is then "promote" or "reject"."""
+    version, hours = promotion.ids.model_version, workspace.params.promote.approval_hours
+    assert version is not None
+    try:
+        said = approval(workspace, promotion, version, hours)
+    except FlowPauseTimeout:
+        said = None
+    return hear(workspace, promotion, said)
+
+
+@flow(name="approval", flow_run_name="may version {version} take over?", validate_parameters=False, log_prints=True)
+def approval(workspace: Workspace, promotion: Decision, version: str, hours: float) -> Said:
+    """Pause until somebody resumes this run with a word on the version.
+
+    It is a run of its own: a paused run gives its concurrency slot back, and Prefect 3.8 ends a deployment's run that
+    has lost its slot a few minutes later. The refresh, which is not paused, keeps its own meanwhile.
+    Raises FlowPauseTimeout where nobody does within `hours`.
+    """
+    await_word(workspace, promotion, str(flow_run.id))
+    form = Approval.with_initial_data(description=as_markdown(promotion))
+    answer = pause_flow_run(
+        wait_for_input=form, timeout=max(1, round(3600 * hours)), poll_interval=SECONDS_BETWEEN_LOOKS
+    )
+    return Said(answer.approve, answer.who, answer.comment)
