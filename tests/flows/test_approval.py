@@ -1,0 +1,170 @@
+"""A person's word on a promotion, given to a real Prefect server and written down in a real MLflow store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+from prefect.client.orchestration import SyncPrefectClient
+
+from perpetune import registry
+from perpetune.decision import Ids, record
+from perpetune.events import PROMOTED, REJECTED, WAITING
+from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
+from perpetune.policy.verdict import Interval, Verdict
+from perpetune.services import Supervisor, free_ports
+from perpetune.stack import Ports, environment, servers
+from perpetune.status import decisions_of
+from perpetune.tracking import close_run, connect, open_run
+from perpetune.workspace import Workspace, open_workspace
+
+ROOT = Path(__file__).parents[2]
+
+# A refresh that has just decided to promote.
+REFRESH = """
+from pathlib import Path
+from prefect import flow
+from flows.approval import approve
+from perpetune.decision import Decision
+from perpetune.loop.passage import use_mlflow
+from perpetune.workspace import open_workspace
+
+@flow(name="refresh", log_prints=True)
+def refresh() -> str:
+    workspace = open_workspace()
+    use_mlflow(workspace)
+    return approve(workspace, Decision.from_json(Path("promotion.json").read_text())).outcome
+
+print("OUTCOME", refresh())
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    folder = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PREFECT_API_URL", "PERPETUNE_GATEWAY_URL", "PERPETUNE_DATABASE_URL", "PERPETUNE_HOME"):
+            patch.delenv(name, raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        opened = with_hours(folder, 1.0)
+        ports = Ports(*free_ports(4))
+        for name, value in environment(opened, ports).items():
+            patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        connect(os.environ["MLFLOW_TRACKING_URI"])
+        MlflowClient().create_experiment("colours", artifact_location=str(folder / "artifacts"))
+        MlflowClient().create_registered_model("colours")
+        with Supervisor(folder, opened.home / "logs", {}, print) as supervisor:
+            supervisor.start(servers(opened, ports))
+            yield opened
+
+
+def with_hours(folder: Path, hours: float) -> Workspace:
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["task"]["name"] = "colours"
+    settings["promote"] |= {"approval": "required", "approval_hours": hours}
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    return open_workspace(folder)
+
+
+def promoted(workspace: Workspace) -> str:
+    """A new version that the gate has promoted; its record is where the flow reads it."""
+    run = open_run("colours", "refresh", {"perpetune.kind": "refresh"}, {})
+    version = str(MlflowClient().create_model_version("colours", f"runs:/{run.id}/model", run.id).version)
+    evidence = PromotionEvidence(PairedEvidence(0.2, Interval(0.1, 0.3), 0.001, 100), None, "base")
+    decision = record(
+        Verdict("promote", ("It is better.",), "Promote what is better."),
+        evidence,
+        task="colours",
+        time=datetime.now(UTC),
+        ids=Ids(run_id=run.id, model_version=version),
+    )
+    MlflowClient().log_text(run.id, decision.to_json(), "decision.json")
+    close_run(run, succeeded=True)
+    (workspace.root / "promotion.json").write_text(decision.to_json())
+    return version
+
+
+def begin(workspace: Workspace) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", REFRESH], cwd=workspace.root, stdout=subprocess.PIPE, text=True)
+
+
+def outcome(child: subprocess.Popen[str]) -> str:
+    said, _ = child.communicate(timeout=120)
+    assert child.returncode == 0
+    return said.rpartition("OUTCOME ")[2].strip()
+
+
+def ask(method: str, path: str, body: object = None) -> Any:
+    answer = httpx.request(method, f"{os.environ['PREFECT_API_URL']}{path}", json=body, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def within(seconds: float, look: Callable[[], list[Any]]) -> list[Any]:
+    until = time.monotonic() + seconds
+    while not (seen := look()) and time.monotonic() < until:
+        time.sleep(0.5)
+    assert seen
+    return seen
+
+
+def runs(name: str, state: str) -> list[Any]:
+    flow = {"name": {"any_": [name]}}
+    return list(ask("POST", "/flow_runs/filter", {"flows": flow, "flow_runs": {"state": {"type": {"any_": [state]}}}}))
+
+
+def payloads(event: str, version: str) -> list[dict[str, Any]]:
+    found = ask("POST", "/events/filter", {"filter": {"event": {"name": [event]}}})["events"]
+    return [each["payload"] for each in found if each["payload"]["version"] == version]
+
+
+@pytest.mark.integration
+def test_a_version_waits_for_a_person_and_carries_what_was_said(workspace: Workspace) -> None:
+    version = promoted(workspace)
+    child = begin(workspace)
+    [waiting] = within(90, lambda: runs("approval", "PAUSED"))
+    assert waiting["name"] == f"may version {version} take over?"
+    assert len(runs("refresh", "RUNNING")) == 1, "it keeps the one place of a refresh meanwhile"
+    assert registry.get("colours", version).tags["approval"] == "waiting"
+    [told] = within(30, lambda: payloads(WAITING, version))
+    assert told["flow_run_id"] == waiting["id"]
+
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+        without_comment = client.resume_flow_run(UUID(waiting["id"]), {"approve": True, "who": "Ada", "comment": ""})
+        assert without_comment.status == "REJECT"
+        said = {"approve": True, "who": "Ada", "comment": "reads well"}
+        assert client.resume_flow_run(UUID(waiting["id"]), said).status == "ACCEPT"
+    assert outcome(child) == "promote"
+
+    tags = registry.get("colours", version).tags
+    assert (tags["approval"], tags["approval.by"], tags["approval.comment"]) == ("approved", "Ada", "reads well")
+    approval, promotion = decisions_of(workspace, version)
+    assert (approval.kind, approval.outcome, promotion.kind) == ("approval", "promote", "promotion")
+    assert approval.time.isoformat() == tags["approval.time"]
+    assert "Ada" in approval.reason and "reads well" in approval.reason
+    assert within(30, lambda: payloads(PROMOTED, version))
+
+
+@pytest.mark.integration
+def test_nobodys_word_is_a_no(workspace: Workspace) -> None:
+    version = promoted(workspace)
+    child = begin(with_hours(workspace.root, 0.001))
+    assert outcome(child) == "reject"
+    assert registry.get("colours", version).tags["approval"] == "nobody came"
+    assert decisions_of(workspace, version)[0].reason == f"Nobody approved version {version} within 0.001 hours."
+    assert within(30, lambda: payloads(REJECTED, version))
+    [refresh] = [each for each in runs("refresh", "COMPLETED") if each["state"]["type"] == "COMPLETED"][:1]
+    assert refresh, "a no is a result and no failure"
+    assert runs("approval", "FAILED")

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from perpetune.evaluation.leakage import Leakage
+from perpetune.evaluation.limits import as_metrics, forgetting_limit, leakage_limits, pace_limits
+from perpetune.evaluation.pace import Pace
+from perpetune.params import EvaluateParams, PromoteParams, load_params
+
+ROOT = Path(__file__).parents[3]
+PACE = Pace((1.0,) * 20, (2.0,) * 20)
+
+
+@pytest.fixture
+def rules() -> PromoteParams:
+    return load_params(ROOT / "params.yaml").promote
+
+
+def test_what_is_null_is_not_asked_for(rules: PromoteParams, params: EvaluateParams) -> None:
+    off = rules.model_copy(update={"max_forgetting": None, "max_slowdown": None, "max_cost": None})
+    assert forgetting_limit([1.0], [2.0], off, params) == {}
+    assert pace_limits(PACE, "champion", off, params) == {}
+    assert list(pace_limits(PACE, "base", off.model_copy(update={"max_cost": 3.0}), params)) == ["cost"]
+
+
+def test_each_limit_carries_its_estimate_interval_and_rows(rules: PromoteParams, params: EvaluateParams) -> None:
+    limits = forgetting_limit([1.0, 2.0, 3.0], [1.5, 2.1, 3.3], rules, params) | pace_limits(
+        PACE, "base", rules, params
+    )
+    assert limits["forgetting"].value == pytest.approx(0.3)
+    assert limits["forgetting"].limit == rules.max_forgetting and limits["forgetting"].rows == 3
+    assert (limits["latency"].value, limits["cost"].value) == (2.0, 2.0)
+    metrics = as_metrics(limits)
+    assert metrics["forgetting/low"] <= metrics["forgetting/value"] <= metrics["forgetting/high"]
+
+
+def test_one_row_trained_on_is_too_many_and_near_ones_may_be_a_share(rules: PromoteParams) -> None:
+    limits = leakage_limits(Leakage(("a",), ("b", "c"), 50, 100), rules)
+    assert limits["leakage"].value > limits["leakage"].limit
+    assert limits["near leakage"].value == 0.02 <= limits["near leakage"].limit == rules.margin
+    assert "near_leakage/low" not in as_metrics(limits), "it is counted and not estimated"
