@@ -23,9 +23,10 @@ class PairedEvidence:
 
 @dataclass(frozen=True)
 class Limit:
-    """One thing that must not have grown: beyond `limit` it vetoes.
+    """One thing that must not have grown: it vetoes where it is shown to be beyond `limit`.
 
-    `value` was measured on `rows` rows, in `unit`; `interval` is None where it was counted and not estimated.
+    `value` was measured on `rows` rows, in `unit`. `interval` is None where it was counted and not estimated: then the
+    value itself must be within the limit, else the interval's lower end.
     """
 
     value: float
