@@ -9,9 +9,11 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from perpetune.decision import Decision, as_markdown
+from perpetune.events import WAITING
 from perpetune.loop.approve import Said
 from perpetune.workspace import Workspace
 from tasks.approve import await_word, hear
+from tasks.events import emit
 
 SECONDS_BETWEEN_LOOKS = 5
 
@@ -28,23 +30,27 @@ def approve(workspace: Workspace, promotion: Decision) -> Decision:
     """Wait for a person's word on a promotion; the decision is then "promote" or "reject"."""
     version, hours = promotion.ids.model_version, workspace.params.promote.approval_hours
     assert version is not None
+    await_word(workspace, version)
     try:
-        said = approval(workspace, promotion, version, hours)
+        said = approval(promotion.task, version, promotion.reason, hours, as_markdown(promotion))
     except FlowPauseTimeout:
         said = None
     return hear(workspace, promotion, said)
 
 
-@flow(name="approval", flow_run_name="may version {version} take over?", validate_parameters=False, log_prints=True)
-def approval(workspace: Workspace, promotion: Decision, version: str, hours: float) -> Said:
-    """Pause until somebody resumes this run with a word on the version.
+@flow(name="approval", flow_run_name="may version {version} take over?", log_prints=True)
+def approval(task: str, version: str, reason: str, hours: float, page: str) -> Said:
+    """Pause until somebody who has read the `page` resumes this run with a word on the version.
 
     It is a run of its own: a paused run gives its concurrency slot back, and Prefect 3.8 ends a deployment's run that
-    has lost its slot a few minutes later. The refresh, which is not paused, keeps its own meanwhile.
+    has lost its slot a few minutes later. The refresh, which is not paused, keeps its own meanwhile. Its parameters
+    are plain, since Prefect stores and shows them.
     Raises FlowPauseTimeout where nobody does within `hours`.
     """
-    await_word(workspace, promotion, str(flow_run.id))
-    form = Approval.with_initial_data(description=as_markdown(promotion))
+    waiting = {"version": version, "reason": reason, "hours": hours}
+    emit(WAITING, task, waiting | {"flow_run_id": str(flow_run.id), "page": flow_run.ui_url})
+    print(f"resume this run within {hours:g} hours: {flow_run.ui_url}")
+    form = Approval.with_initial_data(description=page)
     answer = pause_flow_run(
         wait_for_input=form, timeout=max(1, round(3600 * hours)), poll_interval=SECONDS_BETWEEN_LOOKS
     )

@@ -35,6 +35,11 @@ class Limit:
     rows: int
     unit: str
 
+    @property
+    def exceeded(self) -> bool:
+        """A value that is not a number is within nothing."""
+        return not (self.interval.low if self.interval else self.value) <= self.limit
+
 
 @dataclass(frozen=True)
 class PromotionEvidence:

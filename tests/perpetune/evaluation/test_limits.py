@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from perpetune.evaluation.leakage import Leakage
 from perpetune.evaluation.limits import as_metrics, forgetting_limit, leakage_limits, pace_limits
 from perpetune.evaluation.pace import Pace
 from perpetune.params import EvaluateParams, PromoteParams, load_params
+from perpetune.policy.promotion import Limit
+from perpetune.policy.verdict import Interval
 
 ROOT = Path(__file__).parents[3]
 PACE = Pace((1.0,) * 20, (2.0,) * 20)
@@ -41,3 +44,11 @@ def test_one_row_trained_on_is_too_many_and_near_ones_may_be_a_share(rules: Prom
     assert limits["leakage"].value > limits["leakage"].limit
     assert limits["near leakage"].value == 0.02 <= limits["near leakage"].limit == rules.margin
     assert "near_leakage/low" not in as_metrics(limits), "it is counted and not estimated"
+
+
+def test_what_is_estimated_must_be_shown_to_be_too_much_and_what_is_counted_must_not_be() -> None:
+    noisy = Limit(1.7, Interval(1.2, 2.5), 1.5, 40, "times")
+    assert not noisy.exceeded
+    assert replace(noisy, interval=Interval(1.6, 1.8)).exceeded
+    assert replace(noisy, interval=None).exceeded
+    assert Limit(float("nan"), None, 1.5, 40, "times").exceeded
