@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 import httpx
@@ -51,6 +52,17 @@ class Unfinished:
     running: bool
     tags: Mapping[str, str]
     params: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that a run holds but its files; `metrics` are the last values."""
+
+    run: Run
+    started: datetime
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -287,6 +299,23 @@ def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
     if not runs:
         return None
     return run_ref(found.experiment_id, runs[0].info.run_id), (runs[0].info.end_time or 0) / 1000
+
+
+def read_run(run_id: str) -> RunRecord:
+    """What a run holds."""
+    found = MlflowClient().get_run(run_id)
+    return RunRecord(
+        run_ref(found.info.experiment_id, run_id),
+        datetime.fromtimestamp(found.info.start_time / 1000, UTC),
+        dict(found.data.tags),
+        dict(found.data.params),
+        dict(found.data.metrics),
+    )
+
+
+def curve_of(run_id: str, metric: str) -> dict[int, float]:
+    """A metric at each of its steps; {} where the run has none of that name."""
+    return {each.step: each.value for each in MlflowClient().get_metric_history(run_id, metric)}
 
 
 def metrics_of(run_id: str) -> dict[str, float]:

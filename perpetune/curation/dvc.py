@@ -88,6 +88,47 @@ def is_at(workspace: Path, version: str) -> bool:
     return (workspace / SPLITS).is_dir() and data_version(workspace).version == version
 
 
+def bring_splits(workspace: Path, version: str, into: Path) -> Path:
+    """Lay the splits of an older version into the folder `into`, and return where they lie.
+
+    They come from the workspace's cache or else from its default remote. A repository of its own holds them, so that
+    nothing of the workspace changes. Raises PerpetuneError where neither has them.
+    """
+    if not (workspace / ".dvc").is_dir():
+        raise PerpetuneError(
+            f"the data {version[:8]} cannot be brought back: DVC was never set up here",
+            where=str(workspace),
+            do="run this in the workspace that trained on it",
+        )
+    (into / ".dvc").mkdir(parents=True, exist_ok=True)
+    _write(_borrowed(workspace / ".dvc"), into / ".dvc" / "config")
+    splits = {"md5": f"{version}.dir", "hash": "md5", "path": SPLITS.name}
+    (into / "splits.dvc").write_text(yaml.safe_dump({"outs": [splits]}), encoding="utf-8")
+    try:
+        _dvc(into, "pull", "--quiet")
+    except PerpetuneError as fault:
+        raise PerpetuneError(
+            f"the data {version[:8]} is neither in DVC's cache nor at its remote",
+            where=str(workspace),
+            do="name the remote that has it in PERPETUNE_DVC_REMOTE or .dvc/config",
+        ) from fault
+    return into / SPLITS.name
+
+
+def _borrowed(home: Path) -> ConfigParser:
+    """The settings of a workspace's DVC for a repository elsewhere, with its cache: paths are relative to `home`."""
+    config = ConfigParser(interpolation=None)
+    config.read([home / "config", home / "config.local"], encoding="utf-8")
+    config.read_dict({"core": {"no_scm": "true"}})
+    for section, option in ((section, "url") for section in config.sections() if "remote" in section):
+        url = config.get(section, option, fallback="")
+        if url and "://" not in url:
+            config.set(section, option, str((home / url).absolute()))
+    cache = config.get("cache", "dir", fallback="cache")
+    config.read_dict({"cache": {"dir": str((home / cache).absolute())}})
+    return config
+
+
 def _dvc(workspace: Path, *arguments: str) -> None:
     # The stages say `python`: it must be the one that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

@@ -48,6 +48,8 @@ def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
         log_dataset(run, f"{workspace.params.task.name}-{name}", curated.version, source, count, name)
     for page in ("card.html", "card.md"):
         log_file(run, workspace.root / CARD / page, "data")
+    # The splits alone repeat a training; the lock names what each stage before them made, too.
+    log_file(run, workspace.root / "dvc.lock", "data")
 
 
 def export_labelled_traffic(workspace: Workspace) -> int:

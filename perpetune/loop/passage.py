@@ -7,9 +7,11 @@ docs/decisions/0005-a-broken-pass-goes-on-in-its-run.md.
 from __future__ import annotations
 
 import hashlib
+import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +55,7 @@ def open_passage(
         "perpetune.reason": reason,
         "prefect.flow_run_id": flow_run_id,
         "git.commit": git_commit(workspace.root),
+        **surroundings(),
         "mlflow.note.content": f"{kind.capitalize()}, {trigger}: {reason}",
     }
     settings = settings_of(workspace, kind) | ({"data.version": data_version} if data_version else {})
@@ -148,6 +151,15 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, obj
 
 def params_digest(workspace: Workspace) -> str:
     return hashlib.sha256((workspace.root / "params.yaml").read_bytes()).hexdigest()
+
+
+def surroundings() -> dict[str, str]:
+    """The programs and the machine that figures may depend on to the last bit."""
+    return {
+        "perpetune.version": metadata.version("perpetune"),
+        "torch.version": metadata.version("torch"),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def git_commit(folder: Path) -> str:

@@ -1,0 +1,218 @@
+"""Read a story back from MLflow, the decision records and DVC."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perpetune import registry
+from perpetune.curation import dvc
+from perpetune.curation.difference import Difference, difference
+from perpetune.decision import Decision
+from perpetune.errors import PerpetuneError
+from perpetune.evaluation.estimate import Estimate
+from perpetune.evaluation.systems import TITLES
+from perpetune.explain.numbers import Measured, numbers_of
+from perpetune.explain.story import (
+    Approval,
+    Data,
+    Event,
+    Repeat,
+    Scores,
+    Story,
+    Told,
+    Training,
+    Trigger,
+)
+from perpetune.loop.assess import REPORT
+from perpetune.loop.curate import SPLIT_NAMES
+from perpetune.loop.fine_tune import LOSS
+from perpetune.loop.passage import use_mlflow
+from perpetune.records import Example, canonical_time, read_jsonl
+from perpetune.registry import Version
+from perpetune.status import decisions_of
+from perpetune.tracking import RunRecord, curve_of, read_run
+from perpetune.workspace import Workspace
+
+TRAINED_WITH = {
+    "base.model": "base",
+    "train.method": "method",
+    "train.lora.rank": "rank",
+    "train.epochs": "epochs",
+    "train.batch_size": "examples a step",
+    "train.learning_rate": "learning rate",
+    "train.seed": "seed",
+}
+
+
+def gather(workspace: Workspace, version: str) -> Story:
+    """All that is on record of a version. Raises PerpetuneError where there is no such version, or no MLflow."""
+    use_mlflow(workspace)
+    task = workspace.params.task.name
+    found = registry.get(task, version)
+    run = read_run(found.run_id)
+    decisions = _decisions(workspace, version)
+    return Story(
+        task=task,
+        version=version,
+        aliases=tuple(alias for alias in ("champion", "challenger", "previous") if _bears(found, alias)),
+        written=datetime.now(UTC),
+        trigger=Trigger(
+            run.tags.get("perpetune.trigger", "unknown"), run.tags.get("perpetune.reason", ""), run.started
+        ),
+        data=_data(workspace, found, run, _compared_with(found, decisions)),
+        training=_training(run),
+        scores=tuple(_scores(run)),
+        verdicts=tuple(Told(each, numbers_of(each.evidence)) for each in decisions),
+        approval=_approval(found.tags),
+        costs=tuple(_costs(run)),
+        events=_events(found.tags, run, decisions),
+        repeat=_repeat(found, run, decisions),
+        links={
+            "model version": registry.model_url(task, version),
+            "MLflow run": run.run.url,
+            "evaluation report": f"{run.run.url}/artifacts/{REPORT}",
+            "data card": f"{run.run.url}/artifacts/data/card.html",
+        },
+    )
+
+
+def _decisions(workspace: Workspace, version: str) -> list[Decision]:
+    """None where the refresh has not decided yet, or broke off before it did."""
+    try:
+        return decisions_of(workspace, version)
+    except PerpetuneError:
+        return []
+
+
+def _bears(version: Version, alias: registry.Alias) -> bool:
+    found = registry.find(version.task, alias)
+    return found is not None and found.version == version.version
+
+
+def _compared_with(version: Version, decisions: list[Decision]) -> Version | None:
+    """The champion that the version was weighed against, else the newest version before it."""
+    promotion = next((each for each in decisions if each.kind == "promotion"), None)
+    if promotion is not None and promotion.ids.champion_version not in (None, version.version):
+        return registry.get(version.task, str(promotion.ids.champion_version))
+    older = [each for each in registry.versions(version.task) if int(each.version) < int(version.version)]
+    return older[0] if older else None
+
+
+def _data(workspace: Workspace, version: Version, run: RunRecord, previous: Version | None) -> Data:
+    now = version.tags.get("data.version", "unknown")
+    rows = {name: int(run.metrics[f"data/{name}_rows"]) for name in SPLIT_NAMES if f"data/{name}_rows" in run.metrics}
+    if previous is None:
+        return Data(now, rows, None, None, "This is the first version: there is no earlier data to compare with.")
+    before = previous.tags.get("data.version", "unknown")
+    if before == now:
+        return Data(now, rows, previous.version, None, f"The data is that of version {previous.version}.")
+    try:
+        return Data(now, rows, previous.version, _difference(workspace, before, now), "")
+    except PerpetuneError as fault:
+        note = f"How it differs from the data of version {previous.version} cannot be told: {fault.what}."
+        return Data(now, rows, previous.version, None, note)
+
+
+def _difference(workspace: Workspace, before: str, after: str) -> Difference:
+    labelled = workspace.params.task.kind == "classification"
+    return difference(_splits(workspace, before), _splits(workspace, after), labelled=labelled)
+
+
+def _splits(workspace: Workspace, version: str) -> dict[str, list[Example]]:
+    """The rows of a version of the data: those that lie here where they are it."""
+    if (workspace.root / "dvc.lock").is_file() and dvc.is_at(workspace.root, version):
+        return _read(workspace.split("train").parent)
+    with tempfile.TemporaryDirectory() as scratch:
+        return _read(dvc.bring_splits(workspace.root, version, Path(scratch)))
+
+
+def _read(folder: Path) -> dict[str, list[Example]]:
+    files = {name: folder / f"{name}.jsonl" for name in SPLIT_NAMES}
+    return {name: read_jsonl(file, Example) for name, file in files.items() if file.is_file()}
+
+
+def _training(run: RunRecord) -> Training:
+    metrics = run.metrics
+    facts = {title: run.params[name] for name, title in TRAINED_WITH.items() if name in run.params}
+    if "train/seconds" in metrics:
+        facts["time"] = f"{metrics['train/seconds']:,.0f} s"
+    if "train/tokens" in metrics:
+        facts["tokens"] = f"{metrics['train/tokens']:,.0f}"
+    if "validation/best_loss" in metrics:
+        facts["best validation loss"] = (
+            f"{metrics['validation/best_loss']:.4f} at step {metrics.get('train/best_step', 0):.0f}"
+        )
+    return Training(facts, curve_of(run.run.id, LOSS), curve_of(run.run.id, "validation/loss"))
+
+
+def _scores(run: RunRecord) -> list[Scores]:
+    level = float(run.params.get("evaluate.confidence", "0.95"))
+    found = []
+    for holdout in ("frozen", "recent"):
+        for metric in ("accuracy", "token_f1"):
+            systems = {
+                system: Estimate(
+                    run.metrics[name], run.metrics[f"{name}_low"], run.metrics[f"{name}_high"], _rows(run, holdout)
+                )
+                for system in TITLES
+                if f"{(name := f'{holdout}/{system}/{metric}')}_low" in run.metrics
+            }
+            if systems:
+                found.append(Scores(holdout, metric, level, systems))
+    return found
+
+
+def _rows(run: RunRecord, holdout: str) -> int:
+    return int(run.metrics.get(f"{holdout}/rows", 0))
+
+
+def _approval(tags: Mapping[str, str]) -> Approval | None:
+    if "approval" not in tags:
+        return None
+    return Approval(tags["approval"], tags.get("approval.by", ""), tags.get("approval.comment", ""))
+
+
+def _costs(run: RunRecord) -> list[Measured]:
+    """Dollars per 1,000 requests as measured, what the training cost, and what else the run knows of money."""
+    found = [
+        Measured(f"1,000 requests, {title.lower()}", run.metrics[name], "dollars", rows=_rows(run, "frozen"))
+        for system, title in TITLES.items()
+        if (name := f"frozen/{system}/dollars_per_1000") in run.metrics and system not in ("majority", "linear")
+    ]
+    seconds, price = run.metrics.get("train/seconds"), run.params.get("evaluate.dollars_per_hour")
+    if seconds is not None and price is not None:
+        found.append(Measured("training", seconds / 3600 * float(price), "dollars"))
+    for name, value in sorted(run.metrics.items()):
+        if name.startswith("economics/"):
+            words = name.removeprefix("economics/").replace("_", " ").replace("/", ", ")
+            found.append(Measured(words, value, "dollars" if "dollar" in words or "cost" in words else ""))
+    return found
+
+
+def _events(tags: Mapping[str, str], run: RunRecord, decisions: list[Decision]) -> tuple[Event, ...]:
+    """From its refresh on, oldest first; the state that it has now comes last where its time is not known."""
+    events = [Event(run.started, "refresh began", run.tags.get("perpetune.reason", ""))]
+    events += [Event(each.time, f"{each.kind}: {each.outcome}", each.reason) for each in decisions]
+    if "release.state" in tags:
+        time = canonical_time(tags["release.time"]) if "release.time" in tags else None
+        events.append(Event(time, f"release: {tags['release.state']}", tags.get("release.reason", "")))
+    return tuple(sorted(events, key=lambda event: event.time or datetime.max.replace(tzinfo=UTC)))
+
+
+def _repeat(version: Version, run: RunRecord, decisions: list[Decision]) -> Repeat:
+    digest = next((each.ids.params_sha256 for each in reversed(decisions) if each.ids.params_sha256), None)
+    ids = {
+        "git commit": version.tags.get("git.commit", run.tags.get("git.commit", "unknown")),
+        "data version": version.tags.get("data.version", "unknown"),
+        "base digest": version.tags.get("base.digest", "unknown"),
+        "adapter digest": version.tags.get("adapter.digest", "unknown"),
+        "params.yaml, sha256": digest,
+        "perpetune": run.tags.get("perpetune.version"),
+        "torch": run.tags.get("torch.version"),
+        "MLflow run": run.run.id,
+        "Prefect flow run": version.tags.get("prefect.flow_run_id"),
+    }
+    return Repeat((f"perpetune reproduce {version.version}",), {name: said for name, said in ids.items() if said})
