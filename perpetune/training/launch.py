@@ -40,7 +40,7 @@ def launch(
     with tempfile.TemporaryDirectory(dir=job.adapter.parent, prefix="job-") as scratch:
         folder = Path(scratch)
         write_job(folder, job, train_rows, validation_rows)
-        command = shlex.split(launcher) if launcher else _torchrun(count)
+        command = shlex.split(launcher) if launcher else torchrun(count)
         _follow([*command, "-m", "perpetune.training.job", str(folder)], folder, report, foretell)
         return read_trained(folder)
 
@@ -50,7 +50,8 @@ def process_count(params: TrainParams) -> int:
     return max(1, torch.cuda.device_count()) if params.processes == "auto" else params.processes
 
 
-def _torchrun(count: int) -> list[str]:
+def torchrun(count: int) -> list[str]:
+    """The command that starts so many processes on this machine."""
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
 
 

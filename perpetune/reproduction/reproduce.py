@@ -1,0 +1,186 @@
+"""Train a version again from what is on record, and compare."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perpetune import registry
+from perpetune.curation import dvc
+from perpetune.errors import PerpetuneError
+from perpetune.evaluation.text_metrics import tidy, token_f1
+from perpetune.inference.answers import load_answerer
+from perpetune.loop.fine_tune import LOSS
+from perpetune.loop.passage import surroundings, use_mlflow
+from perpetune.records import Example, Recorded, conversation, read_jsonl
+from perpetune.registry import Version
+from perpetune.release import ModelCard, Release, read_card
+from perpetune.reproduction.code import check_out, launcher
+from perpetune.reproduction.likeness import (
+    Answers,
+    Likeness,
+    compare_answers,
+    compare_curves,
+    compare_weights,
+    judge,
+)
+from perpetune.reproduction.recipe import Recipe, recorded_recipe
+from perpetune.tracking import RunRecord, artifact, curve_of, read_run
+from perpetune.training.job import Job
+from perpetune.training.launch import launch
+from perpetune.training.trainer import Progress, Report, Trained
+from perpetune.workspace import Workspace
+
+VALIDATION = "validation/loss"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A version trained again. `notes` say what was not as it had been; `folder` is None where nothing was kept."""
+
+    version: str
+    likeness: Likeness
+    notes: tuple[str, ...]
+    seconds: float
+    folder: str | None
+
+
+def reproduce(
+    workspace: Workspace, version: str, say: Callable[[str], None], report: Report, *, keep: bool = False
+) -> Reproduction:
+    """Train with the recorded data, settings, seed and, where its commit is known, code.
+
+    `say` hears what is being done, `report` of every step. Raises PerpetuneError where the version, its settings or
+    its data cannot be brought back.
+    """
+    began = time.monotonic()
+    use_mlflow(workspace)
+    found = registry.get(workspace.params.task.name, version)
+    run = read_run(found.run_id)
+    with _scratch(workspace, version, keep) as scratch:
+        say("bringing back the settings, the adapter and the data")
+        recipe = recorded_recipe(found.run_id, scratch)
+        release = registry.fetch_release(found.task, version, workspace.home / "releases")
+        data = dvc.bring_splits(workspace.root, _data_version(found), scratch / "data")
+        code = check_out(workspace.root, found.tags.get("git.commit", "unknown"), scratch / "code")
+        notes = [*([code.note] if code.note else []), *_changed(run)]
+        for note in notes:
+            say(note)
+        losses: dict[str, dict[int, float]] = {LOSS: {}, VALIDATION: {}}
+
+        def tell(progress: Progress) -> None:
+            losses[LOSS][progress.step] = progress.loss
+            if progress.validation_loss is not None:
+                losses[VALIDATION][progress.step] = progress.validation_loss
+            report(progress)
+
+        command = launcher(code, recipe.train, workspace.settings.training_launcher)
+        trained = _train(workspace, recipe, data, scratch, tell, command)
+        say("comparing")
+        likeness = _compare(workspace, found, release, trained, data, losses)
+        base = found.tags.get("base.digest")
+        if base not in (None, trained.base_digest):
+            notes.append("The base model's weights are not those that it was trained on.")
+    folder = str(scratch) if keep else None
+    return Reproduction(version, likeness, tuple(notes), time.monotonic() - began, folder)
+
+
+def _data_version(found: Version) -> str:
+    if "data.version" not in found.tags:
+        raise PerpetuneError(
+            f"version {found.version} does not say which data it was trained on",
+            do="only versions that `perpetune refresh` made can be repeated",
+        )
+    return found.tags["data.version"]
+
+
+@contextmanager
+def _scratch(workspace: Workspace, version: str, keep: bool) -> Iterator[Path]:
+    folder = workspace.home / "reproductions" / f"{version}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changed(run: RunRecord) -> list[str]:
+    """What figures may depend on that is not as it was when the version was made."""
+    titles = {"perpetune.version": "perpetune", "torch.version": "torch", "machine": "the machine"}
+    return [
+        f"{titles[name]} was {run.tags[name]} and is {now}."
+        for name, now in surroundings().items()
+        if run.tags.get(name, now) != now
+    ]
+
+
+def _train(
+    workspace: Workspace, recipe: Recipe, data: Path, scratch: Path, report: Report, command: str | None
+) -> Trained:
+    job = Job(
+        base=recipe.base,
+        assets=workspace.assets,
+        instruction=recipe.task.instruction,
+        params=recipe.train,
+        adapter=scratch / "adapter",
+        checkpoints=scratch / "checkpoints",
+    )
+    rows, validation = (read_jsonl(data / f"{name}.jsonl", Example) for name in ("train", "validation"))
+    return launch(job, rows, validation, report, command)
+
+
+def _compare(
+    workspace: Workspace,
+    version: Version,
+    release: Release,
+    trained: Trained,
+    data: Path,
+    losses: dict[str, dict[int, float]],
+) -> Likeness:
+    digest = version.tags["adapter.digest"]
+    same = digest == trained.digest
+    curves = tuple(compare_curves(name, curve_of(version.run_id, name), new) for name, new in losses.items() if new)
+    return judge(
+        digest,
+        trained.digest,
+        None if same else compare_weights(release.adapter, trained.adapter),
+        curves,
+        None if same else _answers(workspace, version, read_card(release.adapter), trained.adapter, data),
+        workspace.params.promote,
+    )
+
+
+def _answers(workspace: Workspace, version: Version, card: ModelCard, adapter: Path, data: Path) -> Answers | None:
+    """Answer the frozen rows that the version answered; None where its answers are not on record."""
+    path = artifact(version.run_id, "answers/challenger.jsonl", data)
+    if path is None:
+        return None
+    recorded = {each.id: each for each in read_jsonl(path, Recorded) if each.holdout == "frozen"}
+    rows = [row for row in read_jsonl(data / "frozen.jsonl", Example) if row.id in recorded]
+    params = workspace.params.evaluate
+    answerer = load_answerer(card.base, workspace.assets, card.precision, params.batch_tokens)
+    answerer.load_adapter("reproduced", adapter)
+    asked = [conversation(card.instruction, row) for row in rows]
+    texts = [each.text for each in answerer.answer("reproduced", asked, card.labels, card.max_new_tokens)]
+    before = [recorded[row.id] for row in rows]
+    return compare_answers(
+        [tidy(each.output) for each in before],
+        [tidy(text) for text in texts],
+        [each.score for each in before],
+        _scores(rows, texts, card),
+        params,
+    )
+
+
+def _scores(rows: Sequence[Example], texts: Sequence[str], card: ModelCard) -> list[float]:
+    """Scored as the evaluation scores."""
+    pairs = zip(rows, texts, strict=True)
+    if card.kind == "generation":
+        return [token_f1(row.output, text) for row, text in pairs]
+    return [float(tidy(row.output) == tidy(text)) for row, text in pairs]
