@@ -141,23 +141,45 @@ def status(json_: Json = False) -> None:
             show_status(found, console)
 
 
-@app.command(epilog="Example: `perpetune explain 3`")
-def explain(version: Annotated[str, typer.Argument(help="A version number.")], json_: Json = False) -> None:
-    """Why a version was promoted, rejected, dropped or rolled back: its decision records, newest first."""
-    from rich.markdown import Markdown
+@app.command(epilog="Example: `perpetune explain 3 --html version-3.html`")
+def explain(
+    version: Annotated[str, typer.Argument(help="A version number.")],
+    html: Annotated[Path | None, typer.Option(help="Write it as a page, one file that needs nothing else.")] = None,
+    json_: Json = False,
+) -> None:
+    """What triggered a version, its data and how it differs, the numbers, who approved, what it costs."""
+    from perpetune.explain.gather import gather
+    from perpetune.explain.page import write_page
+    from perpetune.explain.terminal import as_dict, show_story
 
-    from perpetune.decision import as_markdown
-    from perpetune.status import decisions_of
-
-    with _for_people(), _services(worker=False) as workspace:
-        newest, *earlier = decisions_of(workspace, version)
+    with _for_people(), _services(worker=False, prefect=False) as workspace:
+        story = gather(workspace, version)
+        if html is not None:
+            write_page(html, story)
+            errors.print(f"written to {html}", markup=False)
         if json_:
-            _print_json(
-                {**newest.model_dump(mode="json"), "earlier": [each.model_dump(mode="json") for each in earlier]}
-            )
+            _print_json(as_dict(story))
+        elif html is None:
+            show_story(story, console)
+
+
+@app.command(epilog="Example: `perpetune reproduce 3 --keep`")
+def reproduce(
+    version: Annotated[str, typer.Argument(help="A version number.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the code, the data and the adapter on disk.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train a version again from its recorded data, settings and code, and compare. Exits with 1 where it differs."""
+    from perpetune.reproduction.show import reproduce_aloud, show_reproduction
+
+    with _for_people(), _services(worker=False, prefect=False) as workspace:
+        found = reproduce_aloud(workspace, version, errors if json_ else console, keep=keep)
+        if json_:
+            _print_json(asdict(found))
         else:
-            for decision in (newest, *earlier):
-                console.print(Markdown(as_markdown(decision)))
+            show_reproduction(found, console)
+    if found.likeness.verdict == "different":
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: `perpetune rollback --reason 'it promises refunds'`")

@@ -8,7 +8,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.decision import Decision, as_markdown
+from perpetune.errors import PerpetuneError
 from perpetune.events import PROMOTED, REJECTED
+from perpetune.explain.page import log_page
 from perpetune.loop import decide as decisions
 from perpetune.loop.approve import needs_approval
 from perpetune.loop.assess import Assessment
@@ -16,7 +18,7 @@ from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.trial import goes_on_trial
 from perpetune.registry import model_url
-from perpetune.tracking import Run
+from perpetune.tracking import MlflowFault, Run
 from perpetune.workspace import Workspace
 from tasks.events import emit
 
@@ -36,6 +38,10 @@ def decide(
     decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id))
     create_markdown_artifact(as_markdown(decision, {"MLflow run": run.url}), key="verdict", description=decision.reason)
     print(f"{decision.outcome}: {' '.join(decision.reasons)}")
+    try:
+        log_page(workspace, run, version)
+    except (PerpetuneError, MlflowFault) as fault:  # the verdict stands without its page
+        print(f"its page could not be written: {fault}")
     if decision.outcome != "promote" or not (needs_approval(workspace) or goes_on_trial(workspace)):
         event = PROMOTED if decision.outcome == "promote" else REJECTED
         emit(event, decision.task, {"version": version, "outcome": decision.outcome, "reason": decision.reason})

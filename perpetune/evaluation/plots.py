@@ -56,6 +56,38 @@ def differences(comparisons: Mapping[str, Paired], subject: str, *, percent: boo
         return figure
 
 
+def forest(estimates: Mapping[str, Estimate], heading: str, unit: str) -> Figure:
+    """Differences, the first at the top, each with its interval, name and rows; what crosses 0 may be chance."""
+    names = list(reversed(estimates))
+    with house_style():
+        figure, axes = _dots(names, heading)
+        axes.set_yticks(range(len(names)), [f"{_short(name)} ({estimates[name].n:,})" for name in names])
+        for row, name in enumerate(names):
+            found = estimates[name]
+            shade = LIGHT["challenger"] if found.low > 0 else LIGHT["wrong"] if found.high < 0 else LIGHT["muted"]
+            text = f"{found.value:+.1f}".replace("-", "\N{MINUS SIGN}")
+            _dot(axes, row, found.value, found.low, found.high, text, shade)
+        axes.axvline(0, color=LIGHT["ink"], linewidth=1.2, zorder=1)
+        axes.set_xlabel(unit, loc="right")
+        return figure
+
+
+def loss_curves(train: Mapping[int, float], validation: Mapping[int, float]) -> Figure:
+    """The loss at each step of training, and on the validation split where it was measured."""
+    with house_style():
+        figure = Figure(figsize=(WIDTH, 2.6))
+        _head(figure, "Loss while it was trained")
+        axes = figure.add_subplot()
+        axes.grid(axis="y")
+        axes.plot(list(train), list(train.values()), color=LIGHT["base"], linewidth=1.4, label="training")
+        if validation:
+            axes.plot(list(validation), list(validation.values()), "o-", color=LIGHT["challenger"], label="validation")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("step", loc="right")
+        axes.legend(frameon=False)
+        return figure
+
+
 def _dots(systems: Collection[str], heading: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * len(systems)))
     _head(figure, heading)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from pathlib import Path
 from perpetune import registry
 from perpetune.curation import dvc
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.text_metrics import tidy, token_f1
+from perpetune.evaluation.text_metrics import exact_match, tidy, token_f1
 from perpetune.inference.answers import load_answerer
 from perpetune.loop.fine_tune import LOSS
 from perpetune.loop.passage import surroundings, use_mlflow
@@ -169,18 +169,11 @@ def _answers(workspace: Workspace, version: Version, card: ModelCard, adapter: P
     asked = [conversation(card.instruction, row) for row in rows]
     texts = [each.text for each in answerer.answer("reproduced", asked, card.labels, card.max_new_tokens)]
     before = [recorded[row.id] for row in rows]
+    score = exact_match if card.kind == "classification" else token_f1  # as the evaluation scores
     return compare_answers(
         [tidy(each.output) for each in before],
         [tidy(text) for text in texts],
         [each.score for each in before],
-        _scores(rows, texts, card),
+        [score(row.output, text) for row, text in zip(rows, texts, strict=True)],
         params,
     )
-
-
-def _scores(rows: Sequence[Example], texts: Sequence[str], card: ModelCard) -> list[float]:
-    """Scored as the evaluation scores."""
-    pairs = zip(rows, texts, strict=True)
-    if card.kind == "generation":
-        return [token_f1(row.output, text) for row, text in pairs]
-    return [float(tidy(row.output) == tidy(text)) for row, text in pairs]

@@ -1,0 +1,95 @@
+"""How the parts of a story are said, on a terminal and on a page."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from perpetune.curation.difference import Count
+from perpetune.evaluation.estimate import Estimate
+from perpetune.evaluation.findings import dollars
+from perpetune.explain.numbers import Measured
+from perpetune.explain.story import Data, Scores, Story, Trigger
+
+MOST_KINDS = 12  # labels or sources in a table
+WHO = {
+    "manual": "Somebody asked for it",
+    "schedule": "It was due by the schedule",
+    "decay": "The monitor found that the champion had decayed",
+}
+METRICS = {"accuracy": "Accuracy", "token_f1": "Token F1"}
+
+
+def when(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M %Z}" if time else ""
+
+
+def trigger(found: Trigger) -> str:
+    who = WHO.get(found.kind, f"Trigger: {found.kind}")
+    return f"{who}, {when(found.time)}: {found.reason}" if found.reason else f"{who}, {when(found.time)}."
+
+
+def data(found: Data) -> str:
+    rows = ", ".join(f"{count:,} {name}" for name, count in found.rows.items())
+    said = f"DVC version {found.version}: {rows} rows." if rows else f"DVC version {found.version}."
+    return f"{said} {found.note}".strip()
+
+
+def difference(found: Data) -> str:
+    """Against the data of the previous version, in one sentence."""
+    apart = found.difference
+    assert apart is not None
+    return (
+        f"Against the data of version {found.previous}: {apart.added:,} rows added, {apart.removed:,} removed, "
+        f"{apart.changed:,} changed, {apart.moved:,} moved to another split."
+    )
+
+
+def change(count: Count) -> str:
+    return signed(count.after - count.before, ",d") if count.after != count.before else ""
+
+
+def approval(story: Story) -> str:
+    found = story.approval
+    if found is None:
+        return "Nobody was asked: the policy decided alone."
+    by = f" by {found.by}" if found.by else ""
+    return f"{found.state.capitalize()}{by}" + (f": {found.comment}" if found.comment else ".")
+
+
+def scores_title(scores: Scores) -> str:
+    rows = max((found.n for found in scores.systems.values()), default=0)
+    return f"{METRICS[scores.metric]} on the {scores.holdout} holdout, {rows:,} rows"
+
+
+def score(found: Estimate, metric: str) -> tuple[str, str]:
+    """The value and its interval."""
+    if metric == "accuracy":
+        return f"{found.value:.1%}", f"{found.low:.1%} to {found.high:.1%}"
+    return f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}"
+
+
+def number(found: Measured) -> str:
+    """The value with its unit."""
+    if found.unit == "dollars":
+        return dollars(found.value)
+    if found.unit == "points":
+        return f"{signed(found.value, '.1f')} points"
+    return f"{found.value:,.4g} {found.unit}".strip()
+
+
+def columns(found: Measured) -> tuple[str, str, str, str]:
+    """Value, interval, rows and limit."""
+    form = ".1f" if found.unit == "points" else ".4g"
+    interval = (
+        ""
+        if found.low is None or found.high is None
+        else f"{signed(found.low, form, plus=False)} to {signed(found.high, form, plus=False)} ({found.level or 0:.0%})"
+    )
+    rows = "" if found.rows is None else f"{found.rows:,}"
+    limit = "" if found.limit is None else f"at most {found.limit:.4g}{'' if found.within else ', exceeded'}"
+    return number(found), interval, rows, limit
+
+
+def signed(value: float, form: str, *, plus: bool = True) -> str:
+    """With a real minus sign, which is as wide as a plus."""
+    return format(value, f"{'+' if plus else ''}{form}").replace("-", "\N{MINUS SIGN}")
