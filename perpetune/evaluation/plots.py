@@ -58,7 +58,7 @@ def differences(comparisons: Mapping[str, Paired], subject: str, *, percent: boo
 
 def forest(estimates: Mapping[str, Estimate], heading: str, unit: str) -> Figure:
     """Differences, the first at the top, each with its interval, name and rows; what crosses 0 may be chance."""
-    names = list(reversed(estimates))
+    names = list(estimates)[::-1]
     with house_style():
         figure, axes = _dots(names, heading)
         axes.set_yticks(range(len(names)), [f"{_short(name)} ({estimates[name].n:,})" for name in names])

@@ -83,7 +83,7 @@ def _show_counts(title: str, counts: Mapping[str, Count], console: Console) -> N
 def _show_scores(scores: Scores, console: Console) -> None:
     _head(console, words.scores_title(scores))
     table = _grid("system", "score", f"{scores.level:.0%} interval", "rows")
-    for system, found in reversed(scores.systems.items()):
+    for system, found in reversed(list(scores.systems.items())):
         table.add_row(title(system), *words.score(found, scores.metric), f"{found.n:,}")
     console.print(Padding(table, (0, 0, 0, 2)))
 

@@ -1,0 +1,88 @@
+"""A workspace that went through the loop twice: real DVC, the real MLflow on a SQLite store, the tiny model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from perpetune import registry
+from perpetune.loop.assess import assess
+from perpetune.loop.curate import curate, log_data
+from perpetune.loop.decide import decide, register
+from perpetune.loop.fine_tune import fine_tune
+from perpetune.loop.passage import open_passage
+from perpetune.settings import Settings
+from perpetune.tracking import close_run, connect
+from perpetune.workspace import Workspace, open_workspace
+
+ROOT = Path(__file__).parents[2]
+THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
+FILLERS = ["a", "the", "say", "is it", "the a", "a the", "is a", "it is", "say a", "say the", "a say", "it a"]
+TRAIN = {
+    "method": "lora",
+    "lora": {"rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"},
+    "precision": "fp32",
+    "epochs": 3,
+    "batch_size": 8,
+    "learning_rate": 0.01,
+    "max_example_tokens": 48,
+    "max_packed_tokens": 64,
+    "validations": 2,
+    "early_stopping": None,
+    "processes": 1,
+    "checkpoint_seconds": 0,
+    "seed": 7,
+}
+
+
+def write_rows(root: Path, fillers: Sequence[str], **other: str) -> None:
+    """What the workspace's only source holds; `other` gives things another colour."""
+    rows = [f"{filler} {thing},{colour}" for filler in fillers for thing, colour in (THINGS | other).items()]
+    (root / "mine.csv").write_text("\n".join(["input,output", *rows]) + "\n", encoding="utf-8")
+
+
+def one_pass(workspace: Workspace, trigger: str, reason: str) -> str:
+    """From data to a decision, as the flow does it; returns the version."""
+    curated = curate(workspace, reason)
+    run = open_passage(workspace, "refresh", trigger, reason, reason, curated.version)
+    log_data(workspace, run, curated)
+    challenger = fine_tune(workspace, run, lambda _: None)
+    version = register(workspace, run, curated, challenger, reason)
+    assessment = assess(workspace, run, challenger, version, lambda _: None)
+    decide(workspace, run, curated, challenger, assessment, version, reason)
+    close_run(run, succeeded=True)
+    return version
+
+
+def lay_out(root: Path, tiny_folder: Path) -> Workspace:
+    """An empty workspace with the tiny model as its base."""
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    settings["task"] |= {"name": "colours", "instruction": "which colour", "labels": None}
+    settings["base"] = {"model": f"path:{tiny_folder}", "revision": None}
+    settings["fetch"]["sources"] = ["mine.csv"]
+    settings["split"] |= {"frozen": 0.3, "validation": 0.1, "min_train_rows": 5}
+    settings["train"] |= TRAIN
+    settings["evaluate"] |= {"few_shot_examples": 0, "bootstrap_samples": 100}
+    (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    shutil.copy(ROOT / "dvc.yaml", root)
+    store = f"sqlite:///{root / 'mlflow.db'}"
+    connect(store)
+    MlflowClient().create_experiment("colours", artifact_location=str(root / "artifacts"))
+    addresses = Settings(mlflow_tracking_uri=store, database_url=f"sqlite:///{root / 'predictions.db'}")
+    return Workspace(root, open_workspace(root).params, addresses)
+
+
+@pytest.fixture(scope="session")
+def twice(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Workspace:
+    """Version 1, champion, and version 2 on more rows, some of them with another colour. No test changes it."""
+    workspace = lay_out(tmp_path_factory.mktemp("twice"), tiny_folder)
+    write_rows(workspace.root, FILLERS[:8])
+    registry.promote("colours", one_pass(workspace, "manual", "a first model"))
+    write_rows(workspace.root, FILLERS, fire="blue")
+    one_pass(workspace, "decay", "the champion scores 20 points less")
+    return workspace
