@@ -26,10 +26,8 @@ from perpetune.explain.story import (
     Training,
     Trigger,
 )
-from perpetune.loop.assess import REPORT
 from perpetune.loop.curate import SPLIT_NAMES
-from perpetune.loop.fine_tune import LOSS
-from perpetune.loop.passage import use_mlflow
+from perpetune.loop.passage import LOSS, REPORT, use_mlflow
 from perpetune.records import Example, canonical_time, read_jsonl
 from perpetune.registry import Version
 from perpetune.status import decisions_of

@@ -23,6 +23,7 @@ from perpetune.inference.answers import Answerer, load_answerer
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.golden import evaluated
+from perpetune.loop.passage import REPORT
 from perpetune.policy.promotion import Limit
 from perpetune.records import Example, Message, Recorded, conversation, to_json, write_jsonl
 from perpetune.release import EVALUATED, Release
@@ -31,7 +32,6 @@ from perpetune.workspace import Workspace
 
 HOLDOUTS = ("frozen", "recent")
 PACE_ROWS = 40
-REPORT = "evaluation.html"
 
 
 @dataclass(frozen=True)

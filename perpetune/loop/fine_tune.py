@@ -7,6 +7,7 @@ from pathlib import Path
 
 from perpetune.curve import drawn
 from perpetune.loop.curate import read_split
+from perpetune.loop.passage import LOSS
 from perpetune.release import ModelCard
 from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
@@ -14,8 +15,6 @@ from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.launch import launch
 from perpetune.training.trainer import Foretell, Progress, Report, Trained
 from perpetune.workspace import Workspace
-
-LOSS = "train/loss"
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ from perpetune.workspace import Workspace
 
 Kind = Literal["refresh", "watch"]
 RECORD = "decision.json"
+REPORT = "evaluation.html"
+LOSS = "train/loss"
 LATER = "decisions"  # the folder of a version's run that holds what was decided on it afterwards
 
 

@@ -15,8 +15,7 @@ from perpetune.curation import dvc
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.text_metrics import exact_match, tidy, token_f1
 from perpetune.inference.answers import load_answerer
-from perpetune.loop.fine_tune import LOSS
-from perpetune.loop.passage import surroundings, use_mlflow
+from perpetune.loop.passage import LOSS, surroundings, use_mlflow
 from perpetune.records import Example, Recorded, conversation, read_jsonl
 from perpetune.registry import Version
 from perpetune.release import ModelCard, Release, read_card
