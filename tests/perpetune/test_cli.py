@@ -29,9 +29,19 @@ def perpetune(*arguments: str) -> Result:
 
 def test_every_command_has_help_with_an_example() -> None:
     commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    assert {"demo", "up", "ingest", "refresh", "tune", "watch", "status", "explain", "reproduce", "rollback", "labels"} <= set(
-        commands
-    )
+    assert {
+        "demo",
+        "up",
+        "ingest",
+        "refresh",
+        "tune",
+        "watch",
+        "status",
+        "explain",
+        "reproduce",
+        "rollback",
+        "labels",
+    } <= set(commands)
     for command in commands:
         shown = perpetune(command, "--help")
         assert shown.exit_code == 0
