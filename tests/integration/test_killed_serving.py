@@ -1,26 +1,32 @@
-"""Gateway and registry are killed with kill -9 in the middle of swaps and writes.
+"""Gateway, engine and registry are killed with kill -9 in the middle of swaps and writes.
 
 After each restart the gateway serves what the alias names, and the log holds all that was acknowledged. The gateway
-and MLflow's server are the real ones; the model is a tiny random one.
+and MLflow's server are the real ones; the model is a tiny random one in the gateway's process, or a server of vLLM's
+shape, whose versions each say a label of their own.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import torch
 import yaml
+from mlflow.exceptions import MlflowException
 
 from perpetune import registry
 from perpetune.inference.answers import Answerer
@@ -28,8 +34,9 @@ from perpetune.params import BaseParams, LoraParams, Params, load_params
 from perpetune.records import Message, Prediction, to_json, with_instruction
 from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard
 from perpetune.services import Service, answers, free_ports
+from perpetune.serving.fake_vllm import MASS
 from perpetune.serving.log import open_log, recent_predictions
-from perpetune.stack import Ports, environment, gateway, servers
+from perpetune.stack import PYTHON, Ports, environment, gateway, servers
 from perpetune.tracking import close_run, connect, log_text, open_run
 from perpetune.training.base import load_base
 from perpetune.training.methods import trainable
@@ -40,6 +47,7 @@ LABELS = ("blue", "green", "red")
 THINGS = ("sky", "sea", "grass", "leaf", "blood", "fire")
 INSTRUCTION = "which colour"
 ROUNDS = 6
+START_SECONDS = 240  # what MLflow may take where others compute
 
 
 class Process:
@@ -61,7 +69,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        eventually(lambda: answers(str(self.service.health)))
+        eventually(lambda: answers(str(self.service.health)), START_SECONDS)
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
@@ -84,6 +92,8 @@ class Clients:
 
     url: str
     answered: dict[str, str] = field(default_factory=dict)
+    said: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    told_to_wait: Counter[str] = field(default_factory=Counter)
     judged: dict[str, str] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -111,7 +121,8 @@ class Clients:
     def _ask(self, client: httpx.Client, draw: random.Random) -> None:
         said = [{"role": "user", "content": f"the {draw.choice(THINGS)}"}]
         reply = client.post("/v1/chat/completions", json={"model": "colours", "messages": said})
-        if reply.status_code == 503:  # just started: nothing is loaded yet
+        if reply.status_code == 503 and reply.headers.get("retry-after"):
+            self.told_to_wait[reply.json()["error"]["code"]] += 1
             time.sleep(0.05)
             return
         if reply.status_code != 200:
@@ -119,6 +130,7 @@ class Clients:
             return
         body = reply.json()
         self.answered[body["id"]] = body["perpetune"]["version"]
+        self.said[body["perpetune"]["version"]].add(body["choices"][0]["message"]["content"])
         label = draw.choice(LABELS)
         if client.post("/v1/feedback", json={"request_id": body["id"], "label": label}).status_code == 200:
             self.judged[body["id"]] = label
@@ -131,12 +143,35 @@ class World:
     gateway: Process
     versions: list[str]
     clients: Clients
+    vllm: Process | None = None
+
+    def readiness(self) -> dict[str, Any]:
+        with suppress(httpx.TransportError):
+            return dict(httpx.get(f"{self.clients.url}/readyz", timeout=15).json())
+        return {}
 
     def serving(self) -> str | None:
-        with suppress(httpx.TransportError):
-            found = httpx.get(f"{self.clients.url}/readyz", timeout=5).json()["serving"]
-            return str(found) if found else None
-        return None
+        return self.readiness().get("serving")
+
+    def champion(self) -> str | None:
+        found = registry.find("colours", "champion")
+        return found.version if found else None
+
+    def goes_on(self, answers: int = 20) -> None:
+        """Return when so many more were answered."""
+        before = len(self.clients.answered)
+        eventually(lambda: len(self.clients.answered) >= before + answers)
+
+    def must_have_logged_all(self) -> None:
+        """Stop everything, and compare what clients were told with what the log holds."""
+        self.clients.stop()
+        answered, judged = self.clients.answered, self.clients.judged
+        assert self.clients.refused == []
+        self.gateway.stop()  # which writes what waits
+        stored = logged(self.workspace)
+        assert answered.keys() - stored.keys() == set()
+        assert {name: stored[name].version for name in answered} == answered
+        assert {name: stored[name].label for name in judged} == judged
 
     def swap_to(self, version: str) -> threading.Thread:
         """Move the alias and tell the gateway, which may be killed before it has answered."""
@@ -153,36 +188,59 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, tiny_params: BaseParams, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with _running(tmp_path, tiny_params, "transformers", monkeypatch) as world:
+        yield world
+
+
+@pytest.fixture
+def vllm_world(tmp_path: Path, tiny_params: BaseParams, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with _running(tmp_path, tiny_params, "vllm", monkeypatch) as world:
+        yield world
+
+
+@contextmanager
+def _running(folder: Path, base: BaseParams, engine: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     ports = Ports(*free_ports(len(Ports.__dataclass_fields__)))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{ports.mlflow}")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1")  # none is needed: what is not set would be started
-    params = _settings(tmp_path, tiny_params)
-    workspace = open_workspace(tmp_path)
+    params = _settings(folder, base, engine)
+    workspace = open_workspace(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    (mlflow_service,) = servers(open_workspace(tmp_path), ports)
+    (mlflow_service,) = servers(open_workspace(folder), ports)
     around = environment(workspace, ports) | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports.mlflow}"}
-    mlflow = Process(mlflow_service, tmp_path, around)
-    serving = Process(gateway(ports.gateway), tmp_path, around)
+    mlflow = Process(mlflow_service, folder, around)
+    serving = Process(gateway(ports.gateway), folder, around)
+    vllm = Process(_fake_vllm(ports.vllm), folder, around) if ports.vllm and engine == "vllm" else None
     clients = Clients(f"http://127.0.0.1:{ports.gateway}")
+    register = _register_spoken if vllm else _register
     try:
         mlflow.start()
         connect(f"http://127.0.0.1:{ports.mlflow}")
-        versions = [_register(params, tmp_path, number) for number in range(3)]
+        versions = [register(params, folder, number) for number in range(3)]
         registry.promote("colours", versions[0])
+        if vllm:
+            vllm.start()
         serving.start()
-        yield World(workspace, mlflow, serving, versions, clients)
+        yield World(workspace, mlflow, serving, versions, clients, vllm)
     finally:
         clients.stop()
-        serving.stop()
-        mlflow.stop()
+        for process in (serving, vllm, mlflow):
+            if process:
+                process.stop()
 
 
-def _settings(folder: Path, base: BaseParams) -> Params:
+def _fake_vllm(port: int) -> Service:
+    command = (PYTHON, "-m", "perpetune.serving.fake_vllm", "--port", str(port), "--seconds", "0.03")
+    return Service("vllm", command, port, f"http://127.0.0.1:{port}/health")
+
+
+def _settings(folder: Path, base: BaseParams, engine: str) -> Params:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["base"] = base.model_dump()
     values["task"] |= {"name": "colours", "instruction": INSTRUCTION, "labels": list(LABELS)}
     values["train"] |= {"precision": "fp32"}
-    values["serve"] |= {"poll_seconds": 0.2}
+    values["serve"] |= {"poll_seconds": 0.2, "engine": engine}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     return load_params(folder / "params.yaml")
 
@@ -206,13 +264,30 @@ def _register(params: Params, folder: Path, number: int) -> str:
         Golden(messages=messages, output=answer.text, confidence=answer.confidence)
         for messages, answer in zip(asked, said, strict=True)
     )
+    return _registered(params, number, adapter, base.digest, golden)
+
+
+def _register_spoken(params: Params, folder: Path, number: int) -> str:
+    """A version for the server of vLLM's shape, which nearly always says the label of this number."""
+    adapter = folder / "adapters" / str(number)
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    (adapter / MASS).write_text(json.dumps({label: 0.9 if label == LABELS[number] else 0.05 for label in LABELS}))
+    golden = tuple(
+        Golden(messages=(Message(role="user", content=f"the {thing}"),), output=LABELS[number], confidence=0.9)
+        for thing in THINGS
+    )
+    return _registered(params, number, adapter, "of no model", golden)
+
+
+def _registered(params: Params, number: int, adapter: Path, base_digest: str, golden: tuple[Golden, ...]) -> str:
     card = ModelCard(
         task="colours",
         kind="classification",
         instruction=INSTRUCTION,
         labels=LABELS,
         base=params.base,
-        base_digest=base.digest,
+        base_digest=base_digest,
         precision="fp32",
         max_new_tokens=4,
     )
@@ -256,12 +331,69 @@ def test_killed_in_the_middle_of_swaps_alias_service_and_log_agree(world: World)
         eventually(lambda version=version: world.serving() == version)  # type: ignore[misc]
         champion = registry.find("colours", "champion")
         assert champion is not None and champion.version == version
-    world.clients.stop()
-    answered, judged = world.clients.answered, world.clients.judged
-    assert world.clients.refused == []
-    assert set(answered.values()) == set(world.versions)
-    world.gateway.stop()  # which writes what waits
-    stored = logged(world.workspace)
-    assert answered.keys() - stored.keys() == set()
-    assert {name: stored[name].version for name in answered} == answered
-    assert {name: stored[name].label for name in judged} == judged
+    assert set(world.clients.answered.values()) == set(world.versions)
+    world.must_have_logged_all()
+
+
+@pytest.mark.timeout(300)
+def test_a_registry_killed_in_the_middle_of_promotions_stops_nobody(vllm_world: World) -> None:
+    """What a promotion had written by then is what serves after the restart; repeated, it is whole."""
+    world = vllm_world
+    eventually(lambda: world.serving() == world.versions[0])
+    world.clients.start()
+    world.goes_on()
+    draw = random.Random(3)
+    for old, new in pairwise(world.versions):
+        promoting = threading.Thread(target=_promote_if_it_answers, args=(new,))
+        promoting.start()
+        time.sleep(draw.uniform(0, 0.06))
+        world.mlflow.kill()
+        promoting.join()
+        waited = Counter(world.clients.told_to_wait)
+        eventually(lambda: world.readiness()["registry"] != "ok")
+        world.goes_on()
+        assert world.clients.told_to_wait == waited, "it serves on with what is loaded"
+        world.mlflow.start()
+        eventually(lambda: world.readiness()["registry"] == "ok" and world.serving() == world.champion())
+        assert world.champion() in (old, new)
+        registry.promote("colours", new)
+        eventually(lambda new=new: world.serving() == new)  # type: ignore[misc]
+        previous = registry.find("colours", "previous")
+        assert world.champion() == new and previous is not None and previous.version == old
+        world.goes_on()
+    _must_each_say_its_own(world)
+    world.must_have_logged_all()
+
+
+@pytest.mark.timeout(300)
+def test_an_engine_killed_in_the_middle_of_swaps_takes_up_what_the_registry_wants(vllm_world: World) -> None:
+    world = vllm_world
+    assert world.vllm
+    eventually(lambda: world.serving() == world.versions[0])
+    world.clients.start()
+    draw = random.Random(5)
+    for number in range(1, len(world.versions) + 1):
+        version = world.versions[number % len(world.versions)]
+        world.goes_on()
+        told = world.clients.told_to_wait["engine_unavailable"]
+        telling = world.swap_to(version)
+        time.sleep(draw.uniform(0, 0.4))
+        world.vllm.kill()
+        telling.join()
+        eventually(lambda told=told: world.clients.told_to_wait["engine_unavailable"] > told)  # type: ignore[misc]
+        world.vllm.start()
+        eventually(lambda version=version: world.serving() == version)  # type: ignore[misc]
+        assert world.champion() == version, "an engine that is down is no reason to refuse a version"
+        world.goes_on()
+    _must_each_say_its_own(world)
+    world.must_have_logged_all()
+
+
+def _promote_if_it_answers(version: str) -> None:
+    with suppress(MlflowException):
+        registry.promote("colours", version)
+
+
+def _must_each_say_its_own(world: World) -> None:
+    """No version ever answered in the place of another, also after the engine had forgotten all of them."""
+    assert world.clients.said == {version: {LABELS[number]} for number, version in enumerate(world.versions)}

@@ -1,14 +1,12 @@
-"""The engine against a small server that speaks the parts of vLLM's API that it needs, as vLLM 0.32 was seen to."""
+"""The engine against a small server that speaks the parts of vLLM's API that it needs."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,130 +20,14 @@ from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.release import Release
 from perpetune.serving.engine import EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.serving.fake_vllm import FakeVllm, Reply, fault, rendered
 from perpetune.serving.label_tree import MOST_TOKENS
 from perpetune.serving.vllm_engine import VllmEngine
+from perpetune.serving.vllm_replies import turns
 
 BASE = BaseParams(model="path:tiny", revision=None)
-END = 0
 ASKED = (Message(role="system", content="Judge it."), Message(role="user", content="the question"))
 SHORT = Generation(max_tokens=8)
-
-Reply = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
-
-
-@dataclass
-class FakeVllm:
-    """A language model whose tokens are characters and that writes each text of `mass` with its probability."""
-
-    mass: dict[str, float] = field(default_factory=lambda: {"good": 1.0})
-    reply: Reply | None = None
-    adapters: dict[str, str] = field(default_factory=dict)
-    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-
-    def app(self) -> web.Application:
-        app = web.Application(middlewares=[self._note])
-        app.router.add_post("/v1/load_lora_adapter", self._load)
-        app.router.add_post("/v1/unload_lora_adapter", self._unload)
-        app.router.add_post("/tokenize", self._tokenize)
-        app.router.add_post("/detokenize", self._detokenize)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_post("/v1/completions", self._complete)
-        return app
-
-    def asked(self, path: str) -> list[dict[str, Any]]:
-        return [body for one, body in self.requests if one == path]
-
-    @web.middleware
-    async def _note(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        self.requests.append((request.path, await request.json()))
-        self.headers.append({name.lower(): value for name, value in request.headers.items()})
-        response: web.StreamResponse = await handler(request)
-        return response
-
-    async def _load(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if body["lora_name"] in self.adapters:
-            return fault(400, f"The lora adapter '{body['lora_name']}' has already been loaded. If you want ...")
-        if not (Path(body["lora_path"]) / "adapter_config.json").is_file():
-            return fault(404, "Loading lora failed: No adapter found for <path>")
-        self.adapters[body["lora_name"]] = body["lora_path"]
-        return web.Response(text="Success")
-
-    async def _unload(self, request: web.Request) -> web.Response:
-        if self.adapters.pop((await request.json())["lora_name"], None) is None:
-            return fault(404, "The lora adapter cannot be found.")
-        return web.Response(text="Success")
-
-    async def _tokenize(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if "prompt" in body:
-            return web.json_response({"tokens": [ord(letter) for letter in body["prompt"]]})
-        return web.json_response({"tokens": rendered(body["messages"])})
-
-    async def _detokenize(self, request: web.Request) -> web.Response:
-        return web.json_response({"prompt": "".join(map(chr, (await request.json())["tokens"]))})
-
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        if body["model"] not in self.adapters:
-            return fault(404, f"The model `{body['model']}` does not exist.", "model")
-        if self.reply:
-            return await self.reply(request, body)
-        prompt = rendered(body["messages"])
-        steps = self._write((), body["logprob_token_ids"], body["max_tokens"])
-        content = [
-            {
-                "token": f"token_id:{written}",
-                "logprob": found[written],
-                "top_logprobs": [{"token": f"token_id:{one}", "logprob": value} for one, value in found.items()],
-            }
-            for written, found in steps
-        ]
-        choice = {"index": 0, "message": {"content": "..."}, "logprobs": {"content": content}, "finish_reason": "stop"}
-        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(steps)}
-        return web.json_response({"choices": [choice], "usage": usage, "prompt_token_ids": prompt})
-
-    async def _complete(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        choices = []
-        for index, prompt in enumerate(body["prompt"]):
-            beginning = tuple(prompt[len(rendered(turns(ASKED))) :])
-            steps = self._write(beginning, body["logprob_token_ids"], body["max_tokens"])
-            logprobs = {
-                "tokens": [f"token_id:{written}" for written, _ in steps],
-                "top_logprobs": [{f"token_id:{one}": value for one, value in found.items()} for _, found in steps],
-            }
-            choices.append({"index": index, "logprobs": logprobs})
-        return web.json_response({"choices": choices[::-1]})
-
-    def _write(self, text: tuple[int, ...], named: Sequence[int], most: int) -> list[tuple[int, dict[int, float]]]:
-        """The likeliest tokens behind `text`, each with its log-probability and those of the tokens named."""
-        steps: list[tuple[int, dict[int, float]]] = []
-        while len(steps) < most and text[-1:] != (END,):
-            following: dict[int, float] = {}
-            for one, mass in self.mass.items():
-                tokens = (*map(ord, one), END)
-                if tokens[: len(text)] == text and len(tokens) > len(text):
-                    following[tokens[len(text)]] = following.get(tokens[len(text)], 0) + mass
-            total = sum(following.values())
-            written = max(following, key=following.__getitem__, default=END)
-            found = {one: math.log(following[one] / total) if one in following else -50.0 for one in (written, *named)}
-            steps.append((written, found))
-            text = (*text, written)
-        return steps
-
-
-def fault(status: int, message: str, param: str | None = None) -> web.Response:
-    return web.json_response({"error": {"message": message, "param": param, "code": status}}, status=status)
-
-
-def turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def rendered(messages: Sequence[dict[str, str]]) -> list[int]:
-    return [token for turn in messages for token in (*map(ord, turn["role"] + turn["content"]), END, ord("\n"))]
 
 
 @asynccontextmanager
