@@ -6,20 +6,36 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from perpetune.errors import PerpetuneError
-from perpetune.records import Feedback, Prediction
+from perpetune.params import ServeParams
+from perpetune.records import Failure, Feedback, Prediction, Shadow
 from perpetune.serving.label_requests import ask, count_open
-from perpetune.serving.log import add_feedback, counts, labelled_examples, newly_labelled, open_log, recent_predictions
+from perpetune.serving.log import (
+    add_feedback,
+    counts,
+    delete_older,
+    labelled_examples,
+    newly_labelled,
+    open_log,
+    recent_predictions,
+    record_rows,
+)
 from perpetune.serving.log import record_predictions as record
+from perpetune.serving.outcomes import outcomes_of, shadowed
 
 
 def _programs() -> Path | None:
@@ -36,8 +52,29 @@ def _as_somebody_else() -> list[str]:
     return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 
 
+class Postgres:
+    """A server in `folder` that can be killed and started again."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.url = f"postgresql://ann@/postgres?host={folder}"
+        self._run = [*_as_somebody_else(), programs / "postgres", "-D", folder / "data", "-k", folder]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = ["-c", "listen_addresses=", "-c", "fsync=off"]
+        self._process = subprocess.Popen([*self._run, *options], stderr=subprocess.DEVNULL, cwd="/")
+        _wait_for(self.url)
+
+    def stop(self) -> None:
+        """At once, as its immediate shutdown does: SIGTERM would wait for pooled connections."""
+        if self._process:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(timeout=20)
+            self._process = None
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def postgres() -> Iterator[Postgres]:
     programs = _programs()
     if programs is None:
         pytest.skip("PostgreSQL's initdb and postgres are not on this machine")
@@ -48,15 +85,82 @@ def server() -> Iterator[str]:
         shutil.chown(folder, "nobody", "nogroup")
     make = [programs / "initdb", "-D", folder / "data", "-U", "ann", "--no-sync", "-E", "UTF8", "--locale=C"]
     subprocess.run([*_as_somebody_else(), *make], check=True, capture_output=True, cwd="/")
-    run = [programs / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-    with subprocess.Popen([*_as_somebody_else(), *run], stderr=subprocess.DEVNULL, cwd="/") as process:
-        url = f"postgresql://ann@/postgres?host={folder}"
+    postgres = Postgres(programs, folder)
+    try:
+        postgres.start()
+        yield postgres
+    finally:
+        postgres.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def server(postgres: Postgres) -> str:
+    return postgres.url
+
+
+GATEWAY = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+
+    from perpetune.params import BaseParams, ServeParams
+    from perpetune.release import Release, Trial
+    from perpetune.serving.fake_engine import FakeEngine
+    from perpetune.serving.fake_source import FakeSource
+    from perpetune.serving.gateway import create_app
+    from perpetune.serving.log import open_log
+    from perpetune.serving.run import listen, run
+
+    folder, url, params = Path(sys.argv[1]), *sys.argv[2:]
+    base = BaseParams(model="path:tiny", revision=None)
+    releases = [Release("killed", version, folder, "Judge it.", None, base) for version in "12"]
+    app = create_app(
+        "killed",
+        engine=FakeEngine(),
+        source=FakeSource(releases, champion="1", trial=Trial("2", "shadow", 1.0)),
+        log=open_log(url),
+        params=ServeParams.model_validate_json(params),
+        max_new_tokens=16,
+        spool=folder / "spool",
+    )
+    with listen("127.0.0.1", 0) as address:
+        print(address.getsockname()[1], flush=True)
+        run(app, address, grace_seconds=5)
+""")
+
+
+@contextmanager
+def gateway(folder: Path, url: str, params: ServeParams) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A gateway in a process of its own, which is killed in the end."""
+    command = [sys.executable, "-c", GATEWAY, str(folder), url, params.model_dump_json()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            _wait_for(url)
-            yield url
+            assert process.stdout
+            with httpx.Client(base_url=f"http://127.0.0.1:{int(process.stdout.readline())}", timeout=20) as client:
+                _until(lambda: client.get("/readyz").json().get("trial") == "2")
+                yield process, client
         finally:
-            process.send_signal(signal.SIGINT)  # its fast shutdown: SIGTERM would wait for pooled connections
-    shutil.rmtree(folder)
+            process.kill()
+
+
+def ask_often(client: httpx.Client, count: int) -> list[str]:
+    """The ids of as many answers, each of which somebody praised."""
+    body = {"model": "killed", "messages": [{"role": "user", "content": "hello"}]}
+    answered = []
+    for _ in range(count):
+        reply = client.post("/v1/chat/completions", json=body)
+        assert reply.status_code == 200
+        answered.append(reply.json()["id"])
+        said = client.post("/v1/feedback", json={"request_id": answered[-1], "label": "good"})
+        assert said.status_code in (200, 503), "the answer's row may be in the database, which is stopped"
+    return answered
+
+
+def _until(happened: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _wait_for(url: str) -> None:
@@ -87,6 +191,67 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     assert [example.output for example in labelled_examples(log, "reviews")] == ["good"]
     assert recent_predictions(log, "reviews", limit=None)[0] == asked[0].model_copy(update={"label": "good"})
     assert counts(log, "reviews").newest == asked[2].time
+    log.dispose()
+
+
+def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(
+    postgres: Postgres, params: ServeParams, tmp_path: Path
+) -> None:
+    with gateway(tmp_path, postgres.url, params) as (killed, client):
+        answered = ask_often(client, 40)
+        postgres.stop()
+        try:
+            answered += ask_often(client, 40)
+            _until(lambda: "rows waiting" in client.get("/readyz").json()["log"])
+        finally:
+            killed.kill()
+            postgres.start()
+    assert list((tmp_path / "spool").glob("*.jsonl"))
+    log = open_log(postgres.url)
+    try:
+        with gateway(tmp_path, postgres.url, params) as (_, client):
+            answered += ask_often(client, 5)
+            _until(lambda: client.get("/readyz").json()["log"] == "ok")
+            _until(lambda: len(recent_predictions(log, "killed", limit=None)) == len(answered))
+            stored = {row.id: row for row in recent_predictions(log, "killed", limit=None)}
+            assert stored.keys() == set(answered)
+            assert {stored[name].label for name in answered[41:]} == {"good"}
+            unseen = shadowed(log, "killed", "2", stored[answered[0]].time, 1000)
+            # A shadow answers in the background: of the last request before the kill there may be none yet.
+            assert len(unseen) >= len(answered) - 2
+            assert {shadow.output for _, shadow in unseen} == {"2: hello"}
+    finally:
+        log.dispose()
+
+
+def test_all_kinds_of_rows_and_their_deletion(server: str, prediction: Callable[..., Prediction]) -> None:
+    log = open_log(server)
+    rows = [prediction(number, id=f"old-{number}", task="kept", route="canary") for number in range(5)]
+    times = [row.time for row in rows]
+    unseen = [
+        Shadow(request_id=row.id, time=row.time, task="kept", version="2", output="a\0b", latency_ms=1) for row in rows
+    ]
+    failed = [
+        Failure(id=f"f{n}", time=times[n], task="kept", version="1", route="canary", code="timeout", latency_ms=2)
+        for n in range(5)
+    ]
+    said = Feedback(request_id="old-4", time=times[4], label="good")
+    for _ in range(2):
+        record_rows(log, [said, *failed, *unseen, *rows])
+
+    found = outcomes_of(log, "kept", "1", "canary", times[0], 100)
+    assert [each.output for each in found] == [None, "good"] * 5, "a failure and an answer at each time"
+    pairs = shadowed(log, "kept", "2", times[0], 3)
+    assert [(given.id, shadow.output) for given, shadow in pairs] == [(f"old-{n}", "a\ufffdb") for n in range(3)]
+    with pytest.raises(IntegrityError):
+        record_rows(log, [unseen[0].model_copy(update={"request_id": "nobody"})])
+
+    assert delete_older(log, "kept", times[4], limit=3) == 6
+    assert delete_older(log, "kept", times[4], limit=3) == 2
+    assert delete_older(log, "kept", times[4], limit=3) == 0
+    [left] = recent_predictions(log, "kept", limit=None)
+    assert (left.id, left.label) == ("old-4", "good")
+    assert len(shadowed(log, "kept", "2", times[0], 100)) == 1
     log.dispose()
 
 
