@@ -48,6 +48,11 @@ class Metrics:
         self.log_waiting = Gauge(
             "perpetune_log_rows_waiting", "Rows that are not in the prediction log yet", registry=self.registry
         )
+        self.log_in_memory = Gauge(
+            "perpetune_log_rows_in_memory",
+            "Of them, rows that would end with the process, as the spool cannot be written",
+            registry=self.registry,
+        )
         self.log_failures = Counter(
             "perpetune_log_write_failures", "Failed writes to the prediction log", registry=self.registry
         )

@@ -112,6 +112,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._write_forever, name="prediction-log", daemon=True)
         self._started = False
         metrics.log_waiting.set_function(lambda: self._spool.rows)
+        metrics.log_in_memory.set_function(lambda: self._spool.in_memory)
 
     def start(self) -> None:
         """Adopt what dead gateways left, and begin to write."""
@@ -151,11 +152,12 @@ class Recorder:
     async def feedback(self, said: Feedback) -> None:
         """Store feedback. Raises UnknownRequest (NotStored), or LogUnavailable where it could not be stored.
 
-        Feedback on an answer whose row still waits is kept with it.
+        Feedback on an answer whose row still waits is kept with it, on the disk: what is said to be recorded must not
+        end with the process.
         """
         said = await self._redacted(said)
         if self._ids[said.request_id]:
-            if not self._keep(said):
+            if not self._wait_on_disk(said):
                 raise LogUnavailable
             return
         try:
@@ -219,14 +221,21 @@ class Recorder:
             await asyncio.sleep(_OTHERS)
             await asyncio.to_thread(add_feedback, self._log, said)
 
-    def _keep(self, row: Row) -> bool:
+    def _keep(self, row: Row) -> None:
         with self._lock:
             if not self._spool.append(_line(row)):
                 self._lose("there is no room for more that wait")
-                return False
+                return
             self._count(row, 1)
         if not self._some.is_set():
             self._some.set()
+
+    def _wait_on_disk(self, row: Row) -> bool:
+        with self._lock:
+            if not self._spool.append(_line(row), must_survive=self._folder is not None):
+                return False
+            self._count(row, 1)
+        self._some.set()
         return True
 
     def _count(self, row: Row, by: int) -> None:

@@ -128,12 +128,12 @@ class Spool:
             self.rows += sum(segment.rows for segment in left)
             self._bytes += sum(segment.end for segment in left)
 
-    def append(self, line: bytes) -> bool:
-        """False where there is no room."""
+    def append(self, line: bytes, *, must_survive: bool = False) -> bool:
+        """False where there is no room, with `must_survive` none on the disk."""
         with self._lock:
             if self.rows >= self._capacity or self._bytes + len(line) > self._capacity_bytes:
                 return False
-            if not (self._to_disk(line) or self._to_memory(line)):
+            if not (self._to_disk(line) or (not must_survive and self._to_memory(line))):
                 return False
             self.rows += 1
             self._bytes += len(line)
@@ -162,12 +162,15 @@ class Spool:
                 last.end = last.done = 0
 
     def sync(self) -> None:
-        """Bring full files to the disk."""
+        """Bring full files to the disk; one that does not take them is tried again the next time."""
         with self._lock:
             full = [segment for segment in list(self._segments)[:-1] if isinstance(segment, _OnDisk)]
         for segment in full:
             if not segment.safe:
-                segment.sync()
+                try:
+                    segment.sync()
+                except OSError as fault:
+                    logger.error("%s is not safe from a power cut yet: %s", segment.path, fault.strerror)
 
     def close(self) -> None:
         with self._lock:
@@ -228,6 +231,7 @@ def _create(folder: Path) -> _OnDisk:
         hidden.rename(path)
     except OSError:
         os.close(descriptor)
+        hidden.unlink(missing_ok=True)
         raise
     return _OnDisk(path, descriptor)
 

@@ -202,12 +202,15 @@ def test_a_spool_that_cannot_be_written(log: sqlalchemy.Engine, prediction: Make
         recorder = Recorder(log, Metrics(), spool=tmp_path / "file" / "spool")
         await recorder.record(prediction(1))
         assert "the spool cannot be written (Not a directory), so rows wait in memory" in str(recorder.state)
+        with pytest.raises(LogUnavailable):
+            await recorder.feedback(say("chatcmpl-1"))
         recorder.start()
         await asyncio.to_thread(recorder.flush)
+        await recorder.feedback(say("chatcmpl-1"))
         await recorder.close()
 
     asyncio.run(run())
-    assert stored(log) == ["chatcmpl-1"]
+    assert [(row.id, row.label) for row in recent_predictions(log, "reviews", limit=None)] == [("chatcmpl-1", "good")]
 
 
 def test_a_share_of_the_requests_is_stored(log: sqlalchemy.Engine, prediction: Make) -> None:

@@ -1,0 +1,83 @@
+"""The gateway where spool and database are on a disk without room: a tmpfs, where this machine lets us mount one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from perpetune.serving.log import open_log, recent_predictions
+
+KIB = 1024
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no file system may be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def log(disk: Path) -> Iterator[sqlalchemy.Engine]:
+    """In place of the usual one: `start` puts the spool beside it."""
+    log = open_log(f"sqlite:///{disk / 'predictions.db'}")
+    yield log
+    log.dispose()
+
+
+def fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        while shutil.disk_usage(disk).free:
+            file.write(bytes(4 * KIB))
+    return filler
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_answers_go_out_and_nothing_is_said_to_be_recorded(
+    start: Callable[..., object], disk: Path, log: sqlalchemy.Engine
+) -> None:
+    gateway: Any = start()
+    first = gateway.ask("before").json()["id"]
+    filler = fill(disk)
+    answered = []
+    for number in range(40):
+        reply = gateway.ask(f"{number} {'a' * 500}")
+        assert reply.status_code == 200
+        answered.append(reply.json()["id"])
+    refused = gateway.post("/v1/feedback", {"request_id": answered[-1], "label": "good"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "log_unavailable")
+    assert refused.headers["retry-after"]
+    ready = gateway.get("/readyz")
+    assert ready.status_code == 200
+    assert "the spool cannot be written (No space left on device), so rows wait in memory" in ready.json()["log"]
+    [in_memory] = [
+        line for line in gateway.get("/metrics").text.splitlines() if line.startswith("perpetune_log_rows_in_memory")
+    ]
+    assert float(in_memory.split()[1]) > 0
+
+    filler.unlink()
+    until(lambda: gateway.ask("after").status_code == 200 and gateway.get("/readyz").json()["log"] == "ok")
+    said = gateway.post("/v1/feedback", {"request_id": answered[-1], "label": "good"})
+    assert said.status_code == 200
+    stored = {row.id: row.label for row in recent_predictions(gateway.log, "reviews", limit=None)}
+    assert {first, *answered} <= stored.keys()
+    assert stored[answered[-1]] == "good"
