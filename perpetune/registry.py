@@ -103,7 +103,10 @@ def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], 
 
 
 def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -> None:
-    """The version is not tried any more."""
+    """The version is not tried any more. One that is not on trial, as it took over meanwhile, stays what it is."""
+    trial = wanted(task).trial
+    if trial is None or trial.version != version:
+        return
     tag_version(task, version, {STATE: outcome})
     _drop_challenger(task, version)
 

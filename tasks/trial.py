@@ -14,6 +14,7 @@ from perpetune.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
 from perpetune.loop.trial import TrialLook, begin, judge
 from perpetune.workspace import Workspace
 from tasks.events import emit
+from tasks.judging import only_judge
 from tasks.retrying import unless_it_is_for_people
 
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -30,8 +31,13 @@ def begin_trial(workspace: Workspace, version: str) -> None:
 
 @task(name="judge trial", task_run_name="one look at the trial", cache_policy=NO_CACHE)
 def judge_trial(workspace: Workspace) -> str | None:
-    """The verdict, None where no trial runs."""
-    look = judge(workspace, str(flow_run.id))
+    """The verdict, None where no trial runs or its own flow judges it."""
+    try:
+        with only_judge(workspace.params.task.name, wait_seconds=1):
+            look = judge(workspace, str(flow_run.id))
+    except TimeoutError:
+        print("the trial is being judged by its own flow")
+        return None
     if look is None:
         return None
     _tell(look)
@@ -48,6 +54,11 @@ def judge_trial(workspace: Workspace) -> str | None:
 )
 def follow_trial(workspace: Workspace) -> str | None:
     """The verdict; None where no trial runs any more, as somebody else ended it."""
+    with only_judge(workspace.params.task.name):
+        return _follow(workspace)
+
+
+def _follow(workspace: Workspace) -> str | None:
     told = -SECONDS_BETWEEN_LINES
     while True:
         look = judge(workspace, str(flow_run.id))

@@ -80,6 +80,8 @@ def judge(workspace: Workspace, flow_run_id: str) -> TrialLook | None:
     verdict = should_release(evidence, workspace.params.release)
     if verdict.outcome == "continue":
         return TrialLook(trial.version, evidence, verdict)
+    if registry.wanted(task).trial != trial:  # a gateway or a person ended it while the evidence was read
+        return None
     decision = _write_down(workspace, challenger, champion, evidence, verdict, flow_run_id)
     if verdict.outcome == "promote":
         return TrialLook(trial.version, evidence, verdict, decision, release(workspace, trial.version))

@@ -159,6 +159,17 @@ def test_ending_one_trial_leaves_another(task: str) -> None:
     assert registry.wanted(task) == Wanted(champion, None, Trial(other, "canary", 0.1))
 
 
+def test_a_trial_that_was_won_is_not_ended_again(task: str) -> None:
+    """As by a second judge."""
+    champion, tried = version_of(task, promoted=True), version_of(task)
+    registry.begin_trial(task, tried, "canary", 0.1)
+    registry.promote(task, tried)
+    registry.end_trial(task, tried, "aborted")
+    registry.promote(task, tried)
+    assert aliases(task) == [tried, None, champion]
+    assert tags(task, tried)["release.state"] == "released"
+
+
 def test_a_promotion_that_failed_is_undone(task: str) -> None:
     first, second = version_of(task, promoted=True), version_of(task, promoted=True)
     registry.restore(task, first, None)
