@@ -18,7 +18,8 @@ from perpetune.inference.padded import Padded, read_prompts
 from perpetune.inference.reading import Reading
 from perpetune.inference.sampling import Sampler
 from perpetune.inference.schema import Grammar
-from perpetune.inference.text import Pieces, Text
+from perpetune.inference.text import Pieces
+from perpetune.trimmed import Text
 
 
 @dataclass(frozen=True, eq=False)

@@ -147,35 +147,6 @@ def recent_predictions(
     return _read(log, _newest(task, version, since, limit))
 
 
-def trial_answers(log: Engine, task: str, version: str, since: datetime) -> list[Prediction]:
-    """What this version answered since then, oldest first, with the newest label and score."""
-    return recent_predictions(log, task, version=version, since=since, limit=None)
-
-
-def failures_of(log: Engine, task: str, version: str, since: datetime) -> list[Failure]:
-    """The requests that this version did not answer since then, oldest first."""
-    mine = select(failures).where(failures.c.task == task, failures.c.time >= since, failures.c.version == version)
-    with log.connect() as connection:
-        rows = connection.execute(mine.order_by(failures.c.time, failures.c.id)).all()
-    return [Failure.model_validate(dict(row._mapping)) for row in rows]
-
-
-def shadow_pairs(log: Engine, task: str, version: str, since: datetime) -> list[tuple[Prediction, Shadow]]:
-    """Requests since then: the answer that was given, with its newest label and score, and what `version` would
-    have answered. Oldest first."""
-    names = [column.name for column in shadows.columns]
-    both = _newest(task, None, since, None).join(shadows, shadows.c.request_id == predictions.c.id)
-    both = both.where(shadows.c.version == version).add_columns(
-        *(column.label(f"shadow_{column.name}") for column in shadows.columns)
-    )
-    with log.connect() as connection:
-        rows = connection.execute(both).all()
-    return [
-        (_prediction(row), Shadow.model_validate({name: row._mapping[f"shadow_{name}"] for name in names}))
-        for row in reversed(rows)
-    ]
-
-
 def delete_older(log: Engine, task: str, before: datetime, *, limit: int = 500) -> int:
     """Delete up to `limit` of the task's oldest predictions, with what belongs to them, and as many failures.
 

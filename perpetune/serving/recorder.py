@@ -38,6 +38,7 @@ Row = Prediction | Feedback | Shadow | Failure
 _GROUP = 500  # rows a transaction
 _SLOW = 1.0  # seconds of one write after which it is said that the database is slow
 _SWEEP = 3600.0  # seconds between deletions of old rows
+_ADOPT = 60.0  # seconds between looks for what gateways left that have died since
 _OTHERS = 0.15  # seconds in which another gateway's answer reaches the database
 _KINDS: dict[str, type[Row]] = {
     "prediction": Prediction,
@@ -75,7 +76,8 @@ class Recorder:
     """Takes rows in any thread, and writes them to the log from one of its own.
 
     `spool` is the folder where rows wait, `capacity` how many may (without a folder 5,000, in memory);
-    `group_seconds` is how long a group of rows gathers, `retry_seconds` how long a failing database is left alone.
+    `group_seconds` is how long a group of rows gathers, `retry_seconds` how long a failing database is left alone,
+    `adopt_seconds` how long what a gateway left that has died waits at most for one that lives.
     Raises PerpetuneError where personal data is to be replaced and Presidio is missing.
     """
 
@@ -90,6 +92,7 @@ class Recorder:
         capacity: int = 200_000,
         group_seconds: float = 0.03,
         retry_seconds: float = 1.0,
+        adopt_seconds: float = _ADOPT,
     ) -> None:
         self._log = log
         self._metrics = metrics
@@ -97,6 +100,8 @@ class Recorder:
         self._params = params or _EVERYTHING
         self._group = group_seconds
         self._retry = retry_seconds
+        self._adopt_every = adopt_seconds
+        self._adopt_at = 0.0
         self._redactor = Redactor(group_key(spool)) if self._params.redact else None
         self._redacting = ThreadPoolExecutor(1, thread_name_prefix="redaction")
         self._spool = Spool(spool, capacity=capacity)
@@ -116,9 +121,7 @@ class Recorder:
 
     def start(self) -> None:
         """Adopt what dead gateways left, and begin to write."""
-        self._spool.adopt(self._adopted)
-        if self._spool.rows:
-            logger.warning("%d rows that an earlier gateway left are written to the log", self._spool.rows)
+        self._adopt()
         self._some.set()
         self._started = True
         self._thread.start()
@@ -245,17 +248,27 @@ class Recorder:
             if self._ids[name] <= 0:
                 del self._ids[name]
 
+    def _adopt(self) -> None:
+        """Called where no other thread reads the spool: before the writer starts, and then by it alone."""
+        self._adopt_at = time.monotonic() + self._adopt_every
+        if rows := self._spool.adopt(self._adopted):
+            logger.warning("%d rows that another gateway left are written to the log", rows)
+
     def _adopted(self, line: bytes) -> None:
         try:
-            self._count(_row(line), 1)
+            row = _row(line)
         except ValueError:
-            pass  # it is reported when its turn comes
+            return  # it is reported when its turn comes
+        with self._lock:
+            self._count(row, 1)
 
     def _write_forever(self) -> None:
         while not self._stopping.is_set():
             self._some.wait(1.0)
             self._some.clear()
             self._stopping.wait(self._group)
+            if time.monotonic() >= self._adopt_at:
+                self._adopt()
             while self._spool.rows and not self._stopping.is_set():
                 self._stopping.wait(self._group if self._write_group() else self._retry)
             self._sweep()

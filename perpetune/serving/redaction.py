@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import importlib.util
 import json
 import os
 import re
@@ -130,24 +131,28 @@ def _apart(found: Iterable[tuple[int, int, float, str]]) -> list[tuple[int, int,
     return [(start, end, name) for start, end, _, name in spans]
 
 
-def _finder() -> Find:
-    try:
-        from presidio_analyzer import Pattern, PatternRecognizer
-        from presidio_analyzer.predefined_recognizers import (
-            CreditCardRecognizer,
-            CryptoRecognizer,
-            EmailRecognizer,
-            IbanRecognizer,
-            IpRecognizer,
-            PhoneRecognizer,
-            UsSsnRecognizer,
-        )
-    except ImportError:
+def require_presidio() -> None:
+    """Raises PerpetuneError where Presidio is not installed."""
+    if importlib.util.find_spec("presidio_analyzer") is None:
         raise PerpetuneError(
             "log.redact is true, and Presidio, which finds personal data, is not installed",
             where="params.yaml",
             do="pip install 'perpetune[redact]', or set log.redact: false",
-        ) from None
+        )
+
+
+def _finder() -> Find:
+    require_presidio()
+    from presidio_analyzer import Pattern, PatternRecognizer
+    from presidio_analyzer.predefined_recognizers import (
+        CreditCardRecognizer,
+        CryptoRecognizer,
+        EmailRecognizer,
+        IbanRecognizer,
+        IpRecognizer,
+        PhoneRecognizer,
+        UsSsnRecognizer,
+    )
 
     class AnyEmail(EmailRecognizer):
         """Presidio's own asks tldextract for the domain, which may fetch a list, and lets internal domains pass."""

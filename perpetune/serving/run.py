@@ -26,6 +26,7 @@ from perpetune.serving.gateway import create_app
 from perpetune.serving.head_limit import BoundedHead
 from perpetune.serving.keys import read_keyring
 from perpetune.serving.log import open_log
+from perpetune.serving.redaction import require_presidio
 from perpetune.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
     """Answer at this address until a signal ends it.
 
     Requests under way are answered and the log is flushed first. Raises PerpetuneError where the port is in use,
-    the log cannot be opened, the base model is not there or no registry is named (one that is down is waited for),
+    the log cannot be opened, Presidio is wanted and missing, the base model is not there or no registry is named (one that is down is waited for),
     and where a second signal ended it before that was done.
     """
     if settings.mlflow_tracking_uri is None:
@@ -51,6 +52,8 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if params.log.redact:
+        require_presidio()  # before the model is loaded, which takes long
     with listen(host, port) as address:
         log = open_log(settings.prediction_log)
         warn_if_open(log, host)
@@ -83,7 +86,7 @@ def build_engine(params: Params, settings: Settings) -> Engine:
             )
         from perpetune.serving.vllm_engine import VllmEngine
 
-        return VllmEngine(settings.vllm_url, params.base, params.serve)
+        return VllmEngine(settings.vllm_url, params.base, params.serve, settings.vllm_api_key)
     # Late, because these bring torch, which a gateway before vLLM does without.
     from perpetune.inference.answers import load_answerer
     from perpetune.serving.transformers_engine import TransformersEngine

@@ -80,7 +80,7 @@ class _InMemory:
 class Spool:
     """A bounded queue of lines in the files of a folder; without one, or while it cannot be written, in memory.
 
-    `append` may be called in any thread and never waits for the disk; `read`, `drop` and `sync` belong to one thread.
+    `append` may be called in any thread and never waits for the disk; the others belong to one thread.
     `capacity` and `capacity_bytes` bound what waits, `memory` the rows of it that wait in memory.
     """
 
@@ -111,10 +111,10 @@ class Spool:
         """The rows that would not survive the process."""
         return self._in_memory
 
-    def adopt(self, found: Callable[[bytes], None]) -> None:
-        """Put what dead processes left before everything else, and tell of each line."""
+    def adopt(self, found: Callable[[bytes], None]) -> int:
+        """Put what dead processes left before everything else, tell of each line, and say how many they were."""
         if self._folder is None:
-            return
+            return 0
         left = [segment for path in sorted(self._folder.glob("*.jsonl")) if (segment := _take_over(path))]
         for segment in left:
             while segment.done < segment.end and (lines := segment.read(10_000)):
@@ -124,9 +124,11 @@ class Spool:
                 segment.rows += len(lines)
             segment.done = 0
         with self._lock:
+            rows = sum(segment.rows for segment in left)
             self._segments.extendleft(reversed(left))
-            self.rows += sum(segment.rows for segment in left)
+            self.rows += rows
             self._bytes += sum(segment.end for segment in left)
+        return rows
 
     def append(self, line: bytes, *, must_survive: bool = False) -> bool:
         """False where there is no room, with `must_survive` none on the disk."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 from opentelemetry import propagate, trace
+from pydantic import SecretStr
 
 from perpetune.serving.engine import EngineDown
 
@@ -35,8 +36,10 @@ class Refused(Exception):
 class VllmClient:
     """One vLLM server. Its calls raise EngineDown where it does not answer or fails, and Refused."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: SecretStr | None = None) -> None:
         self._url = url.rstrip("/")
+        key = api_key.get_secret_value().strip() if api_key else ""
+        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._opened: aiohttp.ClientSession | None = None
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
@@ -75,7 +78,7 @@ class VllmClient:
             raise EngineDown(f"vLLM does not answer: {fault}") from fault
 
     async def _send(self, path: str, data: bytes) -> aiohttp.ClientResponse:
-        headers = {"content-type": "application/json"}
+        headers = dict(self._headers)
         if trace.get_current_span().get_span_context().is_valid:
             propagate.inject(headers)
         try:

@@ -16,6 +16,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from pydantic import SecretStr
+
 from perpetune.answer import Answer, PromptTooLong, TokenLogprob
 from perpetune.errors import PerpetuneError
 from perpetune.generation import Delta, Generation, Hear
@@ -52,10 +54,13 @@ class _Served:
 
 
 class VllmEngine:
-    """An `Engine` over the vLLM at `url`, which serves `base`; it refuses releases of any other base."""
+    """An `Engine` over the vLLM at `url`, which serves `base`; it refuses releases of any other base.
 
-    def __init__(self, url: str, base: BaseParams, params: ServeParams) -> None:
-        self._vllm = VllmClient(url)
+    `api_key` is what vLLM was started with as its `--api-key`.
+    """
+
+    def __init__(self, url: str, base: BaseParams, params: ServeParams, api_key: SecretStr | None = None) -> None:
+        self._vllm = VllmClient(url, api_key)
         self._base = base
         self._params = params
         self._served: dict[str, _Served] = {}

@@ -10,6 +10,7 @@ from typing import Any
 from perpetune.answer import Answer, TokenLogprob
 from perpetune.generation import Delta, Generation, Hear
 from perpetune.records import Message
+from perpetune.trimmed import Text
 
 # A model's generation_config.json would set these where a request does not.
 _PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -91,17 +92,17 @@ class Pieces:
 class _Written:
     """What is known so far of one answer."""
 
-    text: list[str] = field(default_factory=list)
+    # Without the space around it, as the engine in process writes it. Where to stop is vLLM's to find.
+    text: Text = field(default_factory=lambda: Text(()))
     logprobs: list[TokenLogprob] = field(default_factory=list)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     tokens: int = 0
     finish_reason: str = "stop"
 
     def add(self, choice: Mapping[str, Any], said: Mapping[str, Any], generation: Generation) -> Delta:
-        text = said.get("content") or ""
+        text = self.text.add(said.get("content") or "")
         calls = tuple(said.get("tool_calls") or ())
         logprobs = _logprobs(choice, generation)
-        self.text.append(text)
         self.logprobs += logprobs or ()
         self.tokens += len(choice.get("token_ids") or ())
         self.finish_reason = choice["finish_reason"] or self.finish_reason
@@ -111,7 +112,7 @@ class _Written:
 
     def answer(self, usage: Mapping[str, Any], count: int, generation: Generation, seconds: float) -> Answer:
         return Answer(
-            text="".join(self.text),
+            text=self.text.said,
             confidence=None,
             probabilities=None,
             prompt_tokens=usage["prompt_tokens"],

@@ -14,10 +14,11 @@ from perpetune.answer import Answer, PromptTooLong
 from perpetune.asked import Asked
 from perpetune.generation import BadSchema, Delta, Generation
 from perpetune.inference.answers import Answerer
-from perpetune.inference.text import Pieces, Text
+from perpetune.inference.text import Pieces
 from perpetune.records import Message
 from perpetune.training.base import Base
 from perpetune.training.chat import prompt_tokens
+from perpetune.trimmed import Text
 
 GREEDY = Generation(max_tokens=12)
 

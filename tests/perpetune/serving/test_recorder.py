@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ import sqlalchemy
 
 from perpetune.params import LogParams
 from perpetune.records import Failure, Feedback, Prediction, Shadow
-from perpetune.serving.log import UnknownRequest, failures_of, recent_predictions, shadow_pairs
+from perpetune.serving.log import UnknownRequest, recent_predictions
 from perpetune.serving.metrics import Metrics
+from perpetune.serving.outcomes import outcomes_of, shadowed
 from perpetune.serving.recorder import LogUnavailable, NotStored, Recorder
+from perpetune.serving.tables import failures
 
 Make = Callable[..., Prediction]
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
 @contextmanager
@@ -34,6 +38,10 @@ def say(request_id: str, label: str = "good") -> Feedback:
     return Feedback.model_validate({"request_id": request_id, "time": "2024-05-01T13:00:00Z", "label": label})
 
 
+def failure(request_id: str) -> Failure:
+    return Failure(id=request_id, time=NOON, task="reviews", version="2", route="canary", code="timeout", latency_ms=1)
+
+
 async def until(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not happened():
@@ -49,7 +57,6 @@ def test_all_kinds_of_rows_arrive(log: sqlalchemy.Engine, prediction: Make, tmp_
     shadow = Shadow(
         request_id=one.id, time=one.time, task="reviews", version="2", output="bad", latency_ms=1, confidence=0.5
     )
-    failure = Failure(id="x", time=one.time, task="reviews", version="2", route="canary", code="timeout", latency_ms=1)
 
     async def run() -> None:
         recorder = Recorder(log, Metrics(), spool=tmp_path / "spool")
@@ -57,7 +64,7 @@ def test_all_kinds_of_rows_arrive(log: sqlalchemy.Engine, prediction: Make, tmp_
         await asyncio.gather(*(recorder.record(prediction(number)) for number in range(20)))
         await recorder.feedback(say("chatcmpl-7"))
         recorder.shadow(shadow)
-        recorder.failed(failure)
+        recorder.failed(failure("x"))
         await asyncio.to_thread(recorder.flush)
         assert len(stored(log)) == 20
         await recorder.feedback(say("chatcmpl-8"))
@@ -68,8 +75,10 @@ def test_all_kinds_of_rows_arrive(log: sqlalchemy.Engine, prediction: Make, tmp_
 
     asyncio.run(run())
     assert [row.label for row in recent_predictions(log, "reviews", limit=None)][7:9] == ["good", "good"]
-    assert failures_of(log, "reviews", "2", one.time) == [failure]
-    assert shadow_pairs(log, "reviews", "2", one.time) == [(one, shadow)]
+    [failed] = outcomes_of(log, "reviews", "2", "canary", NOON, 10)
+    assert (failed.id, failed.output) == ("x", None)
+    [(given, unseen)] = shadowed(log, "reviews", "2", NOON, 10)
+    assert (given.id, given.output, unseen.output) == (one.id, one.output, "bad")
     assert not list((tmp_path / "spool").glob("*.jsonl"))
 
 
@@ -180,6 +189,27 @@ def test_what_is_not_written_at_the_end_is_written_by_the_next(
     assert not list(spool.glob("*.jsonl"))
 
 
+def test_what_a_gateway_leaves_is_written_by_one_that_lives(
+    log: sqlalchemy.Engine, prediction: Make, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        lives = Recorder(log, Metrics(), spool=tmp_path / "spool", adopt_seconds=0.1, retry_seconds=0.05)
+        lives.start()
+        await lives.record(prediction(1))
+        await asyncio.to_thread(lives.flush)
+        dies = Recorder(log, Metrics(), spool=tmp_path / "spool")
+        dies.start()
+        with without_its_file(log):
+            await dies.record(prediction(2))
+            await dies.close()
+        await until(lambda: len(list((tmp_path / "spool").glob("*.jsonl"))) == 1 and not lives.state.waiting)
+        await lives.close()
+
+    asyncio.run(run())
+    assert stored(log) == ["chatcmpl-1", "chatcmpl-2"]
+    assert not list((tmp_path / "spool").glob("*.jsonl"))
+
+
 def test_a_live_gateways_rows_are_its_own(log: sqlalchemy.Engine, prediction: Make, tmp_path: Path) -> None:
     async def run() -> None:
         live = Recorder(log, Metrics(), spool=tmp_path / "spool")
@@ -226,6 +256,12 @@ def test_a_share_of_the_requests_is_stored(log: sqlalchemy.Engine, prediction: M
         missing = next(f"chatcmpl-{number}" for number in range(400) if f"chatcmpl-{number}" not in here)
         with pytest.raises(NotStored):
             await recorder.feedback(say(missing))
+        for number in range(400):
+            recorder.failed(failure(f"chatcmpl-{number}"))
+        await asyncio.to_thread(recorder.flush)
+        with log.connect() as connection:
+            failed = connection.execute(sqlalchemy.select(failures.c.id)).scalars().all()
+        assert set(failed) == set(here), "of failures the same share is stored, so that a trial compares like with like"
         await recorder.close()
 
     asyncio.run(run())

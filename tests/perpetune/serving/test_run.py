@@ -9,7 +9,7 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import load_params
-from perpetune.serving.run import build_engine, listen
+from perpetune.serving.run import build_engine, listen, serve
 from perpetune.settings import Settings
 
 
@@ -62,3 +62,12 @@ def test_vllm_without_an_address_is_one_clear_error(monkeypatch: pytest.MonkeyPa
     params = params.model_copy(update={"serve": params.serve.model_copy(update={"engine": "vllm"})})
     with pytest.raises(PerpetuneError, match="PERPETUNE_VLLM_URL"):
         build_engine(params, Settings())
+
+
+def test_a_missing_presidio_is_told_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    params = load_params(Path(__file__).parents[3] / "params.yaml")
+    params = params.model_copy(update={"log": params.log.model_copy(update={"redact": True})})
+    nowhere = Settings(home=tmp_path, assets=tmp_path / "no base", mlflow_tracking_uri="http://127.0.0.1:1")
+    with pytest.raises(PerpetuneError, match="Presidio"):
+        serve(params, nowhere, "127.0.0.1", 0)

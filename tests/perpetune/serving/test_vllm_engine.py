@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from opentelemetry.sdk.trace import TracerProvider
+from pydantic import SecretStr
 
 from perpetune.answer import Answer, PromptTooLong, TokenLogprob
 from perpetune.errors import PerpetuneError
@@ -456,3 +457,25 @@ def test_a_trace_goes_on_in_vllm(params: ServeParams, adapter: Make) -> None:
             assert trace_id in vllm.headers[-1]["traceparent"]
 
     asyncio.run(run())
+
+
+def test_the_space_around_a_text_is_left_out_as_in_process(params: ServeParams, adapter: Make) -> None:
+    [whole] = answered(FakeVllm(reply=saying(choice(" \n all is well \n"))), params, adapter())
+    heard: list[Delta] = []
+    pieces = [piece(0, content=text) for text in (" ", "\n all", " is", " ", "well \n")]
+    [streamed] = answered(FakeVllm(reply=streaming(*pieces, piece(0, "stop"), USAGE)), params, adapter(), heard=heard)
+    assert whole.text == streamed.text == "".join(delta.text for delta in heard) == "all is well"
+
+
+def test_a_key_goes_with_every_call_and_only_where_there_is_one(params: ServeParams, adapter: Make) -> None:
+    async def run(key: SecretStr | None) -> list[str | None]:
+        vllm = FakeVllm(reply=saying(choice("hello")))
+        async with running(vllm) as url:
+            engine = VllmEngine(url, BASE, params, key)
+            await engine.load(adapter())
+            await engine.answer("1", ASKED, SHORT)
+            await engine.close()
+        return [headers.get("authorization") for headers in vllm.headers]
+
+    assert asyncio.run(run(SecretStr("hidden\n"))) == ["Bearer hidden"] * 2
+    assert asyncio.run(run(None)) == [None] * 2
