@@ -120,7 +120,7 @@ class FakeVllm:
 
     def _mass(self, adapter: str) -> Mapping[str, float]:
         file = Path(self.adapters[adapter]) / MASS
-        return json.loads(file.read_text()) if file.is_file() else self.mass  # type: ignore[no-any-return]
+        return json.loads(file.read_text()) if file.is_file() else self.mass
 
     def _write(
         self, mass: Mapping[str, float], text: tuple[int, ...], named: Sequence[int], most: int

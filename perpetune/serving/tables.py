@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -50,21 +51,28 @@ class StorableText(TypeDecorator[str]):
         return storable(value) if value else value
 
 
+def _of_a_request() -> tuple[Column[Any], ...]:
+    """What is known of each request, answered or not."""
+    return (
+        Column("id", StorableText, primary_key=True),
+        Column("time", UtcTime, nullable=False),
+        Column("task", StorableText, nullable=False),
+        Column("version", StorableText, nullable=False),
+        Column("latency_ms", Double, nullable=False),
+    )
+
+
 metadata = MetaData()
 
 predictions = Table(
     "predictions",
     metadata,
-    Column("id", StorableText, primary_key=True),
-    Column("time", UtcTime, nullable=False),
-    Column("task", StorableText, nullable=False),
-    Column("version", StorableText, nullable=False),
+    *_of_a_request(),
     Column("messages", JSON, nullable=False),
     Column("input", StorableText, nullable=False),
     Column("output", StorableText, nullable=False),
     Column("prompt_tokens", Integer, nullable=False),
     Column("completion_tokens", Integer, nullable=False),
-    Column("latency_ms", Double, nullable=False),
     Column("confidence", Double),
     Column("group", StorableText),
     Column("route", StorableText, nullable=False, server_default="champion"),
@@ -87,13 +95,9 @@ shadows = Table(
 failures = Table(
     "failures",
     metadata,
-    Column("id", StorableText, primary_key=True),
-    Column("time", UtcTime, nullable=False),
-    Column("task", StorableText, nullable=False),
-    Column("version", StorableText, nullable=False),
+    *_of_a_request(),
     Column("route", StorableText, nullable=False),
     Column("code", StorableText, nullable=False),
-    Column("latency_ms", Double, nullable=False),
     Index("failures_task_time", "task", "time"),
 )
 
