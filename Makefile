@@ -49,6 +49,7 @@ bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16" "datasets>=5"
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py --peer trl
+	$(BIN)/python benchmarks/mix.py
 
 lock:
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton|trl|datasets|dill|multiprocess)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock

@@ -74,6 +74,16 @@ class SplitParams(Section):
     min_train_rows: Count
 
 
+class MixParams(Section):
+    """What is trained on: `replay` is the most older rows for each recent one, null all of them.
+
+    Recent is the traffic of so many days, up to its newest row; all traffic for null.
+    """
+
+    replay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    recent_days: Positive | None
+
+
 class ReferenceParams(Section):
     """What traffic is compared with: the recent holdout alone where it has `min_recent` rows."""
 
@@ -138,6 +148,22 @@ class EvaluateParams(Section):
     confidence: Probability
     bootstrap_samples: Count
     seed: int
+
+
+class LargerModel(Section):
+    """A model served by somebody else, at its price per token, with which costs are compared."""
+
+    name: Annotated[str, Field(min_length=1)]
+    dollars_per_million_prompt_tokens: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    dollars_per_million_completion_tokens: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class EconomicsParams(Section):
+    """What a refresh is worth: `requests_per_month` null is counted from the prediction log."""
+
+    larger_model: LargerModel | None
+    requests_per_month: Count | None
+    dollars_per_label: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class PromoteParams(Section):
@@ -234,10 +260,12 @@ class Params(Section):
     fetch: FetchParams
     clean: CleanParams
     split: SplitParams
+    mix: MixParams
     reference: ReferenceParams
     train: TrainParams
     tune: TuneParams
     evaluate: EvaluateParams
+    economics: EconomicsParams
     promote: PromoteParams
     serve: ServeParams
     log: LogParams

@@ -16,14 +16,14 @@ def _card(params: Params, workspace: Path) -> str:
     # Only the card needs numpy and jinja2.
     from perpetune.curation import card
 
-    return card.run(params.task, workspace)
+    return card.run(params.task, params.mix, workspace)
 
 
 STAGES: dict[str, Callable[[Params, Path], str]] = {
     "fetch": lambda params, workspace: fetch.run(params.fetch, workspace),
     "validate": lambda _, workspace: validate.run(workspace),
     "clean": lambda params, workspace: clean.run(params.clean, params.task, workspace),
-    "split": lambda params, workspace: split.run(params.split, params.task, workspace),
+    "split": lambda params, workspace: split.run(params.split, params.mix, params.task, workspace),
     "reference": lambda params, workspace: reference.run(params.reference, workspace),
     "card": _card,
 }

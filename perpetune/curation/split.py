@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
 from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
+from perpetune.curation.mix import mix
 from perpetune.curation.report import write_aside
 from perpetune.curation.sameness import Question, bare_question
 from perpetune.curation.sources import is_in_doubt, is_traffic
 from perpetune.errors import PerpetuneError
-from perpetune.params import SplitParams, TaskParams
+from perpetune.params import MixParams, SplitParams, TaskParams
 from perpetune.records import Example, read_jsonl, write_jsonl
 
 SUPERSEDED = "production labelled this input anew"
@@ -156,9 +157,16 @@ def _counts(splits: Splits) -> str:
     return f"{held}; set aside {len(splits.aside):,}"
 
 
-def run(params: SplitParams, task: TaskParams, workspace: Path) -> str:
-    """Write `data/splits/`, one file a split, and what leaked to `data/leakage/`."""
-    splits = split(read_jsonl(workspace / CLEAN / "examples.jsonl", Example), params)
+def mixed(splits: Splits, params: MixParams, least: int) -> Splits:
+    """The splits with no more older training rows than the mix asks for; the rest is set aside."""
+    chosen = mix(splits.train, params, least)
+    return replace(splits, train=chosen.rows, aside=(*splits.aside, *chosen.aside))
+
+
+def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path) -> str:
+    """Write `data/splits/`, one file a split, and what leaked or was not replayed to `data/leakage/`."""
+    divided = split(read_jsonl(workspace / CLEAN / "examples.jsonl", Example), params)
+    splits = mixed(divided, mixing, params.min_train_rows)
     require_enough(splits, params, task)
     for name, rows in splits.parts().items():
         write_jsonl(workspace / SPLITS / f"{name}.jsonl", rows)

@@ -133,9 +133,9 @@ def use_mlflow(workspace: Workspace) -> None:
 def settings_of(workspace: Workspace, kind: Kind | Literal["tune"]) -> dict[str, object]:
     """The sections of params.yaml that this kind of pass, or a search for better settings, obeys, flat."""
     sections = {
-        "refresh": ("task", "base", "clean", "split", "train", "evaluate", "promote"),
+        "refresh": ("task", "base", "clean", "split", "mix", "train", "evaluate", "economics", "promote"),
         "watch": ("watch", "refresh"),
-        "tune": ("task", "base", "clean", "split", "train", "tune"),
+        "tune": ("task", "base", "clean", "split", "mix", "train", "tune"),
     }[kind]
     values = workspace.params.model_dump(mode="json", include=set(sections))
     return dict(_flat(values))
