@@ -318,6 +318,11 @@ def curve_of(run_id: str, metric: str) -> dict[int, float]:
     return {each.step: each.value for each in MlflowClient().get_metric_history(run_id, metric)}
 
 
+def started(run_id: str) -> datetime:
+    """When a run began."""
+    return datetime.fromtimestamp(MlflowClient().get_run(run_id).info.start_time / 1000, UTC)
+
+
 def metrics_of(run_id: str) -> dict[str, float]:
     """The last value of each of a run's metrics."""
     return dict(MlflowClient().get_run(run_id).data.metrics)

@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from perpetune.curation.aside import Rejected, SetAside
 from perpetune.curation.layout import CARD, CLEAN, LEAKAGE, RAW, SPLITS, VALID
+from perpetune.curation.mix import NOT_REPLAYED, recent_and_older
 from perpetune.curation.text import shortened
-from perpetune.params import TaskParams
+from perpetune.params import MixParams, TaskParams
 from perpetune.records import Example, read_jsonl, to_json
 
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
@@ -90,6 +91,25 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """What is trained on: recent traffic, and as many of the older rows as the mix keeps; `replay` as in params."""
+
+    recent: int
+    older: int
+    older_left_out: int
+    replay: float | None
+
+    @property
+    def sentence(self) -> str:
+        parts = f"{self.recent:,} recent rows of labelled traffic and {self.older:,} older rows are trained on"
+        if not self.recent:
+            return f"No recent labelled traffic: all {self.older:,} older rows are trained on."
+        if not self.older_left_out:
+            return f"{parts}, all that there are."
+        return f"{parts}; {self.older_left_out:,} older ones are left out (mix.replay: {self.replay:g})."
+
+
+@dataclass(frozen=True)
 class Card:
     """All that the card says. `version` is the data version as DVC has it; `remarks` are for people to read first."""
 
@@ -100,6 +120,7 @@ class Card:
     sources: tuple[Source, ...]
     splits: tuple[SplitFacts, ...]
     left_out: tuple[LeftOut, ...]
+    mixed: Mixed
     remarks: tuple[str, ...]
 
     @property
@@ -120,6 +141,7 @@ def describe(
     rejected: Sequence[Rejected],
     aside: Mapping[str, Sequence[SetAside]],
     splits: Mapping[str, Sequence[Example]],
+    mixing: MixParams,
 ) -> Card:
     """Gather what the card says.
 
@@ -135,6 +157,7 @@ def describe(
         sources=_sources(fetched, splits),
         splits=facts,
         left_out=(*_refused(rejected), *(part for step, rows in aside.items() for part in _left_out(step, rows))),
+        mixed=_mixed(splits["train"], aside, mixing),
         remarks=(),
     )
     return Card(**{**vars(card), "remarks": tuple(_remarks(card))})
@@ -145,6 +168,12 @@ def _steps(fetched: int, rejected: int, aside: Mapping[str, Sequence[SetAside]])
     for name, rows in aside.items():
         steps.append(Step(name, steps[-1].kept, steps[-1].kept - len(rows)))
     return tuple(steps)
+
+
+def _mixed(train: Sequence[Example], aside: Mapping[str, Sequence[SetAside]], params: MixParams) -> Mixed:
+    recent, older = recent_and_older(train, params)
+    left_out = sum(row.reason == NOT_REPLAYED for rows in aside.values() for row in rows)
+    return Mixed(len(recent), len(older), left_out, params.replay)
 
 
 def _sources(fetched: Sequence[Example], splits: Mapping[str, Sequence[Example]]) -> tuple[Source, ...]:
@@ -269,7 +298,7 @@ def _breakable(text: str) -> Markup:
     return Markup("_<wbr>").join(text.split("_"))
 
 
-def run(task: TaskParams, workspace: Path) -> str:
+def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
     """Write `data/card/`: card.md, card.html and card.json."""
     aside = {"validate": VALID, "clean": CLEAN, "split": LEAKAGE}
     card = describe(
@@ -279,6 +308,7 @@ def run(task: TaskParams, workspace: Path) -> str:
         read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
         {step: read_jsonl(workspace / folder / "set_aside.jsonl", SetAside) for step, folder in aside.items()},
         {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES},
+        mixing,
     )
     folder = workspace / CARD
     folder.mkdir(parents=True, exist_ok=True)

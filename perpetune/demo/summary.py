@@ -10,8 +10,8 @@ from transformers.utils.logging import disable_progress_bar
 from perpetune import registry
 from perpetune.demo.story import Look, Story
 from perpetune.demo.stream import Asked
+from perpetune.evaluation.economics import dollars
 from perpetune.evaluation.estimate import wilson
-from perpetune.evaluation.findings import dollars
 from perpetune.evaluation.paired import Paired, compare
 from perpetune.inference.answers import load_answerer
 from perpetune.loop.passage import use_mlflow

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-from perpetune.evaluation.economics import Economics, times_as_much
+from perpetune.evaluation.economics import Economics, dollars, times_as_much
 from perpetune.evaluation.estimate import Estimate
 from perpetune.evaluation.paired import Paired
 from perpetune.evaluation.systems import Kind, phrase
@@ -128,11 +127,3 @@ def _cost(subject: str, economics: Mapping[str, Economics]) -> str | None:
 def _ratio(other: Economics, own: Economics) -> str:
     times = times_as_much(other, own)
     return f" ({times:.2g} times as much)" if times and not 0.95 < times < 1.05 else ""
-
-
-def dollars(amount: float) -> str:
-    """Dollars to three significant figures, never in scientific notation."""
-    if amount == 0:
-        return "$0"
-    decimals = max(2, 2 - math.floor(math.log10(amount)))
-    return f"${amount:,.{decimals}f}"

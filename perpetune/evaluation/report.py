@@ -12,8 +12,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from perpetune.evaluation import metrics, plots, style
+from perpetune.evaluation.economics import RefreshEconomics, dollars, requests_text, sentences
 from perpetune.evaluation.evaluate import Evaluation
-from perpetune.evaluation.findings import dollars, p_text
+from perpetune.evaluation.findings import p_text
 from perpetune.evaluation.mistakes import Mistake, worst_mistakes
 from perpetune.evaluation.systems import title
 from perpetune.files import write_whole
@@ -52,12 +53,13 @@ def write_report(
     task: str,
     version: str,
     facts: Mapping[str, str] | None = None,
+    worth: RefreshEconomics | None = None,
 ) -> None:
     """Write the page for the evaluations on each holdout (by its name), whole or not at all.
 
     `version` is what the title calls the challenger, for instance "version 4".
     `facts` are shown under the title as they are, for instance {"data version": "…", "base": "…"}; a
-    value that starts with https:// or http:// becomes a link. Everything that comes from data is escaped.
+    value that starts with https:// or http:// becomes a link. `worth` is what the refresh costs and saves. Everything that comes from data is escaped.
     """
     environment = Environment(
         loader=PackageLoader("perpetune.evaluation", ""),
@@ -69,6 +71,7 @@ def write_report(
     environment.filters |= {
         "dollars": dollars,
         "p_text": p_text,
+        "requests": requests_text,
         "system": title,
         "shorten": _shorten,
         "unbroken": _unbroken,
@@ -77,6 +80,8 @@ def write_report(
         task=task,
         version=version,
         facts=facts or {},
+        worth=worth,
+        worth_words=sentences(worth) if worth else [],
         sections=[_section(name, evaluation) for name, evaluation in evaluations.items()],
         metric_titles=METRIC_TITLES,
         light=style.LIGHT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from perpetune import registry
 from perpetune.answer import Answer
 from perpetune.calibration import calibrated
 from perpetune.evaluation.calibration import calibration
+from perpetune.evaluation.economics import RefreshEconomics
 from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.evaluation.forgetting import as_tokens, general_texts
 from perpetune.evaluation.leakage import leakage
@@ -21,6 +23,7 @@ from perpetune.evaluation.style import write_png
 from perpetune.evaluation.temperature import fit_temperature
 from perpetune.inference.answers import Answerer, load_answerer
 from perpetune.loop.curate import read_split
+from perpetune.loop.economics import log_economics
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.golden import evaluated
 from perpetune.loop.passage import REPORT
@@ -47,6 +50,7 @@ def assess(
     workspace: Workspace, run: Run, challenger: Challenger, version: str, tell: Callable[[str], None]
 ) -> Assessment:
     """Evaluate on the frozen and the recent holdout, and log metrics, tables, plots and the report."""
+    began = time.monotonic()
     train = read_split(workspace, "train")
     params = workspace.params.evaluate
     champion = _champion(workspace)
@@ -68,7 +72,8 @@ def assess(
             evaluations[holdout] = evaluate(rows, answers, train, challenger.card.kind, params)
     limits = _limits(workspace, answerer, challenger, champion, held_out, train)
     assessment = Assessment(evaluations, champion.version if champion else None, limits)
-    _log(workspace, run, challenger, version, assessment)
+    worth = log_economics(workspace, run, challenger, evaluations, time.monotonic() - began)
+    _log(workspace, run, challenger, version, assessment, worth)
     return assessment
 
 
@@ -269,7 +274,14 @@ def with_shots(shots: Sequence[Message], messages: Sequence[Message]) -> tuple[M
     return (*shots, *messages)
 
 
-def _log(workspace: Workspace, run: Run, challenger: Challenger, version: str, assessment: Assessment) -> None:
+def _log(
+    workspace: Workspace,
+    run: Run,
+    challenger: Challenger,
+    version: str,
+    assessment: Assessment,
+    worth: RefreshEconomics | None,
+) -> None:
     folder = workspace.run_folder(run.id)
     log_metrics(run, as_metrics(assessment.limits))
     for holdout, evaluation in assessment.evaluations.items():
@@ -297,7 +309,7 @@ def _log(workspace: Workspace, run: Run, challenger: Challenger, version: str, a
         "MLflow run": run.url,
     }
     task = workspace.params.task.name
-    write_report(report, assessment.evaluations, task=task, version=f"version {version}", facts=facts)
+    write_report(report, assessment.evaluations, task=task, version=f"version {version}", facts=facts, worth=worth)
     log_file(run, report)
 
 

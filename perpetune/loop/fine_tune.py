@@ -8,11 +8,12 @@ from pathlib import Path
 from perpetune.curve import drawn
 from perpetune.loop.curate import read_split
 from perpetune.loop.passage import LOSS
+from perpetune.params import TrainParams
 from perpetune.release import ModelCard
 from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
-from perpetune.training.launch import launch
+from perpetune.training.launch import launch, process_count
 from perpetune.training.trainer import Foretell, Progress, Report, Trained
 from perpetune.workspace import Workspace
 
@@ -42,8 +43,14 @@ def fine_tune(workspace: Workspace, run: Run, tell: Report, foretell: Foretell =
         trained = _trained_before(folder) or _train(workspace, run, folder, report, foretell)
     log_params(run, {"base.digest": trained.base_digest})
     tag(run, {"adapter.digest": trained.digest})
-    log_metrics(run, _summary(trained), trained.steps)
+    hours = {"device_hours": device_hours(trained, workspace.params.train)}
+    log_metrics(run, _summary(trained) | hours, trained.steps)
     return Challenger(trained.adapter, _card(workspace, trained.base_digest), trained)
+
+
+def device_hours(trained: Trained, params: TrainParams) -> float:
+    """Hours that all devices of this machine together spent on training."""
+    return trained.seconds * process_count(params) / 3600
 
 
 def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretell: Foretell) -> Trained:

@@ -192,6 +192,14 @@ def labelled_examples(log: Engine, task: str) -> list[Example]:
     return [_example(_prediction(row), IN_DOUBT if row.in_doubt else TRAFFIC) for row in reversed(rows)]
 
 
+def answered_since(log: Engine, task: str, since: datetime) -> tuple[int, datetime | None]:
+    """How many answers the log holds from then on, and the time of the first of them."""
+    mine = (predictions.c.task == task) & (predictions.c.time >= since)
+    with log.connect() as connection:
+        count, first = connection.execute(select(func.count(), func.min(predictions.c.time)).where(mine)).one()
+    return count, first
+
+
 def counts(log: Engine, task: str) -> Counts:
     """How much the log holds of this task."""
     mine = predictions.c.task == task

@@ -7,10 +7,12 @@ import pytest
 
 from perpetune.curation.aside import Rejected, SetAside
 from perpetune.curation.card import Card, describe, render
-from perpetune.params import TaskParams
+from perpetune.curation.mix import NOT_REPLAYED
+from perpetune.params import MixParams, TaskParams
 from perpetune.records import Example
 
 Make = Callable[..., Example]
+ALL = MixParams(replay=None, recent_days=None)
 
 
 @pytest.fixture
@@ -25,6 +27,7 @@ def card(example: Make, task: Callable[..., TaskParams]) -> Card:
         [Rejected(file="a.csv", line=3, field="input", reason="empty", raw=",x")],
         {"validate": [], "clean": aside, "split": []},
         {"train": train, "validation": [], "frozen": frozen, "recent": []},
+        ALL,
     )
 
 
@@ -84,7 +87,22 @@ def test_the_pages_say_it_all_and_escape_what_rows_say(card: Card) -> None:
 def test_free_text_has_no_labels(example: Make, task: Callable[..., TaskParams]) -> None:
     rows = [example("q", "a long answer")]
     parts = {"train": rows, "validation": [], "frozen": [], "recent": []}
-    card = describe(task("generation"), "0", rows, [], {"validate": [], "clean": [], "split": []}, parts)
+    card = describe(task("generation"), "0", rows, [], {"validate": [], "clean": [], "split": []}, parts, ALL)
 
     assert not card.labels
     assert "Labels" not in render(card, "card.html") + render(card, "card.md")
+
+
+def test_it_says_what_the_mix_was(example: Make, task: Callable[..., TaskParams], card: Card) -> None:
+    train = [example("new", source="traffic"), example("old")]
+    left_out = [SetAside(reason=NOT_REPLAYED, example=example(f"older {n}")) for n in range(3)]
+    parts = {"train": train, "validation": [], "frozen": [], "recent": []}
+    aside = {"validate": [], "clean": [], "split": left_out}
+    mixed = describe(task(), "0", train, [], aside, parts, MixParams(replay=1.0, recent_days=None))
+
+    told = (
+        "1 recent rows of labelled traffic and 1 older rows are trained on; 3 older ones are left out (mix.replay: 1)"
+    )
+    assert told in render(mixed, "card.md")
+    assert told in render(mixed, "card.html")
+    assert "No recent labelled traffic: all 12 older rows" in render(card, "card.md")

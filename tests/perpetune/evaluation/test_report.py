@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from perpetune.answer import Answer
+from perpetune.evaluation.economics import Spent, Usage, refresh_economics
 from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.evaluation.report import figures, write_report
 from perpetune.evaluation.style import DARK, LIGHT, svg, write_png
-from perpetune.params import EvaluateParams
+from perpetune.params import EconomicsParams, EvaluateParams
 from perpetune.records import Example
 
 Examples = Callable[[Sequence[tuple[str, str]]], list[Example]]
@@ -121,3 +122,24 @@ def test_the_same_evaluation_gives_the_same_page(
     rows = examples([("lovely", "good"), ("awful", "bad")])
     found = evaluate(rows, {"challenger": [say("good")] * 2}, rows, "classification", params)
     assert page_of(tmp_path / "a.html", found) == page_of(tmp_path / "b.html", found)
+
+
+def test_the_page_says_what_the_refresh_is_worth(
+    tmp_path: Path, examples: Examples, say: Say, params: EvaluateParams
+) -> None:
+    rows = examples([("lovely", "good"), ("awful", "bad")] * 10)
+    answers = {"base": [say("good", seconds=0.3)] * 20, "challenger": [say("good")] * 20}
+    found = evaluate(rows, answers, rows, "classification", params)
+    usage = {
+        system: Usage(scored.seconds, scored.prompt_tokens, scored.completion_tokens)
+        for system, scored in found.scored.items()
+    }
+    prices = EconomicsParams(larger_model=None, requests_per_month=None, dollars_per_label=0.0)
+    worth = refresh_economics(usage, Spent(device_hours=0.5, labels=0), prices, params, None)
+
+    path = tmp_path / "worth.html"
+    write_report(path, {"frozen": found}, task="reviews", version="version 3", worth=worth)
+
+    page = path.read_text(encoding="utf-8")
+    assert "What the refresh is worth" in page
+    assert "it pays for itself after 9,000 requests" in page

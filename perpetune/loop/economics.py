@@ -1,0 +1,95 @@
+"""What a pass cost and when it pays for itself, gathered from its training, its evaluation and the prediction log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from perpetune import registry
+from perpetune.evaluation.economics import (
+    DAYS_PER_MONTH,
+    SECONDS_PER_HOUR,
+    RefreshEconomics,
+    Spent,
+    Usage,
+    from_document,
+    refresh_economics,
+    to_document,
+)
+from perpetune.evaluation.evaluate import Evaluation, Scored
+from perpetune.loop.curate import read_split
+from perpetune.loop.fine_tune import Challenger, device_hours
+from perpetune.records import to_json
+from perpetune.serving.log import answered_since, open_log
+from perpetune.tracking import Run, artifact, log_metrics, log_text, started
+from perpetune.workspace import Workspace
+
+RECORD = "economics.json"
+
+
+def log_economics(
+    workspace: Workspace,
+    run: Run,
+    challenger: Challenger,
+    evaluations: Mapping[str, Evaluation],
+    evaluation_seconds: float,
+) -> RefreshEconomics | None:
+    """Say in the run what the pass cost and saves; None where no held-out row was answered."""
+    if not evaluations:
+        return None
+    params = workspace.params
+    hours = device_hours(challenger.trained, params.train) + evaluation_seconds / SECONDS_PER_HOUR
+    found = refresh_economics(
+        usage_of(evaluations),
+        Spent(hours, new_labels(workspace)),
+        params.economics,
+        params.evaluate,
+        params.economics.requests_per_month or requests_per_month(workspace, datetime.now(UTC)),
+    )
+    log_metrics(run, found.flat_metrics())
+    log_text(run, to_json(to_document(found)), RECORD)
+    return found
+
+
+def economics_of(run_id: str, folder: Path) -> RefreshEconomics | None:
+    """What a run says of its economics, through a copy in the folder; None where it says nothing."""
+    path = artifact(run_id, RECORD, folder)
+    return from_document(json.loads(path.read_text(encoding="utf-8"))) if path else None
+
+
+def usage_of(evaluations: Mapping[str, Evaluation]) -> dict[str, Usage]:
+    """What each system that answered on every holdout took, over the rows of all of them."""
+    systems = set.intersection(*(set(each.scored) for each in evaluations.values()))
+    return {system: _usage([each.scored[system] for each in evaluations.values()]) for system in systems}
+
+
+def _usage(parts: list[Scored]) -> Usage:
+    return Usage(
+        seconds=tuple(value for part in parts for value in part.seconds),
+        prompt_tokens=tuple(value for part in parts for value in part.prompt_tokens),
+        completion_tokens=tuple(value for part in parts for value in part.completion_tokens),
+    )
+
+
+def new_labels(workspace: Workspace) -> int:
+    """Labelled requests in the data that came after the champion's own pass began; all where there is no champion."""
+    task = workspace.params.task.name
+    champion = registry.find(task, "champion")
+    since = started(champion.run_id) if champion else None
+    rows = (row for name in ("train", "validation", "recent") for row in read_split(workspace, name))
+    traffic = (row for row in rows if row.source == "traffic")
+    return sum(since is None or (row.time is not None and row.time > since) for row in traffic)
+
+
+def requests_per_month(workspace: Workspace, now: datetime) -> int | None:
+    """From the log's last month, for the share of requests that it holds; None before it holds a day."""
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        count, first = answered_since(log, workspace.params.task.name, now - timedelta(days=DAYS_PER_MONTH))
+    finally:
+        log.dispose()
+    if first is None or now - first < timedelta(days=1):
+        return None
+    return round(count / workspace.params.log.sample * (timedelta(days=DAYS_PER_MONTH) / (now - first)))
