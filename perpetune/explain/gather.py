@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,9 +13,10 @@ from perpetune.curation import dvc
 from perpetune.curation.difference import Difference, difference
 from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
+from perpetune.evaluation.economics import from_document, sentences
 from perpetune.evaluation.estimate import Estimate
 from perpetune.evaluation.systems import TITLES
-from perpetune.explain.numbers import Measured, numbers_of
+from perpetune.explain.numbers import numbers_of
 from perpetune.explain.story import (
     Approval,
     Data,
@@ -27,11 +29,11 @@ from perpetune.explain.story import (
     Trigger,
 )
 from perpetune.loop.curate import SPLIT_NAMES
-from perpetune.loop.passage import LOSS, REPORT, use_mlflow
+from perpetune.loop.passage import ECONOMICS, LOSS, REPORT, use_mlflow
 from perpetune.records import Example, canonical_time, read_jsonl
 from perpetune.registry import Version
 from perpetune.status import decisions_of
-from perpetune.tracking import RunRecord, curve_of, read_run
+from perpetune.tracking import RunRecord, artifact, curve_of, read_run
 from perpetune.workspace import Workspace
 
 TRAINED_WITH = {
@@ -65,7 +67,7 @@ def gather(workspace: Workspace, version: str) -> Story:
         scores=tuple(_scores(run)),
         verdicts=tuple(Told(each, numbers_of(each.evidence)) for each in decisions),
         approval=_approval(found.tags),
-        costs=tuple(_costs(run)),
+        costs=tuple(_costs(workspace, run)),
         events=_events(found.tags, run, decisions),
         repeat=_repeat(found, run, decisions),
         links={
@@ -173,21 +175,9 @@ def _approval(tags: Mapping[str, str]) -> Approval | None:
     return Approval(tags["approval"], tags.get("approval.by", ""), tags.get("approval.comment", ""))
 
 
-def _costs(run: RunRecord) -> list[Measured]:
-    """Dollars per 1,000 requests as measured, what the training cost, and what else the run knows of money."""
-    found = [
-        Measured(f"1,000 requests, {title.lower()}", run.metrics[name], "dollars", rows=_rows(run, "frozen"))
-        for system, title in TITLES.items()
-        if (name := f"frozen/{system}/dollars_per_1000") in run.metrics and system not in ("majority", "linear")
-    ]
-    seconds, price = run.metrics.get("train/seconds"), run.params.get("evaluate.dollars_per_hour")
-    if seconds is not None and price is not None:
-        found.append(Measured("training", seconds / 3600 * float(price), "dollars"))
-    for name, value in sorted(run.metrics.items()):
-        if name.startswith("economics/"):
-            words = name.removeprefix("economics/").replace("_", " ").replace("/", ", ")
-            found.append(Measured(words, value, "dollars" if "dollar" in words or "cost" in words else ""))
-    return found
+def _costs(workspace: Workspace, run: RunRecord) -> list[str]:
+    path = artifact(run.run.id, ECONOMICS, workspace.run_folder(run.run.id))
+    return sentences(from_document(json.loads(path.read_text(encoding="utf-8")))) if path else []
 
 
 def _events(tags: Mapping[str, str], run: RunRecord, decisions: list[Decision]) -> tuple[Event, ...]:

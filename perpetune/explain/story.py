@@ -9,7 +9,7 @@ from datetime import datetime
 from perpetune.curation.difference import Difference
 from perpetune.decision import Decision
 from perpetune.evaluation.estimate import Estimate
-from perpetune.explain.numbers import Measured, Numbers
+from perpetune.explain.numbers import Numbers
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Story:
     scores: tuple[Scores, ...]
     verdicts: tuple[Told, ...]
     approval: Approval | None
-    costs: tuple[Measured, ...]
+    costs: tuple[str, ...]
     events: tuple[Event, ...]
     repeat: Repeat
     links: Mapping[str, str]

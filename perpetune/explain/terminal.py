@@ -45,7 +45,8 @@ def show_story(story: Story, console: Console) -> None:
     _head(console, "Who approved it")
     _say(console, words.approval(story))
     _head(console, "What it costs")
-    _table(console, ((cost.name, words.number(cost)) for cost in story.costs))
+    for cost in story.costs or ("Nothing is on record.",):
+        _say(console, cost)
     _head(console, "What became of it")
     _table(console, ((words.when(event.time), event.what, event.why) for event in story.events))
     _head(console, "How to repeat it")

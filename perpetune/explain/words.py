@@ -6,7 +6,6 @@ from datetime import datetime
 
 from perpetune.curation.difference import Count
 from perpetune.evaluation.estimate import Estimate
-from perpetune.evaluation.findings import dollars
 from perpetune.explain.numbers import Measured
 from perpetune.explain.story import Data, Scores, Story, Trigger
 
@@ -70,8 +69,6 @@ def score(found: Estimate, metric: str) -> tuple[str, str]:
 
 def number(found: Measured) -> str:
     """The value with its unit."""
-    if found.unit == "dollars":
-        return dollars(found.value)
     if found.unit == "points":
         return f"{signed(found.value, '.1f')} points"
     return f"{found.value:,.4g} {found.unit}".strip()

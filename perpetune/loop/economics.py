@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from perpetune import registry
 from perpetune.evaluation.economics import (
@@ -14,19 +12,17 @@ from perpetune.evaluation.economics import (
     RefreshEconomics,
     Spent,
     Usage,
-    from_document,
     refresh_economics,
     to_document,
 )
 from perpetune.evaluation.evaluate import Evaluation, Scored
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger, device_hours
+from perpetune.loop.passage import ECONOMICS
 from perpetune.records import to_json
 from perpetune.serving.log import answered_since, open_log
-from perpetune.tracking import Run, artifact, log_metrics, log_text, started
+from perpetune.tracking import Run, log_metrics, log_text, started
 from perpetune.workspace import Workspace
-
-RECORD = "economics.json"
 
 
 def log_economics(
@@ -49,14 +45,8 @@ def log_economics(
         params.economics.requests_per_month or requests_per_month(workspace, datetime.now(UTC)),
     )
     log_metrics(run, found.flat_metrics())
-    log_text(run, to_json(to_document(found)), RECORD)
+    log_text(run, to_json(to_document(found)), ECONOMICS)
     return found
-
-
-def economics_of(run_id: str, folder: Path) -> RefreshEconomics | None:
-    """What a run says of its economics, through a copy in the folder; None where it says nothing."""
-    path = artifact(run_id, RECORD, folder)
-    return from_document(json.loads(path.read_text(encoding="utf-8"))) if path else None
 
 
 def usage_of(evaluations: Mapping[str, Evaluation]) -> dict[str, Usage]:

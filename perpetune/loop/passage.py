@@ -38,6 +38,7 @@ from perpetune.workspace import Workspace
 Kind = Literal["refresh", "watch"]
 RECORD = "decision.json"
 REPORT = "evaluation.html"
+ECONOMICS = "economics.json"
 LOSS = "train/loss"
 LATER = "decisions"  # the folder of a version's run that holds what was decided on it afterwards
 
