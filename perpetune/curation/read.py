@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from perpetune.curation.aside import Rejected
 from perpetune.curation.read_csv import csv_table
 from perpetune.curation.read_jsonl import jsonl_table
 from perpetune.curation.row import BadRow, example_of
-from perpetune.curation.tables import Fault, Table
+from perpetune.curation.tables import Fault, Row, Table
 from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
@@ -38,19 +38,34 @@ def read_examples(path: Path, source: str) -> Reading:
     returned with their line, field and reason. Raises PerpetuneError where the file as a whole cannot
     be used: it is missing, empty, not what its suffix says, or lacks the columns.
     """
+    table = read_table(path, FIELDS)
+    rows = list(_examples(table, path, source))
+    return Reading(
+        examples=tuple(row for row in rows if isinstance(row, Example)),
+        rejected=tuple(row for row in rows if isinstance(row, Rejected)),
+    )
+
+
+def read_table(path: Path, wanted: Container[str]) -> Table:
+    """The rows of a file of examples, before anyone asks whether they are; of Parquet the wanted columns alone.
+
+    Raises PerpetuneError as `read_examples` does.
+    """
     if path.suffix.lower() not in SUFFIXES:
         raise PerpetuneError(
             f"files of the kind {path.suffix or '(no suffix)'} cannot be read",
             where=str(path),
             do=f"save it as one of {', '.join(SUFFIXES)}",
         )
-    table = _table(_bytes(path), path)
+    table = _table(_bytes(path), path, wanted)
     _check_columns(table.columns, path)
-    rows = list(_examples(table, path, source))
-    return Reading(
-        examples=tuple(row for row in rows if isinstance(row, Example)),
-        rejected=tuple(row for row in rows if isinstance(row, Rejected)),
-    )
+    return table
+
+
+def rejected(row: Row | Fault, path: Path, reason: str, field: str | None = None) -> Rejected:
+    """The row set aside, with what it said."""
+    raw = row.raw or (json.dumps(row.values, ensure_ascii=False, default=str) if isinstance(row, Row) else "")
+    return Rejected(file=path.name, line=row.line, field=field, reason=reason, raw=shortened(raw))
 
 
 def _bytes(path: Path) -> bytes:
@@ -65,12 +80,12 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _table(data: bytes, path: Path) -> Table:
+def _table(data: bytes, path: Path, wanted: Container[str]) -> Table:
     if path.suffix.lower() == ".parquet":
         # pyarrow takes a moment to import, and most workspaces hold no Parquet.
         from perpetune.curation.read_parquet import parquet_table
 
-        return parquet_table(data, path, FIELDS)
+        return parquet_table(data, path, wanted)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise PerpetuneError("the text is encoded as UTF-16", where=str(path), do="save it as UTF-8")
     return csv_table(data, path) if path.suffix.lower() == ".csv" else jsonl_table(data, path)
@@ -79,13 +94,12 @@ def _table(data: bytes, path: Path) -> Table:
 def _examples(table: Table, path: Path, source: str) -> Iterator[Example | Rejected]:
     for row in table.rows:
         if isinstance(row, Fault):
-            yield Rejected(file=path.name, line=row.line, reason=row.reason, raw=shortened(row.raw))
+            yield rejected(row, path, row.reason)
             continue
         try:
             yield example_of(row.values, source)
         except BadRow as fault:
-            raw = row.raw or json.dumps(row.values, ensure_ascii=False, default=str)
-            yield Rejected(file=path.name, line=row.line, field=fault.field, reason=fault.reason, raw=shortened(raw))
+            yield rejected(row, path, fault.reason, fault.field)
 
 
 def _check_columns(columns: tuple[str, ...], path: Path) -> None:

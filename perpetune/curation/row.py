@@ -48,7 +48,7 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
             output=output,
             id=_name(row, "id") or fingerprint(input, output, [_identity(message) for message in messages]),
             group=_name(row, "group") or fingerprint(likeness(input)),
-            time=_time(row.get("time")),
+            time=time_of(row, "time"),
             source=_name(row, "source") or source,
             messages=messages,
         )
@@ -178,16 +178,18 @@ def _name(row: Mapping[str, object], field: str) -> str | None:
     return _text(value, field).strip()
 
 
-def _time(value: object) -> datetime | None:
+def time_of(row: Mapping[str, object], field: str) -> datetime | None:
+    """The time in this field, None where there is none; raises BadRow."""
+    value = row.get(field)
     if _absent(value) or value == "":
         return None
     text = value.isoformat() if isinstance(value, datetime) else value
     if not isinstance(text, str):
-        raise BadRow("time", f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {_kind(value)}")
+        raise BadRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {_kind(value)}")
     try:
         return canonical_time(text.strip())
     except ValueError:
-        raise BadRow("time", f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {text!r:.60}") from None
+        raise BadRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {text!r:.60}") from None
 
 
 def _absent(value: object) -> bool:

@@ -37,7 +37,7 @@ def linear_answers(train: Sequence[Example], rows: Sequence[Example], seed: int)
     labels = {example.output for example in train}
     if len(labels) < 2 or not any(example.input.strip() for example in train):
         return majority_answers(train, rows, "classification")
-    model = _linear_model(seed).fit([example.input for example in train], [example.output for example in train])
+    model = linear_model(seed).fit([example.input for example in train], [example.output for example in train])
     started = perf_counter()
     probabilities = model.predict_proba([example.input for example in rows])
     seconds = (perf_counter() - started) / len(rows)
@@ -48,7 +48,8 @@ def linear_answers(train: Sequence[Example], rows: Sequence[Example], seed: int)
     ]
 
 
-def _linear_model(seed: int) -> Pipeline:
+def linear_model(seed: int) -> Pipeline:
+    """TF-IDF with logistic regression, to be fitted on inputs and their labels."""
     words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
     pieces = TfidfVectorizer(
         analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=MOST_CHARACTER_FEATURES

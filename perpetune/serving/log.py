@@ -200,6 +200,22 @@ def answered_since(log: Engine, task: str, since: datetime) -> tuple[int, dateti
     return count, first
 
 
+def labelled_history(log: Engine, task: str) -> list[tuple[Prediction, Example, datetime]]:
+    """All labelled answers, oldest first, each also as an example, and when its newest label became known."""
+    known = (
+        select(feedback.c.time)
+        .where(feedback.c.request_id == predictions.c.id, feedback.c.label.is_not(None))
+        .order_by(feedback.c.time.desc(), feedback.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    labelled = _newest(task, None, None, None).where(_said("label").is_not(None))
+    with log.connect() as connection:
+        rows = connection.execute(labelled.add_columns(known.label("known"))).all()
+    found = [(_prediction(row), row.known) for row in reversed(rows)]
+    return [(prediction, _example(prediction), when) for prediction, when in found]
+
+
 def counts(log: Engine, task: str) -> Counts:
     """How much the log holds of this task."""
     mine = predictions.c.task == task

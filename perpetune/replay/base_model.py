@@ -1,0 +1,130 @@
+"""The real model in a replay: the base of params.yaml, fine-tuned and asked as the loop does it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perpetune.inference.answers import Answerer, load_answerer
+from perpetune.params import Params
+from perpetune.records import Example, conversation
+from perpetune.release import ModelCard
+from perpetune.replay.learner import Learned, Reply
+from perpetune.training.job import TRAINED, Job, read_trained, write_trained
+from perpetune.training.launch import launch
+from perpetune.training.trainer import Progress
+from perpetune.workspace import Workspace
+
+
+@dataclass
+class BaseModel:
+    """Fine-tunes in `folder`, where what was trained and answered is kept: a replay that is repeated is quick."""
+
+    workspace: Workspace
+    folder: Path
+    tell: Callable[[str], None] = lambda _: None
+    at_once: int = 64
+    _answerer: Answerer | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"the base model of params.yaml, {self.workspace.params.base.model}, fine-tuned at each refresh"
+
+    def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> Learned:
+        """Train, or take what was trained before with the same rows and settings."""
+        params = self.workspace.params
+        folder = self.folder / _identity(params, train, validation)
+        if not (folder / TRAINED).is_file():
+            job = Job(
+                base=params.base,
+                assets=self.workspace.assets,
+                instruction=params.task.instruction,
+                params=params.train,
+                adapter=folder / "adapter",
+                checkpoints=None,
+            )
+            write_trained(folder, launch(job, train, validation, self._report))
+        trained = read_trained(folder)
+        labels = None
+        if params.task.kind == "classification":
+            labels = params.task.labels or tuple(sorted({row.output for row in train}))
+        card = ModelCard(
+            task=params.task.name,
+            kind=params.task.kind,
+            instruction=params.task.instruction,
+            labels=labels,
+            base=params.base,
+            base_digest=trained.base_digest,
+            precision=params.train.precision,
+            max_new_tokens=params.evaluate.max_new_tokens,
+        )
+        return Learned(_Tuned(trained.digest, self, folder, card), trained.seconds)
+
+    def answerer(self) -> Answerer:
+        params = self.workspace.params
+        if self._answerer is None:
+            self._answerer = load_answerer(
+                params.base, self.workspace.assets, params.train.precision, params.evaluate.batch_tokens
+            )
+        return self._answerer
+
+    def _report(self, progress: Progress) -> None:
+        self.tell(f"training: step {progress.step}/{progress.steps}, {progress.seconds_left:.0f} s left")
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    digest: str
+    learner: BaseModel
+    folder: Path
+    card: ModelCard
+
+    def answer(self, rows: Sequence[Example]) -> list[Reply]:
+        """From the file of what it has answered before, else from the model."""
+        path = self.folder / "answers.jsonl"
+        known = _read(path)
+        new = [row for row in rows if _asked(row) not in known]
+        if new:
+            with path.open("a", encoding="utf-8") as file:
+                for row, reply in zip(new, self._ask(new), strict=True):
+                    known[_asked(row)] = reply
+                    file.write(json.dumps([_asked(row), reply.answer, reply.confidence]) + "\n")
+        return [known[_asked(row)] for row in rows]
+
+    def _ask(self, rows: Sequence[Example]) -> list[Reply]:
+        answerer, card = self.learner.answerer(), self.card
+        answerer.load_adapter(self.digest, self.folder / "adapter")
+        try:
+            asked = [conversation(card.instruction, row) for row in rows]
+            answers = answerer.answer(self.digest, asked, card.labels, card.max_new_tokens)
+        finally:
+            answerer.unload_adapter(self.digest)
+        return [Reply(answer.text, answer.confidence) for answer in answers]
+
+
+def _read(path: Path) -> dict[str, Reply]:
+    if not path.is_file():
+        return {}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("]")]
+    return {key: Reply(answer, confidence) for key, answer, confidence in lines}
+
+
+def _asked(row: Example) -> str:
+    """What tells apart what is asked: the wanted output is no part of it."""
+    said = json.dumps([row.input, [message.model_dump() for message in row.messages]])
+    return hashlib.sha256(said.encode()).hexdigest()[:24]
+
+
+def _identity(params: Params, train: Sequence[Example], validation: Sequence[Example]) -> str:
+    parts = [
+        params.task.model_dump_json(),
+        params.base.model_dump_json(),
+        params.train.model_dump_json(),
+        *(row.model_dump_json() for row in train),
+        "",
+        *(row.model_dump_json() for row in validation),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,107 @@
+"""The policy that many start with: Evidently's DataDriftPreset, as it is, on each window of requests."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.presets import DataDriftPreset
+
+from perpetune.evaluation.systems import Kind
+from perpetune.monitoring.window import ANSWER, SCORE, Window, current_frame, reference_frame
+from perpetune.params import WatchParams
+from perpetune.records import Prediction
+from perpetune.replay.policy import Champion, Sight, moments
+from perpetune.replay.school import Marked
+
+
+@dataclass
+class EvidentlyPreset:
+    """Retrains where the preset says "dataset drift", and releases what it trained.
+
+    It is run on every `window` new answers of a champion, against the held-out rows of that champion: the columns
+    that describe inputs, the answer and the confidence, with Evidently's own choice of tests and thresholds.
+    """
+
+    params: WatchParams
+    kind: Kind
+    name: str = "Evidently preset"
+    gated: bool = False
+    _seen: int = 0
+    _champion: Champion | None = field(default=None, repr=False)
+
+    def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
+        return moments(self.params.cron, begins, ends)
+
+    def look(self, sight: Sight) -> str | None:
+        if sight.champion is not self._champion:
+            self._champion, self._seen = sight.champion, 0
+        if len(sight.answered) < self._seen + self.params.window:
+            return None
+        self._seen = len(sight.answered)
+        drifted, share = preset_says(
+            sight.answered[-self.params.window :],
+            [*sight.champion.frozen, *sight.champion.recent],
+            self.kind,
+            sight.now,
+        )
+        if not drifted:
+            return None
+        return f"{drifted} columns drifted ({share:.0%}), as Evidently's preset judges {self.params.window} requests."
+
+
+def preset_says(
+    current: Sequence[Marked], reference: Sequence[Marked], kind: Kind, now: datetime
+) -> tuple[int, float]:
+    """How many columns drifted and what share of all; (0, share) where that is less than half of them."""
+    window = Window(
+        [_prediction(place, marked, now) for place, marked in enumerate(current)],
+        [marked.example for marked in reference],
+        {marked.example.id: (marked.reply.answer, marked.reply.confidence) for marked in reference},
+        kind,
+    )
+    # The score is no part of it: it is known of labelled requests alone, and late.
+    now_frame, then_frame = (_usable(frame) for frame in (current_frame(window), reference_frame(window)))
+    columns = [column for column in now_frame if column in then_frame]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        snapshot = Report([DataDriftPreset()]).run(_dataset(now_frame[columns]), _dataset(then_frame[columns]))
+    found = next(
+        metric["value"] for metric in snapshot.dict()["metrics"] if "DriftedColumnsCount" in metric["config"]["type"]
+    )
+    count, share = int(found["count"]), float(found["share"])
+    return (count if share >= 0.5 else 0), share
+
+
+def _usable(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop(columns=SCORE).dropna(axis="columns", how="all")
+
+
+def _dataset(frame: pd.DataFrame) -> Dataset:
+    categorical = [ANSWER] if ANSWER in frame else []
+    numerical = [column for column in frame if column not in categorical]
+    return Dataset.from_pandas(
+        frame, data_definition=DataDefinition(numerical_columns=numerical, categorical_columns=categorical)
+    )
+
+
+def _prediction(place: int, marked: Marked, now: datetime) -> Prediction:
+    return Prediction(
+        id=str(place),
+        time=marked.example.time or now,
+        task="replay",
+        version="1",
+        messages=(),
+        input=marked.example.input,
+        output=marked.reply.answer,
+        prompt_tokens=0,
+        completion_tokens=0,
+        latency_ms=0,
+        confidence=marked.reply.confidence,
+        group=marked.example.group,
+    )

@@ -1,0 +1,38 @@
+"""The history that this workspace has recorded itself: its prediction log, with the labels that came later."""
+
+from __future__ import annotations
+
+from perpetune.curation.layout import SPLITS
+from perpetune.errors import PerpetuneError
+from perpetune.records import Example, read_jsonl
+from perpetune.replay.history import History, Request, in_time
+from perpetune.serving.log import labelled_history, open_log
+from perpetune.workspace import Workspace
+
+
+def recorded_history(workspace: Workspace) -> History:
+    """All labelled requests of the log; the first model learns from the curated examples, where there are any.
+
+    Raises PerpetuneError where the log holds no label.
+    """
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        found = labelled_history(log, workspace.params.task.name)
+    finally:
+        log.dispose()
+    if not found:
+        raise PerpetuneError(
+            "the prediction log holds no labelled request yet",
+            do="name a file with a history: perpetune replay history.jsonl",
+        )
+    requests = [
+        Request(example, prediction.time, max(known, prediction.time), prediction.output, prediction.confidence)
+        for prediction, example, known in found
+    ]
+    return History("the prediction log", in_time(requests), taught=_curated(workspace))
+
+
+def _curated(workspace: Workspace) -> tuple[Example, ...]:
+    paths = [workspace.root / SPLITS / f"{name}.jsonl" for name in ("train", "validation", "frozen")]
+    rows = [row for path in paths if path.is_file() for row in read_jsonl(path, Example)]
+    return tuple(row for row in rows if row.source != "traffic")

@@ -1,0 +1,44 @@
+"""The bundled reviews as a history: sentences of product reviews, and then what the demo turns to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, get_args
+
+from perpetune.curation.reviews import find_wheel
+from perpetune.demo.stage import divided_reviews
+from perpetune.records import Example
+from perpetune.replay.history import History, Request
+
+Stream = Literal["reviews", "reviews-quiet"]
+STREAMS: tuple[Stream, ...] = get_args(Stream)
+
+BEGINS = datetime(2024, 1, 1, 12, tzinfo=UTC)  # the sentences have no times of their own
+A_DAY = 50
+QUIET = 600  # requests about products before the stream turns
+
+
+def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> History:
+    """Products throughout ("reviews-quiet"), or products and then films and newspapers ("reviews").
+
+    They are divided as the demo divides them: the first model learns from whole reviews of products, the stream holds
+    the others, and what turns up later is half film reviews and half sentences of newspapers, whose answer is new.
+    Raises PerpetuneError where the wheel with the reviews is missing.
+    """
+    taught, quiet, turned = divided_reviews(find_wheel(assets))
+    if stream == "reviews-quiet":
+        return _history(stream, taught, quiet, (), label_delay)
+    return _history(stream, taught, [*quiet[:QUIET], *turned], (QUIET,), label_delay)
+
+
+def _history(
+    stream: str, taught: Sequence[Example], asked: Sequence[Example], changes: Sequence[int], label_delay: timedelta
+) -> History:
+    times = [BEGINS + place * timedelta(days=1) / A_DAY for place in range(len(asked))]
+    requests = tuple(
+        Request(example.model_copy(update={"time": time}), time, time + label_delay)
+        for example, time in zip(asked, times, strict=True)
+    )
+    return History(stream, requests, tuple(times[place] for place in changes), tuple(taught))

@@ -1,0 +1,76 @@
+"""A replay: all policies through one history, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perpetune.evaluation.systems import MAIN_METRIC
+from perpetune.params import Params
+from perpetune.replay.evidently_preset import EvidentlyPreset
+from perpetune.replay.history import History
+from perpetune.replay.learner import Learner
+from perpetune.replay.live import live
+from perpetune.replay.outcome import Outcome, as_it_was, outcome
+from perpetune.replay.own import Own
+from perpetune.replay.policy import Policy
+from perpetune.replay.scheduled import Never, Scheduled
+from perpetune.replay.school import School, score
+
+
+@dataclass(frozen=True)
+class Replay:
+    """`metric` is what scores mean, `model` what answered in place of the served one."""
+
+    history: str
+    metric: str
+    model: str
+    requests: int
+    days: float
+    taught: int
+    rejected: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+def policies(params: Params) -> tuple[Policy, ...]:
+    return (
+        Never(),
+        Scheduled(params.refresh.cron),
+        EvidentlyPreset(params.watch, params.task.kind),
+        Own(params),
+    )
+
+
+def replay(
+    history: History,
+    learner: Learner,
+    params: Params,
+    tell: Callable[[str], None] = lambda _: None,
+    step: Callable[[str, int], None] = lambda policy, count: None,
+) -> Replay:
+    """Take the history, already divided, through each policy. `tell` hears what is taught, `step` what was answered.
+
+    Raises PerpetuneError where too little is taught.
+    """
+    kind, least = params.task.kind, params.watch.min_rows
+    school = School(learner, kind, tell)
+    outcomes = []
+    for policy in policies(params):
+        lived = live(history, policy, school, params, lambda count, name=policy.name: step(name, count))
+        outcomes.append(outcome(lived, history, params.evaluate, least))
+    recorded = [
+        None if request.answer is None else score(request.answer, request.example.output, kind)
+        for request in history.requests
+    ]
+    if any(each is not None for each in recorded):
+        outcomes.append(as_it_was(history, recorded, params.evaluate, least))
+    return Replay(
+        history=history.name,
+        metric=MAIN_METRIC[kind],
+        model=learner.name,
+        requests=len(history.requests),
+        days=history.days,
+        taught=len(history.taught),
+        rejected=tuple(str(row) for row in history.rejected),
+        outcomes=tuple(outcomes),
+    )

@@ -1,0 +1,61 @@
+"""Where all policies of a replay have their models taught and asked: nothing is learned or answered twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from perpetune.evaluation.systems import Kind
+from perpetune.evaluation.text_metrics import token_f1
+from perpetune.monitoring.window import exact_match
+from perpetune.records import Example
+from perpetune.replay.learner import Learned, Learner, Model, Reply
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What a model answered to a row, and how well: 0 to 1."""
+
+    example: Example
+    reply: Reply
+    score: float
+
+
+@dataclass
+class School:
+    """`tell` hears of each model that is being taught."""
+
+    learner: Learner
+    kind: Kind
+    tell: Callable[[str], None] = lambda _: None
+    _learned: dict[str, Learned] = field(default_factory=dict)
+    _replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
+
+    def teach(self, train: Sequence[Example], validation: Sequence[Example]) -> Learned:
+        """The model that these rows make; each policy is charged with its training anew."""
+        ids = "\n".join([*(row.id for row in train), "", *(row.id for row in validation)])
+        key = hashlib.sha256(ids.encode()).hexdigest()
+        if key not in self._learned:
+            self.tell(f"learning from {len(train)} rows")
+            self._learned[key] = self.learner.fit(train, validation)
+        return self._learned[key]
+
+    def mark(self, model: Model, rows: Sequence[Example], ahead: Sequence[Example] = ()) -> list[Marked]:
+        """The model's answers to the rows. It is asked about a few `ahead` with them, where it must be asked at all."""
+        if any((model.digest, row.id) not in self._replies for row in rows):
+            self._ask(model, [*rows, *ahead[: max(0, self.learner.at_once - len(rows))]])
+        return [self._marked(row, self._replies[model.digest, row.id]) for row in rows]
+
+    def _ask(self, model: Model, rows: Sequence[Example]) -> None:
+        new = [row for row in rows if (model.digest, row.id) not in self._replies]
+        for row, reply in zip(new, model.answer(new), strict=True):
+            self._replies[model.digest, row.id] = reply
+
+    def _marked(self, row: Example, reply: Reply) -> Marked:
+        return Marked(row, reply, score(reply.answer, row.output, self.kind))
+
+
+def score(answer: str, wanted: str, kind: Kind) -> float:
+    """Right or wrong for labels, token F1 for free text."""
+    return exact_match(answer, wanted) if kind == "classification" else token_f1(wanted, answer)

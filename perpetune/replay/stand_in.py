@@ -1,0 +1,105 @@
+"""A stand-in that learns in seconds: TF-IDF with logistic regression for labels, the nearest neighbour for free text.
+
+Its scores are not those of the language model. They rise and fall with the data as the model's do, and that is all
+that a policy sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from perpetune.evaluation.baselines import linear_model
+from perpetune.evaluation.systems import Kind
+from perpetune.records import Example
+from perpetune.replay.learner import Learned, Reply
+
+ASSUMED_MINUTES = 10.0  # of a refresh of a small model on two cores
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Learns from words and pairs of words; `minutes` is what a refresh is charged with."""
+
+    kind: Kind
+    seed: int
+    minutes: float = ASSUMED_MINUTES
+    at_once: int = 256
+
+    @property
+    def name(self) -> str:
+        what = "TF-IDF with logistic regression" if self.kind == "classification" else "the nearest known request"
+        return f"a stand-in, {what}: its score is not the model's, but rises and falls with the data"
+
+    def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> Learned:
+        """It has nothing to stop early, so that it learns from the validation rows too."""
+        rows = [*train, *validation]
+        model = _classifier(rows, self.seed) if self.kind == "classification" else _neighbours(rows)
+        return Learned(model, 60 * self.minutes)
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """Where there is one answer only, or no word to learn from."""
+
+    digest: str
+    only: str
+
+    def answer(self, rows: Sequence[Example]) -> list[Reply]:
+        return [Reply(self.only, 1.0) for _ in rows]
+
+
+@dataclass(frozen=True)
+class _Classifier:
+    digest: str
+    pipeline: Any
+
+    def answer(self, rows: Sequence[Example]) -> list[Reply]:
+        found = self.pipeline.predict_proba([row.input for row in rows])
+        classes = [str(label) for label in self.pipeline.classes_]
+        return [Reply(classes[int(row.argmax())], float(row.max())) for row in found]
+
+
+@dataclass(frozen=True)
+class _Neighbours:
+    digest: str
+    words: Any
+    known: Any
+    outputs: tuple[str, ...]
+
+    def answer(self, rows: Sequence[Example]) -> list[Reply]:
+        likeness = (self.words.transform([row.input for row in rows]) @ self.known.T).toarray()
+        nearest = likeness.argmax(axis=1)
+        return [
+            Reply(self.outputs[place], float(np.clip(row[place], 0, 1)))
+            for row, place in zip(likeness, nearest, strict=True)
+        ]
+
+
+def _classifier(rows: Sequence[Example], seed: int) -> _Classifier | _Constant:
+    outputs = [row.output for row in rows]
+    if len(set(outputs)) < 2 or not any(row.input.strip() for row in rows):
+        return _constant(rows)
+    return _Classifier(_digest(rows), linear_model(seed).fit([row.input for row in rows], outputs))
+
+
+def _neighbours(rows: Sequence[Example]) -> _Neighbours | _Constant:
+    if not any(row.input.strip() for row in rows):
+        return _constant(rows)
+    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
+    known = words.fit_transform([row.input for row in rows])
+    return _Neighbours(_digest(rows), words, known, tuple(row.output for row in rows))
+
+
+def _constant(rows: Sequence[Example]) -> _Constant:
+    outputs = [row.output for row in rows]
+    return _Constant(_digest(rows), max(sorted(set(outputs)), key=outputs.count))
+
+
+def _digest(rows: Sequence[Example]) -> str:
+    return hashlib.sha256("\n".join(row.model_dump_json() for row in rows).encode()).hexdigest()[:16]
