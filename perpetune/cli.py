@@ -34,6 +34,21 @@ errors = Console(stderr=True, highlight=False)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 PrefectPort = Annotated[int, typer.Option(help="Where Prefect listens.")]
 MlflowPort = Annotated[int, typer.Option(help="Where MLflow listens.")]
+HistoryArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="JSONL, CSV or Parquet with input, output and time; or `reviews` or `reviews-quiet`, the bundled streams. "
+        "Without it: the prediction log."
+    ),
+]
+LabelDelay = Annotated[float, typer.Option(min=0, help="Hours until a label is known, where rows do not say it.")]
+Start = Annotated[
+    float, typer.Option(min=0.01, max=0.99, help="Share of the history that the first model learns from.")
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting for this time, like watch.margin=0.03; may be given several times."),
+]
 GatewayPort = Annotated[int, typer.Option(help="Where the gateway listens.")]
 
 
@@ -120,6 +135,43 @@ def tune(
         if write and found.changes:
             rewrite(workspace.root / "params.yaml", {change.field: change.best for change in found.changes})
             errors.print("written into params.yaml; `perpetune refresh` trains with it")
+
+
+@app.command(epilog="Example: `perpetune replay history.jsonl --label-delay 24 --change 2024-05-01T00:00:00Z`")
+def replay(
+    history: HistoryArgument = None,
+    label_delay: LabelDelay = 0.0,
+    change: Annotated[
+        list[str] | None, typer.Option(help="When the world changed, ISO 8601; may be given several times.")
+    ] = None,
+    examples: Annotated[Path | None, typer.Option(help="What the first model learns from, a file of examples.")] = None,
+    start: Start = 0.3,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Only this policy; may be given several times. The default is all.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="stand-in (seconds), or base: the model of params.yaml (hours).")
+    ] = "stand-in",
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="That a refresh of the stand-in is charged with.")
+    ] = None,
+    settings: SettingsOption = None,
+    out: Annotated[Path, typer.Option(help="Where replay.json and replay.png go.")] = Path(".perpetune/replay"),
+    json_: Json = False,
+) -> None:
+    """Live through a recorded history under several policies of retraining, side by side."""
+    from perpetune.replay.command import replayed, source_of, with_settings
+    from perpetune.replay.show import show_replay
+
+    with _for_people():
+        workspace = with_settings(open_workspace(), settings or ())
+        source = source_of(history, label_delay, change or (), examples, start)
+        found = replayed(source, workspace, model, out, minutes, policy or (), errors)
+        if json_:
+            _print_json(asdict(found))
+            return
+        show_replay(found, console)
+        _say(f"{_shown(out / 'replay.png')} and {_shown(out / 'replay.json')}")
 
 
 @app.command(epilog="Example: `perpetune watch`")

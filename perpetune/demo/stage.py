@@ -44,21 +44,21 @@ def prepare(source: Workspace, folder: Path) -> Scene:
         params[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
-    team, quiet, turned = divided_reviews(find_wheel(source.assets))
-    curated = folder / "product-reviews.jsonl"
-    write_jsonl(curated, team)
-    return Scene(_open(source, folder), curated, tuple(quiet), tuple(turned))
-
-
-def divided_reviews(wheel: Path) -> tuple[list[Example], list[Example], list[Example]]:
-    """What the team starts with, unseen product reviews, and the films and newspapers that the stream turns to."""
-    team, quiet = _divide(product_examples(wheel, ("positive", "negative")), 560)
+    wheel = find_wheel(source.assets)
+    team, quiet = divided_products(wheel)
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
     news = [
         Example(input=rated.text, output=NEW_ANSWER, id=rated.id, group=rated.group, source="news")
         for rated in rated_sentences(wheel, "news")
     ]
-    return team, quiet, _one_each(films, news)
+    curated = folder / "product-reviews.jsonl"
+    write_jsonl(curated, team)
+    return Scene(_open(source, folder), curated, tuple(quiet), tuple(_one_each(films, news)))
+
+
+def divided_products(wheel: Path) -> tuple[list[Example], list[Example]]:
+    """Product reviews that the team starts with, and unseen ones."""
+    return _divide(product_examples(wheel, ("positive", "negative")), 560)
 
 
 def _open(source: Workspace, folder: Path) -> Workspace:

@@ -55,9 +55,7 @@ class EvidentlyPreset:
         return f"{drifted} columns drifted ({share:.0%}), as Evidently's preset judges {self.params.window} requests."
 
 
-def preset_says(
-    current: Sequence[Marked], reference: Sequence[Marked], kind: Kind, now: datetime
-) -> tuple[int, float]:
+def preset_says(current: Sequence[Marked], reference: Sequence[Marked], kind: Kind, now: datetime) -> tuple[int, float]:
     """How many columns drifted and what share of all; (0, share) where that is less than half of them."""
     window = Window(
         [_prediction(place, marked, now) for place, marked in enumerate(current)],

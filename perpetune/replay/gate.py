@@ -18,8 +18,7 @@ def judge(
 ) -> Verdict:
     """The verdict on a challenger from both models' marks on the (frozen, recent) holdout; recent may be empty."""
     frozen, recent = (
-        _paired(before, after, params) if after else None
-        for before, after in zip(champion, challenger, strict=True)
+        _paired(before, after, params) if after else None for before, after in zip(champion, challenger, strict=True)
     )
     assert frozen is not None
     return should_promote(PromotionEvidence(frozen, recent, "champion"), rules)

@@ -72,14 +72,10 @@ def _first(history: History, school: School, params: Params) -> Champion:
 
 
 def _champion(model: Model, since: datetime, parts: Splits, school: School) -> Champion:
-    return Champion(
-        model, since, tuple(school.mark(model, parts.frozen)), tuple(school.mark(model, parts.recent))
-    )
+    return Champion(model, since, tuple(school.mark(model, parts.frozen)), tuple(school.mark(model, parts.recent)))
 
 
-def _answer(
-    life: _Life, history: History, school: School, until: datetime | None, tell: Callable[[int], None]
-) -> None:
+def _answer(life: _Life, history: History, school: School, until: datetime | None, tell: Callable[[int], None]) -> None:
     """All requests asked before `until`; None: all that are left."""
     requests = history.requests
     while True:
@@ -129,9 +125,7 @@ def _refresh(
     outcome, reason = "released", "This policy releases whatever it has trained."
     if policy.gated:
         marks = [school.mark(life.champion.model, rows) for rows in (parts.frozen, parts.recent)]
-        verdict = judge(
-            (marks[0], marks[1]), (challenger.frozen, challenger.recent), params.promote, params.evaluate
-        )
+        verdict = judge((marks[0], marks[1]), (challenger.frozen, challenger.recent), params.promote, params.evaluate)
         outcome, reason = verdict.outcome, verdict.reasons[0]
     done = Refresh(now, why, outcome, reason, len(parts.train), learned.seconds)
     life.refreshes.append(done)

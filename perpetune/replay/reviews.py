@@ -1,14 +1,15 @@
-"""The bundled reviews as a history: sentences of product reviews, and then what the demo turns to."""
+"""The bundled reviews as a history: sentences of product reviews, and then of film reviews."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
-from perpetune.curation.reviews import find_wheel
-from perpetune.demo.stage import divided_reviews
+from perpetune.curation.reviews import find_wheel, labelled, rated_sentences
+from perpetune.demo.stage import SEED, divided_products
 from perpetune.records import Example
 from perpetune.replay.history import History, Request
 
@@ -18,19 +19,23 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)
 BEGINS = datetime(2024, 1, 1, 12, tzinfo=UTC)  # the sentences have no times of their own
 A_DAY = 50
 QUIET = 600  # requests about products before the stream turns
+FILMS = 1800
 
 
 def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> History:
-    """Products throughout ("reviews-quiet"), or products and then films and newspapers ("reviews").
+    """Products throughout ("reviews-quiet"), or products and then films ("reviews").
 
     They are divided as the demo divides them: the first model learns from whole reviews of products, the stream holds
-    the others, and what turns up later is half film reviews and half sentences of newspapers, whose answer is new.
-    Raises PerpetuneError where the wheel with the reviews is missing.
+    the others. With the films the team introduces a third answer, "mixed". Raises PerpetuneError where the wheel with
+    the reviews is missing.
     """
-    taught, quiet, turned = divided_reviews(find_wheel(assets))
+    wheel = find_wheel(assets)
+    taught, quiet = divided_products(wheel)
     if stream == "reviews-quiet":
         return _history(stream, taught, quiet, (), label_delay)
-    return _history(stream, taught, [*quiet[:QUIET], *turned], (QUIET,), label_delay)
+    films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
+    random.Random(SEED).shuffle(films)
+    return _history(stream, taught, [*quiet[:QUIET], *films[:FILMS]], (QUIET,), label_delay)
 
 
 def _history(

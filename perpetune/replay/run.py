@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 from perpetune.evaluation.systems import MAIN_METRIC
 from perpetune.params import Params
@@ -47,8 +48,11 @@ def replay(
     params: Params,
     tell: Callable[[str], None] = lambda _: None,
     step: Callable[[str, int], None] = lambda policy, count: None,
+    only: Collection[str] = (),
 ) -> Replay:
-    """Take the history, already divided, through each policy. `tell` hears what is taught, `step` what was answered.
+    """Take the history, already divided, through each policy, or through those named.
+
+    `tell` hears what is taught, `step` what was answered.
 
     Raises PerpetuneError where too little is taught.
     """
@@ -56,7 +60,9 @@ def replay(
     school = School(learner, kind, tell)
     outcomes = []
     for policy in policies(params):
-        lived = live(history, policy, school, params, lambda count, name=policy.name: step(name, count))
+        if only and policy.name not in only:
+            continue
+        lived = live(history, policy, school, params, partial(step, policy.name))
         outcomes.append(outcome(lived, history, params.evaluate, least))
     recorded = [
         None if request.answer is None else score(request.answer, request.example.output, kind)

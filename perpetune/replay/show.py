@@ -1,0 +1,68 @@
+"""A replay as a table, with why and when each policy retrained."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from perpetune.evaluation.estimate import Estimate
+from perpetune.replay.outcome import Detection, Outcome
+from perpetune.replay.run import Replay
+
+MOST_REASONS = 5  # refreshes of a policy that are shown with their reasons
+
+
+def show_replay(found: Replay, console: Console) -> None:
+    def say(line: str, style: str | None = None) -> None:
+        console.print(line, markup=False, soft_wrap=True, style=style)
+
+    say(
+        f"{found.history}: {found.requests:,} labelled requests in {found.days:.0f} days; "
+        f"the first model learned from {found.taught:,} examples"
+    )
+    say(f"answered by {found.model}")
+    for row in found.rejected[:3]:
+        say(f"set aside: {row}", "yellow")
+    if len(found.rejected) > 3:
+        say(f"set aside: {len(found.rejected) - 3} more rows, all in replay.json", "yellow")
+    console.print(_table(found))
+    for outcome in found.outcomes:
+        for refresh in outcome.refreshes[:MOST_REASONS] if outcome.policy != "every week" else ():
+            say(f"{refresh.time:%Y-%m-%d %H:%M} {outcome.policy}: {refresh.why}")
+            say(f"    {refresh.outcome}: {refresh.reason}", "dim")
+        if len(outcome.refreshes) > MOST_REASONS and outcome.policy != "every week":
+            say(f"{outcome.policy}: {len(outcome.refreshes) - MOST_REASONS} more refreshes, all in replay.json")
+
+
+def _table(found: Replay) -> Table:
+    changed = any(outcome.detections for outcome in found.outcomes)
+    early = ["before the change", "first after the change"] if changed else []
+    table = Table("policy", found.metric.replace("_", " "), "retrained", *early, "promoted", "training")
+    for outcome in found.outcomes:
+        recorded = outcome.policy == "as recorded"
+        table.add_row(
+            outcome.policy,
+            as_percent(outcome.score),
+            "?" if recorded else str(len(outcome.refreshes)),
+            *(_detected(outcome) if changed else []),
+            "?" if recorded else str(outcome.promotions),
+            "?" if recorded else f"{outcome.minutes:.0f} min, ${outcome.dollars:.2f}",
+        )
+    return table
+
+
+def as_percent(score: Estimate) -> str:
+    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f}, n {score.n:,})"
+
+
+def _detected(outcome: Outcome) -> list[str]:
+    if not outcome.detections:
+        return ["?", "?"]
+    return [str(outcome.before), "\n".join(_delay(detection) for detection in outcome.detections)]
+
+
+def _delay(detection: Detection) -> str:
+    if detection.refresh is None:
+        return "never"
+    promoted = "no new champion" if detection.promoted_days is None else f"new champion {detection.promoted_days:.1f}"
+    return f"{detection.labels} labels, {detection.days:.1f} days; {promoted}"
