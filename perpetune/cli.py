@@ -174,6 +174,36 @@ def replay(
         _say(f"{_shown(out / 'replay.png')} and {_shown(out / 'replay.json')}")
 
 
+@app.command(epilog="Example: `perpetune calibrate history.jsonl --false-alarms-per-year 1 --to 2024-05-01T00:00:00Z`")
+def calibrate(
+    history: HistoryArgument = None,
+    false_alarms_per_year: Annotated[float, typer.Option(min=0.01, help="How many you will bear.")] = 1.0,
+    from_: Annotated[str | None, typer.Option("--from", help="The quiet stretch begins here, ISO 8601.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="The quiet stretch ends here.")] = None,
+    label_delay: LabelDelay = 0.0,
+    start: Start = 0.3,
+    settings: SettingsOption = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the settings into params.yaml.")] = False,
+    json_: Json = False,
+) -> None:
+    """Suggest the monitor's thresholds from a quiet stretch of your own history."""
+    from perpetune.replay.command import calibrated, source_of, with_settings
+    from perpetune.replay.show_calibration import show_calibration
+    from perpetune.tuning.rewrite import rewrite
+
+    with _for_people():
+        workspace = with_settings(open_workspace(), settings or ())
+        source = source_of(history, label_delay, (), None, start)
+        found, answered_by = calibrated(source, workspace, from_, to, false_alarms_per_year, errors)
+        if json_:
+            _print_json({**asdict(found), "answered_by": answered_by, "settings": found.settings})
+        else:
+            show_calibration(found, answered_by, console)
+        if write:
+            rewrite(workspace.root / "params.yaml", found.settings)
+            errors.print("written into params.yaml")
+
+
 @app.command(epilog="Example: `perpetune watch`")
 def watch(json_: Json = False) -> None:
     """Judge the newest traffic; decay starts a refresh."""

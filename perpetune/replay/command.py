@@ -18,10 +18,12 @@ from perpetune.evaluation.style import write_png
 from perpetune.files import write_whole
 from perpetune.params import Params
 from perpetune.records import canonical_time
-from perpetune.replay.history import History, divided, read_history
+from perpetune.replay.calibrate import Calibration, calibrate
+from perpetune.replay.history import History, between, divided, read_history
 from perpetune.replay.learner import Learner
 from perpetune.replay.plot import scores_over_time
 from perpetune.replay.progress import bars
+from perpetune.replay.quiet import quiet_scores
 from perpetune.replay.recorded import recorded_history
 from perpetune.replay.reviews import STREAMS, review_history
 from perpetune.replay.run import Replay, policies, replay
@@ -129,3 +131,15 @@ def moment(text: str) -> datetime:
         return canonical_time(text)
     except ValueError:
         raise PerpetuneError(f"{text!r} is no ISO 8601 time", do="write it like 2024-05-01T12:00:00Z") from None
+
+
+def calibrated(
+    source: Source, workspace: Workspace, start: str | None, end: str | None, budget: float, console: Console
+) -> tuple[Calibration, str]:
+    """What the stretch suggests, and whose answers it was measured on."""
+    stretch = between(read_source(source, workspace), moment(start) if start else None, moment(end) if end else None)
+    learner = StandIn(workspace.params.task.kind, workspace.params.evaluate.seed)
+    with console.status("answering the stretch") as status:
+        quiet = quiet_scores(stretch, learner, workspace.params, source.start, status.update)
+        found = calibrate(quiet.scores, quiet.days, quiet.holdout, budget, workspace.params, status.update)
+    return found, quiet.answered_by

@@ -36,8 +36,11 @@ def show_replay(found: Replay, console: Console) -> None:
 
 def _table(found: Replay) -> Table:
     changed = any(outcome.detections for outcome in found.outcomes)
-    early = ["before the change", "first after the change"] if changed else []
-    table = Table("policy", found.metric.replace("_", " "), "retrained", *early, "promoted", "training")
+    table = Table()
+    table.add_column("policy", no_wrap=True)
+    table.add_column(f"{found.metric.replace('_', ' ')}, n {found.outcomes[0].score.n:,}", no_wrap=True)
+    for name in ("retrained", *(("before change", "after change") if changed else ()), "promoted", "training"):
+        table.add_column(name)
     for outcome in found.outcomes:
         recorded = outcome.policy == "as recorded"
         table.add_row(
@@ -46,13 +49,13 @@ def _table(found: Replay) -> Table:
             "?" if recorded else str(len(outcome.refreshes)),
             *(_detected(outcome) if changed else []),
             "?" if recorded else str(outcome.promotions),
-            "?" if recorded else f"{outcome.minutes:.0f} min, ${outcome.dollars:.2f}",
+            "?" if recorded else f"{outcome.minutes:.0f} min ${outcome.dollars:.2f}",
         )
     return table
 
 
 def as_percent(score: Estimate) -> str:
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f}, n {score.n:,})"
+    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
 
 
 def _detected(outcome: Outcome) -> list[str]:
@@ -64,5 +67,4 @@ def _detected(outcome: Outcome) -> list[str]:
 def _delay(detection: Detection) -> str:
     if detection.refresh is None:
         return "never"
-    promoted = "no new champion" if detection.promoted_days is None else f"new champion {detection.promoted_days:.1f}"
-    return f"{detection.labels} labels, {detection.days:.1f} days; {promoted}"
+    return f"{detection.labels} labels, {detection.days:.1f} days"

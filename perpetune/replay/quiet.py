@@ -1,0 +1,44 @@
+"""The scores of a quiet stretch, as a champion of that time got them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perpetune.curation.split import split
+from perpetune.params import Params
+from perpetune.replay.history import History, divided
+from perpetune.replay.learner import Learner
+from perpetune.replay.live import live
+from perpetune.replay.scheduled import Never
+from perpetune.replay.school import School, score
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """Scores in the order in which their labels became known, the days they took, and whose answers they are of.
+
+    `holdout` is how many rows the champion's bound rests on.
+    """
+
+    scores: tuple[float, ...]
+    days: float
+    answered_by: str
+    holdout: int
+
+
+def quiet_scores(
+    history: History, learner: Learner, params: Params, start: float, tell: Callable[[str], None] = lambda _: None
+) -> Quiet:
+    """Of the recorded answers where every request has one, else of a model that is taught the start."""
+    kind = params.task.kind
+    if all(request.answer is not None for request in history.requests):
+        scores = [score(str(request.answer), request.example.output, kind) for request in history.requests]
+        by, holdout = "the recorded answers", params.reference.min_recent
+    else:
+        history = divided(history, start)
+        school = School(learner, kind, tell)
+        scores = [marked.score for marked in live(history, Never(), school, params).answers]
+        by, holdout = learner.name, len(split(history.taught, params.split).frozen)
+    by_label = sorted(range(len(scores)), key=lambda place: (history.requests[place].known, place))
+    return Quiet(tuple(scores[place] for place in by_label), history.days, by, holdout)
