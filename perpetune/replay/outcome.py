@@ -105,7 +105,7 @@ def _pieces(
 ) -> tuple[Piece, ...]:
     requests = history.requests
     size = max(min_rows, -(-len(requests) // PIECES))
-    found = []
+    found: list[Piece] = []
     for start in range(0, len(requests), size):
         known = [score for score in scores[start : start + size] if score is not None]
         if known and (len(known) >= min_rows / 2 or not found):

@@ -46,9 +46,9 @@ def scores_over_time(found: Replay, changes: Sequence[datetime]) -> Figure:
             _panel(axes, outcome, outcomes[0], changes)
             axes.set_ylim(low, high)
         bottom = panels[-1, 0]
-        locator = AutoDateLocator(minticks=4, maxticks=9)
+        locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
         bottom.xaxis.set_major_locator(locator)
-        bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         figure.supxlabel(
             "bands are intervals; marks are refreshes, filled where they brought a new champion; "
             "grey is the first model, never retrained",

@@ -1,0 +1,82 @@
+"""Streams of short texts whose answer is in their words, and settings that fit them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from perpetune.params import Params, load_params
+from perpetune.records import Example
+from perpetune.replay.history import History, Request
+
+ROOT = Path(__file__).parents[3]
+BEGINS = datetime(2024, 1, 1, tzinfo=UTC)
+FILLING = [
+    "this",
+    "that",
+    "which",
+    "here",
+    "there",
+    "every",
+    "some",
+    "many",
+    "often",
+    "never",
+    "with",
+    "from",
+    "into",
+    "about",
+    "over",
+    "under",
+]
+OLD = {"yes": ["good", "fine", "great"], "no": ["bad", "poor", "awful"]}
+NEW = {"yes": ["moving", "witty", "gripping"], "no": ["dull", "hollow", "tedious"]}
+
+
+def example(place: int, picks: random.Random, words: Mapping[str, list[str]]) -> Example:
+    answer = picks.choice(["yes", "no"])
+    wrong = "no" if answer == "yes" else "yes"
+    said = [*picks.choices(FILLING, k=6), picks.choice(words[answer if picks.random() < 0.9 else wrong])]
+    picks.shuffle(said)
+    return Example(input=" ".join(said), output=answer, id=str(place), group=str(place), source="test")
+
+
+def stream(*, quiet: int, turned: int, seed: int = 7, taught: int = 400) -> History:
+    """Requests a quarter of an hour apart, labelled a day later; the words of the answers change after `quiet`."""
+    picks = random.Random(seed)
+    teach = tuple(example(place, picks, OLD) for place in range(taught))
+    asked = [example(taught + place, picks, OLD if place < quiet else NEW) for place in range(quiet + turned)]
+    times = [BEGINS + place * timedelta(minutes=15) for place in range(len(asked))]
+    requests = tuple(
+        Request(each.model_copy(update={"time": time}), time, time + timedelta(days=1))
+        for each, time in zip(asked, times, strict=True)
+    )
+    return History("stream", requests, (times[quiet],) if turned else (), teach)
+
+
+@pytest.fixture
+def params() -> Params:
+    """Those of the repository, with a look a day and fewer resamples."""
+    return changed(load_params(ROOT / "params.yaml"))
+
+
+def changed(params: Params) -> Params:
+    values = params.model_dump()
+    values["watch"] |= {"cron": "0 6 * * *", "persistence": 2, "window": 200}
+    values["refresh"] |= {"cooldown_minutes": 24 * 60}
+    values["evaluate"] |= {"bootstrap_samples": 200}
+    return Params.model_validate(values)
+
+
+@pytest.fixture
+def turning() -> History:
+    return stream(quiet=800, turned=1600)
+
+
+@pytest.fixture
+def quiet() -> Callable[[int], History]:
+    return lambda seed: stream(quiet=2400, turned=0, seed=seed)

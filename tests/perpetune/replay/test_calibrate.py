@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import Params
+from perpetune.replay.calibrate import calibrate, lower_bounds
+from perpetune.replay.resample import alarm_rate, dropped, first_alarms, resampled
+
+
+def scores(n: int, mean: float, seed: int = 7) -> list[float]:
+    return (np.random.default_rng(seed).random(n) < mean).astype(float).tolist()
+
+
+def test_the_run_length_is_the_labels_of_a_year_over_the_budget(params: Params) -> None:
+    found = calibrate(scores(1000, 0.9), 200, 300, 2, params)
+
+    assert found.run_length == round(365 * 5 / 2)
+    assert found.settings["watch.run_length"] == found.run_length
+    assert found.false_alarms.high <= 2
+    assert 50 <= found.window <= 1000
+    ten = found.delays[-1]
+    assert ten.labels is not None and ten.labels.low <= ten.labels.value <= ten.labels.high
+
+
+def test_larger_drops_are_found_sooner_and_more_surely(params: Params) -> None:
+    three, five, ten = calibrate(scores(2000, 0.9), 20, 400, 1, params).delays
+
+    assert three.found.value <= five.found.value <= ten.found.value
+    assert five.labels is not None and ten.labels is not None
+    assert ten.labels.value < five.labels.value
+
+
+def test_a_stretch_with_a_fall_in_it_is_called_out(params: Params) -> None:
+    fallen = [*scores(800, 0.95), *scores(800, 0.5)]
+    quiet = scores(1600, 0.95)
+
+    assert any("not quiet" in warning for warning in calibrate(fallen, 160, 300, 1, params).warnings)
+    assert not any("not quiet" in warning for warning in calibrate(quiet, 160, 300, 1, params).warnings)
+
+
+def test_a_short_stretch_is_called_out_or_refused(params: Params) -> None:
+    warnings = calibrate(scores(100, 0.9), 10, 50, 1, params).warnings
+
+    assert any("fewer than 200" in warning for warning in warnings)
+    with pytest.raises(PerpetuneError, match="too few to calibrate"):
+        calibrate(scores(10, 0.9), 10, 50, 1, params)
+    with pytest.raises(PerpetuneError, match="too few to find anything"):
+        calibrate(scores(100, 0.9), 1000, 50, 10, params)
+
+
+def test_resampling_keeps_neighbours_together() -> None:
+    rng = np.random.default_rng(7)
+    made = resampled(np.arange(1000.0) / 1000, 20, 500, rng)
+
+    assert made.shape == (20, 500)
+    steps = np.diff(made, axis=1)
+    assert np.mean(np.isclose(steps, 0.001)) > 0.85
+
+
+def test_a_drop_lowers_the_mean_by_its_size() -> None:
+    rng = np.random.default_rng(7)
+    rows = (rng.random((200, 1000)) < 0.8).astype(float)
+
+    assert rows.mean() - dropped(rows, 0.1, rng).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_alarms_are_counted_over_the_labels_seen_until_then() -> None:
+    rate, low, high = alarm_rate(np.array([100.0, np.inf]), 900, 0.95)
+
+    assert rate == 1 / 1000
+    assert low < rate < high
+
+
+def test_alarms_come_at_the_first_label_that_reaches_the_run_length() -> None:
+    wrong, right = np.zeros((1, 200)), np.ones((1, 200))
+
+    assert np.isfinite(first_alarms(wrong, np.array([0.9]), 1000)[0])
+    assert np.isinf(first_alarms(right, np.array([0.9]), 1000)[0])
+
+
+def test_bounds_fall_with_the_margin_and_rise_with_the_rows() -> None:
+    few, many = np.tile([1.0, 1.0, 1.0, 0.0], (1, 10)), np.tile([1.0, 1.0, 1.0, 0.0], (1, 100))
+
+    assert lower_bounds(few, 0.0, 0.9)[0] < lower_bounds(many, 0.0, 0.9)[0] < 0.75
+    assert lower_bounds(few, 0.05, 0.9)[0] == pytest.approx(lower_bounds(few, 0.0, 0.9)[0] - 0.05)

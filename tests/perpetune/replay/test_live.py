@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from perpetune.curation.reviews import find_wheel
+from perpetune.errors import PerpetuneError
+from perpetune.params import Params, load_params
+from perpetune.replay.evidently_preset import EvidentlyPreset
+from perpetune.replay.history import History
+from perpetune.replay.live import live
+from perpetune.replay.outcome import outcome
+from perpetune.replay.own import Own
+from perpetune.replay.policy import Policy
+from perpetune.replay.reviews import review_history
+from perpetune.replay.scheduled import Never, Scheduled
+from perpetune.replay.school import School
+from perpetune.replay.stand_in import StandIn
+
+ROOT = Path(__file__).parents[3]
+
+
+def school() -> School:
+    return School(StandIn("classification", 7), "classification")
+
+
+def test_retrains_once_soon_after_the_change(turning: History, params: Params) -> None:
+    lived = live(turning, Own(params), school(), params)
+    found = outcome(lived, turning, params.evaluate, params.watch.min_rows)
+
+    assert [refresh.outcome for refresh in lived.refreshes] == ["promote"]
+    [detection] = found.detections
+    assert detection.days is not None and 0 < detection.days < 7
+    never = outcome(live(turning, Never(), school(), params), turning, params.evaluate, 50)
+    assert found.score.low > never.score.high
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_never_retrains_in_a_quiet_stretch(quiet: Callable[[int], History], params: Params, seed: int) -> None:
+    assert live(quiet(seed), Own(params), school(), params).refreshes == ()
+
+
+def test_the_raw_preset_retrains_more_often(turning: History, params: Params) -> None:
+    taught = school()
+    raw = live(turning, EvidentlyPreset(params.watch, "classification"), taught, params)
+    own = live(turning, Own(params), taught, params)
+
+    assert len(raw.refreshes) > len(own.refreshes)
+
+
+def test_the_schedule_retrains_whatever_happens(quiet: Callable[[int], History], params: Params) -> None:
+    lived = live(quiet(1), Scheduled("0 3 * * 1"), school(), params)
+
+    assert [f"{refresh.time:%A %H}" for refresh in lived.refreshes] == ["Monday 03"] * 4
+    assert all(refresh.promoted for refresh in lived.refreshes)
+
+
+@pytest.mark.parametrize("policy", [Never(), Scheduled("0 3 * * 1")])
+def test_every_request_is_answered_once_and_in_order(turning: History, params: Params, policy: Policy) -> None:
+    counted: list[int] = []
+    lived = live(turning, policy, school(), params, counted.append)
+
+    assert [marked.example.id for marked in lived.answers] == [each.example.id for each in turning.requests]
+    assert sum(counted) == len(turning.requests)
+
+
+def test_labels_that_come_later_are_found_out_later(turning: History, params: Params) -> None:
+    late = replace(
+        turning,
+        requests=tuple(replace(each, known=each.known + timedelta(days=3)) for each in turning.requests),
+    )
+    [soon] = live(turning, Own(params), school(), params).refreshes[:1]
+    [later] = live(late, Own(params), school(), params).refreshes[:1]
+
+    assert later.time - soon.time == timedelta(days=3)
+
+
+def test_nothing_is_learned_from_labels_that_are_not_known_yet(turning: History, params: Params) -> None:
+    unknown = replace(
+        turning,
+        requests=tuple(replace(each, known=each.known + timedelta(days=365)) for each in turning.requests),
+    )
+    first, *_ = live(unknown, Scheduled("0 3 * * 1"), school(), params).refreshes
+    usual, *_ = live(turning, Scheduled("0 3 * * 1"), school(), params).refreshes
+
+    assert first.train_rows < len(turning.taught) < usual.train_rows
+
+
+def test_too_little_to_teach_says_so(turning: History, params: Params) -> None:
+    with pytest.raises(PerpetuneError, match="the first model is taught 10 rows"):
+        live(replace(turning, taught=turning.taught[:10]), Never(), school(), params)
+
+
+@pytest.fixture
+def assets() -> Path:
+    try:
+        find_wheel(ROOT / "assets")
+    except PerpetuneError:
+        pytest.skip("the rated reviews are not in assets/: run `make setup`")
+    return ROOT / "assets"
+
+
+def test_on_the_real_reviews_it_retrains_once_after_the_films_came(assets: Path) -> None:
+    params, taught = load_params(ROOT / "params.yaml"), school()
+    history = review_history("reviews", assets, timedelta(days=1))
+    lived = live(history, Own(params), taught, params)
+
+    assert [refresh.outcome for refresh in lived.refreshes] == ["promote"]
+    [detection] = outcome(lived, history, params.evaluate, params.watch.min_rows).detections
+    assert detection.days is not None and detection.days < 14
+
+    quiet = review_history("reviews-quiet", assets, timedelta(days=1))
+    assert live(quiet, Own(params), taught, params).refreshes == ()
