@@ -41,8 +41,8 @@ class Own:
         if self._alarms < self.params.watch.persistence or self._held_up(sight):
             return None
         return (
-            f"After {self._detector.seen} labels the evidence of a score below {100 * self._detector.bound:.1f} is "
-            f"{self._detector.evidence:,.0f}, at least the run length of {self.params.watch.run_length:,.0f}."
+            f"After {self._detector.seen} labels the evidence of a score below {100 * self._detector.bound:.1f} has "
+            f"reached the run length of {self.params.watch.run_length:,.0f}."
         )
 
     def _held_up(self, sight: Sight) -> bool:

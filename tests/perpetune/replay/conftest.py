@@ -37,19 +37,24 @@ OLD = {"yes": ["good", "fine", "great"], "no": ["bad", "poor", "awful"]}
 NEW = {"yes": ["moving", "witty", "gripping"], "no": ["dull", "hollow", "tedious"]}
 
 
-def example(place: int, picks: random.Random, words: Mapping[str, list[str]]) -> Example:
+def example(place: int, picks: random.Random, words: Mapping[str, list[str]], filling: int = 6) -> Example:
     answer = picks.choice(["yes", "no"])
     wrong = "no" if answer == "yes" else "yes"
-    said = [*picks.choices(FILLING, k=6), picks.choice(words[answer if picks.random() < 0.9 else wrong])]
+    said = [*picks.choices(FILLING, k=filling), picks.choice(words[answer if picks.random() < 0.9 else wrong])]
     picks.shuffle(said)
     return Example(input=" ".join(said), output=answer, id=str(place), group=str(place), source="test")
 
 
-def stream(*, quiet: int, turned: int, seed: int = 7, taught: int = 400) -> History:
-    """Requests a quarter of an hour apart, labelled a day later; the words of the answers change after `quiet`."""
+def stream(
+    *, quiet: int, turned: int, seed: int = 7, taught: int = 1000, late: tuple[Mapping[str, list[str]], int] = (NEW, 6)
+) -> History:
+    """Requests a quarter of an hour apart, labelled a day later.
+
+    After `quiet` ones they have `late` words for the answers, and another number of words that say nothing.
+    """
     picks = random.Random(seed)
     teach = tuple(example(place, picks, OLD) for place in range(taught))
-    asked = [example(taught + place, picks, OLD if place < quiet else NEW) for place in range(quiet + turned)]
+    asked = [example(taught + place, picks, *((OLD, 6) if place < quiet else late)) for place in range(quiet + turned)]
     times = [BEGINS + place * timedelta(minutes=15) for place in range(len(asked))]
     requests = tuple(
         Request(each.model_copy(update={"time": time}), time, time + timedelta(days=1))
@@ -66,7 +71,7 @@ def params() -> Params:
 
 def changed(params: Params) -> Params:
     values = params.model_dump()
-    values["watch"] |= {"cron": "0 6 * * *", "persistence": 2, "window": 200}
+    values["watch"] |= {"cron": "0 6 * * *", "persistence": 4, "window": 200}
     values["refresh"] |= {"cooldown_minutes": 24 * 60}
     values["evaluate"] |= {"bootstrap_samples": 200}
     return Params.model_validate(values)
@@ -80,3 +85,9 @@ def turning() -> History:
 @pytest.fixture
 def quiet() -> Callable[[int], History]:
     return lambda seed: stream(quiet=2400, turned=0, seed=seed)
+
+
+@pytest.fixture
+def wordier() -> History:
+    """From the 600th request on people use more words, and the model is right as often as before."""
+    return stream(quiet=600, turned=900, late=(OLD, 14))
