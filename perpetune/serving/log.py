@@ -201,7 +201,10 @@ def answered_since(log: Engine, task: str, since: datetime) -> tuple[int, dateti
 
 
 def labelled_history(log: Engine, task: str) -> list[tuple[Prediction, Example, datetime]]:
-    """All labelled answers, oldest first, each also as an example, and when its newest label became known."""
+    """Labelled answers, oldest first, each also as an example, and when its newest label became known.
+
+    Labels that were asked for because the model was unsure of its answer are left out: they would look like decay.
+    """
     known = (
         select(feedback.c.time)
         .where(feedback.c.request_id == predictions.c.id, feedback.c.label.is_not(None))
@@ -209,11 +212,11 @@ def labelled_history(log: Engine, task: str) -> list[tuple[Prediction, Example, 
         .limit(1)
         .scalar_subquery()
     )
-    labelled = _newest(task, None, None, None).where(_said("label").is_not(None))
+    labelled = _newest(task, None, None, None).where(_said("label").is_not(None), ~asked_in_doubt(predictions.c.id))
     with log.connect() as connection:
         rows = connection.execute(labelled.add_columns(known.label("known"))).all()
     found = [(_prediction(row), row.known) for row in reversed(rows)]
-    return [(prediction, _example(prediction), when) for prediction, when in found]
+    return [(prediction, _example(prediction, TRAFFIC), when) for prediction, when in found]
 
 
 def counts(log: Engine, task: str) -> Counts:

@@ -38,15 +38,11 @@ def test_every_command_has_help_with_an_example() -> None:
         "watch",
         "status",
         "explain",
-<<<<<<< HEAD
         "reproduce",
         "rollback",
         "labels",
-=======
-        "rollback",
         "replay",
         "calibrate",
->>>>>>> 904d4b8 (How a team picks thresholds with a replay)
     } <= set(commands)
     for command in commands:
         shown = perpetune(command, "--help")

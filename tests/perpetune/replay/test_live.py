@@ -81,12 +81,12 @@ def test_labels_that_come_later_are_found_out_later(turning: History, params: Pa
 def test_nothing_is_learned_from_labels_that_are_not_known_yet(turning: History, params: Params) -> None:
     unknown = replace(
         turning,
-        requests=tuple(replace(each, known=each.known + timedelta(days=365)) for each in turning.requests),
+        requests=tuple(replace(each, known=each.known + timedelta(days=30)) for each in turning.requests),
     )
-    first, *_ = live(unknown, Scheduled("0 3 * * 1"), school(), params).refreshes
-    usual, *_ = live(turning, Scheduled("0 3 * * 1"), school(), params).refreshes
+    first, second, *_ = live(unknown, Scheduled("0 3 * * 1"), school(), params).refreshes
+    _, usual, *_ = live(turning, Scheduled("0 3 * * 1"), school(), params).refreshes
 
-    assert first.train_rows < len(turning.taught) < usual.train_rows
+    assert first.train_rows == second.train_rows < usual.train_rows
 
 
 def test_too_little_to_teach_says_so(turning: History, params: Params) -> None:

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import Params
+from perpetune.records import Feedback, Message, Prediction
+from perpetune.replay.recorded import recorded_history
+from perpetune.serving.log import add_feedback, open_log, record_predictions
+from perpetune.settings import Settings
+from perpetune.workspace import Workspace
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def answered(place: int, params: Params) -> Prediction:
+    return Prediction(
+        id=f"request-{place}",
+        time=NOON + timedelta(hours=place),
+        task=params.task.name,
+        version="1",
+        messages=(Message(role="user", content=f"text {place}"),),
+        input=f"text {place}",
+        output="positive",
+        prompt_tokens=1,
+        completion_tokens=1,
+        latency_ms=1,
+        confidence=0.8,
+    )
+
+
+def test_labelled_requests_of_the_log_are_a_history(tmp_path: Path, params: Params) -> None:
+    workspace = Workspace(tmp_path, params, Settings(database_url=f"sqlite:///{tmp_path / 'log.db'}"))
+    with pytest.raises(PerpetuneError, match="no labelled request yet"):
+        recorded_history(workspace)
+    log = open_log(workspace.settings.prediction_log)
+    record_predictions(log, [answered(place, params) for place in range(3)])
+    for place, day, label in ((2, 1, "negative"), (0, 2, "mixed"), (0, 3, "positive")):
+        add_feedback(log, Feedback(request_id=f"request-{place}", time=NOON + timedelta(days=day), label=label))
+    log.dispose()
+
+    first, second = recorded_history(workspace).requests
+    assert (first.example.input, first.example.output, first.known) == ("text 0", "positive", NOON + timedelta(days=3))
+    assert (second.example.output, second.answer, second.confidence) == ("negative", "positive", 0.8)
+    assert second.asked == NOON + timedelta(hours=2)
