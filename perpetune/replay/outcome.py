@@ -69,7 +69,7 @@ def outcome(lived: Lived, history: History, params: EvaluateParams, min_rows: in
         before=sum(not changes or refresh.time < changes[0] for refresh in lived.refreshes),
         detections=tuple(
             _detection(change, after, lived.refreshes, history)
-            for change, after in zip(changes, (*changes[1:], None), strict=True)
+            for change, after in zip(changes, (*changes[1:], None), strict=False)
         ),
         pieces=_pieces([marked.score for marked in lived.answers], history, params, min_rows),
     )

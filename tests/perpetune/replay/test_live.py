@@ -41,7 +41,11 @@ def test_retrains_once_soon_after_the_change(turning: History, params: Params) -
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_never_retrains_in_a_quiet_stretch(quiet: Callable[[int], History], params: Params, seed: int) -> None:
-    assert live(quiet(seed), Own(params), school(), params).refreshes == ()
+    lived = live(quiet(seed), Own(params), school(), params)
+    found = outcome(lived, quiet(seed), params.evaluate, params.watch.min_rows)
+
+    assert (found.refreshes, found.detections, found.before) == ((), (), 0)
+    assert sum(piece.score.n for piece in found.pieces) == found.score.n == 2400
 
 
 def test_the_raw_preset_retrains_where_inputs_moved_and_nothing_was_lost(wordier: History, params: Params) -> None:
