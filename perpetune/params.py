@@ -228,16 +228,14 @@ class ReleaseParams(Section):
 
 
 class WatchParams(Section):
-    """The monitor. Decay: the window's score is below the reference's by more than `margin`."""
+    """The monitor. Decay: the mean score of labelled answers is below the promised one by more than `margin`."""
 
     cron: str
     window: Count
     min_rows: Count
-    min_labels: Count
     margin: Annotated[float, Field(ge=0, lt=1)]
-    alpha: Probability
     run_length: Annotated[float, Field(gt=1)]
-    reference_confidence: Probability
+    reference_confidence: Annotated[float, Field(ge=0.5, lt=1)]
     persistence: Count
     drift_share: Probability
     without_labels: Literal["nothing", "ask", "retrain"]

@@ -16,6 +16,8 @@ from perpetune import registry
 from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
 from perpetune.loop.passage import LATER, RECORD, use_mlflow
+from perpetune.monitoring.watched import DETECTOR, from_text
+from perpetune.policy.phrases import amount
 from perpetune.serving.label_requests import count_open
 from perpetune.serving.log import counts, open_log
 from perpetune.tracking import artifact, artifact_names, newest_run, runs_url
@@ -46,6 +48,7 @@ class Status:
     labelled: int
     wanted: int
     addresses: dict[str, str]
+    watched: str | None = None
 
 
 def read_status(workspace: Workspace) -> Status:
@@ -63,6 +66,7 @@ def read_status(workspace: Workspace) -> Status:
         serving=_serving(settings.gateway_url),
         versions=_versions(task),
         last_look=_last_look(workspace),
+        watched=_watched(workspace),
         predictions=found.predictions,
         labelled=found.labelled,
         wanted=wanted,
@@ -106,6 +110,19 @@ def _last_look(workspace: Workspace) -> str | None:
     except PerpetuneError:
         return None
     return f"{decision.time:%Y-%m-%d %H:%M %Z}: {decision.outcome}. {decision.reason}"
+
+
+def _watched(workspace: Workspace) -> str | None:
+    """How near the champion is to an alarm."""
+    champion = registry.find(workspace.params.task.name, "champion")
+    if champion is None or DETECTOR not in champion.tags:
+        return None
+    watched, rules = from_text(champion.tags[DETECTOR], 0.0), workspace.params.watch
+    return (
+        f"{watched.labels} labels of version {champion.version} judged, evidence that it scores below "
+        f"{100 * watched.detector.bound:.1f} is {amount(watched.detector.evidence)} of the {amount(rules.run_length)} "
+        "that raise the alarm"
+    )
 
 
 def _serving(gateway: str | None) -> str | None:
@@ -162,5 +179,6 @@ def show_status(status: Status, console: Console) -> None:
     if status.wanted:
         console.print(f"{status.wanted} labels wanted: perpetune labels", markup=False)
     console.print(f"last look: {status.last_look or 'none yet'}", markup=False)
+    console.print(f"watched: {status.watched or 'no labels judged yet'}", markup=False)
     for name, address in status.addresses.items():
         console.print(f"{name}: {address}", markup=False)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import httpx
@@ -62,6 +63,18 @@ class RunRecord:
     started: datetime
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that finished or failed: when, in seconds since 1970, with its tags and the last value of each metric."""
+
+    run_id: str
+    began: float
+    ended: float
+    succeeded: bool
+    tags: Mapping[str, str]
     metrics: Mapping[str, float]
 
 
@@ -321,6 +334,35 @@ def curve_of(run_id: str, metric: str) -> dict[int, float]:
 def started(run_id: str) -> datetime:
     """When a run began."""
     return datetime.fromtimestamp(MlflowClient().get_run(run_id).info.start_time / 1000, UTC)
+
+
+def ended_runs(experiment: str, kind: str, since: float) -> list[Ended]:
+    """The runs tagged `perpetune.kind`=kind that began since then and finished or failed, oldest first."""
+    client = MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    wanted = f"tags.`perpetune.kind` = '{kind}' and attributes.start_time >= {int(since * 1000)}"
+    ask = partial(
+        client.search_runs, [found.experiment_id], wanted, ViewType.ACTIVE_ONLY, order_by=["attributes.start_time"]
+    )
+    some = ask()
+    runs = list(some)
+    while some.token:
+        some = ask(page_token=some.token)
+        runs += some
+    return [
+        Ended(
+            run.info.run_id,
+            run.info.start_time / 1000,
+            run.info.end_time / 1000,
+            run.info.status == "FINISHED",
+            dict(run.data.tags),
+            dict(run.data.metrics),
+        )
+        for run in runs
+        if run.info.status in ("FINISHED", "FAILED") and run.info.end_time
+    ]
 
 
 def metrics_of(run_id: str) -> dict[str, float]:

@@ -21,6 +21,7 @@ Numbers = npt.NDArray[np.float64]
 
 GRID = 1000  # means tried: every thousandth
 CAP = 0.5  # no bet risks more than half of the capital
+NARROWEST = 200  # observations that the interval of a mean which may change is narrowest for
 TOGETHER = 16  # observations whose factors are multiplied before a logarithm is taken
 
 
@@ -50,6 +51,24 @@ def mean_interval(observations: Sequence[float] | Numbers, alpha: float) -> Sequ
     mean = float(seen.mean())
     low, high = float(means[max(first - 1, 0)]), float(means[min(last + 1, GRID)])
     return Sequential(mean, min(low, mean), max(high, mean), seen.size)
+
+
+def drifting_mean_interval(total: float, count: int, alpha: float) -> Sequential:
+    """The average of the means that `count` observations in [0, 1] had, of which only the `total` is known.
+
+    It holds at all looks at once as `mean_interval` does, and also where the mean has changed meanwhile, which betting
+    against one mean does not. It is wider for that. (The normal mixture of Robbins 1970 as in Howard, Ramdas,
+    McAuliffe & Sekhon, Time-uniform, nonparametric, nonasymptotic confidence sequences, Annals of Statistics 49 (2021),
+    section 3.2; with Hoeffding's variance of 1/4.)
+    """
+    if not count:
+        return Sequential(0.5, 0.0, 1.0, 0)
+    doubt = -2 * math.log(alpha)
+    tuned = NARROWEST / 4 / (doubt + math.log(doubt) + 1)
+    variance = count / 4 + tuned
+    reach = math.sqrt(variance * (math.log(variance / tuned) + doubt)) / count
+    mean = total / count
+    return Sequential(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), count)
 
 
 def difference(ours: Sequence[float] | Numbers, theirs: Sequence[float] | Numbers, alpha: float) -> Sequential:

@@ -17,6 +17,8 @@ from perpetune.training.launch import launch, process_count
 from perpetune.training.trainer import Foretell, Progress, Report, Trained
 from perpetune.workspace import Workspace
 
+DEVICE_HOURS = "train/device_hours"
+
 
 @dataclass(frozen=True)
 class Challenger:
@@ -114,6 +116,7 @@ def _metrics(progress: Progress) -> dict[str, float]:
 def _summary(trained: Trained) -> dict[str, float]:
     summary = {
         "train/seconds": trained.seconds,
+        DEVICE_HOURS: trained.seconds * trained.devices / 3600,
         "train/tokens": float(trained.tokens),
         "train/best_step": float(trained.best_step),
         "train/rows_too_long": float(trained.too_long),

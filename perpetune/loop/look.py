@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,23 +13,24 @@ from perpetune.decision import Decision, Ids, record
 from perpetune.evaluation.text_metrics import token_f1
 from perpetune.loop.ask import ask_for_labels
 from perpetune.loop.passage import git_commit, log_decision, params_digest
-from perpetune.monitoring.decay import measure_decay
+from perpetune.loop.refreshes import refreshes_before
+from perpetune.monitoring.decay import held_to, measure_decay
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.estimated import estimate_fall
+from perpetune.monitoring.watched import DETECTOR, Watched, from_text, held_to_bound, judge, to_text
 from perpetune.monitoring.window import Window, exact_match
-from perpetune.params import ReferenceParams
+from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.asking import decide_without_labels
 from perpetune.policy.release import RollbackEvidence, should_roll_back
-from perpetune.policy.retraining import RetrainEvidence, should_retrain
+from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
 from perpetune.policy.verdict import Verdict
 from perpetune.records import Example, Prediction, Recorded, read_jsonl
 from perpetune.registry import Version
 from perpetune.serving.log import newly_labelled, open_log, recent_predictions
-from perpetune.tracking import Run, artifact, log_file, log_metrics, newest_run, tag
+from perpetune.tracking import Run, artifact, log_file, log_metrics, tag
 from perpetune.workspace import Workspace
 
 REPORT = "drift.html"
-JUDGED_UNTIL = "perpetune.judged_until"  # the number of the newest feedback that a look has judged
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,39 @@ class Sighting:
     asked: int = 0
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The labels of one look: how many are new, what they leave the next look, and what they show."""
+
+    new: int
+    watched: Watched
+    decay: Decay | None
+
+
+@dataclass(frozen=True)
+class Read:
+    """From the log: the newest traffic, what was labelled since the last look, up to which feedback, and what was last."""
+
+    recent: list[Prediction]
+    new: list[Prediction]
+    until: int
+    last: list[Prediction]
+
+
 def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     """Judge the champion's newest predictions; None where there is no champion or no traffic of it yet."""
     params, task = workspace.params.watch, workspace.params.task
     champion = registry.find(task.name, "champion")
     if champion is None:
         return None
-    predictions, labelled, number = _read_log(workspace, champion)
-    if not predictions:
-        return None
     folder = workspace.run_folder(run.id)
+    promised = promised_answers(_recorded(champion.run_id, "challenger", folder), workspace.params.reference)
+    before = from_text(champion.tags.get(DETECTOR), held_to([row.score for row in promised], params) or 0.0)
+    read = _read_log(workspace, champion, before.until)
+    if not read.recent:
+        return None
     window = Window(
-        predictions,
+        read.recent,
         _reference(workspace),
         {row.id: (row.output, row.confidence) for row in newest_answers(champion, folder)},
         task.kind,
@@ -68,21 +89,36 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     report = folder / REPORT
     drift = drift_report(window, params, report)
     log_file(run, report)
-    scores = [window.score(row.output, row.label) for row in labelled if row.label is not None]
-    promised = promised_answers(_recorded(champion.run_id, "challenger", folder), workspace.params.reference)
+    judged = _judge(read, window, [row.score for row in promised], before, params)
+    refreshes = refreshes_before(champion, workspace.params.refresh.cooldown_minutes)
     evidence = RetrainEvidence(
-        labelled=len(scores),
-        decay=measure_decay(scores, [row.score for row in promised], params),
+        labelled=judged.new,
+        labelled_in_all=judged.watched.labels,
+        decay=judged.decay,
+        alarms_in_a_row=judged.watched.alarms,
         drift=drift,
-        minutes_since_refresh=_minutes_since_refresh(task.name),
-        estimate=estimate_fall((row.confidence for row in predictions), (row.confidence for row in promised), params),
-        labelled_in_window=sum(row.label is not None for row in predictions),
+        minutes_since_refresh=refreshes.minutes_since,
+        vain_refreshes=refreshes.vain,
+        device_hours=refreshes.device_hours,
+        estimate=estimate_fall((row.confidence for row in read.recent), (row.confidence for row in promised), params),
+        labelled_in_window=sum(row.label is not None for row in read.recent),
     )
-    verdict = should_retrain(evidence, params, workspace.params.refresh.cooldown_minutes)
-    back = _going_back(workspace, champion, evidence, verdict, folder)
-    judged = back[0] if back else verdict
-    verdict = decide_without_labels(verdict, evidence, params, workspace.params.refresh.cooldown_minutes)
-    ids = Ids(
+    verdict = should_retrain(evidence, params, workspace.params.refresh)
+    back = _going_back(workspace, champion, judged, verdict, folder)
+    verdict = decide_without_labels(verdict, evidence, params, workspace.params.refresh)
+    ids = _ids(workspace, run, champion, flow_run_id)
+    decision = record(*(back or (verdict, evidence)), task=task.name, time=datetime.now(UTC), ids=ids)
+    log_decision(run, decision)
+    log_metrics(run, _metrics(evidence, len(read.recent)))
+    _remember(run, champion, judged)
+    asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
+    trial = registry.wanted(task.name).trial
+    page = f"{run.url}/artifacts/{REPORT}"
+    return Sighting(decision, page, len(read.recent), judged.new, trial.version if trial else None, asked)
+
+
+def _ids(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> Ids:
+    return Ids(
         run_id=run.id,
         model_version=champion.version,
         champion_version=champion.version,
@@ -93,22 +129,32 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
         prefect_flow_run_id=flow_run_id,
         params_sha256=params_digest(workspace),
     )
-    decision = record(*(back or (verdict, evidence)), task=task.name, time=datetime.now(UTC), ids=ids)
-    log_decision(run, decision)
-    log_metrics(run, _metrics(evidence, len(predictions)))
-    _remember(run, champion, judged, number)
-    asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
-    trial = registry.wanted(task.name).trial
-    page = f"{run.url}/artifacts/{REPORT}"
-    return Sighting(decision, page, len(predictions), len(scores), trial.version if trial else None, asked)
+
+
+def _judge(read: Read, window: Window, promised: Sequence[float], before: Watched, params: WatchParams) -> Judged:
+    """Each label is judged once, in the order in which it became known, against what the champion promised."""
+
+    def scores(rows: Sequence[Prediction]) -> list[float]:
+        return [window.score(row.output, row.label) for row in rows if row.label is not None]
+
+    bound, new = held_to(promised, params), scores(read.new)
+    if bound is None:
+        return Judged(len(new), before, None)
+    watched = held_to_bound(before, bound)
+    restarted_from = before.detector.bound if watched is not before else None
+    watched = judge(watched, new, read.until, params)
+    return Judged(len(new), watched, measure_decay(scores(read.last), promised, watched, params, restarted_from))
 
 
 def _going_back(
-    workspace: Workspace, champion: Version, evidence: RetrainEvidence, verdict: Verdict, folder: Path
+    workspace: Workspace, champion: Version, judged: Judged, verdict: Verdict, folder: Path
 ) -> tuple[Verdict, RollbackEvidence] | None:
-    """The verdict and its evidence where the previous champion is the answer to a decay. No cooldown holds it up."""
-    decay = evidence.decay
-    if decay is None or verdict.outcome not in ("retrain", "cooling down"):
+    """The verdict and its evidence where the previous champion is the answer to a decay.
+
+    Neither cooldown nor budget holds it up.
+    """
+    decay, alarmed_by = judged.decay, judged.watched.alarmed_by
+    if decay is None or alarmed_by is None or verdict.outcome not in ("retrain", "cooling down", "over budget"):
         return None
     previous = registry.find(champion.task, "previous")
     usable = previous is not None and previous.version != champion.version
@@ -117,7 +163,8 @@ def _going_back(
     known = promised_scores(_recorded(champion.run_id, "champion", folder), workspace.params.reference)
     found = RollbackEvidence(
         decay=decay,
-        earlier_looks=1 if JUDGED_UNTIL in champion.tags else 0,
+        alarmed_by=alarmed_by,
+        window=workspace.params.watch.window,
         previous=previous.version if previous is not None and usable else None,
         previous_score=sum(known) / len(known) if known else None,
     )
@@ -125,14 +172,13 @@ def _going_back(
     return (back, found) if back else None
 
 
-def _read_log(workspace: Workspace, champion: Version) -> tuple[list[Prediction], list[Prediction], int]:
-    """The newest traffic, and what was labelled since the last look that judged: no label is judged twice."""
-    task, limit = workspace.params.task.name, workspace.params.watch.window
+def _read_log(workspace: Workspace, champion: Version, until: int) -> Read:
+    task, limit, version = workspace.params.task.name, workspace.params.watch.window, champion.version
     log = open_log(workspace.settings.prediction_log)
     try:
-        recent = recent_predictions(log, task, version=champion.version, limit=limit)
-        judged = int(champion.tags.get(JUDGED_UNTIL, "0"))
-        return recent, *newly_labelled(log, task, champion.version, judged)
+        recent = recent_predictions(log, task, version=version, limit=limit)
+        new, number = newly_labelled(log, task, version, until)
+        return Read(recent, new, number, newly_labelled(log, task, version, 0, newest=limit)[0])
     finally:
         log.dispose()
 
@@ -166,19 +212,23 @@ def _recorded(run_id: str, system: str, folder: Path) -> list[Recorded]:
     return read_jsonl(path, Recorded) if path else []
 
 
-def _remember(run: Run, champion: Version, judged: Verdict, number: int) -> None:
-    if judged.outcome in ("keep", "retrain", "roll back"):
-        registry.tag_version(champion.task, champion.version, {JUDGED_UNTIL: str(number)})
-        tag(run, {JUDGED_UNTIL: str(number)})
-
-
-def _minutes_since_refresh(task: str) -> float | None:
-    found = newest_run(task, "refresh")
-    return (time.time() - found[1]) / 60 if found else None
+def _remember(run: Run, champion: Version, judged: Judged) -> None:
+    """Written after the decision: a look that is killed before judges the same labels again, from the same state."""
+    if judged.new and judged.watched.until:
+        kept = {DETECTOR: to_text(judged.watched)}
+        registry.tag_version(champion.task, champion.version, kept)
+        tag(run, kept)
 
 
 def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
-    metrics = {"window/rows": float(rows), "window/labelled": float(evidence.labelled)}
+    metrics = {
+        "window/rows": float(rows),
+        "window/labelled": float(evidence.labelled),
+        "decay/labels": float(evidence.labelled_in_all),
+        "decay/alarms_in_a_row": float(evidence.alarms_in_a_row),
+        "refreshes/vain": float(evidence.vain_refreshes),
+        "refreshes/device_hours": evidence.device_hours,
+    }
     if evidence.drift is not None:
         metrics["window/drifted_share"] = evidence.drift.share
     if evidence.estimate is not None:
@@ -190,12 +240,17 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
             "window/estimated_fall_high": evidence.estimate.interval.high,
         }
     if evidence.decay is not None:
+        decay = evidence.decay
         metrics |= {
-            "window/score": evidence.decay.window.mean,
-            "reference/score": evidence.decay.reference.mean,
-            "window/drop": evidence.decay.drop,
-            "window/drop_low": evidence.decay.interval.low,
-            "window/drop_high": evidence.decay.interval.high,
-            "window/p_value": evidence.decay.p_value,
+            "window/score": decay.window.mean,
+            "window/drop": decay.drop,
+            "window/drop_low": decay.interval.low,
+            "window/drop_high": decay.interval.high,
+            "reference/score": decay.reference.mean,
+            "decay/score": decay.since_release.mean,
+            "decay/score_low": decay.since_release.interval.low,
+            "decay/score_high": decay.since_release.interval.high,
+            "decay/bound": decay.bound,
+            "decay/evidence": decay.evidence,
         }
     return metrics

@@ -36,6 +36,7 @@ from perpetune.policy.retraining import ColumnDrift, DriftEvidence
 
 KOLMOGOROV_SMIRNOV = "ks"
 CHI_SQUARE = "two-sample chi-square"
+LEVEL = 0.01  # chance that a look finds drift of inputs, or of predictions, where nothing moved: at most
 SMALLEST_SHIFT = 0.1  # of a KS distance, or of Cohen's w
 RARE = 5  # the chi-square approximation wants about this many in a cell
 
@@ -44,7 +45,7 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
     """Test a window against the reference, and write Evidently's report to `html` (about 1.6 MB).
 
     Numbers take the two-sample Kolmogorov-Smirnov test, answers a chi-square test of homogeneity. The
-    false-alarm rate `params.alpha` is shared out among the input columns, and among the prediction
+    false-alarm rate `LEVEL` is shared out among the input columns, and among the prediction
     columns, so that a quiet window shows even one drifted column in either in at most that share of looks.
     In large windows tiny shifts become significant: ones below a KS distance of 0.1 (or Cohen's w of
     0.1 for answers) never count. Inputs drifted where `params.drift_share` of their columns did,
@@ -88,8 +89,7 @@ def _thresholds(
         if column in current and min(current[column].count(), reference[column].count()) >= params.min_rows
     ]
     return {
-        column: min(params.alpha / len(usable), _p_of_smallest_shift(current[column], reference[column]))
-        for column in usable
+        column: min(LEVEL / len(usable), _p_of_smallest_shift(current[column], reference[column])) for column in usable
     }
 
 

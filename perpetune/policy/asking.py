@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from perpetune.params import WatchParams
+from perpetune.params import RefreshParams, WatchParams
 from perpetune.policy.estimate import EstimatedFall
 from perpetune.policy.phrases import interval, points, score
-from perpetune.policy.retraining import DriftEvidence, RetrainEvidence
+from perpetune.policy.retraining import DriftEvidence, RetrainEvidence, held_up
 from perpetune.policy.verdict import Outcome, Verdict
 
 Step = Literal["nothing", "ask", "retrain"]
@@ -23,23 +23,23 @@ class Asking:
 
 
 def decide_without_labels(
-    judged: Verdict, evidence: RetrainEvidence, rules: WatchParams, cooldown_minutes: float
+    judged: Verdict, evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams
 ) -> Verdict:
     """The verdict on labels, `judged`, unless it found too little and what needs no labels calls for more.
 
-    Adds the outcome "ask for labels". A refresh waits for the cooldown here too.
+    Adds the outcome "ask for labels". A refresh waits for budget and cooldown here too.
     """
     if judged.outcome not in ("keep", "collect more labels"):
         return judged
     asking = without_labels(evidence.labelled_in_window, evidence.estimate, evidence.drift, rules)
     if asking.step == "nothing":
         return Verdict(judged.outcome, (*judged.reasons, *asking.reasons), judged.rule)
-    since = evidence.minutes_since_refresh
-    cooling = since is not None and since < cooldown_minutes
-    outcome: Outcome = "ask for labels"
-    if asking.step == "retrain":
-        outcome = "cooling down" if cooling else "retrain"
-    return Verdict(outcome, (*asking.reasons, *judged.reasons), f"{judged.rule} {_rule(rules)}")
+    waiting = held_up(evidence, refresh) if asking.step == "retrain" else []
+    outcome: Outcome = "retrain" if asking.step == "retrain" else "ask for labels"
+    if waiting:
+        outcome = waiting[0][0]
+    reasons = (*asking.reasons, *(why for _, why in waiting), *judged.reasons)
+    return Verdict(outcome, reasons, f"{judged.rule} {_rule(rules)}")
 
 
 def without_labels(

@@ -19,3 +19,10 @@ def points(share: float) -> str:
 
 def against_level(p_value: float, alpha: float) -> str:
     return f"below {alpha:g}" if p_value < alpha else f"not below {alpha:g}"
+
+
+def amount(evidence: float) -> str:
+    """Evidence: people need its size, not its digits."""
+    if evidence >= 1e9:
+        return "more than a thousand million"
+    return f"{evidence:,.0f}" if evidence >= 10 else f"{evidence:.1f}"

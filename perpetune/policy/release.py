@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpetune.params import ReleaseParams
-from perpetune.policy.phrases import interval, points, score
+from perpetune.policy.phrases import amount, interval, points, score
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Verdict
 
@@ -46,14 +46,15 @@ class TrialEvidence:
 
 @dataclass(frozen=True)
 class RollbackEvidence:
-    """A champion found decayed: whether looks judged it before (0: none), what could serve instead, and how well.
+    """A champion found decayed: within how many of its labels, what could serve instead, and how well.
 
-    `previous_score` is the previous champion's on the holdout that the decay is measured against, None where it was
+    `alarmed_by` labels judged, the alarm that stands had come; within the first `window` it is early. `previous_score` is the previous champion's on the holdout that the decay is measured against, None where it was
     not asked.
     """
 
     decay: Decay
-    earlier_looks: int
+    alarmed_by: int
+    window: int
     previous: str | None
     previous_score: float | None
 
@@ -112,23 +113,29 @@ def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
 def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
     """Decide whether a decayed champion gives way to the previous one; None where a refresh is the answer.
 
-    Only the first look that judges a version asks: what is bad from the start was released wrongly, and what served
-    well before may serve again at once. What decays later has met a world that changed, where the previous version
-    would do no better. Nor is there anything to go back to where that one was already known to score below this.
+    Only an alarm within the first `window` labels asks: what is bad from the start was released wrongly, and what
+    served well before may serve again at once. What decays later has met a world that changed, where the previous
+    version would do no better. Nor is there anything to go back to where that one was already known to score below
+    this.
     """
     decay, previous, known = evidence.decay, evidence.previous, evidence.previous_score
-    if previous is None or evidence.earlier_looks > 0 or (known is not None and known <= decay.window.mean):
+    if previous is None or evidence.alarmed_by > evidence.window or (known is not None and known <= decay.window.mean):
         return None
     before = "" if known is None else f", which scored {100 * known:.1f} when the two were compared"
     reason = (
-        f"The first labels since its release show the champion at {score(decay.window)}, more than the margin of "
-        f"{points(decay.margin)} below the {score(decay.reference)} that it was released for: back to version "
-        f"{previous}{before}."
+        f"The first {evidence.alarmed_by} labels since its release show decay by more than the margin of "
+        f"{points(decay.margin)}: the champion scores {score(decay.window)} on its newest labels and was promoted with "
+        f"{score(decay.reference)}, so back to version {previous}{before}."
+    )
+    evidence_says = (
+        f"Evidence that its mean score is below {100 * decay.bound:.1f} stands at {amount(decay.evidence)}, and "
+        f"{amount(decay.run_length)} raise the alarm."
     )
     rule = (
-        "Go back where the first look after a release finds decay and the previous champion is not known to be worse."
+        f"Go back where the alarm comes within the first {evidence.window} labels after a release and the previous "
+        f"champion is not known to be worse."
     )
-    return Verdict("roll back", (reason,), rule)
+    return Verdict("roll back", (reason, evidence_says), rule)
 
 
 def by_hand(evidence: ByHand) -> Verdict:

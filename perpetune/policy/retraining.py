@@ -4,27 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import exp, log
 
-from perpetune.params import WatchParams
+from perpetune.params import RefreshParams, WatchParams
 from perpetune.policy.estimate import EstimatedFall
-from perpetune.policy.phrases import against_level, interval, points, score
+from perpetune.policy.phrases import amount, interval, points, score
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
+
+MONTH_DAYS = 30
+LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes that backing off stops at
 
 
 @dataclass(frozen=True)
 class Decay:
-    """How far the labelled window scores below the reference.
+    """How the champion's labelled answers stand to what it was promoted with.
 
-    `drop` is reference minus window; `p_value` is one-sided, "the drop is more than `margin`".
+    `window` is its score on the newest labels, `reference` the one on unseen rows that it was promoted with, and
+    `drop` the second minus the first: intervals as for one look. `since_release` is the score on all its labels, with
+    an interval that holds at all looks together and whatever has changed meanwhile. The alarm is due where `evidence` that its mean score is below
+    `bound` reaches `run_length`; while the mean is not below, a label adds at most 1 to it on average.
+    `restarted_from` is the bound that the evidence was about at the last look, where settings have moved it since.
     """
 
     window: Score
     reference: Score
+    since_release: Score
     drop: float
     interval: Interval
     margin: float
-    p_value: float
-    test: str
+    bound: float
+    evidence: float
+    run_length: float
+    restarted_from: float | None = None
+
+    @property
+    def alarms(self) -> bool:
+        """Nothing falls below a bound of 0, so that what counts up there is no evidence."""
+        return self.bound > 0 and self.evidence >= self.run_length
 
 
 @dataclass(frozen=True)
@@ -56,68 +72,149 @@ class DriftEvidence:
 
 @dataclass(frozen=True)
 class RetrainEvidence:
-    """What the monitor saw. `decay` is None where the window or the reference has no score at all, `estimate` where
-    answers have no confidence; `labelled_in_window` counts labels of the requests that drift and estimate are about."""
+    """What the monitor saw, and what refreshes there were.
+
+    `labelled` counts the labels that came since the last look, `labelled_in_all` those of this version. `decay` is
+    None where the labels or the reference have no score at all. `alarms_in_a_row` counts the looks at new labels, this
+    one too. `vain_refreshes` are those that decay has started since the champion was made, none of which replaced it;
+    `device_hours` are what all refreshes of the last 30 days have trained. `estimate` is None where answers have no
+    confidence; `labelled_in_window` counts labels of the requests that drift and estimate are about.
+    """
 
     labelled: int
+    labelled_in_all: int
     decay: Decay | None
+    alarms_in_a_row: int
     drift: DriftEvidence | None
     minutes_since_refresh: float | None
+    vain_refreshes: int
+    device_hours: float
     estimate: EstimatedFall | None = None
     labelled_in_window: int = 0
 
 
-def should_retrain(evidence: RetrainEvidence, rules: WatchParams, cooldown_minutes: float) -> Verdict:
-    """Decide whether to start a refresh: "retrain", "keep", "collect more labels" or "cooling down".
+def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:
+    """Decide whether to start a refresh.
 
-    Only decay retrains: the labelled window scores below the reference by more than the margin,
-    tested one-sided at `alpha`. Drift alone never does; it says where labels are wanted.
+    - "collect more labels": nothing new is labelled, and no alarm stands.
+    - "keep": the labels do not show decay, which is a mean score below what was promised less the margin.
+    - "confirming": they do, in fewer looks in a row than `persistence`.
+    - "over budget" and "cooling down": they do, and a refresh must wait for the budget, or for the cooldown, which is
+      `back_off` times as long for each refresh that has not helped, up to 30 days.
+    - "retrain": they do, and nothing holds it up.
 
-    `alpha` is the false-alarm rate of one look at one fixed window. A monitor that looks every hour
-    has as many chances to be wrong, and looks at overlapping windows add up too: each window must
-    therefore hold only labels that no earlier look has judged, of answers by the present champion.
-    Even so k looks raise a false alarm with a probability of up to k times `alpha`.
+    Only decay retrains; drift alone never does, but says where labels are wanted. There are at least `run_length`
+    labels before a false alarm on average, however often one looks, unless the champion was never as good as the
+    lower confidence bound of what it was promoted with: that chance is at most 1 - `reference_confidence`.
     """
 
     def verdict(outcome: Outcome, *reasons: str) -> Verdict:
-        return Verdict(outcome, (*reasons, *_drift_sentences(evidence.drift)), _retrain_rule(rules, cooldown_minutes))
+        return Verdict(outcome, (*reasons, *_drift_sentences(evidence.drift)), _retrain_rule(rules, refresh))
 
     decay = evidence.decay
-    if evidence.labelled < rules.min_labels:
-        return verdict("collect more labels", _too_few_labels(evidence.labelled, rules))
+    if evidence.labelled == 0 and not (decay and decay.alarms):
+        return verdict("collect more labels", _no_labels(evidence.labelled_in_all))
     if decay is None:
         return verdict("keep", "The champion has no recorded score on the reference, so decay cannot be judged.")
-    if not decay.p_value < rules.alpha:
-        return verdict("keep", _no_decay(decay, rules))
-    since = evidence.minutes_since_refresh
-    if since is not None and since < cooldown_minutes:
-        return verdict("cooling down", _cooling(since, cooldown_minutes), _decayed(decay, rules))
-    return verdict("retrain", _decayed(decay, rules))
+    if decay.bound <= 0:
+        return verdict("keep", _nothing_to_lose(decay))
+    told = _evidence_sentences(decay, rules)
+    if not decay.alarms:
+        return verdict("keep", _no_decay(decay), *told)
+    if evidence.alarms_in_a_row < rules.persistence:
+        return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *told)
+    waiting = held_up(evidence, refresh)
+    if waiting:
+        return verdict(waiting[0][0], *(why for _, why in waiting), _decayed(decay), *told)
+    return verdict("retrain", _decayed(decay), *told)
 
 
-def _too_few_labels(labelled: int, rules: WatchParams) -> str:
+def held_up(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+    """What a refresh must wait for, and why, the longest first; empty where it may start."""
+    return [*_over_budget(evidence, refresh), *_cooling(evidence, refresh)]
+
+
+def cooldown(vain_refreshes: int, refresh: RefreshParams) -> float:
+    """Minutes between two refreshes for decay after so many that did not help."""
+    longest = max(LONGEST_COOLDOWN, refresh.cooldown_minutes)
+    # exp(100) is beyond every month, and a power of many refreshes would overflow.
+    growth = exp(min(vain_refreshes * log(refresh.back_off), 100.0))
+    return min(refresh.cooldown_minutes * growth, longest)
+
+
+def _over_budget(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+    budget = refresh.gpu_hours_per_month
+    if budget is None or evidence.device_hours < budget:
+        return []
+    return [
+        (
+            "over budget",
+            f"The refreshes of the last {MONTH_DAYS} days have trained {evidence.device_hours:.1f} device hours, and "
+            f"{budget:g} are allowed.",
+        )
+    ]
+
+
+def _cooling(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+    since, wanted = evidence.minutes_since_refresh, cooldown(evidence.vain_refreshes, refresh)
+    if since is None or since >= wanted:
+        return []
+    vain = evidence.vain_refreshes
+    helped = f", grown from {refresh.cooldown_minutes:.0f} after {vain} that did not help" if vain else ""
+    return [
+        (
+            "cooling down",
+            f"The last refresh was {since:.0f} minutes ago and the cooldown is {wanted:.0f} minutes{helped}.",
+        )
+    ]
+
+
+def _no_labels(in_all: int) -> str:
+    before = f"after {in_all} before" if in_all else "and none before"
+    return f"No answer of the champion has been labelled since the last look, {before}: collect labels to judge decay."
+
+
+def _nothing_to_lose(decay: Decay) -> str:
     return (
-        f"{labelled} answers have been labelled since the last verdict and {rules.min_labels} are needed to judge decay: "
-        f"collect {rules.min_labels - labelled} more labels."
+        f"The champion was promoted with {score(decay.reference)}, from which a drop by more than the margin of "
+        f"{points(decay.margin)} cannot be told."
     )
 
 
-def _no_decay(decay: Decay, rules: WatchParams) -> str:
+def _confirming(alarms: int, rules: WatchParams) -> str:
+    return f"Decay was found in {alarms} of the {rules.persistence} looks in a row that must find it."
+
+
+def _no_decay(decay: Decay) -> str:
+    return f"The champion is not shown to have decayed by more than the margin of {points(decay.margin)}: {_scores(decay)}."
+
+
+def _decayed(decay: Decay) -> str:
+    return f"The champion has decayed by more than the margin of {points(decay.margin)}: {_scores(decay)}."
+
+
+def _scores(decay: Decay) -> str:
     return (
-        f"The champion is not shown to have decayed by more than the margin of {points(decay.margin)}: "
-        f"{_scores(decay)}; one-sided p {decay.p_value:.3g} {against_level(decay.p_value, rules.alpha)}."
+        f"it scores {score(decay.window)} on its newest labels and was promoted with {score(decay.reference)}, "
+        f"a drop of {points(decay.drop)} ({interval(decay.interval)})"
     )
 
 
-def _decayed(decay: Decay, rules: WatchParams) -> str:
-    return (
-        f"The champion has decayed by more than the margin of {points(decay.margin)}: "
-        f"{_scores(decay)}; one-sided p {decay.p_value:.3g} {against_level(decay.p_value, rules.alpha)}."
-    )
-
-
-def _cooling(since: float, cooldown_minutes: float) -> str:
-    return f"The last refresh was {since:.0f} minutes ago and the cooldown is {cooldown_minutes:.0f} minutes."
+def _evidence_sentences(decay: Decay, rules: WatchParams) -> list[str]:
+    needed = amount(decay.run_length)
+    told = [
+        f"Evidence that its mean score is below {100 * decay.bound:.1f} (what it surely was promoted with at "
+        f"{rules.reference_confidence:.0%} confidence, less the margin) stands at {amount(decay.evidence)}, of which "
+        f"chance brings in 1 a label on average at most, and {needed} raise the alarm: so false alarms are at least "
+        f"{needed} labels apart on average.",
+        f"Over all its labels it scores {score(decay.since_release)}, an interval that holds however often one looks.",
+    ]
+    if decay.restarted_from is not None:
+        told.append(
+            f"The evidence has begun anew with the labels of this look, since the settings hold the champion to "
+            f"{100 * decay.bound:.1f} now and held it to {100 * decay.restarted_from:.1f} before."
+        )
+    return told
 
 
 def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
@@ -135,16 +232,13 @@ def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
     return (f"{which} drifted ({columns}; {rows}), {wanted}.",)
 
 
-def _retrain_rule(rules: WatchParams, cooldown_minutes: float) -> str:
+def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
+    looks = f" in {rules.persistence} looks in a row" if rules.persistence > 1 else ""
+    budget = refresh.gpu_hours_per_month
+    within = "" if budget is None else f", within {budget:g} device hours in {MONTH_DAYS} days"
     return (
-        f"Retrain where the labelled window scores below the reference by more than {points(rules.margin)} "
-        f"(one-sided p below {rules.alpha:g}), with at least {rules.min_labels} labels and "
-        f"{cooldown_minutes:g} minutes after the last refresh; drift alone never retrains."
-    )
-
-
-def _scores(decay: Decay) -> str:
-    return (
-        f"it scores {score(decay.window)} on the window and {score(decay.reference)} on the reference, "
-        f"a drop of {points(decay.drop)} ({interval(decay.interval)})"
+        f"Retrain where the evidence reaches {amount(rules.run_length)}{looks} that the mean score is more than "
+        f"{points(rules.margin)} below the one promised (its lower bound at {rules.reference_confidence:.0%} "
+        f"confidence), {refresh.cooldown_minutes:g} minutes after the last refresh and {refresh.back_off:g} times as "
+        f"long for each that did not help{within}; drift alone never retrains."
     )

@@ -161,11 +161,14 @@ def delete_older(log: Engine, task: str, before: datetime, *, limit: int = 500) 
     return gone
 
 
-def newly_labelled(log: Engine, task: str, version: str, after: int) -> tuple[list[Prediction], int]:
+def newly_labelled(
+    log: Engine, task: str, version: str, after: int, newest: int | None = None
+) -> tuple[list[Prediction], int]:
     """The version's predictions whose first label came behind the feedback numbered `after`, however old they are.
 
-    Oldest first, and the number to continue after: so each label is seen once, whenever it arrives. Labels that
-    were asked for because the model was unsure of its answer are left out: they would look like decay.
+    Of them only those with the `newest` labels, None for all. In the order in which the labels became known, and the
+    number to continue after: so each label is seen once, whenever it arrives, and however the looks are spread. Labels
+    that were asked for because the model was unsure of its answer are left out: they would look like decay.
     """
     first = (
         select(feedback.c.request_id, func.min(feedback.c.id).label("number"))
@@ -174,11 +177,11 @@ def newly_labelled(log: Engine, task: str, version: str, after: int) -> tuple[li
         .subquery()
     )
     rows = _newest(task, version, None, None).join(first, first.c.request_id == predictions.c.id)
+    rows = rows.add_columns(first.c.number).where(first.c.number > after, ~asked_in_doubt(predictions.c.id))
+    rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
     with log.connect() as connection:
-        new = rows.add_columns(first.c.number).where(first.c.number > after, ~asked_in_doubt(predictions.c.id))
-        found = connection.execute(new).all()
-    numbers = [row.number for row in found]
-    return [_prediction(row) for row in reversed(found)], max(numbers, default=after)
+        found = connection.execute(rows).all()
+    return [_prediction(row) for row in reversed(found)], found[0].number if found else after
 
 
 def labelled_examples(log: Engine, task: str) -> list[Example]:

@@ -52,7 +52,10 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: the folder and digest of what was trained, the digest of its base, and how it went."""
+    """A finished run: the folder and digest of what was trained, the digest of its base, and how it went.
+
+    `seconds` are those of the whole run, on each of the `devices` at once.
+    """
 
     adapter: Path
     digest: str
@@ -63,6 +66,7 @@ class Trained:
     tokens: int
     seconds: float
     too_long: int
+    devices: int = 1
 
 
 Report = Callable[[Progress], None]
@@ -195,7 +199,7 @@ def _run(job: _Job) -> Trained:
     for weight, value in zip(weights, best.weights, strict=False):
         put(value, weight)
     seconds = time.monotonic() - began
-    return Trained(Path(), "", "", step, best.step or step, best.loss, tokens, seconds, too_long=0)
+    return Trained(Path(), "", "", step, best.step or step, best.loss, tokens, seconds, too_long=0, devices=world.size)
 
 
 def _forecast(job: _Job, network: FusedModel | PlainModel) -> Forecast:

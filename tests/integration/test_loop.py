@@ -43,7 +43,7 @@ SETTINGS = {
     "evaluate": {"few_shot_examples": 2, "batch_tokens": 512},
     "promote": {"margin": 0.2, "min_rows": 15},
     "serve": {"poll_seconds": 0.5},
-    "watch": {"window": 60, "min_rows": 20, "min_labels": 30},
+    "watch": {"window": 60, "min_rows": 20},
     "refresh": {"cooldown_minutes": 0},
 }
 QUESTIONS = {

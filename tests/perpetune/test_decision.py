@@ -18,17 +18,23 @@ PROMOTION = PromotionEvidence(
 )
 RETRAINING = RetrainEvidence(
     labelled=120,
+    labelled_in_all=420,
     decay=Decay(
-        window=Score(0.7, Interval(0.6, 0.8, 0.98), 120),
-        reference=Score(0.9, Interval(0.87, 0.93, 0.98), 600),
+        window=Score(0.7, Interval(0.6, 0.8), 120),
+        reference=Score(0.9, Interval(0.87, 0.93), 600),
+        since_release=Score(0.8, Interval(0.7, 0.9), 420),
         drop=0.2,
-        interval=Interval(0.1, 0.3, 0.98),
+        interval=Interval(0.1, 0.3),
         margin=0.05,
-        p_value=1e-6,
-        test="Miettinen-Nurminen score test",
+        bound=0.83,
+        evidence=12400.4,
+        run_length=10000.0,
     ),
+    alarms_in_a_row=1,
     drift=DriftEvidence(True, 300, 600, 1.0, True, False, {"words": ColumnDrift("ks", 1e-9, 0.002, True)}),
     minutes_since_refresh=None,
+    vain_refreshes=0,
+    device_hours=1.25,
 )
 
 
@@ -76,8 +82,12 @@ def test_a_promotion_reads_as_a_page():
 
 def test_a_retraining_shows_scores_and_drifted_columns():
     page = as_markdown(decision(RETRAINING))
-    assert "| window | 0.7 | 0.6 to 0.8 (98%) | 120 |" in page
-    assert "| interval | 0.1 to 0.3 (98%) |" in page
+    assert "| window | 0.7 | 0.6 to 0.8 (95%) | 120 |" in page
+    assert "| since release | 0.8 | 0.7 to 0.9 (95%) | 420 |" in page
+    assert "| interval | 0.1 to 0.3 (95%) |" in page
+    assert "| evidence | 1.24e+04 |" in page
+    assert "| device hours | 1.25 |" in page
+    assert "restarted from" not in page
     assert "| words | ks | 1e-09 | 0.002 | yes |" in page
     assert "minutes since refresh" not in page
 

@@ -15,6 +15,9 @@ from perpetune.tracking import (
     artifact,
     close_run,
     connect,
+    ended_runs,
+    give_up_run,
+    log_metrics,
     log_params,
     log_table,
     open_run,
@@ -66,3 +69,21 @@ def test_a_table_that_is_logged_again_stands_there_once(tmp_path: Path) -> None:
     assert path is not None
     assert json.loads(path.read_text())["data"] == [["base", 0.75]]
     close_run(run, succeeded=True)
+
+
+def test_what_finished_or_failed_is_told_with_what_it_measured() -> None:
+    MlflowClient().create_experiment("sounds")
+    runs = [open_run("sounds", "refresh", {"perpetune.kind": "refresh"}, {}) for _ in range(4)]
+    close_run(open_run("sounds", "watch", {"perpetune.kind": "watch"}, {}), succeeded=True)
+    log_metrics(runs[0], {"train/device_hours": 1.5})
+    close_run(runs[0], succeeded=True)
+    close_run(runs[1], succeeded=False)
+    give_up_run(runs[2])
+    found = ended_runs("sounds", "refresh", 0)
+    assert [(run.run_id, run.succeeded, dict(run.metrics)) for run in found] == [
+        (runs[0].id, True, {"train/device_hours": 1.5}),
+        (runs[1].id, False, {}),
+    ]
+    assert all(run.began <= run.ended for run in found)
+    assert ended_runs("sounds", "refresh", found[-1].ended + 60) == []
+    assert ended_runs("nothing", "refresh", 0) == []

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from perpetune.evaluation.sequential import difference, log_capital_path, mean_interval, paired_difference
+from perpetune.evaluation.sequential import (
+    difference,
+    drifting_mean_interval,
+    log_capital_path,
+    mean_interval,
+    paired_difference,
+)
 
 ALPHA = 0.05
 SHARES = arrays(float, st.integers(0, 60), elements=st.floats(0, 1))
@@ -123,3 +129,22 @@ def test_ten_thousand_observations_take_less_than_a_second_of_this_processor() -
     began = time.process_time()
     mean_interval(seen, ALPHA)
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("later", [0.5, 0.9])
+def test_a_mean_that_changes_is_covered_at_all_looks_too(later: float) -> None:
+    random, runs, looks = np.random.default_rng(6), 300, 1000
+    means = np.where(np.arange(looks) < 300, 0.9, later)
+    truths = means.cumsum() / np.arange(1, looks + 1)
+    missed = 0
+    for _ in range(runs):
+        totals = (random.random(looks) < means).cumsum()
+        seen = [drifting_mean_interval(float(total), count, ALPHA) for count, total in enumerate(totals, 1)]
+        missed += any(not each.low <= truth <= each.high for each, truth in zip(seen, truths, strict=True))
+    assert missed / runs <= ALPHA
+
+
+def test_the_interval_of_a_mean_that_may_change_narrows() -> None:
+    reaches = [drifting_mean_interval(0.9 * count, count, ALPHA) for count in (100, 400, 10_000)]
+    assert [round(each.mean - each.low, 2) for each in reaches] == [0.15, 0.08, 0.02]
+    assert (drifting_mean_interval(0, 0, ALPHA).low, drifting_mean_interval(0, 0, ALPHA).high) == (0, 1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,8 +15,15 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from perpetune import registry
+from perpetune.curation.layout import REFERENCE
 from perpetune.errors import PerpetuneError
-from perpetune.tracking import close_run, connect, open_run
+from perpetune.loop.fine_tune import DEVICE_HOURS
+from perpetune.loop.look import Sighting, look
+from perpetune.loop.passage import open_passage
+from perpetune.loop.release import release
+from perpetune.records import Example, Feedback, Message, Prediction, Recorded
+from perpetune.serving.log import add_feedback, open_log, record_predictions
+from perpetune.tracking import close_run, connect, find_run, log_metrics, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[3]
@@ -66,15 +74,101 @@ def releases(
     MlflowClient().create_experiment(task, artifact_location=str(tmp_path / "artifacts"))
     MlflowClient().create_registered_model(task)
 
-    def begin(gateway: str | None = None, cooldown_minutes: float = 60, **release: object) -> Releases:
+    def begin(
+        gateway: str | None = None,
+        watch: Mapping[str, object] = {},
+        refresh: Mapping[str, object] = {},
+        **release: object,
+    ) -> Releases:
         if gateway:
             monkeypatch.setenv("PERPETUNE_GATEWAY_URL", gateway)
         settings = yaml.safe_load((ROOT / "params.yaml").read_text())
         settings["task"]["name"] = task
         settings["release"] |= release
-        settings["refresh"]["cooldown_minutes"] = cooldown_minutes
+        settings["watch"] |= watch
+        settings["refresh"] |= refresh
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
         return Releases(open_workspace(tmp_path))
+
+    return begin
+
+
+LABELS = 80
+
+
+@dataclass
+class Watched(Releases):
+    """A workspace whose versions answer, are labelled and looked at."""
+
+    def released(self, *, right: float, champion_right: float | None = None) -> str:
+        """A version that evaluation saw answer so often right, beside the champion of then."""
+        version = self.make()
+        run = find_run(registry.get(self.task, version).run_id)
+        log_text(run, answers(right), "answers/challenger.jsonl")
+        if champion_right is not None:
+            log_text(run, answers(champion_right), "answers/champion.jsonl")
+        registry.tag_version(self.task, version, {"answers": f"{run.id}/challenger"})
+        release(self.workspace, version)
+        return version
+
+    def traffic(self, version: str, right: float, batch: int = 0, labels: int = LABELS) -> None:
+        """Answers, the first of which were right and the others wrong, as the labels of some have shown."""
+        log, now = open_log(self.workspace.settings.prediction_log), datetime.now(UTC)
+        rows = [
+            Prediction(
+                id=f"{version}-{batch}-{number}",
+                time=now,
+                task=self.task,
+                version=version,
+                messages=(Message(role="user", content="well?"),),
+                input="well?",
+                output="good" if number < right * LABELS else "bad",
+                prompt_tokens=1,
+                completion_tokens=1,
+                latency_ms=10,
+            )
+            for number in range(LABELS)
+        ]
+        record_predictions(log, rows)
+        for row in rows[:labels]:
+            add_feedback(log, Feedback(request_id=row.id, time=now, label="good"))
+        log.dispose()
+
+    def looked(self) -> Sighting:
+        run = open_passage(self.workspace, "watch", "manual", "a test", "flow-run")
+        sighting = look(self.workspace, run, "flow-run")
+        close_run(run, succeeded=True)
+        assert sighting is not None
+        return sighting
+
+    def refreshed(self, trigger: str, device_hours: float, *, succeeded: bool = True) -> None:
+        """A refresh that made no version."""
+        run = open_run(self.task, "refresh", {"perpetune.kind": "refresh", "perpetune.trigger": trigger}, {})
+        if succeeded:
+            log_metrics(run, {DEVICE_HOURS: device_hours})
+        close_run(run, succeeded=succeeded)
+
+
+def answers(right: float) -> str:
+    scores = [float(number < right * LABELS) for number in range(LABELS)]
+    rows = [
+        Recorded(id=f"f{number}", holdout="frozen", output="good" if score else "bad", confidence=None, score=score)
+        for number, score in enumerate(scores)
+    ]
+    return "".join(row.model_dump_json() + "\n" for row in rows)
+
+
+@pytest.fixture
+def watched(releases: Callable[..., Releases]) -> Callable[..., Watched]:
+    """Open a workspace with a reference and these settings; no cooldown and no limit unless they say so."""
+
+    def begin(watch: Mapping[str, object] = {}, refresh: Mapping[str, object] = {}) -> Watched:
+        opened = releases(watch=watch, refresh={"cooldown_minutes": 0, **refresh})
+        folder = opened.workspace.root / REFERENCE
+        folder.mkdir(parents=True, exist_ok=True)
+        row = Example(input="fine", output="good", id="r", group="r", source="test")
+        (folder / "reference.jsonl").write_text(row.model_dump_json() + "\n")
+        return Watched(opened.workspace)
 
     return begin
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune.loop.fine_tune import fine_tune
+from perpetune.loop.fine_tune import DEVICE_HOURS, fine_tune
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, write_jsonl
-from perpetune.tracking import Run, close_run, connect, open_run
+from perpetune.tracking import Run, close_run, connect, metrics_of, open_run
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace, open_workspace
 
@@ -75,3 +75,9 @@ def test_what_is_trained_is_not_trained_again(workspace: Workspace, run: Run) ->
     assert len(told) == made
     assert steps(run, "train/loss") == list(range(1, made + 1))
     close_run(run, succeeded=True)
+
+
+def test_the_hours_of_all_devices_count(workspace: Workspace, run: Run) -> None:
+    trained = fine_tune(workspace, run, lambda _: None).trained
+    assert trained.devices == 1
+    assert metrics_of(run.id)[DEVICE_HOURS] == pytest.approx(trained.seconds / 3600)

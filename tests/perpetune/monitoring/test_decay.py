@@ -1,125 +1,113 @@
 from __future__ import annotations
 
-from math import log
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from perpetune.monitoring.decay import SCORE_TEST, WELCH_TEST, measure_decay
+from perpetune.evaluation.e_detector import start
+from perpetune.monitoring.decay import held_to, measure_decay
+from perpetune.monitoring.watched import Watched, judge
 from perpetune.params import load_params
 
 MONITOR = load_params(Path("params.yaml")).watch
+NEW = Watched(start(0.8))
+SCORES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60) | st.lists(
+    st.floats(0, 1), min_size=1, max_size=60
+)
 
 
 def answers(right: int, rows: int) -> list[float]:
     return [1.0] * right + [0.0] * (rows - right)
 
 
-def test_no_scores_no_decay():
-    assert measure_decay([], answers(9, 10), MONITOR) is None
-    assert measure_decay(answers(9, 10), [], MONITOR) is None
+def test_no_scores_no_decay() -> None:
+    assert measure_decay([], answers(9, 10), NEW, MONITOR) is None
+    assert measure_decay(answers(9, 10), [], NEW, MONITOR) is None
+    assert held_to([], MONITOR) is None
 
 
-def test_scores_come_with_wilson_intervals_and_rows():
-    decay = measure_decay(answers(70, 100), answers(540, 600), MONITOR)
+def test_the_bound_is_wilsons_for_right_or_wrong_answers() -> None:
+    """The share at which 540 of 600 would be just as far above as 90% confidence allows."""
+    bound = held_to(answers(540, 600), MONITOR)
+    assert bound is not None
+    low = bound + MONITOR.margin
+    assert (0.9 - low) / math.sqrt(low * (1 - low) / 600) == pytest.approx(norm.ppf(0.9), rel=1e-6)
+
+
+def test_all_right_is_not_held_to_all_right() -> None:
+    z2 = float(norm.ppf(0.9)) ** 2
+    bound = held_to(answers(100, 100), MONITOR)
+    assert bound == pytest.approx(100 / (100 + z2) - MONITOR.margin)
+    graded = held_to([0.7] * 100, MONITOR)
+    assert graded is not None
+    assert graded < 0.7 - MONITOR.margin
+    single = held_to([0.9], MONITOR)
+    assert single is not None
+    assert single < 0.6
+
+
+@settings(deadline=None)
+@given(SCORES)
+def test_the_bound_lies_below_what_was_promised_and_not_below_0(promised: list[float]) -> None:
+    bound = held_to(promised, MONITOR)
+    assert bound is not None
+    assert 0 <= bound <= max(np.mean(promised) - MONITOR.margin, 0) + 1e-9
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_the_bound_is_missed_as_seldom_as_is_stated(graded: bool) -> None:
+    random, times, rows = np.random.default_rng(0), 1000, 200
+    samples = random.beta(6, 2, (times, rows)) if graded else (random.random((times, rows)) < 0.75).astype(float)
+    missed = [(held_to(sample.tolist(), MONITOR) or 0) + MONITOR.margin > 0.75 for sample in samples]
+    allowed = 1 - MONITOR.reference_confidence
+    assert abs(np.mean(missed) - allowed) < 4 * math.sqrt(allowed * (1 - allowed) / times)
+
+
+def test_a_decay_has_its_scores_intervals_and_rows() -> None:
+    watched = judge(judge(NEW, answers(285, 300), 300, MONITOR), answers(50, 100), 400, MONITOR)
+    decay = measure_decay(answers(50, 100), answers(540, 600), watched, MONITOR)
     assert decay is not None
-    assert (decay.window.mean, decay.window.rows) == (0.7, 100)
-    assert decay.window.interval.low == pytest.approx(0.5854, abs=1e-4)
-    assert decay.window.interval.high == pytest.approx(0.7941, abs=1e-4)
-    assert decay.drop == pytest.approx(0.2)
-    assert decay.test == SCORE_TEST
+    assert (decay.window.mean, decay.window.rows) == (0.5, 100)
+    assert (decay.window.interval.low, decay.window.interval.high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert (decay.reference.mean, decay.reference.rows) == (0.9, 600)
+    assert (decay.since_release.mean, decay.since_release.rows) == (335 / 400, 400)
+    assert 0.75 < decay.since_release.interval.low < 335 / 400 < decay.since_release.interval.high < 0.95
+    assert decay.drop == pytest.approx(0.4)
+    assert 0.28 < decay.interval.low < 0.32 < 0.48 < decay.interval.high < 0.52
+    assert (decay.bound, decay.run_length) == (0.8, 10_000)
+    assert decay.alarms
 
 
-def likeliest(right1: int, rows1: int, right2: int, rows2: int, difference: float) -> float:
-    def unlikelihood(share: float) -> float:
-        return -sum(
-            (right * log(p) if right else 0) + ((rows - right) * log(1 - p) if rows - right else 0)
-            for right, rows, p in ((right1, rows1, share), (right2, rows2, share - difference))
-        )
-
-    low, high = max(0, difference) + 1e-12, min(1, 1 + difference) - 1e-12
-    return float(minimize_scalar(unlikelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-10}).x)
-
-
-@pytest.mark.parametrize("counts", [(540, 600, 70, 100), (60, 60, 40, 50), (30, 60, 0, 50), (599, 600, 280, 300)])
-def test_p_is_that_of_the_score_statistic_at_the_likeliest_shares(counts):
-    right1, rows1, right2, rows2 = counts
-    share1 = likeliest(*counts, MONITOR.margin)
-    share2 = share1 - MONITOR.margin
-    rows = rows1 + rows2
-    variance = (share1 * (1 - share1) / rows1 + share2 * (1 - share2) / rows2) * rows / (rows - 1)
-    expected = norm.sf((right1 / rows1 - right2 / rows2 - MONITOR.margin) / variance**0.5)
-    decay = measure_decay(answers(right2, rows2), answers(right1, rows1), MONITOR)
-    assert decay is not None
-    assert decay.p_value == pytest.approx(expected, rel=1e-3)
-
-
-counts = st.integers(1, 200).flatmap(lambda rows: st.tuples(st.integers(0, rows), st.just(rows)))
-
-
-@settings(max_examples=100, deadline=None)
-@given(counts, counts)
-def test_the_interval_holds_the_drop_and_agrees_with_p(window, reference):
-    decay = measure_decay(answers(*window), answers(*reference), MONITOR)
-    assert decay is not None
-    assert -1 <= decay.interval.low <= decay.drop + 1e-9
-    assert decay.drop - 1e-9 <= decay.interval.high <= 1
-    if abs(decay.p_value - MONITOR.alpha) > 1e-6:
-        assert (decay.interval.low > decay.margin) == (decay.p_value < MONITOR.alpha)
-
-
-@settings(max_examples=50, deadline=None)
-@given(counts, counts)
-def test_a_worse_window_is_never_weaker_evidence(window, reference):
-    right, rows = window
-    p_values = [measure_decay(answers(fewer, rows), answers(*reference), MONITOR) for fewer in (right, right // 2)]
-    before, after = p_values
-    assert before is not None
-    assert after is not None
-    assert after.p_value <= before.p_value + 1e-12
-
-
-def test_a_drop_of_just_the_margin_alarms_as_often_as_stated():
-    random = np.random.default_rng(0)
-    looks = 1000
-    right1, right2 = random.binomial(600, 0.9, looks), random.binomial(200, 0.85, looks)
-    found: dict[tuple[int, int], bool] = {}
-    for pair in set(zip(right1.tolist(), right2.tolist(), strict=True)):
-        decay = measure_decay(answers(pair[1], 200), answers(pair[0], 600), MONITOR)
+def test_the_interval_of_the_drop_covers_it() -> None:
+    random, missed = np.random.default_rng(1), 0
+    for _ in range(400):
+        now, then = (random.random(100) < 0.6).astype(float), (random.random(300) < 0.9).astype(float)
+        decay = measure_decay(now.tolist(), then.tolist(), NEW, MONITOR)
         assert decay is not None
-        found[pair] = decay.p_value < MONITOR.alpha
-    alarms = np.mean([found[pair] for pair in zip(right1.tolist(), right2.tolist(), strict=True)])
-    assert 0.002 < alarms < 0.022
+        missed += not decay.interval.low <= 0.3 <= decay.interval.high
+    assert missed / 400 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
 
 
-def test_graded_scores_take_welch():
-    random = np.random.default_rng(0)
-    then, now = random.uniform(0.7, 1, 300).tolist(), random.uniform(0.4, 0.7, 60).tolist()
-    decay = measure_decay(now, then, MONITOR)
+@settings(deadline=None, max_examples=50)
+@given(SCORES, SCORES)
+def test_every_interval_holds_its_number(scores: list[float], promised: list[float]) -> None:
+    decay = measure_decay(scores, promised, judge(NEW, scores, 1, MONITOR), MONITOR)
     assert decay is not None
-    assert decay.test == WELCH_TEST
-    assert decay.p_value < MONITOR.alpha
-    assert decay.interval.low > MONITOR.margin
-    still = measure_decay(then[:60], then, MONITOR)
-    assert still is not None
-    assert still.p_value > 0.9
+    for value, interval in (
+        (decay.drop, decay.interval),
+        *((score.mean, score.interval) for score in (decay.window, decay.reference, decay.since_release)),
+    ):
+        assert interval.low - 1e-9 <= value <= interval.high + 1e-9
 
 
-@pytest.mark.parametrize(
-    ("now", "then", "decayed"),
-    [
-        ([0.5], [0.5], False),
-        ([0.5] * 60, [0.5] * 60, False),
-        ([0.2] * 60, [0.8] * 60, True),
-        ([0.2], [0.8] * 60, False),
-    ],
-)
-def test_graded_scores_without_spread_or_number(now, then, decayed):
-    decay = measure_decay(now, then, MONITOR)
+def test_nothing_falls_below_a_bound_of_0() -> None:
+    watched = judge(Watched(start(0.0)), [0.0] * 20_000, 20_000, MONITOR)
+    decay = measure_decay([0.0] * 50, answers(1, 60), watched, MONITOR)
     assert decay is not None
-    assert (decay.p_value < MONITOR.alpha) == decayed
+    assert decay.evidence >= decay.run_length
+    assert not decay.alarms

@@ -13,7 +13,8 @@ from perpetune.policy.estimate import EstimatedFall
 from perpetune.policy.retraining import DriftEvidence, RetrainEvidence
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 
-WATCH = load_params(Path("params.yaml")).watch
+PARAMS = load_params(Path("params.yaml"))
+WATCH, REFRESH = PARAMS.watch, PARAMS.refresh.model_copy(update={"gpu_hours_per_month": 20.0})
 RANK = {"nothing": 0, "ask": 1, "retrain": 2}
 SETTINGS = st.sampled_from(["nothing", "ask", "retrain"])
 
@@ -97,29 +98,37 @@ def test_confidence_alone_starts_nothing(labelled: int, setting: str, low: float
 
 
 @pytest.mark.parametrize(
-    ("judged", "setting", "since", "outcome"),
+    ("judged", "setting", "since", "hours", "outcome"),
     [
-        ("collect more labels", "ask", None, "ask for labels"),
-        ("collect more labels", "ask", 1.0, "ask for labels"),
-        ("collect more labels", "retrain", None, "retrain"),
-        ("collect more labels", "retrain", 90.0, "retrain"),
-        ("collect more labels", "retrain", 1.0, "cooling down"),
-        ("collect more labels", "nothing", None, "collect more labels"),
-        ("keep", "ask", None, "ask for labels"),
-        ("retrain", "ask", None, "retrain"),
-        ("cooling down", "retrain", None, "cooling down"),
+        ("collect more labels", "ask", None, 0, "ask for labels"),
+        ("collect more labels", "ask", 1.0, 90, "ask for labels"),
+        ("collect more labels", "retrain", None, 0, "retrain"),
+        ("collect more labels", "retrain", 240.0, 0, "retrain"),
+        ("collect more labels", "retrain", 239.0, 0, "cooling down"),
+        ("collect more labels", "retrain", None, 20, "over budget"),
+        ("collect more labels", "nothing", None, 0, "collect more labels"),
+        ("keep", "ask", None, 0, "ask for labels"),
+        ("retrain", "ask", None, 0, "retrain"),
+        ("confirming", "retrain", None, 0, "confirming"),
+        ("cooling down", "retrain", None, 0, "cooling down"),
     ],
 )
-def test_labels_have_the_first_word(judged: Outcome, setting: str, since: float | None, outcome: Outcome) -> None:
+def test_labels_have_the_first_word(
+    judged: Outcome, setting: str, since: float | None, hours: float, outcome: Outcome
+) -> None:
     evidence = RetrainEvidence(
         labelled=10,
+        labelled_in_all=10,
         decay=None,
+        alarms_in_a_row=0,
         drift=drift(True, False),
         minutes_since_refresh=since,
+        vain_refreshes=2,
+        device_hours=hours,
         estimate=fallen(0.15),
         labelled_in_window=10,
     )
-    verdict = decide_without_labels(Verdict(judged, ("As labels say.",), "A rule."), evidence, rules(setting), 60)
+    verdict = decide_without_labels(Verdict(judged, ("As labels say.",), "A rule."), evidence, rules(setting), REFRESH)
     assert verdict.outcome == outcome
     assert "As labels say." in verdict.reasons
     if outcome != judged:

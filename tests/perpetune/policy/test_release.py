@@ -108,33 +108,37 @@ def test_a_trial_ends_at_its_last_request(evidence: TrialEvidence) -> None:
 DECAY = Decay(
     window=Score(0.6, Interval(0.5, 0.7), 60),
     reference=Score(0.9, Interval(0.85, 0.95), 200),
+    since_release=Score(0.6, Interval(0.4, 0.8), 60),
     drop=0.3,
     interval=Interval(0.2, 0.4),
     margin=0.05,
-    p_value=1e-6,
-    test="any",
+    bound=0.82,
+    evidence=12_400.4,
+    run_length=10_000,
 )
+EARLY = RollbackEvidence(DECAY, alarmed_by=60, window=300, previous="1", previous_score=0.8)
 
 
 def test_what_is_bad_from_the_start_goes_back() -> None:
-    verdict = should_roll_back(RollbackEvidence(DECAY, earlier_looks=0, previous="1", previous_score=0.8))
+    verdict = should_roll_back(EARLY)
     assert verdict is not None
     assert verdict.outcome == "roll back"
-    assert "60.0" in verdict.reasons[0] and "back to version 1, which scored 80.0" in verdict.reasons[0]
-    unknown = should_roll_back(RollbackEvidence(DECAY, earlier_looks=0, previous="1", previous_score=None))
-    assert unknown is not None
+    assert verdict.reasons == (
+        "The first 60 labels since its release show decay by more than the margin of 5.0 points: the champion scores "
+        "60.0 (95% interval 50.0 to 70.0, 60 rows) on its newest labels and was promoted with 90.0 (95% interval 85.0 "
+        "to 95.0, 200 rows), so back to version 1, which scored 80.0 when the two were compared.",
+        "Evidence that its mean score is below 82.0 stands at 12,400, and 10,000 raise the alarm.",
+    )
 
 
-@pytest.mark.parametrize(
-    "evidence",
-    [
-        RollbackEvidence(DECAY, earlier_looks=1, previous="1", previous_score=0.8),
-        RollbackEvidence(DECAY, earlier_looks=0, previous=None, previous_score=None),
-        RollbackEvidence(DECAY, earlier_looks=0, previous="1", previous_score=0.6),
-    ],
-)
-def test_otherwise_a_refresh_is_the_answer(evidence: RollbackEvidence) -> None:
-    assert should_roll_back(evidence) is None
+@pytest.mark.parametrize("changes", [{"previous_score": None}, {"alarmed_by": 300}, {"previous_score": 0.61}])
+def test_a_previous_champion_not_known_to_be_worse_will_do(changes: dict[str, object]) -> None:
+    assert should_roll_back(replace(EARLY, **changes)) is not None
+
+
+@pytest.mark.parametrize("changes", [{"previous": None}, {"alarmed_by": 301}, {"previous_score": 0.6}])
+def test_otherwise_a_refresh_is_the_answer(changes: dict[str, object]) -> None:
+    assert should_roll_back(replace(EARLY, **changes)) is None
 
 
 def test_what_a_person_decided_says_why() -> None:

@@ -127,11 +127,13 @@ def test_each_label_is_new_once_however_late_it_comes(log: sqlalchemy.Engine, pr
     add_feedback(log, say(prediction(9), label="good"))
     first, number = newly_labelled(log, "reviews", "1", 0)
     assert [(row.id, row.label) for row in first] == [("chatcmpl-3", "good")]
-    for row, label in ((asked[0], "bad"), (asked[3], "bad"), (asked[2], "good")):
+    for row, label in ((asked[2], "good"), (asked[3], "bad"), (asked[0], "bad")):
         add_feedback(log, say(row, label=label))
     second, later = newly_labelled(log, "reviews", "1", number)
-    assert [row.id for row in second] == ["chatcmpl-0", "chatcmpl-2"], "a corrected label is not new"
+    assert [row.id for row in second] == ["chatcmpl-2", "chatcmpl-0"], "a corrected label is not new"
     assert newly_labelled(log, "reviews", "1", later) == ([], later)
+    last, newest = newly_labelled(log, "reviews", "1", 0, newest=2)
+    assert ([row.id for row in last], newest) == (["chatcmpl-2", "chatcmpl-0"], later)
 
 
 def test_counts(log: sqlalchemy.Engine, prediction: Make) -> None:

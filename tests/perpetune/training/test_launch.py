@@ -56,6 +56,7 @@ def test_two_processes_follow_the_loss_curve_of_one(
     assert [step.loss for step in together] == pytest.approx([step.loss for step in alone], rel=1e-4)
     assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-4)
     assert (two.steps, two.best_step, two.tokens) == (one.steps, one.best_step, one.tokens)
+    assert (two.devices, one.devices) == (2, 1)
     assert two.base_digest == one.base_digest
     file = WHOLE if method == "full" else ADAPTER
     ours, theirs = load_file(one.adapter / file), load_file(two.adapter / file)

@@ -1,0 +1,43 @@
+"""What refreshes there were before this moment: whether they helped, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perpetune.loop.fine_tune import DEVICE_HOURS
+from perpetune.policy.retraining import LONGEST_COOLDOWN
+from perpetune.registry import Version
+from perpetune.tracking import Ended, ended_runs, read_run
+
+
+@dataclass(frozen=True)
+class Refreshes:
+    """`minutes_since` the last one ended, None where there was none in the longest cooldown.
+
+    `vain` are those that decay has started since the champion was made, `device_hours` of all in the last 30 days.
+    """
+
+    minutes_since: float | None
+    vain: int
+    device_hours: float
+
+
+def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
+    """The refreshes of the champion's task that finished or failed; what was killed is gone on with and not counted."""
+    now, made = time.time(), read_run(champion.run_id).started.timestamp()
+    longest = now - 60 * max(LONGEST_COOLDOWN, cooldown_minutes)
+    runs = ended_runs(champion.task, "refresh", min(made, longest))
+    vain = [run for run in runs if run.began > made and run.tags.get("perpetune.trigger") == "decay"]
+    return Refreshes(
+        minutes_since=(now - max(run.ended for run in runs)) / 60 if runs else None,
+        vain=len(vain),
+        device_hours=_device_hours([run for run in runs if run.began >= now - 60 * LONGEST_COOLDOWN]),
+    )
+
+
+def _device_hours(runs: Sequence[Ended]) -> float:
+    """A run that failed before its training ended has said nothing: its whole time counts, on one device."""
+    hours = [run.metrics.get(DEVICE_HOURS, 0.0 if run.succeeded else (run.ended - run.began) / 3600) for run in runs]
+    return sum(hours)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perpetune.evaluation.e_detector import go_on, start
+from perpetune.monitoring.watched import Watched, from_text, held_to_bound, judge, to_text
+from perpetune.params import load_params
+
+RULES = load_params(Path("params.yaml")).watch.model_copy(update={"window": 100})
+BOUND = 0.8
+NEW = Watched(start(BOUND))
+SCORES = st.lists(st.floats(0, 1), max_size=30)
+
+
+@given(st.lists(SCORES, max_size=5))
+def test_however_the_looks_divide_the_labels_the_evidence_is_the_same(looks: list[list[float]]) -> None:
+    watched, number = NEW, 0
+    for scores in looks:
+        number += len(scores)
+        watched = judge(watched, scores, number, RULES)
+    flat = [score for scores in looks for score in scores]
+    at_once = judge(NEW, flat, number, RULES)
+    assert (watched.detector, watched.until, watched.labels) == (at_once.detector, at_once.until, at_once.labels)
+    assert watched.total == pytest.approx(sum(flat))
+    assert watched.detector == go_on(start(BOUND), flat)
+
+
+@given(SCORES, st.integers(0, 10**9))
+def test_it_comes_back_from_its_text_to_the_bit(scores: list[float], number: int) -> None:
+    watched = judge(NEW, [0.0] * 60 + scores, number, RULES)
+    text = to_text(watched)
+    assert from_text(text, 0.5) == watched
+    assert len(text) < 4000, "a tag of MLflow holds it"
+
+
+@pytest.mark.parametrize("text", [None, "", "12", '{"until": 3}'])
+def test_where_nothing_can_be_read_it_begins(text: str | None) -> None:
+    assert from_text(text, BOUND) == NEW
+
+
+def test_looks_without_labels_change_nothing() -> None:
+    alarmed = judge(NEW, [0.0] * 40, 40, RULES)
+    assert judge(alarmed, [], 40, RULES) == alarmed
+
+
+def test_looks_in_a_row_are_counted_until_one_is_silent() -> None:
+    first = judge(NEW, [0.0] * 40, 40, RULES)
+    second = judge(first, [0.0], 41, RULES)
+    silent = judge(second, [1.0] * 2000, 2041, RULES)
+    assert [each.alarms for each in (NEW, first, second, silent)] == [0, 1, 2, 0]
+    assert [each.alarmed_by for each in (NEW, first, second, silent)] == [None, 40, 40, None]
+
+
+def test_an_early_alarm_is_known_as_one_where_the_look_brought_many_labels() -> None:
+    assert judge(NEW, [0.0] * 300, 300, RULES).alarmed_by == RULES.window
+    late = judge(NEW, [1.0] * 250 + [0.0] * 50, 300, RULES)
+    assert (late.alarms, late.alarmed_by) == (1, 300)
+
+
+def test_another_bound_begins_anew_with_what_comes_next() -> None:
+    alarmed = judge(NEW, [0.0] * 40, 40, RULES)
+    moved = held_to_bound(alarmed, 0.7)
+    assert moved == Watched(start(0.7), until=40, labels=40, total=0.0)
+    assert held_to_bound(alarmed, BOUND) is alarmed
+    other_stakes = replace(alarmed, detector=replace(alarmed.detector, held=(1.0, 2.0)))
+    assert held_to_bound(other_stakes, BOUND).detector == start(BOUND)

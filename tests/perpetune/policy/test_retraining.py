@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perpetune.params import RefreshParams, WatchParams, load_params
+from perpetune.policy.retraining import (
+    LONGEST_COOLDOWN,
+    ColumnDrift,
+    Decay,
+    DriftEvidence,
+    RetrainEvidence,
+    cooldown,
+    should_retrain,
+)
+from perpetune.policy.verdict import Interval, Score
+
+PARAMS = load_params(Path("params.yaml"))
+WATCH, REFRESH = PARAMS.watch, PARAMS.refresh
+PATIENT = WATCH.model_copy(update={"persistence": 2})
+THRIFTY = REFRESH.model_copy(update={"gpu_hours_per_month": 20.0})
+RANK = {"collect more labels": 0, "keep": 0, "confirming": 1, "cooling down": 2, "over budget": 2, "retrain": 3}
+
+
+def decay(evidence: float, drop: float = 0.352, bound: float = 0.821) -> Decay:
+    return Decay(
+        window=Score(0.892 - drop, Interval(0.792 - drop, 0.992 - drop), 100),
+        reference=Score(0.892, Interval(0.86, 0.92), 600),
+        since_release=Score(0.7, Interval(0.64, 0.76), 420),
+        drop=drop,
+        interval=Interval(drop - 0.1, drop + 0.1),
+        margin=WATCH.margin,
+        bound=bound,
+        evidence=evidence,
+        run_length=WATCH.run_length,
+    )
+
+
+def drift(drifted: bool) -> DriftEvidence:
+    columns = {"words": ColumnDrift("ks", 1e-9 if drifted else 0.4, 0.002, drifted)}
+    return DriftEvidence(True, 300, 600, float(drifted), drifted, False, columns)
+
+
+DECAYED = RetrainEvidence(
+    labelled=100,
+    labelled_in_all=420,
+    decay=decay(12_400.4),
+    alarms_in_a_row=1,
+    drift=None,
+    minutes_since_refresh=None,
+    vain_refreshes=0,
+    device_hours=0.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules", "refresh", "outcome"),
+    [
+        ({}, WATCH, REFRESH, "retrain"),
+        ({"labelled": 0}, WATCH, REFRESH, "retrain"),
+        ({"decay": decay(9_999)}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(9_999), "labelled": 1}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(9_999), "labelled": 0}, WATCH, REFRESH, "collect more labels"),
+        ({"decay": None, "labelled": 0, "labelled_in_all": 0}, WATCH, REFRESH, "collect more labels"),
+        ({"decay": None}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(20_000, bound=0.0)}, WATCH, REFRESH, "keep"),
+        ({}, PATIENT, REFRESH, "confirming"),
+        ({"alarms_in_a_row": 2}, PATIENT, REFRESH, "retrain"),
+        ({"minutes_since_refresh": 59.0}, WATCH, REFRESH, "cooling down"),
+        ({"minutes_since_refresh": 60.0}, WATCH, REFRESH, "retrain"),
+        ({"minutes_since_refresh": 239.0, "vain_refreshes": 2}, WATCH, REFRESH, "cooling down"),
+        ({"minutes_since_refresh": 240.0, "vain_refreshes": 2}, WATCH, REFRESH, "retrain"),
+        ({"device_hours": 500.0}, WATCH, REFRESH, "retrain"),
+        ({"device_hours": 19.9}, WATCH, THRIFTY, "retrain"),
+        ({"device_hours": 20.0}, WATCH, THRIFTY, "over budget"),
+        ({"device_hours": 20.0, "minutes_since_refresh": 1.0}, WATCH, THRIFTY, "over budget"),
+    ],
+)
+def test_only_decay_retrains_and_only_when_nothing_holds_it_up(changes, rules, refresh, outcome):
+    assert should_retrain(replace(DECAYED, **changes), rules, refresh).outcome == outcome
+
+
+def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
+    assert should_retrain(DECAYED, WATCH, REFRESH).reasons == (
+        "The champion has decayed by more than the margin of 5.0 points: it scores 54.0 (95% interval 44.0 to 64.0, "
+        "100 rows) on its newest labels and was promoted with 89.2 (95% interval 86.0 to 92.0, 600 rows), a drop of "
+        "35.2 points (95% interval 25.2 to 45.2).",
+        "Evidence that its mean score is below 82.1 (what it surely was promoted with at 90% confidence, less the "
+        "margin) stands at 12,400, of which chance brings in 1 a label on average at most, and 10,000 raise the "
+        "alarm: so false alarms are at least 10,000 labels apart on average.",
+        "Over all its labels it scores 70.0 (95% interval 64.0 to 76.0, 420 rows), an interval that holds however "
+        "often one looks.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules", "refresh", "reason"),
+    [
+        ({}, PATIENT, REFRESH, "Decay was found in 1 of the 2 looks in a row that must find it."),
+        (
+            {"minutes_since_refresh": 90.0, "vain_refreshes": 2},
+            WATCH,
+            REFRESH,
+            "The last refresh was 90 minutes ago and the cooldown is 240 minutes, grown from 60 after 2 that did not "
+            "help.",
+        ),
+        (
+            {"device_hours": 21.25},
+            WATCH,
+            THRIFTY,
+            "The refreshes of the last 30 days have trained 21.2 device hours, and 20 are allowed.",
+        ),
+        (
+            {"labelled": 0, "decay": None},
+            WATCH,
+            REFRESH,
+            "No answer of the champion has been labelled since the last look, after 420 before: collect labels to "
+            "judge decay.",
+        ),
+    ],
+)
+def test_what_holds_it_up_comes_first(changes, rules, refresh, reason):
+    assert should_retrain(replace(DECAYED, **changes), rules, refresh).reasons[0] == reason
+
+
+def test_that_the_evidence_began_anew_is_said():
+    moved = replace(decay(3.0), restarted_from=0.8)
+    assert any(
+        "hold the champion to 82.1 now and held it to 80.0 before" in reason
+        for reason in should_retrain(replace(DECAYED, decay=moved), WATCH, REFRESH).reasons
+    )
+
+
+def test_drift_says_that_labels_are_wanted():
+    verdict = should_retrain(replace(DECAYED, labelled=0, decay=None, drift=drift(True)), WATCH, REFRESH)
+    assert verdict.reasons[1:] == (
+        "Inputs drifted (words; 300 rows against 600), which alone never retrains but says that labels of these "
+        "requests are wanted.",
+    )
+
+
+decays = st.none() | st.builds(decay, st.floats(0, 1e100), st.floats(-0.1, 0.79), st.sampled_from([0.0, 0.3, 0.9]))
+drifts = st.none() | st.builds(drift, st.booleans())
+counts = st.integers(0, 5)
+retrainings = st.builds(
+    RetrainEvidence, counts, counts, decays, counts, drifts, st.none() | st.floats(0, 1e5), counts, st.floats(0, 50)
+)
+watches = st.sampled_from([WATCH, PATIENT])
+refreshes = st.sampled_from([REFRESH, THRIFTY])
+
+
+@given(retrainings, drifts, watches, refreshes)
+def test_drift_never_changes_the_outcome(
+    evidence: RetrainEvidence, other: DriftEvidence | None, rules: WatchParams, refresh: RefreshParams
+):
+    changed = replace(evidence, drift=other)
+    assert should_retrain(changed, rules, refresh).outcome == should_retrain(evidence, rules, refresh).outcome
+
+
+@given(retrainings, st.floats(1, 1e10), st.integers(0, 3), st.integers(0, 50), watches, refreshes)
+def test_more_evidence_of_decay_never_ranks_lower(
+    evidence: RetrainEvidence, times: float, looks: int, labels: int, rules: WatchParams, refresh: RefreshParams
+):
+    if evidence.decay is None:
+        return
+    more = replace(
+        evidence,
+        labelled=evidence.labelled + labels,
+        labelled_in_all=evidence.labelled_in_all + labels,
+        alarms_in_a_row=evidence.alarms_in_a_row + looks,
+        decay=replace(evidence.decay, evidence=evidence.decay.evidence * times),
+    )
+    before, after = (should_retrain(each, rules, refresh).outcome for each in (evidence, more))
+    assert RANK[after] >= RANK[before]
+
+
+@given(retrainings, st.integers(0, 10), st.floats(0, 100), watches, refreshes)
+def test_refreshes_that_did_not_help_and_hours_spent_never_start_one(
+    evidence: RetrainEvidence, vain: int, hours: float, rules: WatchParams, refresh: RefreshParams
+):
+    spent = replace(evidence, vain_refreshes=evidence.vain_refreshes + vain, device_hours=evidence.device_hours + hours)
+    if should_retrain(evidence, rules, refresh).outcome != "retrain":
+        assert should_retrain(spent, rules, refresh).outcome != "retrain"
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1e6), st.floats(1, 1e6))
+def test_backing_off_only_lengthens_and_ends_at_30_days(vain: int, more: int, minutes: float, back_off: float):
+    refresh = REFRESH.model_copy(update={"cooldown_minutes": minutes, "back_off": back_off})
+    assert minutes <= cooldown(vain, refresh) <= cooldown(vain + more, refresh) <= max(LONGEST_COOLDOWN, minutes)
+
+
+def test_the_cooldown_doubles():
+    assert [cooldown(vain, REFRESH) for vain in range(4)] == pytest.approx([60, 120, 240, 480])
+
+
+@given(retrainings, watches, refreshes)
+def test_every_reason_is_one_sentence(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams):
+    verdict = should_retrain(evidence, rules, refresh)
+    assert verdict.reasons
+    for reason in (*verdict.reasons, verdict.rule):
+        assert reason[0].isupper()
+        assert reason.endswith(".")
+        assert ". " not in reason
