@@ -147,6 +147,8 @@ def _cell(value: Any) -> str:
         return f"{_cell(value['low'])} to {_cell(value['high'])} ({value['level']:.0%})"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -21,7 +21,7 @@ class Paired:
 
     `p_value` is one-sided (how often rows like these would favour b this much if b were no better);
     `p_two_sided` asks whether the two differ at all. `better` and `worse` count the rows on which
-    b scores above and below a.
+    b scores above and below a; `discordance` is the mean of (b - a) squared.
     """
 
     difference: float
@@ -32,6 +32,7 @@ class Paired:
     n: int
     better: int
     worse: int
+    discordance: float
     method: str
 
 
@@ -66,6 +67,7 @@ def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], c
         n=len(pairs),
         better=only_b,
         worse=only_a,
+        discordance=discordant / len(pairs),
         method=MCNEMAR,
     )
 
@@ -116,6 +118,7 @@ def _compare_means(
         n=len(differences),
         better=better,
         worse=worse,
+        discordance=float(np.mean(differences**2)),
         method=PERMUTATION,
     )
 

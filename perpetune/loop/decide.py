@@ -8,11 +8,14 @@ from typing import Literal
 from perpetune import registry
 from perpetune.decision import Decision, Ids, record
 from perpetune.evaluation.evaluate import Evaluation
-from perpetune.evaluation.paired import Paired
+from perpetune.evaluation.paired import Paired, compare
+from perpetune.evaluation.slices import Slice, slices
+from perpetune.evaluation.worse import worse_by_more_than
 from perpetune.loop.assess import Assessment
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.passage import git_commit, log_decision, params_digest
+from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
 from perpetune.policy.verdict import Interval
 from perpetune.tracking import Run
@@ -48,7 +51,7 @@ def decide(
     flow_run_id: str,
 ) -> Decision:
     """Ask the policy, log the decision record and tag the version with the outcome."""
-    evidence = promotion_evidence(assessment)
+    evidence = promotion_evidence(assessment, workspace.params.promote)
     verdict = should_promote(evidence, workspace.params.promote)
     ids = Ids(
         run_id=run.id,
@@ -71,16 +74,40 @@ def decide(
     return decision
 
 
-def promotion_evidence(assessment: Assessment) -> PromotionEvidence:
-    """The challenger against the champion, or against the base where there is none, on both holdouts."""
+def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> PromotionEvidence:
+    """The challenger against the champion, or against the base where there is none, on holdouts and slices."""
     against: Literal["champion", "base"] = "champion" if assessment.champion is not None else "base"
-    found = {holdout: _paired(evaluation, against) for holdout, evaluation in assessment.evaluations.items()}
+    held_out = assessment.evaluations
+    params = held_out["frozen"].params
+    found = {name: _on_holdout(evaluation, against, rules) for name, evaluation in held_out.items()}
+    sliced = slices(held_out.values(), against, rules.slice_rows)
     return PromotionEvidence(
-        frozen=found["frozen"], recent=found.get("recent"), against=against, limits=assessment.limits
+        frozen=found["frozen"],
+        recent=found.get("recent"),
+        against=against,
+        slices={name: _on_slice(scores, params, rules) for name, scores in sliced.items()},
+        limits=assessment.limits,
     )
 
 
-def _paired(evaluation: Evaluation, against: str) -> PairedEvidence:
-    paired: Paired = evaluation.comparisons[against]
-    interval = Interval(paired.low, paired.high, evaluation.params.confidence)
-    return PairedEvidence(paired.difference, interval, paired.p_value, paired.n)
+def _on_holdout(evaluation: Evaluation, against: str, rules: PromoteParams) -> PairedEvidence:
+    theirs, ours = evaluation.scored[against].scores, evaluation.scored[evaluation.subject].scores
+    p_worse = worse_by_more_than(rules.slice_margin, theirs, ours)
+    return _evidence(evaluation.comparisons[against], p_worse, evaluation.params.confidence)
+
+
+def _on_slice(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
+    paired = compare(
+        scores.theirs,
+        scores.ours,
+        confidence=params.confidence,
+        samples=params.bootstrap_samples,
+        seed=params.seed,
+    )
+    p_worse = worse_by_more_than(rules.slice_margin, scores.theirs, scores.ours)
+    return _evidence(paired, p_worse, params.confidence)
+
+
+def _evidence(paired: Paired, p_worse: float, confidence: float) -> PairedEvidence:
+    interval = Interval(paired.low, paired.high, confidence)
+    return PairedEvidence(paired.difference, interval, paired.p_value, paired.n, paired.discordance, p_worse)

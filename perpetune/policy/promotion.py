@@ -8,17 +8,25 @@ from typing import Literal
 
 from perpetune.params import PromoteParams
 from perpetune.policy.phrases import against_level, interval, points
+from perpetune.policy.power import power_of, rows_needed
 from perpetune.policy.verdict import Interval, Outcome, Verdict
 
 
 @dataclass(frozen=True)
 class PairedEvidence:
-    """Challenger minus the other on the same rows; `p_value` is one-sided, "the challenger is better"."""
+    """Challenger minus the other on the same rows.
+
+    One-sided p-values: `p_value`, "the challenger is better", and `p_worse`, "it is worse by more than
+    promote.slice_margin". `discordance` is the mean squared difference of a row, for scores of 0 and 1 the share of
+    rows that the two score differently; 1 is the most that there can be.
+    """
 
     difference: float
     interval: Interval
     p_value: float
     rows: int
+    discordance: float = 1.0
+    p_worse: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,10 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     above minus the margin: a non-inferiority test, Piaggio et al., JAMA 2012;308:2594) and the recent
     holdout, which shows the change that the frozen one is too old for, must show a gain; without a
     recent one the frozen must show it. Against the base, where there is nothing yet to be recent about, the
-    frozen holdout must show the gain and a recent one, if any, guards. Harm shown on either rejects
-    at once, since more labels would not undo it.
+    frozen holdout must show the gain and a recent one, if any, guards. Harm shown on either, or on a slice (Holm
+    1979, Scand. J. Statist. 6:65, over all slices), or a limit exceeded rejects at once, since more labels would not
+    undo it. What is not shown is rejected where the rows would have shown a challenger better by `gain` with a chance
+    of `power`; else labels are asked for.
     """
     other = evidence.against
     frozen = ("frozen", evidence.frozen)
@@ -73,12 +83,16 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     holdouts = dict([guard, gain])
 
     def verdict(outcome: Outcome, *reasons: str) -> Verdict:
-        return Verdict(outcome, reasons, _promotion_rule(guard[0], gain[0], other, rules))
+        return Verdict(outcome, reasons, _promotion_rule(guard[0], gain[0], evidence, rules))
 
     harm = [
-        _harm(name, paired, other, rules)
-        for name, paired in holdouts.items()
-        if paired.rows >= rules.min_rows and paired.interval.high < -rules.margin
+        *(
+            _harm(name, paired, other, rules)
+            for name, paired in holdouts.items()
+            if paired.rows >= rules.min_rows and paired.interval.high < -rules.margin
+        ),
+        *_harmed_slices(evidence, rules),
+        *(_over(name, limit) for name, limit in evidence.limits.items() if not _within(limit)),
     ]
     if harm:
         return verdict("reject", *harm)
@@ -86,31 +100,55 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     if small:
         return verdict("collect more labels", *small)
 
-    guarded, guarding = _guarded(*guard, other, rules)
-    gained, gaining = _gained(*gain, other, rules)
-    if guarded and gained:
-        return verdict("promote", gaining, guarding)
-    return verdict("reject", *((guarding, gaining) if not guarded else (gaining, guarding)))
+    guarding, gaining = _guarded(*guard, other, rules), _gained(*gain, other, rules)
+    if guarding.shown and gaining.shown:
+        return verdict("promote", gaining.sentence, guarding.sentence, *_sound(evidence, rules))
+    findings = sorted((guarding, gaining), key=lambda finding: finding.shown)
+    if any(not finding.shown and finding.lack is None for finding in findings):
+        findings.sort(key=lambda finding: finding.shown or finding.lack is not None)
+        return verdict("reject", *(finding.sentence for finding in findings))
+    lacks = [finding.lack for finding in findings if finding.lack and not finding.shown]
+    return verdict("collect more labels", *lacks, *(finding.sentence for finding in findings))
 
 
-def _guarded(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> tuple[bool, str]:
-    passed = paired.interval.low > -rules.margin
-    claim = "is not worse than" if passed else "is not shown to be no worse than"
+@dataclass(frozen=True)
+class _Finding:
+    """Whether a holdout shows what it should, and which labels it `lack`s for the stated power; None for none."""
+
+    shown: bool
+    sentence: str
+    lack: str | None
+
+
+def _guarded(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> _Finding:
+    shown = paired.interval.low > -rules.margin
+    claim = "is not worse than" if shown else "is not shown to be no worse than"
     sentence = (
         f"On the {name} holdout the challenger {claim} the {other} by the margin of {points(rules.margin)}: "
         f"the difference is {_difference(paired)}."
     )
-    return passed, sentence
+    return _Finding(shown, sentence, _lack(name, paired, rules, (1 - paired.interval.level) / 2, rules.margin))
 
 
-def _gained(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> tuple[bool, str]:
-    passed = paired.p_value < rules.alpha and paired.difference > 0
-    claim = "is better than" if passed else "is not shown to be better than"
+def _gained(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> _Finding:
+    shown = paired.p_value < rules.alpha and paired.difference > 0
+    claim = "is better than" if shown else "is not shown to be better than"
     sentence = (
         f"On the {name} holdout the challenger {claim} the {other}: the difference is {_difference(paired)}, "
         f"one-sided p {paired.p_value:.3g} {against_level(paired.p_value, rules.alpha)}."
     )
-    return passed, sentence
+    return _Finding(shown, sentence, _lack(name, paired, rules, rules.alpha, 0.0))
+
+
+def _lack(name: str, paired: PairedEvidence, rules: PromoteParams, alpha: float, margin: float) -> str | None:
+    needed = rows_needed(rules.gain, paired.discordance, alpha=alpha, power=rules.power, margin=margin)
+    if paired.rows >= needed:
+        return None
+    missed = 1 - power_of(paired.rows, rules.gain, paired.discordance, alpha=alpha, margin=margin)
+    return (
+        f"The {paired.rows} rows of the {name} holdout would miss a true gain of {points(rules.gain)} with a chance of "
+        f"{missed:.0%} at the discordance seen, {paired.discordance:.2f}: collect {needed - paired.rows} more labels."
+    )
 
 
 def _harm(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> str:
@@ -120,6 +158,64 @@ def _harm(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -
     )
 
 
+def _harmed_slices(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
+    adjusted = _holm({name: paired.p_worse for name, paired in evidence.slices.items()})
+    return [
+        f"On {name} the challenger is worse than the {evidence.against} by more than {points(rules.slice_margin)}: the "
+        f"difference is {_difference(evidence.slices[name])}, one-sided p {p_value:.3g} after Holm's correction over "
+        f"{_slices(len(adjusted))} below {rules.alpha:g}."
+        for name, p_value in adjusted.items()
+        if p_value < rules.alpha
+    ]
+
+
+def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjusted p-values, the smallest first: rejecting those below alpha errs at all with alpha at most."""
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for place, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda one: (one[1], one[0]))):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_value))
+        adjusted[name] = largest
+    return adjusted
+
+
+def _sound(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
+    """What was looked at and vetoes nothing."""
+    within = [_kept(name, limit) for name, limit in evidence.limits.items()]
+    adjusted = _holm({name: paired.p_worse for name, paired in evidence.slices.items()})
+    if not adjusted:
+        return within
+    lowest = min(evidence.slices, key=lambda name: (evidence.slices[name].difference, name))
+    return [
+        f"Of {_slices(len(adjusted))} none is shown to be worse by more than {points(rules.slice_margin)}: the lowest "
+        f"difference, on {lowest}, is {_difference(evidence.slices[lowest])}.",
+        *within,
+    ]
+
+
+def _slices(count: int) -> str:
+    return "1 slice" if count == 1 else f"{count} slices"
+
+
+def _within(limit: Limit) -> bool:
+    """A value that is not a number is within nothing."""
+    return limit.value <= limit.limit
+
+
+def _over(name: str, limit: Limit) -> str:
+    return f"{_measured(name, limit)}, beyond the limit of {limit.limit:g}."
+
+
+def _kept(name: str, limit: Limit) -> str:
+    return f"{_measured(name, limit)}, within the limit of {limit.limit:g}."
+
+
+def _measured(name: str, limit: Limit) -> str:
+    found = limit.interval
+    sure = f"{100 * found.level:g}% interval {found.low:.3g} to {found.high:.3g}, " if found else ""
+    return f"{name[:1].upper()}{name[1:]} is {limit.value:.3g} {limit.unit} ({sure}{limit.rows} rows)"
+
+
 def _too_few(name: str, paired: PairedEvidence, rules: PromoteParams) -> str:
     return (
         f"The {name} holdout has {paired.rows} of the {rules.min_rows} rows that a verdict needs: "
@@ -127,11 +223,15 @@ def _too_few(name: str, paired: PairedEvidence, rules: PromoteParams) -> str:
     )
 
 
-def _promotion_rule(guard: str, gain: str, other: str, rules: PromoteParams) -> str:
+def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: PromoteParams) -> str:
+    slices = f", or a slice worse by more than {points(rules.slice_margin)}," if evidence.slices else ""
+    limits = f" or {', '.join(evidence.limits)} is beyond its limit" if evidence.limits else ""
     return (
-        f"Promote where the challenger is not worse than the {other} by {points(rules.margin)} on the {guard} "
-        f"holdout (lower end of the interval) and better on the {gain} one (one-sided p below {rules.alpha:g}), "
-        f"with at least {rules.min_rows} rows in each; reject at once where harm is shown."
+        f"Promote where the challenger is not worse than the {evidence.against} by {points(rules.margin)} on the "
+        f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
+        f"{rules.alpha:g}), with at least {rules.min_rows} rows in each; reject at once where harm{slices} is "
+        f"shown{limits}; else ask for labels where a gain of {points(rules.gain)} would be found with a chance of "
+        f"less than {rules.power:.0%}."
     )
 
 

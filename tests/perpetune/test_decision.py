@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from pydantic import ValidationError
 
 from perpetune.decision import Decision, Ids, as_markdown, record
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence
 from perpetune.policy.retraining import ColumnDrift, Decay, DriftEvidence, RetrainEvidence
 from perpetune.policy.verdict import Interval, Score, Verdict
 
 PROMOTION = PromotionEvidence(
-    frozen=PairedEvidence(0.004, Interval(-0.012, 0.02), 0.3, 400),
-    recent=PairedEvidence(0.062, Interval(0.021, 0.103), 0.002, 180),
+    frozen=PairedEvidence(0.004, Interval(-0.012, 0.02), 0.3, 400, 0.03, 1.0),
+    recent=PairedEvidence(0.062, Interval(0.021, 0.103), 0.002, 180, 0.1, 1.0),
     against="champion",
 )
 RETRAINING = RetrainEvidence(
@@ -73,11 +74,25 @@ def test_a_broken_record_is_refused(changes):
 def test_a_promotion_reads_as_a_page():
     page = as_markdown(decision(PROMOTION), {"MLflow run": "http://host/run"})
     assert page.startswith("# Promotion of reviews: promote\n\n**It is better.**\n\n- It is not worse.\n")
-    assert "|  | difference | interval | p value | rows |" in page
-    assert "| recent | 0.062 | 0.021 to 0.103 (95%) | 0.002 | 180 |" in page
+    assert "|  | difference | interval | p value | rows | discordance | p worse |" in page
+    assert "| recent | 0.062 | 0.021 to 0.103 (95%) | 0.002 | 180 | 0.1 | 1 |" in page
     assert "| data version | `0f` |" in page
     assert "champion version" not in page
+    assert "lices" not in page
     assert page.endswith("[MLflow run](http://host/run)\n")
+
+
+def test_slices_and_limits_have_tables_of_their_own():
+    slices = {"label mixed": PairedEvidence(-0.02, Interval(-0.12, 0.07), 0.7, 60, 0.1, 0.93)}
+    limits = {
+        "forgetting": Limit(0.02, Interval(-0.01, 0.05), 0.15, 64, "nats a token"),
+        "leakage": Limit(0, None, 0, 580, "rows"),
+    }
+    page = as_markdown(decision(replace(PROMOTION, slices=slices, limits=limits)))
+    assert "### Slices\n\n|  | difference |" in page
+    assert "| label mixed | -0.02 | -0.12 to 0.07 (95%) | 0.7 | 60 | 0.1 | 0.93 |" in page
+    assert "### Limits\n\n|  | value | interval | limit | rows | unit |" in page
+    assert "| leakage | 0 |  | 0 | 580 | rows |" in page
 
 
 def test_a_retraining_shows_scores_and_drifted_columns():

@@ -36,6 +36,7 @@ def test_mcnemar_equals_statsmodels() -> None:
     assert found.p_two_sided == pytest.approx(mcnemar([[40, 4], [13, 9]], exact=True).pvalue)
     assert found.p_value == pytest.approx(found.p_two_sided / 2)
     assert (found.difference, found.better, found.worse, found.n) == (pytest.approx(9 / 66), 13, 4, 66)
+    assert found.discordance == pytest.approx(17 / 66)
     assert found.method == MCNEMAR
 
 
@@ -72,6 +73,7 @@ def test_graded_scores_agree_with_the_t_test_of_a_large_sample() -> None:
     assert found.method == PERMUTATION
     assert (found.low, found.high) == pytest.approx((limits.low, limits.high), abs=1e-3)
     assert found.p_two_sided == pytest.approx(known.pvalue, abs=0.015)
+    assert found.discordance == pytest.approx(np.mean((b - a) ** 2))
 
 
 def test_few_graded_rows_get_the_exact_permutation_test() -> None:

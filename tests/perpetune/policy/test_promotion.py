@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perpetune.evaluation.paired import compare
+from perpetune.evaluation.worse import worse_by_more_than
+from perpetune.params import load_params
+from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, should_promote
+from perpetune.policy.verdict import Interval
+
+GATE = load_params(Path("params.yaml")).promote
+RANK = {"reject": 0, "collect more labels": 1, "promote": 2}
+
+
+def paired(
+    difference: float, reach: float, p_value: float, rows: int = 400, discordance: float = 0.1, p_worse: float = 1.0
+) -> PairedEvidence:
+    interval = Interval(difference - reach, difference + reach)
+    return PairedEvidence(difference, interval, p_value, rows, discordance, p_worse)
+
+
+def limit(value: float) -> Limit:
+    return Limit(value, Interval(value - 0.05, value + 0.05), 0.15, 64, "nats a token")
+
+
+BETTER, SAME, WORSE = paired(0.06, 0.03, 0.001), paired(0.0, 0.02, 0.5), paired(-0.1, 0.03, 0.999)
+UNSURE = paired(-0.01, 0.05, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "recent", "against", "outcome"),
+    [
+        (SAME, BETTER, "champion", "promote"),
+        (BETTER, SAME, "champion", "reject"),
+        (UNSURE, BETTER, "champion", "reject"),
+        (WORSE, BETTER, "champion", "reject"),
+        (BETTER, None, "champion", "promote"),
+        (SAME, None, "champion", "reject"),
+        (BETTER, None, "base", "promote"),
+        (SAME, BETTER, "base", "reject"),
+        (BETTER, SAME, "base", "promote"),
+        (BETTER, WORSE, "base", "reject"),
+    ],
+)
+def test_the_gate_guards_the_frozen_holdout_and_wants_a_gain(frozen, recent, against, outcome):
+    assert should_promote(PromotionEvidence(frozen, recent, against), GATE).outcome == outcome
+
+
+def test_too_few_rows_ask_for_the_missing_labels():
+    verdict = should_promote(PromotionEvidence(SAME, paired(0.2, 0.1, 0.001, rows=38), "champion"), GATE)
+    assert verdict.outcome == "collect more labels"
+    assert verdict.reasons == (
+        "The recent holdout has 38 of the 50 rows that a verdict needs: collect 12 more labels.",
+    )
+
+
+def test_rows_that_would_miss_a_gain_ask_for_more_until_they_would_not():
+    unshown = paired(0.02, 0.04, 0.2, rows=200)
+    verdict = should_promote(PromotionEvidence(SAME, unshown, "champion"), GATE)
+    assert verdict.outcome == "collect more labels"
+    assert verdict.reasons[0] == (
+        "The 200 rows of the recent holdout would miss a true gain of 5.0 points with a chance of 35% at the "
+        "discordance seen, 0.10: collect 178 more labels."
+    )
+    with_them = PromotionEvidence(SAME, replace(unshown, rows=378), "champion")
+    assert should_promote(with_them, GATE).outcome == "reject"
+
+
+def test_a_frozen_holdout_too_small_to_clear_a_good_challenger_asks_too():
+    verdict = should_promote(PromotionEvidence(paired(0.0, 0.08, 0.5, rows=80), BETTER, "champion"), GATE)
+    assert verdict.outcome == "collect more labels"
+    assert "rows of the frozen holdout would miss" in verdict.reasons[0]
+
+
+def test_harm_rejects_although_other_labels_are_missing():
+    verdict = should_promote(PromotionEvidence(WORSE, paired(0.2, 0.1, 0.001, rows=3), "champion"), GATE)
+    assert verdict.outcome == "reject"
+
+
+def test_a_slice_that_is_much_worse_vetoes():
+    harmed = paired(-0.3, 0.1, 0.999, rows=60, p_worse=0.001)
+    evidence = PromotionEvidence(SAME, BETTER, "champion", {"label mixed": harmed, "label positive": SAME})
+    verdict = should_promote(evidence, GATE)
+    assert verdict.outcome == "reject"
+    assert verdict.reasons == (
+        "On label mixed the challenger is worse than the champion by more than 10.0 points: the difference is "
+        "-30.0 points (95% interval -40.0 to -20.0, 60 rows), one-sided p 0.002 after Holm's correction over 2 slices "
+        "below 0.05.",
+    )
+
+
+def test_one_low_p_value_among_many_slices_is_chance():
+    harmed = paired(-0.2, 0.15, 0.98, rows=30, p_worse=0.02)
+    many = {f"label {number}": SAME for number in range(9)} | {"label ten": harmed}
+    assert should_promote(PromotionEvidence(SAME, BETTER, "champion", {"label ten": harmed}), GATE).outcome == "reject"
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", many), GATE)
+    assert verdict.outcome == "promote"
+    assert "the lowest difference, on label ten, is -20.0 points" in verdict.reasons[2]
+
+
+def test_holm_steps_down_from_the_smallest_p_value():
+    slices = {"label a": paired(-0.3, 0.1, 1, p_worse=0.01), "label b": paired(-0.3, 0.1, 1, p_worse=0.03)}
+    reasons = should_promote(PromotionEvidence(SAME, BETTER, "champion", slices), GATE).reasons
+    assert [reason.split("one-sided ")[1].split(" after")[0] for reason in reasons] == ["p 0.02", "p 0.03"]
+
+
+@pytest.mark.parametrize("value", [0.2, math.nan])
+def test_a_limit_exceeded_vetoes(value):
+    found = Limit(value, None, 0.15, 64, "nats a token")
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": found}), GATE)
+    assert verdict.outcome == "reject"
+    assert verdict.reasons == (f"Forgetting is {value:.3g} nats a token (64 rows), beyond the limit of 0.15.",)
+
+
+def test_limits_that_are_kept_are_told():
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": limit(0.15)}), GATE)
+    assert verdict.outcome == "promote"
+    assert verdict.reasons[-1] == (
+        "Forgetting is 0.15 nats a token (95% interval 0.1 to 0.2, 64 rows), within the limit of 0.15."
+    )
+
+
+def test_reasons_carry_difference_interval_and_rows():
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion"), GATE)
+    assert verdict.reasons[0] == (
+        "On the recent holdout the challenger is better than the champion: the difference is +6.0 points "
+        "(95% interval 3.0 to 9.0, 400 rows), one-sided p 0.001 below 0.05."
+    )
+    assert "not worse than the champion by 3.0 points on the frozen holdout" in verdict.rule
+
+
+shares = st.floats(-1, 1)
+chances = st.floats(0, 1)
+held_out = st.builds(paired, shares, st.floats(0, 0.5), chances, st.integers(0, 900), chances, chances)
+promotions = st.builds(
+    PromotionEvidence,
+    held_out,
+    st.none() | held_out,
+    st.sampled_from(["champion", "base"]),
+    st.dictionaries(st.sampled_from(["label good", "label bad", "source shop", "source film"]), held_out),
+    st.dictionaries(st.sampled_from(["forgetting", "latency", "cost"]), st.builds(limit, st.floats(0, 0.3))),
+)
+passing = st.builds(
+    PromotionEvidence,
+    st.builds(paired, st.floats(0, 0.1), st.floats(0, 0.02), chances, st.integers(60, 900), chances, chances),
+    st.builds(paired, st.floats(0.01, 0.2), st.floats(0, 0.02), st.floats(0, 0.04), st.integers(60, 900), chances),
+    st.just("champion"),
+    st.dictionaries(st.sampled_from(["label good", "label bad"]), held_out),
+    st.dictionaries(st.sampled_from(["forgetting", "cost"]), st.builds(limit, st.floats(0, 0.15))),
+)
+
+
+def worse(paired: PairedEvidence, shift: float, p_value: float, fewer: int) -> PairedEvidence:
+    """The same evidence with more harm in it, or fewer rows behind it."""
+    return replace(
+        paired,
+        difference=paired.difference - shift,
+        interval=Interval(paired.interval.low - shift, paired.interval.high - shift),
+        p_value=min(1.0, paired.p_value + p_value),
+        rows=max(0, paired.rows - fewer),
+        p_worse=max(0.0, paired.p_worse - p_value),
+    )
+
+
+@given(promotions | passing, st.data(), st.floats(0, 0.5), chances)
+def test_more_harm_anywhere_never_ranks_higher(evidence, data, shift, p_value):
+    places = ["frozen", *(["recent"] if evidence.recent else []), *evidence.slices, *evidence.limits]
+    place = data.draw(st.sampled_from(places))
+    if place in ("frozen", "recent"):
+        harmed = replace(evidence, **{place: worse(getattr(evidence, place), shift, p_value, 0)})
+    elif place in evidence.slices:
+        slices = {**evidence.slices, place: worse(evidence.slices[place], shift, p_value, 0)}
+        harmed = replace(evidence, slices=slices)
+    else:
+        grown = replace(evidence.limits[place], value=evidence.limits[place].value + shift)
+        harmed = replace(evidence, limits={**evidence.limits, place: grown})
+    assert RANK[should_promote(harmed, GATE).outcome] <= RANK[should_promote(evidence, GATE).outcome]
+
+
+@given(promotions | passing, st.integers(0, 500), st.integers(0, 500))
+def test_fewer_rows_never_promote(evidence, fewer, recently):
+    fewer_rows = replace(
+        evidence,
+        frozen=worse(evidence.frozen, 0, 0, fewer),
+        recent=evidence.recent and worse(evidence.recent, 0, 0, recently),
+    )
+    if should_promote(evidence, GATE).outcome != "promote":
+        assert should_promote(fewer_rows, GATE).outcome != "promote"
+
+
+@given(promotions | passing, st.floats(0, 1), st.floats(0.001, 1), st.integers(0, 200), st.floats(0.01, 0.3), chances)
+def test_stricter_rules_never_promote(evidence, margin, alpha, rows, gain, power):
+    strict = GATE.model_copy(
+        update={
+            "margin": GATE.margin * margin,
+            "alpha": GATE.alpha,
+            "min_rows": GATE.min_rows + rows,
+            "gain": gain,
+            "power": 0.01 + 0.98 * power,
+        }
+    )
+    if should_promote(evidence, strict).outcome == "promote":
+        assert should_promote(evidence, GATE).outcome == "promote"
+
+
+@given(promotions | passing, st.floats(0.001, 1))
+def test_a_smaller_alpha_never_promotes_where_no_slice_is_looked_at(evidence, alpha):
+    whole = replace(evidence, slices={})
+    if should_promote(whole, GATE.model_copy(update={"alpha": GATE.alpha * alpha})).outcome == "promote":
+        assert should_promote(whole, GATE).outcome == "promote"
+
+
+@given(promotions | passing)
+def test_what_is_asked_for_is_said_and_never_for_nothing(evidence):
+    verdict = should_promote(evidence, GATE)
+    if verdict.outcome == "collect more labels":
+        asked = verdict.reasons[0].rpartition("collect ")[2].partition(" more labels")[0]
+        assert int(asked) > 0
+
+
+@given(promotions | passing)
+def test_every_reason_is_one_sentence(evidence):
+    verdict = should_promote(evidence, GATE)
+    assert verdict.reasons
+    for reason in (*verdict.reasons, verdict.rule):
+        assert reason[0].isupper() or reason[0].isdigit()
+        assert reason.endswith(".")
+        assert ". " not in reason
+
+
+Judged = tuple[tuple[bool, bool], str]  # whether the other and the challenger are right, and the label
+
+pairs = st.sampled_from([*[(True, True)] * 6, *[(False, True)] * 2, (True, False)])
+answers = st.lists(st.tuples(pairs, st.sampled_from(["good", "bad"])), min_size=60, max_size=120)
+
+
+def judged(rows: list[Judged]) -> PairedEvidence:
+    theirs, ours = ([float(pair[side]) for pair, _ in rows] for side in (0, 1))
+    found = compare(theirs, ours, confidence=0.95, samples=200, seed=3)
+    return PairedEvidence(
+        found.difference,
+        Interval(found.low, found.high),
+        found.p_value,
+        found.n,
+        found.discordance,
+        worse_by_more_than(GATE.slice_margin, theirs, ours),
+    )
+
+
+def evidence_of(frozen: list[Judged], recent: list[Judged]) -> PromotionEvidence:
+    labels = sorted({label for _, label in [*frozen, *recent]})
+    slices = {f"label {label}": judged([row for row in [*frozen, *recent] if row[1] == label]) for label in labels}
+    return PromotionEvidence(judged(frozen), judged(recent), "champion", slices)
+
+
+@settings(max_examples=25, deadline=None)
+@given(answers, answers, st.randoms())
+def test_the_verdict_does_not_depend_on_the_order_of_rows(frozen, recent, shuffler: random.Random):
+    shuffled = evidence_of(shuffler.sample(frozen, len(frozen)), shuffler.sample(recent, len(recent)))
+    assert should_promote(shuffled, GATE) == should_promote(evidence_of(frozen, recent), GATE)
+
+
+@settings(max_examples=25, deadline=None)
+@given(answers, answers, st.data())
+def test_a_right_answer_that_turns_wrong_never_promotes(frozen, recent, data):
+    right = [place for place, ((_, ours), _) in enumerate(recent) if ours]
+    for place in data.draw(st.lists(st.sampled_from(right), min_size=1, max_size=9, unique=True)) if right else []:
+        before = should_promote(evidence_of(frozen, recent), GATE).outcome
+        (theirs, _), label = recent[place]
+        recent = [*recent[:place], ((theirs, False), label), *recent[place + 1 :]]
+        assert should_promote(evidence_of(frozen, recent), GATE).outcome != "promote" or before == "promote"
