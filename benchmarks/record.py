@@ -11,7 +11,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes", "trl", "accelerate", "perpetune")
+PACKAGES = (
+    "torch",
+    "triton",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "trl",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "evidently",
+    "river",
+    "perpetune",
+)
 
 
 @dataclass(frozen=True)

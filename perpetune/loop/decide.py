@@ -85,18 +85,18 @@ def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> Promotio
         frozen=found["frozen"],
         recent=found.get("recent"),
         against=against,
-        slices={name: _on_slice(scores, params, rules) for name, scores in sliced.items()},
+        slices={name: paired_evidence(scores, params, rules) for name, scores in sliced.items()},
         limits=assessment.limits,
     )
 
 
 def _on_holdout(evaluation: Evaluation, against: str, rules: PromoteParams) -> PairedEvidence:
-    theirs, ours = evaluation.scored[against].scores, evaluation.scored[evaluation.subject].scores
-    p_worse = worse_by_more_than(rules.slice_margin, theirs, ours)
-    return _evidence(evaluation.comparisons[against], p_worse, evaluation.params.confidence)
+    scores = Slice(evaluation.scored[against].scores, evaluation.scored[evaluation.subject].scores)
+    return _evidence(evaluation.comparisons[against], scores, evaluation.params, rules)
 
 
-def _on_slice(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
+def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
+    """What the scores of the same rows say of the subject against the other."""
     paired = compare(
         scores.theirs,
         scores.ours,
@@ -104,10 +104,15 @@ def _on_slice(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> Pa
         samples=params.bootstrap_samples,
         seed=params.seed,
     )
-    p_worse = worse_by_more_than(rules.slice_margin, scores.theirs, scores.ours)
-    return _evidence(paired, p_worse, params.confidence)
+    return _evidence(paired, scores, params, rules)
 
 
-def _evidence(paired: Paired, p_worse: float, confidence: float) -> PairedEvidence:
-    interval = Interval(paired.low, paired.high, confidence)
-    return PairedEvidence(paired.difference, interval, paired.p_value, paired.n, paired.discordance, p_worse)
+def _evidence(paired: Paired, scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
+    return PairedEvidence(
+        difference=paired.difference,
+        interval=Interval(paired.low, paired.high, params.confidence),
+        p_value=paired.p_value,
+        rows=paired.n,
+        discordance=paired.discordance,
+        p_worse=worse_by_more_than(rules.slice_margin, scores.theirs, scores.ours),
+    )

@@ -1,0 +1,221 @@
+"""Alarms of decay on streams of right and wrong answers: ours beside Evidently's default, a threshold and ADWIN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from promotions import share
+from scipy.stats import chi2, norm
+
+from perpetune.evaluation.e_detector import evidence_paths
+from perpetune.evaluation.estimate import wilson
+from perpetune.params import WatchParams
+
+Numbers = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+WINDOW = 50  # labels between two looks
+QUIET = 1000  # labels before the change
+BLOCK = 100  # histories at once, so that memory stays small
+EVIDENTLY = 0.05  # its default threshold of the p-value
+OURS, EVIDENTLYS, FIXED, ADWINS = "perpetune", "Evidently default", "fixed threshold", "ADWIN"
+
+Source = Callable[[np.random.Generator, tuple[int, int]], Numbers]
+
+# From histories of scores (histories x labels) and their references (histories x rows): whether each look alarms.
+Method = Callable[[Numbers, Numbers], Bools]
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """Labels to the first false alarm, from `alarmed` of `histories` that rang within `labels` labels each.
+
+    Censored exponential estimate and its interval of 95%; without an alarm its lower end alone is known. `seen` are
+    the labels of all histories up to their first alarm.
+    """
+
+    method: str
+    stream: str
+    histories: int
+    labels: int
+    alarmed: int
+    seen: int
+    per_thousand_windows: float | None
+    mean: float | None
+    low: float
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Labels from a drop to the first alarm after it; those not found within `labels` count as so many."""
+
+    method: str
+    drop: str
+    histories: int
+    labels: int
+    found: tuple[float, float, float]
+    median: tuple[float, float, float]
+    mean: tuple[float, float, float]
+
+
+def answers(accuracy: float) -> Source:
+    return lambda rng, shape: (rng.random(shape) < accuracy) * 1.0
+
+
+def resampled(scores: Sequence[float]) -> Source:
+    """Real scores, drawn with replacement."""
+    real = np.asarray(scores)
+    return lambda rng, shape: real[rng.integers(0, len(real), shape)]
+
+
+def ours(watch: WatchParams, margin: float) -> Method:
+    """The e-detector against the lower bound of what the reference showed, less the margin; all references score alike."""
+
+    def alarms(scores: Numbers, references: Numbers) -> Bools:
+        (bound,) = {bound_of(reference, watch, margin) for reference in references}
+        return np.asarray(evidence_paths(scores, bound)[:, WINDOW - 1 :: WINDOW] >= watch.run_length)
+
+    return alarms
+
+
+def bound_of(reference: Numbers, watch: WatchParams, margin: float) -> float:
+    sure = wilson(int(reference.sum()), len(reference), 2 * watch.reference_confidence - 1)  # one-sided
+    return max(0.0, sure.low - margin)
+
+
+def evidently(scores: Numbers, references: Numbers) -> Bools:
+    """What Evidently 0.7 picks for a column of two values and up to 1,000 reference rows: the two-sided z test."""
+    return evidently_p(scores, references) < EVIDENTLY
+
+
+def evidently_p(scores: Numbers, references: Numbers) -> Numbers:
+    now, then, rows = _windows(scores), references.mean(axis=1, keepdims=True), references.shape[1]
+    pooled = (then * rows + now * WINDOW) / (rows + WINDOW)
+    spread = np.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / WINDOW))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(spread > 0, 2 * norm.sf(np.abs(then - now) / spread), 1.0))
+
+
+def fixed(margin: float) -> Method:
+    """The window's mean is below the reference's by more than the margin."""
+    return lambda scores, references: _windows(scores) < references.mean(axis=1, keepdims=True) - margin
+
+
+def adwin(scores: Numbers, references: Numbers) -> Bools:
+    """river's ADWIN with its defaults, fed the reference first; alarms towards more right answers do not count."""
+    from river.drift import ADWIN
+
+    found = np.zeros((len(scores), scores.shape[1] // WINDOW), dtype=bool)
+    for history, (stream, reference) in enumerate(zip(scores, references, strict=True)):
+        detector = ADWIN()
+        for score in reference.tolist():
+            detector.update(score)
+        for place, score in enumerate(stream.tolist()):
+            before = detector.estimation
+            detector.update(score)
+            if detector.drift_detected and detector.estimation < before:
+                found[history, place // WINDOW] = True
+    return found
+
+
+def _windows(scores: Numbers) -> Numbers:
+    return np.asarray(scores.reshape(len(scores), -1, WINDOW).mean(axis=2))
+
+
+def run_length_at_bound(watch: WatchParams, bound: float, histories: int, labels: int, seed: int) -> RunLength:
+    """The least favourable quiet stream, its mean just the bound, looked at after every single label."""
+    rng = np.random.default_rng(seed)
+    firsts: list[int | None] = []
+    for start in range(0, histories, BLOCK):
+        scores = answers(bound)(rng, (min(BLOCK, histories - start), labels))
+        firsts += _firsts(evidence_paths(scores, bound) >= watch.run_length, 1)
+    return _run_length(OURS, f"mean at the bound of {bound:g}, a look at every label", firsts, labels, None)
+
+
+def run_length(
+    name: str, method: Method, quiet: Source, rows: int, histories: int, labels: int, seed: int, stream: str
+) -> RunLength:
+    """Quiet histories, looked at once a window; the reference is `rows` answers from the same source."""
+    rng = np.random.default_rng(seed)
+    firsts: list[int | None] = []
+    rung = 0
+    for references in _alike(quiet(rng, (histories, rows))):
+        alarms = method(quiet(rng, (len(references), labels)), references)
+        rung += int(alarms.sum())
+        firsts += _firsts(alarms, WINDOW)
+    return _run_length(name, stream, firsts, labels, 1000 * rung * WINDOW / (histories * labels))
+
+
+def _firsts(alarms: Bools, labels_each: int) -> list[int | None]:
+    return [(int(row.argmax()) + 1) * labels_each if row.any() else None for row in alarms]
+
+
+def _run_length(
+    name: str, stream: str, firsts: Sequence[int | None], labels: int, per_thousand: float | None
+) -> RunLength:
+    seen = sum(labels if first is None else first for first in firsts)
+    alarmed = sum(first is not None for first in firsts)
+    return RunLength(
+        method=name,
+        stream=stream,
+        histories=len(firsts),
+        labels=labels,
+        alarmed=alarmed,
+        seen=seen,
+        per_thousand_windows=per_thousand,
+        mean=seen / alarmed if alarmed else None,
+        low=float(2 * seen / chi2.ppf(0.975, 2 * alarmed + 2)),
+        high=float(2 * seen / chi2.ppf(0.025, 2 * alarmed)) if alarmed else None,
+    )
+
+
+def delay(
+    name: str,
+    method: Method,
+    drop: str,
+    sources: tuple[Source, Source],
+    rows: int,
+    histories: int,
+    labels: int,
+    seed: int,
+) -> Delay:
+    """`QUIET` labels come from the first source, as the reference does, then `labels` from the second.
+
+    Alarms before the change are waved away, as a person would who finds nothing.
+    """
+    rng = np.random.default_rng(seed)
+    before, after = sources
+    delays: list[int] = []
+    for references in _alike(before(rng, (histories, rows))):
+        some = len(references)
+        scores = np.concatenate([before(rng, (some, QUIET)), after(rng, (some, labels))], axis=1)
+        alarms = method(scores, references)[:, QUIET // WINDOW :]
+        delays += [first or 0 for first in _firsts(alarms, WINDOW)]
+    took = np.array([each or labels for each in delays], dtype=float)
+    again = took[rng.integers(0, len(took), (1000, len(took)))]
+    return Delay(
+        name,
+        drop,
+        len(took),
+        labels,
+        share(sum(each > 0 for each in delays), len(delays)),
+        _interval(float(np.median(took)), np.median(again, axis=1)),
+        _interval(float(took.mean()), again.mean(axis=1)),
+    )
+
+
+def _interval(value: float, again: Numbers) -> tuple[float, float, float]:
+    low, high = np.quantile(again, [0.025, 0.975])
+    return value, float(low), float(high)
+
+
+def _alike(references: Numbers) -> Iterator[Numbers]:
+    """References with the same score together: they have the same bound, and one pass judges them all."""
+    right = references.sum(axis=1)
+    for each in np.unique(right):
+        same = references[right == each]
+        for start in range(0, len(same), BLOCK):
+            yield same[start : start + BLOCK]

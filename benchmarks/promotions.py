@@ -1,0 +1,136 @@
+"""Simulated promotions: answers are drawn, and the product's own evidence and gate decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta
+
+from perpetune.evaluation.slices import Slice
+from perpetune.loop.decide import paired_evidence
+from perpetune.params import Params
+from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
+
+Numbers = npt.NDArray[np.float64]
+LABELS = (0.5, 0.3, 0.2)  # shares of three labels
+OUTCOMES = ("promote", "collect more labels", "reject")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of one holdout: scores of champion and challenger, and each row's label."""
+
+    champion: Numbers
+    challenger: Numbers
+    labels: npt.NDArray[np.int64]
+
+
+Claimed = Literal["false promotions", "promoted"]
+Draw = Callable[[np.random.Generator, int], Answers]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is drawn, `rows` in each holdout, and what is claimed of it, if anything."""
+
+    name: str
+    frozen: Draw
+    recent: Draw | None
+    rows: int
+    claim: Claimed | None = None
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What became of so many simulated promotions; `shares` by outcome, each with its interval of 95%."""
+
+    scenario: str
+    claim: Claimed | None
+    rows: int
+    simulated: int
+    discordance: float
+    shares: dict[str, tuple[float, float, float]]
+
+
+def simulate(scenario: Scenario, simulated: int, params: Params, seed: int) -> Verdicts:
+    rng = np.random.default_rng(seed)
+    outcomes, differs = [], []
+    for _ in range(simulated):
+        held_out = {"frozen": scenario.frozen(rng, scenario.rows)}
+        if scenario.recent:
+            held_out["recent"] = scenario.recent(rng, scenario.rows)
+        outcomes.append(should_promote(_evidence(held_out, params), params.promote).outcome)
+        differs += [float(np.mean(some.champion != some.challenger)) for some in held_out.values()]
+    counted = {outcome: outcomes.count(outcome) for outcome in OUTCOMES}
+    return Verdicts(
+        scenario.name,
+        scenario.claim,
+        scenario.rows,
+        simulated,
+        float(np.mean(differs)),
+        {outcome: share(count, simulated) for outcome, count in counted.items()},
+    )
+
+
+def share(count: int, n: int) -> tuple[float, float, float]:
+    """A share with Clopper and Pearson's interval of 95%."""
+    low = float(beta.ppf(0.025, count, n - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, n - count)) if count < n else 1.0
+    return count / n, low, high
+
+
+def _evidence(held_out: dict[str, Answers], params: Params) -> PromotionEvidence:
+    found = {name: _judged([answers], None, params) for name, answers in held_out.items()}
+    everything = list(held_out.values())
+    slices = {f"label {label}": _judged(everything, label, params) for label in range(len(LABELS))}
+    if len(found) > 1:
+        slices |= {"source files": found["frozen"], "source traffic": found["recent"]}
+    return PromotionEvidence(found["frozen"], found.get("recent"), "champion", slices)
+
+
+def _judged(some: Sequence[Answers], label: int | None, params: Params) -> PairedEvidence:
+    chosen = [answers.labels == label if label is not None else slice(None) for answers in some]
+    theirs = np.concatenate([answers.champion[rows] for answers, rows in zip(some, chosen, strict=True)])
+    ours = np.concatenate([answers.challenger[rows] for answers, rows in zip(some, chosen, strict=True)])
+    return paired_evidence(Slice(tuple(theirs.tolist()), tuple(ours.tolist())), params.evaluate, params.promote)
+
+
+def drawn(accuracy: float, discordance: float, gain: float = 0.0, lost: float = 0.0) -> Draw:
+    """Each row has a chance of its own to be answered rightly, and each of its two answers is drawn with it.
+
+    The chances are Beta with mean `accuracy`, spread so that two answers of equal models differ in `discordance` of
+    the rows. The challenger turns so many of the wrong chances to right that it gains `gain` in all (or the reverse),
+    and has lost `lost` on the rarest label.
+    """
+    mixing = discordance / (2 * accuracy * (1 - accuracy))
+    size = mixing / (1 - mixing)
+    mended = gain / (1 - accuracy) if gain > 0 else gain / accuracy
+
+    def draw(rng: np.random.Generator, rows: int) -> Answers:
+        chances = rng.beta(size * accuracy, size * (1 - accuracy), rows)
+        labels = rng.choice(len(LABELS), rows, p=LABELS)
+        moved = chances + mended * ((1 - chances) if gain > 0 else chances)
+        moved = np.where(labels == len(LABELS) - 1, moved * (1 - lost / accuracy), moved)
+        return Answers((rng.random(rows) < chances) * 1.0, (rng.random(rows) < moved) * 1.0, labels)
+
+    return draw
+
+
+def resampled(champion: Sequence[float], challenger: Sequence[float], labels: Sequence[str], *, chances: bool) -> Draw:
+    """Rows drawn with replacement from real ones; their scores, or answers drawn with the chances that are given."""
+    one, other = np.asarray(champion), np.asarray(challenger)
+    known = sorted(set(labels))
+    numbers = np.array([known.index(label) for label in labels])
+
+    def draw(rng: np.random.Generator, rows: int) -> Answers:
+        picked = rng.integers(0, len(one), rows)
+        if not chances:
+            return Answers(one[picked], other[picked], numbers[picked])
+        first, second = (rng.random(rows) < some[picked] for some in (one, other))
+        return Answers(first * 1.0, second * 1.0, numbers[picked])
+
+    return draw
