@@ -343,10 +343,21 @@ def _draw_quiet(axes: Axes, lengths: Sequence[RunLength], goal: float) -> None:
         range(len(lengths)), [f"{length.method}\n{_stream(length.stream)}" for length in lengths], fontsize=8
     )
     axes.set_ylim(len(lengths) - 0.5, -0.7)
-    axes.set_title("Quiet: labels to a false alarm (dashed: what is stated)", loc="left", fontsize=10)
+    axes.set_title("Quiet streams: labels to a false alarm\n(dashed: what is stated)", loc="left", fontsize=10)
+    _plain_logarithm(axes)
+
+
+def _plain_logarithm(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(base=10))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _stream(stream: str) -> str:
+    """Its first words: where its answers come from."""
     return stream.split(",")[0]
 
 
@@ -365,11 +376,13 @@ def _draw_delays(axes: Axes, delays: Sequence[Delay]) -> None:
             axes.plot(each.median[1:], [place, place], color=shade, linewidth=2)
             axes.plot(each.median[0], place, "o", color=shade, markerfacecolor=shade if found else "none")
         axes.plot([], [], "o", color=shade, label=method)
-    axes.set_xscale("log")
     axes.set_yticks(range(len(kinds)), kinds)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
-    axes.set_title(f"After a drop: median labels to an alarm (hollow: not within {AFTER:,})", loc="left", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(
+        f"After a drop: median labels to an alarm\n(hollow: most found none in {AFTER:,})", loc="left", fontsize=10
+    )
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.06))
+    _plain_logarithm(axes)
 
 
 if __name__ == "__main__":

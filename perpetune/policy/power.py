@@ -9,10 +9,10 @@ from statistics import NormalDist
 def rows_needed(gain: float, discordance: float, *, alpha: float, power: float, margin: float = 0.0) -> int:
     """Rows with which a true difference of `gain` is shown to be above -`margin` with a chance of `power`.
 
-    One-sided at `alpha`. `discordance` is the mean squared difference of a row, for scores of 0 and 1 the share of
-    rows that the two score differently; it cannot be less than the gain. Connor, Sample size for testing differences
-    in proportions for the paired-sample design, Biometrics 43 (1987) 207, with the continuity correction that an
-    exact test costs.
+    One-sided at `alpha`; `gain` and `margin` are not both 0. `discordance` is the mean squared difference of a row,
+    for scores of 0 and 1 the share of rows that the two score differently; it cannot be less than the gain. Connor,
+    Sample size for testing differences in proportions for the paired-sample design, Biometrics 43 (1987) 207, with
+    the continuity correction that an exact test costs.
     """
     null, true = _spreads(gain, discordance, margin)
     reach = gain + margin

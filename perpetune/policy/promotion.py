@@ -73,8 +73,8 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     recent one the frozen must show it. Against the base, where there is nothing yet to be recent about, the
     frozen holdout must show the gain and a recent one, if any, guards. Harm shown on either, or on a slice (Holm
     1979, Scand. J. Statist. 6:65, over all slices), or a limit exceeded rejects at once, since more labels would not
-    undo it. What is not shown is rejected where the rows would have shown a challenger better by `gain` with a chance
-    of `power`; else labels are asked for.
+    undo it. What is not shown is rejected where the rows had a chance of `power` to show it, the gain of a challenger
+    better by `gain` and the guard of one that is as good; else labels are asked for.
     """
     other = evidence.against
     frozen = ("frozen", evidence.frozen)
@@ -100,10 +100,10 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     if small:
         return verdict("collect more labels", *small)
 
-    guarding, gaining = _guarded(*guard, other, rules), _gained(*gain, other, rules)
-    if guarding.shown and gaining.shown:
+    gaining, guarding = _gained(*gain, other, rules), _guarded(*guard, other, rules)
+    if gaining.shown and guarding.shown:
         return verdict("promote", gaining.sentence, guarding.sentence, *_sound(evidence, rules))
-    findings = sorted((guarding, gaining), key=lambda finding: finding.shown)
+    findings = sorted((gaining, guarding), key=lambda finding: finding.shown)
     if any(not finding.shown and finding.lack is None for finding in findings):
         findings.sort(key=lambda finding: finding.shown or finding.lack is not None)
         return verdict("reject", *(finding.sentence for finding in findings))
@@ -127,7 +127,10 @@ def _guarded(name: str, paired: PairedEvidence, other: str, rules: PromoteParams
         f"On the {name} holdout the challenger {claim} the {other} by the margin of {points(rules.margin)}: "
         f"the difference is {_difference(paired)}."
     )
-    return _Finding(shown, sentence, _lack(name, paired, rules, (1 - paired.interval.level) / 2, rules.margin))
+    true = 0.0 if rules.margin else rules.gain  # no number of rows shows that what is as good is better
+    missed = f"a challenger {'as good' if rules.margin else f'better by {points(rules.gain)}'}"
+    lack = _lack(name, paired, missed, rules.power, true, (1 - paired.interval.level) / 2, rules.margin)
+    return _Finding(shown, sentence, lack)
 
 
 def _gained(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> _Finding:
@@ -137,17 +140,20 @@ def _gained(name: str, paired: PairedEvidence, other: str, rules: PromoteParams)
         f"On the {name} holdout the challenger {claim} the {other}: the difference is {_difference(paired)}, "
         f"one-sided p {paired.p_value:.3g} {against_level(paired.p_value, rules.alpha)}."
     )
-    return _Finding(shown, sentence, _lack(name, paired, rules, rules.alpha, 0.0))
+    missed = f"a true gain of {points(rules.gain)}"
+    return _Finding(shown, sentence, _lack(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0))
 
 
-def _lack(name: str, paired: PairedEvidence, rules: PromoteParams, alpha: float, margin: float) -> str | None:
-    needed = rows_needed(rules.gain, paired.discordance, alpha=alpha, power=rules.power, margin=margin)
+def _lack(
+    name: str, paired: PairedEvidence, missed: str, power: float, true: float, alpha: float, margin: float
+) -> str | None:
+    needed = rows_needed(true, paired.discordance, alpha=alpha, power=power, margin=margin)
     if paired.rows >= needed:
         return None
-    missed = 1 - power_of(paired.rows, rules.gain, paired.discordance, alpha=alpha, margin=margin)
+    chance = 1 - power_of(paired.rows, true, paired.discordance, alpha=alpha, margin=margin)
     return (
-        f"The {paired.rows} rows of the {name} holdout would miss a true gain of {points(rules.gain)} with a chance of "
-        f"{missed:.0%} at the discordance seen, {paired.discordance:.2f}: collect {needed - paired.rows} more labels."
+        f"The {paired.rows} rows of the {name} holdout would miss {missed} with a chance of {chance:.0%} at the "
+        f"discordance seen, {paired.discordance:.2f}: collect {needed - paired.rows} more labels."
     )
 
 
@@ -230,8 +236,8 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
         f"Promote where the challenger is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
         f"{rules.alpha:g}), with at least {rules.min_rows} rows in each; reject at once where harm{slices} is "
-        f"shown{limits}; else ask for labels where a gain of {points(rules.gain)} would be found with a chance of "
-        f"less than {rules.power:.0%}."
+        f"shown{limits}; else ask for labels where a challenger better by {points(rules.gain)} there, and as "
+        f"good here, would be found with a chance of less than {rules.power:.0%}."
     )
 
 

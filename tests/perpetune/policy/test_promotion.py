@@ -39,7 +39,8 @@ UNSURE = paired(-0.01, 0.05, 0.6)
     [
         (SAME, BETTER, "champion", "promote"),
         (BETTER, SAME, "champion", "reject"),
-        (UNSURE, BETTER, "champion", "reject"),
+        (UNSURE, BETTER, "champion", "collect more labels"),
+        (replace(UNSURE, rows=1300), BETTER, "champion", "reject"),
         (WORSE, BETTER, "champion", "reject"),
         (BETTER, None, "champion", "promote"),
         (SAME, None, "champion", "reject"),
@@ -73,10 +74,25 @@ def test_rows_that_would_miss_a_gain_ask_for_more_until_they_would_not():
     assert should_promote(with_them, GATE).outcome == "reject"
 
 
-def test_a_frozen_holdout_too_small_to_clear_a_good_challenger_asks_too():
-    verdict = should_promote(PromotionEvidence(paired(0.0, 0.08, 0.5, rows=80), BETTER, "champion"), GATE)
+def test_a_frozen_holdout_too_small_to_clear_an_equal_challenger_asks_too():
+    verdict = should_promote(PromotionEvidence(paired(0.0, 0.04, 0.5, rows=500), BETTER, "champion"), GATE)
     assert verdict.outcome == "collect more labels"
-    assert "rows of the frozen holdout would miss" in verdict.reasons[0]
+    assert verdict.reasons[0] == (
+        "The 500 rows of the frozen holdout would miss a challenger as good with a chance of 49% at the discordance "
+        "seen, 0.10: collect 727 more labels."
+    )
+
+
+def test_a_gain_that_is_not_there_is_no_reason_to_ask_for_frozen_labels():
+    verdict = should_promote(PromotionEvidence(paired(0.0, 0.04, 0.5, rows=500), SAME, "champion"), GATE)
+    assert verdict.outcome == "reject"
+    assert verdict.reasons[0].startswith("On the recent holdout the challenger is not shown to be better")
+
+
+def test_without_a_margin_the_guard_asks_for_the_rows_that_show_a_gain():
+    rules = GATE.model_copy(update={"margin": 0.0})
+    evidence = PromotionEvidence(paired(0.0, 0.04, 0.5, rows=100), BETTER, "champion")
+    assert "a challenger better by 5.0 points with" in should_promote(evidence, rules).reasons[0]
 
 
 def test_harm_rejects_although_other_labels_are_missing():
@@ -195,12 +211,11 @@ def test_fewer_rows_never_promote(evidence, fewer, recently):
         assert should_promote(fewer_rows, GATE).outcome != "promote"
 
 
-@given(promotions | passing, st.floats(0, 1), st.floats(0.001, 1), st.integers(0, 200), st.floats(0.01, 0.3), chances)
-def test_stricter_rules_never_promote(evidence, margin, alpha, rows, gain, power):
+@given(promotions | passing, st.just(0) | st.floats(0.01, 1), st.integers(0, 200), st.floats(0.01, 0.3), chances)
+def test_stricter_rules_never_promote(evidence, margin, rows, gain, power):
     strict = GATE.model_copy(
         update={
             "margin": GATE.margin * margin,
-            "alpha": GATE.alpha,
             "min_rows": GATE.min_rows + rows,
             "gain": gain,
             "power": 0.01 + 0.98 * power,
