@@ -11,7 +11,7 @@ from promotions import share
 from scipy.stats import chi2, norm
 
 from perpetune.evaluation.e_detector import evidence_paths
-from perpetune.evaluation.estimate import wilson
+from perpetune.monitoring.decay import held_to
 from perpetune.params import WatchParams
 
 Numbers = npt.NDArray[np.float64]
@@ -71,19 +71,16 @@ def resampled(scores: Sequence[float]) -> Source:
     return lambda rng, shape: real[rng.integers(0, len(real), shape)]
 
 
-def ours(watch: WatchParams, margin: float) -> Method:
-    """The e-detector against the lower bound of what the reference showed, less the margin; all references score alike."""
+def ours(watch: WatchParams) -> Method:
+    """The e-detector against what the product holds a champion to; all references score alike."""
 
     def alarms(scores: Numbers, references: Numbers) -> Bools:
-        (bound,) = {bound_of(reference, watch, margin) for reference in references}
+        bound = held_to(references[0].tolist(), watch)
+        if bound is None:
+            raise ValueError("a reference without rows promises nothing")
         return np.asarray(evidence_paths(scores, bound)[:, WINDOW - 1 :: WINDOW] >= watch.run_length)
 
     return alarms
-
-
-def bound_of(reference: Numbers, watch: WatchParams, margin: float) -> float:
-    sure = wilson(int(reference.sum()), len(reference), 2 * watch.reference_confidence - 1)  # one-sided
-    return max(0.0, sure.low - margin)
 
 
 def evidently(scores: Numbers, references: Numbers) -> Bools:

@@ -168,8 +168,8 @@ def _methods(params: Params) -> dict[str, Method]:
     """At the default margin, and ours without one too."""
     watch = params.watch
     return {
-        OURS: ours(watch, watch.margin),
-        NO_MARGIN: ours(watch, 0.0),
+        OURS: ours(watch),
+        NO_MARGIN: ours(watch.model_copy(update={"margin": 0.0})),
         EVIDENTLYS: evidently,
         FIXED: fixed(watch.margin),
         ADWINS: adwin,

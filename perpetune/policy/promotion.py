@@ -92,7 +92,7 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
             if paired.rows >= rules.min_rows and paired.interval.high < -rules.margin
         ),
         *_harmed_slices(evidence, rules),
-        *(_over(name, limit) for name, limit in evidence.limits.items() if not _within(limit)),
+        *(_over(name, limit) for name, limit in evidence.limits.items() if limit.exceeded),
     ]
     if harm:
         return verdict("reject", *harm)
@@ -203,17 +203,13 @@ def _slices(count: int) -> str:
     return "1 slice" if count == 1 else f"{count} slices"
 
 
-def _within(limit: Limit) -> bool:
-    """A value that is not a number is within nothing."""
-    return limit.value <= limit.limit
-
-
 def _over(name: str, limit: Limit) -> str:
     return f"{_measured(name, limit)}, beyond the limit of {limit.limit:g}."
 
 
 def _kept(name: str, limit: Limit) -> str:
-    return f"{_measured(name, limit)}, within the limit of {limit.limit:g}."
+    claim = "within" if limit.value <= limit.limit else "not shown to be beyond"
+    return f"{_measured(name, limit)}, {claim} the limit of {limit.limit:g}."
 
 
 def _measured(name: str, limit: Limit) -> str:

@@ -128,18 +128,34 @@ def test_holm_steps_down_from_the_smallest_p_value():
 
 
 @pytest.mark.parametrize("value", [0.2, math.nan])
-def test_a_limit_exceeded_vetoes(value):
+def test_a_count_beyond_its_limit_vetoes(value):
     found = Limit(value, None, 0.15, 64, "nats a token")
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": found}), GATE)
     assert verdict.outcome == "reject"
     assert verdict.reasons == (f"Forgetting is {value:.3g} nats a token (64 rows), beyond the limit of 0.15.",)
 
 
-def test_limits_that_are_kept_are_told():
-    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": limit(0.15)}), GATE)
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (0.15, "Forgetting is 0.15 nats a token (95% interval 0.1 to 0.2, 64 rows), within the limit of 0.15."),
+        (
+            0.18,
+            "Forgetting is 0.18 nats a token (95% interval 0.13 to 0.23, 64 rows), not shown to be beyond the limit "
+            "of 0.15.",
+        ),
+    ],
+)
+def test_limits_that_are_kept_are_told(value, told):
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": limit(value)}), GATE)
     assert verdict.outcome == "promote"
-    assert verdict.reasons[-1] == (
-        "Forgetting is 0.15 nats a token (95% interval 0.1 to 0.2, 64 rows), within the limit of 0.15."
+    assert verdict.reasons[-1] == told
+
+
+def test_a_limit_that_is_shown_to_be_exceeded_vetoes():
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": limit(0.21)}), GATE)
+    assert verdict.reasons == (
+        "Forgetting is 0.21 nats a token (95% interval 0.16 to 0.26, 64 rows), beyond the limit of 0.15.",
     )
 
 
@@ -195,7 +211,7 @@ def test_more_harm_anywhere_never_ranks_higher(evidence, data, shift, p_value):
         slices = {**evidence.slices, place: worse(evidence.slices[place], shift, p_value, 0)}
         harmed = replace(evidence, slices=slices)
     else:
-        grown = replace(evidence.limits[place], value=evidence.limits[place].value + shift)
+        grown = limit(evidence.limits[place].value + shift)
         harmed = replace(evidence, limits={**evidence.limits, place: grown})
     assert RANK[should_promote(harmed, GATE).outcome] <= RANK[should_promote(evidence, GATE).outcome]
 
