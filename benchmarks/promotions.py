@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta
 
+from perpetune.evaluation.evidence import paired_evidence
 from perpetune.evaluation.slices import Slice
-from perpetune.loop.decide import paired_evidence
 from perpetune.params import Params
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
 

@@ -84,6 +84,7 @@ def _workspace(folder: Path) -> Params:
     values["task"] |= {"name": TASK, "kind": "generation", "instruction": INSTRUCTION}
     values["serve"] |= {"engine": "vllm", "poll_seconds": 2}
     values["train"] |= {"precision": PRECISION}
+    values["tune"] |= {"rank": [_LORA.rank, _LORA.rank]}  # vLLM pads every adapter to the highest rank there may be
     # In half precision two engines part where two words are nearly as likely, which random adapters make common.
     values["release"] |= {"parity_share": 0.5}
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")

@@ -8,16 +8,14 @@ from typing import Literal
 from perpetune import registry
 from perpetune.decision import Decision, Ids, record
 from perpetune.evaluation.evaluate import Evaluation
-from perpetune.evaluation.paired import Paired, compare
+from perpetune.evaluation.evidence import as_evidence, paired_evidence
 from perpetune.evaluation.slices import Slice, slices
-from perpetune.evaluation.worse import worse_by_more_than
 from perpetune.loop.assess import Assessment
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.passage import git_commit, log_decision, params_digest
-from perpetune.params import EvaluateParams, PromoteParams
+from perpetune.params import PromoteParams
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
-from perpetune.policy.verdict import Interval
 from perpetune.tracking import Run
 from perpetune.workspace import Workspace
 
@@ -92,27 +90,4 @@ def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> Promotio
 
 def _on_holdout(evaluation: Evaluation, against: str, rules: PromoteParams) -> PairedEvidence:
     scores = Slice(evaluation.scored[against].scores, evaluation.scored[evaluation.subject].scores)
-    return _evidence(evaluation.comparisons[against], scores, evaluation.params, rules)
-
-
-def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
-    """What the scores of the same rows say of the subject against the other."""
-    paired = compare(
-        scores.theirs,
-        scores.ours,
-        confidence=params.confidence,
-        samples=params.bootstrap_samples,
-        seed=params.seed,
-    )
-    return _evidence(paired, scores, params, rules)
-
-
-def _evidence(paired: Paired, scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
-    return PairedEvidence(
-        difference=paired.difference,
-        interval=Interval(paired.low, paired.high, params.confidence),
-        p_value=paired.p_value,
-        rows=paired.n,
-        discordance=paired.discordance,
-        p_worse=worse_by_more_than(rules.slice_margin, scores.theirs, scores.ours),
-    )
+    return as_evidence(evaluation.comparisons[against], scores, evaluation.params, rules)

@@ -1,89 +1,66 @@
-"""perpetune's own policy: a sequential test of the labels in the order in which they become known."""
+"""perpetune's own policy: the very functions by which the watch judges labels and starts a refresh."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import takewhile
 
-from perpetune.evaluation import e_detector
-from perpetune.evaluation.e_detector import Detector
-from perpetune.evaluation.estimate import mean_of
+from perpetune.evaluation.e_detector import start
+from perpetune.monitoring.decay import held_to, measure_decay
+from perpetune.monitoring.watched import Watched, judge
 from perpetune.params import Params
-from perpetune.replay.policy import Champion, Sight, moments
+from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
+from perpetune.replay.policy import Champion, Refresh, Sight, moments
 
 
 @dataclass
 class Own:
-    """Retrains where the e-detector has found the champion below its bound, in `watch.persistence` looks in a row,
-    outside of the cooldown, and within the month's budget of hours. Challengers must pass the promotion gate.
-    """
+    """Retrains where `should_retrain` says so, from the labels alone. Challengers must pass the promotion gate."""
 
     params: Params
     name: str = "perpetune"
     gated: bool = True
     _champion: Champion | None = field(default=None, repr=False)
-    _detector: Detector = field(default_factory=lambda: e_detector.start(0.0))
-    _alarms: int = 0
+    _watched: Watched = field(default_factory=lambda: Watched(start(0.0)), repr=False)
+    _newest: list[float] = field(default_factory=list, repr=False)
 
     def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         return moments(self.params.watch.cron, begins, ends)
 
     def look(self, sight: Sight) -> str | None:
+        promised = promised_scores(sight.champion, self.params)
         if sight.champion is not self._champion:
-            self._champion, self._alarms = sight.champion, 0
-            self._detector = e_detector.start(bound_of(sight.champion, self.params))
-        self._detector = e_detector.go_on(self._detector, sight.judged)
-        if self._detector.evidence < self.params.watch.run_length:
-            self._alarms = 0
-            return None
-        self._alarms += 1
-        if self._alarms < self.params.watch.persistence or self._held_up(sight):
-            return None
-        return (
-            f"After {self._detector.seen} labels the evidence of a score below {100 * self._detector.bound:.1f} has "
-            f"reached the run length of {self.params.watch.run_length:,.0f}."
+            self._champion, self._newest = sight.champion, []
+            self._watched = Watched(start(held_to(promised, self.params.watch) or 0.0))
+        watch = self.params.watch
+        self._newest = [*self._newest, *sight.judged][-watch.window :]
+        self._watched = judge(self._watched, sight.judged, 0, watch)
+        month = [each for each in sight.refreshes if sight.now - each.time < timedelta(days=MONTH_DAYS)]
+        evidence = RetrainEvidence(
+            labelled=len(sight.judged),
+            labelled_in_all=self._watched.labels,
+            decay=measure_decay(self._newest, promised, self._watched, watch),
+            alarms_in_a_row=self._watched.alarms,
+            drift=None,
+            minutes_since_refresh=_minutes_since(sight.refreshes, sight.now),
+            vain_refreshes=len(list(takewhile(lambda each: not each.promoted, reversed(sight.refreshes)))),
+            device_hours=sum(each.seconds for each in month) / 3600,
         )
-
-    def _held_up(self, sight: Sight) -> bool:
-        """Whether the cooldown or the budget forbids a refresh."""
-        rules = self.params.refresh
-        if not sight.refreshes:
-            return False
-        in_vain = _in_vain([refresh.promoted for refresh in sight.refreshes])
-        cooldown = timedelta(minutes=rules.cooldown_minutes * rules.back_off**in_vain)
-        if sight.now - sight.refreshes[-1].time < cooldown:
-            return True
-        month = [refresh for refresh in sight.refreshes if sight.now - refresh.time < timedelta(days=30)]
-        hours = sum(refresh.seconds for refresh in month) / 3600
-        return rules.gpu_hours_per_month is not None and hours >= rules.gpu_hours_per_month
+        verdict = should_retrain(evidence, watch, self.params.refresh)
+        return verdict.reasons[0] if verdict.outcome == "retrain" else None
 
 
-def bound_of(champion: Champion, params: Params) -> float:
-    """The least that the champion is held to: the lower bound of what it showed on unseen rows, less the margin.
-
-    On the recent holdout alone where that has `reference.min_recent` rows.
-    """
-    recent = champion.recent if len(champion.recent) >= params.reference.min_recent else ()
-    scores = [marked.score for marked in (recent or (*champion.frozen, *champion.recent))]
-    return bound_from(scores, params)
+def promised_scores(champion: Champion, params: Params) -> list[float]:
+    """What it showed on unseen rows: on the recent holdout alone where that has `reference.min_recent` rows."""
+    enough = len(champion.recent) >= params.reference.min_recent
+    return [marked.score for marked in (champion.recent if enough else (*champion.frozen, *champion.recent))]
 
 
-def bound_from(scores: Sequence[float], params: Params) -> float:
-    estimate = mean_of(
-        scores,
-        confidence=2 * params.watch.reference_confidence - 1,  # one-sided
-        samples=params.evaluate.bootstrap_samples,
-        seed=params.evaluate.seed,
-    )
-    return max(0.0, estimate.low - params.watch.margin)
-
-
-def _in_vain(promoted: Sequence[bool]) -> int:
-    """How many refreshes have ended without a promotion since the last one that had it."""
-    count = 0
-    for each in reversed(promoted):
-        if each:
-            break
-        count += 1
-    return count
+def _minutes_since(refreshes: Sequence[Refresh], now: datetime) -> float | None:
+    """Since the last one ended."""
+    if not refreshes:
+        return None
+    last = refreshes[-1]
+    return (now - last.time - timedelta(seconds=last.seconds)) / timedelta(minutes=1)
