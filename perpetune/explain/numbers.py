@@ -41,8 +41,9 @@ class Measured:
 
     @property
     def within(self) -> bool | None:
-        """Whether the limit is kept; None where there is none."""
-        return None if self.limit is None else self.value <= self.limit
+        """Whether the limit is not shown to be exceeded, as for the gate; None where there is none."""
+        shown = self.value if self.low is None else self.low
+        return None if self.limit is None else shown <= self.limit
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def test_differences_are_told_in_points() -> None:
     (frozen,) = found.measured
     assert (frozen.name, frozen.value, frozen.low, frozen.high) == ("frozen holdout", 5.0, 1.0, 9.0)
     assert (frozen.level, frozen.rows, frozen.unit) == (0.95, 200, "points")
-    assert found.facts == {"against": "champion", "frozen holdout: p value": "0.02"}
+    assert found.facts["against"] == "champion"
+    assert found.facts["frozen holdout: p value"] == "0.02"
 
 
 def test_slices_and_limits_are_named_for_what_they_are_of() -> None:
