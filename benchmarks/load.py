@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
+import uvloop
 
 _ENGINE = re.compile(r"engine;dur=([0-9.]+)")
+_JSON = {"content-type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -50,56 +53,73 @@ def drive(
     max_tokens: int,
     report: Callable[[int], None] = lambda done: None,
 ) -> list[Asked]:
-    """Ask `requests` times in all, prompt after prompt, and return what became of each in the order of its end."""
-    return asyncio.run(_drive(target, prompts, clients, requests, max_tokens, report))
+    """Ask `requests` times in all, prompt after prompt, and return what became of each in the order of its end.
+
+    While it runs it does as little as it can, since it shares its cores with what it measures: bodies are written
+    before and replies read afterwards.
+    """
+    bodies = [_body(target, prompt, max_tokens) for prompt in prompts]
+    return [_read(reply) for reply in uvloop.run(_drive(target, bodies, clients, requests, report))]
+
+
+@dataclass(frozen=True)
+class _Reply:
+    prompt: int
+    client: int
+    began: float
+    seconds: float
+    status: int
+    timing: str
+    body: bytes
 
 
 async def _drive(
-    target: Target,
-    prompts: Sequence[str],
-    clients: int,
-    requests: int,
-    max_tokens: int,
-    report: Callable[[int], None],
-) -> list[Asked]:
+    target: Target, bodies: Sequence[bytes], clients: int, requests: int, report: Callable[[int], None]
+) -> list[_Reply]:
     numbers = itertools.count()
-    done: list[Asked] = []
+    done: list[_Reply] = []
     patience = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=patience) as session:
 
         async def client(name: int) -> None:
             while (number := next(numbers)) < requests:
-                done.append(await ask(session, target, prompts, number % len(prompts), name, max_tokens))
+                prompt = number % len(bodies)
+                done.append(await _ask(session, f"{target.url}/v1/chat/completions", bodies[prompt], prompt, name))
                 report(len(done))
 
         await asyncio.gather(*(client(name) for name in range(clients)))
     return done
 
 
-async def ask(
-    session: aiohttp.ClientSession,
-    target: Target,
-    prompts: Sequence[str],
-    prompt: int,
-    client: int,
-    max_tokens: int,
-) -> Asked:
-    instruction = [{"role": "system", "content": target.instruction}] if target.instruction else []
-    body = {
-        "model": target.model,
-        "messages": [*instruction, {"role": "user", "content": prompts[prompt]}],
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "user": f"client {client}",
-    }
+async def _ask(session: aiohttp.ClientSession, url: str, body: bytes, prompt: int, client: int) -> _Reply:
     began = time.perf_counter()
     try:
-        async with session.post(f"{target.url}/v1/chat/completions", json=body) as response:
-            reply = await response.json()
+        async with session.post(url, data=body, headers=_JSON) as response:
+            content = await response.read()
             seconds = time.perf_counter() - began
-            found = _ENGINE.search(response.headers.get("server-timing", ""))
-            engine = float(found[1]) / 1000 if found else None
-            text = reply["choices"][0]["message"]["content"] if response.status == 200 else str(reply)
-            return Asked(prompt, client, began, seconds, response.status, str(reply.get("model")), text, engine)
+            timing = response.headers.get("server-timing", "")
+            return _Reply(prompt, client, began, seconds, response.status, timing, content)
     except (aiohttp.ClientError, TimeoutError) as fault:
-        return Asked(prompt, client, began, time.perf_counter() - began, 0, "", repr(fault), None)
+        return _Reply(prompt, client, began, time.perf_counter() - began, 0, "", repr(fault).encode())
+
+
+def _body(target: Target, prompt: str, max_tokens: int) -> bytes:
+    instruction = [{"role": "system", "content": target.instruction}] if target.instruction else []
+    return json.dumps(
+        {
+            "model": target.model,
+            "messages": [*instruction, {"role": "user", "content": prompt}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+        }
+    ).encode()
+
+
+def _read(reply: _Reply) -> Asked:
+    found = _ENGINE.search(reply.timing)
+    engine = float(found[1]) / 1000 if found else None
+    model, text = "", reply.body.decode(errors="replace")
+    if reply.status == 200:
+        said = json.loads(reply.body)
+        model, text = str(said["model"]), said["choices"][0]["message"]["content"]
+    return Asked(reply.prompt, reply.client, reply.began, reply.seconds, reply.status, model, text, engine)

@@ -30,6 +30,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from stage import Stage
 
+PARTS = ("overhead", "swaps")
 CLIENTS = (1, 8, 64)
 THROUGHPUT_GOAL = 0.95
 P50_GOAL_MS = 2.0
@@ -69,23 +70,50 @@ def main() -> int:
     from stage import stage
 
     prompts = _prompts(asked.assets, asked.prompts)
+    claims: list[Claim] = []
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
         with stage(Path(folder), asked.assets, prompts, asked.swaps + 1, golden=8) as ready:
-            turns = overhead(ready, prompts, asked.rounds, asked.requests)
-            said = references(ready, prompts)
-            changes, answered = swaps(ready, prompts, asked.swap_requests, asked.swaps, asked.rollbacks)
-    claims = [*claims_of_overhead(turns), *claims_of_swaps(said, changes, answered)]
+            if "overhead" in asked.parts:
+                turns = overhead(ready, prompts, asked.rounds, asked.requests)
+                found, details = claims_of_overhead(turns), {"turns": [asdict(turn) for turn in turns]}
+                claims += _told("serving-overhead", found, details, began, asked.quick)
+                if not asked.quick:
+                    draw_overhead(turns)
+            if "swaps" in asked.parts:
+                said = references(ready, prompts)
+                changes, answered = swaps(ready, prompts, asked.swap_requests, asked.swaps, asked.rollbacks)
+                found, details = claims_of_swaps(said, changes, answered), _details(changes, answered)
+                claims += _told("serving-swaps", found, details, began, asked.quick)
+                if not asked.quick:
+                    draw_swaps(changes, answered)
+    return 0 if all(claim.holds for claim in claims) else 1
+
+
+def _told(name: str, claims: list[Claim], details: object, began: float, quick: bool) -> list[Claim]:
     for claim in claims:
         print(
             f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:.4g} "
             f"({claim.interval[0]:.4g} to {claim.interval[1]:.4g}), goal {claim.goal:g}"
         )
-    details = {"turns": [asdict(turn) for turn in turns], "changes": [asdict(change) for change in changes]}
-    if not asked.quick:
-        details["seconds"] = [asdict(second) for second in seconds_of(answered)]
-        print(write("serving", claims, details, time.monotonic() - began))
-        draw(turns, changes, answered)
-    return 0 if all(claim.holds for claim in claims) else 1
+    if not quick:
+        print(write(name, claims, details, time.monotonic() - began))
+    return claims
+
+
+def _details(changes: Sequence[Change], answered: Sequence[Asked]) -> dict[str, object]:
+    start = min(each.began for each in answered)
+    return {
+        "changes": [
+            {
+                "kind": change.kind,
+                "version": change.version,
+                "at": change.ended - start,
+                "took": change.ended - change.began,
+            }
+            for change in changes
+        ],
+        "seconds": [asdict(second) for second in seconds_of(answered)],
+    }
 
 
 def _arguments() -> argparse.Namespace:
@@ -97,6 +125,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--swap-requests", type=int, default=10_000)
     parser.add_argument("--swaps", type=int, default=10)
     parser.add_argument("--rollbacks", type=int, default=2)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--quick", action="store_true", help="few requests, one round, and nothing written")
     asked = parser.parse_args()
     if asked.quick:
@@ -345,36 +374,44 @@ def seconds_of(answered: Sequence[Asked]) -> list[Second]:
     ]
 
 
-def draw(turns: Sequence[Turn], changes: Sequence[Change], answered: Sequence[Asked]) -> None:
+def draw_overhead(turns: Sequence[Turn]) -> None:
     from matplotlib.figure import Figure
 
     from perpetune.evaluation.style import colour, house_style, write_png
 
     with house_style():
-        figure = Figure(figsize=(9, 5.5), layout="constrained")
-        top, bottom = figure.subplots(2, 1)
-        places = range(len(CLIENTS))
-        for offset, target, shade in ((-0.2, "direct", "base"), (0.2, "gateway", "challenger")):
-            means = [
-                statistics.mean(turn.per_second for turn in turns if (turn.target, turn.clients) == (target, clients))
-                for clients in CLIENTS
-            ]
-            bars = top.bar([place + offset for place in places], means, 0.38, label=target, color=colour(shade))
-            top.bar_label(bars, [f"{mean:.1f}" for mean in means], padding=2)
-        top.set_xticks(list(places), [f"{clients} clients" if clients > 1 else "1 client" for clients in CLIENTS])
-        top.set_ylabel("requests/s")
-        top.legend(frameon=False)
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        axes = figure.subplots(1, len(CLIENTS))
+        for clients, part in zip(CLIENTS, axes, strict=True):
+            for place, (target, shade) in enumerate((("direct", "base"), ("gateway", "challenger"))):
+                found = [turn.per_second for turn in turns if (turn.target, turn.clients) == (target, clients)]
+                bars = part.bar([place], [statistics.mean(found)], 0.6, color=colour(shade))
+                part.bar_label(bars, [f"{statistics.mean(found):.2f}"], padding=2)
+            part.set_xticks([0, 1], ["vLLM", "gateway"])
+            part.set_title(f"{clients} clients" if clients > 1 else "1 client")
+            part.margins(y=0.15)
+        axes[0].set_ylabel("requests/s")
+        write_png(figure, Path(__file__).parent / "results" / "serving-overhead.png")
+
+
+def draw_swaps(changes: Sequence[Change], answered: Sequence[Asked]) -> None:
+    from matplotlib.figure import Figure
+
+    from perpetune.evaluation.style import colour, house_style, write_png
+
+    with house_style():
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        axes = figure.subplots()
         start = min(each.began for each in answered)
         seconds = seconds_of(answered)
-        bottom.plot([each.began for each in seconds], [each.median for each in seconds], color=colour("challenger"))
+        axes.plot([each.began for each in seconds], [each.median for each in seconds], color=colour("challenger"))
         for change in changes:
-            shade = "base" if change.kind == "promote" else "champion"
-            style = "-" if change.kind == "promote" else "--"
-            bottom.axvline(change.ended - start, color=colour(shade), linewidth=0.8, linestyle=style)
-        bottom.set_xlabel("seconds; lines: the champion changed (dashed: rolled back)")
-        bottom.set_ylabel("median latency of a second, s")
-        bottom.set_ylim(bottom=0)
-        write_png(figure, Path(__file__).parent / "results" / "serving.png")
+            style = ("base", "-") if change.kind == "promote" else ("champion", "--")
+            axes.axvline(change.ended - start, color=colour(style[0]), linewidth=0.8, linestyle=style[1])
+        axes.set_xlabel("seconds; lines: the champion changed (dashed: rolled back)")
+        axes.set_ylabel("median latency of a second, s")
+        axes.set_ylim(bottom=0)
+        write_png(figure, Path(__file__).parent / "results" / "serving-swaps.png")
 
 
 if __name__ == "__main__":
