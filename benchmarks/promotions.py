@@ -86,7 +86,9 @@ def share(count: int, n: int) -> tuple[float, float, float]:
 def _evidence(held_out: dict[str, Answers], params: Params) -> PromotionEvidence:
     found = {name: _judged([answers], None, params) for name, answers in held_out.items()}
     everything = list(held_out.values())
-    slices = {f"label {label}": _judged(everything, label, params) for label in range(len(LABELS))}
+    labels, counts = np.unique(np.concatenate([answers.labels for answers in everything]), return_counts=True)
+    large = labels[counts >= params.promote.slice_rows]
+    slices = {f"label {label}": _judged(everything, label, params) for label in large}
     if len(found) > 1:
         slices |= {"source files": found["frozen"], "source traffic": found["recent"]}
     return PromotionEvidence(found["frozen"], found.get("recent"), "champion", slices)

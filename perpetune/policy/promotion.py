@@ -74,7 +74,8 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     frozen holdout must show the gain and a recent one, if any, guards. Harm shown on either, or on a slice (Holm
     1979, Scand. J. Statist. 6:65, over all slices), or a limit exceeded rejects at once, since more labels would not
     undo it. What is not shown is rejected where the rows had a chance of `power` to show it, the gain of a challenger
-    better by `gain` and the guard of one that is as good; else labels are asked for.
+    better by `gain` and the guard of one that is as good, or where the interval rules such a gain out; else labels are
+    asked for.
     """
     other = evidence.against
     frozen = ("frozen", evidence.frozen)
@@ -141,6 +142,8 @@ def _gained(name: str, paired: PairedEvidence, other: str, rules: PromoteParams)
         f"one-sided p {paired.p_value:.3g} {against_level(paired.p_value, rules.alpha)}."
     )
     missed = f"a true gain of {points(rules.gain)}"
+    if paired.interval.high < rules.gain:  # a gain worth finding is ruled out already
+        return _Finding(shown, sentence, None)
     return _Finding(shown, sentence, _lack(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0))
 
 

@@ -63,7 +63,7 @@ def test_too_few_rows_ask_for_the_missing_labels():
 
 
 def test_rows_that_would_miss_a_gain_ask_for_more_until_they_would_not():
-    unshown = paired(0.02, 0.04, 0.2, rows=200)
+    unshown = paired(0.02, 0.04, 0.2, rows=200)  # up to 6 points: a gain of 5 may be there
     verdict = should_promote(PromotionEvidence(SAME, unshown, "champion"), GATE)
     assert verdict.outcome == "collect more labels"
     assert verdict.reasons[0] == (
@@ -81,6 +81,11 @@ def test_a_frozen_holdout_too_small_to_clear_an_equal_challenger_asks_too():
         "The 500 rows of the frozen holdout would miss a challenger as good with a chance of 49% at the discordance "
         "seen, 0.10: collect 727 more labels."
     )
+
+
+def test_a_gain_that_is_ruled_out_rejects_however_few_the_rows():
+    ruled_out = paired(-0.02, 0.06, 0.8, rows=100)
+    assert should_promote(PromotionEvidence(SAME, ruled_out, "champion"), GATE).outcome == "reject"
 
 
 def test_a_gain_that_is_not_there_is_no_reason_to_ask_for_frozen_labels():
