@@ -5,8 +5,8 @@
 Promotions: answers of a champion and a challenger are drawn, and the product's own tests, slices and gate decide.
 "A/A" is a model beside itself. Alarms: streams of right and wrong answers, 50 labels a window, watched by perpetune's
 e-detector beside what Evidently picks by itself for such a column (the two-sided z test, p below 0.05), a fixed
-threshold (the window's mean below the reference's by more than the margin) and river's ADWIN (delta 0.002). Then the
-same on real answers of SmolLM2 to product and film reviews, rows drawn with replacement.
+threshold (the window's mean below the reference's by more than the margin) and river's ADWIN (delta 0.002). A drop
+within the margin is by definition no decay, so perpetune is shown without a margin too. Then the same on real answers of SmolLM2 to product and film reviews, rows drawn with replacement.
 """
 
 from __future__ import annotations
@@ -335,7 +335,7 @@ def _draw_quiet(axes: Axes, lengths: Sequence[RunLength], goal: float) -> None:
             axes.plot(value, place, ">", color=shade, markersize=8)
         more = "" if length.mean else "more than "
         axes.annotate(
-            f"{more}{value:,.0f}", (value, place), (0, 7), textcoords="offset points", ha="center", fontsize=8
+            f"{more}{_plain(value)}", (value, place), (0, 7), textcoords="offset points", ha="center", fontsize=8
         )
     axes.axvline(goal, color=colour("muted"), linewidth=1, linestyle="--")
     axes.set_xscale("log")
@@ -351,9 +351,13 @@ def _plain_logarithm(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(base=10))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_locator(LogLocator(base=10, numticks=5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if value < 1e6 else f"{value / 1e6:.3g} million"
 
 
 def _stream(stream: str) -> str:
