@@ -5,9 +5,9 @@
 
 One closed-loop load generator drives both addresses of the same vLLM in turns, with the same prompts and adapter, at
 1, 8 and 64 clients. "added" is what a client of the gateway waited beyond the gateway's own wait for vLLM: parsing,
-routing, logging and one more connection. Then 10,000 requests while the registry's champion changes ten times and is
-rolled back twice; each answer must name a version that was to serve while it was asked for, and must not be what only
-another version says to that prompt.
+routing, logging and one more connection. Then, on a tiny base so that it takes minutes, 10,000 requests while the
+registry's champion changes ten times and is rolled back twice; each answer must name a version that was to serve while
+it was asked for, and must not be what only another version says to that prompt.
 """
 
 from __future__ import annotations
@@ -66,27 +66,38 @@ class Change:
 
 def main() -> int:
     asked = _arguments()
-    began = time.monotonic()
-    from stage import stage
-
     prompts = _prompts(asked.assets, asked.prompts)
     claims: list[Claim] = []
-    with tempfile.TemporaryDirectory(prefix="serving-") as folder:
-        with stage(Path(folder), asked.assets, prompts, asked.swaps + 1, golden=8) as ready:
-            if "overhead" in asked.parts:
-                turns = overhead(ready, prompts, asked.rounds, asked.requests)
-                found, details = claims_of_overhead(turns), {"turns": [asdict(turn) for turn in turns]}
-                claims += _told("serving-overhead", found, details, began, asked.quick)
-                if not asked.quick:
-                    draw_overhead(turns)
-            if "swaps" in asked.parts:
-                said = references(ready, prompts)
-                changes, answered = swaps(ready, prompts, asked.swap_requests, asked.swaps, asked.rollbacks)
-                found, details = claims_of_swaps(said, changes, answered), _details(changes, answered)
-                claims += _told("serving-swaps", found, details, began, asked.quick)
-                if not asked.quick:
-                    draw_swaps(changes, answered)
+    for part in asked.parts:
+        claims += _overhead(asked, prompts) if part == "overhead" else _swaps(asked, prompts)
     return 0 if all(claim.holds for claim in claims) else 1
+
+
+def _overhead(asked: argparse.Namespace, prompts: Sequence[str]) -> list[Claim]:
+    from stage import stage
+
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="serving-") as folder:
+        with stage(Path(folder), asked.assets, prompts, versions=1, golden=8, tiny=False) as ready:
+            turns = overhead(ready, prompts, asked.rounds, asked.requests)
+    if not asked.quick:
+        draw_overhead(turns)
+    details = {"turns": [asdict(turn) for turn in turns]}
+    return _told("serving-overhead", claims_of_overhead(turns), details, began, asked.quick)
+
+
+def _swaps(asked: argparse.Namespace, prompts: Sequence[str]) -> list[Claim]:
+    from stage import stage
+
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="serving-") as folder:
+        with stage(Path(folder), asked.assets, prompts, asked.swaps + 1, golden=8, tiny=True) as ready:
+            said = references(ready, prompts)
+            changes, answered = swaps(ready, prompts, asked.swap_requests, asked.swaps, asked.rollbacks)
+    if not asked.quick:
+        draw_swaps(changes, answered)
+    found = claims_of_swaps(said, changes, answered)
+    return _told("serving-swaps", found, _details(changes, answered), began, asked.quick)
 
 
 def _told(name: str, claims: list[Claim], details: object, began: float, quick: bool) -> list[Claim]:

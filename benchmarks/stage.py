@@ -24,7 +24,7 @@ from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard
 from perpetune.services import Supervisor, answers, free_ports
 from perpetune.stack import gateway
 from perpetune.tracking import close_run, connect, log_text, open_run
-from perpetune.training.base import load_base
+from perpetune.training.base import load_base, load_tokenizer, resolve_base
 from perpetune.training.methods import trainable
 from perpetune.vllm_service import vllm_service
 from perpetune.workspace import open_workspace
@@ -48,9 +48,14 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, assets: Path, prompts: Sequence[str], versions: int, golden: int) -> Iterator[Stage]:
-    """Lay out a workspace, register so many versions with their golden prompts, and run vLLM and the gateway."""
-    params = _workspace(folder)
+def stage(
+    folder: Path, assets: Path, prompts: Sequence[str], versions: int, golden: int, *, tiny: bool
+) -> Iterator[Stage]:
+    """Lay out a workspace, register so many versions with their golden prompts, and run vLLM and the gateway.
+
+    The base model is that of params.yaml or a `tiny` one with its tokenizer.
+    """
+    params = _workspace(folder, assets, tiny)
     os.environ["PERPETUNE_ASSETS"] = str(assets.absolute())
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     adapters = _register(params, folder, assets, prompts[:golden], versions)
@@ -79,8 +84,11 @@ def _wait_until_ready(gateway: str) -> None:
         time.sleep(0.2)
 
 
-def _workspace(folder: Path) -> Params:
+def _workspace(folder: Path, assets: Path, tiny: bool) -> Params:
     values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    if tiny:
+        real = resolve_base(load_params(Path("params.yaml")).base, assets)
+        values["base"] = {"model": f"path:{_write_tiny(real, folder / 'tiny')}", "revision": None}
     values["task"] |= {"name": TASK, "kind": "generation", "instruction": INSTRUCTION}
     values["serve"] |= {"engine": "vllm", "poll_seconds": 2}
     values["train"] |= {"precision": PRECISION}
@@ -89,6 +97,30 @@ def _workspace(folder: Path) -> Params:
     values["release"] |= {"parity_share": 0.5}
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return load_params(folder / "params.yaml")
+
+
+def _write_tiny(real: Path, folder: Path) -> Path:
+    """A random Llama of two layers, with the tokenizer and the chat template of a real model."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = load_tokenizer(real)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def _register(params: Params, folder: Path, assets: Path, golden: Sequence[str], versions: int) -> dict[str, Path]:
