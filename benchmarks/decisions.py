@@ -6,7 +6,8 @@ Promotions: answers of a champion and a challenger are drawn, and the product's 
 "A/A" is a model beside itself. Alarms: streams of right and wrong answers, 50 labels a window, watched by perpetune's
 e-detector beside what Evidently picks by itself for such a column (the two-sided z test, p below 0.05), a fixed
 threshold (the window's mean below the reference's by more than the margin) and river's ADWIN (delta 0.002). A drop
-within the margin is by definition no decay, so perpetune is shown without a margin too. Then the same on real answers of SmolLM2 to product and film reviews, rows drawn with replacement.
+within the margin is by definition no decay, so perpetune is shown without a margin too. Then the same on
+real answers of SmolLM2 to product and film reviews, rows drawn with replacement.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main() -> int:
         verdicts += real_promotions(real, params, asked.simulated)
         real_lengths, real_delays = real_alarms(real, params, asked.histories, asked.adwin_histories, asked.shorter)
         lengths, delays = [*lengths, *real_lengths], [*delays, *real_delays]
-    claims = claims_of(verdicts, lengths, params)
+    claims = claims_of(verdicts, lengths, params, quick=asked.quick)
     for claim in claims:
         print(
             f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:.4g} "
@@ -269,21 +270,26 @@ def real_alarms(
     )
 
 
-def claims_of(verdicts: Sequence[Verdicts], lengths: Sequence[RunLength], params: Params) -> list[Claim]:
+def claims_of(
+    verdicts: Sequence[Verdicts], lengths: Sequence[RunLength], params: Params, *, quick: bool = False
+) -> list[Claim]:
+    """In a quick run, of few histories, a claim fails only where its interval rules the goal out."""
     claims = []
     for each in verdicts:
         value, low, high = each.shares["promote"]
         name = f"{each.claim}: {each.scenario}, {each.rows} rows"
         if each.claim == "false promotions":
-            claims.append(Claim(name, value, (low, high), FALSE_PROMOTIONS, value <= FALSE_PROMOTIONS))
+            holds = (low if quick else value) <= FALSE_PROMOTIONS
+            claims.append(Claim(name, value, (low, high), FALSE_PROMOTIONS, holds))
         if each.claim == "promoted":
-            claims.append(Claim(name, value, (low, high), POWER, value >= POWER))
+            claims.append(Claim(name, value, (low, high), POWER, (high if quick else value) >= POWER))
     goal = params.watch.run_length
     for length in lengths:
         if length.method == OURS:
             value = length.mean or length.low  # without an alarm: at least so many
             interval = (length.low, length.high or float(length.seen))
-            claims.append(Claim(f"labels to a false alarm: {length.stream}", value, interval, goal, value >= goal))
+            holds = (interval[1] if quick else value) >= goal
+            claims.append(Claim(f"labels to a false alarm: {length.stream}", value, interval, goal, holds))
     return claims
 
 
