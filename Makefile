@@ -45,13 +45,14 @@ check: .venv/ready
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 # The peers that benchmarks measure against come beside what is locked, and change none of it.
-bench: setup
+bench: setup vllm
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16" "datasets>=5" \
 		"river>=0.26"
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py --peer trl
 	$(BIN)/python benchmarks/mix.py
 	$(BIN)/python benchmarks/decisions.py
+	$(BIN)/python benchmarks/serving.py
 
 lock:
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton|trl|datasets|dill|multiprocess|river)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock
