@@ -78,8 +78,8 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assets", type=Path, default=Path("assets"))
-    parser.add_argument("--older", type=int, default=1200, help="sentences of products; half of them are held out")
-    parser.add_argument("--recent", type=int, default=500, help="rows of traffic; the newest half is held out")
+    parser.add_argument("--older", type=int, default=800, help="sentences of products; half of them are held out")
+    parser.add_argument("--recent", type=int, default=400, help="rows of traffic; the newest half is held out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, not written down")
     asked = parser.parse_args()
