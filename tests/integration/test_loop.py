@@ -41,7 +41,7 @@ SETTINGS = {
     "split": {"frozen": 0.3, "validation": 0.1, "recent": 0.4},
     "train": {"epochs": 2.0, "validations": 1, "validation_rows": 20, "learning_rate": 1e-3},
     "evaluate": {"few_shot_examples": 2, "batch_tokens": 512},
-    "promote": {"margin": 0.2, "min_rows": 15},
+    "promote": {"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0},
     "serve": {"poll_seconds": 0.5},
     "watch": {"window": 60, "min_rows": 20},
     "refresh": {"cooldown_minutes": 0},
@@ -124,6 +124,8 @@ def test_the_loop(world: World) -> None:
     ingest(world.workspace.root / "start.jsonl", world.workspace.root / INBOX)
 
     world.run("refresh")
+    decision, _ = newest_decision(world.workspace, "refresh")
+    assert decision.outcome == "promote", decision.reasons
     assert (world.alias("champion"), world.alias("previous"), world.alias("challenger")) == ("1", None, None)
     eventually(lambda: read_status(world.workspace).serving == "1")
     happened = {"perpetune.model.promoted", "perpetune.model.deployed", "perpetune.model.refreshed"}

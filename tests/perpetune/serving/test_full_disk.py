@@ -68,7 +68,8 @@ def test_answers_go_out_and_nothing_is_said_to_be_recorded(
     assert refused.headers["retry-after"]
     ready = gateway.get("/readyz")
     assert ready.status_code == 200
-    assert "the spool cannot be written (No space left on device), so rows wait in memory" in ready.json()["log"]
+    assert "the spool cannot be written (" in ready.json()["log"]  # for want of any room, or of enough
+    assert "so rows wait in memory" in ready.json()["log"]
     [in_memory] = [
         line for line in gateway.get("/metrics").text.splitlines() if line.startswith("perpetune_log_rows_in_memory")
     ]
