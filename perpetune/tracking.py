@@ -331,11 +331,6 @@ def curve_of(run_id: str, metric: str) -> dict[int, float]:
     return {each.step: each.value for each in MlflowClient().get_metric_history(run_id, metric)}
 
 
-def started(run_id: str) -> datetime:
-    """When a run began."""
-    return datetime.fromtimestamp(MlflowClient().get_run(run_id).info.start_time / 1000, UTC)
-
-
 def ended_runs(experiment: str, kind: str, since: float) -> list[Ended]:
     """The runs tagged `perpetune.kind`=kind that began since then and finished or failed, oldest first."""
     client = MlflowClient()

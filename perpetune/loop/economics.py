@@ -21,7 +21,7 @@ from perpetune.loop.fine_tune import Challenger, device_hours
 from perpetune.loop.passage import ECONOMICS
 from perpetune.records import to_json
 from perpetune.serving.log import answered_since, open_log
-from perpetune.tracking import Run, log_metrics, log_text, started
+from perpetune.tracking import Run, log_metrics, log_text, read_run
 from perpetune.workspace import Workspace
 
 
@@ -36,7 +36,7 @@ def log_economics(
     if not evaluations:
         return None
     params = workspace.params
-    hours = device_hours(challenger.trained, params.train) + evaluation_seconds / SECONDS_PER_HOUR
+    hours = device_hours(challenger.trained) + evaluation_seconds / SECONDS_PER_HOUR
     found = refresh_economics(
         usage_of(evaluations),
         Spent(hours, new_labels(workspace)),
@@ -67,7 +67,7 @@ def new_labels(workspace: Workspace) -> int:
     """Labelled requests in the data that came after the champion's own pass began; all where there is no champion."""
     task = workspace.params.task.name
     champion = registry.find(task, "champion")
-    since = started(champion.run_id) if champion else None
+    since = read_run(champion.run_id).started if champion else None
     rows = (row for name in ("train", "validation", "recent") for row in read_split(workspace, name))
     traffic = (row for row in rows if row.source == "traffic")
     return sum(since is None or (row.time is not None and row.time > since) for row in traffic)

@@ -8,12 +8,11 @@ from pathlib import Path
 from perpetune.curve import drawn
 from perpetune.loop.curate import read_split
 from perpetune.loop.passage import LOSS
-from perpetune.params import TrainParams
 from perpetune.release import ModelCard
 from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
-from perpetune.training.launch import launch, process_count
+from perpetune.training.launch import launch
 from perpetune.training.trainer import Foretell, Progress, Report, Trained
 from perpetune.workspace import Workspace
 
@@ -45,14 +44,13 @@ def fine_tune(workspace: Workspace, run: Run, tell: Report, foretell: Foretell =
         trained = _trained_before(folder) or _train(workspace, run, folder, report, foretell)
     log_params(run, {"base.digest": trained.base_digest})
     tag(run, {"adapter.digest": trained.digest})
-    hours = {"device_hours": device_hours(trained, workspace.params.train)}
-    log_metrics(run, _summary(trained) | hours, trained.steps)
+    log_metrics(run, _summary(trained), trained.steps)
     return Challenger(trained.adapter, _card(workspace, trained.base_digest), trained)
 
 
-def device_hours(trained: Trained, params: TrainParams) -> float:
-    """Hours that all devices of this machine together spent on training."""
-    return trained.seconds * process_count(params) / 3600
+def device_hours(trained: Trained) -> float:
+    """Hours that all devices together spent on training."""
+    return trained.seconds * trained.devices / 3600
 
 
 def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretell: Foretell) -> Trained:
@@ -116,7 +114,7 @@ def _metrics(progress: Progress) -> dict[str, float]:
 def _summary(trained: Trained) -> dict[str, float]:
     summary = {
         "train/seconds": trained.seconds,
-        DEVICE_HOURS: trained.seconds * trained.devices / 3600,
+        DEVICE_HOURS: device_hours(trained),
         "train/tokens": float(trained.tokens),
         "train/best_step": float(trained.best_step),
         "train/rows_too_long": float(trained.too_long),
