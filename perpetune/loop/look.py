@@ -14,7 +14,7 @@ from perpetune.evaluation.text_metrics import token_f1
 from perpetune.loop.ask import ask_for_labels
 from perpetune.loop.passage import git_commit, log_decision, params_digest
 from perpetune.loop.refreshes import refreshes_before
-from perpetune.monitoring.decay import held_to, measure_decay
+from perpetune.monitoring.decay import held_to, measure_decay, promised_by
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.estimated import estimate_fall
 from perpetune.monitoring.watched import DETECTOR, Watched, from_text, held_to_bound, judge, to_text
@@ -199,7 +199,7 @@ def promised_answers(promised: Sequence[Recorded], params: ReferenceParams) -> S
     Never as it does since: compared with itself, a decayed model has not decayed.
     """
     recent = [row for row in promised if row.holdout == "recent"]
-    return recent if len(recent) >= params.min_recent else promised
+    return promised_by(recent, [row for row in promised if row.holdout != "recent"], params)
 
 
 def promised_scores(promised: Sequence[Recorded], params: ReferenceParams) -> list[float]:

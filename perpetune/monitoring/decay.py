@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import hypot, sqrt
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import t
@@ -14,11 +15,18 @@ from scipy.stats import t
 from perpetune.evaluation.estimate import Estimate, interval_of_alike, wilson
 from perpetune.evaluation.sequential import drifting_mean_interval
 from perpetune.monitoring.watched import Watched
-from perpetune.params import WatchParams
+from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Score
 
+T = TypeVar("T")
+
 CONFIDENCE = 0.95  # of the intervals that are shown
+
+
+def promised_by(recent: Sequence[T], others: Sequence[T], params: ReferenceParams) -> list[T]:
+    """What a champion promised on unseen rows: on the recent holdout alone where that has `min_recent` rows."""
+    return [*recent] if len(recent) >= params.min_recent else [*others, *recent]
 
 
 def held_to(promised: Sequence[float], params: WatchParams) -> float | None:

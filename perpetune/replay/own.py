@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 
 from perpetune.evaluation.e_detector import start
-from perpetune.monitoring.decay import held_to, measure_decay
+from perpetune.monitoring.decay import held_to, measure_decay, promised_by
 from perpetune.monitoring.watched import Watched, judge
 from perpetune.params import Params
 from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
@@ -53,9 +53,8 @@ class Own:
 
 
 def promised_scores(champion: Champion, params: Params) -> list[float]:
-    """What it showed on unseen rows: on the recent holdout alone where that has `reference.min_recent` rows."""
-    enough = len(champion.recent) >= params.reference.min_recent
-    return [marked.score for marked in (champion.recent if enough else (*champion.frozen, *champion.recent))]
+    """How well it did on the unseen rows that it is held to."""
+    return [marked.score for marked in promised_by(champion.recent, champion.frozen, params.reference)]
 
 
 def _minutes_since(refreshes: Sequence[Refresh], now: datetime) -> float | None:
