@@ -11,12 +11,19 @@ from pydantic import BaseModel, ConfigDict
 from perpetune.params import BaseParams
 from perpetune.records import Message, Route
 
+# How a version answers: an adapter on the base (tuned), the base with an instruction and maybe examples (prompted), or
+# TF-IDF with logistic regression (linear).
+System = Literal["tuned", "prompted", "linear"]
+
 CARD = "perpetune.json"
 EVALUATED = "evaluated.json"
 
 
 class ModelCard(BaseModel):
-    """What an adapter needs beside its weights to answer; travels in the adapter's folder."""
+    """What a version needs beside its weights to answer; travels in the version's folder.
+
+    `shots` are the examples of a prompted version, user and assistant in turn; they stand behind the instruction.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,6 +35,8 @@ class ModelCard(BaseModel):
     base_digest: str
     precision: Literal["auto", "fp32", "bf16"]
     max_new_tokens: int
+    system: System = "tuned"
+    shots: tuple[Message, ...] = ()
 
 
 class Golden(BaseModel):
@@ -68,6 +77,8 @@ class Release:
     labels: tuple[str, ...] | None
     base: BaseParams
     evaluated: Evaluated = field(default_factory=Evaluated)
+    system: System = "tuned"
+    shots: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
