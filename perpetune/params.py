@@ -102,19 +102,23 @@ class LoraParams(Section):
 
 
 class TrainParams(Section):
+    """Fine-tuning. `auto` is chosen by the size of the data and of the model (perpetune/training/recipe.py)."""
+
     method: Method
+    objective: Literal["auto", "label_head", "likelihood"]
     lora: LoraParams
     precision: Literal["auto", "fp32", "bf16"]
-    epochs: Positive
-    batch_size: Count
-    learning_rate: Positive
+    epochs: Positive | Literal["auto"]
+    minutes: Positive | None
+    batch_size: Count | Literal["auto"]
+    learning_rate: Positive | Literal["auto"]
     warmup_share: Share
     weight_decay: Annotated[float, Field(ge=0)]
     max_gradient_norm: Positive
     max_example_tokens: Count
     max_packed_tokens: Count
     gradient_checkpointing: bool
-    class_weights: Literal["none", "balanced"]
+    class_weights: Literal["auto", "none", "balanced"]
     validations: Count
     validation_rows: Count
     early_stopping: Count | None
@@ -276,6 +280,23 @@ class Params(Section):
         if self.train.class_weights == "balanced" and self.task.kind == "generation":
             raise ValueError("train.class_weights: balanced weighs labels, and task.kind generation has none: set none")
         return self
+
+    @model_validator(mode="after")
+    def a_label_head_answers_in_process(self) -> Params:
+        if self.train.objective != "label_head":
+            return self
+        if self.task.kind == "generation":
+            raise ValueError("train.objective: label_head needs labels, and task.kind generation has none: set auto")
+        if self.serve.engine == "vllm":
+            raise ValueError("train.objective: label_head cannot be served by vLLM: set likelihood, or auto")
+        return self
+
+    @property
+    def uses_label_head(self) -> bool:
+        """Whether labels are learned by a head of their own; vLLM serves none."""
+        if self.train.objective == "auto":
+            return self.task.kind == "classification" and self.serve.engine != "vllm"
+        return self.train.objective == "label_head"
 
 
 def load_params(path: Path) -> Params:

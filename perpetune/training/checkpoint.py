@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from perpetune.params import TrainParams
+from perpetune.training.schedule import Schedule
 
 FILE = "checkpoint.pt"
 
@@ -34,6 +35,7 @@ class Checkpoint:
     best_loss: float | None
     best_step: int
     best_weights: list[torch.Tensor]
+    schedule: Schedule
 
 
 def random_state() -> list[torch.Tensor]:
@@ -68,7 +70,8 @@ class Resume:
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f"{FILE}.unfinished"
         with unfinished.open("wb") as file:
-            torch.save({"identity": self.identity, **vars(checkpoint)}, file)
+            schedule = asdict(checkpoint.schedule)
+            torch.save({"identity": self.identity, **vars(checkpoint), "schedule": schedule}, file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(self.folder / FILE)
@@ -79,7 +82,9 @@ class Resume:
         if not path.is_file():
             return None
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        return Checkpoint(**stored) if stored.pop("identity") == self.identity else None
+        if stored.pop("identity") != self.identity:
+            return None
+        return Checkpoint(**{**stored, "schedule": Schedule(**stored["schedule"])})
 
     def remove(self) -> None:
         (self.folder / FILE).unlink(missing_ok=True)

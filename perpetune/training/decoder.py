@@ -8,6 +8,7 @@ other architecture, with a dense mask. Both hold the very modules of the model t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from perpetune.training.attention import Plan, attend, plan
 from perpetune.training.kernels import lora_linear, rms_norm, rotated, silu_gated
+from perpetune.training.label_head import LabelHead, features
 from perpetune.training.loss import chunked_cross_entropy, plain_cross_entropy
 from perpetune.training.packing import Tree, model_inputs, plant
 from perpetune.training.rows import Encoded
@@ -26,68 +28,132 @@ from perpetune.training.rows import Encoded
 FUSED = ("llama", "mistral", "qwen2", "qwen3")
 
 
-def learner(model: nn.Module, compute: torch.dtype, *, checkpointing: bool = False) -> FusedModel | PlainModel:
+@dataclass(frozen=True)
+class TokenTargets:
+    """At each of `places` (m,) of a tree one of `tokens` (m,) is to come, and counts as much as its weight (m,)."""
+
+    places: Tensor
+    tokens: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class LabelTargets:
+    """The labels (rows,) of prompts whose tokens stand at `paths` in a tree, and their weights (rows,)."""
+
+    paths: Sequence[Sequence[int]]
+    labels: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """Asks for what a label head reads of the prompts at `paths`, instead of a loss."""
+
+    paths: Sequence[Sequence[int]]
+
+
+Targets = TokenTargets | LabelTargets | Features
+
+
+def learner(
+    model: nn.Module, compute: torch.dtype, *, checkpointing: bool = False, label_head: LabelHead | None = None
+) -> FusedModel | PlainModel:
     """The fastest way to train `model`, which may be a PeftModel; activations have the dtype `compute`."""
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if causal.config.model_type in FUSED and causal.config.hidden_act == "silu":
-        return FusedModel(causal, compute, checkpointing)
-    return PlainModel(causal, compute, checkpointing)
+        return FusedModel(causal, compute, checkpointing, label_head)
+    return PlainModel(causal, compute, checkpointing, label_head)
 
 
 def summed_loss(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
-    """Cross-entropy summed over the answer tokens of the rows, in one packed pass.
+    """Cross-entropy summed over the answer tokens of the rows, or over their labels, in one packed pass."""
+    tree = plant(row.read for row in rows)
+    targets = _label_targets(rows, tree, device) if model.label_head else _token_targets(rows, tree, device)
+    loss: Tensor = model(tree, targets, device)
+    return loss
 
-    The last token of a row predicts nothing, so it is not fed.
-    """
-    tree = plant(row.tokens[:-1] for row in rows)
+
+def prompt_features(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
+    """What a label head reads of the rows, (rows, 2 * size) in fp32, in one packed pass."""
+    tree = plant(row.read for row in rows)
+    found: Tensor = model(tree, Features(tree.paths), device)
+    return found
+
+
+def _token_targets(rows: Sequence[Encoded], tree: Tree, device: torch.device) -> TokenTargets:
     places = [place for row, path in zip(rows, tree.paths, strict=True) for place in path[row.answer_from - 1 :]]
-    targets = [token for row in rows for token in row.tokens[row.answer_from :]]
+    tokens = [token for row in rows for token in row.tokens[row.answer_from :]]
     weights = [row.weight for row in rows for _ in row.tokens[row.answer_from :]]
-    loss: Tensor = model(
-        tree,
+    return TokenTargets(
         torch.tensor(places, device=device),
-        torch.tensor(targets, device=device),
+        torch.tensor(tokens, device=device),
         torch.tensor(weights, device=device, dtype=torch.float32),
     )
-    return loss
+
+
+def _label_targets(rows: Sequence[Encoded], tree: Tree, device: torch.device) -> LabelTargets:
+    return LabelTargets(
+        tree.paths,
+        torch.tensor([row.label for row in rows], device=device),
+        torch.tensor([row.weight for row in rows], device=device, dtype=torch.float32),
+    )
+
+
+def _judged_by(head: LabelHead | None, hidden: Tensor, targets: LabelTargets | Features) -> Tensor:
+    """The loss of the labels, or what the head reads, from the last hidden states (n, size) of all tokens."""
+    assert head is not None, "labels are learned by a label head"
+    found = features(hidden, targets.paths, head.shape.input_from)
+    if isinstance(targets, Features):
+        return found
+    return head.summed_loss(found, targets.labels, targets.weights)
 
 
 class PlainModel(nn.Module):
     """Any causal language model of transformers."""
 
-    def __init__(self, causal: nn.Module, compute: torch.dtype, checkpointing: bool) -> None:
+    def __init__(
+        self, causal: nn.Module, compute: torch.dtype, checkpointing: bool, label_head: LabelHead | None = None
+    ) -> None:
         super().__init__()
         self.causal = causal
         self.compute = compute
+        self.label_head = label_head
         if checkpointing:
             cast(Any, causal).gradient_checkpointing_enable({"use_reentrant": False})
 
     def blocks(self) -> list[nn.Module]:
         return list(cast(Any, self.causal).get_decoder().layers)
 
-    def forward(self, tree: Tree, places: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        inputs = model_inputs(tree, places.device, self.compute)
-        with torch.autocast(places.device.type, self.compute, enabled=self.compute != torch.float32):
-            logits = self.causal(**inputs, logits_to_keep=places).logits[0]
-        return plain_cross_entropy(logits, targets, weights)
+    def forward(self, tree: Tree, targets: Targets, device: torch.device) -> Tensor:
+        inputs = model_inputs(tree, device, self.compute)
+        with torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32):
+            if isinstance(targets, TokenTargets):
+                logits = self.causal(**inputs, logits_to_keep=targets.places).logits[0]
+            else:
+                hidden = cast(Any, self.causal).get_decoder()(**inputs).last_hidden_state[0]
+        if isinstance(targets, TokenTargets):
+            return plain_cross_entropy(logits, targets.tokens, targets.weights)
+        return _judged_by(self.label_head, hidden, targets)
 
 
 class FusedModel(nn.Module):
     """A decoder of the Llama family over the tokens of a tree, without batch or padding: (n, size)."""
 
-    def __init__(self, causal: nn.Module, compute: torch.dtype, checkpointing: bool) -> None:
+    def __init__(
+        self, causal: nn.Module, compute: torch.dtype, checkpointing: bool, label_head: LabelHead | None = None
+    ) -> None:
         super().__init__()
         decoder, head = cast(Any, causal).get_decoder(), cast(Any, causal).get_output_embeddings()
         self.embedding = decoder.embed_tokens
         self.layers = nn.ModuleList(FusedLayer(layer) for layer in decoder.layers)
         self.norm, self.head, self.angles = decoder.norm, head, decoder.rotary_emb
-        self.compute, self.checkpointing = compute, checkpointing
+        self.compute, self.checkpointing, self.label_head = compute, checkpointing, label_head
 
     def blocks(self) -> list[nn.Module]:
         return list(self.layers)
 
-    def forward(self, tree: Tree, places: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        device = places.device
+    def forward(self, tree: Tree, targets: Targets, device: torch.device) -> Tensor:
         hidden = self.embedding(torch.from_numpy(tree.tokens).to(device)).to(self.compute)
         angles = _angles(self.angles, hidden, torch.from_numpy(tree.depths).to(device))
         who_sees = plan(tree, device, self.compute)
@@ -96,10 +162,12 @@ class FusedModel(nn.Module):
                 hidden = checkpoint(layer, hidden, angles, who_sees, use_reentrant=False)
             else:
                 hidden = layer(hidden, angles, who_sees)
-        final = _normed(self.norm, hidden[places])
+        if not isinstance(targets, TokenTargets):
+            return _judged_by(self.label_head, _normed(self.norm, hidden), targets)
+        final = _normed(self.norm, hidden[targets.places])
         if _is_adapted(self.head):
-            return plain_cross_entropy(_projected(self.head, final), targets, weights)
-        return chunked_cross_entropy(final, self.head.weight, targets, weights)
+            return plain_cross_entropy(_projected(self.head, final), targets.tokens, targets.weights)
+        return chunked_cross_entropy(final, self.head.weight, targets.tokens, targets.weights)
 
 
 class FusedLayer(nn.Module):

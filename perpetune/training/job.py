@@ -30,7 +30,7 @@ REFUSED = 3  # exit status: what went wrong is for people, and written to refuse
 
 
 class Job(BaseModel):
-    """What to train, and where its files go."""
+    """What to train, and where its files go. `labels` are those of a label head; None learns to write answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,6 +40,7 @@ class Job(BaseModel):
     params: TrainParams
     adapter: Path
     checkpoints: Path | None
+    labels: tuple[str, ...] | None = None
 
 
 def write_job(folder: Path, job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example]) -> None:
@@ -88,13 +89,14 @@ def train_here(
         job.checkpoints,
         world,
         foretell,
+        job.labels,
     )
 
 
 def _load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example], processes: int) -> Base:
     """The base model, once it is sure that training it fits into memory. Raises PerpetuneError where it does not."""
     folder = resolve_base(job.base, job.assets)
-    rows = encode_all(load_tokenizer(folder), train_rows, job.instruction, job.params)
+    rows = encode_all(load_tokenizer(folder), train_rows, job.instruction, job.params, job.labels)
     if rows:
         shape = shape_of(AutoConfig.from_pretrained(folder), job.params.lora.target_modules)
         room = room_for(shape, job.params, rows, validates=bool(validation_rows), processes=processes)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from perpetune.params import LoraParams, Method
 from perpetune.training.base import Base
+from perpetune.training.label_head import HEAD
 
 ADAPTER = "adapter_model.safetensors"
 WHOLE = "model.safetensors"
@@ -54,8 +55,8 @@ def save(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     compute: torch.dtype,
-) -> str:
-    """Write what was trained and return the sha256 of its weights.
+) -> None:
+    """Write what was trained.
 
     `weights` holds the trained ones by name, whole. An adapter is a few MB beside its base; a fully trained model
     is written in the precision that it computes in, with its tokenizer.
@@ -66,7 +67,6 @@ def save(
         state = {name: weight.to(compute) for name, weight in weights.items()}
         model.save_pretrained(folder, state_dict=state, max_shard_size="1TB")
         tokenizer.save_pretrained(folder)
-    return trained_digest(folder)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -74,5 +74,9 @@ def is_adapter(folder: Path) -> bool:
 
 
 def trained_digest(folder: Path) -> str:
-    with (folder / (ADAPTER if is_adapter(folder) else WHOLE)).open("rb") as weights:
-        return hashlib.file_digest(weights, "sha256").hexdigest()
+    """The sha256 of the trained weights, those of a label head behind those of the model."""
+    digest = hashlib.sha256()
+    for name in (ADAPTER if is_adapter(folder) else WHOLE, HEAD):
+        if (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest()

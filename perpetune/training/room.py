@@ -7,6 +7,7 @@ each layer keeps of a pass for its gradient, and the largest thing computed in b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +24,8 @@ from perpetune.training.attention import BLOCK
 from perpetune.training.base import torch_dtype
 from perpetune.training.decoder import FUSED
 from perpetune.training.loss import LOGIT_ROWS
-from perpetune.training.rows import Encoded, batches, packed, pass_size, step_count
+from perpetune.training.recipe import batch_size
+from perpetune.training.rows import Encoded, batches, packed, pass_size
 
 STEPS_LOOKED_AT = 200  # each epoch deals the rows anew, so the largest pass of these is that of nearly all
 FOUR_BITS = 0.516  # bytes of a weight in NF4 with double quantization (QLoRA, section 3)
@@ -120,7 +122,8 @@ def room_for(
 
 def _largest_pass(rows: Sequence[Encoded], params: TrainParams, processes: int) -> int:
     """Tokens of the largest forward pass."""
-    looked_at = islice(batches(rows, params.batch_size, params.seed), min(STEPS_LOOKED_AT, step_count(rows, params)))
+    size = batch_size(params, len(rows))
+    looked_at = islice(batches(rows, size, params.seed), min(STEPS_LOOKED_AT, math.ceil(len(rows) / size)))
     passes = (run for batch in looked_at for run in packed(batch[::processes], params.max_packed_tokens))
     return max(map(pass_size, passes))
 

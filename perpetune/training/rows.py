@@ -17,16 +17,25 @@ from perpetune.training.packing import groups_within, plant
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as tokens; `tokens[answer_from:]` is what is learned, as much as `weight` says."""
+    """One example as tokens; `tokens[answer_from:]` is what is learned, as much as `weight` says.
+
+    With a `label`, its place among those of a label head, that is learned and not its tokens.
+    """
 
     tokens: tuple[int, ...]
     answer_from: int
     weight: float = 1.0
+    label: int | None = None
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """What the model reads: a label head needs the prompt, and the last token of an answer predicts nothing."""
+        return self.tokens[:-1] if self.label is None else self.tokens[: self.answer_from]
 
     @property
     def answer_weight(self) -> float:
-        """What the answer counts for in a mean over answer tokens."""
-        return self.weight * (len(self.tokens) - self.answer_from)
+        """What the answer counts for in a mean over answer tokens, or over labels."""
+        return self.weight * (1 if self.label is not None else len(self.tokens) - self.answer_from)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, row: Example, instruction: str) -> Encoded:
@@ -35,14 +44,42 @@ def encode(tokenizer: PreTrainedTokenizerBase, row: Example, instruction: str) -
 
 
 def encode_all(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], instruction: str, params: TrainParams
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Example],
+    instruction: str,
+    params: TrainParams,
+    labels: Sequence[str] | None = None,
 ) -> list[Encoded]:
-    """The rows that are short enough, weighted as `train.class_weights` says."""
-    weights = _balanced(rows) if params.class_weights == "balanced" else [1.0] * len(rows)
+    """The rows that are short enough, weighted as `train.class_weights` says.
+
+    With the `labels` of a label head, those that have one of them.
+    """
+    places = {label: place for place, label in enumerate(labels or ())}
+    rows = [row for row in rows if labels is None or row.output in places]
+    weights = _balanced(rows) if _balances(rows, params) else [1.0] * len(rows)
     encoded = (
-        replace(encode(tokenizer, row, instruction), weight=weight) for row, weight in zip(rows, weights, strict=True)
+        replace(encode(tokenizer, row, instruction), weight=weight, label=places.get(row.output))
+        for row, weight in zip(rows, weights, strict=True)
     )
     return [row for row in encoded if len(row.tokens) <= params.max_example_tokens]
+
+
+def _balances(rows: Sequence[Example], params: TrainParams) -> bool:
+    """`auto` balances labels if one has less than half the rows that it would have if all had as many."""
+    if params.class_weights != "auto":
+        return params.class_weights == "balanced"
+    return is_imbalanced([row.output for row in rows])
+
+
+def is_imbalanced(labels: Sequence[str]) -> bool:
+    """Whether the rarest label has less than half the rows that each would have if all had as many.
+
+    Free text, of which most outputs are seen once, has no labels to balance.
+    """
+    counts = Counter(labels)
+    if len(counts) < 2 or len(counts) > len(labels) / 2:
+        return False
+    return min(counts.values()) < len(labels) / len(counts) / 2
 
 
 def _balanced(rows: Sequence[Example]) -> list[float]:
@@ -71,13 +108,9 @@ def batches(rows: Sequence[Encoded], batch_size: int, seed: int) -> Iterator[lis
 def packed(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
     """Rows in passes of at most `limit` tokens, those that begin alike beside each other."""
     rows = sorted(rows, key=lambda row: row.tokens)
-    return [[rows[index] for index in run] for run in groups_within([row.tokens for row in rows], limit)]
+    return [[rows[index] for index in run] for run in groups_within([row.read for row in rows], limit)]
 
 
 def pass_size(rows: Sequence[Encoded]) -> int:
-    """Tokens that a pass over these rows computes: the last of a row predicts nothing."""
-    return len(plant(row.tokens[:-1] for row in rows))
-
-
-def step_count(rows: Sequence[Encoded], params: TrainParams) -> int:
-    return max(1, round(params.epochs * len(rows) / params.batch_size))
+    """Tokens that a pass over these rows computes."""
+    return len(plant(row.read for row in rows))

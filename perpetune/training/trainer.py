@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +18,22 @@ from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.training.base import Base, torch_dtype
 from perpetune.training.checkpoint import Checkpoint, Resume, identity, random_state, restore_random_state
-from perpetune.training.decoder import FusedModel, PlainModel, learner, summed_loss
+from perpetune.training.decoder import FusedModel, PlainModel, learner, prompt_features, summed_loss
 from perpetune.training.distributed import ALONE, World, agreed, in_step, placed, put, shard, share, summed, whole
-from perpetune.training.methods import save, trainable
+from perpetune.training.label_head import LabelHead, fit_probe, head_shape, save_head
+from perpetune.training.methods import save, trainable, trained_digest
 from perpetune.training.pace import expected_seconds
+from perpetune.training.recipe import batch_size, learning_rate
 from perpetune.training.room import room_for, shape_of
-from perpetune.training.rows import Encoded, batches, encode_all, packed, some, step_count
+from perpetune.training.rows import Encoded, batches, encode_all, packed, some
+from perpetune.training.schedule import Schedule, schedule_of
+
+TIME_BEFORE_COOLING = 0.8  # of train.minutes
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the run stands after a step. `tokens_per_second` counts what a plain run would process."""
+    """Where the run stands after a step of `steps` at most. `tokens_per_second` counts what a plain run would process."""
 
     step: int
     steps: int
@@ -42,7 +46,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take, said before its first step: seconds, and bytes of memory beside those in use."""
+    """What a run will take at most, said before its first step: seconds, and bytes of memory beside those in use."""
 
     steps: int
     seconds: float
@@ -84,6 +88,7 @@ def train(
     checkpoints: Path | None = None,
     world: World = ALONE,
     foretell: Foretell | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Trained:
     """Fine-tune the base by `params.method` and write what was trained to the folder `adapter`.
 
@@ -92,11 +97,12 @@ def train(
     same arguments; the leader alone reports and writes. `foretell` hears once, before the first step, what the run
     will take. Full fine-tuning changes the base in place.
 
-    Examples longer than `max_example_tokens` are left out and counted. Without validation rows the
+    With `labels` a label head is trained beside the adapter; without, the model learns to write its answers. Examples
+    longer than `max_example_tokens`, and those with another label, are left out and counted. Without validation rows the
     last weights are kept, else those with the lowest validation loss. Raises PerpetuneError where no
     example is short enough, and where one is longer than the base's sliding window.
     """
-    rows = encode_all(base.tokenizer, train_rows, instruction, params)
+    rows = encode_all(base.tokenizer, train_rows, instruction, params, labels)
     if not rows:
         raise PerpetuneError(
             f"none of the {len(train_rows)} training examples has at most {params.max_example_tokens} tokens",
@@ -104,23 +110,38 @@ def train(
             do="raise it, or shorten the inputs",
         )
     validation = encode_all(
-        base.tokenizer, some(validation_rows, params.validation_rows, params.seed), instruction, params
+        base.tokenizer, some(validation_rows, params.validation_rows, params.seed), instruction, params, labels
     )
     _refuse_beyond_window(base, [*rows, *validation])
+    head = None
+    if labels is not None:
+        width = base.model.config.get_text_config().hidden_size
+        head = LabelHead(head_shape(base.tokenizer, instruction, labels), width).to(base.model.device)
     model = trainable(base, params.method, params.lora, params.seed)
     resume = None
     if checkpoints is not None:
         work = identity(params, base.digest, [row.tokens for row in rows])
         resume = Resume(checkpoints, work, params.checkpoint_seconds)
-    outcome = _run(_Job(model, rows, validation, params, report, resume, world, foretell))
-    weights = {name: whole(weight) for name, weight in model.named_parameters() if weight.requires_grad}
-    digest = save(model, weights, base.tokenizer, adapter, torch_dtype(params.precision)) if world.leads else ""
+    outcome = _run(_Job(model, head, rows, validation, params, report, resume, world, foretell))
+    digest = _save(model, head, base, adapter, params, world)
     if resume and world.leads:
         resume.remove()
     if isinstance(model, PeftModel) and world.size == 1:
         model.unload()
     too_long = len(train_rows) - len(rows)
     return replace(outcome, adapter=adapter, digest=digest, base_digest=base.digest, too_long=too_long)
+
+
+def _save(model: nn.Module, head: LabelHead | None, base: Base, folder: Path, params: TrainParams, world: World) -> str:
+    """Write what was trained; every process gathers it, and the leader returns its digest."""
+    weights = {name: whole(weight) for name, weight in model.named_parameters() if weight.requires_grad}
+    scores = {name: whole(weight) for name, weight in head.named_parameters()} if head else {}
+    if not world.leads:
+        return ""
+    save(cast(PeftModel, model), weights, base.tokenizer, folder, torch_dtype(params.precision))
+    if head is not None:
+        save_head(folder, head, scores)
+    return trained_digest(folder)
 
 
 def _refuse_beyond_window(base: Base, rows: Sequence[Encoded]) -> None:
@@ -138,6 +159,7 @@ def _refuse_beyond_window(base: Base, rows: Sequence[Encoded]) -> None:
 @dataclass(frozen=True)
 class _Job:
     model: nn.Module
+    head: LabelHead | None
     rows: Sequence[Encoded]
     validation: Sequence[Encoded]
     params: TrainParams
@@ -149,37 +171,45 @@ class _Job:
 
 def _run(job: _Job) -> Trained:
     params, world = job.params, job.world
-    network = learner(job.model, torch_dtype(params.precision), checkpointing=params.gradient_checkpointing)
+    network = learner(
+        job.model, torch_dtype(params.precision), checkpointing=params.gradient_checkpointing, label_head=job.head
+    )
+    if job.head is not None:
+        _start_from_probe(job, network)
     shard(network, network.blocks(), world)
-    steps = step_count(job.rows, params)
+    size = batch_size(params, len(job.rows))
+    schedule = schedule_of(len(job.rows), params, size, validates=bool(job.validation))
     if job.foretell is not None:
-        forecast = _forecast(job, network)
+        forecast = _forecast(job, network, schedule)
         if world.leads:
             job.foretell(forecast)
-    weights = [weight for weight in job.model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=params.weight_decay, fused=True)
-    validate_at = _validation_steps(steps, params.validations) if job.validation else frozenset()
+    weights = [weight for part in (job.model, job.head) if part for weight in part.parameters() if weight.requires_grad]
+    fastest = learning_rate(params, cast(Any, job.model).config.get_text_config().hidden_size)
+    optimizer = torch.optim.AdamW(weights, lr=fastest, weight_decay=params.weight_decay, fused=True)
     step, best, tokens, began = 0, _Best(None, 0, []), 0, time.monotonic()
     found = job.resume.load() if job.resume else None
     if found is not None:
         _take_up(found, weights, optimizer)
         step, tokens, began = found.step, found.tokens, began - found.seconds
         best = _Best(found.best_loss, found.best_step, found.best_weights)
+        schedule = found.schedule
     saved = time.monotonic()
-    for batch in islice(batches(job.rows, params.batch_size, params.seed), step, steps):
+    for batch in islice(batches(job.rows, size, params.seed), step, None):
+        if step == schedule.steps:
+            break
         step += 1
-        rate = params.learning_rate * _schedule(step, steps, params.warmup_share)
+        rate = fastest * schedule.rate(step)
         loss = take_step(network, optimizer, weights, batch, rate, params, world)
-        tokens += sum(len(row.tokens) for row in batch)
+        tokens += sum(len(row.read) for row in batch)
         checked = None
-        if step in validate_at:
+        if step in schedule.validate_at:
             checked = mean_loss(network, job.validation, params.max_packed_tokens, world)
             best = best.or_better(checked, step, weights)
         seconds = time.monotonic() - began
+        schedule = schedule.after(step, best.step, time_is_up=agreed(_time_is_up(seconds, params), world))
         if world.leads:
-            job.report(Progress(step, steps, loss, rate, tokens / seconds, seconds / step * (steps - step), checked))
-        if checked is not None and _stale(validate_at, best.step, step) >= (params.early_stopping or math.inf):
-            break
+            left = seconds / step * (schedule.steps - step)
+            job.report(Progress(step, schedule.steps, loss, rate, tokens / seconds, left, checked))
         if job.resume and agreed(time.monotonic() - saved >= job.resume.every_seconds, world):
             _put_down(
                 job,
@@ -193,6 +223,7 @@ def _run(job: _Job) -> Trained:
                     best.loss,
                     best.step,
                     best.weights,
+                    schedule,
                 ),
             )
             saved = time.monotonic()
@@ -202,7 +233,22 @@ def _run(job: _Job) -> Trained:
     return Trained(Path(), "", "", step, best.step or step, best.loss, tokens, seconds, too_long=0, devices=world.size)
 
 
-def _forecast(job: _Job, network: FusedModel | PlainModel) -> Forecast:
+def _time_is_up(seconds: float, params: TrainParams) -> bool:
+    return params.minutes is not None and seconds >= 60 * params.minutes * TIME_BEFORE_COOLING
+
+
+def _start_from_probe(job: _Job, network: FusedModel | PlainModel) -> None:
+    """Every process does this, so that all begin with the same head. The adapter adds nothing yet."""
+    assert job.head is not None
+    network.eval()
+    device = job.head.bias.device
+    rows = sorted(job.rows, key=lambda row: row.tokens)
+    with torch.no_grad():
+        found = [prompt_features(network, run, device) for run in packed(rows, job.params.max_packed_tokens)]
+    fit_probe(job.head, torch.cat(found), [row.label or 0 for row in rows], [row.weight for row in rows])
+
+
+def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule) -> Forecast:
     room = room_for(
         shape_of(cast(Any, job.model).config, job.params.lora.target_modules),
         job.params,
@@ -211,9 +257,9 @@ def _forecast(job: _Job, network: FusedModel | PlainModel) -> Forecast:
         processes=job.world.size,
     )
     random = random_state()
-    seconds = expected_seconds(network, job.rows, job.validation, job.params, job.world)
+    seconds = expected_seconds(network, job.rows, job.validation, job.params, schedule, job.world)
     restore_random_state(random)  # dropout has drawn from it: a forecast must not change what it foretells
-    return Forecast(step_count(job.rows, job.params), seconds, room.needed - room.weights, room.free)
+    return Forecast(schedule.steps, seconds, room.needed - room.weights, room.free)
 
 
 @dataclass(frozen=True)
@@ -228,11 +274,6 @@ class _Best:
         if self.loss is not None and loss >= self.loss:
             return self
         return _Best(loss, step, [whole(weight) for weight in weights])
-
-
-def _stale(validate_at: frozenset[int], best_step: int, step: int) -> int:
-    """How many validations have passed since the best one."""
-    return sum(best_step < checked <= step for checked in validate_at)
 
 
 def _state(optimizer: torch.optim.Optimizer) -> dict[str, object]:
@@ -260,18 +301,6 @@ def _take_up(found: Checkpoint, weights: list[nn.Parameter], optimizer: torch.op
     }
     optimizer.load_state_dict({**found.optimizer, "state": state})
     restore_random_state(found.random)
-
-
-def _validation_steps(steps: int, validations: int) -> frozenset[int]:
-    return frozenset(math.ceil(steps * (turn + 1) / validations) for turn in range(validations))
-
-
-def _schedule(step: int, steps: int, warmup_share: float) -> float:
-    """Linear warm-up, then a cosine down to zero (Loshchilov and Hutter, SGDR, 2016)."""
-    warmup = max(1, round(steps * warmup_share))
-    if step <= warmup:
-        return step / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def take_step(

@@ -1,0 +1,118 @@
+"""A label head: which label a prompt has, from what the model makes of its tokens.
+
+A language model that writes labels pays for each of their tokens, in training and for every answer. A head pays for the
+prompt alone, however many labels there are. It is a linear layer over the last hidden states of the input: of the last
+token, and their mean. It begins as a linear probe of the untrained model, so that the adapter is not distorted by the
+gradients of random weights (Kumar et al. 2022, Fine-tuning can distort pretrained features, arXiv:2202.10054).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+from transformers import PreTrainedTokenizerBase
+
+from perpetune.records import Message, with_instruction
+from perpetune.training.chat import prompt_tokens
+
+HEAD = "label_head.safetensors"
+PROBE_INVERSE_PENALTY = 0.01  # scikit-learn's C: features outnumber rows
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """The labels, in the order of the scores, and from which token of a prompt on the input begins."""
+
+    labels: tuple[str, ...]
+    input_from: int
+
+
+class LabelHead(nn.Module):
+    """Scores (rows, labels) of features (rows, 2 * size), which it standardises first."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: HeadShape, size: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.weight = nn.Parameter(torch.zeros(len(shape.labels), 2 * size))
+        self.bias = nn.Parameter(torch.zeros(len(shape.labels)))
+        self.register_buffer("mean", torch.zeros(2 * size), persistent=True)
+        self.register_buffer("scale", torch.ones(2 * size), persistent=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return linear((features - self.mean) / self.scale, self.weight, self.bias)
+
+    def summed_loss(self, features: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Cross-entropy of the labels (rows,), each as much as its weight (rows,)."""
+        return cross_entropy(self(features), labels, reduction="none").mul(weights).sum()
+
+
+def head_shape(tokenizer: PreTrainedTokenizerBase, instruction: str, labels: Sequence[str]) -> HeadShape:
+    """The input begins where two prompts that differ in nothing else do."""
+    one, other = (
+        prompt_tokens(tokenizer, with_instruction(instruction, (Message(role="user", content=text),))) for text in "a0"
+    )
+    alike = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    return HeadShape(tuple(labels), alike)
+
+
+def features(hidden: Tensor, places: Sequence[Sequence[int]], input_from: int) -> Tensor:
+    """Of prompts whose tokens have these places in `hidden` (n, size): the mean of the input and the last, in fp32.
+
+    A prompt that ends before `input_from` has its last token alone as input.
+    """
+    rows = []
+    for path in places:
+        own = hidden[list(path[min(input_from, len(path) - 1) :])].float()
+        rows.append(torch.cat([own.mean(0), own[-1]]))
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def fit_probe(head: LabelHead, found: Tensor, labels: Sequence[int], weights: Sequence[float]) -> None:
+    """Set the head to a logistic regression on features of the untrained model, (rows, 2 * size)."""
+    head.mean.copy_(found.mean(0))
+    head.scale.copy_(found.std(0, correction=0).clamp(min=1e-6))
+    standard = ((found.to(head.mean.device) - head.mean) / head.scale).cpu().numpy().astype(np.float64)
+    probe = LogisticRegression(C=PROBE_INVERSE_PENALTY, max_iter=300).fit(standard, labels, sample_weight=weights)
+    weight, bias = torch.from_numpy(probe.coef_).float(), torch.from_numpy(probe.intercept_).float()
+    if len(probe.classes_) == 2:  # one score that speaks for the second of two
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    known = torch.from_numpy(probe.classes_)
+    # A label without a row begins as unlikely as the least likely of the others.
+    head.bias.fill_(float(bias.min()))
+    head.weight[known] = weight.to(head.weight.device)
+    head.bias[known] = bias.to(head.bias.device)
+
+
+def save_head(folder: Path, head: LabelHead, tensors: dict[str, Tensor]) -> None:
+    """Write it beside the adapter; `tensors` are its weight and bias, whole."""
+    known = {"labels": json.dumps(head.shape.labels), "input_from": str(head.shape.input_from)}
+    kept = {"mean": head.mean.cpu(), "scale": head.scale.cpu(), **tensors}
+    save_file({name: tensor.detach().contiguous() for name, tensor in kept.items()}, folder / HEAD, known)
+
+
+def load_head(folder: Path, device: torch.device) -> LabelHead | None:
+    """What `save_head` wrote; None if the version writes its labels as text."""
+    if not (folder / HEAD).is_file():
+        return None
+    with safe_open(folder / HEAD, "pt") as file:
+        known = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    head = LabelHead(
+        HeadShape(tuple(json.loads(known["labels"])), int(known["input_from"])), tensors["mean"].shape[0] // 2
+    )
+    head.load_state_dict(tensors)
+    return head.to(device).eval()
