@@ -436,8 +436,8 @@ def _ours(model: Any, batches: Sequence[Sequence[Any]], meter: Meter, asked: arg
     optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=params.weight_decay, fused=True)
 
     def read(_: Any, inputs: tuple[Any, ...]) -> None:
-        tree, places, *_ = inputs
-        meter.read(len(tree), len(places), int((tree.depths + 1).sum()))
+        tree, targets, *_ = inputs
+        meter.read(len(tree), len(targets.places), int((tree.depths + 1).sum()))
 
     network.register_forward_pre_hook(read)
     losses = []
@@ -453,9 +453,11 @@ def _train_params(asked: argparse.Namespace) -> Any:
 
     return TrainParams(
         method="lora",
+        objective="likelihood",
         lora=LoraParams(rank=16, alpha=32, dropout=0.0, target_modules="all-linear"),
         precision="fp32" if asked.smoke else "bf16",
         epochs=1,
+        minutes=None,
         batch_size=1,
         learning_rate=2e-4,
         warmup_share=0.0,

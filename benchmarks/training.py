@@ -35,6 +35,8 @@ REVIEWS = (
 )
 GOALS = {"reviews": 6.0, "listed": 10.0}
 
+RATE = 5.0e-4  # of both
+
 
 @dataclass(frozen=True)
 class Work:
@@ -238,13 +240,20 @@ def _params():  # type: ignore[no-untyped-def]
     return load_params(Path("params.yaml"))
 
 
-def _ours(work: Work, adapter: Path) -> list[float]:
+def _ours(work: Work, adapter: Path) -> list[float]:  # it writes its answers as TRL's model does: the same work
     from perpetune.records import Example
     from perpetune.training.trainer import Progress, train
 
     rows = [Example(**row, id=str(n), group=str(n), source="benchmark") for n, row in enumerate(work.train)]
     params = _params().train.model_copy(
-        update={"epochs": 1.0, "batch_size": work.batch_size, "max_example_tokens": 4096, "max_packed_tokens": 4096}
+        update={
+            "epochs": 1.0,
+            "batch_size": work.batch_size,
+            "learning_rate": RATE,
+            "class_weights": "none",
+            "max_example_tokens": 4096,
+            "max_packed_tokens": 4096,
+        }
     )
     times: list[float] = []
 
@@ -302,7 +311,7 @@ def _trl(work: Work, adapter: Path, *, packed: bool) -> list[float]:
                 max_length=int(statistics.mean(lengths) * work.micro_batch) if packed else max(lengths),
                 packing=packed,
                 completion_only_loss=True,
-                learning_rate=params.learning_rate,
+                learning_rate=RATE,
                 lr_scheduler_type="cosine",
                 warmup_steps=max(1, round(work.steps * params.warmup_share)),
                 weight_decay=params.weight_decay,

@@ -113,9 +113,11 @@ def colour_job(tiny_params: BaseParams) -> Callable[[TrainParams, Path], Job]:
 def train_params() -> TrainParams:
     return TrainParams(
         method="lora",
+        objective="auto",
         lora=LoraParams(rank=8, alpha=16, dropout=0.0, target_modules="all-linear"),
         precision="fp32",
         epochs=40,
+        minutes=None,
         batch_size=3,
         learning_rate=0.01,
         warmup_share=0.1,

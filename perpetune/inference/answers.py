@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from perpetune.answer import Answer, PromptTooLong
 from perpetune.asked import Asked
 from perpetune.generation import Generation
+from perpetune.inference.by_head import before_input, head_probabilities
 from perpetune.inference.labels import label_log_probabilities
 from perpetune.inference.likelihood import Text, losses
 from perpetune.inference.reading import Beginnings, common_beginning
@@ -24,6 +25,7 @@ from perpetune.params import BaseParams
 from perpetune.records import Message
 from perpetune.training.base import Base, load_base, load_model
 from perpetune.training.chat import answer_tokens, prompt_tokens
+from perpetune.training.label_head import LabelHead, load_head
 from perpetune.training.methods import is_adapter
 from perpetune.training.packing import groups_within
 
@@ -50,6 +52,7 @@ class Answerer:
         self._batch_tokens = batch_tokens
         self._adapted: PeftModel | None = None
         self._whole: dict[str, PreTrainedModel] = {}  # what was trained in full stands beside the base
+        self._heads: dict[str, LabelHead] = {}  # of the adapters that learned labels by one
         self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
         self._beginnings = Beginnings()
         self._grammars = Grammars(base.tokenizer, int(base.model.config.vocab_size))
@@ -57,6 +60,9 @@ class Answerer:
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load what was trained: an adapter onto the base, or a model of its own where all weights were trained."""
         self._beginnings.forget(name)
+        self._heads.pop(name, None)
+        if head := load_head(folder, self.base.model.device):
+            self._heads[name] = head
         if not is_adapter(folder):
             self._whole[name] = load_model(folder, self.base.model.dtype)
         elif self._adapted is None:
@@ -69,6 +75,7 @@ class Answerer:
     def unload_adapter(self, name: str) -> None:
         """Free the adapter's memory; the base and other adapters stay."""
         self._beginnings.forget(name)
+        self._heads.pop(name, None)
         if self._whole.pop(name, None) is not None:
             return
         assert self._adapted is not None
@@ -99,6 +106,8 @@ class Answerer:
             return self._write_all(adapter, conversations, prompts, max_new_tokens)
         with self._speaking_as(adapter) as model:
             beginning = self._beginning(conversations, prompts)
+            if adapter in self._heads:
+                beginning = before_input(self._heads[adapter], beginning)
             return self._choose(model, adapter, beginning, prompts, labels)
 
     def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None:
@@ -193,10 +202,14 @@ class Answerer:
         answers: dict[int, Answer] = {}
         for run in groups_within(rests, self._pass_tokens):
             began = time.perf_counter()
-            scores = label_log_probabilities(model, [rests[place] for place in run], tails, reading, self._pass_tokens)
-            probabilities = scores.softmax(-1)
+            here = [rests[place] for place in run]
+            if adapter in self._heads:
+                probabilities = head_probabilities(model, self._heads[adapter], here, labels, reading)
+            else:
+                scores = label_log_probabilities(model, here, tails, reading, self._pass_tokens)
+                probabilities = scores.softmax(-1).tolist()
             seconds = beginning_seconds + (time.perf_counter() - began) / len(run)
-            for place, row in zip(run, probabilities.tolist(), strict=True):
+            for place, row in zip(run, probabilities, strict=True):
                 best = max(range(len(labels)), key=row.__getitem__)
                 answers[by_length[place]] = Answer(
                     text=labels[best],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perpetune.curve import drawn
 from perpetune.loop.curate import read_split
 from perpetune.loop.passage import LOSS
+from perpetune.records import Example
 from perpetune.release import ModelCard
 from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
@@ -55,6 +57,7 @@ def device_hours(trained: Trained) -> float:
 
 def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretell: Foretell) -> Trained:
     task = workspace.params.task
+    rows, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     job = Job(
         base=workspace.params.base,
         assets=workspace.assets,
@@ -62,8 +65,8 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretel
         params=workspace.params.train,
         adapter=folder / "adapter",
         checkpoints=workspace.home / "checkpoints" / task.name,
+        labels=head_labels(workspace, rows),
     )
-    rows, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     with system_metrics(run):
         trained = launch(job, rows, validation, report, Settings().training_launcher, foretell)
         # Training has removed its checkpoint: from here on this file says that its work is done.
@@ -90,6 +93,11 @@ def _card(workspace: Workspace, base_digest: str) -> ModelCard:
         precision=workspace.params.train.precision,
         max_new_tokens=workspace.params.evaluate.max_new_tokens,
     )
+
+
+def head_labels(workspace: Workspace, train: Sequence[Example]) -> tuple[str, ...] | None:
+    """The labels that a label head is to learn; None if answers are learned as text."""
+    return _labels(workspace, [row.output for row in train]) if workspace.params.uses_label_head else None
 
 
 def _labels(workspace: Workspace, outputs: list[str]) -> tuple[str, ...] | None:

@@ -30,6 +30,7 @@ from perpetune.serving.engine import EngineDown, NotLoaded, Overloaded, Unsuppor
 from perpetune.serving.label_tree import MOST_TOKENS, Ask, Known, LabelTree, shares
 from perpetune.serving.vllm_client import Refused, VllmClient
 from perpetune.serving.vllm_replies import Pieces, chat_body, read_answers, turns
+from perpetune.training.label_head import HEAD
 
 Result = TypeVar("Result")
 
@@ -225,6 +226,11 @@ class VllmEngine:
 
 
 def _require_adapter(release: Release) -> None:
+    if (release.adapter / HEAD).is_file():
+        raise PerpetuneError(
+            f"version {release.version} learned its labels by a label head, which vLLM does not serve",
+            do="set serve.engine: transformers, or train.objective: likelihood and `perpetune refresh`",
+        )
     config = release.adapter / "adapter_config.json"
     if not config.is_file():
         raise PerpetuneError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +99,10 @@ def fit_probe(head: LabelHead, found: Tensor, labels: Sequence[int], weights: Se
 
 def save_head(folder: Path, head: LabelHead, tensors: dict[str, Tensor]) -> None:
     """Write it beside the adapter; `tensors` are its weight and bias, whole."""
-    known = {"labels": json.dumps(head.shape.labels), "input_from": str(head.shape.input_from)}
     kept = {"mean": head.mean.cpu(), "scale": head.scale.cpu(), **tensors}
-    save_file({name: tensor.detach().contiguous() for name, tensor in kept.items()}, folder / HEAD, known)
+    # One entry of metadata: safetensors writes several in an order of its own, and equal heads have one digest.
+    shape = {"shape": json.dumps(asdict(head.shape))}
+    save_file({name: tensor.detach().contiguous() for name, tensor in kept.items()}, folder / HEAD, shape)
 
 
 def load_head(folder: Path, device: torch.device) -> LabelHead | None:
@@ -109,10 +110,8 @@ def load_head(folder: Path, device: torch.device) -> LabelHead | None:
     if not (folder / HEAD).is_file():
         return None
     with safe_open(folder / HEAD, "pt") as file:
-        known = file.metadata()
+        shape = json.loads(file.metadata()["shape"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-    head = LabelHead(
-        HeadShape(tuple(json.loads(known["labels"])), int(known["input_from"])), tensors["mean"].shape[0] // 2
-    )
+    head = LabelHead(HeadShape(tuple(shape["labels"]), shape["input_from"]), len(tensors["mean"]) // 2)
     head.load_state_dict(tensors)
     return head.to(device).eval()

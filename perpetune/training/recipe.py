@@ -8,6 +8,7 @@ finds it the same for every rank). Small batches serve LoRA best; larger ones sh
 from __future__ import annotations
 
 from perpetune.params import TrainParams
+from perpetune.training.schedule import UNVALIDATED_EPOCHS
 
 WIDTH_POWER = 0.78
 RATE = 2.0e-4  # at a width of 2,000 and alpha / rank = 2
@@ -22,6 +23,12 @@ def learning_rate(params: TrainParams, width: int) -> float:
         return params.learning_rate
     rate = RATE * float((2000 / width) ** WIDTH_POWER)
     return rate * FULL if params.method == "full" else rate
+
+
+def explicit(params: TrainParams, width: int) -> TrainParams:
+    """The section with numbers for its learning rate and epochs, where a search for better ones begins."""
+    epochs = UNVALIDATED_EPOCHS if params.epochs == "auto" else params.epochs
+    return params.model_copy(update={"learning_rate": learning_rate(params, width), "epochs": epochs})
 
 
 def batch_size(params: TrainParams, rows: int) -> int:

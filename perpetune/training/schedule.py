@@ -28,7 +28,7 @@ class Schedule:
     steps: int
     warmup: int
     cooling_from: int
-    validate_at: frozenset[int]
+    validate_at: tuple[int, ...]
     least: int = 0
     patience: float = math.inf
     stop_at_once: bool = False
@@ -60,8 +60,8 @@ class Schedule:
 
     def _cooled(self, step: int) -> Schedule:
         last = min(self.steps, step + max(1, round(COOLING * step)))
-        looks = frozenset(look for look in self.validate_at if look <= step)
-        return replace(self, steps=last, cooling_from=step, validate_at=looks | {last}, open_ended=False)
+        looks = tuple(look for look in self.validate_at if look <= step and look < last)
+        return replace(self, steps=last, cooling_from=step, validate_at=(*looks, last), open_ended=False)
 
 
 def schedule_of(rows: int, params: TrainParams, batch_size: int, *, validates: bool) -> Schedule:
@@ -73,7 +73,7 @@ def schedule_of(rows: int, params: TrainParams, batch_size: int, *, validates: b
         return _constant(max(LEAST_STEPS, round(UNVALIDATED_EPOCHS * per_epoch)), params)
     most = max(MOST_STEPS, round(MOST_EPOCHS * per_epoch))
     every = max(1, min(round(per_epoch), most // 10))
-    looks = frozenset(takewhile(lambda step: step < most, count(every, every))) | {most}
+    looks = (*takewhile(lambda step: step < most, count(every, every)), most)
     return replace(
         _constant(most, params),
         # A share of the most would be too slow a start for a run that ends early.
@@ -86,12 +86,12 @@ def schedule_of(rows: int, params: TrainParams, batch_size: int, *, validates: b
 
 
 def _fixed(steps: int, params: TrainParams, *, validates: bool) -> Schedule:
-    looks = {math.ceil(steps * (turn + 1) / params.validations) for turn in range(params.validations)}
+    looks = sorted({math.ceil(steps * (turn + 1) / params.validations) for turn in range(params.validations)})
     return Schedule(
         steps,
         _warmup(steps, params),
         steps,
-        frozenset(looks if validates else ()),
+        tuple(looks) if validates else (),
         patience=params.early_stopping or math.inf,
         stop_at_once=params.early_stopping is not None,
         cosine=True,
@@ -99,7 +99,7 @@ def _fixed(steps: int, params: TrainParams, *, validates: bool) -> Schedule:
 
 
 def _constant(steps: int, params: TrainParams) -> Schedule:
-    return Schedule(steps, _warmup(steps, params), round(steps / (1 + COOLING)), frozenset())
+    return Schedule(steps, _warmup(steps, params), round(steps / (1 + COOLING)), ())
 
 
 def _warmup(steps: int, params: TrainParams) -> int:

@@ -12,10 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
+from transformers import AutoConfig
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.style import write_png
 from perpetune.loop.curate import curate, log_data, read_split
+from perpetune.loop.fine_tune import head_labels
 from perpetune.loop.passage import git_commit, settings_of, use_mlflow
 from perpetune.params import TrainParams
 from perpetune.records import Example
@@ -31,8 +33,10 @@ from perpetune.tracking import (
     open_run,
     tag,
 )
+from perpetune.training.base import resolve_base
 from perpetune.training.job import Job
 from perpetune.training.launch import launch, process_count
+from perpetune.training.recipe import explicit
 from perpetune.training.trainer import Progress
 from perpetune.tuning.history import history
 from perpetune.tuning.search import Attempt, GivenUp, Judge, Settings, Trial, search
@@ -46,7 +50,7 @@ class Change:
     """A field of params.yaml, what it is today and what the best trial had."""
 
     field: str
-    now: int | float
+    now: int | float | str
     best: int | float
 
 
@@ -80,7 +84,7 @@ def tune(
     with _parent_run(workspace, budget) as run:
         data = _read(workspace, run)
         trials = []
-        now = settings_in(workspace.params.train)
+        now = settings_in(_explicit(workspace))
         space = (
             params if workspace.params.train.method != "full" else params.model_copy(update={"rank": (now.rank,) * 2})
         )
@@ -102,7 +106,14 @@ def with_budget(workspace: Workspace, minutes: float | None, trials: int | None)
     return replace(workspace, params=workspace.params.model_copy(update={"tune": budget}))
 
 
+def _explicit(workspace: Workspace) -> TrainParams:
+    """Today's settings with numbers for what is `auto`."""
+    base = resolve_base(workspace.params.base, workspace.assets)
+    return explicit(workspace.params.train, AutoConfig.from_pretrained(base).get_text_config().hidden_size)
+
+
 def settings_in(params: TrainParams) -> Settings:
+    assert params.learning_rate != "auto" and params.epochs != "auto"
     return Settings(params.lora.rank, params.learning_rate, params.epochs)
 
 
@@ -178,6 +189,7 @@ def _attempt(
                 params=params,
                 adapter=adapter,
                 checkpoints=None,
+                labels=head_labels(workspace, data.train),
             )
             trained = launch(job, data.train, data.validation, report)
             if trained.validation_loss is None:

@@ -25,9 +25,11 @@ THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "bloo
 FILLERS = ["a", "the", "say", "is it", "the a", "a the", "is a", "it is", "say a", "say the", "a say", "it a"]
 TRAIN = {
     "method": "lora",
+    "objective": "auto",
     "lora": {"rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"},
     "precision": "fp32",
     "epochs": 3,
+    "minutes": None,
     "batch_size": 8,
     "learning_rate": 0.01,
     "max_example_tokens": 48,

@@ -72,9 +72,9 @@ def test_outside_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_wrong_setting_is_found_before_anything_starts(workspace: Path) -> None:
     text = (workspace / "params.yaml").read_text()
-    (workspace / "params.yaml").write_text(text.replace("  batch_size: 8", "  batch_size: many"))
+    (workspace / "params.yaml").write_text(text.replace("  batch_size: auto", "  batch_size: many"))
     said = perpetune("up")
-    line = text.splitlines().index("  batch_size: 8") + 1
+    line = text.splitlines().index("  batch_size: auto") + 1
     assert said.exit_code == 1
     assert f"params.yaml:{line}: train.batch_size" in said.stderr
     assert not (workspace / ".perpetune").exists()

@@ -1,0 +1,38 @@
+"""The labels of prompts by a label head: the prompt is read once, however many labels there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from perpetune.inference.reading import Reading, read_on
+from perpetune.training.label_head import LabelHead, features
+from perpetune.training.packing import parents, plant
+
+
+@torch.inference_mode()
+def head_probabilities(
+    model: torch.nn.Module,
+    head: LabelHead,
+    prompts: Sequence[Sequence[int]],
+    labels: Sequence[str],
+    beginning: Reading,
+) -> list[list[float]]:
+    """p(label) of each prompt, among `labels`; the prompts go on where the beginning ends.
+
+    The beginning must not reach into the input, of which the head reads every token (see `before_input`).
+    """
+    tree = plant(prompts)
+    last = len(beginning) - 1
+    behind = [last if parent < 0 else len(beginning) + parent for parent in parents(tree)]
+    _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind)
+    found = features(hidden, tree.paths, max(0, head.shape.input_from - len(beginning)))
+    known = {label: place for place, label in enumerate(head.shape.labels)}
+    scores: torch.Tensor = head(found)[:, [known[label] for label in labels]]
+    return scores.softmax(-1).tolist()  # type: ignore[no-any-return]
+
+
+def before_input(head: LabelHead, beginning: tuple[int, ...]) -> tuple[int, ...]:
+    """What of a beginning that prompts share may be read before them."""
+    return beginning[: head.shape.input_from]

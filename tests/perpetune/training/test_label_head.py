@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from perpetune.inference.answers import Answerer
+from perpetune.params import TrainParams
+from perpetune.records import Example, Message, conversation
+from perpetune.training.base import Base
+from perpetune.training.decoder import PlainModel, learner, prompt_features, summed_loss
+from perpetune.training.label_head import HEAD, HeadShape, LabelHead, fit_probe, head_shape, load_head
+from perpetune.training.rows import Encoded, encode_all
+from perpetune.training.trainer import Progress, train
+
+COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
+ROWS = [
+    Example(input=f"the {thing}", output=colour, id=thing, group=thing, source="test")
+    for thing, colour in COLOURS.items()
+]
+LABELS = ("blue", "green", "red")
+INSTRUCTION = "which colour"
+CPU = torch.device("cpu")
+
+
+def encoded(base: Base, params: TrainParams) -> list[Encoded]:
+    return encode_all(base.tokenizer, ROWS, INSTRUCTION, params, LABELS)
+
+
+def head_of(base: Base) -> LabelHead:
+    torch.manual_seed(1)
+    head = LabelHead(head_shape(base.tokenizer, INSTRUCTION, LABELS), base.model.config.hidden_size)
+    torch.nn.init.normal_(head.weight)
+    return head
+
+
+def test_it_learns_and_answers_what_it_learned(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, train_params, tmp_path, lambda _: None, labels=LABELS)
+
+    answerer = Answerer(tiny_base, 64)
+    answerer.load_adapter("colours", tmp_path)
+    answers = answerer.answer("colours", [conversation(INSTRUCTION, row) for row in ROWS], LABELS, 4)
+    assert [answer.text for answer in answers] == list(COLOURS.values())
+    assert all(answer.probabilities and sum(answer.probabilities.values()) == pytest.approx(1) for answer in answers)
+    told = [
+        -torch.tensor(answer.probabilities[row.output]).log()
+        for answer, row in zip(answers, ROWS, strict=True)
+        if answer.probabilities
+    ]
+    assert float(torch.stack(told).mean()) == pytest.approx(trained.validation_loss, rel=1e-3, abs=1e-5)
+
+
+def test_answers_do_not_depend_on_company_nor_on_the_order_of_labels(
+    tiny_base: Base, train_params: TrainParams, tmp_path: Path
+) -> None:
+    train(
+        tiny_base,
+        ROWS,
+        [],
+        INSTRUCTION,
+        train_params.model_copy(update={"epochs": 4.0}),
+        tmp_path,
+        lambda _: None,
+        labels=LABELS,
+    )
+    answerer = Answerer(tiny_base, 64)
+    answerer.load_adapter("colours", tmp_path)
+    asked = [
+        *(conversation(INSTRUCTION, row) for row in ROWS),
+        (Message(role="system", content="say the"), Message(role="user", content="sky")),
+    ]
+    together = answerer.answer("colours", asked, LABELS, 4)
+    for question, answer in zip(asked, together, strict=True):
+        [alone] = answerer.answer("colours", [question], LABELS[::-1], 4)
+        assert alone.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
+
+
+def test_features_are_the_mean_of_the_input_and_the_last_token(tiny_base: Base, train_params: TrainParams) -> None:
+    rows, head = encoded(tiny_base, train_params), head_of(tiny_base)
+    found = prompt_features(learner(tiny_base.model, torch.float32, label_head=head), rows, CPU)
+    for row, mine in zip(rows, found, strict=True):
+        hidden = tiny_base.model.get_decoder()(torch.tensor([row.read])).last_hidden_state[0]
+        wanted = torch.cat([hidden[head.shape.input_from :].mean(0), hidden[-1]])
+        torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_is_that_of_the_rows_one_by_one(tiny_base: Base, train_params: TrainParams) -> None:
+    rows, head = encoded(tiny_base, train_params), head_of(tiny_base)
+    rows = [replace(row, weight=weight) for row, weight in zip(rows, (1.0, 2.0, 0.0, 1.0, 0.5, 1.0), strict=True)]
+    for network in (
+        learner(tiny_base.model, torch.float32, label_head=head),
+        PlainModel(tiny_base.model, torch.float32, False, head),
+    ):
+        together = summed_loss(network, rows, CPU)
+        alone = sum(summed_loss(network, [row], CPU) for row in rows)
+        assert float(together) == pytest.approx(float(alone), rel=1e-4)
+
+
+def test_training_starts_from_a_probe(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    """Its first loss is far below that of guessing, which random weights would have."""
+    seen: list[Progress] = []
+    short = train_params.model_copy(update={"epochs": 1.0, "batch_size": 6, "learning_rate": 1e-9})
+    train(tiny_base, ROWS, [], INSTRUCTION, short, tmp_path, seen.append, labels=LABELS)
+    assert seen[0].loss < 0.8 * torch.tensor(3.0).log()
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_probe_knows_two_labels_as_well_as_many(labels: int) -> None:
+    torch.manual_seed(3)
+    found = torch.randn(600, 8)
+    classes = found[:, 0].argsort().argsort() * labels // 600
+    head = LabelHead(HeadShape(tuple("abc"[:labels]), 0), 4)
+    fit_probe(head, found, classes.tolist(), [1.0] * 600)
+    assert (head(found).argmax(1) == classes).float().mean() > 0.85
+
+
+def test_a_label_that_no_row_has_is_the_least_likely() -> None:
+    torch.manual_seed(3)
+    found = torch.randn(60, 8)
+    head = LabelHead(HeadShape(("a", "never", "b"), 0), 4)
+    fit_probe(head, found, [0 if value > 0 else 2 for value in found[:, 0].tolist()], [1.0] * 60)
+    assert set(head(found).argmax(1).tolist()) == {0, 2}
+
+
+def test_rows_of_other_labels_are_left_out(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    short = train_params.model_copy(update={"epochs": 1.0})
+    trained = train(tiny_base, ROWS, [], INSTRUCTION, short, tmp_path, lambda _: None, labels=("blue", "red"))
+    assert trained.too_long == 2
+    head = load_head(tmp_path, CPU)
+    assert head is not None
+    assert head.shape.labels == ("blue", "red")
+
+
+def test_the_head_is_part_of_the_digest(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    short = train_params.model_copy(update={"epochs": 1.0})
+    digests = [
+        train(tiny_base, ROWS, [], INSTRUCTION, short, tmp_path / name, lambda _: None, labels=labels).digest
+        for name, labels in (("one", LABELS), ("same", LABELS), ("text", None))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    assert (tmp_path / "one" / HEAD).is_file()
+    assert load_head(tmp_path / "text", CPU) is None
