@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from perpetune.errors import PerpetuneError
@@ -28,6 +37,11 @@ def _ordered(span: tuple[Number, Number]) -> tuple[Number, Number]:
     return span
 
 
+NUMBER = "number or auto"  # the branch of a setting that is no `auto`, as errors name it
+Auto = Annotated[Literal["auto"], Tag("auto")]
+OrAuto = Discriminator(lambda value: "auto" if value == "auto" else NUMBER)
+PositiveOrAuto = Annotated[Annotated[Positive, Tag(NUMBER)] | Auto, OrAuto]
+CountOrAuto = Annotated[Annotated[Count, Tag(NUMBER)] | Auto, OrAuto]
 Counts = Annotated[tuple[Count, Count], AfterValidator(_ordered)]
 Span = Annotated[tuple[Finite, Finite], AfterValidator(_ordered)]
 
@@ -108,10 +122,10 @@ class TrainParams(Section):
     objective: Literal["auto", "label_head", "likelihood"]
     lora: LoraParams
     precision: Literal["auto", "fp32", "bf16"]
-    epochs: Positive | Literal["auto"]
+    epochs: PositiveOrAuto
     minutes: Positive | None
-    batch_size: Count | Literal["auto"]
-    learning_rate: Positive | Literal["auto"]
+    batch_size: CountOrAuto
+    learning_rate: PositiveOrAuto
     warmup_share: Share
     weight_decay: Annotated[float, Field(ge=0)]
     max_gradient_norm: Positive
@@ -122,7 +136,7 @@ class TrainParams(Section):
     validations: Count
     validation_rows: Count
     early_stopping: Count | None
-    processes: Count | Literal["auto"]
+    processes: CountOrAuto
     checkpoint_seconds: Annotated[float, Field(ge=0)]
     seed: int
 
@@ -345,7 +359,7 @@ def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
 
 
 def _sentence(error: ErrorDetails, path: Path, node: yaml.Node | None) -> str:
-    location = [part for part in error["loc"] if isinstance(part, (str, int))]
+    location = [part for part in error["loc"] if isinstance(part, (str, int)) and part != NUMBER]
     field = ".".join(str(part) for part in location) or "(the whole file)"
     problem = {
         "missing": "this field is missing",

@@ -18,7 +18,7 @@ COOLING = 0.2  # of the steps before it
 PATIENCE = 2  # validations without improvement, if train.early_stopping does not say
 LEAST_STEPS, LEAST_EPOCHS = 60, 2
 MOST_STEPS, MOST_EPOCHS = 200, 10  # whichever is more
-UNVALIDATED_EPOCHS = 3
+UNVALIDATED_EPOCHS = 3.0
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_the_loss_curve_is_that_of_one_process(
     tmp_path: Path,
     launcher: str,
 ) -> None:
-    params = train_params.model_copy(update={"epochs": 4, "learning_rate": 1e-3})
+    params = train_params.model_copy(update={"epochs": 4.0, "learning_rate": 1e-3})
     one, alone = run(colour_job(params, tmp_path / "one"), colour_rows)
     two, together = run(colour_job(params, tmp_path / "two"), colour_rows, launcher)
 

@@ -19,8 +19,8 @@ def test_the_repositorys_own_settings_are_valid() -> None:
     ("old", "new", "said"),
     [
         ("  seed: 7\n  frozen", "  sed: 7\n  frozen", "split.sed: there is no such setting"),
-        ("learning_rate: 5.0e-4", "learning_rate: fast", "train.learning_rate: Input should be a valid number"),
-        ("epochs: 2", "epochs: -1", "train.epochs: Input should be greater than 0"),
+        ("learning_rate: auto", "learning_rate: fast", "train.learning_rate: Input should be a valid number"),
+        ("epochs: auto", "epochs: -1", "train.epochs: Input should be greater than 0"),
         ("  rank", "  rank: [", "not valid YAML"),
     ],
 )
@@ -53,9 +53,9 @@ def test_every_field_is_described() -> None:
 
 
 def test_a_repeated_key_is_named_with_both_lines(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text().replace("  batch_size: 8\n", "  batch_size: 8\n  batch_size: 16\n")
+    text = (ROOT / "params.yaml").read_text().replace("  batch_size: auto\n", "  batch_size: auto\n  batch_size: 16\n")
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    first = text.splitlines().index("  batch_size: 8") + 1
+    first = text.splitlines().index("  batch_size: auto") + 1
     with pytest.raises(PerpetuneError, match=f"params.yaml:{first + 1}: batch_size: .* here and on line {first}"):
         load_params(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,7 +126,10 @@ def test_numbers_are_written_as_people_write_them() -> None:
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_rewriting_touches_the_values_only(tmp_path: Path, line_end: str) -> None:
     path = tmp_path / "params.yaml"
-    before = (ROOT / "params.yaml").read_text().replace("epochs: 2\n", "epochs: 2   # passes\n").replace("\n", line_end)
+    text = (ROOT / "params.yaml").read_text()
+    for field, value in (("epochs", "2   # passes"), ("learning_rate", "5.0e-4")):
+        text = re.sub(f"^  {field}: auto.*$", f"  {field}: {value}", text, flags=re.MULTILINE)
+    before = text.replace("\n", line_end)
     path.write_bytes(before.encode())
     rewrite(path, {"train.lora.rank": 16, "train.lora.alpha": 32, "train.epochs": 1.5, "train.learning_rate": 3e-4})
     after = path.read_bytes().decode()
@@ -190,7 +194,7 @@ HERE = {
     "revision: 0.1.2": "revision: null",
     "sources: [reviews, traffic]": "sources: [mine.csv]",
     "precision: auto": "precision: fp32",
-    "learning_rate: 5.0e-4": "learning_rate: 1.0e-3",
+    "learning_rate: auto": "learning_rate: 1.0e-3",
     "max_example_tokens: 1024": "max_example_tokens: 32",
     "rank: [4, 32]": "rank: [2, 16]",
     "learning_rate: [1.0e-4, 2.0e-3]": "learning_rate: [1.0e-5, 5.0e-2]",
@@ -248,7 +252,7 @@ def done(folder: Path) -> Done:
 def test_a_fresh_workspace_is_curated_and_searched(done: Done) -> None:
     trials = done.found["trials"]
     assert len(trials) == 8
-    assert trials[0]["settings"] == {"rank": 8, "learning_rate": 1e-3, "epochs": 2}
+    assert trials[0]["settings"] == {"rank": 8, "learning_rate": 1e-3, "epochs": 3}
     assert done.found["best"]["validation_loss"] < trials[0]["validation_loss"]
     assert {trial["state"] for trial in trials} == {"finished", "pruned"}
     assert sum(line.startswith("trial ") for line in done.said.stderr.splitlines()) == 8

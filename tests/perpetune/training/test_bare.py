@@ -96,7 +96,7 @@ def test_a_job_trains(
     colour_rows: list[Example],
     tmp_path: Path,
 ) -> None:
-    params = train_params.model_copy(update={"epochs": 1})
+    params = train_params.model_copy(update={"epochs": 1.0})
     adapter, folder = tmp_path / "adapter", tmp_path / "job"
     job = Job(
         base=tiny_params,

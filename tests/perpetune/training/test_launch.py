@@ -46,7 +46,7 @@ def test_two_processes_follow_the_loss_curve_of_one(
 ) -> None:
     """Batches of five rows: the two read unequal shares, in unequal numbers of passes."""
     params = train_params.model_copy(
-        update={"method": method, "epochs": 5, "batch_size": 5, "max_packed_tokens": 12, "learning_rate": 1e-3}
+        update={"method": method, "epochs": 5.0, "batch_size": 5, "max_packed_tokens": 12, "learning_rate": 1e-3}
     )
     one, alone = run(colour_job(params, tmp_path / "one"), colour_rows)
     two, together = run(colour_job(params.model_copy(update={"processes": 2}), tmp_path / "two"), colour_rows)
@@ -71,7 +71,7 @@ def test_two_processes_go_on_from_their_checkpoint(
     colour_rows: list[Example],
     tmp_path: Path,
 ) -> None:
-    params = train_params.model_copy(update={"epochs": 4, "processes": 2})
+    params = train_params.model_copy(update={"epochs": 4.0, "processes": 2})
     whole, curve = run(colour_job(params, tmp_path / "whole"), colour_rows)
     broken = tmp_path / "broken"
     _, before = run(colour_job(params, broken), colour_rows, until=4)

@@ -47,7 +47,7 @@ print(train(base, rows, rows, "which colour", params, folder / "adapter", report
 def params(train_params: TrainParams) -> TrainParams:
     """With dropout, so that the random state counts."""
     lora = train_params.lora.model_copy(update={"dropout": 0.2})
-    return train_params.model_copy(update={"epochs": 8, "lora": lora})
+    return train_params.model_copy(update={"epochs": 8.0, "lora": lora})
 
 
 class PowerCut(Exception):

@@ -30,7 +30,7 @@ INSTRUCTION = "which colour"
 def test_other_adapters_learn_and_answer(
     tiny_base: Base, train_params: TrainParams, tmp_path: Path, method: str
 ) -> None:
-    params = train_params.model_copy(update={"method": method, "epochs": 10})
+    params = train_params.model_copy(update={"method": method, "epochs": 10.0})
     seen: list[Progress] = []
     trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, params, tmp_path / "adapter", seen.append)
     assert trained.validation_loss is not None
@@ -79,7 +79,7 @@ def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
 
 
 def test_all_weights_learn_and_answer(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
-    params = train_params.model_copy(update={"method": "full", "epochs": 40, "learning_rate": 3e-3})
+    params = train_params.model_copy(update={"method": "full", "epochs": 40.0, "learning_rate": 3e-3})
     trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, params, tmp_path / "tuned", lambda _: None)
 
     whole = load_base(BaseParams(model=f"path:{tmp_path / 'tuned'}", revision=None), tmp_path, "fp32")
@@ -115,7 +115,7 @@ def test_a_batch_in_many_passes_is_the_batch_in_one(tiny_base: Base, train_param
     losses = []
     for limit in (8, 64):
         seen: list[Progress] = []
-        params = train_params.model_copy(update={"epochs": 3, "batch_size": 6, "max_packed_tokens": limit})
+        params = train_params.model_copy(update={"epochs": 3.0, "batch_size": 6, "max_packed_tokens": limit})
         train(tiny_base, ROWS, [], INSTRUCTION, params, tmp_path / str(limit), seen.append)
         losses.append([one.loss for one in seen])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -130,7 +130,7 @@ def test_four_bits_without_bitsandbytes_are_refused(
 
 
 def test_the_seed_decides(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
-    short = train_params.model_copy(update={"epochs": 2})
+    short = train_params.model_copy(update={"epochs": 2.0})
     digests = [
         train(
             tiny_base, ROWS, ROWS, INSTRUCTION, short.model_copy(update={"seed": seed}), tmp_path / name, lambda _: None
@@ -142,7 +142,7 @@ def test_the_seed_decides(tiny_base: Base, train_params: TrainParams, tmp_path: 
 
 def test_too_long_examples_are_left_out_and_counted(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
     long = row("the " * 40, "red")
-    short = train_params.model_copy(update={"epochs": 1})
+    short = train_params.model_copy(update={"epochs": 1.0})
     assert train(tiny_base, [*ROWS, long], [], INSTRUCTION, short, tmp_path, lambda _: None).too_long == 1
     with pytest.raises(PerpetuneError, match="max_example_tokens"):
         train(tiny_base, [long], [], INSTRUCTION, short, tmp_path, lambda _: None)
@@ -160,7 +160,7 @@ def test_a_forecast_changes_nothing_that_it_foretells(
     tiny_params: BaseParams, train_params: TrainParams, tmp_path: Path
 ) -> None:
     lora = train_params.lora.model_copy(update={"dropout": 0.2})
-    params = train_params.model_copy(update={"epochs": 2, "lora": lora})
+    params = train_params.model_copy(update={"epochs": 2.0, "lora": lora})
     digests = set()
     for name, foretell in (("silent", None), ("told", lambda _: None)):
         base = load_base(tiny_params, tmp_path, "fp32")
