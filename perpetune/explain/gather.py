@@ -106,7 +106,9 @@ def _data(workspace: Workspace, version: Version, run: RunRecord, previous: Vers
     rows = {name: int(run.metrics[f"data/{name}_rows"]) for name in SPLIT_NAMES if f"data/{name}_rows" in run.metrics}
     if previous is None:
         return Data(now, rows, None, None, "This is the first version: there is no earlier data to compare with.")
-    before = previous.tags.get("data.version", "unknown")
+    before = previous.tags.get("data.version")
+    if before is None:
+        return Data(now, rows, previous.version, None, f"Version {previous.version} was trained on no data.")
     if before == now:
         return Data(now, rows, previous.version, None, f"The data is that of version {previous.version}.")
     try:
@@ -203,4 +205,5 @@ def _repeat(version: Version, run: RunRecord, decisions: list[Decision]) -> Repe
         "MLflow run": run.run.id,
         "Prefect flow run": version.tags.get("prefect.flow_run_id"),
     }
-    return Repeat((f"perpetune reproduce {version.version}",), {name: said for name, said in ids.items() if said})
+    commands = (f"perpetune reproduce {version.version}",) if "data.version" in version.tags else ()
+    return Repeat(commands, {name: said for name, said in ids.items() if said})
