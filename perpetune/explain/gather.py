@@ -29,6 +29,7 @@ from perpetune.explain.story import (
     Trigger,
 )
 from perpetune.loop.curate import SPLIT_NAMES
+from perpetune.loop.first import FIRST
 from perpetune.loop.passage import ECONOMICS, LOSS, REPORT, use_mlflow
 from perpetune.records import Example, canonical_time, read_jsonl
 from perpetune.registry import Version
@@ -184,7 +185,8 @@ def _costs(workspace: Workspace, run: RunRecord) -> list[str]:
 
 def _events(tags: Mapping[str, str], run: RunRecord, decisions: list[Decision]) -> tuple[Event, ...]:
     """From its refresh on, oldest first; the state that it has now comes last where its time is not known."""
-    events = [Event(run.started, "refresh began", run.tags.get("perpetune.reason", ""))]
+    began = "first version" if run.tags.get("perpetune.kind") == FIRST else "refresh began"
+    events = [Event(run.started, began, run.tags.get("perpetune.reason", ""))]
     events += [Event(each.time, f"{each.kind}: {each.outcome}", each.reason) for each in decisions]
     if "release.state" in tags:
         time = canonical_time(tags["release.time"]) if "release.time" in tags else None
