@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 from perpetune.policy.approval import ApprovalEvidence
+from perpetune.policy.first_refresh import FirstRefreshEvidence
 from perpetune.policy.promotion import PromotionEvidence
 from perpetune.policy.release import ByHand, RollbackEvidence, TrialEvidence
 from perpetune.policy.retraining import RetrainEvidence
@@ -17,11 +18,20 @@ from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.records import to_json
 
 Kind = Literal["promotion", "approval", "retraining", "trial", "rollback"]
-Evidence = PromotionEvidence | ApprovalEvidence | RetrainEvidence | TrialEvidence | RollbackEvidence | ByHand
+Evidence = (
+    PromotionEvidence
+    | ApprovalEvidence
+    | RetrainEvidence
+    | FirstRefreshEvidence
+    | TrialEvidence
+    | RollbackEvidence
+    | ByHand
+)
 KINDS: Mapping[type, Kind] = {
     PromotionEvidence: "promotion",
     ApprovalEvidence: "approval",
     RetrainEvidence: "retraining",
+    FirstRefreshEvidence: "retraining",
     TrialEvidence: "trial",
     RollbackEvidence: "rollback",
     ByHand: "rollback",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perpetune.answer import TokenLogprob
 from perpetune.errors import PerpetuneError
@@ -30,6 +30,12 @@ class Generation:
     json_schema: str | None = None
     tools: str | None = None
     tool_choice: str | None = None
+
+    def within(self, max_tokens: int | None) -> Generation:
+        """The same with no more than so many tokens."""
+        if max_tokens is None or max_tokens >= self.max_tokens:
+            return self
+        return replace(self, max_tokens=max_tokens)
 
 
 @dataclass(frozen=True)

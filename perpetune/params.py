@@ -262,9 +262,13 @@ class WatchParams(Section):
 
 
 class RefreshParams(Section):
-    """When a refresh may start. `back_off` multiplies the cooldown after each one that brought no better model."""
+    """When a refresh may start. `back_off` multiplies the cooldown after each one that brought no better model.
+
+    The first one starts with `first_labels` labelled requests or rows, while the prompted base serves.
+    """
 
     cron: str
+    first_labels: Count
     cooldown_minutes: Annotated[float, Field(ge=0)]
     back_off: Annotated[float, Field(ge=1)]
     gpu_hours_per_month: Positive | None

@@ -1,45 +1,70 @@
 """A registered version as an MLflow model: `mlflow.pyfunc.load_model("models:/NAME@champion").predict(...)`.
 
-MLflow stores this file beside the adapter ("models from code"); the base model is loaded by reference.
+MLflow stores this file beside the adapter or the linear model ("models from code"); the base is loaded by reference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+if TYPE_CHECKING:
+    from perpetune.answer import Answer
+    from perpetune.release import ModelCard
 
-class AdapterModel(PythonModel):
+    Answers = Callable[[Sequence[str]], list[Answer]]
+
+
+class VersionModel(PythonModel):
     """Reads a frame with the column `input`, gives one with `output` (and `confidence`)."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        from perpetune.inference.answers import load_answerer
         from perpetune.release import read_card
-        from perpetune.settings import Settings
 
-        adapter = Path(context.artifacts["adapter"])
-        self.card = read_card(adapter)
-        self.answerer = load_answerer(self.card.base, Settings().assets, self.card.precision, batch_tokens=2048)
-        self.answerer.load_adapter("version", adapter)
+        folder = Path(context.artifacts["adapter"])
+        self.card = read_card(folder)
+        self.answers = _linear(folder) if self.card.system == "linear" else _of_base(folder, self.card)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        from perpetune.records import Message, with_instruction
-
-        conversations = [
-            with_instruction(self.card.instruction, (Message(role="user", content=str(text)),))
-            for text in model_input["input"]
-        ]
-        answers = self.answerer.answer("version", conversations, self.card.labels, self.card.max_new_tokens)
+        answers = self.answers([str(text) for text in model_input["input"]])
         table = pd.DataFrame({"output": [answer.text for answer in answers]}, index=model_input.index)
         if self.card.labels is not None:
             table["confidence"] = [answer.confidence for answer in answers]
         return table
 
 
-mlflow.models.set_model(AdapterModel())
+def _linear(folder: Path) -> Answers:
+    from perpetune.linear import linear_answer, load_linear_model
+
+    model = load_linear_model(folder)
+    return lambda texts: [linear_answer(model, text) for text in texts]
+
+
+def _of_base(folder: Path, card: ModelCard) -> Answers:
+    """The base, with the adapter of a tuned version or the examples of a prompted one."""
+    from perpetune.inference.answers import load_answerer
+    from perpetune.records import Message, with_instruction
+    from perpetune.settings import Settings
+
+    answerer = load_answerer(card.base, Settings().assets, card.precision, batch_tokens=2048)
+    adapter = "version" if card.system == "tuned" else None
+    if adapter is not None:
+        answerer.load_adapter(adapter, folder)
+
+    def answer(texts: Sequence[str]) -> list[Answer]:
+        asked = [
+            with_instruction(card.instruction, (Message(role="user", content=text),), card.shots) for text in texts
+        ]
+        return answerer.answer(adapter, asked, card.labels, card.max_new_tokens)
+
+    return answer
+
+
+mlflow.models.set_model(VersionModel())

@@ -1,6 +1,7 @@
 """The one place that talks to MLflow's model registry.
 
-A version is an adapter of a few MB and a reference to its base model, never a copy of the base.
+A version is an adapter of a few MB (or examples, or a linear model) and a reference to its base model, never a copy of
+the base.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Version:
 
 
 def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) -> str:
-    """Make the adapter a new version of the task's model; returns its number.
+    """Make the adapter, or what candidates.py has saved, a new version of the task's model; returns its number.
 
     Its alias is `challenger`, unless a version on trial bears that: its trial goes on until another begins.
     """
@@ -60,6 +61,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
                 "base.model": card.base.model,
                 "base.revision": card.base.revision,
                 "base.digest": card.base_digest,
+                "system": card.system,
             },
             registered_model_name=card.task,
             await_registration_for=30,
@@ -76,7 +78,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
 
 def _signature(card: ModelCard) -> ModelSignature:
     outputs: list[ColSpec | TensorSpec] = [ColSpec("string", "output")]
-    if card.kind == "classification":
+    if card.labels is not None:
         outputs.append(ColSpec("double", "confidence"))
     return ModelSignature(Schema([ColSpec("string", "input")]), Schema(outputs))
 
@@ -251,6 +253,13 @@ def describe_version(task: str, version: str, text: str) -> None:
     MlflowClient().update_model_version(task, version, text)
 
 
+def delete_version(task: str, version: str) -> None:
+    """Take a version away, with the run that made it."""
+    found = get(task, version)
+    MlflowClient().delete_model_version(task, version)
+    MlflowClient().delete_run(found.run_id)
+
+
 def model_url(task: str, version: str | None = None) -> str:
     """The page of the model, or of one of its versions."""
     page = f"{pages()}/#/models/{task}"
@@ -280,7 +289,18 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
     adapter = _adapter_folder(folder, task, version)
     card = read_card(adapter)
     evaluated = _evaluated(get(task, version).run_id, folder)
-    return Release(task, version, adapter, card.instruction, card.labels, card.base, evaluated, card.system, card.shots)
+    return Release(
+        task,
+        version,
+        adapter,
+        card.instruction,
+        card.labels,
+        card.base,
+        evaluated,
+        card.system,
+        card.shots,
+        card.max_new_tokens,
+    )
 
 
 def _evaluated(run_id: str, folder: Path) -> Evaluated:

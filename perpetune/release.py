@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from perpetune.params import BaseParams
-from perpetune.records import Message, Route
+from perpetune.records import Message, Route, with_instruction
 
 # How a version answers: an adapter on the base (tuned), the base with an instruction and maybe examples (prompted), or
 # TF-IDF with logistic regression (linear).
@@ -68,7 +69,10 @@ class Evaluated(BaseModel):
 
 @dataclass(frozen=True)
 class Release:
-    """One model version on this machine, ready to be served."""
+    """One model version on this machine, ready to be served.
+
+    It writes no more than `max_new_tokens`, whatever a request allows; None leaves that to the request.
+    """
 
     task: str
     version: str
@@ -79,6 +83,20 @@ class Release:
     evaluated: Evaluated = field(default_factory=Evaluated)
     system: System = "tuned"
     shots: tuple[Message, ...] = ()
+    max_new_tokens: int | None = None
+
+    def conversation(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """What the version reads for a request or a row with these messages."""
+        return with_instruction(self.instruction, messages, self.shots)
+
+
+@dataclass(frozen=True)
+class ServedBase:
+    """The base that a gateway serves: sha256 of its weights, tokens of a conversation (or a bound), and its context."""
+
+    digest: str
+    tokens: Callable[[Sequence[Message]], int]
+    context: int
 
 
 @dataclass(frozen=True)

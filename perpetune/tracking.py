@@ -194,6 +194,11 @@ def close_run(run: Run, *, succeeded: bool) -> None:
     MlflowClient().set_terminated(run.id, "FINISHED" if succeeded else "FAILED")
 
 
+def delete_run(run: Run) -> None:
+    """Move a run to MLflow's trash."""
+    MlflowClient().delete_run(run.id)
+
+
 def give_up_run(run: Run) -> None:
     """Say of a run whose process is gone that it was killed."""
     MlflowClient().set_terminated(run.id, "KILLED")

@@ -75,7 +75,7 @@ def health(child: Child) -> str:
     if not child.healthy():
         return "[yellow]not answering[/]"
     if child.service.name == "gateway" and not answers(f"{str(child.service.health).removesuffix('healthz')}readyz"):
-        return "[yellow]waiting for a first champion: `perpetune refresh`[/]"
+        return "[yellow]loading its first version[/]"
     return "[green]healthy[/]"
 
 

@@ -31,9 +31,12 @@ def look(workspace: Workspace, run: Run) -> Sighting | None:
         print("there is no traffic of a champion to judge yet")
         return None
     decision = sighting.decision
-    create_link_artifact(sighting.page, "Evidently's drift report", key="drift-report")
+    links = {"MLflow run": run.url}
+    if sighting.page is not None:
+        create_link_artifact(sighting.page, "Evidently's drift report", key="drift-report")
+        links = {"Evidently's report": sighting.page, **links}
     create_markdown_artifact(
-        as_markdown(decision, {"Evidently's report": sighting.page, "MLflow run": run.url}),
+        as_markdown(decision, links),
         key="verdict",
         description=decision.reason,
     )

@@ -146,9 +146,13 @@ def summarise(workspace: Workspace, story: Story, asked: Sequence[Asked]) -> Sum
 
 
 def _moments(workspace: Workspace, asked: Sequence[Asked]) -> list[Moment]:
-    """The first champion's answers are those it gave where it was asked, and else computed now by the same code."""
-    first = registry.fetch_release(workspace.params.task.name, "1", workspace.home / "releases")
-    unasked = [one for one in asked if one.version != "1"]
+    """The first champion's answers are those it gave where it was asked, and else computed now by the same code.
+
+    It is the version that answered first: the prompted base, which served before it, was asked nothing.
+    """
+    number = next(one.version for one in asked if one.version)
+    first = registry.fetch_release(workspace.params.task.name, number, workspace.home / "releases")
+    unasked = [one for one in asked if one.version != number]
     disable_progress_bar()  # type: ignore[no-untyped-call]  # half a second of bar would tear the story apart
     answerer = load_answerer(
         first.base, workspace.assets, workspace.params.train.precision, workspace.params.evaluate.batch_tokens

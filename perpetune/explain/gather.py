@@ -29,6 +29,7 @@ from perpetune.explain.story import (
     Trigger,
 )
 from perpetune.loop.curate import SPLIT_NAMES
+from perpetune.loop.first import FIRST
 from perpetune.loop.passage import ECONOMICS, LOSS, REPORT, use_mlflow
 from perpetune.records import Example, canonical_time, read_jsonl
 from perpetune.registry import Version
@@ -106,7 +107,9 @@ def _data(workspace: Workspace, version: Version, run: RunRecord, previous: Vers
     rows = {name: int(run.metrics[f"data/{name}_rows"]) for name in SPLIT_NAMES if f"data/{name}_rows" in run.metrics}
     if previous is None:
         return Data(now, rows, None, None, "This is the first version: there is no earlier data to compare with.")
-    before = previous.tags.get("data.version", "unknown")
+    before = previous.tags.get("data.version")
+    if before is None:
+        return Data(now, rows, previous.version, None, f"Version {previous.version} was trained on no data.")
     if before == now:
         return Data(now, rows, previous.version, None, f"The data is that of version {previous.version}.")
     try:
@@ -182,7 +185,8 @@ def _costs(workspace: Workspace, run: RunRecord) -> list[str]:
 
 def _events(tags: Mapping[str, str], run: RunRecord, decisions: list[Decision]) -> tuple[Event, ...]:
     """From its refresh on, oldest first; the state that it has now comes last where its time is not known."""
-    events = [Event(run.started, "refresh began", run.tags.get("perpetune.reason", ""))]
+    began = "first version" if run.tags.get("perpetune.kind") == FIRST else "refresh began"
+    events = [Event(run.started, began, run.tags.get("perpetune.reason", ""))]
     events += [Event(each.time, f"{each.kind}: {each.outcome}", each.reason) for each in decisions]
     if "release.state" in tags:
         time = canonical_time(tags["release.time"]) if "release.time" in tags else None
@@ -203,4 +207,5 @@ def _repeat(version: Version, run: RunRecord, decisions: list[Decision]) -> Repe
         "MLflow run": run.run.id,
         "Prefect flow run": version.tags.get("prefect.flow_run_id"),
     }
-    return Repeat((f"perpetune reproduce {version.version}",), {name: said for name, said in ids.items() if said})
+    commands = (f"perpetune reproduce {version.version}",) if "data.version" in version.tags else ()
+    return Repeat(commands, {name: said for name, said in ids.items() if said})

@@ -12,10 +12,10 @@ from perpetune.serving.log import open_log
 from perpetune.workspace import Workspace
 
 
-def ask_for_labels(workspace: Workspace, champion: Version, window: Window) -> int:
+def ask_for_labels(workspace: Workspace, champion: Version, window: Window, random_share: float | None = None) -> int:
     """Ask for as many labels of the champion's answers as `watch.ask_labels` says, less those that are still open.
 
-    Returns how many were asked for anew.
+    `random_share` of them are drawn by chance, None for `watch.ask_random`. Returns how many were asked for anew.
     """
     params = workspace.params
     log = open_log(workspace.settings.prediction_log)
@@ -25,7 +25,8 @@ def ask_for_labels(workspace: Workspace, champion: Version, window: Window) -> i
         if missing <= 0:
             return 0
         known = still_open | {row.id for row in window.predictions if row.label is not None}
-        chosen = choose(candidates(window), known, missing, params.watch.ask_random, params.split.seed)
+        by_chance = params.watch.ask_random if random_share is None else random_share
+        chosen = choose(candidates(window), known, missing, by_chance, params.split.seed)
         return ask(log, chosen, datetime.now(UTC))
     finally:
         log.dispose()

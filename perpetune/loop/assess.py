@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +26,9 @@ from perpetune.loop.economics import log_economics
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.golden import evaluated
 from perpetune.loop.passage import REPORT
+from perpetune.loop.shots import few_shot
 from perpetune.policy.promotion import Limit
-from perpetune.records import Example, Message, Recorded, conversation, to_json, write_jsonl
+from perpetune.records import Example, Message, Recorded, conversation, to_json, with_shots, write_jsonl
 from perpetune.release import EVALUATED, Release
 from perpetune.tracking import Run, log_file, log_metrics, log_table, log_text
 from perpetune.workspace import Workspace
@@ -224,7 +224,7 @@ def _asked_with_examples(
     """Each conversation behind as many examples as the model can read with the longest of them; [] for none."""
     card, params = challenger.card, workspace.params.evaluate
     for count in range(params.few_shot_examples, 0, -1):
-        shots = few_shot(train, card.instruction, count, params.seed)
+        shots = few_shot(train, count, params.seed)
         shown = [with_shots(shots, row) for row in asked]
         longest = max(shown, key=lambda row: sum(len(message.content) for message in row))
         if shots and answerer.fits(longest, card.labels, card.max_new_tokens):
@@ -245,33 +245,6 @@ def _speaking(
         return answerer.answer(name, asked, labels, budget)
     finally:
         answerer.unload_adapter(name)
-
-
-def few_shot(train: Sequence[Example], instruction: str, count: int, seed: int) -> tuple[Message, ...]:
-    """A conversation that shows the base model `count` examples, as many of each output as can be."""
-    shuffled = list(train)
-    random.Random(seed).shuffle(shuffled)
-    turns: dict[str, int] = {}
-    ranked = []
-    for row in shuffled:
-        if not row.messages:
-            turns[row.output] = turns.get(row.output, 0) + 1
-            ranked.append((turns[row.output], row))
-    chosen = [row for _, row in sorted(ranked, key=lambda pair: pair[0])[:count]]
-    shown = [
-        message
-        for row in chosen
-        for message in (Message(role="user", content=row.input), Message(role="assistant", content=row.output))
-    ]
-    system = [Message(role="system", content=instruction)] if instruction else []
-    return (*system, *shown) if shown else ()
-
-
-def with_shots(shots: Sequence[Message], messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Show the examples before the conversation, whose own system message counts where it has one."""
-    if messages and messages[0].role == "system" and shots and shots[0].role == "system":
-        return (messages[0], *shots[1:], *messages[1:])
-    return (*shots, *messages)
 
 
 def _log(

@@ -12,6 +12,8 @@ from perpetune.curation.layout import REFERENCE
 from perpetune.decision import Decision, Ids, record
 from perpetune.evaluation.text_metrics import token_f1
 from perpetune.loop.ask import ask_for_labels
+from perpetune.loop.first import is_first
+from perpetune.loop.first_refresh import first_refresh_evidence
 from perpetune.loop.passage import git_commit, log_decision, params_digest
 from perpetune.loop.refreshes import refreshes_before
 from perpetune.monitoring.decay import held_to, measure_decay, promised_by
@@ -21,6 +23,7 @@ from perpetune.monitoring.watched import DETECTOR, Watched, from_text, held_to_b
 from perpetune.monitoring.window import Window, exact_match
 from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.asking import decide_without_labels
+from perpetune.policy.first_refresh import should_tune
 from perpetune.policy.release import RollbackEvidence, should_roll_back
 from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
 from perpetune.policy.verdict import Verdict
@@ -35,13 +38,13 @@ REPORT = "drift.html"
 
 @dataclass(frozen=True)
 class Sighting:
-    """What one look saw and decided. `page` is the drift report's address in MLflow, `trial` the version on trial.
+    """What one look saw and decided. `page` is the drift report's address in MLflow, None without a report.
 
-    `asked` labels were asked for.
+    `trial` is the version on trial. `asked` labels were asked for.
     """
 
     decision: Decision
-    page: str
+    page: str | None
     rows: int
     labelled: int
     trial: str | None = None
@@ -73,6 +76,8 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     champion = registry.find(task.name, "champion")
     if champion is None:
         return None
+    if is_first(champion.run_id):
+        return _look_at_first(workspace, run, champion, flow_run_id)
     folder = workspace.run_folder(run.id)
     promised = promised_answers(_recorded(champion.run_id, "challenger", folder), workspace.params.reference)
     before = from_text(champion.tags.get(DETECTOR), held_to([row.score for row in promised], params) or 0.0)
@@ -115,6 +120,29 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     trial = registry.wanted(task.name).trial
     page = f"{run.url}/artifacts/{REPORT}"
     return Sighting(decision, page, len(read.recent), judged.new, trial.version if trial else None, asked)
+
+
+def _look_at_first(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> Sighting | None:
+    """The prompted base has promised nothing that it could fall behind: is there enough to tune a version on?"""
+    params = workspace.params
+    evidence = first_refresh_evidence(workspace, champion)
+    verdict = should_tune(evidence, params.watch, params.refresh)
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        recent = recent_predictions(log, champion.task, version=champion.version, limit=params.watch.window)
+    finally:
+        log.dispose()
+    if not recent and verdict.outcome in ("ask for labels", "collect more labels"):
+        return None
+    ids = _ids(workspace, run, champion, flow_run_id)
+    decision = record(verdict, evidence, task=champion.task, time=datetime.now(UTC), ids=ids)
+    log_decision(run, decision)
+    asked = 0
+    if decision.outcome == "ask for labels":
+        # All by chance: its doubts say little, and what is asked in doubt would be missing from the holdouts.
+        asked = ask_for_labels(workspace, champion, Window(recent, (), {}, params.task.kind), random_share=1.0)
+    trial = registry.wanted(champion.task).trial
+    return Sighting(decision, None, len(recent), evidence.labelled, trial.version if trial else None, asked)
 
 
 def _ids(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> Ids:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from perpetune.loop.fine_tune import DEVICE_HOURS
 from perpetune.policy.retraining import LONGEST_COOLDOWN
 from perpetune.registry import Version
-from perpetune.tracking import Ended, ended_runs, read_run
+from perpetune.tracking import Ended, ended_runs, read_run, unfinished_runs
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,13 @@ def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
         vain=len(vain),
         device_hours=_device_hours([run for run in runs if run.began >= now - 60 * LONGEST_COOLDOWN]),
     )
+
+
+def newest_refresh(task: str) -> float | None:
+    """When the newest refresh began that succeeded or is under way, in seconds since 1970; None if there is none."""
+    succeeded = [run.began for run in ended_runs(task, "refresh", 0.0) if run.succeeded]
+    running = [each.run.id for each in unfinished_runs(task, "refresh") if each.running]
+    return max([*succeeded, *(read_run(run_id).started.timestamp() for run_id in running)], default=None)
 
 
 def _device_hours(runs: Sequence[Ended]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, log
+from typing import Protocol
 
 from perpetune.params import RefreshParams, WatchParams
 from perpetune.policy.estimate import EstimatedFall
@@ -129,7 +130,20 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     return verdict("retrain", _decayed(decay), *told)
 
 
-def held_up(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+class RefreshesBefore(Protocol):
+    """What evidence says of the refreshes before it; see RetrainEvidence."""
+
+    @property
+    def minutes_since_refresh(self) -> float | None: ...
+
+    @property
+    def vain_refreshes(self) -> int: ...
+
+    @property
+    def device_hours(self) -> float: ...
+
+
+def held_up(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
     """What a refresh must wait for, and why, the longest first; empty where it may start."""
     return [*_over_budget(evidence, refresh), *_cooling(evidence, refresh)]
 
@@ -142,7 +156,7 @@ def cooldown(vain_refreshes: int, refresh: RefreshParams) -> float:
     return min(refresh.cooldown_minutes * growth, longest)
 
 
-def _over_budget(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+def _over_budget(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
     budget = refresh.gpu_hours_per_month
     if budget is None or evidence.device_hours < budget:
         return []
@@ -155,7 +169,7 @@ def _over_budget(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tupl
     ]
 
 
-def _cooling(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+def _cooling(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
     since, wanted = evidence.minutes_since_refresh, cooldown(evidence.vain_refreshes, refresh)
     if since is None or since >= wanted:
         return []

@@ -63,8 +63,13 @@ def reproduce(
     run = read_run(found.run_id)
     with _scratch(workspace, version, keep) as scratch:
         say("bringing back the settings, the adapter and the data")
-        recipe = recorded_recipe(found.run_id, scratch)
         release = registry.fetch_release(found.task, version, workspace.home / "releases")
+        if release.system != "tuned":
+            raise PerpetuneError(
+                f"version {version} is {release.system}: there is no training of it to repeat",
+                do="name a tuned version; `perpetune status` lists all",
+            )
+        recipe = recorded_recipe(found.run_id, scratch)
         data = dvc.bring_splits(workspace.root, _data_version(found), scratch / "data")
         code = check_out(workspace.root, found.tags.get("git.commit", "unknown"), scratch / "code")
         notes = [*([code.note] if code.note else []), *_changed(run)]

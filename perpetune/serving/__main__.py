@@ -11,6 +11,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import load_params
 from perpetune.serving.run import serve
 from perpetune.settings import Settings
+from perpetune.workspace import Workspace
 
 
 def main() -> int:
@@ -24,7 +25,8 @@ def main() -> int:
     logging.getLogger("perpetune").setLevel(logging.INFO)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # the follower reports a registry that is down, once
     try:
-        serve(load_params(asked.params), Settings(), asked.host, asked.port)
+        folder = asked.params.absolute().parent
+        serve(Workspace(folder, load_params(asked.params), Settings()), asked.host, asked.port)
     except PerpetuneError as fault:
         print(fault, file=sys.stderr)
         return 1

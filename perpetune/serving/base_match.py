@@ -1,4 +1,4 @@
-"""An engine holds one base model, and answers for adapters of it alone."""
+"""An engine holds one base model, and answers for versions of it alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from perpetune.release import Release
 
 
 def require_base(release: Release, base: BaseParams) -> None:
-    """Raises PerpetuneError where the release was tuned on another base than the one that is loaded."""
+    """Raises PerpetuneError if the release answers with another base than the one that is loaded."""
     if release.base != base:
         raise PerpetuneError(
-            f"version {release.version} was tuned on {_named(release.base)}, and {_named(base)} is loaded",
+            f"version {release.version} answers with the base {_named(release.base)}, and {_named(base)} is loaded",
             do="restart the gateway with the params.yaml of that version",
         )
 

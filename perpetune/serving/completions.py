@@ -21,7 +21,7 @@ from perpetune.answer import Answer, PromptTooLong
 from perpetune.calibration import calibrated
 from perpetune.generation import BadSchema, Delta, Hear
 from perpetune.params import ServeParams
-from perpetune.records import Failure, Prediction, Shadow, with_instruction
+from perpetune.records import Failure, Prediction, Shadow
 from perpetune.release import Routed
 from perpetune.serving import telemetry
 from perpetune.serving.chat import Question, model_name, parse_request, read_question, unknown_model
@@ -170,13 +170,14 @@ class Completions:
         self, call: _Call, routed: Routed, question: Question, hear: Hear | None = None
     ) -> tuple[Answer, ...]:
         release = routed.release
-        messages = with_instruction(release.instruction, question.messages)
+        messages = release.conversation(question.messages)
+        generation = question.generation.within(release.max_new_tokens)
         began = time.perf_counter()
         async with asyncio.timeout(self._params.timeout_seconds):
             if hear is None:
-                answers = await self._engine.answer(release.version, messages, question.generation)
+                answers = await self._engine.answer(release.version, messages, generation)
             else:
-                answers = await self._engine.answer(release.version, messages, question.generation, hear)
+                answers = await self._engine.answer(release.version, messages, generation, hear)
         call.engine_seconds = time.perf_counter() - began
         return tuple(calibrated(answer, release.evaluated.temperature) for answer in answers)
 

@@ -56,3 +56,19 @@ class Unsupported(Exception):
     def __init__(self, param: str, why: str) -> None:
         super().__init__(why)
         self.param = param
+
+
+# As JSON, or as the bare word.
+_FREE_TOOL_CHOICES = {word for choice in ("auto", "none") for word in (choice, f'"{choice}"')}
+
+
+def require_possible(generation: Generation, *, labelled: bool) -> None:
+    """Raises Unsupported for what no engine in process can do, or nobody if the answer is one of the labels."""
+    if generation.tool_choice is not None and generation.tool_choice not in _FREE_TOOL_CHOICES:
+        raise Unsupported("tool_choice", "this engine cannot make the model call a tool")
+    if not labelled:
+        return
+    if generation.top_logprobs is not None:
+        raise Unsupported("logprobs", "the answer is one of the labels; their probabilities stand in `perpetune`")
+    if generation.json_schema is not None:
+        raise Unsupported("response_format", "the answer is one of the labels")

@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 END = 0
+BASE = "the-base"
 MASS = "mass.json"  # beside an adapter's weights: the probability of each text that it writes
 
 Reply = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
@@ -39,6 +40,7 @@ class FakeVllm:
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._note])
         app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/tokenize", self._tokenize)
@@ -60,6 +62,10 @@ class FakeVllm:
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.Response()
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        listed = [{"id": BASE, "parent": None}, *({"id": name, "parent": BASE} for name in self.adapters)]
+        return web.json_response({"object": "list", "data": listed})
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -86,7 +92,7 @@ class FakeVllm:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        if body["model"] not in self.adapters:
+        if body["model"] not in (BASE, *self.adapters):
             return fault(404, f"The model `{body['model']}` does not exist.", "model")
         if self.reply:
             return await self.reply(request, body)
@@ -119,6 +125,8 @@ class FakeVllm:
         return web.json_response({"choices": choices[::-1]})
 
     def _mass(self, adapter: str) -> Mapping[str, float]:
+        if adapter == BASE:
+            return self.mass
         file = Path(self.adapters[adapter]) / MASS
         return json.loads(file.read_text()) if file.is_file() else self.mass
 

@@ -20,7 +20,7 @@ from typing import Protocol
 from perpetune.errors import PerpetuneError
 from perpetune.generation import Generation
 from perpetune.params import ReleaseParams
-from perpetune.records import Message, with_instruction
+from perpetune.records import Message
 from perpetune.release import Release, Routed, Trial, Wanted
 from perpetune.serving.engine import Engine
 from perpetune.serving.metrics import Metrics
@@ -299,7 +299,7 @@ class Follower:
         return loaded
 
     async def _warm(self, release: Release) -> None:
-        warm_up = with_instruction(release.instruction, (Message(role="user", content="Hello"),))
+        warm_up = release.conversation((Message(role="user", content="Hello"),))
         await self._engine.answer(release.version, warm_up, Generation(max_tokens=1))
         if self._params is not None:
             parity = await require_parity(self._engine, release, self._params, self._max_tokens)
@@ -362,7 +362,7 @@ class Follower:
 
 
 def _is_small(release: Release) -> bool:
-    """An adapter; a fully trained model takes as much room as the base."""
+    """All but a fully trained model, which takes as much room as the base."""
     return not any(release.adapter.glob("model*.safetensors"))
 
 

@@ -195,6 +195,18 @@ def labelled_examples(log: Engine, task: str) -> list[Example]:
     return [_example(_prediction(row), IN_DOUBT if row.in_doubt else TRAFFIC) for row in reversed(rows)]
 
 
+def labelled_since(log: Engine, task: str, since: datetime | None) -> int:
+    """How many answers have got their first label from then on; None: ever."""
+    first = func.min(feedback.c.time)
+    mine = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
+    labelled = select(feedback.c.request_id).select_from(mine).where(predictions.c.task == task)
+    labelled = labelled.where(feedback.c.label.is_not(None)).group_by(feedback.c.request_id)
+    if since is not None:
+        labelled = labelled.having(first >= since)
+    with log.connect() as connection:
+        return connection.execute(select(func.count()).select_from(labelled.subquery())).scalar_one()
+
+
 def answered_since(log: Engine, task: str, since: datetime) -> tuple[int, datetime | None]:
     """How many answers the log holds from then on, and the time of the first of them."""
     mine = (predictions.c.task == task) & (predictions.c.time >= since)

@@ -10,7 +10,6 @@ from perpetune.calibration import calibrated
 from perpetune.errors import PerpetuneError
 from perpetune.generation import Generation
 from perpetune.params import ReleaseParams
-from perpetune.records import with_instruction
 from perpetune.release import Golden, Release
 from perpetune.serving.engine import Engine, Overloaded
 
@@ -53,7 +52,7 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
     generation = Generation(max_tokens=release.evaluated.max_tokens or max_tokens)
 
     async def answer(prompt: Golden) -> Answer:
-        messages = with_instruction(release.instruction, prompt.messages)
+        messages = release.conversation(prompt.messages)
         async with one_of_few:
             while True:
                 try:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,14 +21,26 @@ from fastapi import FastAPI
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
+from perpetune.release import ServedBase
 from perpetune.serving.draining import drain
 from perpetune.serving.engine import Engine
+from perpetune.serving.engine_by_system import EngineBySystem
 from perpetune.serving.gateway import create_app
 from perpetune.serving.head_limit import BoundedHead
 from perpetune.serving.keys import read_keyring
+from perpetune.serving.linear_engine import LinearEngine
 from perpetune.serving.log import open_log
 from perpetune.serving.redaction import require_presidio
+from perpetune.serving.source_with_first import SourceWithFirst
 from perpetune.settings import Settings
+from perpetune.workspace import Workspace
+
+# vLLM may run elsewhere. Of a conversation we then know that it has no more tokens than bytes.
+_UNSEEN_BASE = ServedBase(
+    digest="unknown",
+    tokens=lambda messages: sum(len(message.content.encode()) for message in messages),
+    context=sys.maxsize,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +48,14 @@ _GRACE = 5  # seconds beyond the time-out of a request
 _NOTICE = 1.0  # seconds between "not ready" and the end of accepting, in which load balancers hear of it
 
 
-def serve(params: Params, settings: Settings, host: str, port: int) -> None:
-    """Answer at this address until a signal ends it.
+def serve(workspace: Workspace, host: str, port: int) -> None:
+    """Answer at this address until a signal ends it. A task without a champion gets its first version from here.
 
     Requests under way are answered and the log is flushed first. Raises PerpetuneError where the port is in use,
     the log cannot be opened, Presidio is wanted and missing, the base model is not there or no registry is named (one that is down is waited for),
     and where a second signal ended it before that was done.
     """
+    params, settings = workspace.params, workspace.settings
     if settings.mlflow_tracking_uri is None:
         raise PerpetuneError(
             "no registry is known to take the model from",
@@ -52,18 +66,24 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     if params.log.redact:
         require_presidio()  # before the model is loaded, which takes long
     with listen(host, port) as address:
         log = open_log(settings.prediction_log)
         warn_if_open(log, host)
         # Late, because this brings MLflow: a port in use should not take seconds to tell.
+        from perpetune.loop.first import make_first
         from perpetune.registry import RegistrySource
 
+        engine, base = build_engine(params, settings)
         app = create_app(
             params.task.name,
-            engine=build_engine(params, settings),
-            source=RegistrySource(params.task.name, settings.home.absolute() / "releases"),
+            engine=engine,
+            source=SourceWithFirst(
+                RegistrySource(params.task.name, settings.home.absolute() / "releases"),
+                lambda: make_first(workspace, base),
+            ),
             log=log,
             params=params.serve,
             max_new_tokens=params.evaluate.max_new_tokens,
@@ -75,8 +95,16 @@ def serve(params: Params, settings: Settings, host: str, port: int) -> None:
         log.dispose()
 
 
-def build_engine(params: Params, settings: Settings) -> Engine:
-    """The engine that `serve.engine` names. Raises PerpetuneError where it has no base model, or no address."""
+def build_engine(params: Params, settings: Settings) -> tuple[Engine, ServedBase]:
+    """The engine that `serve.engine` names, beside that of linear models, and the base that it serves.
+
+    Raises PerpetuneError where it has no base model, or no address.
+    """
+    engine, base = _engine_of_base(params, settings)
+    return EngineBySystem({"tuned": engine, "prompted": engine, "linear": LinearEngine()}), base
+
+
+def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedBase]:
     if params.serve.engine == "vllm":
         if settings.vllm_url is None:
             raise PerpetuneError(
@@ -86,13 +114,19 @@ def build_engine(params: Params, settings: Settings) -> Engine:
             )
         from perpetune.serving.vllm_engine import VllmEngine
 
-        return VllmEngine(settings.vllm_url, params.base, params.serve, settings.vllm_api_key)
+        return VllmEngine(settings.vllm_url, params.base, params.serve, settings.vllm_api_key), _UNSEEN_BASE
     # Late, because these bring torch, which a gateway before vLLM does without.
     from perpetune.inference.answers import load_answerer
     from perpetune.serving.transformers_engine import TransformersEngine
+    from perpetune.training.chat import prompt_tokens
 
     model = load_answerer(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
-    return TransformersEngine(model, params.base, params.serve)
+    base = ServedBase(
+        digest=model.base.digest,
+        tokens=lambda messages: len(prompt_tokens(model.base.tokenizer, messages)),
+        context=model.context,
+    )
+    return TransformersEngine(model, params.base, params.serve), base
 
 
 def run(app: FastAPI, address: socket.socket, *, grace_seconds: float, notice_seconds: float = _NOTICE) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from perpetune.calibration import calibrated
 from perpetune.generation import Generation
-from perpetune.records import Message, Shadow, with_instruction
+from perpetune.records import Message, Shadow
 from perpetune.release import Release
 from perpetune.serving.engine import Engine, NotLoaded, Overloaded
 from perpetune.serving.follow import Follower, UnknownVersion
@@ -73,10 +73,8 @@ class Shadows:
         output, confidence = "", None
         try:
             async with asyncio.timeout(self._timeout):
-                asked = replace(generation, n=1, top_logprobs=None)
-                answers = await self._engine.answer(
-                    release.version, with_instruction(release.instruction, messages), asked
-                )
+                asked = replace(generation, n=1, top_logprobs=None).within(release.max_new_tokens)
+                answers = await self._engine.answer(release.version, release.conversation(messages), asked)
             answer = calibrated(answers[0], release.evaluated.temperature)
             output, confidence = answer.text, answer.confidence
         except (Overloaded, NotLoaded):  # says nothing about the version

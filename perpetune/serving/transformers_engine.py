@@ -24,10 +24,7 @@ from perpetune.records import Message
 from perpetune.release import Release
 from perpetune.serving.adapter_name import adapter_name
 from perpetune.serving.base_match import require_base
-from perpetune.serving.engine import NotLoaded, Overloaded, Unsupported
-
-# As JSON, or as the bare word.
-_FREE_TOOL_CHOICES = {word for choice in ("auto", "none") for word in (choice, f'"{choice}"')}
+from perpetune.serving.engine import NotLoaded, Overloaded, require_possible
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -53,7 +50,9 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class _Adapter:
-    name: str
+    """`name` None is the base itself, which a prompted version asks."""
+
+    name: str | None
     labels: tuple[str, ...] | None
 
 
@@ -95,7 +94,7 @@ class _Job:
 
 
 class TransformersEngine:
-    """An `Engine` over a base model that is loaded already; it refuses releases of any other base."""
+    """An `Engine` over a base model that is loaded already, for tuned and prompted releases of that base alone."""
 
     def __init__(self, model: Model, base: BaseParams, params: ServeParams) -> None:
         self._model = model
@@ -112,13 +111,16 @@ class TransformersEngine:
 
     async def load(self, release: Release) -> None:
         require_base(release, self._base)
-        adapter = _Adapter(await asyncio.to_thread(adapter_name, release), release.labels)
-        await self._on_thread(self._model.load_adapter, adapter.name, release.adapter)
-        self._adapters[release.version] = adapter
+        name = None
+        if release.system == "tuned":
+            name = await asyncio.to_thread(adapter_name, release)
+            await self._on_thread(self._model.load_adapter, name, release.adapter)
+        self._adapters[release.version] = _Adapter(name, release.labels)
 
     async def unload(self, version: str) -> None:
-        adapter = self._adapters.pop(version)
-        await self._on_thread(self._model.unload_adapter, adapter.name)
+        name = self._adapters.pop(version).name
+        if name is not None:
+            await self._on_thread(self._model.unload_adapter, name)
 
     async def answer(
         self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
@@ -128,7 +130,7 @@ class TransformersEngine:
         if len(self._jobs) >= self._params.max_queue:
             raise Overloaded(len(self._jobs), retry_after=1.0)
         adapter = self._adapters[version]
-        _refuse_unsupported(adapter, generation)
+        require_possible(generation, labelled=adapter.labels is not None)
         if self._batching is None:
             self._batching = asyncio.create_task(self._batch_forever())
         loop = asyncio.get_running_loop()
@@ -274,14 +276,3 @@ class TransformersEngine:
 
 def _rows(job: _Job) -> int:
     return job.generation.n if job.adapter.labels is None else 1
-
-
-def _refuse_unsupported(adapter: _Adapter, generation: Generation) -> None:
-    if generation.tool_choice is not None and generation.tool_choice not in _FREE_TOOL_CHOICES:
-        raise Unsupported("tool_choice", "this engine cannot make the model call a tool")
-    if adapter.labels is None:
-        return
-    if generation.top_logprobs is not None:
-        raise Unsupported("logprobs", "the answer is one of the labels; their probabilities stand in `perpetune`")
-    if generation.json_schema is not None:
-        raise Unsupported("response_format", "the answer is one of the labels")

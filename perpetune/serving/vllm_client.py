@@ -42,6 +42,10 @@ class VllmClient:
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._opened: aiohttp.ClientSession | None = None
 
+    async def get(self, path: str) -> Any:
+        async with self._answered(path, None) as response:
+            return json.loads(await response.read())
+
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         return json.loads(await self.post_for_text(path, body))
 
@@ -68,26 +72,28 @@ class VllmClient:
             await self._opened.close()
 
     @asynccontextmanager
-    async def _answered(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answered(self, path: str, body: dict[str, Any] | None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A body is posted; without one the path is read."""
         try:
-            async with await self._send(path, json.dumps(body).encode()) as response:
+            async with await self._send(path, None if body is None else json.dumps(body).encode()) as response:
                 if response.status >= 400:
                     raise _fault(response.status, _error(await response.read()))
                 yield response
         except aiohttp.ClientError as fault:
             raise EngineDown(f"vLLM does not answer: {fault}") from fault
 
-    async def _send(self, path: str, data: bytes) -> aiohttp.ClientResponse:
+    async def _send(self, path: str, data: bytes | None) -> aiohttp.ClientResponse:
         headers = dict(self._headers)
         if trace.get_current_span().get_span_context().is_valid:
             propagate.inject(headers)
+        method = "GET" if data is None else "POST"
         try:
-            return await self._session.post(self._url + path, data=data, headers=headers)
+            return await self._session.request(method, self._url + path, data=data, headers=headers)
         except aiohttp.ClientConnectorError:
             raise
         except aiohttp.ClientConnectionError:
             # A kept connection that the server had closed by then: nothing of an answer has come, so ask again.
-            return await self._session.post(self._url + path, data=data, headers=headers)
+            return await self._session.request(method, self._url + path, data=data, headers=headers)
 
     @property
     def _session(self) -> aiohttp.ClientSession:

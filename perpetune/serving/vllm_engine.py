@@ -69,14 +69,19 @@ class VllmEngine:
 
     async def load(self, release: Release) -> None:
         require_base(release, self._base)
-        _require_adapter(release)
         labels = await self._label_tokens(release.labels) if release.labels is not None else None
-        served = _Served(release, await asyncio.to_thread(adapter_name, release), labels)
-        await self._load_adapter(served)
+        if release.system == "prompted":
+            served = _Served(release, await self._name_of_base(), labels)
+        else:
+            _require_adapter(release)
+            served = _Served(release, await asyncio.to_thread(adapter_name, release), labels)
+            await self._load_adapter(served)
         self._served[release.version] = served
 
     async def unload(self, version: str) -> None:
         served = self._served.pop(version)
+        if served.release.system == "prompted":
+            return
         try:
             await self._vllm.post_for_text("/v1/unload_lora_adapter", {"lora_name": served.name})
         except Refused:
@@ -103,6 +108,14 @@ class VllmEngine:
     async def close(self) -> None:
         await self._vllm.close()
 
+    async def _name_of_base(self) -> str:
+        """The model that vLLM lists without a parent, as it has adapters."""
+        listed = await self._vllm.get("/v1/models")
+        names = [str(model["id"]) for model in listed["data"] if not model.get("parent")]
+        if not names:
+            raise PerpetuneError("vLLM lists no base model", do=_GUIDE)
+        return names[0]
+
     async def _load_adapter(self, served: _Served) -> None:
         """Have vLLM read the adapter; that it knows it already is well, as the name says the same bytes."""
         path = str(served.release.adapter.resolve())
@@ -119,7 +132,7 @@ class VllmEngine:
         try:
             return await ask()
         except Refused as fault:
-            if not fault.forgot_model:
+            if not fault.forgot_model or served.release.system == "prompted":
                 raise
         try:
             await self._load_adapter(served)

@@ -123,11 +123,12 @@ def test_the_loop(world: World) -> None:
     write_jsonl(world.workspace.root / "start.jsonl", [*billing[:70], *technical[:70]])
     ingest(world.workspace.root / "start.jsonl", world.workspace.root / INBOX)
 
+    eventually(lambda: read_status(world.workspace).serving == "1")  # the prompted base, before any training
     world.run("refresh")
     decision, _ = newest_decision(world.workspace, "refresh")
     assert decision.outcome == "promote", decision.reasons
-    assert (world.alias("champion"), world.alias("previous"), world.alias("challenger")) == ("1", None, None)
-    eventually(lambda: read_status(world.workspace).serving == "1")
+    assert (world.alias("champion"), world.alias("previous"), world.alias("challenger")) == ("2", "1", None)
+    eventually(lambda: read_status(world.workspace).serving == "2")
     happened = {"perpetune.model.promoted", "perpetune.model.deployed", "perpetune.model.refreshed"}
     eventually(lambda: set(world.events()) == happened)
     assert _scheduled(world) > 0
@@ -148,15 +149,15 @@ def test_the_loop(world: World) -> None:
         started = eventually(lambda: [run for run in world.prefect.runs_of("refresh/desk") if "decay" in run.name])
         ended = world.prefect.follow(started[0], print)
         assert ended.state == "COMPLETED", ended.message
-        assert (world.alias("champion"), world.alias("previous")) == ("2", "1")
-        eventually(lambda: meanwhile()[-1].version == "2")
+        assert (world.alias("champion"), world.alias("previous")) == ("3", "2")
+        eventually(lambda: meanwhile()[-1].version == "3")
     assert [one for one in world.application.asked if one.answer is None] == []
     assert world.children["gateway"].process.pid == serving, "the swap needed no restart"
     assert world.children["gateway"].restarts == 0
 
     after = world.application.send([*shipping[70:90], *billing[100:]])
     assert sum(one.answer == one.example.output for one in after) > 0.8 * len(after)
-    assert {one.version for one in after} == {"2"}
+    assert {one.version for one in after} == {"3"}
     eventually(lambda: _logged(world) == len(world.application.asked))
 
 

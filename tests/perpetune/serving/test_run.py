@@ -11,6 +11,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import load_params
 from perpetune.serving.run import build_engine, listen, serve
 from perpetune.settings import Settings
+from perpetune.workspace import Workspace
 
 
 def test_a_port_in_use_is_one_clear_error() -> None:
@@ -45,10 +46,11 @@ from perpetune.serving.run import build_engine
 from perpetune.settings import Settings
 params = load_params(Path("params.yaml"))
 params = params.model_copy(update={"serve": params.serve.model_copy(update={"engine": "vllm"})})
-engine = build_engine(params, Settings(vllm_url="http://127.0.0.1:1"))
+engine, _ = build_engine(params, Settings(vllm_url="http://127.0.0.1:1"))
+from perpetune.loop.first import make_first
 from perpetune.registry import RegistrySource
 RegistrySource("reviews", Path("releases"))
-assert type(engine).__name__ == "VllmEngine"
+assert type(engine).__name__ == "EngineBySystem"
 print([name for name in ("torch", "transformers", "peft") if name in sys.modules])
 """
     root = Path(__file__).parents[3]
@@ -70,4 +72,4 @@ def test_a_missing_presidio_is_told_before_the_model_is_loaded(monkeypatch: pyte
     params = params.model_copy(update={"log": params.log.model_copy(update={"redact": True})})
     nowhere = Settings(home=tmp_path, assets=tmp_path / "no base", mlflow_tracking_uri="http://127.0.0.1:1")
     with pytest.raises(PerpetuneError, match="Presidio"):
-        serve(params, nowhere, "127.0.0.1", 0)
+        serve(Workspace(tmp_path, params, nowhere), "127.0.0.1", 0)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.release import Release
 from perpetune.serving.engine import EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.serving.fake_vllm import BASE as BASE_NAME
 from perpetune.serving.fake_vllm import FakeVllm, Reply, fault, rendered
 from perpetune.serving.label_tree import MOST_TOKENS
 from perpetune.serving.vllm_engine import VllmEngine
@@ -479,3 +481,20 @@ def test_a_key_goes_with_every_call_and_only_where_there_is_one(params: ServePar
 
     assert asyncio.run(run(SecretStr("hidden\n"))) == ["Bearer hidden"] * 2
     assert asyncio.run(run(None)) == [None] * 2
+
+
+def test_a_prompted_version_asks_the_base_by_its_name(params: ServeParams, adapter: Make, release: Make) -> None:
+    async def run() -> None:
+        vllm = FakeVllm({"good": 0.3, "bad": 0.7})
+        prompted = replace(release("1", ("good", "bad")), system="prompted")
+        async with engine_over(vllm, params, prompted, adapter("2", ("good", "bad"))) as engine:
+            (answer,) = await engine.answer("1", ASKED, SHORT)
+            assert (answer.text, round(answer.confidence or 0, 3)) == ("bad", 0.7)
+            await engine.answer("2", ASKED, SHORT)
+            assert [body["model"] for body in vllm.asked("/v1/chat/completions")] == [BASE_NAME, *vllm.adapters]
+            await engine.unload("1")
+            assert vllm.asked("/v1/unload_lora_adapter") == []
+            with pytest.raises(NotLoaded):
+                await engine.answer("1", ASKED, SHORT)
+
+    asyncio.run(run())

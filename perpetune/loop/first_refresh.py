@@ -1,0 +1,55 @@
+"""What a first refresh could be tuned on: labelled requests and rows that no refresh has used."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from perpetune.curation.fetch import fetch
+from perpetune.curation.layout import INBOX
+from perpetune.curation.sources import is_traffic
+from perpetune.errors import PerpetuneError
+from perpetune.loop.refreshes import newest_refresh, refreshes_before
+from perpetune.policy.first_refresh import FirstRefreshEvidence
+from perpetune.registry import Version
+from perpetune.serving.log import labelled_since, open_log
+from perpetune.workspace import Workspace
+
+
+def first_refresh_evidence(workspace: Workspace, champion: Version) -> FirstRefreshEvidence:
+    """What stands for a first refresh, and what a refresh has to wait for."""
+    used_until = newest_refresh(champion.task)
+    refreshes = refreshes_before(champion, workspace.params.refresh.cooldown_minutes)
+    return FirstRefreshEvidence(
+        labelled=_labelled(workspace, used_until),
+        rows=_rows(workspace, used_until),
+        minutes_since_refresh=refreshes.minutes_since,
+        vain_refreshes=refreshes.vain,
+        device_hours=refreshes.device_hours,
+    )
+
+
+def _labelled(workspace: Workspace, since: float | None) -> int:
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        return labelled_since(log, workspace.params.task.name, _time(since))
+    finally:
+        log.dispose()
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _rows(workspace: Workspace, since: float | None) -> int:
+    """Rows of all sources but traffic; after a refresh those that have been ingested since."""
+    sources = workspace.params.fetch.sources
+    if since is None:
+        try:
+            found = fetch(sources, workspace.root, workspace.assets).examples
+        except PerpetuneError:  # no source holds a row yet
+            return 0
+        return sum(not is_traffic(row) for row in found)
+    if "inbox" not in sources:
+        return 0
+    files = [file for file in (workspace.root / INBOX).glob("*.jsonl") if file.stat().st_mtime > since]
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)

@@ -1,0 +1,39 @@
+"""One engine out of several: each version is answered by the engine of its system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from perpetune.answer import Answer
+from perpetune.generation import Generation, Hear
+from perpetune.records import Message
+from perpetune.release import Release, System
+from perpetune.serving.engine import Engine, NotLoaded
+
+
+class EngineBySystem:
+    """An `Engine` that passes a release, and all that is asked of it, on to the engine of its system."""
+
+    def __init__(self, engines: Mapping[System, Engine]) -> None:
+        self._engines = engines
+        self._serving: dict[str, Engine] = {}
+
+    async def load(self, release: Release) -> None:
+        engine = self._engines[release.system]
+        await engine.load(release)
+        self._serving[release.version] = engine
+
+    async def unload(self, version: str) -> None:
+        await self._serving.pop(version).unload(version)
+
+    async def answer(
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+    ) -> tuple[Answer, ...]:
+        engine = self._serving.get(version)
+        if engine is None:
+            raise NotLoaded(version)
+        return await engine.answer(version, messages, generation, hear)
+
+    async def close(self) -> None:
+        for engine in set(self._engines.values()):
+            await engine.close()

@@ -1,0 +1,45 @@
+"""The engine of linear models: no queue and no batch, since an answer takes a fraction of a millisecond."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from sklearn.pipeline import Pipeline
+
+from perpetune.answer import Answer
+from perpetune.generation import Delta, Generation, Hear
+from perpetune.linear import linear_answer, load_linear_model
+from perpetune.records import Message
+from perpetune.release import Release
+from perpetune.serving.engine import NotLoaded, require_possible
+
+
+class LinearEngine:
+    """An `Engine` over linear models, which read the last thing that the user said."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Pipeline] = {}
+
+    async def load(self, release: Release) -> None:
+        self._models[release.version] = await asyncio.to_thread(load_linear_model, release.adapter)
+
+    async def unload(self, version: str) -> None:
+        del self._models[version]
+
+    async def answer(
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+    ) -> tuple[Answer, ...]:
+        model = self._models.get(version)
+        if model is None:
+            raise NotLoaded(version)
+        require_possible(generation, labelled=True)
+        said = next((message.content for message in reversed(messages) if message.role == "user"), "")
+        answer = await asyncio.to_thread(linear_answer, model, said)  # a very long text takes its time
+        for index in range(generation.n if hear else 0):
+            assert hear is not None
+            hear(Delta(index, answer.text))
+        return (answer,) * generation.n
+
+    async def close(self) -> None:
+        self._models.clear()

@@ -1,0 +1,37 @@
+"""A registry whose task never stays without a champion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from perpetune.release import Release, Wanted
+from perpetune.serving.follow import ReleaseSource
+
+SECONDS_BETWEEN_TRIES = 30.0  # of making one: each that fails leaves its traces in the registry
+
+
+class SourceWithFirst:
+    """A `ReleaseSource` that has `make_first` make the first champion if `source` names none."""
+
+    def __init__(self, source: ReleaseSource, make_first: Callable[[], object]) -> None:
+        self._source = source
+        self._make_first = make_first
+        self._next_try = 0.0
+
+    def wanted(self) -> Wanted:
+        wanted = self._source.wanted()
+        if wanted.champion is not None or time.monotonic() < self._next_try:
+            return wanted
+        self._next_try = time.monotonic() + SECONDS_BETWEEN_TRIES
+        self._make_first()
+        return self._source.wanted()
+
+    def fetch(self, version: str) -> Release:
+        return self._source.fetch(version)
+
+    def refuse(self, version: str, back_to: str | None, why: str) -> None:
+        self._source.refuse(version, back_to, why)
+
+    def roll_back(self) -> tuple[str, str]:
+        return self._source.roll_back()

@@ -1,0 +1,251 @@
+"""The first version on the real registry: made once, with the labels and examples that are known; then the watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from perpetune import registry
+from perpetune.curation.layout import INBOX, SPLITS
+from perpetune.loop.first import MOST_TOKENS_OF_A_LABEL, first_card, make_first
+from perpetune.loop.look import look
+from perpetune.loop.passage import open_passage
+from perpetune.params import load_params
+from perpetune.records import Example, Feedback, Message, Prediction, write_jsonl
+from perpetune.release import ServedBase, Wanted
+from perpetune.serving.fake_source import FakeSource
+from perpetune.serving.label_requests import open_requests
+from perpetune.serving.log import add_feedback, open_log, record_predictions
+from perpetune.serving.source_with_first import SourceWithFirst
+from perpetune.tracking import close_run, open_run, read_run
+from perpetune.workspace import Workspace
+
+Open = Callable[..., Any]
+
+
+def words(messages: Sequence[Message]) -> int:
+    return sum(len(message.content.split()) for message in messages)
+
+
+BASE = ServedBase(digest="abc", tokens=words, context=2000)
+
+
+def rows(count: int, labels: Sequence[str] = ("bad", "good"), **more: str) -> list[Example]:
+    return [
+        Example(
+            input=f"it is {number}",
+            output=labels[number % len(labels)],
+            id=f"r{number}",
+            group=f"r{number}",
+            **{"source": "mine", **more},
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def workspace(releases: Open) -> Callable[..., Workspace]:
+    """Open the workspace with other settings; its task has no version."""
+
+    def begin(**sections: dict[str, object]) -> Workspace:
+        opened = releases(refresh={"cooldown_minutes": 60}).workspace
+        path = opened.root / "params.yaml"
+        settings = yaml.safe_load(path.read_text())
+        for section, values in {"fetch": {"sources": ["inbox", "traffic"]}, **sections}.items():
+            settings[section] |= values
+        path.write_text(yaml.safe_dump(settings))
+        return Workspace(opened.root, load_params(path), opened.settings)
+
+    return begin
+
+
+def ingested(workspace: Workspace, examples: Sequence[Example]) -> Workspace:
+    write_jsonl(workspace.root / INBOX / "mine.jsonl", examples)
+    return workspace
+
+
+def curated(workspace: Workspace, examples: Sequence[Example]) -> Workspace:
+    write_jsonl(workspace.root / SPLITS / "train.jsonl", examples)
+    return workspace
+
+
+def test_labels_come_from_the_task_else_the_training_split_else_the_sources(workspace: Any) -> None:
+    assert first_card(workspace(), BASE).labels is None, "nothing is known yet"
+    known = ingested(workspace(), [*rows(20), *rows(1, ["once"])])
+    assert first_card(known, BASE).labels == ("bad", "good"), "a label seen once is set aside, as curation does"
+    assert first_card(curated(known, rows(4, ["no", "yes"])), BASE).labels == ("no", "yes")
+    named = curated(workspace(task={"labels": ["x", "y", "z"]}), rows(4))
+    assert first_card(named, BASE).labels == ("x", "y", "z")
+    assert first_card(curated(workspace(task={"kind": "generation"}), rows(4)), BASE).labels is None
+
+
+def test_where_labels_are_not_known_little_is_written(workspace: Any) -> None:
+    assert first_card(workspace(), BASE).max_new_tokens == MOST_TOKENS_OF_A_LABEL
+    assert first_card(workspace(task={"kind": "generation"}), BASE).max_new_tokens == 128
+    assert first_card(workspace(task={"labels": ["x", "y"]}), BASE).max_new_tokens == 128
+
+
+def test_examples_are_shown_as_far_as_they_fit_and_none_of_a_holdout(workspace: Any) -> None:
+    known = ingested(workspace(evaluate={"few_shot_examples": 4}), rows(40))
+    card = first_card(known, BASE)
+    assert [message.role for message in card.shots] == ["user", "assistant"] * 4
+    assert sorted(message.content for message in card.shots[1::2]) == ["bad", "bad", "good", "good"]
+    asked = words([Message(role="user", content=f"{card.instruction} it is 39")])
+    narrow = ServedBase(digest="abc", tokens=words, context=asked + words(card.shots[:2]) + card.max_new_tokens)
+    assert len(first_card(known, narrow).shots) == 2, "the instruction, the longest row and its answer need their room"
+    long = [row.model_copy(update={"input": row.input + " so" * 600}) for row in rows(40)]
+    assert len(first_card(ingested(known, long), BASE).shots) == 2, "no more than is read soon"
+    shown = {message.content for message in first_card(ingested(known, rows(40)), BASE).shots[::2]}
+    train = curated(known, [row for row in rows(40) if row.input in shown])
+    assert {message.content for message in first_card(train, BASE).shots[::2]} == shown
+
+
+def test_the_first_version_is_made_once_and_serves(workspace: Any) -> None:
+    opened = ingested(workspace(), rows(20))
+    task = opened.params.task.name
+    with ThreadPoolExecutor(3) as gateways:
+        made = set(gateways.map(lambda _: make_first(opened, BASE), range(3)))
+    assert len(made) == 1
+    assert make_first(opened, BASE) in made
+    (only,) = registry.versions(task)
+    assert registry.wanted(task) == Wanted(only.version)
+    assert registry.find(task, "challenger") is None
+    assert (only.tags["decision"], only.tags["decision.reason"]) == (
+        "promote",
+        "prompted base: the first version, not tuned",
+    )
+    assert MlflowClient().get_model_version(task, only.version).description == only.tags["decision.reason"]
+    run = read_run(only.run_id)
+    assert (run.tags["perpetune.kind"], run.params["few_shot_examples"]) == ("first", "8")
+    release = registry.fetch_release(task, only.version, opened.root / "cache")
+    assert (release.system, release.labels, len(release.shots)) == ("prompted", ("bad", "good"), 16)
+    asked = release.conversation((Message(role="user", content="well?"),))
+    assert [message.role for message in asked] == ["system", *["user", "assistant"] * 8, "user"]
+
+
+def test_one_that_lost_its_alias_is_champion_again(workspace: Any) -> None:
+    """As if a gateway died between the two."""
+    opened = workspace()
+    first = make_first(opened, BASE)
+    MlflowClient().delete_registered_model_alias(opened.params.task.name, "champion")
+    assert make_first(opened, BASE) == first
+    assert len(registry.versions(opened.params.task.name)) == 1
+    assert registry.wanted(opened.params.task.name).champion == first
+
+
+def test_a_gateway_makes_one_only_while_there_is_no_champion() -> None:
+    source, made = FakeSource(), []
+
+    def make() -> None:
+        made.append(1)
+        source.champion_version = "1"
+
+    following = SourceWithFirst(source, make)
+    source.down = True
+    with pytest.raises(Exception, match="does not answer"):
+        following.wanted()
+    source.down = False
+    assert following.wanted().champion == following.wanted().champion == "1"
+    assert made == [1]
+
+
+def test_a_gateway_that_could_not_make_one_waits_before_it_tries_again() -> None:
+    tries = []
+
+    def fail() -> None:
+        tries.append(1)
+        raise OSError("no room")
+
+    following = SourceWithFirst(FakeSource(), fail)
+    with pytest.raises(OSError, match="no room"):
+        following.wanted()
+    assert following.wanted() == Wanted(None)
+    assert tries == [1]
+
+
+def answered(workspace: Workspace, version: str, count: int, labelled: int, batch: str = "a") -> None:
+    log, now = open_log(workspace.settings.prediction_log), datetime.now(UTC)
+    rows = [
+        Prediction(
+            id=f"{batch}{number}",
+            time=now,
+            task=workspace.params.task.name,
+            version=version,
+            messages=(Message(role="user", content=f"is it {number}?"),),
+            input=f"is it {number}?",
+            output="good",
+            prompt_tokens=1,
+            completion_tokens=1,
+            latency_ms=10,
+            confidence=0.5,
+        )
+        for number in range(count)
+    ]
+    record_predictions(log, rows)
+    for row in rows[:labelled]:
+        add_feedback(log, Feedback(request_id=row.id, time=now, label="bad"))
+    log.dispose()
+
+
+def looked(workspace: Workspace) -> Any:
+    run = open_passage(workspace, "watch", "manual", "a test", "flow-run")
+    sighting = look(workspace, run, "flow-run")
+    close_run(run, succeeded=True)
+    return sighting
+
+
+def refreshed(workspace: Workspace, trigger: str = "decay") -> None:
+    task = workspace.params.task.name
+    run = open_run(task, "refresh", {"perpetune.kind": "refresh", "perpetune.trigger": trigger}, {})
+    close_run(run, succeeded=True)
+
+
+def test_the_watch_asks_for_labels_until_there_are_enough_for_a_first_refresh(workspace: Any) -> None:
+    opened = workspace(refresh={"first_labels": 70, "cooldown_minutes": 0})
+    version = make_first(opened, BASE)
+    assert looked(opened) is None, "no traffic, no labels"
+    answered(opened, version, 80, labelled=0)
+    sighting = looked(opened)
+    assert (sighting.decision.outcome, sighting.asked, sighting.page) == ("ask for labels", 50, None)
+    assert (sighting.decision.kind, sighting.decision.ids.champion_version) == ("retraining", version)
+    log = open_log(opened.settings.prediction_log)
+    assert {each.why for each in open_requests(log, opened.params.task.name)} == {"random"}
+    log.dispose()
+    answered(opened, version, 70, labelled=70, batch="b")
+    decision = looked(opened).decision
+    assert (decision.outcome, decision.reason) == (
+        "retrain",
+        "70 labelled requests are enough for a first tuned version.",
+    )
+    refreshed(opened)
+    assert looked(opened).decision.outcome == "ask for labels", "a refresh has used them"
+    answered(opened, version, 70, labelled=70, batch="c")
+    assert looked(opened).decision.outcome == "retrain"
+
+
+def test_a_refresh_that_did_not_help_is_waited_for(workspace: Any) -> None:
+    opened = workspace(refresh={"first_labels": 10})
+    version = make_first(opened, BASE)
+    refreshed(opened)
+    answered(opened, version, 10, labelled=10)
+    decision = looked(opened).decision
+    assert decision.outcome == "cooling down"
+    assert "the cooldown is 120 minutes" in decision.reason
+
+
+def test_rows_that_were_brought_count_before_the_first_request(workspace: Any) -> None:
+    opened = ingested(workspace(refresh={"first_labels": 30}), rows(30))
+    make_first(opened, BASE)
+    decision = looked(opened).decision
+    assert (decision.outcome, decision.evidence["rows"]) == ("retrain", 30)
+    task = opened.params.task.name
+    running = open_run(task, "refresh", {"perpetune.kind": "refresh"}, {})
+    assert looked(opened) is None, "the refresh that runs uses them"
+    close_run(running, succeeded=False)
+    assert looked(opened).decision.outcome == "cooling down", "one that failed has not, and is waited for"
