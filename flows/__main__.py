@@ -39,7 +39,8 @@ def main() -> None:
         sys.exit(str(fault))
     found = deployments(workspace.params)
     await_server()
-    serve(*found, print_starting_message=False)
+    # Pausing takes a server, and `perpetune up` ends it at the same moment as this process.
+    serve(*found, print_starting_message=False, pause_on_shutdown=False)
 
 
 def await_server() -> None:

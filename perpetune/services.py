@@ -224,7 +224,7 @@ def _listener(port: int) -> str | None:
     """The process that listens there, in words."""
     try:
         found = psutil.net_connections("tcp")
-        pids = [each.pid for each in found if each.status == psutil.CONN_LISTEN and each.laddr.port == port]
+        pids = [each.pid for each in found if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,)]
         return f"process {pids[0]} ({' '.join(psutil.Process(pids[0]).cmdline())[:120]})" if pids and pids[0] else None
     except psutil.Error:  # of another user, or gone by now
         return None
