@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
-from prefect import serve
+from prefect import get_client, serve
 from prefect.deployments.runner import DeploymentApplyError
 
 from flows.deployments import deploy, deployments
 from perpetune.errors import PerpetuneError
 from perpetune.workspace import open_workspace
+
+SECONDS_BETWEEN_TRIES = 0.5
 
 
 def main() -> None:
@@ -34,7 +37,21 @@ def main() -> None:
             return
     except (PerpetuneError, DeploymentApplyError) as fault:
         sys.exit(str(fault))
-    serve(*deployments(workspace.params), print_starting_message=False)
+    found = deployments(workspace.params)
+    await_server()
+    # Pausing takes a server, and `perpetune up` ends it at the same moment as this process.
+    serve(*found, print_starting_message=False, pause_on_shutdown=False)
+
+
+def await_server() -> None:
+    """Return when Prefect's server answers: `perpetune up` starts it at the same moment as this process."""
+    with get_client(sync_client=True) as client:
+        told = False
+        while (fault := client.api_healthcheck()) is not None:
+            if not told:
+                print(f"waiting for Prefect at {client.api_url}: {fault}")
+            told = True
+            time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 main()

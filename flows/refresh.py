@@ -7,19 +7,8 @@ from typing import Literal
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.approval import approve
 from perpetune.events import REFRESHED
-from perpetune.loop.approve import needs_approval
-from perpetune.loop.trial import goes_on_trial
 from perpetune.workspace import open_workspace
-from tasks.assess import assess
-from tasks.curate import curate, log_data
-from tasks.decide import decide, register
-from tasks.events import emit
-from tasks.fine_tune import fine_tune
-from tasks.release import release
-from tasks.track import tracked
-from tasks.trial import begin_trial
 
 Trigger = Literal["manual", "schedule", "decay"]
 
@@ -34,6 +23,19 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") 
 
     Returns what was decided: "promote", "reject" or "collect more labels".
     """
+    # Late: they bring torch, MLflow and Evidently, which a worker, who only starts runs, does without.
+    from flows.approval import approve
+    from perpetune.loop.approve import needs_approval
+    from perpetune.loop.trial import goes_on_trial
+    from tasks.assess import assess
+    from tasks.curate import curate, log_data
+    from tasks.decide import decide, register
+    from tasks.events import emit
+    from tasks.fine_tune import fine_tune
+    from tasks.release import release
+    from tasks.track import tracked
+    from tasks.trial import begin_trial
+
     workspace = open_workspace()
     print(f"why: {reason}")
     curated = curate(workspace)

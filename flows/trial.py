@@ -8,7 +8,6 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from perpetune.workspace import open_workspace
-from tasks.trial import follow_trial
 
 
 def run_name() -> str:
@@ -18,4 +17,7 @@ def run_name() -> str:
 @flow(name="trial", flow_run_name=run_name, log_prints=True)
 def trial(trigger: Literal["manual", "begun"] = "manual") -> str:
     """Judge the trial that runs; returns "promote", "abort" or "no trial". One that broke off is gone on with."""
+    # Late: it brings torch, MLflow and Evidently, which a worker, who only starts runs, does without.
+    from tasks.trial import follow_trial
+
     return follow_trial(open_workspace()) or "no trial"

@@ -8,10 +8,6 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from perpetune.workspace import open_workspace
-from tasks.look import look
-from tasks.rollback import roll_back
-from tasks.track import tracked
-from tasks.trial import judge_trial
 
 
 def run_name() -> str:
@@ -21,6 +17,12 @@ def run_name() -> str:
 @flow(name="watch", flow_run_name=run_name, log_prints=True)
 def watch(trigger: Literal["manual", "schedule"] = "manual") -> str:
     """Judge the newest predictions; returns the verdict, or "nothing to judge"."""
+    # Late: they bring torch, MLflow and Evidently, which a worker, who only starts runs, does without.
+    from tasks.look import look
+    from tasks.rollback import roll_back
+    from tasks.track import tracked
+    from tasks.trial import judge_trial
+
     workspace = open_workspace()
     with tracked(workspace, "watch", trigger, "a look at the newest traffic") as run:
         sighting = look(workspace, run)

@@ -32,8 +32,8 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-PrefectPort = Annotated[int, typer.Option(help="Where Prefect listens.")]
-MlflowPort = Annotated[int, typer.Option(help="Where MLflow listens.")]
+PrefectPort = Annotated[int | None, typer.Option(help="Where Prefect listens; else 4200 or the next free port.")]
+MlflowPort = Annotated[int | None, typer.Option(help="Where MLflow listens; else 5000 or the next free port.")]
 HistoryArgument = Annotated[
     str | None,
     typer.Argument(
@@ -49,7 +49,7 @@ SettingsOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting for this time, like watch.margin=0.03; may be given several times."),
 ]
-GatewayPort = Annotated[int, typer.Option(help="Where the gateway listens.")]
+GatewayPort = Annotated[int | None, typer.Option(help="Where the gateway listens; else 8000 or the next free port.")]
 
 
 @app.command(epilog="Example: `perpetune demo --folder /tmp/demo`")
@@ -70,13 +70,13 @@ def demo(
 
 
 @app.command(epilog="Example: `perpetune up --gateway-port 8080`")
-def up(prefect_port: PrefectPort = 4200, mlflow_port: MlflowPort = 5000, gateway_port: GatewayPort = 8000) -> None:
+def up(prefect_port: PrefectPort = None, mlflow_port: MlflowPort = None, gateway_port: GatewayPort = None) -> None:
     """Run all services on this machine until Ctrl-C."""
-    from perpetune.stack import Ports
+    from perpetune.ports import NamedPorts
     from perpetune.up import run_until_interrupted
 
     with _for_people():
-        run_until_interrupted(open_workspace(), Ports(prefect_port, mlflow_port, gateway_port), console)
+        run_until_interrupted(open_workspace(), NamedPorts(prefect_port, mlflow_port, gateway_port), console)
 
 
 @app.command(epilog="Example: `perpetune ingest tickets.jsonl`")

@@ -8,19 +8,23 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx
+import psutil
 
 from perpetune.errors import PerpetuneError
 
-START_SECONDS = 180.0
-STOP_SECONDS = 20.0
+# A machine that is busy with other things takes ten times as long as an idle one.
+START_SECONDS = 600.0
+STOP_SECONDS = 10.0
 LONGEST_BACKOFF = 30.0
+SECONDS_BETWEEN_WORDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,24 @@ class Child:
 class Supervisor:
     """Runs services in `folder`, their output in `logs`, until the `with` block ends.
 
-    A service that dies is reported and started again, after a pause that grows with each death.
+    A service that dies is reported and started again, after a pause that grows with each death. The services inherit
+    the open files `kept`.
     """
 
-    def __init__(self, folder: Path, logs: Path, environment: Mapping[str, str], report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        logs: Path,
+        environment: Mapping[str, str],
+        report: Callable[[str], None],
+        kept: Sequence[int] = (),
+    ) -> None:
         self.children: list[Child] = []
         self._folder = folder
         self._logs = logs
         self._environment = {**os.environ, **environment}
         self._report = report
+        self._kept = tuple(kept)
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
@@ -82,22 +95,47 @@ class Supervisor:
         for child in reversed(self.children):
             _signal(child, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
-        for child in reversed(self.children):
-            _await_end(child, deadline)
+        try:
+            for child in reversed(self.children):
+                _await_end(child, deadline)
+        finally:
+            # Whoever is asked twice to stop does not wait. What is left of a service goes too: a flow run must not
+            # outlive the worker that started it.
+            for child in self.children:
+                _signal(child, signal.SIGKILL)
+                child.process.wait()
 
     def start(self, services: Sequence[Service]) -> None:
-        """Start services and return when all are healthy.
+        """Start services and return when all are healthy. Raises PerpetuneError as `starting` does."""
+        for _ in self.starting(services):
+            pass
 
-        Raises PerpetuneError where a port is taken, or where one ends or does not answer in time.
+    def starting(self, services: Sequence[Service]) -> Iterator[Child]:
+        """Start services at once, and pass on each when it has become healthy. What it waits for is reported.
+
+        Raises PerpetuneError if a port is taken, or if one ends or does not answer in time.
         """
         for service in services:
             if service.port is not None:
                 require_free(service.port, service.name)
-        started = [Child(service, self._logs / f"{service.name}.log", self._spawn(service)) for service in services]
-        self.children += started
-        began = time.monotonic()
-        for child in started:
-            self._await_health(child, began + child.service.start_seconds)
+        began = told = time.monotonic()
+        waiting = [self._begin(service) for service in services]
+        while waiting:
+            for child in [child for child in waiting if child.healthy()]:
+                waiting.remove(child)
+                yield child
+            now = time.monotonic()
+            for child in waiting:
+                _require_coming(child, now - began)
+            if waiting and now - told >= SECONDS_BETWEEN_WORDS:
+                told = now
+                self._report(f"waiting for {', '.join(child.service.name for child in waiting)} ({now - began:.0f} s)")
+            time.sleep(0.2 if waiting else 0)
+
+    def _begin(self, service: Service) -> Child:
+        child = Child(service, self._logs / f"{service.name}.log", self._spawn(service))
+        self.children.append(child)
+        return child
 
     def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
         with (self._logs / f"{service.name}.log").open("ab") as log:
@@ -109,21 +147,8 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=self._kept,
             )
-
-    def _await_health(self, child: Child, deadline: float) -> None:
-        while not child.healthy():
-            if child.restarts or not child.alive():
-                raise PerpetuneError(
-                    f"{child.service.name} ended while starting; its last words:\n{_last_lines(child.log)}",
-                    do=f"read {child.log}",
-                )
-            if time.monotonic() > deadline:
-                raise PerpetuneError(
-                    f"{child.service.name} did not answer within {child.service.start_seconds:.0f} s",
-                    do=f"read {child.log}",
-                )
-            time.sleep(0.2)
 
     def _watch(self) -> None:
         due: dict[str, float] = {}
@@ -145,24 +170,64 @@ class Supervisor:
                     child.process = self._spawn(child.service)
 
 
+def _require_coming(child: Child, seconds: float) -> None:
+    """Raises PerpetuneError if a service that is not healthy after these seconds will not be."""
+    if child.restarts or not child.alive():
+        raise PerpetuneError(
+            f"{child.service.name} ended while starting; its last words:\n{_last_lines(child.log)}",
+            do=f"read {child.log}",
+        )
+    if seconds > child.service.start_seconds:
+        raise PerpetuneError(
+            f"{child.service.name} did not answer within {child.service.start_seconds:.0f} s", do=f"read {child.log}"
+        )
+
+
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2, follow_redirects=True).status_code < 400
+        return _client().get(url).status_code < 400
     except httpx.HTTPError:
         return False
 
 
-def require_free(port: int, name: str) -> None:
-    """Raises PerpetuneError where something already listens on the port."""
+@cache
+def _client() -> httpx.Client:
+    """One for all: making one takes twenty times as long as asking."""
+    return httpx.Client(timeout=2, follow_redirects=True)
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on the port of this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError as fault:
-            raise PerpetuneError(
-                f"port {port}, meant for {name}, is in use",
-                do=f"stop what listens there, or choose another with --{name}-port",
-            ) from fault
+        except OSError:
+            return False
+    return True
+
+
+def require_free(port: int, name: str) -> None:
+    """Raises PerpetuneError if something listens on the port; it says which process, if that may be known."""
+    if not is_free(port):
+        raise port_taken(port, name, _listener(port))
+
+
+def port_taken(port: int, name: str, holder: str | None) -> PerpetuneError:
+    return PerpetuneError(
+        f"port {port}, meant for {name}, is in use" + (f" by {holder}" if holder else ""),
+        do=f"stop what listens there, or choose another with --{name}-port",
+    )
+
+
+def _listener(port: int) -> str | None:
+    """The process that listens there, in words."""
+    try:
+        found = psutil.net_connections("tcp")
+        pids = [each.pid for each in found if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,)]
+        return f"process {pids[0]} ({' '.join(psutil.Process(pids[0]).cmdline())[:120]})" if pids and pids[0] else None
+    except psutil.Error:  # of another user, or gone by now
+        return None
 
 
 def free_ports(count: int) -> list[int]:
@@ -189,9 +254,6 @@ def _await_end(child: Child, deadline: float) -> None:
         child.process.wait(max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         pass
-    # What is left of its process group goes too: a flow run must not outlive the worker that started it.
-    _signal(child, signal.SIGKILL)
-    child.process.wait()
 
 
 def _last_lines(log: Path, count: int = 8) -> str:

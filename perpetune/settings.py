@@ -34,7 +34,9 @@ class Settings(BaseSettings):
         default=None,
         description="starts training on a cluster, such as `torchrun --nnodes 2 ...`; see docs/clusters.md",
     )
-    assets: Path = Field(default=Path("assets"), description="where `make setup` lays the wheels of assets.lock")
+    assets: Path = Field(
+        default_factory=lambda: _assets(), description="where `make setup` lays the wheels of assets.lock"
+    )
 
     @property
     def prediction_log(self) -> str:
@@ -46,3 +48,9 @@ class Settings(BaseSettings):
         """What our own calls of the gateway carry."""
         key = self.api_key.get_secret_value().strip() if self.api_key else ""
         return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _assets() -> Path:
+    """Of the folder that a person works in, else of the checkout that this package is installed from."""
+    here, checkout = Path("assets"), Path(__file__).parents[1] / "assets"
+    return checkout if checkout.is_dir() and not here.exists() else here

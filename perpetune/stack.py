@@ -11,6 +11,24 @@ from perpetune.workspace import Workspace
 HOST = "127.0.0.1"
 PYTHON = sys.executable
 
+# How the servers behave on one machine: they should cost next to nothing while nothing happens.
+SERVERS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Who holds the one place of a refresh: kept in memory, a killed server would leave it taken for ever.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    # Its services look for what was missed (late, paused, cancelled or orphaned runs, workers that are away): once a
+    # minute is enough. Neither schedules nor automations on events wait for them but for the first run of a schedule.
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_CLEANUP_RECONCILER_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "15",
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT60S",
+    # Nine processes for scorers and the optimisation of prompts, which we do not use.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
 
 @dataclass(frozen=True)
 class Ports:
@@ -35,11 +53,8 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "PERPETUNE_DATABASE_URL": settings.database_url or f"sqlite:///{home / 'predictions.db'}",
         "PERPETUNE_ASSETS": str(workspace.assets.resolve()),
         "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # Who holds the one place of a refresh: kept in memory, a killed server would leave it taken for ever.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_CLI_PROMPT": "false",
-        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "4",
         "PREFECT_RUNNER_SERVER_ENABLE": "true",
         "PREFECT_RUNNER_SERVER_HOST": HOST,
         "PREFECT_RUNNER_SERVER_PORT": str(ports.worker),
@@ -50,6 +65,7 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         # Threads that wait for work sleep instead of spinning: training and answering share the cores.
         "OMP_WAIT_POLICY": "PASSIVE",
+        **SERVERS,
     }
     if ports.vllm is not None:
         variables["PERPETUNE_VLLM_URL"] = f"http://{HOST}:{ports.vllm}"

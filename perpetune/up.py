@@ -3,69 +3,126 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from perpetune.addresses import ADDRESSES, remembered
-from perpetune.services import Child, Supervisor, answers, free_ports
+from perpetune.addresses import CLAIM, forget, is_up, remember, remembered
+from perpetune.claims import claim, claimed_by, end_leftovers
+from perpetune.errors import PerpetuneError
+from perpetune.ports import NamedPorts, claimed_ports
+from perpetune.services import Child, Service, Supervisor, answers, free_ports
 from perpetune.settings import Settings
 from perpetune.stack import Ports, environment, gateway, servers
 from perpetune.stack import worker as worker_service
 from perpetune.vllm_service import starts_vllm, vllm_service
 from perpetune.workspace import Workspace
 
-SECONDS_BETWEEN_TABLES = 2.0
+# A check costs each service a millisecond or two; one that has died is seen at once.
+SECONDS_BETWEEN_CHECKS = 15.0
+SECONDS_AFTER_A_CHANGE = 2.0
+SECONDS_FOR_LEFTOVERS = 10.0
 
 
-def run_until_interrupted(workspace: Workspace, ports: Ports, console: Console) -> None:
-    """Start everything, keep the table of addresses and health up to date, stop on Ctrl-C or SIGTERM.
+def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Console) -> None:
+    """Start everything, say when it is ready and where, show its health, stop on Ctrl-C, SIGTERM or SIGHUP.
 
-    Raises PerpetuneError where a port is taken or a service does not start; what was started is stopped.
+    Raises PerpetuneError if one runs here already, a named port is taken or a service does not start; what was
+    started is stopped.
     """
-    ports = replace(ports, vllm=free_ports(1)[0]) if starts_vllm(workspace) else ports
-    variables = environment(workspace, ports)
-    # First, because it tells at once what is missing.
-    vllm = [vllm_service(workspace, ports.vllm)] if ports.vllm is not None else []
-    with Supervisor(
-        workspace.root,
-        workspace.home / "logs",
-        variables,
-        lambda line: console.print(line, style="yellow", markup=False),
-    ) as supervisor:
-        console.print("starting; the first time this takes about half a minute")
-        supervisor.start(servers(workspace, ports))
-        remember_addresses(workspace, variables)
-        # A gateway that finds no vLLM would wait longer and longer before it asks again.
-        supervisor.start([worker_service(ports.worker), *vllm])
-        supervisor.start([gateway(ports.gateway)])
-        _show(supervisor, console)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        signal.signal(signal.SIGHUP, _interrupt)  # the terminal was closed
+
+    def say(line: str) -> None:
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+
+    with _only_one(workspace, say) as claimed, claimed_ports(named) as ports:
+        ports = replace(ports, vllm=free_ports(1)[0]) if starts_vllm(workspace) else ports
+        variables = environment(workspace, ports)
+        # First, because it tells at once what is missing.
+        vllm = [vllm_service(workspace, ports.vllm)] if ports.vllm is not None else []
+        logs = workspace.home / "logs"
+        with Supervisor(workspace.root, logs, variables, say, kept=[claimed]) as supervisor:
+            try:
+                first = [*servers(workspace, ports), worker_service(ports.worker), *vllm]
+                last = gateway(ports.gateway)
+                _tell_ports([*first, last], named, console)
+                start_all(supervisor, first, last, console)
+                remember(workspace.home, variables)
+                show(supervisor, console)
+            except KeyboardInterrupt:
+                console.print("stopping")
+        forget(workspace.home)
     console.print("all services have stopped")
 
 
-def _show(supervisor: Supervisor, console: Console) -> None:
-    try:
-        with Live(table(supervisor.children), console=console, auto_refresh=False) as live:
-            while True:
-                live.update(table(supervisor.children), refresh=True)
-                time.sleep(SECONDS_BETWEEN_TABLES)
-    except KeyboardInterrupt:
-        console.print("stopping")
+def _tell_ports(services: Sequence[Service], named: NamedPorts, console: Console) -> None:
+    usual = {name: getattr(Ports, name) for name, port in asdict(named).items() if port is None}
+    for service in services:
+        if service.port != usual.get(service.name, service.port):
+            line = f"port {usual[service.name]} is taken: {service.name} listens on {service.port}"
+            _print(console, line)
 
 
-def table(children: list[Child]) -> Table:
+def start_all(supervisor: Supervisor, services: list[Service], last: Service, console: Console) -> None:
+    """All at once, and a line for each that has become healthy."""
+    began = time.monotonic()
+    # A gateway that finds no vLLM would wait longer and longer before it asks again.
+    needs_vllm = any(service.name == "vllm" for service in services)
+    waves = [services, [last]] if needs_vllm else [[*services, last]]
+    for child in chain.from_iterable(supervisor.starting(wave) for wave in waves):
+        _print(console, f"{child.service.name}: started ({time.monotonic() - began:.0f} s)")
+    pages = [f"{child.service.name} {child.service.page}" for child in supervisor.children if child.service.page]
+    _print(console, f"ready: {' '.join(sorted(pages))} ({time.monotonic() - began:.0f} s)")
+
+
+def show(supervisor: Supervisor, console: Console) -> None:
+    """A table on a terminal; elsewhere a line for each change."""
+    if not console.is_terminal:
+        known: dict[str, str] = {}
+        for states in _states(supervisor):
+            for name, state in states.items():
+                if known.get(name, state) != state:
+                    _print(console, f"{name}: {Text.from_markup(state).plain}")
+            known = states
+    with Live(console=console, auto_refresh=False) as live:
+        for states in _states(supervisor):
+            live.update(table(supervisor.children, states), refresh=True)
+
+
+def _states(supervisor: Supervisor) -> Iterator[dict[str, str]]:
+    """The health of each service, for ever: asked for seldom while nothing changes."""
+    before: dict[str, str] = {}
+    while True:
+        lives = _lives(supervisor)
+        states = {child.service.name: health(child) for child in supervisor.children}
+        yield states
+        until = time.monotonic() + (SECONDS_BETWEEN_CHECKS if states == before else SECONDS_AFTER_A_CHANGE)
+        while time.monotonic() < until and lives == _lives(supervisor):
+            time.sleep(1)
+        before = states
+
+
+def _lives(supervisor: Supervisor) -> list[tuple[bool, int]]:
+    return [(child.alive(), child.restarts) for child in supervisor.children]
+
+
+def table(children: list[Child], states: Mapping[str, str]) -> Table:
     """Name, address, health, restarts and log of each service."""
     shown = Table("service", "address", "health", "restarts", "log", title="perpetune: Ctrl-C stops everything")
     for child in children:
-        shown.add_row(
-            child.service.name, child.service.page or "", health(child), str(child.restarts), _short(child.log)
-        )
+        name, page = child.service.name, child.service.page or ""
+        shown.add_row(name, page, states[name], str(child.restarts), _short(child.log))
     return shown
 
 
@@ -83,13 +140,35 @@ def _short(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def remember_addresses(workspace: Workspace, variables: dict[str, str]) -> None:
-    """Write the addresses where other commands of this workspace look for them."""
-    workspace.home.mkdir(parents=True, exist_ok=True)
-    lines = [
-        f"{name}={variables[name]}\n" for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PERPETUNE_GATEWAY_URL")
-    ]
-    (workspace.home / ADDRESSES).write_text("".join(lines), encoding="utf-8")
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _only_one(workspace: Workspace, say: Callable[[str], None]) -> Iterator[int]:
+    """The open file by which one `perpetune up`, and what it starts, holds this workspace.
+
+    Services that one left which was killed are ended. Raises PerpetuneError if one runs.
+    """
+    file = workspace.home / CLAIM
+    held = claim(file)
+    if held is None and end_leftovers(file, SECONDS_FOR_LEFTOVERS):
+        say("ended the services that a `perpetune up` which was killed had left here")
+        held = claim(file)
+    if held is None:
+        addresses = " ".join(remembered(workspace.home).values()) or "it is still starting"
+        raise PerpetuneError(
+            f"`perpetune up` runs here already, as process {claimed_by(file)}: {addresses}",
+            where=str(workspace.root),
+            do=f"use it, or stop it with Ctrl-C in its terminal or `kill {claimed_by(file)}`",
+        )
+    with held:
+        forget(workspace.home)
+        yield held.fileno()
 
 
 @contextmanager
@@ -101,7 +180,7 @@ def with_services(
     Addresses in the environment count; else those of a `perpetune up` that runs here; else servers are
     started on free ports for as long as the block lasts.
     """
-    known = _addressed(workspace, prefect)
+    known = _addressed(workspace, prefect, report)
     if known is not None:
         yield known
         return
@@ -117,12 +196,23 @@ def with_services(
         yield Workspace(workspace.root, workspace.params, Settings())
 
 
-def _addressed(workspace: Workspace, prefect: bool) -> Workspace | None:
+def _addressed(workspace: Workspace, prefect: bool, report: Callable[[str], None]) -> Workspace | None:
     settings = workspace.settings
     if settings.mlflow_tracking_uri and (settings.prefect_api_url or not prefect):
         return workspace
-    found = remembered(workspace.home)
-    if not found or not answers(f"{found['PREFECT_API_URL']}/health"):
+    found = _awaited(workspace.home, report)
+    if not found:
         return None
     os.environ.update(found)
     return Workspace(workspace.root, workspace.params, Settings())
+
+
+def _awaited(home: Path, report: Callable[[str], None]) -> dict[str, str]:
+    """The addresses of the `perpetune up` that runs here, once it is ready; {} if none runs."""
+    found = remembered(home)
+    if not found and is_up(home):
+        report("waiting for the `perpetune up` of this workspace, which is starting")
+    while not found and is_up(home):
+        time.sleep(0.5)
+        found = remembered(home)
+    return found

@@ -12,13 +12,8 @@ from perpetune import stack
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[1]
-# Of one machine alone: where Prefect keeps its SQLite, and how its command line and server behave there.
-LOCAL = {
-    "PREFECT_HOME",
-    "PREFECT_CLI_PROMPT",
-    "PREFECT_SERVER_ANALYTICS_ENABLED",
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE",
-}
+# Of one machine alone: where Prefect keeps its SQLite, and how its command line and the servers behave there.
+LOCAL = {"PREFECT_HOME", "PREFECT_CLI_PROMPT", *stack.SERVERS}
 
 
 @pytest.fixture(scope="module")

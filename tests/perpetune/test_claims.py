@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from perpetune.claims import claim, claimed_by, end_leftovers, is_claimed
+
+# Claims the file, starts something that inherits the claim, says its id and waits.
+OWNER = """
+import subprocess, sys, time
+from pathlib import Path
+from perpetune.claims import claim
+
+held = claim(Path(sys.argv[1]))
+child = subprocess.Popen(
+    [sys.executable, "-c", "import time; time.sleep(99)"], start_new_session=True, pass_fds=[held.fileno()]
+)
+print(child.pid, flush=True)
+time.sleep(99)
+"""
+
+
+def test_one_holds_it_until_it_is_closed(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "up.lock"
+    assert not is_claimed(file)
+    held = claim(file)
+    assert held is not None
+    assert (is_claimed(file), claimed_by(file)) == (True, os.getpid())
+    assert claim(file) is None
+    held.close()
+    assert not is_claimed(file)
+
+
+def test_what_a_killed_owner_has_started_is_found_and_ended(tmp_path: Path) -> None:
+    file = tmp_path / "up.lock"
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(file)], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        child = psutil.Process(int(owner.stdout.readline()))
+        assert not end_leftovers(file, 10), "its owner lives"
+        assert child.is_running()
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    assert is_claimed(file), "by what it has started"
+    assert end_leftovers(file, 10)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert not is_claimed(file)

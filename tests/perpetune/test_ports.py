@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from perpetune.errors import PerpetuneError
+from perpetune.ports import NamedPorts, claimed_ports
+from perpetune.services import free_ports
+from perpetune.stack import Ports
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_two_stacks_share_no_port_though_nothing_listens_yet() -> None:
+    with claimed_ports(NamedPorts()) as one, claimed_ports(NamedPorts()) as two:
+        ports = [getattr(each, name) for each in (one, two) for name in ("prefect", "mlflow", "gateway", "worker")]
+        assert len(set(ports)) == 8
+        assert one.prefect >= Ports.prefect and one.gateway >= Ports.gateway
+
+
+def test_a_usual_port_that_is_taken_is_passed_over(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ports, "gateway", taken)
+    with claimed_ports(NamedPorts()) as ports:
+        assert ports.gateway > taken
+
+
+def test_a_named_port_is_taken_or_refused(taken: int) -> None:
+    [free] = free_ports(1)
+    with claimed_ports(NamedPorts(mlflow=free)) as ports:
+        assert ports.mlflow == free
+        with (
+            pytest.raises(PerpetuneError, match=f"port {free}, .* is in use by another `perpetune up`"),
+            claimed_ports(NamedPorts(mlflow=free)),
+        ):
+            pass
+    with (
+        pytest.raises(
+            PerpetuneError, match=f"port {taken}, meant for gateway, is in use by process {os.getpid()}"
+        ) as no,
+        claimed_ports(NamedPorts(gateway=taken)),
+    ):
+        pass
+    assert "--gateway-port" in str(no.value)
+
+
+def test_a_named_port_wins_over_a_usual_one() -> None:
+    with claimed_ports(NamedPorts(gateway=free_ports(1)[0])) as first:
+        usual = first.prefect
+    with claimed_ports(NamedPorts(gateway=usual)) as ports:
+        assert ports.gateway == usual
+        assert ports.prefect != usual
