@@ -35,7 +35,8 @@ class AdapterModel(PythonModel):
             with_instruction(self.card.instruction, (Message(role="user", content=str(text)),))
             for text in model_input["input"]
         ]
-        answers = self.answerer.answer("version", conversations, self.card.labels, self.card.max_new_tokens)
+        card = self.card
+        answers = self.answerer.answer("version", conversations, card.labels, card.max_new_tokens, card.json_schema)
         table = pd.DataFrame({"output": [answer.text for answer in answers]}, index=model_input.index)
         if self.card.labels is not None:
             table["confidence"] = [answer.confidence for answer in answers]

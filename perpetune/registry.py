@@ -281,7 +281,16 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
     card = read_card(adapter)
     evaluated = _evaluated(get(task, version).run_id, folder)
     return Release(
-        task, version, adapter, card.instruction, card.labels, card.base, evaluated, card.system, card.shots
+        task,
+        version,
+        adapter,
+        card.instruction,
+        card.labels,
+        card.base,
+        evaluated,
+        card.system,
+        card.shots,
+        card.output_schema,
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from perpetune.output_schema import to_text
 from perpetune.params import BaseParams
 from perpetune.records import Message, Route
 
@@ -23,6 +24,7 @@ class ModelCard(BaseModel):
     """What a version needs beside its weights to answer; travels in the version's folder.
 
     `shots` are the examples of a prompted version, user and assistant in turn; they stand behind the instruction.
+    Answers are constrained to `output_schema`, a JSON Schema.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +39,12 @@ class ModelCard(BaseModel):
     max_new_tokens: int
     system: System = "tuned"
     shots: tuple[Message, ...] = ()
+    output_schema: dict[str, Any] | None = None
+
+    @property
+    def json_schema(self) -> str | None:
+        """The schema as text, as `Generation` takes it."""
+        return None if self.output_schema is None else to_text(self.output_schema)
 
 
 class Golden(BaseModel):
@@ -79,6 +87,12 @@ class Release:
     evaluated: Evaluated = field(default_factory=Evaluated)
     system: System = "tuned"
     shots: tuple[Message, ...] = ()
+    output_schema: dict[str, Any] | None = None
+
+    @property
+    def json_schema(self) -> str | None:
+        """The schema as text, as `Generation` takes it."""
+        return None if self.output_schema is None else to_text(self.output_schema)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from perpetune.records import Failure, Prediction, Shadow, with_instruction
 from perpetune.release import Routed
 from perpetune.serving import telemetry
 from perpetune.serving.chat import Question, model_name, parse_request, read_question, unknown_model
+from perpetune.serving.constraint import constrained
 from perpetune.serving.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.serving.follow import Follower, NothingServed, UnknownVersion
 from perpetune.serving.metrics import Metrics
@@ -171,12 +172,13 @@ class Completions:
     ) -> tuple[Answer, ...]:
         release = routed.release
         messages = with_instruction(release.instruction, question.messages)
+        generation = constrained(question.generation, release)
         began = time.perf_counter()
         async with asyncio.timeout(self._params.timeout_seconds):
             if hear is None:
-                answers = await self._engine.answer(release.version, messages, question.generation)
+                answers = await self._engine.answer(release.version, messages, generation)
             else:
-                answers = await self._engine.answer(release.version, messages, question.generation, hear)
+                answers = await self._engine.answer(release.version, messages, generation, hear)
         call.engine_seconds = time.perf_counter() - began
         return tuple(calibrated(answer, release.evaluated.temperature) for answer in answers)
 

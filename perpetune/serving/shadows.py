@@ -14,6 +14,7 @@ from perpetune.calibration import calibrated
 from perpetune.generation import Generation
 from perpetune.records import Message, Shadow, with_instruction
 from perpetune.release import Release
+from perpetune.serving.constraint import constrained
 from perpetune.serving.engine import Engine, NotLoaded, Overloaded
 from perpetune.serving.follow import Follower, UnknownVersion
 from perpetune.serving.metrics import Metrics
@@ -73,7 +74,7 @@ class Shadows:
         output, confidence = "", None
         try:
             async with asyncio.timeout(self._timeout):
-                asked = replace(generation, n=1, top_logprobs=None)
+                asked = constrained(replace(generation, n=1, top_logprobs=None), release)
                 answers = await self._engine.answer(
                     release.version, with_instruction(release.instruction, messages), asked
                 )
