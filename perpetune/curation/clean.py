@@ -32,8 +32,9 @@ RARE = "a label seen too seldom"
 def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) -> Sorted:
     """Tidy every text and set aside what a model should not learn from.
 
-    That is, in this order: what is empty or too long, what does not satisfy the schema, unknown labels, answers that contradict each
-    other, duplicates, and rare labels. Free text has no labels, and an input may have several answers.
+    That is, in this order: what is empty or too long, what does not satisfy the task's schema, unknown
+    labels, answers that contradict each other, duplicates, and rare labels. Free text has no labels, and an
+    input may have several answers.
 
     Rows from `traffic` are never compared with curated ones here: which of two wins depends on the
     holdouts, which `split` knows.
@@ -61,6 +62,8 @@ def tidied(row: Example) -> Example:
 
 
 def _with_references(row: Example, change: Callable[[str], str]) -> Example:
+    if not row.references:
+        return row
     changed = dict.fromkeys(map(change, row.references))
     return row.model_copy(update={"references": tuple(each for each in changed if each and each != row.output)})
 

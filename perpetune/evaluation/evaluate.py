@@ -154,8 +154,8 @@ def evaluate(
     """Judge every system on the same rows, beside the baselines that `train` affords.
 
     `answers_by_system` maps "base", "few-shot", "champion", "challenger" (those that there are) to one
-    answer per row. "majority" and, for classification, "linear" are added. `schema` is that of the outputs. Raises PerpetuneError where
-    there are no rows, ValueError where there is no system or one has not answered each of the rows.
+    answer per row. "majority" and, for classification, "linear" are added. `schema` is that of the outputs. Raises
+    PerpetuneError where there are no rows, ValueError where there is no system or one has not answered each of them.
     """
     if not answers_by_system:
         raise ValueError("there is no system to evaluate")
