@@ -14,8 +14,9 @@ class Generation:
     """OpenAI's parameters under OpenAI's names; hashable, so that requests alike can share a batch.
 
     `temperature` 0 is greedy. `top_logprobs` None asks for no log probabilities, 0 for those of the tokens written
-    alone. `json_schema` is the text of the JSON schema that the answer must satisfy. `tools` and `tool_choice` are
-    the request's own JSON, for engines that know tools.
+    alone. `json_schema` is the text of the JSON schema that the answer must satisfy. `own_format`
+    says that the client asked for a response_format, be it free text: no other is put in its place. `tools` and
+    `tool_choice` are the request's own JSON, for engines that know tools.
     """
 
     max_tokens: int
@@ -28,6 +29,7 @@ class Generation:
     seed: int | None = None
     top_logprobs: int | None = None
     json_schema: str | None = None
+    own_format: bool = False
     tools: str | None = None
     tool_choice: str | None = None
 

@@ -5,8 +5,9 @@ Each function of the product receives its own section only.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from perpetune.errors import PerpetuneError
+from perpetune.output_schema import fault_in, place
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -50,13 +52,31 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
+def _checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+    fault = fault_in(schema) if schema is not None else None
+    if fault is not None:
+        path, why = fault
+        raise PydanticCustomError("json_schema", "{why}", {"why": why, "path": path})
+    return schema
+
+
 class TaskParams(Section):
-    """What the model is for. `labels: null` learns them from the training data."""
+    """What the model is for. `labels: null` learns them from the training data.
+
+    `output_schema` is the JSON Schema that each output satisfies; where params.yaml names a file, what is in it.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
     kind: Literal["classification", "generation"]
     instruction: str
     labels: tuple[str, ...] | None
+    output_schema: Annotated[dict[str, Any] | None, AfterValidator(_checked_schema)]
+
+    @model_validator(mode="after")
+    def labels_have_no_schema(self) -> TaskParams:
+        if self.output_schema is not None and self.kind == "classification":
+            raise ValueError("task.output_schema is for task.kind generation: classification answers with a label")
+        return self
 
 
 class BaseParams(Section):
@@ -336,6 +356,7 @@ def load_params(path: Path) -> Params:
         line = fault.problem_mark.line + 1 if fault.problem_mark else 1
         raise PerpetuneError(f"not valid YAML: {fault.problem}", where=f"{path}:{line}", do="mend that line") from None
     _refuse_repeated_keys(node, path)
+    _read_schema_file(values, path)
     try:
         return Params.model_validate(values)
     except ValidationError as fault:
@@ -343,6 +364,27 @@ def load_params(path: Path) -> Params:
         raise PerpetuneError(
             "\n".join(faults), do="mend params.yaml; its fields are described in docs/params.md"
         ) from None
+
+
+def _read_schema_file(values: object, path: Path) -> None:
+    """Put the schema in the place of the name of its file, which is relative to params.yaml. Raises PerpetuneError."""
+    task = values.get("task") if isinstance(values, dict) else None
+    if not isinstance(task, dict) or not isinstance(name := task.get("output_schema"), str):
+        return
+    file = path.parent / name
+    try:
+        schema = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as fault:
+        why, do = f"task.output_schema cannot be read: {fault.strerror}", "write the schema there, or into params.yaml"
+        raise PerpetuneError(why, where=str(file), do=do) from None
+    except ValueError as fault:
+        raise PerpetuneError(f"task.output_schema is not JSON: {fault}", where=str(file), do="correct it") from None
+    if not isinstance(schema, dict):
+        raise PerpetuneError("task.output_schema must be a JSON object", where=str(file), do="correct it")
+    if found := fault_in(schema):
+        at = place(("task", "output_schema", *found[0]))
+        raise PerpetuneError(f"{at}: {found[1]}", where=str(file), do="correct it")
+    task["output_schema"] = schema
 
 
 def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
@@ -364,6 +406,9 @@ def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
 
 def _sentence(error: ErrorDetails, path: Path, node: yaml.Node | None) -> str:
     location = [part for part in error["loc"] if isinstance(part, (str, int)) and part != NUMBER]
+    if error["type"] == "json_schema":
+        location += error["ctx"]["path"]
+        return f"{path}:{_line(node, location)}: {place(tuple(location))}: {error['msg']}"
     field = ".".join(str(part) for part in location) or "(the whole file)"
     problem = {
         "missing": "this field is missing",

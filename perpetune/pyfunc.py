@@ -62,7 +62,7 @@ def _of_base(folder: Path, card: ModelCard) -> Answers:
         asked = [
             with_instruction(card.instruction, (Message(role="user", content=text),), card.shots) for text in texts
         ]
-        return answerer.answer(adapter, asked, card.labels, card.max_new_tokens)
+        return answerer.answer(adapter, asked, card.labels, card.max_new_tokens, card.json_schema)
 
     return answer
 

@@ -37,6 +37,7 @@ class Example(_Frozen):
 
     `messages` is the whole conversation before the output where the row brought one; without it the
     conversation is the task's instruction followed by `input`. `group` never straddles two splits.
+    `references` are other outputs that are as right; only `output` is trained on.
     """
 
     input: str
@@ -46,6 +47,11 @@ class Example(_Frozen):
     time: AwareDatetime | None = None
     source: str
     messages: tuple[Message, ...] = ()
+    references: tuple[str, ...] = ()
+
+    @property
+    def right_outputs(self) -> tuple[str, ...]:
+        return (self.output, *self.references)
 
 
 Route = Literal["champion", "canary", "pinned"]

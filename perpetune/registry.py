@@ -299,7 +299,8 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
         evaluated,
         card.system,
         card.shots,
-        card.max_new_tokens,
+        max_new_tokens=card.max_new_tokens,
+        output_schema=card.output_schema,
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from perpetune.output_schema import to_text
 from perpetune.params import BaseParams
 from perpetune.records import Message, Route, with_instruction
 
@@ -24,6 +25,7 @@ class ModelCard(BaseModel):
     """What a version needs beside its weights to answer; travels in the version's folder.
 
     `shots` are the examples of a prompted version, user and assistant in turn; they stand behind the instruction.
+    Answers are constrained to `output_schema`, a JSON Schema.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,12 @@ class ModelCard(BaseModel):
     max_new_tokens: int
     system: System = "tuned"
     shots: tuple[Message, ...] = ()
+    output_schema: dict[str, Any] | None = None
+
+    @property
+    def json_schema(self) -> str | None:
+        """The schema as text, as `Generation` takes it."""
+        return None if self.output_schema is None else to_text(self.output_schema)
 
 
 class Golden(BaseModel):
@@ -83,7 +91,13 @@ class Release:
     evaluated: Evaluated = field(default_factory=Evaluated)
     system: System = "tuned"
     shots: tuple[Message, ...] = ()
+    output_schema: dict[str, Any] | None = None
     max_new_tokens: int | None = None
+
+    @property
+    def json_schema(self) -> str | None:
+        """The schema as text, as `Generation` takes it."""
+        return None if self.output_schema is None else to_text(self.output_schema)
 
     def conversation(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """What the version reads for a request or a row with these messages."""

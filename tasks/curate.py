@@ -25,6 +25,8 @@ from tasks.retrying import unless_it_is_for_people
 def curate(workspace: Workspace) -> Curated:
     curated = curation.curate(workspace, str(flow_run.id))
     print(f"data {curated.version[:8]}: " + ", ".join(f"{count} {name}" for name, count in curated.rows.items()))
+    if advice := curation.schema_advice(workspace):
+        print(advice)
     return curated
 
 

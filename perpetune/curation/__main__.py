@@ -20,7 +20,7 @@ def _card(params: Params, workspace: Path) -> str:
 
 
 STAGES: dict[str, Callable[[Params, Path], str]] = {
-    "fetch": lambda params, workspace: fetch.run(params.fetch, workspace),
+    "fetch": lambda params, workspace: fetch.run(params.fetch, params.task, workspace),
     "validate": lambda _, workspace: validate.run(workspace),
     "clean": lambda params, workspace: clean.run(params.clean, params.task, workspace),
     "split": lambda params, workspace: split.run(params.split, params.mix, params.task, workspace),

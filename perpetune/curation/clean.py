@@ -8,10 +8,12 @@ from pathlib import Path
 
 from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
 from perpetune.curation.layout import CLEAN, VALID
+from perpetune.curation.references import answers_alike, pooled
 from perpetune.curation.report import write_step
 from perpetune.curation.sameness import question
 from perpetune.curation.sources import is_traffic
-from perpetune.curation.text import likeness, tidy
+from perpetune.curation.text import likeness, shortened, tidy
+from perpetune.output_schema import BadOutput, OutputSchema
 from perpetune.params import CleanParams, TaskParams
 from perpetune.records import Example, read_jsonl
 
@@ -23,20 +25,24 @@ OUTVOTED = "most rows with this input say otherwise"
 OUTDATED = "a newer row with this input says otherwise"
 UNDECIDED = "rows with this input disagree, none prevails"
 DUPLICATE = "a duplicate"
+INVALID = "its output does not satisfy task.output_schema"
 RARE = "a label seen too seldom"
 
 
 def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) -> Sorted:
     """Tidy every text and set aside what a model should not learn from.
 
-    That is, in this order: what is empty or too long, unknown labels, answers that contradict each
-    other, duplicates, and rare labels. Free text has no labels, and an input may have several answers.
+    That is, in this order: what is empty or too long, what does not satisfy the task's schema, unknown
+    labels, answers that contradict each other, duplicates, and rare labels. Free text has no labels, and an
+    input may have several answers.
 
     Rows from `traffic` are never compared with curated ones here: which of two wins depends on the
     holdouts, which `split` knows.
     """
     outcome = Sorted(tuple(tidied(row) for row in in_order(examples)), ())
     outcome = _drop(outcome, lambda row: _fault(row, params))
+    if task.output_schema is not None:
+        outcome = _canonical(outcome, OutputSchema(task.output_schema))
     if task.kind == "classification":
         outcome = Sorted(tuple(with_one_spelling(outcome.kept, task.labels)), outcome.aside)
         outcome = _drop(outcome, lambda row: UNKNOWN if task.labels and row.output not in task.labels else None)
@@ -51,7 +57,15 @@ def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) ->
 def tidied(row: Example) -> Example:
     """The example with each of its texts tidied."""
     messages = tuple(message.model_copy(update={"content": tidy(message.content)}) for message in row.messages)
-    return row.model_copy(update={"input": tidy(row.input), "output": tidy(row.output), "messages": messages})
+    texts = {"input": tidy(row.input), "output": tidy(row.output), "messages": messages}
+    return _with_references(row.model_copy(update=texts), tidy)
+
+
+def _with_references(row: Example, change: Callable[[str], str]) -> Example:
+    if not row.references:
+        return row
+    changed = dict.fromkeys(map(change, row.references))
+    return row.model_copy(update={"references": tuple(each for each in changed if each and each != row.output)})
 
 
 def with_one_spelling(examples: Sequence[Example], labels: Sequence[str] | None) -> list[Example]:
@@ -61,7 +75,21 @@ def with_one_spelling(examples: Sequence[Example], labels: Sequence[str] | None)
     for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
         spellings.setdefault(likeness(label), label)
     spellings |= {likeness(label): label for label in labels or ()}
-    return [row.model_copy(update={"output": spellings[likeness(row.output)]}) for row in examples]
+    spelled = [row.model_copy(update={"output": spellings[likeness(row.output)]}) for row in examples]
+    return [_with_references(row, lambda text: spellings.get(likeness(text), text)) for row in spelled]
+
+
+def _canonical(outcome: Sorted, schema: OutputSchema) -> Sorted:
+    """Write outputs as a model that is held to the schema can write them; set aside what does not satisfy it."""
+    kept: list[Example] = []
+    aside: list[SetAside] = []
+    for row in outcome.kept:
+        try:
+            written = row.model_copy(update={"output": schema.canonical(row.output)})
+            kept.append(_with_references(written, schema.canonical))
+        except BadOutput as fault:
+            aside.append(SetAside(reason=INVALID, detail=shortened(str(fault)), example=row))
+    return Sorted(tuple(kept), (*outcome.aside, *aside))
 
 
 def _fault(row: Example, params: CleanParams) -> str | None:
@@ -95,24 +123,32 @@ def _by_question(outcome: Sorted, decide: Callable[[Sequence[Example]], Sorted])
 
 
 def _agreed(rows: Sequence[Example]) -> Sorted:
-    """Of rows that ask the same, those that give the one answer that prevails."""
-    votes = Counter(likeness(row.output) for row in rows)
+    """Of rows that ask the same, those that give the one answer that prevails.
+
+    Outputs that name each other as references are one answer.
+    """
+    alike = answers_alike(rows)
+
+    def answer_of(row: Example) -> str:
+        return alike[likeness(row.output)]
+
+    votes = Counter(map(answer_of, rows))
     if len(votes) == 1:
         return Sorted(tuple(rows), ())
     newest = max((row.time or LONG_AGO for row in rows), default=LONG_AGO)
-    newest_answers = {likeness(row.output) for row in rows if row.time == newest}
+    newest_answers = {answer_of(row) for row in rows if row.time == newest}
     if len(newest_answers) == 1:
-        return _keep_answer(rows, newest_answers.pop(), OUTDATED)
+        return _keep_answer(rows, answer_of, newest_answers.pop(), OUTDATED)
     (answer, most), (_, second) = votes.most_common(2)
     if most > second:
-        return _keep_answer(rows, answer, OUTVOTED)
+        return _keep_answer(rows, answer_of, answer, OUTVOTED)
     return Sorted((), tuple(SetAside(reason=UNDECIDED, detail=_tally(rows), example=row) for row in rows))
 
 
-def _keep_answer(rows: Sequence[Example], answer: str, reason: str) -> Sorted:
-    losers = [row for row in rows if likeness(row.output) != answer]
+def _keep_answer(rows: Sequence[Example], answer_of: Callable[[Example], str], answer: str, reason: str) -> Sorted:
+    losers = [row for row in rows if answer_of(row) != answer]
     return Sorted(
-        kept=tuple(row for row in rows if likeness(row.output) == answer),
+        kept=tuple(row for row in rows if answer_of(row) == answer),
         aside=tuple(SetAside(reason=reason, detail=_tally(rows), example=row) for row in losers),
     )
 
@@ -132,7 +168,7 @@ def _drop_duplicates(outcome: Sorted) -> Sorted:
         alike[is_traffic(row), row.group, question(row), likeness(row.output)].append(row)
     newest_first = [sorted(rows, key=lambda row: row.time or LONG_AGO, reverse=True) for rows in alike.values()]
     return Sorted(
-        kept=tuple(rows[0] for rows in newest_first),
+        kept=tuple(map(pooled, newest_first)),
         aside=outcome.aside
         + tuple(
             SetAside(reason=DUPLICATE, detail=f"of {rows[0].id}", example=row)

@@ -15,7 +15,7 @@ from perpetune.curation.read import SUFFIXES, Reading, read_examples
 from perpetune.curation.reviews import find_wheel, product_examples
 from perpetune.curation.sources import TRAFFIC, is_traffic
 from perpetune.errors import PerpetuneError
-from perpetune.params import FetchParams
+from perpetune.params import FetchParams, TaskParams
 from perpetune.records import to_json, write_jsonl
 from perpetune.settings import Settings
 
@@ -90,8 +90,8 @@ def _together(readings: Iterable[Reading]) -> Reading:
     )
 
 
-def run(params: FetchParams, workspace: Path) -> str:
-    """Write `data/raw/`: examples, refused rows, counts, and the digest of this very code."""
+def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
+    """Write `data/raw/`: examples, refused rows, counts, the outputs' schema, and the digest of this very code."""
     reading = fetch(params.sources, workspace, Settings().assets or workspace / "assets")
     raw = workspace / RAW
     write_jsonl(raw / "examples.jsonl", reading.examples)
@@ -102,6 +102,8 @@ def run(params: FetchParams, workspace: Path) -> str:
         "sources": dict(sorted(Counter(row.source for row in reading.examples).items())),
     }
     (raw / "counts.json").write_text(to_json(counts), encoding="utf-8")
+    # `clean` runs again where it has changed, be it in a file that DVC does not know.
+    (raw / "output_schema.json").write_text(to_json(task.output_schema), encoding="utf-8")
     # All later steps depend on this file, so that they run again when curation itself has changed.
     (raw / "code.sha256").write_text(_code_digest() + "\n", encoding="utf-8")
     return f"{len(reading.examples):,} examples, {len(reading.rejected):,} rows refused"

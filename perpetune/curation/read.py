@@ -16,7 +16,7 @@ from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
 
-FIELDS = ("input", "output", "messages", "id", "group", "time", "source")
+FIELDS = ("input", "output", "references", "messages", "id", "group", "time", "source")
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 
 _INPUT_NAMES = "input text prompt question instruction sentence utterance query message review comment content title"

@@ -32,7 +32,7 @@ class BadRow(Exception):
 def example_of(row: Mapping[str, object], source: str) -> Example:
     """Read `{"input", "output", ...}` or OpenAI's `{"messages": [...]}`; raises BadRow.
 
-    Unknown keys are ignored. A row without an id gets the hash of its content, a row without a group
+    Either may have `references`, other right outputs. Unknown keys are ignored. A row without an id gets the hash of its content, a row without a group
     the hash of its normalised input, so that equal inputs never straddle two splits.
     """
     if _absent(row.get("output")) and not _absent(row.get("messages")):
@@ -51,6 +51,7 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
             time=time_of(row, "time"),
             source=_name(row, "source") or source,
             messages=messages,
+            references=_references(row.get("references"), output),
         )
     except ValidationError as fault:
         error = fault.errors()[0]
@@ -142,15 +143,30 @@ def _joined_parts(content: object, field: str) -> object:
     return "".join(str(part) for part in parts)
 
 
-def _output(value: object) -> str:
+def _output(value: object, field: str = "output") -> str:
     """The output as text: objects and lists as compact JSON, numbers and booleans as JSON writes them."""
     if _absent(value) or isinstance(value, str):
-        return _text(value, "output")
+        return _text(value, field)
     try:
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        raise BadRow("output", f"cannot be written as JSON: {_kind(value)}") from None
-    return _text(written, "output")
+        raise BadRow(field, f"cannot be written as JSON: {_kind(value)}") from None
+    return _text(written, field)
+
+
+def _references(value: object, output: str) -> tuple[str, ...]:
+    """Other right outputs: a list, or the JSON of one (in CSV)."""
+    if _absent(value) or value == "":
+        return ()
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise BadRow("references", f'must be a JSON list such as ["one", "other"], got {value!r:.60}') from None
+    if not isinstance(value, list):
+        raise BadRow("references", f"must be a list of outputs, got {_kind(value)}")
+    others = [_output(one, f"references[{number}]") for number, one in enumerate(value)]
+    return tuple(one for one in dict.fromkeys(others) if one != output)
 
 
 def _text(value: object, field: str) -> str:

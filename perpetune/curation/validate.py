@@ -8,6 +8,7 @@ from pathlib import Path
 
 from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
 from perpetune.curation.layout import RAW, VALID
+from perpetune.curation.references import pooled
 from perpetune.curation.report import write_step
 from perpetune.records import Example, read_jsonl
 
@@ -44,7 +45,7 @@ def _one_of(rows: Sequence[Example]) -> tuple[list[Example], list[SetAside]]:
         content = (row.input, row.output, row.messages)
         if content in different:
             repeated.append(SetAside(reason=REPEATED, example=row))
-        different.setdefault(content, row)
+        different[content] = pooled([different.get(content, row), row])
     first, *others = different.values()
     if not others:
         return [first], repeated

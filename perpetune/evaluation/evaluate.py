@@ -16,15 +16,17 @@ from perpetune.evaluation.economics import Economics, economics
 from perpetune.evaluation.estimate import Estimate, mean_of
 from perpetune.evaluation.findings import findings
 from perpetune.evaluation.paired import Paired, compare
-from perpetune.evaluation.systems import MAIN_METRIC, Kind, in_order, subject_of
-from perpetune.evaluation.text_metrics import TEXT_METRICS, tidy
+from perpetune.evaluation.scoring import Scoring, credited, scoring_of
+from perpetune.evaluation.systems import METRIC_TITLES, Kind, in_order, subject_of
+from perpetune.evaluation.text_metrics import tidy
+from perpetune.output_schema import Schema
 from perpetune.params import EvaluateParams
 from perpetune.records import Example
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One system's answers, row by row. `scores`: 1 or 0 for right or wrong; for free text its token F1."""
+    """One system's answers, row by row. `scores`: 1 or 0 for right or wrong; for free text its main metric."""
 
     system: str
     ids: tuple[str, ...]
@@ -46,6 +48,7 @@ class Evaluation:
     """
 
     kind: Kind
+    scoring: Scoring
     rows: tuple[Example, ...]
     params: EvaluateParams
     subject: str
@@ -59,13 +62,17 @@ class Evaluation:
 
     @property
     def main_metric(self) -> str:
-        """The mean of the rows' scores: accuracy or token_f1."""
-        return MAIN_METRIC[self.kind]
+        """The mean of the rows' scores: accuracy, slot_f1 or token_f1."""
+        return self.scoring.main
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """The wanted outputs, written as the answers are."""
         return tuple(tidy(row.output) for row in self.rows)
+
+    def credited(self, system: str) -> list[str]:
+        """The wanted labels; of a row with several right ones that which the system answered, if it did."""
+        return _credited(self.rows, self.scored[system].texts)
 
     def flat_metrics(self, holdout: str) -> dict[str, float]:
         """Every number under a name that MLflow takes, as `frozen/challenger/accuracy`."""
@@ -102,11 +109,11 @@ class Evaluation:
 
     def label_table(self, system: str) -> pd.DataFrame:
         """Precision, recall, F1 and support of each label for one system."""
-        return metrics.label_table(self.wanted, self.scored[system].texts, self.known_labels[system])
+        return metrics.label_table(self.credited(system), self.scored[system].texts, self.known_labels[system])
 
     def confusion_table(self, system: str) -> pd.DataFrame:
         """Each wrong answer that one system gave for each wanted label, the most frequent first."""
-        pairs = pd.DataFrame({"wanted": self.wanted, "answered": self.scored[system].texts})
+        pairs = pd.DataFrame({"wanted": self.credited(system), "answered": self.scored[system].texts})
         wrong = pairs[pairs["wanted"] != pairs["answered"]]
         counted = wrong.groupby(["wanted", "answered"]).size().reset_index(name="rows")
         return counted.sort_values(["rows", "wanted", "answered"], ascending=[False, True, True], ignore_index=True)
@@ -142,12 +149,13 @@ def evaluate(
     train: Sequence[Example],
     kind: Kind,
     params: EvaluateParams,
+    schema: Schema | None = None,
 ) -> Evaluation:
     """Judge every system on the same rows, beside the baselines that `train` affords.
 
     `answers_by_system` maps "base", "few-shot", "champion", "challenger" (those that there are) to one
-    answer per row. "majority" and, for classification, "linear" are added. Raises PerpetuneError where
-    there are no rows, ValueError where there is no system or one has not answered each of the rows.
+    answer per row. "majority" and, for classification, "linear" are added. `schema` is that of the outputs. Raises
+    PerpetuneError where there are no rows, ValueError where there is no system or one has not answered each of them.
     """
     if not answers_by_system:
         raise ValueError("there is no system to evaluate")
@@ -158,10 +166,11 @@ def evaluate(
         if len(given) != len(rows):
             raise ValueError(f"{system} gave {len(given)} answers to {len(rows)} rows")
     trained_labels = frozenset(tidy(example.output) for example in train)
-    scored = {system: _score(system, rows, answers[system], kind) for system in in_order(answers)}
+    scoring = scoring_of(kind, schema)
+    scored = {system: _score(system, rows, answers[system], kind, scoring) for system in in_order(answers)}
     subject = subject_of(answers_by_system)
     known = {system: _known_labels(scored[system], trained_labels) for system in scored}
-    estimates = {system: _estimates(scored[system], rows, kind, params) for system in scored}
+    estimates = {system: _estimates(scored[system], rows, kind, scoring, params) for system in scored}
     comparisons = {
         rival: compare(
             scored[rival].scores,
@@ -174,27 +183,26 @@ def evaluate(
         if rival != subject
     }
     costs = {system: economics(answers[system], params.dollars_per_hour) for system in scored}
-    wanted = [tidy(row.output) for row in rows]
     return Evaluation(
         kind=kind,
+        scoring=scoring,
         rows=tuple(rows),
         params=params,
         subject=subject,
         scored=scored,
         metrics=estimates,
-        calibrations=_calibrations(scored, wanted, params) if kind == "classification" else {},
+        calibrations=_calibrations(scored, rows, params) if kind == "classification" else {},
         economics=costs,
         comparisons=comparisons,
         known_labels=known,
         findings=findings(
             subject=subject,
-            main={system: estimates[system][MAIN_METRIC[kind]] for system in scored},
+            main={system: estimates[system][scoring.main] for system in scored},
             comparisons=comparisons,
             economics=costs,
-            unknown={s: metrics.unknown_labels(wanted, known[s]) for s in answers_by_system}
-            if kind == "classification"
-            else {},
+            unknown={s: _unknown_labels(rows, known[s]) for s in answers_by_system} if kind == "classification" else {},
             kind=kind,
+            measure=METRIC_TITLES[scoring.main],
             confidence=params.confidence,
         ),
     )
@@ -215,16 +223,15 @@ def _with_baselines(
     return answers
 
 
-def _score(system: str, rows: Sequence[Example], answers: Sequence[Answer], kind: Kind) -> Scored:
+def _score(system: str, rows: Sequence[Example], answers: Sequence[Answer], kind: Kind, scoring: Scoring) -> Scored:
     texts = tuple(tidy(answer.text) if kind == "classification" else answer.text for answer in answers)
-    main = TEXT_METRICS["exact_match" if kind == "classification" else "token_f1"]
     return Scored(
         system=system,
         ids=tuple(row.id for row in rows),
         texts=texts,
         probabilities=tuple(_tidy_keys(answer.probabilities) for answer in answers),
         confidences=tuple(answer.confidence for answer in answers),
-        scores=tuple(main(row.output, text) for row, text in zip(rows, texts, strict=True)),
+        scores=tuple(scoring.score_row(row, text) for row, text in zip(rows, texts, strict=True)),
         seconds=tuple(answer.seconds for answer in answers),
         prompt_tokens=tuple(answer.prompt_tokens for answer in answers),
         completion_tokens=tuple(answer.completion_tokens for answer in answers),
@@ -240,31 +247,43 @@ def _known_labels(scored: Scored, trained_labels: frozenset[str]) -> frozenset[s
     return frozenset(label for row in scored.probabilities if row for label in row) or trained_labels
 
 
-def _estimates(scored: Scored, rows: Sequence[Example], kind: Kind, params: EvaluateParams) -> dict[str, Estimate]:
+def _unknown_labels(rows: Sequence[Example], known: frozenset[str]) -> dict[str, int]:
+    """The wanted labels that a system cannot answer, with the rows that it gets wrong whatever it says."""
+    answerable = {id(row) for row in rows if any(tidy(label) in known for label in row.right_outputs)}
+    return metrics.unknown_labels([tidy(row.output) for row in rows if id(row) not in answerable], known)
+
+
+def _credited(rows: Sequence[Example], texts: Sequence[str]) -> list[str]:
+    return [credited(row, text) for row, text in zip(rows, texts, strict=True)]
+
+
+def _estimates(
+    scored: Scored, rows: Sequence[Example], kind: Kind, scoring: Scoring, params: EvaluateParams
+) -> dict[str, Estimate]:
     confidence, samples, seed = params.confidence, params.bootstrap_samples, params.seed
     if kind == "classification":
-        wanted = [tidy(row.output) for row in rows]
+        wanted = _credited(rows, scored.texts)
         return {
             "accuracy": metrics.accuracy(wanted, scored.texts, confidence=confidence),
             "macro_f1": metrics.macro_f1(wanted, scored.texts, confidence=confidence, samples=samples, seed=seed),
         }
     return {
         name: mean_of(
-            [metric(row.output, text) for row, text in zip(rows, scored.texts, strict=True)],
+            [scoring.best(name, row, text) for row, text in zip(rows, scored.texts, strict=True)],
             confidence=confidence,
             samples=samples,
             seed=seed,
         )
-        for name, metric in TEXT_METRICS.items()
+        for name in scoring.metrics
     }
 
 
 def _calibrations(
-    scored: Mapping[str, Scored], wanted: Sequence[str], params: EvaluateParams
+    scored: Mapping[str, Scored], rows: Sequence[Example], params: EvaluateParams
 ) -> dict[str, Calibration]:
     found = {
         system: calibration(
-            wanted,
+            _credited(rows, one.texts),
             one.texts,
             one.probabilities,
             confidence=params.confidence,

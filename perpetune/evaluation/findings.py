@@ -18,12 +18,13 @@ def findings(
     economics: Mapping[str, Economics],
     unknown: Mapping[str, Mapping[str, int]],
     kind: Kind,
+    measure: str,
     confidence: float,
 ) -> tuple[str, ...]:
     """Sentences about `subject` (the challenger), the most important first.
 
     main: the main score of each system; comparisons: subject minus each rival; unknown: the wanted
-    labels that a system cannot answer, with their rows.
+    labels that a system cannot answer, with their rows; measure: what the main score is called.
     """
     alpha = 1 - confidence
     needless = (
@@ -34,7 +35,7 @@ def findings(
     rivals = [rival for rival in ("champion", "base", "few-shot", "linear", "majority") if rival in comparisons]
     sentences = [
         needless,
-        _standing(subject, main[subject], kind),
+        _standing(subject, main[subject], kind, measure),
         *(_against(rival, comparisons[rival], kind, alpha) for rival in rivals if not (needless and rival == "linear")),
         *(_unknown_labels(system, labels) for system, labels in unknown.items() if labels),
         _cost(subject, economics),
@@ -77,11 +78,11 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def _standing(subject: str, estimate: Estimate, kind: Kind) -> str:
+def _standing(subject: str, estimate: Estimate, kind: Kind, measure: str) -> str:
     name, rows = _start(subject), f"{estimate.n:,} row{'s' if estimate.n != 1 else ''}"
     if kind == "classification":
         return f"{name} is right on {estimate.value:.1%} of {rows} ({estimate.low:.1%} to {estimate.high:.1%})."
-    return f"{name} has a token F1 of {estimate.value:.3f} on {rows} ({estimate.low:.3f} to {estimate.high:.3f})."
+    return f"{name} has a {measure[0].lower()}{measure[1:]} of {estimate.value:.3f} on {rows} ({estimate.low:.3f} to {estimate.high:.3f})."
 
 
 def _start(system: str) -> str:

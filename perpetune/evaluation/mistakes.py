@@ -20,7 +20,7 @@ class Mistake:
 
 
 def worst_mistakes(evaluation: Evaluation, system: str, limit: int) -> list[Mistake]:
-    """The wrong answers of which the system was surest; for free text those with the lowest token F1."""
+    """The wrong answers of which the system was surest; for free text those with the lowest score."""
     scored = evaluation.scored[system]
     mistakes = [
         Mistake(*row)

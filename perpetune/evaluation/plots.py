@@ -38,7 +38,7 @@ def comparison(estimates: Mapping[str, Estimate], heading: str, *, percent: bool
         return figure
 
 
-def differences(comparisons: Mapping[str, Paired], subject: str, *, percent: bool) -> Figure:
+def differences(comparisons: Mapping[str, Paired], subject: str, measure: str, *, percent: bool) -> Figure:
     """How much better the subject is than each rival on the same rows; what crosses the line at 0 may be chance."""
     scale = 100 if percent else 1
     with house_style():
@@ -52,7 +52,7 @@ def differences(comparisons: Mapping[str, Paired], subject: str, *, percent: boo
         high = scale * max(0.0, *(paired.high for paired in comparisons.values()))
         pad = max(0.01 * scale, 0.05 * (high - low))
         axes.set_xlim(low - pad, high + pad)
-        axes.set_xlabel("points" if percent else "token F1", loc="right")
+        axes.set_xlabel("points" if percent else measure, loc="right")
         return figure
 
 

@@ -16,21 +16,13 @@ from perpetune.evaluation.economics import RefreshEconomics, dollars, requests_t
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.findings import p_text
 from perpetune.evaluation.mistakes import Mistake, worst_mistakes
-from perpetune.evaluation.systems import title
+from perpetune.evaluation.systems import METRIC_TITLES, title
 from perpetune.files import write_whole
 
 WORST_MISTAKES = 10
 FREQUENT_CONFUSIONS = 12
 OPEN_LABELS = 12  # a longer table of labels is folded
 MOST_CHARS = 600  # of a text in the table of mistakes
-
-METRIC_TITLES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro F1",
-    "token_f1": "Token F1",
-    "exact_match": "Exact match",
-    "rouge_l": "ROUGE-L",
-}
 
 
 @dataclass(frozen=True)
@@ -101,9 +93,11 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
     main = {system: estimates[evaluation.main_metric] for system, estimates in evaluation.metrics.items()}
     drawn = {"comparison": plots.comparison(main, heading, percent=percent)}
     if evaluation.comparisons:
-        drawn["differences"] = plots.differences(evaluation.comparisons, subject, percent=percent)
+        drawn["differences"] = plots.differences(
+            evaluation.comparisons, subject, METRIC_TITLES[evaluation.main_metric], percent=percent
+        )
     if percent:
-        matrix = metrics.confusion(evaluation.wanted, evaluation.scored[subject].texts)
+        matrix = metrics.confusion(evaluation.credited(subject), evaluation.scored[subject].texts)
         drawn["confusion"] = plots.confusion(matrix, subject)
     if subject in evaluation.calibrations:
         drawn["reliability"] = plots.reliability(evaluation.calibrations[subject], subject)

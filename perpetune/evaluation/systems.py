@@ -17,8 +17,17 @@ TITLES = {
     "challenger": "Challenger",
 }
 
-# The name of a row's main score, averaged over rows.
-MAIN_METRIC: dict[Kind, str] = {"classification": "accuracy", "generation": "token_f1"}
+# Of all metrics, as people read them.
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "slot_f1": "Slot F1",
+    "object_match": "Same object",
+    "valid_rate": "Valid",
+    "token_f1": "Token F1",
+    "exact_match": "Exact match",
+    "rouge_l": "ROUGE-L",
+}
 
 
 def title(system: str) -> str:

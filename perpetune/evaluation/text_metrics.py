@@ -27,6 +27,11 @@ def exact_match(wanted: str, answer: str) -> float:
     return float(tidy(wanted) == tidy(answer))
 
 
+def same_label(wanted: str, answer: str) -> float:
+    """1 where two labels are equal up to case and whitespace, else 0: people who label write them as they like."""
+    return float(tidy(wanted).casefold() == tidy(answer).casefold())
+
+
 def token_f1(wanted: str, answer: str) -> float:
     """The F1 of the words that both share, as SQuAD counts it (Rajpurkar et al. 2016, arXiv:1606.05250).
 

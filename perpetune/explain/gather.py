@@ -155,7 +155,7 @@ def _scores(run: RunRecord) -> list[Scores]:
     level = float(run.params.get("evaluate.confidence", "0.95"))
     found = []
     for holdout in ("frozen", "recent"):
-        for metric in ("accuracy", "token_f1"):
+        for metric in ("accuracy", "slot_f1", "token_f1"):
             systems = {
                 system: Estimate(
                     run.metrics[name], run.metrics[f"{name}_low"], run.metrics[f"{name}_high"], _rows(run, holdout)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from perpetune.curation.difference import Count
 from perpetune.evaluation import plots, style
 from perpetune.evaluation.estimate import Estimate
-from perpetune.evaluation.systems import title
+from perpetune.evaluation.systems import METRIC_TITLES, title
 from perpetune.explain import words
 from perpetune.explain.gather import gather
 from perpetune.explain.numbers import Measured
@@ -61,7 +61,7 @@ def _curve(story: Story) -> Markup | None:
 
 
 def _scores(scores: Scores) -> Markup:
-    heading = f"{words.METRICS[scores.metric]} with {scores.level:.0%} intervals"
+    heading = f"{METRIC_TITLES[scores.metric]} with {scores.level:.0%} intervals"
     drawn = plots.comparison(scores.systems, heading, percent=scores.metric == "accuracy")
     return Markup(style.svg(drawn, f"The score of each system on the {scores.holdout} holdout"))
 

@@ -47,7 +47,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Scores:
-    """The systems on the rows of one holdout, with intervals of `level`; `metric` is accuracy or token_f1."""
+    """The systems on the rows of one holdout, with intervals of `level`; `metric` is accuracy, slot_f1 or token_f1."""
 
     holdout: str
     metric: str

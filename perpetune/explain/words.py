@@ -6,6 +6,7 @@ from datetime import datetime
 
 from perpetune.curation.difference import Count
 from perpetune.evaluation.estimate import Estimate
+from perpetune.evaluation.systems import METRIC_TITLES
 from perpetune.explain.numbers import Measured
 from perpetune.explain.story import Data, Scores, Story, Trigger
 
@@ -15,7 +16,6 @@ WHO = {
     "schedule": "It was due by the schedule",
     "decay": "The monitor found that the champion had decayed",
 }
-METRICS = {"accuracy": "Accuracy", "token_f1": "Token F1"}
 
 
 def when(time: datetime | None) -> str:
@@ -57,7 +57,7 @@ def approval(story: Story) -> str:
 
 def scores_title(scores: Scores) -> str:
     rows = max((found.n for found in scores.systems.values()), default=0)
-    return f"{METRICS[scores.metric]} on the {scores.holdout} holdout, {rows:,} rows"
+    return f"{METRIC_TITLES[scores.metric]} on the {scores.holdout} holdout, {rows:,} rows"
 
 
 def score(found: Estimate, metric: str) -> tuple[str, str]:

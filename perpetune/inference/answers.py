@@ -91,10 +91,11 @@ class Answerer:
         conversations: Sequence[Sequence[Message]],
         labels: Sequence[str] | None,
         max_new_tokens: int,
+        json_schema: str | None = None,
     ) -> list[Answer]:
         """Answer each conversation with the likeliest of `labels`, or freely where there are none.
 
-        Free answers are greedy and end at the end-of-turn token or after `max_new_tokens`. `adapter`
+        Free answers are greedy, satisfy `json_schema` where there is one and they end in time, and end at the end-of-turn token or after `max_new_tokens`. `adapter`
         None asks the base model. Raises PromptTooLong where a conversation exceeds the model's context.
         """
         room = self._room(labels, max_new_tokens)
@@ -103,7 +104,7 @@ class Answerer:
         if longest > room:
             raise PromptTooLong(longest, room)
         if labels is None:
-            return self._write_all(adapter, conversations, prompts, max_new_tokens)
+            return self._write_all(adapter, conversations, prompts, Generation(max_new_tokens, json_schema=json_schema))
         with self._speaking_as(adapter) as model:
             beginning = self._beginning(conversations, prompts)
             if adapter in self._heads:
@@ -223,18 +224,24 @@ class Answerer:
         return [answers[index] for index in range(len(prompts))]
 
     def _write_all(
-        self, adapter: str | None, conversations: Sequence[Sequence[Message]], prompts: list[list[int]], max_tokens: int
+        self,
+        adapter: str | None,
+        conversations: Sequence[Sequence[Message]],
+        prompts: list[list[int]],
+        generation: Generation,
     ) -> list[Answer]:
         """Free, greedy answers, in batches of prompts about as long as each other."""
         answers: dict[int, Answer] = {}
         by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        runs = iter(_padded_runs([len(prompts[index]) + max_tokens for index in by_length], self._batch_tokens))
+        runs = iter(
+            _padded_runs([len(prompts[index]) + generation.max_tokens for index in by_length], self._batch_tokens)
+        )
 
         def ask(index: int) -> Asked:
             def answered(written: tuple[Answer, ...]) -> None:
                 [answers[index]] = written
 
-            return Asked(conversations[index], Generation(max_tokens), answered, _raise)
+            return Asked(conversations[index], generation, answered, _raise)
 
         def next_run(writing: int) -> list[Asked]:
             return [] if writing else [ask(by_length[place]) for place in next(runs, ())]

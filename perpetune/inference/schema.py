@@ -12,9 +12,7 @@ from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from perpetune.generation import BadSchema
-
-# Without a limit a model can write space for ever.
-WHITESPACE = r"[ \n\t]{0,20}"
+from perpetune.output_schema import grammar
 
 
 class Grammars:
@@ -29,7 +27,7 @@ class Grammars:
         """Raises BadSchema where the schema cannot be followed."""
         try:
             json.loads(schema)
-            text = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": WHITESPACE})
+            text = grammar(schema)
         except ValueError as fault:
             raise BadSchema(str(fault)) from fault
         return Grammar(LLMatcher(self._words_of_tokenizer(), text, log_level=0), self._words)

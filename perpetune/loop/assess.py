@@ -29,7 +29,7 @@ from perpetune.loop.passage import REPORT
 from perpetune.loop.shots import few_shot
 from perpetune.policy.promotion import Limit
 from perpetune.records import Example, Message, Recorded, conversation, to_json, with_shots, write_jsonl
-from perpetune.release import EVALUATED, Release
+from perpetune.release import EVALUATED, ModelCard, Release
 from perpetune.tracking import Run, log_file, log_metrics, log_table, log_text
 from perpetune.workspace import Workspace
 
@@ -69,7 +69,9 @@ def assess(
             if holdout == "frozen":
                 _log_for_serving(workspace, run, challenger, rows, answers["challenger"], temperature)
             answers["challenger"] = [calibrated(answer, temperature) for answer in answers["challenger"]]
-            evaluations[holdout] = evaluate(rows, answers, train, challenger.card.kind, params)
+            evaluations[holdout] = evaluate(
+                rows, answers, train, challenger.card.kind, params, challenger.card.output_schema
+            )
     limits = _limits(workspace, answerer, challenger, champion, held_out, train)
     assessment = Assessment(evaluations, champion.version if champion else None, limits)
     worth = log_economics(workspace, run, challenger, evaluations, time.monotonic() - began)
@@ -114,15 +116,16 @@ def _pace(
     """The seconds that some rows take the challenger, and the champion or else the base, each as it is served."""
     card = challenger.card
     some = [rows[place] for place in chosen(rows, PACE_ROWS, seed)]
-    other, instruction, labels = (
-        ("champion", champion.instruction, champion.labels) if champion else (None, card.instruction, card.labels)
-    )
+    before = champion or card
+    other = "champion" if champion else None
 
-    def ask(adapter: str | None, instruction: str, labels: Sequence[str] | None) -> Callable[[int], object]:
-        asked = [conversation(instruction, row) for row in some]
-        return lambda place: answerer.answer(adapter, [asked[place]], labels, card.max_new_tokens)
+    def ask(adapter: str | None, version: ModelCard | Release) -> Callable[[int], object]:
+        asked = [conversation(version.instruction, row) for row in some]
+        return lambda place: answerer.answer(
+            adapter, [asked[place]], version.labels, card.max_new_tokens, version.json_schema
+        )
 
-    return in_turns(ask(other, instruction, labels), ask("challenger", card.instruction, card.labels), len(some))
+    return in_turns(ask(other, before), ask("challenger", card), len(some))
 
 
 def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger) -> float:
@@ -199,18 +202,21 @@ def _answers(
     rows: Sequence[Example],
     train: Sequence[Example],
 ) -> dict[str, list[Answer]]:
-    """Each system's answers. The base is asked among the challenger's labels, the champion among its own."""
-    card, budget = challenger.card, challenger.card.max_new_tokens
+    """Each system's answers. The base is asked among the challenger's labels, the champion among its own.
+
+    So with the schema of the outputs: the champion answers as it is served.
+    """
+    card, budget, schema = challenger.card, challenger.card.max_new_tokens, challenger.card.json_schema
     asked = [conversation(card.instruction, row) for row in rows]
-    answers = {"base": answerer.answer(None, asked, card.labels, budget)}
+    answers = {"base": answerer.answer(None, asked, card.labels, budget, schema)}
     shown = _asked_with_examples(workspace, answerer, challenger, asked, train)
     if shown:
-        answers["few-shot"] = answerer.answer(None, shown, card.labels, budget)
+        answers["few-shot"] = answerer.answer(None, shown, card.labels, budget, schema)
     if champion is not None:
         told = [conversation(champion.instruction, row) for row in rows]
-        spoken = _speaking(answerer, "champion", champion.adapter, told, champion.labels, budget)
+        spoken = _speaking(answerer, "champion", champion.adapter, told, champion.labels, budget, champion.json_schema)
         answers["champion"] = [calibrated(answer, champion.evaluated.temperature) for answer in spoken]
-    answers["challenger"] = _speaking(answerer, "challenger", challenger.adapter, asked, card.labels, budget)
+    answers["challenger"] = _speaking(answerer, "challenger", challenger.adapter, asked, card.labels, budget, schema)
     return answers
 
 
@@ -239,10 +245,11 @@ def _speaking(
     asked: Sequence[Sequence[Message]],
     labels: Sequence[str] | None,
     budget: int,
+    schema: str | None = None,
 ) -> list[Answer]:
     answerer.load_adapter(name, adapter)
     try:
-        return answerer.answer(name, asked, labels, budget)
+        return answerer.answer(name, asked, labels, budget, schema)
     finally:
         answerer.unload_adapter(name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perpetune.curation import dvc
+from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
 from perpetune.loop.passage import data_of
 from perpetune.records import Example, read_jsonl, write_jsonl
@@ -38,6 +39,14 @@ def curate(workspace: Workspace, flow_run_id: str) -> Curated:
         dvc.reproduce(root)
         dvc.push(root)
     return Curated(dvc.data_version(root).version, {name: len(read_split(workspace, name)) for name in SPLIT_NAMES})
+
+
+def schema_advice(workspace: Workspace) -> str | None:
+    """The schema that the training rows of free text suggest where the task has none, with what it is good for."""
+    task = workspace.params.task
+    if task.kind == "classification" or task.output_schema is not None:
+        return None
+    return advice([row.output for row in read_split(workspace, "train")])
 
 
 def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:

@@ -92,6 +92,7 @@ def _card(workspace: Workspace, base_digest: str) -> ModelCard:
         base_digest=base_digest,
         precision=workspace.params.train.precision,
         max_new_tokens=workspace.params.evaluate.max_new_tokens,
+        output_schema=task.output_schema,
     )
 
 

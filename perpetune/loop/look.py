@@ -10,7 +10,7 @@ from pathlib import Path
 from perpetune import registry
 from perpetune.curation.layout import REFERENCE
 from perpetune.decision import Decision, Ids, record
-from perpetune.evaluation.text_metrics import token_f1
+from perpetune.evaluation.scoring import scoring_of
 from perpetune.loop.ask import ask_for_labels
 from perpetune.loop.first import is_first
 from perpetune.loop.first_refresh import first_refresh_evidence
@@ -20,7 +20,7 @@ from perpetune.monitoring.decay import held_to, measure_decay, promised_by
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.estimated import estimate_fall
 from perpetune.monitoring.watched import DETECTOR, Watched, from_text, held_to_bound, judge, to_text
-from perpetune.monitoring.window import Window, exact_match
+from perpetune.monitoring.window import Window
 from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.asking import decide_without_labels
 from perpetune.policy.first_refresh import should_tune
@@ -89,7 +89,7 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
         _reference(workspace),
         {row.id: (row.output, row.confidence) for row in newest_answers(champion, folder)},
         task.kind,
-        exact_match if task.kind == "classification" else token_f1,
+        scoring_of(task.kind, task.output_schema).score,
     )
     report = folder / REPORT
     drift = drift_report(window, params, report)
@@ -163,7 +163,7 @@ def _judge(read: Read, window: Window, promised: Sequence[float], before: Watche
     """Each label is judged once, in the order in which it became known, against what the champion promised."""
 
     def scores(rows: Sequence[Prediction]) -> list[float]:
-        return [window.score(row.output, row.label) for row in rows if row.label is not None]
+        return [window.score(row.label, row.output) for row in rows if row.label is not None]
 
     bound, new = held_to(promised, params), scores(read.new)
     if bound is None:

@@ -18,6 +18,7 @@ from typing import Literal
 from perpetune import registry
 from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
+from perpetune.output_schema import to_text
 from perpetune.registry import Version
 from perpetune.tracking import (
     Run,
@@ -139,6 +140,8 @@ def settings_of(workspace: Workspace, kind: Kind | Literal["tune"]) -> dict[str,
         "tune": ("task", "base", "clean", "split", "mix", "train", "tune"),
     }[kind]
     values = workspace.params.model_dump(mode="json", include=set(sections))
+    if schema := workspace.params.task.output_schema:
+        values.get("task", {}).update(output_schema=to_text(schema))  # MLflow takes few of the names in a schema
     return dict(_flat(values))
 
 

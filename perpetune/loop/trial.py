@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from perpetune import registry
 from perpetune.decision import Decision, Ids, record
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.text_metrics import token_f1
+from perpetune.evaluation.scoring import scoring_of
 from perpetune.gateway_client import NoGateway, gateway_of
 from perpetune.loop.passage import file_decision, git_commit, params_digest, use_mlflow
 from perpetune.loop.release import Released, release
 from perpetune.monitoring.trial import canary_evidence, shadow_evidence
-from perpetune.monitoring.window import exact_match
 from perpetune.params import ReleaseParams
 from perpetune.policy.release import TrialEvidence, should_release
 from perpetune.policy.verdict import Verdict
@@ -94,7 +93,7 @@ def judge(workspace: Workspace, flow_run_id: str) -> TrialLook | None:
 def _evidence(workspace: Workspace, challenger: Version, champion: Version, trial: Trial) -> TrialEvidence:
     params: ReleaseParams = workspace.params.release
     task = workspace.params.task
-    score = exact_match if task.kind == "classification" else token_f1
+    score = scoring_of(task.kind, task.output_schema).score
     since = canonical_time(challenger.tags["release.time"])
     log = open_log(workspace.settings.prediction_log)
     try:

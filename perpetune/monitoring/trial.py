@@ -87,7 +87,7 @@ def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list
         key=lambda each: each.judged or 0,
     )
     if labels:
-        return [score(str(each.output), each.label) for each in known if each.label is not None]
+        return [score(each.label, str(each.output)) for each in known if each.label is not None]
     return [min(max(each.score, 0.0), 1.0) for each in known if each.score is not None]
 
 

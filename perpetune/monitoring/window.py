@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from perpetune.evaluation.text_metrics import same_label
 from perpetune.records import Example, Prediction
 
 INPUT_COLUMNS = ("characters", "words", "mean word length", "non-letter share", "unseen word share")
@@ -19,13 +20,9 @@ CONFIDENCE = "confidence"
 SCORE = "score"
 
 Scorer = Callable[[str, str], float]
+"""From the wanted output and the answer to 0 ... 1."""
 
 _WORD = re.compile(r"[^\W\d_]+")
-
-
-def exact_match(output: str, wanted: str) -> float:
-    """1 where the two are the same but for case and surrounding space, else 0."""
-    return float(output.strip().casefold() == wanted.strip().casefold())
 
 
 @dataclass(frozen=True)
@@ -34,15 +31,14 @@ class Window:
 
     `predictions` are all of the present champion's: answers of its predecessor would be held against
     it. `answers` maps the id of a reference example to the champion's recorded output and confidence
-    for it; examples without one still count as inputs. `score` compares an output with the wanted one,
-    0 to 1, for window and reference alike.
+    for it; examples without one still count as inputs. `score` is that of the task, for window and reference alike.
     """
 
     predictions: Sequence[Prediction]
     reference: Sequence[Example]
     answers: Mapping[str, tuple[str, float | None]]
     kind: Literal["classification", "generation"]
-    score: Scorer = exact_match
+    score: Scorer = same_label
 
 
 def current_frame(window: Window) -> pd.DataFrame:
@@ -55,7 +51,7 @@ def current_frame(window: Window) -> pd.DataFrame:
             "unseen word share": [_share(word not in known for word in _words(row.input)) for row in rows],
             **_answers([row.output for row in rows], window.kind),
             CONFIDENCE: _floats([row.confidence for row in rows]),
-            SCORE: _floats([None if row.label is None else window.score(row.output, row.label) for row in rows]),
+            SCORE: _floats([None if row.label is None else window.score(row.label, row.output) for row in rows]),
         }
     )
 
@@ -78,7 +74,7 @@ def reference_frame(window: Window) -> pd.DataFrame:
             CONFIDENCE: _floats([confidence for _, confidence in answers]),
             SCORE: _floats(
                 [
-                    None if output is None else window.score(output, row.output)
+                    None if output is None else max(window.score(wanted, output) for wanted in row.right_outputs)
                     for row, (output, _) in zip(rows, answers, strict=True)
                 ]
             ),

@@ -60,6 +60,7 @@ class BaseModel:
             base_digest=trained.base_digest,
             precision=params.train.precision,
             max_new_tokens=params.evaluate.max_new_tokens,
+            output_schema=params.task.output_schema,
         )
         return Learned(_Tuned(trained.digest, self, folder, card), trained.seconds)
 
@@ -99,7 +100,7 @@ class _Tuned:
         answerer.load_adapter(self.digest, self.folder / "adapter")
         try:
             asked = [conversation(card.instruction, row) for row in rows]
-            answers = answerer.answer(self.digest, asked, card.labels, card.max_new_tokens)
+            answers = answerer.answer(self.digest, asked, card.labels, card.max_new_tokens, card.json_schema)
         finally:
             answerer.unload_adapter(self.digest)
         return [Reply(answer.text, answer.confidence) for answer in answers]

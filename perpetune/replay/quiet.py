@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perpetune.curation.split import split
+from perpetune.evaluation.scoring import scoring_of
 from perpetune.params import Params
 from perpetune.replay.history import History, divided
 from perpetune.replay.learner import Learner
 from perpetune.replay.live import live
 from perpetune.replay.scheduled import Never
-from perpetune.replay.school import School, score
+from perpetune.replay.school import School
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ def quiet_scores(
     history: History, learner: Learner, params: Params, start: float, tell: Callable[[str], None] = lambda _: None
 ) -> Quiet:
     """Of the recorded answers where every request has one, else of a model that is taught the start."""
-    kind = params.task.kind
+    scoring = scoring_of(params.task.kind, params.task.output_schema)
     if all(request.answer is not None for request in history.requests):
-        scores = [score(str(request.answer), request.example.output, kind) for request in history.requests]
+        scores = [scoring.score_row(request.example, str(request.answer)) for request in history.requests]
         by, holdout = "the recorded answers", params.reference.min_recent
     else:
         history = divided(history, start)
-        school = School(learner, kind, tell)
+        school = School(learner, scoring, tell)
         scores = [marked.score for marked in live(history, Never(), school, params).answers]
         by, holdout = learner.name, len(split(history.taught, params.split).frozen)
     by_label = sorted(range(len(scores)), key=lambda place: (history.requests[place].known, place))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
-from perpetune.evaluation.systems import MAIN_METRIC
+from perpetune.evaluation.scoring import scoring_of
 from perpetune.params import Params
 from perpetune.replay.evidently_preset import EvidentlyPreset
 from perpetune.replay.history import History
@@ -16,7 +16,7 @@ from perpetune.replay.outcome import Outcome, as_it_was, outcome
 from perpetune.replay.own import Own
 from perpetune.replay.policy import Policy
 from perpetune.replay.scheduled import Never, Scheduled
-from perpetune.replay.school import School, score
+from perpetune.replay.school import School
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ def replay(
 
     Raises PerpetuneError where too little is taught.
     """
-    kind, least = params.task.kind, params.watch.min_rows
-    school = School(learner, kind, tell)
+    least = params.watch.min_rows
+    scoring = scoring_of(params.task.kind, params.task.output_schema)
+    school = School(learner, scoring, tell)
     outcomes = []
     for policy in policies(params):
         if only and policy.name not in only:
@@ -65,14 +66,14 @@ def replay(
         lived = live(history, policy, school, params, partial(step, policy.name))
         outcomes.append(outcome(lived, history, params.evaluate, least))
     recorded = [
-        None if request.answer is None else score(request.answer, request.example.output, kind)
+        None if request.answer is None else scoring.score_row(request.example, request.answer)
         for request in history.requests
     ]
     if any(each is not None for each in recorded):
         outcomes.append(as_it_was(history, recorded, params.evaluate, least))
     return Replay(
         history=history.name,
-        metric=MAIN_METRIC[kind],
+        metric=scoring.main,
         model=learner.name,
         requests=len(history.requests),
         days=history.days,

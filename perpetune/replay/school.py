@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from perpetune.evaluation.systems import Kind
-from perpetune.evaluation.text_metrics import token_f1
-from perpetune.monitoring.window import exact_match
+from perpetune.evaluation.scoring import Scoring
 from perpetune.records import Example
 from perpetune.replay.learner import Learned, Learner, Model, Reply
 
@@ -27,7 +25,7 @@ class School:
     """`tell` hears of each model that is being taught."""
 
     learner: Learner
-    kind: Kind
+    scoring: Scoring
     tell: Callable[[str], None] = lambda _: None
     _learned: dict[str, Learned] = field(default_factory=dict)
     _replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
@@ -53,9 +51,4 @@ class School:
             self._replies[model.digest, row.id] = reply
 
     def _marked(self, row: Example, reply: Reply) -> Marked:
-        return Marked(row, reply, score(reply.answer, row.output, self.kind))
-
-
-def score(answer: str, wanted: str, kind: Kind) -> float:
-    """Right or wrong for labels, token F1 for free text."""
-    return exact_match(answer, wanted) if kind == "classification" else token_f1(wanted, answer)
+        return Marked(row, reply, self.scoring.score_row(row, reply.answer))

@@ -13,7 +13,8 @@ from pathlib import Path
 from perpetune import registry
 from perpetune.curation import dvc
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.text_metrics import exact_match, tidy, token_f1
+from perpetune.evaluation.scoring import scoring_of
+from perpetune.evaluation.text_metrics import tidy
 from perpetune.inference.answers import load_answerer
 from perpetune.loop.passage import LOSS, surroundings, use_mlflow
 from perpetune.records import Example, Recorded, conversation, read_jsonl
@@ -171,13 +172,14 @@ def _answers(workspace: Workspace, version: Version, card: ModelCard, adapter: P
     answerer = load_answerer(card.base, workspace.assets, card.precision, params.batch_tokens)
     answerer.load_adapter("reproduced", adapter)
     asked = [conversation(card.instruction, row) for row in rows]
-    texts = [each.text for each in answerer.answer("reproduced", asked, card.labels, card.max_new_tokens)]
+    schema = card.json_schema
+    texts = [each.text for each in answerer.answer("reproduced", asked, card.labels, card.max_new_tokens, schema)]
     before = [recorded[row.id] for row in rows]
-    score = exact_match if card.kind == "classification" else token_f1  # as the evaluation scores
+    scoring = scoring_of(card.kind, card.output_schema)
     return compare_answers(
         [tidy(each.output) for each in before],
         [tidy(text) for text in texts],
         [each.score for each in before],
-        [score(row.output, text) for row, text in zip(rows, texts, strict=True)],
+        [scoring.score_row(row, text) for row, text in zip(rows, texts, strict=True)],
         params,
     )

@@ -25,6 +25,7 @@ from perpetune.records import Failure, Prediction, Shadow
 from perpetune.release import Routed
 from perpetune.serving import telemetry
 from perpetune.serving.chat import Question, model_name, parse_request, read_question, unknown_model
+from perpetune.serving.constraint import constrained
 from perpetune.serving.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.serving.follow import Follower, NothingServed, UnknownVersion
 from perpetune.serving.metrics import Metrics
@@ -171,7 +172,7 @@ class Completions:
     ) -> tuple[Answer, ...]:
         release = routed.release
         messages = release.conversation(question.messages)
-        generation = question.generation.within(release.max_new_tokens)
+        generation = constrained(question.generation, release).within(release.max_new_tokens)
         began = time.perf_counter()
         async with asyncio.timeout(self._params.timeout_seconds):
             if hear is None:

@@ -11,6 +11,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.generation import Generation
 from perpetune.params import ReleaseParams
 from perpetune.release import Golden, Release
+from perpetune.serving.constraint import constrained
 from perpetune.serving.engine import Engine, Overloaded
 
 _AT_ONCE = 2  # users' requests go on meanwhile
@@ -49,7 +50,7 @@ async def require_parity(engine: Engine, release: Release, params: ReleaseParams
 
 async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_tokens: int) -> Parity:
     golden, one_of_few = release.evaluated.golden, asyncio.Semaphore(_AT_ONCE)
-    generation = Generation(max_tokens=release.evaluated.max_tokens or max_tokens)
+    generation = constrained(Generation(max_tokens=release.evaluated.max_tokens or max_tokens), release)
 
     async def answer(prompt: Golden) -> Answer:
         messages = release.conversation(prompt.messages)

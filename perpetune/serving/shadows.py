@@ -14,6 +14,7 @@ from perpetune.calibration import calibrated
 from perpetune.generation import Generation
 from perpetune.records import Message, Shadow
 from perpetune.release import Release
+from perpetune.serving.constraint import constrained
 from perpetune.serving.engine import Engine, NotLoaded, Overloaded
 from perpetune.serving.follow import Follower, UnknownVersion
 from perpetune.serving.metrics import Metrics
@@ -73,8 +74,10 @@ class Shadows:
         output, confidence = "", None
         try:
             async with asyncio.timeout(self._timeout):
-                asked = replace(generation, n=1, top_logprobs=None).within(release.max_new_tokens)
-                answers = await self._engine.answer(release.version, release.conversation(messages), asked)
+                asked = constrained(replace(generation, n=1, top_logprobs=None), release)
+                answers = await self._engine.answer(
+                    release.version, release.conversation(messages), asked.within(release.max_new_tokens)
+                )
             answer = calibrated(answers[0], release.evaluated.temperature)
             output, confidence = answer.text, answer.confidence
         except (Overloaded, NotLoaded):  # says nothing about the version

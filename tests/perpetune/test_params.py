@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,61 @@ def test_a_fault_names_file_line_and_field(tmp_path: Path, old: str, new: str, s
 
     assert said in str(caught.value)
     assert f"{path}:" in str(caught.value)
+
+
+SCHEMA = """
+  output_schema:
+    type: object
+    properties:
+      name: {type: string}
+      age: {type: integer}
+"""
+
+
+def with_schema(folder: Path, schema: str, kind: str = "generation") -> Path:
+    text = (ROOT / "params.yaml").read_text().replace("kind: classification", f"kind: {kind}")
+    path = folder / "params.yaml"
+    path.write_text(re.sub(r"\n  output_schema: null.*\n", lambda _: schema, text))
+    return path
+
+
+def test_a_schema_stands_in_params_yaml_or_in_a_file_beside_it(tmp_path: Path) -> None:
+    here = load_params(with_schema(tmp_path, SCHEMA)).task.output_schema
+    assert here == {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
+    (tmp_path / "forms").mkdir()
+    (tmp_path / "forms" / "person.json").write_text(json.dumps(here))
+    there = load_params(with_schema(tmp_path, "\n  output_schema: forms/person.json\n")).task.output_schema
+    assert there == here
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind", "said"),
+    [
+        (
+            SCHEMA.replace("integer", "colour"),
+            "generation",
+            "{folder}/params.yaml:12: task.output_schema.properties.age",
+        ),
+        (SCHEMA, "classification", "task.output_schema is for task.kind generation"),
+        ("\n  output_schema: nowhere.json\n", "generation", "{folder}/nowhere.json: task.output_schema cannot be read"),
+        ("\n  output_schema: broken.json\n", "generation", "{folder}/broken.json: task.output_schema is not JSON"),
+        (
+            "\n  output_schema: list.json\n",
+            "generation",
+            "{folder}/list.json: task.output_schema must be a JSON object",
+        ),
+        ("\n  output_schema: bad.json\n", "generation", "{folder}/bad.json: task.output_schema.type: 'colour'"),
+        ("\n  output_schema: 3\n", "generation", "{folder}/params.yaml:8: task.output_schema: Input should be a valid"),
+        ("\n  output_schema: {not: {type: string}}\n", "generation", "answers cannot be constrained to it"),
+    ],
+)
+def test_a_fault_in_a_schema_names_its_place(tmp_path: Path, schema: str, kind: str, said: str) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "bad.json").write_text('{"type": "colour"}')
+    with pytest.raises(PerpetuneError) as caught:
+        load_params(with_schema(tmp_path, schema, kind))
+    assert said.format(folder=tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize("preset", sorted(path.name for path in (ROOT / "presets").iterdir()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> None:
     MlflowClient().create_experiment("colours", artifact_location=str(folder / "artifacts"))
 
 
+SCHEMA = {"type": "object", "properties": {"b": {}, "a": {}}}
+
+
 def register(base: BaseParams, folder: Path) -> str:
     loaded = load_base(base, folder, "fp32")
     adapter = folder / "tuned"
@@ -43,6 +47,7 @@ def register(base: BaseParams, folder: Path) -> str:
         base_digest=loaded.digest,
         precision="fp32",
         max_new_tokens=4,
+        output_schema=SCHEMA,
     )
     run = open_run("colours", "refresh", {"perpetune.kind": "refresh"}, {})
     version = registry.register(run, adapter, card, {"data.version": "abc", "adapter.digest": "f00d"})
@@ -73,6 +78,7 @@ def test_versions_their_aliases_and_their_files(tiny_params: BaseParams, tmp_pat
 
     release = registry.fetch_release("colours", first, tmp_path / "cache")
     assert (release.instruction, release.labels, release.base) == ("which colour", ("blue", "red"), tiny_params)
+    assert (release.output_schema, release.json_schema) == (SCHEMA, json.dumps(SCHEMA))
     assert (release.adapter / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "tuned" / "adapter_model.safetensors"
     ).read_bytes()

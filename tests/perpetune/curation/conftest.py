@@ -51,8 +51,13 @@ def example() -> MakeExample:
 
 @pytest.fixture(scope="session")
 def task() -> Callable[..., TaskParams]:
-    def make(kind: str = "classification", labels: tuple[str, ...] | None = None) -> TaskParams:
-        return TaskParams.model_validate({"name": "words", "kind": kind, "instruction": "", "labels": labels})
+    def make(
+        kind: str = "classification",
+        labels: tuple[str, ...] | None = None,
+        output_schema: dict[str, object] | None = None,
+    ) -> TaskParams:
+        values = {"name": "words", "kind": kind, "instruction": "", "labels": labels, "output_schema": output_schema}
+        return TaskParams.model_validate(values)
 
     return make
 

@@ -92,6 +92,48 @@ def test_free_text_may_have_several_answers(example: Make, task: Task) -> None:
     assert by_reason(outcome.aside) == {steps.DUPLICATE: 1}
 
 
+def test_outputs_that_break_the_schema_are_set_aside_with_place_and_reason(example: Make, task: Task) -> None:
+    rows = [
+        example("a", '{"b":2.0,"a":"\\u00e9"}'),
+        example("b", '{"a": 1}'),
+        example("c", "a: x"),
+        example("d", '{"a": "x"}').model_copy(update={"references": ('{"a":"y"}',)}),
+        example("e", '{"a": "x"}').model_copy(update={"references": ("[]",)}),
+    ]
+    schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}}
+    limits = LIMITS.model_copy(update={"max_output_chars": 100})
+    outcome = clean(rows, limits, task("generation", output_schema=schema))
+
+    kept = {row.input: (row.output, row.references) for row in outcome.kept}
+    assert kept == {"a": ('{"a": "é", "b": 2}', ()), "d": ('{"a": "x"}', ('{"a": "y"}',))}
+    assert {row.reason for row in outcome.aside} == {steps.INVALID}
+    details = {row.example.input: row.detail for row in outcome.aside}
+    assert details["b"] == "a: 1 is not of type 'string'"
+    assert details["c"].startswith("not JSON: ")
+    assert details["e"] == "[] is not of type 'object'"
+
+
+def test_rows_that_list_each_other_do_not_contradict(example: Make, task: Task) -> None:
+    def row(output: str, *references: str) -> Example:
+        return example("q", output).model_copy(update={"references": references})
+
+    def kept(*rows: Example) -> list[tuple[str, tuple[str, ...]]]:
+        return [(row.output, row.references) for row in clean(rows, LIMITS, task()).kept]
+
+    assert sorted(kept(row("no", "Maybe"), row("maybe", "no"))) == [("maybe", ("no",)), ("no", ("maybe",))]
+    assert kept(row("no", "maybe"), row("maybe")) == []
+    assert {output for output, _ in kept(row("no", "maybe"), row("maybe", "no"), row("yes"))} == {"no", "maybe"}
+
+
+def test_duplicates_leave_their_references(example: Make, task: Task) -> None:
+    rows = [
+        example("q", "no", id="1", hour=1).model_copy(update={"references": ("nope",)}),
+        example("Q", "no", id="2", hour=2).model_copy(update={"references": ("nay", " no ")}),
+    ]
+    (kept,) = clean(rows, LIMITS, task()).kept
+    assert (kept.id, kept.references) == ("2", ("nay", "nope"))
+
+
 def test_rare_labels_are_set_aside_after_all_else(example: Make, task: Task) -> None:
     rows = [example("a", "x"), example("b", "x"), example("c", "y"), example("c", "y", id="again")]
     outcome = clean(rows, LIMITS.model_copy(update={"min_label_rows": 2}), task())

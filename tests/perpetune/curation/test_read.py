@@ -41,6 +41,26 @@ def test_a_row_may_name_itself(tmp_path: Path) -> None:
     assert row.time.isoformat() == "2024-05-01T12:00:00+00:00"
 
 
+def test_other_right_outputs_are_read_from_every_format(tmp_path: Path) -> None:
+    wanted = ("two days", '{"days":2}')
+    line = {"input": "a", "output": "48 hours", "references": ["two days", {"days": 2}, "48 hours", "two days"]}
+    (row,) = read(tmp_path / "a.jsonl", json.dumps(line)).examples
+    assert row.references == wanted
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (row,) = read(tmp_path / "b.jsonl", json.dumps({"messages": turns, "references": ["c"]})).examples
+    assert (row.output, row.references) == ("b", ("c",))
+
+    cell = json.dumps(["two days", {"days": 2}]).replace('"', '""')
+    reading = read(tmp_path / "a.csv", f'input,output,references\na,48 hours,"{cell}"\nb,x,\nc,x,two days\n')
+    assert [row.references for row in reading.examples] == [wanted, ()]
+    assert (reading.rejected[0].line, reading.rejected[0].field) == (4, "references")
+    assert "must be a JSON list" in reading.rejected[0].reason
+
+    table = pyarrow.table({"input": ["a", "b"], "output": ["x", "y"], "references": [["z", "x"], None]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert [row.references for row in read_examples(tmp_path / "a.parquet", "mine").examples] == [("z",), ()]
+
+
 @pytest.mark.parametrize(
     ("output", "text"),
     [

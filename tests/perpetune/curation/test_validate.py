@@ -16,6 +16,12 @@ def test_a_repeated_row_is_dropped_and_counted(example: Make) -> None:
     assert by_reason(outcome.aside) == {REPEATED: 1}
 
 
+def test_a_repeated_row_leaves_its_references(example: Make) -> None:
+    rows = [example("a", id="1").model_copy(update={"references": (text,)}) for text in ("sure", "yep")]
+    (kept,) = validate(rows).kept
+    assert sorted(kept.references) == ["sure", "yep"]
+
+
 def test_different_rows_with_one_id_are_set_aside(example: Make) -> None:
     outcome = validate([example("a", id="1"), example("b", id="1"), example("c", id="2")])
 

@@ -14,7 +14,9 @@ from perpetune.answer import Answer, PromptTooLong
 from perpetune.asked import Asked
 from perpetune.generation import BadSchema, Delta, Generation
 from perpetune.inference.answers import Answerer
+from perpetune.inference.schema import Grammars
 from perpetune.inference.text import Pieces
+from perpetune.output_schema import OutputSchema
 from perpetune.records import Message
 from perpetune.training.base import Base
 from perpetune.training.chat import prompt_tokens
@@ -245,6 +247,27 @@ def test_answers_satisfy_their_schema(letters: Base) -> None:
         jsonschema.validate(json.loads(answer.text), SCHEMA)
     assert free.text == one(letters, ASKED[1], GREEDY).text, "others write as they like"
     assert one(letters, ASKED[0], replace(asked, max_tokens=3, n=1)).finish_reason == "length"
+
+
+def test_evaluation_is_held_to_the_schema_too(letters: Base) -> None:
+    answerer = Answerer(letters, 1024)
+    for answer in answerer.answer(None, ASKED[:2], None, 200, json.dumps(SCHEMA)):
+        assert answer.finish_reason == "stop"
+        jsonschema.validate(json.loads(answer.text), SCHEMA)
+    assert answerer.answer(None, ASKED[:1], None, 3, json.dumps(SCHEMA))[0].finish_reason == "length"
+
+
+def test_the_grammar_takes_what_is_trained_on(letters: Base) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "near": {"type": "array", "items": {"type": "string"}}},
+    }
+    written = OutputSchema(schema).canonical('{"near": ["the \\"Bell\\"", "Caf\\u00e9"], "name": "A: b, {c}"}')
+    grammar = Grammars(letters.tokenizer, len(letters.tokenizer)).of(json.dumps(schema))
+    for token in letters.tokenizer(written, add_special_tokens=False).input_ids:
+        assert grammar.allow(torch.zeros(len(letters.tokenizer)))[token] == 0
+        grammar.wrote(token)
+    assert grammar.is_complete
 
 
 @pytest.mark.parametrize("schema", ["{", "[]", '{"type": "colour"}', '{"type": "object", "properties": 3}'])

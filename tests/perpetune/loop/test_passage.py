@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_a_broken_refresh_is_gone_on_with_by_its_flow_run_and_by_a_new_one(works
     assert MlflowClient().get_run(run.id).data.tags["prefect.flow_run_id"] == "second"
     close_run(run, succeeded=True)
     assert begin(workspace, "third") != run, "what is finished is finished"
+
+
+def test_a_schema_is_one_parameter_whatever_its_keys_are_called(workspace: Workspace) -> None:
+    schema = {"$defs": {"a b?": {"type": "string"}}, "type": "object", "properties": {"ü": {"$ref": "#/$defs/a b?"}}}
+    path = workspace.root / "params.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["task"] |= {"kind": "generation", "output_schema": schema}
+    path.write_text(yaml.safe_dump(settings))
+    run = begin(open_workspace(workspace.root), "flow 1")
+    assert json.loads(MlflowClient().get_run(run.id).data.params["task.output_schema"]) == schema
 
 
 def test_other_data_or_settings_are_another_run_and_the_broken_one_was_killed(workspace: Workspace) -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perpetune.evaluation.text_metrics import same_label
 from perpetune.monitoring.trial import canary_evidence, shadow_evidence
-from perpetune.monitoring.window import exact_match
 from perpetune.params import ReleaseParams
 from perpetune.policy.release import should_release
 from perpetune.serving.outcomes import Outcome
@@ -42,18 +42,18 @@ def answers(chance: float, count: int, seed: int) -> list[Outcome]:
 
 def test_a_worse_challenger_is_aborted_and_an_equal_one_is_not() -> None:
     champion = answers(0.9, 1500, 1)
-    worse = canary_evidence(answers(0.6, 300, 2), champion, RULES, exact_match)
+    worse = canary_evidence(answers(0.6, 300, 2), champion, RULES, same_label)
     assert should_release(worse, RULES).outcome == "abort"
     assert (worse.quality.rows, worse.quality.champion_rows, worse.requests) == (300, 1500, 300)
-    equal = canary_evidence(answers(0.9, 300, 3), champion, RULES, exact_match)
+    equal = canary_evidence(answers(0.9, 300, 3), champion, RULES, same_label)
     assert should_release(equal, RULES).outcome == "continue"
-    better = canary_evidence(answers(0.99, 1500, 4), champion, RULES, exact_match)
+    better = canary_evidence(answers(0.99, 1500, 4), champion, RULES, same_label)
     assert should_release(better, RULES).outcome == "promote"
 
 
 def test_failures_and_slow_answers_are_counted_apart() -> None:
     ours = [outcome(1, None, seconds=60), outcome(2, seconds=3), outcome(3), outcome(4)]
-    evidence = canary_evidence(ours, [outcome(5)], RULES, exact_match)
+    evidence = canary_evidence(ours, [outcome(5)], RULES, same_label)
     assert (evidence.requests, evidence.errors.challenger, evidence.errors.rows) == (4, 0.25, 4)
     assert evidence.slow.challenger == pytest.approx(1 / 3)
     assert evidence.quality.rows == 0
@@ -63,9 +63,9 @@ def test_failures_and_slow_answers_are_counted_apart() -> None:
 def test_scores_count_where_nobody_labels() -> None:
     ours = [outcome(1, score=5.0), outcome(2, score=0.5), outcome(3)]
     theirs = [outcome(4, score=0.0)]
-    evidence = canary_evidence(ours, theirs, RULES, exact_match)
+    evidence = canary_evidence(ours, theirs, RULES, same_label)
     assert (evidence.quality.challenger, evidence.quality.champion, evidence.quality.rows) == (0.75, 0.0, 2)
-    labelled = canary_evidence([*ours, outcome(5, "bad", label="good")], theirs, RULES, exact_match)
+    labelled = canary_evidence([*ours, outcome(5, "bad", label="good")], theirs, RULES, same_label)
     assert (labelled.quality.challenger, labelled.quality.rows, labelled.quality.champion_rows) == (0.0, 1, 0)
 
 
@@ -74,7 +74,7 @@ def test_a_shadow_is_compared_on_the_same_requests() -> None:
     for number in range(400):
         theirs = outcome(number, "good" if number % 10 else "bad", label="good")
         pairs.append((theirs, outcome(number, "good" if number % 11 else None, label="good")))
-    evidence = shadow_evidence(pairs, RULES, exact_match)
+    evidence = shadow_evidence(pairs, RULES, same_label)
     assert (evidence.strategy, evidence.requests) == ("shadow", 400)
     assert evidence.errors.challenger == pytest.approx(37 / 400)
     assert evidence.errors.champion == 0
@@ -88,11 +88,11 @@ def test_a_shadow_is_compared_on_the_same_requests() -> None:
 def test_the_order_of_rows_within_a_look_changes_nothing(dice: random.Random) -> None:
     ours, theirs = answers(0.8, 40, 5), answers(0.9, 60, 6)
     pairs = list(zip(theirs, ours, strict=False))
-    canary, shadow = canary_evidence(ours, theirs, RULES, exact_match), shadow_evidence(pairs, RULES, exact_match)
+    canary, shadow = canary_evidence(ours, theirs, RULES, same_label), shadow_evidence(pairs, RULES, same_label)
     for rows in (ours, theirs, pairs):
         dice.shuffle(rows)  # type: ignore[arg-type]
-    assert canary_evidence(ours, theirs, RULES, exact_match) == canary
-    assert shadow_evidence(pairs, RULES, exact_match) == shadow
+    assert canary_evidence(ours, theirs, RULES, same_label) == canary
+    assert shadow_evidence(pairs, RULES, same_label) == shadow
 
 
 def test_a_harmless_challenger_is_seldom_aborted_however_often_one_looks() -> None:
@@ -100,6 +100,6 @@ def test_a_harmless_challenger_is_seldom_aborted_however_often_one_looks() -> No
     aborted = 0
     for seed in range(60):
         ours, theirs = answers(0.8, 200, 1000 + seed), answers(0.8, 200, 5000 + seed)
-        looks = (canary_evidence(ours[:end], theirs[:end], RULES, exact_match) for end in range(10, 201, 10))
+        looks = (canary_evidence(ours[:end], theirs[:end], RULES, same_label) for end in range(10, 201, 10))
         aborted += any(should_release(look, RULES).outcome == "abort" for look in looks)
     assert aborted <= 60 * RULES.alpha

@@ -9,6 +9,7 @@ import pytest
 
 from perpetune.curation.reviews import find_wheel
 from perpetune.errors import PerpetuneError
+from perpetune.evaluation.scoring import scoring_of
 from perpetune.params import Params, load_params
 from perpetune.replay.evidently_preset import EvidentlyPreset
 from perpetune.replay.history import History
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def school() -> School:
-    return School(StandIn("classification", 7), "classification")
+    return School(StandIn("classification", 7), scoring_of("classification", None))
 
 
 def test_retrains_once_soon_after_the_change(turning: History, params: Params) -> None:

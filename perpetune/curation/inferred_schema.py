@@ -1,0 +1,62 @@
+"""A JSON Schema that all outputs satisfy, for a person to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from perpetune.output_schema import BadOutput, parsed, to_text
+
+MOST_VALUES = 10  # a longer list of values is no enumeration ...
+ROWS_PER_VALUE = 5  # ... nor is one whose values are on fewer rows each
+
+_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array"}
+
+
+def advice(outputs: Sequence[str]) -> str | None:
+    """What to paste into params.yaml where all outputs are JSON objects, else None."""
+    schema = inferred_schema(outputs)
+    if schema is None:
+        return None
+    return (
+        "all outputs are JSON objects: with a task.output_schema answers are always valid and are scored slot by slot. "
+        f"Read this one, which the training rows satisfy, and paste it into params.yaml under task:\n"
+        f"  output_schema: {to_text(schema)}"
+    )
+
+
+def inferred_schema(outputs: Sequence[str]) -> dict[str, Any] | None:
+    """What these outputs have in common; None where there are none, or one is no JSON object.
+
+    A key is required where all have it. Strings are an enumeration where few values occur, each often.
+    """
+    try:
+        values = [parsed(output) for output in outputs]
+    except BadOutput:
+        return None
+    return _schema_of(values) if values and all(isinstance(value, dict) for value in values) else None
+
+
+def _schema_of(values: Sequence[Any]) -> dict[str, Any]:
+    types = {_TYPES.get(type(value), "null") for value in values}
+    if types == {"object"}:
+        return _schema_of_objects(values)
+    if types == {"array"}:
+        return {"type": "array", "items": _schema_of([item for value in values for item in value])}
+    if types & {"object", "array"} or not types:
+        return {}
+    if types == {"string"} and len(set(values)) <= min(MOST_VALUES, len(values) / ROWS_PER_VALUE):
+        return {"enum": sorted(set(values))}
+    if "number" in types:
+        types.discard("integer")
+    return {"type": sorted(types) if len(types) > 1 else types.pop()}
+
+
+def _schema_of_objects(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    keys = dict.fromkeys(key for value in values for key in value)
+    return {
+        "type": "object",
+        "properties": {key: _schema_of([value[key] for value in values if key in value]) for key in keys},
+        "required": [key for key in keys if all(key in value for value in values)],
+        "additionalProperties": False,
+    }
