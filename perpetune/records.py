@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -138,16 +138,29 @@ def _iterate(path: Path, kind: type[Record]) -> Iterator[Record]:
             yield kind.model_validate_json(line)
 
 
-def conversation(instruction: str, example: Example | Prediction) -> tuple[Message, ...]:
+def conversation(
+    instruction: str, example: Example | Prediction, shots: tuple[Message, ...] = ()
+) -> tuple[Message, ...]:
     """The messages that the model reads for this row."""
-    return with_instruction(instruction, example.messages or (Message(role="user", content=example.input),))
+    return with_instruction(instruction, example.messages or (Message(role="user", content=example.input),), shots)
 
 
-def with_instruction(instruction: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Put the task's instruction first, unless the conversation brings a system message of its own."""
-    if not instruction or (messages and messages[0].role == "system"):
-        return messages
-    return (Message(role="system", content=instruction), *messages)
+def with_instruction(
+    instruction: str, messages: tuple[Message, ...], shots: tuple[Message, ...] = ()
+) -> tuple[Message, ...]:
+    """Put the task's instruction first, unless the conversation brings a system message of its own; then the shots.
+
+    `shots` are examples that a prompted model is shown, user and assistant in turn.
+    """
+    if instruction and not (messages and messages[0].role == "system"):
+        messages = (Message(role="system", content=instruction), *messages)
+    return with_shots(shots, messages)
+
+
+def with_shots(shots: Sequence[Message], messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Show the examples behind the system message, if there is one, and before all else."""
+    behind = 1 if messages and messages[0].role == "system" else 0
+    return (*messages[:behind], *shots, *messages[behind:])
 
 
 def canonical_time(text: str) -> datetime:

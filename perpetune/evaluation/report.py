@@ -103,7 +103,7 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
     if evaluation.comparisons:
         drawn["differences"] = plots.differences(evaluation.comparisons, subject, percent=percent)
     if percent:
-        matrix = metrics.confusion(evaluation.wanted, evaluation.scored[subject].texts)
+        matrix = metrics.confusion(evaluation.wanted_of(subject), evaluation.scored[subject].texts)
         drawn["confusion"] = plots.confusion(matrix, subject)
     if subject in evaluation.calibrations:
         drawn["reliability"] = plots.reliability(evaluation.calibrations[subject], subject)

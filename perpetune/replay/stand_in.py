@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from perpetune.evaluation.baselines import linear_model
 from perpetune.evaluation.systems import Kind
+from perpetune.linear import linear_model
 from perpetune.records import Example
 from perpetune.replay.learner import Learned, Reply
 

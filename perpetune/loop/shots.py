@@ -1,0 +1,26 @@
+"""Examples that a prompted model is shown before a request."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from perpetune.records import Example, Message
+
+
+def few_shot(rows: Sequence[Example], count: int, seed: int) -> tuple[Message, ...]:
+    """`count` of the rows as turns of user and assistant, as many of each output as can be."""
+    shuffled = [row for row in rows if not row.messages]
+    random.Random(seed).shuffle(shuffled)
+    turns: Counter[str] = Counter()
+    ranked = []
+    for row in shuffled:
+        turns[row.output] += 1
+        ranked.append((turns[row.output], row))
+    chosen = [row for _, row in sorted(ranked, key=lambda pair: pair[0])[:count]]
+    return tuple(
+        message
+        for row in chosen
+        for message in (Message(role="user", content=row.input), Message(role="assistant", content=row.output))
+    )
