@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
-import skops.io
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.numpy import save as tensors_to_bytes
 from scipy.special import expit, softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
-from skops.io.exceptions import UntrustedTypesFoundException
 
 from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
 
-MODEL = "linear.skops"
+DESCRIPTION, TENSORS = "linear.json", "linear.safetensors"
 MOST_CHARACTER_FEATURES = 20_000  # more made training slower and the answers no better
 
 
@@ -80,32 +82,52 @@ def _features(vectorizer: TfidfVectorizer, text: str) -> tuple[np.ndarray, np.nd
 
 
 def save_linear_model(folder: Path, model: Pipeline) -> str:
-    """Write a fitted model into the folder, without pickle; returns the sha256 of what it has learned."""
+    """Write a fitted model into the folder, as JSON and tensors that hold no code; returns the sha256 of both."""
     folder.mkdir(parents=True, exist_ok=True)
-    skops.io.dump(model, folder / MODEL, compression=zipfile.ZIP_DEFLATED)
-    return _digest(model)
+    union, classifier = model
+    vectorizers = [vectorizer for _, vectorizer in union.transformer_list]
+    described = {
+        "labels": [str(label) for label in model.classes_],
+        "vectorizers": [
+            {"settings": _settings(each), "terms": sorted(each.vocabulary_, key=each.vocabulary_.__getitem__)}
+            for each in vectorizers
+        ],
+    }
+    learned = {f"idf.{number}": np.ascontiguousarray(each.idf_) for number, each in enumerate(vectorizers)}
+    learned |= {"coef": np.ascontiguousarray(classifier.coef_), "intercept": classifier.intercept_}
+    files = {DESCRIPTION: json.dumps(described, ensure_ascii=False).encode(), TENSORS: tensors_to_bytes(learned)}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in files.values())).hexdigest()
 
 
 def load_linear_model(folder: Path) -> Pipeline:
-    """What `save_linear_model` wrote. Raises PerpetuneError if it is missing or holds more than scikit-learn's types."""
-    path = folder / MODEL
+    """What `save_linear_model` wrote. Raises PerpetuneError if it is missing or something else."""
     try:
-        model = skops.io.load(path, trusted=[])
-    except (OSError, zipfile.BadZipFile, KeyError) as fault:
-        raise PerpetuneError(f"the linear model cannot be read: {fault}", where=str(path)) from fault
-    except UntrustedTypesFoundException as fault:
-        raise PerpetuneError(f"the linear model is not loaded: {fault}", where=str(path)) from fault
-    if not isinstance(model, Pipeline):
-        raise PerpetuneError(f"this is no linear model but a {type(model).__name__}", where=str(path))
-    return model
+        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        learned = load_file(folder / TENSORS)
+        vectorizers = [
+            _vectorizer(each["settings"], each["terms"], learned[f"idf.{number}"])
+            for number, each in enumerate(described["vectorizers"])
+        ]
+        classifier = LogisticRegression()
+        classifier.classes_ = np.array(described["labels"])
+        classifier.coef_, classifier.intercept_ = learned["coef"], learned["intercept"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
+        raise PerpetuneError(f"no linear model can be read here: {fault}", where=str(folder)) from fault
+    return make_pipeline(make_union(*vectorizers), classifier)
 
 
-def _digest(model: Pipeline) -> str:
-    """Equal for models that answer alike: the file's own bytes hold addresses in memory and times."""
-    union, classifier = model
-    digest = hashlib.sha256(json.dumps([str(label) for label in model.classes_]).encode())
-    for _, vectorizer in union.transformer_list:
-        terms = sorted((int(column), term) for term, column in vectorizer.vocabulary_.items())
-        digest.update(json.dumps(terms).encode() + np.ascontiguousarray(vectorizer.idf_).tobytes())
-    digest.update(np.ascontiguousarray(classifier.coef_).tobytes() + classifier.intercept_.tobytes())
-    return digest.hexdigest()
+def _settings(vectorizer: TfidfVectorizer) -> dict[str, object]:
+    """Those that say how a text becomes terms and their weights."""
+    kept = ("analyzer", "ngram_range", "token_pattern", "lowercase", "strip_accents", "sublinear_tf", "norm")
+    settings = vectorizer.get_params()
+    return {name: settings[name] for name in kept}
+
+
+def _vectorizer(settings: dict[str, Any], terms: Sequence[str], idf: np.ndarray) -> TfidfVectorizer:
+    ngrams = tuple(settings["ngram_range"])
+    places = {term: place for place, term in enumerate(terms)}
+    vectorizer = TfidfVectorizer(**settings | {"ngram_range": ngrams}, vocabulary=places)
+    vectorizer.idf_ = idf
+    return vectorizer

@@ -236,14 +236,15 @@ def _asking(
 
 
 def _prompted(workspace: Workspace, systems: _Systems, tell: Tell) -> dict[str, Ask]:
-    """How the base is asked, among the challenger's labels, without and with examples. What it said once it is not
-    asked again."""
+    """How the base is asked, among the challenger's labels, without and with examples: nothing twice."""
     card = systems.challenger.card
     settings = [card.base_digest, card.precision, card.labels, card.max_new_tokens]
 
     def asked(name: str, shots: tuple[Message, ...]) -> Ask:
+        def read(row: Example) -> tuple[Message, ...]:
+            return conversation(card.instruction, row, shots)
+
         ask = _asking(systems.answerer, None, card.instruction, card.labels, shots, card.max_new_tokens)
-        read = lambda row: conversation(card.instruction, row, shots)  # noqa: E731
         return remembering(workspace.home / "answers", settings, read, telling(name, ask, tell))
 
     return {"base": asked("base", ())} | ({"few-shot": asked("few-shot", systems.shots)} if systems.shots else {})
@@ -258,9 +259,11 @@ def _behind(workspace: Workspace, card: ModelCard, rows: Sequence[Example], answ
     def behind(places: Sequence[int], given: Sequence[Answer], confidence: float) -> bool:
         some = [rows[place] for place in places]
         theirs, ours = score_answers("rival", some, given, card.kind).scores, best.at(places)
-        how = {"confidence": confidence, "samples": params.bootstrap_samples, "seed": params.seed}
+        samples, seed = params.bootstrap_samples, params.seed
+        if not balanced:
+            return compare(theirs, ours, confidence=confidence, samples=samples, seed=seed).low > simpler
         labels = [tidy(row.output) for row in some]
-        found = compare_balanced(labels, theirs, ours, **how) if balanced else compare(theirs, ours, **how)
+        found = compare_balanced(labels, theirs, ours, confidence=confidence, samples=samples, seed=seed)
         return found.low > simpler
 
     return behind

@@ -48,12 +48,11 @@ def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
     best rival is put to the same test; and where nothing serves at all, the prompted base does from now on. A rival
     that is shown to do harm is never chosen, nor is what is no better than the majority answer.
     """
-    tested = should_promote(evidence, rules)
+    tested = _tested(evidence, rules)
     sound = _sound(evidence, rules)
-    if tested.outcome == "promote" and (
-        _beats_majority("challenger", evidence, rules) or evidence.against == "champion"
-    ):
-        return _promoted(_simplest({"challenger": 0.0} | sound, rules), tested, evidence, rules)
+    if tested.outcome == "promote":
+        everybody: dict[System, float] = {"challenger": 0.0, **sound}
+        return _promoted(_simplest(everybody, rules), tested, evidence, rules)
     if not (evidence.untrained or evidence.refitted):
         return Choice(_with_rivals(tested, evidence, rules), None)
     best = _simplest(sound, rules) if sound else None
@@ -62,6 +61,19 @@ def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
     if evidence.against == "base":
         return _something_to_serve(tested, evidence, rules)
     return Choice(_with_rivals(tested, evidence, rules), None)
+
+
+def _tested(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
+    """The gate's verdict on the challenger; the first trained version must be better than the majority answer too."""
+    tested = should_promote(evidence, rules)
+    if tested.outcome != "promote" or not evidence.untrained or _beats_majority("challenger", evidence, rules):
+        return tested
+    majority = evidence.rivals["majority"]
+    no_better = (
+        f"The tuned model is not more than {100 * rules.simpler:g} points (promote.simpler) better than the majority "
+        f"answer: {_beside('majority', majority, evidence)}."
+    )
+    return Verdict("reject", (no_better, *tested.reasons), tested.rule)
 
 
 def _sound(evidence: PromotionEvidence, rules: PromoteParams) -> dict[System, float]:

@@ -224,7 +224,7 @@ def _guarded(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rul
 
 def _most_unseen(rows: int, level: float) -> float:
     """The largest share of differing rows that `rows` rows without one leave room for (Clopper & Pearson 1934)."""
-    return 1 - level ** (1 / rows)
+    return 1 - math.exp(math.log(level) / rows)
 
 
 def _lack_of_alike(name: str, rows: int, level: float, most: float, margin: float) -> str:
