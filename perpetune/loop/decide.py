@@ -203,5 +203,4 @@ def _rival(
 def _metric(assessment: Assessment) -> str:
     if assessment.balanced:
         return "balanced accuracy"
-    name = assessment.evaluations["frozen"].main_metric
-    return "token F1" if name == "token_f1" else name.replace("_", " ")
+    return assessment.evaluations["frozen"].main_metric.replace("_f1", " F1").replace("_", " ")
