@@ -43,6 +43,22 @@ def telling(name: str, ask: Ask, tell: Tell) -> Ask:
     return answers
 
 
+def counting(ask: Callable[[int], object], what: str, least: int, tell: Tell) -> Callable[[int], object]:
+    """The same, asked one at a time, and told of every few seconds."""
+    done, told = 0, time.monotonic()
+
+    def asked(place: int) -> object:
+        nonlocal done, told
+        answer = ask(place)
+        done += 1
+        if time.monotonic() - told >= PIECE_SECONDS:
+            told = time.monotonic()
+            tell(f"{what}: {done} of at least {least} requests timed")
+        return answer
+
+    return asked
+
+
 def until_clear(ask: Ask, rows: Sequence[Example], behind: Behind, confidence: float, seed: int) -> list[Answer | None]:
     """The answers to all rows, or to a sample drawn by lot (None for the others) once it is clear that it is behind.
 

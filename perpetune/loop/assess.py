@@ -30,7 +30,7 @@ from perpetune.evaluation.temperature import fit_temperature
 from perpetune.evaluation.text_metrics import tidy
 from perpetune.inference.answers import Answerer, load_answerer
 from perpetune.linear import load_linear_model
-from perpetune.loop.answering import Ask, Behind, Tell, remembering, telling, until_clear
+from perpetune.loop.answering import Ask, Behind, Tell, counting, remembering, telling, until_clear
 from perpetune.loop.curate import read_split
 from perpetune.loop.economics import log_economics
 from perpetune.loop.fine_tune import Challenger
@@ -351,19 +351,19 @@ def _limits(
         limits |= forgetting_limit(*losses, rules, params)
         if champion is not None and (rules.max_slowdown is not None or rules.max_cost is not None):
             tell(f"timing at least {rules.timed_rows} requests")
-            pace = _pace(asks, held_out["frozen"], rules.timed_rows, params.seed)
+            pace = _pace(asks, held_out["frozen"], rules.timed_rows, params.seed, tell)
             limits |= pace_limits(pace, "champion", rules, params, vetoes=champion.system != "linear")
     return limits
 
 
-def _pace(asks: Mapping[str, Ask], rows: Sequence[Example], least: int, seed: int) -> Pace:
+def _pace(asks: Mapping[str, Ask], rows: Sequence[Example], least: int, seed: int, tell: Tell) -> Pace:
     """The seconds that requests take the challenger and the champion, each as it is served."""
     some = [rows[place] for place in chosen(rows, max(PACE_ROWS, least), seed)]
 
     def one(name: str) -> Callable[[int], object]:
         return lambda place: asks[name]([some[place]])
 
-    return in_turns(one("champion"), one("challenger"), len(some), least)
+    return in_turns(one("champion"), counting(one("challenger"), "latency and cost", least, tell), len(some), least)
 
 
 def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger, tell: Tell) -> float:

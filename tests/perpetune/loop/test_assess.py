@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from perpetune import registry
 from perpetune.loop.assess import assess
 from perpetune.loop.curate import Curated
-from perpetune.loop.decide import _register_rival, register
+from perpetune.loop.decide import _register_rival, decide, register
 from perpetune.loop.fine_tune import Challenger, fine_tune
 from perpetune.params import BaseParams, Method, TrainParams
 from perpetune.records import Example, write_jsonl
@@ -124,3 +124,21 @@ def test_recorded_answers_stand_beside_the_others(workspace: Workspace) -> None:
     found = assess(replace(workspace, params=params), run, trained, version, print)
     assert found.evaluations["frozen"].scored["recorded"].ids == ("frozen-sky",)
     assert "recorded" not in found.candidates
+
+
+def test_with_nothing_that_serves_the_first_pass_ends_with_a_version_that_does(workspace: Workspace) -> None:
+    """Six held-out rows prove nothing: the prompted base serves, and the tuned model says what it gave way to."""
+    run, trained, version = challenger(workspace)
+    found = assess(workspace, run, trained, version, print)
+    decision = decide(workspace, run, Curated("0", {}), trained, found, version, "0")
+    assert decision.outcome == "promote" and decision.system in ("base", "few-shot")
+    assert decision.reason.startswith("Serve the ")
+    served = str(decision.ids.model_version)
+    assert served != version
+    tags = registry.get("colours", version).tags
+    assert tags["decision"] == f"gave way to version {served} ({decision.system})"
+    assert registry.get("colours", served).tags["decision"] == "promote"
+    release = registry.fetch_release("colours", served, workspace.home / "releases")
+    assert release.system == "prompted" and release.evaluated.golden
+    again = decide(workspace, run, Curated("0", {}), trained, found, version, "0")
+    assert again.ids.model_version == served, "a pass that goes on keeps the version that it has made"
