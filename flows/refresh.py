@@ -45,6 +45,7 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") 
         version = register(workspace, run, curated, challenger)
         assessment = assess(workspace, run, challenger, version)
         decision = decide(workspace, run, curated, challenger, assessment, version)
+        version = decision.ids.model_version or version
         if decision.outcome == "promote" and needs_approval(workspace):
             decision = approve(workspace, decision)
         if decision.outcome == "promote" and goes_on_trial(workspace):

@@ -41,7 +41,7 @@ KINDS: Mapping[type, Kind] = {
 class Ids(BaseModel):
     """What a verdict was about, and all that repeats it; None where there is no such thing.
 
-    `model_version` is the challenger's in a promotion or a trial, the watched one's in a retraining and the one that
+    `model_version` is that of what is promoted, else the challenger's, in a promotion, the challenger's in a trial, the watched one's in a retraining and the one that
     gave way in a rollback;
     `params_sha256` is that of `params.yaml`.
     """
@@ -62,6 +62,7 @@ class Ids(BaseModel):
 class Decision(BaseModel):
     """A verdict, the decisive reason first, with its evidence as a JSON-able dict.
 
+    `system` is what a promotion promotes ("challenger", "linear", "base", "few-shot"); None where nothing is promoted.
     Fields that it does not know are passed over, so that a record written by a later version can be read.
     """
 
@@ -75,6 +76,7 @@ class Decision(BaseModel):
     rule: str
     evidence: dict[str, Any]
     ids: Ids
+    system: str | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -92,7 +94,9 @@ class Decision(BaseModel):
         return cls.model_validate_json(text)
 
 
-def record(verdict: Verdict, evidence: Evidence, *, task: str, time: datetime, ids: Ids) -> Decision:
+def record(
+    verdict: Verdict, evidence: Evidence, *, task: str, time: datetime, ids: Ids, system: str | None = None
+) -> Decision:
     """The decision record of a verdict on this evidence; `time` has an offset."""
     return Decision(
         kind=KINDS[type(evidence)],
@@ -103,6 +107,7 @@ def record(verdict: Verdict, evidence: Evidence, *, task: str, time: datetime, i
         rule=verdict.rule,
         evidence=asdict(evidence),
         ids=ids,
+        system=system,
     )
 
 

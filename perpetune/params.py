@@ -182,6 +182,7 @@ class EvaluateParams(Section):
     max_new_tokens: Count
     batch_tokens: Count
     few_shot_examples: Annotated[int, Field(ge=0)]
+    recorded: str | None
     dollars_per_hour: Annotated[float, Field(ge=0)]
     confidence: Probability
     bootstrap_samples: Count
@@ -208,19 +209,24 @@ class PromoteParams(Section):
     """The promotion gate: `margin` is the non-inferiority margin in score (0.02 is two points).
 
     A gain of `gain` is found with a probability of at least `power`, else labels are asked for. Limits that are null
-    veto nothing. `max_forgetting` is in nats a token; `max_slowdown` and `max_cost` are ratios.
+    veto nothing. `max_forgetting` is in nats a token; `max_slowdown` and `max_cost` are ratios, measured on
+    `timed_rows` requests. `min_recall` is of each label, if one is rare.
     """
 
+    metric: Literal["auto", "accuracy", "balanced_accuracy"]
     margin: Annotated[float, Field(ge=0, lt=1)]
     alpha: Probability
     min_rows: Count
     gain: Probability
     power: Probability
+    simpler: Annotated[float, Field(ge=0, lt=1)]
     slice_margin: Probability
     slice_rows: Count
+    min_recall: Annotated[float, Field(gt=0, le=1)] | None
     max_forgetting: Annotated[float, Field(ge=0)] | None
     max_slowdown: Positive | None
     max_cost: Positive | None
+    timed_rows: Count
     approval: Literal["none", "required"]
     approval_hours: Positive
 

@@ -23,7 +23,7 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
 from perpetune.errors import PerpetuneError
 from perpetune.records import to_json
-from perpetune.release import CARD, EVALUATED, Evaluated, ModelCard, Release, Trial, Wanted, read_card
+from perpetune.release import CARD, Evaluated, ModelCard, Release, Trial, Wanted, evaluated_file, read_card
 from perpetune.tracking import Run, pages
 
 Alias = Literal["champion", "challenger", "previous"]
@@ -288,7 +288,7 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
             shutil.rmtree(unfinished, ignore_errors=True)
     adapter = _adapter_folder(folder, task, version)
     card = read_card(adapter)
-    evaluated = _evaluated(get(task, version).run_id, folder)
+    evaluated = _evaluated(get(task, version).run_id, evaluated_file(card.system), folder)
     return Release(
         task,
         version,
@@ -304,16 +304,16 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
     )
 
 
-def _evaluated(run_id: str, folder: Path) -> Evaluated:
+def _evaluated(run_id: str, name: str, folder: Path) -> Evaluated:
     """Asked for anew each time: a version is registered, and may be fetched, before it is evaluated.
 
     Only where the run surely has none may the check of parity be left out: an unreachable store raises.
     """
     client = MlflowClient()
-    if EVALUATED not in [file.path for file in client.list_artifacts(run_id)]:
+    if name not in [file.path for file in client.list_artifacts(run_id)]:
         return Evaluated()
     with TemporaryDirectory(dir=folder.parent) as here:
-        found = Path(client.download_artifacts(run_id, EVALUATED, here))
+        found = Path(client.download_artifacts(run_id, name, here))
         return Evaluated.model_validate_json(found.read_text(encoding="utf-8"))
 
 

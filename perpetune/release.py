@@ -140,5 +140,10 @@ class Routed:
     shadow: Release | None = None
 
 
+def evaluated_file(system: System) -> str:
+    """The artifact that holds what was found out of a version: a run makes at most one version of each system."""
+    return EVALUATED if system == "tuned" else f"evaluated-{system}.json"
+
+
 def read_card(adapter: Path) -> ModelCard:
     return ModelCard.model_validate_json((adapter / CARD).read_text(encoding="utf-8"))

@@ -36,13 +36,14 @@ def decide(
     workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, assessment: Assessment, version: str
 ) -> Decision:
     decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id))
+    decided = decision.ids.model_version or version
     create_markdown_artifact(as_markdown(decision, {"MLflow run": run.url}), key="verdict", description=decision.reason)
     print(f"{decision.outcome}: {' '.join(decision.reasons)}")
     try:
-        log_page(workspace, run, version)
+        log_page(workspace, run, decided)
     except (PerpetuneError, MlflowFault) as fault:  # the verdict stands without its page
         print(f"its page could not be written: {fault}")
     if decision.outcome != "promote" or not (needs_approval(workspace) or goes_on_trial(workspace)):
         event = PROMOTED if decision.outcome == "promote" else REJECTED
-        emit(event, decision.task, {"version": version, "outcome": decision.outcome, "reason": decision.reason})
+        emit(event, decision.task, {"version": decided, "outcome": decision.outcome, "reason": decision.reason})
     return decision

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from sklearn.pipeline import Pipeline
+
 from perpetune.answer import Answer
 from perpetune.evaluation.systems import Kind
 from perpetune.linear import linear_answer, linear_model
@@ -25,12 +27,21 @@ def majority_answers(train: Sequence[Example], rows: Sequence[Example], kind: Ki
 def linear_answers(train: Sequence[Example], rows: Sequence[Example], seed: int) -> list[Answer]:
     """What TF-IDF with logistic regression answers, trained on the same rows as the model.
 
-    Where there is nothing to learn from (one label, or no input with text) it is the majority answer.
+    Where there is nothing to learn from it is the majority answer.
     """
-    labels = {example.output for example in train}
-    if len(labels) < 2 or not any(example.input.strip() for example in train):
-        return majority_answers(train, rows, "classification")
-    model = linear_model(seed).fit([example.input for example in train], [example.output for example in train])
+    model = fitted_linear(train, seed)
+    return answers_of(model, rows) if model else majority_answers(train, rows, "classification")
+
+
+def fitted_linear(train: Sequence[Example], seed: int) -> Pipeline | None:
+    """The linear model fitted on these rows; None if they teach it nothing: one label, or no input with text."""
+    if len({example.output for example in train}) < 2 or not any(example.input.strip() for example in train):
+        return None
+    return linear_model(seed).fit([example.input for example in train], [example.output for example in train])
+
+
+def answers_of(model: Pipeline, rows: Sequence[Example]) -> list[Answer]:
+    """The likeliest label of each row, with the probabilities of all."""
     return [linear_answer(model, row.input) for row in rows]
 
 

@@ -26,9 +26,13 @@ from perpetune.records import Example
 
 @dataclass(frozen=True)
 class Scored:
-    """One system's answers, row by row. `scores`: 1 or 0 for right or wrong; for free text its main metric."""
+    """One system's answers, row by row. `scores`: 1 or 0 for right or wrong; for free text its main metric.
+
+    `places` are those of its rows among all: a system may have answered only some.
+    """
 
     system: str
+    places: tuple[int, ...]
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     probabilities: tuple[Mapping[str, float] | None, ...]
@@ -38,12 +42,23 @@ class Scored:
     prompt_tokens: tuple[int, ...]
     completion_tokens: tuple[int, ...]
 
+    def at(self, places: Sequence[int]) -> tuple[float, ...]:
+        """The scores of these rows, which it has answered."""
+        scores = dict(zip(self.places, self.scores, strict=True))
+        return tuple(scores[place] for place in places)
+
+
+def common(one: Scored, other: Scored) -> list[int]:
+    """The places of the rows that both have answered."""
+    return sorted(set(one.places) & set(other.places))
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every system on the same rows. Mappings have the systems as keys, in the order of tables and plots.
+    """Every system on the same rows, or on some of them. Mappings have the systems as keys, in the order of tables and plots.
 
-    `comparisons` are `subject` (the challenger, where there is one) minus each other system;
+    `comparisons` are `subject` (the challenger, where there is one) minus each other system, on the rows that both
+    have answered;
     `known_labels` are the labels that a system can answer; `findings` are sentences, the most important first.
     """
 
@@ -71,13 +86,25 @@ class Evaluation:
         return tuple(tidy(row.output) for row in self.rows)
 
     def credited(self, system: str) -> list[str]:
-        """The wanted labels; of a row with several right ones that which the system answered, if it did."""
-        return _credited(self.rows, self.scored[system].texts)
+        """The wanted labels of the rows that a system answered; of several right ones its answer, if that is one."""
+        scored = self.scored[system]
+        return _credited([self.rows[place] for place in scored.places], scored.texts)
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """The systems that have answered only some of the rows."""
+        return tuple(name for name, scored in self.scored.items() if len(scored.places) < len(self.rows))
+
+    def wanted_of(self, system: str) -> tuple[str, ...]:
+        """The wanted outputs of the rows that a system has answered."""
+        wanted = self.wanted
+        return tuple(wanted[place] for place in self.scored[system].places)
 
     def flat_metrics(self, holdout: str) -> dict[str, float]:
         """Every number under a name that MLflow takes, as `frozen/challenger/accuracy`."""
         flat = {f"{holdout}/rows": float(len(self.rows))}
-        for system in self.scored:
+        for system, scored in self.scored.items():
+            flat[f"{holdout}/{system}/rows"] = float(len(scored.places))
             for metric, estimate in self.metrics[system].items():
                 flat[f"{holdout}/{system}/{metric}"] = estimate.value
                 flat[f"{holdout}/{system}/{metric}_low"] = estimate.low
@@ -121,7 +148,7 @@ class Evaluation:
     def _comparison_table(self) -> pd.DataFrame:
         lines = []
         for system, estimates in self.metrics.items():
-            line: dict[str, object] = {"system": system, "n": len(self.rows)}
+            line: dict[str, object] = {"system": system, "n": len(self.scored[system].places)}
             for metric, estimate in estimates.items():
                 line |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
             if paired := self.comparisons.get(system):
@@ -137,15 +164,23 @@ class Evaluation:
             "wanted": self.wanted,
         }
         for system, scored in self.scored.items():
-            columns |= {f"{system}_answer": scored.texts, f"{system}_score": scored.scores}
+            columns |= {
+                f"{system}_answer": self._spread(scored, scored.texts),
+                f"{system}_score": self._spread(scored, scored.scores),
+            }
             if any(confidence is not None for confidence in scored.confidences):
-                columns[f"{system}_confidence"] = scored.confidences
+                columns[f"{system}_confidence"] = self._spread(scored, scored.confidences)
         return pd.DataFrame(columns)
+
+    def _spread(self, scored: Scored, values: Sequence[object]) -> list[object]:
+        """A value for every row, None for those that were not answered."""
+        found = dict(zip(scored.places, values, strict=True))
+        return [found.get(place) for place in range(len(self.rows))]
 
 
 def evaluate(
     rows: Sequence[Example],
-    answers_by_system: Mapping[str, Sequence[Answer]],
+    answers_by_system: Mapping[str, Sequence[Answer | None]],
     train: Sequence[Example],
     kind: Kind,
     params: EvaluateParams,
@@ -154,8 +189,10 @@ def evaluate(
     """Judge every system on the same rows, beside the baselines that `train` affords.
 
     `answers_by_system` maps "base", "few-shot", "champion", "challenger" (those that there are) to one
-    answer per row. "majority" and, for classification, "linear" are added. `schema` is that of the outputs. Raises
-    PerpetuneError where there are no rows, ValueError where there is no system or one has not answered each of them.
+    answer per row, None for a row that it was not asked; a system that was asked nothing is left out. "majority" and,
+    for classification, "linear" are added where they are not given. `schema` is that of the outputs. Raises
+    PerpetuneError where there are no rows, ValueError where there is no system, one has not as many answers as there
+    are rows, or the one that the others are compared with has not answered all.
     """
     if not answers_by_system:
         raise ValueError("there is no system to evaluate")
@@ -167,22 +204,18 @@ def evaluate(
             raise ValueError(f"{system} gave {len(given)} answers to {len(rows)} rows")
     trained_labels = frozenset(tidy(example.output) for example in train)
     scoring = scoring_of(kind, schema)
-    scored = {system: _score(system, rows, answers[system], kind, scoring) for system in in_order(answers)}
-    subject = subject_of(answers_by_system)
+    scored = {
+        system: score_answers(system, rows, answers[system], kind, scoring)
+        for system in in_order(answers)
+        if any(answer is not None for answer in answers[system])
+    }
+    subject = subject_of([system for system in answers_by_system if system in scored])
+    if len(scored[subject].places) < len(rows):
+        raise ValueError(f"{subject} has answered {len(scored[subject].places)} of {len(rows)} rows")
     known = {system: _known_labels(scored[system], trained_labels) for system in scored}
     estimates = {system: _estimates(scored[system], rows, kind, scoring, params) for system in scored}
-    comparisons = {
-        rival: compare(
-            scored[rival].scores,
-            scored[subject].scores,
-            confidence=params.confidence,
-            samples=params.bootstrap_samples,
-            seed=params.seed,
-        )
-        for rival in scored
-        if rival != subject
-    }
-    costs = {system: economics(answers[system], params.dollars_per_hour) for system in scored}
+    comparisons = {rival: _compared(scored[rival], scored[subject], params) for rival in scored if rival != subject}
+    costs = {system: economics(_given(answers[system]), params.dollars_per_hour) for system in scored}
     return Evaluation(
         kind=kind,
         scoring=scoring,
@@ -200,7 +233,9 @@ def evaluate(
             main={system: estimates[system][scoring.main] for system in scored},
             comparisons=comparisons,
             economics=costs,
-            unknown={s: _unknown_labels(rows, known[s]) for s in answers_by_system} if kind == "classification" else {},
+            unknown={s: _unknown_labels(rows, known[s]) for s in answers_by_system if s in known}
+            if kind == "classification"
+            else {},
             kind=kind,
             measure=METRIC_TITLES[scoring.main],
             confidence=params.confidence,
@@ -210,23 +245,44 @@ def evaluate(
 
 def _with_baselines(
     rows: Sequence[Example],
-    answers_by_system: Mapping[str, Sequence[Answer]],
+    answers_by_system: Mapping[str, Sequence[Answer | None]],
     train: Sequence[Example],
     kind: Kind,
     seed: int,
-) -> dict[str, Sequence[Answer]]:
+) -> dict[str, Sequence[Answer | None]]:
     answers = dict(answers_by_system)
     if train:
-        answers["majority"] = majority_answers(train, rows, kind)
-        if kind == "classification":
+        answers.setdefault("majority", majority_answers(train, rows, kind))
+        if kind == "classification" and "linear" not in answers:
             answers["linear"] = linear_answers(train, rows, seed)
     return answers
 
 
-def _score(system: str, rows: Sequence[Example], answers: Sequence[Answer], kind: Kind, scoring: Scoring) -> Scored:
+def _compared(rival: Scored, subject: Scored, params: EvaluateParams) -> Paired:
+    places = common(rival, subject)
+    return compare(
+        rival.at(places),
+        subject.at(places),
+        confidence=params.confidence,
+        samples=params.bootstrap_samples,
+        seed=params.seed,
+    )
+
+
+def _given(answers: Sequence[Answer | None]) -> list[Answer]:
+    return [answer for answer in answers if answer is not None]
+
+
+def score_answers(
+    system: str, rows: Sequence[Example], given: Sequence[Answer | None], kind: Kind, scoring: Scoring
+) -> Scored:
+    """What a system answered, with the score of each row that it was asked."""
+    places = tuple(place for place, answer in enumerate(given) if answer is not None)
+    answers, rows = _given(given), [rows[place] for place in places]
     texts = tuple(tidy(answer.text) if kind == "classification" else answer.text for answer in answers)
     return Scored(
         system=system,
+        places=places,
         ids=tuple(row.id for row in rows),
         texts=texts,
         probabilities=tuple(_tidy_keys(answer.probabilities) for answer in answers),
@@ -261,6 +317,7 @@ def _estimates(
     scored: Scored, rows: Sequence[Example], kind: Kind, scoring: Scoring, params: EvaluateParams
 ) -> dict[str, Estimate]:
     confidence, samples, seed = params.confidence, params.bootstrap_samples, params.seed
+    rows = [rows[place] for place in scored.places]
     if kind == "classification":
         wanted = _credited(rows, scored.texts)
         return {
@@ -283,7 +340,7 @@ def _calibrations(
 ) -> dict[str, Calibration]:
     found = {
         system: calibration(
-            _credited(rows, one.texts),
+            _credited([rows[place] for place in one.places], one.texts),
             one.texts,
             one.probabilities,
             confidence=params.confidence,

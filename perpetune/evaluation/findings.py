@@ -32,7 +32,9 @@ def findings(
         if "linear" in comparisons
         else None
     )
-    rivals = [rival for rival in ("champion", "base", "few-shot", "linear", "majority") if rival in comparisons]
+    rivals = [
+        rival for rival in ("champion", "base", "few-shot", "recorded", "linear", "majority") if rival in comparisons
+    ]
     sentences = [
         needless,
         _standing(subject, main[subject], kind, measure),

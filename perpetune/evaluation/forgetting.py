@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Literal
 
@@ -15,6 +17,8 @@ from perpetune.inference.likelihood import Text
 from perpetune.params import EvaluateParams
 from perpetune.records import Message
 from perpetune.training.chat import answer_tokens, prompt_tokens
+
+AT_ONCE = 12  # texts between two looks at the clock
 
 
 class General(BaseModel):
@@ -44,6 +48,28 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, general: General) -> Text:
         return Text(tuple(tokenizer(general.text, add_special_tokens=False)["input_ids"]), 1)
     prompt = prompt_tokens(tokenizer, [Message(role="user", content=general.asked)])
     return Text((*prompt, *answer_tokens(tokenizer, general.text)), len(prompt))
+
+
+def losses_within(
+    seconds: float,
+    before: Callable[[Sequence[Text]], list[float]],
+    after: Callable[[Sequence[Text]], list[float]],
+    texts: Sequence[Text],
+    seed: int,
+) -> tuple[list[float], list[float]]:
+    """The losses of both on the same texts: on all, or on those that there was time for, drawn by lot."""
+    drawn = list(texts)
+    random.Random(seed).shuffle(drawn)
+    one: list[float] = []
+    other: list[float] = []
+    until = time.monotonic() + seconds
+    for start in range(0, len(drawn), AT_ONCE):
+        if start and time.monotonic() > until:
+            break
+        some = drawn[start : start + AT_ONCE]
+        one += before(some)
+        other += after(some)
+    return one, other
 
 
 def forgetting(before: Sequence[float], after: Sequence[float], params: EvaluateParams) -> Estimate:

@@ -14,24 +14,35 @@ from perpetune.policy.verdict import Interval
 
 
 def forgetting_limit(
-    before: Sequence[float], after: Sequence[float], rules: PromoteParams, params: EvaluateParams
+    before: Sequence[float],
+    after: Sequence[float],
+    rules: PromoteParams,
+    params: EvaluateParams,
+    *,
+    vetoes: bool = True,
 ) -> dict[str, Limit]:
-    """The rise of the loss on general text; {} where it is not asked for or no text fitted."""
-    if rules.max_forgetting is None or not after:
+    """The rise of the loss on general text, which vetoes where a maximum is set; {} where no text fitted."""
+    if not after:
         return {}
-    risen = forgetting(before, after, params)
-    return {"forgetting": _estimated(risen, rules.max_forgetting, "nats a token more on general text", params)}
+    most = rules.max_forgetting if vetoes else None
+    unit = "nats a token more on general text"
+    return {"forgetting": _estimated(forgetting(before, after, params), most, unit, "promote.max_forgetting", params)}
 
 
-def pace_limits(pace: Pace, other: str, rules: PromoteParams, params: EvaluateParams) -> dict[str, Limit]:
+def pace_limits(
+    pace: Pace, other: str, rules: PromoteParams, params: EvaluateParams, *, vetoes: bool = True
+) -> dict[str, Limit]:
     """Latency and cost, as many times that of the `other`, where they are asked for."""
     found = {}
+    again = f", {pace.rows} rows asked again and again" if pace.rows < len(pace.ours) else ""
     if rules.max_slowdown is not None:
-        unit = f"times the {other}'s 95th percentile"
-        found["latency"] = _estimated(slowdown(pace, params), rules.max_slowdown, unit, params)
+        most = rules.max_slowdown if vetoes else None
+        unit = f"times the {other}'s 95th percentile{again}"
+        found["latency"] = _estimated(slowdown(pace, params), most, unit, "promote.max_slowdown", params)
     if rules.max_cost is not None:
-        unit = f"times the {other}'s cost of a request"
-        found["cost"] = _estimated(cost_ratio(pace, params), rules.max_cost, unit, params)
+        most = rules.max_cost if vetoes else None
+        unit = f"times the {other}'s cost of a request{again}"
+        found["cost"] = _estimated(cost_ratio(pace, params), most, unit, "promote.max_cost", params)
     return found
 
 
@@ -41,8 +52,9 @@ def leakage_limits(found: Leakage, rules: PromoteParams) -> dict[str, Limit]:
     Near duplicates are natural in some data (forms, logs), so a share of them is borne: one of at most
     `promote.margin`, since answers known by heart then move a score by at most the margin.
     """
+    share = len(found.near) / found.rows
     same = Limit(len(found.same), None, 0.0, found.rows, "held-out rows that were trained on")
-    near = Limit(len(found.near) / found.rows, None, rules.margin, found.rows, "of the held-out rows")
+    near = Limit(share, None, rules.margin, found.rows, "of the held-out rows", "promote.margin")
     return {"leakage": same, "near leakage": near}
 
 
@@ -52,13 +64,14 @@ def as_metrics(limits: Mapping[str, Limit]) -> dict[str, float]:
     for name, limit in limits.items():
         prefix = name.replace(" ", "_")
         metrics[f"{prefix}/value"] = limit.value
-        metrics[f"{prefix}/limit"] = limit.limit
+        if limit.limit is not None:
+            metrics[f"{prefix}/limit"] = limit.limit
         metrics[f"{prefix}/rows"] = float(limit.rows)
         if limit.interval is not None:
             metrics[f"{prefix}/low"], metrics[f"{prefix}/high"] = limit.interval.low, limit.interval.high
     return metrics
 
 
-def _estimated(estimate: Estimate, limit: float, unit: str, params: EvaluateParams) -> Limit:
+def _estimated(estimate: Estimate, limit: float | None, unit: str, setting: str, params: EvaluateParams) -> Limit:
     interval = Interval(estimate.low, estimate.high, params.confidence)
-    return Limit(estimate.value, interval, limit, estimate.n, unit)
+    return Limit(estimate.value, interval, limit, estimate.n, unit, setting)

@@ -26,8 +26,8 @@ def worst_mistakes(evaluation: Evaluation, system: str, limit: int) -> list[Mist
         Mistake(*row)
         for row in zip(
             scored.ids,
-            (row.input for row in evaluation.rows),
-            evaluation.wanted,
+            (evaluation.rows[place].input for place in scored.places),
+            evaluation.wanted_of(system),
             scored.texts,
             scored.scores,
             scored.confidences,

@@ -11,41 +11,41 @@ import numpy as np
 from perpetune.evaluation.estimate import Estimate, Floats
 from perpetune.params import EvaluateParams
 
-# Each row is asked twice of each system and the shorter time counts: what else the machine did meanwhile only adds.
-ROUNDS = 2
-# A measurement takes no longer than this, where these rows at least are asked.
-SECONDS = 15.0
-LEAST_ROWS = 5
-
 Ask = Callable[[int], object]
+
+SECONDS = 15.0  # beyond the requests that a measurement needs, it takes no longer than this
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that each row took, alone and one after the other: of the one system and of the other."""
+    """Seconds that each request took, alone and one after the other: of the one system and of the other.
+
+    They were made of so many different rows; where these are fewer, rows were asked again.
+    """
 
     theirs: tuple[float, ...]
     ours: tuple[float, ...]
+    rows: int
 
 
-def in_turns(theirs: Ask, ours: Ask, rows: int, seconds: float = SECONDS) -> Pace:
+def in_turns(theirs: Ask, ours: Ask, rows: int, least: int, seconds: float = SECONDS) -> Pace:
     """Ask both of row 0, 1, ..., so that whatever slows the machine down slows both; who is first alternates.
 
-    Row 0 is asked once before, since what is read for the first time takes longer.
+    At least `least` requests are timed, from the first row on again where there are no more. Row 0 is asked once before,
+    since what is read for the first time takes longer.
     """
     found: list[tuple[float, float]] = []
     for ask in (theirs, ours):
         ask(0)
     until = time.monotonic() + seconds
-    for row in range(rows):
-        if row >= LEAST_ROWS and time.monotonic() > until:
+    for request in range(max(rows, least)):
+        if request >= least and time.monotonic() > until:
             break
-        rounds = [_one_round(theirs, ours, row, swapped=turn % 2 == 1) for turn in range(ROUNDS)]
-        found.append((min(one for one, _ in rounds), min(other for _, other in rounds)))
-    return Pace(tuple(one for one, _ in found), tuple(other for _, other in found))
+        found.append(_one_turn(theirs, ours, request % rows, swapped=request % 2 == 1))
+    return Pace(tuple(one for one, _ in found), tuple(other for _, other in found), min(rows, len(found)))
 
 
-def _one_round(theirs: Ask, ours: Ask, row: int, *, swapped: bool) -> tuple[float, float]:
+def _one_turn(theirs: Ask, ours: Ask, row: int, *, swapped: bool) -> tuple[float, float]:
     if swapped:
         second = _timed(ours, row)
         return _timed(theirs, row), second
@@ -70,7 +70,7 @@ def cost_ratio(pace: Pace, params: EvaluateParams) -> Estimate:
 
 
 def _ratio(pace: Pace, statistic: Callable[[Floats], Floats], params: EvaluateParams) -> Estimate:
-    """A ratio of two statistics of the same rows, with a percentile bootstrap over the rows."""
+    """A ratio of two statistics of the same requests, with a percentile bootstrap over them."""
     theirs, ours = np.array(pace.theirs), np.array(pace.ours)
     drawn = np.random.default_rng(params.seed).integers(0, len(ours), (params.bootstrap_samples, len(ours)))
     value = float(statistic(ours) / statistic(theirs))

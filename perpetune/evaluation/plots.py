@@ -26,6 +26,11 @@ def comparison(estimates: Mapping[str, Estimate], heading: str, *, percent: bool
     """One dot with its interval for each system, the first at the bottom."""
     with house_style():
         figure, axes = _dots(estimates, heading)
+        most = max(estimate.n for estimate in estimates.values())
+        axes.set_yticks(
+            range(len(estimates)),
+            [title(name) + (f" ({one.n:,})" if one.n < most else "") for name, one in estimates.items()],
+        )
         for row, (system, estimate) in enumerate(estimates.items()):
             text = f"{estimate.value:.1%}" if percent else f"{estimate.value:.3f}"
             _dot(axes, row, estimate.value, estimate.low, estimate.high, text, colour(system))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from perpetune.evaluation.evaluate import Evaluation
+from perpetune.evaluation.evaluate import Evaluation, common
 
 
 @dataclass(frozen=True)
@@ -16,27 +16,44 @@ class Slice:
     ours: tuple[float, ...]
 
 
-def slices(evaluations: Iterable[Evaluation], against: str, least: int) -> dict[str, Slice]:
-    """Every slice of at least `least` rows by its name ("label positive", "source traffic"), in order.
+def slices(evaluations: Iterable[Evaluation], against: str, subject: str | None = None) -> dict[str, Slice]:
+    """Every slice by its name ("label positive", "source traffic"), in order: the rows that both have answered.
 
-    Labels are the wanted outputs of a classification. One label or source that has all rows is no slice.
+    Labels are the wanted outputs of a classification. One label or source that has all rows is no slice. `subject` is
+    the challenger unless another system is named.
     """
     members: dict[str, list[tuple[float, float]]] = {}
     total = 0
     for evaluation in evaluations:
-        total += len(evaluation.rows)
-        for names, pair in _rows(evaluation, against):
+        for names, pair in _rows(evaluation, against, subject or evaluation.subject):
+            total += 1
             for name in names:
                 members.setdefault(name, []).append(pair)
-    return {name: _slice(pairs) for name, pairs in sorted(members.items()) if least <= len(pairs) < total}
+    return {name: _slice(pairs) for name, pairs in sorted(members.items()) if len(pairs) < total}
 
 
-def _rows(evaluation: Evaluation, against: str) -> Iterator[tuple[list[str], tuple[float, float]]]:
+def together(evaluation: Evaluation, against: str, subject: str) -> Slice:
+    """The scores of both on the rows that both have answered."""
+    one, other = evaluation.scored[against], evaluation.scored[subject]
+    places = common(one, other)
+    return Slice(one.at(places), other.at(places))
+
+
+def labels_of(evaluation: Evaluation, against: str, subject: str) -> list[str]:
+    """The wanted labels of the same rows, in the same order."""
+    wanted = evaluation.wanted
+    return [wanted[place] for place in common(evaluation.scored[against], evaluation.scored[subject])]
+
+
+def _rows(evaluation: Evaluation, against: str, subject: str) -> Iterator[tuple[list[str], tuple[float, float]]]:
     """The names of the slices that a row is in, with the scores of the other and of the subject."""
-    theirs, ours = evaluation.scored[against].scores, evaluation.scored[evaluation.subject].scores
-    for row, wanted, their, our in zip(evaluation.rows, evaluation.wanted, theirs, ours, strict=True):
-        labels = [f"label {wanted}"] if evaluation.kind == "classification" else []
-        yield [*labels, f"source {row.source}"], (their, our)
+    if against not in evaluation.scored or subject not in evaluation.scored:
+        return
+    places = common(evaluation.scored[against], evaluation.scored[subject])
+    scores, wanted = together(evaluation, against, subject), evaluation.wanted
+    for place, their, our in zip(places, scores.theirs, scores.ours, strict=True):
+        labels = [f"label {wanted[place]}"] if evaluation.kind == "classification" else []
+        yield [*labels, f"source {evaluation.rows[place].source}"], (their, our)
 
 
 def _slice(pairs: list[tuple[float, float]]) -> Slice:

@@ -7,12 +7,14 @@ from typing import Literal
 
 Kind = Literal["classification", "generation"]
 
-# In the order of tables and plots. `few-shot` is the base model prompted with examples.
+# In the order of tables and plots. `few-shot` is the base model prompted with examples, `recorded` a hosted or larger
+# model whose answers were brought.
 TITLES = {
     "majority": "Majority answer",
     "linear": "TF-IDF + logistic regression",
     "base": "Base model",
     "few-shot": "Base model with examples",
+    "recorded": "Recorded model",
     "champion": "Champion",
     "challenger": "Challenger",
 }

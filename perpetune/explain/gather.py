@@ -158,7 +158,10 @@ def _scores(run: RunRecord) -> list[Scores]:
         for metric in ("accuracy", "slot_f1", "token_f1"):
             systems = {
                 system: Estimate(
-                    run.metrics[name], run.metrics[f"{name}_low"], run.metrics[f"{name}_high"], _rows(run, holdout)
+                    run.metrics[name],
+                    run.metrics[f"{name}_low"],
+                    run.metrics[f"{name}_high"],
+                    _rows(run, holdout, system),
                 )
                 for system in TITLES
                 if f"{(name := f'{holdout}/{system}/{metric}')}_low" in run.metrics
@@ -168,8 +171,9 @@ def _scores(run: RunRecord) -> list[Scores]:
     return found
 
 
-def _rows(run: RunRecord, holdout: str) -> int:
-    return int(run.metrics.get(f"{holdout}/rows", 0))
+def _rows(run: RunRecord, holdout: str, system: str) -> int:
+    """Of a system that answered a sample fewer; runs of before know only those of the holdout."""
+    return int(run.metrics.get(f"{holdout}/{system}/rows", run.metrics.get(f"{holdout}/rows", 0)))
 
 
 def _approval(tags: Mapping[str, str]) -> Approval | None:

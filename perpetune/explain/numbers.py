@@ -19,6 +19,11 @@ SUBJECTS = {
     "window": "labelled window",
     "reference": "reference",
     "decay": "decay",
+    "lead": "the challenger minus it",
+    "gate": "beside what serves",
+    "balanced": "gain, each label counting alike",
+    "recalls": "found",
+    "small": "too small to be tested",
 }
 
 
@@ -108,7 +113,7 @@ def _facts(part: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str
 
 def _subject(path: tuple[str, ...]) -> str:
     """What the number is about, as in "frozen holdout" or "label positive"."""
-    named = [part for part in path if part not in ("slices", "limits")]
+    named = [part for part in path if part not in ("slices", "limits", "rivals")]
     return ", ".join(SUBJECTS.get(part, part.replace("_", " ")) for part in named) or "evidence"
 
 

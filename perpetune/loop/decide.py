@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from perpetune import registry
 from perpetune.decision import Decision, Ids, record
+from perpetune.evaluation.balanced import balanced_mean
 from perpetune.evaluation.evaluate import Evaluation
-from perpetune.evaluation.evidence import as_evidence, paired_evidence
-from perpetune.evaluation.slices import Slice, slices
+from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
+from perpetune.evaluation.slices import Slice, labels_of, slices, together
 from perpetune.loop.assess import Assessment
+from perpetune.loop.candidates import save_linear, save_prompted
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.passage import git_commit, log_decision, params_digest
 from perpetune.params import PromoteParams
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
-from perpetune.tracking import Run
+from perpetune.policy.choice import SERVED, choose
+from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
+from perpetune.records import to_json
+from perpetune.release import evaluated_file
+from perpetune.tracking import Run, log_text
 from perpetune.workspace import Workspace
+
+RIVALS = ("majority", "linear", "base", "few-shot", "recorded")
+SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
 def register(workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, flow_run_id: str) -> str:
@@ -48,12 +58,20 @@ def decide(
     version: str,
     flow_run_id: str,
 ) -> Decision:
-    """Ask the policy, log the decision record and tag the version with the outcome."""
-    evidence = promotion_evidence(assessment, workspace.params.promote)
-    verdict = should_promote(evidence, workspace.params.promote)
+    """Ask the policy, log the decision record and tag the version with the outcome.
+
+    Where a simpler system is chosen it becomes a version of its own, which the decision is about; the challenger's
+    `version` stays and says what it gave way to.
+    """
+    rules = workspace.params.promote
+    evidence = promotion_evidence(assessment, rules)
+    choice = choose(evidence, rules)
+    chosen = version
+    if choice.system is not None and choice.system != "challenger":
+        chosen = _register_rival(workspace, run, assessment, choice.system, registry.get(challenger.card.task, version))
     ids = Ids(
         run_id=run.id,
-        model_version=version,
+        model_version=chosen,
         champion_version=assessment.champion,
         data_version=curated.version,
         git_commit=git_commit(workspace.root),
@@ -62,32 +80,127 @@ def decide(
         prefect_flow_run_id=flow_run_id,
         params_sha256=params_digest(workspace),
     )
-    decision = record(verdict, evidence, task=workspace.params.task.name, time=datetime.now(UTC), ids=ids)
+    decision = record(
+        choice.verdict,
+        evidence,
+        task=workspace.params.task.name,
+        time=datetime.now(UTC),
+        ids=ids,
+        system=choice.system,
+    )
     log_decision(run, decision)
-    registry.tag_version(decision.task, version, {"decision": decision.outcome, "decision.reason": decision.reason})
-    registry.describe_version(decision.task, version, f"{decision.outcome}: {' '.join(decision.reasons)}")
+    _say(decision, chosen, decision.outcome)
+    if chosen != version:
+        _say(decision, version, f"gave way to version {chosen} ({choice.system})")
     if decision.outcome != "promote" and assessment.champion is not None:
         # This run asked the champion about the newest reference rows: what the monitor compares with.
         registry.tag_version(decision.task, assessment.champion, {"answers": f"{run.id}/champion"})
     return decision
 
 
+def _say(decision: Decision, version: str, what: str) -> None:
+    registry.tag_version(decision.task, version, {"decision": what, "decision.reason": decision.reason})
+    registry.describe_version(decision.task, version, f"{what}: {' '.join(decision.reasons)}")
+
+
+def _register_rival(
+    workspace: Workspace, run: Run, assessment: Assessment, system: str, challenger: registry.Version
+) -> str:
+    """Make a version of a system that was not tuned, or return the one that this run has made of it."""
+    candidate = assessment.candidates[system]
+    folder = workspace.run_folder(run.id) / system
+    if candidate.model is not None:
+        digest = save_linear(folder, candidate.card, candidate.model)
+    else:
+        digest = save_prompted(folder, candidate.card)
+    found = candidate.evaluated.model_dump(mode="json")
+    log_text(run, to_json(found), evaluated_file(candidate.card.system))
+    own = {"adapter.digest": digest, "answers": f"{run.id}/{system}", "system": candidate.card.system}
+    made = registry.made_by(candidate.card.task, run, digest)
+    kept = ("data.version", "git.commit", "base.digest", "prefect.flow_run_id")
+    tags = {name: challenger.tags[name] for name in kept if name in challenger.tags} | own
+    return made or registry.register(run, folder, candidate.card, tags)
+
+
 def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> PromotionEvidence:
-    """The challenger against the champion, or against the base where there is none, on holdouts and slices."""
+    """The challenger against the champion, or against the base where there is none, beside its rivals."""
     against: Literal["champion", "base"] = "champion" if assessment.champion is not None else "base"
+    evidence = _against(assessment, against, "challenger", rules)
+    rivals = {
+        name: _rival(assessment, against, name, rules)
+        for name in RIVALS
+        if any(name in evaluation.scored for evaluation in assessment.evaluations.values())
+    }
+    return replace(evidence, rivals={name: rival for name, rival in rivals.items() if rival is not None})
+
+
+def _against(
+    assessment: Assessment, against: Literal["champion", "base"], subject: str, rules: PromoteParams
+) -> PromotionEvidence:
+    """A system against what serves, on holdouts, slices and labels. Limits but leakage are the challenger's own."""
     held_out = assessment.evaluations
     params = held_out["frozen"].params
-    found = {name: _on_holdout(evaluation, against, rules) for name, evaluation in held_out.items()}
-    sliced = slices(held_out.values(), against, rules.slice_rows)
+    on = {name: each for name, each in held_out.items() if against in each.scored and subject in each.scored}
+    found = {name: paired_evidence(together(each, against, subject), params, rules) for name, each in on.items()}
+    sliced = slices(on.values(), against, subject)
+    tested = {name: scores for name, scores in sliced.items() if len(scores.ours) >= rules.slice_rows}
+    small = {name: len(scores.ours) for name, scores in sliced.items() if name not in tested}
+    gaining = on["recent"] if against == "champion" and "recent" in on else on["frozen"]
+    balanced = _balanced([gaining], against, subject, rules) if assessment.balanced else None
+    labels = {name.removeprefix("label "): scores for name, scores in sliced.items() if name.startswith("label ")}
     return PromotionEvidence(
         frozen=found["frozen"],
         recent=found.get("recent"),
         against=against,
-        slices={name: paired_evidence(scores, params, rules) for name, scores in sliced.items()},
-        limits=assessment.limits,
+        slices={name: paired_evidence(scores, params, rules) for name, scores in tested.items()},
+        limits={
+            name: limit
+            for name, limit in assessment.limits.items()
+            if subject == "challenger" or "leakage" in name  # the others were measured of the challenger
+        },
+        balanced=balanced,
+        recalls=recalls(labels, rules.alpha, serves=against == "champion") if assessment.balanced else {},
+        small=small,
+        untrained=against == "base" or assessment.champion_system == "prompted",
+        refitted=against == "champion" and assessment.champion_system == "linear",
+        subject=SUBJECTS[subject],
+        metric=_metric(assessment),
     )
 
 
-def _on_holdout(evaluation: Evaluation, against: str, rules: PromoteParams) -> PairedEvidence:
-    scores = Slice(evaluation.scored[against].scores, evaluation.scored[evaluation.subject].scores)
-    return as_evidence(evaluation.comparisons[against], scores, evaluation.params, rules)
+def _balanced(evaluations: Sequence[Evaluation], against: str, subject: str, rules: PromoteParams) -> PairedEvidence:
+    labels = [label for each in evaluations for label in labels_of(each, against, subject)]
+    return balanced_evidence(labels, _pooled(evaluations, against, subject), evaluations[0].params, rules)
+
+
+def _pooled(evaluations: Sequence[Evaluation], against: str, subject: str) -> Slice:
+    """The rows of all holdouts that both have answered."""
+    parts = [together(each, against, subject) for each in evaluations]
+    return Slice(
+        tuple(score for part in parts for score in part.theirs), tuple(score for part in parts for score in part.ours)
+    )
+
+
+def _rival(
+    assessment: Assessment, against: Literal["champion", "base"], name: str, rules: PromoteParams
+) -> Rival | None:
+    """A rival beside the challenger on all held-out rows, and against what serves; None without a row in common."""
+    on = [each for each in assessment.evaluations.values() if name in each.scored]
+    scores = _pooled(on, name, "challenger")
+    if not scores.ours:
+        return None
+    if assessment.balanced:
+        labels = [label for each in on for label in labels_of(each, name, "challenger")]
+        lead = balanced_evidence(labels, scores, on[0].params, rules)
+        theirs, ours = balanced_mean(labels, scores.theirs), balanced_mean(labels, scores.ours)
+    else:
+        lead = paired_evidence(scores, on[0].params, rules)
+        theirs, ours = (sum(some) / len(some) for some in (scores.theirs, scores.ours))
+    serves = name in assessment.candidates and name != against and name in assessment.evaluations["frozen"].scored
+    return Rival(theirs, ours, lead, _against(assessment, against, name, rules) if serves else None)
+
+
+def _metric(assessment: Assessment) -> str:
+    if assessment.balanced:
+        return "balanced accuracy"
+    return assessment.evaluations["frozen"].main_metric.replace("_f1", " F1").replace("_", " ")

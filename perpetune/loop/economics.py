@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from perpetune import registry
@@ -23,6 +23,8 @@ from perpetune.records import to_json
 from perpetune.serving.log import answered_since, open_log
 from perpetune.tracking import Run, log_metrics, log_text, read_run
 from perpetune.workspace import Workspace
+
+COMPARED = ("base", "few-shot", "champion", "challenger")
 
 
 def log_economics(
@@ -50,16 +52,27 @@ def log_economics(
 
 
 def usage_of(evaluations: Mapping[str, Evaluation]) -> dict[str, Usage]:
-    """What each system that answered on every holdout took, over the rows of all of them."""
-    systems = set.intersection(*(set(each.scored) for each in evaluations.values()))
-    return {system: _usage([each.scored[system] for each in evaluations.values()]) for system in systems}
+    """What each system that is compared by cost took, over the rows of all holdouts that all of them have answered."""
+    systems = [name for name in COMPARED if all(name in each.scored for each in evaluations.values())]
+    found: dict[str, list[tuple[float, int, int]]] = {name: [] for name in systems}
+    for evaluation in evaluations.values():
+        places = set.intersection(*(set(evaluation.scored[name].places) for name in systems))
+        for name in systems:
+            found[name] += _taken(evaluation.scored[name], places)
+    return {name: _usage(taken) for name, taken in found.items()}
 
 
-def _usage(parts: list[Scored]) -> Usage:
+def _taken(scored: Scored, places: Collection[int]) -> list[tuple[float, int, int]]:
+    """Seconds, prompt tokens and completion tokens of the rows at these places."""
+    taken = zip(scored.seconds, scored.prompt_tokens, scored.completion_tokens, strict=True)
+    return [row for place, row in zip(scored.places, taken, strict=True) if place in places]
+
+
+def _usage(taken: Sequence[tuple[float, int, int]]) -> Usage:
     return Usage(
-        seconds=tuple(value for part in parts for value in part.seconds),
-        prompt_tokens=tuple(value for part in parts for value in part.prompt_tokens),
-        completion_tokens=tuple(value for part in parts for value in part.completion_tokens),
+        seconds=tuple(seconds for seconds, _, _ in taken),
+        prompt_tokens=tuple(tokens for _, tokens, _ in taken),
+        completion_tokens=tuple(tokens for _, _, tokens in taken),
     )
 
 

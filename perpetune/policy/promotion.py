@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,6 +12,9 @@ from perpetune.policy.phrases import against_level, interval, points
 from perpetune.policy.power import power_of, rows_needed
 from perpetune.policy.verdict import Interval, Outcome, Verdict
 
+FIRST_ROWS = 20  # rows of a holdout that the first trained version needs
+NAMED = 3  # of the slices that are too small
+
 
 @dataclass(frozen=True)
 class PairedEvidence:
@@ -18,7 +22,7 @@ class PairedEvidence:
 
     One-sided p-values: `p_value`, "the challenger is better", and `p_worse`, "it is worse by more than
     promote.slice_margin". `discordance` is the mean squared difference of a row, for scores of 0 and 1 the share of
-    rows that the two score differently; 1 is the most that there can be.
+    rows that the two score differently; more than 1 only where rows have weights.
     """
 
     difference: float
@@ -31,22 +35,52 @@ class PairedEvidence:
 
 @dataclass(frozen=True)
 class Limit:
-    """One thing that must not have grown: it vetoes where it is shown to be beyond `limit`.
+    """One thing that must not have grown: it vetoes where it is shown to be beyond `limit`; None vetoes nothing.
 
-    `value` was measured on `rows` rows, in `unit`. `interval` is None where it was counted and not estimated: then the
-    value itself must be within the limit, else the interval's lower end.
+    `value` was measured on `rows` rows, in `unit`; `setting` is where its limit is set, if anywhere. `interval` is None
+    where it was counted and not estimated: then the value itself must be within the limit, else the interval's lower
+    end.
     """
 
     value: float
     interval: Interval | None
-    limit: float
+    limit: float | None
     rows: int
     unit: str
+    setting: str = ""
 
     @property
     def exceeded(self) -> bool:
         """A value that is not a number is within nothing."""
-        return not (self.interval.low if self.interval else self.value) <= self.limit
+        return self.limit is not None and not (self.interval.low if self.interval else self.value) <= self.limit
+
+
+@dataclass(frozen=True)
+class Recall:
+    """The share of a label's `rows` that are found, its interval, and the share that what serves finds; None for none."""
+
+    value: float
+    interval: Interval
+    rows: int
+    serving: float | None
+
+    def below(self, floor: float) -> bool:
+        """Whether it is shown to be below the floor, while what serves finds more."""
+        return self.interval.high < floor and (self.serving is None or self.serving > self.value)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A system beside the challenger, on the held-out rows that both answered.
+
+    `score` and `challenger` are scores in the gate's metric, and `lead` is the challenger minus the rival. `gate` is the
+    rival itself against what serves; None for what cannot serve, and for the base against itself.
+    """
+
+    score: float
+    challenger: float
+    lead: PairedEvidence
+    gate: PromotionEvidence | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +88,11 @@ class PromotionEvidence:
     """The challenger `against` the champion, or against the base where there is no champion yet.
 
     `recent` is None where there is no newly labelled traffic. `slices` are the rows of both holdouts of one label or
-    one source ("label positive", "source traffic"); `limits` are what else may veto ("forgetting", "latency").
+    one source ("label positive", "source traffic"), `small` those with too few rows for a test; `limits` are what else
+    may veto ("forgetting", "latency"). `balanced` is the holdout that must show a gain, each label counting alike, where
+    that is the gate's metric; then `recalls` of all labels are there too. `untrained`: what serves was never trained
+    (the base, a prompted version), so there is no skill to lose; `refitted`: it is a linear model. `subject` is who is
+    judged, `metric` what `rivals` (the other systems by name) are scored in.
     """
 
     frozen: PairedEvidence
@@ -62,6 +100,14 @@ class PromotionEvidence:
     against: Literal["champion", "base"]
     slices: Mapping[str, PairedEvidence] = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    balanced: PairedEvidence | None = None
+    recalls: Mapping[str, Recall] = field(default_factory=dict)
+    small: Mapping[str, int] = field(default_factory=dict)
+    untrained: bool = False
+    refitted: bool = False
+    subject: str = "the challenger"
+    metric: str = "accuracy"
+    rivals: Mapping[str, Rival] = field(default_factory=dict)
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -72,44 +118,79 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     holdout, which shows the change that the frozen one is too old for, must show a gain; without a
     recent one the frozen must show it. Against the base, where there is nothing yet to be recent about, the
     frozen holdout must show the gain and a recent one, if any, guards. Harm shown on either, or on a slice (Holm
-    1979, Scand. J. Statist. 6:65, over all slices), or a limit exceeded rejects at once, since more labels would not
-    undo it. What is not shown is rejected where the rows had a chance of `power` to show it, the gain of a challenger
-    better by `gain` and the guard of one that is as good, or where the interval rules such a gain out; else labels are
-    asked for.
+    1979, Scand. J. Statist. 6:65, over all slices), a label hardly found, or a limit exceeded rejects at once, since more
+    labels would not undo it. What is not shown is rejected where the rows had a chance of `power` to show it, the gain
+    of a challenger better by `gain` and the guard of one that is as good, or where the interval rules such a gain out;
+    else labels are asked for. The reasons hold all that was found, the decisive first.
     """
-    other = evidence.against
-    frozen = ("frozen", evidence.frozen)
-    recent = ("recent", evidence.recent) if evidence.recent else frozen
-    guard, gain = (frozen, recent) if other == "champion" else (recent, frozen)
+    guard, gain = _roles(evidence)
     holdouts = dict([guard, gain])
+    least = least_rows(evidence, rules)
+    found = _Found(
+        harm=harms(evidence, rules),
+        few=[_too_few(name, paired.rows, least) for name, paired in holdouts.items() if paired.rows < least],
+        gaining=_gained(gain[0], evidence.balanced or gain[1], evidence, rules),
+        guarding=_guarded(*guard, evidence, rules),
+        sound=_sound(evidence, rules),
+    )
+    outcome, reasons = _weighed(found)
+    return Verdict(outcome, tuple(dict.fromkeys(reasons)), _promotion_rule(guard[0], gain[0], evidence, rules))
 
-    def verdict(outcome: Outcome, *reasons: str) -> Verdict:
-        return Verdict(outcome, reasons, _promotion_rule(guard[0], gain[0], evidence, rules))
 
-    harm = [
+def least_rows(evidence: PromotionEvidence, rules: PromoteParams) -> int:
+    """Rows that a verdict needs: fewer where what serves was never trained, since the exact test holds at any size."""
+    return min(rules.min_rows, FIRST_ROWS) if evidence.untrained else rules.min_rows
+
+
+def harms(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
+    """What rejects at once, a sentence each: harm on a holdout or a slice, a label hardly found, a limit exceeded."""
+    least = least_rows(evidence, rules)
+    holdouts = dict(_roles(evidence))
+    return [
         *(
-            _harm(name, paired, other, rules)
+            _harm(name, paired, evidence, rules)
             for name, paired in holdouts.items()
-            if paired.rows >= rules.min_rows and paired.interval.high < -rules.margin
+            if paired.rows >= least and paired.interval.high < -rules.margin
         ),
         *_harmed_slices(evidence, rules),
+        *_hardly_found(evidence, rules),
         *(_over(name, limit) for name, limit in evidence.limits.items() if limit.exceeded),
     ]
-    if harm:
-        return verdict("reject", *harm)
-    small = [_too_few(name, paired, rules) for name, paired in holdouts.items() if paired.rows < rules.min_rows]
-    if small:
-        return verdict("collect more labels", *small)
 
-    gaining, guarding = _gained(*gain, other, rules), _guarded(*guard, other, rules)
-    if gaining.shown and guarding.shown:
-        return verdict("promote", gaining.sentence, guarding.sentence, *_sound(evidence, rules))
-    findings = sorted((gaining, guarding), key=lambda finding: finding.shown)
-    if any(not finding.shown and finding.lack is None for finding in findings):
-        findings.sort(key=lambda finding: finding.shown or finding.lack is not None)
-        return verdict("reject", *(finding.sentence for finding in findings))
-    lacks = [finding.lack for finding in findings if finding.lack and not finding.shown]
-    return verdict("collect more labels", *lacks, *(finding.sentence for finding in findings))
+
+def _roles(evidence: PromotionEvidence) -> tuple[tuple[str, PairedEvidence], tuple[str, PairedEvidence]]:
+    """The holdout that guards and the one that must show a gain, by name."""
+    frozen = ("frozen", evidence.frozen)
+    recent = ("recent", evidence.recent) if evidence.recent else frozen
+    return (frozen, recent) if evidence.against == "champion" else (recent, frozen)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Sentences on harm, on holdouts with too few rows and on what vetoes nothing; and what the two tests found."""
+
+    harm: list[str]
+    few: list[str]
+    gaining: _Finding
+    guarding: _Finding
+    sound: list[str]
+
+
+def _weighed(found: _Found) -> tuple[Outcome, list[str]]:
+    """The outcome, and all reasons with the decisive first."""
+    findings = sorted((found.gaining, found.guarding), key=lambda finding: finding.shown)
+    sentences = [finding.sentence for finding in findings]
+    if found.harm:
+        return "reject", [*found.harm, *sentences, *found.sound]
+    if found.few:
+        return "collect more labels", [*found.few, *sentences, *found.sound]
+    unshown = [finding for finding in findings if not finding.shown]
+    if not unshown:
+        return "promote", [*sentences, *found.sound]
+    hopeless = [finding.sentence for finding in unshown if finding.lack is None]
+    if hopeless:
+        return "reject", [*hopeless, *sentences, *found.sound]
+    return "collect more labels", [*(finding.lack or "" for finding in unshown), *sentences, *found.sound]
 
 
 @dataclass(frozen=True)
@@ -121,25 +202,46 @@ class _Finding:
     lack: str | None
 
 
-def _guarded(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> _Finding:
-    shown = paired.interval.low > -rules.margin
+def _guarded(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> _Finding:
+    level = (1 - paired.interval.level) / 2
+    alike = paired.rows > 0 and paired.discordance == 0
+    most = _most_unseen(paired.rows, level) if alike else 1.0
+    shown = paired.interval.low > -rules.margin or most < rules.margin
     claim = "is not worse than" if shown else "is not shown to be no worse than"
+    sure = f", and no row of them differs, so that at most {most:.1%} of all rows do" if alike else ""
     sentence = (
-        f"On the {name} holdout the challenger {claim} the {other} by the margin of {points(rules.margin)}: "
-        f"the difference is {_difference(paired)}."
+        f"On the {name} holdout {evidence.subject} {claim} the {evidence.against} by the margin of "
+        f"{points(rules.margin)}: the difference is {_difference(paired)}{sure}."
     )
+    if shown:
+        return _Finding(True, sentence, None)
+    if alike and rules.margin:
+        return _Finding(False, sentence, _lack_of_alike(name, paired.rows, level, most, rules.margin))
     true = 0.0 if rules.margin else rules.gain  # no number of rows shows that what is as good is better
     missed = f"a challenger {'as good' if rules.margin else f'better by {points(rules.gain)}'}"
-    lack = _lack(name, paired, missed, rules.power, true, (1 - paired.interval.level) / 2, rules.margin)
-    return _Finding(shown, sentence, lack)
+    return _Finding(False, sentence, _lack(name, paired, missed, rules.power, true, level, rules.margin))
 
 
-def _gained(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> _Finding:
+def _most_unseen(rows: int, level: float) -> float:
+    """The largest share of differing rows that `rows` rows without one leave room for (Clopper & Pearson 1934)."""
+    return 1 - math.exp(math.log(level) / rows)
+
+
+def _lack_of_alike(name: str, rows: int, level: float, most: float, margin: float) -> str:
+    needed = math.floor(math.log(level) / math.log(1 - margin)) + 1
+    return (
+        f"The {rows} rows of the {name} holdout are all answered alike, which leaves room for {most:.1%} that are not: "
+        f"collect {needed - rows} more labels."
+    )
+
+
+def _gained(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> _Finding:
     shown = paired.p_value < rules.alpha and paired.difference > 0
     claim = "is better than" if shown else "is not shown to be better than"
+    measure = ", each label counting alike," if evidence.balanced else ""
     sentence = (
-        f"On the {name} holdout the challenger {claim} the {other}: the difference is {_difference(paired)}, "
-        f"one-sided p {paired.p_value:.3g} {against_level(paired.p_value, rules.alpha)}."
+        f"On the {name} holdout {evidence.subject}{measure} {claim} the {evidence.against}: the difference is "
+        f"{_difference(paired)}, one-sided p {paired.p_value:.3g} {against_level(paired.p_value, rules.alpha)}."
     )
     missed = f"a true gain of {points(rules.gain)}"
     if paired.interval.high < rules.gain:  # a gain worth finding is ruled out already
@@ -151,7 +253,7 @@ def _lack(
     name: str, paired: PairedEvidence, missed: str, power: float, true: float, alpha: float, margin: float
 ) -> str | None:
     needed = rows_needed(true, paired.discordance, alpha=alpha, power=power, margin=margin)
-    if paired.rows >= needed:
+    if paired.rows >= needed or not paired.rows:
         return None
     chance = 1 - power_of(paired.rows, true, paired.discordance, alpha=alpha, margin=margin)
     return (
@@ -160,18 +262,18 @@ def _lack(
     )
 
 
-def _harm(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> str:
+def _harm(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> str:
     return (
-        f"On the {name} holdout the challenger is worse than the {other} by more than the margin of "
-        f"{points(rules.margin)}: the difference is {_difference(paired)}."
+        f"On the {name} holdout {evidence.subject} is worse than the {evidence.against} by more than the margin of "
+        f"{points(rules.margin)} (promote.margin): the difference is {_difference(paired)}."
     )
 
 
 def _harmed_slices(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     adjusted = _holm({name: paired.p_worse for name, paired in evidence.slices.items()})
     return [
-        f"On {name} the challenger is worse than the {evidence.against} by more than {points(rules.slice_margin)}: the "
-        f"difference is {_difference(evidence.slices[name])}, one-sided p {p_value:.3g} after Holm's correction over "
+        f"On {name} {evidence.subject} is worse than the {evidence.against} by more than {points(rules.slice_margin)} "
+        f"(promote.slice_margin): the difference is {_difference(evidence.slices[name])}, one-sided p {p_value:.3g} after Holm's correction over "
         f"{_slices(len(adjusted))} below {rules.alpha:g}."
         for name, p_value in adjusted.items()
         if p_value < rules.alpha
@@ -188,18 +290,38 @@ def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
+def _hardly_found(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
+    if rules.min_recall is None:
+        return []
+    return [
+        f"{evidence.subject[:1].upper()}{evidence.subject[1:]} finds {recall.value:.1%} of the {recall.rows} rows labelled "
+        f"{label} ({interval(recall.interval)}), below the floor of {rules.min_recall:.0%} (promote.min_recall)."
+        for label, recall in evidence.recalls.items()
+        if recall.below(rules.min_recall)
+    ]
+
+
 def _sound(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
-    """What was looked at and vetoes nothing."""
-    within = [_kept(name, limit) for name, limit in evidence.limits.items()]
+    """What was looked at and vetoes nothing, and what was too small to be looked at."""
+    within = [_kept(name, limit) for name, limit in evidence.limits.items() if not limit.exceeded]
+    small = [_small(evidence.small, rules)] if evidence.small else []
     adjusted = _holm({name: paired.p_worse for name, paired in evidence.slices.items()})
-    if not adjusted:
-        return within
+    if not adjusted or min(adjusted.values()) < rules.alpha:
+        return [*small, *within]
     lowest = min(evidence.slices, key=lambda name: (evidence.slices[name].difference, name))
     return [
         f"Of {_slices(len(adjusted))} none is shown to be worse by more than {points(rules.slice_margin)}: the lowest "
         f"difference, on {lowest}, is {_difference(evidence.slices[lowest])}.",
+        *small,
         *within,
     ]
+
+
+def _small(small: Mapping[str, int], rules: PromoteParams) -> str:
+    smallest = sorted(small, key=lambda name: (small[name], name))[:NAMED]
+    named = ", ".join(f"{name} ({small[name]} row{'s' * (small[name] != 1)})" for name in smallest)
+    more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
+    return f"Too small to be tested, with fewer than {rules.slice_rows} rows (promote.slice_rows): {named}{more}."
 
 
 def _slices(count: int) -> str:
@@ -207,12 +329,19 @@ def _slices(count: int) -> str:
 
 
 def _over(name: str, limit: Limit) -> str:
-    return f"{_measured(name, limit)}, beyond the limit of {limit.limit:g}."
+    return f"{_measured(name, limit)}, beyond the limit of {limit.limit:g}{_set_by(limit)}."
 
 
 def _kept(name: str, limit: Limit) -> str:
+    if limit.limit is None:
+        unset = f", which vetoes nothing{f' ({limit.setting} is not set)' if limit.setting else ''}"
+        return f"{_measured(name, limit)}{unset}."
     claim = "within" if limit.value <= limit.limit else "not shown to be beyond"
-    return f"{_measured(name, limit)}, {claim} the limit of {limit.limit:g}."
+    return f"{_measured(name, limit)}, {claim} the limit of {limit.limit:g}{_set_by(limit)}."
+
+
+def _set_by(limit: Limit) -> str:
+    return f" ({limit.setting})" if limit.setting else ""
 
 
 def _measured(name: str, limit: Limit) -> str:
@@ -221,21 +350,24 @@ def _measured(name: str, limit: Limit) -> str:
     return f"{name[:1].upper()}{name[1:]} is {limit.value:.3g} {limit.unit} ({sure}{limit.rows} rows)"
 
 
-def _too_few(name: str, paired: PairedEvidence, rules: PromoteParams) -> str:
+def _too_few(name: str, rows: int, least: int) -> str:
     return (
-        f"The {name} holdout has {paired.rows} of the {rules.min_rows} rows that a verdict needs: "
-        f"collect {rules.min_rows - paired.rows} more labels."
+        f"The {name} holdout has {rows} of the {least} rows that a verdict needs: collect {least - rows} more labels."
     )
 
 
 def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: PromoteParams) -> str:
     slices = f", or a slice worse by more than {points(rules.slice_margin)}," if evidence.slices else ""
-    limits = f" or {', '.join(evidence.limits)} is beyond its limit" if evidence.limits else ""
+    limited = [name for name, limit in evidence.limits.items() if limit.limit is not None]
+    limits = f" or {', '.join(limited)} is beyond its limit" if limited else ""
+    found = rules.min_recall is not None and evidence.recalls
+    floor = f" or less than {rules.min_recall:.0%} of a label is found" if found else ""
+    measure = ", each label counting alike" if evidence.balanced else ""
     return (
-        f"Promote where the challenger is not worse than the {evidence.against} by {points(rules.margin)} on the "
+        f"Promote where {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
-        f"{rules.alpha:g}), with at least {rules.min_rows} rows in each; reject at once where harm{slices} is "
-        f"shown{limits}; else ask for labels where a challenger better by {points(rules.gain)} there, and as "
+        f"{rules.alpha:g}{measure}), with at least {least_rows(evidence, rules)} rows in each; reject at once where "
+        f"harm{slices} is shown{floor}{limits}; else ask for labels where a challenger better by {points(rules.gain)} there, and as "
         f"good here, would be found with a chance of less than {rules.power:.0%}."
     )
 

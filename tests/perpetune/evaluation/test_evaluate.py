@@ -151,6 +151,27 @@ def test_missing_answers_are_refused(examples: Examples, say: Say, params: Evalu
         evaluate(examples([("x", "a"), ("y", "b")]), {"base": [say("a")]}, [], "classification", params)
 
 
+def test_a_system_may_answer_some_of_the_rows_and_is_compared_on_those(
+    examples: Examples, say: Say, params: EvaluateParams
+) -> None:
+    rows = examples([("a", "good"), ("b", "bad"), ("c", "good"), ("d", "bad")])
+    some = [None, say("bad"), None, say("good")]
+    systems = {"challenger": [say("good")] * 4, "base": some, "few-shot": [None] * 4}
+    found = evaluate(rows, systems, [], "classification", params)
+    assert list(found.scored) == ["base", "challenger"], "who was asked nothing is left out"
+    assert (found.scored["base"].ids, found.scored["base"].scores) == (("row-1", "row-3"), (1.0, 0.0))
+    assert found.metrics["base"]["accuracy"].n == 2 and found.sampled == ("base",)
+    assert (found.comparisons["base"].difference, found.comparisons["base"].n) == (-0.5, 2)
+    assert found.label_table("base")["support"].tolist() == [2, 0]
+    assert found.flat_metrics("frozen")["frozen/base/rows"] == 2
+    assert [mistake.id for mistake in worst_mistakes(found, "base", 5)] == ["row-3"]
+
+
+def test_who_is_judged_must_have_answered_all(examples: Examples, say: Say, params: EvaluateParams) -> None:
+    with pytest.raises(ValueError, match="challenger has answered 1 of 2 rows"):
+        evaluate(examples([("x", "a"), ("y", "b")]), {"challenger": [say("a"), None]}, [], "classification", params)
+
+
 def test_tables_are_plain_data_frames(puzzling: Evaluation) -> None:
     for table in puzzling.tables().values():
         assert isinstance(table, pd.DataFrame)

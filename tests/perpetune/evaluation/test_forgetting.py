@@ -12,6 +12,7 @@ PARAMS = EvaluateParams(
     max_new_tokens=8,
     batch_tokens=64,
     few_shot_examples=0,
+    recorded=None,
     dollars_per_hour=3.6,
     confidence=0.95,
     bootstrap_samples=200,

@@ -13,7 +13,7 @@ from perpetune.policy.promotion import Limit
 from perpetune.policy.verdict import Interval
 
 ROOT = Path(__file__).parents[3]
-PACE = Pace((1.0,) * 20, (2.0,) * 20)
+PACE = Pace((1.0,) * 20, (2.0,) * 20, 20)
 
 
 @pytest.fixture
@@ -23,9 +23,31 @@ def rules() -> PromoteParams:
 
 def test_what_is_null_is_not_asked_for(rules: PromoteParams, params: EvaluateParams) -> None:
     off = rules.model_copy(update={"max_forgetting": None, "max_slowdown": None, "max_cost": None})
-    assert forgetting_limit([1.0], [2.0], off, params) == {}
+    assert forgetting_limit([], [], off, params) == {}
     assert pace_limits(PACE, "champion", off, params) == {}
     assert list(pace_limits(PACE, "base", off.model_copy(update={"max_cost": 3.0}), params)) == ["cost"]
+
+
+def test_forgetting_is_told_whether_or_not_it_vetoes(rules: PromoteParams, params: EvaluateParams) -> None:
+    assert rules.max_forgetting is None, "it vetoes nothing unless a team says so"
+    shown = forgetting_limit([1.0], [3.0], rules, params)["forgetting"]
+    assert (shown.value, shown.limit, shown.exceeded) == (2.0, None, False)
+    assert "forgetting/limit" not in as_metrics({"forgetting": shown})
+    asked = rules.model_copy(update={"max_forgetting": 0.5})
+    assert forgetting_limit([1.0] * 9, [3.0] * 9, asked, params)["forgetting"].exceeded
+
+
+def test_rows_that_were_asked_again_are_told(rules: PromoteParams, params: EvaluateParams) -> None:
+    again = Pace((1.0,) * 30, (1.0,) * 30, 6)
+    assert pace_limits(again, "champion", rules, params)["cost"].unit == (
+        "times the champion's cost of a request, 6 rows asked again and again"
+    )
+
+
+def test_beside_what_is_no_language_model_pace_vetoes_nothing(rules: PromoteParams, params: EvaluateParams) -> None:
+    slow = Pace((0.001,) * 30, (1.0,) * 30, 30)
+    assert pace_limits(slow, "champion", rules, params)["latency"].exceeded
+    assert not pace_limits(slow, "champion", rules, params, vetoes=False)["latency"].exceeded
 
 
 def test_each_limit_carries_its_estimate_interval_and_rows(rules: PromoteParams, params: EvaluateParams) -> None:

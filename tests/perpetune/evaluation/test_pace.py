@@ -4,34 +4,41 @@ import time
 
 import pytest
 
-from perpetune.evaluation.pace import LEAST_ROWS, Pace, cost_ratio, in_turns, slowdown
+from perpetune.evaluation.pace import Pace, cost_ratio, in_turns, slowdown
 from perpetune.params import EvaluateParams
 
 
 def test_a_ratio_lies_within_its_interval_and_turns_over_with_the_sides(params: EvaluateParams) -> None:
     seconds = tuple(1.0 + 0.01 * (n * 7 % 40) for n in range(40))
-    slower = Pace(seconds, tuple(2 * each for each in seconds))
+    slower = Pace(seconds, tuple(2 * each for each in seconds), 40)
     for measure in (slowdown, cost_ratio):
         found = measure(slower, params)
         assert found.value == pytest.approx(2) and found.low <= found.value <= found.high
         assert found.low == pytest.approx(2), "rows that are all twice as slow leave no doubt"
-        assert measure(Pace(slower.ours, slower.theirs), params).value == pytest.approx(0.5)
+        assert measure(Pace(slower.ours, slower.theirs, 40), params).value == pytest.approx(0.5)
 
 
 def test_one_long_answer_counts_for_cost_and_leaves_latency_in_doubt(params: EvaluateParams) -> None:
-    pace = Pace((1.0,) * 40, (*(1.0,) * 39, 41.0))
+    pace = Pace((1.0,) * 40, (*(1.0,) * 39, 41.0), 40)
     assert cost_ratio(pace, params).value == pytest.approx(2)
     assert slowdown(pace, params).low == pytest.approx(1)
 
 
 def test_what_takes_twice_as_long_is_seen() -> None:
-    pace = in_turns(lambda _: time.sleep(0.01), lambda _: time.sleep(0.02), 6)
+    pace = in_turns(lambda _: time.sleep(0.01), lambda _: time.sleep(0.02), 6, 6)
     assert len(pace.ours) == 6
     assert 1.5 < sum(pace.ours) / sum(pace.theirs) < 2.5
 
 
 def test_a_measurement_ends_in_time_with_as_many_rows_as_it_needs() -> None:
     asked: list[int] = []
-    pace = in_turns(asked.append, asked.append, 1000, seconds=0.0)
-    assert len(pace.theirs) == LEAST_ROWS
-    assert max(asked) == LEAST_ROWS - 1
+    pace = in_turns(asked.append, asked.append, 1000, 30, seconds=0.0)
+    assert len(pace.theirs) == len(pace.ours) == 30
+    assert (max(asked), pace.rows) == (29, 30)
+
+
+def test_fewer_rows_are_asked_again_until_there_are_enough_requests() -> None:
+    asked: list[int] = []
+    pace = in_turns(lambda _: None, asked.append, 6, 30)
+    assert (len(pace.ours), pace.rows) == (30, 6)
+    assert {row: asked[1:].count(row) for row in range(6)} == dict.fromkeys(range(6), 5)

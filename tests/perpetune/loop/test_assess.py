@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ from mlflow.tracking import MlflowClient
 from perpetune import registry
 from perpetune.loop.assess import assess
 from perpetune.loop.curate import Curated
-from perpetune.loop.decide import register
+from perpetune.loop.decide import _register_rival, decide, register
 from perpetune.loop.fine_tune import Challenger, fine_tune
 from perpetune.params import BaseParams, Method, TrainParams
 from perpetune.records import Example, write_jsonl
-from perpetune.tracking import Run, connect, metrics_of, open_run
+from perpetune.tracking import Run, artifact, connect, metrics_of, open_run
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[3]
@@ -58,10 +59,10 @@ def challenger(workspace: Workspace) -> tuple[Run, Challenger, str]:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_all_limits_are_measured_against_the_base_and_then_against_the_champion(workspace: Workspace) -> None:
+def test_all_limits_are_measured_and_pace_beside_what_serves(workspace: Workspace) -> None:
     run, trained, version = challenger(workspace)
     against_base = assess(workspace, run, trained, version, print)
-    assert set(against_base.limits) == {"leakage", "near leakage", "forgetting", "latency", "cost"}
+    assert set(against_base.limits) == {"leakage", "near leakage", "forgetting"}, "nothing serves yet"
     forgotten = against_base.limits["forgetting"]
     assert forgotten.value != 0 and forgotten.interval is not None
     assert forgotten.interval.low <= forgotten.value <= forgotten.interval.high
@@ -72,9 +73,10 @@ def test_all_limits_are_measured_against_the_base_and_then_against_the_champion(
     itself = assess(workspace, run, trained, version, print)
     assert itself.champion == version
     assert itself.limits["forgetting"].value == pytest.approx(0, abs=1e-6), "it is compared with itself"
-    assert "champion" in itself.limits["latency"].unit
     latency = itself.limits["latency"]
-    assert latency.interval is not None and latency.interval.low <= latency.limit
+    assert latency.unit == "times the champion's 95th percentile, 6 rows asked again and again"
+    assert latency.rows == workspace.params.promote.timed_rows
+    assert latency.interval is not None and latency.limit is not None and latency.interval.low <= latency.limit
 
 
 def test_a_held_out_row_that_was_trained_on_is_counted(workspace: Workspace) -> None:
@@ -82,3 +84,61 @@ def test_a_held_out_row_that_was_trained_on_is_counted(workspace: Workspace) -> 
     run, trained, version = challenger(workspace)
     found = assess(workspace, run, trained, version, print).limits["leakage"]
     assert (found.value, found.limit, found.rows) == (2, 0, 8)
+
+
+def test_what_is_not_tuned_is_a_champion_like_any_other(workspace: Workspace) -> None:
+    """A linear and a prompted version answer as they did when they were candidates."""
+    run, trained, version = challenger(workspace)
+    first = assess(workspace, run, trained, version, print)
+    assert set(first.candidates) == {"linear", "base", "few-shot"}
+    for name in ("linear", "few-shot"):
+        made = _register_rival(workspace, run, first, name, registry.get("colours", version))
+        registry.promote("colours", made)
+        release = registry.fetch_release("colours", made, workspace.home / "releases")
+        assert release.evaluated == first.candidates[name].evaluated and release.evaluated.golden
+        assert registry.get("colours", made).tags["answers"] == f"{run.id}/{name}"
+        assert artifact(run.id, f"answers/{name}.jsonl", workspace.home) is not None
+        again = assess(workspace, run, trained, version, print)
+        assert again.champion_system == release.system == first.candidates[name].card.system
+        before, after = first.evaluations["frozen"].scored[name], again.evaluations["frozen"].scored["champion"]
+        assert (after.texts, after.confidences) == (before.texts, pytest.approx(before.confidences))
+        assert (again.limits["latency"].limit is None) == (release.system == "linear")
+
+
+def test_the_base_is_not_asked_the_same_twice(workspace: Workspace) -> None:
+    run, trained, version = challenger(workspace)
+    once = assess(workspace, run, trained, version, print)
+    kept = {path: path.read_text() for path in (workspace.home / "answers").iterdir()}
+    again = assess(workspace, run, trained, version, print)
+    assert kept == {path: path.read_text() for path in (workspace.home / "answers").iterdir()}
+    for name in ("base", "few-shot"):
+        assert again.evaluations["frozen"].scored[name] == once.evaluations["frozen"].scored[name]
+
+
+def test_recorded_answers_stand_beside_the_others(workspace: Workspace) -> None:
+    (workspace.root / "large.jsonl").write_text('{"id": "frozen-sky", "output": "blue"}\n')
+    params = workspace.params.model_copy(
+        update={"evaluate": workspace.params.evaluate.model_copy(update={"recorded": "large.jsonl"})}
+    )
+    run, trained, version = challenger(workspace)
+    found = assess(replace(workspace, params=params), run, trained, version, print)
+    assert found.evaluations["frozen"].scored["recorded"].ids == ("frozen-sky",)
+    assert "recorded" not in found.candidates
+
+
+def test_with_nothing_that_serves_the_first_pass_ends_with_a_version_that_does(workspace: Workspace) -> None:
+    """Six held-out rows prove nothing: the prompted base serves, and the tuned model says what it gave way to."""
+    run, trained, version = challenger(workspace)
+    found = assess(workspace, run, trained, version, print)
+    decision = decide(workspace, run, Curated("0", {}), trained, found, version, "0")
+    assert decision.outcome == "promote" and decision.system in ("base", "few-shot")
+    assert decision.reason.startswith("Serve the ")
+    served = str(decision.ids.model_version)
+    assert served != version
+    tags = registry.get("colours", version).tags
+    assert tags["decision"] == f"gave way to version {served} ({decision.system})"
+    assert registry.get("colours", served).tags["decision"] == "promote"
+    release = registry.fetch_release("colours", served, workspace.home / "releases")
+    assert release.system == "prompted" and release.evaluated.golden
+    again = decide(workspace, run, Curated("0", {}), trained, found, version, "0")
+    assert again.ids.model_version == served, "a pass that goes on keeps the version that it has made"

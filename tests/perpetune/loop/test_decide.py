@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.loop.assess import Assessment
 from perpetune.loop.decide import promotion_evidence
 from perpetune.params import load_params
+from perpetune.policy.choice import choose
 from perpetune.policy.promotion import Limit, should_promote
 from perpetune.records import Example
 
@@ -61,6 +63,51 @@ def test_a_lost_label_rejects_a_challenger_that_is_better_in_the_mean(assessment
     assert verdict.reasons[0].startswith("On label bad the challenger is worse")
 
 
-def test_slices_with_fewer_rows_are_not_looked_at(assessment: Assessment) -> None:
+def test_slices_with_fewer_rows_are_not_tested_and_named(assessment: Assessment) -> None:
     evidence = promotion_evidence(assessment, RULES.model_copy(update={"slice_rows": 41}))
     assert list(evidence.slices) == ["label good", "source files", "source traffic"]
+    assert evidence.small == {"label bad": 40}
+
+
+def test_where_labels_are_rare_the_gain_is_balanced_and_every_label_must_be_found(assessment: Assessment) -> None:
+    evidence = promotion_evidence(replace(assessment, balanced=True), RULES)
+    assert evidence.metric == "balanced accuracy"
+    assert evidence.balanced is not None and evidence.balanced.difference == pytest.approx((0.75 - 1) / 2)
+    assert (evidence.recalls["bad"].value, evidence.recalls["bad"].serving) == (0, 1)
+    assert (
+        should_promote(evidence, RULES).reasons[1].startswith("The challenger finds 0.0% of the 40 rows labelled bad")
+    )
+
+
+def test_rivals_are_weighed_on_the_rows_that_both_have_answered() -> None:
+    bad, few = {n for n in range(60) if n % 3 == 0}, set(range(6))
+    wrong = {"base": set(range(40)), "linear": few, "challenger": few | {7}}
+    found = Assessment({"frozen": evaluation("files", wrong)}, None, candidates={"linear": None, "base": None})  # type: ignore[dict-item]
+    evidence = promotion_evidence(found, RULES)
+    assert list(evidence.rivals) == ["linear", "base"]
+    linear = evidence.rivals["linear"]
+    assert (linear.score, linear.challenger) == (pytest.approx(0.9), pytest.approx(53 / 60))
+    assert linear.gate is not None and linear.gate.subject == "the linear model" and linear.gate.against == "base"
+    assert evidence.rivals["base"].gate is None and evidence.untrained
+    assert len(bad) == 20 and choose(evidence, RULES).system == "linear"
+
+
+def test_spam_that_is_not_found_is_not_promoted() -> None:
+    """The issue's own figures: 74 rows, 11 of them spam, of which the tuned model finds one and TF-IDF three."""
+    rows = [
+        Example(input=f"row {n}", output="spam" if n < 11 else "ham", id=str(n), group=str(n), source="files")
+        for n in range(74)
+    ]
+    said = {
+        "base": ["spam" if n < 9 or n >= 33 else "ham" for n in range(74)],
+        "linear": ["spam" if n < 3 else "ham" for n in range(74)],
+        "challenger": ["spam" if n < 1 else "ham" for n in range(74)],
+    }
+    answers = {name: [Answer(text, None, None, 9, 1, "stop", 0.1) for text in texts] for name, texts in said.items()}
+    found = evaluate(rows, answers, rows, "classification", PARAMS.evaluate)
+    candidates = {"linear": None, "base": None}
+    evidence = promotion_evidence(Assessment({"frozen": found}, None, balanced=True, candidates=candidates), RULES)  # type: ignore[arg-type]
+    choice = choose(evidence, RULES)
+    assert choice.system != "challenger"
+    assert any("finds 9.1% of the 11 rows labelled spam" in reason for reason in choice.verdict.reasons)
+    assert "label spam (11 rows)" in " ".join(choice.verdict.reasons)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from perpetune.evaluation.paired import compare
 from perpetune.evaluation.worse import worse_by_more_than
 from perpetune.params import load_params
-from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, should_promote
+from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, Recall, should_promote
 from perpetune.policy.verdict import Interval
 
 GATE = load_params(Path("params.yaml")).promote
@@ -57,9 +57,29 @@ def test_the_gate_guards_the_frozen_holdout_and_wants_a_gain(frozen, recent, aga
 def test_too_few_rows_ask_for_the_missing_labels():
     verdict = should_promote(PromotionEvidence(SAME, paired(0.2, 0.1, 0.001, rows=38), "champion"), GATE)
     assert verdict.outcome == "collect more labels"
-    assert verdict.reasons == (
-        "The recent holdout has 38 of the 50 rows that a verdict needs: collect 12 more labels.",
+    assert verdict.reasons[0] == (
+        "The recent holdout has 38 of the 50 rows that a verdict needs: collect 12 more labels."
     )
+
+
+def test_twenty_rows_are_enough_where_nothing_trained_serves():
+    sure = paired(0.5, 0.2, 0.001, rows=25)
+    assert should_promote(PromotionEvidence(sure, None, "champion"), GATE).outcome == "collect more labels"
+    assert should_promote(PromotionEvidence(sure, None, "champion", untrained=True), GATE).outcome == "promote"
+    few = PromotionEvidence(replace(sure, rows=19), None, "base", untrained=True)
+    assert should_promote(few, GATE).reasons[0].startswith("The frozen holdout has 19 of the 20 rows")
+
+
+def test_rows_that_are_all_alike_show_that_nothing_was_lost():
+    alike = paired(0.0, 0.05, 1.0, rows=122, discordance=0.0)  # 1 - 0.025 ** (1 / 122) is 2.98%, the margin 3%
+    assert should_promote(PromotionEvidence(alike, BETTER, "champion"), GATE).outcome == "promote"
+    verdict = should_promote(PromotionEvidence(replace(alike, rows=91), BETTER, "champion"), GATE)
+    assert verdict.outcome == "collect more labels"
+    assert verdict.reasons[0] == (
+        "The 91 rows of the frozen holdout are all answered alike, which leaves room for 4.0% that are not: collect 31 "
+        "more labels."
+    )
+    assert should_promote(PromotionEvidence(replace(alike, rows=121), BETTER, "champion"), GATE).outcome != "promote"
 
 
 def test_rows_that_would_miss_a_gain_ask_for_more_until_they_would_not():
@@ -110,11 +130,12 @@ def test_a_slice_that_is_much_worse_vetoes():
     evidence = PromotionEvidence(SAME, BETTER, "champion", {"label mixed": harmed, "label positive": SAME})
     verdict = should_promote(evidence, GATE)
     assert verdict.outcome == "reject"
-    assert verdict.reasons == (
-        "On label mixed the challenger is worse than the champion by more than 10.0 points: the difference is "
-        "-30.0 points (95% interval -40.0 to -20.0, 60 rows), one-sided p 0.002 after Holm's correction over 2 slices "
-        "below 0.05.",
+    assert verdict.reasons[0] == (
+        "On label mixed the challenger is worse than the champion by more than 10.0 points (promote.slice_margin): the "
+        "difference is -30.0 points (95% interval -40.0 to -20.0, 60 rows), one-sided p 0.002 after Holm's correction "
+        "over 2 slices below 0.05."
     )
+    assert verdict.reasons[1].startswith("On the recent holdout the challenger is better"), "the gain is told too"
 
 
 def test_one_low_p_value_among_many_slices_is_chance():
@@ -129,7 +150,7 @@ def test_one_low_p_value_among_many_slices_is_chance():
 def test_holm_steps_down_from_the_smallest_p_value():
     slices = {"label a": paired(-0.3, 0.1, 1, p_worse=0.01), "label b": paired(-0.3, 0.1, 1, p_worse=0.03)}
     reasons = should_promote(PromotionEvidence(SAME, BETTER, "champion", slices), GATE).reasons
-    assert [reason.split("one-sided ")[1].split(" after")[0] for reason in reasons] == ["p 0.02", "p 0.03"]
+    assert [reason.split("one-sided ")[1].split(" after")[0] for reason in reasons[:2]] == ["p 0.02", "p 0.03"]
 
 
 @pytest.mark.parametrize("value", [0.2, math.nan])
@@ -137,7 +158,7 @@ def test_a_count_beyond_its_limit_vetoes(value):
     found = Limit(value, None, 0.15, 64, "nats a token")
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": found}), GATE)
     assert verdict.outcome == "reject"
-    assert verdict.reasons == (f"Forgetting is {value:.3g} nats a token (64 rows), beyond the limit of 0.15.",)
+    assert verdict.reasons[0] == f"Forgetting is {value:.3g} nats a token (64 rows), beyond the limit of 0.15."
 
 
 @pytest.mark.parametrize(
@@ -159,9 +180,60 @@ def test_limits_that_are_kept_are_told(value, told):
 
 def test_a_limit_that_is_shown_to_be_exceeded_vetoes():
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": limit(0.21)}), GATE)
-    assert verdict.reasons == (
-        "Forgetting is 0.21 nats a token (95% interval 0.16 to 0.26, 64 rows), beyond the limit of 0.15.",
+    assert verdict.reasons[0] == (
+        "Forgetting is 0.21 nats a token (95% interval 0.16 to 0.26, 64 rows), beyond the limit of 0.15."
     )
+
+
+def test_what_has_no_limit_is_told_with_its_setting_and_vetoes_nothing():
+    found = Limit(1.1, Interval(1.0, 1.2), None, 46, "nats a token", "promote.max_forgetting")
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": found}), GATE)
+    assert verdict.outcome == "promote"
+    assert verdict.reasons[-1] == (
+        "Forgetting is 1.1 nats a token (95% interval 1 to 1.2, 46 rows), which vetoes nothing (promote.max_forgetting "
+        "is not set)."
+    )
+    beyond = replace(found, limit=0.5)
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": beyond}), GATE)
+    assert verdict.reasons[0].endswith("beyond the limit of 0.5 (promote.max_forgetting).")
+
+
+def test_all_harm_is_told_and_the_gain_beside_it():
+    limits = {"latency": Limit(2.0, Interval(1.8, 2.2), 1.5, 30, "times", "promote.max_slowdown"), "cost": limit(0.3)}
+    slices = {"label mixed": paired(-0.3, 0.1, 0.999, rows=60, p_worse=0.001)}
+    reasons = should_promote(PromotionEvidence(WORSE, BETTER, "champion", slices, limits), GATE).reasons
+    told = ["On the frozen holdout", "On label mixed", "Latency is", "Cost is", "On the frozen", "On the recent"]
+    assert [reason.startswith(start) for reason, start in zip(reasons, told, strict=True)] == [True] * 6
+
+
+def test_a_slice_too_small_to_be_tested_is_named():
+    small = {"label spam": 11, "source film": 1}
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", small=small), GATE)
+    assert verdict.outcome == "promote"
+    assert verdict.reasons[-1] == (
+        "Too small to be tested, with fewer than 20 rows (promote.slice_rows): source film (1 row), label spam (11 rows)."
+    )
+
+
+def test_a_label_that_is_hardly_found_vetoes_unless_what_serves_finds_no_more():
+    spam = Recall(1 / 11, Interval(0.002, 0.413), 11, None)
+    found = PromotionEvidence(SAME, BETTER, "champion", recalls={"spam": spam})
+    verdict = should_promote(found, GATE)
+    assert verdict.outcome == "reject"
+    assert verdict.reasons[0] == (
+        "The challenger finds 9.1% of the 11 rows labelled spam (95% interval 0.2 to 41.3), below the floor of 50% "
+        "(promote.min_recall)."
+    )
+    as_bad = replace(found, recalls={"spam": replace(spam, serving=1 / 11)})
+    assert should_promote(as_bad, GATE).outcome == "promote"
+    assert should_promote(found, GATE.model_copy(update={"min_recall": None})).outcome == "promote"
+
+
+def test_the_gain_is_the_balanced_one_where_labels_are_rare():
+    verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", balanced=SAME), GATE)
+    assert verdict.outcome == "reject"
+    assert "the challenger, each label counting alike, is not shown to be better" in verdict.reasons[0]
+    assert should_promote(PromotionEvidence(SAME, SAME, "champion", balanced=BETTER), GATE).outcome == "promote"
 
 
 def test_reasons_carry_difference_interval_and_rows():

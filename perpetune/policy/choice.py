@@ -1,0 +1,213 @@
+"""Which of several systems is to serve: the tuned challenger, or a simpler one that is as good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from perpetune.params import PromoteParams
+from perpetune.policy.phrases import interval
+from perpetune.policy.promotion import PromotionEvidence, Rival, harms, should_promote
+from perpetune.policy.verdict import Verdict
+
+System = Literal["challenger", "linear", "base", "few-shot"]
+Simple = Literal["linear", "base", "few-shot"]
+
+SIMPLEST_FIRST: tuple[Simple, ...] = ("linear", "base", "few-shot")
+PROMPTED: tuple[Simple, ...] = ("base", "few-shot")
+SERVED = {
+    "challenger": "the tuned model",
+    "linear": "the linear model",
+    "base": "the prompted base",
+    "few-shot": "the base prompted with examples",
+}
+NAMES = {
+    "challenger": "the tuned model",
+    "majority": "the majority answer",
+    "linear": "TF-IDF with logistic regression",
+    "base": "the base model",
+    "few-shot": "the base model with examples",
+    "recorded": "the recorded model",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The verdict, and whom it promotes; None for nobody."""
+
+    verdict: Verdict
+    system: System | None
+
+
+def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
+    """Decide whether anything takes over, and what.
+
+    The challenger is tested against what serves. Where it passes, a simpler rival that is at most `simpler` worse takes
+    its place. Where it does not, and nothing trained serves (or a linear model, which is fitted anew on each pass), the
+    best rival is put to the same test; and where nothing serves at all, the prompted base does from now on. A rival
+    that is shown to do harm is never chosen, nor is what is no better than the majority answer.
+    """
+    tested = _tested(evidence, rules)
+    sound = _sound(evidence, rules)
+    if tested.outcome == "promote":
+        everybody: dict[System, float] = {"challenger": 0.0, **sound}
+        return _promoted(_simplest(everybody, rules), tested, evidence, rules)
+    if not (evidence.untrained or evidence.refitted):
+        return Choice(_with_rivals(tested, evidence, rules), None)
+    best = _simplest(sound, rules) if sound else None
+    if best is not None and _passes(best, evidence, rules):
+        return _promoted(best, tested, evidence, rules)
+    if evidence.against == "base":
+        return _something_to_serve(tested, evidence, rules)
+    return Choice(_with_rivals(tested, evidence, rules), None)
+
+
+def _tested(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
+    """The gate's verdict on the challenger; the first trained version must be better than the majority answer too."""
+    tested = should_promote(evidence, rules)
+    if tested.outcome != "promote" or not evidence.untrained or _beats_majority("challenger", evidence, rules):
+        return tested
+    majority = evidence.rivals["majority"]
+    no_better = (
+        f"The tuned model is not more than {100 * rules.simpler:g} points (promote.simpler) better than the majority "
+        f"answer: {_beside('majority', majority, evidence)}."
+    )
+    return Verdict("reject", (no_better, *tested.reasons), tested.rule)
+
+
+def _sound(evidence: PromotionEvidence, rules: PromoteParams) -> dict[System, float]:
+    """How far each rival that may serve is ahead of the challenger, the simplest first."""
+    return {
+        name: -evidence.rivals[name].lead.difference
+        for name in SIMPLEST_FIRST
+        if (rival := evidence.rivals.get(name)) is not None
+        and rival.gate is not None
+        and not harms(rival.gate, rules)
+        and _beats_majority(name, evidence, rules)
+    }
+
+
+def _beats_majority(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> bool:
+    majority = evidence.rivals.get("majority")
+    own = 0.0 if name == "challenger" else -evidence.rivals[name].lead.difference
+    return majority is None or own + majority.lead.difference > rules.simpler
+
+
+def _simplest(ahead: Mapping[System, float], rules: PromoteParams) -> System:
+    """The simplest of those that are at most `simpler` behind the best."""
+    best = max(ahead.values())
+    order: tuple[System, ...] = (*SIMPLEST_FIRST, "challenger")
+    return next(name for name in order if name in ahead and ahead[name] >= best - rules.simpler)
+
+
+def _passes(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> bool:
+    gate = evidence.rivals[name].gate
+    return gate is not None and should_promote(gate, rules).outcome == "promote"
+
+
+def _promoted(name: System, tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
+    if name == "challenger":
+        headline = _tuned(evidence, rules)
+        reasons = (*([headline] if headline else []), *tested.reasons, *_recorded(evidence))
+        return Choice(Verdict("promote", reasons, _rule(tested, rules)), name)
+    rival = evidence.rivals[name]
+    assert rival.gate is not None
+    own = should_promote(rival.gate, rules)
+    needless = "so no language model is needed" if name == "linear" else "so no training is needed"
+    aside = f", {needless}" if rival.lead.difference <= rules.simpler else ""
+    headline = f"Serve {SERVED[name]}: {_beside(name, rival, evidence)}{aside}."
+    why = [
+        f"The tuned model was not promoted: {reason}" for reason in tested.reasons[:1] if tested.outcome != "promote"
+    ]
+    return Choice(Verdict("promote", (headline, *why, *own.reasons, *_recorded(evidence)), _rule(tested, rules)), name)
+
+
+def _something_to_serve(tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
+    """Nothing is shown to be better than the prompted base, and nothing serves yet."""
+    name = _better_prompted(evidence, rules)
+    rival = evidence.rivals.get(name)
+    told = f": nothing is shown to be better, and {_beside(name, rival, evidence)}" if rival else ""
+    headline = f"Serve {SERVED[name]}{told}{_as_good(evidence, rules, but=name)}."
+    return Choice(Verdict("promote", (headline, *tested.reasons, *_recorded(evidence)), _rule(tested, rules)), name)
+
+
+def _better_prompted(evidence: PromotionEvidence, rules: PromoteParams) -> Simple:
+    """With examples, if that is more than `simpler` better on the same rows and does no harm; else without."""
+    shown = evidence.rivals.get("few-shot")
+    if shown is None or shown.gate is None or harms(shown.gate, rules):
+        return "base"
+    return "few-shot" if shown.gate.frozen.difference > rules.simpler else "base"
+
+
+def _with_rivals(tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
+    """The same verdict, whose first sentence says so where a simpler system is as good as the challenger."""
+    first, *others = tested.reasons
+    first = f"{first.removesuffix('.')}{_as_good(evidence, rules)}."
+    return replace(tested, reasons=(first, *others, *_recorded(evidence)))
+
+
+def _as_good(evidence: PromotionEvidence, rules: PromoteParams, but: str = "") -> str:
+    near = [
+        name
+        for name in SIMPLEST_FIRST
+        if name != but and name in evidence.rivals and evidence.rivals[name].lead.difference <= rules.simpler
+    ]
+    if not near:
+        return ""
+    rival = evidence.rivals[near[0]]
+    scores = f"{_number(rival.score, evidence)} against {_number(rival.challenger, evidence)}"
+    return f"; {NAMES[near[0]]} is as good as the tuned model ({scores} on {rival.lead.rows:,} rows)"
+
+
+def _tuned(evidence: PromotionEvidence, rules: PromoteParams) -> str | None:
+    """The challenger beside its best rival; None where it has none."""
+    others = {name: rival for name, rival in evidence.rivals.items() if name != "recorded"}
+    if not others:
+        return None
+    name = min(others, key=lambda name: others[name].lead.difference)
+    rival = others[name]
+    as_good = rival.lead.difference <= rules.simpler
+    claim = "is as good, but does harm or is not to serve" if as_good else "is the best rival"
+    return (
+        f"Serve the tuned model: it {_scores(rival.challenger, rival.lead.rows, evidence)}; {NAMES.get(name, name)} {claim} "
+        f"with {_number(rival.score, evidence)} ({_gap(rival, 1)})."
+    )
+
+
+def _recorded(evidence: PromotionEvidence) -> list[str]:
+    """What a hosted or larger model scores on the same rows: it cannot be served from here, and is named."""
+    rival = evidence.rivals.get("recorded")
+    return [f"For comparison, {_beside('recorded', rival, evidence)}."] if rival else []
+
+
+def _beside(name: str, rival: Rival, evidence: PromotionEvidence) -> str:
+    """A rival and the challenger on the same rows, and the rival's lead with its interval."""
+    return (
+        f"{NAMES[name]} {_scores(rival.score, rival.lead.rows, evidence)}, the tuned model "
+        f"{_number(rival.challenger, evidence)} ({_gap(rival, -1)})"
+    )
+
+
+def _gap(rival: Rival, sign: int) -> str:
+    """The challenger minus the rival, or (`sign` -1) the rival minus the challenger."""
+    lead = rival.lead
+    found = lead.interval if sign > 0 else replace(lead.interval, low=-lead.interval.high, high=-lead.interval.low)
+    return f"difference {100 * sign * lead.difference + 0.0:+.1f} points, {interval(found)}"
+
+
+def _scores(value: float, rows: int, evidence: PromotionEvidence) -> str:
+    if evidence.metric == "accuracy":
+        return f"is right on {value:.1%} of {rows:,} rows"
+    return f"has a {evidence.metric} of {_number(value, evidence)} on {rows:,} rows"
+
+
+def _number(value: float, evidence: PromotionEvidence) -> str:
+    return f"{value:.1%}" if "accuracy" in evidence.metric else f"{value:.3f}"
+
+
+def _rule(tested: Verdict, rules: PromoteParams) -> str:
+    return (
+        f"{tested.rule.removesuffix('.')}; a simpler system that is at most {100 * rules.simpler:g} points behind "
+        "(promote.simpler) is served instead."
+    )

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from perpetune.answer import Answer
+from perpetune.loop.answering import CHUNK, FIRST_ROWS, counting, remembering, telling, until_clear
+from perpetune.records import Example, Message, conversation
+
+
+def row(number: int) -> Example:
+    return Example(input=f"row {number}", output="good", id=str(number), group=str(number), source="t")
+
+
+def say(one: Example) -> Answer:
+    return Answer(f"answer to {one.input}", 0.5, {"good": 0.5, "bad": 0.5}, 9, 1, "stop", 0.1)
+
+
+class Asked:
+    """Who answers every row, and remembers which it was asked."""
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+
+    def __call__(self, rows: Sequence[Example]) -> list[Answer]:
+        self.rows += [each.input for each in rows]
+        return [say(each) for each in rows]
+
+
+ROWS = [row(number) for number in range(200)]
+
+
+def test_all_rows_are_answered_in_order_while_it_is_not_clear() -> None:
+    ask = Asked()
+    found = until_clear(ask, ROWS, lambda *_: False, 0.95, 7)
+    assert found == [say(each) for each in ROWS]
+    assert sorted(ask.rows) == sorted(each.input for each in ROWS)
+
+
+def test_a_sample_drawn_by_lot_is_enough_once_it_is_clear() -> None:
+    looks: list[tuple[int, float]] = []
+
+    def behind(places: Sequence[int], answers: Sequence[Answer], confidence: float) -> bool:
+        assert [say(ROWS[place]) for place in places] == list(answers)
+        looks.append((len(places), confidence))
+        return len(looks) == 2
+
+    found = until_clear(Asked(), ROWS, behind, 0.95, 7)
+    answered = [place for place, answer in enumerate(found) if answer is not None]
+    assert len(answered) == 2 * CHUNK and answered != list(range(2 * CHUNK))
+    assert all(found[place] == say(ROWS[place]) for place in answered)
+    # Of 200 rows there are three looks before the last row: together they err with 5 %.
+    assert looks == [(60, 1 - 0.05 / 3), (120, 1 - 0.05 / 3)]
+
+
+def test_few_rows_are_all_asked() -> None:
+    assert None not in until_clear(Asked(), ROWS[:CHUNK], lambda *_: True, 0.95, 7)
+
+
+def test_what_was_answered_once_is_not_asked_again(tmp_path: Path) -> None:
+    def read(one: Example) -> tuple[Message, ...]:
+        return conversation("which", one)
+
+    first, again, other = Asked(), Asked(), Asked()
+    told = remembering(tmp_path, {"labels": ["good", "bad"]}, read, first)(ROWS[:3])
+    assert remembering(tmp_path, {"labels": ["good", "bad"]}, read, again)(ROWS[:4]) == [*told, say(ROWS[3])]
+    assert again.rows == ["row 3"]
+    remembering(tmp_path, {"labels": ["good"]}, read, other)(ROWS[:3])
+    assert len(other.rows) == 3, "other settings may answer otherwise"
+
+
+def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
+    remembering(tmp_path, "", lambda one: conversation("", one), Asked())(ROWS[:2])
+    [path] = tmp_path.iterdir()
+    path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    ask = Asked()
+    for _ in range(2):
+        assert remembering(tmp_path, "", lambda one: conversation("", one), ask)(ROWS[:2]) == [
+            say(each) for each in ROWS[:2]
+        ]
+    assert ask.rows == ["row 1"]
+
+
+def test_it_says_how_far_it_is_and_what_time_is_left(monkeypatch) -> None:
+    clock, told = [0.0], []
+
+    def slow(rows: Sequence[Example]) -> list[Answer]:
+        clock[0] += len(rows) * 0.5
+        return [say(each) for each in rows]
+
+    monkeypatch.setattr("perpetune.loop.answering.time.monotonic", lambda: clock[0])
+    rows = random.Random(1).sample(ROWS, 50)
+    assert telling("base", slow, told.append)(rows) == [say(each) for each in rows]
+    assert told[0] == f"base: {FIRST_ROWS} of 50 rows answered, about 21 s left"
+    assert told[1] == "base: 24 of 50 rows answered, about 13 s left"
+
+
+def test_timed_requests_are_told_of_every_few_seconds(monkeypatch) -> None:
+    clock, told = [0.0], []
+
+    def ask(place: int) -> int:
+        clock[0] += 3
+        return place
+
+    monkeypatch.setattr("perpetune.loop.answering.time.monotonic", lambda: clock[0])
+    timed = counting(ask, "latency and cost", 30, told.append)
+    assert [timed(place) for place in range(6)] == list(range(6))
+    assert told == [f"latency and cost: {done} of at least 30 requests timed" for done in (3, 6)]
