@@ -65,13 +65,22 @@ class CleanParams(Section):
 
 
 class SplitParams(Section):
-    """Shares of groups. `recent` is the newest share of labelled traffic, split by time."""
+    """Ratios of groups. `frozen_traffic` is of labelled traffic, and so is `recent`, which is drawn from the newest."""
 
     seed: int
     frozen: Share
+    frozen_traffic: Share
     validation: Share
     recent: Share
     min_train_rows: Count
+
+    @model_validator(mode="after")
+    def traffic_is_drawn_among_the_frozen(self) -> SplitParams:
+        if self.frozen_traffic > self.frozen:
+            raise ValueError(
+                f"frozen_traffic must not be above frozen ({self.frozen:g}): a group would move when it gets curated rows"
+            )
+        return self
 
 
 class MixParams(Section):

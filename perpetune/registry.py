@@ -280,9 +280,7 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
     adapter = _adapter_folder(folder, task, version)
     card = read_card(adapter)
     evaluated = _evaluated(get(task, version).run_id, folder)
-    return Release(
-        task, version, adapter, card.instruction, card.labels, card.base, evaluated, card.system, card.shots
-    )
+    return Release(task, version, adapter, card.instruction, card.labels, card.base, evaluated, card.system, card.shots)
 
 
 def _evaluated(run_id: str, folder: Path) -> Evaluated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -14,7 +15,7 @@ from perpetune.loop.assess import Assessment
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.passage import git_commit, log_decision, params_digest
-from perpetune.params import PromoteParams
+from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
 from perpetune.tracking import Run
 from perpetune.workspace import Workspace
@@ -50,6 +51,8 @@ def decide(
 ) -> Decision:
     """Ask the policy, log the decision record and tag the version with the outcome."""
     evidence = promotion_evidence(assessment, workspace.params.promote)
+    ratios = label_ratios(workspace.params.split, evidence.against)
+    evidence = replace(evidence, label_ratios=ratios)
     verdict = should_promote(evidence, workspace.params.promote)
     ids = Ids(
         run_id=run.id,
@@ -70,6 +73,11 @@ def decide(
         # This run asked the champion about the newest reference rows: what the monitor compares with.
         registry.tag_version(decision.task, assessment.champion, {"answers": f"{run.id}/champion"})
     return decision
+
+
+def label_ratios(params: SplitParams, against: str) -> dict[str, float]:
+    """How many of the labels that come join each holdout: curated ones before there is a champion, else production's."""
+    return {"frozen": params.frozen_traffic if against == "champion" else params.frozen, "recent": params.recent}
 
 
 def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> PromotionEvidence:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perpetune.params import PromoteParams
+from perpetune.policy.guard import outweighed
 from perpetune.policy.phrases import against_level, interval, points
-from perpetune.policy.power import power_of, rows_needed
+from perpetune.policy.power import labels_to_collect, power_of, rows_needed
 from perpetune.policy.verdict import Interval, Outcome, Verdict
 
 
@@ -55,6 +56,7 @@ class PromotionEvidence:
 
     `recent` is None where there is no newly labelled traffic. `slices` are the rows of both holdouts of one label or
     one source ("label positive", "source traffic"); `limits` are what else may veto ("forgetting", "latency").
+    `label_ratios` says how many of the labels that come join each holdout, by its name.
     """
 
     frozen: PairedEvidence
@@ -62,6 +64,7 @@ class PromotionEvidence:
     against: Literal["champion", "base"]
     slices: Mapping[str, PairedEvidence] = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    label_ratios: Mapping[str, float] = field(default_factory=dict)
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -73,7 +76,8 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     recent one the frozen must show it. Against the base, where there is nothing yet to be recent about, the
     frozen holdout must show the gain and a recent one, if any, guards. Harm shown on either, or on a slice (Holm
     1979, Scand. J. Statist. 6:65, over all slices), or a limit exceeded rejects at once, since more labels would not
-    undo it. What is not shown is rejected where the rows had a chance of `power` to show it, the gain of a challenger
+    undo it. A gain that at its least is more than the guarding holdout may have lost opens the gate too. What is
+    not shown is rejected where the rows had a chance of `power` to show it, the gain of a challenger
     better by `gain` and the guard of one that is as good, or where the interval rules such a gain out; else labels are
     asked for.
     """
@@ -97,13 +101,17 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     ]
     if harm:
         return verdict("reject", *harm)
-    small = [_too_few(name, paired, rules) for name, paired in holdouts.items() if paired.rows < rules.min_rows]
+    ratios = evidence.label_ratios
+    small = [_too_few(name, paired, rules, ratios) for name, paired in holdouts.items() if paired.rows < rules.min_rows]
     if small:
         return verdict("collect more labels", *small)
 
-    gaining, guarding = _gained(*gain, other, rules), _guarded(*guard, other, rules)
+    gaining, guarding = _gained(*gain, other, rules, ratios), _guarded(*guard, other, rules, ratios)
     if gaining.shown and guarding.shown:
         return verdict("promote", gaining.sentence, guarding.sentence, *_sound(evidence, rules))
+    if gaining.shown and outweighed(guard[1].difference, guard[1].interval, gain[1].interval, rules.margin):
+        pays = _outweighed(guard, gain)
+        return verdict("promote", gaining.sentence, pays, guarding.sentence, *_sound(evidence, rules))
     findings = sorted((gaining, guarding), key=lambda finding: finding.shown)
     if any(not finding.shown and finding.lack is None for finding in findings):
         findings.sort(key=lambda finding: finding.shown or finding.lack is not None)
@@ -121,7 +129,16 @@ class _Finding:
     lack: str | None
 
 
-def _guarded(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> _Finding:
+def _outweighed(guard: tuple[str, PairedEvidence], gain: tuple[str, PairedEvidence]) -> str:
+    return (
+        f"The gain on the {gain[0]} holdout, {points(gain[1].interval.low)} at its least, is more than the "
+        f"{points(-guard[1].interval.low)} that the {guard[0]} one may have lost at its most."
+    )
+
+
+def _guarded(
+    name: str, paired: PairedEvidence, other: str, rules: PromoteParams, ratios: Mapping[str, float]
+) -> _Finding:
     shown = paired.interval.low > -rules.margin
     claim = "is not worse than" if shown else "is not shown to be no worse than"
     sentence = (
@@ -130,11 +147,13 @@ def _guarded(name: str, paired: PairedEvidence, other: str, rules: PromoteParams
     )
     true = 0.0 if rules.margin else rules.gain  # no number of rows shows that what is as good is better
     missed = f"a challenger {'as good' if rules.margin else f'better by {points(rules.gain)}'}"
-    lack = _lack(name, paired, missed, rules.power, true, (1 - paired.interval.level) / 2, rules.margin)
+    lack = _lack(name, paired, missed, rules.power, true, (1 - paired.interval.level) / 2, rules.margin, ratios)
     return _Finding(shown, sentence, lack)
 
 
-def _gained(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> _Finding:
+def _gained(
+    name: str, paired: PairedEvidence, other: str, rules: PromoteParams, ratios: Mapping[str, float]
+) -> _Finding:
     shown = paired.p_value < rules.alpha and paired.difference > 0
     claim = "is better than" if shown else "is not shown to be better than"
     sentence = (
@@ -144,11 +163,19 @@ def _gained(name: str, paired: PairedEvidence, other: str, rules: PromoteParams)
     missed = f"a true gain of {points(rules.gain)}"
     if paired.interval.high < rules.gain:  # a gain worth finding is ruled out already
         return _Finding(shown, sentence, None)
-    return _Finding(shown, sentence, _lack(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0))
+    lack = _lack(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0, ratios)
+    return _Finding(shown, sentence, lack)
 
 
 def _lack(
-    name: str, paired: PairedEvidence, missed: str, power: float, true: float, alpha: float, margin: float
+    name: str,
+    paired: PairedEvidence,
+    missed: str,
+    power: float,
+    true: float,
+    alpha: float,
+    margin: float,
+    ratios: Mapping[str, float],
 ) -> str | None:
     needed = rows_needed(true, paired.discordance, alpha=alpha, power=power, margin=margin)
     if paired.rows >= needed:
@@ -156,8 +183,17 @@ def _lack(
     chance = 1 - power_of(paired.rows, true, paired.discordance, alpha=alpha, margin=margin)
     return (
         f"The {paired.rows} rows of the {name} holdout would miss {missed} with a chance of {chance:.0%} at the "
-        f"discordance seen, {paired.discordance:.2f}: collect {needed - paired.rows} more labels."
+        f"discordance seen, {paired.discordance:.2f}: {_collect(name, needed - paired.rows, ratios)}."
     )
+
+
+def _collect(name: str, rows: int, ratios: Mapping[str, float]) -> str:
+    ratio = ratios.get(name, 1.0)
+    labels = labels_to_collect(rows, ratio)
+    if labels is None:
+        return f"bring {rows} more rows, which no label of production adds to it"
+    joins = f", of which {ratio:.0%} join it" if ratio < 1 else ""
+    return f"collect {labels} more labels{joins}"
 
 
 def _harm(name: str, paired: PairedEvidence, other: str, rules: PromoteParams) -> str:
@@ -221,10 +257,10 @@ def _measured(name: str, limit: Limit) -> str:
     return f"{name[:1].upper()}{name[1:]} is {limit.value:.3g} {limit.unit} ({sure}{limit.rows} rows)"
 
 
-def _too_few(name: str, paired: PairedEvidence, rules: PromoteParams) -> str:
+def _too_few(name: str, paired: PairedEvidence, rules: PromoteParams, ratios: Mapping[str, float]) -> str:
     return (
         f"The {name} holdout has {paired.rows} of the {rules.min_rows} rows that a verdict needs: "
-        f"collect {rules.min_rows - paired.rows} more labels."
+        f"{_collect(name, rules.min_rows - paired.rows, ratios)}."
     )
 
 
@@ -234,7 +270,8 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     return (
         f"Promote where the challenger is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
-        f"{rules.alpha:g}), with at least {rules.min_rows} rows in each; reject at once where harm{slices} is "
+        f"{rules.alpha:g}), or where that gain at its least is more than may be lost at most, with at least "
+        f"{rules.min_rows} rows in each; reject at once where harm{slices} is "
         f"shown{limits}; else ask for labels where a challenger better by {points(rules.gain)} there, and as "
         f"good here, would be found with a chance of less than {rules.power:.0%}."
     )
