@@ -253,10 +253,15 @@ class WatchParams(Section):
 
 
 class RefreshParams(Section):
-    """When a refresh may start. `back_off` multiplies the cooldown after each one that brought no better model."""
+    """When a refresh may start. `back_off` multiplies cooldown and `new_labels` after each that brought no better model.
+
+    `growth` is the ratio of new rows to those that the last one had.
+    """
 
     cron: str
     cooldown_minutes: Annotated[float, Field(ge=0)]
+    new_labels: Annotated[int, Field(ge=0)]
+    growth: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     back_off: Annotated[float, Field(ge=1)]
     gpu_hours_per_month: Positive | None
 
