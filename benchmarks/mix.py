@@ -6,7 +6,7 @@
 The older rows are sentences of product reviews, the recent traffic what the demo's stream turns to: film reviews, and
 sentences of newspapers that want a third answer. Rows are divided by perpetune's own split and mix; each model is the
 real small base trained from the start with the settings of params.yaml, and all answer the same held-out rows: of
-products (the frozen holdout) and of the newest traffic (the recent one). Intervals are of paired differences over
+products (the frozen holdout) and of half of the traffic (the recent one). Intervals are of paired differences over
 rows; each mix is trained once, so that they do not hold how training varies with its seed.
 """
 
@@ -79,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--older", type=int, default=800, help="sentences of products; half of them are held out")
-    parser.add_argument("--recent", type=int, default=400, help="rows of traffic; the newest half is held out")
+    parser.add_argument("--recent", type=int, default=400, help="rows of traffic; half of it is held out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, not written down")
     asked = parser.parse_args()
@@ -92,7 +92,7 @@ def divide(asked: argparse.Namespace, params: Params) -> Splits:
     """Product reviews and labelled traffic, as `dvc repro` would divide them."""
     from perpetune.curation.split import split
 
-    shares = params.split.model_copy(update={"frozen": 0.5, "validation": 0.05, "recent": 0.5})
+    shares = params.split.model_copy(update={"frozen": 0.5, "frozen_traffic": 0.0, "validation": 0.05, "recent": 0.5})
     return split([*_products(asked), *_traffic(asked)], shares)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from prefect import flow
 from prefect.runtime import flow_run
 
-from perpetune.events import REFRESHED
+from perpetune.events import REFRESHED, UNCHANGED
+from perpetune.policy.unchanged import Trigger
 from perpetune.workspace import open_workspace
-
-Trigger = Literal["manual", "schedule", "decay"]
 
 
 def run_name() -> str:
@@ -18,17 +15,18 @@ def run_name() -> str:
 
 
 @flow(name="refresh", flow_run_name=run_name, log_prints=True)
-def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") -> str:
+def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", again: bool = False) -> str:
     """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it or try it on real traffic.
 
-    Returns what was decided: "promote", "reject" or "collect more labels".
+    Returns what was decided: "promote", "reject" or "collect more labels"; or "unchanged", when it ended before training
+    because it would only have repeated the last one. `again` does not ask whether it would.
     """
     # Late: they bring torch, MLflow and Evidently, which a worker, who only starts runs, does without.
     from flows.approval import approve
     from perpetune.loop.approve import needs_approval
     from perpetune.loop.trial import goes_on_trial
     from tasks.assess import assess
-    from tasks.curate import curate, log_data
+    from tasks.curate import curate, log_data, nothing_new
     from tasks.decide import decide, register
     from tasks.events import emit
     from tasks.fine_tune import fine_tune
@@ -39,6 +37,9 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") 
     workspace = open_workspace()
     print(f"why: {reason}")
     curated = curate(workspace)
+    if not again and (why := nothing_new(workspace, curated, trigger)):
+        emit(UNCHANGED, workspace.params.task.name, {"reason": why, "trigger": trigger})
+        return "unchanged"
     with tracked(workspace, "refresh", trigger, reason, curated.version) as run:
         log_data(workspace, run, curated)
         challenger = fine_tune(workspace, run)

@@ -108,10 +108,13 @@ def ingest(
 @app.command(epilog="Example: `perpetune refresh --reason 'a new product line'`")
 def refresh(
     reason: Annotated[str, typer.Option(help="Why; shown in Prefect and MLflow.")] = "somebody asked for it",
+    again: Annotated[
+        bool, typer.Option("--again", help="Even if data and settings are those of the last refresh.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it."""
-    _run_flow("refresh", {"trigger": "manual", "reason": reason}, json_)
+    _run_flow("refresh", {"trigger": "manual", "reason": reason, "again": again}, json_)
 
 
 @app.command(epilog="Example: `perpetune tune --minutes 20 --write`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 DECAYED = "perpetune.model.decayed"
 LABELS_WANTED = "perpetune.model.labels_wanted"
 REFRESHED = "perpetune.model.refreshed"
+UNCHANGED = "perpetune.model.unchanged"
 WAITING = "perpetune.model.waiting"
 TRIAL = "perpetune.model.trial"
 PROMOTED = "perpetune.model.promoted"

@@ -99,13 +99,22 @@ class CleanParams(Section):
 
 
 class SplitParams(Section):
-    """Shares of groups. `recent` is the newest share of labelled traffic, split by time."""
+    """Ratios of groups. `frozen_traffic` is of labelled traffic, and so is `recent`, which is drawn from the newest."""
 
     seed: int
     frozen: Share
+    frozen_traffic: Share
     validation: Share
     recent: Share
     min_train_rows: Count
+
+    @model_validator(mode="after")
+    def traffic_is_drawn_among_the_frozen(self) -> SplitParams:
+        if self.frozen_traffic > self.frozen:
+            raise ValueError(
+                f"frozen_traffic must not be above frozen ({self.frozen:g}): a group would move when it gets curated rows"
+            )
+        return self
 
 
 class MixParams(Section):
@@ -288,14 +297,17 @@ class WatchParams(Section):
 
 
 class RefreshParams(Section):
-    """When a refresh may start. `back_off` multiplies the cooldown after each one that brought no better model.
+    """When a refresh may start. `back_off` multiplies cooldown and `new_labels` after each that brought no better model.
 
-    The first one starts with `first_labels` labelled requests or rows, while the prompted base serves.
+    The first one starts with `first_labels` labelled requests or rows, while the prompted base serves. `growth` is the
+    ratio of new rows to those that the last one had.
     """
 
     cron: str
     first_labels: Count
     cooldown_minutes: Annotated[float, Field(ge=0)]
+    new_labels: Annotated[int, Field(ge=0)]
+    growth: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     back_off: Annotated[float, Field(ge=1)]
     gpu_hours_per_month: Positive | None
 

@@ -8,6 +8,8 @@ from prefect.runtime import flow_run
 
 from perpetune.loop import curate as curation
 from perpetune.loop.curate import Curated
+from perpetune.loop.unchanged import why_unchanged
+from perpetune.policy.unchanged import Trigger
 from perpetune.tracking import Run
 from perpetune.workspace import Workspace
 from tasks.retrying import unless_it_is_for_people
@@ -28,6 +30,21 @@ def curate(workspace: Workspace) -> Curated:
     if advice := curation.schema_advice(workspace):
         print(advice)
     return curated
+
+
+@task(
+    name="nothing new",
+    task_run_name="compare with the last refresh",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=unless_it_is_for_people,
+    cache_policy=NO_CACHE,
+)
+def nothing_new(workspace: Workspace, curated: Curated, trigger: Trigger) -> str | None:
+    why = why_unchanged(workspace, curated, trigger)
+    if why is not None:
+        print(f"unchanged: {why}")
+    return why
 
 
 @task(

@@ -1,4 +1,7 @@
-"""Step 4: who is trained on and who judges. It depends on seed, groups and times, never on the order of rows."""
+"""Step 4: who is trained on and who judges. It depends on seed, groups and times, never on the order of rows.
+
+Why the holdouts are drawn as they are: docs/decisions/0014-holdouts-that-labels-can-fill.md.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ LEAKED = {
 class Splits:
     """The four splits, and the rows that are in none.
 
-    `frozen` is never trained on and never re-split; `recent` is the newest labelled traffic.
+    `frozen` is never trained on and never re-split; `recent` is drawn from the newest labelled traffic.
     """
 
     train: tuple[Example, ...]
@@ -51,10 +54,11 @@ def split(examples: Sequence[Example], params: SplitParams) -> Splits:
     """Divide examples in whole groups.
 
     Curated groups fall by a hash of seed and group, so that no group ever moves, whatever is added.
-    Traffic is split by time: the newest `recent` share of its rows is held out, the rest falls like
-    curated groups, save that none joins the frozen holdout. No input is left in two splits: the
-    holdouts keep it, and its likes elsewhere are set aside. Traffic that was labelled because the model was
-    unsure of its answer is trained on or set aside, and never judges.
+    Of traffic, groups drawn by lot (`frozen_traffic` of them) join the frozen holdout once and for ever, before
+    anything else is decided on them. The recent holdout is drawn by lot too, one group in two, from the newest of
+    the rest: what is new is learned from and judged by at once. What is left falls like curated groups. No input is left in two splits: the holdouts keep it, and its likes elsewhere are set
+    aside. Traffic that was labelled because the model was unsure of its answer is trained on, or set aside if its
+    group judges.
     """
     rows = in_order(examples)
     homes = _homes(rows, params)
@@ -62,14 +66,16 @@ def split(examples: Sequence[Example], params: SplitParams) -> Splits:
     aside: list[SetAside] = []
     leaks: dict[Question, str] = {}
     for name in (*LEAKED, "train"):
-        faults = _faults([row for row in rows if homes[row.group] == name], name, leaks)
+        faults = _faults([row for row in rows if homes[row.group] == name], name, leaks, params)
         parts[name] = tuple(row for row, fault in faults if not fault)
         aside += [SetAside(reason=fault, example=row) for row, fault in faults if fault]
         leaks |= {bare_question(row): LEAKED[name] for row in parts[name] if name in LEAKED}
     return Splits(**parts, aside=tuple(aside))
 
 
-def _faults(rows: Sequence[Example], name: str, leaks: dict[Question, str]) -> list[tuple[Example, str | None]]:
+def _faults(
+    rows: Sequence[Example], name: str, leaks: dict[Question, str], params: SplitParams
+) -> list[tuple[Example, str | None]]:
     """Each row of a split with the reason why it may not stay there, if any."""
     relabelled = {bare_question(row) for row in rows if is_traffic(row)}
 
@@ -77,7 +83,7 @@ def _faults(rows: Sequence[Example], name: str, leaks: dict[Question, str]) -> l
         if name != "train" and is_in_doubt(row):
             return DOUBTED
         if name == "frozen":
-            return LEAKED["frozen"] if is_traffic(row) else None
+            return LEAKED["frozen"] if is_traffic(row) and not _drawn(row.group, params) else None
         if bare_question(row) in leaks:
             return leaks[bare_question(row)]
         return SUPERSEDED if bare_question(row) in relabelled and not is_traffic(row) else None
@@ -86,14 +92,24 @@ def _faults(rows: Sequence[Example], name: str, leaks: dict[Question, str]) -> l
 
 
 def _homes(rows: Sequence[Example], params: SplitParams) -> dict[str, str]:
-    """The split in which each group lives. A group that has curated rows lives where those do."""
+    """The split in which each group lives. A group that has curated rows lives where those do.
+
+    The lot comes first, whatever else a group of traffic has: so none moves between the holdouts, and none that was
+    trained on joins the frozen one.
+    """
     curated = {row.group for row in rows if not is_traffic(row)}
-    traffic = [row for row in rows if row.group not in curated]
-    homes = {group: _home(group, params, "frozen") for group in curated}
+    traffic = [row for row in rows if row.group not in curated and not _drawn(row.group, params)]
     judging = [row for row in traffic if not is_in_doubt(row)]
+    homes = dict.fromkeys((row.group for row in rows), "frozen")
+    homes |= {group: _home(group, params, "frozen") for group in curated}
     homes |= dict.fromkeys((row.group for row in traffic), "train")
     homes |= {row.group: _home(row.group, params, "train") for row in judging}
-    return homes | dict.fromkeys(_newest_groups(judging, params.recent), "recent")
+    return homes | dict.fromkeys(_recent_groups(judging, params), "recent")
+
+
+def _drawn(group: str, params: SplitParams) -> bool:
+    """Whether traffic of this group is drawn into the frozen holdout."""
+    return place(group, params.seed) < params.frozen_traffic
 
 
 def _home(group: str, params: SplitParams, first: str) -> str:
@@ -107,6 +123,14 @@ def place(group: str, seed: int) -> float:
     """Where a group falls between 0 and 1: uniform over groups, and for one seed always the same."""
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _recent_groups(traffic: Sequence[Example], params: SplitParams) -> list[str]:
+    """Every other group, by lot, of the newest ones with twice the rows: together they have the ratio asked for."""
+    span = min(1.0, 2 * params.recent)
+    return [
+        group for group in _newest_groups(traffic, span) if place(f"recent {group}", params.seed) * span < params.recent
+    ]
 
 
 def _newest_groups(traffic: Sequence[Example], share: float) -> list[str]:

@@ -44,7 +44,8 @@ def compare(
     Where all scores are 0 or 1: McNemar's exact test (McNemar 1947) and the interval for paired
     proportions that Newcombe (1998, Statistics in Medicine 17:2635) calls method 10. Otherwise the
     same null hypothesis (which system gave which score of a row is a coin toss) through its
-    permutation test, and a bootstrap over the rows for the interval. The order of the rows is irrelevant.
+    permutation test, and a bootstrap over the rows for the interval. If no row differs, the interval is exact: see
+    `unseen_share`. The order of the rows is irrelevant.
     """
     if len(a_scores) != len(b_scores) or not a_scores:
         raise ValueError(f"paired scores of the same rows are needed, got {len(a_scores)} and {len(b_scores)}")
@@ -56,8 +57,12 @@ def compare(
 def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], confidence: float) -> Paired:
     pairs = list(zip(a_scores, b_scores, strict=True))
     both, only_a, only_b, neither = (pairs.count(kind) for kind in ((1, 1), (1, 0), (0, 1), (0, 0)))
-    low, high = newcombe(both, only_b, only_a, neither, confidence)
     discordant = only_a + only_b
+    if discordant:
+        low, high = newcombe(both, only_b, only_a, neither, confidence)
+    else:
+        high = unseen_share(len(pairs), confidence)
+        low = -high
     return Paired(
         difference=(only_b - only_a) / len(pairs),
         low=low,
@@ -70,6 +75,15 @@ def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], c
         discordance=discordant / len(pairs),
         method=MCNEMAR,
     )
+
+
+def unseen_share(rows: int, confidence: float) -> float:
+    """The largest share of rows that differ which leaves `rows` without one: Clopper and Pearson's bound for 0 of n.
+
+    Where no row differs the two systems differ by no more than that either way, whatever their scores, with at least
+    this confidence (Biometrika 26 (1934) 404).
+    """
+    return float(1 - ((1 - confidence) / 2) ** (1 / rows))
 
 
 def newcombe(both: int, only_first: int, only_second: int, neither: int, confidence: float) -> tuple[float, float]:
@@ -104,6 +118,9 @@ def _compare_means(
     a_scores: Sequence[float], b_scores: Sequence[float], confidence: float, samples: int, seed: int
 ) -> Paired:
     differences = np.sort(np.asarray(b_scores, dtype=np.float64) - np.asarray(a_scores, dtype=np.float64))
+    if not differences.any():
+        unseen, rows = unseen_share(len(differences), confidence), len(differences)
+        return Paired(0.0, -unseen, unseen, 1.0, 1.0, rows, better=0, worse=0, discordance=0.0, method=PERMUTATION)
     estimate = bootstrap_mean(
         differences.tolist(), lowest=-1.0, highest=1.0, confidence=confidence, samples=samples, seed=seed
     )

@@ -9,19 +9,24 @@ from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
 from perpetune.loop.passage import data_of
 from perpetune.records import Example, read_jsonl, write_jsonl
-from perpetune.serving.log import labelled_examples, open_log
+from perpetune.serving.log import counts, labelled_examples, open_log
 from perpetune.tracking import Run, log_dataset, log_file, log_metrics
 from perpetune.workspace import Workspace
 
+LABELS = "data/labels"
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 
 
 @dataclass(frozen=True)
 class Curated:
-    """The data of this pass: its DVC version (the splits' md5) and how many rows each split has."""
+    """The data of this pass: its DVC version (the splits' md5), how many rows each split has, and the labels there were.
+
+    `labels` are those of production, whatever curation kept of them.
+    """
 
     version: str
     rows: dict[str, int]
+    labels: int
 
 
 def curate(workspace: Workspace, flow_run_id: str) -> Curated:
@@ -38,7 +43,8 @@ def curate(workspace: Workspace, flow_run_id: str) -> Curated:
         export_labelled_traffic(workspace)
         dvc.reproduce(root)
         dvc.push(root)
-    return Curated(dvc.data_version(root).version, {name: len(read_split(workspace, name)) for name in SPLIT_NAMES})
+    rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}
+    return Curated(dvc.data_version(root).version, rows, labels_of_production(workspace))
 
 
 def schema_advice(workspace: Workspace) -> str | None:
@@ -51,7 +57,8 @@ def schema_advice(workspace: Workspace) -> str | None:
 
 def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
     """Say in MLflow which data this is."""
-    log_metrics(run, {f"data/{name}_rows": float(count) for name, count in curated.rows.items()})
+    log_metrics(run, {rows_metric(name): float(count) for name, count in curated.rows.items()})
+    log_metrics(run, {LABELS: float(curated.labels)})
     for name, count in curated.rows.items():
         source = f"{SPLITS}/{name}.jsonl"
         log_dataset(run, f"{workspace.params.task.name}-{name}", curated.version, source, count, name)
@@ -59,6 +66,18 @@ def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
         log_file(run, workspace.root / CARD / page, "data")
     # The splits alone repeat a training; the lock names what each stage before them made, too.
     log_file(run, workspace.root / "dvc.lock", "data")
+
+
+def rows_metric(split: str) -> str:
+    return f"data/{split}_rows"
+
+
+def labels_of_production(workspace: Workspace) -> int:
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        return counts(log, workspace.params.task.name).labelled
+    finally:
+        log.dispose()
 
 
 def export_labelled_traffic(workspace: Workspace) -> int:

@@ -18,7 +18,7 @@ from perpetune.loop.candidates import save_linear, save_prompted
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.passage import git_commit, log_decision, params_digest
-from perpetune.params import PromoteParams
+from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
 from perpetune.records import to_json
@@ -65,6 +65,7 @@ def decide(
     """
     rules = workspace.params.promote
     evidence = promotion_evidence(assessment, rules)
+    evidence = replace(evidence, label_ratios=label_ratios(workspace.params.split, evidence.against))
     choice = choose(evidence, rules)
     chosen = version
     if choice.system is not None and choice.system != "challenger":
@@ -120,6 +121,11 @@ def _register_rival(
     kept = ("data.version", "git.commit", "base.digest", "prefect.flow_run_id")
     tags = {name: challenger.tags[name] for name in kept if name in challenger.tags} | own
     return made or registry.register(run, folder, candidate.card, tags)
+
+
+def label_ratios(params: SplitParams, against: str) -> dict[str, float]:
+    """How many of the labels that come join each holdout: curated ones before there is a champion, else production's."""
+    return {"frozen": params.frozen_traffic if against == "champion" else params.frozen, "recent": params.recent}
 
 
 def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> PromotionEvidence:

@@ -29,7 +29,7 @@ from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
 from perpetune.policy.verdict import Verdict
 from perpetune.records import Example, Prediction, Recorded, read_jsonl
 from perpetune.registry import Version
-from perpetune.serving.log import newly_labelled, open_log, recent_predictions
+from perpetune.serving.log import counts, newly_labelled, open_log, recent_predictions
 from perpetune.tracking import Run, artifact, log_file, log_metrics, tag
 from perpetune.workspace import Workspace
 
@@ -62,12 +62,16 @@ class Judged:
 
 @dataclass(frozen=True)
 class Read:
-    """From the log: the newest traffic, what was labelled since the last look, up to which feedback, and what was last."""
+    """From the log: the newest traffic, what was labelled since the last look, up to which feedback, and what was last.
+
+    `labels` counts those of all versions.
+    """
 
     recent: list[Prediction]
     new: list[Prediction]
     until: int
     last: list[Prediction]
+    labels: int
 
 
 def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
@@ -107,6 +111,7 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
         device_hours=refreshes.device_hours,
         estimate=estimate_fall((row.confidence for row in read.recent), (row.confidence for row in promised), params),
         labelled_in_window=sum(row.label is not None for row in read.recent),
+        labels_since_refresh=None if refreshes.labels is None else read.labels - refreshes.labels,
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
     back = _going_back(workspace, champion, judged, verdict, folder)
@@ -179,10 +184,11 @@ def _going_back(
 ) -> tuple[Verdict, RollbackEvidence] | None:
     """The verdict and its evidence where the previous champion is the answer to a decay.
 
-    Neither cooldown nor budget holds it up.
+    Neither cooldown nor budget holds it up, nor that labels are waited for.
     """
     decay, alarmed_by = judged.decay, judged.watched.alarmed_by
-    if decay is None or alarmed_by is None or verdict.outcome not in ("retrain", "cooling down", "over budget"):
+    due = ("retrain", "cooling down", "over budget", "collect more labels")
+    if decay is None or alarmed_by is None or not decay.alarms or verdict.outcome not in due:
         return None
     previous = registry.find(champion.task, "previous")
     usable = previous is not None and previous.version != champion.version
@@ -206,7 +212,8 @@ def _read_log(workspace: Workspace, champion: Version, until: int) -> Read:
     try:
         recent = recent_predictions(log, task, version=version, limit=limit)
         new, number = newly_labelled(log, task, version, until)
-        return Read(recent, new, number, newly_labelled(log, task, version, 0, newest=limit)[0])
+        last, _ = newly_labelled(log, task, version, 0, newest=limit)
+        return Read(recent, new, number, last, counts(log, task).labelled)
     finally:
         log.dispose()
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from perpetune.loop.curate import LABELS
 from perpetune.loop.fine_tune import DEVICE_HOURS
 from perpetune.policy.retraining import LONGEST_COOLDOWN
 from perpetune.registry import Version
@@ -17,11 +18,13 @@ class Refreshes:
     """`minutes_since` the last one ended, None where there was none in the longest cooldown.
 
     `vain` are those that decay has started since the champion was made, `device_hours` of all in the last 30 days.
+    `labels` says how many production had given when the last one with a verdict curated its data; None for none.
     """
 
     minutes_since: float | None
     vain: int
     device_hours: float
+    labels: int | None = None
 
 
 def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
@@ -34,6 +37,9 @@ def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
         minutes_since=(now - max(run.ended for run in runs)) / 60 if runs else None,
         vain=len(vain),
         device_hours=_device_hours([run for run in runs if run.began >= now - 60 * LONGEST_COOLDOWN]),
+        labels=next(
+            (int(run.metrics[LABELS]) for run in reversed(runs) if run.succeeded and LABELS in run.metrics), None
+        ),
     )
 
 

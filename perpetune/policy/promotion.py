@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perpetune.params import PromoteParams
+from perpetune.policy.guard import outweighed
 from perpetune.policy.phrases import against_level, interval, points
-from perpetune.policy.power import power_of, rows_needed
+from perpetune.policy.power import labels_to_collect, power_of, rows_needed
 from perpetune.policy.verdict import Interval, Outcome, Verdict
 
 FIRST_ROWS = 20  # rows of a holdout that the first trained version needs
@@ -92,7 +93,8 @@ class PromotionEvidence:
     may veto ("forgetting", "latency"). `balanced` is the holdout that must show a gain, each label counting alike, where
     that is the gate's metric; then `recalls` of all labels are there too. `untrained`: what serves was never trained
     (the base, a prompted version), so there is no skill to lose; `refitted`: it is a linear model. `subject` is who is
-    judged, `metric` what `rivals` (the other systems by name) are scored in.
+    judged, `metric` what `rivals` (the other systems by name) are scored in. `label_ratios` says how many of the labels
+    that come join each holdout, by its name.
     """
 
     frozen: PairedEvidence
@@ -108,6 +110,7 @@ class PromotionEvidence:
     subject: str = "the challenger"
     metric: str = "accuracy"
     rivals: Mapping[str, Rival] = field(default_factory=dict)
+    label_ratios: Mapping[str, float] = field(default_factory=dict)
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -119,19 +122,25 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     recent one the frozen must show it. Against the base, where there is nothing yet to be recent about, the
     frozen holdout must show the gain and a recent one, if any, guards. Harm shown on either, or on a slice (Holm
     1979, Scand. J. Statist. 6:65, over all slices), a label hardly found, or a limit exceeded rejects at once, since more
-    labels would not undo it. What is not shown is rejected where the rows had a chance of `power` to show it, the gain
-    of a challenger better by `gain` and the guard of one that is as good, or where the interval rules such a gain out;
-    else labels are asked for. The reasons hold all that was found, the decisive first.
+    labels would not undo it. A gain that at its least is more than the guarding holdout may have lost opens the gate
+    too. What is not shown is rejected where the rows had a chance of `power` to show it, the gain of a challenger better
+    by `gain` and the guard of one that is as good, or where the interval rules such a gain out; else labels are asked
+    for. The reasons hold all that was found, the decisive first.
     """
     guard, gain = _roles(evidence)
     holdouts = dict([guard, gain])
     least = least_rows(evidence, rules)
     found = _Found(
         harm=harms(evidence, rules),
-        few=[_too_few(name, paired.rows, least) for name, paired in holdouts.items() if paired.rows < least],
+        few=[
+            _too_few(name, paired.rows, least, evidence.label_ratios)
+            for name, paired in holdouts.items()
+            if paired.rows < least
+        ],
         gaining=_gained(gain[0], evidence.balanced or gain[1], evidence, rules),
         guarding=_guarded(*guard, evidence, rules),
         sound=_sound(evidence, rules),
+        paid=_paid(guard, gain, rules),
     )
     outcome, reasons = _weighed(found)
     return Verdict(outcome, tuple(dict.fromkeys(reasons)), _promotion_rule(guard[0], gain[0], evidence, rules))
@@ -174,6 +183,7 @@ class _Found:
     gaining: _Finding
     guarding: _Finding
     sound: list[str]
+    paid: str | None
 
 
 def _weighed(found: _Found) -> tuple[Outcome, list[str]]:
@@ -187,6 +197,8 @@ def _weighed(found: _Found) -> tuple[Outcome, list[str]]:
     unshown = [finding for finding in findings if not finding.shown]
     if not unshown:
         return "promote", [*sentences, *found.sound]
+    if found.gaining.shown and found.paid:
+        return "promote", [found.gaining.sentence, found.paid, found.guarding.sentence, *found.sound]
     hopeless = [finding.sentence for finding in unshown if finding.lack is None]
     if hopeless:
         return "reject", [*hopeless, *sentences, *found.sound]
@@ -200,6 +212,16 @@ class _Finding:
     shown: bool
     sentence: str
     lack: str | None
+
+
+def _paid(guard: tuple[str, PairedEvidence], gain: tuple[str, PairedEvidence], rules: PromoteParams) -> str | None:
+    """The sentence that says so if the gain outweighs what the guarding holdout may have lost, else None."""
+    if not outweighed(guard[1].difference, guard[1].interval, gain[1].interval, rules.margin):
+        return None
+    return (
+        f"The gain on the {gain[0]} holdout, {points(gain[1].interval.low)} at its least, is more than the "
+        f"{points(-guard[1].interval.low)} that the {guard[0]} one may have lost at its most."
+    )
 
 
 def _guarded(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> _Finding:
@@ -216,10 +238,14 @@ def _guarded(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rul
     if shown:
         return _Finding(True, sentence, None)
     if alike and rules.margin:
-        return _Finding(False, sentence, _lack_of_alike(name, paired.rows, level, most, rules.margin))
+        return _Finding(
+            False, sentence, _lack_of_alike(name, paired.rows, level, most, rules.margin, evidence.label_ratios)
+        )
     true = 0.0 if rules.margin else rules.gain  # no number of rows shows that what is as good is better
     missed = f"a challenger {'as good' if rules.margin else f'better by {points(rules.gain)}'}"
-    return _Finding(False, sentence, _lack(name, paired, missed, rules.power, true, level, rules.margin))
+    return _Finding(
+        False, sentence, _lack(name, paired, missed, rules.power, true, level, rules.margin, evidence.label_ratios)
+    )
 
 
 def _most_unseen(rows: int, level: float) -> float:
@@ -227,11 +253,11 @@ def _most_unseen(rows: int, level: float) -> float:
     return 1 - math.exp(math.log(level) / rows)
 
 
-def _lack_of_alike(name: str, rows: int, level: float, most: float, margin: float) -> str:
+def _lack_of_alike(name: str, rows: int, level: float, most: float, margin: float, ratios: Mapping[str, float]) -> str:
     needed = math.floor(math.log(level) / math.log(1 - margin)) + 1
     return (
         f"The {rows} rows of the {name} holdout are all answered alike, which leaves room for {most:.1%} that are not: "
-        f"collect {needed - rows} more labels."
+        f"{_collect(name, needed - rows, ratios)}."
     )
 
 
@@ -246,11 +272,19 @@ def _gained(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rule
     missed = f"a true gain of {points(rules.gain)}"
     if paired.interval.high < rules.gain:  # a gain worth finding is ruled out already
         return _Finding(shown, sentence, None)
-    return _Finding(shown, sentence, _lack(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0))
+    lack = _lack(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0, evidence.label_ratios)
+    return _Finding(shown, sentence, lack)
 
 
 def _lack(
-    name: str, paired: PairedEvidence, missed: str, power: float, true: float, alpha: float, margin: float
+    name: str,
+    paired: PairedEvidence,
+    missed: str,
+    power: float,
+    true: float,
+    alpha: float,
+    margin: float,
+    ratios: Mapping[str, float],
 ) -> str | None:
     needed = rows_needed(true, paired.discordance, alpha=alpha, power=power, margin=margin)
     if paired.rows >= needed or not paired.rows:
@@ -258,8 +292,17 @@ def _lack(
     chance = 1 - power_of(paired.rows, true, paired.discordance, alpha=alpha, margin=margin)
     return (
         f"The {paired.rows} rows of the {name} holdout would miss {missed} with a chance of {chance:.0%} at the "
-        f"discordance seen, {paired.discordance:.2f}: collect {needed - paired.rows} more labels."
+        f"discordance seen, {paired.discordance:.2f}: {_collect(name, needed - paired.rows, ratios)}."
     )
+
+
+def _collect(name: str, rows: int, ratios: Mapping[str, float]) -> str:
+    ratio = ratios.get(name, 1.0)
+    labels = labels_to_collect(rows, ratio)
+    if labels is None:
+        return f"bring {rows} more rows, which no label of production adds to it"
+    joins = f", of which {ratio:.0%} join it" if ratio < 1 else ""
+    return f"collect {labels} more labels{joins}"
 
 
 def _harm(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> str:
@@ -350,10 +393,8 @@ def _measured(name: str, limit: Limit) -> str:
     return f"{name[:1].upper()}{name[1:]} is {limit.value:.3g} {limit.unit} ({sure}{limit.rows} rows)"
 
 
-def _too_few(name: str, rows: int, least: int) -> str:
-    return (
-        f"The {name} holdout has {rows} of the {least} rows that a verdict needs: collect {least - rows} more labels."
-    )
+def _too_few(name: str, rows: int, least: int, ratios: Mapping[str, float]) -> str:
+    return f"The {name} holdout has {rows} of the {least} rows that a verdict needs: {_collect(name, least - rows, ratios)}."
 
 
 def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: PromoteParams) -> str:
@@ -366,8 +407,9 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     return (
         f"Promote where {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
-        f"{rules.alpha:g}{measure}), with at least {least_rows(evidence, rules)} rows in each; reject at once where "
-        f"harm{slices} is shown{floor}{limits}; else ask for labels where a challenger better by {points(rules.gain)} there, and as "
+        f"{rules.alpha:g}{measure}), or where that gain at its least is more than may be lost at most, with at least "
+        f"{least_rows(evidence, rules)} rows in each; reject at once where harm{slices} is shown{floor}{limits}; else ask "
+        f"for labels where a challenger better by {points(rules.gain)} there, and as "
         f"good here, would be found with a chance of less than {rules.power:.0%}."
     )
 

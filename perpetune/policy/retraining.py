@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, log
+from math import ceil, exp, log
 from typing import Protocol
 
 from perpetune.params import RefreshParams, WatchParams
@@ -80,6 +80,7 @@ class RetrainEvidence:
     one too. `vain_refreshes` are those that decay has started since the champion was made, none of which replaced it;
     `device_hours` are what all refreshes of the last 30 days have trained. `estimate` is None where answers have no
     confidence; `labelled_in_window` counts labels of the requests that drift and estimate are about.
+    `labels_since_refresh` counts those of whatever version since the last refresh reached a verdict, None if none has.
     """
 
     labelled: int
@@ -92,6 +93,7 @@ class RetrainEvidence:
     device_hours: float
     estimate: EstimatedFall | None = None
     labelled_in_window: int = 0
+    labels_since_refresh: int | None = None
 
 
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:
@@ -102,6 +104,7 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     - "confirming": they do, in fewer looks in a row than `persistence`.
     - "over budget" and "cooling down": they do, and a refresh must wait for the budget, or for the cooldown, which is
       `back_off` times as long for each refresh that has not helped, up to 30 days.
+    - "collect more labels" too: they do, and fewer than `new_labels` are new since the last refresh.
     - "retrain": they do, and nothing holds it up.
 
     Only decay retrains; drift alone never does, but says where labels are wanted. There are at least `run_length`
@@ -143,17 +146,31 @@ class RefreshesBefore(Protocol):
     def device_hours(self) -> float: ...
 
 
-def held_up(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
-    """What a refresh must wait for, and why, the longest first; empty where it may start."""
+def held_up(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+    """What a refresh for decay must wait for, and why, the longest first; empty where it may start."""
+    return [*limited(evidence, refresh), *_repeating(evidence, refresh)]
+
+
+def limited(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+    """What any refresh must wait for, and why: the budget and the cooldown."""
     return [*_over_budget(evidence, refresh), *_cooling(evidence, refresh)]
 
 
 def cooldown(vain_refreshes: int, refresh: RefreshParams) -> float:
     """Minutes between two refreshes for decay after so many that did not help."""
     longest = max(LONGEST_COOLDOWN, refresh.cooldown_minutes)
+    return min(grown(refresh.cooldown_minutes, vain_refreshes, refresh), longest)
+
+
+def labels_wanted(vain_refreshes: int, refresh: RefreshParams) -> int:
+    """New labels before decay starts a refresh again: with fewer it would only repeat the last one."""
+    return ceil(grown(refresh.new_labels, vain_refreshes, refresh))
+
+
+def grown(value: float, vain_refreshes: int, refresh: RefreshParams) -> float:
+    """What backs off, after so many refreshes that did not help."""
     # exp(100) is beyond every month, and a power of many refreshes would overflow.
-    growth = exp(min(vain_refreshes * log(refresh.back_off), 100.0))
-    return min(refresh.cooldown_minutes * growth, longest)
+    return value * exp(min(vain_refreshes * log(refresh.back_off), 100.0))
 
 
 def _over_budget(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
@@ -179,6 +196,19 @@ def _cooling(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Ou
         (
             "cooling down",
             f"The last refresh was {since:.0f} minutes ago and the cooldown is {wanted:.0f} minutes{helped}.",
+        )
+    ]
+
+
+def _repeating(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+    since, wanted = evidence.labels_since_refresh, labels_wanted(evidence.vain_refreshes, refresh)
+    if since is None or since >= wanted:
+        return []
+    return [
+        (
+            "collect more labels",
+            f"The next refresh waits for {wanted - since} more labels: {since} of {wanted} have come since the last one, "
+            f"which it would only repeat.",
         )
     ]
 
@@ -253,6 +283,6 @@ def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
     return (
         f"Retrain where the evidence reaches {amount(rules.run_length)}{looks} that the mean score is more than "
         f"{points(rules.margin)} below the one promised (its lower bound at {rules.reference_confidence:.0%} "
-        f"confidence), {refresh.cooldown_minutes:g} minutes after the last refresh and {refresh.back_off:g} times as "
-        f"long for each that did not help{within}; drift alone never retrains."
+        f"confidence), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, each "
+        f"{refresh.back_off:g} times as much for each that did not help{within}; drift alone never retrains."
     )

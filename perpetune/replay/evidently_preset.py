@@ -16,7 +16,7 @@ from perpetune.evaluation.systems import Kind
 from perpetune.monitoring.window import ANSWER, SCORE, Window, current_frame, reference_frame
 from perpetune.params import WatchParams
 from perpetune.records import Prediction
-from perpetune.replay.policy import Champion, Sight, moments
+from perpetune.replay.policy import Call, Champion, Sight, moments
 from perpetune.replay.school import Marked
 
 
@@ -38,7 +38,7 @@ class EvidentlyPreset:
     def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         return moments(self.params.cron, begins, ends)
 
-    def look(self, sight: Sight) -> str | None:
+    def look(self, sight: Sight) -> Call | None:
         if sight.champion is not self._champion:
             self._champion, self._seen = sight.champion, 0
         if len(sight.answered) < self._seen + self.params.window:
@@ -52,7 +52,8 @@ class EvidentlyPreset:
         )
         if not drifted:
             return None
-        return f"{drifted} columns drifted ({share:.0%}), as Evidently's preset judges {self.params.window} requests."
+        said = f"as Evidently's preset judges {self.params.window} requests"
+        return Call(f"{drifted} columns drifted ({share:.0%}), {said}.")
 
 
 def preset_says(current: Sequence[Marked], reference: Sequence[Marked], kind: Kind, now: datetime) -> tuple[int, float]:

@@ -1,23 +1,27 @@
-"""perpetune's own policy: the very functions by which the watch judges labels and starts a refresh."""
+"""perpetune's own policy: the very functions by which the watch judges labels and starts a refresh, and the schedule."""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import takewhile
+from itertools import groupby
 
 from perpetune.evaluation.e_detector import start
 from perpetune.monitoring.decay import held_to, measure_decay, promised_by
 from perpetune.monitoring.watched import Watched, judge
 from perpetune.params import Params
 from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
-from perpetune.replay.policy import Champion, Refresh, Sight, moments
+from perpetune.replay.policy import Call, Champion, Refresh, Sight, moments, unsuccessful
 
 
 @dataclass
 class Own:
-    """Retrains where `should_retrain` says so, from the labels alone. Challengers must pass the promotion gate."""
+    """Retrains where `should_retrain` says so, from the labels alone, and at `refresh.cron`.
+
+    Not with too little that is new (`nothing_new`), and challengers must pass the promotion gate.
+    """
 
     params: Params
     name: str = "perpetune"
@@ -27,9 +31,11 @@ class Own:
     _newest: list[float] = field(default_factory=list, repr=False)
 
     def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
-        return moments(self.params.watch.cron, begins, ends)
+        crons = (self.params.watch.cron, self.params.refresh.cron)
+        every = heapq.merge(*(moments(cron, begins, ends) for cron in crons))
+        return (moment for moment, _ in groupby(every))
 
-    def look(self, sight: Sight) -> str | None:
+    def look(self, sight: Sight) -> Call | None:
         promised = promised_scores(sight.champion, self.params)
         if sight.champion is not self._champion:
             self._champion, self._newest = sight.champion, []
@@ -45,11 +51,18 @@ class Own:
             alarms_in_a_row=self._watched.alarms,
             drift=None,
             minutes_since_refresh=_minutes_since(sight.refreshes, sight.now),
-            vain_refreshes=len(list(takewhile(lambda each: not each.promoted, reversed(sight.refreshes)))),
+            vain_refreshes=unsuccessful(sight.refreshes),
+            labels_since_refresh=sight.labels_since_refresh,
             device_hours=sum(each.seconds for each in month) / 3600,
         )
         verdict = should_retrain(evidence, watch, self.params.refresh)
-        return verdict.reasons[0] if verdict.outcome == "retrain" else None
+        if verdict.outcome == "retrain":
+            return Call(verdict.reasons[0], "decay")
+        return Call("The schedule said so.") if self._is_due(sight.now) else None
+
+    def _is_due(self, now: datetime) -> bool:
+        minute = timedelta(minutes=1)
+        return next(moments(self.params.refresh.cron, now - minute, now), None) == now
 
 
 def promised_scores(champion: Champion, params: Params) -> list[float]:

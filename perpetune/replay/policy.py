@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import Protocol
 
 from cronsim import CronSim, CronSimError
 
 from perpetune.errors import PerpetuneError
+from perpetune.policy.unchanged import Trigger
 from perpetune.replay.learner import Model
 from perpetune.replay.school import Marked
 
@@ -37,6 +39,7 @@ class Refresh:
     reason: str
     train_rows: int
     seconds: float
+    trigger: Trigger = "schedule"
 
     @property
     def promoted(self) -> bool:
@@ -48,7 +51,8 @@ class Sight:
     """What can be seen at a look.
 
     `answered` are all answers of the present champion, oldest first; `judged` are the scores of those whose labels
-    became known since the last look, in the order in which they did.
+    became known since the last look, in the order in which they did. `labels_since_refresh` counts all that have become
+    known since the data of the last refresh, or of the first model, were put together.
     """
 
     now: datetime
@@ -56,6 +60,15 @@ class Sight:
     answered: Sequence[Marked]
     judged: Sequence[float]
     refreshes: Sequence[Refresh]
+    labels_since_refresh: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A refresh is called for: why, and by what."""
+
+    why: str
+    trigger: Trigger = "schedule"
 
 
 class Policy(Protocol):
@@ -69,8 +82,14 @@ class Policy(Protocol):
     def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         """The moments of its looks, in order."""
 
-    def look(self, sight: Sight) -> str | None:
-        """Why a refresh is started now, or None."""
+    def look(self, sight: Sight) -> Call | None:
+        """What calls for a refresh now, or None."""
+
+
+def unsuccessful(refreshes: Sequence[Refresh]) -> int:
+    """Those that decay has started since the last one that was promoted."""
+    since = takewhile(lambda each: not each.promoted, reversed(refreshes))
+    return sum(each.trigger == "decay" for each in since)
 
 
 def moments(cron: str, begins: datetime, ends: datetime) -> Iterator[datetime]:

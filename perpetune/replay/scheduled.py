@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from perpetune.replay.policy import Sight, moments
+from perpetune.replay.policy import Call, Sight, moments
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Never:
     def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         return iter(())
 
-    def look(self, sight: Sight) -> str | None:
+    def look(self, sight: Sight) -> Call | None:
         return None
 
 
@@ -32,5 +32,5 @@ class Scheduled:
     def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         return moments(self.cron, begins, ends)
 
-    def look(self, sight: Sight) -> str | None:
-        return "The schedule said so."
+    def look(self, sight: Sight) -> Call | None:
+        return Call("The schedule said so.")

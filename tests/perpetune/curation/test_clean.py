@@ -150,3 +150,12 @@ def test_different_system_messages_make_different_questions(example: Make, task:
     outcome = clean([told("French", "chat"), told("German", "Katze")], LIMITS, task())
 
     assert len(outcome.kept) == 2
+
+
+def test_a_new_label_of_production_is_learned_from_its_second_row_on(example: Make, task: Task) -> None:
+    limits = LIMITS.model_copy(update={"min_label_rows": 2})
+    taught = [example(f"old {n}", "yes") for n in range(3)]
+    asked = [example(f"new {n}", "refund", hour=n, source="traffic") for n in range(2)]
+
+    assert {row.output for row in clean([*taught, asked[0]], limits, task()).kept} == {"yes"}
+    assert {row.output for row in clean([*taught, *asked], limits, task()).kept} == {"yes", "refund"}

@@ -149,7 +149,7 @@ def test_the_stage_writes_the_mix_and_says_what_it_left_out(
     older = [example(f"old {n}", "yes" if n % 2 else "no") for n in range(80)]
     recent = [example(f"new {n}", "yes" if n % 2 else "no", source="traffic", hour=n) for n in range(20)]
     write_jsonl(tmp_path / "data/clean/examples.jsonl", [*older, *recent])
-    params = SplitParams(seed=7, frozen=0.2, validation=0.1, recent=0.3, min_train_rows=4)
+    params = SplitParams(seed=7, frozen=0.2, frozen_traffic=0.1, validation=0.1, recent=0.3, min_train_rows=4)
 
     splitting.run(params, all_traffic(0.5), task(), tmp_path)
 

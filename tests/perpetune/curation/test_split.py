@@ -18,7 +18,7 @@ from perpetune.records import Example, Message
 
 Make = Callable[..., Example]
 
-PARAMS = SplitParams(seed=7, frozen=0.3, validation=0.2, recent=0.5, min_train_rows=2)
+PARAMS = SplitParams(seed=7, frozen=0.3, frozen_traffic=0.2, validation=0.2, recent=0.3, min_train_rows=2)
 
 ROWS = st.lists(
     st.builds(
@@ -54,9 +54,9 @@ def test_groups_and_inputs_never_straddle_and_no_row_is_lost(rows: list[Example]
             assert questions.setdefault(bare_question(row), name) == name
     kept = [row for part in splits.parts().values() for row in part]
     assert len(kept) + len(splits.aside) == len(rows)
-    assert not any(is_traffic(row) for row in splits.frozen)
+    assert all(place(row.group, 7) < 0.2 for row in splits.frozen if is_traffic(row))
     assert all(row.source == "traffic" for row in splits.recent)
-    assert not any(is_in_doubt(row) for row in splits.validation)
+    assert not any(is_in_doubt(row) for name, part in splits.parts().items() if name != "train" for row in part)
 
 
 @given(ROWS, st.randoms(use_true_random=False))
@@ -76,15 +76,75 @@ def test_the_frozen_holdout_keeps_its_members_when_data_is_added(before: list[Ex
     assert kept <= set(split(before + added, PARAMS).frozen)
 
 
-@given(ROWS)
-@settings(max_examples=50, deadline=None)
-def test_recent_groups_are_newer_than_all_other_traffic(rows: list[Example]) -> None:
-    traffic = [row.model_copy(update={"source": "traffic"}) for row in rows if row.time]
-    newest = {row.group: max(twin.time for twin in traffic if twin.time and twin.group == row.group) for row in traffic}
-    splits = split(traffic, PARAMS)
-    rest = [newest[row.group] for row in (*splits.train, *splits.validation)]
+@given(st.lists(ROWS, min_size=2, max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_over_a_growing_history_no_group_leaves_a_holdout_for_the_other(history: list[list[Example]]) -> None:
+    rows: list[Example] = []
+    frozen: set[str] = set()
+    recent: set[str] = set()
+    trained: set[str] = set()
+    curated: set[str] = set()
+    for added in history:
+        rows += added
+        splits = split(rows, PARAMS)
+        curated |= {row.group for row in added if not is_traffic(row)}
+        frozen |= {row.group for row in splits.frozen}
+        recent |= {row.group for row in splits.recent}
+        trained |= {row.group for part in (splits.train, splits.validation) for row in part}
+        of_traffic = frozen - curated  # a group of traffic that gets curated rows lives where those do
+        assert not of_traffic & (recent | trained)
+        assert not frozen & {row.group for part in (splits.train, splits.validation, splits.recent) for row in part}
 
-    assert all(newest[row.group] >= max(rest, default=newest[row.group]) for row in splits.recent)
+
+def traffic(example: Make, count: int, **more: object) -> list[Example]:
+    return [example(f"asked {n}", hour=n, source="traffic", **more) for n in range(count)]
+
+
+def test_labels_of_production_join_the_frozen_holdout_by_lot(example: Make) -> None:
+    rows = traffic(example, 4000)
+    splits = split(rows, PARAMS)
+
+    assert len(splits.frozen) / 4000 == pytest.approx(0.2, abs=0.02)
+    assert {row.id for row in split(rows[:1000], PARAMS).frozen} == {row.id for row in splits.frozen} & {
+        row.id for row in rows[:1000]
+    }
+    assert not split(rows, PARAMS.model_copy(update={"frozen_traffic": 0.0})).frozen
+
+
+def test_what_was_doubted_of_a_drawn_group_neither_judges_nor_teaches(example: Make) -> None:
+    drawn = next(f"g{n}" for n in range(99) if place(f"g{n}", PARAMS.seed) < PARAMS.frozen_traffic)
+    doubted = example("hard", group=drawn, hour=1, source="traffic in doubt")
+    later = example("easy", group=drawn, hour=2, source="traffic")
+
+    assert [row.reason for row in split([doubted], PARAMS).aside] == [DOUBTED]
+    assert split([doubted, later], PARAMS).frozen == (later,)
+
+
+def test_a_question_that_the_drawn_traffic_asks_is_asked_nowhere_else(example: Make) -> None:
+    drawn = next(f"g{n}" for n in range(99) if place(f"g{n}", PARAMS.seed) < PARAMS.frozen_traffic)
+    taught = trained(example)
+    again = example(taught.input.upper(), "no", group=drawn, hour=1, source="traffic")
+
+    assert split([taught], PARAMS).train == (taught,)
+    splits = split([taught, again], PARAMS)
+    assert splits.frozen == (again,)
+    assert [(row.reason, row.example) for row in splits.aside] == [(LEAKED["frozen"], taught)]
+
+
+def test_more_traffic_than_curated_rows_cannot_be_drawn() -> None:
+    with pytest.raises(ValueError, match="frozen_traffic must not be above frozen"):
+        SplitParams(seed=7, frozen=0.1, frozen_traffic=0.2, validation=0.2, recent=0.3, min_train_rows=2)
+
+
+def test_the_newest_traffic_is_learned_from_and_judged_by_at_once(example: Make) -> None:
+    rows = traffic(example, 2000)
+    splits = split(rows, PARAMS)
+    rest = 2000 - len(splits.frozen)
+
+    assert len(splits.recent) / rest == pytest.approx(PARAMS.recent, abs=0.03)
+    assert min(row.time for row in splits.recent if row.time) > rows[600].time
+    last = [row for row in splits.train if row.time and row.time >= rows[1900].time]
+    assert 20 < len(last) < 60
 
 
 def test_shares_are_as_asked(example: Make) -> None:
@@ -102,14 +162,17 @@ def test_the_seed_decides_who_is_frozen(example: Make) -> None:
     assert place("a group", 7) == place("a group", 7) != place("a group", 8)
 
 
-def test_half_of_the_traffic_is_recent_in_whole_groups(example: Make) -> None:
-    traffic = [example(f"text {n}", group=f"g{n // 3}", hour=n, source="traffic") for n in range(12)]
+def test_recent_traffic_is_drawn_in_whole_groups(example: Make) -> None:
+    traffic = [example(f"text {n}", group=f"g{n // 3}", hour=n, source="traffic") for n in range(120)]
+    groups = [row.group for row in split(traffic, PARAMS).recent]
 
-    assert sorted(row.group for row in split(traffic, PARAMS).recent) == ["g2"] * 3 + ["g3"] * 3
+    assert groups and all(groups.count(group) == 3 for group in groups)
 
 
 def frozen_group(example: Make) -> Example:
-    return next(row for n in range(99) if place((row := example(f"text {n}")).group, PARAMS.seed) < PARAMS.frozen)
+    """Frozen as curated rows are, and not drawn as traffic is."""
+    rows = (example(f"text {n}") for n in range(99))
+    return next(row for row in rows if PARAMS.frozen_traffic < place(row.group, PARAMS.seed) < PARAMS.frozen)
 
 
 def trained(example: Make, **more: object) -> Example:
@@ -119,7 +182,7 @@ def trained(example: Make, **more: object) -> Example:
 def test_traffic_that_asks_what_the_frozen_holdout_asks_goes_nowhere(example: Make) -> None:
     frozen = frozen_group(example)
     same_group = example(frozen.input, "no", hour=1, source="traffic")
-    own_group = example(f" {frozen.input.upper()}", "no", group="customer", hour=2, source="traffic")
+    own_group = example(f" {frozen.input.upper()}", "no", group=trained(example).group, hour=2, source="traffic")
     instructed = own_group.model_copy(
         update={"messages": (Message(role="system", content="s"), Message(role="user", content=own_group.input))}
     )
@@ -178,10 +241,11 @@ def test_an_empty_frozen_holdout_is_refused(example: Make, task: Callable[..., T
 
 def test_what_the_model_doubted_is_trained_on_and_never_judges(example: Make) -> None:
     curated = [example(f"curated {number}", group=f"c{number}") for number in range(40)]
-    chance = [example(f"chance {n}", group=f"g{n}", hour=n, source="traffic") for n in range(10)]
+    judging = [n for n in range(20) if place(f"recent g{n}", PARAMS.seed) < 0.5]
+    chance = [example(f"chance {n}", group=f"g{n}", hour=n, source="traffic") for n in range(20)]
     doubted = [example(f"doubt {n}", group=f"d{n}", hour=50 + n, source="traffic in doubt") for n in range(30)]
-    beside = example("of a group that judges", group="g9", hour=99, source="traffic in doubt")
-    splits = split([*curated, *chance, *doubted, beside], PARAMS)
+    beside = example("of a group that judges", group=f"g{judging[-1]}", hour=99, source="traffic in doubt")
+    splits = split([*curated, *chance, *doubted, beside], PARAMS.model_copy(update={"frozen_traffic": 0.0}))
     assert set(doubted) <= set(splits.train)
     assert splits.recent and set(splits.recent) <= set(chance)
     assert [row.example for row in splits.aside if row.reason == DOUBTED] == [beside]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_rel
+from scipy.stats import binomtest, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar
 
-from perpetune.evaluation.paired import MCNEMAR, PERMUTATION, Paired, compare, newcombe
+from perpetune.evaluation.paired import MCNEMAR, PERMUTATION, Paired, compare, newcombe, unseen_share
 
 QUICK = settings(max_examples=40, deadline=None)
 binary = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60)
@@ -95,3 +95,28 @@ def test_one_row_proves_nothing() -> None:
 def test_scores_of_different_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="3 and 2"):
         compare([1, 0, 1], [1, 0], confidence=0.95, samples=10, seed=0)
+
+
+@pytest.mark.parametrize("answers", [[1.0] * 60 + [0.0] * 31, [0.5] * 60 + [0.25] * 31])
+def test_equal_answers_have_the_exact_interval(answers: list[float]) -> None:
+    found = compare(answers, answers, confidence=0.95, samples=300, seed=5)
+    assert (found.low, found.difference, found.high) == pytest.approx((-0.0397, 0.0, 0.0397), abs=5e-5)
+    assert binomtest(0, 91, 0.5).proportion_ci(0.95, "exact").high == pytest.approx(found.high)
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "rows"), [(0.03, 0.0, 100), (0.03, 0.01, 122), (0.01, 0.01, 122), (0.05, 0.02, 60)]
+)
+def test_the_interval_holds_the_true_difference_as_often_as_it_says(worse: float, better: float, rows: int) -> None:
+    """Tables of so few discordant rows that many have none at all; 85% of the others are right."""
+    rng = np.random.default_rng(11)
+    alike = 1 - worse - better
+    tables = rng.multinomial(rows, [0.85 * alike, better, worse, 0.15 * alike], size=3000)
+    held = []
+    for both, only_b, only_a, neither in tables.tolist():
+        low, high = newcombe(both, only_b, only_a, neither, 0.95)
+        if not only_a and not only_b:
+            high = unseen_share(rows, 0.95)
+            low = -high
+        held.append(low <= better - worse <= high)
+    assert np.mean(held) > 0.94

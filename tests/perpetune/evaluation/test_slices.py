@@ -33,3 +33,16 @@ def test_free_text_has_no_labels_and_a_single_source_is_no_slice(params, example
     answers = {"base": [say("good")] * 3, "challenger": [say("bad")] * 3}
     evaluation = evaluate(examples(PAIRS), answers, [], "generation", params)
     assert slices([evaluation], "base") == {}
+
+
+def test_a_label_that_the_champion_does_not_know_counts_for_the_challenger(params, examples, say) -> None:
+    rows = examples([*PAIRS, ("give it back", "refund"), ("money back", "refund")])
+    known = {"good": 0.6, "bad": 0.4}
+    champion = [say("good", known), say("good", known), say("bad", known), say("bad", known), say("bad", known)]
+    new = known | {"refund": 0.9}
+    challenger = [*champion[:3], say("refund", new), say("refund", new)]
+    evaluation = evaluate(rows, {"champion": champion, "challenger": challenger}, rows, "classification", params)
+
+    paired = evaluation.comparisons["champion"]
+    assert (paired.n, paired.better, paired.worse) == (5, 2, 0)
+    assert slices([evaluation], "champion")["label refund"].theirs == (0, 0)

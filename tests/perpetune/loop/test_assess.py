@@ -55,7 +55,7 @@ def rows(split: str, words: str) -> list[Example]:
 def challenger(workspace: Workspace) -> tuple[Run, Challenger, str]:
     run = open_run("colours", "refresh", {}, {})
     trained = fine_tune(workspace, run, lambda _: None)
-    return run, trained, register(workspace, run, Curated("0", {}), trained, "0")
+    return run, trained, register(workspace, run, Curated("0", {}, 0), trained, "0")
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -1,0 +1,61 @@
+"""Whether a refresh would only repeat what the last one showed: what MLflow and the data say of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from perpetune import registry
+from perpetune.decision import Decision
+from perpetune.loop.curate import LABELS, SPLIT_NAMES, Curated, rows_metric
+from perpetune.loop.passage import RECORD, settings_of, surroundings, use_mlflow
+from perpetune.loop.refreshes import refreshes_before
+from perpetune.policy.unchanged import LastRefresh, NewData, Trigger, nothing_new
+from perpetune.tracking import RunRecord, artifact, as_params, newest_run, read_run
+from perpetune.workspace import Workspace
+
+PROGRAMS = ("perpetune.version", "torch.version")
+
+
+def why_unchanged(workspace: Workspace, curated: Curated, trigger: Trigger) -> str | None:
+    """In a sentence, why a refresh on this data is not worth running; None if it is."""
+    use_mlflow(workspace)
+    params, task = workspace.params.refresh, workspace.params.task.name
+    champion = registry.find(task, "champion")
+    unsuccessful = refreshes_before(champion, params.cooldown_minutes).vain if champion else 0
+    now = NewData(curated.version, sum(curated.rows.values()), curated.labels)
+    return nothing_new(_last_refresh(workspace), now, trigger, unsuccessful, params)
+
+
+def _last_refresh(workspace: Workspace) -> LastRefresh | None:
+    task = workspace.params.task.name
+    found = newest_run(task, "refresh")
+    if found is None:
+        return None
+    run, ended = found
+    path = artifact(run.id, RECORD, workspace.run_folder(run.id))
+    if path is None:
+        return None
+    decision, record = Decision.from_json(path.read_text(encoding="utf-8")), read_run(run.id)
+    return LastRefresh(
+        ended=datetime.fromtimestamp(ended, UTC),
+        outcome=decision.outcome,
+        data_version=decision.ids.data_version or "",
+        rows=sum(int(record.metrics.get(rows_metric(name), 0)) for name in SPLIT_NAMES),
+        labels=int(record.metrics.get(LABELS, 0)),
+        same_settings=_same_settings(workspace, record),
+        stands=_stands(task, decision),
+    )
+
+
+def _same_settings(workspace: Workspace, record: RunRecord) -> bool:
+    """The commit is no part of it: a workspace commits its `dvc.lock` after each refresh."""
+    here = surroundings()
+    programs = all(record.tags.get(name) == here[name] for name in PROGRAMS)
+    return programs and as_params(settings_of(workspace, "refresh")).items() <= record.params.items()
+
+
+def _stands(task: str, decision: Decision) -> bool:
+    """What was promoted is champion, or else the champion is the one that was compared with."""
+    champion = registry.find(task, "champion")
+    version = champion.version if champion else None
+    return version in (decision.ids.model_version, decision.ids.champion_version)

@@ -1,0 +1,51 @@
+"""On a workspace whose last refresh was version 2, rejected or not, beside champion 1."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from perpetune import registry
+from perpetune.curation.dvc import data_version
+from perpetune.loop.curate import SPLIT_NAMES, Curated, read_split
+from perpetune.loop.unchanged import why_unchanged
+from perpetune.workspace import Workspace
+
+
+def curated(workspace: Workspace) -> Curated:
+    rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}
+    return Curated(data_version(workspace.root).version, rows, 0)
+
+
+def test_the_same_data_and_settings_are_not_tried_again(twice: Workspace) -> None:
+    now = curated(twice)
+
+    said = why_unchanged(twice, now, "manual")
+    assert said is not None and "on the same data" in said and "perpetune refresh --again" in said
+    assert why_unchanged(twice, replace(now, version="other"), "manual") is None
+
+
+def test_other_settings_are_worth_a_refresh(twice: Workspace) -> None:
+    train = twice.params.train.model_copy(update={"learning_rate": 0.02})
+    other = replace(twice, params=twice.params.model_copy(update={"train": train}))
+
+    assert why_unchanged(other, curated(twice), "manual") is None
+
+
+def test_what_nobody_asked_for_waits_for_rows_and_labels(twice: Workspace) -> None:
+    now = replace(curated(twice), version="other", labels=1)
+
+    assert "waits for" in str(why_unchanged(twice, now, "schedule"))
+    assert "1 of the" in str(why_unchanged(twice, now, "decay"))
+    many = replace(now, rows={**now.rows, "train": 10 * now.rows["train"]}, labels=10_000)
+    assert why_unchanged(twice, many, "schedule") is None
+    assert why_unchanged(twice, many, "decay") is None
+
+
+def test_another_champion_is_worth_a_refresh(twice: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    champion = registry.find("colours", "champion")
+    assert champion is not None
+    monkeypatch.setattr(registry, "find", lambda task, alias: replace(champion, version="9"))
+
+    assert why_unchanged(twice, curated(twice), "manual") is None

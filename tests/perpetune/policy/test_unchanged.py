@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from perpetune.params import RefreshParams
+from perpetune.policy.retraining import labels_wanted
+from perpetune.policy.unchanged import LastRefresh, NewData, Trigger, nothing_new
+
+RULES = RefreshParams(
+    cron="0 3 * * 1", cooldown_minutes=60, new_labels=100, growth=0.3, back_off=2.0, gpu_hours_per_month=None
+)
+LAST = LastRefresh(
+    ended=datetime(2024, 5, 1, 12, tzinfo=UTC),
+    outcome="reject",
+    data_version="a",
+    rows=900,
+    labels=400,
+    same_settings=True,
+    stands=True,
+)
+
+
+@pytest.mark.parametrize("trigger", ["manual", "schedule", "decay"])
+def test_the_same_evidence_is_not_gathered_again_whoever_asks(trigger: Trigger) -> None:
+    said = nothing_new(LAST, NewData("a", 900, 412), trigger, 0, RULES)
+    assert said == (
+        "The refresh of 2024-05-01 12:00 ended with 'reject' on the same data, settings and programs: of 12 new labels "
+        "none is in its splits. More labels or other settings change that; `perpetune refresh --again` runs it anyway."
+    )
+
+
+@pytest.mark.parametrize(
+    "last", [None, replace(LAST, same_settings=False), replace(LAST, stands=False), replace(LAST, data_version="b")]
+)
+def test_other_settings_another_champion_or_other_data_are_worth_a_refresh(last: LastRefresh | None) -> None:
+    assert nothing_new(last, NewData("a", 901, 401), "manual", 0, RULES) is None
+
+
+@pytest.mark.parametrize(
+    ("trigger", "rows", "labels", "unsuccessful", "runs"),
+    [
+        ("schedule", 1169, 580, 0, False),
+        ("schedule", 1170, 580, 0, True),
+        ("decay", 990, 499, 0, False),
+        ("decay", 990, 500, 0, True),
+        ("decay", 990, 500, 1, False),
+        ("decay", 1090, 600, 1, True),
+        ("manual", 901, 401, 5, True),
+    ],
+)
+def test_what_nobody_asked_for_waits_for_more(
+    trigger: Trigger, rows: int, labels: int, unsuccessful: int, runs: bool
+) -> None:
+    said = nothing_new(LAST, NewData("b", rows, labels), trigger, unsuccessful, RULES)
+    assert (said is None) is runs
+    assert said is None or "waits for" in said
+
+
+def test_each_refresh_that_did_not_help_makes_the_next_one_wait_for_more_labels() -> None:
+    assert [labels_wanted(count, RULES) for count in range(4)] == [100, 200, 400, 800]
+    assert labels_wanted(10_000, RULES) > 10**12

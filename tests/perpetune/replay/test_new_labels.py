@@ -1,0 +1,76 @@
+"""New labels appear in the stream: the deadlock that docs/decisions/0014 is about."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from perpetune.params import Params, load_params
+from perpetune.records import Example
+from perpetune.replay.history import History, Request
+from perpetune.replay.live import Lived, live
+from perpetune.replay.own import Own
+from perpetune.replay.policy import Policy
+from perpetune.replay.scheduled import Never, Scheduled
+from perpetune.replay.school import School
+from perpetune.replay.stand_in import StandIn
+
+BEGINS = datetime(2024, 1, 1, tzinfo=UTC)
+FILLING = ["this", "that", "which", "here", "there", "every", "some", "many", "often", "never"]
+ROOT = Path(__file__).parents[3]
+WORDS_OF_A_LABEL = 12
+OLD, ALL = range(8), range(16)
+
+
+def row(place: int, labels: range, picks: random.Random) -> Example:
+    label = picks.choice(labels)
+    own = [f"word{label}x{picks.randrange(WORDS_OF_A_LABEL)}" for _ in range(2)]
+    said = [*picks.choices(FILLING, k=4), *own]
+    picks.shuffle(said)
+    return Example(
+        input=f"{' '.join(said)} {place}", output=f"label {label}", id=f"r{place}", group=f"r{place}", source="t"
+    )
+
+
+def new_labels() -> History:
+    """400 rows of 8 labels are taught; then come 250 requests with those, and 1,150 with 16; 50 a day."""
+    picks = random.Random(5)
+    taught = tuple(row(place, OLD, picks) for place in range(400))
+    asked = [row(400 + place, OLD if place < 250 else ALL, picks) for place in range(1400)]
+    times = [BEGINS + place * timedelta(days=1) / 50 for place in range(len(asked))]
+    requests = tuple(
+        Request(each.model_copy(update={"time": time}), time, time + timedelta(days=1))
+        for each, time in zip(asked, times, strict=True)
+    )
+    return History("new labels", requests, (times[250],), taught)
+
+
+@pytest.fixture(scope="module")
+def lives() -> dict[str, Lived]:
+    params: Params = load_params(ROOT / "params.yaml")
+    school = School(StandIn("classification", 7), "classification")
+    history = new_labels()
+    policies: list[Policy] = [Never(), Scheduled(params.refresh.cron), Own(params)]
+    return {policy.name: live(history, policy, school, params) for policy in policies}
+
+
+def accuracy(lived: Lived) -> float:
+    return sum(marked.score for marked in lived.answers) / len(lived.answers)
+
+
+def test_the_loop_ends_within_three_points_of_the_best_with_fewer_refreshes(lives: dict[str, Lived]) -> None:
+    weekly, ours = lives["every week"], lives["perpetune"]
+
+    assert accuracy(weekly) > accuracy(lives["never"]) + 0.1
+    assert accuracy(ours) > accuracy(weekly) - 0.03
+    assert len(ours.refreshes) < len(weekly.refreshes)
+
+
+def test_no_refresh_repeats_another(lives: dict[str, Lived]) -> None:
+    rows = [refresh.train_rows for refresh in lives["perpetune"].refreshes]
+
+    assert len(set(rows)) == len(rows)
+    assert any(refresh.promoted for refresh in lives["perpetune"].refreshes)
