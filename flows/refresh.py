@@ -10,6 +10,8 @@ from prefect.runtime import flow_run
 from flows.approval import approve
 from perpetune.events import REFRESHED
 from perpetune.loop.approve import needs_approval
+from perpetune.loop.pace import CURATE, DECIDE, EVALUATE, RELEASE, TRAIN
+from perpetune.loop.plan import timed
 from perpetune.loop.trial import goes_on_trial
 from perpetune.workspace import open_workspace
 from tasks.assess import assess
@@ -17,6 +19,7 @@ from tasks.curate import curate, log_data
 from tasks.decide import decide, register
 from tasks.events import emit
 from tasks.fine_tune import fine_tune
+from tasks.plan import compare, plan
 from tasks.release import release
 from tasks.track import tracked
 from tasks.trial import begin_trial
@@ -36,18 +39,26 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it") 
     """
     workspace = open_workspace()
     print(f"why: {reason}")
-    curated = curate(workspace)
+    taken: dict[str, float] = {}
+    with timed(taken, CURATE):
+        curated = curate(workspace)
     with tracked(workspace, "refresh", trigger, reason, curated.version) as run:
         log_data(workspace, run, curated)
-        challenger = fine_tune(workspace, run)
+        planned = plan(workspace, run, curated)
+        with timed(taken, TRAIN):
+            challenger = fine_tune(workspace, run, planned)
         version = register(workspace, run, curated, challenger)
-        assessment = assess(workspace, run, challenger, version)
-        decision = decide(workspace, run, curated, challenger, assessment, version)
+        with timed(taken, EVALUATE):
+            assessment = assess(workspace, run, challenger, version)
+        with timed(taken, DECIDE):
+            decision = decide(workspace, run, curated, challenger, assessment, version)
         if decision.outcome == "promote" and needs_approval(workspace):
             decision = approve(workspace, decision)
         if decision.outcome == "promote" and goes_on_trial(workspace):
             begin_trial(workspace, version)
         elif decision.outcome == "promote":
-            release(workspace, version)
+            with timed(taken, RELEASE):
+                release(workspace, version)
+    compare(workspace, planned, taken, challenger)
     emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": decision.outcome, "trigger": trigger})
     return decision.outcome
