@@ -56,7 +56,7 @@ def _missed(rows: int, needed: int, params: Params, gain: bool) -> str:
     chance = 1 - power_of(rows, rules.gain, DISCORDANCE, alpha=rules.alpha)
     return (
         f"a gain of {points(rules.gain)} (promote.gain) would be missed with a chance of {chance:.0%} if "
-        f"{DISCORDANCE:.0%} of the rows are answered differently; {needed} rows are needed for {1 - rules.power:.0%}"
+        f"{DISCORDANCE:.0%} of the rows are answered differently; {needed} rows are needed for a chance of {1 - rules.power:.0%}"
     )
 
 

@@ -33,7 +33,7 @@ def test_a_small_frozen_holdout_says_the_chance_the_rows_and_both_ways_there():
     assert said.startswith(
         f"The frozen holdout has 100 rows: a gain of 5.0 points (promote.gain) would be missed with a chance of {chance:.0%}"
     )
-    assert f"{NEEDED} rows are needed for 10%" in said
+    assert f"{NEEDED} rows are needed for a chance of 10%" in said
     more = (NEEDED - 100) / 0.2
     assert f"Add about {round(more / 100 + 0.5) * 100:,} examples" in said
     assert f"raise split.frozen to {NEEDED / 800 + 0.005:.2f}" in said
