@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perpetune.decision import Decision
 
-RIVALS = {"few-shot": "base with examples", "linear": "linear model"}
+NAMES = {"few-shot": "base with examples", "linear": "linear model"}
 
 
 def headline(decision: Decision) -> str:
@@ -28,8 +28,17 @@ def _subject(decision: Decision) -> str:
 def _number(decision: Decision) -> str | None:
     if decision.outcome in ("collect more labels", "ask for labels"):
         return None  # it is a lack of numbers that such a verdict is about
-    told = {"promotion": _promotion, "retraining": _decay, "trial": _trial, "rollback": _decay}.get(decision.kind)
+    if decision.kind == "promotion":
+        return _promotion(_promoted(decision))
+    told = {"retraining": _decay, "trial": _trial, "rollback": _decay}.get(decision.kind)
     return told(decision.evidence) if told else None
+
+
+def _promoted(decision: Decision) -> Mapping[str, Any]:
+    """The evidence of what is promoted: of a rival of the challenger, where that was chosen."""
+    rivals = decision.evidence.get("rivals") or {}
+    rival = rivals.get(getattr(decision, "system", None)) or {}
+    return rival.get("gate") or decision.evidence
 
 
 def _promotion(evidence: Mapping[str, Any]) -> str | None:
@@ -39,7 +48,7 @@ def _promotion(evidence: Mapping[str, Any]) -> str | None:
     paired = evidence.get(holdout)
     if not paired:
         return None
-    return f"{_difference(paired, paired.get('rows'))} against the {RIVALS.get(against, against)}, {holdout} holdout"
+    return f"{_difference(paired, paired.get('rows'))} against the {NAMES.get(against, against)}, {holdout} holdout"
 
 
 def _decay(evidence: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perpetune.decision import Decision
 
-LIMIT_SETTINGS = {"forgetting": "max_forgetting", "latency": "max_slowdown", "cost": "max_cost"}
+LIMIT_SETTINGS = {
+    "forgetting": "promote.max_forgetting",
+    "latency": "promote.max_slowdown",
+    "cost": "promote.max_cost",
+}
 FEEDBACK = "send labels to POST /v1/feedback, or `perpetune ingest FILE` examples of your own"
 LABELS = "`perpetune labels --out wanted.jsonl`, fill in `label`, then `perpetune labels --bring wanted.jsonl`"
 TUNE = "`perpetune tune --write` searches for better settings"
@@ -58,13 +62,16 @@ def _bring(holdout: str) -> str:
             "send the labels of production answers to POST /v1/feedback, of which a share of split.recent is held out, "
             "then `perpetune refresh`"
         )
-    return "`perpetune ingest FILE` more examples, of which a share of split.frozen is held out, or raise split.frozen"
+    return (
+        "`perpetune ingest FILE` more examples, of which a share of split.frozen is held out, then `perpetune refresh`; "
+        "a larger split.frozen holds out more of those there are"
+    )
 
 
 def _mended(decision: Decision) -> Iterator[str]:
     """What would have let the challenger pass: the limits, the slices, or a better challenger."""
     settings = [_raised(name, limit) for name, limit in _exceeded(decision.evidence)]
-    harmed = _harmed_slices(decision)
+    harmed, missed = _harmed_slices(decision), _missed_labels(decision)
     if settings:
         yield f"To let it pass, {' and '.join(settings)}, then `perpetune refresh`."
     if harmed:
@@ -72,7 +79,12 @@ def _mended(decision: Decision) -> Iterator[str]:
             f"`perpetune ingest FILE` more examples of {_list(harmed)}, then `perpetune refresh`; promote.slice_margin "
             "sets how much worse they may be."
         )
-    if not settings and not harmed:
+    if missed:
+        yield (
+            f"`perpetune ingest FILE` more examples of {_list(missed)}, then `perpetune refresh`; promote.min_recall sets "
+            "how many must be found."
+        )
+    if not (settings or harmed or missed):
         yield f"{_kept(decision)}; more examples (`perpetune ingest FILE`) or other settings may do better: {TUNE}."
 
 
@@ -84,9 +96,10 @@ def _kept(decision: Decision) -> str:
 
 
 def _raised(name: str, limit: Mapping[str, Any]) -> str:
-    if name not in LIMIT_SETTINGS:
+    if "leakage" in name:
         return f"remove the {name} from the training data (give what belongs together the same `group`)"
-    return f"set promote.{LIMIT_SETTINGS[name]} above {limit['value']:.3g} in params.yaml"
+    setting = limit.get("setting") or LIMIT_SETTINGS.get(name, "its limit")
+    return f"set {setting} above {limit['value']:.3g} in params.yaml"
 
 
 def _exceeded(evidence: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -100,6 +113,12 @@ def _harmed_slices(decision: Decision) -> list[str]:
     """Those that a reason speaks of: which are harmed depends on all of them together."""
     reasons = " ".join(decision.reasons)
     return [name for name in decision.evidence.get("slices") or {} if f"On {name} " in reasons]
+
+
+def _missed_labels(decision: Decision) -> list[str]:
+    """Rare labels that the reasons say are hardly found."""
+    floors = " ".join(reason for reason in decision.reasons if "promote.min_recall" in reason)
+    return [f"label {name}" for name in decision.evidence.get("recalls") or {} if f"rows labelled {name} (" in floors]
 
 
 def _approval(decision: Decision) -> Iterator[str]:
@@ -149,6 +168,9 @@ def _ask_for_labels(decision: Decision) -> str:
 
 
 def _more_labels(decision: Decision) -> str:
+    missing = _number(r"waits for ([\d,]+) more labels", decision.reason)
+    if missing:
+        return f"{missing} more labels to POST /v1/feedback start the next refresh; now: `perpetune refresh`."
     return f"Send labels of answers to POST /v1/feedback as they become known, or {LABELS}; {_next_check()}."
 
 

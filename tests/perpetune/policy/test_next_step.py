@@ -159,3 +159,19 @@ def test_a_check_in_one_line():
 @pytest.mark.parametrize("kind", ["promotion", "retraining", "trial", "rollback", "approval", "promotion by hand"])
 def test_a_record_without_numbers_gives_its_reason(kind):
     assert headline(decision(kind, "reject")) == "reject, version 3: It is so."
+
+
+def test_what_a_later_gate_records_is_read_too():
+    limits = {
+        "size": {"value": 3.0, "limit": 2.0, "interval": None, "setting": "promote.max_size"},
+        "forgetting": {"value": 9.0, "limit": None, "interval": {"low": 8.0, "high": 9.9, "level": 0.95}},
+    }
+    reason = (
+        "It finds 9.1% of the 11 rows labelled spam (95% interval 0.2 to 41.3), below the floor (promote.min_recall)."
+    )
+    evidence = {"limits": limits, "recalls": {"spam": {}, "ham": {}}}
+    said = next_steps(decision("promotion", "reject", evidence, reason))
+    assert said[0].startswith("To let it pass, set promote.max_size above 3 in params.yaml, then")
+    assert "more examples of label spam, then" in said[1] and "promote.min_recall" in said[1]
+    waits = decision("retraining", "collect more labels", {}, "The next refresh waits for 40 more labels: 60 of 100.")
+    assert "40 more labels to POST /v1/feedback start the next refresh" in next_steps(waits)[0]
