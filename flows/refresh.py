@@ -24,34 +24,45 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", 
     # Late: they bring torch, MLflow and Evidently, which a worker, who only starts runs, does without.
     from flows.approval import approve
     from perpetune.loop.approve import needs_approval
+    from perpetune.loop.pace import CURATE, DECIDE, EVALUATE, RELEASE, TRAIN
+    from perpetune.loop.plan import timed
     from perpetune.loop.trial import goes_on_trial
     from tasks.assess import assess
     from tasks.curate import curate, log_data, nothing_new
     from tasks.decide import decide, register
     from tasks.events import emit
     from tasks.fine_tune import fine_tune
+    from tasks.plan import compare, plan
     from tasks.release import release
     from tasks.track import tracked
     from tasks.trial import begin_trial
 
     workspace = open_workspace()
     print(f"why: {reason}")
-    curated = curate(workspace)
+    taken: dict[str, float] = {}
+    with timed(taken, CURATE):
+        curated = curate(workspace)
     if not again and (why := nothing_new(workspace, curated, trigger)):
         emit(UNCHANGED, workspace.params.task.name, {"reason": why, "trigger": trigger})
         return "unchanged"
     with tracked(workspace, "refresh", trigger, reason, curated.version) as run:
         log_data(workspace, run, curated)
-        challenger = fine_tune(workspace, run)
+        planned = plan(workspace, run, curated)
+        with timed(taken, TRAIN):
+            challenger = fine_tune(workspace, run, planned)
         version = register(workspace, run, curated, challenger)
-        assessment = assess(workspace, run, challenger, version)
-        decision = decide(workspace, run, curated, challenger, assessment, version)
+        with timed(taken, EVALUATE):
+            assessment = assess(workspace, run, challenger, version)
+        with timed(taken, DECIDE):
+            decision = decide(workspace, run, curated, challenger, assessment, version)
         version = decision.ids.model_version or version
         if decision.outcome == "promote" and needs_approval(workspace):
             decision = approve(workspace, decision)
         if decision.outcome == "promote" and goes_on_trial(workspace):
             begin_trial(workspace, version)
         elif decision.outcome == "promote":
-            release(workspace, version)
+            with timed(taken, RELEASE):
+                release(workspace, version)
+    compare(workspace, planned, taken, challenger)
     emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": decision.outcome, "trigger": trigger})
     return decision.outcome

@@ -9,16 +9,21 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+    from perpetune.decision import Decision
+    from perpetune.orchestrator import FlowRun
+
+NOTHING_TO_JUDGE = "nothing to judge: no champion has answered a request yet (`perpetune status`)"
 
 app = typer.Typer(
     help="Keeps a fine-tuned language model good at its task for as long as it is in production.",
@@ -267,6 +272,27 @@ def reproduce(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: `perpetune promote 3 --reason 'we want it, dearer or not'`")
+def promote(
+    version: Annotated[str, typer.Argument(help="A version number, of any system; `perpetune status` lists them.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")],
+    json_: Json = False,
+) -> None:
+    """Have a version serve on your word, whatever the gate said of it."""
+    with _for_people(), _services(worker=False, prefect=False) as workspace:
+        from perpetune.loop.promote import promote_by_hand, tell_prefect
+
+        done = promote_by_hand(workspace, version, reason)
+        tell_prefect(workspace, done, lambda line: errors.print(line, markup=False))
+        if json_:
+            _print_json({**asdict(done.released), "system": done.system, "decision": _as_json(done.decision)})
+            return
+        if done.released.served:
+            _say(f"version {version} ({done.system}) serves after {done.released.seconds:.1f} s")
+        else:
+            _say(f"version {version} ({done.system}) is champion; no gateway runs: the next one to start serves it")
+
+
 @app.command(epilog="Example: `perpetune rollback --reason 'it promises refunds'`")
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")] = "somebody asked for it",
@@ -276,15 +302,20 @@ def rollback(
     from perpetune.gateway_client import NoGateway, gateway_of
 
     with _for_people():
+        went = refusal = None
         try:
             # Before anything heavy is imported: the gateway can do it alone.
             went = gateway_of(open_workspace()).roll_back(reason)
             errors.print(f"version {went.restored} serves again instead of version {went.rolled_back}", markup=False)
         except NoGateway:
-            went = None
+            pass
+        except NoPrevious as fault:
+            refusal = fault
         with _services(worker=False, prefect=False) as workspace:
-            from perpetune.loop.rollback import move_aliases, tell_prefect, write_down
+            from perpetune.loop.rollback import move_aliases, tell_prefect, with_choices, write_down
 
+            if refusal is not None:
+                raise with_choices(workspace, refusal)
             done = went or move_aliases(workspace)
             if went is None:
                 errors.print("no gateway runs: the next one to start serves the previous champion", markup=False)
@@ -407,9 +438,10 @@ def _prediction_log() -> Iterator[Engine]:
         log.dispose()
 
 
-def _run_flow(flow: str, parameters: dict[str, object], json_: bool) -> None:
+def _run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], json_: bool) -> None:
     """Start a deployment, pass its log on, and exit as it did."""
     from perpetune.orchestrator import Prefect
+    from perpetune.status import decision_of
 
     out = errors if json_ else console
 
@@ -421,10 +453,24 @@ def _run_flow(flow: str, parameters: dict[str, object], json_: bool) -> None:
         run = prefect.start(f"{flow}/{workspace.params.task.name}", parameters)
         say(f"{run.name}: {run.url}")
         ended = prefect.follow(run, lambda line: say(f"  {line}"))
-        if json_:
-            _print_json(asdict(ended))
         if ended.state != "COMPLETED":
+            if json_:
+                _print_json({**asdict(ended), "decision": None})
             raise PerpetuneError(f"{ended.name} ended as {ended.state.lower()}: {ended.message}", where=ended.url)
+        _tell_verdict(decision_of(workspace, flow, run.id), ended, json_)
+
+
+def _tell_verdict(decision: Decision | None, ended: FlowRun, json_: bool) -> None:
+    """The verdict as the last line; the flow's log has said why, and what to do next."""
+    from perpetune.policy.headline import headline
+    from perpetune.policy.next_step import next_steps
+
+    verdict = headline(decision) if decision else NOTHING_TO_JUDGE
+    if json_:
+        steps = next_steps(decision) if decision else ()
+        _print_json({**asdict(ended), "verdict": verdict, "next": steps, "decision": _as_json(decision)})
+    else:
+        _say(verdict)
 
 
 @contextmanager
@@ -463,6 +509,10 @@ def _say(line: str) -> None:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def _as_json(decision: Decision | None) -> dict[str, Any] | None:
+    return decision.model_dump(mode="json") if decision else None
 
 
 def _shown(path: Path | None) -> str:

@@ -11,13 +11,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 from perpetune.policy.approval import ApprovalEvidence
 from perpetune.policy.first_refresh import FirstRefreshEvidence
+from perpetune.policy.next_step import next_steps
 from perpetune.policy.promotion import PromotionEvidence
-from perpetune.policy.release import ByHand, RollbackEvidence, TrialEvidence
+from perpetune.policy.release import ByHand, PromotedByHand, RollbackEvidence, TrialEvidence
 from perpetune.policy.retraining import RetrainEvidence
 from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.records import to_json
 
-Kind = Literal["promotion", "approval", "retraining", "trial", "rollback"]
+Kind = Literal["promotion", "approval", "retraining", "trial", "rollback", "promotion by hand"]
 Evidence = (
     PromotionEvidence
     | ApprovalEvidence
@@ -26,6 +27,7 @@ Evidence = (
     | TrialEvidence
     | RollbackEvidence
     | ByHand
+    | PromotedByHand
 )
 KINDS: Mapping[type, Kind] = {
     PromotionEvidence: "promotion",
@@ -35,6 +37,7 @@ KINDS: Mapping[type, Kind] = {
     TrialEvidence: "trial",
     RollbackEvidence: "rollback",
     ByHand: "rollback",
+    PromotedByHand: "promotion by hand",
 }
 
 
@@ -118,6 +121,7 @@ def as_markdown(decision: Decision, links: Mapping[str, str] | None = None) -> s
         f"# {decision.kind.capitalize()} of {decision.task}: {decision.outcome}",
         f"**{decision.reason}**",
         "\n".join(f"- {reason}" for reason in decision.reasons[1:]),
+        _next(decision),
         f"Decided {decision.time:%Y-%m-%d %H:%M %Z} by the rule: {decision.rule}",
         "## Evidence",
         *_tables(decision.evidence),
@@ -126,6 +130,11 @@ def as_markdown(decision: Decision, links: Mapping[str, str] | None = None) -> s
         " · ".join(f"[{title}]({address})" for title, address in (links or {}).items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _next(decision: Decision) -> str:
+    steps = next_steps(decision)
+    return "## What to do next\n\n" + "\n".join(f"- {step}" for step in steps) if steps else ""
 
 
 def _tables(evidence: Mapping[str, Any]) -> Iterator[str]:

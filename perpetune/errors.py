@@ -18,3 +18,7 @@ class PerpetuneError(Exception):
         place = f"{self.where}: " if self.where else ""
         advice = f"\n  {self.do}" if self.do else ""
         return f"{place}{self.what}{advice}"
+
+
+class NoPrevious(PerpetuneError):
+    """There is no previous champion to go back to."""

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from perpetune.addresses import remembered
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.workspace import Workspace
 
 SWAP_SECONDS = 120.0
@@ -59,7 +59,7 @@ class GatewayClient:
         return GatewayState(state.get("serving"), state.get("champion"), named, str(state.get("release") or "ok"))
 
     def roll_back(self, reason: str) -> WentBack:
-        """Have it go back to the previous champion. Raises NoGateway, or PerpetuneError where it cannot."""
+        """Have it go back to the previous champion. Raises NoGateway, NoPrevious, or PerpetuneError."""
         answer = self._post("/v1/release/rollback", {"reason": reason})
         if answer.is_error:
             raise self._refusal(answer)
@@ -77,12 +77,15 @@ class GatewayClient:
             ) from fault
 
     def _refusal(self, answer: httpx.Response) -> PerpetuneError:
+        code = None
         try:
-            said = str(answer.json()["error"]["message"])
+            error = answer.json()["error"]
+            said, code = str(error["message"]), error.get("code")
         except (ValueError, KeyError, TypeError):
             said = answer.text[:300]
         advice = "set PERPETUNE_API_KEY to one of its keys" if answer.status_code in (401, 403) else None
-        return PerpetuneError(f"the gateway refused ({answer.status_code}): {said}", where=self.url, do=advice)
+        kind = NoPrevious if code == "nothing_to_roll_back" else PerpetuneError
+        return kind(f"the gateway refused ({answer.status_code}): {said}", where=self.url, do=advice)
 
 
 def gateway_of(workspace: Workspace) -> GatewayClient:

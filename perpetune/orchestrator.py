@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 
@@ -19,6 +19,10 @@ from perpetune.settings import Settings
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 PAGE = 200
+# A run's process sends its lines every two seconds, so that the last come after the run has ended; one that was killed
+# sends none any more.
+QUIET_SECONDS = 10.0
+LATE = timedelta(seconds=30)
 PREFECT_SAYS = ("Beginning flow run", "Finished in state", "View at ")
 # Prefect answers so while its database is locked; it asks its own client to try again too.
 BUSY = {429, 502, 503}
@@ -38,6 +42,34 @@ class FlowRun:
     @property
     def final(self) -> bool:
         return self.state in FINAL
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of a run's log; `of_task` says whether one of its tasks wrote it."""
+
+    id: str
+    time: datetime
+    message: str
+    of_task: bool
+
+    @property
+    def is_for_people(self) -> bool:
+        return not self.message.startswith(PREFECT_SAYS) and "Traceback (most recent call last)" not in self.message
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the engine ends the log of a run with it."""
+        return not self.of_task and self.message.startswith("Finished in state")
+
+
+def _log_line(found: Mapping[str, object]) -> LogLine:
+    return LogLine(
+        id=str(found["id"]),
+        time=datetime.fromisoformat(str(found["timestamp"])),
+        message=str(found["message"]),
+        of_task=found.get("task_run_id") is not None,
+    )
 
 
 @dataclass(frozen=True)
@@ -78,16 +110,25 @@ class Prefect:
         return [self._flow_run(each) for each in self._call("POST", "/flow_runs/filter", body).json()]
 
     def follow(self, run: FlowRun, say: Callable[[str], None], poll_seconds: float = 1.0) -> FlowRun:
-        """Pass on what the flow says until its run has ended, and return how (tracebacks stay in Prefect's log)."""
-        told = 0
+        """Pass on what the flow says until its run has ended and its last line has come, and return how.
+
+        Tracebacks stay in Prefect's log.
+        """
+        told: set[str] = set()
+        newest, heard = datetime.fromtimestamp(0, UTC), time.monotonic()
         while True:
             now = self.look(run)
-            lines = self._logs(run, told)
+            lines = [line for line in self._logs(run, newest) if line.id not in told]
             for line in lines:
-                if not line.startswith(PREFECT_SAYS) and "Traceback (most recent call last)" not in line:
-                    say(line)
-            told += len(lines)
-            if now.final and not lines:
+                if line.is_for_people:
+                    say(line.message)
+            told |= {line.id for line in lines}
+            newest = max([newest, *(line.time for line in lines)])
+            if any(line.is_last for line in lines) and (ended := self.look(run)).final:
+                return ended
+            if lines or not now.final:
+                heard = time.monotonic()
+            elif time.monotonic() - heard >= QUIET_SECONDS:
                 return now
             time.sleep(poll_seconds)
 
@@ -102,14 +143,17 @@ class Prefect:
         }
         self._call("POST", "/events", [happened])
 
-    def _logs(self, run: FlowRun, told: int) -> list[str]:
-        body = {
-            "logs": {"flow_run_id": {"any_": [run.id]}},
-            "sort": "TIMESTAMP_ASC",
-            "offset": told,
-            "limit": PAGE,
-        }
-        return [str(line["message"]) for line in self._call("POST", "/logs/filter", body).json()]
+    def _logs(self, run: FlowRun, newest: datetime) -> list[LogLine]:
+        """The lines since `newest` and some seconds before: those of several processes do not arrive in order."""
+        since = (newest - LATE).isoformat()
+        logs = {"flow_run_id": {"any_": [run.id]}, "timestamp": {"after_": since}}
+        lines: list[LogLine] = []
+        while True:
+            body = {"logs": logs, "sort": "TIMESTAMP_ASC", "offset": len(lines), "limit": PAGE}
+            page = self._call("POST", "/logs/filter", body).json()
+            lines += [_log_line(each) for each in page]
+            if len(page) < PAGE:
+                return lines
 
     def _flow_run(self, found: Mapping[str, object]) -> FlowRun:
         state = found.get("state") or {}

@@ -21,7 +21,7 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.records import to_json
 from perpetune.release import CARD, Evaluated, ModelCard, Release, Trial, Wanted, evaluated_file, read_card
 from perpetune.tracking import Run, pages
@@ -31,6 +31,7 @@ Alias = Literal["champion", "challenger", "previous"]
 # Tags of a version: what became of it (canary, shadow, released, promoted, aborted, refused, rolled back), the share
 # of the traffic that its trial has, since when, and why it was refused.
 STATE, SHARE, TIME, REASON = "release.state", "release.share", "release.time", "release.reason"
+SYSTEM = "system"  # a version's tag: how it answers (perpetune.release.System)
 _LONGEST_TAG = 4000  # characters
 
 
@@ -69,7 +70,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
     version = str(logged.registered_model_version)
     client = MlflowClient()
     client.update_run(run.id, status="RUNNING")
-    for key, value in tags.items():
+    for key, value in {SYSTEM: card.system, **tags}.items():
         client.set_model_version_tag(card.task, version, key, value)
     if wanted(card.task).trial is None:
         client.set_registered_model_alias(card.task, "challenger", version)
@@ -146,14 +147,13 @@ def refuse(task: str, version: str, back_to: str | None, why: str) -> bool:
 def roll_back(task: str) -> tuple[str, str]:
     """Make the previous champion champion again; returns the version that no longer is, and the one that is.
 
-    Nothing is `previous` afterwards, so that a second call does not go forth again. Raises PerpetuneError where
+    Nothing is `previous` afterwards, so that a second call does not go forth again. Raises NoPrevious where
     there is nothing to go back to.
     """
     champion, previous = find(task, "champion"), find(task, "previous")
     if champion is None or previous is None or previous.version == champion.version:
-        raise PerpetuneError(
-            f"there is no previous champion of {task} to go back to",
-            do="promote another version with `perpetune refresh`",
+        raise NoPrevious(
+            f"there is no previous champion of {task} to go back to", do="have another serve with `perpetune promote`"
         )
     MlflowClient().set_registered_model_alias(task, "champion", previous.version)
     _drop_alias(task, "previous")
@@ -168,6 +168,14 @@ def wanted(task: str) -> Wanted:
     champion, challenger = aliases.get("champion"), aliases.get("challenger")
     trial = _trial(get(task, challenger)) if champion and challenger else None
     return Wanted(champion, aliases.get("previous"), trial)
+
+
+def aliases_of(task: str) -> dict[str, tuple[str, ...]]:
+    """The aliases of each version that has any."""
+    found: dict[str, tuple[str, ...]] = {}
+    for alias, version in _aliases(task).items():
+        found[version] = (*found.get(version, ()), alias)
+    return found
 
 
 def _aliases(task: str) -> dict[str, str]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import httpx
 from rich.console import Console
@@ -15,18 +14,26 @@ from rich.table import Table
 from perpetune import registry
 from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
-from perpetune.loop.passage import LATER, RECORD, use_mlflow
+from perpetune.loop.passage import LATER, RECORD, Kind, use_mlflow
+from perpetune.loop.versions import system_of
 from perpetune.monitoring.watched import DETECTOR, from_text
+from perpetune.policy.headline import headline
+from perpetune.policy.next_step import next_steps
 from perpetune.policy.phrases import amount
 from perpetune.serving.label_requests import count_open
 from perpetune.serving.log import counts, open_log
 from perpetune.tracking import artifact, artifact_names, newest_run, runs_url
 from perpetune.workspace import Workspace
 
+KINDS: tuple[Kind, ...] = ("refresh", "watch")
+
 
 @dataclass(frozen=True)
 class VersionLine:
-    """One version: its aliases, how it was last decided on and why, and how its release stands ("" before one)."""
+    """One version: its aliases, how it was last decided on and why, how its release stands ("" before one).
+
+    `system` is how it answers: tuned, prompted base or linear model.
+    """
 
     version: str
     aliases: tuple[str, ...]
@@ -34,6 +41,7 @@ class VersionLine:
     reason: str
     data_version: str
     release: str = ""
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,12 @@ class Status:
     wanted: int
     addresses: dict[str, str]
     watched: str | None = None
+    next_steps: tuple[str, ...] = ()
+
+    @property
+    def system(self) -> str | None:
+        """How the version that serves answers."""
+        return next((line.system for line in self.versions if line.version == self.serving), None)
 
 
 def read_status(workspace: Workspace) -> Status:
@@ -61,10 +75,12 @@ def read_status(workspace: Workspace) -> Status:
     finally:
         log.dispose()
     settings = workspace.settings
+    versions = _versions(task)
     return Status(
         task=task,
         serving=_serving(settings.gateway_url),
-        versions=_versions(task),
+        versions=versions,
+        next_steps=_next_steps(workspace, versions),
         last_look=_last_look(workspace),
         watched=_watched(workspace),
         predictions=found.predictions,
@@ -78,20 +94,37 @@ def read_status(workspace: Workspace) -> Status:
     )
 
 
+def _next_steps(workspace: Workspace, versions: Sequence[VersionLine]) -> tuple[str, ...]:
+    """After the newest verdict there is; before the first, and where nothing serves, what makes something serve."""
+    if not versions:
+        return ("`perpetune refresh` makes a first version.",)
+    found = [each for kind in KINDS if (each := _newest(workspace, kind)) is not None]
+    steps = next_steps(max(found, key=lambda decision: decision.time)) if found else ()
+    if not any("champion" in line.aliases for line in versions) and not steps:
+        return (f"Nothing serves: `perpetune promote {versions[0].version} --reason '...'`, or `perpetune refresh`.",)
+    return steps
+
+
+def _newest(workspace: Workspace, kind: Kind) -> Decision | None:
+    try:
+        decision, _ = newest_decision(workspace, kind)
+    except PerpetuneError:
+        return None
+    version = decision.ids.model_version
+    return decisions_of(workspace, version)[0] if kind == "refresh" and version is not None else decision
+
+
 def _versions(task: str) -> tuple[VersionLine, ...]:
-    aliases: dict[str, list[str]] = {}
-    for alias in ("champion", "challenger", "previous"):
-        found = registry.find(task, alias)
-        if found is not None:
-            aliases.setdefault(found.version, []).append(alias)
+    aliases = registry.aliases_of(task)
     return tuple(
         VersionLine(
             each.version,
-            tuple(aliases.get(each.version, ())),
+            aliases.get(each.version, ()),
             each.tags.get("decision", "undecided"),
             each.tags.get("decision.reason", ""),
             each.tags.get("data.version", ""),
             _release(each.tags),
+            system_of(each.tags),
         )
         for each in registry.versions(task)
     )
@@ -105,11 +138,8 @@ def _release(tags: Mapping[str, str]) -> str:
 
 
 def _last_look(workspace: Workspace) -> str | None:
-    try:
-        decision, _ = newest_decision(workspace, "watch")
-    except PerpetuneError:
-        return None
-    return f"{decision.time:%Y-%m-%d %H:%M %Z}: {decision.outcome}. {decision.reason}"
+    decision = _newest(workspace, "watch")
+    return f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}" if decision else None
 
 
 def _watched(workspace: Workspace) -> str | None:
@@ -129,12 +159,13 @@ def _serving(gateway: str | None) -> str | None:
     if gateway is None:
         return None
     try:
-        return str(httpx.get(f"{gateway}/readyz", timeout=5).json().get("serving"))
+        serving = httpx.get(f"{gateway}/readyz", timeout=5).json().get("serving")
     except (httpx.HTTPError, ValueError):  # something else listens there, or a proxy whose gateway is away
         return None
+    return None if serving is None else str(serving)
 
 
-def newest_decision(workspace: Workspace, kind: Literal["refresh", "watch"]) -> tuple[Decision, str]:
+def newest_decision(workspace: Workspace, kind: Kind) -> tuple[Decision, str]:
     """The newest decision of this kind and the page of its run. Raises PerpetuneError where there is none."""
     use_mlflow(workspace)
     found = newest_run(workspace.params.task.name, kind)
@@ -142,6 +173,12 @@ def newest_decision(workspace: Workspace, kind: Literal["refresh", "watch"]) -> 
         raise PerpetuneError(f"there was no {kind} yet", do=f"run `perpetune {kind}`")
     run, _ = found
     return _read_decision(run.id), run.url
+
+
+def decision_of(workspace: Workspace, kind: Kind, flow_run_id: str) -> Decision | None:
+    """What a flow run decided in the end, a person's word on it included; None where there was nothing to decide."""
+    decision = _newest(workspace, kind)
+    return decision if decision and decision.ids.prefect_flow_run_id == flow_run_id else None
 
 
 def decisions_of(workspace: Workspace, version: str) -> list[Decision]:
@@ -167,18 +204,27 @@ def show_status(status: Status, console: Console) -> None:
     table = Table(
         "version",
         "aliases",
+        "system",
         "release",
         "decision",
         "why",
-        title=f"{status.task}: serving {status.serving or 'nothing'}",
+        title=f"{status.task}: {_served(status)}",
     )
     for line in status.versions:
-        table.add_row(line.version, ", ".join(line.aliases), line.release, line.decision, line.reason)
+        table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, line.decision, line.reason)
     console.print(table)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
     if status.wanted:
         console.print(f"{status.wanted} labels wanted: perpetune labels", markup=False)
     console.print(f"last look: {status.last_look or 'none yet'}", markup=False)
     console.print(f"watched: {status.watched or 'no labels judged yet'}", markup=False)
+    for step in status.next_steps:
+        console.print(f"next: {step}", markup=False)
     for name, address in status.addresses.items():
         console.print(f"{name}: {address}", markup=False)
+
+
+def _served(status: Status) -> str:
+    if status.serving is None:
+        return "serving nothing"
+    return f"serving version {status.serving}" + (f", {status.system}" if status.system else "")

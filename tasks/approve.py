@@ -13,6 +13,7 @@ from perpetune.loop.approve import Said
 from perpetune.loop.trial import goes_on_trial
 from perpetune.workspace import Workspace
 from tasks.events import emit
+from tasks.verdict import tell
 
 
 @task(name="await word", task_run_name="say that version {version} waits", cache_policy=NO_CACHE)
@@ -26,7 +27,7 @@ def await_word(workspace: Workspace, version: str) -> None:
 def hear(workspace: Workspace, promotion: Decision, said: Said | None) -> Decision:
     decision = approvals.hear(workspace, promotion, said)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)
-    print(f"{decision.outcome}: {decision.reason}")
+    tell(decision)
     if decision.outcome != "promote" or not goes_on_trial(workspace):
         event = PROMOTED if decision.outcome == "promote" else REJECTED
         payload = {"version": decision.ids.model_version, "outcome": decision.outcome, "reason": decision.reason}

@@ -21,6 +21,7 @@ from perpetune.registry import model_url
 from perpetune.tracking import MlflowFault, Run
 from perpetune.workspace import Workspace
 from tasks.events import emit
+from tasks.verdict import tell
 
 
 @task(name="register", task_run_name="register the challenger", cache_policy=NO_CACHE)
@@ -38,7 +39,7 @@ def decide(
     decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id))
     decided = decision.ids.model_version or version
     create_markdown_artifact(as_markdown(decision, {"MLflow run": run.url}), key="verdict", description=decision.reason)
-    print(f"{decision.outcome}: {' '.join(decision.reasons)}")
+    tell(decision)
     try:
         log_page(workspace, run, decided)
     except (PerpetuneError, MlflowFault) as fault:  # the verdict stands without its page

@@ -12,9 +12,11 @@ from prefect.cache_policies import NO_CACHE
 
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.fine_tune import fine_tune as fine_tune_adapter
+from perpetune.loop.plan import Plan
 from perpetune.tracking import Run
 from perpetune.training.trainer import Forecast, Progress
 from perpetune.workspace import Workspace
+from tasks.plan import correct
 from tasks.retrying import unless_it_is_for_people
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -28,10 +30,15 @@ SECONDS_BETWEEN_LINES = 10.0
     retry_condition_fn=unless_it_is_for_people,
     cache_policy=NO_CACHE,
 )
-def fine_tune(workspace: Workspace, run: Run) -> Challenger:
+def fine_tune(workspace: Workspace, run: Run, planned: Plan) -> Challenger:
     bar = create_progress_artifact(0.0, key="training", description="steps done, in percent")
     assert isinstance(bar, UUID)
-    challenger = fine_tune_adapter(workspace, run, _teller(bar), lambda forecast: print(forecast_line(forecast)))
+
+    def foretell(forecast: Forecast) -> None:
+        print(forecast_line(forecast))
+        correct(planned, forecast.seconds)
+
+    challenger = fine_tune_adapter(workspace, run, _teller(bar), foretell)
     update_progress_artifact(bar, 100.0)
     return challenger
 

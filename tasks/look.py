@@ -15,6 +15,7 @@ from perpetune.tracking import Run
 from perpetune.workspace import Workspace
 from tasks.events import emit
 from tasks.retrying import unless_it_is_for_people
+from tasks.verdict import tell
 
 
 @task(
@@ -40,7 +41,7 @@ def look(workspace: Workspace, run: Run) -> Sighting | None:
         key="verdict",
         description=decision.reason,
     )
-    print(f"{decision.outcome}: {' '.join(decision.reasons)}")
+    tell(decision)
     if decision.outcome == "retrain" and sighting.trial is not None:
         print(f"no refresh is started: version {sighting.trial} is on trial already")
     elif decision.outcome == "retrain":

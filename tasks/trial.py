@@ -16,6 +16,7 @@ from perpetune.workspace import Workspace
 from tasks.events import emit
 from tasks.judging import only_judge
 from tasks.retrying import unless_it_is_for_people
+from tasks.verdict import tell_next
 
 SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_BETWEEN_LINES = 60.0
@@ -77,6 +78,7 @@ def _tell(look: TrialLook) -> None:
     decision = look.decision
     if decision is None:
         return
+    tell_next(decision)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)
     payload = {"version": look.version, "outcome": decision.outcome, "reason": decision.reason}
     emit(PROMOTED if look.released else ABORTED, decision.task, payload)

@@ -10,6 +10,7 @@ from perpetune.curation.difference import Difference
 from perpetune.decision import Decision
 from perpetune.evaluation.estimate import Estimate
 from perpetune.explain.numbers import Numbers
+from perpetune.policy.next_step import next_steps
 
 
 @dataclass(frozen=True)
@@ -116,3 +117,8 @@ class Story:
     def reason(self) -> str:
         """The decisive reason of the newest verdict, one sentence."""
         return self.verdicts[0].decision.reason if self.verdicts else "No verdict on this version is on record."
+
+    @property
+    def next_steps(self) -> tuple[str, ...]:
+        """What to do after the newest verdict, with the commands."""
+        return next_steps(self.verdicts[0].decision) if self.verdicts else ()

@@ -25,7 +25,7 @@ def as_dict(story: Story) -> dict[str, Any]:
     plain["verdicts"] = [
         {"decision": told.decision.model_dump(mode="json"), "numbers": asdict(told.numbers)} for told in story.verdicts
     ]
-    return {**plain, "outcome": story.outcome, "reason": story.reason}
+    return {**plain, "outcome": story.outcome, "reason": story.reason, "next": list(story.next_steps)}
 
 
 def show_story(story: Story, console: Console) -> None:
@@ -33,6 +33,8 @@ def show_story(story: Story, console: Console) -> None:
     aliases = f" ({', '.join(story.aliases)})" if story.aliases else ""
     console.print(f"[bold]{escape(story.task)}, version {escape(story.version)}{aliases}: {story.outcome}[/]")
     _say(console, story.reason)
+    for step in story.next_steps:
+        _say(console, f"next: {step}")
     _head(console, "What triggered it")
     _say(console, words.trigger(story.trigger))
     _show_data(story, console)

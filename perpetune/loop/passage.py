@@ -190,7 +190,7 @@ def log_decision(run: Run, decision: Decision) -> None:
 
 def file_decision(decision: Decision, version: Version) -> None:
     """Log with a version's run what was decided on it afterwards, and say so on its page."""
-    name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind}.json"
+    name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)
     tags = {"decision": decision.outcome, "decision.reason": decision.reason}
     registry.tag_version(version.task, version.version, tags)

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 
 from perpetune import registry
 from perpetune.decision import Decision, Ids, record
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.events import ROLLED_BACK
 from perpetune.gateway_client import NoGateway, WentBack, gateway_of
 from perpetune.loop.passage import file_decision, git_commit, params_digest, use_mlflow
+from perpetune.loop.versions import listed, serving_lines
 from perpetune.orchestrator import Prefect
 from perpetune.policy.release import ByHand, by_hand
 from perpetune.workspace import Workspace
@@ -30,8 +31,19 @@ def go_back(workspace: Workspace, reason: str) -> WentBack:
 def move_aliases(workspace: Workspace) -> WentBack:
     """In the registry, where no gateway runs. Raises PerpetuneError where there is no previous champion."""
     use_mlflow(workspace)
-    rolled_back, restored = registry.roll_back(workspace.params.task.name)
+    try:
+        rolled_back, restored = registry.roll_back(workspace.params.task.name)
+    except NoPrevious as fault:
+        raise with_choices(workspace, fault) from None
     return WentBack(rolled_back, restored, None)
+
+
+def with_choices(workspace: Workspace, fault: NoPrevious) -> PerpetuneError:
+    """The same, with what serves and what could: there is a way on, if not back."""
+    use_mlflow(workspace)
+    return PerpetuneError(
+        fault.what, where=fault.where, do="\n  ".join(serving_lines(listed(workspace.params.task.name)))
+    )
 
 
 def write_down(workspace: Workspace, went: WentBack, reason: str) -> Decision:

@@ -56,6 +56,11 @@ def held_to_bound(watched: Watched, bound: float) -> Watched:
     return Watched(fresh, watched.until, watched.labels, watched.total)
 
 
+def begun_anew(watched: Watched) -> Watched:
+    """The same with a detector that has seen nothing: labels that were judged are not judged again."""
+    return Watched(start(watched.detector.bound), watched.until, watched.labels, watched.total)
+
+
 def judge(watched: Watched, scores: Sequence[float], until: int, params: WatchParams) -> Watched:
     """After one look at the scores of new labels, in the order in which they became known; as before without any."""
     if not scores:

@@ -72,6 +72,21 @@ class ByHand:
     seconds: float | None
 
 
+@dataclass(frozen=True)
+class PromotedByHand:
+    """Somebody had a version take over: what for, in place of which, and what had been decided on it before.
+
+    `previous` is None where nothing was champion, `verdict` where nothing had been decided, and `seconds` where no
+    gateway runs.
+    """
+
+    reason: str
+    version: str
+    previous: str | None
+    verdict: str | None
+    seconds: float | None
+
+
 def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
     """Decide on a version on trial: "promote", "abort" or "continue".
 
@@ -142,6 +157,14 @@ def by_hand(evidence: ByHand) -> Verdict:
     """What a person decided, as a verdict."""
     to = f"Version {evidence.rolled_back} gave way to version {evidence.restored}"
     return Verdict("roll back", (f"{to}: {evidence.reason}",), "A person asked for it.")
+
+
+def promoted_by_hand(evidence: PromotedByHand) -> Verdict:
+    """What a person decided, as a verdict."""
+    place = f"Version {evidence.version} was promoted by hand"
+    instead = f" in place of version {evidence.previous}" if evidence.previous else ""
+    before = f"; the verdict before was: {evidence.verdict}" if evidence.verdict else ""
+    return Verdict("promote", (f"{place}{instead}: {evidence.reason}{before}",), "A person asked for it.")
 
 
 def _costs(evidence: TrialEvidence) -> Mapping[str, Compared]:

@@ -204,7 +204,7 @@ class FollowingGateway:
         try:
             rolled_back, restored = registry.roll_back(self.task)
         except PerpetuneError as fault:
-            return 409, {"error": {"message": str(fault)}}
+            return 409, {"error": {"message": str(fault), "code": "nothing_to_roll_back"}}
         self.serving = restored
         return 200, {"from": rolled_back, "to": restored, "seconds": 0.01}
 

@@ -1,0 +1,120 @@
+"""A person's word: this version is to serve, whatever was decided on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from perpetune import registry
+from perpetune.decision import Decision, Ids, record
+from perpetune.errors import PerpetuneError
+from perpetune.events import DEPLOYED, PROMOTED
+from perpetune.loop.passage import file_decision, git_commit, params_digest, use_mlflow
+from perpetune.loop.release import Released, release
+from perpetune.loop.versions import listed, listing, serving_lines
+from perpetune.monitoring.watched import DETECTOR, begun_anew, from_text, to_text
+from perpetune.orchestrator import Prefect
+from perpetune.params import BaseParams
+from perpetune.policy.release import PromotedByHand, promoted_by_hand
+from perpetune.registry import Version
+from perpetune.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What became of a person's word, the system that answers now, and the record of it."""
+
+    released: Released
+    system: str
+    decision: Decision
+
+
+def promote_by_hand(workspace: Workspace, version: str, reason: str) -> Promoted:
+    """Make a version of any system champion and wait until the gateway answers with it, parity checked.
+
+    Raises PerpetuneError where there is no such version, it is champion already, it belongs to another base than
+    params.yaml names, or the gateway refuses it: the old champion then serves on.
+    """
+    use_mlflow(workspace)
+    found = _version(workspace, version)
+    system = _require_base(workspace, found)
+    _forget_alarm(found)
+    released = release(workspace, found.version)
+    return Promoted(released, system, _write_down(workspace, found, released, reason))
+
+
+def tell_prefect(workspace: Workspace, promoted: Promoted, say: Callable[[str], None]) -> None:
+    """Emit the events where a Prefect server is known; one that is down is said and does not undo what was done."""
+    url = workspace.settings.prefect_api_url
+    if url is None:
+        return
+    released, decision = promoted.released, promoted.decision
+    try:
+        payload = {"version": released.version, "outcome": decision.outcome, "reason": decision.reason}
+        Prefect(url).emit(PROMOTED, decision.task, payload)
+        if released.served:
+            Prefect(url).emit(DEPLOYED, decision.task, {"version": released.version, "previous": released.previous})
+    except PerpetuneError as fault:
+        say(f"Prefect was not told: {fault}")
+
+
+def _version(workspace: Workspace, version: str) -> Version:
+    task = workspace.params.task.name
+    found = next((each for each in registry.versions(task) if each.version == version), None)
+    if found is None:
+        raise PerpetuneError(f"the model {task} has no version {version}", do="\n  ".join(listing(listed(task))))
+    champion = registry.find(task, "champion")
+    if champion is not None and champion.version == version:
+        raise PerpetuneError(
+            f"version {version} of {task} is champion already", do="\n  ".join(serving_lines(listed(task)))
+        )
+    return found
+
+
+def _require_base(workspace: Workspace, version: Version) -> str:
+    """The system of a version that this workspace's gateway can load. A linear model needs no base."""
+    card = registry.fetch_release(version.task, version.version, workspace.home / "releases")
+    base = workspace.params.base
+    if card.system != "linear" and card.base != base:
+        raise PerpetuneError(
+            f"version {version.version} answers with the base {_named(card.base)}, and params.yaml names {_named(base)}",
+            where="params.yaml: base",
+            do=f"set base.model: {card.base.model} and base.revision: {card.base.revision or 'null'}, restart "
+            "`perpetune up`, and promote it again",
+        )
+    return card.system
+
+
+def _named(base: BaseParams) -> str:
+    return f"{base.model} {base.revision}" if base.revision else base.model
+
+
+def _forget_alarm(version: Version) -> None:
+    """One that served before and was found decayed would be rolled back at the next check, against a person's word."""
+    if DETECTOR in version.tags:
+        watched = begun_anew(from_text(version.tags[DETECTOR], 0.0))
+        registry.tag_version(version.task, version.version, {DETECTOR: to_text(watched)})
+
+
+def _write_down(workspace: Workspace, version: Version, released: Released, reason: str) -> Decision:
+    evidence = PromotedByHand(
+        reason=reason,
+        version=version.version,
+        previous=released.previous,
+        verdict=version.tags.get("decision"),
+        seconds=released.seconds if released.served else None,
+    )
+    ids = Ids(
+        run_id=version.run_id,
+        model_version=version.version,
+        champion_version=released.previous,
+        data_version=version.tags.get("data.version"),
+        git_commit=git_commit(workspace.root),
+        base_digest=version.tags.get("base.digest"),
+        adapter_digest=version.tags.get("adapter.digest"),
+        params_sha256=params_digest(workspace),
+    )
+    decision = record(promoted_by_hand(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
+    file_decision(decision, version)
+    return decision

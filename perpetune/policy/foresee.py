@@ -1,0 +1,92 @@
+"""What the holdouts will be too small to decide, said before anything is trained on it. It never refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from perpetune.params import Params
+from perpetune.policy.phrases import points
+from perpetune.policy.power import power_of, rows_needed
+
+DISCORDANCE = 0.10  # of the rows, that two systems are assumed to answer differently before any has answered
+MOST_NAMED = 5
+LARGEST_SHARE = 0.5  # of the examples: a larger holdout would leave less to train on than to judge with
+
+
+@dataclass(frozen=True)
+class Holdouts:
+    """Rows of each split, and rows of each label in the holdouts together ({} for free text)."""
+
+    rows: Mapping[str, int]
+    labels: Mapping[str, int]
+    has_champion: bool
+
+
+def foresee(held: Holdouts, params: Params) -> tuple[str, ...]:
+    """What will not be shown with these rows, how many would do, and how they come there; () where all can be.
+
+    The holdout that must show the gain is the recent one against a champion, else the frozen one. `DISCORDANCE` is
+    assumed: what is seen later may need more rows, or fewer.
+    """
+    judging = "recent" if held.has_champion and held.rows.get("recent") else "frozen"
+    return (
+        *_too_small(judging, held, params),
+        *(_too_small("frozen", held, params, gain=False) if judging == "recent" else ()),
+        *_rare_labels(held, params),
+    )
+
+
+def _too_small(holdout: str, held: Holdouts, params: Params, *, gain: bool = True) -> Iterator[str]:
+    rules, rows = params.promote, held.rows.get(holdout, 0)
+    needed = rules.min_rows
+    if gain:
+        needed = max(needed, rows_needed(rules.gain, DISCORDANCE, alpha=rules.alpha, power=rules.power))
+    if rows >= needed:
+        return
+    yield f"The {holdout} holdout has {rows} rows: {_missed(rows, needed, params, gain)}. {_more(holdout, needed, held, params)}"
+
+
+def _missed(rows: int, needed: int, params: Params, gain: bool) -> str:
+    rules = params.promote
+    if rows < rules.min_rows:
+        few = f"there is no verdict with fewer than {rules.min_rows} (promote.min_rows)"
+        return f"{few}, and {needed} are needed to find a gain of {points(rules.gain)}" if gain else few
+    chance = 1 - power_of(rows, rules.gain, DISCORDANCE, alpha=rules.alpha)
+    return (
+        f"a gain of {points(rules.gain)} (promote.gain) would be missed with a chance of {chance:.0%} if "
+        f"{DISCORDANCE:.0%} of the rows are answered differently; {needed} rows are needed for a chance of {1 - rules.power:.0%}"
+    )
+
+
+def _more(holdout: str, needed: int, held: Holdouts, params: Params) -> str:
+    missing = needed - held.rows.get(holdout, 0)
+    share = params.split.frozen if holdout == "frozen" else params.split.recent
+    if holdout == "recent":
+        return f"Send about {_round(missing / share)} more labels to POST /v1/feedback." if share else ""
+    curated = sum(held.rows.get(name, 0) for name in ("train", "validation", "frozen"))
+    wanted = math.ceil(100 * needed / curated) / 100 if curated else 1.0
+    raised = f", or raise split.frozen to {wanted:.2f}" if share < wanted <= LARGEST_SHARE else ""
+    return f"Add about {_round(missing / share)} examples{raised}." if share else "Raise split.frozen."
+
+
+def _rare_labels(held: Holdouts, params: Params) -> Iterator[str]:
+    least = params.promote.slice_rows
+    rare = {label: rows for label, rows in sorted(held.labels.items(), key=lambda each: each[1]) if rows < least}
+    if not rare:
+        return
+    named = ", ".join(f"{label} ({rows})" for label, rows in list(rare.items())[:MOST_NAMED])
+    more = f" and {len(rare) - MOST_NAMED} more" if len(rare) > MOST_NAMED else ""
+    label = "1 label has" if len(rare) == 1 else f"{len(rare)} of {len(held.labels)} labels have"
+    missing = least - min(rare.values())
+    yield (
+        f"{label} fewer than {least} rows in the holdouts (promote.slice_rows), so that harm to them alone is not "
+        f"shown: {named}{more}. Add about {_round(missing / max(params.split.frozen, 0.01))} examples of the rarest."
+    )
+
+
+def _round(number: float) -> str:
+    """To two digits: it is an estimate."""
+    step = 10 ** max(math.floor(math.log10(max(number, 1))) - 1, 0)
+    return f"{math.ceil(number / step) * step:,}"

@@ -1,0 +1,16 @@
+"""Say a verdict in the flow's log: why, and what to do next."""
+
+from __future__ import annotations
+
+from perpetune.decision import Decision
+from perpetune.policy.next_step import next_steps
+
+
+def tell(decision: Decision) -> None:
+    print(f"{decision.outcome}: {' '.join(decision.reasons)}")
+    tell_next(decision)
+
+
+def tell_next(decision: Decision) -> None:
+    for step in next_steps(decision):
+        print(f"next: {step}")

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perpetune.loop.curate import Curated
+from perpetune.loop.pace import Pace, Work, guessed_pace, measured_pace, read_pace, write_pace
+from perpetune.loop.plan import (
+    as_lines,
+    as_table,
+    compared,
+    corrected,
+    epochs_of,
+    foresee_and_log,
+    make_plan,
+    plan,
+    remember,
+    timed,
+)
+from perpetune.records import Example, write_jsonl
+from perpetune.tracking import close_run, open_run, read_run
+
+Open = Callable[..., Any]
+PACE = Pace(train_row=0.25, evaluate_row=0.4, curate=6, decide=2, release=3, labels=27)
+WORK = Work({"train": 1000, "validation": 100, "frozen": 300, "recent": 30}, systems=3, labels=27, epochs=2)
+
+
+def seconds(work: Work = WORK, pace: Pace = PACE) -> dict[str, float]:
+    return {step.name: step.seconds for step in make_plan(work, pace, "measured").steps}
+
+
+def test_each_step_has_its_rows_and_its_time():
+    made = make_plan(WORK, PACE, "measured")
+    assert [step.name for step in made.steps] == ["curate", "fine-tune", "evaluate", "decide", "release"]
+    assert seconds()["fine-tune"] == pytest.approx(20 + 0.25 * 2000)
+    assert seconds()["evaluate"] == pytest.approx(20 + 0.4 * 330 * 3)
+    lines = as_lines(made)
+    assert "15.8 min in all (measured)" in lines[0]
+    assert any("1,000 rows x 2 epochs" in line and "8.7 min" in line and "train.epochs" in line for line in lines)
+    assert any("330 rows x 3 systems" in line and "split.frozen" in line for line in lines)
+    assert "| evaluate | 330 rows x 3 systems | 6.9 min |" in as_table(made)
+
+
+def test_more_labels_take_longer_to_evaluate():
+    assert seconds(replace(WORK, labels=150))["evaluate"] > 3 * seconds()["evaluate"]
+    assert seconds(replace(WORK, labels=150))["fine-tune"] == seconds()["fine-tune"]
+
+
+def test_the_training_corrects_the_plan_and_nothing_else():
+    made = make_plan(WORK, PACE, "guessed")
+    better = corrected(made, 60.0)
+    assert better.seconds == pytest.approx(made.seconds - seconds()["fine-tune"] + 60)
+    assert "corrected" in as_lines(better)[0]
+
+
+def test_what_was_measured_is_what_is_planned_next():
+    taken = {"curate": 9.0, "fine-tune": 320.0, "evaluate": 218.0, "decide": 1.0}
+    found = measured_pace(WORK, taken, PACE, training=300.0)
+    again = seconds(pace=found)
+    assert {name: again[name] for name in taken} == pytest.approx(taken)
+    assert again["release"] == PACE.release, "nothing was released, so nothing was measured"
+
+
+def test_a_training_that_was_over_before_says_nothing_of_its_pace():
+    taken = {"curate": 9.0, "fine-tune": 0.2, "evaluate": 218.0}
+    assert measured_pace(WORK, taken, PACE, training=300.0).train_row == PACE.train_row
+
+
+def test_the_end_says_planned_and_taken():
+    said = compared(make_plan(WORK, PACE, "measured"), {"curate": 9.0, "fine-tune": 300.0})
+    assert said == "took 5.2 min, planned 8.8 min (curate 9 s of 6 s, fine-tune 5.0 min of 8.7 min)"
+
+
+def test_time_is_added_up():
+    taken: dict[str, float] = {}
+    for _ in range(2):
+        with timed(taken, "curate"):
+            time.sleep(0.02)
+    assert 0.04 <= taken["curate"] < 5
+
+
+def rows(count: int, chars: int, label: str = "good") -> list[Example]:
+    return [
+        Example(input=f"{n} ".ljust(chars, "x"), output=label, id=str(n), group=str(n), source="s")
+        for n in range(count)
+    ]
+
+
+def test_a_guess_grows_with_the_rows_and_shrinks_with_the_cores(releases: Open):
+    params = releases().workspace.params
+    short, long = (guessed_pace(params, rows(5, chars), 3, 2) for chars in (40, 4000))
+    assert long.train_row > 5 * short.train_row
+    assert guessed_pace(params, rows(5, 40), 3, 4).train_row == pytest.approx(short.train_row / 2)
+    assert guessed_pace(params, [], 0, 1).evaluate_row > 0
+
+
+def test_epochs_that_the_training_finds_are_assumed(releases: Open):
+    params = releases().workspace.params
+    fixed = params.train.model_copy(update={"epochs": 2.0})
+    found = params.train.model_copy(update={"epochs": "auto"})
+    assert epochs_of(params.model_copy(update={"train": fixed})) == 2.0
+    assert epochs_of(params.model_copy(update={"train": found})) == 3.0
+
+
+def test_the_pace_is_kept_for_the_task_and_a_broken_file_is_none(releases: Open):
+    workspace = releases().workspace
+    assert read_pace(workspace) is None
+    write_pace(workspace, PACE)
+    assert read_pace(workspace) == PACE
+    file: Path = workspace.home / "pace.json"
+    file.write_text('{"other": {"train_row": "?"}}')
+    assert read_pace(workspace) is None
+    write_pace(workspace, PACE)
+    assert read_pace(workspace) == PACE
+
+
+def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run(releases: Open):
+    world = releases()
+    workspace = world.workspace
+    splits = {"train": rows(80, 40) + rows(20, 40, "bad"), "validation": [], "frozen": rows(25, 40), "recent": []}
+    for name, examples in splits.items():
+        write_jsonl(workspace.split(name), examples)
+    curated = Curated("abc", {name: len(examples) for name, examples in splits.items()})
+    first = plan(workspace, curated)
+    assert (first.work.systems, first.work.labels) == (3, 2)
+    assert "before the first refresh" in first.source
+    remember(workspace, first, {"curate": 1.0, "fine-tune": 40.0, "evaluate": 60.0, "decide": 1.0}, 30.0)
+    second = plan(workspace, curated)
+    assert "measured" in second.source
+    assert {step.name: step.seconds for step in second.steps}["evaluate"] == pytest.approx(60.0)
+    run = open_run(world.task, "refresh", {"perpetune.kind": "refresh"}, {})
+    said = foresee_and_log(workspace, run, curated)
+    close_run(run, succeeded=True)
+    assert "The frozen holdout has 25 rows: there is no verdict with fewer than 50" in said[0]
+    assert "bad (0)" in said[1], "a label that no holdout has is the rarest"
+    assert read_run(run.id).tags["foreseen"] == " ".join(said)

@@ -1,0 +1,217 @@
+"""A person's word on a version, in the real registry; only the gateway is a small one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from perpetune import registry
+from perpetune.decision import Decision
+from perpetune.errors import PerpetuneError
+from perpetune.evaluation.e_detector import start
+from perpetune.loop.promote import promote_by_hand, tell_prefect
+from perpetune.loop.rollback import go_back
+from perpetune.monitoring.watched import DETECTOR, Watched, from_text, judge, to_text
+from perpetune.params import BaseParams
+from perpetune.release import ModelCard, System
+from perpetune.status import read_status
+from perpetune.tracking import artifact, artifact_names, close_run, log_metrics, open_run
+from perpetune.workspace import Workspace
+
+Open = Callable[..., Any]
+
+
+def make(world: Any, tmp_path: Path, system: System = "tuned", base: BaseParams | None = None) -> str:
+    """A version with its card, as `registry.register` makes it, that scored 0.9 on 100 rows and was rejected."""
+    folder = tmp_path / "version"
+    folder.mkdir(exist_ok=True)
+    card = ModelCard(
+        task=world.task,
+        kind="classification",
+        instruction="How is it?",
+        labels=("bad", "good"),
+        base=base or world.workspace.params.base,
+        base_digest="b",
+        precision="fp32",
+        max_new_tokens=4,
+        system=system,
+    )
+    run = open_run(world.task, "refresh", {"perpetune.kind": "refresh"}, {})
+    measured = {"tuned": "challenger", "prompted": "few-shot", "linear": "linear"}[system]
+    name = f"frozen/{measured}/accuracy"
+    log_metrics(run, {name: 0.9, f"{name}_low": 0.82, f"{name}_high": 0.95, "frozen/rows": 100.0})
+    version = registry.register(run, folder, card, {})
+    registry.tag_version(world.task, version, {"decision": "reject"})
+    close_run(run, succeeded=True)
+    return version
+
+
+def perpetune(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "typer", "perpetune.cli", "run", *arguments]
+    return subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, env=dict(os.environ))
+
+
+@pytest.mark.parametrize("system", ["tuned", "prompted", "linear"])
+def test_what_was_rejected_serves_on_a_persons_word(
+    releases: Open, gateway: Any, tmp_path: Path, system: System
+) -> None:
+    world = releases(gateway.url)
+    gateway.task = world.task
+    version = make(world, tmp_path, system)
+    done = promote_by_hand(world.workspace, version, "dearer, and worth it")
+    assert (done.system, done.released.served, gateway.serving) == (system, True, version)
+    assert world.aliases() == [version, None, None]
+    (newest,) = decisions_of_later(world, version)
+    assert (newest.kind, newest.outcome, newest.ids) == ("promotion by hand", "promote", done.decision.ids)
+    assert newest.reason == (
+        f"Version {version} was promoted by hand: dearer, and worth it; the verdict before was: reject"
+    )
+    assert world.tags(version)["decision"] == "promote"
+
+
+def decisions_of_later(world: Any, version: str) -> Iterator[Decision]:
+    """What was decided on a version after the run that made it, which in these tests decided nothing."""
+    run = registry.get(world.task, version).run_id
+    for name in artifact_names(run, "decisions"):
+        path = artifact(run, name, world.workspace.root / "read")
+        assert path is not None
+        yield Decision.from_json(path.read_text())
+
+
+def test_the_command_says_what_serves_and_keeps_the_reason(releases: Open, gateway: Any, tmp_path: Path) -> None:
+    world = releases(gateway.url)
+    gateway.task = world.task
+    first, second = make(world, tmp_path), make(world, tmp_path, "linear")
+    promote_by_hand(world.workspace, first, "the first")
+    said = perpetune(world.workspace, "promote", second, "--reason", "as good, and cheaper")
+    assert said.returncode == 0, said.stderr
+    assert f"version {second} (linear) serves after" in said.stdout
+    assert (gateway.serving, world.aliases()[:2]) == (second, [second, first])
+    back = perpetune(world.workspace, "promote", first, "--reason", "it was better", "--json")
+    found = json.loads(back.stdout)
+    assert (found["version"], found["previous"], found["served"], found["system"]) == (first, second, True, "tuned")
+    assert found["decision"]["evidence"]["reason"] == "it was better"
+    assert found["decision"]["ids"]["champion_version"] == second
+
+
+def test_a_reason_is_asked_for(releases: Open) -> None:
+    said = perpetune(releases().workspace, "promote", "1")
+    assert said.returncode == 2
+    assert "--reason" in said.stderr
+
+
+def test_a_version_that_does_not_exist_lists_those_that_do(releases: Open, tmp_path: Path) -> None:
+    world = releases()
+    with pytest.raises(PerpetuneError, match="there is no version yet: `perpetune refresh` makes one"):
+        promote_by_hand(world.workspace, "9", "why not")
+    tuned, linear = make(world, tmp_path), make(world, tmp_path, "linear")
+    said = perpetune(world.workspace, "promote", "9", "--reason", "why not")
+    assert said.returncode == 1
+    assert "has no version 9" in said.stderr
+    assert f"version {tuned}, tuned, 90.0% (82.0% to 95.0%, n=100), reject" in said.stderr
+    assert f"version {linear} (challenger), linear model, 90.0% (82.0% to 95.0%, n=100), reject" in said.stderr
+
+
+def test_the_champion_and_another_base_are_refused(releases: Open, tmp_path: Path) -> None:
+    world = releases()
+    first = make(world, tmp_path)
+    promote_by_hand(world.workspace, first, "the first")
+    with pytest.raises(PerpetuneError, match=f"version {first} of {world.task} is champion already"):
+        promote_by_hand(world.workspace, first, "again")
+    other = BaseParams(model="hf:other/base", revision="2")
+    strange = make(world, tmp_path, base=other)
+    with pytest.raises(PerpetuneError, match="answers with the base hf:other/base 2") as fault:
+        promote_by_hand(world.workspace, strange, "I like it")
+    assert "set base.model: hf:other/base and base.revision: 2" in str(fault.value)
+    assert world.aliases()[0] == first, "nothing has moved"
+    needs_none = make(world, tmp_path, "linear", base=other)
+    assert promote_by_hand(world.workspace, needs_none, "it needs no base").system == "linear"
+
+
+def test_what_the_gateway_refuses_does_not_serve(releases: Open, gateway: Any, tmp_path: Path) -> None:
+    world = releases(gateway.url)
+    gateway.task = world.task
+    first, second = make(world, tmp_path), make(world, tmp_path)
+    promote_by_hand(world.workspace, first, "the first")
+    gateway.refuses.add(second)
+    said = perpetune(world.workspace, "promote", second, "--reason", "I like it")
+    assert said.returncode == 1
+    assert f"did not take over version {second}" in said.stderr
+    assert (world.aliases()[0], gateway.serving) == (first, first)
+    assert not list(decisions_of_later(world, second))
+
+
+def test_an_alarm_of_the_past_does_not_undo_a_persons_word(releases: Open, tmp_path: Path) -> None:
+    world = releases()
+    version = make(world, tmp_path)
+    rules = world.workspace.params.watch
+    alarmed = judge(Watched(start(0.8)), [0.0] * 200, 200, rules)
+    assert alarmed.alarmed_by is not None
+    registry.tag_version(world.task, version, {DETECTOR: to_text(alarmed)})
+    promote_by_hand(world.workspace, version, "the labels were wrong")
+    kept = from_text(world.tags(version)[DETECTOR], 0.8)
+    assert (kept.alarmed_by, kept.alarms, kept.detector.evidence) == (None, 0, 0.0)
+    assert (kept.until, kept.labels) == (200, 200), "labels that were judged are not judged again"
+
+
+def test_going_back_with_nothing_before_says_what_serves_and_what_could(
+    releases: Open, gateway: Any, tmp_path: Path
+) -> None:
+    world = releases()
+    first, second = make(world, tmp_path), make(world, tmp_path, "prompted")
+    promote_by_hand(world.workspace, first, "the first")
+    with pytest.raises(PerpetuneError, match="no previous"):
+        go_back(world.workspace, "why not")
+    gateway.task = world.task
+    for workspace in (world.workspace, releases(gateway.url).workspace):
+        said = perpetune(workspace, "rollback")
+        assert said.returncode == 1
+        assert "no previous champion" in said.stderr
+        assert f"version {first} (champion), tuned, 90.0% (82.0% to 95.0%, n=100), promote serves" in said.stderr
+        assert f"version {second} (challenger), prompted base, 90.0% (82.0% to 95.0%, n=100), reject" in said.stderr
+        assert f"`perpetune promote {second} --reason '...'`" in said.stderr
+
+
+def test_the_status_shows_which_system_serves_and_what_is_next(releases: Open, gateway: Any, tmp_path: Path) -> None:
+    world = releases()
+    assert read_status(world.workspace).next_steps == ("`perpetune refresh` makes a first version.",)
+    version = make(world, tmp_path, "linear")
+    found = read_status(world.workspace)
+    assert found.versions[0].system == "linear model"
+    assert f"`perpetune promote {version} --reason '...'`" in found.next_steps[0]
+    said = perpetune(world.workspace, "status")
+    assert "linear" in said.stdout and f"next: Nothing serves: `perpetune promote {version}" in said.stdout
+
+
+def test_prefect_is_told(releases: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = releases()
+    version = make(world, tmp_path)
+    told: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.extend(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}")
+        workspace = releases().workspace
+        done = promote_by_hand(workspace, version, "worth it")
+        tell_prefect(workspace, done, print)
+        server.shutdown()
+    assert [each["event"] for each in told] == ["perpetune.model.promoted"], "no gateway runs, so nothing was deployed"
+    assert told[0]["payload"]["version"] == version

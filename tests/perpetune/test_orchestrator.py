@@ -1,0 +1,109 @@
+"""Following a run on a real Prefect server: every line arrives, also those that come after the run has ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from perpetune import orchestrator
+from perpetune.orchestrator import FlowRun, Prefect
+from perpetune.services import Supervisor, free_ports
+from perpetune.stack import Ports, environment, servers
+from perpetune.workspace import open_workspace
+
+ROOT = Path(__file__).parents[2]
+
+# A run that says nothing for longer than two polls, and its verdict at its very end, as a watch does.
+WATCH = """
+import time
+from prefect import flow, task
+from prefect.runtime import flow_run
+
+@task
+def look():
+    print("a task's last line")
+
+@flow(log_prints=True)
+def watch():
+    print(f"RUN {flow_run.id}", flush=True)
+    time.sleep(3)
+    for number in range(250):
+        print(f"line {number}")
+    look()
+    print("keep: it is fine")
+
+watch()
+"""
+KILLED = """
+import os
+from prefect import flow
+from prefect.runtime import flow_run
+
+@flow(log_prints=True)
+def killed():
+    print(f"RUN {flow_run.id}", flush=True)
+    import time
+    time.sleep(600)
+
+killed()
+"""
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    folder = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PREFECT_API_URL", "PERPETUNE_GATEWAY_URL", "PERPETUNE_DATABASE_URL", "PERPETUNE_HOME"):
+            patch.delenv(name, raising=False)
+        (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+        workspace, ports = open_workspace(folder), Ports(*free_ports(4))
+        for name, value in environment(workspace, ports).items():
+            patch.setenv(name, value)
+        with Supervisor(folder, workspace.home / "logs", {}, print) as supervisor:
+            supervisor.start([server for server in servers(workspace, ports) if server.name == "prefect"])
+            yield Prefect(os.environ["PREFECT_API_URL"])
+
+
+def begun(code: str) -> tuple[subprocess.Popen[str], FlowRun]:
+    """A flow in a process of its own, and its run."""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("RUN "):
+            return child, FlowRun(line.split()[1], "run", "RUNNING", "", "")
+    raise AssertionError("it has not begun")
+
+
+def test_the_last_line_of_a_flow_is_passed_on_once_and_in_order(prefect: Prefect) -> None:
+    child, run = begun(WATCH)
+    said: list[str] = []
+    ended = prefect.follow(run, said.append, poll_seconds=0.2)
+    child.communicate(timeout=120)
+    assert ended.state == "COMPLETED"
+    assert said[-1] == "keep: it is fine"
+    assert [line for line in said if line.startswith("line ")] == [f"line {number}" for number in range(250)]
+    assert said.count("keep: it is fine") == 1
+    assert not [line for line in said if line.startswith("Finished in state")]
+    again: list[str] = []
+    began = time.monotonic()
+    assert prefect.follow(run, again.append).final
+    assert again == said, "one that has ended is told from its beginning"
+    assert time.monotonic() - began < orchestrator.QUIET_SECONDS, "its last line has come: nothing to wait for"
+
+
+def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orchestrator, "QUIET_SECONDS", 1.0)
+    child, run = begun(KILLED)
+    child.kill()
+    child.wait()
+    body = {"state": {"type": "CRASHED", "message": "it was killed"}, "force": True}
+    httpx.post(f"{prefect.url}/flow_runs/{run.id}/set_state", json=body, timeout=30).raise_for_status()
+    ended = prefect.follow(run, print, poll_seconds=0.2)
+    assert (ended.state, ended.message) == ("CRASHED", "it was killed")
