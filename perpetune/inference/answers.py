@@ -17,6 +17,7 @@ from perpetune.asked import Asked
 from perpetune.generation import Generation
 from perpetune.inference.labels import label_log_probabilities
 from perpetune.inference.likelihood import Text, losses
+from perpetune.inference.merged import may_merge, merged
 from perpetune.inference.reading import Beginnings, common_beginning
 from perpetune.inference.schema import Grammars
 from perpetune.inference.writing import Draft, Writing
@@ -49,16 +50,22 @@ class Answerer:
         self.base = base
         self._batch_tokens = batch_tokens
         self._adapted: PeftModel | None = None
-        self._whole: dict[str, PreTrainedModel] = {}  # what was trained in full stands beside the base
+        self._whole: dict[str, PreTrainedModel] = {}  # merged adapters and what was trained in full, beside the base
+        self._merges = may_merge(base.model)
         self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
         self._beginnings = Beginnings()
         self._grammars = Grammars(base.tokenizer, int(base.model.config.vocab_size))
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Load what was trained: an adapter onto the base, or a model of its own where all weights were trained."""
+        """Load what was trained: an adapter, or a model of its own if all weights were trained.
+
+        The adapter is merged into a copy of the layers that it changes, or laid onto a base too large for copies.
+        """
         self._beginnings.forget(name)
         if not is_adapter(folder):
             self._whole[name] = load_model(folder, self.base.model.dtype)
+        elif self._merges:
+            self._whole[name] = merged(self.base.model, folder)
         elif self._adapted is None:
             self._adapted = PeftModel.from_pretrained(self.base.model, folder, adapter_name=name)
         else:
