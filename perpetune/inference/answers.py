@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from perpetune.generation import Generation
 from perpetune.inference.by_head import before_input, head_probabilities
 from perpetune.inference.labels import label_log_probabilities
 from perpetune.inference.likelihood import Text, losses
+from perpetune.inference.merged import may_merge, merged
 from perpetune.inference.reading import Beginnings, common_beginning
 from perpetune.inference.schema import Grammars
 from perpetune.inference.writing import Draft, Writing
@@ -32,6 +34,10 @@ from perpetune.training.packing import groups_within
 # On a processor wider passes gain nothing, while attention among rows that may not see each other grows with them:
 # in bf16 on one core, SmolLM2 took 46 ms a review in passes of 96 tokens, 40 of 224, 41 of 320 and 46 of 448.
 CPU_PASS_TOKENS = 256
+
+# Keys and values of answers being written take as many tokens as this many times those read at once: 190 MB for
+# SmolLM2 in bf16, of 8,192 tokens. Reading costs arithmetic, keeping only memory.
+KEPT_FOR_ONE_READ = 4
 
 
 def load_answerer(
@@ -51,20 +57,26 @@ class Answerer:
         self.base = base
         self._batch_tokens = batch_tokens
         self._adapted: PeftModel | None = None
-        self._whole: dict[str, PreTrainedModel] = {}  # what was trained in full stands beside the base
+        self._whole: dict[str, PreTrainedModel] = {}  # merged adapters and what was trained in full, beside the base
+        self._merges = may_merge(base.model)
         self._heads: dict[str, LabelHead] = {}  # of the adapters that learned labels by one
         self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
         self._beginnings = Beginnings()
         self._grammars = Grammars(base.tokenizer, int(base.model.config.vocab_size))
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Load what was trained: an adapter onto the base, or a model of its own where all weights were trained."""
+        """Load what was trained: an adapter, or a model of its own if all weights were trained.
+
+        The adapter is merged into a copy of the layers that it changes, or laid onto a base too large for copies.
+        """
         self._beginnings.forget(name)
         self._heads.pop(name, None)
         if head := load_head(folder, self.base.model.device):
             self._heads[name] = head
         if not is_adapter(folder):
             self._whole[name] = load_model(folder, self.base.model.dtype)
+        elif self._merges:
+            self._whole[name] = merged(self.base.model, folder)
         elif self._adapted is None:
             self._adapted = PeftModel.from_pretrained(self.base.model, folder, adapter_name=name)
         else:
@@ -230,12 +242,9 @@ class Answerer:
         prompts: list[list[int]],
         generation: Generation,
     ) -> list[Answer]:
-        """Free, greedy answers, in batches of prompts about as long as each other."""
+        """Free, greedy answers, the shortest prompts first; others join as answers end."""
         answers: dict[int, Answer] = {}
-        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        runs = iter(
-            _padded_runs([len(prompts[index]) + generation.max_tokens for index in by_length], self._batch_tokens)
-        )
+        waiting = deque(sorted(range(len(prompts)), key=lambda index: len(prompts[index])))
 
         def ask(index: int) -> Asked:
             def answered(written: tuple[Answer, ...]) -> None:
@@ -243,10 +252,12 @@ class Answerer:
 
             return Asked(conversations[index], generation, answered, _raise)
 
-        def next_run(writing: int) -> list[Asked]:
-            return [] if writing else [ask(by_length[place]) for place in next(runs, ())]
+        def next_asked(writing: int) -> list[Asked]:
+            lengths = [len(prompts[index]) + generation.max_tokens for index in waiting]
+            joining = _joining(writing, lengths, KEPT_FOR_ONE_READ * self._batch_tokens)
+            return [ask(waiting.popleft()) for _ in range(joining)]
 
-        self.write(adapter, next_run)
+        self.write(adapter, next_asked)
         return [answers[index] for index in range(len(prompts))]
 
     def _join(self, writing: Writing, model: PreTrainedModel, adapter: str | None, asked: Sequence[Asked]) -> None:
@@ -301,6 +312,21 @@ class Answerer:
 
 def _raise(fault: Exception) -> None:
     raise fault
+
+
+def _joining(writing: int, lengths: Sequence[int], limit: int) -> int:
+    """How many of those waiting, in order of rising length, join those writing; padded they hold `limit` tokens.
+
+    Each time that others join they are read in a pass of their own, so some wait for a quarter of the places.
+    """
+    if not lengths:
+        return 0
+    rows = 0
+    while rows < len(lengths) and (writing + rows + 1) * lengths[rows] <= limit:
+        rows += 1
+    if not writing:
+        return max(1, rows)
+    return rows if rows == len(lengths) or 4 * rows >= writing + rows else 0
 
 
 def _padded_runs(lengths: Sequence[int], limit: int) -> list[list[int]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,12 @@ from perpetune.training.packing import Tree, parents, plant
 
 # No probability of a label among the labels is off by more. In fp32 the order of additions alone moves them by 1e-6.
 TOLERANCE = 1e-6
+# The same if there are many labels, of which an untuned model tells few apart by their first tokens: more than
+# MANY_TOKENS to read behind each input.
+TOLERANCE_OF_MANY = 1e-2
+MANY_TOKENS = 48
+# Of many labels a row reads its likeliest branches first: so many in the first pass, twice as many in each that follows.
+FIRST_BRANCHES = 8
 
 # Rows of logits held at once: 256 x 50,000 words are 51 MB in fp32.
 LOGIT_ROWS = 256
@@ -60,20 +66,26 @@ def label_log_probabilities(
     read once, label tokens in passes of about `pass_tokens`.
 
     Equal to scoring each label behind each prompt alone, but for labels that cannot matter: no label is likelier
-    than its first tokens, so where all labels left together weigh less than TOLERANCE of the likeliest they are read
-    no further and get the log-probability of their first tokens. Softmax over the labels is therefore within
-    TOLERANCE of the exact probabilities, each of them. (Branch and bound: Land and Doig, 1960.)
+    than its first tokens, so when all labels left together hold less than the tolerance they are read no further and
+    get the log-probability of their first tokens. The likeliest label is always read, and softmax over the labels is
+    within the tolerance of the exact probabilities, each of them. (Branch and bound: Land and Doig, 1960.) The
+    tolerance is TOLERANCE, or TOLERANCE_OF_MANY for many labels; it depends on the labels alone.
     """
     rows = list(dict.fromkeys(map(tuple, prompts)))
     root = branch_of(dict(enumerate(labels)))
     # A pass costs as much as about a quarter of what it can hold: few label tokens are read with the prompts.
-    together = len(rows) * _tokens_of(root) <= pass_tokens // 4
+    together = len(rows) * tokens_of(root) <= pass_tokens // 4
     if together:
         scores = _in_one_pass(model, rows, labels, beginning)
     else:
         scores = _pass_by_pass(model, rows, root, beginning, pass_tokens)
     places = {row: place for place, row in enumerate(rows)}
     return torch.from_numpy(scores[[places[tuple(prompt)] for prompt in prompts]])
+
+
+def are_many(labels: Sequence[Sequence[int]]) -> bool:
+    """Whether TOLERANCE_OF_MANY holds for these labels."""
+    return tokens_of(branch_of(dict(enumerate(labels)))) > MANY_TOKENS
 
 
 def _in_one_pass(
@@ -92,15 +104,21 @@ def _in_one_pass(
 
 
 def _pass_by_pass(
-    model: torch.nn.Module, rows: Sequence[tuple[int, ...]], root: Branch, beginning: Reading, pass_tokens: int
+    model: torch.nn.Module,
+    rows: Sequence[tuple[int, ...]],
+    root: Branch,
+    beginning: Reading,
+    pass_tokens: int,
 ) -> Scores:
     tree = plant(rows)
     reading, hidden = read_on(model, beginning, tree.tokens.tolist(), _behind(beginning, tree))
     scores = np.full((len(rows), len(root.labels)), -np.inf)
     ends = [path[-1] for path in tree.paths]
     read = [_Open(row, root, len(beginning) + end, 0.0) for row, end in enumerate(ends)]
-    for group in _groups(_part(model, hidden, ends, read, len(beginning), scores), pass_tokens):
-        _settle(model, reading, group, scores)
+    many = tokens_of(root) > MANY_TOKENS
+    opened = _part(model, hidden, ends, read, len(beginning), scores)
+    for group in _groups(opened, pass_tokens, FIRST_BRANCHES if many else None):
+        _settle(model, reading, group, scores, many)
     return scores
 
 
@@ -110,8 +128,9 @@ def _behind(beginning: Reading, tree: Tree) -> list[int]:
     return [last if parent < 0 else len(beginning) + parent for parent in parents(tree)]
 
 
-def _tokens_of(branch: Branch) -> int:
-    return len(branch.tokens) + sum(map(_tokens_of, branch.branches))
+def tokens_of(branch: Branch) -> int:
+    """How many tokens there are to read: all but the last one of each label, shared ones once."""
+    return len(branch.tokens) + sum(map(tokens_of, branch.branches))
 
 
 def branch_of(labels: Mapping[int, Sequence[int]], tokens: tuple[int, ...] = ()) -> Branch:
@@ -128,37 +147,58 @@ def branch_of(labels: Mapping[int, Sequence[int]], tokens: tuple[int, ...] = ())
     return Branch(tuple(labels), tokens, ends, branches)
 
 
-def _groups(opened: Sequence[_Open], limit: int) -> Iterator[list[_Open]]:
+def _groups(opened: Sequence[_Open], limit: int, at_once: int | None) -> Iterator[list[_Open]]:
     """Branches of whole rows, so many at once that their first pass stays about the limit."""
     group: list[_Open] = []
-    for one in opened:
-        full = sum(len(other.branch.tokens) for other in group) >= limit
-        if full and one.row != group[-1].row:
+    size = 0
+    for _, of_row in groupby(opened, key=lambda one: one.row):
+        if size >= limit:
             yield group
-            group = []
-        group.append(one)
+            group, size = [], 0
+        branches = list(of_row)
+        group += branches
+        size += sum(len(one.branch.tokens) for one in branches[:at_once])
     if group:
         yield group
 
 
-def _settle(model: torch.nn.Module, reading: Reading, opened: Sequence[_Open], scores: Scores) -> None:
+def _settle(model: torch.nn.Module, reading: Reading, opened: Sequence[_Open], scores: Scores, many: bool) -> None:
     """Read on along the branches until what is left unread cannot matter.
 
-    `scores` are upper bounds, exact where nothing is open. As long as the best of a row is a bound, the branch that
-    it belongs to is above the floor: once none is, the best is exact and all that is open lies far enough below.
+    `scores` are upper bounds, exact where nothing is open.
     """
-    margin = math.log(TOLERANCE / scores.shape[1])
     waiting = list(opened)
+    tolerance, at_once = (TOLERANCE_OF_MANY, FIRST_BRANCHES) if many else (TOLERANCE, len(opened))
     while True:
-        floors = scores.max(axis=1) + margin
-        chosen = [one for one in waiting if one.bound > floors[one.row]]
+        of_rows = groupby(sorted(waiting, key=lambda one: one.row), key=lambda one: one.row)
+        worth = {row: _worth_reading(list(ones), scores[row], tolerance) for row, ones in of_rows}
+        chosen = [one for ones in worth.values() for one in ones[:at_once]]
         if not chosen:
             return
-        waiting = [one for one in waiting if one.bound <= floors[one.row]]
+        at_once *= 2
+        taken = set(map(id, chosen))
+        waiting = [one for one in waiting if id(one) not in taken]
         offset = len(reading)
         reading, hidden = _read_branches(model, reading, chosen)
         ends = np.cumsum([len(one.branch.tokens) for one in chosen]) - 1
         waiting += _part(model, hidden, ends.tolist(), chosen, offset, scores)
+
+
+def _worth_reading(waiting: Sequence[_Open], scores: Scores, tolerance: float) -> list[_Open]:
+    """The branches of a row from the likeliest down, without those at the end that hold less than the tolerance.
+
+    As long as the best score of the row is a bound, the branch that it belongs to is worth it.
+    """
+    weights = np.exp(scores - scores.max())
+    of_branches = [weights[list(one.branch.labels)] for one in waiting]
+    held = np.array([of_labels.sum() for of_labels in of_branches])
+    order = np.argsort(held, kind="stable")
+    is_left = np.cumsum(held[order]) <= tolerance * weights.sum()
+    return [
+        waiting[place]
+        for place, left in zip(order[::-1].tolist(), is_left[::-1].tolist(), strict=True)
+        if not left or of_branches[place].max() == weights.max()
+    ]
 
 
 def _read_branches(model: torch.nn.Module, reading: Reading, chosen: Sequence[_Open]) -> tuple[Reading, torch.Tensor]:

@@ -8,7 +8,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from perpetune.inference import labels as scoring
-from perpetune.inference.labels import TOLERANCE, branch_of, label_log_probabilities
+from perpetune.inference.labels import (
+    FIRST_BRANCHES,
+    MANY_TOKENS,
+    TOLERANCE,
+    TOLERANCE_OF_MANY,
+    are_many,
+    branch_of,
+    label_log_probabilities,
+)
 from perpetune.inference.reading import NOTHING, read_on
 
 SIZE = {
@@ -29,7 +37,10 @@ LABELS = {
     "one alone": [(40, 41, END)],
     "all begin alike": [(40, 41, 42, END), (40, 41, 43, END)],
     "only ends": [(40,), (41,)],
+    "one token and an end": [(token, END) for token in range(30, 60)],
+    "part late": [(*range(40, 50), last, END) for last in (60, 61, 62)] + [(*range(40, 48), 63, END)],
 }
+MANY = [(first, second, third, END) for first in range(30, 55) for second in (60, 61, 62) for third in (70, 71)]
 
 
 def tiny(model: type = LlamaForCausalLM, config: type = LlamaConfig, spread: float = 0.02) -> torch.nn.Module:
@@ -89,7 +100,10 @@ def test_logits_are_computed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("spread", [0.5, 0.7, 1.0])
-def test_labels_that_cannot_matter_are_left_unread_within_the_tolerance(spread: float) -> None:
+def test_labels_that_cannot_matter_are_left_unread_within_the_tolerance(
+    spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MANY_TOKENS", 1000)
     network = tiny(spread=spread)
     labels = [(a, b, c, END) for a in range(30, 40) for b in range(50, 53) for c in (60, 61)]
     exact = all_alone(network, PROMPTS, labels)
@@ -140,3 +154,48 @@ def test_bf16_differs_by_its_own_noise_alone() -> None:
     wanted = all_alone(network, PROMPTS, labels)
     assert float((found - wanted).abs().max()) < 0.1
     assert math.isclose(float(found.softmax(-1).sum()), len(PROMPTS), rel_tol=1e-9)
+
+
+@pytest.fixture
+def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens of every pass."""
+    seen: list[int] = []
+
+    def counted(model, before, tokens, parents):  # type: ignore[no-untyped-def]
+        seen.append(len(tokens))
+        return read_on(model, before, tokens, parents)
+
+    monkeypatch.setattr(scoring, "read_on", counted)
+    return seen
+
+
+@pytest.mark.parametrize("pass_tokens", [8, 2048])
+@pytest.mark.parametrize("spread", [0.05, 0.7])
+def test_many_labels_are_within_their_tolerance_and_the_likeliest_is_exact(spread: float, pass_tokens: int) -> None:
+    network = tiny(spread=spread)
+    found = label_log_probabilities(network, PROMPTS, MANY, pass_tokens=pass_tokens)
+    exact = all_alone(network, PROMPTS, MANY)
+    assert float((found.softmax(-1) - exact.softmax(-1)).abs().max()) <= TOLERANCE_OF_MANY
+    assert found.argmax(-1).tolist() == exact.argmax(-1).tolist()
+    torch.testing.assert_close(found.max(-1).values, exact.max(-1).values, rtol=0, atol=1e-3)
+
+
+def test_company_leaves_the_same_labels_unread() -> None:
+    network = tiny(spread=0.5)
+    together = label_log_probabilities(network, PROMPTS, MANY)
+    for prompt, found in zip(PROMPTS, together, strict=True):
+        [single] = label_log_probabilities(network, [prompt], MANY, pass_tokens=8)
+        torch.testing.assert_close(single, found, rtol=0, atol=1e-3)
+
+
+def test_a_model_that_is_sure_reads_the_likeliest_of_many_branches_first(tokens_read: list[int]) -> None:
+    label_log_probabilities(tiny(spread=0.7), [PROMPTS[1]], MANY, pass_tokens=8)
+    assert tokens_read[0] == len(PROMPTS[1])
+    assert tokens_read[1] <= FIRST_BRANCHES
+    assert sum(tokens_read[1:]) < scoring.tokens_of(branch_of(dict(enumerate(MANY)))) / 2
+
+
+def test_many_are_counted_in_tokens_to_read() -> None:
+    assert are_many(MANY)
+    assert not are_many([(token, END) for token in range(MANY_TOKENS)])
+    assert are_many([(token, END) for token in range(MANY_TOKENS + 1)])

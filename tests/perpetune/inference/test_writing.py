@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jsonschema
@@ -13,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from perpetune.answer import Answer, PromptTooLong
 from perpetune.asked import Asked
 from perpetune.generation import BadSchema, Delta, Generation
-from perpetune.inference.answers import Answerer
+from perpetune.inference.answers import KEPT_FOR_ONE_READ, Answerer
 from perpetune.inference.schema import Grammars
 from perpetune.inference.text import Pieces
 from perpetune.output_schema import OutputSchema
@@ -100,6 +101,31 @@ def test_greedy_answers_are_those_of_generate(tiny_base: Base, letters: Base, ba
         answers = Answerer(base, batch_tokens).answer(None, ASKED, None, 24)
         assert [answer.text for answer in answers] == [generated(base, messages, 24) for messages in ASKED]
         assert len({answer.text for answer in answers}) > 2
+
+
+def test_answers_to_many_join_as_others_end(letters: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = copy.deepcopy(letters.model)
+    model.get_output_embeddings().weight.data[letters.tokenizer.eos_token_id] *= 3  # type: ignore[operator,union-attr]
+    base = Base(model, letters.tokenizer, "")
+    asked = [ask(f"{number} " * (1 + number % 3)) for number in range(12)]
+    alone = [Answerer(base, 1024).answer(None, [each], None, 24)[0] for each in asked]
+    assert len({answer.completion_tokens for answer in alone}) > 2, "they end at different times"
+    answerer, beside = Answerer(base, 48), []
+    write = answerer.write
+
+    def noted(adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None:
+        def note(writing: int) -> Sequence[Asked]:
+            joining = next_asked(writing)
+            beside.append((writing, len(joining)))
+            return joining
+
+        write(adapter, note)
+
+    monkeypatch.setattr(answerer, "write", noted)
+    assert [answer.text for answer in answerer.answer(None, asked, None, 24)] == [answer.text for answer in alone]
+    assert any(writing and joining for writing, joining in beside), "none waits for the slowest"
+    shortest = min(answer.prompt_tokens for answer in alone) + 24
+    assert max(map(sum, beside)) <= max(1, KEPT_FOR_ONE_READ * 48 // shortest)
 
 
 def test_answers_that_join_and_leave_change_no_other(tiny_base: Base) -> None:
