@@ -30,7 +30,7 @@ def head_probabilities(
     found = features(hidden, tree.paths, max(0, head.shape.input_from - len(beginning)))
     known = {label: place for place, label in enumerate(head.shape.labels)}
     scores: torch.Tensor = head(found)[:, [known[label] for label in labels]]
-    return scores.softmax(-1).tolist()  # type: ignore[no-any-return]
+    return scores.softmax(-1).tolist()
 
 
 def before_input(head: LabelHead, beginning: tuple[int, ...]) -> tuple[int, ...]:

@@ -377,7 +377,7 @@ def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenge
     tell(f"challenger: answering {len(rows)} rows of the validation split, which calibrate its confidence")
     answerer.load_adapter("challenger", challenger.adapter)
     try:
-        ask = _asking(answerer, "challenger", card.instruction, card.labels, (), card.max_new_tokens)
+        ask = _asking(answerer, "challenger", card, card.max_new_tokens)
         answers = telling("challenger", ask, tell)(rows)
     finally:
         answerer.unload_adapter("challenger")

@@ -50,7 +50,7 @@ class Change:
     """A field of params.yaml, what it is today and what the best trial had."""
 
     field: str
-    now: int | float | str
+    now: int | float
     best: int | float
 
 
@@ -84,7 +84,8 @@ def tune(
     with _parent_run(workspace, budget) as run:
         data = _read(workspace, run)
         trials = []
-        now = settings_in(_explicit(workspace))
+        explicit_now = _explicit(workspace)
+        now = settings_in(explicit_now)
         space = (
             params if workspace.params.train.method != "full" else params.model_copy(update={"rank": (now.rank,) * 2})
         )
@@ -92,7 +93,7 @@ def tune(
             trials.append(trial)
             tell(trial)
         best = _best(trials, params.minutes)
-        better = changes(workspace.params.train, best.settings)
+        better = changes(explicit_now, best.settings)
         found = Tuning(tuple(trials), best, better, sum(trial.minutes for trial in trials), run)
         _log(found, workspace)
     return found
@@ -126,12 +127,12 @@ def with_settings(params: TrainParams, settings: Settings) -> TrainParams:
 
 
 def changes(params: TrainParams, best: Settings) -> tuple[Change, ...]:
-    better = with_settings(params, best)
+    better, now = with_settings(params, best), settings_in(params)
     pairs = {
-        "train.lora.rank": (params.lora.rank, better.lora.rank),
+        "train.lora.rank": (now.rank, best.rank),
         "train.lora.alpha": (params.lora.alpha, better.lora.alpha),
-        "train.learning_rate": (params.learning_rate, better.learning_rate),
-        "train.epochs": (params.epochs, better.epochs),
+        "train.learning_rate": (now.learning_rate, best.learning_rate),
+        "train.epochs": (now.epochs, best.epochs),
     }
     return tuple(Change(field, now, then) for field, (now, then) in pairs.items() if now != then)
 

@@ -14,16 +14,20 @@ from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence,
 from perpetune.policy.verdict import Interval, Outcome
 
 RULES = PromoteParams(
+    metric="auto",
     margin=0.03,
     alpha=0.05,
     min_rows=50,
     gain=0.05,
     power=0.9,
+    simpler=0.01,
     slice_margin=0.1,
     slice_rows=20,
+    min_recall=0.5,
     max_forgetting=0.5,
     max_slowdown=1.5,
     max_cost=1.5,
+    timed_rows=30,
     approval="none",
     approval_hours=72,
 )

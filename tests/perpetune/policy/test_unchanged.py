@@ -10,7 +10,13 @@ from perpetune.policy.retraining import labels_wanted
 from perpetune.policy.unchanged import LastRefresh, NewData, Trigger, nothing_new
 
 RULES = RefreshParams(
-    cron="0 3 * * 1", cooldown_minutes=60, new_labels=100, growth=0.3, back_off=2.0, gpu_hours_per_month=None
+    cron="0 3 * * 1",
+    first_labels=200,
+    cooldown_minutes=60,
+    new_labels=100,
+    growth=0.3,
+    back_off=2.0,
+    gpu_hours_per_month=None,
 )
 LAST = LastRefresh(
     ended=datetime(2024, 5, 1, 12, tzinfo=UTC),
