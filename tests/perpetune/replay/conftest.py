@@ -65,14 +65,14 @@ def stream(
 
 @pytest.fixture
 def params() -> Params:
-    """Those of the repository, with a look a day and fewer resamples."""
+    """Those of the repository, with a look a day, fewer resamples, and a schedule that waits for more than ever comes."""
     return changed(load_params(ROOT / "params.yaml"))
 
 
 def changed(params: Params) -> Params:
     values = params.model_dump()
     values["watch"] |= {"cron": "0 6 * * *", "persistence": 4, "window": 200}
-    values["refresh"] |= {"cooldown_minutes": 24 * 60}
+    values["refresh"] |= {"cooldown_minutes": 24 * 60, "growth": 99.0}
     values["evaluate"] |= {"bootstrap_samples": 200}
     return Params.model_validate(values)
 

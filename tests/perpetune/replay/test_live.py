@@ -109,14 +109,14 @@ def assets() -> Path:
     return ROOT / "assets"
 
 
-def test_on_the_real_reviews_it_retrains_once_after_the_films_came(assets: Path) -> None:
+def test_on_the_real_reviews_decay_retrains_only_after_the_films_came(assets: Path) -> None:
     params, taught = load_params(ROOT / "params.yaml"), school()
     history = review_history("reviews", assets, timedelta(days=1))
     lived = live(history, Own(params), taught, params)
 
-    assert [refresh.outcome for refresh in lived.refreshes] == ["promote"]
-    [detection] = outcome(lived, history, params.evaluate, params.watch.min_rows).detections
-    assert detection.days is not None and detection.days < 14
+    by_decay = [refresh for refresh in lived.refreshes if refresh.trigger == "decay"]
+    assert by_decay[-1].promoted
+    assert 0 < (by_decay[0].time - history.changes[0]) / timedelta(days=1) < 14
 
     quiet = review_history("reviews-quiet", assets, timedelta(days=1))
-    assert live(quiet, Own(params), taught, params).refreshes == ()
+    assert all(refresh.trigger == "schedule" for refresh in live(quiet, Own(params), taught, params).refreshes)
