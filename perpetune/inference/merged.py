@@ -33,7 +33,8 @@ def merged(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
             _merge(layer)
     model = adapted.unload()
     assert isinstance(model, PreTrainedModel)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def _merge(layer: LoraLayer) -> None:
