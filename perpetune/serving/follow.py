@@ -22,6 +22,7 @@ from perpetune.generation import Generation
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
 from perpetune.release import Release, Routed, Trial, Wanted
+from perpetune.serving.constraint import constrained
 from perpetune.serving.engine import Engine
 from perpetune.serving.metrics import Metrics
 from perpetune.serving.parity import Disparity, require_parity
@@ -300,7 +301,7 @@ class Follower:
 
     async def _warm(self, release: Release) -> None:
         warm_up = release.conversation((Message(role="user", content="Hello"),))
-        await self._engine.answer(release.version, warm_up, Generation(max_tokens=1))
+        await self._engine.answer(release.version, warm_up, constrained(Generation(max_tokens=1), release))
         if self._params is not None:
             parity = await require_parity(self._engine, release, self._params, self._max_tokens)
             logger.info("version %s answers %d of %d golden prompts alike", release.version, parity.alike, parity.asked)

@@ -59,7 +59,7 @@ def test_a_broken_refresh_is_gone_on_with_by_its_flow_run_and_by_a_new_one(works
 
 
 def test_a_schema_is_one_parameter_whatever_its_keys_are_called(workspace: Workspace) -> None:
-    schema = {"$defs": {"a b?": {"type": "string"}}, "type": "object", "properties": {"ü": {"$ref": "#/$defs/a b?"}}}
+    schema = {"$defs": {"a": {"type": "string"}}, "type": "object", "properties": {"what? (ü)": {"$ref": "#/$defs/a"}}}
     path = workspace.root / "params.yaml"
     settings = yaml.safe_load(path.read_text())
     settings["task"] |= {"kind": "generation", "output_schema": schema}

@@ -60,11 +60,14 @@ def test_each_version_is_held_to_its_own_schema(start: Start, release: Make) -> 
     source = FakeSource([release("1"), held(release("2"))], champion="1", trial=Trial("2", "shadow", 1.0))
     gateway = start(engine, source=source)
     until = time.monotonic() + 30
-    while "2" not in [version for version, _ in engine.asked] and time.monotonic() < until:
+    found: set[tuple[str, bool]] = set()
+    while len(found) < 2 and time.monotonic() < until:
         gateway.ask("hello")  # its shadow answers once it is loaded, which may be after the champion
         time.sleep(0.05)
-    found = {(version, generation.json_schema is not None) for version, generation in engine.asked}
+        users = [(version, generation) for version, generation in engine.asked if generation.max_tokens > 1]
+        found = {(version, generation.json_schema is not None) for version, generation in users}
     assert found == {("1", False), ("2", True)}
+    assert ("2", Generation(1, json_schema=json.dumps(SCHEMA))) in engine.asked, "its first grammar is made before"
 
 
 def test_golden_prompts_are_asked_under_the_schema(release: Make, release_params: ReleaseParams) -> None:
