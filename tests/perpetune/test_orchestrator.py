@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 # A run that says nothing for longer than two polls, and its verdict at its very end, as a watch does.
 WATCH = """
+import sys
 import time
 from prefect import flow, task
 from prefect.runtime import flow_run
@@ -32,7 +33,8 @@ def look():
 
 @flow(log_prints=True)
 def watch():
-    print(f"RUN {flow_run.id}", flush=True)
+    sys.stdout.write(f"RUN {flow_run.id}\\n")
+    sys.stdout.flush()
     time.sleep(3)
     for number in range(250):
         print(f"line {number}")
@@ -42,14 +44,15 @@ def watch():
 watch()
 """
 KILLED = """
-import os
+import sys
+import time
 from prefect import flow
 from prefect.runtime import flow_run
 
 @flow(log_prints=True)
 def killed():
-    print(f"RUN {flow_run.id}", flush=True)
-    import time
+    sys.stdout.write(f"RUN {flow_run.id}\\n")
+    sys.stdout.flush()
     time.sleep(600)
 
 killed()

@@ -18,9 +18,9 @@ import pytest
 import uvicorn
 
 from perpetune import registry
+from perpetune.loop.promote import promote_by_hand
 from perpetune.loop.release import release
 from perpetune.loop.trial import begin, judge
-from perpetune.params import BaseParams
 from perpetune.records import Message
 from perpetune.registry import RegistrySource
 from perpetune.release import ModelCard
@@ -56,7 +56,7 @@ class World:
             kind="classification",
             instruction="How is it?",
             labels=("bad", "good"),
-            base=BaseParams(model="path:tiny", revision=None),
+            base=self.workspace.params.base,
             base_digest="b",
             precision="fp32",
             max_new_tokens=4,
@@ -171,3 +171,13 @@ def test_a_canary_that_is_wrong_is_dropped(world: World) -> None:
     assert look.verdict.outcome == "abort", look.verdict.reasons
     assert (aliases(world), world.ready()["serving"]) == ([first, None, None], first)
     assert {world.ask(f"user {number}")["choices"][0]["message"]["content"] for number in range(20)} == {"good"}
+
+
+def test_a_persons_word_is_what_the_gateway_answers_with(world: World) -> None:
+    first, second = world.make(), world.make()
+    assert release(world.workspace, first).served
+    world.right.add(second)
+    done = promote_by_hand(world.workspace, second, "it is better")
+    assert (done.released.served, done.released.previous, world.ready()["serving"]) == (True, first, second)
+    assert world.ask("anybody")["choices"][0]["message"]["content"] == "good"
+    assert aliases(world) == [second, first, None]
