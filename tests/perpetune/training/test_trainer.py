@@ -7,6 +7,7 @@ import torch
 
 from perpetune.errors import PerpetuneError
 from perpetune.inference.answers import Answerer
+from perpetune.inference.merged import merged
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, conversation
 from perpetune.training.base import Base, load_base
@@ -39,7 +40,7 @@ def test_other_adapters_learn_and_answer(
     answerer = Answerer(tiny_base, 64)
     answerer.load_adapter(method, tmp_path / "adapter")
     rows = [encode(tiny_base.tokenizer, one, INSTRUCTION) for one in ROWS]
-    assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(
+    assert mean_loss(learner(merged(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64) == pytest.approx(
         trained.validation_loss, rel=1e-4
     )
 
@@ -73,7 +74,7 @@ def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
     answerer.load_adapter("best", tmp_path / "adapter")
     rows = [encode(tiny_base.tokenizer, one, INSTRUCTION) for one in other]
     assert trained.best_step < trained.steps
-    assert mean_loss(learner(tiny_base.model, torch.float32), rows, 64) == pytest.approx(
+    assert mean_loss(learner(merged(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64) == pytest.approx(
         trained.validation_loss, rel=1e-4
     )
 
