@@ -52,7 +52,9 @@ def test_the_pipeline_follows_its_data(workspace: Path) -> None:
     second = dvc.reproduce(workspace)
     assert second.version != first.version
     assert (workspace / "data/splits/train.jsonl").stat().st_mtime_ns > split_at
-    assert frozen(workspace) == members
+    assert [row for row in frozen(workspace) if row.source != "traffic"] == members
+    members = frozen(workspace)
+    assert 0 < sum(row.source == "traffic" for row in members) < 10, "some of the traffic joins it by lot"
     assert len(read_jsonl(workspace / "data/splits/recent.jsonl", Example)) == 9
 
     split_at = (workspace / "data/splits/train.jsonl").stat().st_mtime_ns
