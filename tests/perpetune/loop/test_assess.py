@@ -130,7 +130,7 @@ def test_with_nothing_that_serves_the_first_pass_ends_with_a_version_that_does(w
     """Six held-out rows prove nothing: the prompted base serves, and the tuned model says what it gave way to."""
     run, trained, version = challenger(workspace)
     found = assess(workspace, run, trained, version, print)
-    decision = decide(workspace, run, Curated("0", {}), trained, found, version, "0")
+    decision = decide(workspace, run, Curated("0", {}, 0), trained, found, version, "0")
     assert decision.outcome == "promote" and decision.system in ("base", "few-shot")
     assert decision.reason.startswith("Serve the ")
     served = str(decision.ids.model_version)
@@ -140,5 +140,5 @@ def test_with_nothing_that_serves_the_first_pass_ends_with_a_version_that_does(w
     assert registry.get("colours", served).tags["decision"] == "promote"
     release = registry.fetch_release("colours", served, workspace.home / "releases")
     assert release.system == "prompted" and release.evaluated.golden
-    again = decide(workspace, run, Curated("0", {}), trained, found, version, "0")
+    again = decide(workspace, run, Curated("0", {}, 0), trained, found, version, "0")
     assert again.ids.model_version == served, "a pass that goes on keeps the version that it has made"

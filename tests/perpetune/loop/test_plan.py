@@ -125,7 +125,7 @@ def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run
     splits = {"train": rows(80, 40) + rows(20, 40, "bad"), "validation": [], "frozen": rows(25, 40), "recent": []}
     for name, examples in splits.items():
         write_jsonl(workspace.split(name), examples)
-    curated = Curated("abc", {name: len(examples) for name, examples in splits.items()})
+    curated = Curated("abc", {name: len(examples) for name, examples in splits.items()}, 0)
     first = plan(workspace, curated)
     assert (first.work.systems, first.work.labels) == (3, 2)
     assert "before the first refresh" in first.source
