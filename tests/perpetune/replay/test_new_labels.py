@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from perpetune.evaluation.scoring import scoring_of
 from perpetune.params import Params, load_params
 from perpetune.records import Example
 from perpetune.replay.history import History, Request
@@ -51,7 +52,7 @@ def new_labels() -> History:
 @pytest.fixture(scope="module")
 def lives() -> dict[str, Lived]:
     params: Params = load_params(ROOT / "params.yaml")
-    school = School(StandIn("classification", 7), "classification")
+    school = School(StandIn("classification", 7), scoring_of("classification", None))
     history = new_labels()
     policies: list[Policy] = [Never(), Scheduled(params.refresh.cron), Own(params)]
     return {policy.name: live(history, policy, school, params) for policy in policies}
