@@ -152,7 +152,7 @@ class TrainParams(Section):
     lora: LoraParams
     precision: Literal["auto", "fp32", "bf16"]
     epochs: PositiveOrAuto
-    minutes: Positive | None
+    minutes: PositiveOrAuto | None
     batch_size: CountOrAuto
     learning_rate: PositiveOrAuto
     warmup_share: Share

@@ -15,7 +15,7 @@ from itertools import count, takewhile
 from perpetune.params import TrainParams
 
 COOLING = 0.2  # of the steps before it
-PATIENCE = 2  # validations without improvement, if train.early_stopping does not say
+PATIENCE = 1  # validations without improvement, if train.early_stopping does not say
 LEAST_STEPS, LEAST_EPOCHS = 60, 2
 MOST_STEPS, MOST_EPOCHS = 200, 10  # whichever is more
 UNVALIDATED_EPOCHS = 3.0
@@ -54,7 +54,7 @@ class Schedule:
         stale = step in self.validate_at and self.stale(best_step, step) >= self.patience
         if self.stop_at_once:
             return replace(self, steps=step) if stale else self
-        if not self.open_ended or not (time_is_up or (stale and step >= self.least)):
+        if not self.open_ended or not ((time_is_up and step >= LEAST_STEPS) or (stale and step >= self.least)):
             return self
         return self._cooled(step)
 

@@ -23,7 +23,7 @@ from perpetune.training.distributed import ALONE, World, agreed, in_step, placed
 from perpetune.training.label_head import LabelHead, fit_probe, head_shape, save_head
 from perpetune.training.methods import save, trainable, trained_digest
 from perpetune.training.pace import expected_seconds
-from perpetune.training.recipe import batch_size, learning_rate
+from perpetune.training.recipe import batch_size, learning_rate, most_minutes
 from perpetune.training.room import room_for, shape_of
 from perpetune.training.rows import Encoded, batches, encode_all, packed, some
 from perpetune.training.schedule import Schedule, schedule_of
@@ -179,6 +179,7 @@ def _run(job: _Job) -> Trained:
     shard(network, network.blocks(), world)
     size = batch_size(params, len(job.rows))
     schedule = schedule_of(len(job.rows), params, size, validates=bool(job.validation))
+    minutes = most_minutes(params, next(job.model.parameters()).device.type)
     if job.foretell is not None:
         forecast = _forecast(job, network, schedule)
         if world.leads:
@@ -206,7 +207,8 @@ def _run(job: _Job) -> Trained:
             checked = mean_loss(network, job.validation, params.max_packed_tokens, world)
             best = best.or_better(checked, step, weights)
         seconds = time.monotonic() - began
-        schedule = schedule.after(step, best.step, time_is_up=agreed(_time_is_up(seconds, params), world))
+        time_is_up = minutes is not None and seconds >= 60 * minutes * TIME_BEFORE_COOLING
+        schedule = schedule.after(step, best.step, time_is_up=agreed(time_is_up, world))
         if world.leads:
             left = seconds / step * (schedule.steps - step)
             job.report(Progress(step, schedule.steps, loss, rate, tokens / seconds, left, checked))
@@ -231,10 +233,6 @@ def _run(job: _Job) -> Trained:
         put(value, weight)
     seconds = time.monotonic() - began
     return Trained(Path(), "", "", step, best.step or step, best.loss, tokens, seconds, too_long=0, devices=world.size)
-
-
-def _time_is_up(seconds: float, params: TrainParams) -> bool:
-    return params.minutes is not None and seconds >= 60 * params.minutes * TIME_BEFORE_COOLING
 
 
 def _start_from_probe(job: _Job, network: FusedModel | PlainModel) -> None:

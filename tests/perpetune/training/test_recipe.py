@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from perpetune.params import TrainParams
-from perpetune.training.recipe import batch_size, explicit, learning_rate
+from perpetune.training.recipe import batch_size, explicit, learning_rate, most_minutes
 
 
 @pytest.fixture
@@ -24,7 +24,14 @@ def test_full_fine_tuning_takes_a_tenth_of_the_rate_of_an_adapter(auto: TrainPar
 
 
 def test_batches_grow_with_the_rows(auto: TrainParams) -> None:
-    assert [batch_size(auto, rows) for rows in (100, 500, 501, 3000)] == [8, 8, 16, 32]
+    assert [batch_size(auto, rows) for rows in (100, 200, 201, 3000)] == [8, 8, 16, 32]
+
+
+def test_a_run_on_a_cpu_ends_within_minutes_and_one_on_a_gpu_when_it_is_done(auto: TrainParams) -> None:
+    unset = auto.model_copy(update={"minutes": "auto"})
+    assert (most_minutes(unset, "cpu"), most_minutes(unset, "cuda")) == (4.0, None)
+    assert most_minutes(auto.model_copy(update={"minutes": 9.0}), "cpu") == 9.0
+    assert most_minutes(auto.model_copy(update={"minutes": None}), "cpu") is None
 
 
 def test_a_number_is_taken_as_it_is(train_params: TrainParams) -> None:

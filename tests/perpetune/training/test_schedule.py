@@ -37,9 +37,9 @@ def test_a_number_of_epochs_is_a_cosine_down_to_nothing(train_params: TrainParam
 
 
 def test_auto_cools_down_once_validation_is_stale(train_params: TrainParams) -> None:
-    """Better until step 300: two validations later, at 500, the rate falls for a fifth of the steps so far."""
+    """Better until step 400: at the next validation, at 500, the rate falls for a fifth of the steps so far."""
     schedule = auto(train_params)
-    end, rates = run(schedule, {100: 3.0, 200: 2.0, 300: 1.0, 400: 1.5, 500: 1.5})
+    end, rates = run(schedule, {100: 3.0, 200: 2.0, 300: 1.5, 400: 1.0, 500: 1.5})
     assert len(rates) == end.steps == 600
     assert set(rates[6:500]) == {1.0}
     assert rates[500:] == sorted(rates[500:], reverse=True)
@@ -64,8 +64,13 @@ def test_auto_never_takes_fewer_steps_than_the_rows_need(train_params: TrainPara
 
 
 def test_auto_cools_down_in_time(train_params: TrainParams) -> None:
-    end, rates = run(auto(train_params), {step: 1 / step for step in range(1, 2000)}, time_is_up_at=50)
-    assert len(rates) == end.steps == 60
+    end, rates = run(auto(train_params), {step: 1 / step for step in range(1, 2000)}, time_is_up_at=150)
+    assert len(rates) == end.steps == 180
+
+
+def test_auto_takes_its_least_steps_however_little_time_there_is(train_params: TrainParams) -> None:
+    end, rates = run(auto(train_params), {step: 1 / step for step in range(1, 2000)}, time_is_up_at=1)
+    assert len(rates) == end.steps == LEAST_STEPS * 1.2
 
 
 def test_auto_without_validation_is_a_fixed_number_of_epochs(train_params: TrainParams) -> None:
