@@ -6,6 +6,7 @@ Each function of the product receives its own section only.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -71,6 +72,12 @@ class TaskParams(Section):
     instruction: str
     labels: tuple[str, ...] | None
     output_schema: Annotated[dict[str, Any] | None, AfterValidator(_checked_schema)]
+
+    def labels_of(self, outputs: Iterable[str]) -> tuple[str, ...] | None:
+        """The labels named here, else those of training rows with these outputs; None for free text."""
+        if self.kind == "generation":
+            return None
+        return self.labels or tuple(sorted(set(outputs)))
 
     @model_validator(mode="after")
     def labels_have_no_schema(self) -> TaskParams:
@@ -346,6 +353,17 @@ class Params(Section):
         if self.serve.engine == "vllm":
             raise ValueError("train.objective: label_head cannot be served by vLLM: set likelihood, or auto")
         return self
+
+    @property
+    def training(self) -> TrainParams:
+        """The section `train` for this task: free text has no labels to balance."""
+        if self.task.kind == "generation":
+            return self.train.model_copy(update={"class_weights": "none"})
+        return self.train
+
+    def head_labels(self, outputs: Iterable[str]) -> tuple[str, ...] | None:
+        """The labels that a label head learns from rows with these outputs; None if answers are learned as text."""
+        return self.task.labels_of(outputs) if self.uses_label_head else None
 
     @property
     def uses_label_head(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,6 @@ from perpetune.evaluation.paired import Paired, newcombe
 
 METHOD = "sign-flip test of rows weighted by label, Newcombe intervals of the labels joined (MOVER)"
 LEAST_ROWS = 10  # of a label that counts as one: a single row must not weigh as much as a hundred others
-
-
-def is_imbalanced(counts: Mapping[str, int]) -> bool:
-    """Whether the rarest label has less than half of the rows that it would have if all had the same number.
-
-    A share alone would call 27 labels of 3.7% each rare.
-    """
-    return len(counts) > 1 and min(counts.values()) * len(counts) < sum(counts.values()) / 2
 
 
 def strata(labels: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from perpetune import registry
 from perpetune.answer import Answer
 from perpetune.calibration import calibrated
-from perpetune.evaluation.balanced import compare_balanced, is_imbalanced
+from perpetune.evaluation.balanced import compare_balanced
 from perpetune.evaluation.baselines import answers_of, fitted_linear
 from perpetune.evaluation.calibration import calibration
 from perpetune.evaluation.economics import RefreshEconomics
@@ -29,6 +29,7 @@ from perpetune.evaluation.scoring import scoring_of
 from perpetune.evaluation.style import write_png
 from perpetune.evaluation.temperature import fit_temperature
 from perpetune.evaluation.text_metrics import tidy
+from perpetune.imbalance import is_imbalanced
 from perpetune.inference.answers import Answerer, load_answerer
 from perpetune.linear import load_linear_model
 from perpetune.loop.answering import Ask, Behind, Tell, counting, remembering, telling, until_clear

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perpetune.curve import drawn
 from perpetune.loop.curate import read_split
 from perpetune.loop.passage import LOSS
-from perpetune.records import Example
 from perpetune.release import ModelCard
 from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
@@ -62,10 +60,10 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretel
         base=workspace.params.base,
         assets=workspace.assets,
         instruction=task.instruction,
-        params=workspace.params.train,
+        params=workspace.params.training,
         adapter=folder / "adapter",
         checkpoints=workspace.home / "checkpoints" / task.name,
-        labels=head_labels(workspace, rows),
+        labels=workspace.params.head_labels(row.output for row in rows),
     )
     with system_metrics(run):
         trained = launch(job, rows, validation, report, Settings().training_launcher, foretell)
@@ -87,26 +85,13 @@ def _card(workspace: Workspace, base_digest: str) -> ModelCard:
         task=task.name,
         kind=task.kind,
         instruction=task.instruction,
-        labels=_labels(workspace, [row.output for row in read_split(workspace, "train")]),
+        labels=task.labels_of(row.output for row in read_split(workspace, "train")),
         base=workspace.params.base,
         base_digest=base_digest,
         precision=workspace.params.train.precision,
         max_new_tokens=workspace.params.evaluate.max_new_tokens,
         output_schema=task.output_schema,
     )
-
-
-def head_labels(workspace: Workspace, train: Sequence[Example]) -> tuple[str, ...] | None:
-    """The labels that a label head is to learn; None if answers are learned as text."""
-    return _labels(workspace, [row.output for row in train]) if workspace.params.uses_label_head else None
-
-
-def _labels(workspace: Workspace, outputs: list[str]) -> tuple[str, ...] | None:
-    """The labels named in params, else those of the training data."""
-    task = workspace.params.task
-    if task.kind == "generation":
-        return None
-    return task.labels or tuple(sorted(set(outputs)))
 
 
 def _metrics(progress: Progress) -> dict[str, float]:

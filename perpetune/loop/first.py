@@ -129,10 +129,8 @@ def known_rows(workspace: Workspace) -> tuple[list[Example], list[Example]]:
 
 
 def _labels(params: Params, rows: Sequence[Example]) -> tuple[str, ...] | None:
-    if params.task.kind == "generation":
-        return None
-    labels = params.task.labels or tuple(sorted({row.output for row in rows}))
-    return labels if len(labels) > 1 else None
+    labels = params.task.labels_of(row.output for row in rows)
+    return labels if labels and len(labels) > 1 else None
 
 
 def _shots(params: Params, card: ModelCard, rows: Sequence[Example], base: ServedBase) -> tuple[Message, ...]:

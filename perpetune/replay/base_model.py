@@ -42,20 +42,18 @@ class BaseModel:
                 base=params.base,
                 assets=self.workspace.assets,
                 instruction=params.task.instruction,
-                params=params.train,
+                params=params.training,
                 adapter=folder / "adapter",
                 checkpoints=None,
+                labels=params.head_labels(row.output for row in train),
             )
             write_trained(folder, launch(job, train, validation, self._report))
         trained = read_trained(folder)
-        labels = None
-        if params.task.kind == "classification":
-            labels = params.task.labels or tuple(sorted({row.output for row in train}))
         card = ModelCard(
             task=params.task.name,
             kind=params.task.kind,
             instruction=params.task.instruction,
-            labels=labels,
+            labels=params.task.labels_of(row.output for row in train),
             base=params.base,
             base_digest=trained.base_digest,
             precision=params.train.precision,

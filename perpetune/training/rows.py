@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from perpetune.imbalance import is_imbalanced
 from perpetune.params import TrainParams
 from perpetune.records import Example, conversation
 from perpetune.training.chat import answer_tokens, prompt_tokens
@@ -65,21 +66,9 @@ def encode_all(
 
 
 def _balances(rows: Sequence[Example], params: TrainParams) -> bool:
-    """`auto` balances labels if one has less than half the rows that it would have if all had as many."""
     if params.class_weights != "auto":
         return params.class_weights == "balanced"
-    return is_imbalanced([row.output for row in rows])
-
-
-def is_imbalanced(labels: Sequence[str]) -> bool:
-    """Whether the rarest label has less than half the rows that each would have if all had as many.
-
-    Free text, of which most outputs are seen once, has no labels to balance.
-    """
-    counts = Counter(labels)
-    if len(counts) < 2 or len(counts) > len(labels) / 2:
-        return False
-    return min(counts.values()) < len(labels) / len(counts) / 2
+    return is_imbalanced(Counter(row.output for row in rows))
 
 
 def _balanced(rows: Sequence[Example]) -> list[float]:

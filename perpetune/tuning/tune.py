@@ -17,7 +17,6 @@ from transformers import AutoConfig
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.style import write_png
 from perpetune.loop.curate import curate, log_data, read_split
-from perpetune.loop.fine_tune import head_labels
 from perpetune.loop.passage import git_commit, settings_of, use_mlflow
 from perpetune.params import TrainParams
 from perpetune.records import Example
@@ -166,7 +165,7 @@ def _best(trials: list[Trial], minutes: float) -> Trial:
 def _attempt(
     workspace: Workspace, data: _Data, parent: Run, show: Callable[[int, Settings, Progress], None]
 ) -> Attempt:
-    section = workspace.params.train
+    section = workspace.params.training
     section = section.model_copy(update={"validations": max(section.validations, LEAST_VALIDATIONS)})
 
     def attempt(number: int, settings: Settings, judge: Judge) -> float:
@@ -190,7 +189,7 @@ def _attempt(
                 params=params,
                 adapter=adapter,
                 checkpoints=None,
-                labels=head_labels(workspace, data.train),
+                labels=workspace.params.head_labels(row.output for row in data.train),
             )
             trained = launch(job, data.train, data.validation, report)
             if trained.validation_loss is None:

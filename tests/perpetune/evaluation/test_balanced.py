@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpetune.evaluation.balanced import balanced_mean, compare_balanced, is_imbalanced, strata
+from perpetune.evaluation.balanced import balanced_mean, compare_balanced, strata
 from perpetune.evaluation.paired import Paired, compare
+from perpetune.imbalance import is_imbalanced
 
 HOW = {"confidence": 0.95, "samples": 2000, "seed": 3}
 

@@ -111,6 +111,14 @@ def test_balanced_weights_make_a_rare_label_count_as_much(tiny_base: Base, train
     assert {one.weight for one in encode_all(tiny_base.tokenizer, rows, INSTRUCTION, train_params)} == {1.0}
 
 
+def test_auto_balances_labels_if_one_is_rare(tiny_base: Base, train_params: TrainParams) -> None:
+    auto = train_params.model_copy(update={"class_weights": "auto"})
+    rare = [*(row(f"the sky {word}", "blue") for word in ("a", "is", "it", "say")), row("the fire", "red")]
+    weights = {one.weight for one in encode_all(tiny_base.tokenizer, rare, INSTRUCTION, auto)}
+    assert weights == {5 / 8, 5 / 2}
+    assert {one.weight for one in encode_all(tiny_base.tokenizer, ROWS, INSTRUCTION, auto)} == {1.0}
+
+
 def test_a_batch_in_many_passes_is_the_batch_in_one(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
     """Accumulation: what fits into one pass decides the memory, not the result."""
     losses = []
