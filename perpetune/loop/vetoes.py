@@ -1,0 +1,62 @@
+"""What else may veto a promotion, measured: forgetting, latency, cost and leakage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from perpetune.evaluation.forgetting import as_tokens, general_texts, losses_within
+from perpetune.evaluation.leakage import leakage
+from perpetune.evaluation.limits import forgetting_limit, leakage_limits, pace_limits
+from perpetune.evaluation.pace import Pace, chosen, in_turns
+from perpetune.loop.answering import Ask, Tell, counting
+from perpetune.loop.systems import Systems, adapters
+from perpetune.policy.promotion import Limit
+from perpetune.records import Example
+from perpetune.workspace import Workspace
+
+PACE_ROWS = 40
+FORGETTING_SECONDS = 30.0
+
+
+def measured_limits(
+    workspace: Workspace,
+    systems: Systems,
+    held_out: Mapping[str, Sequence[Example]],
+    train: Sequence[Example],
+    tell: Tell,
+) -> dict[str, Limit]:
+    """What else may veto: forgetting, latency, cost, and held-out rows that were trained on.
+
+    Latency and cost are compared with what serves. Nothing does before the first version, and beside a linear model any
+    language model is slow: there they are shown and veto nothing.
+    """
+    rules, params = workspace.params.promote, workspace.params.evaluate
+    limits = leakage_limits(leakage(train, [row for rows in held_out.values() for row in rows]), rules)
+    answerer, champion = systems.answerer, systems.champion
+    texts = as_tokens(answerer.base.tokenizer, general_texts(), answerer.context)
+    with adapters(systems) as asks:
+        tell(f"measuring what was forgotten on {len(texts)} general texts")
+        before = "champion" if champion is not None and champion.system == "tuned" else None
+        losses = losses_within(
+            FORGETTING_SECONDS,
+            lambda some: answerer.losses(before, some),
+            lambda some: answerer.losses("challenger", some),
+            texts,
+            params.seed,
+        )
+        limits |= forgetting_limit(*losses, rules, params)
+        if champion is not None and (rules.max_slowdown is not None or rules.max_cost is not None):
+            tell(f"timing at least {rules.timed_rows} requests")
+            pace = _pace(asks, held_out["frozen"], rules.timed_rows, params.seed, tell)
+            limits |= pace_limits(pace, "champion", rules, params, vetoes=champion.system != "linear")
+    return limits
+
+
+def _pace(asks: Mapping[str, Ask], rows: Sequence[Example], least: int, seed: int, tell: Tell) -> Pace:
+    """The seconds that requests take the challenger and the champion, each as it is served."""
+    some = [rows[place] for place in chosen(rows, max(PACE_ROWS, least), seed)]
+
+    def one(name: str) -> Callable[[int], object]:
+        return lambda place: asks[name]([some[place]])
+
+    return in_turns(one("champion"), counting(one("challenger"), "latency and cost", least, tell), len(some), least)
