@@ -18,6 +18,7 @@ from perpetune.records import Message, Route, with_instruction
 System = Literal["tuned", "prompted", "linear"]
 
 CARD = "perpetune.json"
+LABEL_HEAD = "label_head.safetensors"  # beside an adapter that learned its labels by one
 EVALUATED = "evaluated.json"
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from perpetune.params import PromoteParams
 from perpetune.policy.phrases import interval
-from perpetune.policy.promotion import PromotionEvidence, Rival, harms, should_promote
+from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival, harms, least_rows, should_promote
 from perpetune.policy.verdict import Verdict
 
 System = Literal["challenger", "linear", "base", "few-shot"]
@@ -44,9 +44,10 @@ def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
     """Decide whether anything takes over, and what.
 
     The challenger is tested against what serves. Where it passes, a simpler rival that is at most `simpler` worse takes
-    its place. Where it does not, and nothing trained serves (or a linear model, which is fitted anew on each pass), the
-    best rival is put to the same test; and where nothing serves at all, the prompted base does from now on. A rival
-    that is shown to do harm is never chosen, nor is what is no better than the majority answer.
+    its place. If it does not, and nothing trained serves (or a linear model, which is fitted again on each pass), the
+    best rival is put to the same test. While nothing trained serves there is no skill to lose: then the best estimate
+    decides, if no test does. If nothing serves at all, the prompted base does from now on. A system that is shown to do
+    harm is never chosen, nor is what is no better than the majority answer.
     """
     tested = _tested(evidence, rules)
     sound = _sound(evidence, rules)
@@ -58,6 +59,9 @@ def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
     best = _simplest(sound, rules) if sound else None
     if best is not None and _passes(best, evidence, rules):
         return _promoted(best, tested, evidence, rules)
+    likeliest = _likeliest(sound, evidence, rules) if evidence.untrained else None
+    if likeliest is not None:
+        return _by_estimate(likeliest, tested, evidence, rules)
     if evidence.against == "base":
         return _something_to_serve(tested, evidence, rules)
     return Choice(_with_rivals(tested, evidence, rules), None)
@@ -104,6 +108,36 @@ def _simplest(ahead: Mapping[System, float], rules: PromoteParams) -> System:
 def _passes(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> bool:
     gate = evidence.rivals[name].gate
     return gate is not None and should_promote(gate, rules).outcome == "promote"
+
+
+def _likeliest(sound: Mapping[System, float], evidence: PromotionEvidence, rules: PromoteParams) -> System | None:
+    """The best by its estimate, if that is more than `simpler` above what serves; None for what serves."""
+    ahead: dict[System, float] = dict(sound)
+    if not harms(evidence, rules) and _beats_majority("challenger", evidence, rules):
+        ahead["challenger"] = 0.0
+    if not ahead:
+        return None
+    best = _simplest(ahead, rules)
+    found = _against_what_serves(best, evidence)
+    enough = found.rows >= least_rows(evidence, rules)
+    return best if enough and found.difference > rules.simpler else None
+
+
+def _against_what_serves(name: System, evidence: PromotionEvidence) -> PairedEvidence:
+    gate = evidence if name == "challenger" else evidence.rivals[name].gate
+    assert gate is not None
+    return gate.frozen
+
+
+def _by_estimate(name: System, tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
+    found = _against_what_serves(name, evidence)
+    why = (
+        f"Nothing trained serves yet, so the best estimate decides: {SERVED[name]} is {100 * found.difference:.1f} points "
+        f"above what serves ({interval(found.interval)}, {found.rows:,} rows, one-sided p {found.p_value:.3g})."
+    )
+    chosen = _promoted(name, tested, evidence, rules)
+    first, *others = chosen.verdict.reasons
+    return Choice(replace(chosen.verdict, reasons=(first, why, *others)), name)
 
 
 def _promoted(name: System, tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Choice:

@@ -19,7 +19,7 @@ from perpetune.inference.answers import load_answerer
 from perpetune.loop.passage import LOSS, surroundings, use_mlflow
 from perpetune.records import Example, Recorded, conversation, read_jsonl
 from perpetune.registry import Version
-from perpetune.release import ModelCard, Release, read_card
+from perpetune.release import LABEL_HEAD, ModelCard, Release, read_card
 from perpetune.reproduction.code import check_out, launcher
 from perpetune.reproduction.likeness import (
     Answers,
@@ -85,7 +85,7 @@ def reproduce(
             report(progress)
 
         command = launcher(code, recipe.train, workspace.settings.training_launcher)
-        trained = _train(workspace, recipe, data, scratch, tell, command)
+        trained = _train(workspace, recipe, release, data, scratch, tell, command)
         say("comparing")
         likeness = _compare(workspace, found, release, trained, data, losses)
         base = found.tags.get("base.digest")
@@ -126,15 +126,25 @@ def _changed(run: RunRecord) -> list[str]:
 
 
 def _train(
-    workspace: Workspace, recipe: Recipe, data: Path, scratch: Path, report: Report, command: str | None
+    workspace: Workspace,
+    recipe: Recipe,
+    release: Release,
+    data: Path,
+    scratch: Path,
+    report: Report,
+    command: str | None,
 ) -> Trained:
+    params = recipe.train
+    if release.labels is None:  # see Params.training
+        params = params.model_copy(update={"class_weights": "none"})
     job = Job(
         base=recipe.base,
         assets=workspace.assets,
         instruction=recipe.task.instruction,
-        params=recipe.train,
+        params=params,
         adapter=scratch / "adapter",
         checkpoints=scratch / "checkpoints",
+        labels=release.labels if (release.adapter / LABEL_HEAD).is_file() else None,
     )
     rows, validation = (read_jsonl(data / f"{name}.jsonl", Example) for name in ("train", "validation"))
     return launch(job, rows, validation, report, command)

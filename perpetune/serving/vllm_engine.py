@@ -23,14 +23,13 @@ from perpetune.errors import PerpetuneError
 from perpetune.generation import Delta, Generation, Hear
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
-from perpetune.release import Release
+from perpetune.release import LABEL_HEAD, Release
 from perpetune.serving.adapter_name import adapter_name
 from perpetune.serving.base_match import require_base
 from perpetune.serving.engine import EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.serving.label_tree import MOST_TOKENS, Ask, Known, LabelTree, shares
 from perpetune.serving.vllm_client import Refused, VllmClient
 from perpetune.serving.vllm_replies import Pieces, chat_body, read_answers, turns
-from perpetune.training.label_head import HEAD
 
 Result = TypeVar("Result")
 
@@ -239,7 +238,7 @@ class VllmEngine:
 
 
 def _require_adapter(release: Release) -> None:
-    if (release.adapter / HEAD).is_file():
+    if (release.adapter / LABEL_HEAD).is_file():
         raise PerpetuneError(
             f"version {release.version} learned its labels by a label head, which vLLM does not serve",
             do="set serve.engine: transformers, or train.objective: likelihood and `perpetune refresh`",

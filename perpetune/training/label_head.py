@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedTokenizerBase
 
 from perpetune.records import Message, with_instruction
+from perpetune.release import LABEL_HEAD
 from perpetune.training.chat import prompt_tokens
 
-HEAD = "label_head.safetensors"
-PROBE_INVERSE_PENALTY = 0.01  # scikit-learn's C: features outnumber rows
+PENALTY = 100.0  # features outnumber rows
+BOUND = 1e-3  # on the bias of a label that no row has, which nothing else holds
+ITERATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -80,21 +80,32 @@ def features(hidden: Tensor, places: Sequence[Sequence[int]], input_from: int) -
     return torch.stack(rows)
 
 
-@torch.no_grad()
 def fit_probe(head: LabelHead, found: Tensor, labels: Sequence[int], weights: Sequence[float]) -> None:
-    """Set the head to a logistic regression on features of the untrained model, (rows, 2 * size)."""
-    head.mean.copy_(found.mean(0))
-    head.scale.copy_(found.std(0, correction=0).clamp(min=1e-6))
-    standard = ((found.to(head.mean.device) - head.mean) / head.scale).cpu().numpy().astype(np.float64)
-    probe = LogisticRegression(C=PROBE_INVERSE_PENALTY, max_iter=300).fit(standard, labels, sample_weight=weights)
-    weight, bias = torch.from_numpy(probe.coef_).float(), torch.from_numpy(probe.intercept_).float()
-    if len(probe.classes_) == 2:  # one score that speaks for the second of two
-        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
-    known = torch.from_numpy(probe.classes_)
-    # A label without a row begins as unlikely as the least likely of the others.
-    head.bias.fill_(float(bias.min()))
-    head.weight[known] = weight.to(head.weight.device)
-    head.bias[known] = bias.to(head.bias.device)
+    """Set the head to a logistic regression on features of the untrained model, (rows, 2 * size).
+
+    It minimises the weighted cross-entropy and `PENALTY` / 2 times the squares of all weights but the biases.
+    """
+    with torch.no_grad():
+        head.mean.copy_(found.mean(0))
+        head.scale.copy_(found.std(0, correction=0).clamp(min=1e-6))
+    device = head.mean.device
+    standard = ((found.to(device) - head.mean) / head.scale).double()
+    wanted = torch.tensor(labels, device=device)
+    counts = torch.tensor(weights, device=device, dtype=torch.float64)
+    weight, bias = (nn.Parameter(torch.zeros_like(part, dtype=torch.float64)) for part in (head.weight, head.bias))
+    search = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        search.zero_grad()
+        errors = cross_entropy(linear(standard, weight, bias), wanted, reduction="none").mul(counts).sum()
+        loss: Tensor = errors + PENALTY / 2 * weight.square().sum() + BOUND * bias.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    search.step(objective)  # type: ignore[arg-type]
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
 
 
 def save_head(folder: Path, head: LabelHead, tensors: dict[str, Tensor]) -> None:
@@ -102,14 +113,14 @@ def save_head(folder: Path, head: LabelHead, tensors: dict[str, Tensor]) -> None
     kept = {"mean": head.mean.cpu(), "scale": head.scale.cpu(), **tensors}
     # One entry of metadata: safetensors writes several in an order of its own, and equal heads have one digest.
     shape = {"shape": json.dumps(asdict(head.shape))}
-    save_file({name: tensor.detach().contiguous() for name, tensor in kept.items()}, folder / HEAD, shape)
+    save_file({name: tensor.detach().contiguous() for name, tensor in kept.items()}, folder / LABEL_HEAD, shape)
 
 
 def load_head(folder: Path, device: torch.device) -> LabelHead | None:
     """What `save_head` wrote; None if the version writes its labels as text."""
-    if not (folder / HEAD).is_file():
+    if not (folder / LABEL_HEAD).is_file():
         return None
-    with safe_open(folder / HEAD, "pt") as file:
+    with safe_open(folder / LABEL_HEAD, "pt") as file:
         shape = json.loads(file.metadata()["shape"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
     head = LabelHead(HeadShape(tuple(shape["labels"]), shape["input_from"]), len(tensors["mean"]) // 2)

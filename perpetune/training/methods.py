@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from perpetune.params import LoraParams, Method
+from perpetune.release import LABEL_HEAD
 from perpetune.training.base import Base
-from perpetune.training.label_head import HEAD
 
 ADAPTER = "adapter_model.safetensors"
 WHOLE = "model.safetensors"
@@ -76,7 +76,7 @@ def is_adapter(folder: Path) -> bool:
 def trained_digest(folder: Path) -> str:
     """The sha256 of the trained weights, those of a label head behind those of the model."""
     digest = hashlib.sha256()
-    for name in (ADAPTER if is_adapter(folder) else WHOLE, HEAD):
+    for name in (ADAPTER if is_adapter(folder) else WHOLE, LABEL_HEAD):
         if (folder / name).is_file():
             digest.update((folder / name).read_bytes())
     return digest.hexdigest()

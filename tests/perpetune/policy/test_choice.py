@@ -109,6 +109,21 @@ def test_what_is_no_better_than_the_majority_answer_is_not_served():
     assert tuned.system == "challenger", "what serves is held to no more than what it replaced"
 
 
+def test_while_nothing_trained_serves_the_best_estimate_decides():
+    """38 rows, 7.9 points: too few for any test, and a prompted base has no skill to lose."""
+    unsure = replace(UNPROVEN, frozen=paired(0.079, 0.12, 0.125, 38), against="champion")
+    tuned = choose(unsure, GATE)
+    assert (tuned.system, tuned.verdict.outcome) == ("challenger", "promote")
+    assert "Nothing trained serves yet, so the best estimate decides: the tuned model is 7.9 points above" in " ".join(
+        tuned.verdict.reasons
+    )
+    linear = rival(0.0, gate=paired(0.079, 0.12, 0.125, 38))
+    assert choose(replace(unsure, rivals={"linear": linear}), GATE).system == "linear", "the simpler of two as good"
+    assert choose(replace(unsure, untrained=False), GATE).system is None, "a trained champion is not left to estimates"
+    assert choose(replace(unsure, frozen=paired(0.079, 0.12, 0.125, 15)), GATE).system is None, "15 rows say nothing"
+    assert choose(replace(unsure, frozen=paired(0.008, 0.12, 0.4, 38)), GATE).system is None, "within a point"
+
+
 @pytest.mark.parametrize("lead", [-0.2, 0.0, 0.005, 0.2])
 @pytest.mark.parametrize("frozen", [BETTER, SAME, WORSE])
 @pytest.mark.parametrize("against", ["base", "champion"])

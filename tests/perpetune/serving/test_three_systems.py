@@ -25,7 +25,7 @@ from perpetune.loop.first import make_first
 from perpetune.params import LoraParams, load_params
 from perpetune.records import Example, Message, write_jsonl
 from perpetune.registry import RegistrySource
-from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard
+from perpetune.release import Evaluated, Golden, ModelCard, evaluated_file
 from perpetune.serving.gateway import create_app
 from perpetune.serving.log import open_log, recent_predictions
 from perpetune.serving.run import build_engine, listen
@@ -91,7 +91,7 @@ class World:
     def _registered(self, folder: Path, card: ModelCard, evaluated: Evaluated) -> str:
         run = open_run(TASK, "refresh", {"perpetune.kind": "refresh"}, {})
         version = registry.register(run, folder, card, {})
-        log_text(run, evaluated.model_dump_json(), EVALUATED)
+        log_text(run, evaluated.model_dump_json(), evaluated_file(card.system))
         close_run(run, succeeded=True)
         return version
 

@@ -9,9 +9,10 @@ import torch
 from perpetune.inference.answers import Answerer
 from perpetune.params import TrainParams
 from perpetune.records import Example, Message, conversation
+from perpetune.release import LABEL_HEAD
 from perpetune.training.base import Base
 from perpetune.training.decoder import PlainModel, learner, prompt_features, summed_loss
-from perpetune.training.label_head import HEAD, HeadShape, LabelHead, fit_probe, head_shape, load_head
+from perpetune.training.label_head import HeadShape, LabelHead, fit_probe, head_shape, load_head
 from perpetune.training.rows import Encoded, encode_all
 from perpetune.training.trainer import Progress, train
 
@@ -140,5 +141,5 @@ def test_the_head_is_part_of_the_digest(tiny_base: Base, train_params: TrainPara
         for name, labels in (("one", LABELS), ("same", LABELS), ("text", None))
     ]
     assert digests[0] == digests[1] != digests[2]
-    assert (tmp_path / "one" / HEAD).is_file()
+    assert (tmp_path / "one" / LABEL_HEAD).is_file()
     assert load_head(tmp_path / "text", CPU) is None
