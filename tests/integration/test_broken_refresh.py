@@ -168,7 +168,10 @@ def unbroken(workspace: Workspace, base: BaseParams, folder: Path) -> tuple[str,
 
     rows, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     params, instruction = workspace.params.train, workspace.params.task.instruction
-    trained = train(load_base(base, folder, "fp32"), rows, validation, instruction, params, folder, report)
+    labels = workspace.params.head_labels(row.output for row in rows)
+    trained = train(
+        load_base(base, folder, "fp32"), rows, validation, instruction, params, folder, report, labels=labels
+    )
     return trained.digest, losses
 
 
