@@ -102,7 +102,7 @@ def fit_probe(head: LabelHead, found: Tensor, labels: Sequence[int], weights: Se
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    search.step(objective)  # type: ignore[arg-type]
+    search.step(objective)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
