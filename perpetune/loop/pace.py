@@ -42,12 +42,16 @@ class Pace:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done: rows of each split, systems that answer the holdouts, labels (0 for free text), epochs."""
+    """What is to be done: rows of each split, systems that answer the holdouts, labels (0 for free text), epochs.
+
+    Training ends within so many `minutes`; None is no limit.
+    """
 
     rows: Mapping[str, int]
     systems: int
     labels: int
     epochs: float
+    minutes: float | None = None
 
     @property
     def held_out(self) -> int:

@@ -33,6 +33,8 @@ from perpetune.loop.pace import (
 from perpetune.params import Params
 from perpetune.policy.foresee import Holdouts, foresee
 from perpetune.tracking import Run, tag
+from perpetune.training.base import device_name
+from perpetune.training.recipe import most_minutes
 from perpetune.workspace import Workspace
 
 ASSUMED_EPOCHS = 3.0
@@ -91,7 +93,8 @@ def _work(workspace: Workspace, curated: Curated) -> Work:
     params = workspace.params
     champion = registry.find(params.task.name, "champion") is not None
     examples = params.evaluate.few_shot_examples > 0
-    return Work(curated.rows, 2 + examples + champion, len(_labels(workspace, "train")), epochs_of(params))
+    minutes = most_minutes(params.train, device_name()) if params.train.epochs == "auto" else None
+    return Work(curated.rows, 2 + examples + champion, len(_labels(workspace, "train")), epochs_of(params), minutes)
 
 
 def _guess(workspace: Workspace, work: Work) -> Pace:
@@ -118,14 +121,17 @@ def make_plan(work: Work, pace: Pace, source: str) -> Plan:
     """The plan for this work at this pace."""
     rows = work.rows.get("train", 0)
     per_row = pace.evaluate_row * effort(work.labels) / effort(pace.labels)
+    training = START_SECONDS + pace.train_row * rows * work.epochs
+    if work.minutes is not None:
+        training = min(training, 60 * work.minutes)
     return Plan(
         (
             Step(CURATE, f"{sum(work.rows.values()):,} rows", pace.curate),
             Step(
                 TRAIN,
                 f"{rows:,} rows x {work.epochs:g} epochs",
-                START_SECONDS + pace.train_row * rows * work.epochs,
-                "train.epochs, mix.replay",
+                training,
+                "train.epochs, train.minutes, mix.replay",
             ),
             Step(
                 EVALUATE,

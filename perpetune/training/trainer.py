@@ -181,7 +181,7 @@ def _run(job: _Job) -> Trained:
     schedule = schedule_of(len(job.rows), params, size, validates=bool(job.validation))
     minutes = most_minutes(params, next(job.model.parameters()).device.type)
     if job.foretell is not None:
-        forecast = _forecast(job, network, schedule)
+        forecast = _forecast(job, network, schedule, minutes if schedule.open_ended else None)
         if world.leads:
             job.foretell(forecast)
     weights = [weight for part in (job.model, job.head) if part for weight in part.parameters() if weight.requires_grad]
@@ -246,7 +246,7 @@ def _start_from_probe(job: _Job, network: FusedModel | PlainModel) -> None:
     fit_probe(job.head, torch.cat(found), [row.label or 0 for row in rows], [row.weight for row in rows])
 
 
-def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule) -> Forecast:
+def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule, minutes: float | None) -> Forecast:
     room = room_for(
         shape_of(cast(Any, job.model).config, job.params.lora.target_modules),
         job.params,
@@ -257,6 +257,8 @@ def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule) -
     random = random_state()
     seconds = expected_seconds(network, job.rows, job.validation, job.params, schedule, job.world)
     restore_random_state(random)  # dropout has drawn from it: a forecast must not change what it foretells
+    if minutes is not None:
+        seconds = min(seconds, 60 * minutes)
     return Forecast(schedule.steps, seconds, room.needed - room.weights, room.free)
 
 

@@ -34,6 +34,11 @@ def seconds(work: Work = WORK, pace: Pace = PACE) -> dict[str, float]:
     return {step.name: step.seconds for step in make_plan(work, pace, "measured").steps}
 
 
+def test_training_is_planned_to_end_within_its_minutes() -> None:
+    assert seconds(replace(WORK, epochs=100))["fine-tune"] > 240
+    assert seconds(replace(WORK, epochs=100, minutes=4.0))["fine-tune"] == 240
+
+
 def test_each_step_has_its_rows_and_its_time():
     made = make_plan(WORK, PACE, "measured")
     assert [step.name for step in made.steps] == ["curate", "fine-tune", "evaluate", "decide", "release"]
