@@ -16,7 +16,7 @@ RATE = 2.0e-4  # at a width of 2,000 and alpha / rank = 2
 FULL = 0.1  # of LoRA's rate
 BATCHES = ((200, 8), (600, 16))  # up to so many rows
 LARGEST_BATCH = 32
-CPU_MINUTES = 4.0  # a refresh of a thousand rows is to take six in all
+CPU_MINUTES = 3.0  # a refresh of a thousand rows is to take six in all
 
 
 def learning_rate(params: TrainParams, width: int) -> float:

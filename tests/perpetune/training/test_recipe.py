@@ -29,7 +29,7 @@ def test_batches_grow_with_the_rows(auto: TrainParams) -> None:
 
 def test_a_run_on_a_cpu_ends_within_minutes_and_one_on_a_gpu_when_it_is_done(auto: TrainParams) -> None:
     unset = auto.model_copy(update={"minutes": "auto"})
-    assert (most_minutes(unset, "cpu"), most_minutes(unset, "cuda")) == (4.0, None)
+    assert (most_minutes(unset, "cpu"), most_minutes(unset, "cuda")) == (3.0, None)
     assert most_minutes(auto.model_copy(update={"minutes": 9.0}), "cpu") == 9.0
     assert most_minutes(auto.model_copy(update={"minutes": None}), "cpu") is None
 
