@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from perpetune.inference.reading import Reading, read_on
+from perpetune.inference.reading import Reading, behind, read_on
 from perpetune.training.label_head import LabelHead, features
-from perpetune.training.packing import parents, plant
+from perpetune.training.packing import plant
 
 
 @torch.inference_mode()
@@ -24,9 +24,7 @@ def head_probabilities(
     The beginning must not reach into the input, of which the head reads every token (see `before_input`).
     """
     tree = plant(prompts)
-    last = len(beginning) - 1
-    behind = [last if parent < 0 else len(beginning) + parent for parent in parents(tree)]
-    _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind)
+    _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
     found = features(hidden, tree.paths, max(0, head.shape.input_from - len(beginning)))
     known = {label: place for place, label in enumerate(head.shape.labels)}
     scores: torch.Tensor = head(found)[:, [known[label] for label in labels]]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perpetune.inference.reading import NOTHING, Reading, read_on
-from perpetune.training.packing import Tree, parents, plant
+from perpetune.inference.reading import NOTHING, Reading, behind, read_on
+from perpetune.training.packing import plant
 
 # No probability of a label among the labels is off by more. In fp32 the order of additions alone moves them by 1e-6.
 TOLERANCE = 1e-6
@@ -92,7 +92,7 @@ def _in_one_pass(
     model: torch.nn.Module, rows: Sequence[tuple[int, ...]], labels: Sequence[Sequence[int]], beginning: Reading
 ) -> Scores:
     tree = plant((*row, *label[:-1]) for row in rows for label in labels)
-    _, hidden = read_on(model, beginning, tree.tokens.tolist(), _behind(beginning, tree))
+    _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
     starts = [len(row) - 1 for row in rows for _ in labels]
     wanted = [*labels] * len(rows)
     asked = [
@@ -111,7 +111,7 @@ def _pass_by_pass(
     pass_tokens: int,
 ) -> Scores:
     tree = plant(rows)
-    reading, hidden = read_on(model, beginning, tree.tokens.tolist(), _behind(beginning, tree))
+    reading, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
     scores = np.full((len(rows), len(root.labels)), -np.inf)
     ends = [path[-1] for path in tree.paths]
     read = [_Open(row, root, len(beginning) + end, 0.0) for row, end in enumerate(ends)]
@@ -120,12 +120,6 @@ def _pass_by_pass(
     for group in _groups(opened, pass_tokens, FIRST_BRANCHES if many else None):
         _settle(model, reading, group, scores, many)
     return scores
-
-
-def _behind(beginning: Reading, tree: Tree) -> list[int]:
-    """The parents of a tree that grows from the end of the beginning."""
-    last = len(beginning) - 1
-    return [last if parent < 0 else len(beginning) + parent for parent in parents(tree)]
 
 
 def tokens_of(branch: Branch) -> int:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
+from perpetune.training.packing import Tree, parents
+
 # Beginnings kept between calls hold at most so many tokens: 94 MB of keys and values for SmolLM2, 540 MB for Llama 3 8B.
 KEPT_TOKENS = 4096
 
@@ -76,6 +78,12 @@ def _grown(before: Reading, parents: Sequence[int]) -> tuple[npt.NDArray[np.bool
             depths[place] = depths[parent] + 1
         sees[place, place] = True
     return sees, depths
+
+
+def behind(beginning: Reading, tree: Tree) -> list[int]:
+    """The parents of a tree that grows from the end of the beginning."""
+    last = len(beginning) - 1
+    return [last if parent < 0 else len(beginning) + parent for parent in parents(tree)]
 
 
 class Beginnings:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from perpetune import registry
-from perpetune.decision import Decision
+from perpetune.decision import Decision, Ids
 from perpetune.errors import PerpetuneError
 from perpetune.output_schema import to_text
 from perpetune.registry import Version
@@ -180,6 +180,20 @@ def git_commit(folder: Path) -> str:
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+def ids_of(workspace: Workspace, version: Version, champion: str | None) -> Ids:
+    """The ids of what was decided on a version after its own run; `champion` serves now."""
+    return Ids(
+        run_id=version.run_id,
+        model_version=version.version,
+        champion_version=champion,
+        data_version=version.tags.get("data.version"),
+        git_commit=git_commit(workspace.root),
+        base_digest=version.tags.get("base.digest"),
+        adapter_digest=version.tags.get("adapter.digest"),
+        params_sha256=params_digest(workspace),
+    )
 
 
 def log_decision(run: Run, decision: Decision) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perpetune import registry
-from perpetune.decision import Decision, Ids, record
+from perpetune.decision import Decision, record
 from perpetune.errors import PerpetuneError
 from perpetune.events import DEPLOYED, PROMOTED
-from perpetune.loop.passage import file_decision, git_commit, params_digest, use_mlflow
+from perpetune.loop.passage import file_decision, ids_of, use_mlflow
 from perpetune.loop.release import Released, release
 from perpetune.loop.versions import listed, listing, serving_lines
 from perpetune.monitoring.watched import DETECTOR, begun_anew, from_text, to_text
@@ -105,16 +105,7 @@ def _write_down(workspace: Workspace, version: Version, released: Released, reas
         verdict=version.tags.get("decision"),
         seconds=released.seconds if released.served else None,
     )
-    ids = Ids(
-        run_id=version.run_id,
-        model_version=version.version,
-        champion_version=released.previous,
-        data_version=version.tags.get("data.version"),
-        git_commit=git_commit(workspace.root),
-        base_digest=version.tags.get("base.digest"),
-        adapter_digest=version.tags.get("adapter.digest"),
-        params_sha256=params_digest(workspace),
-    )
+    ids = ids_of(workspace, version, released.previous)
     decision = record(promoted_by_hand(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
     file_decision(decision, version)
     return decision

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from perpetune import registry
-from perpetune.decision import Decision, Ids, record
+from perpetune.decision import Decision, record
 from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.events import ROLLED_BACK
 from perpetune.gateway_client import NoGateway, WentBack, gateway_of
-from perpetune.loop.passage import file_decision, git_commit, params_digest, use_mlflow
+from perpetune.loop.passage import file_decision, ids_of, use_mlflow
 from perpetune.loop.versions import listed, serving_lines
 from perpetune.orchestrator import Prefect
 from perpetune.policy.release import ByHand, by_hand
@@ -51,16 +51,7 @@ def write_down(workspace: Workspace, went: WentBack, reason: str) -> Decision:
     use_mlflow(workspace)
     version = registry.get(workspace.params.task.name, went.rolled_back)
     evidence = ByHand(reason, went.rolled_back, went.restored, went.seconds)
-    ids = Ids(
-        run_id=version.run_id,
-        model_version=went.rolled_back,
-        champion_version=went.restored,
-        data_version=version.tags.get("data.version"),
-        git_commit=git_commit(workspace.root),
-        base_digest=version.tags.get("base.digest"),
-        adapter_digest=version.tags.get("adapter.digest"),
-        params_sha256=params_digest(workspace),
-    )
+    ids = ids_of(workspace, version, went.restored)
     decision = record(by_hand(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
     file_away(decision, went)
     return decision
