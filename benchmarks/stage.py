@@ -24,9 +24,10 @@ from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard
 from perpetune.services import Supervisor, answers, free_ports
 from perpetune.stack import gateway
 from perpetune.tracking import close_run, connect, log_text, open_run
-from perpetune.training.base import load_base, load_tokenizer, resolve_base
+from perpetune.training.base import load_base, load_tokenizer
 from perpetune.training.methods import trainable
 from perpetune.vllm_service import vllm_service
+from perpetune.weights import resolve
 from perpetune.workspace import open_workspace
 
 TASK = "bench"
@@ -87,7 +88,7 @@ def _wait_until_ready(gateway: str) -> None:
 def _workspace(folder: Path, assets: Path, tiny: bool) -> Params:
     values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     if tiny:
-        real = resolve_base(load_params(Path("params.yaml")).base, assets)
+        real = resolve(load_params(Path("params.yaml")).base, assets)
         values["base"] = {"model": f"path:{_write_tiny(real, folder / 'tiny')}", "revision": None}
     values["task"] |= {"name": TASK, "kind": "generation", "instruction": INSTRUCTION}
     values["serve"] |= {"engine": "vllm", "poll_seconds": 2}

@@ -87,7 +87,7 @@ class TaskParams(Section):
 
 
 class BaseParams(Section):
-    """The base model: `pypi:PACKAGE`, `hf:OWNER/NAME` or `path:FOLDER`, and its revision."""
+    """A model on which others are built: `pypi:PACKAGE`, `hf:OWNER/NAME` or `path:FOLDER`, and its revision."""
 
     model: Annotated[str, Field(pattern=r"^(pypi|hf|path):.+$")]
     revision: str | None
@@ -198,6 +198,7 @@ class EvaluateParams(Section):
     max_new_tokens: Count
     batch_tokens: Count
     few_shot_examples: Annotated[int, Field(ge=0)]
+    encoder: BaseParams | None = None
     recorded: str | None
     dollars_per_hour: Annotated[float, Field(ge=0)]
     confidence: Probability
@@ -247,10 +248,20 @@ class PromoteParams(Section):
     approval_hours: Positive
 
 
+class RemoteModel(Section):
+    """A model that somebody else serves, at the address to which OpenAI's client would append `/chat/completions`."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    model: Annotated[str, Field(min_length=1)]
+
+
 class ServeParams(Section):
-    """The gateway and its engine; `requests_per_minute` is of one API key, or of one address where there are none."""
+    """The gateway and its engine; `first` answers until something better does, null for the prompted base.
+
+    `requests_per_minute` is of one API key, or of one address where there are none."""
 
     engine: Literal["transformers", "vllm"]
+    first: RemoteModel | None = None
     poll_seconds: Positive
     max_batch: Count
     max_wait_ms: Annotated[float, Field(ge=0)]

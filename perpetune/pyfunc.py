@@ -28,7 +28,8 @@ class VersionModel(PythonModel):
 
         folder = Path(context.artifacts["adapter"])
         self.card = read_card(folder)
-        self.answers = _linear(folder) if self.card.system == "linear" else _of_base(folder, self.card)
+        ways = {"linear": _linear, "remote": _remote}
+        self.answers = ways.get(self.card.system, _of_base)(folder, self.card)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -40,10 +41,29 @@ class VersionModel(PythonModel):
         return table
 
 
-def _linear(folder: Path) -> Answers:
-    from perpetune.linear import linear_answer, load_linear_model
+def _remote(folder: Path, card: ModelCard) -> Answers:
+    """Of the model that somebody else serves."""
+    from perpetune.records import Message
+    from perpetune.release import Release
+    from perpetune.serving.remote_engine import ask_remote
+    from perpetune.settings import Settings
 
-    model = load_linear_model(folder)
+    release = Release(
+        card.task, "logged", folder, card.instruction, card.labels, card.base, shots=card.shots, remote=card.remote
+    )
+
+    def answer(texts: Sequence[str]) -> list[Answer]:
+        asked = [release.conversation((Message(role="user", content=text),)) for text in texts]
+        return ask_remote(release, asked, card.max_new_tokens, Settings().remote_api_key)
+
+    return answer
+
+
+def _linear(folder: Path, card: ModelCard) -> Answers:
+    from perpetune.linear import linear_answer, load_linear_model
+    from perpetune.settings import Settings
+
+    model = load_linear_model(folder, Settings().assets)
     return lambda texts: [linear_answer(model, text) for text in texts]
 
 

@@ -32,6 +32,7 @@ Alias = Literal["champion", "challenger", "previous"]
 # of the traffic that its trial has, since when, and why it was refused.
 STATE, SHARE, TIME, REASON = "release.state", "release.share", "release.time", "release.reason"
 SYSTEM = "system"  # a version's tag: how it answers (perpetune.release.System)
+EVALUATED_AS = "evaluated.as"  # a version's tag: its name among the systems of the run that evaluated it
 _LONGEST_TAG = 4000  # characters
 
 
@@ -309,6 +310,7 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
         card.shots,
         max_new_tokens=card.max_new_tokens,
         output_schema=card.output_schema,
+        remote=card.remote,
     )
 
 

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from perpetune.output_schema import to_text
-from perpetune.params import BaseParams
+from perpetune.params import BaseParams, RemoteModel
 from perpetune.records import Message, Route, with_instruction
 
-# How a version answers: an adapter on the base (tuned), the base with an instruction and maybe examples (prompted), or
-# TF-IDF with logistic regression (linear).
-System = Literal["tuned", "prompted", "linear"]
+# How a version answers: an adapter on the base (tuned), the base with an instruction and maybe examples (prompted),
+# logistic regression (linear), or a model that somebody else serves, prompted as the base is (remote).
+System = Literal["tuned", "prompted", "linear", "remote"]
+UNTRAINED: tuple[System, ...] = ("prompted", "remote")
 
 CARD = "perpetune.json"
 LABEL_HEAD = "label_head.safetensors"  # beside an adapter that learned its labels by one
@@ -26,7 +27,7 @@ class ModelCard(BaseModel):
     """What a version needs beside its weights to answer; travels in the version's folder.
 
     `shots` are the examples of a prompted version, user and assistant in turn; they stand behind the instruction.
-    Answers are constrained to `output_schema`, a JSON Schema.
+    Answers are constrained to `output_schema`, a JSON Schema. `remote` is where the model of a remote version answers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class ModelCard(BaseModel):
     system: System = "tuned"
     shots: tuple[Message, ...] = ()
     output_schema: dict[str, Any] | None = None
+    remote: RemoteModel | None = None
 
     @property
     def json_schema(self) -> str | None:
@@ -94,6 +96,7 @@ class Release:
     shots: tuple[Message, ...] = ()
     output_schema: dict[str, Any] | None = None
     max_new_tokens: int | None = None
+    remote: RemoteModel | None = None
 
     @property
     def json_schema(self) -> str | None:

@@ -40,12 +40,13 @@ def vllm_service(workspace: Workspace, port: int) -> Service:
     """
     python = vllm_python(workspace.settings.vllm_python)
     # Late, because it brings torch, and only these services need a base model.
-    from perpetune.training.base import device_name, resolve_base, torch_dtype
+    from perpetune.training.base import device_name, torch_dtype
+    from perpetune.weights import resolve
 
     dtype = str(torch_dtype(workspace.params.train.precision)).removeprefix("torch.")
     command = vllm_command(
         python,
-        resolve_base(workspace.params.base, workspace.assets).resolve(),
+        resolve(workspace.params.base, workspace.assets).resolve(),
         port,
         dtype=dtype,
         rank=highest_rank(workspace.params),

@@ -1,4 +1,4 @@
-"""A tiny random model with a word-level tokenizer, on disk in Hugging Face's format."""
+"""A tiny random model with a word-level tokenizer, and an encoder, on disk in Hugging Face's format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example
@@ -70,6 +77,26 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> BaseParams:
+    """A random sentence encoder, in the format of sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import models as modules
+
+    bare, whole = tmp_path_factory.mktemp("bert"), tmp_path_factory.mktemp("encoder")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (bare / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(bare / "vocab.txt")).save_pretrained(bare)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(bare)
+    transformer = modules.Transformer(str(bare))
+    SentenceTransformer(modules=[transformer, modules.Pooling(16)]).save(str(whole))
+    return BaseParams(model=f"path:{whole}", revision=None)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sklearn.pipeline import Pipeline
 
 from perpetune.answer import Answer
+from perpetune.encoder import Encoder
 from perpetune.evaluation.systems import Kind
 from perpetune.linear import linear_answer, linear_model
 from perpetune.records import Example
@@ -33,11 +34,12 @@ def linear_answers(train: Sequence[Example], rows: Sequence[Example], seed: int)
     return answers_of(model, rows) if model else majority_answers(train, rows, "classification")
 
 
-def fitted_linear(train: Sequence[Example], seed: int) -> Pipeline | None:
+def fitted_linear(train: Sequence[Example], seed: int, encoder: Encoder | None = None) -> Pipeline | None:
     """The linear model fitted on these rows; None if they teach it nothing: one label, or no input with text."""
     if len({example.output for example in train}) < 2 or not any(example.input.strip() for example in train):
         return None
-    return linear_model(seed).fit([example.input for example in train], [example.output for example in train])
+    model = linear_model(seed, encoder)
+    return model.fit([example.input for example in train], [example.output for example in train])
 
 
 def answers_of(model: Pipeline, rows: Sequence[Example]) -> list[Answer]:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from perpetune.evaluation.economics import Economics, dollars, times_as_much
 from perpetune.evaluation.estimate import Estimate
 from perpetune.evaluation.paired import Paired
-from perpetune.evaluation.systems import Kind, phrase
+from perpetune.evaluation.systems import LINEAR, Kind, phrase
+
+RIVALS = ("champion", "base", "few-shot", "recorded", *LINEAR, "majority")
 
 
 def findings(
@@ -27,26 +29,29 @@ def findings(
     labels that a system cannot answer, with their rows; measure: what the main score is called.
     """
     alpha = 1 - confidence
-    needless = (
-        no_model_needed(subject, main[subject].value, main["linear"].value, comparisons["linear"], alpha)
-        if "linear" in comparisons
-        else None
-    )
-    rivals = [
-        rival for rival in ("champion", "base", "few-shot", "recorded", "linear", "majority") if rival in comparisons
-    ]
+    needless = {
+        rival: sentence
+        for rival in LINEAR
+        if rival in comparisons
+        and (
+            sentence := no_model_needed(
+                subject, rival, main[subject].value, main[rival].value, comparisons[rival], alpha
+            )
+        )
+    }
+    rivals = [rival for rival in RIVALS if rival in comparisons]
     sentences = [
-        needless,
+        next(iter(needless.values()), None),
         _standing(subject, main[subject], kind, measure),
-        *(_against(rival, comparisons[rival], kind, alpha) for rival in rivals if not (needless and rival == "linear")),
+        *(_against(rival, comparisons[rival], kind, alpha) for rival in rivals if rival != next(iter(needless), None)),
         *(_unknown_labels(system, labels) for system, labels in unknown.items() if labels),
         _cost(subject, economics),
     ]
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def no_model_needed(subject: str, score: float, linear: float, paired: Paired, alpha: float) -> str | None:
-    """The sentence that says so where the linear model is as good as `subject` (the challenger), else None.
+def no_model_needed(subject: str, rival: str, score: float, linear: float, paired: Paired, alpha: float) -> str | None:
+    """The sentence that says so if the linear model `rival` is as good as `subject` (the challenger), else None.
 
     As good: the paired test (two-sided, at `alpha`) does not show `subject` to be better. `score` and `linear` are
     accuracies on the same rows. The sentence owns up to the gain that the rows leave room for. Where there
@@ -56,7 +61,7 @@ def no_model_needed(subject: str, score: float, linear: float, paired: Paired, a
         return None
     room = f" These rows leave room for a gain of {100 * paired.high:.1f} points at most." if paired.high > 0 else ""
     return (
-        f"No language model is needed: TF-IDF with logistic regression is right on {linear:.1%} of these "
+        f"No language model is needed: {phrase(rival)} is right on {linear:.1%} of these "
         f"{paired.n:,} rows and {phrase(subject)} on {score:.1%}, {_verdict(paired, alpha)} "
         f"({p_text(paired.p_two_sided)}).{room}"
     )

@@ -12,11 +12,18 @@ Kind = Literal["classification", "generation"]
 TITLES = {
     "majority": "Majority answer",
     "linear": "TF-IDF + logistic regression",
+    "embeddings": "Embeddings + logistic regression",
     "base": "Base model",
     "few-shot": "Base model with examples",
     "recorded": "Recorded model",
     "champion": "Champion",
     "challenger": "Challenger",
+}
+
+# The linear models inside a sentence.
+LINEAR = {
+    "linear": "TF-IDF with logistic regression",
+    "embeddings": "sentence embeddings with logistic regression",
 }
 
 # Of all metrics, as people read them.
@@ -39,8 +46,8 @@ def title(system: str) -> str:
 
 def phrase(system: str) -> str:
     """The name of a system inside a sentence."""
-    if system == "linear":
-        return "TF-IDF with logistic regression"
+    if system in LINEAR:
+        return LINEAR[system]
     return f"the {title(system).lower()}" if system in TITLES else system
 
 

@@ -22,6 +22,7 @@ from perpetune.evaluation.recorded import recorded_answers as brought_answers
 from perpetune.evaluation.report import figures, write_report
 from perpetune.evaluation.scoring import scoring_of
 from perpetune.evaluation.style import write_png
+from perpetune.evaluation.systems import LINEAR
 from perpetune.evaluation.temperature import fit_temperature
 from perpetune.evaluation.text_metrics import tidy
 from perpetune.imbalance import is_imbalanced
@@ -32,7 +33,7 @@ from perpetune.loop.economics import log_economics
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.golden import evaluated
 from perpetune.loop.passage import REPORT
-from perpetune.loop.systems import Systems, adapters, held_out_rows, load_systems, prompted
+from perpetune.loop.systems import Fitted, Systems, adapters, held_out_rows, load_systems, prompted
 from perpetune.loop.vetoes import measured_limits
 from perpetune.policy.promotion import Limit
 from perpetune.records import Example, Recorded, to_json, write_jsonl
@@ -40,7 +41,7 @@ from perpetune.release import EVALUATED, Evaluated, ModelCard, System
 from perpetune.tracking import Run, log_file, log_metrics, log_table, log_text
 from perpetune.workspace import Workspace
 
-TRAINED = ("linear", "champion", "challenger")  # who answer every row
+TRAINED = (*LINEAR, "champion", "challenger")  # the best of them is who a prompted one must not be behind
 
 Given = dict[str, Sequence[Answer | None]]
 
@@ -116,12 +117,13 @@ def _all_answers(
 ) -> dict[str, Given]:
     """Each system's answers on each holdout, as they came: the prompted ones last, who answer as long as it matters."""
     answers: dict[str, Given] = {holdout: _trained(workspace, systems, rows) for holdout, rows in held_out.items()}
+    untrained = prompted(workspace, systems, tell)
     with adapters(systems) as asks:
         for holdout, rows in held_out.items():
-            for name, ask in asks.items():
+            for name in (each for each in asks if each not in untrained):
                 tell(f"{name}: answering the {len(rows)} rows of the {holdout} holdout")
-                answers[holdout][name] = telling(name, ask, tell)(rows)
-    for name, ask in prompted(workspace, systems, tell).items():
+                answers[holdout][name] = telling(name, asks[name], tell)(rows)
+    for name, ask in untrained.items():
         for holdout, rows in held_out.items():
             tell(f"{name}: answering rows of the {holdout} holdout until its place is clear")
             behind = _behind(workspace, systems.challenger.card, rows, answers[holdout], balanced)
@@ -135,10 +137,10 @@ def _all_answers(
 
 
 def _trained(workspace: Workspace, systems: Systems, rows: Sequence[Example]) -> Given:
-    """What answers without the base: the linear model, and a larger one whose answers were recorded."""
+    """What answers without the base: the linear models, and a larger one whose answers were recorded."""
     found: Given = {}
-    if systems.linear:
-        found["linear"] = answers_of(systems.linear, rows)
+    for name, fitted in systems.linear.items():
+        found[name] = answers_of(fitted.model, rows)
     recorded = workspace.params.evaluate.recorded
     if recorded is not None:
         found["recorded"] = brought_answers(workspace.root / recorded, rows)
@@ -149,7 +151,8 @@ def _behind(workspace: Workspace, card: ModelCard, rows: Sequence[Example], answ
     """Whether a system is behind the best of those that have answered all rows, by more than `promote.simpler`."""
     params, simpler = workspace.params.evaluate, workspace.params.promote.simpler
     scoring = scoring_of(card.kind, card.output_schema)
-    trained = [score_answers(name, rows, answers[name], card.kind, scoring) for name in answers if name in TRAINED]
+    whole = [name for name in answers if name in TRAINED and None not in answers[name]]
+    trained = [score_answers(name, rows, answers[name], card.kind, scoring) for name in whole]
     best = max(trained, key=lambda scored: sum(scored.scores))
 
     def behind(places: Sequence[int], given: Sequence[Answer], confidence: float) -> bool:
@@ -173,14 +176,15 @@ def _candidates(
         return {}
     card = systems.challenger.card
     cards = {
-        "linear": card.model_copy(update={"system": "linear", "labels": _linear_labels(systems)}),
+        **{name: _linear_card(card, fitted) for name, fitted in systems.linear.items()},
         "base": card.model_copy(update={"system": "prompted"}),
         "few-shot": card.model_copy(update={"system": "prompted", "shots": systems.shots}),
     }
     found = {}
     for name, own in cards.items():
         if name in answers["frozen"]:
-            temperature = systems.linear_temperature if name == "linear" else _fitted(name, held_out, answers)
+            fitted = systems.linear.get(name)
+            temperature = fitted.temperature if fitted else _fitted(name, held_out, answers)
             kept = _answered(held_out["frozen"], answers["frozen"][name])
             golden = evaluated(
                 [row for row, _ in kept],
@@ -189,12 +193,13 @@ def _candidates(
                 own.max_new_tokens,
                 workspace.params.release,
             )
-            found[name] = Candidate(own, systems.linear if name == "linear" else None, golden)
+            found[name] = Candidate(own, fitted.model if fitted else None, golden)
     return found
 
 
-def _linear_labels(systems: Systems) -> tuple[str, ...] | None:
-    return tuple(str(label) for label in systems.linear.classes_) if systems.linear else None
+def _linear_card(card: ModelCard, fitted: Fitted) -> ModelCard:
+    labels = tuple(str(label) for label in fitted.model.classes_)
+    return card.model_copy(update={"system": "linear", "labels": labels})
 
 
 def _fitted(name: str, held_out: Mapping[str, Sequence[Example]], answers: Mapping[str, Given]) -> float:

@@ -12,9 +12,9 @@ from perpetune.records import to_json
 from perpetune.release import CARD, ModelCard
 
 
-def save_prompted(folder: Path, card: ModelCard) -> str:
-    """Write a prompted version, whose card says it all, into the folder; returns its sha256."""
-    return _write_card(folder, card.model_copy(update={"system": "prompted"}))
+def save_card(folder: Path, card: ModelCard) -> str:
+    """Write a prompted or remote version, whose card says it all, into the folder; returns its sha256."""
+    return _write_card(folder, card)
 
 
 def save_linear(folder: Path, card: ModelCard, model: Pipeline) -> str:

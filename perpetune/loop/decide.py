@@ -14,7 +14,7 @@ from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
 from perpetune.evaluation.slices import Slice, labels_of, slices, together
 from perpetune.loop.assess import Assessment
-from perpetune.loop.candidates import save_linear, save_prompted
+from perpetune.loop.candidates import save_card, save_linear
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.passage import git_commit, log_decision, params_digest
@@ -22,11 +22,11 @@ from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
 from perpetune.records import to_json
-from perpetune.release import evaluated_file
+from perpetune.release import UNTRAINED, evaluated_file
 from perpetune.tracking import Run, log_text
 from perpetune.workspace import Workspace
 
-RIVALS = ("majority", "linear", "base", "few-shot", "recorded")
+RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded")
 SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
@@ -113,10 +113,11 @@ def _register_rival(
     if candidate.model is not None:
         digest = save_linear(folder, candidate.card, candidate.model)
     else:
-        digest = save_prompted(folder, candidate.card)
+        digest = save_card(folder, candidate.card)
     found = candidate.evaluated.model_dump(mode="json")
     log_text(run, to_json(found), evaluated_file(candidate.card.system))
-    own = {"adapter.digest": digest, "answers": f"{run.id}/{system}", "system": candidate.card.system}
+    own = {"adapter.digest": digest, "answers": f"{run.id}/{system}", registry.SYSTEM: candidate.card.system}
+    own[registry.EVALUATED_AS] = system
     made = registry.made_by(candidate.card.task, run, digest)
     kept = ("data.version", "git.commit", "base.digest", "prefect.flow_run_id")
     tags = {name: challenger.tags[name] for name in kept if name in challenger.tags} | own
@@ -167,7 +168,7 @@ def _against(
         balanced=balanced,
         recalls=recalls(labels, rules.alpha, serves=against == "champion") if assessment.balanced else {},
         small=small,
-        untrained=against == "base" or assessment.champion_system == "prompted",
+        untrained=against == "base" or assessment.champion_system in UNTRAINED,
         refitted=against == "champion" and assessment.champion_system == "linear",
         subject=SUBJECTS[subject],
         metric=_metric(assessment),

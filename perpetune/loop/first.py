@@ -12,7 +12,7 @@ from perpetune.curation.clean import clean
 from perpetune.curation.fetch import fetch
 from perpetune.curation.split import split
 from perpetune.errors import PerpetuneError
-from perpetune.loop.candidates import save_prompted
+from perpetune.loop.candidates import save_card
 from perpetune.loop.curate import read_split
 from perpetune.loop.passage import git_commit, surroundings
 from perpetune.loop.shots import few_shot
@@ -25,19 +25,18 @@ from perpetune.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 FIRST = "first"  # the tag `perpetune.kind` of its run
-REASON = "prompted base: the first version, not tuned"
 MOST_SHOT_TOKENS = 1024  # more would take a processor seconds to read, and would not be kept between requests
 MOST_TOKENS_OF_A_LABEL = 16  # while the labels are not known
 
 
 def make_first(workspace: Workspace, base: ServedBase) -> str:
-    """Make the prompted base champion of a task that has none; returns its version.
+    """Make the prompted base, or the model of `serve.first`, champion of a task that has none; returns its version.
 
     Of gateways that do so at once, the one whose version is the oldest wins; the others take theirs back.
     """
     card = first_card(workspace, base)
     with TemporaryDirectory() as folder:
-        digest = save_prompted(Path(folder), card)
+        digest = save_card(Path(folder), card)
         made = None if _made_of(card.task, digest) else _register(workspace, Path(folder), card, digest)
     oldest = _made_of(card.task, digest)[0]
     if made not in (None, oldest):
@@ -48,10 +47,11 @@ def make_first(workspace: Workspace, base: ServedBase) -> str:
 
 
 def _register(workspace: Workspace, folder: Path, card: ModelCard, digest: str) -> str:
+    reason = f"{card.remote.model if card.remote else 'prompted base'}: the first version, not tuned"
     origin = {
         "perpetune.kind": FIRST,
         "perpetune.trigger": "start of a gateway",
-        "perpetune.reason": REASON,
+        "perpetune.reason": reason,
         "adapter.digest": digest,
         "git.commit": git_commit(workspace.root),
         **surroundings(),
@@ -63,15 +63,15 @@ def _register(workspace: Workspace, folder: Path, card: ModelCard, digest: str) 
             "base.digest": card.base_digest,
             "adapter.digest": digest,
             "decision": "promote",
-            "decision.reason": REASON,
+            "decision.reason": reason,
         }
         version = registry.register(run, folder, card, tags)
-        registry.describe_version(card.task, version, REASON)
+        registry.describe_version(card.task, version, reason)
     except BaseException:
         delete_run(run)
         raise
     close_run(run, succeeded=True)
-    logger.info("version %s of %s is the %s", version, card.task, REASON)
+    logger.info("version %s of %s is the %s", version, card.task, reason)
     return version
 
 
@@ -91,7 +91,7 @@ def _digest_of_first(run_id: str) -> str | None:
 
 
 def first_card(workspace: Workspace, base: ServedBase) -> ModelCard:
-    """The task as the base is asked it, with the labels and the examples that are known here."""
+    """The task as the base, or the model of `serve.first`, is asked it, with the labels and the examples that are known here."""
     params = workspace.params
     rows, teaching = known_rows(workspace)
     labels = _labels(params, rows)
@@ -105,7 +105,8 @@ def first_card(workspace: Workspace, base: ServedBase) -> ModelCard:
         base_digest=base.digest,
         precision=params.train.precision,
         max_new_tokens=MOST_TOKENS_OF_A_LABEL if guesses else params.evaluate.max_new_tokens,
-        system="prompted",
+        system="remote" if params.serve.first else "prompted",
+        remote=params.serve.first,
     )
     return card.model_copy(update={"shots": _shots(params, card, teaching, base)})
 

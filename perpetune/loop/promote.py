@@ -73,10 +73,10 @@ def _version(workspace: Workspace, version: str) -> Version:
 
 
 def _require_base(workspace: Workspace, version: Version) -> str:
-    """The system of a version that this workspace's gateway can load. A linear model needs no base."""
+    """The system of a version that this workspace's gateway can load. A linear or remote model needs no base."""
     card = registry.fetch_release(version.task, version.version, workspace.home / "releases")
     base = workspace.params.base
-    if card.system != "linear" and card.base != base:
+    if card.system not in ("linear", "remote") and card.base != base:
         raise PerpetuneError(
             f"version {version.version} answers with the base {_named(card.base)}, and params.yaml names {_named(base)}",
             where="params.yaml: base",

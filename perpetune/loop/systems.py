@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from sklearn.pipeline import Pipeline
 
 from perpetune import registry
+from perpetune.answer import Answer
+from perpetune.encoder import Encoder, load_encoder
 from perpetune.evaluation.baselines import answers_of, fitted_linear
 from perpetune.evaluation.temperature import fit_temperature
 from perpetune.inference.answers import Answerer
@@ -18,23 +20,32 @@ from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.shots import few_shot
 from perpetune.records import Example, Message, conversation
-from perpetune.release import ModelCard, Release
+from perpetune.release import UNTRAINED, ModelCard, Release
+from perpetune.serving.remote_engine import ask_remote
+from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
 HOLDOUTS = ("frozen", "recent")
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """A linear model that was fitted on the training rows, and the temperature of its confidence."""
+
+    model: Pipeline
+    temperature: float
+
+
+@dataclass(frozen=True)
 class Systems:
-    """All that answers: what was loaded and fitted, and the examples that the base is shown."""
+    """All that answers: what was loaded and fitted (linear models by name), and the examples that the base is shown."""
 
     answerer: Answerer
     challenger: Challenger
     temperature: float
     champion: Release | None
     champion_model: Pipeline | None
-    linear: Pipeline | None
-    linear_temperature: float
+    linear: Mapping[str, Fitted]
     shots: tuple[Message, ...]
 
 
@@ -47,18 +58,31 @@ def load_systems(
     tell: Tell,
 ) -> Systems:
     champion, card = _champion(workspace), challenger.card
-    linear = fitted_linear(train, workspace.params.evaluate.seed) if card.kind == "classification" else None
-    validation = read_split(workspace, "validation")
     return Systems(
         answerer,
         challenger,
         _temperature(workspace, answerer, challenger, tell),
         champion,
-        load_linear_model(champion.adapter) if champion and champion.system == "linear" else None,
-        linear,
-        fit_temperature(answers_of(linear, validation), [row.output for row in validation]) if linear else 1.0,
+        load_linear_model(champion.adapter, workspace.assets) if champion and champion.system == "linear" else None,
+        _linear_models(workspace, train, tell) if card.kind == "classification" else {},
         _shots(workspace, answerer, challenger, train, [row for rows in held_out.values() for row in rows]),
     )
+
+
+def _linear_models(workspace: Workspace, train: Sequence[Example], tell: Tell) -> dict[str, Fitted]:
+    """On TF-IDF, and on embeddings too if an encoder is named: none if the rows teach them nothing."""
+    params, validation = workspace.params.evaluate, read_split(workspace, "validation")
+    encoders: dict[str, Encoder | None] = {"linear": None}
+    if params.encoder is not None:
+        encoders["embeddings"] = load_encoder(params.encoder, workspace.assets)
+    fitted = {}
+    for name, encoder in encoders.items():
+        tell(f"{name}: fitting on {len(train)} rows")
+        model = fitted_linear(train, params.seed, encoder)
+        if model is not None:
+            answers = answers_of(model, validation)
+            fitted[name] = Fitted(model, fit_temperature(answers, [row.output for row in validation]))
+    return fitted
 
 
 def held_out_rows(
@@ -116,29 +140,39 @@ def _champion_asked(systems: Systems, champion: Release) -> Ask:
 
 
 def _asking(answerer: Answerer, adapter: str | None, version: ModelCard | Release, budget: int) -> Ask:
-    return lambda rows: answerer.answer(
-        adapter,
-        [conversation(version.instruction, row, version.shots) for row in rows],
-        version.labels,
-        budget,
-        version.json_schema,
-    )
+    def asked(rows: Sequence[Example]) -> list[Answer]:
+        conversations = [conversation(version.instruction, row, version.shots) for row in rows]
+        if isinstance(version, Release) and version.remote:
+            return ask_remote(version, conversations, budget, Settings().remote_api_key)
+        return answerer.answer(adapter, conversations, version.labels, budget, version.json_schema)
+
+    return asked
 
 
 def prompted(workspace: Workspace, systems: Systems, tell: Tell) -> dict[str, Ask]:
-    """How the base is asked, among the challenger's labels, without and with examples: nothing twice."""
-    card = systems.challenger.card
-    settings = [card.base_digest, card.precision, card.labels, card.max_new_tokens, card.json_schema]
+    """How each prompted system is asked: the champion if it is one, and the base without and with examples.
 
-    def asked(name: str, shots: tuple[Message, ...]) -> Ask:
+    Nothing is asked twice, not even if two of them show the same examples.
+    """
+    card, champion = systems.challenger.card, systems.champion
+    bare = card.model_copy(update={"system": "prompted", "shots": ()})
+    versions: dict[str, ModelCard | Release] = {"base": bare}
+    if systems.shots:
+        versions["few-shot"] = bare.model_copy(update={"shots": systems.shots})
+    if champion is not None and champion.system in UNTRAINED:
+        versions = {"champion": champion} | versions
+
+    def asked(name: str, version: ModelCard | Release) -> Ask:
         def read(row: Example) -> tuple[Message, ...]:
-            return conversation(card.instruction, row, shots)
+            return conversation(version.instruction, row, version.shots)
 
-        prompted = card.model_copy(update={"system": "prompted", "shots": shots})
-        ask = _asking(systems.answerer, None, prompted, card.max_new_tokens)
+        settings = [card.base_digest, card.precision, version.labels, card.max_new_tokens, version.json_schema]
+        if version.remote:
+            settings.append(version.remote.model_dump())
+        ask = _asking(systems.answerer, None, version, card.max_new_tokens)
         return remembering(workspace.home / "answers", settings, read, telling(name, ask, tell))
 
-    return {"base": asked("base", ())} | ({"few-shot": asked("few-shot", systems.shots)} if systems.shots else {})
+    return {name: asked(name, version) for name, version in versions.items()}
 
 
 def _readable(

@@ -9,7 +9,7 @@ from perpetune import registry
 from perpetune.registry import Version
 from perpetune.tracking import metrics_of
 
-SYSTEMS = {"tuned": "tuned", "prompted": "prompted base", "linear": "linear model"}
+SYSTEMS = {"tuned": "tuned", "prompted": "prompted base", "linear": "linear model", "remote": "remote model"}
 MEASURED_AS = {"tuned": ("challenger",), "prompted": ("few-shot", "base"), "linear": ("linear",)}
 
 
@@ -68,10 +68,16 @@ def _line(each: Listed) -> str:
     return ", ".join(part for part in (f"version {each.version}{named}", each.system, each.score, each.verdict) if part)
 
 
+def _measured_as(version: Version) -> tuple[str, ...]:
+    """Under which name its scores stand in its run, the likeliest first for versions that do not say so."""
+    named = version.tags.get(registry.EVALUATED_AS)
+    return (named,) if named else MEASURED_AS.get(version.tags.get(registry.SYSTEM, "tuned"), ())
+
+
 def _score(version: Version) -> str:
     """On the frozen holdout of the run that made it."""
     metrics = metrics_of(version.run_id)
-    for system in MEASURED_AS.get(version.tags.get(registry.SYSTEM, "tuned"), ()):
+    for system in _measured_as(version):
         for metric in ("accuracy", "token_f1"):
             name = f"frozen/{system}/{metric}"
             if f"{name}_low" in metrics:

@@ -11,14 +11,15 @@ from perpetune.policy.phrases import interval
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival, harms, least_rows, should_promote
 from perpetune.policy.verdict import Verdict
 
-System = Literal["challenger", "linear", "base", "few-shot"]
-Simple = Literal["linear", "base", "few-shot"]
+System = Literal["challenger", "linear", "embeddings", "base", "few-shot"]
+Simple = Literal["linear", "embeddings", "base", "few-shot"]
 
-SIMPLEST_FIRST: tuple[Simple, ...] = ("linear", "base", "few-shot")
+SIMPLEST_FIRST: tuple[Simple, ...] = ("linear", "embeddings", "base", "few-shot")
 PROMPTED: tuple[Simple, ...] = ("base", "few-shot")
 SERVED = {
     "challenger": "the tuned model",
     "linear": "the linear model",
+    "embeddings": "the linear model on sentence embeddings",
     "base": "the prompted base",
     "few-shot": "the base prompted with examples",
 }
@@ -26,6 +27,7 @@ NAMES = {
     "challenger": "the tuned model",
     "majority": "the majority answer",
     "linear": "TF-IDF with logistic regression",
+    "embeddings": "sentence embeddings with logistic regression",
     "base": "the base model",
     "few-shot": "the base model with examples",
     "recorded": "the recorded model",
@@ -148,7 +150,7 @@ def _promoted(name: System, tested: Verdict, evidence: PromotionEvidence, rules:
     rival = evidence.rivals[name]
     assert rival.gate is not None
     own = should_promote(rival.gate, rules)
-    needless = "so no language model is needed" if name == "linear" else "so no training is needed"
+    needless = "so no training is needed" if name in PROMPTED else "so no language model is needed"
     aside = f", {needless}" if rival.lead.difference <= rules.simpler else ""
     headline = f"Serve {SERVED[name]}: {_beside(name, rival, evidence)}{aside}."
     why = [

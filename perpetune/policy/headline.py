@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perpetune.decision import Decision
 
-NAMES = {"few-shot": "base with examples", "linear": "linear model"}
+NAMES = {"few-shot": "base with examples", "linear": "linear model", "embeddings": "linear model on embeddings"}
 
 
 def headline(decision: Decision) -> str:

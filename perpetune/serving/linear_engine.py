@@ -1,9 +1,10 @@
-"""The engine of linear models: no queue and no batch, since an answer takes a fraction of a millisecond."""
+"""The engine of linear models: no queue and no batch, since an answer takes at most some milliseconds."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from sklearn.pipeline import Pipeline
 
@@ -18,11 +19,12 @@ from perpetune.serving.engine import NotLoaded, require_possible
 class LinearEngine:
     """An `Engine` over linear models, which read the last thing that the user said."""
 
-    def __init__(self) -> None:
+    def __init__(self, assets: Path) -> None:
+        self._assets = assets
         self._models: dict[str, Pipeline] = {}
 
     async def load(self, release: Release) -> None:
-        self._models[release.version] = await asyncio.to_thread(load_linear_model, release.adapter)
+        self._models[release.version] = await asyncio.to_thread(load_linear_model, release.adapter, self._assets)
 
     async def unload(self, version: str) -> None:
         del self._models[version]

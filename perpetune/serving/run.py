@@ -21,7 +21,7 @@ from fastapi import FastAPI
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
-from perpetune.release import ServedBase
+from perpetune.release import ServedBase, System
 from perpetune.serving.draining import drain
 from perpetune.serving.engine import Engine
 from perpetune.serving.engine_by_system import EngineBySystem
@@ -31,6 +31,7 @@ from perpetune.serving.keys import read_keyring
 from perpetune.serving.linear_engine import LinearEngine
 from perpetune.serving.log import open_log
 from perpetune.serving.redaction import require_presidio
+from perpetune.serving.remote_engine import RemoteEngine
 from perpetune.serving.source_with_first import SourceWithFirst
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
@@ -96,12 +97,18 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
 
 
 def build_engine(params: Params, settings: Settings) -> tuple[Engine, ServedBase]:
-    """The engine that `serve.engine` names, beside that of linear models, and the base that it serves.
+    """The engine that `serve.engine` names, beside those that need no base, and the base that it serves.
 
     Raises PerpetuneError where it has no base model, or no address.
     """
     engine, base = _engine_of_base(params, settings)
-    return EngineBySystem({"tuned": engine, "prompted": engine, "linear": LinearEngine()}), base
+    engines: dict[System, Engine] = {
+        "tuned": engine,
+        "prompted": engine,
+        "linear": LinearEngine(settings.assets),
+        "remote": RemoteEngine(settings.remote_api_key),
+    }
+    return EngineBySystem(engines), base
 
 
 def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedBase]:

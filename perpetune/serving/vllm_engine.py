@@ -26,14 +26,16 @@ from perpetune.records import Message
 from perpetune.release import LABEL_HEAD, Release
 from perpetune.serving.adapter_name import adapter_name
 from perpetune.serving.base_match import require_base
+from perpetune.serving.chat_replies import Pieces, chat_body, read_answers, turns
 from perpetune.serving.engine import EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.serving.label_tree import MOST_TOKENS, Ask, Known, LabelTree, shares
-from perpetune.serving.vllm_client import Refused, VllmClient
-from perpetune.serving.vllm_replies import Pieces, chat_body, read_answers, turns
+from perpetune.serving.model_client import ModelClient, Refused
 
 Result = TypeVar("Result")
 
 _CHAT = "/v1/chat/completions"
+# A model's generation_config.json would set these where a request does not.
+_PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 _GREEDY = 1e-5  # vLLM takes any temperature below for 0
 _GUIDE = "docs/serving.md says how to start vLLM"
 
@@ -60,7 +62,7 @@ class VllmEngine:
     """
 
     def __init__(self, url: str, base: BaseParams, params: ServeParams, api_key: SecretStr | None = None) -> None:
-        self._vllm = VllmClient(url, api_key)
+        self._vllm = ModelClient(url, api_key, "vLLM")
         self._base = base
         self._params = params
         self._served: dict[str, _Served] = {}
@@ -147,7 +149,10 @@ class VllmEngine:
         if generation.n > 1 and generation.temperature < _GREEDY:
             return await self._ask_once(served, messages, generation, hear)
         began = time.perf_counter()
-        body = chat_body(served.name, messages, generation)
+        body = chat_body(served.name, messages, generation) | _PLAIN
+        if generation.n > 1:
+            # The usage counts the tokens of all answers together; their ids tell how many each has.
+            body["return_token_ids"] = True
         if hear is None:
             reply = await self._vllm.post(_CHAT, body)
             return read_answers(reply, generation, time.perf_counter() - began)

@@ -1,15 +1,17 @@
-"""`python -m perpetune.training`: lay the base model of params.yaml ready, so that nothing waits for it later."""
+"""`python -m perpetune.training`: lay the models of params.yaml ready, so that nothing waits for them later."""
 
 from __future__ import annotations
 
 import sys
 
 from perpetune.errors import PerpetuneError
-from perpetune.training.base import resolve_base
+from perpetune.weights import resolve
 from perpetune.workspace import open_workspace
 
 try:
     here = open_workspace()
-    print(f"base model: {resolve_base(here.params.base, here.assets)}")
+    print(f"base model: {resolve(here.params.base, here.assets)}")
+    if encoder := here.params.evaluate.encoder:
+        print(f"encoder: {resolve(encoder, here.assets, setting='evaluate.encoder')}")
 except PerpetuneError as fault:
     sys.exit(str(fault))

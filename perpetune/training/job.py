@@ -19,11 +19,12 @@ from perpetune.errors import PerpetuneError
 from perpetune.files import write_whole
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
-from perpetune.training.base import Base, load_base, load_tokenizer, resolve_base
+from perpetune.training.base import Base, load_base, load_tokenizer
 from perpetune.training.distributed import ALONE, World, join
 from perpetune.training.room import refuse_if_too_small, room_for, shape_of
 from perpetune.training.rows import encode_all
 from perpetune.training.trainer import Forecast, Foretell, Progress, Report, Trained, train
+from perpetune.weights import resolve
 
 TRAINED = "trained.json"
 REFUSED = 3  # exit status: what went wrong is for people, and written to refused.json
@@ -95,7 +96,7 @@ def train_here(
 
 def _load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example], processes: int) -> Base:
     """The base model, once it is sure that training it fits into memory. Raises PerpetuneError where it does not."""
-    folder = resolve_base(job.base, job.assets)
+    folder = resolve(job.base, job.assets)
     rows = encode_all(load_tokenizer(folder), train_rows, job.instruction, job.params, job.labels)
     if rows:
         shape = shape_of(AutoConfig.from_pretrained(folder), job.params.lora.target_modules)

@@ -32,13 +32,13 @@ from perpetune.tracking import (
     open_run,
     tag,
 )
-from perpetune.training.base import resolve_base
 from perpetune.training.job import Job
 from perpetune.training.launch import launch, process_count
 from perpetune.training.recipe import explicit
 from perpetune.training.trainer import Progress
 from perpetune.tuning.history import history
 from perpetune.tuning.search import Attempt, GivenUp, Judge, Settings, Trial, search
+from perpetune.weights import resolve
 from perpetune.workspace import Workspace
 
 LEAST_VALIDATIONS = 4  # fewer say too late that a trial is hopeless
@@ -108,7 +108,7 @@ def with_budget(workspace: Workspace, minutes: float | None, trials: int | None)
 
 def _explicit(workspace: Workspace) -> TrainParams:
     """Today's settings with numbers for what is `auto`."""
-    base = resolve_base(workspace.params.base, workspace.assets)
+    base = resolve(workspace.params.base, workspace.assets)
     return explicit(workspace.params.train, AutoConfig.from_pretrained(base).get_text_config().hidden_size)
 
 

@@ -28,8 +28,9 @@ from perpetune.services import answers, free_ports
 from perpetune.serving.engine import EngineDown, NotLoaded, Unsupported
 from perpetune.serving.vllm_engine import VllmEngine
 from perpetune.settings import Settings
-from perpetune.training.base import Base, load_base, load_model, resolve_base
+from perpetune.training.base import Base, load_base, load_model
 from perpetune.vllm_service import vllm_command, vllm_python
+from perpetune.weights import resolve
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240
@@ -85,7 +86,7 @@ def server(params: Params, assets: Path, tmp_path_factory: pytest.TempPathFactor
     except PerpetuneError as fault:
         pytest.skip(str(fault))
     [port] = free_ports(1)
-    folder = resolve_base(params.base, assets).resolve()
+    folder = resolve(params.base, assets).resolve()
     command = vllm_command(python, folder, port, dtype="float32", rank=8, eager=True, more=["--max-model-len", "512"])
     server = Server(command, port, tmp_path_factory.mktemp("vllm") / "vllm.log")
     try:
@@ -99,7 +100,7 @@ def server(params: Params, assets: Path, tmp_path_factory: pytest.TempPathFactor
 def adapters(params: Params, assets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two random adapters, large enough that each changes what the base says."""
     folder = tmp_path_factory.mktemp("adapters")
-    base = resolve_base(params.base, assets)
+    base = resolve(params.base, assets)
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     for version in ("1", "2"):
         torch.manual_seed(int(version))

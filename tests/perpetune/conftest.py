@@ -74,7 +74,7 @@ def lay_out(root: Path, tiny_folder: Path) -> Workspace:
     settings["fetch"]["sources"] = ["mine.csv"]
     settings["split"] |= {"frozen": 0.3, "validation": 0.1, "min_train_rows": 5}
     settings["train"] |= TRAIN
-    settings["evaluate"] |= {"few_shot_examples": 0, "bootstrap_samples": 100}
+    settings["evaluate"] |= {"few_shot_examples": 0, "bootstrap_samples": 100, "encoder": None}
     (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     shutil.copy(ROOT / "dvc.yaml", root)
     store = f"sqlite:///{root / 'mlflow.db'}"

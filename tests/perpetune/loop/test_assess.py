@@ -12,9 +12,10 @@ from mlflow.tracking import MlflowClient
 from perpetune import registry
 from perpetune.loop.assess import assess
 from perpetune.loop.curate import Curated
-from perpetune.loop.decide import _register_rival, decide, register
+from perpetune.loop.decide import _register_rival, decide, promotion_evidence, register
 from perpetune.loop.fine_tune import Challenger, fine_tune
 from perpetune.params import BaseParams, Method, TrainParams
+from perpetune.policy.choice import choose
 from perpetune.records import Example, write_jsonl
 from perpetune.tracking import Run, artifact, connect, metrics_of, open_run
 from perpetune.workspace import Workspace, open_workspace
@@ -35,7 +36,7 @@ def workspace(tmp_path: Path, tiny_params: BaseParams, train_params: TrainParams
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"method": method, "epochs": 4}}
     settings["task"] |= {"name": "colours", "instruction": "which colour"}
-    settings["evaluate"]["bootstrap_samples"] = 100
+    settings["evaluate"] |= {"bootstrap_samples": 100, "encoder": None}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
     workspace = open_workspace(tmp_path)
     splits = {"train": "the {}", "validation": "a {}", "frozen": "is it the {}"}
@@ -50,6 +51,10 @@ def rows(split: str, words: str) -> list[Example]:
         Example(input=words.format(thing), output=colour, id=f"{split}-{thing}", group=thing, source="t")
         for thing, colour in THINGS.items()
     ]
+
+
+def replace_id(row: Example, id_: str) -> Example:
+    return row.model_copy(update={"id": id_})
 
 
 def challenger(workspace: Workspace) -> tuple[Run, Challenger, str]:
@@ -86,12 +91,14 @@ def test_a_held_out_row_that_was_trained_on_is_counted(workspace: Workspace) -> 
     assert (found.value, found.limit, found.rows) == (2, 0, 8)
 
 
-def test_what_is_not_tuned_is_a_champion_like_any_other(workspace: Workspace) -> None:
+def test_what_is_not_tuned_is_a_champion_like_any_other(workspace: Workspace, tiny_encoder: BaseParams) -> None:
     """A linear and a prompted version answer as they did when they were candidates."""
+    evaluating = workspace.params.evaluate.model_copy(update={"encoder": tiny_encoder})
+    workspace = replace(workspace, params=workspace.params.model_copy(update={"evaluate": evaluating}))
     run, trained, version = challenger(workspace)
     first = assess(workspace, run, trained, version, print)
-    assert set(first.candidates) == {"linear", "base", "few-shot"}
-    for name in ("linear", "few-shot"):
+    assert set(first.candidates) == {"linear", "embeddings", "base", "few-shot"}
+    for name in ("linear", "embeddings", "few-shot"):
         made = _register_rival(workspace, run, first, name, registry.get("colours", version))
         registry.promote("colours", made)
         release = registry.fetch_release("colours", made, workspace.home / "releases")
@@ -113,6 +120,24 @@ def test_the_base_is_not_asked_the_same_twice(workspace: Workspace) -> None:
     assert kept == {path: path.read_text() for path in (workspace.home / "answers").iterdir()}
     for name in ("base", "few-shot"):
         assert again.evaluations["frozen"].scored[name] == once.evaluations["frozen"].scored[name]
+
+
+def test_a_prompted_champion_answers_no_more_rows_than_show_that_it_is_behind(workspace: Workspace) -> None:
+    """It shows the examples that the base with examples shows, so that what one was asked the other knows."""
+    many = [replace_id(row, f"{row.id}-{turn}") for turn in range(30) for row in rows("frozen", "is it the {}")]
+    write_jsonl(workspace.split("frozen"), many)
+    run, trained, version = challenger(workspace)
+    first = assess(workspace, run, trained, version, print)
+    made = _register_rival(workspace, run, first, "few-shot", registry.get("colours", version))
+    registry.promote("colours", made)
+    told: list[str] = []
+    again = assess(workspace, run, trained, version, told.append)
+    scored = again.evaluations["frozen"].scored
+    assert len(scored["champion"].places) < len(many) == len(scored["challenger"].places)
+    assert not any("rows answered" in line for line in told if line.startswith(("champion", "few-shot", "base")))
+    evidence = promotion_evidence(again, workspace.params.promote)
+    assert evidence.untrained and evidence.frozen.rows == len(scored["champion"].places)
+    assert choose(evidence, workspace.params.promote).verdict.outcome == "promote"
 
 
 def test_recorded_answers_stand_beside_the_others(workspace: Workspace) -> None:

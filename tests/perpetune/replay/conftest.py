@@ -73,7 +73,7 @@ def changed(params: Params) -> Params:
     values = params.model_dump()
     values["watch"] |= {"cron": "0 6 * * *", "persistence": 4, "window": 200}
     values["refresh"] |= {"cooldown_minutes": 24 * 60, "growth": 99.0}
-    values["evaluate"] |= {"bootstrap_samples": 200}
+    values["evaluate"] |= {"bootstrap_samples": 200, "encoder": None}
     return Params.model_validate(values)
 
 

@@ -13,10 +13,10 @@ from perpetune.generation import Generation
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
 from perpetune.release import Evaluated, Golden, Release, Trial
+from perpetune.serving.chat_replies import chat_body
 from perpetune.serving.fake_engine import FakeEngine
 from perpetune.serving.fake_source import FakeSource
 from perpetune.serving.parity import require_parity
-from perpetune.serving.vllm_replies import chat_body
 
 Start = Callable[..., Any]
 Make = Callable[..., Release]

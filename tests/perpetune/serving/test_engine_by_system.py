@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -57,9 +58,9 @@ def test_each_version_goes_to_the_engine_of_its_system(release: Make) -> None:
     asyncio.run(run())
 
 
-def test_what_does_not_load_is_not_there(release: Make) -> None:
+def test_what_does_not_load_is_not_there(release: Make, tmp_path: Path) -> None:
     async def run() -> None:
-        engine = EngineBySystem({"tuned": FakeEngine(broken=frozenset({"2"})), "linear": LinearEngine()})
+        engine = EngineBySystem({"tuned": FakeEngine(broken=frozenset({"2"})), "linear": LinearEngine(tmp_path)})
         with pytest.raises(PerpetuneError):
             await engine.load(release("2"))
         with pytest.raises(PerpetuneError, match="no linear model can be read"):
@@ -71,9 +72,9 @@ def test_what_does_not_load_is_not_there(release: Make) -> None:
     asyncio.run(run())
 
 
-def test_a_linear_model_answers_the_last_thing_that_was_said(linear: Release) -> None:
+def test_a_linear_model_answers_the_last_thing_that_was_said(linear: Release, tmp_path: Path) -> None:
     async def run() -> None:
-        engine = LinearEngine()
+        engine = LinearEngine(tmp_path)
         await engine.load(linear)
         heard: list[Delta] = []
         asked = (*said("a refund"), Message(role="assistant", content="money"), *said("where is the parcel"))

@@ -21,12 +21,12 @@ from perpetune.generation import Delta, Generation
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.release import Release
+from perpetune.serving.chat_replies import turns
 from perpetune.serving.engine import EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.serving.fake_vllm import BASE as BASE_NAME
 from perpetune.serving.fake_vllm import FakeVllm, Reply, fault, rendered
 from perpetune.serving.label_tree import MOST_TOKENS
 from perpetune.serving.vllm_engine import VllmEngine
-from perpetune.serving.vllm_replies import turns
 
 BASE = BaseParams(model="path:tiny", revision=None)
 ASKED = (Message(role="system", content="Judge it."), Message(role="user", content="the question"))

@@ -6,7 +6,8 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams
-from perpetune.training.base import load_base, resolve_base, weights_digest
+from perpetune.training.base import load_base
+from perpetune.weights import resolve, weights_digest
 
 
 def test_a_folder_is_loaded_with_its_digest(tiny_folder: Path, tiny_params: BaseParams, tmp_path: Path) -> None:
@@ -29,5 +30,5 @@ def test_a_missing_base_is_one_clear_error(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(PerpetuneError, match=r"base\.model") as fault:
-        resolve_base(BaseParams(model=model, revision=None), tmp_path)
+        resolve(BaseParams(model=model, revision=None), tmp_path)
     assert says in str(fault.value)

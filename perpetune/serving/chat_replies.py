@@ -1,4 +1,4 @@
-"""Requests and replies of vLLM's chat API: from a Generation, and to Answers."""
+"""Requests and replies of OpenAI's chat API: from a Generation, and to Answers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from perpetune.generation import Delta, Generation, Hear
 from perpetune.records import Message
 from perpetune.trimmed import Text
 
-# A model's generation_config.json would set these where a request does not.
-_PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-
 
 def chat_body(model: str, messages: Sequence[Message], generation: Generation) -> dict[str, Any]:
     body: dict[str, Any] = {
@@ -23,11 +20,9 @@ def chat_body(model: str, messages: Sequence[Message], generation: Generation) -
         "max_tokens": generation.max_tokens,
         "temperature": generation.temperature,
         "top_p": generation.top_p,
-        **_PLAIN,
     }
     if generation.n > 1:
-        # The usage counts the tokens of all answers together; their ids tell how many each has.
-        body |= {"n": generation.n, "return_token_ids": True}
+        body["n"] = generation.n
     if generation.stop:
         body["stop"] = generation.stop
     if generation.presence_penalty:
@@ -116,7 +111,7 @@ class _Written:
             confidence=None,
             probabilities=None,
             prompt_tokens=usage["prompt_tokens"],
-            completion_tokens=self.tokens if count > 1 else usage["completion_tokens"],
+            completion_tokens=self.tokens or usage["completion_tokens"] // count,
             finish_reason=self.finish_reason,
             seconds=seconds,
             logprobs=tuple(self.logprobs) if generation.top_logprobs is not None else None,

