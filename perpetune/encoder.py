@@ -59,7 +59,7 @@ def _loaded(params: BaseParams, assets: Path) -> Encoder:
     return Encoder(params, weights_digest(folder), model)
 
 
-class Embedding(TransformerMixin, BaseEstimator):
+class Embedding(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The vectors of an encoder, of length `scale`, as a step of a scikit-learn pipeline."""
 
     def __init__(self, encoder: Encoder, scale: float) -> None:

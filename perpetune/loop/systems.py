@@ -160,15 +160,14 @@ def prompted(workspace: Workspace, systems: Systems, tell: Tell) -> dict[str, As
     if systems.shots:
         versions["few-shot"] = bare.model_copy(update={"shots": systems.shots})
     if champion is not None and champion.system in UNTRAINED:
-        versions = {"champion": champion} | versions
+        versions = {"champion": champion, **versions}
 
     def asked(name: str, version: ModelCard | Release) -> Ask:
         def read(row: Example) -> tuple[Message, ...]:
             return conversation(version.instruction, row, version.shots)
 
-        settings = [card.base_digest, card.precision, version.labels, card.max_new_tokens, version.json_schema]
-        if version.remote:
-            settings.append(version.remote.model_dump())
+        settings: list[object] = [card.base_digest, card.precision, version.labels, card.max_new_tokens]
+        settings += [version.json_schema, *([version.remote.model_dump()] if version.remote else [])]
         ask = _asking(systems.answerer, None, version, card.max_new_tokens)
         return remembering(workspace.home / "answers", settings, read, telling(name, ask, tell))
 

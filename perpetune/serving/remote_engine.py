@@ -175,8 +175,7 @@ async def _posted(served: _Served, body: dict[str, Any]) -> Any:
 def _learn(served: _Served, fault: Refused, body: dict[str, Any]) -> None:
     """Remember what the model does not take. Raises the fault if it is about something else."""
     named = str(fault.param)
-    known = named in body and named not in served.refused and (named in _OTHER_NAME or named in _DISPENSABLE)
-    if not known:
+    if named not in body or (named not in _OTHER_NAME and named not in _DISPENSABLE):
         raise fault
     served.refused.add(named)
 

@@ -1,0 +1,132 @@
+"""A model that somebody else serves: here another gateway, and a server as hard to please as OpenAI's newest models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from perpetune.errors import PerpetuneError
+from perpetune.generation import Delta, Generation
+from perpetune.params import RemoteModel
+from perpetune.records import Message
+from perpetune.release import Release
+from perpetune.serving.engine import EngineDown, NotLoaded
+from perpetune.serving.fake_engine import FakeEngine
+from perpetune.serving.remote_engine import RemoteEngine, ask_remote
+
+SHORT = Generation(max_tokens=8)
+LABELS = ("delivery", "money")
+ASKED = (Message(role="system", content="Sort it."), Message(role="user", content="where is my parcel"))
+
+
+def sorts(version: str, messages: Sequence[Message]) -> str:
+    """What a chatty model says if it was told the labels."""
+    told = messages[0].content
+    if not (told.startswith("Sort it.\n\n") and told.endswith("delivery\nmoney")):
+        return "what labels?"
+    return ' "Delivery". ' if "parcel" in messages[-1].content else "I cannot say"
+
+
+@pytest.fixture
+def remote(release: Callable[..., Release]) -> Callable[..., Release]:
+    def make(url: str, labels: tuple[str, ...] | None = None) -> Release:
+        return replace(release("9", labels), system="remote", remote=RemoteModel(url=f"{url}/v1", model="reviews"))
+
+    return make
+
+
+def test_labels_are_told_to_the_model_and_found_in_what_it_says(start, remote) -> None:
+    far = start(FakeEngine(sorts))
+    heard: list[Delta] = []
+
+    async def run() -> None:
+        engine = RemoteEngine()
+        await engine.load(remote(far.url, LABELS))
+        answers = await engine.answer("9", ASKED, replace(SHORT, n=2), heard.append)
+        assert [(each.text, each.confidence, each.finish_reason) for each in answers] == [
+            ("delivery", None, "stop")
+        ] * 2
+        assert [(each.index, each.text) for each in heard] == [(0, "delivery"), (1, "delivery")]
+        assert answers[0].prompt_tokens > 0
+        with pytest.raises(EngineDown, match="'I cannot say', which is none of the 2 labels"):
+            await engine.answer("9", (ASKED[0], Message(role="user", content="hello")), SHORT)
+        await engine.unload("9")
+        with pytest.raises(NotLoaded):
+            await engine.answer("9", ASKED, SHORT)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_free_text_is_passed_on_whole_and_in_pieces(start, remote) -> None:
+    far = start(FakeEngine(lambda _, messages: f"you said {messages[-1].content}"))
+    heard: list[str] = []
+
+    async def run() -> None:
+        engine = RemoteEngine()
+        await engine.load(remote(far.url))
+        [whole] = await engine.answer("9", ASKED, SHORT)
+        [streamed] = await engine.answer("9", ASKED, SHORT, lambda delta: heard.append(delta.text))
+        assert whole.text == streamed.text == "".join(heard) == "you said where is my parcel"
+        await engine.close()
+
+    asyncio.run(run())
+    assert len(heard) > 1
+
+
+def test_many_rows_are_asked_and_a_model_that_is_away_is_one_clear_error(start, remote) -> None:
+    far = start(FakeEngine(sorts))
+    answers = ask_remote(remote(far.url, LABELS), [ASKED] * 20, 8, None)
+    assert [answer.text for answer in answers] == ["delivery"] * 20
+    with pytest.raises(PerpetuneError, match=r"(?s)version 9 cannot be evaluated.*PERPETUNE_REMOTE_API_KEY"):
+        ask_remote(remote("http://127.0.0.1:9", LABELS), [ASKED], 8, None)
+
+
+@pytest.fixture
+def picky() -> Iterator[tuple[str, list[dict[str, object]]]]:
+    """It takes `max_completion_tokens` and no temperature, and says so, one at a time."""
+    taken: list[dict[str, object]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            unwanted = next((name for name in ("max_tokens", "temperature") if name in body), None)
+            if unwanted:
+                said: dict[str, object] = {"error": {"message": f"unsupported: {unwanted}", "param": unwanted}}
+            elif body["model"] != "reviews":
+                said = {"error": {"message": "no such model", "param": "model"}}
+            else:
+                taken.append(body)
+                message = {"role": "assistant", "content": "money"}
+                choice = {"index": 0, "message": message, "finish_reason": "stop"}
+                said = {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
+            content = json.dumps(said).encode()
+            self.send_response(400 if "error" in said else 200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", taken
+        server.shutdown()
+        thread.join(timeout=5)
+
+
+def test_a_parameter_that_the_model_refuses_is_named_otherwise_or_left_out(picky, remote) -> None:
+    url, taken = picky
+    assert [each.text for each in ask_remote(remote(url, LABELS), [ASKED, ASKED], 8, None)] == ["money", "money"]
+    assert all(body["max_completion_tokens"] == 8 and "temperature" not in body for body in taken)
+    other = replace(remote(url), remote=RemoteModel(url=f"{url}/v1", model="other"))
+    with pytest.raises(PerpetuneError, match="no such model"):
+        ask_remote(other, [ASKED], 8, None)
