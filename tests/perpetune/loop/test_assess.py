@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,9 +18,11 @@ from perpetune.loop.assess import assess
 from perpetune.loop.curate import Curated
 from perpetune.loop.decide import _register_rival, decide, promotion_evidence, register
 from perpetune.loop.fine_tune import Challenger, fine_tune
-from perpetune.params import BaseParams, Method, TrainParams
+from perpetune.loop.first import make_first
+from perpetune.params import BaseParams, Method, RemoteModel, TrainParams
 from perpetune.policy.choice import choose
 from perpetune.records import Example, write_jsonl
+from perpetune.release import ServedBase
 from perpetune.tracking import Run, artifact, connect, metrics_of, open_run
 from perpetune.workspace import Workspace, open_workspace
 
@@ -138,6 +144,52 @@ def test_a_prompted_champion_answers_no_more_rows_than_show_that_it_is_behind(wo
     evidence = promotion_evidence(again, workspace.params.promote)
     assert evidence.untrained and evidence.frozen.rows == len(scored["champion"].places)
     assert choose(evidence, workspace.params.promote).verdict.outcome == "promote"
+
+
+@pytest.fixture
+def larger() -> Iterator[tuple[RemoteModel, list[str]]]:
+    """A model behind OpenAI's API that finds everything blue."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked.append(body["messages"][-1]["content"])
+            choice = {"index": 0, "message": {"role": "assistant", "content": "Blue."}, "finish_reason": "stop"}
+            usage = {"prompt_tokens": 5, "completion_tokens": 1}
+            content = json.dumps({"choices": [choice], "usage": usage}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield RemoteModel(url=f"http://127.0.0.1:{server.server_port}/v1", model="large"), asked
+        server.shutdown()
+        thread.join(timeout=5)
+
+
+def test_a_larger_model_that_serves_is_asked_each_row_once(
+    workspace: Workspace, larger: tuple[RemoteModel, list[str]]
+) -> None:
+    remote, asked = larger
+    serving = workspace.params.serve.model_copy(update={"first": remote})
+    workspace = replace(workspace, params=workspace.params.model_copy(update={"serve": serving}))
+    make_first(workspace, ServedBase(digest="b", tokens=lambda _: 1, context=1000))
+    run, trained, version = challenger(workspace)
+    found = assess(workspace, run, trained, version, print)
+    scored = found.evaluations["frozen"].scored["champion"]
+    assert (scored.texts, scored.scores) == (("blue",) * 6, (1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    assert sorted(asked) == sorted(f"is it the {thing}" for thing in THINGS), "nor for its speed: that costs money"
+    assert (found.champion_system, "latency" in found.limits) == ("remote", False)
+    assert promotion_evidence(found, workspace.params.promote).untrained
+    assess(workspace, run, trained, version, print)
+    assert len(asked) == 6, "what it once answered is remembered"
 
 
 def test_recorded_answers_stand_beside_the_others(workspace: Workspace) -> None:

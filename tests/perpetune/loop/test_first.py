@@ -129,6 +129,17 @@ def test_the_first_version_is_made_once_and_serves(workspace: Any) -> None:
     assert [message.role for message in asked] == ["system", *["user", "assistant"] * 8, "user"]
 
 
+def test_a_model_that_somebody_else_serves_can_be_the_first(workspace: Any) -> None:
+    larger = {"url": "http://127.0.0.1:9/v1", "model": "large"}
+    opened = ingested(workspace(serve={"first": larger}), rows(20))
+    version = make_first(opened, BASE)
+    release = registry.fetch_release(opened.params.task.name, version, opened.root / "cache")
+    assert release.system == "remote" and release.remote is not None and release.remote.model_dump() == larger
+    assert (release.labels, len(release.shots)) == (("bad", "good"), 16)
+    tags = registry.get(opened.params.task.name, version).tags
+    assert tags["decision.reason"] == "large: the first version, not tuned"
+
+
 def test_one_that_lost_its_alias_is_champion_again(workspace: Any) -> None:
     """As if a gateway died between the two."""
     opened = workspace()
