@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ Behind = Callable[[Sequence[int], Sequence[Answer], float], bool]
 
 FIRST_ROWS = 8  # asked to learn how long a row takes
 PIECE_SECONDS = 8.0  # between two words on how far it is
-CHUNK = 60  # rows between two looks at whether more are needed
+FIRST_LOOK = 40  # rows after which it is asked whether more are needed
 
 
 def telling(name: str, ask: Ask, tell: Tell) -> Ask:
@@ -62,18 +61,18 @@ def counting(ask: Callable[[int], object], what: str, least: int, tell: Tell) ->
 def until_clear(ask: Ask, rows: Sequence[Example], behind: Behind, confidence: float, seed: int) -> list[Answer | None]:
     """The answers to all rows, or to a sample drawn by lot (None for the others) once it is clear that it is behind.
 
-    It is looked at after every `CHUNK` rows, each time at such a confidence (Bonferroni) that all looks together stop a
-    system that is not behind with a chance of 1 - `confidence` at most.
+    It is looked at after `FIRST_LOOK` rows, after twice as many and so on, each time at such a confidence (Bonferroni)
+    that all looks together stop a system that is not behind with a chance of 1 - `confidence` at most.
     """
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
-    looks = max(1, math.ceil(len(rows) / CHUNK) - 1)
-    each = 1 - (1 - confidence) / looks
+    looks = [FIRST_LOOK << turn for turn in range(len(rows).bit_length()) if FIRST_LOOK << turn < len(rows)]
+    each = 1 - (1 - confidence) / max(1, len(looks))
     found: dict[int, Answer] = {}
-    for start in range(0, len(order), CHUNK):
-        places = order[start : start + CHUNK]
+    for end in (*looks, len(rows)):
+        places = order[len(found) : end]
         found |= dict(zip(places, ask([rows[place] for place in places]), strict=True))
-        if len(found) < len(rows) and behind(list(found), list(found.values()), each):
+        if end < len(rows) and behind(list(found), list(found.values()), each):
             break
     return [found.get(place) for place in range(len(rows))]
 

@@ -3,7 +3,9 @@
 A language model that writes labels pays for each of their tokens, in training and for every answer. A head pays for the
 prompt alone, however many labels there are. It is a linear layer over the last hidden states of the input: of the last
 token, and their mean. It begins as a linear probe of the untrained model, so that the adapter is not distorted by the
-gradients of random weights (Kumar et al. 2022, Fine-tuning can distort pretrained features, arXiv:2202.10054).
+gradients of random weights (Kumar et al. 2022, Fine-tuning can distort pretrained features, arXiv:2202.10054). While it
+learns, rows of one label are drawn together and others apart (`contrast`): else the cross-entropy of few rows is soon 0
+and teaches the adapter nothing more.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, linear, normalize
 from transformers import PreTrainedTokenizerBase
 
 from perpetune.records import Message, with_instruction
@@ -27,6 +29,8 @@ from perpetune.training.chat import prompt_tokens
 PENALTY = 100.0  # features outnumber rows
 BOUND = 1e-3  # on the bias of a label that no row has, which nothing else holds
 ITERATIONS = 100
+CONTRAST = 0.5  # of the contrastive loss, beside 1 of the cross-entropy
+TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,31 @@ class LabelHead(nn.Module):
         self.register_buffer("scale", torch.ones(2 * size), persistent=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        return linear((features - self.mean) / self.scale, self.weight, self.bias)
+        return linear(self._standard(features), self.weight, self.bias)
+
+    def _standard(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.scale
 
     def summed_loss(self, features: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Cross-entropy of the labels (rows,), each as much as its weight (rows,)."""
-        return cross_entropy(self(features), labels, reduction="none").mul(weights).sum()
+        """Cross-entropy of the labels (rows,), each as much as its weight (rows,); in training with the contrast."""
+        losses = cross_entropy(self(features), labels, reduction="none")
+        if self.training:
+            losses = losses + CONTRAST * contrast(self._standard(features), labels)
+        return losses.mul(weights).sum()
+
+
+def contrast(vectors: Tensor, labels: Tensor) -> Tensor:
+    """The supervised contrastive loss of each row (rows,), given vectors (rows, size) and labels (rows,).
+
+    Minus the mean log-probability of the other rows of its label, among all other rows, if they are drawn by
+    exp(cosine / `TEMPERATURE`); 0 for a row that is alone with its label (Khosla et al. 2020, arXiv:2004.11362; beside
+    cross-entropy, in the fine-tuning of language models, Gunel et al. 2021, arXiv:2011.01403).
+    """
+    unit = normalize(vectors, dim=-1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    alike = (labels[:, None] == labels[None]) & ~itself
+    chances = (unit @ unit.T / TEMPERATURE).masked_fill(itself, torch.finfo(unit.dtype).min).log_softmax(-1)
+    return -chances.masked_fill(~alike, 0.0).sum(-1) / alike.sum(-1).clamp(min=1)
 
 
 def head_shape(tokenizer: PreTrainedTokenizerBase, instruction: str, labels: Sequence[str]) -> HeadShape:

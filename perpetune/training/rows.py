@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -84,19 +84,35 @@ def some(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
 
 
 def batches(rows: Sequence[Encoded], batch_size: int, seed: int) -> Iterator[list[Encoded]]:
-    """Batches without end, each epoch in a new order drawn from the seed."""
+    """Batches without end, each epoch in a new order drawn from the seed.
+
+    Rows for a label head come in pairs of one label, as far as they can, so that a batch has some that are alike.
+    """
     generator = torch.Generator().manual_seed(seed)
     waiting: list[Encoded] = []
     while True:
         while len(waiting) < batch_size:
-            waiting += [rows[index] for index in torch.randperm(len(rows), generator=generator).tolist()]
+            waiting += _paired(
+                [rows[index] for index in torch.randperm(len(rows), generator=generator).tolist()], generator
+            )
         yield waiting[:batch_size]
         waiting = waiting[batch_size:]
 
 
+def _paired(rows: list[Encoded], generator: torch.Generator) -> list[Encoded]:
+    if rows[0].label is None:
+        return rows
+    by_label: dict[int | None, list[Encoded]] = defaultdict(list)
+    for row in rows:
+        by_label[row.label].append(row)
+    pairs = [alike[start : start + 2] for alike in by_label.values() for start in range(0, len(alike), 2)]
+    order = torch.randperm(len(pairs), generator=generator).tolist()
+    return [row for index in order for row in pairs[index]]
+
+
 def packed(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
-    """Rows in passes of at most `limit` tokens, those that begin alike beside each other."""
-    rows = sorted(rows, key=lambda row: row.tokens)
+    """Rows in passes of at most `limit` tokens: those of one label beside each other, else those that begin alike."""
+    rows = sorted(rows, key=lambda row: (-1 if row.label is None else row.label, row.tokens))
     return [[rows[index] for index in run] for run in groups_within([row.read for row in rows], limit)]
 
 

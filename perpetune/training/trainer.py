@@ -240,9 +240,10 @@ def _start_from_probe(job: _Job, network: FusedModel | PlainModel) -> None:
     assert job.head is not None
     network.eval()
     device = job.head.bias.device
-    rows = sorted(job.rows, key=lambda row: row.tokens)
+    runs = packed(job.rows, job.params.max_packed_tokens)
     with torch.no_grad():
-        found = [prompt_features(network, run, device) for run in packed(rows, job.params.max_packed_tokens)]
+        found = [prompt_features(network, run, device) for run in runs]
+    rows = [row for run in runs for row in run]
     fit_probe(job.head, torch.cat(found), [row.label or 0 for row in rows], [row.weight for row in rows])
 
 

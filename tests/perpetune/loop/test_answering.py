@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perpetune.answer import Answer
-from perpetune.loop.answering import CHUNK, FIRST_ROWS, counting, remembering, telling, until_clear
+from perpetune.loop.answering import FIRST_LOOK, FIRST_ROWS, counting, remembering, telling, until_clear
 from perpetune.records import Example, Message, conversation
 
 
@@ -48,14 +48,14 @@ def test_a_sample_drawn_by_lot_is_enough_once_it_is_clear() -> None:
 
     found = until_clear(Asked(), ROWS, behind, 0.95, 7)
     answered = [place for place, answer in enumerate(found) if answer is not None]
-    assert len(answered) == 2 * CHUNK and answered != list(range(2 * CHUNK))
+    assert len(answered) == 2 * FIRST_LOOK and answered != list(range(2 * FIRST_LOOK))
     assert all(found[place] == say(ROWS[place]) for place in answered)
     # Of 200 rows there are three looks before the last row: together they err with 5 %.
-    assert looks == [(60, 1 - 0.05 / 3), (120, 1 - 0.05 / 3)]
+    assert looks == [(40, 1 - 0.05 / 3), (80, 1 - 0.05 / 3)]
 
 
 def test_few_rows_are_all_asked() -> None:
-    assert None not in until_clear(Asked(), ROWS[:CHUNK], lambda *_: True, 0.95, 7)
+    assert None not in until_clear(Asked(), ROWS[:FIRST_LOOK], lambda *_: True, 0.95, 7)
 
 
 def test_what_was_answered_once_is_not_asked_again(tmp_path: Path) -> None:

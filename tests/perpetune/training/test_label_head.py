@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ from perpetune.records import Example, Message, conversation
 from perpetune.release import LABEL_HEAD
 from perpetune.training.base import Base
 from perpetune.training.decoder import PlainModel, learner, prompt_features, summed_loss
-from perpetune.training.label_head import HeadShape, LabelHead, fit_probe, head_shape, load_head
-from perpetune.training.rows import Encoded, encode_all
+from perpetune.training.label_head import HeadShape, LabelHead, contrast, fit_probe, head_shape, load_head
+from perpetune.training.rows import Encoded, batches, encode_all
 from perpetune.training.trainer import Progress, train
 
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
@@ -94,17 +96,52 @@ def test_the_loss_is_that_of_the_rows_one_by_one(tiny_base: Base, train_params: 
         learner(tiny_base.model, torch.float32, label_head=head),
         PlainModel(tiny_base.model, torch.float32, False, head),
     ):
+        network.eval()  # in training rows are held against each other too
         together = summed_loss(network, rows, CPU)
         alone = sum(summed_loss(network, [row], CPU) for row in rows)
         assert float(together) == pytest.approx(float(alone), rel=1e-4)
 
 
+def test_the_contrast_is_that_of_its_paper() -> None:
+    """Khosla et al. 2020, equation 2, written out row by row."""
+    vectors = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
+    labels = torch.tensor([0, 1, 0, 2, 0, 1])
+    unit = vectors / vectors.norm(dim=1, keepdim=True)
+    for row, found in enumerate(contrast(vectors, labels).tolist()):
+        others = [other for other in range(6) if other != row]
+        alike = [other for other in others if labels[other] == labels[row]]
+        total = sum(math.exp(float(unit[row] @ unit[other]) / 0.1) for other in others)
+        wanted = [math.log(total) - float(unit[row] @ unit[other]) / 0.1 for other in alike]
+        assert found == pytest.approx(sum(wanted) / len(wanted) if wanted else 0.0, abs=1e-4)
+
+
+def test_it_counts_in_training_alone(tiny_base: Base, train_params: TrainParams) -> None:
+    rows, head = encoded(tiny_base, train_params), head_of(tiny_base)
+    network = learner(tiny_base.model, torch.float32, label_head=head)
+    learning, judging = (float(summed_loss(network.train(on), rows, CPU)) for on in (True, False))
+    features = prompt_features(network, rows, CPU)
+    labels = torch.tensor([row.label for row in rows])
+    more = contrast((features - head.mean) / head.scale, labels).sum()
+    assert learning - judging == pytest.approx(0.5 * float(more), rel=1e-3)
+
+
+def test_a_batch_has_rows_that_are_alike_and_an_epoch_each_row_once() -> None:
+    rows = [Encoded((number, 1), 1, label=number % 10) for number in range(40)]
+    order = list(islice(batches(rows, 8, seed=3), 10))
+    for epoch in (order[:5], order[5:]):
+        seen = [row for batch in epoch for row in batch]
+        assert sorted(row.tokens for row in seen) == sorted(row.tokens for row in rows)
+        assert all(one.label == other.label for one, other in zip(seen[::2], seen[1::2], strict=True))
+    assert order[:5] != order[5:]
+
+
 def test_training_starts_from_a_probe(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
-    """Its first loss is far below that of guessing, which random weights would have."""
+    """Before it has learned its loss is far below that of guessing, which random weights would have."""
     seen: list[Progress] = []
     short = train_params.model_copy(update={"epochs": 1.0, "batch_size": 6, "learning_rate": 1e-9})
-    train(tiny_base, ROWS, [], INSTRUCTION, short, tmp_path, seen.append, labels=LABELS)
-    assert seen[0].loss < 0.8 * torch.tensor(3.0).log()
+    train(tiny_base, ROWS, ROWS, INSTRUCTION, short, tmp_path, seen.append, labels=LABELS)
+    found = seen[-1].validation_loss
+    assert found is not None and found < 0.8 * math.log(3)
 
 
 @pytest.mark.parametrize("labels", [2, 3])
