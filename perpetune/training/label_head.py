@@ -29,7 +29,7 @@ from perpetune.training.chat import prompt_tokens
 PENALTY = 100.0  # features outnumber rows
 BOUND = 1e-3  # on the bias of a label that no row has, which nothing else holds
 ITERATIONS = 100
-CONTRAST = 0.5  # of the contrastive loss, beside 1 of the cross-entropy
+CONTRAST = 1.0  # of the contrastive loss, beside 1 of the cross-entropy
 TEMPERATURE = 0.1
 
 
