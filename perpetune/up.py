@@ -32,6 +32,7 @@ from perpetune.workspace import Workspace
 SECONDS_BETWEEN_CHECKS = 15.0
 SECONDS_AFTER_A_CHANGE = 2.0
 SECONDS_FOR_LEFTOVERS = 10.0
+SECONDS_FOR_A_VERSION = 30.0
 
 
 def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Console) -> None:
@@ -82,8 +83,20 @@ def start_all(supervisor: Supervisor, services: list[Service], last: Service, co
     waves = [services, [last]] if needs_vllm else [[*services, last]]
     for child in chain.from_iterable(supervisor.starting(wave) for wave in waves):
         _print(console, f"{child.service.name}: started ({time.monotonic() - began:.0f} s)")
+    answered = _first_answer(last)
     pages = [f"{child.service.name} {child.service.page}" for child in supervisor.children if child.service.page]
-    _print(console, f"ready: {' '.join(sorted(pages))} ({time.monotonic() - began:.0f} s)")
+    ready = "ready" if answered else "ready, but the gateway has no version yet (/readyz says why)"
+    _print(console, f"{ready}: {' '.join(sorted(pages))} ({time.monotonic() - began:.0f} s)")
+
+
+def _first_answer(gateway: Service) -> bool:
+    """Wait until a version answers, for a while: one that does not load should not hold up the rest."""
+    until = time.monotonic() + SECONDS_FOR_A_VERSION
+    while time.monotonic() < until:
+        if answers(_readiness(gateway)):
+            return True
+        time.sleep(0.5)
+    return False
 
 
 def show(supervisor: Supervisor, console: Console) -> None:
@@ -131,9 +144,14 @@ def health(child: Child) -> str:
         return "[red]down[/]"
     if not child.healthy():
         return "[yellow]not answering[/]"
-    if child.service.name == "gateway" and not answers(f"{str(child.service.health).removesuffix('healthz')}readyz"):
+    if child.service.name == "gateway" and not answers(_readiness(child.service)):
         return "[yellow]loading its first version[/]"
     return "[green]healthy[/]"
+
+
+def _readiness(gateway: Service) -> str:
+    """Where it says whether a version answers."""
+    return f"{str(gateway.health).removesuffix('healthz')}readyz"
 
 
 def _short(path: Path) -> str:

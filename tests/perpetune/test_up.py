@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
@@ -73,6 +74,14 @@ def service(name: str) -> Service:
     return Service(name, (sys.executable, "-c", SERVER.format(port=port)), port, page, page)
 
 
+def a_gateway(root: Path, *, ready: bool) -> Service:
+    """It serves the files of `root`: of its two paths, the one that says that a version answers may be missing."""
+    for path in ("healthz", *(["readyz"] if ready else [])):
+        (root / path).touch()
+    bare = service("gateway")
+    return replace(bare, health=f"{bare.page}/healthz")
+
+
 def test_health_checks_share_one_connection(counting: Counting) -> None:
     assert all(answers(f"http://127.0.0.1:{counting.server_port}/health") for _ in range(20))
     assert (counting.requests, counting.connections) == (20, 1)
@@ -80,7 +89,7 @@ def test_health_checks_share_one_connection(counting: Counting) -> None:
 
 def test_into_a_file_it_says_each_start_and_when_all_is_ready(tmp_path: Path) -> None:
     out = StringIO()
-    first, last = [service("prefect"), service("mlflow")], service("gateway")
+    first, last = [service("prefect"), service("mlflow")], a_gateway(tmp_path, ready=True)
     with Supervisor(tmp_path, tmp_path / "logs", {}, print) as supervisor:
         start_all(supervisor, first, last, Console(file=out, width=40))
     said = out.getvalue().splitlines()
@@ -91,6 +100,14 @@ def test_into_a_file_it_says_each_start_and_when_all_is_ready(tmp_path: Path) ->
     ]
     pages = f"gateway {last.page} mlflow {first[1].page} prefect {first[0].page}"
     assert re.fullmatch(rf"ready: {pages} \(\d+ s\)", said[-1])
+
+
+def test_it_says_so_if_no_version_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perpetune.up.SECONDS_FOR_A_VERSION", 1.0)
+    out = StringIO()
+    with Supervisor(tmp_path, tmp_path / "logs", {}, print) as supervisor:
+        start_all(supervisor, [], a_gateway(tmp_path, ready=False), Console(file=out, width=40))
+    assert out.getvalue().splitlines()[-1].startswith("ready, but the gateway has no version yet (/readyz says why): ")
 
 
 def test_into_a_file_it_says_what_changes(tmp_path: Path) -> None:
