@@ -66,7 +66,7 @@ def stage(
     environment = {
         "PERPETUNE_VLLM_URL": address,
         "PERPETUNE_HOME": str(folder / "home"),
-        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "20000",
     }
     with Supervisor(folder, folder / "logs", environment, print) as running:
         print("starting vLLM and the gateway", flush=True)

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import httpx
 
@@ -70,6 +71,12 @@ def _log_line(found: Mapping[str, object]) -> LogLine:
         message=str(found["message"]),
         of_task=found.get("task_run_id") is not None,
     )
+
+
+@cache
+def _client() -> httpx.Client:
+    """One for all calls: making one reads certificates, which costs more than the call."""
+    return httpx.Client(timeout=30)
 
 
 @dataclass(frozen=True)
@@ -182,7 +189,7 @@ class Prefect:
 
     def _ask(self, method: str, path: str, body: object) -> httpx.Response:
         try:
-            return httpx.request(method, f"{self.url}{path}", json=body, timeout=30)
+            return _client().request(method, f"{self.url}{path}", json=body)
         except httpx.HTTPError as fault:
             raise PerpetuneError(
                 f"the Prefect server does not answer at {self.url} ({type(fault).__name__})",

@@ -23,7 +23,7 @@ TITLES = {
 # The linear models inside a sentence.
 LINEAR = {
     "linear": "TF-IDF with logistic regression",
-    "embeddings": "sentence embeddings with logistic regression",
+    "embeddings": "logistic regression on sentence embeddings",
 }
 
 # Of all metrics, as people read them.

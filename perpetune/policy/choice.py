@@ -27,7 +27,7 @@ NAMES = {
     "challenger": "the tuned model",
     "majority": "the majority answer",
     "linear": "TF-IDF with logistic regression",
-    "embeddings": "sentence embeddings with logistic regression",
+    "embeddings": "logistic regression on sentence embeddings",
     "base": "the base model",
     "few-shot": "the base model with examples",
     "recorded": "the recorded model",

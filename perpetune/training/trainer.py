@@ -211,6 +211,8 @@ def _run(job: _Job) -> Trained:
         schedule = schedule.after(step, best.step, time_is_up=agreed(time_is_up, world))
         if world.leads:
             left = seconds / step * (schedule.steps - step)
+            if schedule.open_ended and minutes is not None:
+                left = max(0.0, min(left, 60 * minutes - seconds))
             job.report(Progress(step, schedule.steps, loss, rate, tokens / seconds, left, checked))
         if job.resume and agreed(time.monotonic() - saved >= job.resume.every_seconds, world):
             _put_down(
