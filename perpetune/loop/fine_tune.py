@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perpetune.curve import drawn
+from perpetune.encoder import SETTING
 from perpetune.loop.curate import read_split
 from perpetune.loop.passage import LOSS
 from perpetune.release import ModelCard
@@ -14,6 +15,7 @@ from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.launch import launch
 from perpetune.training.trainer import Foretell, Progress, Report, Trained
+from perpetune.weights import resolve
 from perpetune.workspace import Workspace
 
 DEVICE_HOURS = "train/device_hours"
@@ -31,9 +33,11 @@ class Challenger:
 def fine_tune(workspace: Workspace, run: Run, tell: Report, foretell: Foretell = lambda _: None) -> Challenger:
     """Train an adapter, with its metrics (and those of the system) in the run, or return the one that the run has.
 
-    `foretell` hears what it will take, `tell` of every step. Raises PerpetuneError where the base is missing,
-    where no example fits, and where memory will not do.
+    `foretell` hears what it will take, `tell` of every step. Raises PerpetuneError if the base, or the encoder that the
+    evaluation needs, is missing, if no example fits, and if memory will not do.
     """
+    if encoder := workspace.params.evaluate.encoder:
+        resolve(encoder, workspace.assets, setting=SETTING)  # rather missed now than when the training is done
     folder = workspace.run_folder(run.id)
     with drawn(run, workspace.curve(run.id), LOSS) as draw:
 

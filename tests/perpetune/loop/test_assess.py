@@ -14,6 +14,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from perpetune import registry
+from perpetune.errors import PerpetuneError
 from perpetune.loop.assess import assess
 from perpetune.loop.curate import Curated
 from perpetune.loop.decide import _register_rival, decide, promotion_evidence, register
@@ -70,6 +71,15 @@ def challenger(workspace: Workspace) -> tuple[Run, Challenger, str]:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
+def test_an_encoder_that_is_missing_is_told_of_before_training(workspace: Workspace) -> None:
+    gone = BaseParams(model="pypi:nobody", revision="1")
+    evaluating = workspace.params.evaluate.model_copy(update={"encoder": gone})
+    workspace = replace(workspace, params=workspace.params.model_copy(update={"evaluate": evaluating}))
+    run = open_run("colours", "refresh", {}, {})
+    with pytest.raises(PerpetuneError, match=r"params\.yaml: evaluate\.encoder\.model: the wheel nobody==1"):
+        fine_tune(workspace, run, lambda _: pytest.fail("it trains"))
+
+
 def test_all_limits_are_measured_and_pace_beside_what_serves(workspace: Workspace) -> None:
     run, trained, version = challenger(workspace)
     against_base = assess(workspace, run, trained, version, print)

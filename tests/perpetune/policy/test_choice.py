@@ -38,6 +38,19 @@ def test_the_linear_model_is_served_where_it_is_as_good():
     )
 
 
+@pytest.mark.parametrize(("linear", "system"), [(0.02, "embeddings"), (-0.015, "linear")])
+def test_embeddings_are_served_if_they_are_worth_an_encoder(linear, system):
+    rivals = {"linear": rival(linear), "embeddings": rival(-0.02)}
+    choice = choose(replace(FIRST, rivals=rivals), GATE)
+    assert choice.system == system
+    if system == "embeddings":
+        assert choice.verdict.reasons[0] == (
+            "Serve the linear model on sentence embeddings: logistic regression on sentence embeddings is right on 92.0% of "
+            "330 rows, the tuned model 90.0% (difference +2.0 points, 95% interval -1.0 to 5.0), so no language model is "
+            "needed."
+        )
+
+
 @pytest.mark.parametrize(("lead", "system"), [(0.009, "linear"), (0.011, "challenger"), (0.3, "challenger")])
 def test_a_simpler_model_within_a_point_is_preferred(lead, system):
     assert choose(replace(FIRST, rivals={"linear": rival(lead)}), GATE).system == system
