@@ -47,6 +47,11 @@ class LabelTargets:
 
 
 @dataclass(frozen=True)
+class JudgedLabels(LabelTargets):
+    """Asks for the loss of the labels at each of the temperatures that a validation tries, instead of one to learn from."""
+
+
+@dataclass(frozen=True)
 class Features:
     """Asks for what a label head reads of the prompts at `paths`, instead of a loss."""
 
@@ -72,6 +77,14 @@ def summed_loss(model: FusedModel | PlainModel, rows: Sequence[Encoded], device:
     targets = _label_targets(rows, tree, device) if model.label_head else _token_targets(rows, tree, device)
     loss: Tensor = model(tree, targets, device)
     return loss
+
+
+def losses_by_temperature(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
+    """Cross-entropy summed over the labels of the rows, at each of `TEMPERATURES`, in one packed pass."""
+    tree = plant(row.read for row in rows)
+    targets = _label_targets(rows, tree, device)
+    losses: Tensor = model(tree, JudgedLabels(targets.paths, targets.labels, targets.weights), device)
+    return losses
 
 
 def prompt_features(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
@@ -106,6 +119,8 @@ def _judged_by(head: LabelHead | None, hidden: Tensor, targets: LabelTargets | F
     found = features(hidden, targets.paths, head.shape.input_from)
     if isinstance(targets, Features):
         return found
+    if isinstance(targets, JudgedLabels):
+        return head.losses_by_temperature(found, targets.labels, targets.weights)
     return head.summed_loss(found, targets.labels, targets.weights)
 
 

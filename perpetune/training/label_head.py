@@ -31,6 +31,7 @@ BOUND = 1e-3  # on the bias of a label that no row has, which nothing else holds
 ITERATIONS = 100
 CONTRAST = 1.0  # of the contrastive loss, beside 1 of the cross-entropy
 TEMPERATURE = 0.1
+TEMPERATURES = tuple(2 ** (step / 4) for step in range(-8, 13))  # of the scores, that a validation tries: 0.25 to 8
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ class LabelHead(nn.Module):
         if self.training:
             losses = losses + CONTRAST * contrast(self._standard(features), labels)
         return losses.mul(weights).sum()
+
+    def losses_by_temperature(self, features: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """The weighted sum of the cross-entropy of scores divided by each of `TEMPERATURES`, (temperatures,)."""
+        scores = self(features)
+        losses = [cross_entropy(scores / temperature, labels, reduction="none") for temperature in TEMPERATURES]
+        return torch.stack(losses).mul(weights).sum(-1)
 
 
 def contrast(vectors: Tensor, labels: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from itertools import count, takewhile
 from perpetune.params import TrainParams
 
 COOLING = 0.2  # of the steps before it
-PATIENCE = 1  # validations without improvement, if train.early_stopping does not say
+PATIENCE = 2  # validations without improvement, if train.early_stopping does not say
 LEAST_STEPS, LEAST_EPOCHS = 60, 2
 MOST_STEPS, MOST_EPOCHS = 200, 10  # whichever is more
 UNVALIDATED_EPOCHS = 3.0

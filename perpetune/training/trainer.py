@@ -18,7 +18,14 @@ from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.training.base import Base, torch_dtype
 from perpetune.training.checkpoint import Checkpoint, Resume, identity, random_state, restore_random_state
-from perpetune.training.decoder import FusedModel, PlainModel, learner, prompt_features, summed_loss
+from perpetune.training.decoder import (
+    FusedModel,
+    PlainModel,
+    learner,
+    losses_by_temperature,
+    prompt_features,
+    summed_loss,
+)
 from perpetune.training.distributed import ALONE, World, agreed, in_step, placed, put, shard, share, summed, whole
 from perpetune.training.label_head import LabelHead, fit_probe, head_shape, save_head
 from perpetune.training.methods import save, trainable, trained_digest
@@ -338,9 +345,16 @@ def take_step(
 def mean_loss(
     network: FusedModel | PlainModel, rows: Sequence[Encoded], max_packed_tokens: int, world: World = ALONE
 ) -> float:
-    """Mean cross-entropy per answer token."""
+    """Mean cross-entropy per answer token, or of the labels at their best temperature.
+
+    A head that is right ever more often also becomes too sure of itself, which its calibration undoes before it serves:
+    the loss as it stands would rise meanwhile.
+    """
     network.eval()
     device = next(network.parameters()).device
     passes = in_step(packed(share(rows, world), max_packed_tokens), world)
-    total = sum(float(summed_loss(network, run, device)) for run in passes)
-    return summed(total, world) / sum(row.answer_weight for row in rows)
+    if network.label_head is None:
+        totals = [sum(float(summed_loss(network, run, device)) for run in passes)]
+    else:
+        totals = sum(losses_by_temperature(network, run, device) for run in passes).tolist()
+    return min(summed(total, world) for total in totals) / sum(row.answer_weight for row in rows)

@@ -13,10 +13,10 @@ from perpetune.params import TrainParams
 from perpetune.records import Example, Message, conversation
 from perpetune.release import LABEL_HEAD
 from perpetune.training.base import Base
-from perpetune.training.decoder import PlainModel, learner, prompt_features, summed_loss
-from perpetune.training.label_head import HeadShape, LabelHead, contrast, fit_probe, head_shape, load_head
+from perpetune.training.decoder import PlainModel, learner, losses_by_temperature, prompt_features, summed_loss
+from perpetune.training.label_head import TEMPERATURES, HeadShape, LabelHead, contrast, fit_probe, head_shape, load_head
 from perpetune.training.rows import Encoded, batches, encode_all
-from perpetune.training.trainer import Progress, train
+from perpetune.training.trainer import Progress, mean_loss, train
 
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 ROWS = [
@@ -123,6 +123,30 @@ def test_it_counts_in_training_alone(tiny_base: Base, train_params: TrainParams)
     labels = torch.tensor([row.label for row in rows])
     more = contrast((features - head.mean) / head.scale, labels).sum()
     assert learning - judging == pytest.approx(float(more), rel=1e-3)
+
+
+def test_a_validation_does_not_hold_overconfidence_against_a_head() -> None:
+    """Scores four times as large are the same ranking, and calibration makes the same probabilities of them."""
+    head = LabelHead(HeadShape(LABELS, 0), 2)
+    features = torch.eye(4)[[0, 1, 2] * 10]
+    labels = torch.tensor([0, 1, 2] * 8 + [1, 2, 0] * 2)  # four of five as the features say
+    best, plain = [], []
+    for size in (2.0, 8.0):
+        with torch.no_grad():
+            head.weight.copy_(size * torch.eye(3, 4))
+            found = head.eval().losses_by_temperature(features, labels, torch.ones(30))
+            plain.append(float(head.summed_loss(features, labels, torch.ones(30))))
+        best.append(float(found.min()))
+        assert found[TEMPERATURES.index(1.0)] == pytest.approx(plain[-1])
+    assert best[0] == pytest.approx(best[1], rel=1e-3) and plain[1] > 1.5 * plain[0] >= 1.5 * best[0]
+
+
+def test_the_validation_loss_is_that_at_the_best_temperature(tiny_base: Base, train_params: TrainParams) -> None:
+    rows, head = encoded(tiny_base, train_params), head_of(tiny_base)
+    network = learner(tiny_base.model, torch.float32, label_head=head)
+    each = losses_by_temperature(network.eval(), rows, CPU)
+    for limit in (64, 12):  # in one pass, and in several
+        assert mean_loss(network, rows, limit) == pytest.approx(float(each.min()) / len(rows), rel=1e-4)
 
 
 def test_a_batch_has_rows_that_are_alike_and_an_epoch_each_row_once() -> None:
