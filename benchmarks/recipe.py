@@ -41,7 +41,7 @@ GOAL = -0.02  # points of 100 behind the best rival, with a thousand rows or mor
 SEED = 7
 PROMPTED_AT, PROMPTED_ROWS = 300, 60  # training rows, and held-out rows that the base is prompted with
 CHOOSING = 40  # rows at least that choose which of ours is served
-OURS, TUNED, LINEAR, BASE, TRL = "perpetune", "fine-tuned", "both", "base with examples", "TRL, equal time"
+OURS, TUNED, LINEAR, BASE, TRL = "perpetune", "fine-tuned", "TF-IDF and embeddings", "base with examples", "TRL, equal time"
 RIVALS = ("TF-IDF", "embeddings", TRL)
 
 
@@ -337,7 +337,7 @@ def show(cell: Cell) -> None:
     found = wilson(round(sum(cell.scores)), len(cell.scores), 0.95)
     steps = f", {cell.steps} steps" if cell.steps else f", serves {cell.chosen}" if cell.chosen else ""
     print(
-        f"{cell.task:12} {cell.rows:5} rows  {cell.system:16} {found.value:.1%} ({found.low:.1%} to {found.high:.1%}, "
+        f"{cell.task:12} {cell.rows:5} rows  {cell.system:21} {found.value:.1%} ({found.low:.1%} to {found.high:.1%}, "
         f"n={len(cell.scores)})  {cell.seconds:.0f} s{steps}",
         flush=True,
     )
