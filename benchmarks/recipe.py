@@ -41,7 +41,13 @@ GOAL = -0.02  # points of 100 behind the best rival, with a thousand rows or mor
 SEED = 7
 PROMPTED_AT, PROMPTED_ROWS = 300, 60  # training rows, and held-out rows that the base is prompted with
 CHOOSING = 40  # rows at least that choose which of ours is served
-OURS, TUNED, LINEAR, BASE, TRL = "perpetune", "fine-tuned", "TF-IDF and embeddings", "base with examples", "TRL, equal time"
+OURS, TUNED, LINEAR, BASE, TRL = (
+    "perpetune",
+    "fine-tuned",
+    "TF-IDF and embeddings",
+    "base with examples",
+    "TRL, equal time",
+)
 RIVALS = ("TF-IDF", "embeddings", TRL)
 
 
@@ -60,7 +66,7 @@ class Task:
 class Cell:
     """One system on one task and size: a score for each held-out row, and the seconds of its training.
 
-    `chosen`: which of ours would be served, where the system is that one.
+    `chosen`: which of ours would be served, if the system is that one; `chosen_by`: its mean score on the rows that chose.
     """
 
     task: str
@@ -70,6 +76,7 @@ class Cell:
     seconds: float
     steps: int = 0
     chosen: str = ""
+    chosen_by: float | None = None
 
 
 def main() -> int:
@@ -150,7 +157,8 @@ def chosen(ours: Sequence[Cell], choosing: int, params: Params) -> Cell:
 
 
 def _judged(cell: Cell, choosing: int) -> Cell:
-    return replace(cell, scores=cell.scores[choosing:])
+    seen = cell.scores[:choosing]
+    return replace(cell, scores=cell.scores[choosing:], chosen_by=sum(seen) / len(seen) if seen else None)
 
 
 def fitted(task: Task, train: Sequence[tuple[str, str]], name: str, params: Params, asked: Any) -> Cell:
@@ -335,10 +343,11 @@ def show(cell: Cell) -> None:
     from perpetune.evaluation.estimate import wilson
 
     found = wilson(round(sum(cell.scores)), len(cell.scores), 0.95)
-    steps = f", {cell.steps} steps" if cell.steps else f", serves {cell.chosen}" if cell.chosen else ""
+    steps = f", serves {cell.chosen}" if cell.chosen else f", {cell.steps} steps" if cell.steps else ""
+    seen = f" ({cell.chosen_by:.1%} on the rows that chose)" if cell.chosen_by is not None else ""
     print(
         f"{cell.task:12} {cell.rows:5} rows  {cell.system:21} {found.value:.1%} ({found.low:.1%} to {found.high:.1%}, "
-        f"n={len(cell.scores)})  {cell.seconds:.0f} s{steps}",
+        f"n={len(cell.scores)})  {cell.seconds:.0f} s{steps}{seen}",
         flush=True,
     )
 
