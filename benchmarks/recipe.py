@@ -49,6 +49,14 @@ OURS, TUNED, LINEAR, BASE, TRL = (
     "TRL, equal time",
 )
 RIVALS = ("TF-IDF", "embeddings", TRL)
+DRAWN = {  # with the colours of the house
+    TUNED: "challenger",
+    LINEAR: "champion",
+    "embeddings": "embeddings",
+    "TF-IDF": "linear",
+    TRL: "wrong",
+    BASE: "base",
+}
 
 
 @dataclass(frozen=True)
@@ -353,24 +361,38 @@ def show(cell: Cell) -> None:
 
 
 def draw(cells: Sequence[Cell]) -> None:
+    """A panel for each task: the score of each system by training rows; a ring is what would be served."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
-    from perpetune.evaluation.style import house_style, write_png
+    from perpetune.evaluation.style import LIGHT, house_style, write_png
 
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    colours = dict(zip(DRAWN, (LIGHT[name] for name in DRAWN.values()), strict=True))
+    tasks = [task for task in TASKS if any(cell.task == task for cell in cells)]
     with house_style():
-        figure = Figure(figsize=(3.2 * len(tasks), 3))
-        for place, task in enumerate(tasks, start=1):
-            axes = figure.add_subplot(1, len(tasks), place)
-            for system in dict.fromkeys(cell.system for cell in cells if cell.task == task):
-                line = sorted(
-                    (c.rows, sum(c.scores) / len(c.scores)) for c in cells if (c.task, c.system) == (task, system)
-                )
-                axes.plot(*zip(*line, strict=True), marker="o", label=system)
-            axes.set(title=task, xscale="log", xlabel="training rows", ylim=(0, 1))
-        figure.axes[0].set_ylabel("score on held-out rows")
-        figure.axes[-1].legend()
+        figure = Figure(figsize=(2.6 * len(tasks) + 2.4, 3.2))
+        panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+        for axes, task in zip(panels, tasks, strict=True):
+            for system, colour in colours.items():
+                line = sorted((c.rows, _mean(c)) for c in cells if (c.task, c.system) == (task, system))
+                if line:
+                    axes.plot(*zip(*line, strict=True), marker="o", markersize=5, color=colour, label=system)
+            served = [(c.rows, _mean(c)) for c in cells if (c.task, c.system) == (task, OURS)]
+            rows, scores = zip(*served, strict=True)
+            ring = {"facecolors": "none", "edgecolors": LIGHT["ink"], "s": 90, "zorder": 3}
+            axes.scatter(rows, scores, label="served by perpetune", **ring)
+            axes.set(title=task, xscale="log", xlabel="training rows", xlim=(70, 4300), ylim=(0, 1))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+            axes.grid(axis="y")
+        panels[0].set_ylabel("score on held-out rows")
+        named = {label: each for axes in panels for each, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(named.values(), named.keys(), loc="outside right upper", frameon=False)
         write_png(figure, RESULTS / "recipe.png")
+
+
+def _mean(cell: Cell) -> float:
+    return sum(cell.scores) / len(cell.scores)
 
 
 def _measured() -> list[Cell]:
