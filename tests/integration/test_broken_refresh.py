@@ -50,7 +50,7 @@ SETTINGS = {
         "checkpoint_seconds": 0.1,
         "lora": {"rank": 8, "alpha": 16, "dropout": 0.2, "target_modules": "all-linear"},
     },
-    "evaluate": {"max_new_tokens": 4, "few_shot_examples": 0, "bootstrap_samples": 200},
+    "evaluate": {"max_new_tokens": 4, "few_shot_examples": 0, "bootstrap_samples": 200, "encoder": None},
     "promote": {"min_rows": 5},
 }
 STEPS_BEFORE_A_KILL = 60
