@@ -29,6 +29,7 @@ def workspace(tmp_path: Path, tiny_params: BaseParams, train_params: TrainParams
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"epochs": 4}}
     settings["task"] |= {"name": "colours", "instruction": "which colour"}
+    settings["evaluate"]["encoder"] = None
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
     workspace = open_workspace(tmp_path)
     rows = [Example(input=f"the {thing}", output=THINGS[thing], id=thing, group=thing, source="t") for thing in THINGS]
