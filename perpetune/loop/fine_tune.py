@@ -36,7 +36,8 @@ def fine_tune(workspace: Workspace, run: Run, tell: Report, foretell: Foretell =
     `foretell` hears what it will take, `tell` of every step. Raises PerpetuneError if the base, or the encoder that the
     evaluation needs, is missing, if no example fits, and if memory will not do.
     """
-    if encoder := workspace.params.evaluate.encoder:
+    encoder = workspace.params.evaluate.encoder
+    if encoder and workspace.params.task.kind == "classification":
         resolve(encoder, workspace.assets, setting=SETTING)  # rather missed now than when the training is done
     folder = workspace.run_folder(run.id)
     with drawn(run, workspace.curve(run.id), LOSS) as draw:

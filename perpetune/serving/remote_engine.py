@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,7 +100,8 @@ def ask_remote(
             await engine.close()
 
     try:
-        return asyncio.run(ask())
+        with ThreadPoolExecutor(1) as elsewhere:  # the caller may run on an event loop
+            return elsewhere.submit(lambda: asyncio.run(ask())).result()
     except (EngineDown, Unsupported) as fault:
         raise PerpetuneError(
             f"version {release.version} cannot be evaluated: {fault}",
