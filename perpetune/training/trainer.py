@@ -356,5 +356,6 @@ def mean_loss(
     if network.label_head is None:
         totals = [sum(float(summed_loss(network, run, device)) for run in passes)]
     else:
-        totals = sum(losses_by_temperature(network, run, device) for run in passes).tolist()
+        each = [losses_by_temperature(network, run, device).tolist() for run in passes]
+        totals = [sum(sums) for sums in zip(*each, strict=True)]
     return min(summed(total, world) for total in totals) / sum(row.answer_weight for row in rows)
