@@ -9,6 +9,7 @@ from perpetune.evaluation.estimate import Estimate
 from perpetune.evaluation.paired import Paired
 from perpetune.evaluation.systems import LINEAR, Kind, phrase
 
+AS_GOOD = 0.01
 RIVALS = ("champion", "base", "few-shot", "recorded", *LINEAR, "majority")
 
 
@@ -53,11 +54,11 @@ def findings(
 def no_model_needed(subject: str, rival: str, score: float, linear: float, paired: Paired, alpha: float) -> str | None:
     """The sentence that says so if the linear model `rival` is as good as `subject` (the challenger), else None.
 
-    As good: the paired test (two-sided, at `alpha`) does not show `subject` to be better. `score` and `linear` are
-    accuracies on the same rows. The sentence owns up to the gain that the rows leave room for. Where there
-    are so few rows that winning every one would not be significant, nothing is claimed.
+    As good: `subject` is at most `AS_GOOD` ahead, and the paired test (two-sided, at `alpha`) does not show it to be
+    better. `score` and `linear` are accuracies on the same rows. The sentence owns up to the gain that the rows leave room
+    for. If there are so few rows that winning every one would not be significant, nothing is claimed.
     """
-    if significantly_better(paired, alpha) or 2 * 0.5**paired.n >= alpha:
+    if paired.difference > AS_GOOD or significantly_better(paired, alpha) or 2 * 0.5**paired.n >= alpha:
         return None
     room = f" These rows leave room for a gain of {100 * paired.high:.1f} points at most." if paired.high > 0 else ""
     return (

@@ -176,3 +176,14 @@ def test_tables_are_plain_data_frames(puzzling: Evaluation) -> None:
     for table in puzzling.tables().values():
         assert isinstance(table, pd.DataFrame)
         assert table.columns.is_unique
+
+
+def test_a_gain_that_few_rows_do_not_prove_is_not_called_needless(
+    examples: Examples, train: list[Example], say: Say, params: EvaluateParams
+) -> None:
+    """One right answer of 40 ahead may be chance, yet it is no sign that the linear model is as good."""
+    rows = examples([(f"{WORDS[label]} item", label) for _ in range(20) for label in ("good", "bad")])
+    rows = [*rows[:-1], rows[-1].model_copy(update={"output": "good"})]  # which misleads the linear model
+    found = evaluate(rows, {"challenger": [say(row.output) for row in rows]}, train, "classification", params)
+    assert found.comparisons["linear"].difference == 1 / 40
+    assert not any("No language model" in sentence for sentence in found.findings)
