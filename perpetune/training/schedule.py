@@ -64,6 +64,11 @@ class Schedule:
         return replace(self, steps=last, cooling_from=step, validate_at=(*looks, last), open_ended=False)
 
 
+def fewest_steps(schedule: Schedule) -> int:
+    """Of a run with `epochs: auto`, however little time it has."""
+    return min(schedule.steps, round(LEAST_STEPS * (1 + COOLING)))
+
+
 def schedule_of(rows: int, params: TrainParams, batch_size: int, *, validates: bool) -> Schedule:
     """The schedule of a run over so many training rows."""
     per_epoch = rows / batch_size

@@ -33,7 +33,7 @@ from perpetune.training.pace import expected_seconds
 from perpetune.training.recipe import batch_size, learning_rate, most_minutes
 from perpetune.training.room import room_for, shape_of
 from perpetune.training.rows import Encoded, batches, encode_all, packed, some
-from perpetune.training.schedule import Schedule, schedule_of
+from perpetune.training.schedule import Schedule, fewest_steps, schedule_of
 
 TIME_BEFORE_COOLING = 0.8  # of train.minutes
 
@@ -219,7 +219,8 @@ def _run(job: _Job) -> Trained:
         if world.leads:
             left = seconds / step * (schedule.steps - step)
             if schedule.open_ended and minutes is not None:
-                left = max(0.0, min(left, 60 * minutes - seconds))
+                least = seconds / step * (fewest_steps(schedule) - step)
+                left = min(left, max(60 * minutes - seconds, least))
             job.report(Progress(step, schedule.steps, loss, rate, tokens / seconds, left, checked))
         if job.resume and agreed(time.monotonic() - saved >= job.resume.every_seconds, world):
             _put_down(
@@ -268,7 +269,7 @@ def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule, m
     seconds = expected_seconds(network, job.rows, job.validation, job.params, schedule, job.world)
     restore_random_state(random)  # dropout has drawn from it: a forecast must not change what it foretells
     if minutes is not None:
-        seconds = min(seconds, 60 * minutes)
+        seconds = min(seconds, max(60 * minutes, seconds * fewest_steps(schedule) / schedule.steps))
     return Forecast(schedule.steps, seconds, room.needed - room.weights, room.free)
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from perpetune.params import TrainParams
-from perpetune.training.schedule import LEAST_STEPS, MOST_STEPS, Schedule, schedule_of
+from perpetune.training.schedule import LEAST_STEPS, MOST_STEPS, Schedule, fewest_steps, schedule_of
 
 
 def auto(params: TrainParams, rows: int = 800, **update: object) -> Schedule:
@@ -45,6 +45,12 @@ def test_auto_cools_down_once_validation_is_stale(train_params: TrainParams) -> 
     assert rates[500:] == sorted(rates[500:], reverse=True)
     assert 0 < rates[-1] < 0.02
     assert end.validate_at[-1] == 600
+
+
+def test_however_little_time_there_is_some_steps_are_taken(train_params: TrainParams) -> None:
+    schedule = auto(train_params)
+    end, rates = run(schedule, {}, time_is_up_at=1)
+    assert len(rates) == end.steps == fewest_steps(schedule) == 72
 
 
 def test_auto_goes_on_while_it_helps_and_ends_at_the_most(train_params: TrainParams) -> None:
