@@ -65,7 +65,7 @@ class Ids(BaseModel):
 class Decision(BaseModel):
     """A verdict, the decisive reason first, with its evidence as a JSON-able dict.
 
-    `system` is what a promotion promotes ("challenger", "linear", "embeddings", "base", "few-shot"); None where nothing is promoted.
+    `system` is what a promotion promotes ("challenger", "linear", "embeddings", "base", "few-shot"); None if nothing is.
     Fields that it does not know are passed over, so that a record written by a later version can be read.
     """
 

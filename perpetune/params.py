@@ -258,7 +258,8 @@ class RemoteModel(Section):
 class ServeParams(Section):
     """The gateway and its engine; `first` answers until something better does, null for the prompted base.
 
-    `requests_per_minute` is of one API key, or of one address where there are none."""
+    `requests_per_minute` is of one API key, or of one address if there are none.
+    """
 
     engine: Literal["transformers", "vllm"]
     first: RemoteModel | None = None

@@ -44,13 +44,11 @@ class VersionModel(PythonModel):
 def _remote(folder: Path, card: ModelCard) -> Answers:
     """Of the model that somebody else serves."""
     from perpetune.records import Message
-    from perpetune.release import Release
+    from perpetune.release import Evaluated, release_of
     from perpetune.serving.remote_engine import ask_remote
     from perpetune.settings import Settings
 
-    release = Release(
-        card.task, "logged", folder, card.instruction, card.labels, card.base, shots=card.shots, remote=card.remote
-    )
+    release = release_of(card, card.task, "logged", folder, Evaluated())
 
     def answer(texts: Sequence[str]) -> list[Answer]:
         asked = [release.conversation((Message(role="user", content=text),)) for text in texts]

@@ -23,7 +23,7 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
 from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.records import to_json
-from perpetune.release import CARD, Evaluated, ModelCard, Release, Trial, Wanted, evaluated_file, read_card
+from perpetune.release import CARD, Evaluated, ModelCard, Release, Trial, Wanted, evaluated_file, read_card, release_of
 from perpetune.tracking import Run, pages
 
 Alias = Literal["champion", "challenger", "previous"]
@@ -298,20 +298,7 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
     adapter = _adapter_folder(folder, task, version)
     card = read_card(adapter)
     evaluated = _evaluated(get(task, version).run_id, evaluated_file(card.system), folder)
-    return Release(
-        task,
-        version,
-        adapter,
-        card.instruction,
-        card.labels,
-        card.base,
-        evaluated,
-        card.system,
-        card.shots,
-        max_new_tokens=card.max_new_tokens,
-        output_schema=card.output_schema,
-        remote=card.remote,
-    )
+    return release_of(card, task, version, adapter, evaluated)
 
 
 def _evaluated(run_id: str, name: str, folder: Path) -> Evaluated:

@@ -144,6 +144,24 @@ class Routed:
     shadow: Release | None = None
 
 
+def release_of(card: ModelCard, task: str, version: str, adapter: Path, evaluated: Evaluated) -> Release:
+    """The version whose folder `adapter` holds this card."""
+    return Release(
+        task,
+        version,
+        adapter,
+        card.instruction,
+        card.labels,
+        card.base,
+        evaluated,
+        card.system,
+        card.shots,
+        card.output_schema,
+        card.max_new_tokens,
+        card.remote,
+    )
+
+
 def evaluated_file(system: System) -> str:
     """The artifact that holds what was found out of a version: a run makes at most one version of each system."""
     return EVALUATED if system == "tuned" else f"evaluated-{system}.json"

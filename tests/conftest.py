@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,6 +112,37 @@ def tiny_params(tiny_folder: Path) -> BaseParams:
 @pytest.fixture
 def tiny_base(tiny_params: BaseParams, tmp_path: Path) -> Base:
     return load_base(tiny_params, tmp_path, "fp32")
+
+
+Reply = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def json_server() -> Iterator[Callable[[Reply], str]]:
+    """Start a server that answers what is posted with the status and the JSON that `reply` makes of it; its address."""
+    with ExitStack() as stack:
+
+        def begin(reply: Reply) -> str:
+            class Handler(BaseHTTPRequestHandler):
+                def do_POST(self) -> None:
+                    status, said = reply(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                    content = json.dumps(said).encode()
+                    self.send_response(status)
+                    self.send_header("content-length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+
+                def log_message(self, format: str, *args: object) -> None:
+                    """Stay silent."""
+
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            stack.callback(thread.join, timeout=5)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield begin
 
 
 @pytest.fixture

@@ -30,25 +30,28 @@ def findings(
     labels that a system cannot answer, with their rows; measure: what the main score is called.
     """
     alpha = 1 - confidence
-    needless = {
-        rival: sentence
-        for rival in LINEAR
-        if rival in comparisons
-        and (
-            sentence := no_model_needed(
-                subject, rival, main[subject].value, main[rival].value, comparisons[rival], alpha
-            )
-        )
-    }
+    as_good, needless = _as_good(subject, main, comparisons, alpha)
     rivals = [rival for rival in RIVALS if rival in comparisons]
     sentences = [
-        next(iter(needless.values()), None),
+        needless,
         _standing(subject, main[subject], kind, measure),
-        *(_against(rival, comparisons[rival], kind, alpha) for rival in rivals if rival != next(iter(needless), None)),
+        *(_against(rival, comparisons[rival], kind, alpha) for rival in rivals if rival != as_good),
         *(_unknown_labels(system, labels) for system, labels in unknown.items() if labels),
         _cost(subject, economics),
     ]
     return tuple(sentence for sentence in sentences if sentence)
+
+
+def _as_good(
+    subject: str, main: Mapping[str, Estimate], comparisons: Mapping[str, Paired], alpha: float
+) -> tuple[str, str] | tuple[None, None]:
+    """The simplest linear model that is as good as the subject, and the sentence that says so."""
+    for rival in LINEAR:
+        if paired := comparisons.get(rival):
+            sentence = no_model_needed(subject, rival, main[subject].value, main[rival].value, paired, alpha)
+            if sentence:
+                return rival, sentence
+    return None, None
 
 
 def no_model_needed(subject: str, rival: str, score: float, linear: float, paired: Paired, alpha: float) -> str | None:

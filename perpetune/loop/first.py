@@ -91,7 +91,7 @@ def _digest_of_first(run_id: str) -> str | None:
 
 
 def first_card(workspace: Workspace, base: ServedBase) -> ModelCard:
-    """The task as the base, or the model of `serve.first`, is asked it, with the labels and the examples that are known here."""
+    """The task as the first version is asked it, with the labels and the examples that are known here."""
     params = workspace.params
     rows, teaching = known_rows(workspace)
     labels = _labels(params, rows)

@@ -45,8 +45,9 @@ def measured_limits(
             params.seed,
         )
         limits |= forgetting_limit(*losses, rules, params)
-        priced = champion is not None and champion.system == "remote"  # each request costs money, and no core of ours
-        if champion is not None and not priced and (rules.max_slowdown is not None or rules.max_cost is not None):
+        limited = rules.max_slowdown is not None or rules.max_cost is not None
+        # A remote one is not timed: each request costs money, and no core of ours.
+        if limited and champion is not None and champion.system != "remote":
             tell(f"timing at least {rules.timed_rows} requests")
             pace = _pace(asks, held_out["frozen"], rules.timed_rows, params.seed, tell)
             limits |= pace_limits(pace, "champion", rules, params, vetoes=champion.system != "linear")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
@@ -20,6 +20,8 @@ from perpetune.release import Release
 from perpetune.serving.chat_replies import Pieces, chat_body, read_answers
 from perpetune.serving.engine import EngineDown, NotLoaded, Unsupported, require_possible
 from perpetune.serving.model_client import ModelClient, Refused
+
+Result = TypeVar("Result")
 
 KEY = "PERPETUNE_REMOTE_API_KEY"
 AT_ONCE = 8  # conversations asked for an evaluation
@@ -116,18 +118,16 @@ async def _write(
     began = time.perf_counter()
     body = chat_body(served.model, messages, generation)
     if hear is None:
-        reply = await _posted(served, body)
+        reply = await _accepted(served, body, lambda taken: served.client.post(_CHAT, taken))
         return read_answers(reply, generation, time.perf_counter() - began)
     pieces = Pieces(generation, hear)
-    body |= {"stream": True, "stream_options": {"include_usage": True}}
-    for _ in range(len(body)):  # each refusal names one parameter
-        try:
-            async with aclosing(served.client.stream(_CHAT, _accepted(body, served.refused))) as chunks:
-                async for chunk in chunks:
-                    pieces.add(chunk)
-            break
-        except Refused as fault:
-            _learn(served, fault, body)
+
+    async def stream(taken: dict[str, Any]) -> None:
+        async with aclosing(served.client.stream(_CHAT, taken)) as chunks:
+            async for chunk in chunks:
+                pieces.add(chunk)
+
+    await _accepted(served, body | {"stream": True, "stream_options": {"include_usage": True}}, stream)
     return pieces.answers(time.perf_counter() - began)
 
 
@@ -165,10 +165,13 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).strip("\"'`*.:! ").casefold()
 
 
-async def _posted(served: _Served, body: dict[str, Any]) -> Any:
+async def _accepted(
+    served: _Served, body: dict[str, Any], ask: Callable[[dict[str, Any]], Awaitable[Result]]
+) -> Result:
+    """Ask with what the model takes of the body, as its refusals teach."""
     for _ in range(len(body)):  # each refusal names one parameter
         try:
-            return await served.client.post(_CHAT, _accepted(body, served.refused))
+            return await ask(_without(body, served.refused))
         except Refused as fault:
             _learn(served, fault, body)
     raise EngineDown(f"{served.model} refuses every request")
@@ -182,7 +185,7 @@ def _learn(served: _Served, fault: Refused, body: dict[str, Any]) -> None:
     served.refused.add(named)
 
 
-def _accepted(body: dict[str, Any], refused: set[str]) -> dict[str, Any]:
+def _without(body: dict[str, Any], refused: set[str]) -> dict[str, Any]:
     return {
         _OTHER_NAME.get(name, name) if name in refused else name: value
         for name, value in body.items()

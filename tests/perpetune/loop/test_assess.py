@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -58,10 +56,6 @@ def rows(split: str, words: str) -> list[Example]:
         Example(input=words.format(thing), output=colour, id=f"{split}-{thing}", group=thing, source="t")
         for thing, colour in THINGS.items()
     ]
-
-
-def replace_id(row: Example, id_: str) -> Example:
-    return row.model_copy(update={"id": id_})
 
 
 def challenger(workspace: Workspace) -> tuple[Run, Challenger, str]:
@@ -140,7 +134,7 @@ def test_the_base_is_not_asked_the_same_twice(workspace: Workspace) -> None:
 
 def test_a_prompted_champion_answers_no_more_rows_than_show_that_it_is_behind(workspace: Workspace) -> None:
     """It shows the examples that the base with examples shows, so that what one was asked the other knows."""
-    many = [replace_id(row, f"{row.id}-{turn}") for turn in range(30) for row in rows("frozen", "is it the {}")]
+    many = [row for turn in range(30) for row in rows(f"frozen-{turn}", "is it the {}")]
     write_jsonl(workspace.split("frozen"), many)
     run, trained, version = challenger(workspace)
     first = assess(workspace, run, trained, version, print)
@@ -157,31 +151,16 @@ def test_a_prompted_champion_answers_no_more_rows_than_show_that_it_is_behind(wo
 
 
 @pytest.fixture
-def larger() -> Iterator[tuple[RemoteModel, list[str]]]:
-    """A model behind OpenAI's API that finds everything blue."""
+def larger(json_server: Callable[..., str]) -> tuple[RemoteModel, list[str]]:
+    """A model behind OpenAI's API that finds everything blue, and what it was asked."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            asked.append(body["messages"][-1]["content"])
-            choice = {"index": 0, "message": {"role": "assistant", "content": "Blue."}, "finish_reason": "stop"}
-            usage = {"prompt_tokens": 5, "completion_tokens": 1}
-            content = json.dumps({"choices": [choice], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        asked.append(body["messages"][-1]["content"])
+        choice = {"index": 0, "message": {"role": "assistant", "content": "Blue."}, "finish_reason": "stop"}
+        return 200, {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Stay silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield RemoteModel(url=f"http://127.0.0.1:{server.server_port}/v1", model="large"), asked
-        server.shutdown()
-        thread.join(timeout=5)
+    return RemoteModel(url=f"{json_server(reply)}/v1", model="large"), asked
 
 
 def test_a_larger_model_that_serves_is_asked_each_row_once(

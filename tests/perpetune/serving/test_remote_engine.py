@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -89,38 +87,21 @@ def test_many_rows_are_asked_and_a_model_that_is_away_is_one_clear_error(start, 
 
 
 @pytest.fixture
-def picky() -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """It takes `max_completion_tokens` and no temperature, and says so, one at a time."""
-    taken: list[dict[str, object]] = []
+def picky(json_server) -> tuple[str, list[dict[str, Any]]]:
+    """It takes `max_completion_tokens` and no temperature, and says so, one at a time; and what it has taken."""
+    taken: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            unwanted = next((name for name in ("max_tokens", "temperature") if name in body), None)
-            if unwanted:
-                said: dict[str, object] = {"error": {"message": f"unsupported: {unwanted}", "param": unwanted}}
-            elif body["model"] != "reviews":
-                said = {"error": {"message": "no such model", "param": "model"}}
-            else:
-                taken.append(body)
-                message = {"role": "assistant", "content": "money"}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                said = {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
-            content = json.dumps(said).encode()
-            self.send_response(400 if "error" in said else 200)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        unwanted = next((name for name in ("max_tokens", "temperature") if name in body), None)
+        if unwanted:
+            return 400, {"error": {"message": f"unsupported: {unwanted}", "param": unwanted}}
+        if body["model"] != "reviews":
+            return 400, {"error": {"message": "no such model", "param": "model"}}
+        taken.append(body)
+        choice = {"index": 0, "message": {"role": "assistant", "content": "money"}, "finish_reason": "stop"}
+        return 200, {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Stay silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", taken
-        server.shutdown()
-        thread.join(timeout=5)
+    return json_server(reply), taken
 
 
 def test_a_parameter_that_the_model_refuses_is_named_otherwise_or_left_out(picky, remote) -> None:
