@@ -1,6 +1,6 @@
 """What the defaults are worth: the scores of what they would serve beside rivals, on tasks and sizes of many kinds.
 
-    python benchmarks/recipe.py --data DATA --encoder MINILM           # every task, hours on two cores
+    python benchmarks/recipe.py --data DATA                            # every task, hours on two cores
     python benchmarks/recipe.py --data DATA --task intents20 --rows 300 1000
     python benchmarks/recipe.py --quick                                # reviews alone, not written down
 
@@ -10,9 +10,9 @@ is taken on held-out rows that none of this has seen.
 
 DATA holds banking77/{train,test}.csv (columns text, category), contracts/ and restaurants/{train,test}.jsonl; reviews
 come with the product. Rivals learn from the same rows and answer the same held-out ones: TF-IDF with logistic
-regression; sentence embeddings with logistic regression (as in SetFit, Tunstall et al. 2022, arXiv:2209.11055, without
-its contrastive step; MINILM is a folder with all-MiniLM-L6-v2); and TRL's SFTTrainer with its own defaults on the same
-base, stopped after the wall time that our fine-tuning took (`--trl`). Each cell is one training, so intervals hold how
+regression; sentence embeddings by all-MiniLM-L6-v2 with logistic regression (as in SetFit, Tunstall et al. 2022,
+arXiv:2209.11055, without its contrastive step); and TRL's SFTTrainer with its own defaults on the same base, stopped
+after the wall time that our fine-tuning took (`--trl`). Each cell is one training, so intervals hold how
 held-out rows vary, and not how training varies with its seed. What was measured before is kept: cells are added.
 """
 
@@ -120,7 +120,6 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder with banking77, contracts and restaurants")
-    parser.add_argument("--encoder", type=Path, help="a folder with all-MiniLM-L6-v2, for embeddings")
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--task", nargs="+", choices=tuple(TASKS))
     parser.add_argument("--rows", nargs="+", type=int, default=SIZES)
@@ -137,6 +136,8 @@ def _arguments() -> argparse.Namespace:
 
 def measure(task: Task, size: int, params: Params, asked: argparse.Namespace) -> list[Cell]:
     """Our recipe and its rivals on the first `size` rows; a tenth of them more is for validation."""
+    from perpetune.weights import resolve
+
     end = size + max(20, size // 10)
     train, validation = task.train[:size], task.train[size:end]
     choosing = task.train[end : end + max(CHOOSING, size // 5)]
@@ -146,8 +147,10 @@ def measure(task: Task, size: int, params: Params, asked: argparse.Namespace) ->
     linear = [fitted(both, train, name, params, asked) for name in ("TF-IDF", LINEAR)] if task.labels else []
     cells = [chosen([*linear, tuned], len(choosing), params)]
     cells += [_judged(cell, len(choosing)) for cell in (tuned, *linear)]
-    if task.labels and asked.encoder:
-        cells.append(embeddings(task, train, asked.encoder))
+    if task.labels and params.evaluate.encoder:
+        cells.append(
+            embeddings(task, train, resolve(params.evaluate.encoder, asked.assets, setting="evaluate.encoder"))
+        )
     if size == PROMPTED_AT:
         cells.append(prompted(task, train, params, asked))
     if asked.trl:

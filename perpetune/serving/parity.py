@@ -1,11 +1,17 @@
-"""Parity: a gateway's engine answers the golden prompts as the trainer did when the version was evaluated."""
+"""Parity: a gateway's engine answers the golden prompts as the trainer did when the version was evaluated.
+
+Reduced precision rounds a batch of another shape otherwise, which can tip two tokens that are nearly equally likely.
+Another label or token is therefore alike if it is as good as tied with the one recorded.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
+from itertools import takewhile
 
-from perpetune.answer import Answer
+from perpetune.answer import Answer, TokenLogprob
 from perpetune.calibration import calibrated
 from perpetune.errors import PerpetuneError
 from perpetune.generation import Generation
@@ -16,7 +22,9 @@ from perpetune.serving.engine import Engine, Overloaded
 
 _AT_ONCE = 2  # users' requests go on meanwhile
 _SECONDS = 60.0
-_SHOWN = 80  # characters of an answer in a sentence
+_TOKENS = 32  # of free text that are compared: whole answers would keep a slow machine for minutes
+_TOP = 5  # tokens that are told in the place of each
+_SHOWN = 60  # characters of an answer in a sentence
 
 
 class Disparity(PerpetuneError):
@@ -43,14 +51,18 @@ async def require_parity(engine: Engine, release: Release, params: ReleaseParams
         raise Disparity(
             f"{found.asked - found.alike} of {found.asked} golden prompts are answered otherwise than at evaluation; "
             f"{found.first}",
-            do="serve it with the base, precision and engine that it was evaluated with, or set release.parity_share",
+            do="serve it with the base, precision and engine that it was evaluated with; or allow the difference by "
+            f"release.parity_share in params.yaml, start `perpetune up` anew, and `perpetune promote {release.version} "
+            "--reason TEXT`",
         )
     return found
 
 
 async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_tokens: int) -> Parity:
     golden, one_of_few = release.evaluated.golden, asyncio.Semaphore(_AT_ONCE)
-    generation = constrained(Generation(max_tokens=release.evaluated.max_tokens or max_tokens), release)
+    most = release.evaluated.max_tokens or max_tokens
+    generation = Generation(most) if release.labels else Generation(min(most, _TOKENS), top_logprobs=_TOP)
+    generation = constrained(generation, release)
 
     async def answer(prompt: Golden) -> Answer:
         messages = release.conversation(prompt.messages)
@@ -71,8 +83,7 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
         raise faults.exceptions[0] from None
     answers = [each.result() for each in asked]
     unlike = [
-        f"number {number}: {_told(answer.text, answer.confidence)}, where it was "
-        f"{_told(prompt.output, prompt.confidence)}"
+        f"number {number}: {_differing(prompt, answer)}"
         for number, (prompt, answer) in enumerate(zip(golden, answers, strict=True), start=1)
         if not alike(prompt, answer, params.parity_confidence)
     ]
@@ -80,15 +91,53 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
 
 
 def alike(golden: Golden, answer: Answer, tolerance: float) -> bool:
-    """The same text; for a label, a probability within the tolerance of the one recorded.
+    """For a label, a probability within the tolerance of the one recorded; for free text, the same as far as it goes.
 
-    Another label is alike only where both are within the tolerance of a tie.
+    Another label is alike only if both are within the tolerance of a tie. Other text is alike only if its first other
+    token is as good as tied with the recorded one: rounding may have moved each of the two by the tolerance.
     """
     if golden.confidence is None or answer.probabilities is None or answer.confidence is None:
-        return answer.text.strip() == golden.output.strip()
+        return _same_text(golden.output, answer) or _parts_at_a_tie(golden.output, answer, 2 * tolerance)
     probability = answer.probabilities.get(golden.output, 0.0)
     as_sure = abs(probability - golden.confidence) <= tolerance
     return as_sure and (answer.text == golden.output or answer.confidence - probability <= tolerance)
+
+
+def _same_text(output: str, answer: Answer) -> bool:
+    written, recorded = answer.text.strip(), output.strip()
+    return recorded.startswith(written) if answer.finish_reason == "length" else written == recorded
+
+
+def _parts_at_a_tie(output: str, answer: Answer, tolerance: float) -> bool:
+    parted = _common_length(output, answer.text)
+    begins = 0
+    for token in answer.logprobs or ():
+        ends = begins + _length(token.token, answer.text, begins)
+        if ends > parted:
+            return math.exp(token.logprob) - _probability(output[begins:], token) <= tolerance
+        begins = ends
+    return False
+
+
+def _probability(rest: str, token: TokenLogprob) -> float:
+    """Of the likeliest token in the place of this one that the rest of the recorded text can begin with."""
+    return max((math.exp(logprob) for text, logprob in token.top if _length(text, rest, 0)), default=-1.0)
+
+
+def _length(token: str, text: str, at: int) -> int:
+    """How much of the text the token is there, 0 if it is not. Some tokenizers drop the blank that it begins with."""
+    return next((len(form) for form in (token, f" {token}") if token and text.startswith(form, at)), 0)
+
+
+def _common_length(one: str, other: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _differing(golden: Golden, answer: Answer) -> str:
+    """Both answers, from shortly before the place at which they part."""
+    start = max(0, _common_length(golden.output, answer.text) - _SHOWN // 2)
+    given, recorded = _told(answer.text[start:], answer.confidence), _told(golden.output[start:], golden.confidence)
+    return f"{given}, where it was {recorded}" if start == 0 else f"…{given}, where it was …{recorded}"
 
 
 def _told(text: str, confidence: float | None) -> str:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
-from perpetune.answer import Answer
+from perpetune.answer import Answer, TokenLogprob
 from perpetune.generation import Generation, Hear
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
@@ -76,6 +77,63 @@ def test_a_label_needs_about_the_confidence_that_was_recorded(given: Answer, sam
 def test_another_label_passes_at_a_tie_alone() -> None:
     assert alike(golden("it", "good", 0.51), answer("bad", 0.51), 0.05)
     assert not alike(golden("it", "good", 0.56), answer("bad", 0.54), 0.05)
+
+
+def written(*tokens: tuple[str, dict[str, float]], finish_reason: str = "stop") -> Answer:
+    """Free text of these tokens, each with the probabilities of the likeliest in its place."""
+    logprobs = tuple(
+        TokenLogprob(token, math.log(top[token]), tuple((each, math.log(share)) for each, share in top.items()))
+        for token, top in tokens
+    )
+    return Answer(
+        text="".join(token for token, _ in tokens),
+        confidence=None,
+        probabilities=None,
+        prompt_tokens=1,
+        completion_tokens=len(tokens),
+        finish_reason=finish_reason,
+        seconds=0.0,
+        logprobs=logprobs,
+    )
+
+
+def sure(*tokens: str) -> list[tuple[str, dict[str, float]]]:
+    return [(token, {token: 0.9}) for token in tokens]
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (written(*sure("a", " red", " house", " by", " the", " sea")), True),
+        (written(*sure("a", " red", " house"), finish_reason="length"), True),
+        (written(*sure("a", " red", " house")), False),
+        (written(*sure("a", " red", " house", " by", " the", " sea", " side")), False),
+        (written(*sure("a"), (" blue", {" blue": 0.46, " red": 0.45}), *sure(" boat")), True),
+        (written(*sure("a"), (" blue", {" blue": 0.46, " r": 0.45}), *sure(" boat")), True),
+        (written(*sure("a"), (" blue", {" blue": 0.55, " red": 0.40}), *sure(" boat")), False),
+        (written(*sure("a"), (" blue", {" blue": 0.46, " green": 0.45}), *sure(" boat")), False),
+        (written(*sure("a"), (" blue", {" blue": 0.46}), finish_reason="length"), False),
+        (written(("the", {"the": 0.46, "a": 0.44}), *sure(" boat")), True),
+    ],
+)
+def test_other_text_is_alike_only_if_it_parts_at_a_tie(given: Answer, same: bool) -> None:
+    assert alike(golden("it", "a red house by the sea"), given, 0.05) is same
+
+
+def test_tokens_that_lost_their_blank_are_found_in_the_text() -> None:
+    blankless = written(("red", {"red": 0.9}), ("boat", {"boat": 0.46, "house": 0.45}))
+    assert alike(golden("it", "red house"), replace(blankless, text="red boat"), 0.05)
+
+
+def test_32_tokens_are_compared_and_shown_from_where_they_part(release: Make, release_params: ReleaseParams) -> None:
+    engine = FakeEngine(lambda version, messages: "word " * 40 + "left")
+
+    def against(output: str) -> Release:
+        return replace(release("1"), evaluated=Evaluated(golden=(golden("one", output),), max_tokens=64))
+
+    assert check(engine, against("word " * 40 + "right"), release_params).alike == 1
+    with pytest.raises(Disparity, match=r"number 1: …'(word ){6}word', where it was …'(word ){6}right'"):
+        check(engine, against("word " * 31 + "right"), release_params)
 
 
 def test_a_busy_engine_is_asked_again(release: Make, release_params: ReleaseParams) -> None:
