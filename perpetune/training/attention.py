@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from perpetune.training.packing import Tree, sees
 
 BLOCK = 128
+_LEAST_HEAD = 16  # FlexAttention's kernel on a GPU takes no smaller heads
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,10 @@ def _flex_mask(tree: Tree, device: torch.device) -> Any:
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Any) -> Tensor:
-    heads_first = [x.transpose(0, 1)[None] for x in (q, k, v)]
+    missing = max(0, _LEAST_HEAD - q.shape[-1])  # zeros behind a head change no score, and add zeros to what is read
+    heads_first = [pad(x, (0, missing)).transpose(0, 1)[None] for x in (q, k, v)]
     out: Tensor = _compiled_flex()(*heads_first, block_mask=mask, scale=scale, enable_gqa=True)
-    return out[0].transpose(0, 1)
+    return out[0, ..., : v.shape[-1]].transpose(0, 1)
 
 
 @cache
