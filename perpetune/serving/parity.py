@@ -1,7 +1,7 @@
 """Parity: a gateway's engine answers the golden prompts as the trainer did when the version was evaluated.
 
-Reduced precision rounds a batch of another shape otherwise, which can tip two tokens that are nearly equally likely.
-Another label or token is therefore alike if it is as good as tied with the one recorded.
+In reduced precision a batch of another shape is rounded differently, which can tip two tokens that are nearly equally
+likely. Another label or token is therefore alike if it is as good as tied with the one recorded.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Parity:
 async def require_parity(engine: Engine, release: Release, params: ReleaseParams, max_tokens: int) -> Parity:
     """Ask the golden prompts of a loaded release.
 
-    A version without any, as those are which were registered elsewhere, passes. Raises Disparity where a smaller
-    share than `parity_share` is answered alike, PerpetuneError where a minute did not suffice.
+    A version without any passes, for instance one that was registered elsewhere. Raises Disparity if a smaller share
+    than `parity_share` is answered alike, and PerpetuneError if a minute does not suffice.
     """
     found = await _compare(engine, release, params, max_tokens)
     if found.alike < params.parity_share * found.asked:
         raise Disparity(
-            f"{found.asked - found.alike} of {found.asked} golden prompts are answered otherwise than at evaluation; "
+            f"{found.asked - found.alike} of {found.asked} golden prompts are answered differently than at evaluation; "
             f"{found.first}",
             do="serve it with the base, precision and engine that it was evaluated with; or allow the difference by "
             f"release.parity_share in params.yaml, start `perpetune up` anew, and `perpetune promote {release.version} "

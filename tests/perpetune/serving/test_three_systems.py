@@ -183,7 +183,7 @@ def test_all_three_answer_swap_go_back_and_are_held_to_parity(world: World, colo
     wrong = world.linear(colour_rows, honest=False)
     registry.promote(TASK, wrong)
     state = world.check()
-    assert state["serving"] == linear and "golden prompts are answered otherwise" in state["release"]
+    assert state["serving"] == linear and "golden prompts are answered differently" in state["release"]
 
     frame = pd.DataFrame({"input": ["the sky", "fire"]})
     for version in (first, linear, tuned):
