@@ -25,7 +25,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,8 +106,8 @@ def main() -> int:
                 ]
                 cells.append(cell)
                 show(cell)
-            if not asked.quick:
-                write("recipe", claims_of(cells), [asdict(cell) for cell in cells], time.monotonic() - began)
+                if not asked.quick:
+                    write("recipe", claims_of(cells), [asdict(cell) for cell in cells], time.monotonic() - began)
     claims = claims_of(cells)
     for claim in claims:
         low, high = claim.interval
@@ -134,7 +134,7 @@ def _arguments() -> argparse.Namespace:
     return asked
 
 
-def measure(task: Task, size: int, params: Params, asked: argparse.Namespace) -> list[Cell]:
+def measure(task: Task, size: int, params: Params, asked: argparse.Namespace) -> Iterator[Cell]:
     """Our recipe and its rivals on the first `size` rows; a tenth of them more is for validation."""
     from perpetune.weights import resolve
 
@@ -145,17 +145,14 @@ def measure(task: Task, size: int, params: Params, asked: argparse.Namespace) ->
     both = replace(task, test=[*choosing, *task.test])
     tuned = fine_tuned(both, train, validation, params, asked)
     linear = [fitted(both, train, name, params, asked) for name in ("TF-IDF", LINEAR)] if task.labels else []
-    cells = [chosen([*linear, tuned], len(choosing), params)]
-    cells += [_judged(cell, len(choosing)) for cell in (tuned, *linear)]
+    yield chosen([*linear, tuned], len(choosing), params)
+    yield from (_judged(cell, len(choosing)) for cell in (tuned, *linear))
     if task.labels and params.evaluate.encoder:
-        cells.append(
-            embeddings(task, train, resolve(params.evaluate.encoder, asked.assets, setting="evaluate.encoder"))
-        )
+        yield embeddings(task, train, resolve(params.evaluate.encoder, asked.assets, setting="evaluate.encoder"))
     if size == PROMPTED_AT:
-        cells.append(prompted(task, train, params, asked))
+        yield prompted(task, train, params, asked)
     if asked.trl:
-        cells.append(trl(task, train, tuned.seconds, params, asked))
-    return cells
+        yield trl(task, train, tuned.seconds, params, asked)
 
 
 def chosen(ours: Sequence[Cell], choosing: int, params: Params) -> Cell:

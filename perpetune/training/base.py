@@ -101,4 +101,6 @@ def _multiplies_bf16() -> bool:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # ATEN_CPU_CAPABILITY holds torch to less than there is
+        return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
