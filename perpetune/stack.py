@@ -87,7 +87,7 @@ def servers(workspace: Workspace, ports: Ports) -> list[Service]:
 
 def _prefect(port: int) -> Service:
     page = f"http://{HOST}:{port}"
-    command = (PYTHON, "-m", "perpetune.prefect_server", "server", "start", "--host", HOST, "--port", str(port))
+    command = (PYTHON, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
     return Service("prefect", command, port, f"{page}/api/health", page)
 
 
