@@ -17,7 +17,7 @@ def run_name() -> str:
 @flow(name="watch", flow_run_name=run_name, log_prints=True)
 def watch(trigger: Literal["manual", "schedule"] = "manual") -> str:
     """Judge the newest predictions; returns the verdict, or "nothing to judge"."""
-    # Late: they bring torch, MLflow and Evidently, which a worker, who only starts runs, does without.
+    # Late: they bring MLflow and Evidently, which a worker, who only starts runs, does without.
     from tasks.look import look
     from tasks.rollback import roll_back
     from tasks.track import tracked

@@ -7,8 +7,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
-from rouge_score.rouge_scorer import RougeScorer
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 # Chinese characters and kana are written without spaces: each is a word of its own (as in MLQA, Lewis et al. 2020).
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -66,6 +68,8 @@ class _Words:
 
 @cache
 def _rouge() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer  # late: its NLTK takes a second
+
     return RougeScorer(["rougeL"], tokenizer=_Words())
 
 

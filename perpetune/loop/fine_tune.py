@@ -8,7 +8,7 @@ from pathlib import Path
 from perpetune.curve import drawn
 from perpetune.encoder import SETTING
 from perpetune.loop.curate import read_split
-from perpetune.loop.passage import LOSS
+from perpetune.loop.passage import DEVICE_HOURS, LOSS
 from perpetune.release import ModelCard
 from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
@@ -17,8 +17,6 @@ from perpetune.training.launch import launch
 from perpetune.training.trainer import Foretell, Progress, Report, Trained
 from perpetune.weights import resolve
 from perpetune.workspace import Workspace
-
-DEVICE_HOURS = "train/device_hours"
 
 
 @dataclass(frozen=True)

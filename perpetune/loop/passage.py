@@ -41,6 +41,7 @@ RECORD = "decision.json"
 REPORT = "evaluation.html"
 ECONOMICS = "economics.json"
 LOSS = "train/loss"
+DEVICE_HOURS = "train/device_hours"
 LATER = "decisions"  # the folder of a version's run that holds what was decided on it afterwards
 
 

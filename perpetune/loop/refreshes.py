@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perpetune.loop.curate import LABELS
-from perpetune.loop.fine_tune import DEVICE_HOURS
+from perpetune.loop.passage import DEVICE_HOURS
 from perpetune.policy.retraining import LONGEST_COOLDOWN
 from perpetune.registry import Version
 from perpetune.tracking import Ended, ended_runs, read_run, unfinished_runs

@@ -17,9 +17,8 @@ from mlflow.tracking import MlflowClient
 from perpetune import registry
 from perpetune.curation.layout import REFERENCE
 from perpetune.errors import PerpetuneError
-from perpetune.loop.fine_tune import DEVICE_HOURS
 from perpetune.loop.look import Sighting, look
-from perpetune.loop.passage import open_passage
+from perpetune.loop.passage import DEVICE_HOURS, open_passage
 from perpetune.loop.release import release
 from perpetune.records import Example, Feedback, Message, Prediction, Recorded
 from perpetune.serving.log import add_feedback, open_log, record_predictions

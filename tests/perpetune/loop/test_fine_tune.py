@@ -8,7 +8,8 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune.loop.fine_tune import DEVICE_HOURS, fine_tune
+from perpetune.loop.fine_tune import fine_tune
+from perpetune.loop.passage import DEVICE_HOURS
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, write_jsonl
 from perpetune.tracking import Run, close_run, connect, metrics_of, open_run

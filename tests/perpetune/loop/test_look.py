@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -155,3 +157,9 @@ def test_what_was_seen_is_in_the_run(watched: Open) -> None:
     assert metrics["decay/score_low"] < metrics["decay/score"] == 0.2 < metrics["decay/score_high"]
     assert metrics["window/drop"] == pytest.approx(0.7)
     assert (metrics["decay/labels"], metrics["decay/alarms_in_a_row"]) == (80, 1)
+
+
+def test_a_look_brings_no_library_that_trains() -> None:
+    code = "import sys, tasks.look, tasks.rollback, tasks.trial; print({'torch', 'transformers', 'peft'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ran.stdout.strip() == "set()", ran.stdout + ran.stderr
