@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,12 +69,10 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
             await_registration_for=30,
         )
     version = str(logged.registered_model_version)
-    client = MlflowClient()
-    client.update_run(run.id, status="RUNNING")
-    for key, value in {SYSTEM: card.system, **tags}.items():
-        client.set_model_version_tag(card.task, version, key, value)
+    MlflowClient().update_run(run.id, status="RUNNING")
+    tag_version(card.task, version, {SYSTEM: card.system, **tags})
     if wanted(card.task).trial is None:
-        client.set_registered_model_alias(card.task, "challenger", version)
+        _point(card.task, "challenger", version)
     return version
 
 
@@ -87,11 +85,10 @@ def _signature(card: ModelCard) -> ModelSignature:
 
 def promote(task: str, version: str) -> str | None:
     """Move `champion` to the version and `previous` to the old champion, whose number is returned."""
-    client = MlflowClient()
     old = find(task, "champion")
     if old is not None and old.version != version:
-        client.set_registered_model_alias(task, "previous", old.version)
-    client.set_registered_model_alias(task, "champion", version)
+        _point(task, "previous", old.version)
+    _point(task, "champion", version)
     tag_version(task, version, {STATE: "released", TIME: _now()})
     _drop_challenger(task, version)
     return old.version if old is not None else None
@@ -103,7 +100,7 @@ def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], 
     if running is not None and running.version != version:
         end_trial(task, running.version, "aborted")
     tag_version(task, version, {STATE: strategy, SHARE: f"{share:g}", TIME: _now()})
-    MlflowClient().set_registered_model_alias(task, "challenger", version)
+    _point(task, "challenger", version)
 
 
 def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -> None:
@@ -117,12 +114,11 @@ def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -
 
 def restore(task: str, champion: str, previous: str | None) -> None:
     """Put the aliases back to where they were before a promotion that failed."""
-    client = MlflowClient()
-    client.set_registered_model_alias(task, "champion", champion)
+    _point(task, "champion", champion)
     if previous is None:
         _drop_alias(task, "previous")
     else:
-        client.set_registered_model_alias(task, "previous", previous)
+        _point(task, "previous", previous)
 
 
 def refuse(task: str, version: str, back_to: str | None, why: str) -> bool:
@@ -138,7 +134,7 @@ def refuse(task: str, version: str, back_to: str | None, why: str) -> bool:
     if back_to is None:
         _drop_alias(task, "champion")
         return True
-    MlflowClient().set_registered_model_alias(task, "champion", back_to)
+    _point(task, "champion", back_to)
     previous = find(task, "previous")
     if previous is not None and previous.version == back_to:
         _drop_alias(task, "previous")
@@ -156,7 +152,7 @@ def roll_back(task: str) -> tuple[str, str]:
         raise NoPrevious(
             f"there is no previous champion of {task} to go back to", do="have another serve with `perpetune promote`"
         )
-    MlflowClient().set_registered_model_alias(task, "champion", previous.version)
+    _point(task, "champion", previous.version)
     _drop_alias(task, "previous")
     tag_version(task, champion.version, {STATE: "rolled back"})
     tag_version(task, previous.version, {STATE: "released", TIME: _now()})
@@ -188,6 +184,20 @@ def _aliases(task: str) -> dict[str, str]:
         if fault.error_code == "RESOURCE_DOES_NOT_EXIST":
             return {}
         raise
+
+
+def _point(task: str, alias: Alias, version: str) -> None:
+    _insist(MlflowClient().set_registered_model_alias, task, alias, version)
+
+
+def _insist(write: Callable[..., object], *values: str) -> None:
+    """Write an alias or a tag. If two write it for the first time at once, the database refuses one: it tries again."""
+    try:
+        write(*values)
+    except MlflowException as fault:
+        if "unique constraint" not in str(fault).lower():
+            raise
+        write(*values)
 
 
 def _trial(challenger: Version) -> Trial | None:
@@ -254,7 +264,7 @@ def made_by(task: str, run: Run, adapter_digest: str) -> str | None:
 
 def tag_version(task: str, version: str, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
-        MlflowClient().set_model_version_tag(task, version, key, value)
+        _insist(MlflowClient().set_model_version_tag, task, version, key, value)
 
 
 def describe_version(task: str, version: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -231,3 +232,13 @@ def test_a_dead_server_is_one_clear_error() -> None:
         connect("http://127.0.0.1:9")
     assert "MLFLOW_TRACKING_URI" in str(fault.value)
     assert mlflow.get_tracking_uri() == here
+
+
+def test_several_that_promote_the_first_version_at_once_all_succeed(tmp_path: Path) -> None:
+    client = MlflowClient()
+    for task in ("crowd-1", "crowd-2", "crowd-3"):
+        client.create_registered_model(task)
+        client.create_model_version(task, str(tmp_path))
+        with ThreadPoolExecutor(8) as gateways:
+            list(gateways.map(lambda _, task=task: registry.promote(task, "1"), range(8)))
+        assert registry.wanted(task) == Wanted("1")
