@@ -188,8 +188,12 @@ class Prefect:
         return answer
 
     def _ask(self, method: str, path: str, body: object) -> httpx.Response:
+        """Asked again if no answer comes in time: what is asked twice is read, or has an id that makes it happen once."""
         try:
-            return _client().request(method, f"{self.url}{path}", json=body)
+            try:
+                return _client().request(method, f"{self.url}{path}", json=body)
+            except httpx.ReadTimeout:
+                return _client().request(method, f"{self.url}{path}", json=body)
         except httpx.HTTPError as fault:
             raise PerpetuneError(
                 f"the Prefect server does not answer at {self.url} ({type(fault).__name__})",

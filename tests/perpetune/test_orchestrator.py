@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -110,3 +111,18 @@ def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monk
     httpx.post(f"{prefect.url}/flow_runs/{run.id}/set_state", json=body, timeout=30).raise_for_status()
     ended = prefect.follow(run, print, poll_seconds=0.2)
     assert (ended.state, ended.message) == ("CRASHED", "it was killed")
+
+
+def test_a_server_that_hangs_once_is_asked_again(
+    json_server: Callable[[Callable[[Any], tuple[int, object]]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator, "_client", lambda: httpx.Client(timeout=0.5))
+    asked = []
+
+    def reply(events: Any) -> tuple[int, object]:
+        asked.append(events[0]["id"])
+        time.sleep(2 if len(asked) == 1 else 0)
+        return 200, {}
+
+    Prefect(json_server(reply)).emit("perpetune.tested", "any", {})
+    assert len(asked) == 2 and asked[0] == asked[1]
