@@ -106,8 +106,8 @@ def main() -> int:
                 ]
                 cells.append(cell)
                 show(cell)
-                if not asked.quick:
-                    write("recipe", claims_of(cells), [asdict(cell) for cell in cells], time.monotonic() - began)
+            if not asked.quick:
+                write("recipe", claims_of(cells), [asdict(cell) for cell in cells], time.monotonic() - began)
     claims = claims_of(cells)
     for claim in claims:
         low, high = claim.interval

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 
 import httpx
 
@@ -77,6 +77,14 @@ def _log_line(found: Mapping[str, object]) -> LogLine:
 def _client() -> httpx.Client:
     """One for all calls: making one reads certificates, which costs more than the call."""
     return httpx.Client(timeout=30)
+
+
+def _again_if_late(request: Callable[[], httpx.Response]) -> httpx.Response:
+    """Ask once more if no answer comes in time: each request only reads, or has an id by which it happens once."""
+    try:
+        return request()
+    except httpx.ReadTimeout:
+        return request()
 
 
 @dataclass(frozen=True)
@@ -188,12 +196,8 @@ class Prefect:
         return answer
 
     def _ask(self, method: str, path: str, body: object) -> httpx.Response:
-        """Asked again if no answer comes in time: what is asked twice is read, or has an id that makes it happen once."""
         try:
-            try:
-                return _client().request(method, f"{self.url}{path}", json=body)
-            except httpx.ReadTimeout:
-                return _client().request(method, f"{self.url}{path}", json=body)
+            return _again_if_late(partial(_client().request, method, f"{self.url}{path}", json=body))
         except httpx.HTTPError as fault:
             raise PerpetuneError(
                 f"the Prefect server does not answer at {self.url} ({type(fault).__name__})",

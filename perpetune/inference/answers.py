@@ -15,12 +15,13 @@ from transformers import PreTrainedModel
 
 from perpetune.answer import Answer, PromptTooLong
 from perpetune.asked import Asked
+from perpetune.beginning import common_beginning
 from perpetune.generation import Generation
 from perpetune.inference.by_head import before_input, head_probabilities
 from perpetune.inference.labels import label_log_probabilities
 from perpetune.inference.likelihood import Text, losses
 from perpetune.inference.merged import may_merge, merged
-from perpetune.inference.reading import Beginnings, common_beginning
+from perpetune.inference.reading import Beginnings
 from perpetune.inference.schema import Grammars
 from perpetune.inference.writing import Draft, Writing
 from perpetune.params import BaseParams

@@ -108,10 +108,3 @@ class Beginnings:
         """Let go of all that was read with the adapter: its name may come to mean other weights."""
         for key in [key for key in self._kept if key[0] == adapter]:
             del self._kept[key]
-
-
-def common_beginning(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The tokens with which all sequences begin."""
-    low, high = min(map(tuple, sequences)), max(map(tuple, sequences))
-    length = next((place for place, token in enumerate(low) if high[place] != token), len(low))
-    return low[:length]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
-from itertools import takewhile
 
 from perpetune.answer import Answer, TokenLogprob
+from perpetune.beginning import common_beginning
 from perpetune.calibration import calibrated
 from perpetune.errors import PerpetuneError
 from perpetune.generation import Generation
@@ -23,7 +23,7 @@ from perpetune.serving.engine import Engine, Overloaded
 _AT_ONCE = 2  # users' requests go on meanwhile
 _SECONDS = 60.0
 _TOKENS = 32  # of free text that are compared: whole answers would keep a slow machine for minutes
-_TOP = 5  # tokens that are told in the place of each
+_TOP = 5  # likeliest tokens in the place of each
 _SHOWN = 60  # characters of an answer in a sentence
 
 
@@ -52,7 +52,7 @@ async def require_parity(engine: Engine, release: Release, params: ReleaseParams
             f"{found.asked - found.alike} of {found.asked} golden prompts are answered differently than at evaluation; "
             f"{found.first}",
             do="serve it with the base, precision and engine that it was evaluated with; or allow the difference by "
-            f"release.parity_share in params.yaml, start `perpetune up` anew, and `perpetune promote {release.version} "
+            f"release.parity_share in params.yaml, restart `perpetune up`, and `perpetune promote {release.version} "
             "--reason TEXT`",
         )
     return found
@@ -93,8 +93,8 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
 def alike(golden: Golden, answer: Answer, tolerance: float) -> bool:
     """For a label, a probability within the tolerance of the one recorded; for free text, the same as far as it goes.
 
-    Another label is alike only if both are within the tolerance of a tie. Other text is alike only if its first other
-    token is as good as tied with the recorded one: rounding may have moved each of the two by the tolerance.
+    Another label is alike only if both are within the tolerance of a tie. Text that differs is alike only if the first
+    token that does is as good as tied with the recorded one: rounding may have moved each of the two by the tolerance.
     """
     if golden.confidence is None or answer.probabilities is None or answer.confidence is None:
         return _same_text(golden.output, answer) or _parts_at_a_tie(golden.output, answer, 2 * tolerance)
@@ -109,7 +109,7 @@ def _same_text(output: str, answer: Answer) -> bool:
 
 
 def _parts_at_a_tie(output: str, answer: Answer, tolerance: float) -> bool:
-    parted = _common_length(output, answer.text)
+    parted = len(common_beginning([output, answer.text]))
     begins = 0
     for token in answer.logprobs or ():
         ends = begins + _length(token.token, answer.text, begins)
@@ -129,13 +129,9 @@ def _length(token: str, text: str, at: int) -> int:
     return next((len(form) for form in (token, f" {token}") if token and text.startswith(form, at)), 0)
 
 
-def _common_length(one: str, other: str) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-
-
 def _differing(golden: Golden, answer: Answer) -> str:
     """Both answers, from shortly before the place at which they part."""
-    start = max(0, _common_length(golden.output, answer.text) - _SHOWN // 2)
+    start = max(0, len(common_beginning([golden.output, answer.text])) - _SHOWN // 2)
     given, recorded = _told(answer.text[start:], answer.confidence), _told(golden.output[start:], golden.confidence)
     return f"{given}, where it was {recorded}" if start == 0 else f"…{given}, where it was …{recorded}"
 

@@ -97,10 +97,10 @@ def torch_dtype(precision: Literal["auto", "fp32", "bf16"]) -> torch.dtype:
 def _multiplies_bf16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # ATEN_CPU_CAPABILITY may hold torch to less than there is
+        return False
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
-    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # ATEN_CPU_CAPABILITY holds torch to less than there is
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags

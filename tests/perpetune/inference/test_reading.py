@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from perpetune.beginning import common_beginning
 from perpetune.inference import answers, reading
 from perpetune.inference.answers import Answerer
-from perpetune.inference.reading import Beginnings, common_beginning
+from perpetune.inference.reading import Beginnings
 from perpetune.params import LoraParams
 from perpetune.records import Message
 from perpetune.training.base import Base

@@ -80,4 +80,4 @@ def test_golden_prompts_are_asked_under_the_schema(release: Make, release_params
         await require_parity(engine, asked, release_params, 16)
 
     asyncio.run(check())
-    assert [generation.json_schema for _, generation in engine.asked] == [json.dumps(SCHEMA)]
+    assert engine.asked == [("1", Generation(16, top_logprobs=5, json_schema=json.dumps(SCHEMA)))]

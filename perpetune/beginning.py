@@ -1,0 +1,15 @@
+"""What several sequences begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+Token = TypeVar("Token", int, str)
+
+
+def common_beginning(sequences: Sequence[Sequence[Token]]) -> tuple[Token, ...]:
+    """The tokens, or the characters, with which all sequences begin."""
+    low, high = min(map(tuple, sequences)), max(map(tuple, sequences))
+    length = next((place for place, token in enumerate(low) if high[place] != token), len(low))
+    return low[:length]
