@@ -188,21 +188,27 @@ def fitted(task: Task, train: Sequence[tuple[str, str]], name: str, params: Para
 def fine_tuned(
     task: Task, train: Sequence[tuple[str, str]], validation: Sequence[tuple[str, str]], params: Params, asked: Any
 ) -> Cell:
-    from perpetune.inference.answers import Answerer
-    from perpetune.training.base import load_base
-    from perpetune.training.trainer import train as fine_tune
+    from perpetune.inference.answers import load_answerer
+    from perpetune.loop.pooling import launch_pooled
+    from perpetune.training.job import Job
 
-    base = load_base(params.base, asked.assets, params.train.precision)
     labels = sorted({output for _, output in train}) if task.labels else None
-    section = params.train.model_copy(update={"checkpoint_seconds": 0})
     with tempfile.TemporaryDirectory() as folder:
-        done = fine_tune(
-            base, _examples(train), _examples(validation), task.instruction, section, Path(folder), lambda _: None,
-            labels=labels,
-        )  # fmt: skip
-        answerer = Answerer(base, params.evaluate.batch_tokens)
+        job = Job(
+            base=params.base,
+            assets=asked.assets,
+            instruction=task.instruction,
+            params=params.train.model_copy(update={"checkpoint_seconds": 0}),
+            adapter=Path(folder),
+            checkpoints=None,
+            labels=tuple(labels) if labels else None,
+        )
+        began = time.monotonic()
+        done = launch_pooled(job, params.evaluate.encoder, _examples(train), _examples(validation), lambda _: None)
+        seconds = time.monotonic() - began
+        answerer = load_answerer(params.base, asked.assets, params.train.precision, params.evaluate.batch_tokens)
         answerer.load_adapter("ours", Path(folder))
-        return Cell(task.name, len(train), TUNED, _answered(answerer, "ours", task, labels), done.seconds, done.steps)
+        return Cell(task.name, len(train), TUNED, _answered(answerer, "ours", task, labels), seconds, done.steps)
 
 
 def prompted(task: Task, train: Sequence[tuple[str, str]], params: Params, asked: Any) -> Cell:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,9 @@ from perpetune.inference.merged import may_merge, merged
 from perpetune.inference.reading import Beginnings
 from perpetune.inference.schema import Grammars
 from perpetune.inference.writing import Draft, Writing
+from perpetune.linear import said
 from perpetune.params import BaseParams
+from perpetune.pool import Pool, load_pool
 from perpetune.records import Message
 from perpetune.training.base import Base, load_base, load_model
 from perpetune.training.chat import answer_tokens, prompt_tokens
@@ -48,19 +51,21 @@ def load_answerer(
 
     Raises PerpetuneError where the base model is missing.
     """
-    return Answerer(load_base(params, assets, precision), batch_tokens)
+    return Answerer(load_base(params, assets, precision), batch_tokens, assets)
 
 
 class Answerer:
     """A loaded base model with named adapters. Not thread safe: one thread calls it."""
 
-    def __init__(self, base: Base, batch_tokens: int) -> None:
+    def __init__(self, base: Base, batch_tokens: int, assets: Path = Path("assets")) -> None:
         self.base = base
         self._batch_tokens = batch_tokens
+        self._assets = assets
         self._adapted: PeftModel | None = None
         self._whole: dict[str, PreTrainedModel] = {}  # merged adapters and what was trained in full, beside the base
         self._merges = may_merge(base.model)
         self._heads: dict[str, LabelHead] = {}  # of the adapters that learned labels by one
+        self._pools: dict[str, Pool] = {}  # of the adapters that a linear model may answer beside
         self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
         self._beginnings = Beginnings()
         self._grammars = Grammars(base.tokenizer, int(base.model.config.vocab_size))
@@ -72,8 +77,11 @@ class Answerer:
         """
         self._beginnings.forget(name)
         self._heads.pop(name, None)
+        self._pools.pop(name, None)
         if head := load_head(folder, self.base.model.device):
             self._heads[name] = head
+        if pool := load_pool(folder, self._assets):
+            self._pools[name] = pool
         if not is_adapter(folder):
             self._whole[name] = load_model(folder, self.base.model.dtype)
         elif self._merges:
@@ -89,6 +97,7 @@ class Answerer:
         """Free the adapter's memory; the base and other adapters stay."""
         self._beginnings.forget(name)
         self._heads.pop(name, None)
+        self._pools.pop(name, None)
         if self._whole.pop(name, None) is not None:
             return
         assert self._adapted is not None
@@ -122,7 +131,15 @@ class Answerer:
             beginning = self._beginning(conversations, prompts)
             if adapter in self._heads:
                 beginning = before_input(self._heads[adapter], beginning)
-            return self._choose(model, adapter, beginning, prompts, labels)
+            answers = self._choose(model, adapter, beginning, prompts, labels)
+        if pool := self._pools.get(adapter or ""):
+            pairs = zip(answers, conversations, strict=True)
+            answers = [self._counted(pool.pooled(answer, said(messages))) for answer, messages in pairs]
+        return answers
+
+    def _counted(self, answer: Answer) -> Answer:
+        """With the tokens of the label that it has now."""
+        return replace(answer, completion_tokens=len(self._tail(answer.text)))
 
     def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None:
         """Write free answers until there is nothing left to write.

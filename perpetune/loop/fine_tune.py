@@ -9,11 +9,12 @@ from perpetune.curve import drawn
 from perpetune.encoder import SETTING
 from perpetune.loop.curate import read_split
 from perpetune.loop.passage import DEVICE_HOURS, LOSS
+from perpetune.loop.pooling import launch_pooled
+from perpetune.pool import read_powers
 from perpetune.release import ModelCard
 from perpetune.settings import Settings
 from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
-from perpetune.training.launch import launch
 from perpetune.training.trainer import Foretell, Progress, Report, Trained
 from perpetune.weights import resolve
 from perpetune.workspace import Workspace
@@ -69,7 +70,8 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretel
         labels=workspace.params.head_labels(row.output for row in rows),
     )
     with system_metrics(run):
-        trained = launch(job, rows, validation, report, Settings().training_launcher, foretell)
+        encoder = workspace.params.evaluate.encoder
+        trained = launch_pooled(job, encoder, rows, validation, report, Settings().training_launcher, foretell)
         # Training has removed its checkpoint: from here on this file says that its work is done.
         write_trained(folder, trained)
     return trained
@@ -118,4 +120,6 @@ def _summary(trained: Trained) -> dict[str, float]:
     }
     if trained.validation_loss is not None:
         summary["validation/best_loss"] = trained.validation_loss
+    if powers := read_powers(trained.adapter):
+        summary |= {"pool/own_power": powers.own, "pool/linear_power": powers.linear}
     return summary

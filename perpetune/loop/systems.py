@@ -19,6 +19,7 @@ from perpetune.loop.answering import Ask, Tell, remembering, telling
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.shots import few_shot
+from perpetune.pool import read_powers
 from perpetune.records import Example, Message, conversation
 from perpetune.release import UNTRAINED, ModelCard, Release
 from perpetune.serving.remote_engine import ask_remote
@@ -99,6 +100,10 @@ def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenge
     """Of the challenger's confidence, from rows of the validation split, which no figure is reported on."""
     card = challenger.card
     if card.labels is None:
+        return 1.0
+    if powers := read_powers(challenger.adapter):
+        beside = f", the linear one on embeddings beside it with {powers.linear:.2f}" if powers.linear else ""
+        tell(f"challenger: its probabilities count with a power of {powers.own:.2f}{beside}")
         return 1.0
     rows = _readable(answerer, challenger, read_split(workspace, "validation"), "validation", lambda _: None)
     rows = rows[: workspace.params.train.validation_rows]

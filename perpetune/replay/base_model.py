@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perpetune.inference.answers import Answerer, load_answerer
+from perpetune.loop.pooling import launch_pooled
 from perpetune.params import Params
 from perpetune.records import Example, conversation
 from perpetune.release import ModelCard
 from perpetune.replay.learner import Learned, Reply
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
-from perpetune.training.launch import launch
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace
 
@@ -47,7 +47,7 @@ class BaseModel:
                 checkpoints=None,
                 labels=params.head_labels(row.output for row in train),
             )
-            write_trained(folder, launch(job, train, validation, self._report))
+            write_trained(folder, launch_pooled(job, params.evaluate.encoder, train, validation, self._report))
         trained = read_trained(folder)
         card = ModelCard(
             task=params.task.name,
@@ -122,6 +122,7 @@ def _identity(params: Params, train: Sequence[Example], validation: Sequence[Exa
         params.task.model_dump_json(),
         params.base.model_dump_json(),
         params.train.model_dump_json(),
+        params.evaluate.encoder.model_dump_json() if params.evaluate.encoder else "",
         *(row.model_dump_json() for row in train),
         "",
         *(row.model_dump_json() for row in validation),

@@ -18,6 +18,12 @@ class _Task(BaseModel):
     instruction: str
 
 
+class _Evaluate(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    encoder: BaseParams | None = None
+
+
 class Recipe(BaseModel):
     """The settings that training obeys. Others may have been added or have gone since: they are passed over."""
 
@@ -26,6 +32,7 @@ class Recipe(BaseModel):
     task: _Task
     base: BaseParams
     train: TrainParams
+    evaluate: _Evaluate = _Evaluate()
 
 
 def recorded_recipe(run_id: str, scratch: Path) -> Recipe:

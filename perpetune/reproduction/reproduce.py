@@ -17,9 +17,10 @@ from perpetune.evaluation.scoring import scoring_of
 from perpetune.evaluation.text_metrics import tidy
 from perpetune.inference.answers import load_answerer
 from perpetune.loop.passage import LOSS, surroundings, use_mlflow
+from perpetune.loop.pooling import launch_pooled
 from perpetune.records import Example, Recorded, conversation, read_jsonl
 from perpetune.registry import Version
-from perpetune.release import LABEL_HEAD, ModelCard, Release, read_card
+from perpetune.release import LABEL_HEAD, POOL, ModelCard, Release, read_card
 from perpetune.reproduction.code import check_out, launcher
 from perpetune.reproduction.likeness import (
     Answers,
@@ -32,7 +33,6 @@ from perpetune.reproduction.likeness import (
 from perpetune.reproduction.recipe import Recipe, recorded_recipe
 from perpetune.tracking import RunRecord, artifact, curve_of, read_run
 from perpetune.training.job import Job
-from perpetune.training.launch import launch
 from perpetune.training.trainer import Progress, Report, Trained
 from perpetune.workspace import Workspace
 
@@ -147,7 +147,8 @@ def _train(
         labels=release.labels if (release.adapter / LABEL_HEAD).is_file() else None,
     )
     rows, validation = (read_jsonl(data / f"{name}.jsonl", Example) for name in ("train", "validation"))
-    return launch(job, rows, validation, report, command)
+    encoder = recipe.evaluate.encoder if (release.adapter / POOL).is_dir() else None
+    return launch_pooled(job, encoder, rows, validation, report, command)
 
 
 def _compare(

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from perpetune.params import LoraParams, Method
-from perpetune.release import LABEL_HEAD
+from perpetune.release import LABEL_HEAD, POOL
 from perpetune.training.base import Base
 
 ADAPTER = "adapter_model.safetensors"
@@ -74,9 +74,10 @@ def is_adapter(folder: Path) -> bool:
 
 
 def trained_digest(folder: Path) -> str:
-    """The sha256 of the trained weights, those of a label head behind those of the model."""
+    """The sha256 of the trained weights; behind those of the model those of a label head, and what that is pooled with."""
     digest = hashlib.sha256()
-    for name in (ADAPTER if is_adapter(folder) else WHOLE, LABEL_HEAD):
-        if (folder / name).is_file():
-            digest.update((folder / name).read_bytes())
+    weights = folder / (ADAPTER if is_adapter(folder) else WHOLE)
+    for path in (weights, folder / LABEL_HEAD, *sorted((folder / POOL).glob("*"))):
+        if path.is_file():
+            digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""Training, and behind it the linear model that may answer beside what was trained."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+
+from perpetune.encoder import load_encoder
+from perpetune.evaluation.baselines import answers_of, fitted_linear
+from perpetune.inference.answers import load_answerer
+from perpetune.params import BaseParams
+from perpetune.pool import MIN_ROWS, Pool, fit_powers, save_pool
+from perpetune.records import Example, conversation
+from perpetune.release import POOL
+from perpetune.training.job import Job
+from perpetune.training.launch import launch
+from perpetune.training.methods import trained_digest
+from perpetune.training.trainer import Foretell, Report, Trained
+
+BATCH_TOKENS = 2048
+
+
+def launch_pooled(
+    job: Job,
+    encoder: BaseParams | None,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    report: Report,
+    launcher: str | None = None,
+    foretell: Foretell | None = None,
+) -> Trained:
+    """Train as `launch` does; a label head is then pooled with a linear model on embeddings of that encoder.
+
+    The validation rows calibrate it and say whether the linear model takes part. Raises PerpetuneError as `launch`
+    does, and if the encoder is missing.
+    """
+    trained = launch(job, train, validation, report, launcher, foretell)
+    if encoder is None or job.labels is None or len(validation) < MIN_ROWS:
+        return trained
+    model = fitted_linear(train, job.params.seed, load_encoder(encoder, job.assets))
+    if model is None:
+        return trained
+    shutil.rmtree(trained.adapter / POOL, ignore_errors=True)
+    answerer = load_answerer(job.base, job.assets, job.params.precision, BATCH_TOKENS)
+    answerer.load_adapter("trained", trained.adapter)
+    asked = [(row, conversation(job.instruction, row)) for row in validation]
+    rows = [(row, said) for row, said in asked if answerer.fits(said, job.labels, 1)][: job.params.validation_rows]
+    own = answerer.answer("trained", [said for _, said in rows], job.labels, 1)
+    some = [row for row, _ in rows]
+    powers = fit_powers(own, answers_of(model, some), [row.output for row in some])
+    save_pool(trained.adapter, Pool(powers, model if powers.linear else None))
+    return replace(trained, digest=trained_digest(trained.adapter))

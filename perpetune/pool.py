@@ -1,0 +1,123 @@
+"""A tuned model and a linear model answering together: their probabilities of each label, pooled.
+
+The pooled probability of a label is proportional to the product of both, each raised to a power: a log-linear pool
+(Genest and Zidek 1986, Combining Probability Distributions, Statistical Science 1(1)). The powers are fitted on rows
+that neither model has learned from, which calibrates the pool too: if the linear model's power is 0, this is
+temperature scaling (Guo et al. 2017, On Calibration of Modern Neural Networks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from scipy.optimize import minimize
+from sklearn.pipeline import Pipeline
+
+from perpetune.answer import Answer
+from perpetune.linear import linear_answer, load_linear_model, save_linear_model
+from perpetune.release import POOL
+
+MIN_ROWS = 20
+POWERS = "powers.json"
+_OWN, _LINEAR = (0.05, 20.0), (0.0, 20.0)  # between which the powers are sought
+_SMALLEST = 1e-12  # a probability, whose logarithm is taken
+
+
+class Powers(BaseModel):
+    """To which the probabilities of the tuned model and of the linear model are raised."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    own: float = 1.0
+    linear: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The linear model beside a tuned one, None if its power is 0."""
+
+    powers: Powers
+    model: Pipeline | None
+
+    def pooled(self, answer: Answer, text: str) -> Answer:
+        """The answer to a text of the user's, with the pooled probabilities; free text stays as it is."""
+        if answer.probabilities is None:
+            return answer
+        beside = linear_answer(self.model, text) if self.model is not None else None
+        logs = _logs(answer.probabilities, list(answer.probabilities)) * self.powers.own
+        if beside is not None and beside.probabilities is not None:
+            logs = logs + _logs(beside.probabilities, list(answer.probabilities)) * self.powers.linear
+        shares = np.exp(logs - logs.max())
+        probabilities = dict(zip(answer.probabilities, (shares / shares.sum()).tolist(), strict=True))
+        best = max(probabilities, key=probabilities.__getitem__)
+        seconds = answer.seconds + (beside.seconds if beside else 0.0)
+        return replace(answer, text=best, confidence=probabilities[best], probabilities=probabilities, seconds=seconds)
+
+
+def fit_powers(own: Sequence[Answer], linear: Sequence[Answer], wanted: Sequence[str]) -> Powers:
+    """The powers under which the labels that were wanted are likeliest.
+
+    The linear model takes part only if it lowers the mean loss by more than a standard error (Breiman et al. 1984,
+    Classification and Regression Trees, 3.4.3), since it costs a little time at every request. With fewer than 20 rows
+    whose label the tuned model knows, the probabilities stay as they are.
+    """
+    rows = [
+        (answer.probabilities, beside.probabilities or {}, label)
+        for answer, beside, label in zip(own, linear, wanted, strict=True)
+        if answer.probabilities is not None and label in answer.probabilities
+    ]
+    if len(rows) < MIN_ROWS:
+        return Powers()
+    labels = list(rows[0][0])
+    logs = np.array([[_logs(shares, labels) for shares in pair] for *pair, _ in rows])  # (rows, 2, labels)
+    places = np.array([labels.index(label) for *_, label in rows])
+    alone, both = _fitted(logs, places, (_OWN, (0.0, 0.0))), _fitted(logs, places, (_OWN, _LINEAR))
+    gains = _losses(logs, places, alone) - _losses(logs, places, both)
+    taken = both if gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)) else alone
+    return Powers(own=float(taken[0]), linear=float(taken[1]))
+
+
+def _fitted(logs: np.ndarray, places: np.ndarray, bounds: Sequence[tuple[float, float]]) -> np.ndarray:
+    start = np.array([1.0, bounds[1][1] and 1.0])
+    found = minimize(lambda powers: _losses(logs, places, powers).mean(), start, bounds=bounds, method="L-BFGS-B")
+    return np.asarray(found.x)
+
+
+def _losses(logs: np.ndarray, places: np.ndarray, powers: np.ndarray) -> np.ndarray:
+    """Minus the log-probability of each row's label, (rows,)."""
+    pooled = np.einsum("rml,m->rl", logs, powers)
+    found: np.ndarray = np.logaddexp.reduce(pooled, axis=1) - pooled[np.arange(len(places)), places]
+    return found
+
+
+def _logs(shares: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
+    return np.log(np.maximum([shares.get(label, 0.0) for label in labels], _SMALLEST))
+
+
+def save_pool(adapter: Path, pool: Pool) -> None:
+    """Write it into the folder of what was trained."""
+    folder = adapter / POOL
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / POWERS).write_text(pool.powers.model_dump_json(), encoding="utf-8")
+    if pool.model is not None:
+        save_linear_model(folder, pool.model)
+
+
+def load_pool(adapter: Path, assets: Path) -> Pool | None:
+    """What `save_pool` wrote; None if the version answers alone, uncalibrated.
+
+    Raises PerpetuneError if its linear model cannot be read, or its encoder is missing.
+    """
+    powers = read_powers(adapter)
+    if powers is None:
+        return None
+    return Pool(powers, load_linear_model(adapter / POOL, assets) if powers.linear else None)
+
+
+def read_powers(adapter: Path) -> Powers | None:
+    path = adapter / POOL / POWERS
+    return Powers.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
