@@ -27,7 +27,6 @@ from perpetune.answer import Answer
 from perpetune.encoder import Embedding, Encoder, load_encoder
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams
-from perpetune.records import Message
 
 DESCRIPTION, TENSORS = "linear.json", "linear.safetensors"
 MOST_CHARACTER_FEATURES = 20_000  # more made training slower and the answers no better
@@ -48,11 +47,6 @@ def linear_model(seed: int, encoder: Encoder | None = None) -> Pipeline:
     embeddings = [Embedding(encoder, EMBEDDING_SCALE)] if encoder else []
     classifier = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000, random_state=seed)
     return make_pipeline(make_union(words, pieces, *embeddings), classifier)
-
-
-def said(messages: Sequence[Message]) -> str:
-    """What a linear model reads of a conversation: the last thing that the user said."""
-    return next((message.content for message in reversed(messages) if message.role == "user"), "")
 
 
 def linear_answer(model: Pipeline, text: str) -> Answer:

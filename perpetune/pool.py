@@ -107,17 +107,13 @@ def save_pool(adapter: Path, pool: Pool) -> None:
         save_linear_model(folder, pool.model)
 
 
-def load_pool(adapter: Path, assets: Path) -> Pool | None:
-    """What `save_pool` wrote; None if the version answers alone, uncalibrated.
-
-    Raises PerpetuneError if its linear model cannot be read, or its encoder is missing.
-    """
-    powers = read_powers(adapter)
-    if powers is None:
-        return None
+def load_pool(adapter: Path, assets: Path) -> Pool:
+    """What `save_pool` wrote. Raises PerpetuneError if its linear model cannot be read, or its encoder is missing."""
+    powers = read_powers(adapter) or Powers()
     return Pool(powers, load_linear_model(adapter / POOL, assets) if powers.linear else None)
 
 
 def read_powers(adapter: Path) -> Powers | None:
+    """None for what is in no pool."""
     path = adapter / POOL / POWERS
     return Powers.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -144,6 +144,11 @@ def _iterate(path: Path, kind: type[Record]) -> Iterator[Record]:
             yield kind.model_validate_json(line)
 
 
+def last_said(messages: Sequence[Message]) -> str:
+    """The last thing that the user said, which is what a linear model reads; "" for nothing."""
+    return next((message.content for message in reversed(messages) if message.role == "user"), "")
+
+
 def conversation(
     instruction: str, example: Example | Prediction, shots: tuple[Message, ...] = ()
 ) -> tuple[Message, ...]:

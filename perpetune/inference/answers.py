@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -25,15 +25,17 @@ from perpetune.inference.merged import may_merge, merged
 from perpetune.inference.reading import Beginnings
 from perpetune.inference.schema import Grammars
 from perpetune.inference.writing import Draft, Writing
-from perpetune.linear import said
 from perpetune.params import BaseParams
-from perpetune.pool import Pool, load_pool
-from perpetune.records import Message
+from perpetune.records import Message, last_said
+from perpetune.release import POOL
 from perpetune.training.base import Base, load_base, load_model
 from perpetune.training.chat import answer_tokens, prompt_tokens
 from perpetune.training.label_head import LabelHead, load_head
 from perpetune.training.methods import is_adapter
 from perpetune.training.packing import groups_within
+
+if TYPE_CHECKING:
+    from perpetune.pool import Pool
 
 # On a processor wider passes gain nothing, while attention among rows that may not see each other grows with them:
 # in bf16 on one core, SmolLM2 took 46 ms a review in passes of 96 tokens, 40 of 224, 41 of 320 and 46 of 448.
@@ -80,8 +82,10 @@ class Answerer:
         self._pools.pop(name, None)
         if head := load_head(folder, self.base.model.device):
             self._heads[name] = head
-        if pool := load_pool(folder, self._assets):
-            self._pools[name] = pool
+        if (folder / POOL).is_dir():
+            from perpetune.pool import load_pool  # late: it brings scikit-learn, which a bare GPU machine lacks
+
+            self._pools[name] = load_pool(folder, self._assets)
         if not is_adapter(folder):
             self._whole[name] = load_model(folder, self.base.model.dtype)
         elif self._merges:
@@ -134,7 +138,7 @@ class Answerer:
             answers = self._choose(model, adapter, beginning, prompts, labels)
         if pool := self._pools.get(adapter or ""):
             pairs = zip(answers, conversations, strict=True)
-            answers = [self._counted(pool.pooled(answer, said(messages))) for answer, messages in pairs]
+            answers = [self._counted(pool.pooled(answer, last_said(messages))) for answer, messages in pairs]
         return answers
 
     def _counted(self, answer: Answer) -> Answer:

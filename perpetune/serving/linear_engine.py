@@ -10,8 +10,8 @@ from sklearn.pipeline import Pipeline
 
 from perpetune.answer import Answer
 from perpetune.generation import Delta, Generation, Hear
-from perpetune.linear import linear_answer, load_linear_model, said
-from perpetune.records import Message
+from perpetune.linear import linear_answer, load_linear_model
+from perpetune.records import Message, last_said
 from perpetune.release import Release
 from perpetune.serving.engine import NotLoaded, require_possible
 
@@ -36,7 +36,7 @@ class LinearEngine:
         if model is None:
             raise NotLoaded(version)
         require_possible(generation, labelled=True)
-        answer = await asyncio.to_thread(linear_answer, model, said(messages))  # a very long text takes its time
+        answer = await asyncio.to_thread(linear_answer, model, last_said(messages))  # a very long text takes its time
         for index in range(generation.n if hear else 0):
             assert hear is not None
             hear(Delta(index, answer.text))

@@ -53,7 +53,6 @@ def test_a_version_answers_with_the_linear_model_that_helps_it(job: Job, tiny_en
     together = _answerer(job).answer("version", [_asked(row.input) for row in ROWS], LABELS, 4)
     assert [answer.text for answer in together] == [row.output for row in ROWS]
     pool = load_pool(job.adapter, job.assets)
-    assert pool
     (job.adapter / POOL / "powers.json").write_text(Powers().model_dump_json())
     alone = _answerer(job).answer("version", [_asked(row.input) for row in ROWS], LABELS, 4)
     for row, own, both in zip(ROWS, alone, together, strict=True):
