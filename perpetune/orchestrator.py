@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache
+from itertools import chain, repeat
 
 import httpx
 
@@ -25,8 +26,10 @@ PAGE = 200
 QUIET_SECONDS = 10.0
 LATE = timedelta(seconds=30)
 PREFECT_SAYS = ("Beginning flow run", "Finished in state", "View at ")
-# Prefect answers so while its database is locked; it asks its own client to try again too.
+# Prefect answers so while its database is locked; it asks its own client to try again too. A writer waits a minute for
+# SQLite's lock, and meanwhile the server may answer nobody.
 BUSY = {429, 502, 503}
+TIMEOUT, PATIENCE = 30.0, 90.0  # seconds: for one answer, and for one that is no refusal
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -76,15 +79,7 @@ def _log_line(found: Mapping[str, object]) -> LogLine:
 @cache
 def _client() -> httpx.Client:
     """One for all calls: making one reads certificates, which costs more than the call."""
-    return httpx.Client(timeout=30)
-
-
-def _again_if_late(request: Callable[[], httpx.Response]) -> httpx.Response:
-    """Ask once more if no answer comes in time: each request only reads, or has an id by which it happens once."""
-    try:
-        return request()
-    except httpx.ReadTimeout:
-        return request()
+    return httpx.Client(timeout=TIMEOUT)
 
 
 @dataclass(frozen=True)
@@ -186,21 +181,27 @@ class Prefect:
         return None if answer.status_code == 404 else dict(answer.json())
 
     def _call(self, method: str, path: str, body: object = None) -> httpx.Response:
-        for pause in PAUSES:
-            answer = self._ask(method, path, body)
-            if answer.status_code not in BUSY:
+        """Asked again while Prefect is busy: each request only reads, or has an id by which it happens once."""
+        until = time.monotonic() + PATIENCE
+        for pause in chain(PAUSES, repeat(PAUSES[-1])):
+            try:
+                answer = _client().request(method, f"{self.url}{path}", json=body)
+            except httpx.ReadTimeout as fault:
+                if time.monotonic() >= until:
+                    raise self._unanswered(fault) from fault
+                continue
+            except httpx.HTTPError as fault:
+                raise self._unanswered(fault) from fault
+            if answer.status_code not in BUSY or time.monotonic() >= until:
                 break
             time.sleep(pause)
         if answer.status_code >= 400 and answer.status_code != 404:
             raise PerpetuneError(f"Prefect refused {method} {path}: {answer.text[:300]}", where=self.url)
         return answer
 
-    def _ask(self, method: str, path: str, body: object) -> httpx.Response:
-        try:
-            return _again_if_late(partial(_client().request, method, f"{self.url}{path}", json=body))
-        except httpx.HTTPError as fault:
-            raise PerpetuneError(
-                f"the Prefect server does not answer at {self.url} ({type(fault).__name__})",
-                where="PREFECT_API_URL",
-                do="start it with `perpetune up`, or correct the address",
-            ) from fault
+    def _unanswered(self, fault: httpx.HTTPError) -> PerpetuneError:
+        return PerpetuneError(
+            f"the Prefect server does not answer at {self.url} ({type(fault).__name__})",
+            where="PREFECT_API_URL",
+            do="start it with `perpetune up`, or correct the address",
+        )

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from perpetune import orchestrator
+from perpetune.errors import PerpetuneError
 from perpetune.orchestrator import FlowRun, Prefect
 from perpetune.services import Supervisor, free_ports
 from perpetune.stack import Ports, environment, servers
@@ -113,16 +114,36 @@ def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monk
     assert (ended.state, ended.message) == ("CRASHED", "it was killed")
 
 
-def test_a_server_that_hangs_once_is_asked_again(
-    json_server: Callable[[Callable[[Any], tuple[int, object]]], str], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orchestrator, "_client", lambda: httpx.Client(timeout=0.3))
+    monkeypatch.setattr(orchestrator, "PATIENCE", 3.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_hangs_and_then_is_busy_is_asked_again(
+    json_server: Callable[[Callable[[Any], tuple[int, object]]], str],
 ) -> None:
-    monkeypatch.setattr(orchestrator, "_client", lambda: httpx.Client(timeout=0.5))
-    asked = []
+    asked: list[str] = []
 
     def reply(events: Any) -> tuple[int, object]:
         asked.append(events[0]["id"])
-        time.sleep(2 if len(asked) == 1 else 0)
-        return 200, {}
+        time.sleep(1 if len(asked) < 3 else 0)
+        return (503 if len(asked) == 3 else 200), {}
 
     Prefect(json_server(reply)).emit("perpetune.tested", "any", {})
-    assert len(asked) == 2 and asked[0] == asked[1]
+    assert len(asked) == 4
+    assert len(set(asked)) == 1, "it happens once, however often it is asked"
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("status", "seconds", "told"), [(200, 1, "does not answer"), (503, 0, "Prefect refused POST")])
+def test_a_server_that_stays_away_is_told_of(
+    status: int, seconds: float, told: str, json_server: Callable[[Callable[[Any], tuple[int, object]]], str]
+) -> None:
+    def reply(_: Any) -> tuple[int, object]:
+        time.sleep(seconds)
+        return status, {}
+
+    with pytest.raises(PerpetuneError, match=told):
+        Prefect(json_server(reply)).emit("perpetune.tested", "any", {})
