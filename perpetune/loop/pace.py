@@ -44,7 +44,7 @@ class Pace:
 class Work:
     """What is to be done: rows of each split, systems that answer the holdouts, labels (0 for free text), epochs.
 
-    Training ends within so many `minutes`; None is no limit.
+    Training ends within so many `minutes`, but never before `least_epochs`; None is no limit.
     """
 
     rows: Mapping[str, int]
@@ -52,6 +52,7 @@ class Work:
     labels: int
     epochs: float
     minutes: float | None = None
+    least_epochs: float = 0.0
 
     @property
     def held_out(self) -> int:

@@ -34,7 +34,8 @@ from perpetune.params import Params
 from perpetune.policy.foresee import Holdouts, foresee
 from perpetune.tracking import Run, tag
 from perpetune.training.base import device_name
-from perpetune.training.recipe import most_minutes
+from perpetune.training.recipe import batch_size, most_minutes
+from perpetune.training.schedule import FEWEST_STEPS
 from perpetune.workspace import Workspace
 
 ASSUMED_EPOCHS = 3.0
@@ -93,8 +94,12 @@ def _work(workspace: Workspace, curated: Curated) -> Work:
     params = workspace.params
     champion = registry.find(params.task.name, "champion") is not None
     examples = params.evaluate.few_shot_examples > 0
-    minutes = most_minutes(params.train, device_name()) if params.train.epochs == "auto" else None
-    return Work(curated.rows, 2 + examples + champion, len(_labels(workspace, "train")), epochs_of(params), minutes)
+    systems, labels = 2 + examples + champion, len(_labels(workspace, "train"))
+    if params.train.epochs != "auto":
+        return Work(curated.rows, systems, labels, epochs_of(params))
+    rows, minutes = max(1, curated.rows.get("train", 0)), most_minutes(params.train, device_name())
+    least = FEWEST_STEPS * batch_size(params.train, rows) / rows
+    return Work(curated.rows, systems, labels, max(epochs_of(params), least), minutes, least)
 
 
 def _guess(workspace: Workspace, work: Work) -> Pace:
@@ -123,13 +128,13 @@ def make_plan(work: Work, pace: Pace, source: str) -> Plan:
     per_row = pace.evaluate_row * effort(work.labels) / effort(pace.labels)
     training = START_SECONDS + pace.train_row * rows * work.epochs
     if work.minutes is not None:
-        training = min(training, 60 * work.minutes)
+        training = max(min(training, 60 * work.minutes), START_SECONDS + pace.train_row * rows * work.least_epochs)
     return Plan(
         (
             Step(CURATE, f"{sum(work.rows.values()):,} rows", pace.curate),
             Step(
                 TRAIN,
-                f"{rows:,} rows x {work.epochs:g} epochs",
+                f"{rows:,} rows x {work.epochs:.2g} epochs",
                 training,
                 "train.epochs, train.minutes, mix.replay",
             ),

@@ -17,6 +17,7 @@ from perpetune.params import TrainParams
 COOLING = 0.2  # of the steps before it
 PATIENCE = 2  # validations without improvement, if train.early_stopping does not say
 LEAST_STEPS, LEAST_EPOCHS = 60, 2
+FEWEST_STEPS = round(LEAST_STEPS * (1 + COOLING))  # of a run with `epochs: auto`, however little time it has
 MOST_STEPS, MOST_EPOCHS = 200, 10  # whichever is more
 UNVALIDATED_EPOCHS = 3.0
 
@@ -65,8 +66,8 @@ class Schedule:
 
 
 def fewest_steps(schedule: Schedule) -> int:
-    """Of a run with `epochs: auto`, however little time it has."""
-    return min(schedule.steps, round(LEAST_STEPS * (1 + COOLING)))
+    """`FEWEST_STEPS`, if the schedule has so many."""
+    return min(schedule.steps, FEWEST_STEPS)
 
 
 def schedule_of(rows: int, params: TrainParams, batch_size: int, *, validates: bool) -> Schedule:

@@ -39,6 +39,10 @@ def test_training_is_planned_to_end_within_its_minutes() -> None:
     assert seconds(replace(WORK, epochs=100, minutes=4.0))["fine-tune"] == 240
 
 
+def test_few_rows_are_trained_on_longer_than_these_minutes() -> None:
+    assert seconds(replace(WORK, epochs=3, minutes=4.0, least_epochs=2))["fine-tune"] == 20 + 0.25 * 2000
+
+
 def test_each_step_has_its_rows_and_its_time():
     made = make_plan(WORK, PACE, "measured")
     assert [step.name for step in made.steps] == ["curate", "fine-tune", "evaluate", "decide", "release"]
@@ -126,13 +130,15 @@ def test_the_pace_is_kept_for_the_task_and_a_broken_file_is_none(releases: Open)
 
 def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run(releases: Open):
     world = releases()
-    workspace = world.workspace
+    auto = world.workspace.params.train.model_copy(update={"epochs": "auto", "batch_size": 8})
+    workspace = replace(world.workspace, params=world.workspace.params.model_copy(update={"train": auto}))
     splits = {"train": rows(80, 40) + rows(20, 40, "bad"), "validation": [], "frozen": rows(25, 40), "recent": []}
     for name, examples in splits.items():
         write_jsonl(workspace.split(name), examples)
     curated = Curated("abc", {name: len(examples) for name, examples in splits.items()}, 0)
     first = plan(workspace, curated)
     assert (first.work.systems, first.work.labels) == (3, 2)
+    assert first.work.epochs == pytest.approx(72 * 8 / 100), "72 steps at least, of 8 rows"
     assert "before the first refresh" in first.source
     remember(workspace, first, {"curate": 1.0, "fine-tune": 40.0, "evaluate": 60.0, "decide": 1.0}, 30.0)
     second = plan(workspace, curated)
