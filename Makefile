@@ -35,7 +35,7 @@ up: setup
 	$(BIN)/perpetune up
 
 test: setup
-	$(BIN)/pytest -q --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -q
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,8 @@ def json_server() -> Iterator[Callable[[Reply], str]]:
                     self.send_response(status)
                     self.send_header("content-length", str(len(content)))
                     self.end_headers()
-                    self.wfile.write(content)
+                    with suppress(BrokenPipeError):  # a client that has lost patience
+                        self.wfile.write(content)
 
                 def log_message(self, format: str, *args: object) -> None:
                     """Stay silent."""
