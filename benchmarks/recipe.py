@@ -198,7 +198,7 @@ def fine_tuned(
             base=params.base,
             assets=asked.assets,
             instruction=task.instruction,
-            params=params.train.model_copy(update={"checkpoint_seconds": 0}),
+            params=params.train,
             adapter=Path(folder),
             checkpoints=None,
             labels=tuple(labels) if labels else None,

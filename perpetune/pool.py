@@ -18,13 +18,12 @@ from scipy.optimize import minimize
 from sklearn.pipeline import Pipeline
 
 from perpetune.answer import Answer
+from perpetune.evaluation.temperature import MIN_ROWS, SMALLEST
 from perpetune.linear import linear_answer, load_linear_model, save_linear_model
 from perpetune.release import POOL
 
-MIN_ROWS = 20
 POWERS = "powers.json"
 _OWN, _LINEAR = (0.05, 20.0), (0.0, 20.0)  # between which the powers are sought
-_SMALLEST = 1e-12  # a probability, whose logarithm is taken
 
 
 class Powers(BaseModel):
@@ -95,7 +94,7 @@ def _losses(logs: np.ndarray, places: np.ndarray, powers: np.ndarray) -> np.ndar
 
 
 def _logs(shares: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
-    return np.log(np.maximum([shares.get(label, 0.0) for label in labels], _SMALLEST))
+    return np.log(np.maximum([shares.get(label, 0.0) for label in labels], SMALLEST))
 
 
 def save_pool(adapter: Path, pool: Pool) -> None:

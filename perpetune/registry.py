@@ -311,6 +311,12 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
     return release_of(card, task, version, adapter, evaluated)
 
 
+def fetch_champion(task: str, cache: Path) -> Release | None:
+    """The champion, as `fetch_release` brings it; None if there is none."""
+    found = find(task, "champion")
+    return fetch_release(task, found.version, cache) if found else None
+
+
 def _evaluated(run_id: str, name: str, folder: Path) -> Evaluated:
     """Asked for anew each time: a version is registered, and may be fetched, before it is evaluated.
 

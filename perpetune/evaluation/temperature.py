@@ -11,7 +11,7 @@ from perpetune.answer import Answer
 
 MIN_ROWS = 20
 _RANGE = (0.05, 20.0)
-_SMALLEST = 1e-12
+SMALLEST = 1e-12  # a probability, whose logarithm is taken
 
 
 def fit_temperature(answers: Sequence[Answer], wanted: Sequence[str]) -> float:
@@ -27,7 +27,7 @@ def fit_temperature(answers: Sequence[Answer], wanted: Sequence[str]) -> float:
     ]
     if len(rows) < MIN_ROWS:
         return 1.0
-    logs = np.log(np.maximum([list(shares.values()) for shares, _ in rows], _SMALLEST))  # (rows, labels)
+    logs = np.log(np.maximum([list(shares.values()) for shares, _ in rows], SMALLEST))  # (rows, labels)
     places = np.array([list(shares).index(label) for shares, label in rows])
 
     def loss(log_temperature: float) -> float:

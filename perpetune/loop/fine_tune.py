@@ -82,12 +82,13 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretel
 
 def _may_pool(workspace: Workspace) -> bool:
     """Not beside a tuned champion that answers alone: a second model takes time that `max_slowdown` does not allow."""
-    task, found = workspace.params.task.name, registry.find(workspace.params.task.name, "champion")
-    if found is None or workspace.params.promote.max_slowdown is None:
+    if workspace.params.promote.max_slowdown is None:
         return True
-    champion = registry.fetch_release(task, found.version, workspace.home / "releases")
+    champion = registry.fetch_champion(workspace.params.task.name, workspace.home / "releases")
+    if champion is None or champion.system != "tuned":
+        return True
     powers = read_powers(champion.adapter)
-    return champion.system != "tuned" or (powers is not None and powers.linear > 0)
+    return powers is not None and powers.linear > 0
 
 
 def _trained_before(folder: Path) -> Trained | None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from perpetune.encoder import load_encoder
 from perpetune.evaluation.baselines import answers_of, fitted_linear
+from perpetune.evaluation.temperature import MIN_ROWS
 from perpetune.inference.answers import load_answerer
 from perpetune.params import BaseParams
-from perpetune.pool import MIN_ROWS, Pool, fit_powers, save_pool
+from perpetune.pool import Pool, fit_powers, save_pool
 from perpetune.records import Example, conversation
 from perpetune.release import POOL
 from perpetune.training.job import Job
@@ -35,13 +36,13 @@ def launch_pooled(
     The validation rows calibrate it and say whether the linear model takes part. Raises PerpetuneError as `launch`
     does, and if the encoder is missing.
     """
+    shutil.rmtree(job.adapter / POOL, ignore_errors=True)  # of a training before, which broke off
     trained = launch(job, train, validation, report, launcher, foretell)
     if encoder is None or job.labels is None or len(validation) < MIN_ROWS:
         return trained
     model = fitted_linear(train, job.params.seed, load_encoder(encoder, job.assets))
     if model is None:
         return trained
-    shutil.rmtree(trained.adapter / POOL, ignore_errors=True)
     answerer = load_answerer(job.base, job.assets, job.params.precision, BATCH_TOKENS)
     answerer.load_adapter("trained", trained.adapter)
     asked = [(row, conversation(job.instruction, row)) for row in validation]

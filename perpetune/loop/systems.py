@@ -58,7 +58,8 @@ def load_systems(
     held_out: Mapping[str, Sequence[Example]],
     tell: Tell,
 ) -> Systems:
-    champion, card = _champion(workspace), challenger.card
+    card = challenger.card
+    champion = registry.fetch_champion(card.task, workspace.home / "releases")
     return Systems(
         answerer,
         challenger,
@@ -187,12 +188,6 @@ def _readable(
     if len(kept) < len(rows):
         tell(f"{len(rows) - len(kept)} rows of the {holdout} holdout are left out: longer than the model can read")
     return kept
-
-
-def _champion(workspace: Workspace) -> Release | None:
-    task = workspace.params.task.name
-    found = registry.find(task, "champion")
-    return registry.fetch_release(task, found.version, workspace.home / "releases") if found else None
 
 
 def _shots(

@@ -65,6 +65,7 @@ def test_training_again_makes_the_same_version(job: Job, tiny_encoder: BaseParam
 
 
 def test_without_an_encoder_a_head_or_rows_that_judge_it_answers_alone(job: Job, tiny_encoder: BaseParams) -> None:
+    launch_pooled(job, tiny_encoder, ROWS, ROWS, lambda _: None)
     launch_pooled(job, None, ROWS, ROWS, lambda _: None)
     assert read_powers(job.adapter) is None
     launch_pooled(job, tiny_encoder, ROWS, ROWS[:19], lambda _: None)
