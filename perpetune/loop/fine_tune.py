@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perpetune import registry
 from perpetune.curve import drawn
 from perpetune.encoder import SETTING
 from perpetune.loop.curate import read_split
@@ -72,23 +71,10 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretel
     )
     with system_metrics(run):
         encoder = workspace.params.evaluate.encoder
-        if encoder and not _may_pool(workspace):
-            encoder = None
         trained = launch_pooled(job, encoder, rows, validation, report, Settings().training_launcher, foretell)
         # Training has removed its checkpoint: from here on this file says that its work is done.
         write_trained(folder, trained)
     return trained
-
-
-def _may_pool(workspace: Workspace) -> bool:
-    """Not beside a tuned champion that answers alone: a second model takes time that `max_slowdown` does not allow."""
-    if workspace.params.promote.max_slowdown is None:
-        return True
-    champion = registry.fetch_champion(workspace.params.task.name, workspace.home / "releases")
-    if champion is None or champion.system != "tuned":
-        return True
-    powers = read_powers(champion.adapter)
-    return powers is not None and powers.linear > 0
 
 
 def _trained_before(folder: Path) -> Trained | None:

@@ -32,15 +32,16 @@ def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> Hist
     wheel = find_wheel(assets)
     taught, quiet = divided_products(wheel)
     if stream == "reviews-quiet":
-        return _history(stream, taught, quiet, (), label_delay)
+        return history_of(stream, taught, quiet, (), label_delay)
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
     random.Random(SEED).shuffle(films)
-    return _history(stream, taught, [*quiet[:QUIET], *films[:FILMS]], (QUIET,), label_delay)
+    return history_of(stream, taught, [*quiet[:QUIET], *films[:FILMS]], (QUIET,), label_delay)
 
 
-def _history(
+def history_of(
     stream: str, taught: Sequence[Example], asked: Sequence[Example], changes: Sequence[int], label_delay: timedelta
 ) -> History:
+    """Rows without times as a history: 50 are asked a day; `changes` are places among them."""
     times = [BEGINS + place * timedelta(days=1) / A_DAY for place in range(len(asked))]
     requests = tuple(
         Request(example.model_copy(update={"time": time}), time, time + label_delay)

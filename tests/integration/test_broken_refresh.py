@@ -134,6 +134,7 @@ def test_a_killed_refresh_goes_on_as_one_run(world: World, tiny_params: BasePara
     inbox = world.workspace.root / INBOX
     write_jsonl(tmp_path / "start.jsonl", questions()[:-1])
     ingest(tmp_path / "start.jsonl", inbox)
+    assert world.worker.nice() > psutil.Process().nice(), "training must give way to requests"
     first = world.start()
     world.kill_in_training(first)
 

@@ -41,4 +41,15 @@ def test_fewer_rows_are_asked_again_until_there_are_enough_requests() -> None:
     asked: list[int] = []
     pace = in_turns(lambda _: None, asked.append, 6, 30)
     assert (len(pace.ours), pace.rows) == (30, 6)
-    assert {row: asked[1:].count(row) for row in range(6)} == dict.fromkeys(range(6), 5)
+    assert {row: asked[1:].count(row) for row in range(6)} == dict.fromkeys(range(6), 3 * 5)
+
+
+def test_a_pause_of_the_machine_is_not_held_against_the_one_whom_it_met() -> None:
+    asked: list[int] = []
+
+    def paused(row: int) -> None:
+        asked.append(row)
+        time.sleep(0.2 if len(asked) in range(2, 6) else 0.002)
+
+    pace = in_turns(lambda _: time.sleep(0.002), paused, 10, 10)
+    assert max(pace.ours) < 0.1, "four of ten requests were paused the first time"

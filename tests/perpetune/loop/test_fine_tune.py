@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune import registry
-from perpetune.evaluation.baselines import fitted_linear
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.passage import DEVICE_HOURS
 from perpetune.params import BaseParams, TrainParams
-from perpetune.pool import Pool, Powers, read_powers, save_pool
 from perpetune.records import Example, write_jsonl
-from perpetune.release import POOL
 from perpetune.tracking import Run, close_run, connect, metrics_of, open_run
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace, open_workspace
@@ -89,47 +83,3 @@ def test_the_hours_of_all_devices_count(workspace: Workspace, run: Run) -> None:
     trained = fine_tune(workspace, run, lambda _: None).trained
     assert trained.devices == 1
     assert metrics_of(run.id)[DEVICE_HOURS] == pytest.approx(trained.seconds / 3600)
-
-
-@pytest.mark.parametrize(
-    ("champion", "max_slowdown", "pools"),
-    [
-        ("alone", 1.5, False),
-        ("calibrated", 1.5, False),
-        ("pooled", 1.5, True),
-        ("alone", None, True),
-        (None, 1.5, True),
-    ],
-)
-def test_a_champion_that_answers_alone_is_followed_by_one_that_does(
-    champion: str | None, max_slowdown: float | None, pools: bool, workspace: Workspace, tiny_encoder: BaseParams
-) -> None:
-    task = f"colours-{champion}-{'limited' if max_slowdown else 'free'}"
-    params = workspace.params
-    params = params.model_copy(
-        update={
-            "task": params.task.model_copy(update={"name": task}),
-            "evaluate": params.evaluate.model_copy(update={"encoder": tiny_encoder}),
-            "promote": params.promote.model_copy(update={"max_slowdown": max_slowdown}),
-            "train": params.train.model_copy(update={"epochs": 1}),
-        }
-    )
-    workspace = replace(workspace, params=params)
-    rows = [
-        Example(input=f"{article} {thing}", output=colour, id=f"{article}{thing}", group=thing, source="t")
-        for thing, colour in THINGS.items()
-        for article in ("the", "a", "some", "this")
-    ]
-    for split in ("train", "validation"):
-        write_jsonl(workspace.split(split), rows)
-    if champion is not None:
-        first = fine_tune(workspace, open_run(task, "refresh", {}, {}), lambda _: None)
-        shutil.rmtree(first.adapter / POOL, ignore_errors=True)
-        if champion != "alone":
-            model = fitted_linear(rows, 0) if champion == "pooled" else None
-            save_pool(first.adapter, Pool(Powers(linear=1.0 if model else 0.0), model))
-        version = registry.register(open_run(task, "refresh", {}, {}), first.adapter, first.card, {})
-        registry.promote(task, version)
-
-    challenger = fine_tune(workspace, open_run(task, "refresh", {}, {}), lambda _: None)
-    assert (read_powers(challenger.adapter) is not None) == pools
