@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from record import RESULTS, Claim, write
 
 if TYPE_CHECKING:
+    from perpetune.output_schema import Schema
     from perpetune.params import Params
     from perpetune.records import Example
 
@@ -49,6 +50,7 @@ OURS, TUNED, LINEAR, BASE, TRL = (
     "TRL, equal time",
 )
 RIVALS = ("TF-IDF", "embeddings", TRL)
+SLOTS = ("name", "eatType", "food", "priceRange", "customer rating", "area", "familyFriendly", "near")
 DRAWN = {  # with the colours of the house
     TUNED: "challenger",
     LINEAR: "champion",
@@ -61,13 +63,14 @@ DRAWN = {  # with the colours of the house
 
 @dataclass(frozen=True)
 class Task:
-    """Rows (input, output) to learn from and to be judged on."""
+    """Rows (input, output) to learn from and to be judged on; the outputs are labels, or satisfy the schema."""
 
     name: str
     instruction: str
     labels: bool
     train: Sequence[tuple[str, str]]
     test: Sequence[tuple[str, str]]
+    schema: Schema | None = None
 
 
 @dataclass(frozen=True)
@@ -299,23 +302,17 @@ def _embedded(texts: Sequence[str], encoder: Path) -> Any:
 def _answered(
     answerer: Any, name: str | None, task: Task, labels: Sequence[str] | None, shots: Sequence[Any] = ()
 ) -> tuple[float, ...]:
-    """A score for each held-out row: 1 or 0 for a label; for a JSON object 1 or 0 for all of it right."""
+    """A score for each held-out row: 1 or 0 for a label, slot F1 for a JSON object."""
+    from perpetune.evaluation.scoring import scoring_of
+    from perpetune.output_schema import to_text
     from perpetune.records import Message, with_instruction
 
     questions = [
         with_instruction(task.instruction, (Message(role="user", content=text),), tuple(shots)) for text, _ in task.test
     ]
-    answers = answerer.answer(name, questions, labels, 128)
-    return tuple(_score(task, answer.text, output) for answer, (_, output) in zip(answers, task.test, strict=True))
-
-
-def _score(task: Task, answer: str, wanted: str) -> float:
-    if task.labels:
-        return float(answer == wanted)
-    try:
-        return float(json.loads(answer) == json.loads(wanted))
-    except json.JSONDecodeError:
-        return 0.0
+    answers = answerer.answer(name, questions, labels, 128, to_text(task.schema) if task.schema else None)
+    scoring = scoring_of("classification" if task.labels else "generation", task.schema)
+    return tuple(scoring.score(output, answer.text) for answer, (_, output) in zip(answers, task.test, strict=True))
 
 
 def _examples(rows: Sequence[tuple[str, str]]) -> list[Example]:
@@ -354,9 +351,9 @@ def _less(subject: str, ours: Sequence[float], rival: str, theirs: Sequence[floa
 
 
 def show(cell: Cell) -> None:
-    from perpetune.evaluation.estimate import wilson
+    from perpetune.evaluation.estimate import mean_of
 
-    found = wilson(round(sum(cell.scores)), len(cell.scores), 0.95)
+    found = mean_of(cell.scores, confidence=0.95, samples=2000, seed=SEED)
     steps = f", serves {cell.chosen}" if cell.chosen else f", {cell.steps} steps" if cell.steps else ""
     seen = f" ({cell.chosen_by:.1%} on the rows that chose)" if cell.chosen_by is not None else ""
     print(
@@ -437,13 +434,13 @@ def _rare(asked: argparse.Namespace) -> Task:
     return _task("rare", instruction, True, divided("train"), divided("test"), asked)
 
 
-def _files(name: str, instruction: str, *, labels: bool) -> Callable[[argparse.Namespace], Task]:
+def _files(name: str, instruction: str, schema: Schema | None = None) -> Callable[[argparse.Namespace], Task]:
     def task(asked: argparse.Namespace) -> Task:
         parts = [
             [(row["input"], row["output"]) for row in map(json.loads, (asked.data / name / f"{part}.jsonl").open())]
             for part in ("train", "test")
         ]
-        return _task(name, instruction, labels, *parts, asked)
+        return replace(_task(name, instruction, schema is None, *parts, asked), schema=schema)
 
     return task
 
@@ -479,8 +476,17 @@ TASKS: dict[str, Callable[[argparse.Namespace], Task]] = {
     "intents20": _intents(20),
     "intents77": _intents(77),
     "rare": _rare,
-    "contracts": _files("contracts", "Which provision does this clause state?", labels=True),
-    "restaurants": _files("restaurants", "Write the facts that this sentence states as a JSON object.", labels=False),
+    "contracts": _files("contracts", "Which provision does this clause state?"),
+    "restaurants": _files(
+        "restaurants",
+        "Write the facts that this sentence states as a JSON object.",
+        {
+            "type": "object",
+            "properties": {slot: {"type": "string"} for slot in SLOTS},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+    ),
     "reviews": _reviews,
 }
 

@@ -19,7 +19,9 @@ from perpetune.workspace import Workspace, open_workspace
 
 MARK = ".perpetune-demo"
 SEED = 7
-NEW_ANSWER = "other"
+CLEAR, NEW_ANSWER = ("positive", "negative"), "other"
+TAUGHT = 560
+MOST_WORDS = 18  # in a sentence of the demo: longer ones make it longer, and not more telling
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def prepare(source: Workspace, folder: Path) -> Scene:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
     wheel = find_wheel(source.assets)
-    team, quiet = divided_products(wheel)
+    team, quiet = divide(_short(product_examples(wheel, CLEAR)), TAUGHT)
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
     news = [
         Example(input=rated.text, output=NEW_ANSWER, id=rated.id, group=rated.group, source="news")
@@ -53,12 +55,11 @@ def prepare(source: Workspace, folder: Path) -> Scene:
     ]
     curated = folder / "product-reviews.jsonl"
     write_jsonl(curated, team)
-    return Scene(_open(source, folder), curated, tuple(quiet), tuple(_one_each(films, news)))
+    return Scene(_open(source, folder), curated, tuple(quiet), tuple(_one_each(_short(films), _short(news))))
 
 
-def divided_products(wheel: Path) -> tuple[list[Example], list[Example]]:
-    """Product reviews that the team starts with, and unseen ones."""
-    return _divide(product_examples(wheel, ("positive", "negative")), 560)
+def _short(examples: Sequence[Example]) -> list[Example]:
+    return [example for example in examples if len(example.input.split()) <= MOST_WORDS]
 
 
 def _open(source: Workspace, folder: Path) -> Workspace:
@@ -78,7 +79,7 @@ def _clear(folder: Path) -> None:
     (folder / MARK).touch()
 
 
-def _divide(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
+def divide(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
     """About `count` examples in whole reviews, and the rest, each in a shuffled order."""
     reviews = sorted({example.group for example in examples})
     random.Random(SEED).shuffle(reviews)
@@ -93,7 +94,7 @@ def _divide(examples: Sequence[Example], count: int) -> tuple[list[Example], lis
 
 def _one_each(films: Sequence[Example], news: Sequence[Example]) -> list[Example]:
     """Film reviews that say clearly good or bad, and as many sentences of newspapers, in a shuffled order."""
-    clear = [example for example in films if example.output != "mixed"]
+    clear = [example for example in films if example.output in CLEAR]
     picks = random.Random(SEED)
     count = min(len(clear), len(news))
     both = [*picks.sample(clear, count), *picks.sample(list(news), count)]

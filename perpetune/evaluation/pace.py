@@ -13,7 +13,7 @@ from perpetune.params import EvaluateParams
 
 Ask = Callable[[int], object]
 
-SECONDS = 15.0  # beyond the requests that a measurement needs, it takes no longer than this
+SECONDS = 10.0  # beyond the requests that a measurement needs, it takes no longer than this
 ROUNDS = 3
 
 

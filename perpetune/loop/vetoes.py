@@ -15,7 +15,7 @@ from perpetune.records import Example
 from perpetune.workspace import Workspace
 
 PACE_ROWS = 40
-FORGETTING_SECONDS = 30.0
+FORGETTING_SECONDS = 15.0
 
 
 def measured_limits(

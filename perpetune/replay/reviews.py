@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
-from perpetune.curation.reviews import find_wheel, labelled, rated_sentences
-from perpetune.demo.stage import SEED, divided_products
+from perpetune.curation.reviews import find_wheel, labelled, product_examples, rated_sentences
+from perpetune.demo.stage import CLEAR, SEED, TAUGHT, divide
 from perpetune.records import Example
 from perpetune.replay.history import History, Request
 
@@ -25,12 +25,12 @@ FILMS = 1800
 def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> History:
     """Products throughout ("reviews-quiet"), or products and then films ("reviews").
 
-    They are divided as the demo divides them: the first model learns from whole reviews of products, the stream holds
+    They are divided as the demo divides its short ones: the first model learns from whole reviews of products, the stream holds
     the others. With the films the team introduces a third answer, "mixed". Raises PerpetuneError where the wheel with
     the reviews is missing.
     """
     wheel = find_wheel(assets)
-    taught, quiet = divided_products(wheel)
+    taught, quiet = divide(product_examples(wheel, CLEAR), TAUGHT)
     if stream == "reviews-quiet":
         return history_of(stream, taught, quiet, (), label_delay)
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
