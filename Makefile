@@ -1,6 +1,9 @@
 # The vocabulary that people, hooks and CI share.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# On all cores; pip takes one. Left to the first start it costs half a minute, and every start if PYTHONDONTWRITEBYTECODE
+# is set. Some packages hold templates that are no Python, which it reports as a failure.
+COMPILE := -m compileall -qq -j 0
 
 .PHONY: setup demo up test check bench lock vllm
 setup: .venv/ready assets/ready
@@ -10,6 +13,7 @@ setup: .venv/ready assets/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python $(COMPILE) .venv/lib || true
 	touch $@
 
 assets/ready: assets.lock .venv/ready
@@ -26,6 +30,7 @@ vllm: .venv-vllm/ready
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r vllm.lock
 	.venv-vllm/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
+	.venv-vllm/bin/python $(COMPILE) .venv-vllm/lib || true
 	touch $@
 
 demo: setup

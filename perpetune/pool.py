@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from perpetune.answer import Answer
 from perpetune.evaluation.temperature import MIN_ROWS, SMALLEST
-from perpetune.linear import linear_answer, load_linear_model, save_linear_model
+from perpetune.linear import linear_answers, load_linear_model, save_linear_model
 from perpetune.release import POOL
 
 POWERS = "powers.json"
@@ -42,11 +42,14 @@ class Pool:
     powers: Powers
     model: Pipeline | None
 
-    def pooled(self, answer: Answer, text: str) -> Answer:
-        """The answer to a text of the user's, with the pooled probabilities; free text stays as it is."""
+    def pooled(self, answers: Sequence[Answer], texts: Sequence[str]) -> list[Answer]:
+        """The answers to these texts of users', with the pooled probabilities; free text stays as it is."""
+        beside = linear_answers(self.model, texts) if self.model is not None else [None] * len(texts)
+        return [self._with(answer, other) for answer, other in zip(answers, beside, strict=True)]
+
+    def _with(self, answer: Answer, beside: Answer | None) -> Answer:
         if answer.probabilities is None:
             return answer
-        beside = linear_answer(self.model, text) if self.model is not None else None
         logs = _logs(answer.probabilities, list(answer.probabilities)) * self.powers.own
         if beside is not None and beside.probabilities is not None:
             logs = logs + _logs(beside.probabilities, list(answer.probabilities)) * self.powers.linear

@@ -58,11 +58,11 @@ def _remote(folder: Path, card: ModelCard) -> Answers:
 
 
 def _linear(folder: Path, card: ModelCard) -> Answers:
-    from perpetune.linear import linear_answer, load_linear_model
+    from perpetune.linear import linear_answers, load_linear_model
     from perpetune.settings import Settings
 
     model = load_linear_model(folder, Settings().assets)
-    return lambda texts: [linear_answer(model, text) for text in texts]
+    return lambda texts: linear_answers(model, list(texts))
 
 
 def _of_base(folder: Path, card: ModelCard) -> Answers:

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from perpetune.answer import Answer
 from perpetune.encoder import Encoder
 from perpetune.evaluation.systems import Kind
-from perpetune.linear import linear_answer, linear_model
+from perpetune.linear import linear_answers, linear_model
 from perpetune.records import Example
 
 
@@ -25,7 +25,7 @@ def majority_answers(train: Sequence[Example], rows: Sequence[Example], kind: Ki
     return [_answer(answer, shares if kind == "classification" else None, seconds=0.0) for _ in rows]
 
 
-def linear_answers(train: Sequence[Example], rows: Sequence[Example], seed: int) -> list[Answer]:
+def fitted_answers(train: Sequence[Example], rows: Sequence[Example], seed: int) -> list[Answer]:
     """What TF-IDF with logistic regression answers, trained on the same rows as the model.
 
     Where there is nothing to learn from it is the majority answer.
@@ -44,7 +44,7 @@ def fitted_linear(train: Sequence[Example], seed: int, encoder: Encoder | None =
 
 def answers_of(model: Pipeline, rows: Sequence[Example]) -> list[Answer]:
     """The likeliest label of each row, with the probabilities of all."""
-    return [linear_answer(model, row.input) for row in rows]
+    return linear_answers(model, [row.input for row in rows])
 
 
 def _answer(text: str, probabilities: dict[str, float] | None, seconds: float) -> Answer:

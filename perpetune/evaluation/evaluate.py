@@ -10,7 +10,7 @@ import pandas as pd
 from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation import metrics
-from perpetune.evaluation.baselines import linear_answers, majority_answers
+from perpetune.evaluation.baselines import fitted_answers, majority_answers
 from perpetune.evaluation.calibration import Calibration, calibration
 from perpetune.evaluation.economics import Economics, economics
 from perpetune.evaluation.estimate import Estimate, mean_of
@@ -254,7 +254,7 @@ def _with_baselines(
     if train:
         answers.setdefault("majority", majority_answers(train, rows, kind))
         if kind == "classification" and "linear" not in answers:
-            answers["linear"] = linear_answers(train, rows, seed)
+            answers["linear"] = fitted_answers(train, rows, seed)
     return answers
 
 

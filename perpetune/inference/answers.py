@@ -137,8 +137,8 @@ class Answerer:
                 beginning = before_input(self._heads[adapter], beginning)
             answers = self._choose(model, adapter, beginning, prompts, labels)
         if pool := self._pools.get(adapter or ""):
-            pairs = zip(answers, conversations, strict=True)
-            answers = [self._counted(pool.pooled(answer, last_said(messages))) for answer, messages in pairs]
+            pooled = pool.pooled(answers, [last_said(messages) for messages in conversations])
+            answers = [self._counted(answer) for answer in pooled]
         return answers
 
     def _counted(self, answer: Answer) -> Answer:

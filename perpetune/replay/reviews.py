@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from perpetune.curation.reviews import find_wheel, labelled, product_examples, rated_sentences
-from perpetune.demo.stage import CLEAR, SEED, TAUGHT, divide
+from perpetune.demo.stage import CLEAR, SEED, divide
 from perpetune.records import Example
 from perpetune.replay.history import History, Request
 
@@ -18,6 +18,7 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 BEGINS = datetime(2024, 1, 1, 12, tzinfo=UTC)  # the sentences have no times of their own
 A_DAY = 50
+TAUGHT = 560  # sentences about products that the first model learns from
 QUIET = 600  # requests about products before the stream turns
 FILMS = 1800
 
@@ -25,7 +26,7 @@ FILMS = 1800
 def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> History:
     """Products throughout ("reviews-quiet"), or products and then films ("reviews").
 
-    They are divided as the demo divides its short ones: the first model learns from whole reviews of products, the stream holds
+    As in the demo the first model learns from whole reviews of products, the stream holds
     the others. With the films the team introduces a third answer, "mixed". Raises PerpetuneError where the wheel with
     the reviews is missing.
     """

@@ -10,7 +10,15 @@ from sklearn.pipeline import Pipeline
 
 from perpetune.encoder import load_encoder
 from perpetune.errors import PerpetuneError
-from perpetune.linear import DESCRIPTION, TENSORS, linear_answer, linear_model, load_linear_model, save_linear_model
+from perpetune.linear import (
+    DESCRIPTION,
+    TENSORS,
+    linear_answer,
+    linear_answers,
+    linear_model,
+    load_linear_model,
+    save_linear_model,
+)
 from perpetune.params import BaseParams
 
 WORDS = {"parcel": "delivery", "courier": "delivery", "refund": "money", "invoice": "money", "password": "account"}
@@ -34,6 +42,11 @@ def test_one_text_is_answered_as_by_scikit_learn(labels: int) -> None:
         np.testing.assert_allclose(list(answer.probabilities.values()), wanted, atol=1e-12)
         assert answer.confidence == max(answer.probabilities.values()) == answer.probabilities[answer.text]
         assert (answer.prompt_tokens, answer.completion_tokens, answer.finish_reason) == (0, 0, "stop")
+    for text, together in zip(UNSEEN, linear_answers(model, UNSEEN), strict=True):
+        alone = linear_answer(model, text)
+        assert together.text == alone.text
+        assert together.probabilities == pytest.approx(alone.probabilities, abs=1e-12)
+    assert linear_answers(model, []) == []
 
 
 @pytest.mark.parametrize("labels", [2, 3])

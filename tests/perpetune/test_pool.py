@@ -86,7 +86,7 @@ def test_a_saved_pool_answers_with_the_product_of_both(things: list[Example], tm
     save_pool(tmp_path, Pool(Powers(own=0.5, linear=2.0), model))
     pool = load_pool(tmp_path, tmp_path)
 
-    told = pool.pooled(answer([0.5, 0.3, 0.2]), "the blood")
+    told = pool.pooled([answer([0.5, 0.3, 0.2])], ["the blood"])[0]
     beside = dict(zip(model.classes_, model.predict_proba(["the blood"])[0], strict=True))
     products = {label: own**0.5 * beside[label] ** 2 for label, own in zip(LABELS, [0.5, 0.3, 0.2], strict=True)}
     assert told.probabilities == pytest.approx(
@@ -101,11 +101,11 @@ def test_a_saved_pool_answers_with_the_product_of_both(things: list[Example], tm
 def test_alone_it_is_only_calibrated(tmp_path: Path) -> None:
     save_pool(tmp_path, Pool(Powers(own=2.0), None))
     pool = load_pool(tmp_path, tmp_path)
-    assert pool.pooled(answer([0.5, 0.25, 0.25]), "the sky").probabilities == pytest.approx(
+    assert pool.pooled([answer([0.5, 0.25, 0.25])], ["the sky"])[0].probabilities == pytest.approx(
         {"blue": 4 / 6, "green": 1 / 6, "red": 1 / 6}
     )
 
 
 def test_free_text_stays_as_it_is() -> None:
     free = Answer("some text", None, None, 3, 2, "stop", 0.5)
-    assert Pool(Powers(own=2.0), None).pooled(free, "the sky") == free
+    assert Pool(Powers(own=2.0), None).pooled([free], ["the sky"]) == [free]

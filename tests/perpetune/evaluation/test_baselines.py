@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from perpetune.evaluation.baselines import linear_answers, majority_answers
+from perpetune.evaluation.baselines import fitted_answers, majority_answers
 from perpetune.records import Example
 
 
@@ -29,7 +29,7 @@ def test_equally_frequent_outputs_are_settled_by_the_alphabet() -> None:
 
 def test_the_linear_model_learns_words() -> None:
     rows = [example("an awful kettle", "bad"), example("a lovely kettle", "good")]
-    answers = linear_answers(TRAIN, rows, seed=0)
+    answers = fitted_answers(TRAIN, rows, seed=0)
     assert [answer.text for answer in answers] == ["bad", "good"]
     for answer in answers:
         assert answer.probabilities is not None
@@ -39,7 +39,7 @@ def test_the_linear_model_learns_words() -> None:
 
 def test_the_linear_model_reads_scripts_and_signs_without_letters() -> None:
     train = [example("👍👍", "good"), example("👎", "bad"), example("とても良い", "good"), example("ひどい", "bad")] * 3
-    assert [a.text for a in linear_answers(train, [example("👎👎", "bad"), example("良い", "good")], seed=0)] == [
+    assert [a.text for a in fitted_answers(train, [example("👎👎", "bad"), example("良い", "good")], seed=0)] == [
         "bad",
         "good",
     ]
@@ -47,7 +47,7 @@ def test_the_linear_model_reads_scripts_and_signs_without_letters() -> None:
 
 def test_with_nothing_to_learn_from_the_linear_model_is_the_majority_answer() -> None:
     rows = [example("whatever", "good")]
-    assert linear_answers([example("x", "good")], rows, seed=0)[0].text == "good"
+    assert fitted_answers([example("x", "good")], rows, seed=0)[0].text == "good"
     assert (
-        linear_answers([example(" ", "good"), example("", "bad"), example(" ", "good")], rows, seed=0)[0].text == "good"
+        fitted_answers([example(" ", "good"), example("", "bad"), example(" ", "good")], rows, seed=0)[0].text == "good"
     )
