@@ -26,9 +26,8 @@ FILMS = 1800
 def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> History:
     """Products throughout ("reviews-quiet"), or products and then films ("reviews").
 
-    As in the demo the first model learns from whole reviews of products, the stream holds
-    the others. With the films the team introduces a third answer, "mixed". Raises PerpetuneError where the wheel with
-    the reviews is missing.
+    As in the demo the first model learns from whole reviews of products, and the stream holds the others. With the
+    films the team introduces a third answer, "mixed". Raises PerpetuneError if the wheel with the reviews is missing.
     """
     wheel = find_wheel(assets)
     taught, quiet = divide(product_examples(wheel, CLEAR), TAUGHT)
