@@ -453,10 +453,10 @@ def _run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], 
         run = prefect.start(f"{flow}/{workspace.params.task.name}", parameters)
         say(f"{run.name}: {run.url}")
         ended = prefect.follow(run, lambda line: say(f"  {line}"))
-        if ended.state != "COMPLETED":
+        if fault := ended.fault():
             if json_:
                 _print_json({**asdict(ended), "decision": None})
-            raise PerpetuneError(f"{ended.name} ended as {ended.state.lower()}: {ended.message}", where=ended.url)
+            raise fault
         _tell_verdict(decision_of(workspace, flow, run.id), ended, json_)
 
 

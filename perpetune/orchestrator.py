@@ -25,6 +25,7 @@ PAGE = 200
 # sends none any more.
 QUIET_SECONDS = 10.0
 LATE = timedelta(seconds=30)
+ONE_AT_A_TIME = "concurrency limit"  # so Prefect says why it cancelled a second run beside the first
 PREFECT_SAYS = ("Beginning flow run", "Finished in state", "View at ")
 # Prefect answers so while its database is locked; it asks its own client to try again too. A writer waits a minute for
 # SQLite's lock, and meanwhile the server may answer nobody.
@@ -46,6 +47,18 @@ class FlowRun:
     @property
     def final(self) -> bool:
         return self.state in FINAL
+
+    def fault(self) -> PerpetuneError | None:
+        """Why an ended run has not done its work; None if it has."""
+        if self.state == "COMPLETED":
+            return None
+        if self.state == "CANCELLED" and ONE_AT_A_TIME in self.message:
+            return PerpetuneError(
+                f"{self.name} did not begin: another run of the same kind was under way",
+                where=self.url,
+                do="start it again when that has ended",
+            )
+        return PerpetuneError(f"{self.name} ended as {self.state.lower()}: {self.message}", where=self.url)
 
 
 @dataclass(frozen=True)

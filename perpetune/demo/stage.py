@@ -21,7 +21,7 @@ MARK = ".perpetune-demo"
 SEED = 7
 CLEAR, NEW_ANSWER = ("positive", "negative"), "other"
 TAUGHT = 560
-MOST_WORDS = 18  # in a sentence of the demo: longer ones make it longer, and not more telling
+MOST_WORDS = 16  # in a sentence of the demo: longer ones make it longer, and not more telling
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,8 @@ def _refresh(prefect: Prefect, scene: Scene, console: Console) -> FlowRun:
     run = prefect.start(_deployment("refresh", scene), {"trigger": "manual", "reason": "the first model"})
     console.print(f"  {run.name}: {run.url}", markup=False, soft_wrap=True)
     ended = prefect.follow(run, lambda line: console.print(f"  {line}", markup=False, soft_wrap=True))
-    if ended.state != "COMPLETED":
-        raise PerpetuneError(f"the first refresh ended as {ended.state.lower()}: {ended.message}", where=ended.url)
+    if fault := ended.fault():
+        raise fault
     return ended
 
 
@@ -173,8 +173,8 @@ def _look(story: Story, prefect: Prefect, scene: Scene, application: Application
 
     run = prefect.start(_deployment("watch", scene), {"trigger": "manual"})
     ended = prefect.follow(run, lambda line: None)
-    if ended.state != "COMPLETED":
-        raise PerpetuneError(f"the watch ended as {ended.state.lower()}: {ended.message}", where=ended.url)
+    if fault := ended.fault():
+        raise fault
     decision, page = newest_decision(scene.workspace, "watch")
     drift = decision.evidence.get("drift") or {}
     look = Look(

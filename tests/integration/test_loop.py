@@ -44,8 +44,8 @@ SETTINGS = {
     "evaluate": {"few_shot_examples": 2, "batch_tokens": 512},
     "promote": {"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0},
     "serve": {"poll_seconds": 0.5},
-    "watch": {"window": 60, "min_rows": 20},
-    "refresh": {"cooldown_minutes": 0, "new_labels": 0},
+    "watch": {"cron": "0 0 29 2 *", "window": 60, "min_rows": 20},
+    "refresh": {"cron": "0 0 29 2 *", "cooldown_minutes": 0, "new_labels": 0},
 }
 QUESTIONS = {
     "billing": ("invoice", "refund", "card payment", "receipt", "subscription fee", "discount"),

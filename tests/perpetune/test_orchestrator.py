@@ -147,3 +147,14 @@ def test_a_server_that_stays_away_is_told_of(
 
     with pytest.raises(PerpetuneError, match=told):
         Prefect(json_server(reply)).emit("perpetune.tested", "any", {})
+
+
+def test_a_run_that_did_not_do_its_work_says_why_and_what_to_do() -> None:
+    def ended(state: str, message: str) -> FlowRun:
+        return FlowRun("1", "watch (manual)", state, message, "http://prefect/1")
+
+    assert ended("COMPLETED", "").fault() is None
+    beside = str(ended("CANCELLED", "Deployment concurrency limit reached.").fault())
+    assert "another run of the same kind was under way" in beside and "start it again" in beside
+    assert "ended as cancelled: somebody stopped it" in str(ended("CANCELLED", "somebody stopped it").fault())
+    assert "ended as failed: no disk" in str(ended("FAILED", "no disk").fault())
