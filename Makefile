@@ -39,8 +39,9 @@ demo: setup
 up: setup
 	$(BIN)/perpetune up
 
+# In the order of the files: the integration tests take longest and come early, so that neither process waits for them.
 test: setup
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff check .

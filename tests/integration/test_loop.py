@@ -45,7 +45,7 @@ SETTINGS = {
     "promote": {"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0},
     "serve": {"poll_seconds": 0.5},
     "watch": {"cron": "0 0 29 2 *", "window": 60, "min_rows": 20},
-    "refresh": {"cron": "0 0 29 2 *", "cooldown_minutes": 0, "new_labels": 0},
+    "refresh": {"cooldown_minutes": 0, "new_labels": 0},
 }
 QUESTIONS = {
     "billing": ("invoice", "refund", "card payment", "receipt", "subscription fee", "discount"),
