@@ -20,7 +20,7 @@ from perpetune.workspace import Workspace, open_workspace
 MARK = ".perpetune-demo"
 SEED = 7
 CLEAR, NEW_ANSWER = ("positive", "negative"), "other"
-TAUGHT = 560
+TAUGHT = 560  # sentences about products, in whole reviews
 MOST_WORDS = 16  # in a sentence of the demo: longer ones make it longer, and not more telling
 
 
