@@ -24,7 +24,7 @@ from record import RESULTS, Claim, write
 from perpetune.evaluation.style import write_png
 from perpetune.params import load_params
 from perpetune.records import Example
-from perpetune.replay.history import History, divided
+from perpetune.replay.history import History
 from perpetune.replay.outcome import Outcome
 from perpetune.replay.plot import scores_over_time
 from perpetune.replay.reviews import STREAMS, history_of, review_history
@@ -45,11 +45,10 @@ def main() -> int:
         streams.append(intents(asked.data / "banking77" / "train.csv", params.split.seed))
     claims, details = [], []
     for stream in streams:
-        history = divided(stream, start=0.3)
-        found = replay(history, StandIn(params.task.kind, params.evaluate.seed), params)
+        found = replay(stream, StandIn(params.task.kind, params.evaluate.seed), params)
         claims += claims_of(found)
         details.append({"stream": found.history, "policies": [_told(each) for each in found.outcomes]})
-        write_png(scores_over_time(found, history.changes), RESULTS / f"replay-{found.history}.png")
+        write_png(scores_over_time(found, stream.changes), RESULTS / f"replay-{found.history}.png")
     for claim in claims:
         print(f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:g}, goal {claim.goal:g}")
     print(write("replay", claims, details, time.monotonic() - began))
