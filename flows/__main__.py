@@ -19,8 +19,8 @@ from perpetune.errors import PerpetuneError
 from perpetune.workspace import open_workspace
 
 SECONDS_BETWEEN_TRIES = 0.5
-# Requests come first. Beside two busy threads on the same two cores the gateway took 430 ms over an answer instead of 60;
-# beside two that give way it takes 70. They still get about a tenth of cores that are busy all the time.
+# Requests come first. Beside two busy threads on the same two cores an answer of SmolLM2 took 430 ms instead of 60; beside
+# two that give way it takes 70. They still get about a tenth of cores that are busy all the time.
 NICENESS = 10
 
 
