@@ -67,10 +67,13 @@ class Task:
 
     name: str
     instruction: str
-    labels: bool
     train: Sequence[tuple[str, str]]
     test: Sequence[tuple[str, str]]
     schema: Schema | None = None
+
+    @property
+    def labels(self) -> bool:
+        return self.schema is None
 
 
 @dataclass(frozen=True)
@@ -405,17 +408,17 @@ def _measured() -> list[Cell]:
     return [Cell(**{**cell, "scores": tuple(cell["scores"])}) for cell in json.loads(path.read_text())["details"]]
 
 
-def _banking(asked: argparse.Namespace, part: str) -> list[tuple[str, str]]:
-    with (asked.data / "banking77" / f"{part}.csv").open(encoding="utf-8", newline="") as file:
+def banking(data: Path, part: str) -> list[tuple[str, str]]:
+    with (data / "banking77" / f"{part}.csv").open(encoding="utf-8", newline="") as file:
         return [(row["text"].strip(), row["category"]) for row in csv.DictReader(file)]
 
 
 def _intents(count: int) -> Callable[[argparse.Namespace], Task]:
     def task(asked: argparse.Namespace) -> Task:
-        train, test = _banking(asked, "train"), _banking(asked, "test")
+        train, test = banking(asked.data, "train"), banking(asked.data, "test")
         kept = set(random.Random(SEED).sample(sorted({label for _, label in train}), count))
         parts = [[row for row in rows if row[1] in kept] for rows in (train, test)]
-        return _task(f"intents{count}", "Which intent does this customer message have?", True, *parts, asked)
+        return _task(f"intents{count}", "Which intent does this customer message have?", *parts, asked)
 
     return task
 
@@ -425,13 +428,13 @@ def _rare(asked: argparse.Namespace) -> Task:
     gone = {"lost_or_stolen_card", "compromised_card", "lost_or_stolen_phone", "card_swallowed"}
 
     def divided(part: str) -> list[tuple[str, str]]:
-        rows = _shuffled(_banking(asked, part))
+        rows = _shuffled(banking(asked.data, part))
         yes = [(text, "yes") for text, label in rows if label in gone]
         no = [(text, "no") for text, label in rows if label not in gone]
         return [*yes, *no[: 7 * len(yes)]]
 
     instruction = "Is a card or phone of this customer lost, stolen or at risk? Answer yes or no."
-    return _task("rare", instruction, True, divided("train"), divided("test"), asked)
+    return _task("rare", instruction, divided("train"), divided("test"), asked)
 
 
 def _files(name: str, instruction: str, schema: Schema | None = None) -> Callable[[argparse.Namespace], Task]:
@@ -440,7 +443,7 @@ def _files(name: str, instruction: str, schema: Schema | None = None) -> Callabl
             [(row["input"], row["output"]) for row in map(json.loads, (asked.data / name / f"{part}.jsonl").open())]
             for part in ("train", "test")
         ]
-        return replace(_task(name, instruction, schema is None, *parts, asked), schema=schema)
+        return replace(_task(name, instruction, *parts, asked), schema=schema)
 
     return task
 
@@ -454,18 +457,17 @@ def _reviews(asked: argparse.Namespace) -> Task:
     held_out = set(random.Random(SEED).sample(groups, len(groups) // 4))
     parts = [[(row.input, row.output) for row in rows if (row.group in held_out) is test] for test in (False, True)]
     instruction = "Is this sentence of a review positive, negative or mixed? Answer with one word."
-    return _task("reviews", instruction, True, *parts, asked)
+    return _task("reviews", instruction, *parts, asked)
 
 
 def _task(
     name: str,
     instruction: str,
-    labels: bool,
     train: list[tuple[str, str]],
     test: list[tuple[str, str]],
     asked: argparse.Namespace,
 ) -> Task:
-    return Task(name, instruction, labels, _shuffled(train), _shuffled(test)[: asked.held_out])
+    return Task(name, instruction, _shuffled(train), _shuffled(test)[: asked.held_out])
 
 
 def _shuffled(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:

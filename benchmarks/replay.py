@@ -1,4 +1,4 @@
-"""What each policy of retraining would have done to a stream: the bundled ones, and intents of which half are new.
+"""What each policy of retraining would have done on a stream: on the bundled ones, and on intents of which half are new.
 
     python benchmarks/replay.py                # the bundled reviews, about two minutes on two cores
     python benchmarks/replay.py --data DATA    # also 15 intents of customers of a bank, to which 15 others come
@@ -12,13 +12,13 @@ retrainings than it.
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 import time
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
+from recipe import banking
 from record import RESULTS, Claim, write
 
 from perpetune.evaluation.style import write_png
@@ -42,12 +42,12 @@ def main() -> int:
     params = load_params(Path("params.yaml"))
     streams = [review_history(name, asked.assets, DELAY) for name in STREAMS]
     if asked.data:
-        streams.append(intents(asked.data / "banking77" / "train.csv", params.split.seed))
+        streams.append(intents(asked.data, params.split.seed))
     claims, details = [], []
     for stream in streams:
         found = replay(stream, StandIn(params.task.kind, params.evaluate.seed), params)
         claims += claims_of(found)
-        details.append({"stream": found.history, "policies": [_told(each) for each in found.outcomes]})
+        details.append({"stream": found.history, "policies": [_as_record(each) for each in found.outcomes]})
         write_png(scores_over_time(found, stream.changes), RESULTS / f"replay-{found.history}.png")
     for claim in claims:
         print(f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:g}, goal {claim.goal:g}")
@@ -62,11 +62,9 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def intents(path: Path, seed: int) -> History:
-    """Requests about 15 intents, and from a day on about 15 others too."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [(row["text"], row["category"]) for row in csv.DictReader(file)]
-    rng = random.Random(seed)
+def intents(data: Path, seed: int) -> History:
+    """Requests about 15 intents, and after ten days about 15 others too."""
+    rng, rows = random.Random(seed), banking(data, "train")
     rng.shuffle(rows)
     names = sorted({label for _, label in rows})
     rng.shuffle(names)
@@ -94,7 +92,7 @@ def claims_of(found: Replay) -> list[Claim]:
     ]
 
 
-def _told(found: Outcome) -> dict[str, object]:
+def _as_record(found: Outcome) -> dict[str, object]:
     return {
         "policy": found.policy,
         "score": asdict(found.score),

@@ -25,7 +25,7 @@ PAGE = 200
 # sends none any more.
 QUIET_SECONDS = 10.0
 LATE = timedelta(seconds=30)
-ONE_AT_A_TIME = "concurrency limit"  # so Prefect says why it cancelled a second run beside the first
+BESIDE_ANOTHER = "concurrency limit"  # is in what Prefect says of a run that it cancelled because another was under way
 PREFECT_SAYS = ("Beginning flow run", "Finished in state", "View at ")
 # Prefect answers so while its database is locked; it asks its own client to try again too. A writer waits a minute for
 # SQLite's lock, and meanwhile the server may answer nobody.
@@ -52,7 +52,7 @@ class FlowRun:
         """Why an ended run has not done its work; None if it has."""
         if self.state == "COMPLETED":
             return None
-        if self.state == "CANCELLED" and ONE_AT_A_TIME in self.message:
+        if self.state == "CANCELLED" and BESIDE_ANOTHER in self.message:
             return PerpetuneError(
                 f"{self.name} did not begin: another run of the same kind was under way",
                 where=self.url,

@@ -62,7 +62,7 @@ def _linear(folder: Path, card: ModelCard) -> Answers:
     from perpetune.settings import Settings
 
     model = load_linear_model(folder, Settings().assets)
-    return lambda texts: linear_answers(model, list(texts))
+    return lambda texts: linear_answers(model, texts)
 
 
 def _of_base(folder: Path, card: ModelCard) -> Answers:

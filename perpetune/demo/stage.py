@@ -20,7 +20,7 @@ from perpetune.workspace import Workspace, open_workspace
 MARK = ".perpetune-demo"
 SEED = 7
 CLEAR, NEW_ANSWER = ("positive", "negative"), "other"
-TAUGHT = 560  # sentences about products, in whole reviews
+TAUGHT = 560  # sentences about products that the team starts with
 MOST_WORDS = 16  # in a sentence of the demo: longer ones make it longer, and not more telling
 
 
@@ -47,7 +47,7 @@ def prepare(source: Workspace, folder: Path) -> Scene:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
     wheel = find_wheel(source.assets)
-    team, quiet = divide(_short(product_examples(wheel, CLEAR)), TAUGHT)
+    team, quiet = divide(_short(product_examples(wheel, CLEAR)))
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
     news = [
         Example(input=rated.text, output=NEW_ANSWER, id=rated.id, group=rated.group, source="news")
@@ -79,8 +79,9 @@ def _clear(folder: Path) -> None:
     (folder / MARK).touch()
 
 
-def divide(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
-    """About `count` examples in whole reviews, and the rest, each in a shuffled order."""
+def divide(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """About `TAUGHT` examples in whole reviews, which the team starts with, and the rest; each in a shuffled order."""
+    count = TAUGHT
     reviews = sorted({example.group for example in examples})
     random.Random(SEED).shuffle(reviews)
     order = {review: place for place, review in enumerate(reviews)}

@@ -33,24 +33,22 @@ def in_turns(theirs: Ask, ours: Ask, rows: int, least: int, seconds: float = SEC
     """Ask both of row 0, 1, ..., so that whatever slows the machine down slows both; who is first alternates.
 
     At least `least` requests are timed, from the first row on again if there are no more. Row 0 is asked once before,
-    since what is read for the first time takes longer. While there is time all requests are made again, up to three
-    times, and the fastest of each counts: what else runs on the machine only ever adds.
+    since what is read for the first time takes longer. If time is left, all are asked again, up to twice, and the fastest
+    of each counts: what else runs on the machine only ever adds.
     """
     for ask in (theirs, ours):
         ask(0)
-    until = time.monotonic() + seconds
-    found: list[tuple[float, float]] = []
-    for request in range(max(rows, least)):
-        if request >= least and time.monotonic() > until:
+    until, count = time.monotonic() + seconds, max(rows, least)
+    fastest: dict[int, tuple[float, float]] = {}
+    for turn in range(ROUNDS * count):
+        if turn >= least and time.monotonic() > until:
             break
-        found.append(_one_turn(theirs, ours, request % rows, swapped=request % 2 == 1))
-    for turn in range(1, ROUNDS):
-        for request, (one, other) in enumerate(found):
-            if time.monotonic() > until:
-                break
-            again = _one_turn(theirs, ours, request % rows, swapped=(request + turn) % 2 == 1)
-            found[request] = min(one, again[0]), min(other, again[1])
-    return Pace(tuple(one for one, _ in found), tuple(other for _, other in found), min(rows, len(found)))
+        lap, request = divmod(turn, count)
+        one, other = _one_turn(theirs, ours, request % rows, swapped=(request + lap) % 2 == 1)
+        before = fastest.get(request, (one, other))
+        fastest[request] = min(one, before[0]), min(other, before[1])
+    pairs = fastest.values()
+    return Pace(tuple(one for one, _ in pairs), tuple(other for _, other in pairs), min(rows, len(pairs)))
 
 
 def _one_turn(theirs: Ask, ours: Ask, row: int, *, swapped: bool) -> tuple[float, float]:

@@ -18,7 +18,6 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 BEGINS = datetime(2024, 1, 1, 12, tzinfo=UTC)  # the sentences have no times of their own
 A_DAY = 50
-TAUGHT = 560  # sentences about products that the first model learns from
 QUIET = 600  # requests about products before the stream turns
 FILMS = 1800
 
@@ -30,7 +29,7 @@ def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> Hist
     films the team introduces a third answer, "mixed". Raises PerpetuneError if the wheel with the reviews is missing.
     """
     wheel = find_wheel(assets)
-    taught, quiet = divide(product_examples(wheel, CLEAR), TAUGHT)
+    taught, quiet = divide(product_examples(wheel, CLEAR))
     if stream == "reviews-quiet":
         return history_of(stream, taught, quiet, (), label_delay)
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
