@@ -40,8 +40,9 @@ up: setup
 	$(BIN)/perpetune up
 
 # In the order of the files: the integration tests take longest and come early, so that neither process waits for them.
+# At the niceness of the worker: at another, one test's refresh would stand still while the other process computes.
 test: setup
-	$(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -42,7 +42,7 @@ def main() -> None:
     except (PerpetuneError, DeploymentApplyError) as fault:
         sys.exit(str(fault))
     found = deployments(workspace.params)
-    os.nice(NICENESS)
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     await_server()
     # Pausing takes a server, and `perpetune up` ends it at the same moment as this process.
     serve(*found, print_starting_message=False, pause_on_shutdown=False)

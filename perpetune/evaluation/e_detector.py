@@ -8,7 +8,8 @@ means that at least so many scores come before a false alarm on average, whateve
 and however often and whenever it is looked at. (Theorem 2.4 there; the Shiryaev-Roberts form.)
 
 Each bettor spreads the unit over stakes that would be best for falls of different sizes, so that small and large ones
-are both found.
+are both found. The richest of them all came in when the fall most likely began: what that one holds is Page's CUSUM, the
+detector's other form there.
 """
 
 from __future__ import annotations
@@ -27,10 +28,15 @@ RICHEST = 1e100  # what is held is cut off here: long past every alarm, short of
 
 @dataclass(frozen=True)
 class Detector:
-    """What is held against `bound` after `seen` scores, for each of the stakes; it can be stored and gone on with."""
+    """What is held against `bound` after `seen` scores, for each of the stakes; it can be stored and gone on with.
+
+    `most` is what the richest single bettor holds with each stake, who came in `since` scores ago.
+    """
 
     bound: float
     held: tuple[float, ...]
+    most: tuple[float, ...]
+    since: tuple[int, ...]
     seen: int = 0
 
     @property
@@ -38,12 +44,18 @@ class Detector:
         """What is held in all. An alarm is due where this reaches the run length."""
         return float(np.mean(self.held))
 
+    @property
+    def since_fall(self) -> int:
+        """The scores since the fall most likely began, if there was one."""
+        return self.since[int(np.argmax(self.most))]
+
 
 def start(bound: float) -> Detector:
     """A detector of a mean below `bound`, 0 to 1, that has seen nothing yet. Raises ValueError beyond these."""
     if not 0 <= bound <= 1:
         raise ValueError(f"a bound on scores lies within 0 and 1, and {bound} does not")
-    return Detector(bound, (0.0,) * len(FALLS))
+    nothing = (0.0,) * len(FALLS)
+    return Detector(bound, nothing, nothing, (0,) * len(FALLS))
 
 
 def go_on(detector: Detector, scores: Sequence[float] | Numbers) -> Detector:
@@ -51,10 +63,15 @@ def go_on(detector: Detector, scores: Sequence[float] | Numbers) -> Detector:
 
     Raises ValueError where a score is outside [0, 1].
     """
-    held, bets = np.array(detector.held), _bets(_checked(scores), detector.bound)
-    for factors in bets:
+    held, most, since = (np.array(each) for each in (detector.held, detector.most, detector.since))
+    for factors in _bets(_checked(scores), detector.bound):
         held = _after(held, factors)
-    return Detector(detector.bound, tuple(float(each) for each in held), detector.seen + len(scores))
+        richer = most >= 1  # than the one who comes in now
+        most = np.minimum(np.where(richer, most, 1) * factors, RICHEST)
+        since = np.where(richer, since, 0) + 1
+    return Detector(
+        detector.bound, tuple(held.tolist()), tuple(most.tolist()), tuple(since.tolist()), detector.seen + len(scores)
+    )
 
 
 def evidence_paths(scores: Numbers, bound: float) -> Numbers:

@@ -71,6 +71,7 @@ def measure_decay(
         bound=watched.detector.bound,
         evidence=watched.detector.evidence,
         run_length=params.run_length,
+        labels_since_fall=watched.detector.since_fall,
         restarted_from=restarted_from,
     )
 

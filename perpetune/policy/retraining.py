@@ -24,7 +24,8 @@ class Decay:
     `drop` the second minus the first: intervals as for one look. `since_release` is the score on all its labels, with
     an interval that holds at all looks together and whatever has changed meanwhile. The alarm is due where `evidence` that its mean score is below
     `bound` reaches `run_length`; while the mean is not below, a label adds at most 1 to it on average.
-    `restarted_from` is the bound that the evidence was about at the last look, where settings have moved it since.
+    `labels_since_fall` counts those since the fall most likely began, if there was one.
+    `restarted_from` is the bound that the evidence was about at the last look, if settings have moved it since.
     """
 
     window: Score
@@ -36,6 +37,7 @@ class Decay:
     bound: float
     evidence: float
     run_length: float
+    labels_since_fall: int
     restarted_from: float | None = None
 
     @property
@@ -104,7 +106,7 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     - "confirming": they do, in fewer looks in a row than `persistence`.
     - "over budget" and "cooling down": they do, and a refresh must wait for the budget, or for the cooldown, which is
       `back_off` times as long for each refresh that has not helped, up to 30 days.
-    - "collect more labels" too: they do, and fewer than `new_labels` are new since the last refresh.
+    - "collect more labels" too: they do, and fewer than `new_labels` have come since the last refresh, or since the fall.
     - "retrain": they do, and nothing holds it up.
 
     Only decay retrains; drift alone never does, but says where labels are wanted. There are at least `run_length`
@@ -148,7 +150,7 @@ class RefreshesBefore(Protocol):
 
 def held_up(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
     """What a refresh for decay must wait for, and why, the longest first; empty where it may start."""
-    return [*limited(evidence, refresh), *_repeating(evidence, refresh)]
+    return [*limited(evidence, refresh), *_too_little_new(evidence, refresh)]
 
 
 def limited(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
@@ -163,7 +165,7 @@ def cooldown(vain_refreshes: int, refresh: RefreshParams) -> float:
 
 
 def labels_wanted(vain_refreshes: int, refresh: RefreshParams) -> int:
-    """New labels before decay starts a refresh again: with fewer it would only repeat the last one."""
+    """New labels before decay starts a refresh, after so many that did not help."""
     return ceil(grown(refresh.new_labels, vain_refreshes, refresh))
 
 
@@ -200,17 +202,19 @@ def _cooling(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Ou
     ]
 
 
-def _repeating(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
-    since, wanted = evidence.labels_since_refresh, labels_wanted(evidence.vain_refreshes, refresh)
-    if since is None or since >= wanted:
+def _too_little_new(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+    wanted, decay = labels_wanted(evidence.vain_refreshes, refresh), evidence.decay
+    since_refresh = wanted if evidence.labels_since_refresh is None else evidence.labels_since_refresh
+    since_fall = decay.labels_since_fall if decay is not None and decay.alarms else wanted
+    since = min(since_refresh, since_fall)
+    if since >= wanted:
         return []
-    return [
-        (
-            "collect more labels",
-            f"The next refresh waits for {wanted - since} more labels: {since} of {wanted} have come since the last one, "
-            f"which it would only repeat.",
-        )
-    ]
+    why = (
+        f"{since} of {wanted} have come since the last one, which it would only repeat"
+        if since_refresh <= since_fall
+        else f"{since} of {wanted} have come since scores began to fall, too few to learn from and judge by"
+    )
+    return [("collect more labels", f"The next refresh waits for {wanted - since} more labels: {why}.")]
 
 
 def _no_labels(in_all: int) -> str:
@@ -283,6 +287,7 @@ def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
     return (
         f"Retrain where the evidence reaches {amount(rules.run_length)}{looks} that the mean score is more than "
         f"{points(rules.margin)} below the one promised (its lower bound at {rules.reference_confidence:.0%} "
-        f"confidence), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, each "
-        f"{refresh.back_off:g} times as much for each that did not help{within}; drift alone never retrains."
+        f"confidence), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, and as "
+        f"many labels after the fall, each {refresh.back_off:g} times as much for each refresh that did not help{within}; "
+        f"drift alone never retrains."
     )

@@ -41,7 +41,7 @@ SETTINGS = {
     "reference": {"min_recent": 15},
     "split": {"frozen": 0.3, "validation": 0.1, "recent": 0.4},
     "train": {"epochs": 2.0, "validations": 1, "validation_rows": 20, "learning_rate": 1e-3},
-    "evaluate": {"few_shot_examples": 2, "batch_tokens": 512},
+    "evaluate": {"max_new_tokens": 8, "few_shot_examples": 2, "batch_tokens": 512},
     "promote": {"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0},
     "serve": {"poll_seconds": 0.5},
     "watch": {"cron": "0 0 29 2 *", "window": 60, "min_rows": 20},

@@ -30,6 +30,7 @@ RETRAINING = RetrainEvidence(
         bound=0.83,
         evidence=12400.4,
         run_length=10000.0,
+        labels_since_fall=60,
     ),
     alarms_in_a_row=1,
     drift=DriftEvidence(True, 300, 600, 1.0, True, False, {"words": ColumnDrift("ks", 1e-9, 0.002, True)}),

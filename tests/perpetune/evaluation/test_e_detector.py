@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -62,6 +63,26 @@ def test_above_the_bound_it_stays_small_and_below_it_rings_soon() -> None:
 @given(SCORES, SCORES)
 def test_looks_may_divide_the_labels_as_they_like(one: list[float], other: list[float]) -> None:
     assert go_on(go_on(start(BOUND), one), other) == go_on(start(BOUND), one + other)
+
+
+@given(SCORES.filter(bool))
+def test_the_fall_began_when_the_richest_bettor_came_in(scores: list[float]) -> None:
+    """What the one holds who came in k scores ago is what k scores leave less what k - 1 leave."""
+    held = [np.array(go_on(start(BOUND), scores[len(scores) - k :]).held) for k in range(len(scores) + 1)]
+    alone = [max(more - less) for less, more in pairwise(held)]
+    detector = go_on(start(BOUND), scores)
+    assert max(detector.most) == pytest.approx(max(alone), rel=1e-6)
+    assert alone[detector.since_fall - 1] == pytest.approx(max(alone), rel=1e-6)
+
+
+@pytest.mark.parametrize("quiet", [0, 30, 500])
+def test_the_beginning_of_a_fall_is_found(quiet: int) -> None:
+    guesses = []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        scores = [*(random.random(quiet) < 0.95), *(random.random(60) < 0.4)]
+        guesses.append(go_on(start(BOUND), [float(score) for score in scores]).since_fall)
+    assert abs(np.median(guesses) - 60) <= 2
 
 
 @given(SCORES)

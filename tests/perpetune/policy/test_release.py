@@ -115,6 +115,7 @@ DECAY = Decay(
     bound=0.82,
     evidence=12_400.4,
     run_length=10_000,
+    labels_since_fall=60,
 )
 EARLY = RollbackEvidence(DECAY, alarmed_by=60, window=300, previous="1", previous_score=0.8)
 

@@ -17,7 +17,7 @@ from perpetune.policy.retraining import (
     cooldown,
     should_retrain,
 )
-from perpetune.policy.verdict import Interval, Score
+from perpetune.policy.verdict import Interval, Score, Verdict
 
 PARAMS = load_params(Path("params.yaml"))
 WATCH, REFRESH = PARAMS.watch, PARAMS.refresh
@@ -26,7 +26,7 @@ THRIFTY = REFRESH.model_copy(update={"gpu_hours_per_month": 20.0})
 RANK = {"collect more labels": 0, "keep": 0, "confirming": 1, "cooling down": 2, "over budget": 2, "retrain": 3}
 
 
-def decay(evidence: float, drop: float = 0.352, bound: float = 0.821) -> Decay:
+def decay(evidence: float, drop: float = 0.352, bound: float = 0.821, since_fall: int = 1000) -> Decay:
     return Decay(
         window=Score(0.892 - drop, Interval(0.792 - drop, 0.992 - drop), 100),
         reference=Score(0.892, Interval(0.86, 0.92), 600),
@@ -37,12 +37,19 @@ def decay(evidence: float, drop: float = 0.352, bound: float = 0.821) -> Decay:
         bound=bound,
         evidence=evidence,
         run_length=WATCH.run_length,
+        labels_since_fall=since_fall,
     )
 
 
 def drift(drifted: bool) -> DriftEvidence:
     columns = {"words": ColumnDrift("ks", 1e-9 if drifted else 0.4, 0.002, drifted)}
     return DriftEvidence(True, 300, 600, float(drifted), drifted, False, columns)
+
+
+def rank(verdict: Verdict) -> int:
+    """Labels are waited for either to find decay, or to learn from where it has been found."""
+    found = any("has decayed" in reason for reason in verdict.reasons)
+    return RANK["cooling down" if found and verdict.outcome == "collect more labels" else verdict.outcome]
 
 
 DECAYED = RetrainEvidence(
@@ -74,6 +81,9 @@ DECAYED = RetrainEvidence(
         ({"labels_since_refresh": 199}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 200}, WATCH, REFRESH, "retrain"),
         ({"labels_since_refresh": 799, "vain_refreshes": 2}, WATCH, REFRESH, "collect more labels"),
+        ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=199)}, WATCH, REFRESH, "collect more labels"),
+        ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=200)}, WATCH, REFRESH, "retrain"),
+        ({"decay": decay(12_400, since_fall=399), "vain_refreshes": 1}, WATCH, REFRESH, "collect more labels"),
         ({"minutes_since_refresh": 60.0}, WATCH, REFRESH, "retrain"),
         ({"minutes_since_refresh": 239.0, "vain_refreshes": 2}, WATCH, REFRESH, "cooling down"),
         ({"minutes_since_refresh": 240.0, "vain_refreshes": 2}, WATCH, REFRESH, "retrain"),
@@ -112,6 +122,20 @@ def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
             "help.",
         ),
         (
+            {"labels_since_refresh": 30, "decay": decay(12_400, since_fall=31)},
+            WATCH,
+            REFRESH,
+            "The next refresh waits for 170 more labels: 30 of 200 have come since the last one, which it would only "
+            "repeat.",
+        ),
+        (
+            {"labels_since_refresh": 700, "decay": decay(12_400, since_fall=31)},
+            WATCH,
+            REFRESH,
+            "The next refresh waits for 169 more labels: 31 of 200 have come since scores began to fall, too few to "
+            "learn from and judge by.",
+        ),
+        (
             {"device_hours": 21.25},
             WATCH,
             THRIFTY,
@@ -146,7 +170,9 @@ def test_drift_says_that_labels_are_wanted():
     )
 
 
-decays = st.none() | st.builds(decay, st.floats(0, 1e100), st.floats(-0.1, 0.79), st.sampled_from([0.0, 0.3, 0.9]))
+decays = st.none() | st.builds(
+    decay, st.floats(0, 1e100), st.floats(-0.1, 0.79), st.sampled_from([0.0, 0.3, 0.9]), st.integers(0, 500)
+)
 drifts = st.none() | st.builds(drift, st.booleans())
 counts = st.integers(0, 5)
 retrainings = st.builds(
@@ -177,8 +203,8 @@ def test_more_evidence_of_decay_never_ranks_lower(
         alarms_in_a_row=evidence.alarms_in_a_row + looks,
         decay=replace(evidence.decay, evidence=evidence.decay.evidence * times),
     )
-    before, after = (should_retrain(each, rules, refresh).outcome for each in (evidence, more))
-    assert RANK[after] >= RANK[before]
+    before, after = (should_retrain(each, rules, refresh) for each in (evidence, more))
+    assert rank(after) >= rank(before)
 
 
 @given(retrainings, st.integers(0, 10), st.floats(0, 100), watches, refreshes)
