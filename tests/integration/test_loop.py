@@ -153,7 +153,7 @@ def test_the_loop(world: World) -> None:
     decision, _ = newest_decision(world.workspace, "watch")
     assert decision.outcome == "retrain", decision.reasons
     eventually(lambda: "perpetune.model.decayed" in world.events())
-    with world.application.trickle(iter(shipping[70:] * 20), 0.3) as meanwhile:
+    with world.application.trickle(iter(shipping[70:] * 20), 0.5) as meanwhile:
         started = eventually(lambda: [run for run in world.prefect.runs_of("refresh/desk") if "decay" in run.name])
         ended = world.prefect.follow(started[0], print)
         assert ended.state == "COMPLETED", ended.message
