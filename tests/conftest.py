@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -59,8 +59,20 @@ TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    words = {word: place for place, word in enumerate(["<unk>", "</s>", *WORDS])}
+    return _save_random_model(tmp_path_factory.mktemp("tiny"), WORDS, positions=64)
+
+
+RandomModel = Callable[[Path, Sequence[str], int], Path]
+
+
+@pytest.fixture(scope="session")
+def random_model() -> RandomModel:
+    return _save_random_model
+
+
+def _save_random_model(folder: Path, known: Sequence[str], positions: int) -> Path:
+    """Write a random Llama that knows these words, and return its folder."""
+    words = {word: place for place, word in enumerate(["<unk>", "</s>", *known])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
@@ -74,7 +86,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         eos_token_id=1,
         bos_token_id=None,
         initializer_range=0.2,  # wide, so that words differ enough for an adapter to tell them apart

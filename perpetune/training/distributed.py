@@ -40,6 +40,13 @@ def join() -> World:
     return World(state.process_index, state.num_processes)
 
 
+def leave(world: World) -> None:
+    """Wait for the others: a process that ends breaks the connections that a slower one still reads from."""
+    if world.size > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def shard(model: nn.Module, layers: Sequence[nn.Module], world: World) -> None:
     """Spread the weights over the world, layer by layer: each is whole only while it is computed."""
     if world.size == 1:

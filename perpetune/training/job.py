@@ -20,7 +20,7 @@ from perpetune.files import write_whole
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.base import Base, load_base, load_tokenizer
-from perpetune.training.distributed import ALONE, World, join
+from perpetune.training.distributed import ALONE, World, join, leave
 from perpetune.training.room import refuse_if_too_small, room_for, shape_of
 from perpetune.training.rows import encode_all
 from perpetune.training.trainer import Forecast, Foretell, Progress, Report, Trained, train
@@ -67,6 +67,7 @@ def run_job(folder: Path) -> None:
     trained = train_here(job, rows, validation, _say, _say, world)
     if world.leads:
         write_trained(folder, trained)
+    leave(world)
 
 
 def train_here(

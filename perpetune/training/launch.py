@@ -71,9 +71,15 @@ def _follow(command: list[str], folder: Path, report: Report, foretell: Foretell
                 processes.terminate()
                 raise
         errors.seek(0)
-        last = errors.read().splitlines()[-15:]
+        last = _last_words(errors.read().splitlines())
     if processes.returncode:
         raise _fault(folder, processes.returncode, last)
+
+
+def _last_words(lines: list[str]) -> list[str]:
+    """Of the process that failed first: what a launcher prints after that says which one it was, and not why."""
+    end = next((place for place, line in enumerate(lines) if "failed (exitcode" in line), len(lines))
+    return lines[max(0, end - 15) : end]
 
 
 def _fault(folder: Path, status: int, last: list[str]) -> PerpetuneError:

@@ -1,15 +1,16 @@
-"""The real loop through real servers: Prefect, MLflow, DVC, Evidently, the gateway and the small model.
+"""The real loop through real servers: Prefect, MLflow, DVC, Evidently and the gateway.
 
 A help desk's questions are routed to billing or to technicians; later people ask of parcels, which have a
-desk of their own. Nothing is stood in for but the people.
+desk of their own. The model is a tiny random one.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -35,12 +36,12 @@ from perpetune.workspace import Workspace, open_workspace
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
-SETTINGS = {
+SETTINGS: dict[str, dict[str, object]] = {
     "task": {"name": "desk", "instruction": "Which desk answers this question?"},
     "fetch": {"sources": ["inbox", "traffic"]},
     "reference": {"min_recent": 15},
     "split": {"frozen": 0.3, "validation": 0.1, "recent": 0.4},
-    "train": {"epochs": 2.0, "validations": 1, "validation_rows": 20, "learning_rate": 1e-3},
+    "train": {"precision": "fp32", "epochs": 20.0, "validations": 2, "validation_rows": 20, "learning_rate": 3e-3},
     "evaluate": {"max_new_tokens": 8, "few_shot_examples": 2, "batch_tokens": 512},
     "promote": {"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0},
     "serve": {"poll_seconds": 0.5},
@@ -57,12 +58,19 @@ ENDINGS = ("is wrong", "never came", "is not right any more")
 
 
 def questions(desk: str) -> list[Example]:
-    """Differently worded questions for one desk."""
-    words = product(OPENINGS, QUESTIONS[desk], ENDINGS)
+    """Differently worded questions for one desk, in the order of the draw."""
+    words = list(product(OPENINGS, QUESTIONS[desk], ENDINGS))
+    random.Random(7).shuffle(words)
     return [
         Example(input=" ".join(parts) + ".", output=desk, id=f"{desk}-{n}", group=f"{desk}-{n}", source="test")
         for n, parts in enumerate(words)
     ]
+
+
+def known_words() -> list[str]:
+    rows = [row for desk in QUESTIONS for row in questions(desk)]
+    text = " ".join([*(f"{row.input} {row.output}" for row in rows), str(SETTINGS["task"]["instruction"])])
+    return sorted({*text.split(), "system", "user", "assistant"})
 
 
 @dataclass(frozen=True)
@@ -88,11 +96,15 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(
+    tmp_path_factory: pytest.TempPathFactory, random_model: Callable[[Path, Sequence[str], int], Path]
+) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("desk")
+    base = random_model(tmp_path_factory.mktemp("base"), known_words(), 256)
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in SETTINGS.items():
         settings[section] |= values
+    settings["base"] = {"model": f"path:{base}", "revision": None}
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     shutil.copy(ROOT / "dvc.yaml", folder)
     old = dict(os.environ)

@@ -162,7 +162,7 @@ def watched(releases: Callable[..., Releases]) -> Callable[..., Watched]:
     """Open a workspace with a reference and these settings; no cooldown and no limit unless they say so."""
 
     def begin(watch: Mapping[str, object] = {}, refresh: Mapping[str, object] = {}) -> Watched:
-        opened = releases(watch=watch, refresh={"cooldown_minutes": 0, **refresh})
+        opened = releases(watch=watch, refresh={"cooldown_minutes": 0, "new_labels": 0, **refresh})
         folder = opened.workspace.root / REFERENCE
         folder.mkdir(parents=True, exist_ok=True)
         row = Example(input="fine", output="good", id="r", group="r", source="test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,13 +97,15 @@ def test_what_a_process_refuses_is_told_as_it_is(
         run(colour_job(params, tmp_path), colour_rows)
 
 
+@pytest.mark.parametrize("afterwards", ["", "echo failed '(exitcode: 9)' >&2; seq 40 >&2; "])
 def test_a_process_that_dies_is_an_error_for_people(
     colour_job: Callable[[TrainParams, Path], Job],
     train_params: TrainParams,
     colour_rows: list[Example],
     tmp_path: Path,
+    afterwards: str,
 ) -> None:
-    launcher = "sh -c 'echo out of memory >&2; exit 9'"
+    launcher = shlex.join(["sh", "-c", f"echo out of memory >&2; {afterwards}exit 9"])
     with pytest.raises(PerpetuneError, match="status 9:\nout of memory"):
         launch(colour_job(train_params, tmp_path), colour_rows, [], lambda _: None, launcher)
 
