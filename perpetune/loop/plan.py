@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from perpetune import registry
 from perpetune.loop.curate import Curated, read_split
+from perpetune.loop.first import is_first
 from perpetune.loop.pace import (
     CURATE,
     DECIDE,
@@ -92,14 +93,20 @@ def foresee_and_log(workspace: Workspace, run: Run, curated: Curated) -> tuple[s
 
 def _work(workspace: Workspace, curated: Curated) -> Work:
     params = workspace.params
-    champion = registry.find(params.task.name, "champion") is not None
-    examples = params.evaluate.few_shot_examples > 0
-    systems, labels = 2 + examples + champion, len(_labels(workspace, "train"))
+    champion = registry.find(params.task.name, "champion")
+    work = Work(
+        curated.rows,
+        systems=2 + (params.evaluate.few_shot_examples > 0) + (champion is not None),
+        tuned=1 + (champion is not None and not is_first(champion.run_id)),
+        labels=len(_labels(workspace, "train")),
+        epochs=epochs_of(params),
+        timed=2 * params.promote.timed_rows if champion else 0,
+    )
     if params.train.epochs != "auto":
-        return Work(curated.rows, systems, labels, epochs_of(params))
+        return work
     rows, minutes = max(1, curated.rows.get("train", 0)), most_minutes(params.train, device_name())
     least = FEWEST_STEPS * batch_size(params.train, rows) / rows
-    return Work(curated.rows, systems, labels, max(epochs_of(params), least), minutes, least)
+    return replace(work, epochs=max(work.epochs, least), minutes=minutes, least_epochs=least)
 
 
 def _guess(workspace: Workspace, work: Work) -> Pace:
@@ -141,7 +148,7 @@ def make_plan(work: Work, pace: Pace, source: str) -> Plan:
             Step(
                 EVALUATE,
                 f"{work.held_out:,} rows x {work.systems} systems",
-                START_SECONDS + per_row * work.held_out * work.systems,
+                START_SECONDS + per_row * work.asked,
                 "split.frozen, evaluate.few_shot_examples: 0",
             ),
             Step(DECIDE, "", pace.decide),

@@ -27,7 +27,7 @@ from perpetune.tracking import close_run, open_run, read_run
 
 Open = Callable[..., Any]
 PACE = Pace(train_row=0.25, evaluate_row=0.4, curate=6, decide=2, release=3, labels=27)
-WORK = Work({"train": 1000, "validation": 100, "frozen": 300, "recent": 30}, systems=3, labels=27, epochs=2)
+WORK = Work({"train": 1000, "validation": 100, "frozen": 300, "recent": 30}, systems=3, tuned=1, labels=27, epochs=2)
 
 
 def seconds(work: Work = WORK, pace: Pace = PACE) -> dict[str, float]:
@@ -47,12 +47,21 @@ def test_each_step_has_its_rows_and_its_time():
     made = make_plan(WORK, PACE, "measured")
     assert [step.name for step in made.steps] == ["curate", "fine-tune", "evaluate", "decide", "release"]
     assert seconds()["fine-tune"] == pytest.approx(20 + 0.25 * 2000)
-    assert seconds()["evaluate"] == pytest.approx(20 + 0.4 * 330 * 3)
+    assert seconds()["evaluate"] == pytest.approx(20 + 0.4 * (0.1 * 330 + 2 * (80 + 30)))
     lines = as_lines(made)
-    assert "15.8 min in all (measured)" in lines[0]
+    assert "10.9 min in all (measured)" in lines[0]
     assert any("1,000 rows x 2 epochs" in line and "8.7 min" in line and "train.epochs" in line for line in lines)
     assert any("330 rows x 3 systems" in line and "split.frozen" in line for line in lines)
-    assert "| evaluate | 330 rows x 3 systems | 6.9 min |" in as_table(made)
+    assert "| evaluate | 330 rows x 3 systems | 2.0 min |" in as_table(made)
+
+
+def test_what_answers_every_row_is_planned_with_every_row():
+    """A label head quickly, free text at its length; the requests that are timed come on top."""
+    labelled, written = WORK, replace(WORK, labels=0)
+    assert WORK.asked == pytest.approx(0.1 * 330 + 2 * (80 + 30))
+    assert replace(labelled, tuned=2).asked == pytest.approx(2 * 0.1 * 330 + (80 + 30))
+    assert written.asked == pytest.approx(330 + 2 * (80 + 30))
+    assert replace(written, timed=60).asked == written.asked + 60
 
 
 def test_more_labels_take_longer_to_evaluate():
