@@ -57,6 +57,23 @@ SettingsOption = Annotated[
 GatewayPort = Annotated[int | None, typer.Option(help="Where the gateway listens; else 8000 or the next free port.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.print(f"perpetune {version('perpetune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What every command takes."""
+
+
 @app.command(epilog="Example: `perpetune demo --folder /tmp/demo`")
 def demo(
     folder: Annotated[

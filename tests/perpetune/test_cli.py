@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def perpetune(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert perpetune("--version").output.strip() == f"perpetune {stated}"
 
 
 def test_every_command_has_help_with_an_example() -> None:
