@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from perpetune.curation.aside import LONG_AGO, SetAside, in_order
+from perpetune.curation.sources import is_traffic
 from perpetune.curation.text import fingerprint
 from perpetune.params import MixParams
 from perpetune.records import Example
@@ -57,10 +58,10 @@ def recent_and_older(train: Sequence[Example], params: MixParams) -> tuple[tuple
     Traffic without a time is as old as can be where days are counted.
     """
     rows = in_order(train)
-    newest = max((row.time or LONG_AGO for row in rows if row.source == "traffic"), default=LONG_AGO)
+    newest = max((row.time or LONG_AGO for row in rows if is_traffic(row)), default=LONG_AGO)
 
     def is_recent(row: Example) -> bool:
-        if row.source != "traffic":
+        if not is_traffic(row):
             return False
         if params.recent_days is None:
             return True

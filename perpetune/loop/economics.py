@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from perpetune import registry
+from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.economics import (
     DAYS_PER_MONTH,
     SECONDS_PER_HOUR,
@@ -82,7 +83,7 @@ def new_labels(workspace: Workspace) -> int:
     champion = registry.find(task, "champion")
     since = read_run(champion.run_id).started if champion else None
     rows = (row for name in ("train", "validation", "recent") for row in read_split(workspace, name))
-    traffic = (row for row in rows if row.source == "traffic")
+    traffic = (row for row in rows if is_traffic(row))
     return sum(since is None or (row.time is not None and row.time > since) for row in traffic)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perpetune.curation.layout import SPLITS
+from perpetune.curation.sources import is_traffic
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, read_jsonl
 from perpetune.replay.history import History, Request, in_time
@@ -35,4 +36,4 @@ def recorded_history(workspace: Workspace) -> History:
 def _curated(workspace: Workspace) -> tuple[Example, ...]:
     paths = [workspace.root / SPLITS / f"{name}.jsonl" for name in ("train", "validation", "frozen")]
     rows = [row for path in paths if path.is_file() for row in read_jsonl(path, Example)]
-    return tuple(row for row in rows if row.source != "traffic")
+    return tuple(row for row in rows if not is_traffic(row))

@@ -22,7 +22,7 @@ from pydantic import (
 from perpetune.generation import Generation
 from perpetune.records import Message
 from perpetune.serving.problems import Problem, invalid
-from perpetune.serving.storable import storable
+from perpetune.serving.storable import storable, storable_tree
 
 # What this server does not do may be sent as long as it asks for nothing. Names unknown here are ignored.
 _NOT_SPOKEN: dict[str, tuple[object, ...]] = {
@@ -103,7 +103,7 @@ class AssistantMessage(BaseModel):
     tool_calls: tuple[ToolCall, ...] | None = None
 
     def as_record(self) -> Message:
-        calls = tuple(_storable_tree(call.model_dump()) for call in self.tool_calls or ())
+        calls = tuple(storable_tree(call.model_dump()) for call in self.tool_calls or ())
         content = self.content if self.content is not None else self.refusal or ""
         return Message(role="assistant", content=storable(content), tool_calls=calls or None)
 
@@ -358,11 +358,3 @@ def _tools(request: ChatRequest) -> tuple[str | None, str | None]:
 
 def _json(value: object) -> str:
     return storable(json.dumps(value, ensure_ascii=False))
-
-
-def _storable_tree(value: Any) -> Any:
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, dict):
-        return {storable(key): _storable_tree(inner) for key, inner in value.items()}
-    return value

@@ -43,7 +43,7 @@ from perpetune.curation.text import fingerprint, likeness
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, Failure, Feedback, Message, Prediction, Shadow
 from perpetune.serving.label_requests import asked_in_doubt
-from perpetune.serving.storable import storable
+from perpetune.serving.storable import storable_tree
 from perpetune.serving.tables import failures, feedback, predictions, shadows
 
 BUSY_SECONDS = 5.0
@@ -377,16 +377,8 @@ def _insert(log: Engine) -> Any:
 
 
 def _prediction_row(prediction: Prediction) -> dict[str, object]:
-    messages = [_storable(message.model_dump(exclude_none=True)) for message in prediction.messages]
+    messages = [storable_tree(message.model_dump(exclude_none=True)) for message in prediction.messages]
     return {**prediction.model_dump(exclude={"label", "score"}), "messages": messages}
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, dict):
-        return {storable(name): _storable(content) for name, content in value.items()}
-    return [_storable(content) for content in value] if isinstance(value, list | tuple) else value
 
 
 def _feedback_insert(log: Engine) -> Any:

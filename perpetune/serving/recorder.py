@@ -29,7 +29,7 @@ from perpetune.serving.metrics import Metrics
 from perpetune.serving.redaction import Redactor, group_key
 from perpetune.serving.share import in_share
 from perpetune.serving.spool import Spool
-from perpetune.serving.storable import storable
+from perpetune.serving.storable import storable, storable_tree
 
 logger = logging.getLogger(__name__)
 
@@ -349,7 +349,7 @@ def _line(row: Row) -> bytes:
     try:
         content = row.model_dump_json()
     except PydanticSerializationError:  # half a character, which UTF-8 cannot write
-        content = type(row).model_validate(_clean(row.model_dump())).model_dump_json()
+        content = type(row).model_validate(storable_tree(row.model_dump())).model_dump_json()
     return f'{{"{kind}":{content}}}\n'.encode()
 
 
@@ -362,11 +362,3 @@ def _row(line: bytes) -> Row:
     if kind not in _KINDS:
         raise ValueError(f"no kind of row is called {kind}")
     return _KINDS[kind].model_validate(values)
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, dict):
-        return {storable(name): _clean(content) for name, content in value.items()}
-    return [_clean(content) for content in value] if isinstance(value, list | tuple) else value

@@ -29,7 +29,7 @@ ROWS = st.lists(
         ),
         st.integers(0, 200),
         st.sampled_from(["yes", "no", "perhaps"]),
-        st.sampled_from(["file", "other", "traffic"]),
+        st.sampled_from(["file", "other", "traffic", "traffic in doubt"]),
         st.one_of(st.none(), st.integers(0, 99)),
     ),
     max_size=50,
@@ -125,12 +125,13 @@ def test_recent_days_count_back_from_the_newest_traffic(example: Make) -> None:
         example("last week", source="traffic", hour=0),
         example("yesterday", source="traffic", hour=7 * 24),
         example("today", source="traffic", hour=8 * 24),
+        example("asked for", source="traffic in doubt", hour=8 * 24),
         example("undated", source="traffic"),
         example("curated", hour=8 * 24),
     ]
     recent, older = recent_and_older(rows, MixParams(replay=1.0, recent_days=1.0))
 
-    assert {row.input for row in recent} == {"yesterday", "today"}
+    assert {row.input for row in recent} == {"yesterday", "today", "asked for"}
     assert {row.input for row in older} == {"last week", "undated", "curated"}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
-from perpetune.records import Feedback, Message, Prediction
+from perpetune.records import Example, Feedback, Message, Prediction, write_jsonl
 from perpetune.replay.recorded import recorded_history
 from perpetune.serving.log import add_feedback, open_log, record_predictions
 from perpetune.settings import Settings
@@ -46,3 +46,18 @@ def test_labelled_requests_of_the_log_are_a_history(tmp_path: Path, params: Para
     assert (first.example.input, first.example.output, first.known) == ("text 0", "positive", NOON + timedelta(days=3))
     assert (second.example.output, second.answer, second.confidence) == ("negative", "positive", 0.8)
     assert second.asked == NOON + timedelta(hours=2)
+
+
+def test_the_first_model_learns_from_what_is_no_traffic_and_no_label_that_was_asked_for(
+    tmp_path: Path, params: Params
+) -> None:
+    workspace = Workspace(tmp_path, params, Settings(database_url=f"sqlite:///{tmp_path / 'log.db'}"))
+    log = open_log(workspace.settings.prediction_log)
+    record_predictions(log, [answered(0, params)])
+    add_feedback(log, Feedback(request_id="request-0", time=NOON + timedelta(days=1), label="negative"))
+    log.dispose()
+    sources = ("file", "traffic", "traffic in doubt")
+    rows = [Example(input=each, output="positive", id=each, group=each, source=each) for each in sources]
+    write_jsonl(workspace.split("train"), rows)
+
+    assert [row.source for row in recorded_history(workspace).taught] == ["file"]

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from perpetune.loop.economics import new_labels
+from perpetune.records import Example, write_jsonl
+
+
+def test_labels_that_were_asked_for_are_counted_as_those_that_came(releases: Callable[..., Any]) -> None:
+    workspace = releases().workspace
+    for split, sources in (
+        ("train", ("file", "traffic", "traffic in doubt")),
+        ("validation", ()),
+        ("recent", ("traffic",)),
+    ):
+        rows = [Example(input=each, output="yes", id=each, group=each, source=each) for each in sources]
+        write_jsonl(workspace.split(split), rows)
+
+    assert new_labels(workspace) == 3
