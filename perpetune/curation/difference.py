@@ -34,10 +34,6 @@ class Difference:
     sources: Mapping[str, Count]
     labels: Mapping[str, Count]
 
-    @property
-    def none(self) -> bool:
-        return not (self.added or self.removed or self.changed or self.moved)
-
 
 def difference(before: Splits, after: Splits, *, labelled: bool) -> Difference:
     """Compare two versions of the splits, row by row."""

@@ -143,10 +143,11 @@ def _run(
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # Evidently correlates columns with each other; a constant one has no correlation.
         warnings.simplefilter("ignore", RuntimeWarning)
-        return Report(metrics).run(_dataset(current), _dataset(reference))
+        return Report(metrics).run(dataset(current), dataset(reference))
 
 
-def _dataset(frame: pd.DataFrame) -> Dataset:
+def dataset(frame: pd.DataFrame) -> Dataset:
+    """Evidently's, with answers as categories and all else as numbers."""
     categorical = [ANSWER] if ANSWER in frame else []
     numerical = [column for column in frame if column not in categorical]
     return Dataset.from_pandas(

@@ -9,11 +9,12 @@ from datetime import datetime
 
 import numpy as np
 import pandas as pd
-from evidently import DataDefinition, Dataset, Report
+from evidently import Report
 from evidently.presets import DataDriftPreset
 
 from perpetune.evaluation.systems import Kind
-from perpetune.monitoring.window import ANSWER, SCORE, Window, current_frame, reference_frame
+from perpetune.monitoring.drift import dataset
+from perpetune.monitoring.window import SCORE, Window, current_frame, reference_frame
 from perpetune.params import WatchParams
 from perpetune.records import Prediction
 from perpetune.replay.policy import Call, Champion, Sight, moments
@@ -69,7 +70,7 @@ def preset_says(current: Sequence[Marked], reference: Sequence[Marked], kind: Ki
     columns = [column for column in now_frame if column in then_frame]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        snapshot = Report([DataDriftPreset()]).run(_dataset(now_frame[columns]), _dataset(then_frame[columns]))
+        snapshot = Report([DataDriftPreset()]).run(dataset(now_frame[columns]), dataset(then_frame[columns]))
     found = next(
         metric["value"] for metric in snapshot.dict()["metrics"] if "DriftedColumnsCount" in metric["config"]["type"]
     )
@@ -79,14 +80,6 @@ def preset_says(current: Sequence[Marked], reference: Sequence[Marked], kind: Ki
 
 def _usable(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=SCORE).dropna(axis="columns", how="all")
-
-
-def _dataset(frame: pd.DataFrame) -> Dataset:
-    categorical = [ANSWER] if ANSWER in frame else []
-    numerical = [column for column in frame if column not in categorical]
-    return Dataset.from_pandas(
-        frame, data_definition=DataDefinition(numerical_columns=numerical, categorical_columns=categorical)
-    )
 
 
 def _prediction(place: int, marked: Marked, now: datetime) -> Prediction:

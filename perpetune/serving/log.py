@@ -93,11 +93,6 @@ def open_log(url: str) -> Engine:
     return engine
 
 
-def record_predictions(log: Engine, answered: Sequence[Prediction]) -> None:
-    """Store answers in one transaction. An id that is already there is left as it is, so a retry is harmless."""
-    record_rows(log, answered)
-
-
 def record_rows(log: Engine, rows: Sequence[Prediction | Feedback | Shadow | Failure]) -> None:
     """Store rows of all kinds in one transaction, answers first; repeating it changes nothing.
 

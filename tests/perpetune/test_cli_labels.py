@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from perpetune.cli import app
 from perpetune.records import Message, Prediction
 from perpetune.serving.label_requests import ask
-from perpetune.serving.log import open_log, recent_predictions, record_predictions
+from perpetune.serving.log import open_log, recent_predictions, record_rows
 
 ROOT = Path(__file__).parents[2]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -27,7 +27,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlalchemy.
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     log = open_log(f"sqlite:///{tmp_path / '.perpetune' / 'predictions.db'}")
-    record_predictions(log, [answered(number) for number in range(5)])
+    record_rows(log, [answered(number) for number in range(5)])
     ask(log, [("r1", "random"), ("r2", "uncertain"), ("r3", "uncertain")], NOON)
     yield log
     log.dispose()

@@ -21,7 +21,7 @@ from perpetune.loop.look import Sighting, look
 from perpetune.loop.passage import DEVICE_HOURS, open_passage
 from perpetune.loop.release import release
 from perpetune.records import Example, Feedback, Message, Prediction, Recorded
-from perpetune.serving.log import add_feedback, open_log, record_predictions
+from perpetune.serving.log import add_feedback, open_log, record_rows
 from perpetune.tracking import close_run, connect, find_run, log_metrics, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
 
@@ -128,7 +128,7 @@ class Watched(Releases):
             )
             for number in range(LABELS)
         ]
-        record_predictions(log, rows)
+        record_rows(log, rows)
         for row in rows[:labels]:
             add_feedback(log, Feedback(request_id=row.id, time=now, label="good"))
         log.dispose()

@@ -16,7 +16,7 @@ from perpetune.loop.passage import open_passage
 from perpetune.loop.release import release
 from perpetune.records import Example, Message, Prediction, Recorded, write_jsonl
 from perpetune.serving.label_requests import open_requests
-from perpetune.serving.log import open_log, record_predictions
+from perpetune.serving.log import open_log, record_rows
 from perpetune.status import read_status
 from perpetune.tracking import close_run, find_run, log_text
 
@@ -62,7 +62,7 @@ def asked(world: Any, text: str, confidence: float) -> None:
         )
         for number in range(ROWS)
     ]
-    record_predictions(log, rows)
+    record_rows(log, rows)
     log.dispose()
 
 

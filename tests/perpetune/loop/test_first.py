@@ -21,7 +21,7 @@ from perpetune.records import Example, Feedback, Message, Prediction, write_json
 from perpetune.release import ServedBase, Wanted
 from perpetune.serving.fake_source import FakeSource
 from perpetune.serving.label_requests import open_requests
-from perpetune.serving.log import add_feedback, open_log, record_predictions
+from perpetune.serving.log import add_feedback, open_log, record_rows
 from perpetune.serving.source_with_first import SourceWithFirst
 from perpetune.tracking import close_run, open_run, read_run
 from perpetune.workspace import Workspace
@@ -198,7 +198,7 @@ def answered(workspace: Workspace, version: str, count: int, labelled: int, batc
         )
         for number in range(count)
     ]
-    record_predictions(log, rows)
+    record_rows(log, rows)
     for row in rows[:labelled]:
         add_feedback(log, Feedback(request_id=row.id, time=now, label="bad"))
     log.dispose()

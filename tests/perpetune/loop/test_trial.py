@@ -12,7 +12,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.loop.release import release
 from perpetune.loop.trial import begin, goes_on_trial, judge
 from perpetune.records import Feedback, Message, Prediction, Route
-from perpetune.serving.log import add_feedback, open_log, record_predictions
+from perpetune.serving.log import add_feedback, open_log, record_rows
 from perpetune.serving.tables import failures, shadows
 from perpetune.status import decisions_of, read_status
 
@@ -39,7 +39,7 @@ def answer(world: Any, version: str, outputs: Sequence[str], route: Route, *, la
         )
         for number, output in enumerate(outputs)
     ]
-    record_predictions(log, rows)
+    record_rows(log, rows)
     if labelled:
         for row in rows:
             add_feedback(log, Feedback(request_id=row.id, time=now, label="good"))

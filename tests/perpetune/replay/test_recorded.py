@@ -9,7 +9,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import Params
 from perpetune.records import Example, Feedback, Message, Prediction, write_jsonl
 from perpetune.replay.recorded import recorded_history
-from perpetune.serving.log import add_feedback, open_log, record_predictions
+from perpetune.serving.log import add_feedback, open_log, record_rows
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
@@ -37,7 +37,7 @@ def test_labelled_requests_of_the_log_are_a_history(tmp_path: Path, params: Para
     with pytest.raises(PerpetuneError, match="no labelled request yet"):
         recorded_history(workspace)
     log = open_log(workspace.settings.prediction_log)
-    record_predictions(log, [answered(place, params) for place in range(3)])
+    record_rows(log, [answered(place, params) for place in range(3)])
     for place, day, label in ((2, 1, "negative"), (0, 2, "mixed"), (0, 3, "positive")):
         add_feedback(log, Feedback(request_id=f"request-{place}", time=NOON + timedelta(days=day), label=label))
     log.dispose()
@@ -53,7 +53,7 @@ def test_the_first_model_learns_from_what_is_no_traffic_and_no_label_that_was_as
 ) -> None:
     workspace = Workspace(tmp_path, params, Settings(database_url=f"sqlite:///{tmp_path / 'log.db'}"))
     log = open_log(workspace.settings.prediction_log)
-    record_predictions(log, [answered(0, params)])
+    record_rows(log, [answered(0, params)])
     add_feedback(log, Feedback(request_id="request-0", time=NOON + timedelta(days=1), label="negative"))
     log.dispose()
     sources = ("file", "traffic", "traffic in doubt")

@@ -8,7 +8,7 @@ import sqlalchemy
 
 from perpetune.records import Feedback, Prediction
 from perpetune.serving.label_requests import LabelRequest, ask, count_open, open_requests
-from perpetune.serving.log import add_feedback, delete_older, labelled_examples, newly_labelled, record_predictions
+from perpetune.serving.log import add_feedback, delete_older, labelled_examples, newly_labelled, record_rows
 from perpetune.serving.outcomes import outcomes_of
 
 Make = Callable[..., Prediction]
@@ -18,7 +18,7 @@ NOW = datetime(2024, 5, 2, tzinfo=UTC)
 @pytest.fixture
 def asked(log: sqlalchemy.Engine, prediction: Make) -> list[Prediction]:
     rows = [prediction(number) for number in range(4)]
-    record_predictions(log, [*rows, prediction(8, version="2"), prediction(9, task="other")])
+    record_rows(log, [*rows, prediction(8, version="2"), prediction(9, task="other")])
     ask(log, [("chatcmpl-2", "uncertain"), ("chatcmpl-1", "random"), ("chatcmpl-8", "random")], NOW)
     return rows
 

@@ -23,7 +23,7 @@ from perpetune.serving.log import (
     newly_labelled,
     open_log,
     recent_predictions,
-    record_predictions,
+    record_rows,
 )
 from perpetune.serving.tables import VERSION_TABLE, metadata
 
@@ -43,24 +43,24 @@ def rows_of_feedback(log: sqlalchemy.Engine) -> int:
 
 def test_what_is_recorded_comes_back(log: sqlalchemy.Engine, prediction: Make) -> None:
     wanted = [prediction(1), prediction(2, group="ann", confidence=None, output="bad 😀\n")]
-    record_predictions(log, wanted)
+    record_rows(log, wanted)
     assert recent_predictions(log, "reviews", limit=None) == wanted
 
 
 def test_recording_again_changes_nothing(log: sqlalchemy.Engine, prediction: Make) -> None:
-    record_predictions(log, [prediction(1)])
-    record_predictions(log, [prediction(1, output="other"), prediction(2)])
+    record_rows(log, [prediction(1)])
+    record_rows(log, [prediction(1, output="other"), prediction(2)])
     assert [row.output for row in recent_predictions(log, "reviews", limit=None)] == ["good", "good"]
 
 
 def test_recent_are_the_newest_oldest_first(log: sqlalchemy.Engine, prediction: Make) -> None:
-    record_predictions(log, [prediction(number) for number in (3, 1, 5, 2, 4)])
+    record_rows(log, [prediction(number) for number in (3, 1, 5, 2, 4)])
     assert [row.id for row in recent_predictions(log, "reviews", limit=2)] == ["chatcmpl-4", "chatcmpl-5"]
 
 
 def test_recent_of_one_task_one_version_and_a_time(log: sqlalchemy.Engine, prediction: Make) -> None:
     later = prediction(3, version="2")
-    record_predictions(log, [prediction(1), prediction(2, version="2"), later, prediction(4, task="other")])
+    record_rows(log, [prediction(1), prediction(2, version="2"), later, prediction(4, task="other")])
     assert [row.id for row in recent_predictions(log, "reviews", version="2", limit=None)] == [
         "chatcmpl-2",
         "chatcmpl-3",
@@ -70,7 +70,7 @@ def test_recent_of_one_task_one_version_and_a_time(log: sqlalchemy.Engine, predi
 
 def test_the_newest_feedback_counts_whatever_order_it_came_in(log: sqlalchemy.Engine, prediction: Make) -> None:
     one = prediction(1)
-    record_predictions(log, [one])
+    record_rows(log, [one])
     add_feedback(log, say(one, minutes=5, label="bad"))
     add_feedback(log, say(one, minutes=2, label="good", score=0.5))
     add_feedback(log, say(one, minutes=9, comment="thanks"))
@@ -81,7 +81,7 @@ def test_the_newest_feedback_counts_whatever_order_it_came_in(log: sqlalchemy.En
 
 def test_an_exact_repeat_adds_no_row_but_counts_as_said_last(log: sqlalchemy.Engine, prediction: Make) -> None:
     one = prediction(1)
-    record_predictions(log, [one])
+    record_rows(log, [one])
     for minutes, label in ((1, "good"), (2, "bad"), (3, "good"), (1, "good")):
         add_feedback(log, say(one, minutes=minutes, label=label))
     assert rows_of_feedback(log) == 2
@@ -107,7 +107,7 @@ def test_labelled_examples(log: sqlalchemy.Engine, prediction: Make) -> None:
         prediction(4),
         prediction(5),
     ]
-    record_predictions(log, asked)
+    record_rows(log, asked)
     for row in asked[:3]:
         add_feedback(log, say(row, label="positive"))
     add_feedback(log, say(asked[3], score=1.0))
@@ -121,7 +121,7 @@ def test_labelled_examples(log: sqlalchemy.Engine, prediction: Make) -> None:
 
 def test_each_label_is_new_once_however_late_it_comes(log: sqlalchemy.Engine, prediction: Make) -> None:
     asked = [prediction(number) for number in range(5)]
-    record_predictions(log, [*asked, prediction(9, version="2")])
+    record_rows(log, [*asked, prediction(9, version="2")])
     add_feedback(log, say(asked[3], label="good"))
     add_feedback(log, say(asked[4], score=0.5))
     add_feedback(log, say(prediction(9), label="good"))
@@ -139,7 +139,7 @@ def test_each_label_is_new_once_however_late_it_comes(log: sqlalchemy.Engine, pr
 def test_counts(log: sqlalchemy.Engine, prediction: Make) -> None:
     assert counts(log, "reviews").predictions == 0
     asked = [prediction(1), prediction(2), prediction(3, version="2"), prediction(4, task="other")]
-    record_predictions(log, asked)
+    record_rows(log, asked)
     for label in ("good", "bad"):
         add_feedback(log, say(asked[0], label=label))
     add_feedback(log, say(asked[3], label="good", score=1))
@@ -149,7 +149,7 @@ def test_counts(log: sqlalchemy.Engine, prediction: Make) -> None:
 
 
 def test_what_cannot_be_stored_is_replaced(log: sqlalchemy.Engine, prediction: Make) -> None:
-    record_predictions(log, [prediction(1, input="a\0b", output="\ud800", group="\0")])
+    record_rows(log, [prediction(1, input="a\0b", output="\ud800", group="\0")])
     [row] = recent_predictions(log, "reviews", limit=None)
     assert (row.input, row.messages[0].content, row.output, row.group) == ("a\ufffdb", "a\ufffdb", "\ufffd", "\ufffd")
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_stored_is_replaced(log: sqlalchemy.Engine, prediction: M
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_any_text_survives(log: sqlalchemy.Engine, prediction: Make, text: str) -> None:
     task = f"task {text}"
-    record_predictions(log, [prediction(1, id=task, task=task, input=text, output=text)])
+    record_rows(log, [prediction(1, id=task, task=task, input=text, output=text)])
     [row] = recent_predictions(log, task, limit=None)
     assert (row.input, row.output, row.messages[0].content) == (text, text, text)
 
@@ -173,7 +173,7 @@ def test_the_migrations_make_the_tables_that_the_code_expects(log: sqlalchemy.En
 
 def test_opening_again_keeps_the_rows(tmp_path: Path, prediction: Make) -> None:
     url = f"sqlite:///{tmp_path / 'predictions.db'}"
-    record_predictions(open_log(url), [prediction(1)])
+    record_rows(open_log(url), [prediction(1)])
     assert recent_predictions(open_log(url), "reviews", limit=None) == [prediction(1)]
 
 
@@ -226,9 +226,9 @@ def test_a_log_of_a_newer_perpetune(tmp_path: Path) -> None:
 def test_a_deleted_file_is_an_error_and_never_a_silent_loss(
     log: sqlalchemy.Engine, tmp_path: Path, prediction: Make
 ) -> None:
-    record_predictions(log, [prediction(1)])
+    record_rows(log, [prediction(1)])
     path = tmp_path / "log" / "predictions.db"
     path.rename(tmp_path / "elsewhere.db")
     with pytest.raises(sqlalchemy.exc.OperationalError, match="unable to open"):
-        record_predictions(log, [prediction(2)])
+        record_rows(log, [prediction(2)])
     assert not path.exists()

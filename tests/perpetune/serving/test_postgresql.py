@@ -34,7 +34,7 @@ from perpetune.serving.log import (
     recent_predictions,
     record_rows,
 )
-from perpetune.serving.log import record_predictions as record
+from perpetune.serving.log import record_rows as record
 from perpetune.serving.outcomes import outcomes_of, shadowed
 
 
