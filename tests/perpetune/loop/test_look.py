@@ -111,6 +111,19 @@ def test_refreshes_in_vain_back_off_and_a_budget_ends_them(watched: Open) -> Non
     assert "trained 3.0 device hours, and 3 are allowed" in decision.reasons[0]
 
 
+def test_a_refresh_waits_for_labels_since_the_fall_whatever_came_before(watched: Open) -> None:
+    world = watched(refresh={"new_labels": 100})
+    version = world.released(right=0.9)
+    world.traffic(version, 1.0, batch=1, labels=80)
+    world.traffic(version, 0.2, batch=2, labels=80)
+    decision = world.looked().decision
+    assert decision.outcome == "collect more labels"
+    assert "of 100 have come since scores began to fall" in decision.reasons[0]
+    assert decision.evidence["decay"]["labels_since_fall"] == 64, "the first 16 of the second batch were right"
+    world.traffic(version, 0.2, batch=3, labels=40)
+    assert world.looked().decision.outcome == "retrain"
+
+
 def test_a_refresh_that_failed_has_not_helped_either(watched: Open) -> None:
     world = watched(refresh={"cooldown_minutes": 60})
     version = world.released(right=0.9)
