@@ -5,7 +5,7 @@
 
 DATA holds banking77/train.csv (columns text, category). 600 rows of 15 intents are taught; 500 more of them are
 asked, 50 a day, and then 1,500 rows of all 30. Labels come a day later. Which intents and rows these are is drawn by lot,
-five times, and the mean of the five is what counts; the first is drawn. The stand-in answers: TF-IDF with logistic
+five times; the mean of the five counts, and the first is plotted. The stand-in answers: TF-IDF with logistic
 regression, ours and the other policies' alike. The goal: not more than 3 points behind the best policy, with fewer
 retrainings than it.
 """

@@ -66,9 +66,8 @@ def go_on(detector: Detector, scores: Sequence[float] | Numbers) -> Detector:
     held, most, since = (np.array(each) for each in (detector.held, detector.most, detector.since))
     for factors in _bets(_checked(scores), detector.bound):
         held = _after(held, factors)
-        richer = most >= 1  # than the one who comes in now
-        most = np.minimum(np.where(richer, most, 1) * factors, RICHEST)
-        since = np.where(richer, since, 0) + 1
+        since = np.where(most >= 1, since, 0) + 1  # who holds less than the one who comes in now is the richest no more
+        most = np.minimum(np.maximum(most, 1) * factors, RICHEST)
     return Detector(
         detector.bound, tuple(held.tolist()), tuple(most.tolist()), tuple(since.tolist()), detector.seen + len(scores)
     )

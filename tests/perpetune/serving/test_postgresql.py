@@ -216,6 +216,7 @@ def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(
         with gateway(tmp_path, postgres.url, params) as (_, client):
             answered += ask_often(client, 5)
             _until(lambda: client.get("/readyz").json()["log"] == "ok")
+            _until(lambda: len(stored()) == len(answered))
             # What is said of an answer is stored after it.
             _until(lambda: {row.id for row in stored() if row.label == "good"} >= set(answered[41:]))
             assert {row.id for row in stored()} == set(answered)
