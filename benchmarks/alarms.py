@@ -10,9 +10,9 @@ import numpy.typing as npt
 from promotions import share
 from scipy.stats import chi2, norm
 
-from perpetune.evaluation.e_detector import evidence_paths
 from perpetune.monitoring.decay import held_to
 from perpetune.params import WatchParams
+from perpetune.statistics.e_detector import evidence_paths
 
 Numbers = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

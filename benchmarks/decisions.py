@@ -296,7 +296,7 @@ def claims_of(
 def draw(verdicts: Sequence[Verdicts], lengths: Sequence[RunLength], delays: Sequence[Delay], params: Params) -> None:
     from matplotlib.figure import Figure
 
-    from perpetune.evaluation.style import house_style, write_png
+    from perpetune.evaluation.report.style import house_style, write_png
 
     with house_style():
         figure = Figure(figsize=(10, 11), layout="constrained")
@@ -310,7 +310,7 @@ def draw(verdicts: Sequence[Verdicts], lengths: Sequence[RunLength], delays: Seq
 
 def _draw_verdicts(axes: Axes, verdicts: Sequence[Verdicts]) -> None:
     """The shares of each outcome, a bar for each scenario."""
-    from perpetune.evaluation.style import colour
+    from perpetune.evaluation.report.style import colour
 
     names = [f"{each.scenario}, {each.rows} rows" for each in verdicts]
     places = np.arange(len(verdicts))
@@ -330,7 +330,7 @@ def _draw_verdicts(axes: Axes, verdicts: Sequence[Verdicts]) -> None:
 
 def _draw_quiet(axes: Axes, lengths: Sequence[RunLength], goal: float) -> None:
     """Labels to a false alarm, with intervals; an arrow where none was seen."""
-    from perpetune.evaluation.style import colour
+    from perpetune.evaluation.report.style import colour
 
     for place, length in enumerate(lengths):
         value, shade = length.mean or length.low, colour(SHADES[length.method])
@@ -373,7 +373,7 @@ def _stream(stream: str) -> str:
 
 def _draw_delays(axes: Axes, delays: Sequence[Delay]) -> None:
     """Median labels to an alarm after each drop; a hollow mark where fewer than half were found."""
-    from perpetune.evaluation.style import colour
+    from perpetune.evaluation.report.style import colour
 
     kinds = list(dict.fromkeys(each.drop for each in delays))
     methods = list(dict.fromkeys(each.method for each in delays))

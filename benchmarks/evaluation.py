@@ -35,7 +35,7 @@ from record import Claim, write
 if TYPE_CHECKING:
     import torch
 
-    from perpetune.inference.answers import Answerer
+    from perpetune.inference.answerer import Answerer
     from perpetune.records import Message
 
 GOAL = 4.0
@@ -137,7 +137,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _answerer(asked: argparse.Namespace, precision: str) -> Answerer:
-    from perpetune.inference.answers import load_answerer
+    from perpetune.inference.answerer import load_answerer
     from perpetune.params import load_params
 
     params = load_params(Path("params.yaml"))
@@ -172,7 +172,7 @@ def take_turns(answerer: Answerer, work: Work, peer_rows: int, rounds: int) -> l
 
 def _forget(answerer: Answerer) -> None:
     """Each turn reads the instruction itself."""
-    from perpetune.inference.reading import Beginnings
+    from perpetune.inference.prefix_cache import Beginnings
 
     answerer._beginnings = Beginnings()
 
@@ -228,8 +228,8 @@ def adapter_against_base(answerer: Answerer, work: Work, rounds: int) -> list[fl
     """For each round: seconds of some requests, one by one, to a random adapter, over those of the base in turns."""
     import torch
 
+    from perpetune.model.adapters import trainable
     from perpetune.params import LoraParams
-    from perpetune.training.methods import trainable
 
     with tempfile.TemporaryDirectory() as folder:
         params = LoraParams(rank=8, alpha=16, dropout=0.0, target_modules="all-linear")
@@ -267,7 +267,7 @@ def _score(logits: torch.Tensor, start: int, tail: Sequence[int]) -> float:
 
 
 def _tokens(answerer: Answerer, work: Work) -> list[tuple[list[int], list[list[int]]]]:
-    from perpetune.training.chat import answer_tokens, prompt_tokens
+    from perpetune.model.chat_format import answer_tokens, prompt_tokens
 
     tokenizer = answerer.base.tokenizer
     tails = [answer_tokens(tokenizer, label) for label in work.labels]
@@ -282,7 +282,7 @@ def compare(answerer: Answerer, work: Work, rows: int) -> Equality:
     """perpetune beside each label alone, on the same rows."""
     import torch
 
-    from perpetune.inference.labels import are_many
+    from perpetune.inference.label_scoring import are_many
 
     some = Work(work.asked[:rows], work.labels)
     exact = torch.tensor(each_label_alone(answerer, some), dtype=torch.float64).log_softmax(-1)
@@ -304,7 +304,7 @@ def claims_of(turns: Sequence[Turn], equality: Equality) -> list[Claim]:
         ratios = [theirs / ours for ours, theirs in zip(speeds["perpetune"], speeds[peer], strict=True)]
         value = statistics.mean(ratios)
         claims.append(Claim(f"times as fast as {peer}", value, (min(ratios), max(ratios)), goal, value >= goal))
-    from perpetune.inference.labels import TOLERANCE_OF_MANY
+    from perpetune.inference.label_scoring import TOLERANCE_OF_MANY
 
     granted = TOLERANCE_OF_MANY if equality.many else LOG_TOLERANCE
     differences = [
@@ -334,7 +334,7 @@ def _ratio_claims(texts: Sequence[float], adapters: Sequence[float]) -> list[Cla
 def draw(turns: Sequence[Turn], name: str) -> None:
     from matplotlib.figure import Figure
 
-    from perpetune.evaluation.style import colour, house_style, write_png
+    from perpetune.evaluation.report.style import colour, house_style, write_png
 
     with house_style():
         figure = Figure(figsize=(7, 2.4))
@@ -363,7 +363,7 @@ def _source(asked: argparse.Namespace) -> str:
 
 def _made_up(asked: argparse.Namespace) -> Work:
     """Names as intents have them: some begin alike, some are long."""
-    from perpetune.curation.reviews import find_wheel, product_examples
+    from perpetune.curation.readers.reviews import find_wheel, product_examples
 
     doing = ("cancel", "change", "get_help_with", "track", "report_lost", "request", "review", "explain_fee_of")
     things = (
@@ -377,7 +377,7 @@ def _made_up(asked: argparse.Namespace) -> Work:
 
 
 def _reviews(asked: argparse.Namespace) -> Work:
-    from perpetune.curation.reviews import find_wheel, product_examples
+    from perpetune.curation.readers.reviews import find_wheel, product_examples
 
     labels = ["negative", "positive"]
     inputs = [row.input for row in product_examples(find_wheel(asked.assets), tuple(labels))]

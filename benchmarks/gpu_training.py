@@ -272,7 +272,7 @@ def draw(turns: Sequence[Turn], path: Path) -> None:
         return
     from matplotlib.figure import Figure
 
-    from perpetune.evaluation.style import colour, house_style, write_png
+    from perpetune.evaluation.report.style import colour, house_style, write_png
 
     workloads = list(dict.fromkeys(turn.workload for turn in turns))
     rows = list(dict.fromkeys((turn.method, turn.system) for turn in turns))
@@ -368,7 +368,7 @@ def take_turn(case: Case, asked: argparse.Namespace) -> dict[str, Any] | None:
 
 def _batches(work: Workload, asked: argparse.Namespace) -> list[list[Any]]:
     """Batches of rows, the same for every system."""
-    from perpetune.training.rows import Encoded
+    from perpetune.training.batches import Encoded
 
     drawn = random.Random(7)
     words = (TINY if asked.smoke else LLAMA_3_8B)["vocab_size"]
@@ -390,9 +390,9 @@ def adapted(method: str, asked: argparse.Namespace) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
+    from perpetune.model.adapters import trainable
+    from perpetune.model.base import Base
     from perpetune.params import LoraParams
-    from perpetune.training.base import Base
-    from perpetune.training.methods import trainable
 
     torch.manual_seed(7)
     config = LlamaConfig(**(TINY if asked.smoke else LLAMA_3_8B), use_cache=False)
@@ -425,7 +425,7 @@ def in_four_bits(model: Any, compute: Any) -> None:
 def _ours(model: Any, batches: Sequence[Sequence[Any]], meter: Meter, asked: argparse.Namespace) -> float:
     import torch
 
-    from perpetune.training.decoder import learner
+    from perpetune.training.decoder.fused import learner
     from perpetune.training.distributed import ALONE
     from perpetune.training.trainer import take_step
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from record import Claim, write
 
 if TYPE_CHECKING:
-    from perpetune.curation.split import Splits
+    from perpetune.curation.steps.split import Splits
     from perpetune.params import Params
     from perpetune.records import Example
 
@@ -90,14 +90,14 @@ def _arguments() -> argparse.Namespace:
 
 def divide(asked: argparse.Namespace, params: Params) -> Splits:
     """Product reviews and labelled traffic, as `dvc repro` would divide them."""
-    from perpetune.curation.split import split
+    from perpetune.curation.steps.split import split
 
     shares = params.split.model_copy(update={"frozen": 0.5, "frozen_traffic": 0.0, "validation": 0.05, "recent": 0.5})
     return split([*_products(asked), *_traffic(asked)], shares)
 
 
 def _products(asked: argparse.Namespace) -> list[Example]:
-    from perpetune.curation.reviews import find_wheel, product_examples
+    from perpetune.curation.readers.reviews import find_wheel, product_examples
 
     examples = product_examples(find_wheel(asked.assets), ("positive", "negative"))
     return random.Random(SEED).sample(examples, asked.older)
@@ -105,7 +105,7 @@ def _products(asked: argparse.Namespace) -> list[Example]:
 
 def _traffic(asked: argparse.Namespace) -> list[Example]:
     """Film reviews that say clearly good or bad, and as many sentences of newspapers, one a minute."""
-    from perpetune.curation.reviews import find_wheel, labelled, rated_sentences
+    from perpetune.curation.readers.reviews import find_wheel, labelled, rated_sentences
 
     wheel, picks = find_wheel(asked.assets), random.Random(SEED)
     films = [row for rated in rated_sentences(wheel, "films") if (row := labelled(rated)) and row.output != "mixed"]
@@ -126,7 +126,7 @@ def _traffic(asked: argparse.Namespace) -> list[Example]:
 
 def measure(name: str, splits: Splits, params: Params, asked: argparse.Namespace) -> Found:
     """Train on one mix, and answer both holdouts."""
-    from perpetune.curation.mix import mix
+    from perpetune.curation.steps.mix import mix
 
     settings = params.mix.model_copy(update={"replay": RATIOS.get(name)})
     chosen = mix(splits.train, settings, least=0)
@@ -147,7 +147,7 @@ def measure(name: str, splits: Splits, params: Params, asked: argparse.Namespace
 def _train_and_answer(
     rows: Sequence[Example], splits: Splits, params: Params, asked: argparse.Namespace
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    from perpetune.inference.answers import load_answerer
+    from perpetune.inference.answerer import load_answerer
     from perpetune.training.job import Job, train_here
 
     labels = sorted({row.output for row in rows})
@@ -177,7 +177,7 @@ def _train_and_answer(
 
 def claims_of(found: Sequence[Found]) -> list[Claim]:
     """The mix that params.yaml has against no replay, and against no traffic: paired over the same rows."""
-    from perpetune.evaluation.paired import compare
+    from perpetune.statistics.paired import compare
 
     by_mix = {one.mix: one for one in found}
 
@@ -197,7 +197,7 @@ def claims_of(found: Sequence[Found]) -> list[Claim]:
 
 def told(one: Found) -> dict[str, object]:
     """A mix with its scores and their intervals, and without its rows."""
-    from perpetune.evaluation.estimate import mean_of
+    from perpetune.statistics.estimate import mean_of
 
     scores = {
         holdout: asdict(mean_of(getattr(one, holdout), confidence=0.95, samples=2000, seed=SEED))
@@ -215,8 +215,8 @@ def told(one: Found) -> dict[str, object]:
 def draw(found: Sequence[Found]) -> None:
     from matplotlib.figure import Figure
 
-    from perpetune.evaluation.estimate import mean_of
-    from perpetune.evaluation.style import colour, house_style, write_png
+    from perpetune.evaluation.report.style import colour, house_style, write_png
+    from perpetune.statistics.estimate import mean_of
 
     kinds = {"frozen": ("champion", "old: product reviews"), "recent": ("challenger", "recent: films and newspapers")}
     names = [f"{one.mix}\n{one.recent_rows} recent, {one.older_rows} older" for one in found]

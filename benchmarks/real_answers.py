@@ -41,8 +41,8 @@ def real_answers(assets: Path, held_out: int) -> list[Answered]:
 
 
 def _make(assets: Path, held_out: int) -> list[Answered]:
-    from perpetune.curation.reviews import find_wheel, labelled, product_examples, rated_sentences
-    from perpetune.inference.answers import load_answerer
+    from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
+    from perpetune.inference.answerer import load_answerer
     from perpetune.params import load_params
 
     params, wheel = load_params(Path("params.yaml")), find_wheel(assets)
@@ -83,7 +83,7 @@ def _asked(row: Example):  # type: ignore[no-untyped-def]
 
 
 def _train(params: Params, assets: Path, rows: Sequence[Example], adapter: Path) -> Path:
-    from perpetune.training.base import load_base
+    from perpetune.model.base import load_base
     from perpetune.training.trainer import train
 
     base = load_base(params.base, assets, params.train.precision)

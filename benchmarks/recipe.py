@@ -142,7 +142,7 @@ def _arguments() -> argparse.Namespace:
 
 def measure(task: Task, size: int, params: Params, asked: argparse.Namespace) -> Iterator[Cell]:
     """Our recipe and its rivals on the first `size` rows; a tenth of them more is for validation."""
-    from perpetune.weights import resolve
+    from perpetune.model.weights import resolve
 
     end = size + max(20, size // 10)
     train, validation = task.train[:size], task.train[size:end]
@@ -177,7 +177,7 @@ def _judged(cell: Cell, choosing: int) -> Cell:
 
 def fitted(task: Task, train: Sequence[tuple[str, str]], name: str, params: Params, asked: Any) -> Cell:
     """A linear model of ours: on TF-IDF, or on TF-IDF and embeddings."""
-    from perpetune.encoder import load_encoder
+    from perpetune.classifiers.encoder import load_encoder
     from perpetune.evaluation.baselines import answers_of, fitted_linear, majority_answers
 
     encoder = (
@@ -194,8 +194,8 @@ def fitted(task: Task, train: Sequence[tuple[str, str]], name: str, params: Para
 def fine_tuned(
     task: Task, train: Sequence[tuple[str, str]], validation: Sequence[tuple[str, str]], params: Params, asked: Any
 ) -> Cell:
-    from perpetune.inference.answers import load_answerer
-    from perpetune.loop.pooling import launch_pooled
+    from perpetune.inference.answerer import load_answerer
+    from perpetune.loop.ensemble_training import launch_pooled
     from perpetune.training.job import Job
 
     labels = sorted({output for _, output in train}) if task.labels else None
@@ -219,8 +219,8 @@ def fine_tuned(
 
 def prompted(task: Task, train: Sequence[tuple[str, str]], params: Params, asked: Any) -> Cell:
     """The untrained base with examples, on the first held-out rows."""
-    from perpetune.inference.answers import load_answerer
-    from perpetune.loop.shots import few_shot
+    from perpetune.inference.answerer import load_answerer
+    from perpetune.loop.assess.few_shot import few_shot
 
     some = replace(task, test=task.test[:PROMPTED_ROWS])
     labels = sorted({output for _, output in train}) if task.labels else None
@@ -237,8 +237,8 @@ def trl(task: Task, train: Sequence[tuple[str, str]], seconds: float, params: Pa
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from perpetune.inference.answers import Answerer
-    from perpetune.training.base import load_base
+    from perpetune.inference.answerer import Answerer
+    from perpetune.model.base import load_base
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -306,7 +306,7 @@ def _answered(
     answerer: Any, name: str | None, task: Task, labels: Sequence[str] | None, shots: Sequence[Any] = ()
 ) -> tuple[float, ...]:
     """A score for each held-out row: 1 or 0 for a label, slot F1 for a JSON object."""
-    from perpetune.evaluation.scoring import scoring_of
+    from perpetune.evaluation.scores.scoring import scoring_of
     from perpetune.output_schema import to_text
     from perpetune.records import Message, with_instruction
 
@@ -345,7 +345,7 @@ def claims_of(cells: Sequence[Cell]) -> list[Claim]:
 
 
 def _less(subject: str, ours: Sequence[float], rival: str, theirs: Sequence[float], goal: float) -> Claim:
-    from perpetune.evaluation.paired import compare
+    from perpetune.statistics.paired import compare
 
     found = compare(theirs, ours, confidence=0.95, samples=2000, seed=SEED)
     return Claim(
@@ -354,7 +354,7 @@ def _less(subject: str, ours: Sequence[float], rival: str, theirs: Sequence[floa
 
 
 def show(cell: Cell) -> None:
-    from perpetune.evaluation.estimate import mean_of
+    from perpetune.statistics.estimate import mean_of
 
     found = mean_of(cell.scores, confidence=0.95, samples=2000, seed=SEED)
     steps = f", serves {cell.chosen}" if cell.chosen else f", {cell.steps} steps" if cell.steps else ""
@@ -371,7 +371,7 @@ def draw(cells: Sequence[Cell]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    from perpetune.evaluation.style import LIGHT, house_style, write_png
+    from perpetune.evaluation.report.style import LIGHT, house_style, write_png
 
     colours = dict(zip(DRAWN, (LIGHT[name] for name in DRAWN.values()), strict=True))
     tasks = [task for task in TASKS if any(cell.task == task for cell in cells)]
@@ -449,7 +449,7 @@ def _files(name: str, instruction: str, schema: Schema | None = None) -> Callabl
 
 
 def _reviews(asked: argparse.Namespace) -> Task:
-    from perpetune.curation.reviews import find_wheel, product_examples
+    from perpetune.curation.readers.reviews import find_wheel, product_examples
 
     wheel = find_wheel(asked.assets)
     rows = product_examples(wheel, ("positive", "negative", "mixed"))

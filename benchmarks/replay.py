@@ -24,15 +24,15 @@ import numpy as np
 from recipe import banking
 from record import RESULTS, Claim, write
 
-from perpetune.evaluation.style import write_png
+from perpetune.evaluation.report.style import write_png
 from perpetune.params import load_params
 from perpetune.records import Example
-from perpetune.replay.history import History
+from perpetune.replay.histories.history import History
+from perpetune.replay.histories.reviews import STREAMS, history_of, review_history
+from perpetune.replay.models.surrogate import StandIn
 from perpetune.replay.outcome import Outcome
-from perpetune.replay.plot import scores_over_time
-from perpetune.replay.reviews import STREAMS, history_of, review_history
-from perpetune.replay.run import Replay, replay
-from perpetune.replay.stand_in import StandIn
+from perpetune.replay.replay import Replay, replay
+from perpetune.replay.report.plot import scores_over_time
 
 BEHIND = 0.03  # of the best policy
 INTENTS, TAUGHT, QUIET, CHANGED = 15, 600, 500, 1500

@@ -146,7 +146,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _prompts(assets: Path, count: int) -> list[str]:
-    from perpetune.curation.reviews import find_wheel, product_examples
+    from perpetune.curation.readers.reviews import find_wheel, product_examples
 
     return [row.input for row in product_examples(find_wheel(assets), ("negative", "positive"))][:count]
 
@@ -272,7 +272,7 @@ def _change(ready: Stage, kind: str, version: str) -> Change:
     import httpx
     from stage import TASK
 
-    from perpetune import registry
+    from perpetune.tracking import registry
 
     began = time.perf_counter()
     if kind == "promote":
@@ -388,7 +388,7 @@ def seconds_of(answered: Sequence[Asked]) -> list[Second]:
 def draw_overhead(turns: Sequence[Turn]) -> None:
     from matplotlib.figure import Figure
 
-    from perpetune.evaluation.style import colour, house_style, write_png
+    from perpetune.evaluation.report.style import colour, house_style, write_png
 
     with house_style():
         figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -408,7 +408,7 @@ def draw_overhead(turns: Sequence[Turn]) -> None:
 def draw_swaps(changes: Sequence[Change], answered: Sequence[Asked]) -> None:
     from matplotlib.figure import Figure
 
-    from perpetune.evaluation.style import colour, house_style, write_png
+    from perpetune.evaluation.report.style import colour, house_style, write_png
 
     with house_style():
         figure = Figure(figsize=(9, 3.4), layout="constrained")

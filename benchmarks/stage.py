@@ -15,19 +15,19 @@ import httpx
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune import registry
 from perpetune.errors import PerpetuneError
-from perpetune.inference.answers import Answerer
+from perpetune.inference.answerer import Answerer
+from perpetune.model.adapters import trainable
+from perpetune.model.base import load_base, load_tokenizer
+from perpetune.model.release import EVALUATED, Evaluated, Golden, ModelCard
+from perpetune.model.weights import resolve
 from perpetune.params import BaseParams, LoraParams, Params, load_params
 from perpetune.records import Message, to_json, with_instruction
-from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard
-from perpetune.services import Supervisor, answers, free_ports
-from perpetune.stack import gateway
-from perpetune.tracking import close_run, connect, log_text, open_run
-from perpetune.training.base import load_base, load_tokenizer
-from perpetune.training.methods import trainable
-from perpetune.vllm_service import vllm_service
-from perpetune.weights import resolve
+from perpetune.runtime.processes import Supervisor, answers, free_ports
+from perpetune.runtime.stack import gateway
+from perpetune.runtime.vllm_service import vllm_service
+from perpetune.tracking import registry
+from perpetune.tracking.runs import close_run, connect, log_text, open_run
 from perpetune.workspace import open_workspace
 
 TASK = "bench"

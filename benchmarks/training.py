@@ -132,7 +132,7 @@ def show(turn: int, found: Turn) -> None:
 
 def claims_of(turns: Sequence[Turn], goal: float) -> list[Claim]:
     """Against TRL's best setting: speed in each round, accuracy over the same held-out rows, peak memory."""
-    from perpetune.evaluation.paired import compare as paired
+    from perpetune.statistics.paired import compare as paired
 
     by_system = {system: [turn for turn in turns if turn.system == system] for system in SYSTEMS}
     speeds = {system: [turn.tokens_per_second for turn in found] for system, found in by_system.items()}
@@ -164,7 +164,7 @@ def claims_of(turns: Sequence[Turn], goal: float) -> list[Claim]:
 def draw(turns: Sequence[Turn], name: str) -> None:
     from matplotlib.figure import Figure
 
-    from perpetune.evaluation.style import colour, house_style, write_png
+    from perpetune.evaluation.report.style import colour, house_style, write_png
 
     with house_style():
         figure = Figure(figsize=(7, 2.4))
@@ -180,7 +180,7 @@ def draw(turns: Sequence[Turn], name: str) -> None:
 
 
 def _reviews(asked: argparse.Namespace) -> Work:
-    from perpetune.curation.reviews import find_wheel, product_examples
+    from perpetune.curation.readers.reviews import find_wheel, product_examples
 
     rows = [
         {"input": row.input, "output": row.output}
@@ -229,7 +229,7 @@ def take_turn(system: str, work: Work) -> Turn:
 
 
 def _base():  # type: ignore[no-untyped-def]
-    from perpetune.training.base import load_base
+    from perpetune.model.base import load_base
 
     return load_base(_params().base, Path("assets"), _params().train.precision)
 
@@ -332,7 +332,7 @@ def _trl(work: Work, adapter: Path, *, packed: bool) -> list[float]:
 
 
 def _ask(work: Work, base, adapter: Path) -> list[int]:  # type: ignore[no-untyped-def]
-    from perpetune.inference.answers import Answerer
+    from perpetune.inference.answerer import Answerer
     from perpetune.records import Message, with_instruction
 
     answerer = Answerer(base, 1024)
@@ -343,8 +343,8 @@ def _ask(work: Work, base, adapter: Path) -> list[int]:  # type: ignore[no-untyp
 
 
 def _lengths(work: Work, tokenizer) -> list[int]:  # type: ignore[no-untyped-def]
+    from perpetune.model.chat_format import answer_tokens, prompt_tokens
     from perpetune.records import Message, with_instruction
-    from perpetune.training.chat import answer_tokens, prompt_tokens
 
     return [
         len(prompt_tokens(tokenizer, with_instruction(work.instruction, (Message(role="user", content=row["input"]),))))

@@ -14,8 +14,8 @@ from pathlib import Path
 from prefect import get_client, serve
 from prefect.deployments.runner import DeploymentApplyError
 
-from flows.deployments import deploy, deployments
 from perpetune.errors import PerpetuneError
+from perpetune.flows.deployments import deploy, deployments
 from perpetune.workspace import open_workspace
 
 SECONDS_BETWEEN_TRIES = 0.5

@@ -8,12 +8,12 @@ from prefect.input import RunInput
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from perpetune.decision import Decision, as_markdown
-from perpetune.events import WAITING
 from perpetune.loop.approve import Said
+from perpetune.policy.decision.record import Decision, as_markdown
+from perpetune.runtime.events import WAITING
+from perpetune.tasks.approve import await_word, hear
+from perpetune.tasks.events import emit
 from perpetune.workspace import Workspace
-from tasks.approve import await_word, hear
-from tasks.events import emit
 
 SECONDS_BETWEEN_LOOKS = 5
 

@@ -14,17 +14,17 @@ from prefect.runner.storage import LocalStorage
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
-from flows.refresh import refresh
-from flows.trial import trial
-from flows.watch import watch
 from perpetune.errors import PerpetuneError
-from perpetune.events import DECAYED, TRIAL, resource
+from perpetune.flows.refresh import refresh
+from perpetune.flows.trial import trial
+from perpetune.flows.watch import watch
 from perpetune.params import Params
+from perpetune.runtime.events import DECAYED, TRIAL, resource
 
 # A second refresh would train on the same data: it is cancelled at once, not queued up behind the first.
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
-# What watch and trial ask of a pool that counts such things (clusters/kubernetes/work-pool.json): they train nothing.
+# What watch and trial ask of a pool that counts such things (deploy/kubernetes/work-pool.json): they train nothing.
 WATCHING = {"gpus": 0, "cpu": "1", "memory": "8Gi"}
 
 
@@ -117,7 +117,7 @@ def _require(pool: str, image: str | None) -> None:
         raise PerpetuneError(
             f"the work pool {pool} starts containers, and no image is named",
             where="--image",
-            do="name one that holds perpetune, such as that of the Dockerfile",
+            do="name one that holds perpetune, such as that of the deploy/Dockerfile",
         )
 
 

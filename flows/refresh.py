@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import flow
 from prefect.runtime import flow_run
 
-from perpetune.events import REFRESHED, UNCHANGED
 from perpetune.policy.unchanged import Trigger
+from perpetune.runtime.events import REFRESHED, UNCHANGED
 from perpetune.workspace import open_workspace
 
 
@@ -22,20 +22,20 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", 
     because it would only have repeated the last one. `again` does not ask whether it would.
     """
     # Late: they bring torch, MLflow and Evidently, which a worker, who only starts runs, does without.
-    from flows.approval import approve
+    from perpetune.flows.approval import approve
     from perpetune.loop.approve import needs_approval
-    from perpetune.loop.pace import CURATE, DECIDE, EVALUATE, RELEASE, TRAIN
     from perpetune.loop.plan import timed
-    from perpetune.loop.trial import goes_on_trial
-    from tasks.assess import assess
-    from tasks.curate import curate, log_data, nothing_new
-    from tasks.decide import decide, register
-    from tasks.events import emit
-    from tasks.fine_tune import fine_tune
-    from tasks.plan import compare, plan
-    from tasks.release import release
-    from tasks.track import tracked
-    from tasks.trial import begin_trial
+    from perpetune.loop.rollout.trial import goes_on_trial
+    from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, RELEASE, TRAIN
+    from perpetune.tasks.assess import assess
+    from perpetune.tasks.curate import curate, log_data, nothing_new
+    from perpetune.tasks.decide import decide, register
+    from perpetune.tasks.events import emit
+    from perpetune.tasks.fine_tune import fine_tune
+    from perpetune.tasks.plan import compare, plan
+    from perpetune.tasks.release import release
+    from perpetune.tasks.track import tracked
+    from perpetune.tasks.trial import begin_trial
 
     workspace = open_workspace()
     print(f"why: {reason}")

@@ -18,6 +18,6 @@ def run_name() -> str:
 def trial(trigger: Literal["manual", "begun"] = "manual") -> str:
     """Judge the trial that runs; returns "promote", "abort" or "no trial". One that broke off is gone on with."""
     # Late: it brings torch, MLflow and Evidently, which a worker, who only starts runs, does without.
-    from tasks.trial import follow_trial
+    from perpetune.tasks.trial import follow_trial
 
     return follow_trial(open_workspace()) or "no trial"

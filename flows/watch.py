@@ -18,10 +18,10 @@ def run_name() -> str:
 def watch(trigger: Literal["manual", "schedule"] = "manual") -> str:
     """Judge the newest predictions; returns the verdict, or "nothing to judge"."""
     # Late: they bring MLflow and Evidently, which a worker, who only starts runs, does without.
-    from tasks.look import look
-    from tasks.rollback import roll_back
-    from tasks.track import tracked
-    from tasks.trial import judge_trial
+    from perpetune.tasks.check import look
+    from perpetune.tasks.rollback import roll_back
+    from perpetune.tasks.track import tracked
+    from perpetune.tasks.trial import judge_trial
 
     workspace = open_workspace()
     with tracked(workspace, "watch", trigger, "a look at the newest traffic") as run:

@@ -6,14 +6,14 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from perpetune.decision import Decision, as_markdown
-from perpetune.events import PROMOTED, REJECTED
 from perpetune.loop import approve as approvals
 from perpetune.loop.approve import Said
-from perpetune.loop.trial import goes_on_trial
+from perpetune.loop.rollout.trial import goes_on_trial
+from perpetune.policy.decision.record import Decision, as_markdown
+from perpetune.runtime.events import PROMOTED, REJECTED
+from perpetune.tasks.events import emit
+from perpetune.tasks.verdict import tell
 from perpetune.workspace import Workspace
-from tasks.events import emit
-from tasks.verdict import tell
 
 
 @task(name="await word", task_run_name="say that version {version} waits", cache_policy=NO_CACHE)

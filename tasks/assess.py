@@ -6,13 +6,13 @@ from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
-from perpetune.loop.assess import Assessment
-from perpetune.loop.assess import assess as assess_systems
+from perpetune.loop.assess.assess import Assessment
+from perpetune.loop.assess.assess import assess as assess_systems
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.passage import REPORT
-from perpetune.tracking import Run
+from perpetune.loop.run_context import REPORT
+from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
-from tasks.retrying import unless_it_is_for_people
 
 
 @task(

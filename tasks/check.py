@@ -7,15 +7,15 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perpetune.decision import as_markdown
-from perpetune.events import DECAYED, LABELS_WANTED
-from perpetune.loop.look import Sighting
-from perpetune.loop.look import look as look_at_traffic
-from perpetune.tracking import Run
+from perpetune.loop.watch.check import Sighting
+from perpetune.loop.watch.check import look as look_at_traffic
+from perpetune.policy.decision.record import as_markdown
+from perpetune.runtime.events import DECAYED, LABELS_WANTED
+from perpetune.tasks.events import emit
+from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tasks.verdict import tell
+from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
-from tasks.events import emit
-from tasks.retrying import unless_it_is_for_people
-from tasks.verdict import tell
 
 
 @task(

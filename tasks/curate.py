@@ -10,9 +10,9 @@ from perpetune.loop import curate as curation
 from perpetune.loop.curate import Curated
 from perpetune.loop.unchanged import why_unchanged
 from perpetune.policy.unchanged import Trigger
-from perpetune.tracking import Run
+from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
-from tasks.retrying import unless_it_is_for_people
 
 
 @task(

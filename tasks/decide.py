@@ -7,21 +7,21 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perpetune.decision import Decision, as_markdown
 from perpetune.errors import PerpetuneError
-from perpetune.events import PROMOTED, REJECTED
 from perpetune.explain.page import log_page
 from perpetune.loop import decide as decisions
 from perpetune.loop.approve import needs_approval
-from perpetune.loop.assess import Assessment
+from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.trial import goes_on_trial
-from perpetune.registry import model_url
-from perpetune.tracking import MlflowFault, Run
+from perpetune.loop.rollout.trial import goes_on_trial
+from perpetune.policy.decision.record import Decision, as_markdown
+from perpetune.runtime.events import PROMOTED, REJECTED
+from perpetune.tasks.events import emit
+from perpetune.tasks.verdict import tell
+from perpetune.tracking.registry import model_url
+from perpetune.tracking.runs import MlflowFault, Run
 from perpetune.workspace import Workspace
-from tasks.events import emit
-from tasks.verdict import tell
 
 
 @task(name="register", task_run_name="register the challenger", cache_policy=NO_CACHE)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from prefect.events import emit_event
 
-from perpetune.events import resource
+from perpetune.runtime.events import resource
 
 
 def emit(event: str, task: str, payload: Mapping[str, object]) -> None:

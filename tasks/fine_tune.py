@@ -13,11 +13,11 @@ from prefect.cache_policies import NO_CACHE
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.fine_tune import fine_tune as fine_tune_adapter
 from perpetune.loop.plan import Plan
-from perpetune.tracking import Run
+from perpetune.tasks.plan import correct
+from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tracking.runs import Run
 from perpetune.training.trainer import Forecast, Progress
 from perpetune.workspace import Workspace
-from tasks.plan import correct
-from tasks.retrying import unless_it_is_for_people
 
 SECONDS_BETWEEN_LINES = 10.0
 

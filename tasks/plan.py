@@ -12,7 +12,7 @@ from perpetune.loop import plan as plans
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.plan import Plan, as_lines, as_table
-from perpetune.tracking import Run
+from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
 

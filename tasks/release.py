@@ -5,11 +5,11 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from perpetune.events import DEPLOYED
-from perpetune.loop.release import Released
-from perpetune.loop.release import release as release_version
+from perpetune.loop.rollout.deploy import Released
+from perpetune.loop.rollout.deploy import release as release_version
+from perpetune.runtime.events import DEPLOYED
+from perpetune.tasks.events import emit
 from perpetune.workspace import Workspace
-from tasks.events import emit
 
 
 @task(name="release", task_run_name="release version {version}", cache_policy=NO_CACHE)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from perpetune.decision import Decision
-from perpetune.events import ROLLED_BACK
-from perpetune.gateway_client import WentBack
-from perpetune.loop.rollback import file_away, go_back
+from perpetune.loop.rollout.rollback import file_away, go_back
+from perpetune.policy.decision.record import Decision
+from perpetune.runtime.events import ROLLED_BACK
+from perpetune.runtime.gateway_client import WentBack
+from perpetune.tasks.events import emit
 from perpetune.workspace import Workspace
-from tasks.events import emit
 
 
 @task(name="roll back", task_run_name="go back to the previous champion", cache_policy=NO_CACHE)

@@ -10,23 +10,23 @@ from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perpetune.loop import passage
-from perpetune.tracking import Run, close_run
+from perpetune.loop import run_context
+from perpetune.tracking.runs import Run, close_run
 from perpetune.workspace import Workspace
 
 
 @task(name="open run", task_run_name="open the MLflow run", retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE)
 def open_run(
-    workspace: Workspace, kind: passage.Kind, trigger: str, reason: str, data_version: str | None = None
+    workspace: Workspace, kind: run_context.Kind, trigger: str, reason: str, data_version: str | None = None
 ) -> Run:
-    run = passage.open_passage(workspace, kind, trigger, reason, str(flow_run.id), data_version)
+    run = run_context.open_passage(workspace, kind, trigger, reason, str(flow_run.id), data_version)
     create_link_artifact(run.url, "MLflow run", key="mlflow-run", description=f"{kind}: {reason}")
     return run
 
 
 @contextmanager
 def tracked(
-    workspace: Workspace, kind: passage.Kind, trigger: str, reason: str, data_version: str | None = None
+    workspace: Workspace, kind: run_context.Kind, trigger: str, reason: str, data_version: str | None = None
 ) -> Iterator[Run]:
     """An MLflow run that ends as the flow does."""
     run = open_run(workspace, kind, trigger, reason, data_version)

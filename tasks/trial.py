@@ -9,14 +9,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perpetune.decision import as_markdown
-from perpetune.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
-from perpetune.loop.trial import TrialLook, begin, judge
+from perpetune.loop.rollout.trial import TrialLook, begin, judge
+from perpetune.policy.decision.record import as_markdown
+from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
+from perpetune.tasks.events import emit
+from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tasks.trial_lock import only_judge
+from perpetune.tasks.verdict import tell_next
 from perpetune.workspace import Workspace
-from tasks.events import emit
-from tasks.judging import only_judge
-from tasks.retrying import unless_it_is_for_people
-from tasks.verdict import tell_next
 
 SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_BETWEEN_LINES = 60.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from perpetune.decision import Decision
-from perpetune.policy.next_step import next_steps
+from perpetune.policy.decision.next_step import next_steps
+from perpetune.policy.decision.record import Decision
 
 
 def tell(decision: Decision) -> None:

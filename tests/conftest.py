@@ -22,9 +22,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from perpetune.model.base import Base, load_base
 from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example
-from perpetune.training.base import Base, load_base
 from perpetune.training.job import Job
 
 torch.set_num_threads(1)  # threads would wait for each other longer than a tiny model computes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perpetune.answer import Answer
+from perpetune.generation.answer import Answer
 
 
 def calibrated(answer: Answer, temperature: float) -> Answer:

@@ -15,8 +15,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.weights import resolve, weights_digest
 from perpetune.params import BaseParams
-from perpetune.weights import resolve, weights_digest
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize
 from sklearn.pipeline import Pipeline
 
-from perpetune.answer import Answer
-from perpetune.evaluation.temperature import MIN_ROWS, SMALLEST
-from perpetune.linear import linear_answers, load_linear_model, save_linear_model
-from perpetune.release import POOL
+from perpetune.classifiers.linear import linear_answers, load_linear_model, save_linear_model
+from perpetune.classifiers.temperature import MIN_ROWS, SMALLEST
+from perpetune.generation.answer import Answer
+from perpetune.model.release import POOL
 
 POWERS = "powers.json"
 _OWN, _LINEAR = (0.05, 20.0), (0.0, 20.0)  # between which the powers are sought

@@ -23,9 +23,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
-from perpetune.answer import Answer
-from perpetune.encoder import Embedding, Encoder, load_encoder
+from perpetune.classifiers.encoder import Embedding, Encoder, load_encoder
 from perpetune.errors import PerpetuneError
+from perpetune.generation.answer import Answer
 from perpetune.params import BaseParams
 
 DESCRIPTION, TENSORS = "linear.json", "linear.safetensors"

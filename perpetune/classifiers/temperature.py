@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from perpetune.answer import Answer
+from perpetune.generation.answer import Answer
 
 MIN_ROWS = 20
 _RANGE = (0.05, 20.0)
@@ -15,7 +15,7 @@ SMALLEST = 1e-12  # a probability, whose logarithm is taken
 
 
 def fit_temperature(answers: Sequence[Answer], wanted: Sequence[str]) -> float:
-    """The temperature under which the labels that were wanted are likeliest, for `perpetune.calibration.calibrated`.
+    """The temperature under which the labels that were wanted are likeliest, for `perpetune.classifiers.calibrated.calibrated`.
 
     Fit it on rows that are neither trained on nor reported (Guo et al., "On Calibration of Modern Neural Networks",
     ICML 2017). 1.0 where fewer than 20 rows have probabilities for the label wanted.

@@ -20,8 +20,8 @@ from perpetune.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from perpetune.decision import Decision
-    from perpetune.orchestrator import FlowRun
+    from perpetune.policy.decision.record import Decision
+    from perpetune.runtime.prefect_api import FlowRun
 
 NOTHING_TO_JUDGE = "nothing to judge: no champion has answered a request yet (`perpetune status`)"
 
@@ -83,7 +83,7 @@ def demo(
     json_: Json = False,
 ) -> None:
     """See the whole loop on real data: tune, serve, decay, be caught, retrain, swap."""
-    from perpetune.demo.story import tell
+    from perpetune.demo.script import tell
 
     with _for_people():
         summary = tell(open_workspace(), folder.absolute(), keep=keep, console=errors if json_ else console)
@@ -94,8 +94,8 @@ def demo(
 @app.command(epilog="Example: `perpetune up --gateway-port 8080`")
 def up(prefect_port: PrefectPort = None, mlflow_port: MlflowPort = None, gateway_port: GatewayPort = None) -> None:
     """Run all services on this machine until Ctrl-C."""
-    from perpetune.ports import NamedPorts
-    from perpetune.up import run_until_interrupted
+    from perpetune.runtime.ports import NamedPorts
+    from perpetune.runtime.up import run_until_interrupted
 
     with _for_people():
         run_until_interrupted(open_workspace(), NamedPorts(prefect_port, mlflow_port, gateway_port), console)
@@ -148,8 +148,8 @@ def tune(
 ) -> None:
     """Search for a better rank, learning rate and number of epochs within a budget of device minutes."""
     with _for_people(), _services(worker=False, prefect=False) as workspace:
-        from perpetune.tuning.rewrite import rewrite
-        from perpetune.tuning.show import show_tuning, tune_aloud
+        from perpetune.tuning.params_file import rewrite
+        from perpetune.tuning.terminal import show_tuning, tune_aloud
         from perpetune.tuning.tune import with_budget
 
         found = tune_aloud(with_budget(workspace, minutes, trials), errors if json_ else console)
@@ -186,7 +186,7 @@ def replay(
 ) -> None:
     """Live through a recorded history under several policies of retraining, side by side."""
     from perpetune.replay.command import replayed, source_of, with_settings
-    from perpetune.replay.show import show_replay
+    from perpetune.replay.report.table import show_replay
 
     with _for_people():
         workspace = with_settings(open_workspace(), settings or ())
@@ -213,8 +213,8 @@ def calibrate(
 ) -> None:
     """Suggest the monitor's thresholds from a quiet stretch of your own history."""
     from perpetune.replay.command import calibrated, source_of, with_settings
-    from perpetune.replay.show_calibration import show_calibration
-    from perpetune.tuning.rewrite import rewrite
+    from perpetune.replay.report.calibration_table import show_calibration
+    from perpetune.tuning.params_file import rewrite
 
     with _for_people():
         workspace = with_settings(open_workspace(), settings or ())
@@ -238,7 +238,7 @@ def watch(json_: Json = False) -> None:
 @app.command(epilog="Example: `perpetune status --json`")
 def status(json_: Json = False) -> None:
     """Which version serves, what it was last judged on, and what the log holds."""
-    from perpetune.status import read_status, show_status
+    from perpetune.explain.status import read_status, show_status
 
     with _for_people(), _services(worker=False) as workspace:
         found = read_status(workspace)
@@ -277,7 +277,7 @@ def reproduce(
     json_: Json = False,
 ) -> None:
     """Train a version again from its recorded data, settings and code, and compare. Exits with 1 where it differs."""
-    from perpetune.reproduction.show import reproduce_aloud, show_reproduction
+    from perpetune.reproduction.terminal import reproduce_aloud, show_reproduction
 
     with _for_people(), _services(worker=False, prefect=False) as workspace:
         found = reproduce_aloud(workspace, version, errors if json_ else console, keep=keep)
@@ -297,7 +297,7 @@ def promote(
 ) -> None:
     """Have a version serve on your word, whatever the gate said of it."""
     with _for_people(), _services(worker=False, prefect=False) as workspace:
-        from perpetune.loop.promote import promote_by_hand, tell_prefect
+        from perpetune.loop.rollout.promote import promote_by_hand, tell_prefect
 
         done = promote_by_hand(workspace, version, reason)
         tell_prefect(workspace, done, lambda line: errors.print(line, markup=False))
@@ -316,7 +316,7 @@ def rollback(
     json_: Json = False,
 ) -> None:
     """Let the previous champion serve again, at once."""
-    from perpetune.gateway_client import NoGateway, gateway_of
+    from perpetune.runtime.gateway_client import NoGateway, gateway_of
 
     with _for_people():
         went = refusal = None
@@ -329,7 +329,7 @@ def rollback(
         except NoPrevious as fault:
             refusal = fault
         with _services(worker=False, prefect=False) as workspace:
-            from perpetune.loop.rollback import move_aliases, tell_prefect, with_choices, write_down
+            from perpetune.loop.rollout.rollback import move_aliases, tell_prefect, with_choices, write_down
 
             if refusal is not None:
                 raise with_choices(workspace, refusal)
@@ -351,10 +351,10 @@ def labels(
     json_: Json = False,
 ) -> None:
     """The requests whose labels are wanted, as the watch chose them; labels brought back count as feedback."""
-    from perpetune.serving.label_file import bring_labels, write_requests
-    from perpetune.serving.label_requests import open_requests
-    from perpetune.serving.redaction import Redactor, group_key
-    from perpetune.serving.show_labels import show_brought, show_requests
+    from perpetune.cli.label_tables import show_brought, show_requests
+    from perpetune.prediction_log.label_file import bring_labels, write_requests
+    from perpetune.prediction_log.label_requests import open_requests
+    from perpetune.prediction_log.redaction import Redactor, group_key
 
     with _for_people():
         params = open_workspace().params
@@ -389,7 +389,7 @@ def keys_add(
     json_: Json = False,
 ) -> None:
     """Make a key and print it, once: only its digest is stored. From the first key on, every request needs one."""
-    from perpetune.serving.keys import add_key, as_role
+    from perpetune.prediction_log.api_keys import add_key, as_role
 
     with _for_people():
         roles = [as_role(each) for each in role]
@@ -411,7 +411,7 @@ def keys_list(json_: Json = False) -> None:
     """Every key that was ever made, revoked ones too."""
     from rich.table import Table
 
-    from perpetune.serving.keys import list_keys
+    from perpetune.prediction_log.api_keys import list_keys
 
     with _for_people():
         with _prediction_log() as log:
@@ -432,7 +432,7 @@ def keys_list(json_: Json = False) -> None:
 @keys.command("revoke", epilog="Example: `perpetune keys revoke shop`")
 def keys_revoke(name: Annotated[str, typer.Argument(help="The name it was made with.")], json_: Json = False) -> None:
     """End a key for good. Gateways that run refuse it within seconds."""
-    from perpetune.serving.keys import revoke_key
+    from perpetune.prediction_log.api_keys import revoke_key
 
     with _for_people():
         with _prediction_log() as log:
@@ -446,7 +446,7 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="The name it was made w
 @contextmanager
 def _prediction_log() -> Iterator[Engine]:
     """The database of this workspace's gateway."""
-    from perpetune.serving.log import open_log
+    from perpetune.prediction_log.log import open_log
 
     log = open_log(open_workspace().settings.prediction_log)
     try:
@@ -457,8 +457,8 @@ def _prediction_log() -> Iterator[Engine]:
 
 def _run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], json_: bool) -> None:
     """Start a deployment, pass its log on, and exit as it did."""
-    from perpetune.orchestrator import Prefect
-    from perpetune.status import decision_of
+    from perpetune.explain.status import decision_of
+    from perpetune.runtime.prefect_api import Prefect
 
     out = errors if json_ else console
 
@@ -479,8 +479,8 @@ def _run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], 
 
 def _tell_verdict(decision: Decision | None, ended: FlowRun, json_: bool) -> None:
     """The verdict as the last line; the flow's log has said why, and what to do next."""
-    from perpetune.policy.headline import headline
-    from perpetune.policy.next_step import next_steps
+    from perpetune.policy.decision.headline import headline
+    from perpetune.policy.decision.next_step import next_steps
 
     verdict = headline(decision) if decision else NOTHING_TO_JUDGE
     if json_:
@@ -493,7 +493,7 @@ def _tell_verdict(decision: Decision | None, ended: FlowRun, json_: bool) -> Non
 @contextmanager
 def _services(*, worker: bool, prefect: bool = True) -> Iterator[Workspace]:
     """The workspace with the addresses of its services: those that run, else ones started for this command."""
-    from perpetune.up import with_services
+    from perpetune.runtime.up import with_services
 
     def report(line: str) -> None:
         errors.print(line, markup=False)

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from perpetune.curation.text import shortened
-from perpetune.serving.label_file import Brought
-from perpetune.serving.label_requests import LabelRequest
+from perpetune.prediction_log.label_file import Brought
+from perpetune.prediction_log.label_requests import LabelRequest
 
 SHOWN_FAULTS = 10
 

@@ -1,1 +1,1 @@
-"""From files of examples to the splits that a model is trained and judged on: one file per step."""
+"""From files of examples to the splits that a model is trained and evaluated on. Imports only what all parts share."""

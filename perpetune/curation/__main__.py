@@ -7,16 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from perpetune.curation import clean, fetch, reference, split, validate
+from perpetune.curation.steps import clean, drift_reference, fetch, split, validate
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params, load_params
 
 
 def _card(params: Params, workspace: Path) -> str:
     # Only the card needs numpy and jinja2.
-    from perpetune.curation import card
+    from perpetune.curation.steps import data_card
 
-    return card.run(params.task, params.mix, workspace)
+    return data_card.run(params.task, params.mix, workspace)
 
 
 STAGES: dict[str, Callable[[Params, Path], str]] = {
@@ -24,7 +24,7 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
     "validate": lambda _, workspace: validate.run(workspace),
     "clean": lambda params, workspace: clean.run(params.clean, params.task, workspace),
     "split": lambda params, workspace: split.run(params.split, params.mix, params.task, workspace),
-    "reference": lambda params, workspace: reference.run(params.reference, workspace),
+    "reference": lambda params, workspace: drift_reference.run(params.reference, workspace),
     "card": _card,
 }
 

@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from perpetune.curation.aside import Rejected
-from perpetune.curation.read import Reading, read_examples
+from perpetune.curation.quarantine import Rejected
+from perpetune.curation.readers.reader import Reading, read_examples
 from perpetune.errors import PerpetuneError
 from perpetune.records import read_jsonl, write_jsonl
 

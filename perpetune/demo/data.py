@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from perpetune.curation.reviews import find_wheel, labelled, product_examples, rated_sentences
+from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, write_jsonl
 from perpetune.settings import Settings

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from perpetune.demo.summary import Summary
-from perpetune.evaluation.style import DARK, LIGHT, colour, house_style, svg
+from perpetune.evaluation.report.style import DARK, LIGHT, colour, house_style, svg
 from perpetune.files import write_whole
 from perpetune.workspace import Workspace
 
@@ -22,7 +22,7 @@ FEWEST = 10
 def write_report(path: Path, workspace: Workspace, summary: Summary) -> Path:
     """Write the page, one file that needs nothing else, and return its path."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("perpetune.demo", ""), PackageLoader("perpetune.evaluation", "")]),
+        loader=ChoiceLoader([PackageLoader("perpetune.demo", ""), PackageLoader("perpetune.evaluation.report", "")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

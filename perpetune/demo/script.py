@@ -15,14 +15,14 @@ from rich.table import Table
 
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
-from perpetune.demo.stage import Scene, prepare
-from perpetune.demo.stream import Application, Asked
+from perpetune.demo.application import Application, Asked
+from perpetune.demo.data import Scene, prepare
 from perpetune.errors import PerpetuneError
-from perpetune.orchestrator import FlowRun, Prefect
 from perpetune.records import Example
-from perpetune.services import Supervisor, answers, free_ports
+from perpetune.runtime.prefect_api import FlowRun, Prefect
+from perpetune.runtime.processes import Supervisor, answers, free_ports
+from perpetune.runtime.stack import Ports, environment, gateway, servers, worker
 from perpetune.settings import Settings
-from perpetune.stack import Ports, environment, gateway, servers, worker
 from perpetune.workspace import Workspace
 
 QUIET_REQUESTS = 100
@@ -169,7 +169,7 @@ def _await_gateway(scene: Scene) -> None:
 
 def _look(story: Story, prefect: Prefect, scene: Scene, application: Application, console: Console) -> Look:
     """Run the watch deployment, as the hourly schedule would."""
-    from perpetune.status import newest_decision
+    from perpetune.explain.status import newest_decision
 
     run = prefect.start(_deployment("watch", scene), {"trigger": "manual"})
     ended = prefect.follow(run, lambda line: None)

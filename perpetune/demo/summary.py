@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from transformers.utils.logging import disable_progress_bar
 
-from perpetune import registry
-from perpetune.demo.story import Look, Story
-from perpetune.demo.stream import Asked
-from perpetune.evaluation.economics import dollars
-from perpetune.evaluation.estimate import wilson
-from perpetune.evaluation.paired import Paired, compare
-from perpetune.inference.answers import load_answerer
-from perpetune.loop.passage import use_mlflow
-from perpetune.orchestrator import FlowRun
+from perpetune.demo.application import Asked
+from perpetune.demo.script import Look, Story
+from perpetune.evaluation.costs import dollars
+from perpetune.inference.answerer import load_answerer
+from perpetune.loop.run_context import use_mlflow
 from perpetune.records import Message, with_instruction
-from perpetune.tracking import find_run, metrics_of, runs_url
+from perpetune.runtime.prefect_api import FlowRun
+from perpetune.statistics.estimate import wilson
+from perpetune.statistics.paired import Paired, compare
+from perpetune.tracking import registry
+from perpetune.tracking.runs import find_run, metrics_of, runs_url
 from perpetune.workspace import Workspace
 
 

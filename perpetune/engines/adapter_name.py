@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from perpetune.release import Release
+from perpetune.model.release import Release
 
 
 def adapter_name(release: Release) -> str:

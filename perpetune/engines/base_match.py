@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.release import Release
 from perpetune.params import BaseParams
-from perpetune.release import Release
 
 
 def require_base(release: Release, base: BaseParams) -> None:

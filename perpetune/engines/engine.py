@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from perpetune.answer import Answer
-from perpetune.generation import Generation, Hear
+from perpetune.generation.answer import Answer
+from perpetune.generation.parameters import Generation, Hear
+from perpetune.model.release import Release
 from perpetune.records import Message
-from perpetune.release import Release
 
 
 class Engine(Protocol):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perpetune.answer import Answer
-from perpetune.generation import Generation, Hear
+from perpetune.engines.engine import Engine, NotLoaded
+from perpetune.generation.answer import Answer
+from perpetune.generation.parameters import Generation, Hear
+from perpetune.model.release import Release, System
 from perpetune.records import Message
-from perpetune.release import Release, System
-from perpetune.serving.engine import Engine, NotLoaded
 
 
 class EngineBySystem:

@@ -30,7 +30,7 @@ class LabelTree:
     """Labels as tokens, each closed by the end-of-turn token, so that none begins another.
 
     log p(label) is the sum over its tokens of log p(token | prompt, tokens before), as
-    `perpetune.inference.labels` has it: over the whole vocabulary, not among what a grammar would allow. What is
+    `perpetune.inference.label_scoring` has it: over the whole vocabulary, not among what a grammar would allow. What is
     known of these sums bounds them from above, and the labels that cannot matter are read no further.
     """
 

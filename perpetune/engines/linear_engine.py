@@ -8,12 +8,12 @@ from pathlib import Path
 
 from sklearn.pipeline import Pipeline
 
-from perpetune.answer import Answer
-from perpetune.generation import Delta, Generation, Hear
-from perpetune.linear import linear_answer, load_linear_model
+from perpetune.classifiers.linear import linear_answer, load_linear_model
+from perpetune.engines.engine import NotLoaded, require_possible
+from perpetune.generation.answer import Answer
+from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.model.release import Release
 from perpetune.records import Message, last_said
-from perpetune.release import Release
-from perpetune.serving.engine import NotLoaded, require_possible
 
 
 class LinearEngine:

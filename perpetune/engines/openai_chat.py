@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from perpetune.answer import Answer, TokenLogprob
-from perpetune.generation import Delta, Generation, Hear
+from perpetune.generation.answer import Answer, TokenLogprob
+from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.generation.stop_sequences import Text
 from perpetune.records import Message
-from perpetune.trimmed import Text
 
 
 def chat_body(model: str, messages: Sequence[Message], generation: Generation) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import aiohttp
 from opentelemetry import propagate, trace
 from pydantic import SecretStr
 
-from perpetune.serving.engine import EngineDown
+from perpetune.engines.engine import EngineDown
 
 _CONNECT_SECONDS = 5.0
 # A server may close a connection that was idle, vLLM after 5 s. One given up before that cannot be closed under a request.

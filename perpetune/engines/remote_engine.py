@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from perpetune.answer import Answer
+from perpetune.engines.engine import EngineDown, NotLoaded, Unsupported, require_possible
+from perpetune.engines.openai_chat import Pieces, chat_body, read_answers
+from perpetune.engines.openai_client import ModelClient, Refused
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Delta, Generation, Hear
+from perpetune.generation.answer import Answer
+from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.model.release import Release
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.serving.chat_replies import Pieces, chat_body, read_answers
-from perpetune.serving.engine import EngineDown, NotLoaded, Unsupported, require_possible
-from perpetune.serving.model_client import ModelClient, Refused
 
 Result = TypeVar("Result")
 

@@ -16,22 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar, TypeVarTuple
 
-from perpetune.answer import Answer
-from perpetune.asked import Asked, hear_nothing
-from perpetune.generation import Delta, Generation, Hear
+from perpetune.engines.adapter_name import adapter_name
+from perpetune.engines.base_match import require_base
+from perpetune.engines.engine import NotLoaded, Overloaded, require_possible
+from perpetune.generation.answer import Answer
+from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.generation.request import Asked, hear_nothing
+from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.serving.adapter_name import adapter_name
-from perpetune.serving.base_match import require_base
-from perpetune.serving.engine import NotLoaded, Overloaded, require_possible
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
 class Model(Protocol):
-    """What the engine needs of `perpetune.inference.answers.Answerer`. One thread calls it."""
+    """What the engine needs of `perpetune.inference.answerer.Answerer`. One thread calls it."""
 
     def load_adapter(self, name: str, folder: Path) -> None: ...
 

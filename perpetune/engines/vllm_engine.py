@@ -18,18 +18,18 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from perpetune.answer import Answer, PromptTooLong, TokenLogprob
+from perpetune.engines.adapter_name import adapter_name
+from perpetune.engines.base_match import require_base
+from perpetune.engines.engine import EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.engines.label_logprobs import MOST_TOKENS, Ask, Known, LabelTree, shares
+from perpetune.engines.openai_chat import Pieces, chat_body, read_answers, turns
+from perpetune.engines.openai_client import ModelClient, Refused
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Delta, Generation, Hear
+from perpetune.generation.answer import Answer, PromptTooLong, TokenLogprob
+from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.model.release import LABEL_HEAD, Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
-from perpetune.release import LABEL_HEAD, Release
-from perpetune.serving.adapter_name import adapter_name
-from perpetune.serving.base_match import require_base
-from perpetune.serving.chat_replies import Pieces, chat_body, read_answers, turns
-from perpetune.serving.engine import EngineDown, NotLoaded, Overloaded, Unsupported
-from perpetune.serving.label_tree import MOST_TOKENS, Ask, Known, LabelTree, shares
-from perpetune.serving.model_client import ModelClient, Refused
 
 Result = TypeVar("Result")
 

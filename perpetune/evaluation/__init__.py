@@ -1,1 +1,1 @@
-"""From answers to numbers, tables, plots and a report. Imports no torch and no MLflow."""
+"""From answers to scores, comparisons and costs. Imports statistics, policy and models; no torch, no MLflow."""

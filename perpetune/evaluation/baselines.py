@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from sklearn.pipeline import Pipeline
 
-from perpetune.answer import Answer
-from perpetune.encoder import Encoder
+from perpetune.classifiers.encoder import Encoder
+from perpetune.classifiers.linear import linear_answers, linear_model
 from perpetune.evaluation.systems import Kind
-from perpetune.linear import linear_answers, linear_model
+from perpetune.generation.answer import Answer
 from perpetune.records import Example
 
 

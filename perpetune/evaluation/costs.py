@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perpetune.answer import Answer
-from perpetune.evaluation.estimate import Estimate, bootstrap_mean
 from perpetune.evaluation.systems import phrase
+from perpetune.generation.answer import Answer
 from perpetune.params import EconomicsParams, EvaluateParams, LargerModel
+from perpetune.statistics.estimate import Estimate, bootstrap_mean
 
 SECONDS_PER_HOUR = 3600
 DAYS_PER_MONTH = 30

@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation import metrics
 from perpetune.evaluation.baselines import fitted_answers, majority_answers
-from perpetune.evaluation.calibration import Calibration, calibration
-from perpetune.evaluation.economics import Economics, economics
-from perpetune.evaluation.estimate import Estimate, mean_of
-from perpetune.evaluation.findings import findings
-from perpetune.evaluation.paired import Paired, compare
-from perpetune.evaluation.scoring import Scoring, credited, scoring_of
+from perpetune.evaluation.costs import Economics, economics
+from perpetune.evaluation.report.summary import findings
+from perpetune.evaluation.scores import label_metrics
+from perpetune.evaluation.scores.scoring import Scoring, credited, scoring_of
+from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.evaluation.systems import METRIC_TITLES, Kind, in_order, subject_of
-from perpetune.evaluation.text_metrics import tidy
+from perpetune.generation.answer import Answer
 from perpetune.output_schema import Schema
 from perpetune.params import EvaluateParams
 from perpetune.records import Example
+from perpetune.statistics.calibration import Calibration, calibration
+from perpetune.statistics.estimate import Estimate, mean_of
+from perpetune.statistics.paired import Paired, compare
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Evaluation:
 
     def label_table(self, system: str) -> pd.DataFrame:
         """Precision, recall, F1 and support of each label for one system."""
-        return metrics.label_table(self.credited(system), self.scored[system].texts, self.known_labels[system])
+        return label_metrics.label_table(self.credited(system), self.scored[system].texts, self.known_labels[system])
 
     def confusion_table(self, system: str) -> pd.DataFrame:
         """Each wrong answer that one system gave for each wanted label, the most frequent first."""
@@ -306,7 +306,7 @@ def _known_labels(scored: Scored, trained_labels: frozenset[str]) -> frozenset[s
 def _unknown_labels(rows: Sequence[Example], known: frozenset[str]) -> dict[str, int]:
     """The wanted labels that a system cannot answer, with the rows that it gets wrong whatever it says."""
     answerable = {id(row) for row in rows if any(tidy(label) in known for label in row.right_outputs)}
-    return metrics.unknown_labels([tidy(row.output) for row in rows if id(row) not in answerable], known)
+    return label_metrics.unknown_labels([tidy(row.output) for row in rows if id(row) not in answerable], known)
 
 
 def _credited(rows: Sequence[Example], texts: Sequence[str]) -> list[str]:
@@ -321,8 +321,8 @@ def _estimates(
     if kind == "classification":
         wanted = _credited(rows, scored.texts)
         return {
-            "accuracy": metrics.accuracy(wanted, scored.texts, confidence=confidence),
-            "macro_f1": metrics.macro_f1(wanted, scored.texts, confidence=confidence, samples=samples, seed=seed),
+            "accuracy": label_metrics.accuracy(wanted, scored.texts, confidence=confidence),
+            "macro_f1": label_metrics.macro_f1(wanted, scored.texts, confidence=confidence, samples=samples, seed=seed),
         }
     return {
         name: mean_of(

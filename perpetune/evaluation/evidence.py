@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from scipy.stats import beta
 
-from perpetune.evaluation.balanced import compare_balanced
-from perpetune.evaluation.paired import Paired, compare
 from perpetune.evaluation.slices import Slice
-from perpetune.evaluation.worse import worse_by_more_than
 from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import PairedEvidence, Recall
 from perpetune.policy.verdict import Interval
+from perpetune.statistics.balanced_accuracy import compare_balanced
+from perpetune.statistics.non_inferiority import worse_by_more_than
+from perpetune.statistics.paired import Paired, compare
 
 
 def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:

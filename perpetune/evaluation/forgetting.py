@@ -12,11 +12,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from perpetune.evaluation.estimate import Estimate, bootstrap_mean
 from perpetune.inference.likelihood import Text
+from perpetune.model.chat_format import answer_tokens, prompt_tokens
 from perpetune.params import EvaluateParams
 from perpetune.records import Message
-from perpetune.training.chat import answer_tokens, prompt_tokens
+from perpetune.statistics.estimate import Estimate, bootstrap_mean
 
 AT_ONCE = 12  # texts between two looks at the clock
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perpetune.evaluation.estimate import Estimate, Floats
 from perpetune.params import EvaluateParams
+from perpetune.statistics.estimate import Estimate, Floats
 
 Ask = Callable[[int], object]
 

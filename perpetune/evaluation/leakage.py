@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perpetune.curation.sameness import bare_question
+from perpetune.curation.dedup_key import bare_question
 from perpetune.records import Example
 
 # The sameness at which Lee et al. (2022, arXiv:2107.06499) call two texts near duplicates, and the words of a shingle.

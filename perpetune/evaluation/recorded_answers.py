@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
+from perpetune.generation.answer import Answer
 from perpetune.records import Example
 
 

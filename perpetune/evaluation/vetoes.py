@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perpetune.evaluation.estimate import Estimate
 from perpetune.evaluation.forgetting import forgetting
+from perpetune.evaluation.latency import Pace, cost_ratio, slowdown
 from perpetune.evaluation.leakage import Leakage
-from perpetune.evaluation.pace import Pace, cost_ratio, slowdown
 from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import Limit
 from perpetune.policy.verdict import Interval
+from perpetune.statistics.estimate import Estimate
 
 
 def forgetting_limit(

@@ -1,1 +1,1 @@
-"""The story of a version: what is on record of it, told to a person."""
+"""What is on record of a version, shown to a person. Imports loop and tracking; only the CLI and the flows import it."""

@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from perpetune import registry
 from perpetune.curation import dvc
 from perpetune.curation.difference import Difference, difference
-from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.economics import from_document, sentences
-from perpetune.evaluation.estimate import Estimate
+from perpetune.evaluation.costs import from_document, sentences
 from perpetune.evaluation.systems import TITLES
 from perpetune.explain.numbers import numbers_of
+from perpetune.explain.status import decisions_of
 from perpetune.explain.story import (
     Approval,
     Data,
@@ -29,12 +27,14 @@ from perpetune.explain.story import (
     Trigger,
 )
 from perpetune.loop.curate import SPLIT_NAMES
-from perpetune.loop.first import FIRST
-from perpetune.loop.passage import ECONOMICS, LOSS, REPORT, use_mlflow
+from perpetune.loop.first_version import FIRST
+from perpetune.loop.run_context import ECONOMICS, LOSS, REPORT, use_mlflow
+from perpetune.policy.decision.record import Decision
 from perpetune.records import Example, canonical_time, read_jsonl
-from perpetune.registry import Version
-from perpetune.status import decisions_of
-from perpetune.tracking import RunRecord, artifact, curve_of, read_run
+from perpetune.statistics.estimate import Estimate
+from perpetune.tracking import registry
+from perpetune.tracking.registry import Version
+from perpetune.tracking.runs import RunRecord, artifact, curve_of, read_run
 from perpetune.workspace import Workspace
 
 TRAINED_WITH = {

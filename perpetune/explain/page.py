@@ -8,15 +8,15 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from perpetune.curation.difference import Count
-from perpetune.evaluation import plots, style
-from perpetune.evaluation.estimate import Estimate
+from perpetune.evaluation.report import plots, style
 from perpetune.evaluation.systems import METRIC_TITLES, title
-from perpetune.explain import words
+from perpetune.explain import wording
 from perpetune.explain.gather import gather
 from perpetune.explain.numbers import Measured
 from perpetune.explain.story import Scores, Story, Told
 from perpetune.files import write_whole
-from perpetune.tracking import Run, log_file
+from perpetune.statistics.estimate import Estimate
+from perpetune.tracking.runs import Run, log_file
 from perpetune.workspace import Workspace
 
 PAGE = "explain.html"
@@ -32,7 +32,7 @@ def log_page(workspace: Workspace, run: Run, version: str) -> None:
 def write_page(path: Path, story: Story) -> None:
     """Write the page, whole or not at all. Everything that comes from data is escaped."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("perpetune.explain", ""), PackageLoader("perpetune.evaluation", "")]),
+        loader=ChoiceLoader([PackageLoader("perpetune.explain", ""), PackageLoader("perpetune.evaluation.report", "")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -41,7 +41,7 @@ def write_page(path: Path, story: Story) -> None:
     environment.filters |= {"system": title}
     page = environment.get_template("story.html").render(
         story=story,
-        words=words,
+        words=wording,
         curve=_curve(story),
         scores=[(scores, _scores(scores)) for scores in story.scores],
         verdicts=[(told, _forest(told)) for told in story.verdicts],
@@ -90,4 +90,4 @@ def _kinds(story: Story) -> dict[str, dict[str, Count]]:
     if apart is None:
         return {}
     kinds = {"split": apart.splits, "source": apart.sources, "label": apart.labels}
-    return {name: dict(list(counts.items())[: words.MOST_KINDS]) for name, counts in kinds.items() if counts}
+    return {name: dict(list(counts.items())[: wording.MOST_KINDS]) for name, counts in kinds.items() if counts}

@@ -11,18 +11,18 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from perpetune import registry
-from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
-from perpetune.loop.passage import LATER, RECORD, Kind, use_mlflow
-from perpetune.loop.versions import system_of
-from perpetune.monitoring.watched import DETECTOR, from_text
-from perpetune.policy.headline import headline
-from perpetune.policy.next_step import next_steps
-from perpetune.policy.phrases import amount
-from perpetune.serving.label_requests import count_open
-from perpetune.serving.log import counts, open_log
-from perpetune.tracking import artifact, artifact_names, newest_run, runs_url
+from perpetune.loop.rollout.versions import system_of
+from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
+from perpetune.monitoring.detector_state import DETECTOR, from_text
+from perpetune.policy.decision.headline import headline
+from perpetune.policy.decision.next_step import next_steps
+from perpetune.policy.decision.record import Decision
+from perpetune.policy.wording import amount
+from perpetune.prediction_log.label_requests import count_open
+from perpetune.prediction_log.log import counts, open_log
+from perpetune.tracking import registry
+from perpetune.tracking.runs import artifact, artifact_names, newest_run, runs_url
 from perpetune.workspace import Workspace
 
 KINDS: tuple[Kind, ...] = ("refresh", "watch")

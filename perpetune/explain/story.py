@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from perpetune.curation.difference import Difference
-from perpetune.decision import Decision
-from perpetune.evaluation.estimate import Estimate
 from perpetune.explain.numbers import Numbers
-from perpetune.policy.next_step import next_steps
+from perpetune.policy.decision.next_step import next_steps
+from perpetune.policy.decision.record import Decision
+from perpetune.statistics.estimate import Estimate
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from perpetune.curation.difference import Count, Difference
 from perpetune.evaluation.systems import title
-from perpetune.explain import words
+from perpetune.explain import wording
 from perpetune.explain.story import Scores, Story, Told
 
 TITLES = {"splits": "split", "sources": "source", "labels": "label"}
@@ -36,7 +36,7 @@ def show_story(story: Story, console: Console) -> None:
     for step in story.next_steps:
         _say(console, f"next: {step}")
     _head(console, "What triggered it")
-    _say(console, words.trigger(story.trigger))
+    _say(console, wording.trigger(story.trigger))
     _show_data(story, console)
     _head(console, "How it was trained")
     _table(console, story.training.facts.items())
@@ -45,12 +45,12 @@ def show_story(story: Story, console: Console) -> None:
     for told in story.verdicts:
         _show_verdict(told, console)
     _head(console, "Who approved it")
-    _say(console, words.approval(story))
+    _say(console, wording.approval(story))
     _head(console, "What it costs")
     for cost in story.costs or ("Nothing is on record.",):
         _say(console, cost)
     _head(console, "What became of it")
-    _table(console, ((words.when(event.time), event.what, event.why) for event in story.events))
+    _table(console, ((wording.when(event.time), event.what, event.why) for event in story.events))
     _head(console, "How to repeat it")
     for command in story.repeat.commands:
         _say(console, command)
@@ -62,10 +62,10 @@ def show_story(story: Story, console: Console) -> None:
 def _show_data(story: Story, console: Console) -> None:
     data = story.data
     _head(console, "What it was trained on")
-    _say(console, words.data(data))
+    _say(console, wording.data(data))
     if data.difference is None:
         return
-    _say(console, words.difference(data))
+    _say(console, wording.difference(data))
     for name, counts in _kinds(data.difference):
         _show_counts(TITLES[name], counts, console)
 
@@ -76,31 +76,31 @@ def _kinds(found: Difference) -> Iterable[tuple[str, Mapping[str, Count]]]:
 
 def _show_counts(title: str, counts: Mapping[str, Count], console: Console) -> None:
     table = _grid(f"rows by {title}", "before", "now", "")
-    for name, count in list(counts.items())[: words.MOST_KINDS]:
-        table.add_row(escape(name), f"{count.before:,}", f"{count.after:,}", words.change(count))
+    for name, count in list(counts.items())[: wording.MOST_KINDS]:
+        table.add_row(escape(name), f"{count.before:,}", f"{count.after:,}", wording.change(count))
     console.print(Padding(table, (0, 0, 0, 2)))
-    if len(counts) > words.MOST_KINDS:
-        _say(console, f"and {len(counts) - words.MOST_KINDS} more")
+    if len(counts) > wording.MOST_KINDS:
+        _say(console, f"and {len(counts) - wording.MOST_KINDS} more")
 
 
 def _show_scores(scores: Scores, console: Console) -> None:
-    _head(console, words.scores_title(scores))
+    _head(console, wording.scores_title(scores))
     table = _grid("system", "score", f"{scores.level:.0%} interval", "rows")
     for system, found in reversed(list(scores.systems.items())):
-        table.add_row(title(system), *words.score(found, scores.metric), f"{found.n:,}")
+        table.add_row(title(system), *wording.score(found, scores.metric), f"{found.n:,}")
     console.print(Padding(table, (0, 0, 0, 2)))
 
 
 def _show_verdict(told: Told, console: Console) -> None:
     decision = told.decision
-    _head(console, f"{decision.kind.capitalize()}, {words.when(decision.time)}: {decision.outcome}")
+    _head(console, f"{decision.kind.capitalize()}, {wording.when(decision.time)}: {decision.outcome}")
     for reason in decision.reasons:
         _say(console, reason)
     console.print(Padding(f"[dim]Rule: {escape(decision.rule)}[/]", (0, 0, 0, 2)))
     if told.numbers.measured:
         table = _grid("number", "value", "interval", "rows", "limit")
         for each in told.numbers.measured:
-            table.add_row(escape(each.name), *words.columns(each))
+            table.add_row(escape(each.name), *wording.columns(each))
         console.print(Padding(table, (0, 0, 0, 2)))
     _table(console, told.numbers.facts.items())
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from perpetune.curation.difference import Count
-from perpetune.evaluation.estimate import Estimate
 from perpetune.evaluation.systems import METRIC_TITLES
 from perpetune.explain.numbers import Measured
 from perpetune.explain.story import Data, Scores, Story, Trigger
+from perpetune.statistics.estimate import Estimate
 
 MOST_KINDS = 12  # labels or sources in a table
 WHO = {

@@ -1,4 +1,4 @@
-"""`python -m perpetune.serving --host HOST --port PORT`: the gateway of the workspace in this folder."""
+"""`python -m perpetune.gateway --host HOST --port PORT`: the gateway of the workspace in this folder."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 from perpetune.errors import PerpetuneError
+from perpetune.gateway.server import serve
 from perpetune.params import load_params
-from perpetune.serving.run import serve
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
 
 def main() -> int:
     """Serve until a signal; 1 where it could not start."""
-    parser = argparse.ArgumentParser(prog="python -m perpetune.serving", description="Serve the champion.")
+    parser = argparse.ArgumentParser(prog="python -m perpetune.gateway", description="Serve the champion.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))

@@ -17,22 +17,22 @@ from pydantic import BaseModel, Field
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from perpetune.engines.engine import Engine
+from perpetune.gateway.api.chat_request import model_name, unknown_model
+from perpetune.gateway.api.completions import Completions
+from perpetune.gateway.api.errors import ErrorReply, Problem, answer_in_openai_shape
+from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, describe
+from perpetune.gateway.api.release_routes import add_release_paths
+from perpetune.gateway.middleware.access import protect
+from perpetune.gateway.recording.recorder import LogUnavailable, NotStored, Recorder
+from perpetune.gateway.releases.follower import Follower, NothingServed, ReleaseSource
+from perpetune.gateway.telemetry.metrics import Metrics
+from perpetune.gateway.telemetry.observed_engine import ObservedEngine
+from perpetune.gateway.telemetry.tracing import Tracing
 from perpetune.params import LogParams, ReleaseParams, ServeParams
+from perpetune.prediction_log.api_keys import Keyholder
+from perpetune.prediction_log.log import UnknownRequest
 from perpetune.records import Feedback
-from perpetune.serving.chat import model_name, unknown_model
-from perpetune.serving.completions import Completions
-from perpetune.serving.description import PATH_OF_COMPLETIONS, describe
-from perpetune.serving.engine import Engine
-from perpetune.serving.follow import Follower, NothingServed, ReleaseSource
-from perpetune.serving.guard import protect
-from perpetune.serving.keys import Keyholder
-from perpetune.serving.log import UnknownRequest
-from perpetune.serving.metrics import Metrics
-from perpetune.serving.observed_engine import ObservedEngine
-from perpetune.serving.problems import ErrorReply, Problem, answer_in_openai_shape
-from perpetune.serving.recorder import LogUnavailable, NotStored, Recorder
-from perpetune.serving.release_api import add_release_paths
-from perpetune.serving.telemetry import Tracing
 
 # JSON may write a character as a pair of \uXXXX escapes; the rest is what stands around the messages.
 _BYTES_A_CHAR = 12

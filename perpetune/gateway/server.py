@@ -19,20 +19,20 @@ import sqlalchemy
 import uvicorn
 from fastapi import FastAPI
 
+from perpetune.engines.engine import Engine
+from perpetune.engines.engine_by_system import EngineBySystem
+from perpetune.engines.linear_engine import LinearEngine
+from perpetune.engines.remote_engine import RemoteEngine
 from perpetune.errors import PerpetuneError
+from perpetune.gateway.app import create_app
+from perpetune.gateway.middleware.draining import drain
+from perpetune.gateway.middleware.head_limit import BoundedHead
+from perpetune.gateway.releases.first_release import SourceWithFirst
+from perpetune.model.release import ServedBase, System
 from perpetune.params import Params
-from perpetune.release import ServedBase, System
-from perpetune.serving.draining import drain
-from perpetune.serving.engine import Engine
-from perpetune.serving.engine_by_system import EngineBySystem
-from perpetune.serving.gateway import create_app
-from perpetune.serving.head_limit import BoundedHead
-from perpetune.serving.keys import read_keyring
-from perpetune.serving.linear_engine import LinearEngine
-from perpetune.serving.log import open_log
-from perpetune.serving.redaction import require_presidio
-from perpetune.serving.remote_engine import RemoteEngine
-from perpetune.serving.source_with_first import SourceWithFirst
+from perpetune.prediction_log.api_keys import read_keyring
+from perpetune.prediction_log.log import open_log
+from perpetune.prediction_log.redaction import require_presidio
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
@@ -74,8 +74,8 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
         log = open_log(settings.prediction_log)
         warn_if_open(log, host)
         # Late, because this brings MLflow: a port in use should not take seconds to tell.
-        from perpetune.loop.first import make_first
-        from perpetune.registry import RegistrySource
+        from perpetune.loop.first_version import make_first
+        from perpetune.tracking.registry import RegistrySource
 
         engine, base = build_engine(params, settings)
         app = create_app(
@@ -119,13 +119,13 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
                 where="PERPETUNE_VLLM_URL",
                 do="set it to the vLLM server, or use `perpetune up`, which starts one; see docs/serving.md",
             )
-        from perpetune.serving.vllm_engine import VllmEngine
+        from perpetune.engines.vllm_engine import VllmEngine
 
         return VllmEngine(settings.vllm_url, params.base, params.serve, settings.vllm_api_key), _UNSEEN_BASE
     # Late, because these bring torch, which a gateway before vLLM does without.
-    from perpetune.inference.answers import load_answerer
-    from perpetune.serving.transformers_engine import TransformersEngine
-    from perpetune.training.chat import prompt_tokens
+    from perpetune.engines.transformers_engine import TransformersEngine
+    from perpetune.inference.answerer import load_answerer
+    from perpetune.model.chat_format import prompt_tokens
 
     model = load_answerer(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
     base = ServedBase(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from perpetune.answer import TokenLogprob
 from perpetune.errors import PerpetuneError
+from perpetune.generation.answer import TokenLogprob
 
 
 @dataclass(frozen=True)

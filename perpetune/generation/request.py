@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from perpetune.answer import Answer
-from perpetune.generation import Delta, Generation, Hear
+from perpetune.generation.answer import Answer
+from perpetune.generation.parameters import Delta, Generation, Hear
 from perpetune.records import Message
 
 

@@ -1,1 +1,1 @@
-"""Answering with a fine-tuned model: the same code evaluates it and serves it."""
+"""Answers and label probabilities of a model in memory. Imports model, classifiers and generation; no MLflow."""

@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING, Literal
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from perpetune.answer import Answer, PromptTooLong
-from perpetune.asked import Asked
-from perpetune.beginning import common_beginning
-from perpetune.generation import Generation
-from perpetune.inference.by_head import before_input, head_probabilities
-from perpetune.inference.labels import label_log_probabilities
+from perpetune.generation.answer import Answer, PromptTooLong
+from perpetune.generation.common_prefix import common_beginning
+from perpetune.generation.parameters import Generation
+from perpetune.generation.request import Asked
+from perpetune.inference.decoding import Draft, Writing
+from perpetune.inference.json_grammar import Grammars
+from perpetune.inference.label_head_scoring import before_input, head_probabilities
+from perpetune.inference.label_scoring import label_log_probabilities
 from perpetune.inference.likelihood import Text, losses
-from perpetune.inference.merged import may_merge, merged
-from perpetune.inference.reading import Beginnings
-from perpetune.inference.schema import Grammars
-from perpetune.inference.writing import Draft, Writing
+from perpetune.inference.merged_adapter import may_merge, merged
+from perpetune.inference.prefix_cache import Beginnings
+from perpetune.model.adapters import is_adapter
+from perpetune.model.base import Base, load_base, load_model
+from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.label_head import LabelHead, load_head
+from perpetune.model.release import POOL
+from perpetune.model.token_tree import groups_within
 from perpetune.params import BaseParams
 from perpetune.records import Message, last_said
-from perpetune.release import POOL
-from perpetune.training.base import Base, load_base, load_model
-from perpetune.training.chat import answer_tokens, prompt_tokens
-from perpetune.training.label_head import LabelHead, load_head
-from perpetune.training.methods import is_adapter
-from perpetune.training.packing import groups_within
 
 if TYPE_CHECKING:
-    from perpetune.pool import Pool
+    from perpetune.classifiers.ensemble import Pool
 
 # On a processor wider passes gain nothing, while attention among rows that may not see each other grows with them:
 # in bf16 on one core, SmolLM2 took 46 ms a review in passes of 96 tokens, 40 of 224, 41 of 320 and 46 of 448.
@@ -83,7 +83,9 @@ class Answerer:
         if head := load_head(folder, self.base.model.device):
             self._heads[name] = head
         if (folder / POOL).is_dir():
-            from perpetune.pool import load_pool  # late: it brings scikit-learn, which a bare GPU machine lacks
+            from perpetune.classifiers.ensemble import (
+                load_pool,  # late: it brings scikit-learn, which a bare GPU machine lacks
+            )
 
             self._pools[name] = load_pool(folder, self._assets)
         if not is_adapter(folder):

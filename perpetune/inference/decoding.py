@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from perpetune.answer import Answer, TokenLogprob
-from perpetune.generation import BadSchema, Delta, Generation
-from perpetune.inference.padded import Padded, read_prompts
-from perpetune.inference.reading import Reading
+from perpetune.generation.answer import Answer, TokenLogprob
+from perpetune.generation.parameters import BadSchema, Delta, Generation
+from perpetune.generation.stop_sequences import Text
+from perpetune.inference.detokenizer import Pieces
+from perpetune.inference.json_grammar import Grammar
+from perpetune.inference.padded_cache import Padded, read_prompts
+from perpetune.inference.prefix_cache import Reading
 from perpetune.inference.sampling import Sampler
-from perpetune.inference.schema import Grammar
-from perpetune.inference.text import Pieces
-from perpetune.trimmed import Text
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from perpetune.generation import BadSchema
+from perpetune.generation.parameters import BadSchema
 from perpetune.output_schema import grammar
 
 

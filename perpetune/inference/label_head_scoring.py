@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from perpetune.inference.reading import Reading, behind, read_on
-from perpetune.training.label_head import LabelHead, features
-from perpetune.training.packing import plant
+from perpetune.inference.prefix_cache import Reading, behind, read_on
+from perpetune.model.label_head import LabelHead, features
+from perpetune.model.token_tree import plant
 
 
 @torch.inference_mode()

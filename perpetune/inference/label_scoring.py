@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perpetune.inference.reading import NOTHING, Reading, behind, read_on
-from perpetune.training.packing import plant
+from perpetune.inference.prefix_cache import NOTHING, Reading, behind, read_on
+from perpetune.model.token_tree import plant
 
 # No probability of a label among the labels is off by more. In fp32 the order of additions alone moves them by 1e-6.
 TOLERANCE = 1e-6

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from perpetune.inference.reading import NOTHING, read_on
-from perpetune.training.loss import plain_cross_entropy
-from perpetune.training.packing import groups_within, parents, plant
+from perpetune.inference.prefix_cache import NOTHING, read_on
+from perpetune.model.loss import plain_cross_entropy
+from perpetune.model.token_tree import groups_within, parents, plant
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from perpetune.inference.reading import Reading
+from perpetune.inference.prefix_cache import Reading
 
 
 class Padded:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
-from perpetune.training.packing import Tree, parents
+from perpetune.model.token_tree import Tree, parents
 
 # Beginnings kept between calls hold at most so many tokens: 94 MB of keys and values for SmolLM2, 540 MB for Llama 3 8B.
 KEPT_TOKENS = 4096

@@ -7,7 +7,7 @@ from collections import Counter
 
 import torch
 
-from perpetune.generation import Generation
+from perpetune.generation.parameters import Generation
 
 
 class Sampler:

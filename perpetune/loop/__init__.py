@@ -1,4 +1,1 @@
-"""One pass through the loop, a file for each step, free of the orchestrator.
-
-refresh: curate, fine_tune, assess, decide, release. watch: look.
-"""
+"""The steps of a refresh, free of the orchestrator. Imports everything below it but no Prefect and no gateway."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from perpetune import registry
-from perpetune.decision import Decision, record
-from perpetune.loop.passage import file_decision
+from perpetune.loop.run_context import file_decision
 from perpetune.policy.approval import ApprovalEvidence, approved
+from perpetune.policy.decision.record import Decision, record
+from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 WAITING, APPROVED, REFUSED, NOBODY = "waiting", "approved", "refused", "nobody came"

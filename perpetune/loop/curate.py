@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from perpetune.curation import dvc
 from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
-from perpetune.loop.passage import data_of
+from perpetune.loop.run_context import data_of
+from perpetune.prediction_log.log import counts, labelled_examples, open_log
 from perpetune.records import Example, read_jsonl, write_jsonl
-from perpetune.serving.log import counts, labelled_examples, open_log
-from perpetune.tracking import Run, log_dataset, log_file, log_metrics
+from perpetune.tracking.runs import Run, log_dataset, log_file, log_metrics
 from perpetune.workspace import Workspace
 
 LABELS = "data/labels"

@@ -7,23 +7,23 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from perpetune import registry
-from perpetune.decision import Decision, Ids, record
-from perpetune.evaluation.balanced import balanced_mean
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
 from perpetune.evaluation.slices import Slice, labels_of, slices, together
-from perpetune.loop.assess import Assessment
-from perpetune.loop.candidates import save_card, save_linear
+from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import Curated
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.passage import git_commit, log_decision, params_digest
+from perpetune.loop.run_context import git_commit, log_decision, params_digest
+from perpetune.loop.untrained_versions import save_card, save_linear
+from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
+from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
 from perpetune.records import to_json
-from perpetune.release import UNTRAINED, evaluated_file
-from perpetune.tracking import Run, log_text
+from perpetune.statistics.balanced_accuracy import balanced_mean
+from perpetune.tracking import registry
+from perpetune.tracking.runs import Run, log_text
 from perpetune.workspace import Workspace
 
 RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded")

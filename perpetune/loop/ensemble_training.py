@@ -6,17 +6,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
-from perpetune.encoder import load_encoder
+from perpetune.classifiers.encoder import load_encoder
+from perpetune.classifiers.ensemble import Pool, fit_powers, save_pool
+from perpetune.classifiers.temperature import MIN_ROWS
 from perpetune.evaluation.baselines import answers_of, fitted_linear
-from perpetune.evaluation.temperature import MIN_ROWS
-from perpetune.inference.answers import load_answerer
+from perpetune.inference.answerer import load_answerer
+from perpetune.model.adapters import trained_digest
+from perpetune.model.release import POOL
 from perpetune.params import BaseParams
-from perpetune.pool import Pool, fit_powers, save_pool
 from perpetune.records import Example, conversation
-from perpetune.release import POOL
 from perpetune.training.job import Job
 from perpetune.training.launch import launch
-from perpetune.training.methods import trained_digest
 from perpetune.training.trainer import Foretell, Report, Trained
 
 BATCH_TOKENS = 2048

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perpetune.curve import drawn
-from perpetune.encoder import SETTING
+from perpetune.classifiers.encoder import SETTING
+from perpetune.classifiers.ensemble import read_powers
 from perpetune.loop.curate import read_split
-from perpetune.loop.passage import DEVICE_HOURS, LOSS
-from perpetune.loop.pooling import launch_pooled
-from perpetune.pool import read_powers
-from perpetune.release import ModelCard
+from perpetune.loop.ensemble_training import launch_pooled
+from perpetune.loop.run_context import DEVICE_HOURS, LOSS
+from perpetune.model.release import ModelCard
+from perpetune.model.weights import resolve
 from perpetune.settings import Settings
-from perpetune.tracking import Run, log_metrics, log_params, system_metrics, tag
+from perpetune.tracking.runs import Run, log_metrics, log_params, system_metrics, tag
+from perpetune.tracking.training_curve import drawn
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.trainer import Foretell, Progress, Report, Trained
-from perpetune.weights import resolve
 from perpetune.workspace import Workspace
 
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from perpetune import registry
-from perpetune.curation.clean import clean
-from perpetune.curation.fetch import fetch
-from perpetune.curation.split import split
+from perpetune.curation.steps.clean import clean
+from perpetune.curation.steps.fetch import fetch
+from perpetune.curation.steps.split import split
 from perpetune.errors import PerpetuneError
-from perpetune.loop.candidates import save_card
+from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import read_split
-from perpetune.loop.passage import git_commit, surroundings
-from perpetune.loop.shots import few_shot
+from perpetune.loop.run_context import git_commit, surroundings
+from perpetune.loop.untrained_versions import save_card
+from perpetune.model.release import ModelCard, ServedBase
 from perpetune.params import Params
 from perpetune.records import Example, Message, conversation
-from perpetune.release import ModelCard, ServedBase
-from perpetune.tracking import close_run, delete_run, open_run, read_run
+from perpetune.tracking import registry
+from perpetune.tracking.runs import close_run, delete_run, open_run, read_run
 from perpetune.workspace import Workspace
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from perpetune import registry
 from perpetune.loop.curate import Curated, read_split
-from perpetune.loop.first import is_first
-from perpetune.loop.pace import (
+from perpetune.loop.first_version import is_first
+from perpetune.loop.step_durations import (
     CURATE,
     DECIDE,
     EVALUATE,
@@ -31,10 +30,11 @@ from perpetune.loop.pace import (
     read_pace,
     write_pace,
 )
+from perpetune.model.base import device_name
 from perpetune.params import Params
-from perpetune.policy.foresee import Holdouts, foresee
-from perpetune.tracking import Run, tag
-from perpetune.training.base import device_name
+from perpetune.policy.holdout_size import Holdouts, foresee
+from perpetune.tracking import registry
+from perpetune.tracking.runs import Run, tag
 from perpetune.training.recipe import batch_size, most_minutes
 from perpetune.training.schedule import FEWEST_STEPS
 from perpetune.workspace import Workspace

@@ -15,12 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from perpetune import registry
-from perpetune.decision import Decision, Ids
 from perpetune.errors import PerpetuneError
 from perpetune.output_schema import to_text
-from perpetune.registry import Version
-from perpetune.tracking import (
+from perpetune.policy.decision.record import Decision, Ids
+from perpetune.tracking import registry
+from perpetune.tracking.registry import Version
+from perpetune.tracking.runs import (
     Run,
     Unfinished,
     as_params,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from perpetune import registry
-from perpetune.decision import Decision
 from perpetune.loop.curate import LABELS, SPLIT_NAMES, Curated, rows_metric
-from perpetune.loop.passage import RECORD, settings_of, surroundings, use_mlflow
-from perpetune.loop.refreshes import refreshes_before
+from perpetune.loop.run_context import RECORD, settings_of, surroundings, use_mlflow
+from perpetune.loop.watch.refresh_history import refreshes_before
+from perpetune.policy.decision.record import Decision
 from perpetune.policy.unchanged import LastRefresh, NewData, Trigger, nothing_new
-from perpetune.tracking import RunRecord, artifact, as_params, newest_run, read_run
+from perpetune.tracking import registry
+from perpetune.tracking.runs import RunRecord, artifact, as_params, newest_run, read_run
 from perpetune.workspace import Workspace
 
 PROGRAMS = ("perpetune.version", "torch.version")

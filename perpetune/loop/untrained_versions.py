@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sklearn.pipeline import Pipeline
 
-from perpetune.linear import save_linear_model
+from perpetune.classifiers.linear import save_linear_model
+from perpetune.model.release import CARD, ModelCard
 from perpetune.records import to_json
-from perpetune.release import CARD, ModelCard
 
 
 def save_card(folder: Path, card: ModelCard) -> str:

@@ -16,9 +16,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from perpetune.model.base import Base
+from perpetune.model.release import LABEL_HEAD, POOL
 from perpetune.params import LoraParams, Method
-from perpetune.release import LABEL_HEAD, POOL
-from perpetune.training.base import Base
 
 ADAPTER = "adapter_model.safetensors"
 WHOLE = "model.safetensors"

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.weights import resolve, weights_digest
 from perpetune.params import BaseParams
-from perpetune.weights import resolve, weights_digest
 
 # peft 0.21 asks transformers for the old name of a property, each time it wraps a model.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 from transformers import PreTrainedTokenizerBase
 
+from perpetune.model.chat_format import prompt_tokens
+from perpetune.model.release import LABEL_HEAD
 from perpetune.records import Message, with_instruction
-from perpetune.release import LABEL_HEAD
-from perpetune.training.chat import prompt_tokens
 
 PENALTY = 100.0  # features outnumber rows
 BOUND = 1e-3  # on the bias of a label that no row has, which nothing else holds

@@ -20,7 +20,7 @@ UNTRAINED: tuple[System, ...] = ("prompted", "remote")
 
 CARD = "perpetune.json"
 LABEL_HEAD = "label_head.safetensors"  # beside an adapter that learned its labels by one
-POOL = "pool"  # a folder beside it: what it is pooled with (perpetune.pool)
+POOL = "pool"  # a folder beside it: what it is pooled with (perpetune.classifiers.ensemble)
 EVALUATED = "evaluated.json"
 
 

@@ -1,1 +1,1 @@
-"""Watching the champion: windows of predictions, drift, and decay."""
+"""From the prediction log to evidence of drift and decay. Imports the prediction log, evaluation and policy."""

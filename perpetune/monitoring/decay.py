@@ -1,6 +1,6 @@
 """Whether the champion is worse than it was promised to be, beyond a margin: its labelled answers against a bound.
 
-What raises the alarm is an e-detector's evidence (perpetune/evaluation/e_detector.py); the other numbers are for people.
+What raises the alarm is an e-detector's evidence (perpetune/statistics/e_detector.py); the other numbers are for people.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TypeVar
 import numpy as np
 from scipy.stats import t
 
-from perpetune.evaluation.estimate import Estimate, interval_of_alike, wilson
-from perpetune.evaluation.sequential import drifting_mean_interval
-from perpetune.monitoring.watched import Watched
+from perpetune.monitoring.detector_state import Watched
 from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Score
+from perpetune.statistics.confidence_sequences import drifting_mean_interval
+from perpetune.statistics.estimate import Estimate, interval_of_alike, wilson
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from perpetune.evaluation.e_detector import Detector, go_on, start
 from perpetune.params import WatchParams
+from perpetune.statistics.e_detector import Detector, go_on, start
 
 # A version's tag. State and position are one, written at once, so that no label is counted twice or left out where a
 # look is killed.

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t, ttest_ind
 
 from perpetune.params import WatchParams
-from perpetune.policy.estimate import EstimatedFall
+from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.verdict import Interval, Score
 
 TEST = "Welch t test of mean confidence"

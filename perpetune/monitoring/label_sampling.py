@@ -10,8 +10,8 @@ from math import ceil
 
 from perpetune.curation.text import likeness
 from perpetune.monitoring.window import Window, current_frame
-from perpetune.serving.label_requests import Why
-from perpetune.serving.share import in_share
+from perpetune.prediction_log.hash_position import in_share
+from perpetune.prediction_log.label_requests import Why
 
 
 @dataclass(frozen=True)

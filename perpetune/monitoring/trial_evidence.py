@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from perpetune.evaluation.sequential import Sequential, difference, paired_difference
 from perpetune.monitoring.window import Scorer
 from perpetune.params import ReleaseParams
-from perpetune.policy.release import MEASURES, Compared, TrialEvidence
+from perpetune.policy.rollout import MEASURES, Compared, TrialEvidence
 from perpetune.policy.verdict import Interval
-from perpetune.serving.outcomes import Outcome
+from perpetune.prediction_log.trial_outcomes import Outcome
+from perpetune.statistics.confidence_sequences import Sequential, difference, paired_difference
 
 
 def canary_evidence(

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from perpetune.evaluation.text_metrics import same_label
+from perpetune.evaluation.scores.text_metrics import same_label
 from perpetune.records import Example, Prediction
 
 INPUT_COLUMNS = ("characters", "words", "mean word length", "non-letter share", "unseen word share")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from perpetune.params import PromoteParams
-from perpetune.policy.phrases import interval
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival, harms, least_rows, should_promote
 from perpetune.policy.verdict import Verdict
+from perpetune.policy.wording import interval
 
 System = Literal["challenger", "linear", "embeddings", "base", "few-shot"]
 Simple = Literal["linear", "embeddings", "base", "few-shot"]

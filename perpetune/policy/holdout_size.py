@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from perpetune.params import Params
-from perpetune.policy.phrases import points
-from perpetune.policy.power import power_of, rows_needed
+from perpetune.policy.wording import points
+from perpetune.statistics.power import power_of, rows_needed
 
 DISCORDANCE = 0.10  # of the rows, that two systems are assumed to answer differently before any has answered
 MOST_NAMED = 5

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpetune.params import RefreshParams, WatchParams
-from perpetune.policy.estimate import EstimatedFall
-from perpetune.policy.phrases import interval, points, score
+from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.retraining import DriftEvidence, RetrainEvidence, held_up
 from perpetune.policy.verdict import Outcome, Verdict
+from perpetune.policy.wording import interval, points, score
 
 Step = Literal["nothing", "ask", "retrain"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perpetune.params import PromoteParams
-from perpetune.policy.guard import outweighed
-from perpetune.policy.phrases import against_level, interval, points
-from perpetune.policy.power import labels_to_collect, power_of, rows_needed
+from perpetune.policy.outweighing import outweighed
 from perpetune.policy.verdict import Interval, Outcome, Verdict
+from perpetune.policy.wording import against_level, interval, points
+from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 FIRST_ROWS = 20  # rows of a holdout that the first trained version needs
 NAMED = 3  # of the slices that are too small

@@ -8,9 +8,9 @@ from math import ceil, exp, log
 from typing import Protocol
 
 from perpetune.params import RefreshParams, WatchParams
-from perpetune.policy.estimate import EstimatedFall
-from perpetune.policy.phrases import amount, interval, points, score
+from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
+from perpetune.policy.wording import amount, interval, points, score
 
 MONTH_DAYS = 30
 LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes that backing off stops at

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpetune.params import ReleaseParams
-from perpetune.policy.phrases import amount, interval, points, score
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Verdict
+from perpetune.policy.wording import amount, interval, points, score
 
 MEASURES = 3  # quality, errors, slow answers: each is judged at a third of alpha (Bonferroni)
 

@@ -20,8 +20,8 @@ from sqlalchemy import Engine, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from perpetune.errors import PerpetuneError
-from perpetune.serving.log import reason
-from perpetune.serving.tables import api_keys
+from perpetune.prediction_log.log import reason
+from perpetune.prediction_log.tables import api_keys
 
 logger = logging.getLogger(__name__)
 

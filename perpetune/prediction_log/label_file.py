@@ -10,17 +10,17 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from perpetune.curation.aside import Rejected
-from perpetune.curation.read_jsonl import jsonl_table
-from perpetune.curation.row import BadRow
-from perpetune.curation.tables import Fault, Row
+from perpetune.curation.quarantine import Rejected
+from perpetune.curation.readers.jsonl_file import jsonl_table
+from perpetune.curation.readers.row import BadRow
+from perpetune.curation.readers.table import Fault, Row
 from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_whole
+from perpetune.prediction_log.label_requests import LabelRequest
+from perpetune.prediction_log.log import UnknownRequest, add_feedback
+from perpetune.prediction_log.redaction import Redactor
 from perpetune.records import Feedback
-from perpetune.serving.label_requests import LabelRequest
-from perpetune.serving.log import UnknownRequest, add_feedback
-from perpetune.serving.redaction import Redactor
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import ColumnElement, Engine, and_, exists, func, insert, literal, select
 
-from perpetune.serving.tables import StorableText, UtcTime, feedback, label_requests, predictions
+from perpetune.prediction_log.tables import StorableText, UtcTime, feedback, label_requests, predictions
 
 Why = Literal["random", "uncertain"]
 

@@ -41,10 +41,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from perpetune.curation.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import fingerprint, likeness
 from perpetune.errors import PerpetuneError
+from perpetune.prediction_log.label_requests import asked_in_doubt
+from perpetune.prediction_log.storable import storable_tree
+from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Example, Failure, Feedback, Message, Prediction, Shadow
-from perpetune.serving.label_requests import asked_in_doubt
-from perpetune.serving.storable import storable_tree
-from perpetune.serving.tables import failures, feedback, predictions, shadows
 
 BUSY_SECONDS = 5.0
 _MIGRATION_LOCK = 0x70657270  # any constant will do: the key of PostgreSQL's advisory lock

@@ -20,7 +20,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from perpetune.serving.storable import storable
+from perpetune.prediction_log.storable import storable
 
 # A name of its own, because MLflow's server keeps `alembic_version` and may share the database.
 VERSION_TABLE = "perpetune_log_version"

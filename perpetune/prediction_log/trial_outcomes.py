@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, FromClause, func, or_, select
 
+from perpetune.prediction_log.label_requests import asked_in_doubt
+from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Route
-from perpetune.serving.label_requests import asked_in_doubt
-from perpetune.serving.tables import failures, feedback, predictions, shadows
 
 
 @dataclass(frozen=True)

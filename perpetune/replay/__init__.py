@@ -1,1 +1,1 @@
-"""A recorded history lived through again, under one policy of retraining after another."""
+"""A recorded history run again under one retraining policy after another. Imports loop; only the CLI imports it."""

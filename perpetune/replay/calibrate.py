@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.estimate import Estimate, critical_value, mean_of, wilson
 from perpetune.params import Params
 from perpetune.replay.resample import (
     Delay,
@@ -20,6 +19,7 @@ from perpetune.replay.resample import (
     median_delay,
     resampled,
 )
+from perpetune.statistics.estimate import Estimate, critical_value, mean_of, wilson
 
 HISTORIES = 200
 MOST_LABELS = 20_000  # of a simulated history

@@ -12,22 +12,22 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from perpetune.curation.read import read_examples
+from perpetune.curation.readers.reader import read_examples
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.style import write_png
+from perpetune.evaluation.report.style import write_png
 from perpetune.files import write_whole
 from perpetune.params import Params
 from perpetune.records import canonical_time
 from perpetune.replay.calibrate import Calibration, calibrate
-from perpetune.replay.history import History, between, divided, read_history
-from perpetune.replay.learner import Learner
-from perpetune.replay.plot import scores_over_time
-from perpetune.replay.progress import bars
-from perpetune.replay.quiet import quiet_scores
-from perpetune.replay.recorded import recorded_history
-from perpetune.replay.reviews import STREAMS, review_history
-from perpetune.replay.run import Replay, policies, replay
-from perpetune.replay.stand_in import StandIn
+from perpetune.replay.histories.history import History, between, divided, read_history
+from perpetune.replay.histories.recorded import recorded_history
+from perpetune.replay.histories.reviews import STREAMS, review_history
+from perpetune.replay.models.learner import Learner
+from perpetune.replay.models.surrogate import StandIn
+from perpetune.replay.replay import Replay, policies, replay
+from perpetune.replay.report.plot import scores_over_time
+from perpetune.replay.report.progress import bars
+from perpetune.replay.stable_period import quiet_scores
 from perpetune.workspace import Workspace
 
 MODELS = ("stand-in", "base")
@@ -77,7 +77,7 @@ def learner_of(
     if model == "stand-in":
         standing = StandIn(params.task.kind, params.evaluate.seed)
         return standing if minutes is None else replace(standing, minutes=minutes)
-    from perpetune.replay.base_model import BaseModel
+    from perpetune.replay.models.base_model import BaseModel
 
     return BaseModel(workspace, folder / "models", tell)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from perpetune.evaluation.estimate import Estimate, mean_of
 from perpetune.params import EvaluateParams
-from perpetune.replay.history import History
-from perpetune.replay.live import Lived
-from perpetune.replay.policy import Refresh
+from perpetune.replay.histories.history import History
+from perpetune.replay.policies.policy import Refresh
+from perpetune.replay.simulate import Lived
+from perpetune.statistics.estimate import Estimate, mean_of
 
 PIECES = 24  # of the history, at most, in which the score is shown over time
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
-from perpetune.evaluation.scoring import scoring_of
+from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.params import Params
-from perpetune.replay.evidently_preset import EvidentlyPreset
-from perpetune.replay.history import History
-from perpetune.replay.learner import Learner
-from perpetune.replay.live import live
+from perpetune.replay.histories.history import History
+from perpetune.replay.models.learner import Learner
+from perpetune.replay.models.model_cache import School
 from perpetune.replay.outcome import Outcome, as_it_was, outcome
-from perpetune.replay.own import Own
-from perpetune.replay.policy import Policy
-from perpetune.replay.scheduled import Never, Scheduled
-from perpetune.replay.school import School
+from perpetune.replay.policies.evidently_preset import EvidentlyPreset
+from perpetune.replay.policies.perpetune_policy import Own
+from perpetune.replay.policies.policy import Policy
+from perpetune.replay.policies.scheduled import Never, Scheduled
+from perpetune.replay.simulate import live
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
-from perpetune.evaluation.e_detector import evidence_paths
-from perpetune.evaluation.estimate import Estimate
+from perpetune.statistics.e_detector import evidence_paths
+from perpetune.statistics.estimate import Estimate
 
 Numbers = npt.NDArray[np.float64]
 

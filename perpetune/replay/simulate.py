@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from perpetune.curation.split import Splits, split
+from perpetune.curation.steps.split import Splits, split
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
 from perpetune.policy.unchanged import LastRefresh, NewData, nothing_new
-from perpetune.replay.gate import judge
-from perpetune.replay.history import History
-from perpetune.replay.learner import Model
-from perpetune.replay.policy import Call, Champion, Policy, Refresh, Sight, unsuccessful
-from perpetune.replay.school import Marked, School
+from perpetune.replay.histories.history import History
+from perpetune.replay.models.learner import Model
+from perpetune.replay.models.model_cache import Marked, School
+from perpetune.replay.policies.gate import judge
+from perpetune.replay.policies.policy import Call, Champion, Policy, Refresh, Sight, unsuccessful
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from perpetune.curation.split import split
-from perpetune.evaluation.scoring import scoring_of
+from perpetune.curation.steps.split import split
+from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.params import Params
-from perpetune.replay.history import History, divided
-from perpetune.replay.learner import Learner
-from perpetune.replay.live import live
-from perpetune.replay.scheduled import Never
-from perpetune.replay.school import School
+from perpetune.replay.histories.history import History, divided
+from perpetune.replay.models.learner import Learner
+from perpetune.replay.models.model_cache import School
+from perpetune.replay.policies.scheduled import Never
+from perpetune.replay.simulate import live
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""A version trained again from its record, and compared with what was recorded."""
+"""A version trained again from its record, and compared. Imports training and tracking."""

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from safetensors.torch import load_file
 
-from perpetune.evaluation.estimate import Estimate, wilson
-from perpetune.evaluation.paired import Paired, compare
 from perpetune.params import EvaluateParams, PromoteParams
+from perpetune.statistics.estimate import Estimate, wilson
+from perpetune.statistics.paired import Paired, compare
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams, TrainParams
-from perpetune.tracking import artifact
+from perpetune.tracking.runs import artifact
 
 
 class _Task(BaseModel):

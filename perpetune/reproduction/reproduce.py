@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from perpetune import registry
 from perpetune.curation import dvc
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.scoring import scoring_of
-from perpetune.evaluation.text_metrics import tidy
-from perpetune.inference.answers import load_answerer
-from perpetune.loop.passage import LOSS, surroundings, use_mlflow
-from perpetune.loop.pooling import launch_pooled
+from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.evaluation.scores.text_metrics import tidy
+from perpetune.inference.answerer import load_answerer
+from perpetune.loop.ensemble_training import launch_pooled
+from perpetune.loop.run_context import LOSS, surroundings, use_mlflow
+from perpetune.model.release import LABEL_HEAD, POOL, ModelCard, Release, read_card
 from perpetune.records import Example, Recorded, conversation, read_jsonl
-from perpetune.registry import Version
-from perpetune.release import LABEL_HEAD, POOL, ModelCard, Release, read_card
-from perpetune.reproduction.code import check_out, launcher
-from perpetune.reproduction.likeness import (
+from perpetune.reproduction.checkout import check_out, launcher
+from perpetune.reproduction.comparison import (
     Answers,
     Likeness,
     compare_answers,
@@ -30,8 +28,10 @@ from perpetune.reproduction.likeness import (
     compare_weights,
     judge,
 )
-from perpetune.reproduction.recipe import Recipe, recorded_recipe
-from perpetune.tracking import RunRecord, artifact, curve_of, read_run
+from perpetune.reproduction.recorded_recipe import Recipe, recorded_recipe
+from perpetune.tracking import registry
+from perpetune.tracking.registry import Version
+from perpetune.tracking.runs import RunRecord, artifact, curve_of, read_run
 from perpetune.training.job import Job
 from perpetune.training.trainer import Progress, Report, Trained
 from perpetune.workspace import Workspace

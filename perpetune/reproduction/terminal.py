@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
-from perpetune.reproduction.likeness import Likeness
+from perpetune.reproduction.comparison import Likeness
 from perpetune.reproduction.reproduce import Reproduction, reproduce
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace

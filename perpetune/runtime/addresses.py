@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from perpetune.claims import is_claimed
+from perpetune.runtime.file_locks import is_claimed
 
 ADDRESSES = "addresses.env"
 CLAIM = "up.lock"

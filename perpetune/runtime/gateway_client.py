@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from perpetune.addresses import remembered
 from perpetune.errors import NoPrevious, PerpetuneError
+from perpetune.runtime.addresses import remembered
 from perpetune.workspace import Workspace
 
 SWAP_SECONDS = 120.0

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
-from perpetune.claims import claim
-from perpetune.services import is_free, port_taken, require_free
-from perpetune.stack import Ports
+from perpetune.runtime.file_locks import claim
+from perpetune.runtime.processes import is_free, port_taken, require_free
+from perpetune.runtime.stack import Ports
 
 
 @dataclass(frozen=True)

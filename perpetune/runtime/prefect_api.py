@@ -16,7 +16,7 @@ from itertools import chain, repeat
 import httpx
 
 from perpetune.errors import PerpetuneError
-from perpetune.events import resource
+from perpetune.runtime.events import resource
 from perpetune.settings import Settings
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -156,7 +156,7 @@ class Prefect:
             time.sleep(poll_seconds)
 
     def emit(self, event: str, task: str, payload: Mapping[str, object]) -> None:
-        """Tell the server that something happened to the task's model, as `tasks.events` does within a flow."""
+        """Tell the server that something happened to the task's model, as `perpetune.tasks.events` does within a flow."""
         happened = {
             "id": str(uuid.uuid4()),
             "occurred": datetime.now(UTC).isoformat(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from perpetune.services import Service
+from perpetune.runtime.processes import Service
 from perpetune.workspace import Workspace
 
 HOST = "127.0.0.1"
@@ -110,5 +110,5 @@ def worker(port: int) -> Service:
 
 def gateway(port: int) -> Service:
     page = f"http://{HOST}:{port}"
-    command = (PYTHON, "-m", "perpetune.serving", "--host", HOST, "--port", str(port))
+    command = (PYTHON, "-m", "perpetune.gateway", "--host", HOST, "--port", str(port))
     return Service("gateway", command, port, f"{page}/healthz", f"{page}/v1")

@@ -17,15 +17,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from perpetune.addresses import CLAIM, forget, is_up, remember, remembered
-from perpetune.claims import claim, claimed_by, end_leftovers
 from perpetune.errors import PerpetuneError
-from perpetune.ports import NamedPorts, claimed_ports
-from perpetune.services import Child, Service, Supervisor, answers, free_ports
+from perpetune.runtime.addresses import CLAIM, forget, is_up, remember, remembered
+from perpetune.runtime.file_locks import claim, claimed_by, end_leftovers
+from perpetune.runtime.ports import NamedPorts, claimed_ports
+from perpetune.runtime.processes import Child, Service, Supervisor, answers, free_ports
+from perpetune.runtime.stack import Ports, environment, gateway, servers
+from perpetune.runtime.stack import worker as worker_service
+from perpetune.runtime.vllm_service import starts_vllm, vllm_service
 from perpetune.settings import Settings
-from perpetune.stack import Ports, environment, gateway, servers
-from perpetune.stack import worker as worker_service
-from perpetune.vllm_service import starts_vllm, vllm_service
 from perpetune.workspace import Workspace
 
 # A check costs each service a millisecond or two; one that has died is seen at once.

@@ -9,8 +9,8 @@ from pathlib import Path
 import perpetune
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
-from perpetune.services import Service
-from perpetune.stack import HOST
+from perpetune.runtime.processes import Service
+from perpetune.runtime.stack import HOST
 from perpetune.workspace import Workspace
 
 # On two cores SmolLM2 took about a minute; a large model that is fetched from a disk and compiled takes longer.
@@ -40,8 +40,8 @@ def vllm_service(workspace: Workspace, port: int) -> Service:
     """
     python = vllm_python(workspace.settings.vllm_python)
     # Late, because it brings torch, and only these services need a base model.
-    from perpetune.training.base import device_name, torch_dtype
-    from perpetune.weights import resolve
+    from perpetune.model.base import device_name, torch_dtype
+    from perpetune.model.weights import resolve
 
     dtype = str(torch_dtype(workspace.params.train.precision)).removeprefix("torch.")
     command = vllm_command(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perpetune.evaluation.estimate import Floats
-from perpetune.evaluation.paired import Paired, newcombe
+from perpetune.statistics.estimate import Floats
+from perpetune.statistics.paired import Paired, newcombe
 
 METHOD = "sign-flip test of rows weighted by label, Newcombe intervals of the labels joined (MOVER)"
 LEAST_ROWS = 10  # of a label that counts as one: a single row must not weigh as much as a hundred others

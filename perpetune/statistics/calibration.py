@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perpetune.evaluation.estimate import Estimate, mean_of, wilson
+from perpetune.statistics.estimate import Estimate, mean_of, wilson
 
 MOST_BINS = 15  # as Guo et al. 2017 (arXiv:1706.04599) report it
 ROWS_PER_BIN = 10

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import gammaln, xlogy
 from scipy.stats import norm
 
-from perpetune.evaluation.estimate import Floats
+from perpetune.statistics.estimate import Floats
 
 EXACT_ROWS = 150  # up to here all tables are enumerated; beyond, the score test keeps its level
 SHARES = 60  # of discordant rows, tried for the worst case

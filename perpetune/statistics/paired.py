@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, permutation_test
 
-from perpetune.evaluation.estimate import BLOCK, Floats, bootstrap_mean, wilson
+from perpetune.statistics.estimate import BLOCK, Floats, bootstrap_mean, wilson
 
 MCNEMAR = "exact McNemar test, Newcombe interval"
 PERMUTATION = "sign-flip permutation test, paired bootstrap interval"

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from perpetune.answer import Answer, TokenLogprob
-from perpetune.asked import Asked
+from perpetune.engines.engine import NotLoaded
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Delta, Generation, Hear
+from perpetune.generation.answer import Answer, TokenLogprob
+from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.generation.request import Asked
+from perpetune.model.release import Release
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.serving.engine import NotLoaded
 
 
 def say_version(version: str, messages: Sequence[Message]) -> str:

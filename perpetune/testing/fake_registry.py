@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from perpetune.errors import PerpetuneError
-from perpetune.release import Release, Trial, Wanted
+from perpetune.model.release import Release, Trial, Wanted
 
 
 class FakeSource:

@@ -1,6 +1,6 @@
 """A small server that speaks the parts of vLLM's API that the engine needs, as vLLM 0.32 was seen to.
 
-`python -m perpetune.serving.fake_vllm --port PORT` runs it as a process of its own, which tests may kill.
+`python -m perpetune.testing.fake_vllm --port PORT` runs it as a process of its own, which tests may kill.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 if TYPE_CHECKING:
-    from perpetune.answer import Answer
-    from perpetune.release import ModelCard
+    from perpetune.generation.answer import Answer
+    from perpetune.model.release import ModelCard
 
     Answers = Callable[[Sequence[str]], list[Answer]]
 
@@ -24,7 +24,7 @@ class VersionModel(PythonModel):
     """Reads a frame with the column `input`, gives one with `output` (and `confidence`)."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        from perpetune.release import read_card
+        from perpetune.model.release import read_card
 
         folder = Path(context.artifacts["adapter"])
         self.card = read_card(folder)
@@ -43,9 +43,9 @@ class VersionModel(PythonModel):
 
 def _remote(folder: Path, card: ModelCard) -> Answers:
     """Of the model that somebody else serves."""
+    from perpetune.engines.remote_engine import ask_remote
+    from perpetune.model.release import Evaluated, release_of
     from perpetune.records import Message
-    from perpetune.release import Evaluated, release_of
-    from perpetune.serving.remote_engine import ask_remote
     from perpetune.settings import Settings
 
     release = release_of(card, card.task, "logged", folder, Evaluated())
@@ -58,7 +58,7 @@ def _remote(folder: Path, card: ModelCard) -> Answers:
 
 
 def _linear(folder: Path, card: ModelCard) -> Answers:
-    from perpetune.linear import linear_answers, load_linear_model
+    from perpetune.classifiers.linear import linear_answers, load_linear_model
     from perpetune.settings import Settings
 
     model = load_linear_model(folder, Settings().assets)
@@ -67,7 +67,7 @@ def _linear(folder: Path, card: ModelCard) -> Answers:
 
 def _of_base(folder: Path, card: ModelCard) -> Answers:
     """The base, with the adapter of a tuned version or the examples of a prompted one."""
-    from perpetune.inference.answers import load_answerer
+    from perpetune.inference.answerer import load_answerer
     from perpetune.records import Message, with_instruction
     from perpetune.settings import Settings
 

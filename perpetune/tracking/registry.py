@@ -22,16 +22,26 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
 from perpetune.errors import NoPrevious, PerpetuneError
+from perpetune.model.release import (
+    CARD,
+    Evaluated,
+    ModelCard,
+    Release,
+    Trial,
+    Wanted,
+    evaluated_file,
+    read_card,
+    release_of,
+)
 from perpetune.records import to_json
-from perpetune.release import CARD, Evaluated, ModelCard, Release, Trial, Wanted, evaluated_file, read_card, release_of
-from perpetune.tracking import Run, pages
+from perpetune.tracking.runs import Run, pages
 
 Alias = Literal["champion", "challenger", "previous"]
 
 # Tags of a version: what became of it (canary, shadow, released, promoted, aborted, refused, rolled back), the share
 # of the traffic that its trial has, since when, and why it was refused.
 STATE, SHARE, TIME, REASON = "release.state", "release.share", "release.time", "release.reason"
-SYSTEM = "system"  # a version's tag: how it answers (perpetune.release.System)
+SYSTEM = "system"  # a version's tag: how it answers (perpetune.model.release.System)
 EVALUATED_AS = "evaluated.as"  # a version's tag: its name among the systems of the run that evaluated it
 _LONGEST_TAG = 4000  # characters
 

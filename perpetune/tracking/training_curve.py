@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from perpetune.tracking import MlflowFault, Point, Run, last_step, log_points
+from perpetune.tracking.runs import MlflowFault, Point, Run, last_step, log_points
 
 logger = logging.getLogger(__name__)
 

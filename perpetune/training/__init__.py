@@ -1,1 +1,1 @@
-"""Fine-tuning: needs torch, transformers and peft alone, so that it runs on a bare GPU machine."""
+"""Fine-tuning on a bare GPU machine: torch, transformers and peft. Imports model, classifiers and statistics."""

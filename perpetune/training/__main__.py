@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from perpetune.errors import PerpetuneError
-from perpetune.weights import resolve
+from perpetune.model.weights import resolve
 from perpetune.workspace import open_workspace
 
 try:

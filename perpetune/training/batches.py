@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from perpetune.imbalance import is_imbalanced
+from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.token_tree import groups_within, plant
 from perpetune.params import TrainParams
 from perpetune.records import Example, conversation
-from perpetune.training.chat import answer_tokens, prompt_tokens
-from perpetune.training.packing import groups_within, plant
+from perpetune.statistics.imbalance import is_imbalanced
 
 
 @dataclass(frozen=True)

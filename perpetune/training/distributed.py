@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from perpetune.training.rows import Encoded
+from perpetune.training.batches import Encoded
 
 
 @dataclass(frozen=True)

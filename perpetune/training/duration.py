@@ -9,10 +9,10 @@ from itertools import islice
 import torch
 
 from perpetune.params import TrainParams
-from perpetune.training.decoder import FusedModel, PlainModel, summed_loss
+from perpetune.training.batches import Encoded, batches, packed, pass_size
+from perpetune.training.decoder.fused import FusedModel, PlainModel, summed_loss
 from perpetune.training.distributed import World, in_step, share
 from perpetune.training.recipe import batch_size
-from perpetune.training.rows import Encoded, batches, packed, pass_size
 from perpetune.training.schedule import Schedule
 
 STEPS_LOOKED_AT = 50

@@ -17,14 +17,14 @@ from transformers import AutoConfig
 
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_whole
+from perpetune.model.base import Base, load_base, load_tokenizer
+from perpetune.model.weights import resolve
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
-from perpetune.training.base import Base, load_base, load_tokenizer
+from perpetune.training.batches import encode_all
 from perpetune.training.distributed import ALONE, World, join, leave
-from perpetune.training.room import refuse_if_too_small, room_for, shape_of
-from perpetune.training.rows import encode_all
+from perpetune.training.memory_estimate import refuse_if_too_small, room_for, shape_of
 from perpetune.training.trainer import Forecast, Foretell, Progress, Report, Trained, train
-from perpetune.weights import resolve
 
 TRAINED = "trained.json"
 REFUSED = 3  # exit status: what went wrong is for people, and written to refused.json

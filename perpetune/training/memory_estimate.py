@@ -19,13 +19,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.base import torch_dtype
+from perpetune.model.loss import LOGIT_ROWS
 from perpetune.params import BaseParams, TrainParams
-from perpetune.training.attention import BLOCK
-from perpetune.training.base import torch_dtype
-from perpetune.training.decoder import FUSED
-from perpetune.training.loss import LOGIT_ROWS
+from perpetune.training.batches import Encoded, batches, packed, pass_size
+from perpetune.training.decoder.attention import BLOCK
+from perpetune.training.decoder.fused import FUSED
 from perpetune.training.recipe import batch_size
-from perpetune.training.rows import Encoded, batches, packed, pass_size
 
 STEPS_LOOKED_AT = 200  # each epoch deals the rows anew, so the largest pass of these is that of nearly all
 FOUR_BITS = 0.516  # bytes of a weight in NF4 with double quantization (QLoRA, section 3)

@@ -14,11 +14,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.adapters import save, trainable, trained_digest
+from perpetune.model.base import Base, torch_dtype
+from perpetune.model.label_head import LabelHead, fit_probe, head_shape, save_head
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.base import Base, torch_dtype
+from perpetune.training.batches import Encoded, batches, encode_all, packed, some
 from perpetune.training.checkpoint import Checkpoint, Resume, identity, random_state, restore_random_state
-from perpetune.training.decoder import (
+from perpetune.training.decoder.fused import (
     FusedModel,
     PlainModel,
     learner,
@@ -27,12 +30,9 @@ from perpetune.training.decoder import (
     summed_loss,
 )
 from perpetune.training.distributed import ALONE, World, agreed, in_step, placed, put, shard, share, summed, whole
-from perpetune.training.label_head import LabelHead, fit_probe, head_shape, save_head
-from perpetune.training.methods import save, trainable, trained_digest
-from perpetune.training.pace import expected_seconds
+from perpetune.training.duration import expected_seconds
+from perpetune.training.memory_estimate import room_for, shape_of
 from perpetune.training.recipe import batch_size, learning_rate, most_minutes
-from perpetune.training.room import room_for, shape_of
-from perpetune.training.rows import Encoded, batches, encode_all, packed, some
 from perpetune.training.schedule import Schedule, fewest_steps, schedule_of
 
 TIME_BEFORE_COOLING = 0.8  # of train.minutes

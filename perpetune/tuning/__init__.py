@@ -1,1 +1,1 @@
-"""The search for better settings: tried under a budget, and the best written into params.yaml on request."""
+"""`perpetune tune`: a search for better settings under a budget. Imports loop and training."""

@@ -8,7 +8,7 @@ from itertools import accumulate
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from perpetune.evaluation.style import LIGHT, house_style
+from perpetune.evaluation.report.style import LIGHT, house_style
 from perpetune.tuning.search import Trial
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from perpetune.training.trainer import Progress
-from perpetune.tuning.rewrite import as_yaml
+from perpetune.tuning.params_file import as_yaml
 from perpetune.tuning.search import Settings, Trial
 from perpetune.tuning.tune import Tuning, tune
 from perpetune.workspace import Workspace

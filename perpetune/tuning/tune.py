@@ -15,12 +15,13 @@ import pandas as pd
 from transformers import AutoConfig
 
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.style import write_png
+from perpetune.evaluation.report.style import write_png
 from perpetune.loop.curate import curate, log_data, read_split
-from perpetune.loop.passage import git_commit, settings_of, use_mlflow
+from perpetune.loop.run_context import git_commit, settings_of, use_mlflow
+from perpetune.model.weights import resolve
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.tracking import (
+from perpetune.tracking.runs import (
     Run,
     close_run,
     give_up_run,
@@ -36,9 +37,8 @@ from perpetune.training.job import Job
 from perpetune.training.launch import launch, process_count
 from perpetune.training.recipe import explicit
 from perpetune.training.trainer import Progress
-from perpetune.tuning.history import history
+from perpetune.tuning.plot import history
 from perpetune.tuning.search import Attempt, GivenUp, Judge, Settings, Trial, search
-from perpetune.weights import resolve
 from perpetune.workspace import Workspace
 
 LEAST_VALIDATIONS = 4  # fewer say too late that a trial is hopeless

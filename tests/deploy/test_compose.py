@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from perpetune import stack
+from perpetune.runtime import stack
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Of one machine alone: where Prefect keeps its SQLite, and how its command line and the servers behave there.
 LOCAL = {"PREFECT_HOME", "PREFECT_CLI_PROMPT", *stack.SERVERS}
 

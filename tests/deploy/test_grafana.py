@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perpetune.serving.metrics import Metrics
+from perpetune.gateway.telemetry.metrics import Metrics
 
 FILE = Path(__file__).parents[2] / "clusters" / "grafana" / "dashboard.json"
 

@@ -1,4 +1,4 @@
-"""clusters/ray/launch.py on a Ray cluster of two machines, both simulated here. Ray is no dependency: skipped without."""
+"""deploy/ray/launch.py on a Ray cluster of two machines, both simulated here. Ray is no dependency: skipped without."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL = {"num_cpus": 2, "object_store_memory": 200 << 20}
 def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    from perpetune.services import free_ports
+    from perpetune.runtime.processes import free_ports
 
     (port,) = free_ports(1)
     outside = "outside" in request.param

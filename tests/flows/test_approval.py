@@ -18,15 +18,15 @@ import yaml
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 
-from perpetune import registry
-from perpetune.decision import Ids, record
-from perpetune.events import PROMOTED, REJECTED, WAITING
+from perpetune.explain.status import decisions_of
+from perpetune.policy.decision.record import Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
-from perpetune.services import Supervisor, free_ports
-from perpetune.stack import Ports, environment, servers
-from perpetune.status import decisions_of
-from perpetune.tracking import close_run, connect, open_run
+from perpetune.runtime.events import PROMOTED, REJECTED, WAITING
+from perpetune.runtime.processes import Supervisor, free_ports
+from perpetune.runtime.stack import Ports, environment, servers
+from perpetune.tracking import registry
+from perpetune.tracking.runs import close_run, connect, open_run
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +35,9 @@ ROOT = Path(__file__).parents[2]
 REFRESH = """
 from pathlib import Path
 from prefect import flow
-from flows.approval import approve
-from perpetune.decision import Decision
-from perpetune.loop.passage import use_mlflow
+from perpetune.flows.approval import approve
+from perpetune.policy.decision.record import Decision
+from perpetune.loop.run_context import use_mlflow
 from perpetune.workspace import open_workspace
 
 @flow(name="refresh", log_prints=True)

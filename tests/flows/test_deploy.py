@@ -16,12 +16,12 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune import registry
-from perpetune.events import ROLLED_BACK, TRIAL
-from perpetune.orchestrator import Prefect
-from perpetune.services import Supervisor, free_ports
-from perpetune.stack import Ports, environment, servers, worker
-from perpetune.tracking import close_run, connect, open_run
+from perpetune.runtime.events import ROLLED_BACK, TRIAL
+from perpetune.runtime.prefect_api import Prefect
+from perpetune.runtime.processes import Supervisor, free_ports
+from perpetune.runtime.stack import Ports, environment, servers, worker
+from perpetune.tracking import registry
+from perpetune.tracking.runs import close_run, connect, open_run
 from perpetune.workspace import open_workspace
 
 ROOT = Path(__file__).parents[2]

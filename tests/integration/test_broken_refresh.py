@@ -26,13 +26,13 @@ from mlflow.tracking import MlflowClient
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
 from perpetune.loop.curate import read_split
-from perpetune.loop.passage import use_mlflow
-from perpetune.orchestrator import FlowRun, Prefect
+from perpetune.loop.run_context import use_mlflow
+from perpetune.model.base import load_base
 from perpetune.params import BaseParams
 from perpetune.records import Example, write_jsonl
-from perpetune.services import Supervisor, free_ports
-from perpetune.stack import Ports, environment, servers, worker
-from perpetune.training.base import load_base
+from perpetune.runtime.prefect_api import FlowRun, Prefect
+from perpetune.runtime.processes import Supervisor, free_ports
+from perpetune.runtime.stack import Ports, environment, servers, worker
 from perpetune.training.trainer import Progress, train
 from perpetune.workspace import Workspace, open_workspace
 

@@ -28,18 +28,18 @@ import torch
 import yaml
 from mlflow.exceptions import MlflowException
 
-from perpetune import registry
-from perpetune.inference.answers import Answerer
+from perpetune.inference.answerer import Answerer
+from perpetune.model.adapters import trainable
+from perpetune.model.base import load_base
+from perpetune.model.release import EVALUATED, Evaluated, Golden, ModelCard
 from perpetune.params import BaseParams, LoraParams, Params, load_params
+from perpetune.prediction_log.log import open_log, recent_predictions
 from perpetune.records import Message, Prediction, to_json, with_instruction
-from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard
-from perpetune.services import Service, answers, free_ports
-from perpetune.serving.fake_vllm import MASS
-from perpetune.serving.log import open_log, recent_predictions
-from perpetune.stack import PYTHON, Ports, environment, gateway, servers
-from perpetune.tracking import close_run, connect, log_text, open_run
-from perpetune.training.base import load_base
-from perpetune.training.methods import trainable
+from perpetune.runtime.processes import Service, answers, free_ports
+from perpetune.runtime.stack import PYTHON, Ports, environment, gateway, servers
+from perpetune.testing.fake_vllm import MASS
+from perpetune.tracking import registry
+from perpetune.tracking.runs import close_run, connect, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +231,7 @@ def _running(folder: Path, base: BaseParams, engine: str, monkeypatch: pytest.Mo
 
 
 def _fake_vllm(port: int) -> Service:
-    command = (PYTHON, "-m", "perpetune.serving.fake_vllm", "--port", str(port), "--seconds", "0.03")
+    command = (PYTHON, "-m", "perpetune.testing.fake_vllm", "--port", str(port), "--seconds", "0.03")
     return Service("vllm", command, port, f"http://127.0.0.1:{port}/health")
 
 

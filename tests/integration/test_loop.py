@@ -20,18 +20,18 @@ import httpx
 import pytest
 import yaml
 
-from perpetune import registry
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
-from perpetune.demo.stream import Application
-from perpetune.loop.passage import use_mlflow
-from perpetune.loop.promote import promote_by_hand
-from perpetune.orchestrator import FlowRun, Prefect
+from perpetune.demo.application import Application
+from perpetune.explain.status import newest_decision, read_status
+from perpetune.loop.rollout.promote import promote_by_hand
+from perpetune.loop.run_context import use_mlflow
+from perpetune.prediction_log.log import counts, open_log
 from perpetune.records import Example, write_jsonl
-from perpetune.services import Child, Supervisor, free_ports
-from perpetune.serving.log import counts, open_log
-from perpetune.stack import Ports, environment, gateway, servers, worker
-from perpetune.status import newest_decision, read_status
+from perpetune.runtime.prefect_api import FlowRun, Prefect
+from perpetune.runtime.processes import Child, Supervisor, free_ports
+from perpetune.runtime.stack import Ports, environment, gateway, servers, worker
+from perpetune.tracking import registry
 from perpetune.workspace import Workspace, open_workspace
 
 T = TypeVar("T")

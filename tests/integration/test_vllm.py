@@ -17,20 +17,20 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from perpetune.answer import Answer
+from perpetune.engines.engine import EngineDown, NotLoaded, Unsupported
+from perpetune.engines.vllm_engine import VllmEngine
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Delta, Generation
-from perpetune.inference.answers import Answerer
+from perpetune.generation.answer import Answer
+from perpetune.generation.parameters import Delta, Generation
+from perpetune.inference.answerer import Answerer
+from perpetune.model.base import Base, load_base, load_model
+from perpetune.model.release import Release
+from perpetune.model.weights import resolve
 from perpetune.params import Params, load_params
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.services import answers, free_ports
-from perpetune.serving.engine import EngineDown, NotLoaded, Unsupported
-from perpetune.serving.vllm_engine import VllmEngine
+from perpetune.runtime.processes import answers, free_ports
+from perpetune.runtime.vllm_service import vllm_command, vllm_python
 from perpetune.settings import Settings
-from perpetune.training.base import Base, load_base, load_model
-from perpetune.vllm_service import vllm_command, vllm_python
-from perpetune.weights import resolve
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240

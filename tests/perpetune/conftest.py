@@ -10,14 +10,14 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune import registry
-from perpetune.loop.assess import assess
+from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import curate, log_data
 from perpetune.loop.decide import decide, register
 from perpetune.loop.fine_tune import fine_tune
-from perpetune.loop.passage import open_passage
+from perpetune.loop.run_context import open_passage
 from perpetune.settings import Settings
-from perpetune.tracking import close_run, connect
+from perpetune.tracking import registry
+from perpetune.tracking.runs import close_run, connect
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]

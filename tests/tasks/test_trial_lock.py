@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from tasks.judging import only_judge
+from perpetune.tasks.trial_lock import only_judge
 
 
 @pytest.fixture(scope="module", autouse=True)

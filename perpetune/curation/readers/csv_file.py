@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from perpetune.curation.row import MAX_CHARS
-from perpetune.curation.tables import Fault, Row, Table
+from perpetune.curation.readers.row import MAX_CHARS
+from perpetune.curation.readers.table import Fault, Row, Table
 from perpetune.errors import PerpetuneError
 
 _UNDECODABLE = re.compile("[\udc80-\udcff]")

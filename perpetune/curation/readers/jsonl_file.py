@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import NoReturn
 
-from perpetune.curation.tables import Fault, Row, Table
+from perpetune.curation.readers.table import Fault, Row, Table
 from perpetune.errors import PerpetuneError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from perpetune.curation.tables import Fault, Row, Table
+from perpetune.curation.readers.table import Fault, Row, Table
 from perpetune.errors import PerpetuneError
 
 

@@ -7,11 +7,11 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from perpetune.curation.aside import Rejected
-from perpetune.curation.read_csv import csv_table
-from perpetune.curation.read_jsonl import jsonl_table
-from perpetune.curation.row import BadRow, example_of
-from perpetune.curation.tables import Fault, Row, Table
+from perpetune.curation.quarantine import Rejected
+from perpetune.curation.readers.csv_file import csv_table
+from perpetune.curation.readers.jsonl_file import jsonl_table
+from perpetune.curation.readers.row import BadRow, example_of
+from perpetune.curation.readers.table import Fault, Row, Table
 from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
@@ -83,7 +83,7 @@ def _bytes(path: Path) -> bytes:
 def _table(data: bytes, path: Path, wanted: Container[str]) -> Table:
     if path.suffix.lower() == ".parquet":
         # pyarrow takes a moment to import, and most workspaces hold no Parquet.
-        from perpetune.curation.read_parquet import parquet_table
+        from perpetune.curation.readers.parquet_file import parquet_table
 
         return parquet_table(data, path, wanted)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):

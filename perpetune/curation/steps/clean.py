@@ -6,12 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
+from perpetune.curation.dedup_key import question
 from perpetune.curation.layout import CLEAN, VALID
+from perpetune.curation.quarantine import LONG_AGO, SetAside, Sorted, in_order
 from perpetune.curation.references import answers_alike, pooled
-from perpetune.curation.report import write_step
-from perpetune.curation.sameness import question
 from perpetune.curation.sources import is_traffic
+from perpetune.curation.steps.step_files import write_step
 from perpetune.curation.text import likeness, shortened, tidy
 from perpetune.output_schema import BadOutput, OutputSchema
 from perpetune.params import CleanParams, TaskParams

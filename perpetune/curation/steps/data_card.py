@@ -13,9 +13,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from perpetune.curation.aside import Rejected, SetAside
 from perpetune.curation.layout import CARD, CLEAN, LEAKAGE, RAW, SPLITS, VALID
-from perpetune.curation.mix import NOT_REPLAYED, recent_and_older
+from perpetune.curation.quarantine import Rejected, SetAside
+from perpetune.curation.steps.mix import NOT_REPLAYED, recent_and_older
 from perpetune.curation.text import shortened
 from perpetune.params import MixParams, TaskParams
 from perpetune.records import Example, read_jsonl, to_json
@@ -274,7 +274,7 @@ def data_version(folder: Path) -> str:
 
 
 def render(card: Card, template: str) -> str:
-    """The card by one of the templates beside this file: `card.html` or `card.md`."""
+    """The card by one of the templates beside this file: `data_card.html` or `data_card.md`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=template.endswith(".html"),
@@ -313,6 +313,6 @@ def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
     folder = workspace / CARD
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "card.json").write_text(to_json(asdict(card)), encoding="utf-8")
-    (folder / "card.md").write_text(render(card, "card.md"), encoding="utf-8")
-    (folder / "card.html").write_text(render(card, "card.html"), encoding="utf-8")
+    (folder / "card.md").write_text(render(card, "data_card.md"), encoding="utf-8")
+    (folder / "card.html").write_text(render(card, "data_card.html"), encoding="utf-8")
     return f"{CARD / 'card.html'} and card.md, data version {card.version}"

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from perpetune.curation.aside import in_order
 from perpetune.curation.ingest import read_rejected, source_name
 from perpetune.curation.layout import INBOX, RAW
 from perpetune.curation.layout import TRAFFIC as TRAFFIC_FILE
-from perpetune.curation.read import SUFFIXES, Reading, read_examples
-from perpetune.curation.reviews import find_wheel, product_examples
+from perpetune.curation.quarantine import in_order
+from perpetune.curation.readers.reader import SUFFIXES, Reading, read_examples
+from perpetune.curation.readers.reviews import find_wheel, product_examples
 from perpetune.curation.sources import TRAFFIC, is_traffic
 from perpetune.errors import PerpetuneError
 from perpetune.params import FetchParams, TaskParams
@@ -111,6 +111,7 @@ def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
 
 def _code_digest() -> str:
     digest = hashlib.sha256()
-    for file in sorted(file for file in Path(__file__).parent.iterdir() if file.is_file()):
-        digest.update(file.name.encode() + file.read_bytes())
+    folder = Path(__file__).parents[1]
+    for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc"):
+        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()

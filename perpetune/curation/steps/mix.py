@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from perpetune.curation.aside import LONG_AGO, SetAside, in_order
+from perpetune.curation.quarantine import LONG_AGO, SetAside, in_order
 from perpetune.curation.sources import is_traffic
 from perpetune.curation.text import fingerprint
 from perpetune.params import MixParams

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
+from perpetune.curation.dedup_key import Question, bare_question
 from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
-from perpetune.curation.mix import mix
-from perpetune.curation.report import write_aside
-from perpetune.curation.sameness import Question, bare_question
+from perpetune.curation.quarantine import LONG_AGO, SetAside, Sorted, in_order
 from perpetune.curation.sources import is_in_doubt, is_traffic
+from perpetune.curation.steps.mix import mix
+from perpetune.curation.steps.step_files import write_aside
 from perpetune.errors import PerpetuneError
 from perpetune.params import MixParams, SplitParams, TaskParams
 from perpetune.records import Example, read_jsonl, write_jsonl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perpetune.curation.aside import Sorted, aside_in_order, by_reason, in_order
+from perpetune.curation.quarantine import Sorted, aside_in_order, by_reason, in_order
 from perpetune.records import to_json, write_jsonl
 
 

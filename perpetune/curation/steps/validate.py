@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from perpetune.curation.aside import LONG_AGO, SetAside, Sorted, in_order
 from perpetune.curation.layout import RAW, VALID
+from perpetune.curation.quarantine import LONG_AGO, SetAside, Sorted, in_order
 from perpetune.curation.references import pooled
-from perpetune.curation.report import write_step
+from perpetune.curation.steps.step_files import write_step
 from perpetune.records import Example, read_jsonl
 
 REPEATED = "the same row again"

@@ -10,12 +10,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from perpetune.evaluation.calibration import Calibration
-from perpetune.evaluation.estimate import Estimate, Floats
-from perpetune.evaluation.metrics import Confusion
-from perpetune.evaluation.paired import Paired
-from perpetune.evaluation.style import LIGHT, colour, house_style
+from perpetune.evaluation.report.style import LIGHT, colour, house_style
+from perpetune.evaluation.scores.label_metrics import Confusion
 from perpetune.evaluation.systems import title
+from perpetune.statistics.calibration import Calibration
+from perpetune.statistics.estimate import Estimate, Floats
+from perpetune.statistics.paired import Paired
 
 MOST_ANNOTATED = 12  # labels of a confusion matrix with numbers in its cells
 MOST_NAMED = 100  # labels of a confusion matrix with names on its axes

@@ -11,11 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from perpetune.evaluation import metrics, plots, style
-from perpetune.evaluation.economics import RefreshEconomics, dollars, requests_text, sentences
+from perpetune.evaluation.costs import RefreshEconomics, dollars, requests_text, sentences
 from perpetune.evaluation.evaluate import Evaluation
-from perpetune.evaluation.findings import p_text
-from perpetune.evaluation.mistakes import Mistake, worst_mistakes
+from perpetune.evaluation.report import plots, style
+from perpetune.evaluation.report.mistakes import Mistake, worst_mistakes
+from perpetune.evaluation.report.summary import p_text
+from perpetune.evaluation.scores import label_metrics
 from perpetune.evaluation.systems import METRIC_TITLES, title
 from perpetune.files import write_whole
 
@@ -54,7 +55,7 @@ def write_report(
     value that starts with https:// or http:// becomes a link. `worth` is what the refresh costs and saves. Everything that comes from data is escaped.
     """
     environment = Environment(
-        loader=PackageLoader("perpetune.evaluation", ""),
+        loader=PackageLoader("perpetune.evaluation.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -97,7 +98,7 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
             evaluation.comparisons, subject, METRIC_TITLES[evaluation.main_metric], percent=percent
         )
     if percent:
-        matrix = metrics.confusion(evaluation.credited(subject), evaluation.scored[subject].texts)
+        matrix = label_metrics.confusion(evaluation.credited(subject), evaluation.scored[subject].texts)
         drawn["confusion"] = plots.confusion(matrix, subject)
     if subject in evaluation.calibrations:
         drawn["reliability"] = plots.reliability(evaluation.calibrations[subject], subject)

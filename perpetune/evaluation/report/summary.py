@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perpetune.evaluation.economics import Economics, dollars, times_as_much
-from perpetune.evaluation.estimate import Estimate
-from perpetune.evaluation.paired import Paired
+from perpetune.evaluation.costs import Economics, dollars, times_as_much
 from perpetune.evaluation.systems import LINEAR, Kind, phrase
+from perpetune.statistics.estimate import Estimate
+from perpetune.statistics.paired import Paired
 
 AS_GOOD = 0.01
 RIVALS = ("champion", "base", "few-shot", "recorded", *LINEAR, "majority")

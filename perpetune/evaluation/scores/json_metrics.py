@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from perpetune.evaluation.text_metrics import tidy
+from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.output_schema import BadOutput, OutputSchema, parsed
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
-from perpetune.evaluation.estimate import Estimate, Floats, bootstrap_counts, wilson
+from perpetune.statistics.estimate import Estimate, Floats, bootstrap_counts, wilson
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from perpetune.evaluation.structured import is_valid, object_match, slot_f1
+from perpetune.evaluation.scores.json_metrics import is_valid, object_match, slot_f1
+from perpetune.evaluation.scores.text_metrics import TEXT_METRICS, same_label, tidy
 from perpetune.evaluation.systems import Kind
-from perpetune.evaluation.text_metrics import TEXT_METRICS, same_label, tidy
 from perpetune.output_schema import OutputSchema, Schema
 from perpetune.records import Example
 

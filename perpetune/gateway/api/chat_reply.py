@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from perpetune.answer import Answer, TokenLogprob
-from perpetune.generation import Delta
+from perpetune.gateway.api.chat_request import ToolCall, model_name
+from perpetune.generation.answer import Answer, TokenLogprob
+from perpetune.generation.parameters import Delta
 from perpetune.records import Route
-from perpetune.serving.chat import ToolCall, model_name
 
 DONE = b"data: [DONE]\n\n"
 _JSON = json.JSONEncoder(separators=(",", ":"))  # once: json.dumps would make one for each reply

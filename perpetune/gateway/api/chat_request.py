@@ -19,10 +19,10 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from perpetune.generation import Generation
+from perpetune.gateway.api.errors import Problem, invalid
+from perpetune.generation.parameters import Generation
+from perpetune.prediction_log.storable import storable, storable_tree
 from perpetune.records import Message
-from perpetune.serving.problems import Problem, invalid
-from perpetune.serving.storable import storable, storable_tree
 
 # What this server does not do may be sent as long as it asks for nothing. Names unknown here are ignored.
 _NOT_SPOKEN: dict[str, tuple[object, ...]] = {

@@ -17,22 +17,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from perpetune.answer import Answer, PromptTooLong
-from perpetune.calibration import calibrated
-from perpetune.generation import BadSchema, Delta, Hear
+from perpetune.classifiers.calibrated import calibrated
+from perpetune.engines.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.gateway.api.chat_reply import DONE, Reply, event
+from perpetune.gateway.api.chat_request import Question, model_name, parse_request, read_question, unknown_model
+from perpetune.gateway.api.disconnect import ClientGone, while_there
+from perpetune.gateway.api.errors import Problem
+from perpetune.gateway.api.output_constraint import constrained
+from perpetune.gateway.releases.follower import Follower, NothingServed, UnknownVersion
+from perpetune.gateway.releases.shadows import Shadows
+from perpetune.gateway.telemetry import tracing
+from perpetune.gateway.telemetry.metrics import Metrics
+from perpetune.generation.answer import Answer, PromptTooLong
+from perpetune.generation.parameters import BadSchema, Delta, Hear
+from perpetune.model.release import Routed
 from perpetune.params import ServeParams
 from perpetune.records import Failure, Prediction, Shadow
-from perpetune.release import Routed
-from perpetune.serving import telemetry
-from perpetune.serving.chat import Question, model_name, parse_request, read_question, unknown_model
-from perpetune.serving.constraint import constrained
-from perpetune.serving.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
-from perpetune.serving.follow import Follower, NothingServed, UnknownVersion
-from perpetune.serving.metrics import Metrics
-from perpetune.serving.presence import ClientGone, while_there
-from perpetune.serving.problems import Problem
-from perpetune.serving.reply import DONE, Reply, event
-from perpetune.serving.shadows import Shadows
 
 logger = logging.getLogger(__name__)
 
@@ -201,9 +201,9 @@ class Completions:
             group=question.user,
             route=routed.route,
         )
-        with telemetry.span("record"):
+        with tracing.span("record"):
             await self._log.record(prediction)
-        telemetry.note_answer(
+        tracing.note_answer(
             model=self._task,
             version=version,
             route=routed.route,

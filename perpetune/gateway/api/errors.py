@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from perpetune.serving.storable import storable
+from perpetune.prediction_log.storable import storable
 
 
 class ErrorDetail(BaseModel):

@@ -8,9 +8,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from perpetune.serving.chat import ChatRequest
-from perpetune.serving.problems import ErrorReply
-from perpetune.serving.reply import Completion
+from perpetune.gateway.api.chat_reply import Completion
+from perpetune.gateway.api.chat_request import ChatRequest
+from perpetune.gateway.api.errors import ErrorReply
 
 PATH_OF_COMPLETIONS = "/v1/chat/completions"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perpetune.generation import Generation
-from perpetune.release import Release
+from perpetune.generation.parameters import Generation
+from perpetune.model.release import Release
 
 
 def constrained(generation: Generation, release: Release) -> Generation:

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from perpetune.errors import PerpetuneError
-from perpetune.serving.follow import Follower, FollowState
-from perpetune.serving.problems import Problem
+from perpetune.gateway.api.errors import Problem
+from perpetune.gateway.releases.follower import Follower, FollowState
 
 
 class ReleaseState(BaseModel):

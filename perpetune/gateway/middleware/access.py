@@ -9,14 +9,14 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from perpetune.gateway.api.errors import Problem
+from perpetune.gateway.middleware.body_limit import BodyLimit
+from perpetune.gateway.middleware.draining import Draining
+from perpetune.gateway.middleware.rate_limit import RateLimit
+from perpetune.gateway.telemetry.metrics import Measured, Metrics
+from perpetune.gateway.telemetry.tracing import Traced, Tracing
 from perpetune.params import ServeParams
-from perpetune.serving.body_limit import BodyLimit
-from perpetune.serving.draining import Draining
-from perpetune.serving.keys import Key, Keyholder, Role
-from perpetune.serving.limits import RateLimit
-from perpetune.serving.metrics import Measured, Metrics
-from perpetune.serving.problems import Problem
-from perpetune.serving.telemetry import Traced, Tracing
+from perpetune.prediction_log.api_keys import Key, Keyholder, Role
 
 _UNTIL_KEYS_ARE_READ = 2.0  # seconds
 

@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perpetune.serving.problems import Problem
+from perpetune.gateway.api.errors import Problem
 
 
 class BodyLimit:

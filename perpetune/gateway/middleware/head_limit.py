@@ -7,7 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from perpetune.serving.problems import Problem
+from perpetune.gateway.api.errors import Problem
 
 MAX_BYTES = 64 * 1024
 

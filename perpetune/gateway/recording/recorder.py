@@ -22,14 +22,14 @@ from pydantic_core import PydanticSerializationError, from_json
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
+from perpetune.gateway.recording.spool import Spool
+from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import LogParams
+from perpetune.prediction_log.hash_position import in_share
+from perpetune.prediction_log.log import UnknownRequest, add_feedback, delete_older, reason, record_rows
+from perpetune.prediction_log.redaction import Redactor, group_key
+from perpetune.prediction_log.storable import storable, storable_tree
 from perpetune.records import Failure, Feedback, Prediction, Shadow
-from perpetune.serving.log import UnknownRequest, add_feedback, delete_older, reason, record_rows
-from perpetune.serving.metrics import Metrics
-from perpetune.serving.redaction import Redactor, group_key
-from perpetune.serving.share import in_share
-from perpetune.serving.spool import Spool
-from perpetune.serving.storable import storable, storable_tree
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from perpetune.release import Release, Wanted
-from perpetune.serving.follow import ReleaseSource
+from perpetune.gateway.releases.follower import ReleaseSource
+from perpetune.model.release import Release, Wanted
 
 SECONDS_BETWEEN_TRIES = 30.0  # of making one: each that fails leaves its traces in the registry
 

@@ -17,16 +17,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from perpetune.engines.engine import Engine
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Generation
+from perpetune.gateway.api.output_constraint import constrained
+from perpetune.gateway.releases.parity import Disparity, require_parity
+from perpetune.gateway.releases.routing import falls_to
+from perpetune.gateway.telemetry.metrics import Metrics
+from perpetune.generation.parameters import Generation
+from perpetune.model.release import Release, Routed, Trial, Wanted
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
-from perpetune.release import Release, Routed, Trial, Wanted
-from perpetune.serving.constraint import constrained
-from perpetune.serving.engine import Engine
-from perpetune.serving.metrics import Metrics
-from perpetune.serving.parity import Disparity, require_parity
-from perpetune.serving.routing import falls_to
 
 logger = logging.getLogger(__name__)
 

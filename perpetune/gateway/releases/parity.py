@@ -10,15 +10,15 @@ import asyncio
 import math
 from dataclasses import dataclass
 
-from perpetune.answer import Answer, TokenLogprob
-from perpetune.beginning import common_beginning
-from perpetune.calibration import calibrated
+from perpetune.classifiers.calibrated import calibrated
+from perpetune.engines.engine import Engine, Overloaded
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Generation
+from perpetune.gateway.api.output_constraint import constrained
+from perpetune.generation.answer import Answer, TokenLogprob
+from perpetune.generation.common_prefix import common_beginning
+from perpetune.generation.parameters import Generation
+from perpetune.model.release import Golden, Release
 from perpetune.params import ReleaseParams
-from perpetune.release import Golden, Release
-from perpetune.serving.constraint import constrained
-from perpetune.serving.engine import Engine, Overloaded
 
 _AT_ONCE = 2  # users' requests go on meanwhile
 _SECONDS = 60.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from perpetune.release import Trial
-from perpetune.serving.share import in_share
+from perpetune.model.release import Trial
+from perpetune.prediction_log.hash_position import in_share
 
 
 def falls_to(trial: Trial, key: str) -> bool:

@@ -10,14 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from perpetune.calibration import calibrated
-from perpetune.generation import Generation
+from perpetune.classifiers.calibrated import calibrated
+from perpetune.engines.engine import Engine, NotLoaded, Overloaded
+from perpetune.gateway.api.output_constraint import constrained
+from perpetune.gateway.releases.follower import Follower, UnknownVersion
+from perpetune.gateway.telemetry.metrics import Metrics
+from perpetune.generation.parameters import Generation
+from perpetune.model.release import Release
 from perpetune.records import Message, Shadow
-from perpetune.release import Release
-from perpetune.serving.constraint import constrained
-from perpetune.serving.engine import Engine, NotLoaded, Overloaded
-from perpetune.serving.follow import Follower, UnknownVersion
-from perpetune.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

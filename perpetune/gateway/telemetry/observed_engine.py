@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from perpetune.answer import Answer
-from perpetune.generation import Delta, Generation, Hear
+from perpetune.engines.engine import Engine
+from perpetune.gateway.telemetry import tracing
+from perpetune.gateway.telemetry.metrics import Metrics
+from perpetune.generation.answer import Answer
+from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.model.release import Release
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.serving import telemetry
-from perpetune.serving.engine import Engine
-from perpetune.serving.metrics import Metrics
 
 
 class ObservedEngine:
@@ -44,7 +44,7 @@ class ObservedEngine:
 
         self._metrics.engine_in_flight.inc()
         try:
-            with telemetry.span("engine", {"perpetune.version": version}):
+            with tracing.span("engine", {"perpetune.version": version}):
                 answers = await self._engine.answer(version, messages, generation, note_first if hear else None)
         except Exception as fault:
             self._metrics.engine_refusals.labels(type(fault).__name__).inc()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perpetune.serving.metrics import path_of
+from perpetune.gateway.telemetry.metrics import path_of
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

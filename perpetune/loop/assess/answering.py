@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from perpetune.answer import Answer
+from perpetune.generation.answer import Answer
 from perpetune.records import Example, Message
 
 Ask = Callable[[Sequence[Example]], list[Answer]]

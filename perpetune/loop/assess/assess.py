@@ -9,36 +9,36 @@ from dataclasses import dataclass, field
 
 from sklearn.pipeline import Pipeline
 
-from perpetune.answer import Answer
-from perpetune.calibration import calibrated
-from perpetune.evaluation.balanced import compare_balanced
+from perpetune.classifiers.calibrated import calibrated
+from perpetune.classifiers.temperature import fit_temperature
 from perpetune.evaluation.baselines import answers_of
-from perpetune.evaluation.calibration import calibration
-from perpetune.evaluation.economics import RefreshEconomics
+from perpetune.evaluation.costs import RefreshEconomics
 from perpetune.evaluation.evaluate import Evaluation, evaluate, score_answers
-from perpetune.evaluation.limits import as_metrics
-from perpetune.evaluation.paired import compare
-from perpetune.evaluation.recorded import recorded_answers as brought_answers
-from perpetune.evaluation.report import figures, write_report
-from perpetune.evaluation.scoring import scoring_of
-from perpetune.evaluation.style import write_png
+from perpetune.evaluation.recorded_answers import recorded_answers as brought_answers
+from perpetune.evaluation.report.report import figures, write_report
+from perpetune.evaluation.report.style import write_png
+from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.evaluation.systems import LINEAR
-from perpetune.evaluation.temperature import fit_temperature
-from perpetune.evaluation.text_metrics import tidy
-from perpetune.imbalance import is_imbalanced
-from perpetune.inference.answers import load_answerer
-from perpetune.loop.answering import Behind, Tell, telling, until_clear
+from perpetune.evaluation.vetoes import as_metrics
+from perpetune.generation.answer import Answer
+from perpetune.inference.answerer import load_answerer
+from perpetune.loop.assess.answering import Behind, Tell, telling, until_clear
+from perpetune.loop.assess.costs import log_economics
+from perpetune.loop.assess.golden_prompts import evaluated
+from perpetune.loop.assess.systems import Fitted, Systems, adapters, held_out_rows, load_systems, prompted
+from perpetune.loop.assess.vetoes import measured_limits
 from perpetune.loop.curate import read_split
-from perpetune.loop.economics import log_economics
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.golden import evaluated
-from perpetune.loop.passage import REPORT
-from perpetune.loop.systems import Fitted, Systems, adapters, held_out_rows, load_systems, prompted
-from perpetune.loop.vetoes import measured_limits
+from perpetune.loop.run_context import REPORT
+from perpetune.model.release import EVALUATED, Evaluated, ModelCard, System
 from perpetune.policy.promotion import Limit
 from perpetune.records import Example, Recorded, to_json, write_jsonl
-from perpetune.release import EVALUATED, Evaluated, ModelCard, System
-from perpetune.tracking import Run, log_file, log_metrics, log_table, log_text
+from perpetune.statistics.balanced_accuracy import compare_balanced
+from perpetune.statistics.calibration import calibration
+from perpetune.statistics.imbalance import is_imbalanced
+from perpetune.statistics.paired import compare
+from perpetune.tracking.runs import Run, log_file, log_metrics, log_table, log_text
 from perpetune.workspace import Workspace
 
 TRAINED = (*LINEAR, "champion", "challenger")  # the best of them is who a prompted one must not be behind

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from perpetune import registry
 from perpetune.curation.sources import is_traffic
-from perpetune.evaluation.economics import (
+from perpetune.evaluation.costs import (
     DAYS_PER_MONTH,
     SECONDS_PER_HOUR,
     RefreshEconomics,
@@ -19,10 +18,11 @@ from perpetune.evaluation.economics import (
 from perpetune.evaluation.evaluate import Evaluation, Scored
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger, device_hours
-from perpetune.loop.passage import ECONOMICS
+from perpetune.loop.run_context import ECONOMICS
+from perpetune.prediction_log.log import answered_since, open_log
 from perpetune.records import to_json
-from perpetune.serving.log import answered_since, open_log
-from perpetune.tracking import Run, log_metrics, log_text, read_run
+from perpetune.tracking import registry
+from perpetune.tracking.runs import Run, log_metrics, log_text, read_run
 from perpetune.workspace import Workspace
 
 COMPARED = ("base", "few-shot", "champion", "challenger")

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from perpetune.answer import Answer
+from perpetune.generation.answer import Answer
+from perpetune.model.release import Evaluated, Golden
 from perpetune.params import ReleaseParams
 from perpetune.records import Example, Message
-from perpetune.release import Evaluated, Golden
 
 
 def evaluated(

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 from sklearn.pipeline import Pipeline
 
-from perpetune import registry
-from perpetune.answer import Answer
-from perpetune.encoder import Encoder, load_encoder
+from perpetune.classifiers.encoder import Encoder, load_encoder
+from perpetune.classifiers.ensemble import read_powers
+from perpetune.classifiers.linear import load_linear_model
+from perpetune.classifiers.temperature import fit_temperature
+from perpetune.engines.remote_engine import ask_remote
 from perpetune.evaluation.baselines import answers_of, fitted_linear
-from perpetune.evaluation.temperature import fit_temperature
-from perpetune.inference.answers import Answerer
-from perpetune.linear import load_linear_model
-from perpetune.loop.answering import Ask, Tell, remembering, telling
+from perpetune.generation.answer import Answer
+from perpetune.inference.answerer import Answerer
+from perpetune.loop.assess.answering import Ask, Tell, remembering, telling
+from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.shots import few_shot
-from perpetune.pool import read_powers
+from perpetune.model.release import UNTRAINED, ModelCard, Release
 from perpetune.records import Example, Message, conversation
-from perpetune.release import UNTRAINED, ModelCard, Release
-from perpetune.serving.remote_engine import ask_remote
 from perpetune.settings import Settings
+from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 HOLDOUTS = ("frozen", "recent")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from perpetune.evaluation.forgetting import as_tokens, general_texts, losses_within
+from perpetune.evaluation.latency import Pace, chosen, in_turns
 from perpetune.evaluation.leakage import leakage
-from perpetune.evaluation.limits import forgetting_limit, leakage_limits, pace_limits
-from perpetune.evaluation.pace import Pace, chosen, in_turns
-from perpetune.loop.answering import Ask, Tell, counting
-from perpetune.loop.systems import Systems, adapters
+from perpetune.evaluation.vetoes import forgetting_limit, leakage_limits, pace_limits
+from perpetune.loop.assess.answering import Ask, Tell, counting
+from perpetune.loop.assess.systems import Systems, adapters
 from perpetune.policy.promotion import Limit
 from perpetune.records import Example
 from perpetune.workspace import Workspace

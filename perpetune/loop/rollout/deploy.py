@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from perpetune import registry
 from perpetune.errors import PerpetuneError
-from perpetune.gateway_client import NoGateway, gateway_of
+from perpetune.runtime.gateway_client import NoGateway, gateway_of
+from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 

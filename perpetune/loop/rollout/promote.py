@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from perpetune import registry
-from perpetune.decision import Decision, record
 from perpetune.errors import PerpetuneError
-from perpetune.events import DEPLOYED, PROMOTED
-from perpetune.loop.passage import file_decision, ids_of, use_mlflow
-from perpetune.loop.release import Released, release
-from perpetune.loop.versions import listed, listing, serving_lines
-from perpetune.monitoring.watched import DETECTOR, begun_anew, from_text, to_text
-from perpetune.orchestrator import Prefect
+from perpetune.loop.rollout.deploy import Released, release
+from perpetune.loop.rollout.versions import listed, listing, serving_lines
+from perpetune.loop.run_context import file_decision, ids_of, use_mlflow
+from perpetune.monitoring.detector_state import DETECTOR, begun_anew, from_text, to_text
 from perpetune.params import BaseParams
-from perpetune.policy.release import PromotedByHand, promoted_by_hand
-from perpetune.registry import Version
+from perpetune.policy.decision.record import Decision, record
+from perpetune.policy.rollout import PromotedByHand, promoted_by_hand
+from perpetune.runtime.events import DEPLOYED, PROMOTED
+from perpetune.runtime.prefect_api import Prefect
+from perpetune.tracking import registry
+from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from perpetune import registry
-from perpetune.decision import Decision, record
 from perpetune.errors import NoPrevious, PerpetuneError
-from perpetune.events import ROLLED_BACK
-from perpetune.gateway_client import NoGateway, WentBack, gateway_of
-from perpetune.loop.passage import file_decision, ids_of, use_mlflow
-from perpetune.loop.versions import listed, serving_lines
-from perpetune.orchestrator import Prefect
-from perpetune.policy.release import ByHand, by_hand
+from perpetune.loop.rollout.versions import listed, serving_lines
+from perpetune.loop.run_context import file_decision, ids_of, use_mlflow
+from perpetune.policy.decision.record import Decision, record
+from perpetune.policy.rollout import ByHand, by_hand
+from perpetune.runtime.events import ROLLED_BACK
+from perpetune.runtime.gateway_client import NoGateway, WentBack, gateway_of
+from perpetune.runtime.prefect_api import Prefect
+from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from perpetune import registry
-from perpetune.decision import Decision, Ids, record
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.scoring import scoring_of
-from perpetune.gateway_client import NoGateway, gateway_of
-from perpetune.loop.passage import file_decision, git_commit, params_digest, use_mlflow
-from perpetune.loop.release import Released, release
-from perpetune.monitoring.trial import canary_evidence, shadow_evidence
+from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.loop.rollout.deploy import Released, release
+from perpetune.loop.run_context import file_decision, git_commit, params_digest, use_mlflow
+from perpetune.model.release import Trial
+from perpetune.monitoring.trial_evidence import canary_evidence, shadow_evidence
 from perpetune.params import ReleaseParams
-from perpetune.policy.release import TrialEvidence, should_release
+from perpetune.policy.decision.record import Decision, Ids, record
+from perpetune.policy.rollout import TrialEvidence, should_release
 from perpetune.policy.verdict import Verdict
+from perpetune.prediction_log.log import open_log
+from perpetune.prediction_log.trial_outcomes import outcomes_of, shadowed
 from perpetune.records import canonical_time
-from perpetune.registry import Version
-from perpetune.release import Trial
-from perpetune.serving.log import open_log
-from perpetune.serving.outcomes import outcomes_of, shadowed
+from perpetune.runtime.gateway_client import NoGateway, gateway_of
+from perpetune.tracking import registry
+from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 
 MOST_ROWS = 20_000  # of either side that one look reads: the first of the trial

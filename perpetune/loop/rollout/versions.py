@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from perpetune import registry
-from perpetune.registry import Version
-from perpetune.tracking import metrics_of
+from perpetune.tracking import registry
+from perpetune.tracking.registry import Version
+from perpetune.tracking.runs import metrics_of
 
 SYSTEMS = {"tuned": "tuned", "prompted": "prompted base", "linear": "linear model", "remote": "remote model"}
 MEASURED_AS = {"tuned": ("challenger",), "prompted": ("few-shot", "base"), "linear": ("linear",)}

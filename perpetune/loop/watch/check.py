@@ -7,30 +7,30 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from perpetune import registry
 from perpetune.curation.layout import REFERENCE
-from perpetune.decision import Decision, Ids, record
-from perpetune.evaluation.scoring import scoring_of
-from perpetune.loop.ask import ask_for_labels
-from perpetune.loop.first import is_first
-from perpetune.loop.first_refresh import first_refresh_evidence
-from perpetune.loop.passage import git_commit, log_decision, params_digest
-from perpetune.loop.refreshes import refreshes_before
+from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.loop.first_version import is_first
+from perpetune.loop.run_context import git_commit, log_decision, params_digest
+from perpetune.loop.watch.first_refresh import first_refresh_evidence
+from perpetune.loop.watch.label_requests import ask_for_labels
+from perpetune.loop.watch.refresh_history import refreshes_before
 from perpetune.monitoring.decay import held_to, measure_decay, promised_by
+from perpetune.monitoring.detector_state import DETECTOR, Watched, from_text, held_to_bound, judge, to_text
 from perpetune.monitoring.drift import drift_report
-from perpetune.monitoring.estimated import estimate_fall
-from perpetune.monitoring.watched import DETECTOR, Watched, from_text, held_to_bound, judge, to_text
+from perpetune.monitoring.estimated_accuracy import estimate_fall
 from perpetune.monitoring.window import Window
 from perpetune.params import ReferenceParams, WatchParams
-from perpetune.policy.asking import decide_without_labels
+from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.first_refresh import should_tune
-from perpetune.policy.release import RollbackEvidence, should_roll_back
+from perpetune.policy.label_requests import decide_without_labels
 from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
+from perpetune.policy.rollout import RollbackEvidence, should_roll_back
 from perpetune.policy.verdict import Verdict
+from perpetune.prediction_log.log import counts, newly_labelled, open_log, recent_predictions
 from perpetune.records import Example, Prediction, Recorded, read_jsonl
-from perpetune.registry import Version
-from perpetune.serving.log import counts, newly_labelled, open_log, recent_predictions
-from perpetune.tracking import Run, artifact, log_file, log_metrics, tag
+from perpetune.tracking import registry
+from perpetune.tracking.registry import Version
+from perpetune.tracking.runs import Run, artifact, log_file, log_metrics, tag
 from perpetune.workspace import Workspace
 
 REPORT = "drift.html"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from perpetune.curation.fetch import fetch
 from perpetune.curation.layout import INBOX
 from perpetune.curation.sources import is_traffic
+from perpetune.curation.steps.fetch import fetch
 from perpetune.errors import PerpetuneError
-from perpetune.loop.refreshes import newest_refresh, refreshes_before
+from perpetune.loop.watch.refresh_history import newest_refresh, refreshes_before
 from perpetune.policy.first_refresh import FirstRefreshEvidence
-from perpetune.registry import Version
-from perpetune.serving.log import labelled_since, open_log
+from perpetune.prediction_log.log import labelled_since, open_log
+from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 
 

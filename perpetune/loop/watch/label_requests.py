@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from perpetune.monitoring.label_requests import candidates, choose
+from perpetune.monitoring.label_sampling import candidates, choose
 from perpetune.monitoring.window import Window
-from perpetune.registry import Version
-from perpetune.serving.label_requests import ask, open_requests
-from perpetune.serving.log import open_log
+from perpetune.prediction_log.label_requests import ask, open_requests
+from perpetune.prediction_log.log import open_log
+from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perpetune.loop.curate import LABELS
-from perpetune.loop.passage import DEVICE_HOURS
+from perpetune.loop.run_context import DEVICE_HOURS
 from perpetune.policy.retraining import LONGEST_COOLDOWN
-from perpetune.registry import Version
-from perpetune.tracking import Ended, ended_runs, read_run, unfinished_runs
+from perpetune.tracking.registry import Version
+from perpetune.tracking.runs import Ended, ended_runs, read_run, unfinished_runs
 
 
 @dataclass(frozen=True)

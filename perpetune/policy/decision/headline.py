@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perpetune.decision import Decision
+    from perpetune.policy.decision.record import Decision
 
 NAMES = {"few-shot": "base with examples", "linear": "linear model", "embeddings": "linear model on embeddings"}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perpetune.decision import Decision
+    from perpetune.policy.decision.record import Decision
 
 LIMIT_SETTINGS = {
     "forgetting": "promote.max_forgetting",

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 from perpetune.policy.approval import ApprovalEvidence
+from perpetune.policy.decision.next_step import next_steps
 from perpetune.policy.first_refresh import FirstRefreshEvidence
-from perpetune.policy.next_step import next_steps
 from perpetune.policy.promotion import PromotionEvidence
-from perpetune.policy.release import ByHand, PromotedByHand, RollbackEvidence, TrialEvidence
 from perpetune.policy.retraining import RetrainEvidence
+from perpetune.policy.rollout import ByHand, PromotedByHand, RollbackEvidence, TrialEvidence
 from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.records import to_json
 

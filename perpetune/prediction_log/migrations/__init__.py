@@ -1,1 +1,1 @@
-"""The history of the prediction log's tables, applied by `perpetune.serving.log.open_log`."""
+"""The history of the prediction log's tables, applied by `perpetune.prediction_log.log.open_log`."""

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from perpetune.serving.tables import VERSION_TABLE, metadata
+from perpetune.prediction_log.tables import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from perpetune.curation.aside import Rejected
-from perpetune.curation.read import FIELDS, read_table, rejected
-from perpetune.curation.row import BadRow, example_of, time_of
-from perpetune.curation.tables import Fault, Row
+from perpetune.curation.quarantine import Rejected
+from perpetune.curation.readers.reader import FIELDS, read_table, rejected
+from perpetune.curation.readers.row import BadRow, example_of, time_of
+from perpetune.curation.readers.table import Fault, Row
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from perpetune.curation.layout import SPLITS
 from perpetune.curation.sources import is_traffic
 from perpetune.errors import PerpetuneError
+from perpetune.prediction_log.log import labelled_history, open_log
 from perpetune.records import Example, read_jsonl
-from perpetune.replay.history import History, Request, in_time
-from perpetune.serving.log import labelled_history, open_log
+from perpetune.replay.histories.history import History, Request, in_time
 from perpetune.workspace import Workspace
 
 

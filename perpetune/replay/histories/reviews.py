@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
-from perpetune.curation.reviews import find_wheel, labelled, product_examples, rated_sentences
-from perpetune.demo.stage import CLEAR, SEED, divide
+from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
+from perpetune.demo.data import CLEAR, SEED, divide
 from perpetune.records import Example
-from perpetune.replay.history import History, Request
+from perpetune.replay.histories.history import History, Request
 
 Stream = Literal["reviews", "reviews-quiet"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perpetune.inference.answers import Answerer, load_answerer
-from perpetune.loop.pooling import launch_pooled
+from perpetune.inference.answerer import Answerer, load_answerer
+from perpetune.loop.ensemble_training import launch_pooled
+from perpetune.model.release import ModelCard
 from perpetune.params import Params
 from perpetune.records import Example, conversation
-from perpetune.release import ModelCard
-from perpetune.replay.learner import Learned, Reply
+from perpetune.replay.models.learner import Learned, Reply
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace

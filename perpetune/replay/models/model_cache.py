@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from perpetune.evaluation.scoring import Scoring
+from perpetune.evaluation.scores.scoring import Scoring
 from perpetune.records import Example
-from perpetune.replay.learner import Learned, Learner, Model, Reply
+from perpetune.replay.models.learner import Learned, Learner, Model, Reply
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from perpetune.classifiers.linear import linear_model
 from perpetune.evaluation.systems import Kind
-from perpetune.linear import linear_model
 from perpetune.records import Example
-from perpetune.replay.learner import Learned, Reply
+from perpetune.replay.models.learner import Learned, Reply
 
 ASSUMED_MINUTES = 10.0  # of a refresh of a small model on two cores
 

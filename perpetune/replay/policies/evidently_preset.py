@@ -17,8 +17,8 @@ from perpetune.monitoring.drift import dataset
 from perpetune.monitoring.window import SCORE, Window, current_frame, reference_frame
 from perpetune.params import WatchParams
 from perpetune.records import Prediction
-from perpetune.replay.policy import Call, Champion, Sight, moments
-from perpetune.replay.school import Marked
+from perpetune.replay.models.model_cache import Marked
+from perpetune.replay.policies.policy import Call, Champion, Sight, moments
 
 
 @dataclass

@@ -9,7 +9,7 @@ from perpetune.evaluation.slices import Slice
 from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import PromotionEvidence, should_promote
 from perpetune.policy.verdict import Verdict
-from perpetune.replay.school import Marked
+from perpetune.replay.models.model_cache import Marked
 
 Marks = Sequence[Marked]
 

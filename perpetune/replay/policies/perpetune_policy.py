@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from perpetune.evaluation.e_detector import start
 from perpetune.monitoring.decay import held_to, measure_decay, promised_by
-from perpetune.monitoring.watched import Watched, judge
+from perpetune.monitoring.detector_state import Watched, judge
 from perpetune.params import Params
 from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
-from perpetune.replay.policy import Call, Champion, Refresh, Sight, moments, unsuccessful
+from perpetune.replay.policies.policy import Call, Champion, Refresh, Sight, moments, unsuccessful
+from perpetune.statistics.e_detector import start
 
 
 @dataclass

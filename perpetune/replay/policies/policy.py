@@ -12,8 +12,8 @@ from cronsim import CronSim, CronSimError
 
 from perpetune.errors import PerpetuneError
 from perpetune.policy.unchanged import Trigger
-from perpetune.replay.learner import Model
-from perpetune.replay.school import Marked
+from perpetune.replay.models.learner import Model
+from perpetune.replay.models.model_cache import Marked
 
 
 @dataclass(frozen=True)

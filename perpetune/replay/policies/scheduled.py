@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from perpetune.replay.policy import Call, Sight, moments
+from perpetune.replay.policies.policy import Call, Sight, moments
 
 
 @dataclass(frozen=True)

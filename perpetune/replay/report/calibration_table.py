@@ -7,7 +7,7 @@ from rich.table import Table
 
 from perpetune.replay.calibrate import Calibration
 from perpetune.replay.resample import Delay
-from perpetune.tuning.rewrite import as_yaml
+from perpetune.tuning.params_file import as_yaml
 
 
 def show_calibration(found: Calibration, answered_by: str, console: Console) -> None:

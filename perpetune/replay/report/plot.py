@@ -11,9 +11,9 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from perpetune.evaluation.style import LIGHT, house_style
+from perpetune.evaluation.report.style import LIGHT, house_style
 from perpetune.replay.outcome import Outcome, Piece
-from perpetune.replay.run import Replay
+from perpetune.replay.replay import Replay
 
 _COLOURS = {
     "never": LIGHT["base"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from perpetune.evaluation.estimate import Estimate
 from perpetune.replay.outcome import Detection, Outcome
-from perpetune.replay.run import Replay
+from perpetune.replay.replay import Replay
+from perpetune.statistics.estimate import Estimate
 
 MOST_REASONS = 5  # refreshes of a policy that are shown with their reasons
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from perpetune.training.packing import Tree, sees
+from perpetune.model.token_tree import Tree, sees
 
 BLOCK = 128
 _LEAST_HEAD = 16  # FlexAttention's kernel on a GPU takes no smaller heads

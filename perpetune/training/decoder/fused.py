@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from perpetune.training.attention import Plan, attend, plan
-from perpetune.training.kernels import lora_linear, rms_norm, rotated, silu_gated
-from perpetune.training.label_head import LabelHead, features
-from perpetune.training.loss import chunked_cross_entropy, plain_cross_entropy
-from perpetune.training.packing import Tree, model_inputs, plant
-from perpetune.training.rows import Encoded
+from perpetune.model.label_head import LabelHead, features
+from perpetune.model.loss import chunked_cross_entropy, plain_cross_entropy
+from perpetune.model.token_tree import Tree, model_inputs, plant
+from perpetune.training.batches import Encoded
+from perpetune.training.decoder.attention import Plan, attend, plan
+from perpetune.training.decoder.kernels import lora_linear, rms_norm, rotated, silu_gated
 
 FUSED = ("llama", "mistral", "qwen2", "qwen3")
 

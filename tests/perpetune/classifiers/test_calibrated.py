@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from perpetune.answer import Answer
-from perpetune.calibration import calibrated
+from perpetune.classifiers.calibrated import calibrated
+from perpetune.generation.answer import Answer
 
 
 def answer_with(probabilities: dict[str, float] | None, text: str = "good") -> Answer:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perpetune.answer import Answer
+from perpetune.classifiers.ensemble import Pool, Powers, fit_powers, load_pool, save_pool
+from perpetune.classifiers.temperature import fit_temperature
 from perpetune.evaluation.baselines import fitted_linear
-from perpetune.evaluation.temperature import fit_temperature
-from perpetune.pool import Pool, Powers, fit_powers, load_pool, save_pool
+from perpetune.generation.answer import Answer
 from perpetune.records import Example
 
 LABELS = ("blue", "green", "red")

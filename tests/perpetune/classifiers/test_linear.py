@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from sklearn.pipeline import Pipeline
 
-from perpetune.encoder import load_encoder
-from perpetune.errors import PerpetuneError
-from perpetune.linear import (
+from perpetune.classifiers.encoder import load_encoder
+from perpetune.classifiers.linear import (
     DESCRIPTION,
     TENSORS,
     linear_answer,
@@ -19,6 +18,7 @@ from perpetune.linear import (
     load_linear_model,
     save_linear_model,
 )
+from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams
 
 WORDS = {"parcel": "delivery", "courier": "delivery", "refund": "money", "invoice": "money", "password": "account"}

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpetune.answer import Answer
-from perpetune.calibration import calibrated
-from perpetune.evaluation.temperature import fit_temperature
+from perpetune.classifiers.calibrated import calibrated
+from perpetune.classifiers.temperature import fit_temperature
+from perpetune.generation.answer import Answer
 
 LABELS = ("bad", "fair", "good")
 

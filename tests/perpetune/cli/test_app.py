@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from perpetune.cli import app
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import sqlalchemy
 from typer.testing import CliRunner, Result
 
 from perpetune.cli import app
+from perpetune.prediction_log.label_requests import ask
+from perpetune.prediction_log.log import open_log, recent_predictions, record_rows
 from perpetune.records import Message, Prediction
-from perpetune.serving.label_requests import ask
-from perpetune.serving.log import open_log, recent_predictions, record_rows
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 

@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from perpetune.curation.row import example_of
+from perpetune.curation.readers.row import example_of
 from perpetune.params import TaskParams
 from perpetune.records import Example
 

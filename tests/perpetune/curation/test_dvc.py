@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from perpetune.curation import dvc
-from perpetune.curation.card import data_version
+from perpetune.curation.steps.data_card import data_version
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, read_jsonl
 

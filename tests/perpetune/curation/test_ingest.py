@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.curation.aside import Rejected
 from perpetune.curation.ingest import ingest
+from perpetune.curation.quarantine import Rejected
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, read_jsonl
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from perpetune.demo.report import rolling, write_report
-from perpetune.demo.story import Look
+from perpetune.demo.script import Look
 from perpetune.demo.summary import Cost, Link, Moment, Summary
-from perpetune.orchestrator import FlowRun
+from perpetune.runtime.prefect_api import FlowRun
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[3]

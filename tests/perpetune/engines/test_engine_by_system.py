@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from perpetune.classifiers.linear import linear_model, save_linear_model
+from perpetune.engines.engine import NotLoaded, Unsupported
+from perpetune.engines.engine_by_system import EngineBySystem
+from perpetune.engines.linear_engine import LinearEngine
+from perpetune.engines.transformers_engine import TransformersEngine
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Delta, Generation
-from perpetune.linear import linear_model, save_linear_model
+from perpetune.generation.parameters import Delta, Generation
+from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.serving.engine import NotLoaded, Unsupported
-from perpetune.serving.engine_by_system import EngineBySystem
-from perpetune.serving.fake_engine import FakeEngine, FakeModel
-from perpetune.serving.linear_engine import LinearEngine
-from perpetune.serving.transformers_engine import TransformersEngine
+from perpetune.testing.fake_engine import FakeEngine, FakeModel
 
 Make = Callable[..., Release]
 BASE = BaseParams(model="path:tiny", revision=None)

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from perpetune.engines.engine import EngineDown, NotLoaded
+from perpetune.engines.remote_engine import RemoteEngine, ask_remote
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Delta, Generation
+from perpetune.generation.parameters import Delta, Generation
+from perpetune.model.release import Release
 from perpetune.params import RemoteModel
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.serving.engine import EngineDown, NotLoaded
-from perpetune.serving.fake_engine import FakeEngine
-from perpetune.serving.remote_engine import RemoteEngine, ask_remote
+from perpetune.testing.fake_engine import FakeEngine
 
 SHORT = Generation(max_tokens=8)
 LABELS = ("delivery", "money")

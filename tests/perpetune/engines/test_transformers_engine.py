@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from perpetune.answer import Answer
+from perpetune.engines.engine import NotLoaded, Overloaded, Unsupported
+from perpetune.engines.transformers_engine import TransformersEngine
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Delta, Generation
+from perpetune.generation.answer import Answer
+from perpetune.generation.parameters import Delta, Generation
+from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.serving.engine import NotLoaded, Overloaded, Unsupported
-from perpetune.serving.fake_engine import FakeModel
-from perpetune.serving.transformers_engine import TransformersEngine
+from perpetune.testing.fake_engine import FakeModel
 
 Make = Callable[..., Release]
 BASE = BaseParams(model="path:tiny", revision=None)

@@ -15,18 +15,18 @@ from aiohttp import web
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
-from perpetune.answer import Answer, PromptTooLong, TokenLogprob
+from perpetune.engines.engine import EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.engines.label_logprobs import MOST_TOKENS
+from perpetune.engines.openai_chat import turns
+from perpetune.engines.vllm_engine import VllmEngine
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Delta, Generation
+from perpetune.generation.answer import Answer, PromptTooLong, TokenLogprob
+from perpetune.generation.parameters import Delta, Generation
+from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.serving.chat_replies import turns
-from perpetune.serving.engine import EngineDown, NotLoaded, Overloaded, Unsupported
-from perpetune.serving.fake_vllm import BASE as BASE_NAME
-from perpetune.serving.fake_vllm import FakeVllm, Reply, fault, rendered
-from perpetune.serving.label_tree import MOST_TOKENS
-from perpetune.serving.vllm_engine import VllmEngine
+from perpetune.testing.fake_vllm import BASE as BASE_NAME
+from perpetune.testing.fake_vllm import FakeVllm, Reply, fault, rendered
 
 BASE = BaseParams(model="path:tiny", revision=None)
 ASKED = (Message(role="system", content="Judge it."), Message(role="user", content="the question"))

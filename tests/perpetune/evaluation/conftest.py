@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from perpetune.answer import Answer
+from perpetune.generation.answer import Answer
 from perpetune.params import EvaluateParams
 from perpetune.records import Example
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from perpetune.answer import Answer
-from perpetune.evaluation.economics import (
+from perpetune.evaluation.costs import (
     RefreshEconomics,
     Spent,
     Usage,
@@ -18,6 +17,7 @@ from perpetune.evaluation.economics import (
     times_as_much,
     to_document,
 )
+from perpetune.generation.answer import Answer
 from perpetune.params import EconomicsParams, EvaluateParams, LargerModel
 
 

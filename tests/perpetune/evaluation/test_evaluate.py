@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import pytest
 
-from perpetune.answer import Answer
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.evaluate import Evaluation, evaluate
-from perpetune.evaluation.mistakes import worst_mistakes
+from perpetune.evaluation.report.mistakes import worst_mistakes
+from perpetune.generation.answer import Answer
 from perpetune.params import EvaluateParams
 from perpetune.records import Example
 

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.evaluation.forgetting import as_tokens, forgetting, general_texts
-from perpetune.inference.answers import Answerer
+from perpetune.inference.answerer import Answerer
+from perpetune.model.base import Base
 from perpetune.params import EvaluateParams
-from perpetune.training.base import Base
 
 PARAMS = EvaluateParams(
     max_new_tokens=8,

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from perpetune.evaluation.pace import Pace, cost_ratio, in_turns, slowdown
+from perpetune.evaluation.latency import Pace, cost_ratio, in_turns, slowdown
 from perpetune.params import EvaluateParams
 
 

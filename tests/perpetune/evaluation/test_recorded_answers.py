@@ -6,7 +6,7 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.evaluate import evaluate
-from perpetune.evaluation.recorded import recorded_answers
+from perpetune.evaluation.recorded_answers import recorded_answers
 
 LINES = '{"id": "row-0", "output": "good"}\n\n{"input": "awful", "output": "good", "model": "large"}\n'
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from perpetune.evaluation.latency import Pace
 from perpetune.evaluation.leakage import Leakage
-from perpetune.evaluation.limits import as_metrics, forgetting_limit, leakage_limits, pace_limits
-from perpetune.evaluation.pace import Pace
+from perpetune.evaluation.vetoes import as_metrics, forgetting_limit, leakage_limits, pace_limits
 from perpetune.params import EvaluateParams, PromoteParams, load_params
 from perpetune.policy.promotion import Limit
 from perpetune.policy.verdict import Interval

@@ -11,7 +11,7 @@ from perpetune.explain.gather import gather
 from perpetune.explain.page import log_page, write_page
 from perpetune.explain.story import Story
 from perpetune.explain.terminal import as_dict, show_story
-from perpetune.tracking import artifact_names, find_run
+from perpetune.tracking.runs import artifact_names, find_run
 from perpetune.workspace import Workspace
 
 

@@ -13,13 +13,13 @@ import openai
 import pytest
 import sqlalchemy
 
+from perpetune.engines.transformers_engine import TransformersEngine
+from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
+from perpetune.prediction_log.log import recent_predictions
 from perpetune.records import Message
-from perpetune.release import Release
-from perpetune.serving.fake_engine import FakeEngine, FakeModel
-from perpetune.serving.fake_source import FakeSource
-from perpetune.serving.log import recent_predictions
-from perpetune.serving.transformers_engine import TransformersEngine
+from perpetune.testing.fake_engine import FakeEngine, FakeModel
+from perpetune.testing.fake_registry import FakeSource
 
 Start = Callable[..., Any]
 BASE = BaseParams(model="path:tiny", revision=None)

@@ -14,8 +14,8 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-from perpetune.serving.engine import EngineDown, Overloaded
-from perpetune.serving.fake_engine import FakeEngine
+from perpetune.engines.engine import EngineDown, Overloaded
+from perpetune.testing.fake_engine import FakeEngine
 
 Start = Callable[..., Any]
 HELLO: Any = [{"role": "user", "content": "hello"}]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from perpetune.errors import PerpetuneError
+from perpetune.gateway.server import build_engine, listen, serve
 from perpetune.params import load_params
-from perpetune.serving.run import build_engine, listen, serve
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
@@ -41,14 +41,14 @@ def test_a_gateway_before_vllm_does_without_torch() -> None:
 import sys
 from pathlib import Path
 from perpetune.params import load_params
-from perpetune.serving import gateway
-from perpetune.serving.run import build_engine
+from perpetune.gateway import gateway
+from perpetune.gateway.server import build_engine
 from perpetune.settings import Settings
 params = load_params(Path("params.yaml"))
 params = params.model_copy(update={"serve": params.serve.model_copy(update={"engine": "vllm"})})
 engine, _ = build_engine(params, Settings(vllm_url="http://127.0.0.1:1"))
-from perpetune.loop.first import make_first
-from perpetune.registry import RegistrySource
+from perpetune.loop.first_version import make_first
+from perpetune.tracking.registry import RegistrySource
 RegistrySource("reviews", Path("releases"))
 assert type(engine).__name__ == "EngineBySystem"
 print([name for name in ("torch", "transformers", "peft") if name in sys.modules])

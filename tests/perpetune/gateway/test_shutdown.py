@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from perpetune.params import ServeParams
-from perpetune.serving.log import open_log, recent_predictions
+from perpetune.prediction_log.log import open_log, recent_predictions
 
 Begin = Callable[..., "Process"]
 
@@ -29,12 +29,12 @@ SCRIPT = textwrap.dedent("""
 
     from perpetune.errors import PerpetuneError
     from perpetune.params import BaseParams, ServeParams
-    from perpetune.release import Release
-    from perpetune.serving.fake_engine import FakeEngine
-    from perpetune.serving.fake_source import FakeSource
-    from perpetune.serving.gateway import create_app
-    from perpetune.serving.log import open_log
-    from perpetune.serving.run import listen, run
+    from perpetune.model.release import Release
+    from perpetune.testing.fake_engine import FakeEngine
+    from perpetune.testing.fake_registry import FakeSource
+    from perpetune.gateway.app import create_app
+    from perpetune.prediction_log.log import open_log
+    from perpetune.gateway.server import listen, run
 
     folder, params = Path(sys.argv[1]), sys.argv[2]
     seconds, grace, notice = (float(text) for text in sys.argv[3:])

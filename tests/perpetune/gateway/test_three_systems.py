@@ -18,22 +18,22 @@ import uvicorn
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune import registry
-from perpetune.linear import linear_answer, linear_model
-from perpetune.loop.candidates import save_linear
-from perpetune.loop.first import make_first
+from perpetune.classifiers.linear import linear_answer, linear_model
+from perpetune.gateway.app import create_app
+from perpetune.gateway.releases.first_release import SourceWithFirst
+from perpetune.gateway.server import build_engine, listen
+from perpetune.loop.first_version import make_first
+from perpetune.loop.untrained_versions import save_linear
+from perpetune.model.adapters import trainable
+from perpetune.model.base import load_base
+from perpetune.model.release import Evaluated, Golden, ModelCard, evaluated_file
 from perpetune.params import LoraParams, load_params
+from perpetune.prediction_log.log import open_log, recent_predictions
 from perpetune.records import Example, Message, write_jsonl
-from perpetune.registry import RegistrySource
-from perpetune.release import Evaluated, Golden, ModelCard, evaluated_file
-from perpetune.serving.gateway import create_app
-from perpetune.serving.log import open_log, recent_predictions
-from perpetune.serving.run import build_engine, listen
-from perpetune.serving.source_with_first import SourceWithFirst
 from perpetune.settings import Settings
-from perpetune.tracking import close_run, connect, log_text, open_run
-from perpetune.training.base import load_base
-from perpetune.training.methods import trainable
+from perpetune.tracking import registry
+from perpetune.tracking.registry import RegistrySource
+from perpetune.tracking.runs import close_run, connect, log_text, open_run
 from perpetune.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from perpetune.answer import Answer, PromptTooLong
-from perpetune.inference.answers import Answerer
+from perpetune.generation.answer import Answer, PromptTooLong
+from perpetune.inference.answerer import Answerer
+from perpetune.model.adapters import trainable
+from perpetune.model.base import Base
+from perpetune.model.chat_format import answer_tokens, prompt_tokens
 from perpetune.params import LoraParams
 from perpetune.records import Message
-from perpetune.training.base import Base
-from perpetune.training.chat import answer_tokens, prompt_tokens
-from perpetune.training.methods import trainable
 
 LABELS = ("blue", "green", "red")
 

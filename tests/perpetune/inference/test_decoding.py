@@ -11,17 +11,17 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from perpetune.answer import Answer, PromptTooLong
-from perpetune.asked import Asked
-from perpetune.generation import BadSchema, Delta, Generation
-from perpetune.inference.answers import KEPT_FOR_ONE_READ, Answerer
-from perpetune.inference.schema import Grammars
-from perpetune.inference.text import Pieces
+from perpetune.generation.answer import Answer, PromptTooLong
+from perpetune.generation.parameters import BadSchema, Delta, Generation
+from perpetune.generation.request import Asked
+from perpetune.generation.stop_sequences import Text
+from perpetune.inference.answerer import KEPT_FOR_ONE_READ, Answerer
+from perpetune.inference.detokenizer import Pieces
+from perpetune.inference.json_grammar import Grammars
+from perpetune.model.base import Base
+from perpetune.model.chat_format import prompt_tokens
 from perpetune.output_schema import OutputSchema
 from perpetune.records import Message
-from perpetune.training.base import Base
-from perpetune.training.chat import prompt_tokens
-from perpetune.trimmed import Text
 
 GREEDY = Generation(max_tokens=12)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from perpetune.inference import labels as scoring
-from perpetune.inference.labels import (
+from perpetune.inference import label_scoring as scoring
+from perpetune.inference.label_scoring import (
     FIRST_BRANCHES,
     MANY_TOKENS,
     TOLERANCE,
@@ -17,7 +17,7 @@ from perpetune.inference.labels import (
     branch_of,
     label_log_probabilities,
 )
-from perpetune.inference.reading import NOTHING, read_on
+from perpetune.inference.prefix_cache import NOTHING, read_on
 
 SIZE = {
     "vocab_size": 97,

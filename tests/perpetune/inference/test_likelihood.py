@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from perpetune.inference.answers import Answerer
+from perpetune.inference.answerer import Answerer
 from perpetune.inference.likelihood import Text
-from perpetune.training.base import Base
+from perpetune.model.base import Base
 
 TEXTS = [Text((2, 3, 4, 5, 6), 1), Text((2, 3, 4, 9, 10, 11), 4), Text((7, 8), 1)]
 

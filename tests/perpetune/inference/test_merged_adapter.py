@@ -6,13 +6,13 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from perpetune.inference import merged as merging
-from perpetune.inference.answers import Answerer
-from perpetune.inference.merged import merged
+from perpetune.inference import merged_adapter as merging
+from perpetune.inference.answerer import Answerer
+from perpetune.inference.merged_adapter import merged
+from perpetune.model.adapters import trainable
+from perpetune.model.base import Base
 from perpetune.params import LoraParams, Method
 from perpetune.records import Message
-from perpetune.training.base import Base
-from perpetune.training.methods import trainable
 
 LABELS = ("blue", "green", "red")
 ASKED = [

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from perpetune.beginning import common_beginning
-from perpetune.inference import answers, reading
-from perpetune.inference.answers import Answerer
-from perpetune.inference.reading import Beginnings
+from perpetune.generation.common_prefix import common_beginning
+from perpetune.inference import prefix_cache
+from perpetune.inference.answerer import Answerer
+from perpetune.inference.prefix_cache import Beginnings
+from perpetune.model.adapters import trainable
+from perpetune.model.base import Base
 from perpetune.params import LoraParams
 from perpetune.records import Message
-from perpetune.training.base import Base
-from perpetune.training.methods import trainable
 
 LABELS = ("blue", "green", "red")
 
@@ -25,14 +25,14 @@ def ask(text: str, instruction: str = "which colour is it ?") -> tuple[Message, 
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(tokens read before, tokens read) of every pass."""
     seen: list[tuple[int, int]] = []
-    read_on = reading.read_on
+    read_on = prefix_cache.read_on
 
     def counted(model, before, tokens, parents):  # type: ignore[no-untyped-def]
         seen.append((len(before), len(tokens)))
         return read_on(model, before, tokens, parents)
 
-    monkeypatch.setattr(reading, "read_on", counted)
-    monkeypatch.setattr("perpetune.inference.labels.read_on", counted)
+    monkeypatch.setattr(prefix_cache, "read_on", counted)
+    monkeypatch.setattr("perpetune.inference.label_scoring.read_on", counted)
     return seen
 
 
@@ -83,7 +83,7 @@ def test_company_and_order_change_no_answer(tiny_base: Base, asked: list[tuple[M
     for messages, found in zip(asked, together, strict=True):
         assert found == pytest.approx(probabilities(Answerer(tiny_base, 24), None, messages)[0], rel=1e-5)
     assert [answer.prompt_tokens for answer in answerer.answer(None, asked, LABELS, 4)] == [
-        len(answers.prompt_tokens(tiny_base.tokenizer, messages)) for messages in asked
+        len(answerer.prompt_tokens(tiny_base.tokenizer, messages)) for messages in asked
     ]
 
 
@@ -113,7 +113,7 @@ def test_what_one_adapter_read_is_not_taken_for_what_another_would(tiny_base: Ba
 def test_the_least_recently_used_beginnings_are_let_go(
     tiny_base: Base, lengths: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "KEPT_TOKENS", 8)
+    monkeypatch.setattr(prefix_cache, "KEPT_TOKENS", 8)
     kept = Beginnings()
     for tokens in [(1, 2, 3), (4, 5, 6), (1, 2, 3), (7, 8, 9), (1, 2, 3), (4, 5, 6)]:
         kept.read(tiny_base.model, None, tokens)

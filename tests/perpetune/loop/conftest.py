@@ -14,15 +14,15 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune import registry
 from perpetune.curation.layout import REFERENCE
 from perpetune.errors import PerpetuneError
-from perpetune.loop.look import Sighting, look
-from perpetune.loop.passage import DEVICE_HOURS, open_passage
-from perpetune.loop.release import release
+from perpetune.loop.rollout.deploy import release
+from perpetune.loop.run_context import DEVICE_HOURS, open_passage
+from perpetune.loop.watch.check import Sighting, look
+from perpetune.prediction_log.log import add_feedback, open_log, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, Recorded
-from perpetune.serving.log import add_feedback, open_log, record_rows
-from perpetune.tracking import close_run, connect, find_run, log_metrics, log_text, open_run
+from perpetune.tracking import registry
+from perpetune.tracking.runs import close_run, connect, find_run, log_metrics, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[3]

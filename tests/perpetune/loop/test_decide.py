@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.answer import Answer
 from perpetune.evaluation.evaluate import Evaluation, evaluate
-from perpetune.loop.assess import Assessment
+from perpetune.generation.answer import Answer
+from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.decide import promotion_evidence
 from perpetune.params import load_params
 from perpetune.policy.choice import choose

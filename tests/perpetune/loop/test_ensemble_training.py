@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.inference.answers import Answerer, load_answerer
-from perpetune.loop.pooling import launch_pooled
+from perpetune.classifiers.ensemble import Powers, load_pool, read_powers
+from perpetune.inference.answerer import Answerer, load_answerer
+from perpetune.loop.ensemble_training import launch_pooled
+from perpetune.model.adapters import trained_digest
+from perpetune.model.release import POOL
 from perpetune.params import BaseParams, TrainParams
-from perpetune.pool import Powers, load_pool, read_powers
 from perpetune.records import Example, Message
-from perpetune.release import POOL
 from perpetune.training.job import Job
-from perpetune.training.methods import trained_digest
 
 INSTRUCTION = "which colour"
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}

@@ -9,10 +9,10 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from perpetune.loop.fine_tune import fine_tune
-from perpetune.loop.passage import DEVICE_HOURS
+from perpetune.loop.run_context import DEVICE_HOURS
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, write_jsonl
-from perpetune.tracking import Run, close_run, connect, metrics_of, open_run
+from perpetune.tracking.runs import Run, close_run, connect, metrics_of, open_run
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace, open_workspace
 

@@ -11,19 +11,19 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune import registry
 from perpetune.curation.layout import INBOX, SPLITS
-from perpetune.loop.first import MOST_TOKENS_OF_A_LABEL, first_card, make_first
-from perpetune.loop.look import look
-from perpetune.loop.passage import open_passage
+from perpetune.gateway.releases.first_release import SourceWithFirst
+from perpetune.loop.first_version import MOST_TOKENS_OF_A_LABEL, first_card, make_first
+from perpetune.loop.run_context import open_passage
+from perpetune.loop.watch.check import look
+from perpetune.model.release import ServedBase, Wanted
 from perpetune.params import load_params
+from perpetune.prediction_log.label_requests import open_requests
+from perpetune.prediction_log.log import add_feedback, open_log, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, write_jsonl
-from perpetune.release import ServedBase, Wanted
-from perpetune.serving.fake_source import FakeSource
-from perpetune.serving.label_requests import open_requests
-from perpetune.serving.log import add_feedback, open_log, record_rows
-from perpetune.serving.source_with_first import SourceWithFirst
-from perpetune.tracking import close_run, open_run, read_run
+from perpetune.testing.fake_registry import FakeSource
+from perpetune.tracking import registry
+from perpetune.tracking.runs import close_run, open_run, read_run
 from perpetune.workspace import Workspace
 
 Open = Callable[..., Any]

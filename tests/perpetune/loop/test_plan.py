@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from perpetune.loop.curate import Curated
-from perpetune.loop.pace import Pace, Work, guessed_pace, measured_pace, read_pace, write_pace
 from perpetune.loop.plan import (
     as_lines,
     as_table,
@@ -22,8 +21,9 @@ from perpetune.loop.plan import (
     remember,
     timed,
 )
+from perpetune.loop.step_durations import Pace, Work, guessed_pace, measured_pace, read_pace, write_pace
 from perpetune.records import Example, write_jsonl
-from perpetune.tracking import close_run, open_run, read_run
+from perpetune.tracking.runs import close_run, open_run, read_run
 
 Open = Callable[..., Any]
 PACE = Pace(train_row=0.25, evaluate_row=0.4, curate=6, decide=2, release=3, labels=27)

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune.loop.passage import Kind, data_of, open_passage
-from perpetune.tracking import Run, close_run, connect, tag
+from perpetune.loop.run_context import Kind, data_of, open_passage
+from perpetune.tracking.runs import Run, close_run, connect, tag
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[3]

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from perpetune import registry
 from perpetune.curation.dvc import data_version
 from perpetune.loop.curate import SPLIT_NAMES, Curated, read_split
 from perpetune.loop.unchanged import why_unchanged
+from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.base import load_base
+from perpetune.model.weights import resolve, weights_digest
 from perpetune.params import BaseParams
-from perpetune.training.base import load_base
-from perpetune.weights import resolve, weights_digest
 
 
 def test_a_folder_is_loaded_with_its_digest(tiny_folder: Path, tiny_params: BaseParams, tmp_path: Path) -> None:

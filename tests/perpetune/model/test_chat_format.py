@@ -5,9 +5,9 @@ import json
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from perpetune.model.base import Base
+from perpetune.model.chat_format import prompt_tokens
 from perpetune.records import Message
-from perpetune.training.base import Base
-from perpetune.training.chat import prompt_tokens
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at": "sky"}'}}
 TALK = (

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from perpetune.inference.answers import Answerer
+from perpetune.inference.answerer import Answerer
+from perpetune.model.base import Base
+from perpetune.model.label_head import TEMPERATURES, HeadShape, LabelHead, contrast, fit_probe, head_shape, load_head
+from perpetune.model.release import LABEL_HEAD
 from perpetune.params import TrainParams
 from perpetune.records import Example, Message, conversation
-from perpetune.release import LABEL_HEAD
-from perpetune.training.base import Base
-from perpetune.training.decoder import PlainModel, learner, losses_by_temperature, prompt_features, summed_loss
-from perpetune.training.label_head import TEMPERATURES, HeadShape, LabelHead, contrast, fit_probe, head_shape, load_head
-from perpetune.training.rows import Encoded, batches, encode_all
+from perpetune.training.batches import Encoded, batches, encode_all
+from perpetune.training.decoder.fused import PlainModel, learner, losses_by_temperature, prompt_features, summed_loss
 from perpetune.training.trainer import Progress, mean_loss, train
 
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.training.packing import groups_within, plant, sees
+from perpetune.model.token_tree import groups_within, plant, sees
 
 
 def test_equal_beginnings_are_one_path() -> None:

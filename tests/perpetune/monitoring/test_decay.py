@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from perpetune.evaluation.e_detector import start
 from perpetune.monitoring.decay import held_to, measure_decay
-from perpetune.monitoring.watched import Watched, judge
+from perpetune.monitoring.detector_state import Watched, judge
 from perpetune.params import load_params
+from perpetune.statistics.e_detector import start
 
 MONITOR = load_params(Path("params.yaml")).watch
 NEW = Watched(start(0.8))

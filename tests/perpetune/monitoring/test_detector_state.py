@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.evaluation.e_detector import go_on, start
-from perpetune.monitoring.watched import Watched, from_text, held_to_bound, judge, to_text
+from perpetune.monitoring.detector_state import Watched, from_text, held_to_bound, judge, to_text
 from perpetune.params import load_params
+from perpetune.statistics.e_detector import go_on, start
 
 RULES = load_params(Path("params.yaml")).watch.model_copy(update={"window": 100})
 BOUND = 0.8

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.monitoring.estimated import ALPHA, estimate_fall
+from perpetune.monitoring.estimated_accuracy import ALPHA, estimate_fall
 from perpetune.params import load_params
 
 PARAMS = load_params(Path("params.yaml")).watch

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.monitoring.label_requests import Candidate, candidates, choose
+from perpetune.monitoring.label_sampling import Candidate, candidates, choose
 from perpetune.monitoring.window import Window
 from perpetune.records import Example, Prediction
 

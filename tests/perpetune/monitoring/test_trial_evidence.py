@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.evaluation.text_metrics import same_label
-from perpetune.monitoring.trial import canary_evidence, shadow_evidence
+from perpetune.evaluation.scores.text_metrics import same_label
+from perpetune.monitoring.trial_evidence import canary_evidence, shadow_evidence
 from perpetune.params import ReleaseParams
-from perpetune.policy.release import should_release
-from perpetune.serving.outcomes import Outcome
+from perpetune.policy.rollout import should_release
+from perpetune.prediction_log.trial_outcomes import Outcome
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 RULES = ReleaseParams(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from perpetune.params import Params, load_params
-from perpetune.policy.foresee import DISCORDANCE, Holdouts, foresee
-from perpetune.policy.power import power_of, rows_needed
+from perpetune.policy.holdout_size import DISCORDANCE, Holdouts, foresee
+from perpetune.statistics.power import power_of, rows_needed
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.params import WatchParams, load_params
-from perpetune.policy.asking import decide_without_labels, without_labels
-from perpetune.policy.estimate import EstimatedFall
+from perpetune.policy.estimated_accuracy import EstimatedFall
+from perpetune.policy.label_requests import decide_without_labels, without_labels
 from perpetune.policy.retraining import DriftEvidence, RetrainEvidence
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 

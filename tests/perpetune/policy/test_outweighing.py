@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpetune.evaluation.paired import compare
-from perpetune.policy.guard import outweighed
+from perpetune.policy.outweighing import outweighed
 from perpetune.policy.verdict import Interval
+from perpetune.statistics.paired import compare
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.evaluation.paired import compare
-from perpetune.evaluation.worse import worse_by_more_than
 from perpetune.params import load_params
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, Recall, should_promote
 from perpetune.policy.verdict import Interval
+from perpetune.statistics.non_inferiority import worse_by_more_than
+from perpetune.statistics.paired import compare
 
 GATE = load_params(Path("params.yaml")).promote
 RANK = {"reject": 0, "collect more labels": 1, "promote": 2}

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.params import ReleaseParams
-from perpetune.policy.release import (
+from perpetune.policy.retraining import Decay
+from perpetune.policy.rollout import (
     ByHand,
     Compared,
     RollbackEvidence,
@@ -16,7 +17,6 @@ from perpetune.policy.release import (
     should_release,
     should_roll_back,
 )
-from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Score
 
 RULES = ReleaseParams(

@@ -13,10 +13,10 @@ import sqlalchemy
 from sqlalchemy import select, text
 
 from perpetune.errors import PerpetuneError
-from perpetune.serving.keys import Keyholder, Keyring, add_key, as_role, list_keys, read_keyring, revoke_key
-from perpetune.serving.log import open_log
-from perpetune.serving.run import warn_if_open
-from perpetune.serving.tables import api_keys
+from perpetune.gateway.server import warn_if_open
+from perpetune.prediction_log.api_keys import Keyholder, Keyring, add_key, as_role, list_keys, read_keyring, revoke_key
+from perpetune.prediction_log.log import open_log
+from perpetune.prediction_log.tables import api_keys
 
 
 def test_only_the_digest_of_a_key_is_stored(log: sqlalchemy.Engine) -> None:

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy
 
+from perpetune.prediction_log.label_requests import LabelRequest, ask, count_open, open_requests
+from perpetune.prediction_log.log import add_feedback, delete_older, labelled_examples, newly_labelled, record_rows
+from perpetune.prediction_log.trial_outcomes import outcomes_of
 from perpetune.records import Feedback, Prediction
-from perpetune.serving.label_requests import LabelRequest, ask, count_open, open_requests
-from perpetune.serving.log import add_feedback, delete_older, labelled_examples, newly_labelled, record_rows
-from perpetune.serving.outcomes import outcomes_of
 
 Make = Callable[..., Prediction]
 NOW = datetime(2024, 5, 2, tzinfo=UTC)

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perpetune.errors import PerpetuneError
-from perpetune.records import Feedback, Message, Prediction
-from perpetune.serving.log import (
+from perpetune.prediction_log.log import (
     UnknownRequest,
     add_feedback,
     counts,
@@ -25,7 +24,8 @@ from perpetune.serving.log import (
     recent_predictions,
     record_rows,
 )
-from perpetune.serving.tables import VERSION_TABLE, metadata
+from perpetune.prediction_log.tables import VERSION_TABLE, metadata
+from perpetune.records import Feedback, Message, Prediction
 
 Make = Callable[..., Prediction]
 

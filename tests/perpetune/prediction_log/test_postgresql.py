@@ -22,9 +22,8 @@ from sqlalchemy.exc import IntegrityError
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import ServeParams
-from perpetune.records import Failure, Feedback, Prediction, Shadow
-from perpetune.serving.label_requests import ask, count_open
-from perpetune.serving.log import (
+from perpetune.prediction_log.label_requests import ask, count_open
+from perpetune.prediction_log.log import (
     add_feedback,
     counts,
     delete_older,
@@ -34,8 +33,9 @@ from perpetune.serving.log import (
     recent_predictions,
     record_rows,
 )
-from perpetune.serving.log import record_rows as record
-from perpetune.serving.outcomes import outcomes_of, shadowed
+from perpetune.prediction_log.log import record_rows as record
+from perpetune.prediction_log.trial_outcomes import outcomes_of, shadowed
+from perpetune.records import Failure, Feedback, Prediction, Shadow
 
 
 def _programs() -> Path | None:
@@ -104,12 +104,12 @@ GATEWAY = textwrap.dedent("""
     from pathlib import Path
 
     from perpetune.params import BaseParams, ServeParams
-    from perpetune.release import Release, Trial
-    from perpetune.serving.fake_engine import FakeEngine
-    from perpetune.serving.fake_source import FakeSource
-    from perpetune.serving.gateway import create_app
-    from perpetune.serving.log import open_log
-    from perpetune.serving.run import listen, run
+    from perpetune.model.release import Release, Trial
+    from perpetune.testing.fake_engine import FakeEngine
+    from perpetune.testing.fake_registry import FakeSource
+    from perpetune.gateway.app import create_app
+    from perpetune.prediction_log.log import open_log
+    from perpetune.gateway.server import listen, run
 
     folder, url, params = Path(sys.argv[1]), *sys.argv[2:]
     base = BaseParams(model="path:tiny", revision=None)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from perpetune.prediction_log.redaction import Redactor, group_key
 from perpetune.records import Message, Prediction
-from perpetune.serving.redaction import Redactor, group_key
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from perpetune.params import Params, load_params
 from perpetune.records import Example
-from perpetune.replay.history import History, Request
+from perpetune.replay.histories.history import History, Request
 
 ROOT = Path(__file__).parents[3]
 BEGINS = datetime(2024, 1, 1, tzinfo=UTC)

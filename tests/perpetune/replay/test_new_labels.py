@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.evaluation.scoring import scoring_of
+from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.params import Params, load_params
 from perpetune.records import Example
-from perpetune.replay.history import History, Request
-from perpetune.replay.live import Lived, live
-from perpetune.replay.own import Own
-from perpetune.replay.policy import Policy
-from perpetune.replay.scheduled import Never, Scheduled
-from perpetune.replay.school import School
-from perpetune.replay.stand_in import StandIn
+from perpetune.replay.histories.history import History, Request
+from perpetune.replay.models.model_cache import School
+from perpetune.replay.models.surrogate import StandIn
+from perpetune.replay.policies.perpetune_policy import Own
+from perpetune.replay.policies.policy import Policy
+from perpetune.replay.policies.scheduled import Never, Scheduled
+from perpetune.replay.simulate import Lived, live
 
 BEGINS = datetime(2024, 1, 1, tzinfo=UTC)
 FILLING = ["this", "that", "which", "here", "there", "every", "some", "many", "often", "never"]

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.curation.reviews import find_wheel
+from perpetune.curation.readers.reviews import find_wheel
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.scoring import scoring_of
+from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.params import Params, load_params
-from perpetune.replay.evidently_preset import EvidentlyPreset
-from perpetune.replay.history import History
-from perpetune.replay.live import live
+from perpetune.replay.histories.history import History
+from perpetune.replay.histories.reviews import review_history
+from perpetune.replay.models.model_cache import School
+from perpetune.replay.models.surrogate import StandIn
 from perpetune.replay.outcome import outcome
-from perpetune.replay.own import Own
-from perpetune.replay.policy import Policy
-from perpetune.replay.reviews import review_history
-from perpetune.replay.scheduled import Never, Scheduled
-from perpetune.replay.school import School
-from perpetune.replay.stand_in import StandIn
+from perpetune.replay.policies.evidently_preset import EvidentlyPreset
+from perpetune.replay.policies.perpetune_policy import Own
+from perpetune.replay.policies.policy import Policy
+from perpetune.replay.policies.scheduled import Never, Scheduled
+from perpetune.replay.simulate import live
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from perpetune.params import EvaluateParams, load_params
-from perpetune.reproduction.likeness import Answers, Weights, compare_answers, compare_curves, compare_weights, judge
+from perpetune.reproduction.comparison import Answers, Weights, compare_answers, compare_curves, compare_weights, judge
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
 QUICK: EvaluateParams = PARAMS.evaluate.model_copy(update={"bootstrap_samples": 50})

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from perpetune import registry
-from perpetune.reproduction.code import check_out, launcher
+from perpetune.reproduction.checkout import check_out, launcher
 from perpetune.reproduction.reproduce import reproduce
-from perpetune.tracking import connect
+from perpetune.tracking import registry
+from perpetune.tracking.runs import connect
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace
 
@@ -81,7 +81,7 @@ def test_code_that_cannot_be_had_is_said(tmp_path: Path, twice: Workspace) -> No
 
 @pytest.mark.parametrize("given", [None, "srun --ntasks 2 python"])
 def test_the_checked_out_code_goes_first(given: str | None, twice: Workspace, tmp_path: Path) -> None:
-    from perpetune.reproduction.code import Code
+    from perpetune.reproduction.checkout import Code
 
     command = launcher(Code(tmp_path, ""), twice.params.train, given)
     assert command is not None and command.startswith(f"env PYTHONPATH={tmp_path} PYTHONSAFEPATH=1 ")

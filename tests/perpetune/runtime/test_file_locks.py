@@ -8,13 +8,13 @@ from pathlib import Path
 
 import psutil
 
-from perpetune.claims import claim, claimed_by, end_leftovers, is_claimed
+from perpetune.runtime.file_locks import claim, claimed_by, end_leftovers, is_claimed
 
 # Claims the file, starts something that inherits the claim, says its id and waits.
 OWNER = """
 import subprocess, sys, time
 from pathlib import Path
-from perpetune.claims import claim
+from perpetune.runtime.file_locks import claim
 
 held = claim(Path(sys.argv[1]))
 child = subprocess.Popen(

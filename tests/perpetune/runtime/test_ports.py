@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.ports import NamedPorts, claimed_ports
-from perpetune.services import free_ports
-from perpetune.stack import Ports
+from perpetune.runtime.ports import NamedPorts, claimed_ports
+from perpetune.runtime.processes import free_ports
+from perpetune.runtime.stack import Ports
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from perpetune import orchestrator
 from perpetune.errors import PerpetuneError
-from perpetune.orchestrator import FlowRun, Prefect
-from perpetune.services import Supervisor, free_ports
-from perpetune.stack import Ports, environment, servers
+from perpetune.runtime import prefect_api
+from perpetune.runtime.prefect_api import FlowRun, Prefect
+from perpetune.runtime.processes import Supervisor, free_ports
+from perpetune.runtime.stack import Ports, environment, servers
 from perpetune.workspace import open_workspace
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # A run that says nothing for longer than two polls, and its verdict at its very end, as a watch does.
 WATCH = """
@@ -100,11 +100,11 @@ def test_the_last_line_of_a_flow_is_passed_on_once_and_in_order(prefect: Prefect
     began = time.monotonic()
     assert prefect.follow(run, again.append).final
     assert again == said, "one that has ended is told from its beginning"
-    assert time.monotonic() - began < orchestrator.QUIET_SECONDS, "its last line has come: nothing to wait for"
+    assert time.monotonic() - began < prefect_api.QUIET_SECONDS, "its last line has come: nothing to wait for"
 
 
 def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrator, "QUIET_SECONDS", 1.0)
+    monkeypatch.setattr(prefect_api, "QUIET_SECONDS", 1.0)
     child, run = begun(KILLED)
     child.kill()
     child.wait()
@@ -116,8 +116,8 @@ def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monk
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrator, "_client", lambda: httpx.Client(timeout=0.3))
-    monkeypatch.setattr(orchestrator, "PATIENCE", 3.0)
+    monkeypatch.setattr(prefect_api, "_client", lambda: httpx.Client(timeout=0.3))
+    monkeypatch.setattr(prefect_api, "PATIENCE", 3.0)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.services import Service, Supervisor, answers, free_ports
+from perpetune.runtime.processes import Service, Supervisor, answers, free_ports
 
 SERVER = "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
 

@@ -16,13 +16,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from perpetune.addresses import CLAIM, is_up, remember, remembered
-from perpetune.claims import claim
 from perpetune.cli import app
-from perpetune.services import Service, Supervisor, answers, free_ports
-from perpetune.up import show, start_all
+from perpetune.runtime.addresses import CLAIM, is_up, remember, remembered
+from perpetune.runtime.file_locks import claim
+from perpetune.runtime.processes import Service, Supervisor, answers, free_ports
+from perpetune.runtime.up import show, start_all
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SERVER = "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
 ADDRESSES = {
     "PREFECT_API_URL": "http://127.0.0.1:4202/api",
@@ -103,7 +103,7 @@ def test_into_a_file_it_says_each_start_and_when_all_is_ready(tmp_path: Path) ->
 
 
 def test_it_says_so_if_no_version_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perpetune.up.SECONDS_FOR_A_VERSION", 1.0)
+    monkeypatch.setattr("perpetune.runtime.up.SECONDS_FOR_A_VERSION", 1.0)
     out = StringIO()
     with Supervisor(tmp_path, tmp_path / "logs", {}, print) as supervisor:
         start_all(supervisor, [], a_gateway(tmp_path, ready=False), Console(file=out, width=40))

@@ -6,12 +6,12 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params, load_params
+from perpetune.runtime.stack import Ports, environment
+from perpetune.runtime.vllm_service import highest_rank, starts_vllm, vllm_command, vllm_python, vllm_service
 from perpetune.settings import Settings
-from perpetune.stack import Ports, environment
-from perpetune.vllm_service import highest_rank, starts_vllm, vllm_command, vllm_python, vllm_service
 from perpetune.workspace import Workspace
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
 
 
 def with_engine(engine: str) -> Params:

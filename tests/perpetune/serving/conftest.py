@@ -18,15 +18,15 @@ import sqlalchemy
 import uvicorn
 from fastapi import FastAPI
 
+from perpetune.engines.engine import Engine
+from perpetune.gateway.app import create_app
+from perpetune.gateway.server import listen
+from perpetune.model.release import Release
 from perpetune.params import BaseParams, ReleaseParams, ServeParams
+from perpetune.prediction_log.log import open_log
 from perpetune.records import Message, Prediction
-from perpetune.release import Release
-from perpetune.serving.engine import Engine
-from perpetune.serving.fake_engine import FakeEngine
-from perpetune.serving.fake_source import FakeSource
-from perpetune.serving.gateway import create_app
-from perpetune.serving.log import open_log
-from perpetune.serving.run import listen
+from perpetune.testing.fake_engine import FakeEngine
+from perpetune.testing.fake_registry import FakeSource
 
 BASE = BaseParams(model="path:tiny", revision=None)
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpetune.evaluation.balanced import balanced_mean, compare_balanced, strata
-from perpetune.evaluation.paired import Paired, compare
-from perpetune.imbalance import is_imbalanced
+from perpetune.statistics.balanced_accuracy import balanced_mean, compare_balanced, strata
+from perpetune.statistics.imbalance import is_imbalanced
+from perpetune.statistics.paired import Paired, compare
 
 HOW = {"confidence": 0.95, "samples": 2000, "seed": 3}
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
-from perpetune.evaluation.calibration import brier, calibration, reliability
+from perpetune.statistics.calibration import brier, calibration, reliability
 
 QUICK = settings(max_examples=40, deadline=None)
 SETTINGS = {"confidence": 0.95, "samples": 100, "seed": 1}

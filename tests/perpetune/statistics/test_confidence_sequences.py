@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from perpetune.evaluation.sequential import (
+from perpetune.statistics.confidence_sequences import (
     difference,
     drifting_mean_interval,
     log_capital_path,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.evaluation.e_detector import RICHEST, evidence_paths, go_on, start
+from perpetune.statistics.e_detector import RICHEST, evidence_paths, go_on, start
 
 BOUND = 0.85
 SCORES = st.lists(st.floats(0, 1), max_size=40)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from perpetune.evaluation.estimate import bootstrap_counts, bootstrap_mean, interval_of_alike, mean_of, wilson
+from perpetune.statistics.estimate import bootstrap_counts, bootstrap_mean, interval_of_alike, mean_of, wilson
 
 QUICK = settings(max_examples=40, deadline=None)
 SETTINGS = {"confidence": 0.95, "samples": 400, "seed": 3}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multinomial
 
-from perpetune.evaluation.worse import EXACT_ROWS, worse_by_more_than, worse_shares
+from perpetune.statistics.non_inferiority import EXACT_ROWS, worse_by_more_than, worse_shares
 
 QUICK = settings(max_examples=40, deadline=None)
 MARGIN = 0.1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar
 
-from perpetune.evaluation.paired import MCNEMAR, PERMUTATION, Paired, compare, newcombe, unseen_share
+from perpetune.statistics.paired import MCNEMAR, PERMUTATION, Paired, compare, newcombe, unseen_share
 
 QUICK = settings(max_examples=40, deadline=None)
 binary = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60)

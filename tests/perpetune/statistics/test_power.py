@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from perpetune.evaluation.paired import newcombe, unseen_share
-from perpetune.policy.power import labels_to_collect, power_of, rows_needed
+from perpetune.statistics.paired import newcombe, unseen_share
+from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 
 def exact_power(rows: int, gain: float, discordance: float, alpha: float) -> float:

@@ -13,14 +13,14 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from perpetune import registry
 from perpetune.errors import PerpetuneError
+from perpetune.model.adapters import trainable
+from perpetune.model.base import load_base
+from perpetune.model.release import EVALUATED, Evaluated, Golden, ModelCard, Trial, Wanted
 from perpetune.params import BaseParams, LoraParams
 from perpetune.records import Message
-from perpetune.release import EVALUATED, Evaluated, Golden, ModelCard, Trial, Wanted
-from perpetune.tracking import Run, close_run, connect, find_run, log_text, newest_run, open_run
-from perpetune.training.base import load_base
-from perpetune.training.methods import trainable
+from perpetune.tracking import registry
+from perpetune.tracking.runs import Run, close_run, connect, find_run, log_text, newest_run, open_run
 
 
 @pytest.fixture(scope="module", autouse=True)

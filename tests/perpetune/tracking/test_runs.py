@@ -10,7 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from perpetune.errors import PerpetuneError
-from perpetune.tracking import (
+from perpetune.tracking.runs import (
     Run,
     artifact,
     close_run,

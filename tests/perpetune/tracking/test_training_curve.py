@@ -13,8 +13,8 @@ from typing import Any
 import mlflow
 import pytest
 
-from perpetune.curve import drawn
-from perpetune.tracking import MlflowFault, Run, connect
+from perpetune.tracking.runs import MlflowFault, Run, connect
+from perpetune.tracking.training_curve import drawn
 
 RUN = Run("0" * 32, "1", "http://mlflow/run")
 

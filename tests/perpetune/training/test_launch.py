@@ -11,11 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.adapters import ADAPTER, WHOLE
 from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.training.job import Job
 from perpetune.training.launch import launch, process_count
-from perpetune.training.methods import ADAPTER, WHOLE
 from perpetune.training.trainer import Progress, Trained
 
 

@@ -14,10 +14,10 @@ from transformers import LlamaConfig
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
+from perpetune.training.batches import Encoded
 from perpetune.training.job import Job
 from perpetune.training.launch import launch
-from perpetune.training.room import Room, refuse_if_too_small, room_for, shape_of
-from perpetune.training.rows import Encoded
+from perpetune.training.memory_estimate import Room, refuse_if_too_small, room_for, shape_of
 from perpetune.training.trainer import Forecast
 
 LLAMA_3_8B = LlamaConfig(
@@ -38,11 +38,11 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from perpetune.params import TrainParams
-from perpetune.training.base import Base
-from perpetune.training.methods import trainable
-from perpetune.training.decoder import learner, summed_loss
-from perpetune.training.room import room_for, shape_of
-from perpetune.training.rows import Encoded
+from perpetune.model.base import Base
+from perpetune.model.adapters import trainable
+from perpetune.training.decoder.fused import learner, summed_loss
+from perpetune.training.memory_estimate import room_for, shape_of
+from perpetune.training.batches import Encoded
 torch.set_num_threads(1)
 params = TrainParams.model_validate(json.loads(sys.argv[1]))
 config = LlamaConfig(vocab_size=4096, hidden_size=256, intermediate_size=1024, num_hidden_layers=16,
@@ -150,7 +150,7 @@ def test_a_run_that_cannot_fit_is_refused_before_the_base_is_loaded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("perpetune.training.room.free_bytes", lambda: 1000)
+    monkeypatch.setattr("perpetune.training.memory_estimate.free_bytes", lambda: 1000)
     monkeypatch.setattr("perpetune.training.job.load_base", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(PerpetuneError, match=r"needs .* GB"):
         launch(colour_job(train_params, tmp_path), colour_rows, [], lambda _: None)

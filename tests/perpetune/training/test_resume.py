@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from perpetune.model.base import Base, load_base
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
-from perpetune.training.base import Base, load_base
 from perpetune.training.trainer import Progress, Trained, train
 
 THINGS = ("sky", "sea", "grass", "leaf", "blood", "fire")
@@ -28,7 +28,7 @@ import json, sys
 from pathlib import Path
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
-from perpetune.training.base import load_base
+from perpetune.model.base import load_base
 from perpetune.training.trainer import train
 import torch
 torch.set_num_threads(1)

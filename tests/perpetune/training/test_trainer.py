@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from perpetune.errors import PerpetuneError
-from perpetune.inference.answers import Answerer
-from perpetune.inference.merged import merged
+from perpetune.inference.answerer import Answerer
+from perpetune.inference.merged_adapter import merged
+from perpetune.model.base import Base, load_base
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, conversation
-from perpetune.training.base import Base, load_base
-from perpetune.training.decoder import learner
-from perpetune.training.rows import encode, encode_all
+from perpetune.training.batches import encode, encode_all
+from perpetune.training.decoder.fused import learner
 from perpetune.training.trainer import Progress, mean_loss, train
 
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
@@ -133,7 +133,7 @@ def test_a_batch_in_many_passes_is_the_batch_in_one(tiny_base: Base, train_param
 def test_four_bits_without_bitsandbytes_are_refused(
     tiny_params: BaseParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perpetune.training.base.find_spec", lambda _: None)
+    monkeypatch.setattr("perpetune.model.base.find_spec", lambda _: None)
     with pytest.raises(PerpetuneError, match=r"train\.method: qlora.*\n.*pip install bitsandbytes"):
         load_base(tiny_params, tmp_path, "fp32", four_bit=True)
 

@@ -20,13 +20,13 @@ from typer.testing import CliRunner, Result
 from perpetune.cli import app
 from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams, TuneParams, load_params
-from perpetune.tracking import connect
+from perpetune.tracking.runs import connect
 from perpetune.training.trainer import Progress
-from perpetune.tuning.rewrite import as_yaml, rewrite
+from perpetune.tuning.params_file import as_yaml, rewrite
 from perpetune.tuning.search import Judge, Settings, Trial, search
 from perpetune.tuning.tune import changes, with_settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOW = Settings(rank=8, learning_rate=1e-3, epochs=2)
 SPACE = TuneParams(minutes=1000, trials=20, rank=(4, 32), learning_rate=(1e-5, 1e-1), epochs=(1, 3), seed=7)
 MINUTES = 10.0  # of each made-up trial

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.curation.read import Reading, read_examples
+from perpetune.curation.readers.reader import Reading, read_examples
 from perpetune.errors import PerpetuneError
 from perpetune.records import Message
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.curation.reviews import Rated, find_wheel, labelled, product_examples, rated_sentences
+from perpetune.curation.readers.reviews import Rated, find_wheel, labelled, product_examples, rated_sentences
 from perpetune.errors import PerpetuneError
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from perpetune.curation import clean as steps
-from perpetune.curation.aside import by_reason
-from perpetune.curation.clean import clean
+from perpetune.curation.quarantine import by_reason
+from perpetune.curation.steps import clean as steps
+from perpetune.curation.steps.clean import clean
 from perpetune.params import CleanParams, TaskParams
 from perpetune.records import Example, Message
 

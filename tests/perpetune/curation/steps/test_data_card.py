@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from perpetune.curation.aside import Rejected, SetAside
-from perpetune.curation.card import Card, describe, render
-from perpetune.curation.mix import NOT_REPLAYED
+from perpetune.curation.quarantine import Rejected, SetAside
+from perpetune.curation.steps.data_card import Card, describe, render
+from perpetune.curation.steps.mix import NOT_REPLAYED
 from perpetune.params import MixParams, TaskParams
 from perpetune.records import Example
 
@@ -72,7 +72,7 @@ def test_remarks_name_what_a_person_should_know(card: Card) -> None:
 
 
 def test_the_pages_say_it_all_and_escape_what_rows_say(card: Card) -> None:
-    html, markdown = render(card, "card.html"), render(card, "card.md")
+    html, markdown = render(card, "data_card.html"), render(card, "data_card.md")
 
     parser = HTMLParser()
     parser.feed(html)
@@ -90,7 +90,7 @@ def test_free_text_has_no_labels(example: Make, task: Callable[..., TaskParams])
     card = describe(task("generation"), "0", rows, [], {"validate": [], "clean": [], "split": []}, parts, ALL)
 
     assert not card.labels
-    assert "Labels" not in render(card, "card.html") + render(card, "card.md")
+    assert "Labels" not in render(card, "data_card.html") + render(card, "data_card.md")
 
 
 def test_it_says_what_the_mix_was(example: Make, task: Callable[..., TaskParams], card: Card) -> None:
@@ -103,6 +103,6 @@ def test_it_says_what_the_mix_was(example: Make, task: Callable[..., TaskParams]
     told = (
         "1 recent rows of labelled traffic and 1 older rows are trained on; 3 older ones are left out (mix.replay: 1)"
     )
-    assert told in render(mixed, "card.md")
-    assert told in render(mixed, "card.html")
-    assert "No recent labelled traffic: all 12 older rows" in render(card, "card.md")
+    assert told in render(mixed, "data_card.md")
+    assert told in render(mixed, "data_card.html")
+    assert "No recent labelled traffic: all 12 older rows" in render(card, "data_card.md")

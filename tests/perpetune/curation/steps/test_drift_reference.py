@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from perpetune.curation.reference import reference
+from perpetune.curation.steps.drift_reference import reference
 from perpetune.params import ReferenceParams
 from perpetune.records import Example
 

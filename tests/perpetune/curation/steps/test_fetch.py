@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.curation.fetch import fetch
 from perpetune.curation.ingest import ingest
+from perpetune.curation.steps.fetch import fetch
 from perpetune.errors import PerpetuneError
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.curation import split as splitting
-from perpetune.curation.mix import NOT_REPLAYED, Mix, mix, recent_and_older
-from perpetune.curation.row import example_of
+from perpetune.curation.readers.row import example_of
+from perpetune.curation.steps import split as splitting
+from perpetune.curation.steps.mix import NOT_REPLAYED, Mix, mix, recent_and_older
 from perpetune.params import MixParams, SplitParams, TaskParams
 from perpetune.records import Example, read_jsonl, write_jsonl
 

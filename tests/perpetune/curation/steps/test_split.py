@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.curation.aside import by_reason
-from perpetune.curation.row import example_of
-from perpetune.curation.sameness import bare_question
+from perpetune.curation.dedup_key import bare_question
+from perpetune.curation.quarantine import by_reason
+from perpetune.curation.readers.row import example_of
 from perpetune.curation.sources import is_in_doubt, is_traffic
-from perpetune.curation.split import DOUBTED, LEAKED, SUPERSEDED, place, require_enough, split
+from perpetune.curation.steps.split import DOUBTED, LEAKED, SUPERSEDED, place, require_enough, split
 from perpetune.errors import PerpetuneError
 from perpetune.params import SplitParams, TaskParams
 from perpetune.records import Example, Message

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from perpetune.curation.aside import by_reason
-from perpetune.curation.validate import AMBIGUOUS, CONTRADICTED, REPEATED, validate
+from perpetune.curation.quarantine import by_reason
+from perpetune.curation.steps.validate import AMBIGUOUS, CONTRADICTED, REPEATED, validate
 from perpetune.records import Example
 
 Make = Callable[..., Example]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.answer import Answer
-from perpetune.evaluation.economics import Spent, Usage, refresh_economics
+from perpetune.evaluation.costs import Spent, Usage, refresh_economics
 from perpetune.evaluation.evaluate import Evaluation, evaluate
-from perpetune.evaluation.report import figures, write_report
-from perpetune.evaluation.style import DARK, LIGHT, svg, write_png
+from perpetune.evaluation.report.report import figures, write_report
+from perpetune.evaluation.report.style import DARK, LIGHT, svg, write_png
+from perpetune.generation.answer import Answer
 from perpetune.params import EconomicsParams, EvaluateParams
 from perpetune.records import Example
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.answer import Answer
 from perpetune.evaluation.evaluate import evaluate
-from perpetune.evaluation.report import write_report
-from perpetune.evaluation.scoring import scoring_of
-from perpetune.evaluation.structured import is_valid, object_match, slot_f1
+from perpetune.evaluation.report.report import write_report
+from perpetune.evaluation.scores.json_metrics import is_valid, object_match, slot_f1
+from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.generation.answer import Answer
 from perpetune.output_schema import OutputSchema
 from perpetune.params import EvaluateParams
 from perpetune.records import Example

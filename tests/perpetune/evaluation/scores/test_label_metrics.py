@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from perpetune.evaluation.metrics import accuracy, confusion, label_table, macro_f1, unknown_labels
+from perpetune.evaluation.scores.label_metrics import accuracy, confusion, label_table, macro_f1, unknown_labels
 
 QUICK = settings(max_examples=40, deadline=None)
 SETTINGS = {"confidence": 0.95, "samples": 200, "seed": 1}

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from perpetune.evaluation.text_metrics import TEXT_METRICS, exact_match, rouge_l, squad_tokens, token_f1
+from perpetune.evaluation.scores.text_metrics import TEXT_METRICS, exact_match, rouge_l, squad_tokens, token_f1
 
 QUICK = settings(max_examples=40, deadline=None)
 

@@ -16,17 +16,17 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from perpetune.answer import PromptTooLong
+from perpetune.engines.engine import EngineDown, Overloaded, Unsupported
+from perpetune.gateway.api.completions import Completions
+from perpetune.gateway.releases.follower import UnknownVersion
+from perpetune.gateway.telemetry.metrics import Metrics
+from perpetune.generation.answer import PromptTooLong
+from perpetune.model.release import Evaluated, Release, Routed
 from perpetune.params import ServeParams
+from perpetune.prediction_log.log import recent_predictions
 from perpetune.records import Failure, Message, Prediction, Shadow
-from perpetune.release import Evaluated, Release, Routed
-from perpetune.serving.completions import Completions
-from perpetune.serving.engine import EngineDown, Overloaded, Unsupported
-from perpetune.serving.fake_engine import FakeEngine
-from perpetune.serving.fake_source import FakeSource
-from perpetune.serving.follow import UnknownVersion
-from perpetune.serving.log import recent_predictions
-from perpetune.serving.metrics import Metrics
+from perpetune.testing.fake_engine import FakeEngine
+from perpetune.testing.fake_registry import FakeSource
 
 Start = Callable[..., Any]
 HELLO: Any = [{"role": "user", "content": "hello there"}]

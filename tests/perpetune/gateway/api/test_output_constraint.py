@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from perpetune.generation import Generation
+from perpetune.engines.openai_chat import chat_body
+from perpetune.gateway.releases.parity import require_parity
+from perpetune.generation.parameters import Generation
+from perpetune.model.release import Evaluated, Golden, Release, Trial
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
-from perpetune.release import Evaluated, Golden, Release, Trial
-from perpetune.serving.chat_replies import chat_body
-from perpetune.serving.fake_engine import FakeEngine
-from perpetune.serving.fake_source import FakeSource
-from perpetune.serving.parity import require_parity
+from perpetune.testing.fake_engine import FakeEngine
+from perpetune.testing.fake_registry import FakeSource
 
 Start = Callable[..., Any]
 Make = Callable[..., Release]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from perpetune.release import Release
-from perpetune.serving.fake_engine import FakeEngine
-from perpetune.serving.fake_source import FakeSource
+from perpetune.model.release import Release
+from perpetune.testing.fake_engine import FakeEngine
+from perpetune.testing.fake_registry import FakeSource
 
 Make = Callable[..., Release]
 Start = Callable[..., Any]  # a Gateway of conftest.py

@@ -14,11 +14,11 @@ from openai import AuthenticationError, OpenAI, PermissionDeniedError
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
+from perpetune.gateway.middleware.access import Guard, role_for
+from perpetune.gateway.middleware.rate_limit import RateLimit
+from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import ServeParams
-from perpetune.serving.guard import Guard, role_for
-from perpetune.serving.keys import Keyholder, Keyring, Role, add_key, revoke_key
-from perpetune.serving.limits import RateLimit
-from perpetune.serving.metrics import Metrics
+from perpetune.prediction_log.api_keys import Keyholder, Keyring, Role, add_key, revoke_key
 
 Start = Callable[..., Any]
 

@@ -11,8 +11,8 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from perpetune.serving.head_limit import MAX_BYTES, BoundedHead
-from perpetune.serving.run import listen
+from perpetune.gateway.middleware.head_limit import MAX_BYTES, BoundedHead
+from perpetune.gateway.server import listen
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

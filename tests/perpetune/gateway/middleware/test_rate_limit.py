@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from perpetune.serving.limits import RateLimit
+from perpetune.gateway.middleware.rate_limit import RateLimit
 
 
 class Clock:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from perpetune.serving.log import open_log, recent_predictions
+from perpetune.prediction_log.log import open_log, recent_predictions
 
 KIB = 1024
 

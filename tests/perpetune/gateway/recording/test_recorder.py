@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from perpetune.gateway.recording.recorder import LogUnavailable, NotStored, Recorder
+from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import LogParams
+from perpetune.prediction_log.log import UnknownRequest, recent_predictions
+from perpetune.prediction_log.tables import failures
+from perpetune.prediction_log.trial_outcomes import outcomes_of, shadowed
 from perpetune.records import Failure, Feedback, Prediction, Shadow
-from perpetune.serving.log import UnknownRequest, recent_predictions
-from perpetune.serving.metrics import Metrics
-from perpetune.serving.outcomes import outcomes_of, shadowed
-from perpetune.serving.recorder import LogUnavailable, NotStored, Recorder
-from perpetune.serving.tables import failures
 
 Make = Callable[..., Prediction]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.generation import Generation
+from perpetune.gateway.releases.follower import Follower, NothingServed, UnknownVersion
+from perpetune.gateway.telemetry.metrics import Metrics
+from perpetune.generation.parameters import Generation
+from perpetune.model.release import Evaluated, Golden, Release, Trial, Wanted
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
-from perpetune.release import Evaluated, Golden, Release, Trial, Wanted
-from perpetune.serving.fake_engine import FakeEngine
-from perpetune.serving.fake_source import FakeSource
-from perpetune.serving.follow import Follower, NothingServed, UnknownVersion
-from perpetune.serving.metrics import Metrics
+from perpetune.testing.fake_engine import FakeEngine
+from perpetune.testing.fake_registry import FakeSource
 
 Make = Callable[..., Release]
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from perpetune.answer import Answer, TokenLogprob
-from perpetune.generation import Generation, Hear
+from perpetune.engines.engine import Overloaded
+from perpetune.gateway.releases.parity import Disparity, Parity, alike, require_parity
+from perpetune.generation.answer import Answer, TokenLogprob
+from perpetune.generation.parameters import Generation, Hear
+from perpetune.model.release import Evaluated, Golden, Release
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
-from perpetune.release import Evaluated, Golden, Release
-from perpetune.serving.engine import Overloaded
-from perpetune.serving.fake_engine import FakeEngine
-from perpetune.serving.parity import Disparity, Parity, alike, require_parity
+from perpetune.testing.fake_engine import FakeEngine
 
 Make = Callable[..., Release]
 LABELS = ("bad", "good")

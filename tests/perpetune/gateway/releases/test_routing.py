@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.release import Trial
-from perpetune.serving.routing import falls_to
+from perpetune.gateway.releases.routing import falls_to
+from perpetune.model.release import Trial
 
 KEYS = [f"user {number}" for number in range(4000)]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from perpetune.answer import Answer
+from perpetune.gateway.telemetry.metrics import Metrics
+from perpetune.generation.answer import Answer
 from perpetune.params import ServeParams
-from perpetune.serving.fake_engine import FakeEngine
-from perpetune.serving.metrics import Metrics
+from perpetune.testing.fake_engine import FakeEngine
 
 Start = Callable[..., Any]
 

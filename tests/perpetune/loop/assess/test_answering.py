@@ -4,8 +4,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from perpetune.answer import Answer
-from perpetune.loop.answering import FIRST_LOOK, FIRST_ROWS, counting, remembering, telling, until_clear
+from perpetune.generation.answer import Answer
+from perpetune.loop.assess.answering import FIRST_LOOK, FIRST_ROWS, counting, remembering, telling, until_clear
 from perpetune.records import Example, Message, conversation
 
 
@@ -89,7 +89,7 @@ def test_it_says_how_far_it_is_and_what_time_is_left(monkeypatch) -> None:
         clock[0] += len(rows) * 0.5
         return [say(each) for each in rows]
 
-    monkeypatch.setattr("perpetune.loop.answering.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("perpetune.loop.assess.answering.time.monotonic", lambda: clock[0])
     rows = random.Random(1).sample(ROWS, 50)
     assert telling("base", slow, told.append)(rows) == [say(each) for each in rows]
     assert told[0] == f"base: {FIRST_ROWS} of 50 rows answered, about 21 s left"
@@ -103,7 +103,7 @@ def test_timed_requests_are_told_of_every_few_seconds(monkeypatch) -> None:
         clock[0] += 3
         return place
 
-    monkeypatch.setattr("perpetune.loop.answering.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("perpetune.loop.assess.answering.time.monotonic", lambda: clock[0])
     timed = counting(ask, "latency and cost", 30, told.append)
     assert [timed(place) for place in range(6)] == list(range(6))
     assert told == [f"latency and cost: {done} of at least 30 requests timed" for done in (3, 6)]

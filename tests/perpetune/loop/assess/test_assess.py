@@ -11,21 +11,21 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune import registry
 from perpetune.errors import PerpetuneError
-from perpetune.loop.assess import assess
+from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import Curated
 from perpetune.loop.decide import _register_rival, decide, promotion_evidence, register
 from perpetune.loop.fine_tune import Challenger, fine_tune
-from perpetune.loop.first import make_first
+from perpetune.loop.first_version import make_first
+from perpetune.model.release import ServedBase
 from perpetune.params import BaseParams, Method, RemoteModel, TrainParams
 from perpetune.policy.choice import choose
 from perpetune.records import Example, write_jsonl
-from perpetune.release import ServedBase
-from perpetune.tracking import Run, artifact, connect, metrics_of, open_run
+from perpetune.tracking import registry
+from perpetune.tracking.runs import Run, artifact, connect, metrics_of, open_run
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
 

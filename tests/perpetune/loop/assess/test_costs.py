@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from perpetune.loop.economics import new_labels
+from perpetune.loop.assess.costs import new_labels
 from perpetune.records import Example, write_jsonl
 
 

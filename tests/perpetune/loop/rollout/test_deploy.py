@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.loop.release import release
+from perpetune.loop.rollout.deploy import release
 
 
 def test_a_version_takes_over_where_no_gateway_runs(releases: Callable[..., Any]) -> None:

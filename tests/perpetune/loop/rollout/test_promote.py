@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from perpetune import registry
-from perpetune.decision import Decision
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.e_detector import start
-from perpetune.loop.promote import promote_by_hand, tell_prefect
-from perpetune.loop.rollback import go_back
-from perpetune.monitoring.watched import DETECTOR, Watched, from_text, judge, to_text
+from perpetune.explain.status import read_status
+from perpetune.loop.rollout.promote import promote_by_hand, tell_prefect
+from perpetune.loop.rollout.rollback import go_back
+from perpetune.model.release import ModelCard, System
+from perpetune.monitoring.detector_state import DETECTOR, Watched, from_text, judge, to_text
 from perpetune.params import BaseParams
-from perpetune.release import ModelCard, System
-from perpetune.status import read_status
-from perpetune.tracking import artifact, artifact_names, close_run, log_metrics, open_run
+from perpetune.policy.decision.record import Decision
+from perpetune.statistics.e_detector import start
+from perpetune.tracking import registry
+from perpetune.tracking.runs import artifact, artifact_names, close_run, log_metrics, open_run
 from perpetune.workspace import Workspace
 
 Open = Callable[..., Any]

@@ -17,18 +17,18 @@ import httpx
 import pytest
 import uvicorn
 
-from perpetune import registry
-from perpetune.loop.promote import promote_by_hand
-from perpetune.loop.release import release
-from perpetune.loop.trial import begin, judge
+from perpetune.gateway.app import create_app
+from perpetune.gateway.server import listen
+from perpetune.loop.rollout.deploy import release
+from perpetune.loop.rollout.promote import promote_by_hand
+from perpetune.loop.rollout.trial import begin, judge
+from perpetune.model.release import ModelCard
+from perpetune.prediction_log.log import open_log
 from perpetune.records import Message
-from perpetune.registry import RegistrySource
-from perpetune.release import ModelCard
-from perpetune.serving.fake_engine import FakeEngine
-from perpetune.serving.gateway import create_app
-from perpetune.serving.log import open_log
-from perpetune.serving.run import listen
-from perpetune.tracking import close_run, open_run
+from perpetune.testing.fake_engine import FakeEngine
+from perpetune.tracking import registry
+from perpetune.tracking.registry import RegistrySource
+from perpetune.tracking.runs import close_run, open_run
 from perpetune.workspace import Workspace, open_workspace
 
 Open = Callable[..., Any]

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from perpetune import registry
-from perpetune.decision import Ids, record
 from perpetune.errors import PerpetuneError
-from perpetune.loop.passage import log_decision
-from perpetune.loop.release import release
-from perpetune.loop.rollback import go_back, write_down
+from perpetune.explain.status import decisions_of
+from perpetune.loop.rollout.deploy import release
+from perpetune.loop.rollout.rollback import go_back, write_down
+from perpetune.loop.run_context import log_decision
+from perpetune.policy.decision.record import Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
-from perpetune.status import decisions_of
-from perpetune.tracking import find_run
+from perpetune.tracking import registry
+from perpetune.tracking.runs import find_run
 
 Open = Callable[..., Any]
 BETTER = PairedEvidence(0.1, Interval(0.05, 0.15), 0.001, 200)

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import insert
 
 from perpetune.errors import PerpetuneError
-from perpetune.loop.release import release
-from perpetune.loop.trial import begin, goes_on_trial, judge
+from perpetune.explain.status import decisions_of, read_status
+from perpetune.loop.rollout.deploy import release
+from perpetune.loop.rollout.trial import begin, goes_on_trial, judge
+from perpetune.prediction_log.log import add_feedback, open_log, record_rows
+from perpetune.prediction_log.tables import failures, shadows
 from perpetune.records import Feedback, Message, Prediction, Route
-from perpetune.serving.log import add_feedback, open_log, record_rows
-from perpetune.serving.tables import failures, shadows
-from perpetune.status import decisions_of, read_status
 
 Open = Callable[..., Any]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from perpetune import registry
-from perpetune.loop.look import promised_scores
-from perpetune.loop.passage import open_passage
-from perpetune.monitoring.watched import DETECTOR, from_text
+from perpetune.explain.status import read_status
+from perpetune.loop.run_context import open_passage
+from perpetune.loop.watch.check import promised_scores
+from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import ReferenceParams
 from perpetune.records import Recorded
-from perpetune.status import read_status
-from perpetune.tracking import metrics_of
+from perpetune.tracking import registry
+from perpetune.tracking.runs import metrics_of
 
 Open = Callable[..., Any]
 
@@ -173,6 +173,6 @@ def test_what_was_seen_is_in_the_run(watched: Open) -> None:
 
 
 def test_a_look_brings_no_library_that_trains() -> None:
-    code = "import sys, tasks.look, tasks.rollback, tasks.trial; print({'torch', 'transformers', 'peft'} & set(sys.modules))"
+    code = "import sys, perpetune.tasks.check, perpetune.tasks.rollback, perpetune.tasks.trial; print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ran.stdout.strip() == "set()", ran.stdout + ran.stderr

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from perpetune.loop.rollback import file_away, go_back
-from perpetune.status import read_status
+from perpetune.explain.status import read_status
+from perpetune.loop.rollout.rollback import file_away, go_back
 
 Open = Callable[..., Any]
 

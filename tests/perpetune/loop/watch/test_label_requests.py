@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from perpetune import registry
 from perpetune.curation.layout import REFERENCE
-from perpetune.loop.look import Sighting, look
-from perpetune.loop.passage import open_passage
-from perpetune.loop.release import release
+from perpetune.explain.status import read_status
+from perpetune.loop.rollout.deploy import release
+from perpetune.loop.run_context import open_passage
+from perpetune.loop.watch.check import Sighting, look
+from perpetune.prediction_log.label_requests import open_requests
+from perpetune.prediction_log.log import open_log, record_rows
 from perpetune.records import Example, Message, Prediction, Recorded, write_jsonl
-from perpetune.serving.label_requests import open_requests
-from perpetune.serving.log import open_log, record_rows
-from perpetune.status import read_status
-from perpetune.tracking import close_run, find_run, log_text
+from perpetune.tracking import registry
+from perpetune.tracking.runs import close_run, find_run, log_text
 
 ROWS = 80
 

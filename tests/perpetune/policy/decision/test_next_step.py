@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
-from perpetune.decision import Decision, Ids, as_markdown
 from perpetune.params import PromoteParams
-from perpetune.policy.headline import headline
-from perpetune.policy.next_step import next_steps
+from perpetune.policy.decision.headline import headline
+from perpetune.policy.decision.next_step import next_steps
+from perpetune.policy.decision.record import Decision, Ids, as_markdown
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, should_promote
 from perpetune.policy.verdict import Interval, Outcome
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from perpetune.decision import Decision, Ids, as_markdown, record
+from perpetune.policy.decision.record import Decision, Ids, as_markdown, record
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence
 from perpetune.policy.retraining import ColumnDrift, Decay, DriftEvidence, RetrainEvidence
 from perpetune.policy.verdict import Interval, Score, Verdict

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.replay.history import between, divided, read_history
+from perpetune.replay.histories.history import between, divided, read_history
 
 ROWS = [
     {"input": "b", "output": "no", "time": "2024-01-02T00:00:00Z", "change": True},

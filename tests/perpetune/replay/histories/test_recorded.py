@@ -7,9 +7,9 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
+from perpetune.prediction_log.log import add_feedback, open_log, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, write_jsonl
-from perpetune.replay.recorded import recorded_history
-from perpetune.serving.log import add_feedback, open_log, record_rows
+from perpetune.replay.histories.recorded import recorded_history
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from perpetune.params import BaseParams, Params, TrainParams
 from perpetune.records import Example
-from perpetune.replay.base_model import BaseModel
+from perpetune.replay.models.base_model import BaseModel
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 

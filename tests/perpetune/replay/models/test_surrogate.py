@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from perpetune.records import Example
-from perpetune.replay.stand_in import StandIn
+from perpetune.replay.models.surrogate import StandIn
 
 
 def row(input: str, output: str) -> Example:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.attention import flex_attention
 from torch.nn.attention.flex_attention import create_mask
 
-from perpetune.training.attention import Plan, _flex_mask, attend, plan
-from perpetune.training.packing import Tree, plant, sees
+from perpetune.model.token_tree import Tree, plant, sees
+from perpetune.training.decoder.attention import Plan, _flex_mask, attend, plan
 
 CPU = torch.device("cpu")
 

@@ -22,9 +22,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from perpetune.training import attention
-from perpetune.training.decoder import FusedModel, PlainModel, learner, summed_loss
-from perpetune.training.rows import Encoded
+from perpetune.training.batches import Encoded
+from perpetune.training.decoder import attention
+from perpetune.training.decoder.fused import FusedModel, PlainModel, learner, summed_loss
 
 SIZE = {
     "vocab_size": 97,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from perpetune.training.kernels import _gated, _gated_back, _normalized, _normalized_back, _rotate
+from perpetune.training.decoder.kernels import _gated, _gated_back, _normalized, _normalized_back, _rotate
 
 N = "tokens"
 FORMULAS: dict[Callable[..., Any], list[tuple[str | int, ...]]] = {

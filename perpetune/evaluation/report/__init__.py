@@ -1,0 +1,1 @@
+"""The page of an evaluation: plots, mistakes, summary. Imports evaluation and statistics."""

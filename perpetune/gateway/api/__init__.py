@@ -1,0 +1,1 @@
+"""The routes and bodies of OpenAI's API, feedback and releases. Imports engines and releases."""

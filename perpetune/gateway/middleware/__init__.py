@@ -1,0 +1,1 @@
+"""What every request passes: access, limits, bounds, draining. Imports api errors and telemetry."""

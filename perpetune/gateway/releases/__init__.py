@@ -1,0 +1,1 @@
+"""Which version answers: follows the registry, checks parity, routes trials. Imports engines."""

@@ -1,0 +1,1 @@
+"""Step 3: every system answers the same held-out rows. Imports evaluation and inference."""

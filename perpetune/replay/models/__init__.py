@@ -1,0 +1,1 @@
+"""What learns and answers in a replay. Imports training and inference."""

@@ -1,0 +1,1 @@
+"""When to retrain: perpetune, a schedule, Evidently, never. Imports monitoring and policy."""

@@ -1,0 +1,1 @@
+"""A replay on a terminal and as a picture. Imports replay."""

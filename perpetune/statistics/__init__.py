@@ -1,0 +1,1 @@
+"""Intervals, paired tests, confidence sequences, calibration. Imports nothing of perpetune but errors."""

@@ -1,0 +1,1 @@
+"""MLflow: runs, registry and the logged model. The only part that imports MLflow."""
