@@ -1,6 +1,6 @@
-"""`python -m flows`: register the deployments and run what is due, until a signal ends it.
+"""`python -m perpetune.flows`: register the deployments and run what is due, until a signal ends it.
 
-`python -m flows deploy --pool gpu --image IMAGE --workspace /workspace`: leave them to the workers of a work pool (docs/clusters.md).
+`python -m perpetune.flows deploy --pool gpu --image IMAGE --workspace /workspace`: leave them to the workers of a work pool (docs/clusters.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NICENESS = 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows", description="Serve the deployments, until a signal.")
+    parser = argparse.ArgumentParser(prog="python -m perpetune.flows", description="Serve the deployments, until a signal.")
     commands = parser.add_subparsers(dest="command", metavar="deploy")
     to_pool = commands.add_parser("deploy", help="leave them to the workers of a work pool")
     to_pool.add_argument("--pool", required=True, help="its name, as in `prefect work-pool ls`")

@@ -1,0 +1,5 @@
+"""Keeps a fine-tuned language model good at its task for as long as it is in production."""
+
+from perpetune.renamed import answer_to_old_names
+
+answer_to_old_names()

@@ -135,7 +135,7 @@ def _dvc(workspace: Path, *arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=workspace,
-        env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"},
+        env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONSAFEPATH": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

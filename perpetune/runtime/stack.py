@@ -63,6 +63,8 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "DVC_NO_ANALYTICS": "true",
         "GIT_PYTHON_REFRESH": "quiet",
         "PYTHONUNBUFFERED": "1",
+        # The workspace may hold a flows.py or a folder mlflow/: nothing is imported from the folder a service starts in.
+        "PYTHONSAFEPATH": "1",
         # Training and answering share the cores, so threads that wait for work soon sleep. At once would be too soon: the
         # next piece comes within microseconds, and training took 1.4 times as long. GNU's and LLVM's OpenMP in turn.
         "GOMP_SPINCOUNT": "20000",
@@ -105,7 +107,7 @@ def _mlflow(workspace: Workspace, port: int) -> Service:
 
 def worker(port: int) -> Service:
     """Serves the deployments: starts flow runs when they are due."""
-    return Service("worker", (PYTHON, "-m", "flows"), port, f"http://{HOST}:{port}/health")
+    return Service("worker", (PYTHON, "-m", "perpetune.flows"), port, f"http://{HOST}:{port}/health")
 
 
 def gateway(port: int) -> Service:

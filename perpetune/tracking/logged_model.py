@@ -1,6 +1,7 @@
 """A registered version as an MLflow model: `mlflow.pyfunc.load_model("models:/NAME@champion").predict(...)`.
 
-MLflow stores this file beside the adapter or the linear model ("models from code"); the base is loaded by reference.
+MLflow stores model_code.py, which names this class, beside the adapter or the linear model; the base is loaded by
+reference.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
@@ -84,5 +84,3 @@ def _of_base(folder: Path, card: ModelCard) -> Answers:
 
     return answer
 
-
-mlflow.models.set_model(VersionModel())

@@ -65,7 +65,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
     with mlflow.start_run(run_id=run.id):
         logged = mlflow.pyfunc.log_model(
             name=card.task,
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            python_model=str(Path(__file__).with_name("model_code.py")),
             artifacts={"adapter": str(adapter)},
             signature=_signature(card),
             pip_requirements=["perpetune"],

@@ -11,7 +11,7 @@ import pytest
 
 from perpetune.gateway.telemetry.metrics import Metrics
 
-FILE = Path(__file__).parents[2] / "clusters" / "grafana" / "dashboard.json"
+FILE = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboard.json"
 
 
 @pytest.fixture(scope="module")

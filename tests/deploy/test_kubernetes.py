@@ -1,4 +1,4 @@
-"""The files of clusters/kubernetes agree with each other, with the settings and with docker-compose.yml."""
+"""The files of deploy/kubernetes agree with each other, with the settings and with docker-compose.yml."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prefect.utilities.templating import apply_values
 from perpetune.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "clusters" / "kubernetes"
+FOLDER = ROOT / "deploy" / "kubernetes"
 # Of the machine that serves flow runs, and where its Prefect keeps files; the password is in the Secret.
 NOT_HERE = {"PERPETUNE_API_KEY", "PERPETUNE_DATABASE_URL"}
 SERVING = "PREFECT_RUNNER_"

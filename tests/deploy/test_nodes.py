@@ -16,7 +16,7 @@ from perpetune.training.launch import launch
 from perpetune.training.trainer import Progress, Trained
 
 ROOT = Path(__file__).parents[2]
-NODE = ROOT / "clusters" / "slurm" / "node.sh"
+NODE = ROOT / "deploy" / "slurm" / "node.sh"
 # As Slurm's srun does: the same command on each machine, which learns from its environment which one it is.
 SRUN = """#!/bin/sh
 shift 7

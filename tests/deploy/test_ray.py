@@ -25,7 +25,7 @@ pytest.importorskip("ray")
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, str(ROOT / "clusters" / "ray" / "launch.py"), "--nodes", "2", "--gpus-per-node", "0"]
+COMMAND = [sys.executable, str(ROOT / "deploy" / "ray" / "launch.py"), "--nodes", "2", "--gpus-per-node", "0"]
 LAUNCHER = " ".join(COMMAND)
 SMALL = {"num_cpus": 2, "object_store_memory": 200 << 20}
 

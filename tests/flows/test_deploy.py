@@ -1,4 +1,4 @@
-"""`python -m flows deploy` against a real Prefect server: all that serving registers, in the work pool of docs/clusters.md."""
+"""`python -m perpetune.flows deploy` against a real Prefect server: all that serving registers, in the work pool of docs/clusters.md."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from perpetune.tracking.runs import close_run, connect, open_run
 from perpetune.workspace import open_workspace
 
 ROOT = Path(__file__).parents[2]
-POOL = ROOT / "clusters" / "kubernetes" / "work-pool.json"
+POOL = ROOT / "deploy" / "kubernetes" / "work-pool.json"
 IMAGE = "registry.example/perpetune:1"
 FLOWS = ("refresh", "watch", "trial")
 
@@ -95,7 +95,7 @@ def test_a_worker_of_a_pool_runs_in_the_workspace_itself(workspace: tuple[Path, 
     """Not in a copy of it: what a run leaves in .perpetune is there for the next. The flow fails, as MLflow is away."""
     folder, _, _ = workspace
     python("-m", "prefect", "work-pool", "create", "here", "--type", "process")
-    python("-m", "flows", "deploy", "--pool", "here", folder=folder)
+    python("-m", "perpetune.flows", "deploy", "--pool", "here", folder=folder)
     watch = ask("GET", "/deployments/name/watch/colours")
     run = ask("POST", f"/deployments/{watch['id']}/create_flow_run", {"parameters": {"trigger": "manual"}})
     python("-m", "prefect", "worker", "start", "--pool", "here", "--run-once", folder=folder.parent)
@@ -111,7 +111,7 @@ def test_a_worker_of_a_pool_runs_in_the_workspace_itself(workspace: tuple[Path, 
 def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Supervisor, Ports]) -> None:
     folder, supervisor, ports = workspace
     said = python(
-        "-m", "flows", "deploy", "--pool", "gpu", "--image", IMAGE, "--workspace", "/workspace", folder=folder
+        "-m", "perpetune.flows", "deploy", "--pool", "gpu", "--image", IMAGE, "--workspace", "/workspace", folder=folder
     )
     assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in FLOWS]
     pooled = {flow: registered(flow) for flow in FLOWS}
@@ -187,7 +187,7 @@ def test_what_is_missing_is_said(
     workspace: tuple[Path, Supervisor, Ports], arguments: tuple[str, ...], says: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "flows", "deploy", *arguments], cwd=workspace[0], capture_output=True, text=True
+        [sys.executable, "-m", "perpetune.flows", "deploy", *arguments], cwd=workspace[0], capture_output=True, text=True
     )
     assert done.returncode == 1
     assert says in done.stderr
