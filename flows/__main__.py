@@ -25,7 +25,9 @@ NICENESS = 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m perpetune.flows", description="Serve the deployments, until a signal.")
+    parser = argparse.ArgumentParser(
+        prog="python -m perpetune.flows", description="Serve the deployments, until a signal."
+    )
     commands = parser.add_subparsers(dest="command", metavar="deploy")
     to_pool = commands.add_parser("deploy", help="leave them to the workers of a work pool")
     to_pool.add_argument("--pool", required=True, help="its name, as in `prefect work-pool ls`")

@@ -56,7 +56,9 @@ class _Finder(MetaPathFinder):
         if new is None:
             return None
         found = find_spec(new)
-        return ModuleSpec(fullname, _Alias(new), is_package=found is not None and bool(found.submodule_search_locations))
+        return ModuleSpec(
+            fullname, _Alias(new), is_package=found is not None and bool(found.submodule_search_locations)
+        )
 
 
 def new_name(old: str) -> str | None:

@@ -83,4 +83,3 @@ def _of_base(folder: Path, card: ModelCard) -> Answers:
         return answerer.answer(adapter, asked, card.labels, card.max_new_tokens, card.json_schema)
 
     return answer
-

@@ -187,7 +187,10 @@ def test_what_is_missing_is_said(
     workspace: tuple[Path, Supervisor, Ports], arguments: tuple[str, ...], says: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "perpetune.flows", "deploy", *arguments], cwd=workspace[0], capture_output=True, text=True
+        [sys.executable, "-m", "perpetune.flows", "deploy", *arguments],
+        cwd=workspace[0],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     assert says in done.stderr

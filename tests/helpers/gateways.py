@@ -22,7 +22,7 @@ from perpetune.engines.engine import Engine
 from perpetune.gateway.app import create_app
 from perpetune.gateway.server import listen
 from perpetune.model.release import Release
-from perpetune.params import BaseParams, ReleaseParams, ServeParams
+from perpetune.params import BaseParams, ServeParams
 from perpetune.prediction_log.log import open_log
 from perpetune.records import Message, Prediction
 from perpetune.testing.fake_engine import FakeEngine
@@ -70,27 +70,6 @@ PARAMS = ServeParams(
     requests_per_minute=None,
     cors_origins=(),
 )
-
-
-@pytest.fixture
-def params() -> ServeParams:
-    return PARAMS
-
-
-@pytest.fixture
-def release_params() -> ReleaseParams:
-    return ReleaseParams(
-        strategy="immediate",
-        share=0.1,
-        margin=0.05,
-        alpha=0.05,
-        min_labels=50,
-        max_requests=2000,
-        slow_seconds=2.0,
-        parity_prompts=16,
-        parity_share=1.0,
-        parity_confidence=0.05,
-    )
 
 
 @pytest.fixture
