@@ -41,7 +41,7 @@ def test_a_gateway_before_vllm_does_without_torch() -> None:
 import sys
 from pathlib import Path
 from perpetune.params import load_params
-from perpetune.gateway import gateway
+from perpetune.gateway import app
 from perpetune.gateway.server import build_engine
 from perpetune.settings import Settings
 params = load_params(Path("params.yaml"))

@@ -11,6 +11,7 @@ from perpetune.inference.answerer import Answerer
 from perpetune.inference.prefix_cache import Beginnings
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base
+from perpetune.model.chat_format import prompt_tokens
 from perpetune.params import LoraParams
 from perpetune.records import Message
 
@@ -83,7 +84,7 @@ def test_company_and_order_change_no_answer(tiny_base: Base, asked: list[tuple[M
     for messages, found in zip(asked, together, strict=True):
         assert found == pytest.approx(probabilities(Answerer(tiny_base, 24), None, messages)[0], rel=1e-5)
     assert [answer.prompt_tokens for answer in answerer.answer(None, asked, LABELS, 4)] == [
-        len(answerer.prompt_tokens(tiny_base.tokenizer, messages)) for messages in asked
+        len(prompt_tokens(tiny_base.tokenizer, messages)) for messages in asked
     ]
 
 

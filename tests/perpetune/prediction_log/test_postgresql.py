@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from gateways import PARAMS
 from sqlalchemy.exc import IntegrityError
 
 from perpetune.errors import PerpetuneError
@@ -194,10 +195,8 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     log.dispose()
 
 
-def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(
-    postgres: Postgres, params: ServeParams, tmp_path: Path
-) -> None:
-    with gateway(tmp_path, postgres.url, params) as (killed, client):
+def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(postgres: Postgres, tmp_path: Path) -> None:
+    with gateway(tmp_path, postgres.url, PARAMS) as (killed, client):
         answered = ask_often(client, 40)
         postgres.stop()
         try:
@@ -213,7 +212,7 @@ def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(
         return recent_predictions(log, "killed", limit=None)
 
     try:
-        with gateway(tmp_path, postgres.url, params) as (_, client):
+        with gateway(tmp_path, postgres.url, PARAMS) as (_, client):
             answered += ask_often(client, 5)
             _until(lambda: client.get("/readyz").json()["log"] == "ok")
             _until(lambda: len(stored()) == len(answered))

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from perpetune.gateway.telemetry.tracing import Traced, Tracing
+from perpetune.gateway.telemetry.tracing import Traced, Tracing, note, note_answer, span
 from perpetune.prediction_log.api_keys import add_key
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
@@ -147,8 +147,8 @@ def test_what_is_noted_of_an_answer(collector: Collector) -> None:
 
     @app.post("/v1/chat/completions")
     async def answer() -> str:
-        with tracing.span("record"):
-            tracing.note_answer(model="reviews@2", version="2", route="pinned", prompt_tokens=7, completion_tokens=3)
+        with span("record"):
+            note_answer(model="reviews@2", version="2", route="pinned", prompt_tokens=7, completion_tokens=3)
         return "fine"
 
     async def ask() -> None:
@@ -182,8 +182,8 @@ def test_off_without_an_endpoint(start: Start, monkeypatch: pytest.MonkeyPatch) 
     tracing = Tracing("reviews")
     assert tracing.tracer is None
     tracing.close()
-    assert isinstance(tracing.span("engine"), nullcontext)
-    tracing.note({"a": 1})
+    assert isinstance(span("engine"), nullcontext)
+    note({"a": 1})
     assert start().ask("hello").status_code == 200
 
 
