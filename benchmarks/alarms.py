@@ -17,7 +17,7 @@ from perpetune.statistics.e_detector import evidence_paths
 Numbers = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 WINDOW = 50  # labels between two looks
-QUIET = 1000  # labels before the change
+STABLE = 1000  # labels before the change
 BLOCK = 100  # histories at once, so that memory stays small
 EVIDENTLY = 0.05  # its default threshold of the p-value
 OURS, EVIDENTLYS, FIXED, ADWINS = "perpetune", "Evidently default", "fixed threshold", "ADWIN"
@@ -110,11 +110,11 @@ def adwin(scores: Numbers, references: Numbers) -> Bools:
         detector = ADWIN()
         for score in reference.tolist():
             detector.update(score)
-        for place, score in enumerate(stream.tolist()):
+        for position, score in enumerate(stream.tolist()):
             before = detector.estimation
             detector.update(score)
             if detector.drift_detected and detector.estimation < before:
-                found[history, place // WINDOW] = True
+                found[history, position // WINDOW] = True
     return found
 
 
@@ -133,14 +133,14 @@ def run_length_at_bound(watch: WatchParams, bound: float, histories: int, labels
 
 
 def run_length(
-    name: str, method: Method, quiet: Source, rows: int, histories: int, labels: int, seed: int, stream: str
+    name: str, method: Method, stable: Source, rows: int, histories: int, labels: int, seed: int, stream: str
 ) -> RunLength:
     """Quiet histories, looked at once a window; the reference is `rows` answers from the same source."""
     rng = np.random.default_rng(seed)
     firsts: list[int | None] = []
     rung = 0
-    for references in _alike(quiet(rng, (histories, rows))):
-        alarms = method(quiet(rng, (len(references), labels)), references)
+    for references in _alike(stable(rng, (histories, rows))):
+        alarms = method(stable(rng, (len(references), labels)), references)
         rung += int(alarms.sum())
         firsts += _firsts(alarms, WINDOW)
     return _run_length(name, stream, firsts, labels, 1000 * rung * WINDOW / (histories * labels))
@@ -179,7 +179,7 @@ def delay(
     labels: int,
     seed: int,
 ) -> Delay:
-    """`QUIET` labels come from the first source, as the reference does, then `labels` from the second.
+    """`STABLE` labels come from the first source, as the reference does, then `labels` from the second.
 
     Alarms before the change are waved away, as a person would who finds nothing.
     """
@@ -188,8 +188,8 @@ def delay(
     delays: list[int] = []
     for references in _alike(before(rng, (histories, rows))):
         some = len(references)
-        scores = np.concatenate([before(rng, (some, QUIET)), after(rng, (some, labels))], axis=1)
-        alarms = method(scores, references)[:, QUIET // WINDOW :]
+        scores = np.concatenate([before(rng, (some, STABLE)), after(rng, (some, labels))], axis=1)
+        alarms = method(scores, references)[:, STABLE // WINDOW :]
         delays += [first or 0 for first in _firsts(alarms, WINDOW)]
     took = np.array([each or labels for each in delays], dtype=float)
     again = took[rng.integers(0, len(took), (1000, len(took)))]

@@ -201,16 +201,16 @@ def quiet_histories(params: Params, histories: int, adwin_histories: int, labels
     """At the least favourable mean, and at the champion's own with a reference of `ROWS` rows."""
     bound = ACCURACY - params.watch.margin
     found = [_told_length(run_length_at_bound(params.watch, bound, histories, labels, 1))]
-    quiet, stream = answers(ACCURACY), f"made up, {ACCURACY:.0%} right as the reference"
-    return [*found, *_quiet(_methods(params), quiet, stream, histories, adwin_histories, labels)]
+    stable, stream = answers(ACCURACY), f"made up, {ACCURACY:.0%} right as the reference"
+    return [*found, *_quiet(_methods(params), stable, stream, histories, adwin_histories, labels)]
 
 
 def _quiet(
-    methods: dict[str, Method], quiet: Source, stream: str, histories: int, adwin_histories: int, labels: int
+    methods: dict[str, Method], stable: Source, stream: str, histories: int, adwin_histories: int, labels: int
 ) -> list[RunLength]:
     return [
         _told_length(
-            run_length(name, method, quiet, ROWS, adwin_histories if name == ADWINS else histories, labels, 2, stream)
+            run_length(name, method, stable, ROWS, adwin_histories if name == ADWINS else histories, labels, 2, stream)
         )
         for name, method in methods.items()
     ]
@@ -262,11 +262,11 @@ def real_alarms(
     products, films = found["longer", "products"], found["longer", "films"]
     points = 100 * (np.mean(products) - np.mean(films))
     methods = _methods(params)
-    quiet, changed = resampled(products), resampled(films)
+    stable, changed = resampled(products), resampled(films)
     stream = f"real, {np.mean(products):.1%} right on product reviews"
     return (
-        _quiet(methods, quiet, stream, histories, adwin_histories, WINDOWS * WINDOW // shorter),
-        _delays(methods, f"{points:.1f} points (real: films)", (quiet, changed), histories, adwin_histories),
+        _quiet(methods, stable, stream, histories, adwin_histories, WINDOWS * WINDOW // shorter),
+        _delays(methods, f"{points:.1f} points (real: films)", (stable, changed), histories, adwin_histories),
     )
 
 
@@ -313,15 +313,15 @@ def _draw_verdicts(axes: Axes, verdicts: Sequence[Verdicts]) -> None:
     from perpetune.evaluation.report.style import colour
 
     names = [f"{each.scenario}, {each.rows} rows" for each in verdicts]
-    places = np.arange(len(verdicts))
+    positions = np.arange(len(verdicts))
     starts = np.zeros(len(verdicts))
     for outcome, shade in zip(OUTCOMES, ("challenger", "linear", "majority"), strict=True):
         values = np.array([100 * each.shares[outcome][0] for each in verdicts])
-        bars = axes.barh(places, values, 0.72, left=starts, label=outcome, color=colour(shade))
+        bars = axes.barh(positions, values, 0.72, left=starts, label=outcome, color=colour(shade))
         texts = [f"{value:.1f}" if value >= 4 else "" for value in values]
         axes.bar_label(bars, texts, label_type="center", color=colour("paper"), fontsize=8)
         starts += values
-    axes.set_yticks(places, names)
+    axes.set_yticks(positions, names)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"% of {verdicts[0].simulated:,} simulated promotions")
@@ -332,16 +332,16 @@ def _draw_quiet(axes: Axes, lengths: Sequence[RunLength], goal: float) -> None:
     """Labels to a false alarm, with intervals; an arrow where none was seen."""
     from perpetune.evaluation.report.style import colour
 
-    for place, length in enumerate(lengths):
+    for position, length in enumerate(lengths):
         value, shade = length.mean or length.low, colour(SHADES[length.method])
         if length.high:
-            axes.plot([length.low, length.high], [place, place], color=shade, linewidth=2)
-            axes.plot(value, place, "o", color=shade)
+            axes.plot([length.low, length.high], [position, position], color=shade, linewidth=2)
+            axes.plot(value, position, "o", color=shade)
         else:
-            axes.plot(value, place, ">", color=shade, markersize=8)
+            axes.plot(value, position, ">", color=shade, markersize=8)
         more = "" if length.mean else "more than "
         axes.annotate(
-            f"{more}{_plain(value)}", (value, place), (0, 7), textcoords="offset points", ha="center", fontsize=8
+            f"{more}{_plain(value)}", (value, position), (0, 7), textcoords="offset points", ha="center", fontsize=8
         )
     axes.axvline(goal, color=colour("muted"), linewidth=1, linestyle="--")
     axes.set_xscale("log")
@@ -380,11 +380,11 @@ def _draw_delays(axes: Axes, delays: Sequence[Delay]) -> None:
     for number, method in enumerate(methods):
         shade = colour(SHADES[method])
         some = [each for each in delays if each.method == method]
-        places = [kinds.index(each.drop) + 0.15 * (number - (len(methods) - 1) / 2) for each in some]
-        for place, each in zip(places, some, strict=True):
+        positions = [kinds.index(each.drop) + 0.15 * (number - (len(methods) - 1) / 2) for each in some]
+        for position, each in zip(positions, some, strict=True):
             found = each.found[0] >= 0.5
-            axes.plot(each.median[1:], [place, place], color=shade, linewidth=2)
-            axes.plot(each.median[0], place, "o", color=shade, markerfacecolor=shade if found else "none")
+            axes.plot(each.median[1:], [position, position], color=shade, linewidth=2)
+            axes.plot(each.median[0], position, "o", color=shade, markerfacecolor=shade if found else "none")
         axes.plot([], [], "o", color=shade, label=method)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.set_ylim(len(kinds) - 0.5, -0.5)

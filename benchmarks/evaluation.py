@@ -172,9 +172,9 @@ def take_turns(answerer: Answerer, work: Work, peer_rows: int, rounds: int) -> l
 
 def _forget(answerer: Answerer) -> None:
     """Each turn reads the instruction itself."""
-    from perpetune.inference.prefix_cache import Beginnings
+    from perpetune.inference.prefix_cache import PrefixCache
 
-    answerer._beginnings = Beginnings()
+    answerer._beginnings = PrefixCache()
 
 
 def ours(answerer: Answerer, work: Work) -> list[list[float]]:

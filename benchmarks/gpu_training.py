@@ -437,7 +437,7 @@ def _ours(model: Any, batches: Sequence[Sequence[Any]], meter: Meter, asked: arg
 
     def read(_: Any, inputs: tuple[Any, ...]) -> None:
         tree, targets, *_ = inputs
-        meter.read(len(tree), len(targets.places), int((tree.depths + 1).sum()))
+        meter.read(len(tree), len(targets.positions), int((tree.depths + 1).sum()))
 
     network.register_forward_pre_hook(read)
     losses = []

@@ -230,13 +230,13 @@ def draw(found: Sequence[Found]) -> None:
                 [100 * (score.value - score.low) for score in scores],
                 [100 * (score.high - score.value) for score in scores],
             ]
-            places = [place + shift for place in range(len(found))]
+            positions = [position + shift for position in range(len(found))]
             axes.errorbar(
-                values, places, xerr=reach, fmt="o", color=colour(system), label=f"{label} (n = {scores[0].n})"
+                values, positions, xerr=reach, fmt="o", color=colour(system), label=f"{label} (n = {scores[0].n})"
             )
-            for value, place in zip(values, places, strict=True):
+            for value, position in zip(values, positions, strict=True):
                 axes.annotate(
-                    f"{value:.1f}", (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=8
+                    f"{value:.1f}", (value, position), (0, 5), textcoords="offset points", ha="center", fontsize=8
                 )
         axes.set_yticks(range(len(found)), names)
         axes.invert_yaxis()

@@ -322,8 +322,8 @@ def _examples(rows: Sequence[tuple[str, str]]) -> list[Example]:
     from perpetune.records import Example
 
     return [
-        Example(input=text, output=output, id=str(place), group=str(place), source="benchmark")
-        for place, (text, output) in enumerate(rows)
+        Example(input=text, output=output, id=str(position), group=str(position), source="benchmark")
+        for position, (text, output) in enumerate(rows)
     ]
 
 

@@ -29,13 +29,13 @@ from perpetune.params import load_params
 from perpetune.records import Example
 from perpetune.replay.histories.history import History
 from perpetune.replay.histories.reviews import STREAMS, history_of, review_history
-from perpetune.replay.models.surrogate import StandIn
+from perpetune.replay.models.surrogate import Surrogate
 from perpetune.replay.outcome import Outcome
 from perpetune.replay.replay import Replay, replay
 from perpetune.replay.report.plot import scores_over_time
 
 BEHIND = 0.03  # of the best policy
-INTENTS, TAUGHT, QUIET, CHANGED = 15, 600, 500, 1500
+INTENTS, TAUGHT, STABLE, CHANGED = 15, 600, 500, 1500
 DRAWS = 5
 DELAY = timedelta(days=1)
 
@@ -49,7 +49,7 @@ def main() -> int:
         streams.append([intents(asked.data, params.split.seed + draw) for draw in range(DRAWS)])
     claims, details = [], []
     for alike in streams:
-        found = [replay(each, StandIn(params.task.kind, params.evaluate.seed), params) for each in alike]
+        found = [replay(each, Surrogate(params.task.kind, params.evaluate.seed), params) for each in alike]
         claims += claims_of(found)
         details += [
             {"stream": each.history, "policies": [_as_record(outcome) for outcome in each.outcomes]} for each in found
@@ -75,15 +75,15 @@ def intents(data: Path, seed: int) -> History:
     names = sorted({label for _, label in rows})
     rng.shuffle(names)
     old, new = set(names[:INTENTS]), set(names[INTENTS : 2 * INTENTS])
-    known = [_example(place, row) for place, row in enumerate(rows) if row[1] in old]
-    taught, quiet, later = known[:TAUGHT], known[TAUGHT : TAUGHT + QUIET], known[TAUGHT + QUIET :]
-    mixed = [*later, *(_example(len(rows) + place, row) for place, row in enumerate(rows) if row[1] in new)]
+    known = [_example(position, row) for position, row in enumerate(rows) if row[1] in old]
+    taught, stable, later = known[:TAUGHT], known[TAUGHT : TAUGHT + STABLE], known[TAUGHT + STABLE :]
+    mixed = [*later, *(_example(len(rows) + position, row) for position, row in enumerate(rows) if row[1] in new)]
     rng.shuffle(mixed)
-    return history_of("intents", taught, [*quiet, *mixed[:CHANGED]], (QUIET,), DELAY)
+    return history_of("intents", taught, [*stable, *mixed[:CHANGED]], (STABLE,), DELAY)
 
 
-def _example(place: int, row: tuple[str, str]) -> Example:
-    name = f"{place:05}"
+def _example(position: int, row: tuple[str, str]) -> Example:
+    name = f"{position:05}"
     return Example(id=name, group=name, source="intents", input=row[0], output=row[1])
 
 

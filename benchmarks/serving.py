@@ -224,7 +224,7 @@ def swaps(
     from stage import MAX_TOKENS, TASK
 
     plan = _plan(list(ready.adapters), count, rollbacks)
-    due = [round(requests * (place + 1) / (len(plan) + 1)) for place in range(len(plan))]
+    due = [round(requests * (position + 1) / (len(plan) + 1)) for position in range(len(plan))]
     changes: list[Change] = []
     done_so_far = 0
     finished = threading.Event()
@@ -394,9 +394,9 @@ def draw_overhead(turns: Sequence[Turn]) -> None:
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         axes = figure.subplots(1, len(CLIENTS))
         for clients, part in zip(CLIENTS, axes, strict=True):
-            for place, (target, shade) in enumerate((("direct", "base"), ("gateway", "challenger"))):
+            for position, (target, shade) in enumerate((("direct", "base"), ("gateway", "challenger"))):
                 found = [turn.per_second for turn in turns if (turn.target, turn.clients) == (target, clients)]
-                bars = part.bar([place], [statistics.mean(found)], 0.6, color=colour(shade))
+                bars = part.bar([position], [statistics.mean(found)], 0.6, color=colour(shade))
                 part.bar_label(bars, [f"{statistics.mean(found):.2f}"], padding=2)
             part.set_xticks([0, 1], ["vLLM", "gateway"])
             part.set_title(f"{clients} clients" if clients > 1 else "1 client")

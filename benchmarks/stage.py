@@ -19,7 +19,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.inference.answerer import Answerer
 from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base, load_tokenizer
-from perpetune.model.release import EVALUATED, Evaluated, Golden, ModelCard
+from perpetune.model.release import EVALUATED, GoldenPrompt, ModelCard, ServingFacts
 from perpetune.model.weights import resolve
 from perpetune.params import BaseParams, LoraParams, Params, load_params
 from perpetune.records import Message, to_json, with_instruction
@@ -136,10 +136,10 @@ def _register(params: Params, folder: Path, assets: Path, golden: Sequence[str],
         answerer.load_adapter("new", adapter)
         run = open_run(TASK, f"refresh {number}", {"perpetune.kind": "refresh"}, {})
         version = registry.register(run, adapter, _card(params, answerer), {"adapter.digest": str(number)})
-        evaluated = Evaluated(
+        evaluated = ServingFacts(
             max_tokens=MAX_TOKENS,
             golden=tuple(
-                Golden(messages=(_user(prompt),), output=text, confidence=None)
+                GoldenPrompt(messages=(_user(prompt),), output=text, confidence=None)
                 for prompt, text in zip(golden, _answers(answerer, golden), strict=True)
             ),
         )

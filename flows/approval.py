@@ -8,14 +8,14 @@ from prefect.input import RunInput
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from perpetune.loop.approve import Said
+from perpetune.loop.approve import ApprovalResponse
 from perpetune.policy.decision.record import Decision, as_markdown
 from perpetune.runtime.events import WAITING
-from perpetune.tasks.approve import await_word, hear
+from perpetune.tasks.approve import await_response, record_response
 from perpetune.tasks.events import emit
 from perpetune.workspace import Workspace
 
-SECONDS_BETWEEN_LOOKS = 5
+SECONDS_BETWEEN_CHECKS = 5
 
 
 class Approval(RunInput):
@@ -30,16 +30,16 @@ def approve(workspace: Workspace, promotion: Decision) -> Decision:
     """Wait for a person's word on a promotion; the decision is then "promote" or "reject"."""
     version, hours = promotion.ids.model_version, workspace.params.promote.approval_hours
     assert version is not None
-    await_word(workspace, version)
+    await_response(workspace, version)
     try:
         said = approval(promotion.task, version, promotion.reason, hours, as_markdown(promotion))
     except FlowPauseTimeout:
         said = None
-    return hear(workspace, promotion, said)
+    return record_response(workspace, promotion, said)
 
 
 @flow(name="approval", flow_run_name="may version {version} take over?", log_prints=True)
-def approval(task: str, version: str, reason: str, hours: float, page: str) -> Said:
+def approval(task: str, version: str, reason: str, hours: float, page: str) -> ApprovalResponse:
     """Pause until somebody who has read the `page` resumes this run with a word on the version.
 
     It is a run of its own: a paused run gives its concurrency slot back, and Prefect 3.8 ends a deployment's run that
@@ -52,6 +52,6 @@ def approval(task: str, version: str, reason: str, hours: float, page: str) -> S
     print(f"resume this run within {hours:g} hours: {flow_run.ui_url}")
     form = Approval.with_initial_data(description=page)
     answer = pause_flow_run(
-        wait_for_input=form, timeout=max(1, round(3600 * hours)), poll_interval=SECONDS_BETWEEN_LOOKS
+        wait_for_input=form, timeout=max(1, round(3600 * hours)), poll_interval=SECONDS_BETWEEN_CHECKS
     )
-    return Said(answer.approve, answer.who, answer.comment)
+    return ApprovalResponse(answer.approve, answer.who, answer.comment)

@@ -18,15 +18,15 @@ def run_name() -> str:
 def watch(trigger: Literal["manual", "schedule"] = "manual") -> str:
     """Judge the newest predictions; returns the verdict, or "nothing to judge"."""
     # Late: they bring MLflow and Evidently, which a worker, who only starts runs, does without.
-    from perpetune.tasks.check import look
+    from perpetune.tasks.check import check
     from perpetune.tasks.rollback import roll_back
     from perpetune.tasks.track import tracked
     from perpetune.tasks.trial import judge_trial
 
     workspace = open_workspace()
     with tracked(workspace, "watch", trigger, "a look at the newest traffic") as run:
-        sighting = look(workspace, run)
-        if sighting and sighting.decision.outcome == "roll back":
-            roll_back(workspace, sighting.decision)
+        check_result = check(workspace, run)
+        if check_result and check_result.decision.outcome == "roll back":
+            roll_back(workspace, check_result.decision)
     judge_trial(workspace)
-    return sighting.decision.outcome if sighting else "nothing to judge"
+    return check_result.decision.outcome if check_result else "nothing to judge"

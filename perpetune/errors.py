@@ -15,9 +15,9 @@ class PerpetuneError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        place = f"{self.where}: " if self.where else ""
+        position = f"{self.where}: " if self.where else ""
         advice = f"\n  {self.do}" if self.do else ""
-        return f"{place}{self.what}{advice}"
+        return f"{position}{self.what}{advice}"
 
 
 class NoPrevious(PerpetuneError):

@@ -22,7 +22,7 @@ class BadOutput(Exception):
     """Why a text is no output of the task, and where in it: "items[0].price: 'x' is not of type 'number'"."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{place(path)}: {reason}" if path else reason)
+        super().__init__(f"{position(path)}: {reason}" if path else reason)
 
 
 class OutputSchema:
@@ -141,7 +141,7 @@ def parsed(text: str) -> object:
         raise BadOutput((), f"not JSON: {fault}") from None
 
 
-def place(path: Path) -> str:
+def position(path: Path) -> str:
     """A path as people write it: items[0].price."""
     steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in path]
     return "".join(steps).removeprefix(".")

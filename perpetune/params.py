@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from perpetune.errors import PerpetuneError
-from perpetune.output_schema import fault_in, place
+from perpetune.output_schema import fault_in, position
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -430,7 +430,7 @@ def _read_schema_file(values: object, path: Path) -> None:
     if not isinstance(schema, dict):
         raise PerpetuneError("task.output_schema must be a JSON object", where=str(file), do="correct it")
     if found := fault_in(schema):
-        at = place(("task", "output_schema", *found[0]))
+        at = position(("task", "output_schema", *found[0]))
         raise PerpetuneError(f"{at}: {found[1]}", where=str(file), do="correct it")
     task["output_schema"] = schema
 
@@ -456,7 +456,7 @@ def _sentence(error: ErrorDetails, path: Path, node: yaml.Node | None) -> str:
     location = [part for part in error["loc"] if isinstance(part, (str, int)) and part != NUMBER]
     if error["type"] == "json_schema":
         location += error["ctx"]["path"]
-        return f"{path}:{_line(node, location)}: {place(tuple(location))}: {error['msg']}"
+        return f"{path}:{_line(node, location)}: {position(tuple(location))}: {error['msg']}"
     field = ".".join(str(part) for part in location) or "(the whole file)"
     problem = {
         "missing": "this field is missing",

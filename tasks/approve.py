@@ -7,27 +7,27 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from perpetune.loop import approve as approvals
-from perpetune.loop.approve import Said
+from perpetune.loop.approve import ApprovalResponse
 from perpetune.loop.rollout.trial import goes_on_trial
 from perpetune.policy.decision.record import Decision, as_markdown
 from perpetune.runtime.events import PROMOTED, REJECTED
 from perpetune.tasks.events import emit
-from perpetune.tasks.verdict import tell
+from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
 
 @task(name="await word", task_run_name="say that version {version} waits", cache_policy=NO_CACHE)
-def await_word(workspace: Workspace, version: str) -> None:
-    approvals.await_word(workspace, version)
+def await_response(workspace: Workspace, version: str) -> None:
+    approvals.await_response(workspace, version)
     hours = workspace.params.promote.approval_hours
     print(f"version {version} waits for a person, {hours:g} hours at most: resume its run of `approval` in Prefect")
 
 
 @task(name="hear", task_run_name="write down what a person said", cache_policy=NO_CACHE)
-def hear(workspace: Workspace, promotion: Decision, said: Said | None) -> Decision:
-    decision = approvals.hear(workspace, promotion, said)
+def record_response(workspace: Workspace, promotion: Decision, said: ApprovalResponse | None) -> Decision:
+    decision = approvals.record_response(workspace, promotion, said)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)
-    tell(decision)
+    log_verdict(decision)
     if decision.outcome != "promote" or not goes_on_trial(workspace):
         event = PROMOTED if decision.outcome == "promote" else REJECTED
         payload = {"version": decision.ids.model_version, "outcome": decision.outcome, "reason": decision.reason}

@@ -25,6 +25,6 @@ from perpetune.workspace import Workspace
 def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str) -> Assessment:
     assessment = assess_systems(workspace, run, challenger, version, print)
     for holdout, evaluation in assessment.evaluations.items():
-        print(f"{holdout} holdout: {' '.join(evaluation.findings)}")
+        print(f"{holdout} holdout: {' '.join(evaluation.summary)}")
     create_link_artifact(f"{run.url}/artifacts/{REPORT}", "evaluation report", key="evaluation-report")
     return assessment

@@ -7,13 +7,13 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perpetune.loop.watch.check import Sighting
-from perpetune.loop.watch.check import look as look_at_traffic
+from perpetune.loop.watch.check import CheckResult
+from perpetune.loop.watch.check import check as look_at_traffic
 from perpetune.policy.decision.record import as_markdown
 from perpetune.runtime.events import DECAYED, LABELS_WANTED
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_it_is_for_people
-from perpetune.tasks.verdict import tell
+from perpetune.tasks.verdict import log_verdict
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
@@ -26,28 +26,28 @@ from perpetune.workspace import Workspace
     retry_condition_fn=unless_it_is_for_people,
     cache_policy=NO_CACHE,
 )
-def look(workspace: Workspace, run: Run) -> Sighting | None:
-    sighting = look_at_traffic(workspace, run, str(flow_run.id))
-    if sighting is None:
+def check(workspace: Workspace, run: Run) -> CheckResult | None:
+    check_result = look_at_traffic(workspace, run, str(flow_run.id))
+    if check_result is None:
         print("there is no traffic of a champion to judge yet")
         return None
-    decision = sighting.decision
+    decision = check_result.decision
     links = {"MLflow run": run.url}
-    if sighting.page is not None:
-        create_link_artifact(sighting.page, "Evidently's drift report", key="drift-report")
-        links = {"Evidently's report": sighting.page, **links}
+    if check_result.page is not None:
+        create_link_artifact(check_result.page, "Evidently's drift report", key="drift-report")
+        links = {"Evidently's report": check_result.page, **links}
     create_markdown_artifact(
         as_markdown(decision, links),
         key="verdict",
         description=decision.reason,
     )
-    tell(decision)
-    if decision.outcome == "retrain" and sighting.trial is not None:
-        print(f"no refresh is started: version {sighting.trial} is on trial already")
+    log_verdict(decision)
+    if decision.outcome == "retrain" and check_result.trial is not None:
+        print(f"no refresh is started: version {check_result.trial} is on trial already")
     elif decision.outcome == "retrain":
         emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
-    if sighting.asked:
-        print(f"{sighting.asked} labels are wanted: perpetune labels")
-        payload = {"reason": decision.reason, "version": decision.ids.champion_version, "labels": sighting.asked}
+    if check_result.asked:
+        print(f"{check_result.asked} labels are wanted: perpetune labels")
+        payload = {"reason": decision.reason, "version": decision.ids.champion_version, "labels": check_result.asked}
         emit(LABELS_WANTED, decision.task, payload)
-    return sighting
+    return check_result

@@ -18,7 +18,7 @@ from perpetune.loop.rollout.trial import goes_on_trial
 from perpetune.policy.decision.record import Decision, as_markdown
 from perpetune.runtime.events import PROMOTED, REJECTED
 from perpetune.tasks.events import emit
-from perpetune.tasks.verdict import tell
+from perpetune.tasks.verdict import log_verdict
 from perpetune.tracking.registry import model_url
 from perpetune.tracking.runs import MlflowFault, Run
 from perpetune.workspace import Workspace
@@ -39,7 +39,7 @@ def decide(
     decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id))
     decided = decision.ids.model_version or version
     create_markdown_artifact(as_markdown(decision, {"MLflow run": run.url}), key="verdict", description=decision.reason)
-    tell(decision)
+    log_verdict(decision)
     try:
         log_page(workspace, run, decided)
     except (PerpetuneError, MlflowFault) as fault:  # the verdict stands without its page

@@ -34,11 +34,11 @@ def fine_tune(workspace: Workspace, run: Run, planned: Plan) -> Challenger:
     bar = create_progress_artifact(0.0, key="training", description="steps done, in percent")
     assert isinstance(bar, UUID)
 
-    def foretell(forecast: Forecast) -> None:
+    def on_forecast(forecast: Forecast) -> None:
         print(forecast_line(forecast))
         correct(planned, forecast.seconds)
 
-    challenger = fine_tune_adapter(workspace, run, _teller(bar), foretell)
+    challenger = fine_tune_adapter(workspace, run, _teller(bar), on_forecast)
     update_progress_artifact(bar, 100.0)
     return challenger
 

@@ -20,7 +20,7 @@ from perpetune.workspace import Workspace
 def plan(workspace: Workspace, run: Run, curated: Curated) -> Plan:
     """What the rows cannot show is said here too, before anything is trained on them; it refuses nothing."""
     planned = plans.plan(workspace, curated)
-    foreseen = plans.foresee_and_log(workspace, run, curated)
+    foreseen = plans.log_holdout_warnings(workspace, run, curated)
     for line in (*foreseen, *as_lines(planned)):
         print(line)
     create_markdown_artifact(

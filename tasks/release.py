@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from perpetune.loop.rollout.deploy import Released
+from perpetune.loop.rollout.deploy import DeployResult
 from perpetune.loop.rollout.deploy import release as release_version
 from perpetune.runtime.events import DEPLOYED
 from perpetune.tasks.events import emit
@@ -13,7 +13,7 @@ from perpetune.workspace import Workspace
 
 
 @task(name="release", task_run_name="release version {version}", cache_policy=NO_CACHE)
-def release(workspace: Workspace, version: str) -> Released:
+def release(workspace: Workspace, version: str) -> DeployResult:
     released = release_version(workspace, version)
     if released.served:
         print(f"the gateway answers with version {version} after {released.seconds:.1f} s")

@@ -8,13 +8,13 @@ from prefect.cache_policies import NO_CACHE
 from perpetune.loop.rollout.rollback import file_away, go_back
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import ROLLED_BACK
-from perpetune.runtime.gateway_client import WentBack
+from perpetune.runtime.gateway_client import RollbackReply
 from perpetune.tasks.events import emit
 from perpetune.workspace import Workspace
 
 
 @task(name="roll back", task_run_name="go back to the previous champion", cache_policy=NO_CACHE)
-def roll_back(workspace: Workspace, decision: Decision) -> WentBack:
+def roll_back(workspace: Workspace, decision: Decision) -> RollbackReply:
     went = go_back(workspace, decision.reason)
     file_away(decision, went)
     print(f"version {went.restored} serves again instead of version {went.rolled_back}")

@@ -19,7 +19,7 @@ from perpetune.workspace import Workspace
 def open_run(
     workspace: Workspace, kind: run_context.Kind, trigger: str, reason: str, data_version: str | None = None
 ) -> Run:
-    run = run_context.open_passage(workspace, kind, trigger, reason, str(flow_run.id), data_version)
+    run = run_context.open_loop_run(workspace, kind, trigger, reason, str(flow_run.id), data_version)
     create_link_artifact(run.url, "MLflow run", key="mlflow-run", description=f"{kind}: {reason}")
     return run
 

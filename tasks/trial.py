@@ -9,16 +9,16 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perpetune.loop.rollout.trial import TrialLook, begin, judge
+from perpetune.loop.rollout.trial import TrialCheck, begin, judge
 from perpetune.policy.decision.record import as_markdown
 from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_it_is_for_people
 from perpetune.tasks.trial_lock import only_judge
-from perpetune.tasks.verdict import tell_next
+from perpetune.tasks.verdict import log_next_steps
 from perpetune.workspace import Workspace
 
-SECONDS_BETWEEN_LOOKS = 5.0
+SECONDS_BETWEEN_CHECKS = 5.0
 SECONDS_BETWEEN_LINES = 60.0
 
 
@@ -35,14 +35,14 @@ def judge_trial(workspace: Workspace) -> str | None:
     """The verdict, None where no trial runs or its own flow judges it."""
     try:
         with only_judge(workspace.params.task.name, wait_seconds=1):
-            look = judge(workspace, str(flow_run.id))
+            check = judge(workspace, str(flow_run.id))
     except TimeoutError:
         print("the trial is being judged by its own flow")
         return None
-    if look is None:
+    if check is None:
         return None
-    _tell(look)
-    return look.verdict.outcome
+    _tell(check)
+    return check.verdict.outcome
 
 
 @task(
@@ -62,25 +62,25 @@ def follow_trial(workspace: Workspace) -> str | None:
 def _follow(workspace: Workspace) -> str | None:
     told = -SECONDS_BETWEEN_LINES
     while True:
-        look = judge(workspace, str(flow_run.id))
-        if look is None:
+        check = judge(workspace, str(flow_run.id))
+        if check is None:
             return None
-        if look.decision is not None or time.monotonic() - told > SECONDS_BETWEEN_LINES:
+        if check.decision is not None or time.monotonic() - told > SECONDS_BETWEEN_LINES:
             told = time.monotonic()
-            _tell(look)
-        if look.decision is not None:
-            return look.verdict.outcome
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+            _tell(check)
+        if check.decision is not None:
+            return check.verdict.outcome
+        time.sleep(SECONDS_BETWEEN_CHECKS)
 
 
-def _tell(look: TrialLook) -> None:
-    print(f"trial of version {look.version}: {look.verdict.outcome}. {' '.join(look.verdict.reasons)}")
-    decision = look.decision
+def _tell(check: TrialCheck) -> None:
+    print(f"trial of version {check.version}: {check.verdict.outcome}. {' '.join(check.verdict.reasons)}")
+    decision = check.decision
     if decision is None:
         return
-    tell_next(decision)
+    log_next_steps(decision)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)
-    payload = {"version": look.version, "outcome": decision.outcome, "reason": decision.reason}
-    emit(PROMOTED if look.released else ABORTED, decision.task, payload)
-    if look.released and look.released.served:
-        emit(DEPLOYED, decision.task, {"version": look.version, "previous": look.released.previous})
+    payload = {"version": check.version, "outcome": decision.outcome, "reason": decision.reason}
+    emit(PROMOTED if check.released else ABORTED, decision.task, payload)
+    if check.released and check.released.served:
+        emit(DEPLOYED, decision.task, {"version": check.version, "previous": check.released.previous})

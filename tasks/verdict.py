@@ -6,11 +6,11 @@ from perpetune.policy.decision.next_step import next_steps
 from perpetune.policy.decision.record import Decision
 
 
-def tell(decision: Decision) -> None:
+def log_verdict(decision: Decision) -> None:
     print(f"{decision.outcome}: {' '.join(decision.reasons)}")
-    tell_next(decision)
+    log_next_steps(decision)
 
 
-def tell_next(decision: Decision) -> None:
+def log_next_steps(decision: Decision) -> None:
     for step in next_steps(decision):
         print(f"next: {step}")

@@ -74,7 +74,7 @@ def random_model() -> RandomModel:
 
 def _save_random_model(folder: Path, known: Sequence[str], positions: int) -> Path:
     """Write a random Llama that knows these words, and return its folder."""
-    words = {word: place for place, word in enumerate(["<unk>", "</s>", *known])}
+    words = {word: position for position, word in enumerate(["<unk>", "</s>", *known])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")

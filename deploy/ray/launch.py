@@ -89,8 +89,8 @@ def _run(group: Any, nodes: int, processes: int, arguments: list[str]) -> int:
 def _on(group: Any, bundle: int) -> dict[str, Any]:
     """The whole of one machine's bundle."""
     resources = group.bundle_specs[bundle]
-    place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
-    return {"num_cpus": 1, "num_gpus": resources.get("GPU", 0), "scheduling_strategy": place}
+    position = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+    return {"num_cpus": 1, "num_gpus": resources.get("GPU", 0), "scheduling_strategy": position}
 
 
 def _pass_on(said: Queue) -> None:

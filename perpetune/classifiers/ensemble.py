@@ -76,23 +76,23 @@ def fit_powers(own: Sequence[Answer], linear: Sequence[Answer], wanted: Sequence
         return Powers()
     labels = list(rows[0][0])
     logs = np.array([[_logs(shares, labels) for shares in pair] for *pair, _ in rows])  # (rows, 2, labels)
-    places = np.array([labels.index(label) for *_, label in rows])
-    alone, both = _fitted(logs, places, (_OWN, (0.0, 0.0))), _fitted(logs, places, (_OWN, _LINEAR))
-    gains = _losses(logs, places, alone) - _losses(logs, places, both)
+    positions = np.array([labels.index(label) for *_, label in rows])
+    alone, both = _fitted(logs, positions, (_OWN, (0.0, 0.0))), _fitted(logs, positions, (_OWN, _LINEAR))
+    gains = _losses(logs, positions, alone) - _losses(logs, positions, both)
     taken = both if gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)) else alone
     return Powers(own=float(taken[0]), linear=float(taken[1]))
 
 
-def _fitted(logs: np.ndarray, places: np.ndarray, bounds: Sequence[tuple[float, float]]) -> np.ndarray:
+def _fitted(logs: np.ndarray, positions: np.ndarray, bounds: Sequence[tuple[float, float]]) -> np.ndarray:
     start = np.array([1.0, bounds[1][1] and 1.0])
-    found = minimize(lambda powers: _losses(logs, places, powers).mean(), start, bounds=bounds, method="L-BFGS-B")
+    found = minimize(lambda powers: _losses(logs, positions, powers).mean(), start, bounds=bounds, method="L-BFGS-B")
     return np.asarray(found.x)
 
 
-def _losses(logs: np.ndarray, places: np.ndarray, powers: np.ndarray) -> np.ndarray:
+def _losses(logs: np.ndarray, positions: np.ndarray, powers: np.ndarray) -> np.ndarray:
     """Minus the log-probability of each row's label, (rows,)."""
     pooled = np.einsum("rml,m->rl", logs, powers)
-    found: np.ndarray = np.logaddexp.reduce(pooled, axis=1) - pooled[np.arange(len(places)), places]
+    found: np.ndarray = np.logaddexp.reduce(pooled, axis=1) - pooled[np.arange(len(positions)), positions]
     return found
 
 

@@ -174,7 +174,7 @@ def _settings(vectorizer: TfidfVectorizer) -> dict[str, object]:
 
 def _vectorizer(settings: dict[str, Any], terms: Sequence[str], idf: np.ndarray) -> TfidfVectorizer:
     ngrams = tuple(settings["ngram_range"])
-    places = {term: place for place, term in enumerate(terms)}
-    vectorizer = TfidfVectorizer(**settings | {"ngram_range": ngrams}, vocabulary=places)
+    positions = {term: position for position, term in enumerate(terms)}
+    vectorizer = TfidfVectorizer(**settings | {"ngram_range": ngrams}, vocabulary=positions)
     vectorizer.idf_ = idf
     return vectorizer

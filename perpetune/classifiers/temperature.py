@@ -28,11 +28,11 @@ def fit_temperature(answers: Sequence[Answer], wanted: Sequence[str]) -> float:
     if len(rows) < MIN_ROWS:
         return 1.0
     logs = np.log(np.maximum([list(shares.values()) for shares, _ in rows], SMALLEST))  # (rows, labels)
-    places = np.array([list(shares).index(label) for shares, label in rows])
+    positions = np.array([list(shares).index(label) for shares, label in rows])
 
     def loss(log_temperature: float) -> float:
         scaled = logs / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(rows)), places]))
+        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(rows)), positions]))
 
     found = minimize_scalar(loss, bounds=tuple(np.log(_RANGE)), method="bounded")
     return float(np.exp(found.x))

@@ -285,7 +285,7 @@ def reproduce(
             _print_json(asdict(found))
         else:
             show_reproduction(found, console)
-    if found.likeness.verdict == "different":
+    if found.comparison.verdict == "different":
         raise typer.Exit(1)
 
 
@@ -297,10 +297,10 @@ def promote(
 ) -> None:
     """Have a version serve on your word, whatever the gate said of it."""
     with _for_people(), _services(worker=False, prefect=False) as workspace:
-        from perpetune.loop.rollout.promote import promote_by_hand, tell_prefect
+        from perpetune.loop.rollout.promote import emit_event, promote_by_hand
 
         done = promote_by_hand(workspace, version, reason)
-        tell_prefect(workspace, done, lambda line: errors.print(line, markup=False))
+        emit_event(workspace, done, lambda line: errors.print(line, markup=False))
         if json_:
             _print_json({**asdict(done.released), "system": done.system, "decision": _as_json(done.decision)})
             return
@@ -329,7 +329,7 @@ def rollback(
         except NoPrevious as fault:
             refusal = fault
         with _services(worker=False, prefect=False) as workspace:
-            from perpetune.loop.rollout.rollback import move_aliases, tell_prefect, with_choices, write_down
+            from perpetune.loop.rollout.rollback import emit_event, move_aliases, with_choices, write_down
 
             if refusal is not None:
                 raise with_choices(workspace, refusal)
@@ -337,7 +337,7 @@ def rollback(
             if went is None:
                 errors.print("no gateway runs: the next one to start serves the previous champion", markup=False)
             decision = write_down(workspace, done, reason)
-            tell_prefect(workspace, done, reason, lambda line: errors.print(line, markup=False))
+            emit_event(workspace, done, reason, lambda line: errors.print(line, markup=False))
             if json_:
                 _print_json({**asdict(done), "reason": reason, "decision": decision.model_dump(mode="json")})
             else:
@@ -351,8 +351,8 @@ def labels(
     json_: Json = False,
 ) -> None:
     """The requests whose labels are wanted, as the watch chose them; labels brought back count as feedback."""
-    from perpetune.cli.label_tables import show_brought, show_requests
-    from perpetune.prediction_log.label_file import bring_labels, write_requests
+    from perpetune.cli.label_tables import show_imported, show_requests
+    from perpetune.prediction_log.label_file import import_labels, write_requests
     from perpetune.prediction_log.label_requests import open_requests
     from perpetune.prediction_log.redaction import Redactor, group_key
 
@@ -360,7 +360,7 @@ def labels(
         params = open_workspace().params
         with _prediction_log() as log:
             redactor = Redactor(group_key(None)) if bring and params.log.redact else None
-            brought = bring_labels(log, bring, redactor) if bring else None
+            brought = import_labels(log, bring, redactor) if bring else None
             wanted = open_requests(log, params.task.name)
         if out:
             write_requests(out, wanted)
@@ -372,7 +372,7 @@ def labels(
             _print_json(shown)
             return
         if brought:
-            show_brought(brought, console)
+            show_imported(brought, console)
         elif out:
             _say(f"{len(wanted)} requests in {_shown(out)}: fill in `label` and bring it back with --bring")
         else:
@@ -474,10 +474,10 @@ def _run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], 
             if json_:
                 _print_json({**asdict(ended), "decision": None})
             raise fault
-        _tell_verdict(decision_of(workspace, flow, run.id), ended, json_)
+        _show_verdict(decision_of(workspace, flow, run.id), ended, json_)
 
 
-def _tell_verdict(decision: Decision | None, ended: FlowRun, json_: bool) -> None:
+def _show_verdict(decision: Decision | None, ended: FlowRun, json_: bool) -> None:
     """The verdict as the last line; the flow's log has said why, and what to do next."""
     from perpetune.policy.decision.headline import headline
     from perpetune.policy.decision.next_step import next_steps

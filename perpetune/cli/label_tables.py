@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perpetune.curation.text import shortened
-from perpetune.prediction_log.label_file import Brought
+from perpetune.prediction_log.label_file import ImportedLabels
 from perpetune.prediction_log.label_requests import LabelRequest
 
 SHOWN_FAULTS = 10
@@ -29,7 +29,7 @@ def show_requests(wanted: Sequence[LabelRequest], console: Console) -> None:
     console.print(table)
 
 
-def show_brought(brought: Brought, console: Console) -> None:
+def show_imported(brought: ImportedLabels, console: Console) -> None:
     """How many labels came, and the rows that did not, by line."""
     console.print(f"{brought.labels} labels brought, {brought.empty} rows still empty", markup=False)
     if brought.rejected:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from perpetune.curation.text import likeness
+from perpetune.curation.text import normalised
 from perpetune.records import Example
 
-Question = tuple[tuple[str, str], ...]
+DedupKey = tuple[tuple[str, str], ...]
 
 
-def question(example: Example) -> Question:
+def dedup_key(example: Example) -> DedupKey:
     """The whole conversation before the output, up to case, white space and Unicode form."""
     if not example.messages:
-        return (("user", likeness(example.input)),)
-    return tuple((message.role, likeness(message.content)) for message in example.messages)
+        return (("user", normalised(example.input)),)
+    return tuple((message.role, normalised(message.content)) for message in example.messages)
 
 
-def bare_question(example: Example) -> Question:
+def input_key(example: Example) -> DedupKey:
     """The question without its system messages.
 
     A logged request carries the task's instruction and the curated example that asks the same does
     not: across splits they must count as the same, or the holdout leaks.
     """
-    return tuple(turn for turn in question(example) if turn[0] != "system")
+    return tuple(turn for turn in dedup_key(example) if turn[0] != "system")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perpetune.curation.quarantine import Rejected
-from perpetune.curation.readers.reader import Reading, read_examples
+from perpetune.curation.readers.reader import ReadResult, read_examples
 from perpetune.errors import PerpetuneError
 from perpetune.records import read_jsonl, write_jsonl
 
@@ -68,7 +68,7 @@ def source_name(path: Path) -> str:
     return "traffic-file" if name == "traffic" else name
 
 
-def _no_examples(reading: Reading) -> str:
+def _no_examples(reading: ReadResult) -> str:
     counts = Counter((row.field, row.reason) for row in reading.rejected)
     reasons = [f"{field or 'row'}: {reason} ({count:,})" for (field, reason), count in counts.most_common(3)]
     return f"none of its {len(reading.rejected):,} rows is an example: {'; '.join(reasons)}"

@@ -31,7 +31,7 @@ class Rejected(BaseModel):
         return f"{self.file}:{self.line}:{field} {self.reason}"
 
 
-class SetAside(BaseModel):
+class Quarantined(BaseModel):
     """An example that a step dropped. `reason` is one of a few fixed sentences, so that they can be counted."""
 
     model_config = ConfigDict(frozen=True)
@@ -42,16 +42,16 @@ class SetAside(BaseModel):
 
 
 @dataclass(frozen=True)
-class Sorted:
+class StepResult:
     """What a step kept and what it set aside; together they are all that it was given."""
 
     kept: tuple[Example, ...]
-    aside: tuple[SetAside, ...]
+    quarantined: tuple[Quarantined, ...]
 
 
-def by_reason(aside: Iterable[SetAside]) -> dict[str, int]:
+def by_reason(quarantined: Iterable[Quarantined]) -> dict[str, int]:
     """How many were set aside for each reason, the commonest first."""
-    counts = Counter(row.reason for row in aside)
+    counts = Counter(row.reason for row in quarantined)
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
@@ -60,5 +60,5 @@ def in_order(examples: Iterable[Example]) -> list[Example]:
     return sorted(examples, key=lambda row: (row.source, row.id, row.model_dump_json()))
 
 
-def aside_in_order(aside: Sequence[SetAside]) -> list[SetAside]:
-    return sorted(aside, key=lambda row: (row.reason, row.example.source, row.example.id, row.model_dump_json()))
+def quarantine_in_order(quarantined: Sequence[Quarantined]) -> list[Quarantined]:
+    return sorted(quarantined, key=lambda row: (row.reason, row.example.source, row.example.id, row.model_dump_json()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perpetune.curation.text import likeness
+from perpetune.curation.text import normalised
 from perpetune.records import Example
 
 
@@ -22,7 +22,7 @@ def answers_alike(rows: Sequence[Example]) -> dict[str, str]:
     """
     taken: dict[str, set[str]] = {}
     for row in rows:
-        taken.setdefault(likeness(row.output), set()).update(map(likeness, row.references))
+        taken.setdefault(normalised(row.output), set()).update(map(normalised, row.references))
     alike: dict[str, str] = {}
     for one in taken:
         alike[one] = next((alike[other] for other in alike if other in taken[one] and one in taken[other]), one)

@@ -17,7 +17,7 @@ def tidy(text: str) -> str:
     return unicodedata.normalize("NFC", visible).strip()
 
 
-def likeness(text: str) -> str:
+def normalised(text: str) -> str:
     """What two texts share that differ only in case, white space and Unicode form."""
     return " ".join(unicodedata.normalize("NFC", text.casefold()).split())
 

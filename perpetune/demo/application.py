@@ -18,7 +18,7 @@ AT_ONCE = 12
 
 
 @dataclass(frozen=True)
-class Asked:
+class SentRequest:
     """One request of the stream: what came back, or None where it failed."""
 
     example: Example
@@ -35,7 +35,7 @@ class Application:
 
     gateway: str
     model: str
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[SentRequest] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,26 +43,26 @@ class Application:
             base_url=f"{self.gateway}/v1", api_key="none", default_headers=self.headers, max_retries=0, timeout=120
         )
 
-    def ask(self, example: Example) -> Asked:
+    def ask(self, example: Example) -> SentRequest:
         began = time.time()
         try:
             reply = self._client.chat.completions.create(
                 model=self.model, messages=[{"role": "user", "content": example.input}], user=example.group
             )
         except OpenAIError:
-            return Asked(example, began, time.time() - began, "", None, "")
+            return SentRequest(example, began, time.time() - began, "", None, "")
         extension = (reply.model_extra or {}).get("perpetune", {})
         answer = reply.choices[0].message.content
-        return Asked(example, began, time.time() - began, reply.id, answer, str(extension.get("version", "")))
+        return SentRequest(example, began, time.time() - began, reply.id, answer, str(extension.get("version", "")))
 
-    def send(self, examples: Sequence[Example]) -> list[Asked]:
+    def send(self, examples: Sequence[Example]) -> list[SentRequest]:
         """Ask about each, a few at a time."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             asked = list(pool.map(self.ask, examples))
         self.asked += asked
         return asked
 
-    def label(self, asked: Sequence[Asked]) -> None:
+    def label(self, asked: Sequence[SentRequest]) -> None:
         """Report the right answer of each request that was answered."""
         with httpx.Client(base_url=self.gateway, headers=self.headers, timeout=30) as client:
             for one in asked:
@@ -71,10 +71,10 @@ class Application:
                     client.post("/v1/feedback", json=body).raise_for_status()
 
     @contextmanager
-    def trickle(self, examples: Iterator[Example], pause_seconds: float) -> Iterator[Callable[[], list[Asked]]]:
+    def trickle(self, examples: Iterator[Example], pause_seconds: float) -> Iterator[Callable[[], list[SentRequest]]]:
         """Keep asking in the background; yields a function that gives what was asked so far."""
         stop = threading.Event()
-        mine: list[Asked] = []
+        mine: list[SentRequest] = []
 
         def go_on() -> None:
             while not stop.wait(pause_seconds):

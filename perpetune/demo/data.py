@@ -25,16 +25,16 @@ MOST_WORDS = 16  # in a sentence of the demo: longer ones make it longer, and no
 
 
 @dataclass(frozen=True)
-class Scene:
-    """`curated` is ingested at the start; `quiet` are unseen product reviews, `turned` what comes after."""
+class DemoData:
+    """`curated` is ingested at the start; `stable` are unseen product reviews, `turned` what comes after."""
 
     workspace: Workspace
     curated: Path
-    quiet: tuple[Example, ...]
+    stable: tuple[Example, ...]
     turned: tuple[Example, ...]
 
 
-def prepare(source: Workspace, folder: Path) -> Scene:
+def prepare(source: Workspace, folder: Path) -> DemoData:
     """Make the folder anew, with settings that fit the demo, and divide the reviews.
 
     Raises PerpetuneError where the folder holds something that no demo left there.
@@ -47,7 +47,7 @@ def prepare(source: Workspace, folder: Path) -> Scene:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
     wheel = find_wheel(source.assets)
-    team, quiet = divide(_short(product_examples(wheel, CLEAR)))
+    team, stable = divide(_short(product_examples(wheel, CLEAR)))
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
     news = [
         Example(input=rated.text, output=NEW_ANSWER, id=rated.id, group=rated.group, source="news")
@@ -55,7 +55,7 @@ def prepare(source: Workspace, folder: Path) -> Scene:
     ]
     curated = folder / "product-reviews.jsonl"
     write_jsonl(curated, team)
-    return Scene(_open(source, folder), curated, tuple(quiet), tuple(_one_each(_short(films), _short(news))))
+    return DemoData(_open(source, folder), curated, tuple(stable), tuple(_one_each(_short(films), _short(news))))
 
 
 def _short(examples: Sequence[Example]) -> list[Example]:
@@ -84,7 +84,7 @@ def divide(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     count = TAUGHT
     reviews = sorted({example.group for example in examples})
     random.Random(SEED).shuffle(reviews)
-    order = {review: place for place, review in enumerate(reviews)}
+    order = {review: position for position, review in enumerate(reviews)}
     ranked = sorted(examples, key=lambda example: order[example.group])
     while count < len(ranked) and ranked[count].group == ranked[count - 1].group:
         count += 1

@@ -45,24 +45,28 @@ def chart(summary: Summary) -> Figure:
         figure = Figure(figsize=(9, 4.2))
         axes = figure.subplots()
         axes.grid(axis="y")
-        places = list(range(1, len(moments) + 1))
+        positions = list(range(1, len(moments) + 1))
         without = rolling([moment.without_loop for moment in moments], summary.turned_at)
-        kept = [(place, moment) for place, moment in zip(places, moments, strict=True) if moment.with_loop is not None]
+        kept = [
+            (position, moment)
+            for position, moment in zip(positions, moments, strict=True)
+            if moment.with_loop is not None
+        ]
         axes.plot(
-            places, without, color=colour("base"), linewidth=1.8, linestyle=(0, (4, 2)), label="first champion alone"
+            positions, without, color=colour("base"), linewidth=1.8, linestyle=(0, (4, 2)), label="first champion alone"
         )
         axes.plot(
-            [place for place, _ in kept],
+            [position for position, _ in kept],
             rolling([bool(moment.with_loop) for _, moment in kept], summary.turned_at),
             color=colour("challenger"),
             linewidth=2.4,
             label="with the loop",
         )
-        for place, text, height in _marks(summary):
-            axes.axvline(place, color=LIGHT["muted"], linewidth=0.9)
+        for position, text, height in _marks(summary):
+            axes.axvline(position, color=LIGHT["muted"], linewidth=0.9)
             axes.annotate(
                 text,
-                (place, height),
+                (position, height),
                 xytext=(5, 0),
                 textcoords="offset points",
                 color=LIGHT["ink"],
@@ -86,14 +90,14 @@ def _marks(summary: Summary) -> list[tuple[int, str, float]]:
         found.append((summary.decay_at, "drift and decay caught" if both else "decay caught"))
     if summary.swap_at is not None:
         found.append((summary.swap_at + 1, "swapped"))
-    return [(place, text, 1.03 + 0.055 * (number % 2)) for number, (place, text) in enumerate(found)]
+    return [(position, text, 1.03 + 0.055 * (number % 2)) for number, (position, text) in enumerate(found)]
 
 
 def rolling(right: Sequence[bool], restart: int) -> list[float]:
     """The share right among the last `ROLLING`, starting anew where the stream turns; NaN of too few to tell."""
     shares = []
-    for place in range(len(right)):
-        start = max(restart if place >= restart else 0, place + 1 - ROLLING)
-        window = right[start : place + 1]
+    for position in range(len(right)):
+        start = max(restart if position >= restart else 0, position + 1 - ROLLING)
+        window = right[start : position + 1]
         shares.append(sum(window) / len(window) if len(window) >= FEWEST else math.nan)
     return shares

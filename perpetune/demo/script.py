@@ -15,8 +15,8 @@ from rich.table import Table
 
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
-from perpetune.demo.application import Application, Asked
-from perpetune.demo.data import Scene, prepare
+from perpetune.demo.application import Application, SentRequest
+from perpetune.demo.data import DemoData, prepare
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
 from perpetune.runtime.prefect_api import FlowRun, Prefect
@@ -25,7 +25,7 @@ from perpetune.runtime.stack import Ports, environment, gateway, servers, worker
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
-QUIET_REQUESTS = 100
+STABLE_REQUESTS = 100
 UNLABELLED = 100
 LATE = 200
 ROUNDS_AT_MOST = 3
@@ -36,7 +36,7 @@ READY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Look:
+class CheckSummary:
     """One look of the monitor: after how many requests, what it decided, whether inputs had drifted."""
 
     requests: int
@@ -48,12 +48,12 @@ class Look:
 
 
 @dataclass
-class Story:
+class DemoRecord:
     """What has happened so far."""
 
     began: float = field(default_factory=time.time)
     turned_at: int = 0
-    looks: list[Look] = field(default_factory=list)
+    checks: list[CheckSummary] = field(default_factory=list)
     refreshes: list[FlowRun] = field(default_factory=list)
     swap_at: int | None = None
     stages: list[tuple[str, float]] = field(default_factory=list)
@@ -68,7 +68,7 @@ def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> di
     from perpetune.demo.report import write_report
     from perpetune.demo.summary import summarise
 
-    story = Story()
+    story = DemoRecord()
     with _stage(story, console, "lay out the folder and the reviews"):
         scene = prepare(source, folder)
         brought = ingest(scene.curated, folder / INBOX)
@@ -86,7 +86,9 @@ def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> di
             supervisor.start([worker(ports.worker), gateway(ports.gateway)])
             for child in supervisor.children:
                 console.print(f"  {child.service.name:8} {child.service.page or ''}", markup=False, soft_wrap=True)
-        scene = Scene(Workspace(folder, scene.workspace.params, Settings()), scene.curated, scene.quiet, scene.turned)
+        scene = DemoData(
+            Workspace(folder, scene.workspace.params, Settings()), scene.curated, scene.stable, scene.turned
+        )
         settings = scene.workspace.settings
         application = Application(
             str(settings.gateway_url), scene.workspace.params.task.name, headers=settings.gateway_headers
@@ -108,14 +110,14 @@ def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> di
     return asdict(summary)
 
 
-def _play(story: Story, scene: Scene, application: Application, console: Console) -> None:
+def _play(story: DemoRecord, scene: DemoData, application: Application, console: Console) -> None:
     prefect = Prefect(str(scene.workspace.settings.prefect_api_url))
     turned = iter(scene.turned)
     with _stage(story, console, "refresh: curate, fine-tune, evaluate, decide, release the first champion"):
         story.refreshes.append(_refresh(prefect, scene, console))
         _await_gateway(scene)
-    with _stage(story, console, f"{QUIET_REQUESTS} requests about products; their labels arrive; the monitor looks"):
-        application.label(_tell_asked(application.send(scene.quiet[:QUIET_REQUESTS]), console))
+    with _stage(story, console, f"{STABLE_REQUESTS} requests about products; their labels arrive; the monitor looks"):
+        application.label(_tell_asked(application.send(scene.stable[:STABLE_REQUESTS]), console))
         _look(story, prefect, scene, application, console)
     story.turned_at = len(application.asked)
     before = {run.id for run in prefect.runs_of(_deployment("refresh", scene))}
@@ -148,7 +150,7 @@ def _play(story: Story, scene: Scene, application: Application, console: Console
         _look(story, prefect, scene, application, console)
 
 
-def _refresh(prefect: Prefect, scene: Scene, console: Console) -> FlowRun:
+def _refresh(prefect: Prefect, scene: DemoData, console: Console) -> FlowRun:
     run = prefect.start(_deployment("refresh", scene), {"trigger": "manual", "reason": "the first model"})
     console.print(f"  {run.name}: {run.url}", markup=False, soft_wrap=True)
     ended = prefect.follow(run, lambda line: console.print(f"  {line}", markup=False, soft_wrap=True))
@@ -157,7 +159,7 @@ def _refresh(prefect: Prefect, scene: Scene, console: Console) -> FlowRun:
     return ended
 
 
-def _await_gateway(scene: Scene) -> None:
+def _await_gateway(scene: DemoData) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while not answers(f"{scene.workspace.settings.gateway_url}/readyz"):
         if time.monotonic() > deadline:
@@ -167,7 +169,9 @@ def _await_gateway(scene: Scene) -> None:
         time.sleep(0.5)
 
 
-def _look(story: Story, prefect: Prefect, scene: Scene, application: Application, console: Console) -> Look:
+def _look(
+    story: DemoRecord, prefect: Prefect, scene: DemoData, application: Application, console: Console
+) -> CheckSummary:
     """Run the watch deployment, as the hourly schedule would."""
     from perpetune.explain.status import newest_decision
 
@@ -177,19 +181,19 @@ def _look(story: Story, prefect: Prefect, scene: Scene, application: Application
         raise fault
     decision, page = newest_decision(scene.workspace, "watch")
     drift = decision.evidence.get("drift") or {}
-    look = Look(
+    check = CheckSummary(
         len(application.asked), decision.outcome, decision.reason, bool(drift.get("inputs_drifted")), ended, page
     )
-    story.looks.append(look)
-    console.print(f"  the monitor: {look.outcome}. {' '.join(decision.reasons)}", markup=False, soft_wrap=True)
-    return look
+    story.checks.append(check)
+    console.print(f"  the monitor: {check.outcome}. {' '.join(decision.reasons)}", markup=False, soft_wrap=True)
+    return check
 
 
 def _next(examples: Iterator[Example], count: int) -> list[Example]:
     return [example for _, example in zip(range(count), examples, strict=False)]
 
 
-def _automated(prefect: Prefect, scene: Scene, before: set[str]) -> FlowRun:
+def _automated(prefect: Prefect, scene: DemoData, before: set[str]) -> FlowRun:
     """The refresh that Prefect's automation has started."""
     deadline = time.monotonic() + AUTOMATION_SECONDS
     while time.monotonic() < deadline:
@@ -203,13 +207,13 @@ def _automated(prefect: Prefect, scene: Scene, before: set[str]) -> FlowRun:
     )
 
 
-def _swap(asked: Sequence[Asked]) -> int | None:
+def _swap(asked: Sequence[SentRequest]) -> int | None:
     """How many requests were asked before the first one that a later version answered."""
     first = next((one.version for one in asked if one.version), None)
-    return next((place for place, one in enumerate(asked) if one.version not in ("", first)), None)
+    return next((position for position, one in enumerate(asked) if one.version not in ("", first)), None)
 
 
-def _tell_asked(asked: list[Asked], console: Console) -> list[Asked]:
+def _tell_asked(asked: list[SentRequest], console: Console) -> list[SentRequest]:
     right = sum(one.answer == one.example.output for one in asked)
     seconds = max(one.time + one.seconds for one in asked) - min(one.time for one in asked)
     failed = sum(one.answer is None for one in asked)
@@ -219,12 +223,12 @@ def _tell_asked(asked: list[Asked], console: Console) -> list[Asked]:
     return asked
 
 
-def _deployment(flow: str, scene: Scene) -> str:
+def _deployment(flow: str, scene: DemoData) -> str:
     return f"{flow}/{scene.workspace.params.task.name}"
 
 
 @contextmanager
-def _stage(story: Story, console: Console, title: str) -> Iterator[None]:
+def _stage(story: DemoRecord, console: Console, title: str) -> Iterator[None]:
     began = time.time()
     clock = time.strftime("%M:%S", time.gmtime(began - story.began))
     console.print(f"[bold]{clock}[/] {escape(title)}", soft_wrap=True)

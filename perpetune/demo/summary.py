@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from transformers.utils.logging import disable_progress_bar
 
-from perpetune.demo.application import Asked
-from perpetune.demo.script import Look, Story
+from perpetune.demo.application import SentRequest
+from perpetune.demo.script import CheckSummary, DemoRecord
 from perpetune.evaluation.costs import dollars
 from perpetune.inference.answerer import load_answerer
 from perpetune.loop.run_context import use_mlflow
@@ -51,7 +51,7 @@ class Summary:
 
     moments: tuple[Moment, ...]
     turned_at: int
-    looks: tuple[Look, ...]
+    checks: tuple[CheckSummary, ...]
     swap_at: int | None
     refreshes: tuple[FlowRun, ...]
     decisions: tuple[str, ...]
@@ -68,26 +68,26 @@ class Summary:
     @property
     def drift_at(self) -> int | None:
         """After how many requests a look first saw the inputs drift."""
-        return next((look.requests for look in self.looks if look.inputs_drifted), None)
+        return next((check.requests for check in self.checks if check.inputs_drifted), None)
 
     @property
     def decay_at(self) -> int | None:
         """After how many requests a look called for a refresh."""
-        return next((look.requests for look in self.looks if look.outcome == "retrain"), None)
+        return next((check.requests for check in self.checks if check.outcome == "retrain"), None)
 
     def lines(self) -> list[tuple[str, str]]:
         """The table that the terminal and the report show."""
         before, turned = self.moments[: self.turned_at], self.moments[self.turned_at : self.swap_at]
         lines = [
             ("requests", f"{len(self.moments)}, of which {self.failed} failed"),
-            ("about products, first champion", share_right(before, with_loop=True)),
-            ("after the stream turned, before the swap", share_right(turned, with_loop=True)),
+            ("about products, first champion", accuracy_of(before, with_loop=True)),
+            ("after the stream turned, before the swap", accuracy_of(turned, with_loop=True)),
         ]
         if self.swap_at is not None:
             after = self.moments[self.swap_at :]
             lines += [
-                ("after the swap, with the loop", share_right(after, with_loop=True)),
-                ("the same requests, without the loop", share_right(after, with_loop=False)),
+                ("after the swap, with the loop", accuracy_of(after, with_loop=True)),
+                ("the same requests, without the loop", accuracy_of(after, with_loop=False)),
             ]
         lines += [
             ("the stream turned", f"at request {self.turned_at + 1}"),
@@ -102,15 +102,15 @@ class Summary:
         return lines
 
 
-def _place(place: int | None) -> str:
-    return "never" if place is None else f"by the look after request {place}"
+def _place(position: int | None) -> str:
+    return "never" if position is None else f"by the look after request {position}"
 
 
 def _cost(cost: Cost) -> str:
     return f"{dollars(cost.dollars_per_1000)} ({cost.prompt_tokens:.0f} prompt tokens each, {cost.accuracy:.1%} right)"
 
 
-def share_right(moments: Sequence[Moment], *, with_loop: bool) -> str:
+def accuracy_of(moments: Sequence[Moment], *, with_loop: bool) -> str:
     """A share with its interval and sample size."""
     right = [
         moment.with_loop if with_loop else moment.without_loop for moment in moments if moment.with_loop is not None
@@ -121,7 +121,7 @@ def share_right(moments: Sequence[Moment], *, with_loop: bool) -> str:
     return f"{found.value:.1%} right ({found.low:.1%} to {found.high:.1%}, n={len(right)})"
 
 
-def summarise(workspace: Workspace, story: Story, asked: Sequence[Asked]) -> Summary:
+def summarise(workspace: Workspace, story: DemoRecord, asked: Sequence[SentRequest]) -> Summary:
     """Let the first champion answer the whole stream, and put what happened into numbers."""
     use_mlflow(workspace)
     moments = _moments(workspace, asked)
@@ -130,7 +130,7 @@ def summarise(workspace: Workspace, story: Story, asked: Sequence[Asked]) -> Sum
     return Summary(
         moments=tuple(moments),
         turned_at=story.turned_at,
-        looks=tuple(story.looks),
+        checks=tuple(story.checks),
         swap_at=story.swap_at,
         refreshes=tuple(story.refreshes),
         decisions=tuple(
@@ -145,7 +145,7 @@ def summarise(workspace: Workspace, story: Story, asked: Sequence[Asked]) -> Sum
     )
 
 
-def _moments(workspace: Workspace, asked: Sequence[Asked]) -> list[Moment]:
+def _moments(workspace: Workspace, asked: Sequence[SentRequest]) -> list[Moment]:
     """The first champion's answers are those it gave where it was asked, and else computed now by the same code.
 
     It is the version that answered first: the prompted base, which served before it, was asked nothing.
@@ -180,8 +180,8 @@ def _compare(after: Sequence[Moment]) -> Paired | None:
     return compare(without, with_loop, confidence=0.95, samples=2000, seed=7)
 
 
-def _verdict(story: Story, after: Paired | None) -> str:
-    if not any(look.outcome == "retrain" for look in story.looks):
+def _verdict(story: DemoRecord, after: Paired | None) -> str:
+    if not any(check.outcome == "retrain" for check in story.checks):
         return "The monitor saw no decay, so the loop changed nothing."
     if after is None:
         return "The monitor saw the decay, but the new model was not promoted: the loop did not help."
@@ -210,20 +210,20 @@ def _costs(workspace: Workspace) -> tuple[Cost, ...]:
     )
 
 
-def _links(workspace: Workspace, story: Story) -> tuple[Link, ...]:
+def _links(workspace: Workspace, story: DemoRecord) -> tuple[Link, ...]:
     task = workspace.params.task.name
     versions = [
         Link(f"MLflow: version {version.version} and its run", find_run(version.run_id).url)
         for version in reversed(registry.versions(task))
     ]
     refreshes = [Link(f"Prefect: {run.name}", run.url) for run in story.refreshes]
-    looks = [
+    checks = [
         link
-        for number, look in enumerate(story.looks, 1)
+        for number, check in enumerate(story.checks, 1)
         for link in (
-            Link(f"Prefect: look {number}, {look.outcome}", look.run.url),
-            Link(f"Evidently's report of look {number}", f"{look.mlflow}/artifacts/drift.html"),
+            Link(f"Prefect: look {number}, {check.outcome}", check.run.url),
+            Link(f"Evidently's report of look {number}", f"{check.mlflow}/artifacts/drift.html"),
         )
     ]
     pages = (Link("MLflow: all runs", runs_url(task)), Link("MLflow: the model", registry.model_url(task)))
-    return (*pages, *versions, *refreshes, *looks)
+    return (*pages, *versions, *refreshes, *checks)

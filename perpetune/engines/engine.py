@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Generation, Hear
+from perpetune.generation.parameters import Generation, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message
 
@@ -21,7 +21,7 @@ class Engine(Protocol):
         """Forget a release. The caller sees to it that none of its answers is under way."""
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         """Give `generation.n` answers to one conversation, which begins with the instruction.
 

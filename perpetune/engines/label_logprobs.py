@@ -35,7 +35,7 @@ class LabelTree:
     """
 
     def __init__(self, tails: Sequence[Sequence[int]]) -> None:
-        self._paths = [tuple((tuple(tail[:place]), token) for place, token in enumerate(tail)) for tail in tails]
+        self._paths = [tuple((tuple(tail[:position]), token) for position, token in enumerate(tail)) for tail in tails]
         following: dict[Beginning, dict[int, None]] = {}
         below: dict[Beginning, dict[int, None]] = {}
         self._longest: dict[Beginning, int] = {}

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from perpetune.classifiers.linear import linear_answer, load_linear_model
 from perpetune.engines.engine import NotLoaded, require_possible
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.generation.parameters import Delta, Generation, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message, last_said
 
@@ -30,7 +30,7 @@ class LinearEngine:
         del self._models[version]
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         model = self._models.get(version)
         if model is None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation, Hear
-from perpetune.generation.stop_sequences import Text
+from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.stop_sequences import StopFilter
 from perpetune.records import Message
 
 
@@ -66,7 +66,7 @@ def read_answers(reply: Mapping[str, Any], generation: Generation, seconds: floa
 class Pieces:
     """Puts the chunks of a streamed reply together, and passes each piece of text on as it comes."""
 
-    def __init__(self, generation: Generation, hear: Hear) -> None:
+    def __init__(self, generation: Generation, hear: OnDelta) -> None:
         self._generation = generation
         self._hear = hear
         self._written = [_Written() for _ in range(generation.n)]
@@ -88,7 +88,7 @@ class _Written:
     """What is known so far of one answer."""
 
     # Without the space around it, as the engine in process writes it. Where to stop is vLLM's to find.
-    text: Text = field(default_factory=lambda: Text(()))
+    text: StopFilter = field(default_factory=lambda: StopFilter(()))
     logprobs: list[TokenLogprob] = field(default_factory=list)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     tokens: int = 0
@@ -101,8 +101,8 @@ class _Written:
         self.logprobs += logprobs or ()
         self.tokens += len(choice.get("token_ids") or ())
         self.finish_reason = choice["finish_reason"] or self.finish_reason
-        for place, call in enumerate(calls):
-            _join(self.calls.setdefault(call.get("index", place), {}), call)
+        for position, call in enumerate(calls):
+            _join(self.calls.setdefault(call.get("index", position), {}), call)
         return Delta(choice["index"], text, logprobs, calls)
 
     def answer(self, usage: Mapping[str, Any], count: int, generation: Generation, seconds: float) -> Answer:

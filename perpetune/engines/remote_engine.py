@@ -17,7 +17,7 @@ from perpetune.engines.openai_chat import Pieces, chat_body, read_answers
 from perpetune.engines.openai_client import ModelClient, Refused
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.generation.parameters import Delta, Generation, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message
 
@@ -59,7 +59,7 @@ class RemoteEngine:
         await self._served.pop(version).client.close()
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         served = self._served.get(version)
         if served is None:
@@ -113,7 +113,7 @@ def ask_remote(
 
 
 async def _write(
-    served: _Served, messages: Sequence[Message], generation: Generation, hear: Hear | None
+    served: _Served, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
 ) -> tuple[Answer, ...]:
     began = time.perf_counter()
     body = chat_body(served.model, messages, generation)
@@ -132,7 +132,7 @@ async def _write(
 
 
 async def _choose(
-    served: _Served, labels: Sequence[str], messages: Sequence[Message], generation: Generation, hear: Hear | None
+    served: _Served, labels: Sequence[str], messages: Sequence[Message], generation: Generation, hear: OnDelta | None
 ) -> tuple[Answer, ...]:
     """One of the labels, which the model is told of, without a confidence: others do not tell what it thought."""
     plain = replace(generation, n=1, stop=(), json_schema=None)

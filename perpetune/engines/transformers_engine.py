@@ -20,8 +20,8 @@ from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
 from perpetune.engines.engine import NotLoaded, Overloaded, require_possible
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, Hear
-from perpetune.generation.request import Asked, hear_nothing
+from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.request import GenerationRequest, ignore_delta
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
@@ -45,7 +45,7 @@ class Model(Protocol):
         max_new_tokens: int,
     ) -> list[Answer]: ...
 
-    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None: ...
+    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[GenerationRequest]]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,20 @@ class _Job:
     adapter: _Adapter
     messages: Sequence[Message]
     generation: Generation
-    hear: Hear | None
+    hear: OnDelta | None
     arrived: float
     answers: asyncio.Future[tuple[Answer, ...]]
-    heard: threading.Event = field(default_factory=threading.Event)
+    on_delta: threading.Event = field(default_factory=threading.Event)
 
-    def asked(self) -> Asked:
+    def asked(self) -> GenerationRequest:
         """What the model's thread sees of it."""
-        return Asked(
+        return GenerationRequest(
             messages=self.messages,
             generation=self.generation,
             answered=self.finish,
             failed=self.fail,
-            heard=self._tell if self.hear else hear_nothing,
-            given_up=self.answers.done,
+            on_delta=self._tell if self.hear else ignore_delta,
+            is_cancelled=self.answers.done,
         )
 
     def finish(self, answers: tuple[Answer, ...]) -> None:
@@ -85,7 +85,7 @@ class _Job:
 
     def _tell(self, delta: Delta) -> None:
         assert self.hear is not None
-        self.heard.set()
+        self.on_delta.set()
         self._on_loop(self.hear, delta)
 
     def _on_loop(self, call: Callable[[Result], object], argument: Result) -> None:
@@ -123,7 +123,7 @@ class TransformersEngine:
             await self._on_thread(self._model.unload_adapter, name)
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         if version not in self._adapters:
             raise NotLoaded(version)
@@ -217,7 +217,7 @@ class TransformersEngine:
         if fault is None:
             for job, answer in zip(batch, answering.result(), strict=True):
                 for index in range(job.generation.n if job.hear else 0):
-                    job.asked().heard(Delta(index, answer.text))
+                    job.asked().on_delta(Delta(index, answer.text))
                 job.finish((answer,) * job.generation.n)
         elif len(batch) > 1:
             for job in batch:
@@ -232,7 +232,7 @@ class TransformersEngine:
         """
         fresh = [*batch]
 
-        def next_asked(writing: int) -> list[Asked]:
+        def next_asked(writing: int) -> list[GenerationRequest]:
             joining = [*fresh] if fresh else self._joining(batch[0].adapter, writing)
             fresh.clear()
             return [job.asked() for job in joining]
@@ -244,7 +244,7 @@ class TransformersEngine:
         if fault is None:
             return
         for job in left:
-            if len(left) == 1 or job.heard.is_set():
+            if len(left) == 1 or job.on_delta.is_set():
                 job.fail(fault)
             else:
                 await self._write_alone(job)

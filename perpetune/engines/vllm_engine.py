@@ -26,7 +26,7 @@ from perpetune.engines.openai_chat import Pieces, chat_body, read_answers, turns
 from perpetune.engines.openai_client import ModelClient, Refused
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, PromptTooLong, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.generation.parameters import Delta, Generation, OnDelta
 from perpetune.model.release import LABEL_HEAD, Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
@@ -91,7 +91,7 @@ class VllmEngine:
             pass  # where it comes back, it comes back without
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         served = self._served.get(version)
         if served is None:
@@ -142,7 +142,7 @@ class VllmEngine:
         return await ask()
 
     async def _ask(
-        self, served: _Served, messages: Sequence[Message], generation: Generation, hear: Hear | None
+        self, served: _Served, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
     ) -> tuple[Answer, ...]:
         if served.labels is not None:
             return await self._choose(served.name, served.labels, messages, generation, hear)
@@ -164,7 +164,7 @@ class VllmEngine:
         return pieces.answers(time.perf_counter() - began)
 
     async def _ask_once(
-        self, served: _Served, messages: Sequence[Message], generation: Generation, hear: Hear | None
+        self, served: _Served, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
     ) -> tuple[Answer, ...]:
         """Greedy answers are all the same, and vLLM refuses to write more than one."""
         count = generation.n
@@ -178,7 +178,7 @@ class VllmEngine:
         return (only,) * count
 
     async def _choose(
-        self, name: str, labels: _Labels, messages: Sequence[Message], generation: Generation, hear: Hear | None
+        self, name: str, labels: _Labels, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
     ) -> tuple[Answer, ...]:
         """The likeliest label. Most often one question tells enough; else others go on from where labels part."""
         began = time.perf_counter()
@@ -315,8 +315,8 @@ def _label_logprobs(
     if most is None:
         return None
     steps = []
-    for place, token in enumerate(tail[:-1]):
-        here = known[tail[:place]]
+    for position, token in enumerate(tail[:-1]):
+        here = known[tail[:position]]
         likeliest = sorted((one for one in here if one in labels.spelled), key=here.__getitem__, reverse=True)[:most]
         top = tuple((labels.spelled[one], here[one]) for one in likeliest)
         steps.append(TokenLogprob(labels.spelled[token], here[token], top))

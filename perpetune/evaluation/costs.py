@@ -66,7 +66,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Spent:
+class RefreshCost:
     """What a refresh took: hours of all its devices together, and labels that were given for it."""
 
     device_hours: float
@@ -134,7 +134,7 @@ def _named(name: str, estimate: Estimate) -> dict[str, float]:
 
 def refresh_economics(
     usage: Mapping[str, Usage],
-    spent: Spent,
+    spent: RefreshCost,
     params: EconomicsParams,
     evaluate: EvaluateParams,
     requests_per_month: int | None,

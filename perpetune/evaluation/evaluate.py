@@ -10,7 +10,7 @@ import pandas as pd
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.baselines import fitted_answers, majority_answers
 from perpetune.evaluation.costs import Economics, economics
-from perpetune.evaluation.report.summary import findings
+from perpetune.evaluation.report.summary import summarise
 from perpetune.evaluation.scores import label_metrics
 from perpetune.evaluation.scores.scoring import Scoring, credited, scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
@@ -28,11 +28,11 @@ from perpetune.statistics.paired import Paired, compare
 class Scored:
     """One system's answers, row by row. `scores`: 1 or 0 for right or wrong; for free text its main metric.
 
-    `places` are those of its rows among all: a system may have answered only some.
+    `positions` are those of its rows among all: a system may have answered only some.
     """
 
     system: str
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     probabilities: tuple[Mapping[str, float] | None, ...]
@@ -42,15 +42,15 @@ class Scored:
     prompt_tokens: tuple[int, ...]
     completion_tokens: tuple[int, ...]
 
-    def at(self, places: Sequence[int]) -> tuple[float, ...]:
+    def at(self, positions: Sequence[int]) -> tuple[float, ...]:
         """The scores of these rows, which it has answered."""
-        scores = dict(zip(self.places, self.scores, strict=True))
-        return tuple(scores[place] for place in places)
+        scores = dict(zip(self.positions, self.scores, strict=True))
+        return tuple(scores[position] for position in positions)
 
 
 def common(one: Scored, other: Scored) -> list[int]:
     """The places of the rows that both have answered."""
-    return sorted(set(one.places) & set(other.places))
+    return sorted(set(one.positions) & set(other.positions))
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Evaluation:
 
     `comparisons` are `subject` (the challenger, where there is one) minus each other system, on the rows that both
     have answered;
-    `known_labels` are the labels that a system can answer; `findings` are sentences, the most important first.
+    `known_labels` are the labels that a system can answer; `summary` holds sentences, the most important first.
     """
 
     kind: Kind
@@ -73,7 +73,7 @@ class Evaluation:
     economics: Mapping[str, Economics]
     comparisons: Mapping[str, Paired]
     known_labels: Mapping[str, frozenset[str]]
-    findings: tuple[str, ...]
+    summary: tuple[str, ...]
 
     @property
     def main_metric(self) -> str:
@@ -88,23 +88,23 @@ class Evaluation:
     def credited(self, system: str) -> list[str]:
         """The wanted labels of the rows that a system answered; of several right ones its answer, if that is one."""
         scored = self.scored[system]
-        return _credited([self.rows[place] for place in scored.places], scored.texts)
+        return _credited([self.rows[position] for position in scored.positions], scored.texts)
 
     @property
     def sampled(self) -> tuple[str, ...]:
         """The systems that have answered only some of the rows."""
-        return tuple(name for name, scored in self.scored.items() if len(scored.places) < len(self.rows))
+        return tuple(name for name, scored in self.scored.items() if len(scored.positions) < len(self.rows))
 
     def wanted_of(self, system: str) -> tuple[str, ...]:
         """The wanted outputs of the rows that a system has answered."""
         wanted = self.wanted
-        return tuple(wanted[place] for place in self.scored[system].places)
+        return tuple(wanted[position] for position in self.scored[system].positions)
 
     def flat_metrics(self, holdout: str) -> dict[str, float]:
         """Every number under a name that MLflow takes, as `frozen/challenger/accuracy`."""
         flat = {f"{holdout}/rows": float(len(self.rows))}
         for system, scored in self.scored.items():
-            flat[f"{holdout}/{system}/rows"] = float(len(scored.places))
+            flat[f"{holdout}/{system}/rows"] = float(len(scored.positions))
             for metric, estimate in self.metrics[system].items():
                 flat[f"{holdout}/{system}/{metric}"] = estimate.value
                 flat[f"{holdout}/{system}/{metric}_low"] = estimate.low
@@ -148,7 +148,7 @@ class Evaluation:
     def _comparison_table(self) -> pd.DataFrame:
         lines = []
         for system, estimates in self.metrics.items():
-            line: dict[str, object] = {"system": system, "n": len(self.scored[system].places)}
+            line: dict[str, object] = {"system": system, "n": len(self.scored[system].positions)}
             for metric, estimate in estimates.items():
                 line |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
             if paired := self.comparisons.get(system):
@@ -174,8 +174,8 @@ class Evaluation:
 
     def _spread(self, scored: Scored, values: Sequence[object]) -> list[object]:
         """A value for every row, None for those that were not answered."""
-        found = dict(zip(scored.places, values, strict=True))
-        return [found.get(place) for place in range(len(self.rows))]
+        found = dict(zip(scored.positions, values, strict=True))
+        return [found.get(position) for position in range(len(self.rows))]
 
 
 def evaluate(
@@ -210,8 +210,8 @@ def evaluate(
         if any(answer is not None for answer in answers[system])
     }
     subject = subject_of([system for system in answers_by_system if system in scored])
-    if len(scored[subject].places) < len(rows):
-        raise ValueError(f"{subject} has answered {len(scored[subject].places)} of {len(rows)} rows")
+    if len(scored[subject].positions) < len(rows):
+        raise ValueError(f"{subject} has answered {len(scored[subject].positions)} of {len(rows)} rows")
     known = {system: _known_labels(scored[system], trained_labels) for system in scored}
     estimates = {system: _estimates(scored[system], rows, kind, scoring, params) for system in scored}
     comparisons = {rival: _compared(scored[rival], scored[subject], params) for rival in scored if rival != subject}
@@ -228,7 +228,7 @@ def evaluate(
         economics=costs,
         comparisons=comparisons,
         known_labels=known,
-        findings=findings(
+        summary=summarise(
             subject=subject,
             main={system: estimates[system][scoring.main] for system in scored},
             comparisons=comparisons,
@@ -259,10 +259,10 @@ def _with_baselines(
 
 
 def _compared(rival: Scored, subject: Scored, params: EvaluateParams) -> Paired:
-    places = common(rival, subject)
+    positions = common(rival, subject)
     return compare(
-        rival.at(places),
-        subject.at(places),
+        rival.at(positions),
+        subject.at(positions),
         confidence=params.confidence,
         samples=params.bootstrap_samples,
         seed=params.seed,
@@ -277,12 +277,12 @@ def score_answers(
     system: str, rows: Sequence[Example], given: Sequence[Answer | None], kind: Kind, scoring: Scoring
 ) -> Scored:
     """What a system answered, with the score of each row that it was asked."""
-    places = tuple(place for place, answer in enumerate(given) if answer is not None)
-    answers, rows = _given(given), [rows[place] for place in places]
+    positions = tuple(position for position, answer in enumerate(given) if answer is not None)
+    answers, rows = _given(given), [rows[position] for position in positions]
     texts = tuple(tidy(answer.text) if kind == "classification" else answer.text for answer in answers)
     return Scored(
         system=system,
-        places=places,
+        positions=positions,
         ids=tuple(row.id for row in rows),
         texts=texts,
         probabilities=tuple(_tidy_keys(answer.probabilities) for answer in answers),
@@ -317,7 +317,7 @@ def _estimates(
     scored: Scored, rows: Sequence[Example], kind: Kind, scoring: Scoring, params: EvaluateParams
 ) -> dict[str, Estimate]:
     confidence, samples, seed = params.confidence, params.bootstrap_samples, params.seed
-    rows = [rows[place] for place in scored.places]
+    rows = [rows[position] for position in scored.positions]
     if kind == "classification":
         wanted = _credited(rows, scored.texts)
         return {
@@ -340,7 +340,7 @@ def _calibrations(
 ) -> dict[str, Calibration]:
     found = {
         system: calibration(
-            _credited([rows[place] for place in one.places], one.texts),
+            _credited([rows[position] for position in one.positions], one.texts),
             one.texts,
             one.probabilities,
             confidence=params.confidence,

@@ -11,7 +11,7 @@ from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import PairedEvidence, Recall
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.balanced_accuracy import compare_balanced
-from perpetune.statistics.non_inferiority import worse_by_more_than
+from perpetune.statistics.non_inferiority import non_inferiority_p_value
 from perpetune.statistics.paired import Paired, compare
 
 
@@ -70,5 +70,5 @@ def _evidence(paired: Paired, scores: Slice, params: EvaluateParams, rules: Prom
         p_value=paired.p_value,
         rows=paired.n,
         discordance=paired.discordance,
-        p_worse=worse_by_more_than(rules.slice_margin, scores.theirs, scores.ours),
+        p_worse=non_inferiority_p_value(rules.slice_margin, scores.theirs, scores.ours),
     )

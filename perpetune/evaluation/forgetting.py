@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from perpetune.inference.likelihood import Text
+from perpetune.inference.likelihood import ScoredText
 from perpetune.model.chat_format import answer_tokens, prompt_tokens
 from perpetune.params import EvaluateParams
 from perpetune.records import Message
@@ -37,24 +37,24 @@ def general_texts() -> list[General]:
     return [General.model_validate_json(line) for line in lines]
 
 
-def as_tokens(tokenizer: PreTrainedTokenizerBase, general: Sequence[General], context: int) -> list[Text]:
+def as_tokens(tokenizer: PreTrainedTokenizerBase, general: Sequence[General], context: int) -> list[ScoredText]:
     """The texts that fit into `context` tokens; of an instruction only the answer is scored."""
     texts = [_encoded(tokenizer, each) for each in general]
     return [text for text in texts if text.scored_from < len(text.tokens) <= context]
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, general: General) -> Text:
+def _encoded(tokenizer: PreTrainedTokenizerBase, general: General) -> ScoredText:
     if general.asked is None:
-        return Text(tuple(tokenizer(general.text, add_special_tokens=False)["input_ids"]), 1)
+        return ScoredText(tuple(tokenizer(general.text, add_special_tokens=False)["input_ids"]), 1)
     prompt = prompt_tokens(tokenizer, [Message(role="user", content=general.asked)])
-    return Text((*prompt, *answer_tokens(tokenizer, general.text)), len(prompt))
+    return ScoredText((*prompt, *answer_tokens(tokenizer, general.text)), len(prompt))
 
 
 def losses_within(
     seconds: float,
-    before: Callable[[Sequence[Text]], list[float]],
-    after: Callable[[Sequence[Text]], list[float]],
-    texts: Sequence[Text],
+    before: Callable[[Sequence[ScoredText]], list[float]],
+    after: Callable[[Sequence[ScoredText]], list[float]],
+    texts: Sequence[ScoredText],
     seed: int,
 ) -> tuple[list[float], list[float]]:
     """The losses of both on the same texts: on all, or on those that there was time for, drawn by lot."""

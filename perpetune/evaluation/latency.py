@@ -18,7 +18,7 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Pace:
+class LatencyPair:
     """Seconds that each request took, alone and one after the other: of the one system and of the other.
 
     They were made of so many different rows; if these are fewer, rows were asked again.
@@ -29,7 +29,7 @@ class Pace:
     rows: int
 
 
-def in_turns(theirs: Ask, ours: Ask, rows: int, least: int, seconds: float = SECONDS) -> Pace:
+def in_turns(theirs: Ask, ours: Ask, rows: int, least: int, seconds: float = SECONDS) -> LatencyPair:
     """Ask both of row 0, 1, ..., so that whatever slows the machine down slows both; who is first alternates.
 
     At least `least` requests are timed, from the first row on again if there are no more. Row 0 is asked once before,
@@ -48,7 +48,7 @@ def in_turns(theirs: Ask, ours: Ask, rows: int, least: int, seconds: float = SEC
         before = fastest.get(request, (one, other))
         fastest[request] = min(one, before[0]), min(other, before[1])
     pairs = fastest.values()
-    return Pace(tuple(one for one, _ in pairs), tuple(other for _, other in pairs), min(rows, len(pairs)))
+    return LatencyPair(tuple(one for one, _ in pairs), tuple(other for _, other in pairs), min(rows, len(pairs)))
 
 
 def _one_turn(theirs: Ask, ours: Ask, row: int, *, swapped: bool) -> tuple[float, float]:
@@ -65,17 +65,17 @@ def _timed(ask: Ask, row: int) -> float:
     return time.perf_counter() - began
 
 
-def slowdown(pace: Pace, params: EvaluateParams) -> Estimate:
+def slowdown(pace: LatencyPair, params: EvaluateParams) -> Estimate:
     """How many times their 95th percentile of seconds an answer ours is."""
     return _ratio(pace, lambda seconds: np.quantile(seconds, 0.95, axis=-1), params)
 
 
-def cost_ratio(pace: Pace, params: EvaluateParams) -> Estimate:
+def cost_ratio(pace: LatencyPair, params: EvaluateParams) -> Estimate:
     """How many times their dollars a request ours takes: mean seconds, as both run on the same machine."""
     return _ratio(pace, lambda seconds: seconds.mean(axis=-1), params)
 
 
-def _ratio(pace: Pace, statistic: Callable[[Floats], Floats], params: EvaluateParams) -> Estimate:
+def _ratio(pace: LatencyPair, statistic: Callable[[Floats], Floats], params: EvaluateParams) -> Estimate:
     """A ratio of two statistics of the same requests, with a percentile bootstrap over them."""
     theirs, ours = np.array(pace.theirs), np.array(pace.ours)
     drawn = np.random.default_rng(params.seed).integers(0, len(ours), (params.bootstrap_samples, len(ours)))

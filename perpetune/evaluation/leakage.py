@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perpetune.curation.dedup_key import bare_question
+from perpetune.curation.dedup_key import input_key
 from perpetune.records import Example
 
 # The sameness at which Lee et al. (2022, arXiv:2107.06499) call two texts near duplicates, and the words of a shingle.
@@ -37,8 +37,8 @@ def leakage(trained: Sequence[Example], held_out: Sequence[Example]) -> Leakage:
     punctuation aside. All pairs are found: two sets that overlap so much share one of their rarest shingles (prefix
     filtering: Chaudhuri et al. 2006, ICDE), and only rows that do are compared.
     """
-    questions = {bare_question(row) for row in trained}
-    same = {row.id for row in held_out if bare_question(row) in questions}
+    questions = {input_key(row) for row in trained}
+    same = {row.id for row in held_out if input_key(row) in questions}
     others = {row.id: shingles(row) for row in held_out if row.id not in same and _is_long(row)}
     known = [shingles(row) for row in trained if _is_long(row)]
     counts = Counter(shingle for each in known for shingle in each)
@@ -56,13 +56,13 @@ def leakage(trained: Sequence[Example], held_out: Sequence[Example]) -> Leakage:
 
 def words(row: Example) -> list[str]:
     """The words of the bare question."""
-    return re.findall(r"\w+", " ".join(text for _, text in bare_question(row)))
+    return re.findall(r"\w+", " ".join(text for _, text in input_key(row)))
 
 
 def shingles(row: Example) -> frozenset[Shingle]:
     """All runs of five words."""
     said = words(row)
-    return frozenset(tuple(said[place : place + SHINGLE]) for place in range(len(said) - SHINGLE + 1))
+    return frozenset(tuple(said[position : position + SHINGLE]) for position in range(len(said) - SHINGLE + 1))
 
 
 def jaccard(one: frozenset[Shingle], other: frozenset[Shingle]) -> float:

@@ -35,25 +35,25 @@ def slices(evaluations: Iterable[Evaluation], against: str, subject: str | None 
 def together(evaluation: Evaluation, against: str, subject: str) -> Slice:
     """The scores of both on the rows that both have answered."""
     one, other = evaluation.scored[against], evaluation.scored[subject]
-    places = common(one, other)
-    return Slice(one.at(places), other.at(places))
+    positions = common(one, other)
+    return Slice(one.at(positions), other.at(positions))
 
 
 def labels_of(evaluation: Evaluation, against: str, subject: str) -> list[str]:
     """The wanted labels of the same rows, in the same order."""
     wanted = evaluation.wanted
-    return [wanted[place] for place in common(evaluation.scored[against], evaluation.scored[subject])]
+    return [wanted[position] for position in common(evaluation.scored[against], evaluation.scored[subject])]
 
 
 def _rows(evaluation: Evaluation, against: str, subject: str) -> Iterator[tuple[list[str], tuple[float, float]]]:
     """The names of the slices that a row is in, with the scores of the other and of the subject."""
     if against not in evaluation.scored or subject not in evaluation.scored:
         return
-    places = common(evaluation.scored[against], evaluation.scored[subject])
+    positions = common(evaluation.scored[against], evaluation.scored[subject])
     scores, wanted = together(evaluation, against, subject), evaluation.wanted
-    for place, their, our in zip(places, scores.theirs, scores.ours, strict=True):
-        labels = [f"label {wanted[place]}"] if evaluation.kind == "classification" else []
-        yield [*labels, f"source {evaluation.rows[place].source}"], (their, our)
+    for position, their, our in zip(positions, scores.theirs, scores.ours, strict=True):
+        labels = [f"label {wanted[position]}"] if evaluation.kind == "classification" else []
+        yield [*labels, f"source {evaluation.rows[position].source}"], (their, our)
 
 
 def _slice(pairs: list[tuple[float, float]]) -> Slice:

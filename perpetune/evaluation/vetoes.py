@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from perpetune.evaluation.forgetting import forgetting
-from perpetune.evaluation.latency import Pace, cost_ratio, slowdown
+from perpetune.evaluation.latency import LatencyPair, cost_ratio, slowdown
 from perpetune.evaluation.leakage import Leakage
 from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import Limit
@@ -29,8 +29,8 @@ def forgetting_limit(
     return {"forgetting": _estimated(forgetting(before, after, params), most, unit, "promote.max_forgetting", params)}
 
 
-def pace_limits(
-    pace: Pace, other: str, rules: PromoteParams, params: EvaluateParams, *, vetoes: bool = True
+def latency_limits(
+    pace: LatencyPair, other: str, rules: PromoteParams, params: EvaluateParams, *, vetoes: bool = True
 ) -> dict[str, Limit]:
     """Latency and cost, as many times that of the `other`, where they are asked for."""
     found = {}

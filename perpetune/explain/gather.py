@@ -22,9 +22,9 @@ from perpetune.explain.story import (
     Repeat,
     Scores,
     Story,
-    Told,
     Training,
     Trigger,
+    VerdictSummary,
 )
 from perpetune.loop.curate import SPLIT_NAMES
 from perpetune.loop.first_version import FIRST
@@ -66,7 +66,7 @@ def gather(workspace: Workspace, version: str) -> Story:
         data=_data(workspace, found, run, _compared_with(found, decisions)),
         training=_training(run),
         scores=tuple(_scores(run)),
-        verdicts=tuple(Told(each, numbers_of(each.evidence)) for each in decisions),
+        verdicts=tuple(VerdictSummary(each, numbers_of(each.evidence)) for each in decisions),
         approval=_approval(found.tags),
         costs=tuple(_costs(workspace, run)),
         events=_events(found.tags, run, decisions),

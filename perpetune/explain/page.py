@@ -13,7 +13,7 @@ from perpetune.evaluation.systems import METRIC_TITLES, title
 from perpetune.explain import wording
 from perpetune.explain.gather import gather
 from perpetune.explain.numbers import Measured
-from perpetune.explain.story import Scores, Story, Told
+from perpetune.explain.story import Scores, Story, VerdictSummary
 from perpetune.files import write_whole
 from perpetune.statistics.estimate import Estimate
 from perpetune.tracking.runs import Run, log_file
@@ -66,7 +66,7 @@ def _scores(scores: Scores) -> Markup:
     return Markup(style.svg(drawn, f"The score of each system on the {scores.holdout} holdout"))
 
 
-def _forest(told: Told) -> Markup | None:
+def _forest(told: VerdictSummary) -> Markup | None:
     """The differences; scores are no differences, and what has a unit of its own is on another scale."""
     found = {each.name: _estimate(each) for each in told.numbers.measured if _is_difference(each)}
     if not found or told.decision.kind == "retraining":

@@ -51,12 +51,12 @@ class Status:
     task: str
     serving: str | None
     versions: tuple[VersionLine, ...]
-    last_look: str | None
+    last_check: str | None
     predictions: int
     labelled: int
     wanted: int
     addresses: dict[str, str]
-    watched: str | None = None
+    detector_state: str | None = None
     next_steps: tuple[str, ...] = ()
 
     @property
@@ -81,8 +81,8 @@ def read_status(workspace: Workspace) -> Status:
         serving=_serving(settings.gateway_url),
         versions=versions,
         next_steps=_next_steps(workspace, versions),
-        last_look=_last_look(workspace),
-        watched=_watched(workspace),
+        last_check=_last_look(workspace),
+        detector_state=_watched(workspace),
         predictions=found.predictions,
         labelled=found.labelled,
         wanted=wanted,
@@ -147,10 +147,10 @@ def _watched(workspace: Workspace) -> str | None:
     champion = registry.find(workspace.params.task.name, "champion")
     if champion is None or DETECTOR not in champion.tags:
         return None
-    watched, rules = from_text(champion.tags[DETECTOR], 0.0), workspace.params.watch
+    detector_state, rules = from_text(champion.tags[DETECTOR], 0.0), workspace.params.watch
     return (
-        f"{watched.labels} labels of version {champion.version} judged, evidence that it scores below "
-        f"{100 * watched.detector.bound:.1f} is {amount(watched.detector.evidence)} of the {amount(rules.run_length)} "
+        f"{detector_state.labels} labels of version {champion.version} judged, evidence that it scores below "
+        f"{100 * detector_state.detector.bound:.1f} is {amount(detector_state.detector.evidence)} of the {amount(rules.run_length)} "
         "that raise the alarm"
     )
 
@@ -216,8 +216,8 @@ def show_status(status: Status, console: Console) -> None:
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
     if status.wanted:
         console.print(f"{status.wanted} labels wanted: perpetune labels", markup=False)
-    console.print(f"last look: {status.last_look or 'none yet'}", markup=False)
-    console.print(f"watched: {status.watched or 'no labels judged yet'}", markup=False)
+    console.print(f"last look: {status.last_check or 'none yet'}", markup=False)
+    console.print(f"watched: {status.detector_state or 'no labels judged yet'}", markup=False)
     for step in status.next_steps:
         console.print(f"next: {step}", markup=False)
     for name, address in status.addresses.items():

@@ -57,7 +57,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Told:
+class VerdictSummary:
     """A decision record and its numbers."""
 
     decision: Decision
@@ -102,7 +102,7 @@ class Story:
     data: Data
     training: Training
     scores: tuple[Scores, ...]
-    verdicts: tuple[Told, ...]
+    verdicts: tuple[VerdictSummary, ...]
     approval: Approval | None
     costs: tuple[str, ...]
     events: tuple[Event, ...]

@@ -14,7 +14,7 @@ from rich.table import Table
 from perpetune.curation.difference import Count, Difference
 from perpetune.evaluation.systems import title
 from perpetune.explain import wording
-from perpetune.explain.story import Scores, Story, Told
+from perpetune.explain.story import Scores, Story, VerdictSummary
 
 TITLES = {"splits": "split", "sources": "source", "labels": "label"}
 
@@ -91,7 +91,7 @@ def _show_scores(scores: Scores, console: Console) -> None:
     console.print(Padding(table, (0, 0, 0, 2)))
 
 
-def _show_verdict(told: Told, console: Console) -> None:
+def _show_verdict(told: VerdictSummary, console: Console) -> None:
     decision = told.decision
     _head(console, f"{decision.kind.capitalize()}, {wording.when(decision.time)}: {decision.outcome}")
     for reason in decision.reasons:

@@ -8,8 +8,8 @@ from typing import TypeVar
 Token = TypeVar("Token", int, str)
 
 
-def common_beginning(sequences: Sequence[Sequence[Token]]) -> tuple[Token, ...]:
+def common_prefix(sequences: Sequence[Sequence[Token]]) -> tuple[Token, ...]:
     """The tokens, or the characters, with which all sequences begin."""
     low, high = min(map(tuple, sequences)), max(map(tuple, sequences))
-    length = next((place for place, token in enumerate(low) if high[place] != token), len(low))
+    length = next((position for position, token in enumerate(low) if high[position] != token), len(low))
     return low[:length]

@@ -50,7 +50,7 @@ class Delta:
     tool_calls: tuple[dict[str, object], ...] = ()
 
 
-Hear = Callable[[Delta], None]
+OnDelta = Callable[[Delta], None]
 
 
 class BadSchema(PerpetuneError):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, Hear
+from perpetune.generation.parameters import Delta, Generation, OnDelta
 from perpetune.records import Message
 
 
-def hear_nothing(delta: Delta) -> None:
+def ignore_delta(delta: Delta) -> None:
     """For those who want whole answers."""
 
 
@@ -19,15 +19,15 @@ def _never() -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class GenerationRequest:
     """`answered` gets the `generation.n` answers, or `failed` what went wrong, in the thread that writes.
 
-    `heard` gets each piece as soon as it is known. Once `given_up` is true no more is written.
+    `on_delta` gets each piece as soon as it is known. Once `is_cancelled` is true no more is written.
     """
 
     messages: Sequence[Message]
     generation: Generation
     answered: Callable[[tuple[Answer, ...]], None]
     failed: Callable[[Exception], None]
-    heard: Hear = hear_nothing
-    given_up: Callable[[], bool] = _never
+    on_delta: OnDelta = ignore_delta
+    is_cancelled: Callable[[], bool] = _never

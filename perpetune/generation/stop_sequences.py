@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class Text:
+class StopFilter:
     """Text without the space around it, up to the first stop string.
 
     What could be the beginning of a stop string, or the space at the end, is held back until more is known.
@@ -20,11 +20,11 @@ class Text:
     def add(self, piece: str) -> str:
         """What may be said now."""
         self._held += piece
-        places = [place for one in self._stop if (place := self._held.find(one)) >= 0]
-        if not places:
+        positions = [position for one in self._stop if (position := self._held.find(one)) >= 0]
+        if not positions:
             return self._say(len(self._held) - self._doubtful())
         self.stopped = True
-        return self.end(min(places))
+        return self.end(min(positions))
 
     def end(self, cut: int | None = None) -> str:
         """What was held back, where no more comes."""

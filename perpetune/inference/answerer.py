@@ -15,16 +15,16 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from perpetune.generation.answer import Answer, PromptTooLong
-from perpetune.generation.common_prefix import common_beginning
+from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import Generation
-from perpetune.generation.request import Asked
-from perpetune.inference.decoding import Draft, Writing
+from perpetune.generation.request import GenerationRequest
+from perpetune.inference.decoding import DecodeBatch, DecodeRequest
 from perpetune.inference.json_grammar import Grammars
 from perpetune.inference.label_head_scoring import before_input, head_probabilities
 from perpetune.inference.label_scoring import label_log_probabilities
-from perpetune.inference.likelihood import Text, losses
+from perpetune.inference.likelihood import ScoredText, losses
 from perpetune.inference.merged_adapter import may_merge, merged
-from perpetune.inference.prefix_cache import Beginnings
+from perpetune.inference.prefix_cache import PrefixCache
 from perpetune.model.adapters import is_adapter
 from perpetune.model.base import Base, load_base, load_model
 from perpetune.model.chat_format import answer_tokens, prompt_tokens
@@ -69,7 +69,7 @@ class Answerer:
         self._heads: dict[str, LabelHead] = {}  # of the adapters that learned labels by one
         self._pools: dict[str, Pool] = {}  # of the adapters that a linear model may answer beside
         self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
-        self._beginnings = Beginnings()
+        self._beginnings = PrefixCache()
         self._grammars = Grammars(base.tokenizer, int(base.model.config.vocab_size))
 
     def load_adapter(self, name: str, folder: Path) -> None:
@@ -126,11 +126,11 @@ class Answerer:
         Free answers are greedy, satisfy `json_schema` where there is one and they end in time, and end at the end-of-turn token or after `max_new_tokens`. `adapter`
         None asks the base model. Raises PromptTooLong where a conversation exceeds the model's context.
         """
-        room = self._room(labels, max_new_tokens)
+        memory = self._room(labels, max_new_tokens)
         prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
         longest = max(map(len, prompts), default=0)
-        if longest > room:
-            raise PromptTooLong(longest, room)
+        if longest > memory:
+            raise PromptTooLong(longest, memory)
         if labels is None:
             return self._write_all(adapter, conversations, prompts, Generation(max_new_tokens, json_schema=json_schema))
         with self._speaking_as(adapter) as model:
@@ -147,14 +147,14 @@ class Answerer:
         """With the tokens of the label that it has now."""
         return replace(answer, completion_tokens=len(self._tail(answer.text)))
 
-    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None:
+    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[GenerationRequest]]) -> None:
         """Write free answers until there is nothing left to write.
 
         Before each token `next_asked` is called with the number of answers being written, and what it returns is
         written along with them. Each is told of its own faults, among them PromptTooLong and BadSchema.
         """
         with self._speaking_as(adapter) as model:
-            writing = Writing(model, self.base.tokenizer)
+            writing = DecodeBatch(model, self.base.tokenizer)
             while True:
                 if asked := next_asked(len(writing)):
                     self._join(writing, model, adapter, asked)
@@ -166,7 +166,7 @@ class Answerer:
         """Whether the model's context holds the conversation and an answer."""
         return len(prompt_tokens(self.base.tokenizer, messages)) <= self._room(labels, max_new_tokens)
 
-    def losses(self, adapter: str | None, texts: Sequence[Text]) -> list[float]:
+    def losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
         """The mean loss of each text in nats a token; `adapter` None asks the base model."""
         with self._speaking_as(adapter) as model:
             return losses(model, texts, self._pass_tokens)
@@ -185,8 +185,8 @@ class Answerer:
 
     @property
     def _pass_tokens(self) -> int:
-        on_processor = self.base.model.device.type == "cpu"
-        return min(self._batch_tokens, CPU_PASS_TOKENS) if on_processor else self._batch_tokens
+        on_cpu = self.base.model.device.type == "cpu"
+        return min(self._batch_tokens, CPU_PASS_TOKENS) if on_cpu else self._batch_tokens
 
     def _tail(self, label: str) -> list[int]:
         if label not in self._tails:
@@ -219,7 +219,7 @@ class Answerer:
         others = [
             prompt_tokens(self.base.tokenizer, (*first[:-1], Message(role=role, content=other))) for other in "a0"
         ]
-        return common_beginning([*others, *(prompt[:-1] for prompt in prompts)])
+        return common_prefix([*others, *(prompt[:-1] for prompt in prompts)])
 
     def _choose(
         self,
@@ -239,20 +239,20 @@ class Answerer:
         answers: dict[int, Answer] = {}
         for run in groups_within(rests, self._pass_tokens):
             began = time.perf_counter()
-            here = [rests[place] for place in run]
+            here = [rests[position] for position in run]
             if adapter in self._heads:
                 probabilities = head_probabilities(model, self._heads[adapter], here, labels, reading)
             else:
                 scores = label_log_probabilities(model, here, tails, reading, self._pass_tokens)
                 probabilities = scores.softmax(-1).tolist()
             seconds = beginning_seconds + (time.perf_counter() - began) / len(run)
-            for place, row in zip(run, probabilities, strict=True):
+            for position, row in zip(run, probabilities, strict=True):
                 best = max(range(len(labels)), key=row.__getitem__)
-                answers[by_length[place]] = Answer(
+                answers[by_length[position]] = Answer(
                     text=labels[best],
                     confidence=min(1.0, row[best]),
                     probabilities=dict(zip(labels, row, strict=True)),
-                    prompt_tokens=len(prompts[by_length[place]]),
+                    prompt_tokens=len(prompts[by_length[position]]),
                     completion_tokens=len(tails[best]),
                     finish_reason="stop",
                     seconds=seconds,
@@ -270,13 +270,13 @@ class Answerer:
         answers: dict[int, Answer] = {}
         waiting = deque(sorted(range(len(prompts)), key=lambda index: len(prompts[index])))
 
-        def ask(index: int) -> Asked:
+        def ask(index: int) -> GenerationRequest:
             def answered(written: tuple[Answer, ...]) -> None:
                 [answers[index]] = written
 
-            return Asked(conversations[index], generation, answered, _raise)
+            return GenerationRequest(conversations[index], generation, answered, _raise)
 
-        def next_asked(writing: int) -> list[Asked]:
+        def next_asked(writing: int) -> list[GenerationRequest]:
             lengths = [len(prompts[index]) + generation.max_tokens for index in waiting]
             joining = _joining(writing, lengths, KEPT_FOR_ONE_READ * self._batch_tokens)
             return [ask(waiting.popleft()) for _ in range(joining)]
@@ -284,7 +284,9 @@ class Answerer:
         self.write(adapter, next_asked)
         return [answers[index] for index in range(len(prompts))]
 
-    def _join(self, writing: Writing, model: PreTrainedModel, adapter: str | None, asked: Sequence[Asked]) -> None:
+    def _join(
+        self, writing: DecodeBatch, model: PreTrainedModel, adapter: str | None, asked: Sequence[GenerationRequest]
+    ) -> None:
         ready = [one for one in map(self._prepared, asked) if one]
         if not ready:
             return
@@ -294,9 +296,9 @@ class Answerer:
         by_length = sorted((drafts for _, drafts in ready), key=lambda drafts: len(drafts[0].prompt))
         rests = [len(drafts[0].prompt) - len(beginning) for drafts in by_length]
         for run in _padded_runs(rests, self._batch_tokens):
-            writing.join([draft for place in run for draft in by_length[place]], reading)
+            writing.join([draft for position in run for draft in by_length[position]], reading)
 
-    def _prepared(self, asked: Asked) -> tuple[Asked, list[Draft]] | None:
+    def _prepared(self, asked: GenerationRequest) -> tuple[GenerationRequest, list[DecodeRequest]] | None:
         """What was asked, with a draft for each answer wanted; None where it cannot be answered, which it is told."""
         try:
             return asked, self._drafts(asked)
@@ -306,29 +308,29 @@ class Answerer:
             asked.failed(fault)
             return None
 
-    def _drafts(self, asked: Asked) -> list[Draft]:
+    def _drafts(self, asked: GenerationRequest) -> list[DecodeRequest]:
         generation = asked.generation
         prompt = prompt_tokens(self.base.tokenizer, asked.messages, generation.tools)
-        room = self._room(None, generation.max_tokens)
-        if len(prompt) > room:
-            raise PromptTooLong(len(prompt), room)
+        memory = self._room(None, generation.max_tokens)
+        if len(prompt) > memory:
+            raise PromptTooLong(len(prompt), memory)
         answers: dict[int, Answer] = {}
 
         def ended(index: int, answer: Answer) -> None:
             answers[index] = answer
             if len(answers) == generation.n:
-                asked.answered(tuple(answers[place] for place in range(generation.n)))
+                asked.answered(tuple(answers[position] for position in range(generation.n)))
 
         return [
-            Draft(
+            DecodeRequest(
                 prompt=prompt,
                 index=index,
                 generation=generation,
                 grammar=self._grammars.of(generation.json_schema) if generation.json_schema else None,
-                heard=asked.heard,
+                on_delta=asked.on_delta,
                 ended=partial(ended, index),
                 failed=asked.failed,
-                given_up=asked.given_up,
+                is_cancelled=asked.is_cancelled,
             )
             for index in range(generation.n)
         ]
@@ -356,9 +358,9 @@ def _joining(writing: int, lengths: Sequence[int], limit: int) -> int:
 def _padded_runs(lengths: Sequence[int], limit: int) -> list[list[int]]:
     """Cut places, in order of rising length, into runs of at most `limit` tokens when padded."""
     runs: list[list[int]] = []
-    for place, length in enumerate(lengths):
+    for position, length in enumerate(lengths):
         if runs and (len(runs[-1]) + 1) * length <= limit:
-            runs[-1].append(place)
+            runs[-1].append(position)
         else:
-            runs.append([place])
+            runs.append([position])
     return runs

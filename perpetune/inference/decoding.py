@@ -14,29 +14,29 @@ from transformers import PreTrainedTokenizerBase
 
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.parameters import BadSchema, Delta, Generation
-from perpetune.generation.stop_sequences import Text
+from perpetune.generation.stop_sequences import StopFilter
 from perpetune.inference.detokenizer import Pieces
 from perpetune.inference.json_grammar import Grammar
 from perpetune.inference.padded_cache import Padded, read_prompts
-from perpetune.inference.prefix_cache import Reading
+from perpetune.inference.prefix_cache import CachedPrefix
 from perpetune.inference.sampling import Sampler
 
 
 @dataclass(frozen=True, eq=False)
-class Draft:
+class DecodeRequest:
     """What one answer is written by: its prompt in tokens, its number among those to the prompt, who hears of it."""
 
     prompt: Sequence[int]
     index: int
     generation: Generation
     grammar: Grammar | None
-    heard: Callable[[Delta], None]
+    on_delta: Callable[[Delta], None]
     ended: Callable[[Answer], None]
     failed: Callable[[Exception], None]
-    given_up: Callable[[], bool]
+    is_cancelled: Callable[[], bool]
 
 
-class Writing:
+class DecodeBatch:
     """The answers that a model is writing. Where a step fails, all of them are lost."""
 
     def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -50,15 +50,15 @@ class Writing:
         return len(self._rows)
 
     @torch.inference_mode()
-    def join(self, drafts: Sequence[Draft], beginning: Reading) -> None:
+    def join(self, drafts: Sequence[DecodeRequest], beginning: CachedPrefix) -> None:
         """Read the prompts of the drafts, all of which go on behind the beginning; equal prompts are read once."""
         began = time.perf_counter()
         prompts = list(dict.fromkeys(tuple(draft.prompt) for draft in drafts))
         read, logits = read_prompts(self._model, beginning, prompts, self._tokenizer.pad_token_id)
-        places = [prompts.index(tuple(draft.prompt)) for draft in drafts]
-        if len(places) > len(prompts):
-            read.keep(places)
-            logits = logits[places]
+        positions = [prompts.index(tuple(draft.prompt)) for draft in drafts]
+        if len(positions) > len(prompts):
+            read.keep(positions)
+            logits = logits[positions]
         if self._read is None:
             self._read, self._logits = read, logits
         else:
@@ -70,17 +70,19 @@ class Writing:
     @torch.inference_mode()
     def step(self) -> None:
         """Write a token of each answer. Those that have ended or were given up leave."""
-        self._leave([place for place, row in enumerate(self._rows) if not row.draft.given_up()])
+        self._leave([position for position, row in enumerate(self._rows) if not row.draft.is_cancelled()])
         if not self._rows:
             return
         began = time.perf_counter()
         tokens = self._choose()
-        going_on = [place for place, row in enumerate(self._rows) if row.fault is None and row.write(tokens[place])]
-        leaving = [row for place, row in enumerate(self._rows) if place not in set(going_on)]
+        going_on = [
+            position for position, row in enumerate(self._rows) if row.fault is None and row.write(tokens[position])
+        ]
+        leaving = [row for position, row in enumerate(self._rows) if position not in set(going_on)]
         writing = len(self._rows)
         self._leave(going_on)
         if self._rows and self._read:
-            ids = torch.tensor([[tokens[place]] for place in going_on], device=self._logits.device)
+            ids = torch.tensor([[tokens[position]] for position in going_on], device=self._logits.device)
             self._logits = self._read.read(self._model, ids, torch.ones_like(ids))
         seconds = (time.perf_counter() - began) / writing
         for row in (*leaving, *self._rows):
@@ -91,7 +93,7 @@ class Writing:
     def _leave(self, staying: Sequence[int]) -> None:
         if len(staying) == len(self._rows):
             return
-        self._rows = [self._rows[place] for place in staying]
+        self._rows = [self._rows[position] for position in staying]
         if self._read and staying:
             self._read.keep(staying)
             self._logits = self._logits[list(staying)]
@@ -100,30 +102,30 @@ class Writing:
 
     def _choose(self) -> list[int]:
         tokens: list[int] = self._logits.argmax(-1).tolist()
-        for place, row in enumerate(self._rows):
-            logits = self._logits[place]
+        for position, row in enumerate(self._rows):
+            logits = self._logits[position]
             if not row.takes_likeliest:
                 try:
-                    tokens[place] = row.choose(logits)
+                    tokens[position] = row.choose(logits)
                 except BadSchema as fault:  # it may show only here that a schema is too complex
                     row.fault = fault
                     continue
             if row.draft.generation.top_logprobs is not None:
-                row.weigh(tokens[place], logits)
+                row.weigh(tokens[position], logits)
         return tokens
 
 
 class _Row:
     """An answer so far."""
 
-    def __init__(self, draft: Draft, tokenizer: PreTrainedTokenizerBase, seconds: float) -> None:
+    def __init__(self, draft: DecodeRequest, tokenizer: PreTrainedTokenizerBase, seconds: float) -> None:
         self.draft = draft
         self.seconds = seconds
         self.fault: BadSchema | None = None
         self._tokenizer = tokenizer
         self._sampler = Sampler(draft.generation, draft.index)
         self._pieces = Pieces(tokenizer)
-        self._text = Text(draft.generation.stop)
+        self._text = StopFilter(draft.generation.stop)
         self._written = 0
         self._finish_reason = "stop"
         self._weighed: list[TokenLogprob] = []
@@ -199,7 +201,7 @@ class _Row:
     def _hear(self, piece: str) -> None:
         weighed = None if self.draft.generation.top_logprobs is None else tuple(self._weighed[self._told :])
         self._told = len(self._weighed)
-        self.draft.heard(Delta(self.draft.index, piece, weighed))
+        self.draft.on_delta(Delta(self.draft.index, piece, weighed))
 
     def _word(self, token: int) -> str:
         return str(self._tokenizer.decode([token]))

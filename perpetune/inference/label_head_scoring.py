@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from perpetune.inference.prefix_cache import Reading, behind, read_on
+from perpetune.inference.prefix_cache import CachedPrefix, behind, read_on
 from perpetune.model.label_head import LabelHead, features
-from perpetune.model.token_tree import plant
+from perpetune.model.token_tree import build_tree
 
 
 @torch.inference_mode()
@@ -17,16 +17,16 @@ def head_probabilities(
     head: LabelHead,
     prompts: Sequence[Sequence[int]],
     labels: Sequence[str],
-    beginning: Reading,
+    beginning: CachedPrefix,
 ) -> list[list[float]]:
     """p(label) of each prompt, among `labels`; the prompts go on where the beginning ends.
 
     The beginning must not reach into the input, of which the head reads every token (see `before_input`).
     """
-    tree = plant(prompts)
+    tree = build_tree(prompts)
     _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
     found = features(hidden, tree.paths, max(0, head.shape.input_from - len(beginning)))
-    known = {label: place for place, label in enumerate(head.shape.labels)}
+    known = {label: position for position, label in enumerate(head.shape.labels)}
     scores: torch.Tensor = head(found)[:, [known[label] for label in labels]]
     return scores.softmax(-1).tolist()
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perpetune.inference.prefix_cache import NOTHING, Reading, behind, read_on
-from perpetune.model.token_tree import plant
+from perpetune.inference.prefix_cache import NOTHING, CachedPrefix, behind, read_on
+from perpetune.model.token_tree import build_tree
 
 # No probability of a label among the labels is off by more. In fp32 the order of additions alone moves them by 1e-6.
 TOLERANCE = 1e-6
@@ -44,11 +44,11 @@ class Branch:
 
 @dataclass(frozen=True)
 class _Open:
-    """A branch behind a row's token at `place`, not read yet, and the log-probability up to its first token."""
+    """A branch behind a row's token at `position`, not read yet, and the log-probability up to its first token."""
 
     row: int
     branch: Branch
-    place: int
+    position: int
     bound: float
 
 
@@ -57,7 +57,7 @@ def label_log_probabilities(
     model: torch.nn.Module,
     prompts: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]],
-    beginning: Reading = NOTHING,
+    beginning: CachedPrefix = NOTHING,
     pass_tokens: int = 2048,
 ) -> torch.Tensor:
     """log p(label | prompt), shape (prompts, labels), labels given as tokens with their end-of-turn token.
@@ -79,8 +79,8 @@ def label_log_probabilities(
         scores = _in_one_pass(model, rows, labels, beginning)
     else:
         scores = _pass_by_pass(model, rows, root, beginning, pass_tokens)
-    places = {row: place for place, row in enumerate(rows)}
-    return torch.from_numpy(scores[[places[tuple(prompt)] for prompt in prompts]])
+    positions = {row: position for position, row in enumerate(rows)}
+    return torch.from_numpy(scores[[positions[tuple(prompt)] for prompt in prompts]])
 
 
 def are_many(labels: Sequence[Sequence[int]]) -> bool:
@@ -89,9 +89,9 @@ def are_many(labels: Sequence[Sequence[int]]) -> bool:
 
 
 def _in_one_pass(
-    model: torch.nn.Module, rows: Sequence[tuple[int, ...]], labels: Sequence[Sequence[int]], beginning: Reading
+    model: torch.nn.Module, rows: Sequence[tuple[int, ...]], labels: Sequence[Sequence[int]], beginning: CachedPrefix
 ) -> Scores:
-    tree = plant((*row, *label[:-1]) for row in rows for label in labels)
+    tree = build_tree((*row, *label[:-1]) for row in rows for label in labels)
     _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
     starts = [len(row) - 1 for row in rows for _ in labels]
     wanted = [*labels] * len(rows)
@@ -107,10 +107,10 @@ def _pass_by_pass(
     model: torch.nn.Module,
     rows: Sequence[tuple[int, ...]],
     root: Branch,
-    beginning: Reading,
+    beginning: CachedPrefix,
     pass_tokens: int,
 ) -> Scores:
-    tree = plant(rows)
+    tree = build_tree(rows)
     reading, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
     scores = np.full((len(rows), len(root.labels)), -np.inf)
     ends = [path[-1] for path in tree.paths]
@@ -156,7 +156,7 @@ def _groups(opened: Sequence[_Open], limit: int, at_once: int | None) -> Iterato
         yield group
 
 
-def _settle(model: torch.nn.Module, reading: Reading, opened: Sequence[_Open], scores: Scores, many: bool) -> None:
+def _settle(model: torch.nn.Module, reading: CachedPrefix, opened: Sequence[_Open], scores: Scores, many: bool) -> None:
     """Read on along the branches until what is left unread cannot matter.
 
     `scores` are upper bounds, exact where nothing is open.
@@ -189,19 +189,21 @@ def _worth_reading(waiting: Sequence[_Open], scores: Scores, tolerance: float) -
     order = np.argsort(held, kind="stable")
     is_left = np.cumsum(held[order]) <= tolerance * weights.sum()
     return [
-        waiting[place]
-        for place, left in zip(order[::-1].tolist(), is_left[::-1].tolist(), strict=True)
-        if not left or of_branches[place].max() == weights.max()
+        waiting[position]
+        for position, left in zip(order[::-1].tolist(), is_left[::-1].tolist(), strict=True)
+        if not left or of_branches[position].max() == weights.max()
     ]
 
 
-def _read_branches(model: torch.nn.Module, reading: Reading, chosen: Sequence[_Open]) -> tuple[Reading, torch.Tensor]:
+def _read_branches(
+    model: torch.nn.Module, reading: CachedPrefix, chosen: Sequence[_Open]
+) -> tuple[CachedPrefix, torch.Tensor]:
     tokens: list[int] = []
     parents: list[int] = []
     for one in chosen:
         first = len(reading) + len(tokens)
         tokens += one.branch.tokens
-        parents += [one.place, *range(first, first + len(one.branch.tokens) - 1)]
+        parents += [one.position, *range(first, first + len(one.branch.tokens) - 1)]
     return read_on(model, reading, tokens, parents)
 
 

@@ -9,11 +9,11 @@ import torch
 
 from perpetune.inference.prefix_cache import NOTHING, read_on
 from perpetune.model.loss import plain_cross_entropy
-from perpetune.model.token_tree import groups_within, parents, plant
+from perpetune.model.token_tree import build_tree, groups_within, parents
 
 
 @dataclass(frozen=True)
-class Text:
+class ScoredText:
     """Tokens of which those from `scored_from` on (1 at least) are judged, each given all before it."""
 
     tokens: tuple[int, ...]
@@ -21,18 +21,18 @@ class Text:
 
 
 @torch.inference_mode()
-def losses(model: torch.nn.Module, texts: Sequence[Text], pass_tokens: int) -> list[float]:
+def losses(model: torch.nn.Module, texts: Sequence[ScoredText], pass_tokens: int) -> list[float]:
     """The mean loss of each text in nats a token, read in passes of at most about `pass_tokens`."""
     found = [0.0] * len(texts)
     head = model.get_output_embeddings()  # type: ignore[operator]
     read = [text.tokens[:-1] for text in texts]
     for run in groups_within(read, pass_tokens):
-        tree = plant(read[place] for place in run)
+        tree = build_tree(read[position] for position in run)
         _, hidden = read_on(model, NOTHING, tree.tokens.tolist(), parents(tree))
-        for place, path in zip(run, tree.paths, strict=True):
-            text = texts[place]
+        for position, path in zip(run, tree.paths, strict=True):
+            text = texts[position]
             targets = torch.tensor(text.tokens[text.scored_from :], device=hidden.device)
             seen = hidden[list(path[text.scored_from - 1 :])]
             total = plain_cross_entropy(head(seen), targets, torch.ones(len(targets), device=hidden.device))
-            found[place] = float(total) / len(targets)
+            found[position] = float(total) / len(targets)
     return found

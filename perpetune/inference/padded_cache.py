@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from perpetune.inference.prefix_cache import Reading
+from perpetune.inference.prefix_cache import CachedPrefix
 
 
 class Padded:
@@ -19,8 +19,8 @@ class Padded:
 
     def __init__(self, layers: Sequence[tuple[torch.Tensor, torch.Tensor]], attends: torch.Tensor) -> None:
         self.cache = DynamicCache()
-        for place, (keys, values) in enumerate(layers):
-            self.cache.update(keys, values, place)
+        for position, (keys, values) in enumerate(layers):
+            self.cache.update(keys, values, position)
         self.attends = attends
 
     def read(self, model: torch.nn.Module, tokens: torch.Tensor, attends: torch.Tensor) -> torch.Tensor:
@@ -40,11 +40,11 @@ class Padded:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Leave only these rows, in this order, and no padding that all of them have. One row may be kept twice."""
-        places = torch.tensor(rows, device=self.attends.device)
-        self.attends = self.attends[places]
+        columns = torch.tensor(rows, device=self.attends.device)
+        self.attends = self.attends[columns]
         first = int(self.attends.any(0).int().argmax())
         self.attends = self.attends[:, first:]
-        self._change([(keys[places, :, first:], values[places, :, first:]) for keys, values in self._layers()])
+        self._change([(keys[columns, :, first:], values[columns, :, first:]) for keys, values in self._layers()])
 
     def join(self, other: Padded) -> None:
         """Put the rows of the other behind these."""
@@ -70,7 +70,7 @@ class Padded:
 
 
 def read_prompts(
-    model: torch.nn.Module, beginning: Reading, prompts: Sequence[Sequence[int]], padding: int
+    model: torch.nn.Module, beginning: CachedPrefix, prompts: Sequence[Sequence[int]], padding: int
 ) -> tuple[Padded, torch.Tensor]:
     """Read prompts that all begin with the beginning and go on. Returns them with the logits behind each.
 
@@ -89,7 +89,7 @@ def read_prompts(
     return rows, rows.read(model, tokens[:, begun:].to(device), attends[:, begun:])
 
 
-def _shifted(part: torch.Tensor, places: int) -> torch.Tensor:
+def _shifted(part: torch.Tensor, columns: int) -> torch.Tensor:
     """Keys or values, shape (1, heads, length, width), moved to the right; what goes beyond the end falls away."""
     length = part.shape[2]
-    return pad(part, (0, 0, min(places, length), 0))[:, :, :length]
+    return pad(part, (0, 0, min(columns, length), 0))[:, :, :length]

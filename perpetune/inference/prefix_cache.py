@@ -18,7 +18,7 @@ KEPT_TOKENS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class CachedPrefix:
     """A token tree of n tokens that a model has read.
 
     `layers` holds the keys and values of each layer, both of shape (1, heads, n, width). `sees`, shape (n, n),
@@ -33,13 +33,13 @@ class Reading:
         return len(self.depths)
 
 
-NOTHING = Reading((), np.zeros((0, 0), dtype=np.bool_), np.zeros(0, dtype=np.int64))
+NOTHING = CachedPrefix((), np.zeros((0, 0), dtype=np.bool_), np.zeros(0, dtype=np.int64))
 
 
 @torch.inference_mode()
 def read_on(
-    model: torch.nn.Module, before: Reading, tokens: Sequence[int], parents: Sequence[int]
-) -> tuple[Reading, torch.Tensor]:
+    model: torch.nn.Module, before: CachedPrefix, tokens: Sequence[int], parents: Sequence[int]
+) -> tuple[CachedPrefix, torch.Tensor]:
     """Read more tokens of a tree; parents, which come before their children, are places in it (-1: there is none).
 
     Returns the tree with the new tokens at its end, and their last hidden states, shape (tokens, width).
@@ -63,36 +63,36 @@ def read_on(
         use_cache=True,
     ).last_hidden_state[0]
     layers = tuple((layer.keys, layer.values) for layer in cache.layers)  # type: ignore[union-attr]
-    return Reading(layers, sees, depths), hidden  # type: ignore[arg-type]
+    return CachedPrefix(layers, sees, depths), hidden  # type: ignore[arg-type]
 
 
-def _grown(before: Reading, parents: Sequence[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+def _grown(before: CachedPrefix, parents: Sequence[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     old, size = len(before), len(before) + len(parents)
     sees = np.zeros((size, size), dtype=np.bool_)
     sees[:old, :old] = before.sees
     depths = np.zeros(size, dtype=np.int64)
     depths[:old] = before.depths
-    for place, parent in enumerate(parents, start=old):
+    for position, parent in enumerate(parents, start=old):
         if parent >= 0:
-            sees[place] = sees[parent]
-            depths[place] = depths[parent] + 1
-        sees[place, place] = True
+            sees[position] = sees[parent]
+            depths[position] = depths[parent] + 1
+        sees[position, position] = True
     return sees, depths
 
 
-def behind(beginning: Reading, tree: Tree) -> list[int]:
+def behind(beginning: CachedPrefix, tree: Tree) -> list[int]:
     """The parents of a tree that grows from the end of the beginning."""
     last = len(beginning) - 1
     return [last if parent < 0 else len(beginning) + parent for parent in parents(tree)]
 
 
-class Beginnings:
+class PrefixCache:
     """What prompts begin with, read once and kept between calls; the least recently used are let go."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str | None, tuple[int, ...]], Reading] = OrderedDict()
+        self._kept: OrderedDict[tuple[str | None, tuple[int, ...]], CachedPrefix] = OrderedDict()
 
-    def read(self, model: torch.nn.Module, adapter: str | None, tokens: tuple[int, ...]) -> Reading:
+    def read(self, model: torch.nn.Module, adapter: str | None, tokens: tuple[int, ...]) -> CachedPrefix:
         """The tokens as the model reads them while `adapter` is active."""
         if not tokens:
             return NOTHING

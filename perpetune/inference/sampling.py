@@ -58,5 +58,5 @@ class Sampler:
         summed = probabilities.cumsum(0)
         drawn = torch.rand(1, generator=self._random, dtype=torch.float64) * summed[-1]
         # The first place whose sum exceeds the draw has a probability above 0.
-        place = min(int(torch.searchsorted(summed, drawn, right=True)), len(summed) - 1)
-        return place if order is None else int(order[place])
+        position = min(int(torch.searchsorted(summed, drawn, right=True)), len(summed) - 1)
+        return position if order is None else int(order[position])

@@ -15,7 +15,7 @@ WAITING, APPROVED, REFUSED, NOBODY = "waiting", "approved", "refused", "nobody c
 
 
 @dataclass(frozen=True)
-class Said:
+class ApprovalResponse:
     """What a person said of a version, and who it was, by their own word."""
 
     approve: bool
@@ -27,12 +27,12 @@ def needs_approval(workspace: Workspace) -> bool:
     return workspace.params.promote.approval == "required"
 
 
-def await_word(workspace: Workspace, version: str) -> None:
+def await_response(workspace: Workspace, version: str) -> None:
     """Say on the version's page that a person is wanted."""
     registry.tag_version(workspace.params.task.name, version, {"approval": WAITING})
 
 
-def hear(workspace: Workspace, promotion: Decision, said: Said | None) -> Decision:
+def record_response(workspace: Workspace, promotion: Decision, said: ApprovalResponse | None) -> Decision:
     """Write down what became of a promotion; `said` is None where nobody came in time.
 
     The record lies with the run that made the version, whose tags say who spoke, when, and what.
@@ -58,7 +58,7 @@ def hear(workspace: Workspace, promotion: Decision, said: Said | None) -> Decisi
     return decision
 
 
-def _tags(decision: Decision, said: Said | None) -> dict[str, str]:
+def _tags(decision: Decision, said: ApprovalResponse | None) -> dict[str, str]:
     tags = {"approval.time": decision.time.isoformat()}
     if said is None:
         return tags | {"approval": NOBODY}

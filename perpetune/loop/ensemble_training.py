@@ -17,7 +17,7 @@ from perpetune.params import BaseParams
 from perpetune.records import Example, conversation
 from perpetune.training.job import Job
 from perpetune.training.launch import launch
-from perpetune.training.trainer import Foretell, Report, Trained
+from perpetune.training.trainer import OnForecast, Report, Trained
 
 BATCH_TOKENS = 2048
 
@@ -29,7 +29,7 @@ def launch_pooled(
     validation: Sequence[Example],
     report: Report,
     launcher: str | None = None,
-    foretell: Foretell | None = None,
+    on_forecast: OnForecast | None = None,
 ) -> Trained:
     """Train as `launch` does; a label head is then pooled with a linear model on embeddings of that encoder.
 
@@ -37,7 +37,7 @@ def launch_pooled(
     does, and if the encoder is missing.
     """
     shutil.rmtree(job.adapter / POOL, ignore_errors=True)  # of a training before, which broke off
-    trained = launch(job, train, validation, report, launcher, foretell)
+    trained = launch(job, train, validation, report, launcher, on_forecast)
     if encoder is None or job.labels is None or len(validation) < MIN_ROWS:
         return trained
     model = fitted_linear(train, job.params.seed, load_encoder(encoder, job.assets))

@@ -16,7 +16,7 @@ from perpetune.settings import Settings
 from perpetune.tracking.runs import Run, log_metrics, log_params, system_metrics, tag
 from perpetune.tracking.training_curve import drawn
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
-from perpetune.training.trainer import Foretell, Progress, Report, Trained
+from perpetune.training.trainer import OnForecast, Progress, Report, Trained
 from perpetune.workspace import Workspace
 
 
@@ -29,10 +29,10 @@ class Challenger:
     trained: Trained
 
 
-def fine_tune(workspace: Workspace, run: Run, tell: Report, foretell: Foretell = lambda _: None) -> Challenger:
+def fine_tune(workspace: Workspace, run: Run, tell: Report, on_forecast: OnForecast = lambda _: None) -> Challenger:
     """Train an adapter, with its metrics (and those of the system) in the run, or return the one that the run has.
 
-    `foretell` hears what it will take, `tell` of every step. Raises PerpetuneError if the base, or the encoder that the
+    `on_forecast` hears what it will take, `tell` of every step. Raises PerpetuneError if the base, or the encoder that the
     evaluation needs, is missing, if no example fits, and if memory will not do.
     """
     encoder = workspace.params.evaluate.encoder
@@ -45,7 +45,7 @@ def fine_tune(workspace: Workspace, run: Run, tell: Report, foretell: Foretell =
             draw(progress.step, _metrics(progress))
             tell(progress)
 
-        trained = _trained_before(folder) or _train(workspace, run, folder, report, foretell)
+        trained = _trained_before(folder) or _train(workspace, run, folder, report, on_forecast)
     log_params(run, {"base.digest": trained.base_digest})
     tag(run, {"adapter.digest": trained.digest})
     log_metrics(run, _summary(trained), trained.steps)
@@ -57,7 +57,7 @@ def device_hours(trained: Trained) -> float:
     return trained.seconds * trained.devices / 3600
 
 
-def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretell: Foretell) -> Trained:
+def _train(workspace: Workspace, run: Run, folder: Path, report: Report, on_forecast: OnForecast) -> Trained:
     task = workspace.params.task
     rows, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     job = Job(
@@ -71,7 +71,7 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, foretel
     )
     with system_metrics(run):
         encoder = workspace.params.evaluate.encoder
-        trained = launch_pooled(job, encoder, rows, validation, report, Settings().training_launcher, foretell)
+        trained = launch_pooled(job, encoder, rows, validation, report, Settings().training_launcher, on_forecast)
         # Training has removed its checkpoint: from here on this file says that its work is done.
         write_trained(folder, trained)
     return trained

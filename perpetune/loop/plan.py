@@ -22,17 +22,17 @@ from perpetune.loop.step_durations import (
     RELEASE,
     START_SECONDS,
     TRAIN,
-    Pace,
+    StepDurations,
     Work,
+    assumed_durations,
     effort,
-    guessed_pace,
-    measured_pace,
-    read_pace,
-    write_pace,
+    measured_durations,
+    read_durations,
+    write_durations,
 )
 from perpetune.model.base import device_name
 from perpetune.params import Params
-from perpetune.policy.holdout_size import Holdouts, foresee
+from perpetune.policy.holdout_size import Holdouts, holdout_warnings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, tag
 from perpetune.training.recipe import batch_size, most_minutes
@@ -67,7 +67,7 @@ class Plan:
 
 def plan(workspace: Workspace, curated: Curated) -> Plan:
     """The plan for this data, at the pace that was measured here before."""
-    work, known = _work(workspace, curated), read_pace(workspace)
+    work, known = _work(workspace, curated), read_durations(workspace)
     if known is not None:
         return make_plan(work, known, "as measured by the refreshes before")
     return make_plan(work, _guess(workspace, work), f"guessed for {_cores()} cores, before the first refresh")
@@ -75,18 +75,18 @@ def plan(workspace: Workspace, curated: Curated) -> Plan:
 
 def remember(workspace: Workspace, planned: Plan, taken: Mapping[str, float], training: float) -> None:
     """Keep what a refresh has measured, for the next plan."""
-    before = read_pace(workspace) or _guess(workspace, planned.work)
-    write_pace(workspace, measured_pace(planned.work, taken, before, training))
+    before = read_durations(workspace) or _guess(workspace, planned.work)
+    write_durations(workspace, measured_durations(planned.work, taken, before, training))
 
 
-def foresee_and_log(workspace: Workspace, run: Run, curated: Curated) -> tuple[str, ...]:
+def log_holdout_warnings(workspace: Workspace, run: Run, curated: Curated) -> tuple[str, ...]:
     """What the holdouts are too small to decide, kept in the run."""
     held = Holdouts(
         rows=curated.rows,
         labels=_held_out_labels(workspace),
         has_champion=registry.find(workspace.params.task.name, "champion") is not None,
     )
-    foreseen = foresee(held, workspace.params)
+    foreseen = holdout_warnings(held, workspace.params)
     tag(run, {"foreseen": " ".join(foreseen) or "The holdouts are large enough."})
     return foreseen
 
@@ -109,8 +109,8 @@ def _work(workspace: Workspace, curated: Curated) -> Work:
     return replace(work, epochs=max(work.epochs, least), minutes=minutes, least_epochs=least)
 
 
-def _guess(workspace: Workspace, work: Work) -> Pace:
-    return guessed_pace(workspace.params, read_split(workspace, "train"), work.labels, _cores())
+def _guess(workspace: Workspace, work: Work) -> StepDurations:
+    return assumed_durations(workspace.params, read_split(workspace, "train"), work.labels, _cores())
 
 
 def _held_out_labels(workspace: Workspace) -> dict[str, int]:
@@ -129,7 +129,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def make_plan(work: Work, pace: Pace, source: str) -> Plan:
+def make_plan(work: Work, pace: StepDurations, source: str) -> Plan:
     """The plan for this work at this pace."""
     rows = work.rows.get("train", 0)
     per_row = pace.evaluate_row * effort(work.labels) / effort(pace.labels)

@@ -45,7 +45,7 @@ DEVICE_HOURS = "train/device_hours"
 LATER = "decisions"  # the folder of a version's run that holds what was decided on it afterwards
 
 
-def open_passage(
+def open_loop_run(
     workspace: Workspace, kind: Kind, trigger: str, reason: str, flow_run_id: str, data_version: str | None = None
 ) -> Run:
     """Connect to MLflow and begin the run of this pass, with its settings and origin, or go on in a broken one.

@@ -28,7 +28,7 @@ SOME = 200  # rows that are looked at for the length of all
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepDurations:
     """Seconds that this machine took: for a training row and epoch, a row asked of a prompted system, and other steps.
 
     `labels` are those of the task when it was measured: with more of them, evaluating takes longer.
@@ -71,16 +71,16 @@ class Work:
         return (self.systems - self.tuned) * until_clear + self.tuned * every + self.timed
 
 
-_PACES = TypeAdapter(dict[str, Pace])
+_PACES = TypeAdapter(dict[str, StepDurations])
 
 
-def guessed_pace(params: Params, some: Sequence[Example], labels: int, cores: int) -> Pace:
+def assumed_durations(params: Params, some: Sequence[Example], labels: int, cores: int) -> StepDurations:
     """Before anything was measured: from the length of the rows and the number of cores."""
     chars = [len(row.input) + len(row.output) + len(params.task.instruction) for row in some[:SOME]] or [200]
     tokens = sum(chars) / len(chars) / CHARS_PER_TOKEN + PROMPT_TOKENS
     answer = sum(len(row.output) for row in some[:SOME]) / max(len(some[:SOME]), 1) / CHARS_PER_TOKEN
     saying = SECONDS_PER_LABEL * labels if labels else answer / WRITTEN_PER_CORE
-    return Pace(
+    return StepDurations(
         train_row=tokens / TRAINED_PER_CORE / cores,
         evaluate_row=(tokens / READ_PER_CORE + saying) / cores,
         curate=10.0,
@@ -90,12 +90,12 @@ def guessed_pace(params: Params, some: Sequence[Example], labels: int, cores: in
     )
 
 
-def measured_pace(work: Work, taken: Mapping[str, float], before: Pace, training: float) -> Pace:
+def measured_durations(work: Work, taken: Mapping[str, float], before: StepDurations, training: float) -> StepDurations:
     """What a refresh has shown. `training` are the seconds of its training: less than that went by where it was over
     before this process began, which says nothing of the pace."""
     rows, asked = work.rows.get("train", 0) * work.epochs, work.asked
     whole = taken.get(TRAIN, 0.0) >= training
-    return Pace(
+    return StepDurations(
         train_row=_rate(taken[TRAIN], rows) if whole and rows else before.train_row,
         evaluate_row=_rate(taken[EVALUATE], asked) if asked else before.evaluate_row,
         curate=taken.get(CURATE, before.curate),
@@ -109,18 +109,18 @@ def _rate(seconds: float, rows: float) -> float:
     return max(seconds - START_SECONDS, 0.1 * seconds) / rows
 
 
-def read_pace(workspace: Workspace) -> Pace | None:
+def read_durations(workspace: Workspace) -> StepDurations | None:
     """What was measured for this task, base and method; None before the first refresh."""
     return _read(workspace).get(_key(workspace.params))
 
 
-def write_pace(workspace: Workspace, pace: Pace) -> None:
+def write_durations(workspace: Workspace, pace: StepDurations) -> None:
     """Keep it for the next plan."""
     known = {**_read(workspace), _key(workspace.params): pace}
     write_whole(_file(workspace), _PACES.dump_json(known, indent=2).decode() + "\n")
 
 
-def _read(workspace: Workspace) -> dict[str, Pace]:
+def _read(workspace: Workspace) -> dict[str, StepDurations]:
     """{} where the file is missing, broken or another release's: it is only an estimate."""
     try:
         return _PACES.validate_json(_file(workspace).read_bytes())

@@ -21,7 +21,7 @@ def why_unchanged(workspace: Workspace, curated: Curated, trigger: Trigger) -> s
     use_mlflow(workspace)
     params, task = workspace.params.refresh, workspace.params.task.name
     champion = registry.find(task, "champion")
-    unsuccessful = refreshes_before(champion, params.cooldown_minutes).vain if champion else 0
+    unsuccessful = refreshes_before(champion, params.cooldown_minutes).failures if champion else 0
     now = NewData(curated.version, sum(curated.rows.values()), curated.labels)
     return nothing_new(_last_refresh(workspace), now, trigger, unsuccessful, params)
 

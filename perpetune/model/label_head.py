@@ -95,17 +95,17 @@ def head_shape(tokenizer: PreTrainedTokenizerBase, instruction: str, labels: Seq
     one, other = (
         prompt_tokens(tokenizer, with_instruction(instruction, (Message(role="user", content=text),))) for text in "a0"
     )
-    alike = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    alike = next((position for position, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
     return HeadShape(tuple(labels), alike)
 
 
-def features(hidden: Tensor, places: Sequence[Sequence[int]], input_from: int) -> Tensor:
+def features(hidden: Tensor, positions: Sequence[Sequence[int]], input_from: int) -> Tensor:
     """Of prompts whose tokens have these places in `hidden` (n, size): the mean of the input and the last, in fp32.
 
     A prompt that ends before `input_from` has its last token alone as input.
     """
     rows = []
-    for path in places:
+    for path in positions:
         own = hidden[list(path[min(input_from, len(path) - 1) :])].float()
         rows.append(torch.cat([own.mean(0), own[-1]]))
     return torch.stack(rows)

@@ -52,7 +52,7 @@ class ModelCard(BaseModel):
         return None if self.output_schema is None else to_text(self.output_schema)
 
 
-class Golden(BaseModel):
+class GoldenPrompt(BaseModel):
     """A conversation, without the instruction, and what the model answered to it when it was evaluated.
 
     `confidence` is the calibrated one; None for free text.
@@ -65,7 +65,7 @@ class Golden(BaseModel):
     confidence: float | None
 
 
-class Evaluated(BaseModel):
+class ServingFacts(BaseModel):
     """What evaluation found out that serving needs; an artifact of the version's run.
 
     `temperature` calibrates the confidence in a label (Guo et al., ICML 2017): probabilities are raised to its
@@ -75,7 +75,7 @@ class Evaluated(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float = 1.0
-    golden: tuple[Golden, ...] = ()
+    golden: tuple[GoldenPrompt, ...] = ()
     max_tokens: int | None = None
 
 
@@ -92,7 +92,7 @@ class Release:
     instruction: str
     labels: tuple[str, ...] | None
     base: BaseParams
-    evaluated: Evaluated = field(default_factory=Evaluated)
+    evaluated: ServingFacts = field(default_factory=ServingFacts)
     system: System = "tuned"
     shots: tuple[Message, ...] = ()
     output_schema: dict[str, Any] | None = None
@@ -128,7 +128,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredReleases:
     """What the registry says should be loaded. `previous` stays loaded, so that going back to it takes no time."""
 
     champion: str | None
@@ -137,7 +137,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Routed:
+class RoutedRelease:
     """The release that answers a request, why it is that one, and one that answers beside it unseen."""
 
     release: Release
@@ -145,7 +145,7 @@ class Routed:
     shadow: Release | None = None
 
 
-def release_of(card: ModelCard, task: str, version: str, adapter: Path, evaluated: Evaluated) -> Release:
+def release_of(card: ModelCard, task: str, version: str, adapter: Path, evaluated: ServingFacts) -> Release:
     """The version whose folder `adapter` holds this card."""
     return Release(
         task,

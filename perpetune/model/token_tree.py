@@ -35,7 +35,7 @@ class Tree:
         return len(self.tokens)
 
 
-def plant(sequences: Iterable[Sequence[int]]) -> Tree:
+def build_tree(sequences: Iterable[Sequence[int]]) -> Tree:
     """Lay token sequences into one tree, equal beginnings shared."""
     rows = [tuple(sequence) for sequence in sequences]
     tokens: list[int] = []
@@ -56,7 +56,7 @@ def plant(sequences: Iterable[Sequence[int]]) -> Tree:
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens both begin with."""
-    differ = (place for place, (mine, yours) in enumerate(zip(one, other, strict=False)) if mine != yours)
+    differ = (position for position, (mine, yours) in enumerate(zip(one, other, strict=False)) if mine != yours)
     return next(differ, min(len(one), len(other)))
 
 
@@ -64,10 +64,10 @@ def _ends(depths: Sequence[int]) -> npt.NDArray[np.int64]:
     """In preorder a subtree ends where the depth comes back to that of its root."""
     ends = np.full(len(depths), len(depths))
     unfinished: list[int] = []
-    for place, depth in enumerate(depths):
+    for position, depth in enumerate(depths):
         while unfinished and depths[unfinished[-1]] >= depth:
-            ends[unfinished.pop()] = place
-        unfinished.append(place)
+            ends[unfinished.pop()] = position
+        unfinished.append(position)
     return ends
 
 
@@ -75,13 +75,13 @@ def parents(tree: Tree) -> list[int]:
     """The place of each token's parent, -1 for a root: in preorder, the last token that is one less deep."""
     newest = {-1: -1}
     found: list[int] = []
-    for place, depth in enumerate(tree.depths.tolist()):
+    for position, depth in enumerate(tree.depths.tolist()):
         found.append(newest[depth - 1])
-        newest[depth] = place
+        newest[depth] = position
     return found
 
 
-def sees(tree: Tree, queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def is_visible(tree: Tree, queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Shape (queries, keys): whether the key's token is the query's own or an ancestor of it."""
     visible: npt.NDArray[np.bool_] = (keys <= queries[:, None]) & (queries[:, None] < tree.ends[keys])
     return visible
@@ -89,8 +89,8 @@ def sees(tree: Tree, queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]
 
 def model_inputs(tree: Tree, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """What a transformers decoder reads: ids and positions (1, n), an additive mask (1, 1, n, n)."""
-    places = np.arange(len(tree))
-    visible = torch.from_numpy(sees(tree, places, places)).to(device)
+    positions = np.arange(len(tree))
+    visible = torch.from_numpy(is_visible(tree, positions, positions)).to(device)
     mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, torch.finfo(dtype).min)
     return {
         "input_ids": torch.from_numpy(tree.tokens).to(device)[None],

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from scipy.stats import t
 
-from perpetune.monitoring.detector_state import Watched
+from perpetune.monitoring.detector_state import DetectorState
 from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Score
@@ -46,13 +46,13 @@ def held_to(promised: Sequence[float], params: WatchParams) -> float | None:
 def measure_decay(
     window: Sequence[float],
     promised: Sequence[float],
-    watched: Watched,
+    detector_state: DetectorState,
     params: WatchParams,
     restarted_from: float | None = None,
 ) -> Decay | None:
     """How the champion's labelled answers stand to those that it was promoted with, as scores from 0 to 1.
 
-    `window` are those with the newest labels, `watched` what all of them left. The interval of the drop takes both
+    `window` are those with the newest labels, `detector_state` what all of them left. The interval of the drop takes both
     sides as uncertain (MOVER; Newcombe, Statistics in Medicine 1998;17:873; Zou & Donner 2008;27:1693). None where
     either side is empty.
     """
@@ -60,7 +60,7 @@ def measure_decay(
         return None
     now, then = _score(window), _score(promised)
     drop = then.mean - now.mean
-    ever = drifting_mean_interval(watched.total, watched.labels, 1 - CONFIDENCE)
+    ever = drifting_mean_interval(detector_state.total, detector_state.labels, 1 - CONFIDENCE)
     return Decay(
         window=now,
         reference=then,
@@ -68,10 +68,10 @@ def measure_decay(
         drop=drop,
         interval=Interval(drop - _reach(then, now), drop + _reach(now, then), CONFIDENCE),
         margin=params.margin,
-        bound=watched.detector.bound,
-        evidence=watched.detector.evidence,
+        bound=detector_state.detector.bound,
+        evidence=detector_state.detector.evidence,
         run_length=params.run_length,
-        labels_since_fall=watched.detector.since_fall,
+        labels_since_fall=detector_state.detector.since_fall,
         restarted_from=restarted_from,
     )
 

@@ -17,7 +17,7 @@ SAME = 1e-9  # bounds that differ by less are the same
 
 
 @dataclass(frozen=True)
-class Watched:
+class DetectorState:
     """`until` numbers the newest feedback that was judged, `labels` counts what was judged, by whichever detector.
 
     `total` is the sum of their scores. `alarms` counts the newest looks at new labels that each ended in the alarm; `alarmed_by` says by how many labels
@@ -32,47 +32,49 @@ class Watched:
     alarmed_by: int | None = None
 
 
-_WRITTEN = TypeAdapter(Watched)
+_WRITTEN = TypeAdapter(DetectorState)
 
 
-def to_text(watched: Watched) -> str:
+def to_text(detector_state: DetectorState) -> str:
     """Compact JSON, from which every number comes back as it was."""
-    return _WRITTEN.dump_json(watched).decode()
+    return _WRITTEN.dump_json(detector_state).decode()
 
 
-def from_text(text: str | None, bound: float) -> Watched:
+def from_text(text: str | None, bound: float) -> DetectorState:
     """What `to_text` wrote; where there is none, or another release's, the beginning."""
     try:
         return _WRITTEN.validate_json(text or "")
     except ValidationError:
-        return Watched(start(bound))
+        return DetectorState(start(bound))
 
 
-def held_to_bound(watched: Watched, bound: float) -> Watched:
+def with_bound(detector_state: DetectorState, bound: float) -> DetectorState:
     """The same where it is about this bound, else with a detector that begins anew and sees later labels only."""
-    fresh, old = start(bound), watched.detector
+    fresh, old = start(bound), detector_state.detector
     if abs(old.bound - bound) < SAME and len(old.held) == len(fresh.held):
-        return watched
-    return Watched(fresh, watched.until, watched.labels, watched.total)
+        return detector_state
+    return DetectorState(fresh, detector_state.until, detector_state.labels, detector_state.total)
 
 
-def begun_anew(watched: Watched) -> Watched:
+def restarted(detector_state: DetectorState) -> DetectorState:
     """The same with a detector that has seen nothing: labels that were judged are not judged again."""
-    return Watched(start(watched.detector.bound), watched.until, watched.labels, watched.total)
+    return DetectorState(
+        start(detector_state.detector.bound), detector_state.until, detector_state.labels, detector_state.total
+    )
 
 
-def judge(watched: Watched, scores: Sequence[float], until: int, params: WatchParams) -> Watched:
+def judge(detector_state: DetectorState, scores: Sequence[float], until: int, params: WatchParams) -> DetectorState:
     """After one look at the scores of new labels, in the order in which they became known; as before without any."""
     if not scores:
-        return watched
-    early = scores[: max(params.window - watched.labels, 0)]
-    after_early = go_on(watched.detector, early)
+        return detector_state
+    early = scores[: max(params.window - detector_state.labels, 0)]
+    after_early = go_on(detector_state.detector, early)
     detector = go_on(after_early, scores[len(early) :])
-    labels, total = watched.labels + len(scores), watched.total + sum(scores)
+    labels, total = detector_state.labels + len(scores), detector_state.total + sum(scores)
     if detector.evidence < params.run_length:
-        return Watched(detector, until, labels, total)
-    by = watched.alarmed_by
+        return DetectorState(detector, until, labels, total)
+    by = detector_state.alarmed_by
     if by is None:
         came_early = bool(early) and after_early.evidence >= params.run_length
-        by = watched.labels + len(early) if came_early else labels
-    return Watched(detector, until, labels, total, watched.alarms + 1, by)
+        by = detector_state.labels + len(early) if came_early else labels
+    return DetectorState(detector, until, labels, total, detector_state.alarms + 1, by)

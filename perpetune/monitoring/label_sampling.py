@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from perpetune.curation.text import likeness
+from perpetune.curation.text import normalised
 from perpetune.monitoring.window import Window, current_frame
-from perpetune.prediction_log.hash_position import in_share
+from perpetune.prediction_log.hash_position import is_sampled
 from perpetune.prediction_log.label_requests import Why
 
 
@@ -55,8 +55,8 @@ def choose(
     known = set(labelled_ids)
     unlabelled = {each.request_id: each for each in candidates if each.request_id not in known}
     by_lot = sorted(unlabelled.values(), key=lambda each: _lot(each.request_id, seed))
-    apart = [each for each in by_lot if in_share(f"{seed} {each.request_id}", random_share)]
-    others = [each for each in by_lot if not in_share(f"{seed} {each.request_id}", random_share)]
+    apart = [each for each in by_lot if is_sampled(f"{seed} {each.request_id}", random_share)]
+    others = [each for each in by_lot if not is_sampled(f"{seed} {each.request_id}", random_share)]
     useful = _most_useful(others, count - round(count * random_share))
     drawn = apart[: count - len(useful)]
     return [
@@ -74,7 +74,7 @@ def _most_useful(by_lot: Sequence[Candidate], count: int) -> list[Candidate]:
     first: list[Candidate] = []
     last: list[Candidate] = []
     for each in sorted(by_lot, key=lambda each: -each.doubt):
-        alike = likeness(each.input)
+        alike = normalised(each.input)
         spread = alike not in inputs and (each.label is None or taken[each.label] < most)
         (first if spread else last).append(each)
         if spread:

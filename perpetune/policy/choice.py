@@ -151,8 +151,8 @@ def _promoted(name: System, tested: Verdict, evidence: PromotionEvidence, rules:
     assert rival.gate is not None
     own = should_promote(rival.gate, rules)
     needless = "so no training is needed" if name in PROMPTED else "so no language model is needed"
-    aside = f", {needless}" if rival.lead.difference <= rules.simpler else ""
-    headline = f"Serve {SERVED[name]}: {_beside(name, rival, evidence)}{aside}."
+    quarantined = f", {needless}" if rival.lead.difference <= rules.simpler else ""
+    headline = f"Serve {SERVED[name]}: {_beside(name, rival, evidence)}{quarantined}."
     why = [
         f"The tuned model was not promoted: {reason}" for reason in tested.reasons[:1] if tested.outcome != "promote"
     ]

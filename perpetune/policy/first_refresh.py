@@ -19,7 +19,7 @@ class FirstRefreshEvidence:
     labelled: int
     rows: int
     minutes_since_refresh: float | None
-    vain_refreshes: int
+    unsuccessful_refreshes: int
     device_hours: float
 
 

@@ -24,7 +24,7 @@ class Holdouts:
     has_champion: bool
 
 
-def foresee(held: Holdouts, params: Params) -> tuple[str, ...]:
+def holdout_warnings(held: Holdouts, params: Params) -> tuple[str, ...]:
     """What will not be shown with these rows, how many would do, and how they come there; () where all can be.
 
     The holdout that must show the gain is the recent one against a champion, else the frozen one. `DISCORDANCE` is

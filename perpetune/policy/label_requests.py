@@ -15,7 +15,7 @@ Step = Literal["nothing", "ask", "retrain"]
 
 
 @dataclass(frozen=True)
-class Asking:
+class LabelDecision:
     """What to do without labels, and why: the first sentence is the decisive one."""
 
     step: Step
@@ -44,7 +44,7 @@ def decide_without_labels(
 
 def without_labels(
     labelled: int, estimate: EstimatedFall | None, drift: DriftEvidence | None, rules: WatchParams
-) -> Asking:
+) -> LabelDecision:
     """Decide between nothing, asking for labels and, where the setting says so, a refresh.
 
     Both must speak: the whole interval of the estimated fall lies above the margin, and inputs or predictions
@@ -53,12 +53,12 @@ def without_labels(
     for is there, and labels decide.
     """
     if labelled >= rules.ask_labels or rules.without_labels == "nothing" or not _drifted(drift):
-        return Asking("nothing", ())
+        return LabelDecision("nothing", ())
     if estimate is None:
-        return Asking("ask", (_UNKNOWN,))
+        return LabelDecision("ask", (_UNKNOWN,))
     if not estimate.interval.low > estimate.margin:
-        return Asking("nothing", (f"Confidence shows no such fall: {_said(estimate)}.",))
-    return Asking(
+        return LabelDecision("nothing", (f"Confidence shows no such fall: {_said(estimate)}.",))
+    return LabelDecision(
         rules.without_labels,
         (
             f"The accuracy estimated from confidence has fallen by more than the margin of {points(estimate.margin)}, "

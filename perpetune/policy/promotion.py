@@ -327,8 +327,8 @@ def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Holm's adjusted p-values, the smallest first: rejecting those below alpha errs at all with alpha at most."""
     adjusted: dict[str, float] = {}
     largest = 0.0
-    for place, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda one: (one[1], one[0]))):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_value))
+    for position, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda one: (one[1], one[0]))):
+        largest = max(largest, min(1.0, (len(p_values) - position) * p_value))
         adjusted[name] = largest
     return adjusted
 

@@ -79,7 +79,7 @@ class RetrainEvidence:
 
     `labelled` counts the labels that came since the last look, `labelled_in_all` those of this version. `decay` is
     None where the labels or the reference have no score at all. `alarms_in_a_row` counts the looks at new labels, this
-    one too. `vain_refreshes` are those that decay has started since the champion was made, none of which replaced it;
+    one too. `unsuccessful_refreshes` are those that decay has started since the champion was made, none of which replaced it;
     `device_hours` are what all refreshes of the last 30 days have trained. `estimate` is None where answers have no
     confidence; `labelled_in_window` counts labels of the requests that drift and estimate are about.
     `labels_since_refresh` counts those of whatever version since the last refresh reached a verdict, None if none has.
@@ -91,7 +91,7 @@ class RetrainEvidence:
     alarms_in_a_row: int
     drift: DriftEvidence | None
     minutes_since_refresh: float | None
-    vain_refreshes: int
+    unsuccessful_refreshes: int
     device_hours: float
     estimate: EstimatedFall | None = None
     labelled_in_window: int = 0
@@ -142,7 +142,7 @@ class RefreshesBefore(Protocol):
     def minutes_since_refresh(self) -> float | None: ...
 
     @property
-    def vain_refreshes(self) -> int: ...
+    def unsuccessful_refreshes(self) -> int: ...
 
     @property
     def device_hours(self) -> float: ...
@@ -158,21 +158,21 @@ def limited(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Out
     return [*_over_budget(evidence, refresh), *_cooling(evidence, refresh)]
 
 
-def cooldown(vain_refreshes: int, refresh: RefreshParams) -> float:
+def cooldown(unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
     """Minutes between two refreshes for decay after so many that did not help."""
     longest = max(LONGEST_COOLDOWN, refresh.cooldown_minutes)
-    return min(grown(refresh.cooldown_minutes, vain_refreshes, refresh), longest)
+    return min(grown(refresh.cooldown_minutes, unsuccessful_refreshes, refresh), longest)
 
 
-def labels_wanted(vain_refreshes: int, refresh: RefreshParams) -> int:
+def labels_wanted(unsuccessful_refreshes: int, refresh: RefreshParams) -> int:
     """New labels before decay starts a refresh, after so many that did not help."""
-    return ceil(grown(refresh.new_labels, vain_refreshes, refresh))
+    return ceil(grown(refresh.new_labels, unsuccessful_refreshes, refresh))
 
 
-def grown(value: float, vain_refreshes: int, refresh: RefreshParams) -> float:
+def grown(value: float, unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
     """What backs off, after so many refreshes that did not help."""
     # exp(100) is beyond every month, and a power of many refreshes would overflow.
-    return value * exp(min(vain_refreshes * log(refresh.back_off), 100.0))
+    return value * exp(min(unsuccessful_refreshes * log(refresh.back_off), 100.0))
 
 
 def _over_budget(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
@@ -189,11 +189,11 @@ def _over_budget(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tupl
 
 
 def _cooling(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
-    since, wanted = evidence.minutes_since_refresh, cooldown(evidence.vain_refreshes, refresh)
+    since, wanted = evidence.minutes_since_refresh, cooldown(evidence.unsuccessful_refreshes, refresh)
     if since is None or since >= wanted:
         return []
-    vain = evidence.vain_refreshes
-    helped = f", grown from {refresh.cooldown_minutes:.0f} after {vain} that did not help" if vain else ""
+    failures = evidence.unsuccessful_refreshes
+    helped = f", grown from {refresh.cooldown_minutes:.0f} after {failures} that did not help" if failures else ""
     return [
         (
             "cooling down",
@@ -203,7 +203,7 @@ def _cooling(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Ou
 
 
 def _too_little_new(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
-    wanted, decay = labels_wanted(evidence.vain_refreshes, refresh), evidence.decay
+    wanted, decay = labels_wanted(evidence.unsuccessful_refreshes, refresh), evidence.decay
     since_refresh = wanted if evidence.labels_since_refresh is None else evidence.labels_since_refresh
     since_fall = decay.labels_since_fall if decay is not None and decay.alarms else wanted
     since = min(since_refresh, since_fall)
@@ -281,11 +281,11 @@ def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
 
 
 def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
-    looks = f" in {rules.persistence} looks in a row" if rules.persistence > 1 else ""
+    checks = f" in {rules.persistence} looks in a row" if rules.persistence > 1 else ""
     budget = refresh.gpu_hours_per_month
     within = "" if budget is None else f", within {budget:g} device hours in {MONTH_DAYS} days"
     return (
-        f"Retrain where the evidence reaches {amount(rules.run_length)}{looks} that the mean score is more than "
+        f"Retrain where the evidence reaches {amount(rules.run_length)}{checks} that the mean score is more than "
         f"{points(rules.margin)} below the one promised (its lower bound at {rules.reference_confidence:.0%} "
         f"confidence), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, and as "
         f"many labels after the fall, each {refresh.back_off:g} times as much for each refresh that did not help{within}; "

@@ -161,10 +161,10 @@ def by_hand(evidence: ByHand) -> Verdict:
 
 def promoted_by_hand(evidence: PromotedByHand) -> Verdict:
     """What a person decided, as a verdict."""
-    place = f"Version {evidence.version} was promoted by hand"
+    position = f"Version {evidence.version} was promoted by hand"
     instead = f" in place of version {evidence.previous}" if evidence.previous else ""
     before = f"; the verdict before was: {evidence.verdict}" if evidence.verdict else ""
-    return Verdict("promote", (f"{place}{instead}: {evidence.reason}{before}",), "A person asked for it.")
+    return Verdict("promote", (f"{position}{instead}: {evidence.reason}{before}",), "A person asked for it.")
 
 
 def _costs(evidence: TrialEvidence) -> Mapping[str, Compared]:

@@ -7,7 +7,7 @@ import hashlib
 _SPAN = 2**64
 
 
-def in_share(key: str, share: float) -> bool:
+def is_sampled(key: str, share: float) -> bool:
     """Whether the key is among this share (0 to 1) of all."""
     digest = hashlib.sha256(key.encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * _SPAN

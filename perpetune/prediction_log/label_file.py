@@ -24,7 +24,7 @@ from perpetune.records import Feedback
 
 
 @dataclass(frozen=True)
-class Brought:
+class ImportedLabels:
     """What a file brought: labels stored, rows whose label is still empty, and rows that were refused."""
 
     labels: int
@@ -42,7 +42,7 @@ def write_requests(path: Path, requests: Iterable[LabelRequest]) -> int:
     return len(lines)
 
 
-def bring_labels(log: Engine, path: Path, redactor: Redactor | None) -> Brought:
+def import_labels(log: Engine, path: Path, redactor: Redactor | None) -> ImportedLabels:
     """Store the labels of a JSONL file, `request_id` and `label` in each row, as feedback without personal data.
 
     A row that cannot be stored costs that row alone, and bringing a file again changes nothing. Raises PerpetuneError
@@ -60,7 +60,7 @@ def bring_labels(log: Engine, path: Path, redactor: Redactor | None) -> Brought:
         except BadRow as bad:
             raw = shortened(row.raw or "")
             rejected.append(Rejected(file=path.name, line=row.line, field=bad.field, reason=bad.reason, raw=raw))
-    return Brought(labels, empty, tuple(rejected))
+    return ImportedLabels(labels, empty, tuple(rejected))
 
 
 def _bytes(path: Path) -> bytes:

@@ -39,7 +39,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from perpetune.curation.sources import IN_DOUBT, TRAFFIC
-from perpetune.curation.text import fingerprint, likeness
+from perpetune.curation.text import fingerprint, normalised
 from perpetune.errors import PerpetuneError
 from perpetune.prediction_log.label_requests import asked_in_doubt
 from perpetune.prediction_log.storable import storable_tree
@@ -423,7 +423,7 @@ def _example(prediction: Prediction, source: str) -> Example:
         input=prediction.input,
         output=prediction.label,
         id=prediction.id,
-        group=prediction.group or fingerprint(likeness(prediction.input)),
+        group=prediction.group or fingerprint(normalised(prediction.input)),
         time=prediction.time,
         source=source,
         messages=() if alone else prediction.messages,

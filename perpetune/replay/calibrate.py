@@ -132,14 +132,14 @@ def _margin(
 ) -> tuple[float, Rate]:
     """The smallest margin within the budget, with the rate measured; the largest where none is."""
     rng = np.random.default_rng(params.evaluate.seed)
-    quiet = resampled(scores, HISTORIES, length, rng)
+    stable = resampled(scores, HISTORIES, length, rng)
     holdouts = rng.choice(scores, (HISTORIES, holdout))
     for margin in MARGINS:
         tell(f"{HISTORIES} quiet histories of {length:,} labels, margin {margin:g}")
         bounds = lower_bounds(holdouts, margin, params.watch.reference_confidence)
         rate, low, high = (
             each * a_year
-            for each in alarm_rate(first_alarms(quiet, bounds, run_length), length, params.evaluate.confidence)
+            for each in alarm_rate(first_alarms(stable, bounds, run_length), length, params.evaluate.confidence)
         )
         if high <= budget:
             break

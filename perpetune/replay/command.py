@@ -23,11 +23,11 @@ from perpetune.replay.histories.history import History, between, divided, read_h
 from perpetune.replay.histories.recorded import recorded_history
 from perpetune.replay.histories.reviews import STREAMS, review_history
 from perpetune.replay.models.learner import Learner
-from perpetune.replay.models.surrogate import StandIn
+from perpetune.replay.models.surrogate import Surrogate
 from perpetune.replay.replay import Replay, policies, replay
 from perpetune.replay.report.plot import scores_over_time
 from perpetune.replay.report.progress import bars
-from perpetune.replay.stable_period import quiet_scores
+from perpetune.replay.stable_period import stable_scores
 from perpetune.workspace import Workspace
 
 MODELS = ("stand-in", "base")
@@ -75,7 +75,7 @@ def learner_of(
     if model not in MODELS:
         raise PerpetuneError(f"there is no model {model!r} to replay with", do=f"name one of: {', '.join(MODELS)}")
     if model == "stand-in":
-        standing = StandIn(params.task.kind, params.evaluate.seed)
+        standing = Surrogate(params.task.kind, params.evaluate.seed)
         return standing if minutes is None else replace(standing, minutes=minutes)
     from perpetune.replay.models.base_model import BaseModel
 
@@ -138,8 +138,8 @@ def calibrated(
 ) -> tuple[Calibration, str]:
     """What the stretch suggests, and whose answers it was measured on."""
     stretch = between(read_source(source, workspace), moment(start) if start else None, moment(end) if end else None)
-    learner = StandIn(workspace.params.task.kind, workspace.params.evaluate.seed)
+    learner = Surrogate(workspace.params.task.kind, workspace.params.evaluate.seed)
     with console.status("answering the stretch") as status:
-        quiet = quiet_scores(stretch, learner, workspace.params, source.start, status.update)
-        found = calibrate(quiet.scores, quiet.days, quiet.holdout, budget, workspace.params, status.update)
-    return found, quiet.answered_by
+        stable = stable_scores(stretch, learner, workspace.params, source.start, status.update)
+        found = calibrate(stable.scores, stable.days, stable.holdout, budget, workspace.params, status.update)
+    return found, stable.answered_by

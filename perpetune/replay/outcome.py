@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from perpetune.params import EvaluateParams
 from perpetune.replay.histories.history import History
 from perpetune.replay.policies.policy import Refresh
-from perpetune.replay.simulate import Lived
+from perpetune.replay.simulate import PolicyRun
 from perpetune.statistics.estimate import Estimate, mean_of
 
 PIECES = 24  # of the history, at most, in which the score is shown over time
@@ -55,23 +55,23 @@ class Outcome:
     pieces: tuple[Piece, ...]
 
 
-def outcome(lived: Lived, history: History, params: EvaluateParams, min_rows: int) -> Outcome:
+def outcome(run: PolicyRun, history: History, params: EvaluateParams, min_rows: int) -> Outcome:
     """Count and estimate; a piece of the history holds at least `min_rows` requests."""
-    seconds = sum(refresh.seconds for refresh in lived.refreshes)
+    seconds = sum(refresh.seconds for refresh in run.refreshes)
     changes = history.changes
     return Outcome(
-        policy=lived.policy,
-        score=_estimate([marked.score for marked in lived.answers], params),
-        refreshes=lived.refreshes,
-        promotions=sum(refresh.promoted for refresh in lived.refreshes),
+        policy=run.policy,
+        score=_estimate([scored.score for scored in run.answers], params),
+        refreshes=run.refreshes,
+        promotions=sum(refresh.promoted for refresh in run.refreshes),
         minutes=seconds / 60,
         dollars=seconds / 3600 * params.dollars_per_hour,
-        before=sum(not changes or refresh.time < changes[0] for refresh in lived.refreshes),
+        before=sum(not changes or refresh.time < changes[0] for refresh in run.refreshes),
         detections=tuple(
-            _detection(change, after, lived.refreshes, history)
+            _detection(change, after, run.refreshes, history)
             for change, after in zip(changes, (*changes[1:], None), strict=False)
         ),
-        pieces=_pieces([marked.score for marked in lived.answers], history, params, min_rows),
+        pieces=_pieces([scored.score for scored in run.answers], history, params, min_rows),
     )
 
 

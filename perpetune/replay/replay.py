@@ -10,13 +10,13 @@ from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.params import Params
 from perpetune.replay.histories.history import History
 from perpetune.replay.models.learner import Learner
-from perpetune.replay.models.model_cache import School
+from perpetune.replay.models.model_cache import ModelCache
 from perpetune.replay.outcome import Outcome, as_it_was, outcome
 from perpetune.replay.policies.evidently_preset import EvidentlyPreset
-from perpetune.replay.policies.perpetune_policy import Own
+from perpetune.replay.policies.perpetune_policy import PerpetunePolicy
 from perpetune.replay.policies.policy import Policy
 from perpetune.replay.policies.scheduled import Never, Scheduled
-from perpetune.replay.simulate import live
+from perpetune.replay.simulate import simulate
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def policies(params: Params) -> tuple[Policy, ...]:
         Never(),
         Scheduled(params.refresh.cron),
         EvidentlyPreset(params.watch, params.task.kind),
-        Own(params),
+        PerpetunePolicy(params),
     )
 
 
@@ -58,13 +58,13 @@ def replay(
     """
     least = params.watch.min_rows
     scoring = scoring_of(params.task.kind, params.task.output_schema)
-    school = School(learner, scoring, tell)
+    cache = ModelCache(learner, scoring, tell)
     outcomes = []
     for policy in policies(params):
         if only and policy.name not in only:
             continue
-        lived = live(history, policy, school, params, partial(step, policy.name))
-        outcomes.append(outcome(lived, history, params.evaluate, least))
+        run = simulate(history, policy, cache, params, partial(step, policy.name))
+        outcomes.append(outcome(run, history, params.evaluate, least))
     recorded = [
         None if request.answer is None else scoring.score_row(request.example, request.answer)
         for request in history.requests

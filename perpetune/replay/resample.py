@@ -35,8 +35,8 @@ def resampled(scores: Numbers, histories: int, length: int, rng: np.random.Gener
     """
     run = max(1, round(len(scores) ** (1 / 3)))
     starts = rng.integers(0, len(scores), (histories, -(-length // run)))
-    places = (starts[:, :, None] + np.arange(run)) % len(scores)
-    return scores[places.reshape(histories, -1)[:, :length]]
+    positions = (starts[:, :, None] + np.arange(run)) % len(scores)
+    return scores[positions.reshape(histories, -1)[:, :length]]
 
 
 def bounds_of(

@@ -43,7 +43,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Comparison:
     """What the comparison found; `weights` and `answers` are None where the digests are equal and nothing can differ."""
 
     verdict: Literal["identical", "equal", "different"]
@@ -62,7 +62,7 @@ def judge(
     curves: tuple[Curve, ...],
     answers: Answers | None,
     rules: PromoteParams,
-) -> Likeness:
+) -> Comparison:
     """Say in words how like they are.
 
     Not bit for bit the same, they are equal where enough frozen rows (promote.min_rows) are answered alike, all of
@@ -70,7 +70,7 @@ def judge(
     one-sided tests of Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657).
     """
     verdict, reason = _verdict(recorded_digest == digest, weights, answers, rules)
-    return Likeness(verdict, reason, recorded_digest, digest, weights, curves, answers)
+    return Comparison(verdict, reason, recorded_digest, digest, weights, curves, answers)
 
 
 def _verdict(

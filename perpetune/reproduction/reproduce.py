@@ -22,7 +22,7 @@ from perpetune.records import Example, Recorded, conversation, read_jsonl
 from perpetune.reproduction.checkout import check_out, launcher
 from perpetune.reproduction.comparison import (
     Answers,
-    Likeness,
+    Comparison,
     compare_answers,
     compare_curves,
     compare_weights,
@@ -44,7 +44,7 @@ class Reproduction:
     """A version trained again. `notes` say what was not as it had been; `folder` is None where nothing was kept."""
 
     version: str
-    likeness: Likeness
+    comparison: Comparison
     notes: tuple[str, ...]
     seconds: float
     folder: str | None
@@ -87,12 +87,12 @@ def reproduce(
         command = launcher(code, recipe.train, workspace.settings.training_launcher)
         trained = _train(workspace, recipe, release, data, scratch, tell, command)
         say("comparing")
-        likeness = _compare(workspace, found, release, trained, data, losses)
+        comparison = _compare(workspace, found, release, trained, data, losses)
         base = found.tags.get("base.digest")
         if base not in (None, trained.base_digest):
             notes.append("The base model's weights are not those that it was trained on.")
     folder = str(scratch) if keep else None
-    return Reproduction(version, likeness, tuple(notes), time.monotonic() - began, folder)
+    return Reproduction(version, comparison, tuple(notes), time.monotonic() - began, folder)
 
 
 def _data_version(found: Version) -> str:
@@ -158,7 +158,7 @@ def _compare(
     trained: Trained,
     data: Path,
     losses: dict[str, dict[int, float]],
-) -> Likeness:
+) -> Comparison:
     digest = version.tags["adapter.digest"]
     same = digest == trained.digest
     curves = tuple(compare_curves(name, curve_of(version.run_id, name), new) for name, new in losses.items() if new)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
-from perpetune.reproduction.comparison import Likeness
+from perpetune.reproduction.comparison import Comparison
 from perpetune.reproduction.reproduce import Reproduction, reproduce
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace
@@ -32,27 +32,27 @@ def reproduce_aloud(workspace: Workspace, version: str, console: Console, *, kee
 
 def show_reproduction(found: Reproduction, console: Console) -> None:
     """The verdict first, then what was compared."""
-    likeness = found.likeness
-    style = "red" if likeness.verdict == "different" else "green"
-    console.print(f"version {found.version}: {likeness.verdict}. {likeness.reason}", style=style, soft_wrap=True)
+    comparison = found.comparison
+    style = "red" if comparison.verdict == "different" else "green"
+    console.print(f"version {found.version}: {comparison.verdict}. {comparison.reason}", style=style, soft_wrap=True)
     table = Table("compared", "result", "on", box=None, pad_edge=False)
-    for line in _lines(likeness):
+    for line in _lines(comparison):
         table.add_row(*line)
     console.print(table)
     if found.folder is not None:
         console.print(f"kept in {found.folder}", markup=False, soft_wrap=True)
 
 
-def _lines(likeness: Likeness) -> Iterator[tuple[str, str, str]]:
-    yield "adapter", f"{likeness.digest[:12]} against {likeness.recorded_digest[:12]}", "sha256"
-    if likeness.weights is not None:
-        weights = likeness.weights
+def _lines(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
+    yield "adapter", f"{comparison.digest[:12]} against {comparison.recorded_digest[:12]}", "sha256"
+    if comparison.weights is not None:
+        weights = comparison.weights
         yield "weights", f"at most {weights.largest:.2g} apart, {weights.relative:.2%} of their size in all", ""
-    for curve in likeness.curves:
+    for curve in comparison.curves:
         others = f", {curve.other_steps} steps of only one run" if curve.other_steps else ""
         yield curve.metric, f"at most {curve.largest:.2g} apart", f"{curve.steps} steps{others}"
-    if likeness.answers is not None:
-        agreement, score = likeness.answers.agreement, likeness.answers.score
+    if comparison.answers is not None:
+        agreement, score = comparison.answers.agreement, comparison.answers.score
         yield (
             "same answers",
             f"{agreement.value:.1%} ({agreement.low:.1%} to {agreement.high:.1%})",

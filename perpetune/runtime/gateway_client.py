@@ -23,7 +23,7 @@ class NoGateway(Exception):
 
 
 @dataclass(frozen=True)
-class WentBack:
+class RollbackReply:
     """The version that no longer serves, the one that serves again, and the seconds that the gateway took."""
 
     rolled_back: str
@@ -58,13 +58,13 @@ class GatewayClient:
         named = trial.get("version") if isinstance(trial, dict) else trial
         return GatewayState(state.get("serving"), state.get("champion"), named, str(state.get("release") or "ok"))
 
-    def roll_back(self, reason: str) -> WentBack:
+    def roll_back(self, reason: str) -> RollbackReply:
         """Have it go back to the previous champion. Raises NoGateway, NoPrevious, or PerpetuneError."""
         answer = self._post("/v1/release/rollback", {"reason": reason})
         if answer.is_error:
             raise self._refusal(answer)
         done: dict[str, Any] = answer.json()
-        return WentBack(str(done["from"]), str(done["to"]), float(done["seconds"]))
+        return RollbackReply(str(done["from"]), str(done["to"]), float(done["seconds"]))
 
     def _post(self, path: str, body: object) -> httpx.Response:
         try:

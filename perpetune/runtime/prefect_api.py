@@ -112,7 +112,7 @@ class Prefect:
         created = self._call("POST", f"/deployments/{found['id']}/create_flow_run", body)
         return self._flow_run(created.json())
 
-    def look(self, run: FlowRun) -> FlowRun:
+    def check(self, run: FlowRun) -> FlowRun:
         """The run as it stands now."""
         found = self._get(f"/flow_runs/{run.id}")
         if found is None:
@@ -138,20 +138,20 @@ class Prefect:
         Tracebacks stay in Prefect's log.
         """
         told: set[str] = set()
-        newest, heard = datetime.fromtimestamp(0, UTC), time.monotonic()
+        newest, on_delta = datetime.fromtimestamp(0, UTC), time.monotonic()
         while True:
-            now = self.look(run)
+            now = self.check(run)
             lines = [line for line in self._logs(run, newest) if line.id not in told]
             for line in lines:
                 if line.is_for_people:
                     say(line.message)
             told |= {line.id for line in lines}
             newest = max([newest, *(line.time for line in lines)])
-            if any(line.is_last for line in lines) and (ended := self.look(run)).final:
+            if any(line.is_last for line in lines) and (ended := self.check(run)).final:
                 return ended
             if lines or not now.final:
-                heard = time.monotonic()
-            elif time.monotonic() - heard >= QUIET_SECONDS:
+                on_delta = time.monotonic()
+            elif time.monotonic() - on_delta >= QUIET_SECONDS:
                 return now
             time.sleep(poll_seconds)
 

@@ -77,9 +77,9 @@ def evidence_paths(scores: Numbers, bound: float) -> Numbers:
     """What is held after each score, histories x scores; for simulations."""
     paths = np.empty(scores.shape)
     held = np.zeros((scores.shape[0], len(FALLS)))
-    for place, column in enumerate(_checked(scores).T):
+    for position, column in enumerate(_checked(scores).T):
         held = _after(held, _bets(column, bound))
-        paths[:, place] = held.mean(axis=1)
+        paths[:, position] = held.mean(axis=1)
     return paths
 
 

@@ -17,7 +17,7 @@ SHARES = 60  # of discordant rows, tried for the worst case
 STAKES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # shares of the most that can be staked
 
 
-def worse_by_more_than(margin: float, a_scores: Sequence[float], b_scores: Sequence[float]) -> float:
+def non_inferiority_p_value(margin: float, a_scores: Sequence[float], b_scores: Sequence[float]) -> float:
     """The one-sided p-value of "b is worse than a by more than `margin`"; scores lie in [0, 1], rows are the same.
 
     Where all scores are 0 or 1: the score test of a paired difference (Tango, Statistics in Medicine 17 (1998) 891),

@@ -45,7 +45,7 @@ def compare(
     proportions that Newcombe (1998, Statistics in Medicine 17:2635) calls method 10. Otherwise the
     same null hypothesis (which system gave which score of a row is a coin toss) through its
     permutation test, and a bootstrap over the rows for the interval. If no row differs, the interval is exact: see
-    `unseen_share`. The order of the rows is irrelevant.
+    `unseen_ratio`. The order of the rows is irrelevant.
     """
     if len(a_scores) != len(b_scores) or not a_scores:
         raise ValueError(f"paired scores of the same rows are needed, got {len(a_scores)} and {len(b_scores)}")
@@ -61,7 +61,7 @@ def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], c
     if discordant:
         low, high = newcombe(both, only_b, only_a, neither, confidence)
     else:
-        high = unseen_share(len(pairs), confidence)
+        high = unseen_ratio(len(pairs), confidence)
         low = -high
     return Paired(
         difference=(only_b - only_a) / len(pairs),
@@ -77,7 +77,7 @@ def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], c
     )
 
 
-def unseen_share(rows: int, confidence: float) -> float:
+def unseen_ratio(rows: int, confidence: float) -> float:
     """The largest share of rows that differ which leaves `rows` without one: Clopper and Pearson's bound for 0 of n.
 
     Where no row differs the two systems differ by no more than that either way, whatever their scores, with at least
@@ -119,7 +119,7 @@ def _compare_means(
 ) -> Paired:
     differences = np.sort(np.asarray(b_scores, dtype=np.float64) - np.asarray(a_scores, dtype=np.float64))
     if not differences.any():
-        unseen, rows = unseen_share(len(differences), confidence), len(differences)
+        unseen, rows = unseen_ratio(len(differences), confidence), len(differences)
         return Paired(0.0, -unseen, unseen, 1.0, 1.0, rows, better=0, worse=0, discordance=0.0, method=PERMUTATION)
     estimate = bootstrap_mean(
         differences.tolist(), lowest=-1.0, highest=1.0, confidence=confidence, samples=samples, seed=seed

@@ -11,8 +11,8 @@ from pathlib import Path
 from perpetune.engines.engine import NotLoaded
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation, Hear
-from perpetune.generation.request import Asked
+from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.request import GenerationRequest
 from perpetune.model.release import Release
 from perpetune.records import Message
 
@@ -64,7 +64,7 @@ class FakeEngine:
         del self.loaded[version]
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         self._check(version)
         self.asked.append((version, generation))
@@ -101,7 +101,7 @@ class FakeEngine:
             return answer
         return replace(answer, logprobs=tuple(_logprob(piece, generation.top_logprobs) for piece in _pieces(answer)))
 
-    async def _tell(self, answer: Answer, count: int, hear: Hear | None) -> None:
+    async def _tell(self, answer: Answer, count: int, hear: OnDelta | None) -> None:
         pieces = _pieces(answer)
         for number, piece in enumerate(pieces):
             if self.fault and number == self.fails_after:
@@ -149,15 +149,15 @@ class FakeModel:
             for messages in conversations
         ]
 
-    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None:
-        writing: list[tuple[Asked, Iterator[str]]] = []
+    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[GenerationRequest]]) -> None:
+        writing: list[tuple[GenerationRequest, Iterator[str]]] = []
         while True:
             if asked := next_asked(sum(one.generation.n for one, _ in writing)):
                 self._begin(adapter, [one.messages for one in asked])
                 writing += [(one, _words(one)) for one in asked]
             elif not writing:
                 return
-            writing = [(one, pieces) for one, pieces in writing if not one.given_up() and _goes_on(one, pieces)]
+            writing = [(one, pieces) for one, pieces in writing if not one.is_cancelled() and _goes_on(one, pieces)]
 
     def _begin(self, adapter: str | None, conversations: Sequence[Sequence[Message]]) -> None:
         if adapter is not None and adapter not in self.adapters:
@@ -168,13 +168,13 @@ class FakeModel:
             raise RuntimeError("out of memory at 0xdeadbeef")
 
 
-def _words(asked: Asked) -> Iterator[str]:
+def _words(asked: GenerationRequest) -> Iterator[str]:
     """The last message, a word with the blank before it at a time."""
     first, *rest = asked.messages[-1].content.split(" ")[: asked.generation.max_tokens]
     return iter([first, *(f" {word}" for word in rest)])
 
 
-def _goes_on(asked: Asked, pieces: Iterator[str]) -> bool:
+def _goes_on(asked: GenerationRequest, pieces: Iterator[str]) -> bool:
     """Say the next word in each of the answers; where there is none they have ended."""
     piece = next(pieces, None)
     if piece is None:
@@ -182,7 +182,7 @@ def _goes_on(asked: Asked, pieces: Iterator[str]) -> bool:
         asked.answered((answer,) * asked.generation.n)
         return False
     for index in range(asked.generation.n):
-        asked.heard(Delta(index, piece))
+        asked.on_delta(Delta(index, piece))
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from perpetune.errors import PerpetuneError
-from perpetune.model.release import Release, Trial, Wanted
+from perpetune.model.release import DesiredReleases, Release, Trial
 
 
 class FakeSource:
@@ -33,9 +33,9 @@ class FakeSource:
         """Move the aliases as a promotion does."""
         self.previous_version, self.champion_version = self.champion_version, version
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> DesiredReleases:
         self._reach()
-        return Wanted(self.champion_version, self.previous_version, self.trial)
+        return DesiredReleases(self.champion_version, self.previous_version, self.trial)
 
     def fetch(self, version: str) -> Release:
         self._reach()

@@ -44,11 +44,11 @@ class VersionModel(PythonModel):
 def _remote(folder: Path, card: ModelCard) -> Answers:
     """Of the model that somebody else serves."""
     from perpetune.engines.remote_engine import ask_remote
-    from perpetune.model.release import Evaluated, release_of
+    from perpetune.model.release import ServingFacts, release_of
     from perpetune.records import Message
     from perpetune.settings import Settings
 
-    release = release_of(card, card.task, "logged", folder, Evaluated())
+    release = release_of(card, card.task, "logged", folder, ServingFacts())
 
     def answer(texts: Sequence[str]) -> list[Answer]:
         asked = [release.conversation((Message(role="user", content=text),)) for text in texts]

@@ -24,11 +24,11 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.model.release import (
     CARD,
-    Evaluated,
+    DesiredReleases,
     ModelCard,
     Release,
+    ServingFacts,
     Trial,
-    Wanted,
     evaluated_file,
     read_card,
     release_of,
@@ -169,12 +169,12 @@ def roll_back(task: str) -> tuple[str, str]:
     return champion.version, previous.version
 
 
-def wanted(task: str) -> Wanted:
+def wanted(task: str) -> DesiredReleases:
     """What a gateway should hold."""
     aliases = _aliases(task)
     champion, challenger = aliases.get("champion"), aliases.get("challenger")
     trial = _trial(get(task, challenger)) if champion and challenger else None
-    return Wanted(champion, aliases.get("previous"), trial)
+    return DesiredReleases(champion, aliases.get("previous"), trial)
 
 
 def aliases_of(task: str) -> dict[str, tuple[str, ...]]:
@@ -327,17 +327,17 @@ def fetch_champion(task: str, cache: Path) -> Release | None:
     return fetch_release(task, found.version, cache) if found else None
 
 
-def _evaluated(run_id: str, name: str, folder: Path) -> Evaluated:
+def _evaluated(run_id: str, name: str, folder: Path) -> ServingFacts:
     """Asked for anew each time: a version is registered, and may be fetched, before it is evaluated.
 
     Only where the run surely has none may the check of parity be left out: an unreachable store raises.
     """
     client = MlflowClient()
     if name not in [file.path for file in client.list_artifacts(run_id)]:
-        return Evaluated()
+        return ServingFacts()
     with TemporaryDirectory(dir=folder.parent) as here:
         found = Path(client.download_artifacts(run_id, name, here))
-        return Evaluated.model_validate_json(found.read_text(encoding="utf-8"))
+        return ServingFacts.model_validate_json(found.read_text(encoding="utf-8"))
 
 
 def _adapter_folder(folder: Path, task: str, version: str) -> Path:
@@ -358,7 +358,7 @@ class RegistrySource:
     task: str
     cache: Path
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> DesiredReleases:
         return wanted(self.task)
 
     def fetch(self, version: str) -> Release:

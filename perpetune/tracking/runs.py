@@ -177,8 +177,8 @@ def run_ref(experiment_id: str, run_id: str) -> Run:
 def runs_url(experiment: str) -> str:
     """The list of an experiment's runs; MLflow's own page would open on its features for agents."""
     found = MlflowClient().get_experiment_by_name(experiment)
-    place = f"/{found.experiment_id}/runs" if found else ""
-    return f"{pages()}/#/experiments{place}?workflowType=machine_learning"
+    position = f"/{found.experiment_id}/runs" if found else ""
+    return f"{pages()}/#/experiments{position}?workflowType=machine_learning"
 
 
 def pages() -> str:

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from perpetune.model.chat_format import answer_tokens, prompt_tokens
-from perpetune.model.token_tree import groups_within, plant
+from perpetune.model.token_tree import build_tree, groups_within
 from perpetune.params import TrainParams
 from perpetune.records import Example, conversation
 from perpetune.statistics.imbalance import is_imbalanced
@@ -55,11 +55,11 @@ def encode_all(
 
     With the `labels` of a label head, those that have one of them.
     """
-    places = {label: place for place, label in enumerate(labels or ())}
-    rows = [row for row in rows if labels is None or row.output in places]
+    positions = {label: position for position, label in enumerate(labels or ())}
+    rows = [row for row in rows if labels is None or row.output in positions]
     weights = _balanced(rows) if _balances(rows, params) else [1.0] * len(rows)
     encoded = (
-        replace(encode(tokenizer, row, instruction), weight=weight, label=places.get(row.output))
+        replace(encode(tokenizer, row, instruction), weight=weight, label=positions.get(row.output))
         for row, weight in zip(rows, weights, strict=True)
     )
     return [row for row in encoded if len(row.tokens) <= params.max_example_tokens]
@@ -118,4 +118,4 @@ def packed(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
 
 def pass_size(rows: Sequence[Encoded]) -> int:
     """Tokens that a pass over these rows computes."""
-    return len(plant(row.read for row in rows))
+    return len(build_tree(row.read for row in rows))

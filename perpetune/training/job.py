@@ -23,8 +23,8 @@ from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.batches import encode_all
 from perpetune.training.distributed import ALONE, World, join, leave
-from perpetune.training.memory_estimate import refuse_if_too_small, room_for, shape_of
-from perpetune.training.trainer import Forecast, Foretell, Progress, Report, Trained, train
+from perpetune.training.memory_estimate import estimate_memory, refuse_if_too_small, shape_of
+from perpetune.training.trainer import Forecast, OnForecast, Progress, Report, Trained, train
 
 TRAINED = "trained.json"
 REFUSED = 3  # exit status: what went wrong is for people, and written to refused.json
@@ -75,7 +75,7 @@ def train_here(
     train_rows: Sequence[Example],
     validation_rows: Sequence[Example],
     report: Report,
-    foretell: Foretell | None = None,
+    on_forecast: OnForecast | None = None,
     world: World = ALONE,
 ) -> Trained:
     """Train in this process, one of the world. Raises PerpetuneError as `train` does, and where memory will not do."""
@@ -90,7 +90,7 @@ def train_here(
         report,
         job.checkpoints,
         world,
-        foretell,
+        on_forecast,
         job.labels,
     )
 
@@ -101,8 +101,8 @@ def _load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence
     rows = encode_all(load_tokenizer(folder), train_rows, job.instruction, job.params, job.labels)
     if rows:
         shape = shape_of(AutoConfig.from_pretrained(folder), job.params.lora.target_modules)
-        room = room_for(shape, job.params, rows, validates=bool(validation_rows), processes=processes)
-        refuse_if_too_small(room, job.base, shape, job.params)
+        memory = estimate_memory(shape, job.params, rows, validates=bool(validation_rows), processes=processes)
+        refuse_if_too_small(memory, job.base, shape, job.params)
     return load_base(job.base, job.assets, job.params.precision, four_bit=job.params.method == "qlora")
 
 

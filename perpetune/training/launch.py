@@ -16,7 +16,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.training.job import Job, read_trained, train_here, write_job
-from perpetune.training.trainer import Forecast, Foretell, Progress, Report, Trained
+from perpetune.training.trainer import Forecast, OnForecast, Progress, Report, Trained
 
 
 def launch(
@@ -25,7 +25,7 @@ def launch(
     validation_rows: Sequence[Example],
     report: Report,
     launcher: str | None = None,
-    foretell: Foretell | None = None,
+    on_forecast: OnForecast | None = None,
 ) -> Trained:
     """Train as the job says, in `job.params.processes` processes on this machine, or through a `launcher`.
 
@@ -35,13 +35,13 @@ def launch(
     """
     count = process_count(job.params)
     if count == 1 and launcher is None:
-        return train_here(job, train_rows, validation_rows, report, foretell)
+        return train_here(job, train_rows, validation_rows, report, on_forecast)
     job.adapter.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=job.adapter.parent, prefix="job-") as scratch:
         folder = Path(scratch)
         write_job(folder, job, train_rows, validation_rows)
         command = shlex.split(launcher) if launcher else torchrun(count)
-        _follow([*command, "-m", "perpetune.training.job", str(folder)], folder, report, foretell)
+        _follow([*command, "-m", "perpetune.training.job", str(folder)], folder, report, on_forecast)
         return read_trained(folder)
 
 
@@ -55,7 +55,7 @@ def torchrun(count: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
 
 
-def _follow(command: list[str], folder: Path, report: Report, foretell: Foretell | None) -> None:
+def _follow(command: list[str], folder: Path, report: Report, on_forecast: OnForecast | None) -> None:
     """Run the command to its end, handing on each line of progress."""
     last: list[str] = []
     with (folder / "stderr").open("w+", encoding="utf-8") as errors:
@@ -65,8 +65,8 @@ def _follow(command: list[str], folder: Path, report: Report, foretell: Foretell
                 for line in processes.stdout:
                     if line.startswith('{"step"'):
                         report(Progress(**json.loads(line)))
-                    elif line.startswith('{"steps"') and foretell is not None:
-                        foretell(Forecast(**json.loads(line)))
+                    elif line.startswith('{"steps"') and on_forecast is not None:
+                        on_forecast(Forecast(**json.loads(line)))
             except BaseException:
                 processes.terminate()
                 raise
@@ -78,7 +78,7 @@ def _follow(command: list[str], folder: Path, report: Report, foretell: Foretell
 
 def _last_words(lines: list[str]) -> list[str]:
     """Of the process that failed first: what a launcher prints after that says which one it was, and not why."""
-    end = next((place for place, line in enumerate(lines) if "failed (exitcode" in line), len(lines))
+    end = next((position for position, line in enumerate(lines) if "failed (exitcode" in line), len(lines))
     return lines[max(0, end - 15) : end]
 
 

@@ -38,7 +38,7 @@ GB = 1e9
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryEstimate:
     """Peak bytes that a run adds to the process, by what holds them, and the bytes that are free for it."""
 
     weights: int
@@ -95,9 +95,9 @@ def shape_of(config: PreTrainedConfig, targets: tuple[str, ...] | str) -> Shape:
     )
 
 
-def room_for(
+def estimate_memory(
     shape: Shape, params: TrainParams, rows: Sequence[Encoded], *, validates: bool, processes: int = 1
-) -> Room:
+) -> MemoryEstimate:
     """What training on these rows needs of each process's device; FSDP spreads weights over the processes."""
     compute = torch_dtype(params.precision).itemsize
     on_cpu = not torch.cuda.is_available()
@@ -111,7 +111,7 @@ def room_for(
     if params.method == "full" and compute < 4:
         held += compute * trained  # the pass multiplies with rounded copies, kept for the gradient
     tokens = _largest_pass(rows, params, processes)
-    return Room(
+    return MemoryEstimate(
         weights // processes,
         held // processes,
         _activations(shape, params, tokens, compute, on_cpu),
@@ -153,29 +153,29 @@ def free_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def refuse_if_too_small(room: Room, base: BaseParams, shape: Shape, params: TrainParams) -> None:
+def refuse_if_too_small(memory: MemoryEstimate, base: BaseParams, shape: Shape, params: TrainParams) -> None:
     """Raises PerpetuneError with what would fit, where the run does not."""
-    if room.needed <= room.free:
+    if memory.needed <= memory.free:
         return
     size = f"{shape.parameters / 1e9:.1f}B" if shape.parameters >= 1e9 else f"{shape.parameters / 1e6:.0f}M"
     dtype = {2: "bf16", 4: "fp32"}[torch_dtype(params.precision).itemsize]
     raise PerpetuneError(
-        f"{base.model}, {size} in {dtype} by {params.method}, needs {room.needed / GB:.1f} GB ({room.weights / GB:.1f} for "
-        f"the base, {room.trained / GB:.1f} for what is trained, {room.activations / GB:.1f} for a pass), and "
-        f"{room.device} has {room.free / GB:.1f} free",
+        f"{base.model}, {size} in {dtype} by {params.method}, needs {memory.needed / GB:.1f} GB ({memory.weights / GB:.1f} for "
+        f"the base, {memory.trained / GB:.1f} for what is trained, {memory.activations / GB:.1f} for a pass), and "
+        f"{memory.device} has {memory.free / GB:.1f} free",
         where="params.yaml: train",
-        do=_advice(room, params),
+        do=_advice(memory, params),
     )
 
 
-def _advice(room: Room, params: TrainParams) -> str:
+def _advice(memory: MemoryEstimate, params: TrainParams) -> str:
     """The first of what helps that is not yet done."""
-    if params.method == "full" and room.trained > room.free / 2:
+    if params.method == "full" and memory.trained > memory.free / 2:
         return "set method: lora, or train in more processes"
-    if room.activations > room.needed / 3 and not params.gradient_checkpointing:
+    if memory.activations > memory.needed / 3 and not params.gradient_checkpointing:
         return "set gradient_checkpointing: true, or halve max_packed_tokens"
-    if params.method != "qlora" and room.weights > room.free / 2 and torch.cuda.is_available():
+    if params.method != "qlora" and memory.weights > memory.free / 2 and torch.cuda.is_available():
         return "set method: qlora"
-    if room.activations > room.needed / 3:
+    if memory.activations > memory.needed / 3:
         return "halve max_packed_tokens"
     return "take a smaller base model, or a machine with more memory"

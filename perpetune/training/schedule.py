@@ -61,8 +61,8 @@ class Schedule:
 
     def _cooled(self, step: int) -> Schedule:
         last = min(self.steps, step + max(1, round(COOLING * step)))
-        looks = tuple(look for look in self.validate_at if look <= step and look < last)
-        return replace(self, steps=last, cooling_from=step, validate_at=(*looks, last), open_ended=False)
+        checks = tuple(check for check in self.validate_at if check <= step and check < last)
+        return replace(self, steps=last, cooling_from=step, validate_at=(*checks, last), open_ended=False)
 
 
 def fewest_steps(schedule: Schedule) -> int:
@@ -79,12 +79,12 @@ def schedule_of(rows: int, params: TrainParams, batch_size: int, *, validates: b
         return _constant(max(LEAST_STEPS, round(UNVALIDATED_EPOCHS * per_epoch)), params)
     most = max(MOST_STEPS, round(MOST_EPOCHS * per_epoch))
     every = max(1, min(round(per_epoch), most // 10))
-    looks = (*takewhile(lambda step: step < most, count(every, every)), most)
+    checks = (*takewhile(lambda step: step < most, count(every, every)), most)
     return replace(
         _constant(most, params),
         # A share of the most would be too slow a start for a run that ends early.
         warmup=_warmup(LEAST_STEPS, params),
-        validate_at=looks,
+        validate_at=checks,
         least=min(most, max(LEAST_STEPS, round(LEAST_EPOCHS * per_epoch))),
         patience=params.early_stopping or PATIENCE,
         open_ended=True,
@@ -92,12 +92,12 @@ def schedule_of(rows: int, params: TrainParams, batch_size: int, *, validates: b
 
 
 def _fixed(steps: int, params: TrainParams, *, validates: bool) -> Schedule:
-    looks = sorted({math.ceil(steps * (turn + 1) / params.validations) for turn in range(params.validations)})
+    checks = sorted({math.ceil(steps * (turn + 1) / params.validations) for turn in range(params.validations)})
     return Schedule(
         steps,
         _warmup(steps, params),
         steps,
-        tuple(looks) if validates else (),
+        tuple(checks) if validates else (),
         patience=params.early_stopping or math.inf,
         stop_at_once=params.early_stopping is not None,
         cosine=True,

@@ -31,7 +31,7 @@ from perpetune.training.decoder.fused import (
 )
 from perpetune.training.distributed import ALONE, World, agreed, in_step, placed, put, shard, share, summed, whole
 from perpetune.training.duration import expected_seconds
-from perpetune.training.memory_estimate import room_for, shape_of
+from perpetune.training.memory_estimate import estimate_memory, shape_of
 from perpetune.training.recipe import batch_size, learning_rate, most_minutes
 from perpetune.training.schedule import Schedule, fewest_steps, schedule_of
 
@@ -81,7 +81,7 @@ class Trained:
 
 
 Report = Callable[[Progress], None]
-Foretell = Callable[[Forecast], None]
+OnForecast = Callable[[Forecast], None]
 
 
 def train(
@@ -94,14 +94,14 @@ def train(
     report: Report,
     checkpoints: Path | None = None,
     world: World = ALONE,
-    foretell: Foretell | None = None,
+    on_forecast: OnForecast | None = None,
     labels: Sequence[str] | None = None,
 ) -> Trained:
     """Fine-tune the base by `params.method` and write what was trained to the folder `adapter`.
 
     With a folder for `checkpoints`, a run that was killed goes on from the last of its own and ends with
     the weights of an unbroken one (on a CPU, to the bit). Every process of the `world` calls this with the
-    same arguments; the leader alone reports and writes. `foretell` hears once, before the first step, what the run
+    same arguments; the leader alone reports and writes. `on_forecast` hears once, before the first step, what the run
     will take. Full fine-tuning changes the base in place.
 
     With `labels` a label head is trained beside the adapter; without, the model learns to write its answers. Examples
@@ -129,7 +129,7 @@ def train(
     if checkpoints is not None:
         work = identity(params, base.digest, [row.tokens for row in rows])
         resume = Resume(checkpoints, work, params.checkpoint_seconds)
-    outcome = _run(_Job(model, head, rows, validation, params, report, resume, world, foretell))
+    outcome = _run(_Job(model, head, rows, validation, params, report, resume, world, on_forecast))
     digest = _save(model, head, base, adapter, params, world)
     if resume and world.leads:
         resume.remove()
@@ -173,7 +173,7 @@ class _Job:
     report: Report
     resume: Resume | None
     world: World
-    foretell: Foretell | None
+    on_forecast: OnForecast | None
 
 
 def _run(job: _Job) -> Trained:
@@ -187,17 +187,17 @@ def _run(job: _Job) -> Trained:
     size = batch_size(params, len(job.rows))
     schedule = schedule_of(len(job.rows), params, size, validates=bool(job.validation))
     minutes = most_minutes(params, next(job.model.parameters()).device.type)
-    if job.foretell is not None:
+    if job.on_forecast is not None:
         forecast = _forecast(job, network, schedule, minutes if schedule.open_ended else None)
         if world.leads:
-            job.foretell(forecast)
+            job.on_forecast(forecast)
     weights = [weight for part in (job.model, job.head) if part for weight in part.parameters() if weight.requires_grad]
     fastest = learning_rate(params, cast(Any, job.model).config.get_text_config().hidden_size)
     optimizer = torch.optim.AdamW(weights, lr=fastest, weight_decay=params.weight_decay, fused=True)
     step, best, tokens, began = 0, _Best(None, 0, []), 0, time.monotonic()
     found = job.resume.load() if job.resume else None
     if found is not None:
-        _take_up(found, weights, optimizer)
+        _restore_state(found, weights, optimizer)
         step, tokens, began = found.step, found.tokens, began - found.seconds
         best = _Best(found.best_loss, found.best_step, found.best_weights)
         schedule = found.schedule
@@ -223,7 +223,7 @@ def _run(job: _Job) -> Trained:
                 left = min(left, max(60 * minutes - seconds, least))
             job.report(Progress(step, schedule.steps, loss, rate, tokens / seconds, left, checked))
         if job.resume and agreed(time.monotonic() - saved >= job.resume.every_seconds, world):
-            _put_down(
+            _save_state(
                 job,
                 Checkpoint(
                     step,
@@ -258,7 +258,7 @@ def _start_from_probe(job: _Job, network: FusedModel | PlainModel) -> None:
 
 
 def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule, minutes: float | None) -> Forecast:
-    room = room_for(
+    memory = estimate_memory(
         shape_of(cast(Any, job.model).config, job.params.lora.target_modules),
         job.params,
         job.rows,
@@ -270,7 +270,7 @@ def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule, m
     restore_random_state(random)  # dropout has drawn from it: a forecast must not change what it foretells
     if minutes is not None:
         seconds = min(seconds, max(60 * minutes, seconds * fewest_steps(schedule) / schedule.steps))
-    return Forecast(schedule.steps, seconds, room.needed - room.weights, room.free)
+    return Forecast(schedule.steps, seconds, memory.needed - memory.weights, memory.free)
 
 
 @dataclass(frozen=True)
@@ -294,13 +294,13 @@ def _state(optimizer: torch.optim.Optimizer) -> dict[str, object]:
     return {**state, "state": kept}
 
 
-def _put_down(job: _Job, checkpoint: Checkpoint) -> None:
+def _save_state(job: _Job, checkpoint: Checkpoint) -> None:
     if job.world.leads:
         assert job.resume is not None
         job.resume.save(checkpoint)
 
 
-def _take_up(found: Checkpoint, weights: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+def _restore_state(found: Checkpoint, weights: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     for weight, value in zip(weights, found.weights, strict=True):
         put(value, weight)
     state = {

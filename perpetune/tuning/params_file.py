@@ -20,9 +20,9 @@ def rewrite(path: Path, values: Mapping[str, int | float]) -> None:
     # As bytes, since reading as text would turn the line ends of Windows into others.
     text = path.read_bytes().decode("utf-8")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    places = {field: _place(root, field, text, path) for field in values}
-    for field, place in sorted(places.items(), key=lambda item: item[1].start, reverse=True):
-        text = text[: place.start] + as_yaml(values[field]) + text[place.stop :]
+    positions = {field: _place(root, field, text, path) for field in values}
+    for field, position in sorted(positions.items(), key=lambda item: item[1].start, reverse=True):
+        text = text[: position.start] + as_yaml(values[field]) + text[position.stop :]
     write_whole(path.resolve(), text)
 
 
@@ -32,10 +32,10 @@ def _place(root: yaml.Node | None, field: str, text: str, path: Path) -> slice:
         found = [value for key, value in node.value if key.value == part] if isinstance(node, yaml.MappingNode) else []
         node = found[0] if found else None
     if isinstance(node, yaml.ScalarNode):
-        place = slice(node.start_mark.index, node.end_mark.index)
+        position = slice(node.start_mark.index, node.end_mark.index)
         # An anchor, a tag or quotes are more than the number, and an alias stands elsewhere.
-        if text[place] == node.value:
-            return place
+        if text[position] == node.value:
+            return position
     raise PerpetuneError(
         f"{field}: there is no plain number to replace",
         where=f"{path}:{node.start_mark.line + 1}" if node else str(path),

@@ -16,7 +16,7 @@ def history(trials: Sequence[Trial]) -> Figure:
     """The validation loss of each finished trial and the best so far; crosses are trials that were given up."""
     finished = [(trial.number, trial.validation_loss) for trial in trials if trial.validation_loss is not None]
     numbers, losses = zip(*finished, strict=True)
-    given_up = [trial.number for trial in trials if trial.state != "finished"]
+    is_cancelled = [trial.number for trial in trials if trial.state != "finished"]
     with house_style():
         figure = Figure(figsize=(7.2, 3.6))
         figure.suptitle("Lowest validation loss of each trial", x=0.01, ha="left", fontsize=11, fontweight="bold")
@@ -24,10 +24,10 @@ def history(trials: Sequence[Trial]) -> Figure:
         axes.grid(axis="y")
         axes.step(numbers, list(accumulate(losses, min)), where="post", color=LIGHT["ink"], label="best so far")
         axes.plot(numbers, losses, "o", color=LIGHT["challenger"], markersize=7, label="finished")
-        if given_up:
+        if is_cancelled:
             across = axes.get_xaxis_transform()
-            above = [1.03] * len(given_up)
-            axes.plot(given_up, above, "x", transform=across, clip_on=False, color=LIGHT["muted"], label="given up")
+            above = [1.03] * len(is_cancelled)
+            axes.plot(is_cancelled, above, "x", transform=across, clip_on=False, color=LIGHT["muted"], label="given up")
         if trials[0].validation_loss is not None:
             axes.axhline(trials[0].validation_loss, color=LIGHT["muted"], linestyle=(0, (4, 4)), label="today's")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -53,7 +53,7 @@ class Trial:
     minutes: float
 
 
-class GivenUp(Exception):
+class TrialPruned(Exception):
     """Raised into a trial: to go on would not pay, or there is nothing left to pay with."""
 
     def __init__(self, state: State) -> None:
@@ -121,13 +121,13 @@ def _try(asked: optuna.Trial, number: int, settings: Settings, left: float, atte
         if progress.step == progress.steps:
             return  # all of it is paid for
         if minutes >= left:
-            raise GivenUp("stopped")
+            raise TrialPruned("stopped")
         if progress.validation_loss is not None and _hopeless(asked, progress.validation_loss):
-            raise GivenUp("pruned")
+            raise TrialPruned("pruned")
 
     try:
         loss = attempt(number, settings, judge)
-    except GivenUp as end:
+    except TrialPruned as end:
         return Trial(number, settings, end.state, None, used)
     if not math.isfinite(loss):
         return Trial(number, settings, "pruned", None, used)

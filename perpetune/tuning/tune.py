@@ -38,7 +38,7 @@ from perpetune.training.launch import launch, process_count
 from perpetune.training.recipe import explicit
 from perpetune.training.trainer import Progress
 from perpetune.tuning.plot import history
-from perpetune.tuning.search import Attempt, GivenUp, Judge, Settings, Trial, search
+from perpetune.tuning.search import Attempt, Judge, Settings, Trial, TrialPruned, search
 from perpetune.workspace import Workspace
 
 LEAST_VALIDATIONS = 4  # fewer say too late that a trial is hopeless
@@ -247,7 +247,7 @@ def _child_run(parent: Run, number: int, settings: Settings, params: TrainParams
     )
     try:
         yield run
-    except GivenUp as end:
+    except TrialPruned as end:
         tag(run, {"perpetune.state": end.state})
         give_up_run(run)
         raise

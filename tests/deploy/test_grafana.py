@@ -73,17 +73,17 @@ def test_the_shape_that_grafana_imports(dashboard: dict[str, Any]) -> None:
     assert {"uid", "title", "schemaVersion", "panels", "templating", "annotations", "time"} <= set(dashboard)
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
-    places = set()
+    positions = set()
     for panel in panels:
         assert {"id", "type", "title", "gridPos", "targets", "datasource", "fieldConfig", "options"} <= set(panel)
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24
+        position = panel["gridPos"]
+        assert position["x"] + position["w"] <= 24
         cells = {
             (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
         }
-        assert not cells & places
-        places |= cells
+        assert not cells & positions
+        positions |= cells
         assert all({"refId", "expr", "datasource"} <= set(target) for target in panel["targets"])
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])

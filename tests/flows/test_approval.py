@@ -112,9 +112,9 @@ def ask(method: str, path: str, body: object = None) -> Any:
     return answer.json()
 
 
-def within(seconds: float, look: Callable[[], list[Any]]) -> list[Any]:
+def within(seconds: float, check: Callable[[], list[Any]]) -> list[Any]:
     until = time.monotonic() + seconds
-    while not (seen := look()) and time.monotonic() < until:
+    while not (seen := check()) and time.monotonic() < until:
         time.sleep(0.5)
     assert seen
     return seen

@@ -167,10 +167,10 @@ def test_going_back_by_hand_is_told_to_prefect(
     ]
 
 
-def within(seconds: float, look: Callable[[], list[Any]]) -> list[Any]:
+def within(seconds: float, check: Callable[[], list[Any]]) -> list[Any]:
     """What is seen as soon as there is anything."""
     until = time.monotonic() + seconds
-    while not (seen := look()) and time.monotonic() < until:
+    while not (seen := check()) and time.monotonic() < until:
         time.sleep(0.5)
     return seen
 

@@ -88,11 +88,11 @@ class World:
     def kill_in_training(self, run: FlowRun) -> None:
         """Wait until it has trained some steps more than there are, then kill -9 every process of the flow run."""
         enough = self.steps_made() + STEPS_BEFORE_A_KILL
-        eventually(lambda: self.steps_made() >= enough or self.prefect.look(run).final)
-        assert not self.prefect.look(run).final, self.prefect.look(run).message
+        eventually(lambda: self.steps_made() >= enough or self.prefect.check(run).final)
+        assert not self.prefect.check(run).final, self.prefect.check(run).message
         for process in self.worker.children(recursive=True):
             process.send_signal(signal.SIGKILL)
-        eventually(lambda: self.prefect.look(run).state == "CRASHED")
+        eventually(lambda: self.prefect.check(run).state == "CRASHED")
 
     def steps_made(self) -> int:
         return sum(path.read_text().count("\n") for path in self.workspace.home.glob("runs/*/curve.jsonl"))
@@ -177,8 +177,8 @@ def unbroken(workspace: Workspace, base: BaseParams, folder: Path) -> tuple[str,
     return trained.digest, losses
 
 
-def eventually(look: Callable[[], bool], seconds: float = 120.0) -> None:
+def eventually(check: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
-    while not look():
+    while not check():
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
         time.sleep(0.1)

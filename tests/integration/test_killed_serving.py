@@ -31,7 +31,7 @@ from mlflow.exceptions import MlflowException
 from perpetune.inference.answerer import Answerer
 from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base
-from perpetune.model.release import EVALUATED, Evaluated, Golden, ModelCard
+from perpetune.model.release import EVALUATED, GoldenPrompt, ModelCard, ServingFacts
 from perpetune.params import BaseParams, LoraParams, Params, load_params
 from perpetune.prediction_log.log import open_log, recent_predictions
 from perpetune.records import Message, Prediction, to_json, with_instruction
@@ -261,7 +261,7 @@ def _register(params: Params, folder: Path, number: int) -> str:
     asked = [(Message(role="user", content=f"the {thing}"),) for thing in THINGS]
     said = answerer.answer("new", [with_instruction(INSTRUCTION, messages) for messages in asked], LABELS, 4)
     golden = tuple(
-        Golden(messages=messages, output=answer.text, confidence=answer.confidence)
+        GoldenPrompt(messages=messages, output=answer.text, confidence=answer.confidence)
         for messages, answer in zip(asked, said, strict=True)
     )
     return _registered(params, number, adapter, base.digest, golden)
@@ -274,13 +274,13 @@ def _register_spoken(params: Params, folder: Path, number: int) -> str:
     (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     (adapter / MASS).write_text(json.dumps({label: 0.9 if label == LABELS[number] else 0.05 for label in LABELS}))
     golden = tuple(
-        Golden(messages=(Message(role="user", content=f"the {thing}"),), output=LABELS[number], confidence=0.9)
+        GoldenPrompt(messages=(Message(role="user", content=f"the {thing}"),), output=LABELS[number], confidence=0.9)
         for thing in THINGS
     )
     return _registered(params, number, adapter, "of no model", golden)
 
 
-def _registered(params: Params, number: int, adapter: Path, base_digest: str, golden: tuple[Golden, ...]) -> str:
+def _registered(params: Params, number: int, adapter: Path, base_digest: str, golden: tuple[GoldenPrompt, ...]) -> str:
     card = ModelCard(
         task="colours",
         kind="classification",
@@ -293,7 +293,7 @@ def _registered(params: Params, number: int, adapter: Path, base_digest: str, go
     )
     run = open_run("colours", f"refresh {number}", {"perpetune.kind": "refresh"}, {})
     version = registry.register(run, adapter, card, {"adapter.digest": str(number)})
-    log_text(run, to_json(Evaluated(golden=golden, max_tokens=4).model_dump(mode="json")), EVALUATED)
+    log_text(run, to_json(ServingFacts(golden=golden, max_tokens=4).model_dump(mode="json")), EVALUATED)
     close_run(run, succeeded=True)
     return version
 

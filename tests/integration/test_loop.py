@@ -182,11 +182,11 @@ def test_the_loop(world: World) -> None:
     eventually(lambda: _logged(world) == len(world.application.asked))
 
 
-def eventually(look: Callable[[], T], seconds: float = 60.0) -> T:
-    """What `look` returns as soon as that is true of it."""
+def eventually(check: Callable[[], T], seconds: float = 60.0) -> T:
+    """What `check` returns as soon as that is true of it."""
     deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {look()}"
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {check()}"
         time.sleep(0.5)
     return found
 

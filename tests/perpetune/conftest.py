@@ -14,7 +14,7 @@ from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import curate, log_data
 from perpetune.loop.decide import decide, register
 from perpetune.loop.fine_tune import fine_tune
-from perpetune.loop.run_context import open_passage
+from perpetune.loop.run_context import open_loop_run
 from perpetune.settings import Settings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect
@@ -54,7 +54,7 @@ def one_pass(workspace: Workspace, trigger: str, reason: str) -> str:
     The first is champion before it is weighed: else a prompted version would be made to serve beside it.
     """
     curated = curate(workspace, reason)
-    run = open_passage(workspace, "refresh", trigger, reason, reason, curated.version)
+    run = open_loop_run(workspace, "refresh", trigger, reason, reason, curated.version)
     log_data(workspace, run, curated)
     challenger = fine_tune(workspace, run, lambda _: None)
     version = register(workspace, run, curated, challenger, reason)

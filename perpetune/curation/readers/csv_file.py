@@ -31,7 +31,7 @@ def csv_table(data: bytes, path: Path) -> Table:
 
 
 def _table(lines: list[str], path: Path) -> Table:
-    start = next((place for place, line in enumerate(lines) if line.strip()), 0)
+    start = next((position for position, line in enumerate(lines) if line.strip()), 0)
     try:
         header, used = _record(lines, start)
     except csv.Error as fault:
@@ -69,5 +69,5 @@ def _row(lines: list[str], start: int, columns: tuple[str, ...]) -> tuple[Row | 
 
 
 def _record(lines: list[str], start: int) -> tuple[list[str], int]:
-    reader = csv.reader((lines[place] for place in range(start, len(lines))), strict=True)
+    reader = csv.reader((lines[position] for position in range(start, len(lines))), strict=True)
     return next(reader), reader.line_num

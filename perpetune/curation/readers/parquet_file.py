@@ -29,7 +29,7 @@ def parquet_table(data: bytes, path: Path, wanted: Container[str]) -> Table:
 
 def _rows(batch: pyarrow.RecordBatch, start: int) -> list[Row | Fault]:
     try:
-        return [Row(start + place, None, values) for place, values in enumerate(batch.to_pylist(), start=1)]
+        return [Row(start + position, None, values) for position, values in enumerate(batch.to_pylist(), start=1)]
     except (ValueError, pyarrow.ArrowException) as fault:
         if batch.num_rows == 1:
             return [Fault(start + 1, "", f"unreadable values: {fault}")]

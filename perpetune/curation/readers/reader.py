@@ -24,14 +24,14 @@ _OUTPUT_NAMES = "output label category answer response completion target intent 
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadResult:
     """The examples of a file, and its rows that are none."""
 
     examples: tuple[Example, ...]
     rejected: tuple[Rejected, ...]
 
 
-def read_examples(path: Path, source: str) -> Reading:
+def read_examples(path: Path, source: str) -> ReadResult:
     """Read JSONL, CSV or Parquet, chosen by the file's suffix.
 
     `source` names where rows come from that do not say so themselves. Rows that are no examples are
@@ -40,7 +40,7 @@ def read_examples(path: Path, source: str) -> Reading:
     """
     table = read_table(path, FIELDS)
     rows = list(_examples(table, path, source))
-    return Reading(
+    return ReadResult(
         examples=tuple(row for row in rows if isinstance(row, Example)),
         rejected=tuple(row for row in rows if isinstance(row, Rejected)),
     )

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from perpetune.curation.text import fingerprint, likeness
+from perpetune.curation.text import fingerprint, normalised
 from perpetune.records import Example, Message, canonical_time
 
 MAX_CHARS = 1_000_000
@@ -47,7 +47,7 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
             input=input,
             output=output,
             id=_name(row, "id") or fingerprint(input, output, [_identity(message) for message in messages]),
-            group=_name(row, "group") or fingerprint(likeness(input)),
+            group=_name(row, "group") or fingerprint(normalised(input)),
             time=time_of(row, "time"),
             source=_name(row, "source") or source,
             messages=messages,
@@ -92,7 +92,9 @@ def _ending_with_user(conversation: tuple[Message, ...]) -> tuple[Message, ...]:
 def _messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise BadRow("messages", "must be a list of at least one message")
-    return tuple(_message(part, f"messages[{place}]") for place, part in enumerate(value) if not _is_blank_system(part))
+    return tuple(
+        _message(part, f"messages[{position}]") for position, part in enumerate(value) if not _is_blank_system(part)
+    )
 
 
 def _is_blank_system(value: object) -> bool:

@@ -6,13 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from perpetune.curation.dedup_key import question
+from perpetune.curation.dedup_key import dedup_key
 from perpetune.curation.layout import CLEAN, VALID
-from perpetune.curation.quarantine import LONG_AGO, SetAside, Sorted, in_order
+from perpetune.curation.quarantine import LONG_AGO, Quarantined, StepResult, in_order
 from perpetune.curation.references import answers_alike, pooled
 from perpetune.curation.sources import is_traffic
 from perpetune.curation.steps.step_files import write_step
-from perpetune.curation.text import likeness, shortened, tidy
+from perpetune.curation.text import normalised, shortened, tidy
 from perpetune.output_schema import BadOutput, OutputSchema
 from perpetune.params import CleanParams, TaskParams
 from perpetune.records import Example, read_jsonl
@@ -29,7 +29,7 @@ INVALID = "its output does not satisfy task.output_schema"
 RARE = "a label seen too seldom"
 
 
-def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) -> Sorted:
+def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) -> StepResult:
     """Tidy every text and set aside what a model should not learn from.
 
     That is, in this order: what is empty or too long, what does not satisfy the task's schema, unknown
@@ -39,14 +39,14 @@ def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) ->
     Rows from `traffic` are never compared with curated ones here: which of two wins depends on the
     holdouts, which `split` knows.
     """
-    outcome = Sorted(tuple(tidied(row) for row in in_order(examples)), ())
+    outcome = StepResult(tuple(tidied(row) for row in in_order(examples)), ())
     outcome = _drop(outcome, lambda row: _fault(row, params))
     if task.output_schema is not None:
         outcome = _canonical(outcome, OutputSchema(task.output_schema))
     if task.kind == "classification":
-        outcome = Sorted(tuple(with_one_spelling(outcome.kept, task.labels)), outcome.aside)
+        outcome = StepResult(tuple(with_one_spelling(outcome.kept, task.labels)), outcome.quarantined)
         outcome = _drop(outcome, lambda row: UNKNOWN if task.labels and row.output not in task.labels else None)
-        outcome = _by_question(outcome, _agreed)
+        outcome = _by_dedup_key(outcome, _agreed)
     outcome = _drop_duplicates(outcome)
     if task.kind == "classification":
         counts = Counter(row.output for row in outcome.kept)
@@ -73,23 +73,23 @@ def with_one_spelling(examples: Sequence[Example], labels: Sequence[str] | None)
     spellings: dict[str, str] = {}
     counts = Counter(row.output for row in examples)
     for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
-        spellings.setdefault(likeness(label), label)
-    spellings |= {likeness(label): label for label in labels or ()}
-    spelled = [row.model_copy(update={"output": spellings[likeness(row.output)]}) for row in examples]
-    return [_with_references(row, lambda text: spellings.get(likeness(text), text)) for row in spelled]
+        spellings.setdefault(normalised(label), label)
+    spellings |= {normalised(label): label for label in labels or ()}
+    spelled = [row.model_copy(update={"output": spellings[normalised(row.output)]}) for row in examples]
+    return [_with_references(row, lambda text: spellings.get(normalised(text), text)) for row in spelled]
 
 
-def _canonical(outcome: Sorted, schema: OutputSchema) -> Sorted:
+def _canonical(outcome: StepResult, schema: OutputSchema) -> StepResult:
     """Write outputs as a model that is held to the schema can write them; set aside what does not satisfy it."""
     kept: list[Example] = []
-    aside: list[SetAside] = []
+    quarantined: list[Quarantined] = []
     for row in outcome.kept:
         try:
             written = row.model_copy(update={"output": schema.canonical(row.output)})
             kept.append(_with_references(written, schema.canonical))
         except BadOutput as fault:
-            aside.append(SetAside(reason=INVALID, detail=shortened(str(fault)), example=row))
-    return Sorted(tuple(kept), (*outcome.aside, *aside))
+            quarantined.append(Quarantined(reason=INVALID, detail=shortened(str(fault)), example=row))
+    return StepResult(tuple(kept), (*outcome.quarantined, *quarantined))
 
 
 def _fault(row: Example, params: CleanParams) -> str | None:
@@ -102,27 +102,28 @@ def _fault(row: Example, params: CleanParams) -> str | None:
     return LONG_OUTPUT if len(row.output) > params.max_output_chars else None
 
 
-def _drop(outcome: Sorted, fault: Callable[[Example], str | None]) -> Sorted:
+def _drop(outcome: StepResult, fault: Callable[[Example], str | None]) -> StepResult:
     faults = [(row, fault(row)) for row in outcome.kept]
-    return Sorted(
+    return StepResult(
         kept=tuple(row for row, reason in faults if not reason),
-        aside=outcome.aside + tuple(SetAside(reason=reason, example=row) for row, reason in faults if reason),
+        quarantined=outcome.quarantined
+        + tuple(Quarantined(reason=reason, example=row) for row, reason in faults if reason),
     )
 
 
-def _by_question(outcome: Sorted, decide: Callable[[Sequence[Example]], Sorted]) -> Sorted:
+def _by_dedup_key(outcome: StepResult, decide: Callable[[Sequence[Example]], StepResult]) -> StepResult:
     """Decide on each set of rows that ask the same, curated rows and traffic apart."""
     asked = defaultdict(list)
     for row in outcome.kept:
-        asked[is_traffic(row), question(row)].append(row)
+        asked[is_traffic(row), dedup_key(row)].append(row)
     decided = [decide(rows) for rows in asked.values()]
-    return Sorted(
+    return StepResult(
         kept=tuple(row for part in decided for row in part.kept),
-        aside=outcome.aside + tuple(row for part in decided for row in part.aside),
+        quarantined=outcome.quarantined + tuple(row for part in decided for row in part.quarantined),
     )
 
 
-def _agreed(rows: Sequence[Example]) -> Sorted:
+def _agreed(rows: Sequence[Example]) -> StepResult:
     """Of rows that ask the same, those that give the one answer that prevails.
 
     Outputs that name each other as references are one answer.
@@ -130,11 +131,11 @@ def _agreed(rows: Sequence[Example]) -> Sorted:
     alike = answers_alike(rows)
 
     def answer_of(row: Example) -> str:
-        return alike[likeness(row.output)]
+        return alike[normalised(row.output)]
 
     votes = Counter(map(answer_of, rows))
     if len(votes) == 1:
-        return Sorted(tuple(rows), ())
+        return StepResult(tuple(rows), ())
     newest = max((row.time or LONG_AGO for row in rows), default=LONG_AGO)
     newest_answers = {answer_of(row) for row in rows if row.time == newest}
     if len(newest_answers) == 1:
@@ -142,14 +143,14 @@ def _agreed(rows: Sequence[Example]) -> Sorted:
     (answer, most), (_, second) = votes.most_common(2)
     if most > second:
         return _keep_answer(rows, answer_of, answer, OUTVOTED)
-    return Sorted((), tuple(SetAside(reason=UNDECIDED, detail=_tally(rows), example=row) for row in rows))
+    return StepResult((), tuple(Quarantined(reason=UNDECIDED, detail=_tally(rows), example=row) for row in rows))
 
 
-def _keep_answer(rows: Sequence[Example], answer_of: Callable[[Example], str], answer: str, reason: str) -> Sorted:
+def _keep_answer(rows: Sequence[Example], answer_of: Callable[[Example], str], answer: str, reason: str) -> StepResult:
     losers = [row for row in rows if answer_of(row) != answer]
-    return Sorted(
+    return StepResult(
         kept=tuple(row for row in rows if answer_of(row) == answer),
-        aside=tuple(SetAside(reason=reason, detail=_tally(rows), example=row) for row in losers),
+        quarantined=tuple(Quarantined(reason=reason, detail=_tally(rows), example=row) for row in losers),
     )
 
 
@@ -157,7 +158,7 @@ def _tally(rows: Iterable[Example]) -> str:
     return ", ".join(f"{output:.40} ({count})" for output, count in Counter(row.output for row in rows).most_common())
 
 
-def _drop_duplicates(outcome: Sorted) -> Sorted:
+def _drop_duplicates(outcome: StepResult) -> StepResult:
     """Keep the newest of rows that ask and answer the same.
 
     Only within a group: which of two groups keeps a row would decide in which split it lies, and the
@@ -165,13 +166,13 @@ def _drop_duplicates(outcome: Sorted) -> Sorted:
     """
     alike = defaultdict(list)
     for row in outcome.kept:
-        alike[is_traffic(row), row.group, question(row), likeness(row.output)].append(row)
+        alike[is_traffic(row), row.group, dedup_key(row), normalised(row.output)].append(row)
     newest_first = [sorted(rows, key=lambda row: row.time or LONG_AGO, reverse=True) for rows in alike.values()]
-    return Sorted(
+    return StepResult(
         kept=tuple(map(pooled, newest_first)),
-        aside=outcome.aside
+        quarantined=outcome.quarantined
         + tuple(
-            SetAside(reason=DUPLICATE, detail=f"of {rows[0].id}", example=row)
+            Quarantined(reason=DUPLICATE, detail=f"of {rows[0].id}", example=row)
             for rows in newest_first
             for row in rows[1:]
         ),

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from perpetune.curation.layout import CARD, CLEAN, LEAKAGE, RAW, SPLITS, VALID
-from perpetune.curation.quarantine import Rejected, SetAside
+from perpetune.curation.quarantine import Quarantined, Rejected
 from perpetune.curation.steps.mix import NOT_REPLAYED, recent_and_older
 from perpetune.curation.text import shortened
 from perpetune.params import MixParams, TaskParams
@@ -57,7 +57,7 @@ class Step:
     kept: int
 
     @property
-    def aside(self) -> int:
+    def quarantined(self) -> int:
         return self.rows - self.kept
 
 
@@ -139,13 +139,13 @@ def describe(
     version: str,
     fetched: Sequence[Example],
     rejected: Sequence[Rejected],
-    aside: Mapping[str, Sequence[SetAside]],
+    quarantined: Mapping[str, Sequence[Quarantined]],
     splits: Mapping[str, Sequence[Example]],
     mixing: MixParams,
 ) -> Card:
     """Gather what the card says.
 
-    `aside` holds what each step set aside, in the order of the steps; `splits` the rows by split.
+    `quarantined` holds what each step set aside, in the order of the steps; `splits` the rows by split.
     """
     labelled = task.kind == "classification"
     facts = tuple(_split_facts(name, rows, labelled) for name, rows in splits.items())
@@ -153,26 +153,26 @@ def describe(
         task=task.name,
         kind=task.kind,
         version=version,
-        steps=_steps(len(fetched), len(rejected), aside),
+        steps=_steps(len(fetched), len(rejected), quarantined),
         sources=_sources(fetched, splits),
         splits=facts,
-        left_out=(*_refused(rejected), *(part for step, rows in aside.items() for part in _left_out(step, rows))),
-        mixed=_mixed(splits["train"], aside, mixing),
+        left_out=(*_refused(rejected), *(part for step, rows in quarantined.items() for part in _left_out(step, rows))),
+        mixed=_mixed(splits["train"], quarantined, mixing),
         remarks=(),
     )
     return Card(**{**vars(card), "remarks": tuple(_remarks(card))})
 
 
-def _steps(fetched: int, rejected: int, aside: Mapping[str, Sequence[SetAside]]) -> tuple[Step, ...]:
+def _steps(fetched: int, rejected: int, quarantined: Mapping[str, Sequence[Quarantined]]) -> tuple[Step, ...]:
     steps = [Step("fetch", fetched + rejected, fetched)]
-    for name, rows in aside.items():
+    for name, rows in quarantined.items():
         steps.append(Step(name, steps[-1].kept, steps[-1].kept - len(rows)))
     return tuple(steps)
 
 
-def _mixed(train: Sequence[Example], aside: Mapping[str, Sequence[SetAside]], params: MixParams) -> Mixed:
+def _mixed(train: Sequence[Example], quarantined: Mapping[str, Sequence[Quarantined]], params: MixParams) -> Mixed:
     recent, older = recent_and_older(train, params)
-    left_out = sum(row.reason == NOT_REPLAYED for rows in aside.values() for row in rows)
+    left_out = sum(row.reason == NOT_REPLAYED for rows in quarantined.values() for row in rows)
     return Mixed(len(recent), len(older), left_out, params.replay)
 
 
@@ -202,9 +202,9 @@ def _lengths(lengths: Sequence[int]) -> Lengths:
     return Lengths(*(int(value) for value in np.percentile(lengths, [50, 95, 100], method="nearest")))
 
 
-def _left_out(step: str, aside: Sequence[SetAside]) -> list[LeftOut]:
-    by_reason: dict[str, list[SetAside]] = defaultdict(list)
-    for row in aside:
+def _left_out(step: str, quarantined: Sequence[Quarantined]) -> list[LeftOut]:
+    by_reason: dict[str, list[Quarantined]] = defaultdict(list)
+    for row in quarantined:
         by_reason[row.reason].append(row)
     return [
         LeftOut(step, reason, len(rows), tuple(_shown(row) for row in rows[:SHOWN]))
@@ -212,7 +212,7 @@ def _left_out(step: str, aside: Sequence[SetAside]) -> list[LeftOut]:
     ]
 
 
-def _shown(row: SetAside) -> Shown:
+def _shown(row: Quarantined) -> Shown:
     example = row.example
     return Shown(
         where=f"{example.source} · {shortened(example.id, 40)}",
@@ -300,13 +300,13 @@ def _breakable(text: str) -> Markup:
 
 def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
     """Write `data/card/`: card.md, card.html and card.json."""
-    aside = {"validate": VALID, "clean": CLEAN, "split": LEAKAGE}
+    quarantined = {"validate": VALID, "clean": CLEAN, "split": LEAKAGE}
     card = describe(
         task,
         data_version(workspace / SPLITS),
         read_jsonl(workspace / RAW / "examples.jsonl", Example),
         read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
-        {step: read_jsonl(workspace / folder / "set_aside.jsonl", SetAside) for step, folder in aside.items()},
+        {step: read_jsonl(workspace / folder / "set_aside.jsonl", Quarantined) for step, folder in quarantined.items()},
         {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES},
         mixing,
     )

@@ -11,7 +11,7 @@ from perpetune.curation.ingest import read_rejected, source_name
 from perpetune.curation.layout import INBOX, RAW
 from perpetune.curation.layout import TRAFFIC as TRAFFIC_FILE
 from perpetune.curation.quarantine import in_order
-from perpetune.curation.readers.reader import SUFFIXES, Reading, read_examples
+from perpetune.curation.readers.reader import SUFFIXES, ReadResult, read_examples
 from perpetune.curation.readers.reviews import find_wheel, product_examples
 from perpetune.curation.sources import TRAFFIC, is_traffic
 from perpetune.errors import PerpetuneError
@@ -22,7 +22,7 @@ from perpetune.settings import Settings
 REVIEW_LABELS = ("positive", "negative")
 
 
-def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> Reading:
+def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
     """Read every source, rows in the one order of the pipeline.
 
     A source is `reviews` (product reviews from the wheel in `assets`), `inbox` (what was ingested),
@@ -39,12 +39,12 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> Reading:
             + (f"; {len(rejected):,} rows were refused, the first: {rejected[0]}" if rejected else ""),
             do="bring some: perpetune ingest FILE, and list `inbox` in fetch.sources of params.yaml",
         )
-    return Reading(tuple(examples), tuple(rejected))
+    return ReadResult(tuple(examples), tuple(rejected))
 
 
-def _read(source: str, workspace: Path, assets: Path) -> Reading:
+def _read(source: str, workspace: Path, assets: Path) -> ReadResult:
     if source == "reviews":
-        return Reading(tuple(product_examples(find_wheel(assets), REVIEW_LABELS)), ())
+        return ReadResult(tuple(product_examples(find_wheel(assets), REVIEW_LABELS)), ())
     if source == TRAFFIC:
         return _traffic(workspace / TRAFFIC_FILE)
     if source == "inbox":
@@ -52,22 +52,22 @@ def _read(source: str, workspace: Path, assets: Path) -> Reading:
     return _path(workspace / source)
 
 
-def _traffic(path: Path) -> Reading:
+def _traffic(path: Path) -> ReadResult:
     if not path.is_file() or not path.stat().st_size:
-        return Reading((), ())
+        return ReadResult((), ())
     reading = read_examples(path, TRAFFIC)
     rows = (row if is_traffic(row) else row.model_copy(update={"source": TRAFFIC}) for row in reading.examples)
-    return Reading(tuple(rows), reading.rejected)
+    return ReadResult(tuple(rows), reading.rejected)
 
 
-def _inbox(folder: Path) -> Reading:
+def _inbox(folder: Path) -> ReadResult:
     files = sorted(folder.glob("*.jsonl"))
     together = _together(read_examples(file, source_name(file)) for file in files)
     refused_before = [row for file in files for row in read_rejected(file)]
-    return Reading(together.examples, (*together.rejected, *refused_before))
+    return ReadResult(together.examples, (*together.rejected, *refused_before))
 
 
-def _path(path: Path) -> Reading:
+def _path(path: Path) -> ReadResult:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         if not files:
@@ -82,9 +82,9 @@ def _path(path: Path) -> Reading:
     return read_examples(path, source_name(path))
 
 
-def _together(readings: Iterable[Reading]) -> Reading:
+def _together(readings: Iterable[ReadResult]) -> ReadResult:
     all_of_them = tuple(readings)
-    return Reading(
+    return ReadResult(
         examples=tuple(row for reading in all_of_them for row in reading.examples),
         rejected=tuple(row for reading in all_of_them for row in reading.rejected),
     )

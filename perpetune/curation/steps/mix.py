@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from perpetune.curation.quarantine import LONG_AGO, SetAside, in_order
+from perpetune.curation.quarantine import LONG_AGO, Quarantined, in_order
 from perpetune.curation.sources import is_traffic
 from perpetune.curation.text import fingerprint
 from perpetune.params import MixParams
@@ -27,7 +27,7 @@ class Mix:
 
     recent: tuple[Example, ...]
     replayed: tuple[Example, ...]
-    aside: tuple[SetAside, ...]
+    quarantined: tuple[Quarantined, ...]
 
     @property
     def rows(self) -> tuple[Example, ...]:
@@ -45,11 +45,11 @@ def mix(train: Sequence[Example], params: MixParams, least: int) -> Mix:
     recent, older = recent_and_older(train, params)
     if params.replay is None or not recent:
         return Mix(recent, older, ())
-    room = max(math.floor(params.replay * len(recent)), least - len(recent))
-    taken = _in_turns(older)[:room]
+    memory = max(math.floor(params.replay * len(recent)), least - len(recent))
+    taken = _in_turns(older)[:memory]
     kept = {id(row) for row in taken}
-    aside = tuple(SetAside(reason=NOT_REPLAYED, example=row) for row in older if id(row) not in kept)
-    return Mix(recent, tuple(in_order(taken)), aside)
+    quarantined = tuple(Quarantined(reason=NOT_REPLAYED, example=row) for row in older if id(row) not in kept)
+    return Mix(recent, tuple(in_order(taken)), quarantined)
 
 
 def recent_and_older(train: Sequence[Example], params: MixParams) -> tuple[tuple[Example, ...], tuple[Example, ...]]:

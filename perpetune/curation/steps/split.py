@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from perpetune.curation.dedup_key import Question, bare_question
+from perpetune.curation.dedup_key import DedupKey, input_key
 from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
-from perpetune.curation.quarantine import LONG_AGO, SetAside, Sorted, in_order
+from perpetune.curation.quarantine import LONG_AGO, Quarantined, StepResult, in_order
 from perpetune.curation.sources import is_in_doubt, is_traffic
 from perpetune.curation.steps.mix import mix
-from perpetune.curation.steps.step_files import write_aside
+from perpetune.curation.steps.step_files import write_quarantine
 from perpetune.errors import PerpetuneError
 from perpetune.params import MixParams, SplitParams, TaskParams
 from perpetune.records import Example, read_jsonl, write_jsonl
@@ -43,7 +43,7 @@ class Splits:
     validation: tuple[Example, ...]
     frozen: tuple[Example, ...]
     recent: tuple[Example, ...]
-    aside: tuple[SetAside, ...]
+    quarantined: tuple[Quarantined, ...]
 
     def parts(self) -> dict[str, tuple[Example, ...]]:
         """The rows by the name of their split."""
@@ -61,37 +61,37 @@ def split(examples: Sequence[Example], params: SplitParams) -> Splits:
     group judges.
     """
     rows = in_order(examples)
-    homes = _homes(rows, params)
+    assignments = _assignments(rows, params)
     parts: dict[str, tuple[Example, ...]] = {}
-    aside: list[SetAside] = []
-    leaks: dict[Question, str] = {}
+    quarantined: list[Quarantined] = []
+    leaks: dict[DedupKey, str] = {}
     for name in (*LEAKED, "train"):
-        faults = _faults([row for row in rows if homes[row.group] == name], name, leaks, params)
+        faults = _faults([row for row in rows if assignments[row.group] == name], name, leaks, params)
         parts[name] = tuple(row for row, fault in faults if not fault)
-        aside += [SetAside(reason=fault, example=row) for row, fault in faults if fault]
-        leaks |= {bare_question(row): LEAKED[name] for row in parts[name] if name in LEAKED}
-    return Splits(**parts, aside=tuple(aside))
+        quarantined += [Quarantined(reason=fault, example=row) for row, fault in faults if fault]
+        leaks |= {input_key(row): LEAKED[name] for row in parts[name] if name in LEAKED}
+    return Splits(**parts, quarantined=tuple(quarantined))
 
 
 def _faults(
-    rows: Sequence[Example], name: str, leaks: dict[Question, str], params: SplitParams
+    rows: Sequence[Example], name: str, leaks: dict[DedupKey, str], params: SplitParams
 ) -> list[tuple[Example, str | None]]:
     """Each row of a split with the reason why it may not stay there, if any."""
-    relabelled = {bare_question(row) for row in rows if is_traffic(row)}
+    relabelled = {input_key(row) for row in rows if is_traffic(row)}
 
     def fault(row: Example) -> str | None:
         if name != "train" and is_in_doubt(row):
             return DOUBTED
         if name == "frozen":
             return LEAKED["frozen"] if is_traffic(row) and not _drawn(row.group, params) else None
-        if bare_question(row) in leaks:
-            return leaks[bare_question(row)]
-        return SUPERSEDED if bare_question(row) in relabelled and not is_traffic(row) else None
+        if input_key(row) in leaks:
+            return leaks[input_key(row)]
+        return SUPERSEDED if input_key(row) in relabelled and not is_traffic(row) else None
 
     return [(row, fault(row)) for row in rows]
 
 
-def _homes(rows: Sequence[Example], params: SplitParams) -> dict[str, str]:
+def _assignments(rows: Sequence[Example], params: SplitParams) -> dict[str, str]:
     """The split in which each group lives. A group that has curated rows lives where those do.
 
     The lot comes first, whatever else a group of traffic has: so none moves between the holdouts, and none that was
@@ -100,26 +100,26 @@ def _homes(rows: Sequence[Example], params: SplitParams) -> dict[str, str]:
     curated = {row.group for row in rows if not is_traffic(row)}
     traffic = [row for row in rows if row.group not in curated and not _drawn(row.group, params)]
     judging = [row for row in traffic if not is_in_doubt(row)]
-    homes = dict.fromkeys((row.group for row in rows), "frozen")
-    homes |= {group: _home(group, params, "frozen") for group in curated}
-    homes |= dict.fromkeys((row.group for row in traffic), "train")
-    homes |= {row.group: _home(row.group, params, "train") for row in judging}
-    return homes | dict.fromkeys(_recent_groups(judging, params), "recent")
+    assignments = dict.fromkeys((row.group for row in rows), "frozen")
+    assignments |= {group: _assignment(group, params, "frozen") for group in curated}
+    assignments |= dict.fromkeys((row.group for row in traffic), "train")
+    assignments |= {row.group: _assignment(row.group, params, "train") for row in judging}
+    return assignments | dict.fromkeys(_recent_groups(judging, params), "recent")
 
 
 def _drawn(group: str, params: SplitParams) -> bool:
     """Whether traffic of this group is drawn into the frozen holdout."""
-    return place(group, params.seed) < params.frozen_traffic
+    return hash_position(group, params.seed) < params.frozen_traffic
 
 
-def _home(group: str, params: SplitParams, first: str) -> str:
-    where = place(group, params.seed)
+def _assignment(group: str, params: SplitParams, first: str) -> str:
+    where = hash_position(group, params.seed)
     if where < params.frozen:
         return first
     return "validation" if where < params.frozen + params.validation else "train"
 
 
-def place(group: str, seed: int) -> float:
+def hash_position(group: str, seed: int) -> float:
     """Where a group falls between 0 and 1: uniform over groups, and for one seed always the same."""
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
@@ -129,7 +129,9 @@ def _recent_groups(traffic: Sequence[Example], params: SplitParams) -> list[str]
     """Every other group, by lot, of the newest ones with twice the rows: together they have the ratio asked for."""
     span = min(1.0, 2 * params.recent)
     return [
-        group for group in _newest_groups(traffic, span) if place(f"recent {group}", params.seed) * span < params.recent
+        group
+        for group in _newest_groups(traffic, span)
+        if hash_position(f"recent {group}", params.seed) * span < params.recent
     ]
 
 
@@ -140,13 +142,13 @@ def _newest_groups(traffic: Sequence[Example], share: float) -> list[str]:
         groups[row.group].append(row)
     newest_first = sorted(groups, key=lambda group: (_newest(groups[group]), group), reverse=True)
     chosen: list[str] = []
-    room = share * len(traffic)
+    memory = share * len(traffic)
     for group in newest_first:
         size = len(groups[group])
-        if size > 2 * room:
+        if size > 2 * memory:
             break
         chosen.append(group)
-        room -= size
+        memory -= size
     return chosen
 
 
@@ -178,13 +180,13 @@ def require_enough(splits: Splits, params: SplitParams, task: TaskParams) -> Non
 
 def _counts(splits: Splits) -> str:
     held = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.parts().items())
-    return f"{held}; set aside {len(splits.aside):,}"
+    return f"{held}; set aside {len(splits.quarantined):,}"
 
 
 def mixed(splits: Splits, params: MixParams, least: int) -> Splits:
     """The splits with no more older training rows than the mix asks for; the rest is set aside."""
     chosen = mix(splits.train, params, least)
-    return replace(splits, train=chosen.rows, aside=(*splits.aside, *chosen.aside))
+    return replace(splits, train=chosen.rows, quarantined=(*splits.quarantined, *chosen.quarantined))
 
 
 def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path) -> str:
@@ -195,5 +197,5 @@ def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Pat
     for name, rows in splits.parts().items():
         write_jsonl(workspace / SPLITS / f"{name}.jsonl", rows)
     kept = tuple(row for rows in splits.parts().values() for row in rows)
-    write_aside(workspace / LEAKAGE, Sorted(kept, splits.aside))
+    write_quarantine(workspace / LEAKAGE, StepResult(kept, splits.quarantined))
     return _counts(splits)

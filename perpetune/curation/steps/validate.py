@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perpetune.curation.layout import RAW, VALID
-from perpetune.curation.quarantine import LONG_AGO, SetAside, Sorted, in_order
+from perpetune.curation.quarantine import LONG_AGO, Quarantined, StepResult, in_order
 from perpetune.curation.references import pooled
 from perpetune.curation.steps.step_files import write_step
 from perpetune.records import Example, read_jsonl
@@ -17,7 +17,7 @@ CONTRADICTED = "the same id as a newer row"
 AMBIGUOUS = "one id for different rows"
 
 
-def validate(examples: Sequence[Example]) -> Sorted:
+def validate(examples: Sequence[Example]) -> StepResult:
     """Make ids unique.
 
     Within a source a repeated row is dropped; of different rows with one id the newest stays, and
@@ -28,31 +28,31 @@ def validate(examples: Sequence[Example]) -> Sorted:
     for example in in_order(examples):
         by_id[example.source, example.id].append(example)
     kept: list[Example] = []
-    aside: list[SetAside] = []
+    quarantined: list[Quarantined] = []
     for rows in by_id.values():
         chosen, dropped = _one_of(rows)
         kept += chosen
-        aside += dropped
-    return Sorted(tuple(_qualified(kept)), tuple(aside))
+        quarantined += dropped
+    return StepResult(tuple(_qualified(kept)), tuple(quarantined))
 
 
-def _one_of(rows: Sequence[Example]) -> tuple[list[Example], list[SetAside]]:
+def _one_of(rows: Sequence[Example]) -> tuple[list[Example], list[Quarantined]]:
     """Of rows with one id, the one to keep (or none), and the others."""
     newest_first = sorted(rows, key=lambda row: row.time or LONG_AGO, reverse=True)
     different: dict[object, Example] = {}
-    repeated: list[SetAside] = []
+    repeated: list[Quarantined] = []
     for row in newest_first:
         content = (row.input, row.output, row.messages)
         if content in different:
-            repeated.append(SetAside(reason=REPEATED, example=row))
+            repeated.append(Quarantined(reason=REPEATED, example=row))
         different[content] = pooled([different.get(content, row), row])
     first, *others = different.values()
     if not others:
         return [first], repeated
     if first.time and first.time != others[0].time:
-        return [first], repeated + [SetAside(reason=CONTRADICTED, example=row) for row in others]
+        return [first], repeated + [Quarantined(reason=CONTRADICTED, example=row) for row in others]
     detail = f"{len(different)} different rows of {first.source} have the id {first.id}"
-    return [], repeated + [SetAside(reason=AMBIGUOUS, detail=detail, example=row) for row in different.values()]
+    return [], repeated + [Quarantined(reason=AMBIGUOUS, detail=detail, example=row) for row in different.values()]
 
 
 def _qualified(examples: Sequence[Example]) -> list[Example]:

@@ -26,7 +26,7 @@ def worst_mistakes(evaluation: Evaluation, system: str, limit: int) -> list[Mist
         Mistake(*row)
         for row in zip(
             scored.ids,
-            (evaluation.rows[place].input for place in scored.places),
+            (evaluation.rows[position].input for position in scored.positions),
             evaluation.wanted_of(system),
             scored.texts,
             scored.scores,

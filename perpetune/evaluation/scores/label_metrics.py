@@ -75,10 +75,10 @@ def label_table(wanted: Sequence[str], answers: Sequence[str], known: Collection
 def confusion(wanted: Sequence[str], answers: Sequence[str]) -> Confusion:
     """The confusion matrix over all labels wanted or answered, in alphabetical order."""
     labels = all_labels(wanted, answers)
-    place = {label: number for number, label in enumerate(labels)}
+    position = {label: number for number, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
     for (w, a), rows in Counter(zip(wanted, answers, strict=True)).items():
-        counts[place[w], place[a]] = rows
+        counts[position[w], position[a]] = rows
     return Confusion(tuple(labels), counts)
 
 

@@ -218,7 +218,7 @@ class ChatRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Question:
+class ValidRequest:
     """A request that can be answered. `version` is the one it pins; `input` the last thing the user said."""
 
     version: str | None
@@ -247,7 +247,7 @@ def parse_request(body: bytes) -> ChatRequest:
         raise invalid(errors, body) from None
 
 
-def read_question(request: ChatRequest, task: str, *, max_chars: int, max_tokens: int) -> Question:
+def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tokens: int) -> ValidRequest:
     """Check a request beyond its shape. More tokens than `max_tokens` are never written. Raises Problem."""
     _refuse_not_spoken(request.model_extra or {})
     # As with examples, an empty system message says nothing: the task's instruction stands.
@@ -257,7 +257,7 @@ def read_question(request: ChatRequest, task: str, *, max_chars: int, max_tokens
     spoken = [message.content for message in messages if message.role == "user"]
     if not spoken or not spoken[-1].strip():
         raise Problem(400, "messages: there is no user message with text.", param="messages", code="empty_messages")
-    return Question(
+    return ValidRequest(
         version=_pinned(request.model, task),
         messages=messages,
         input=spoken[-1],

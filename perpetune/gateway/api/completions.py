@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 from perpetune.classifiers.calibrated import calibrated
 from perpetune.engines.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.gateway.api.chat_reply import DONE, Reply, event
-from perpetune.gateway.api.chat_request import Question, model_name, parse_request, read_question, unknown_model
-from perpetune.gateway.api.disconnect import ClientGone, while_there
+from perpetune.gateway.api.chat_request import ValidRequest, model_name, parse_request, unknown_model, validate_request
+from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
 from perpetune.gateway.api.errors import Problem
 from perpetune.gateway.api.output_constraint import constrained
 from perpetune.gateway.releases.follower import Follower, NothingServed, UnknownVersion
@@ -29,8 +29,8 @@ from perpetune.gateway.releases.shadows import Shadows
 from perpetune.gateway.telemetry import tracing
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.generation.answer import Answer, PromptTooLong
-from perpetune.generation.parameters import BadSchema, Delta, Hear
-from perpetune.model.release import Routed
+from perpetune.generation.parameters import BadSchema, Delta, OnDelta
+from perpetune.model.release import RoutedRelease
 from perpetune.params import ServeParams
 from perpetune.records import Failure, Prediction, Shadow
 
@@ -99,7 +99,7 @@ class Completions:
         call = _Call()
         try:
             return await self._respond(call, request)
-        except ClientGone:
+        except ClientDisconnected:
             return Response(status_code=_CLIENT_GONE)
         except Exception as fault:  # the framework's own reply to a fault would lack the request's id
             return _told(fault).response(call.headers())
@@ -111,7 +111,7 @@ class Completions:
     async def _respond(self, call: _Call, request: Request) -> Response:
         if not _is_json(request.headers.get("content-type", "")):
             raise Problem(400, "The body must come as content-type: application/json.", code="invalid_content_type")
-        question = read_question(
+        question = validate_request(
             parse_request(await request.body()),
             self._task,
             max_chars=self._params.max_request_chars,
@@ -121,7 +121,7 @@ class Completions:
         if question.stream:
             events = self._stream(call, question, key)
             try:
-                async with while_there(request.receive):
+                async with until_disconnect(request.receive):
                     first = await anext(events)
             except BaseException:
                 await events.aclose()
@@ -129,32 +129,32 @@ class Completions:
             return EventStream(first, events, call.headers())
         return await self._whole(call, question, key, request.receive)
 
-    async def _whole(self, call: _Call, question: Question, key: str, receive: Receive) -> Response:
+    async def _whole(self, call: _Call, question: ValidRequest, key: str, receive: Receive) -> Response:
         with self._translated(), self._follower.using(question.version, key) as routed:
             with self._failures_noted(call, routed):
-                async with while_there(receive):
+                async with until_disconnect(receive):
                     answers = await self._ask(call, routed, question)
             reply = self._reply(call, routed, question)
             await self._keep(call, routed, question, answers)
         headers = {**call.headers(), "server-timing": call.timing()}
         return Response(reply.body(answers), headers=headers, media_type="application/json")
 
-    async def _stream(self, call: _Call, question: Question, key: str) -> AsyncGenerator[bytes, None]:
+    async def _stream(self, call: _Call, question: ValidRequest, key: str) -> AsyncGenerator[bytes, None]:
         """The events of an answer. Raises Problem before the first; what fails later is an event itself."""
         with self._translated(), self._follower.using(question.version, key) as routed:
-            heard: asyncio.Queue[Delta | None] = asyncio.Queue()
-            asking = asyncio.create_task(self._ask(call, routed, question, heard.put_nowait))
-            asking.add_done_callback(lambda _: heard.put_nowait(None))
+            on_delta: asyncio.Queue[Delta | None] = asyncio.Queue()
+            asking = asyncio.create_task(self._ask(call, routed, question, on_delta.put_nowait))
+            asking.add_done_callback(lambda _: on_delta.put_nowait(None))
             reply = self._reply(call, routed, question)
             try:
-                delta = await heard.get()
+                delta = await on_delta.get()
                 if delta is None and asking.exception():
                     with self._failures_noted(call, routed):
                         await asking
                 yield reply.beginning(question.generation.n)
                 while delta is not None:
                     yield reply.piece(delta)
-                    delta = await heard.get()
+                    delta = await on_delta.get()
                 try:
                     with self._translated(), self._failures_noted(call, routed):
                         answers = await asking
@@ -168,7 +168,7 @@ class Completions:
                 await asyncio.wait([asking])  # the release stays loaded for as long as the engine works with it
 
     async def _ask(
-        self, call: _Call, routed: Routed, question: Question, hear: Hear | None = None
+        self, call: _Call, routed: RoutedRelease, question: ValidRequest, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         release = routed.release
         messages = release.conversation(question.messages)
@@ -182,7 +182,9 @@ class Completions:
         call.engine_seconds = time.perf_counter() - began
         return tuple(calibrated(answer, release.evaluated.temperature) for answer in answers)
 
-    async def _keep(self, call: _Call, routed: Routed, question: Question, answers: tuple[Answer, ...]) -> None:
+    async def _keep(
+        self, call: _Call, routed: RoutedRelease, question: ValidRequest, answers: tuple[Answer, ...]
+    ) -> None:
         """Log the first answer, count them all, and have the shadow answer too."""
         first, version = answers[0], routed.release.version
         written = sum(answer.completion_tokens for answer in answers)
@@ -216,7 +218,7 @@ class Completions:
         if routed.shadow:
             self._shadows.ask(routed.shadow, call.id, question.messages, question.generation)
 
-    def _reply(self, call: _Call, routed: Routed, question: Question) -> Reply:
+    def _reply(self, call: _Call, routed: RoutedRelease, question: ValidRequest) -> Reply:
         return Reply(
             id=call.id,
             created=int(call.arrived.timestamp()),
@@ -228,11 +230,11 @@ class Completions:
         )
 
     @contextmanager
-    def _failures_noted(self, call: _Call, routed: Routed) -> Iterator[None]:
+    def _failures_noted(self, call: _Call, routed: RoutedRelease) -> Iterator[None]:
         """Record what the version is to blame for: not a client's mistake, nor a full queue."""
         try:
             yield
-        except (Overloaded, NotLoaded, PromptTooLong, BadSchema, Unsupported, ClientGone):
+        except (Overloaded, NotLoaded, PromptTooLong, BadSchema, Unsupported, ClientDisconnected):
             raise
         except Exception as fault:
             self._log.failed(
@@ -289,13 +291,13 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._events):
             try:
-                async with while_there(receive):
+                async with until_disconnect(receive):
                     await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                     await send({"type": "http.response.body", "body": self._first, "more_body": True})
                     async for events in self._events:
                         await send({"type": "http.response.body", "body": events, "more_body": True})
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
-            except ClientGone:
+            except ClientDisconnected:
                 return
 
 

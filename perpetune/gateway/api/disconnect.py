@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from starlette.types import Receive
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client closed its connection before it had its answer."""
 
 
 @asynccontextmanager
-async def while_there(receive: Receive) -> AsyncIterator[None]:
+async def until_disconnect(receive: Receive) -> AsyncIterator[None]:
     """Cancel what is inside once the client goes away, and raise ClientGone. The request's body must have been read."""
     working = asyncio.current_task()
     assert working is not None
@@ -32,7 +32,7 @@ async def while_there(receive: Receive) -> AsyncIterator[None]:
         yield
     except asyncio.CancelledError:
         if gone and working.uncancel() == 0:
-            raise ClientGone from None
+            raise ClientDisconnected from None
         raise
     finally:
         watching.cancel()

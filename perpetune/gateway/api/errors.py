@@ -94,8 +94,8 @@ async def _invalid(_request: Request, fault: Exception) -> JSONResponse:
     assert isinstance(fault, RequestValidationError)
     first = fault.errors()[0]
     if first["type"] == "json_invalid":
-        place = f"{first['ctx']['error']} (character {first['loc'][-1]})"
-        return Problem(400, f"The body is not valid JSON: {place}.", code="invalid_json").response()
+        position = f"{first['ctx']['error']} (character {first['loc'][-1]})"
+        return Problem(400, f"The body is not valid JSON: {position}.", code="invalid_json").response()
     return _of_first([{**first, "loc": first["loc"][1:]}], fault.body).response()
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from perpetune.gateway.recording.spool import Spool
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import LogParams
-from perpetune.prediction_log.hash_position import in_share
+from perpetune.prediction_log.hash_position import is_sampled
 from perpetune.prediction_log.log import UnknownRequest, add_feedback, delete_older, reason, record_rows
 from perpetune.prediction_log.redaction import Redactor, group_key
 from perpetune.prediction_log.storable import storable, storable_tree
@@ -171,7 +171,7 @@ class Recorder:
 
     def stores(self, request_id: str) -> bool:
         """Whether this request is among the share that is stored: the same on every gateway."""
-        return self._params.sample >= 1 or in_share(storable(request_id), self._params.sample)
+        return self._params.sample >= 1 or is_sampled(storable(request_id), self._params.sample)
 
     def flush(self, seconds: float = 10.0) -> None:
         """Wait until what was handed over is in the database. Raises TimeoutError."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from perpetune.gateway.releases.follower import ReleaseSource
-from perpetune.model.release import Release, Wanted
+from perpetune.model.release import DesiredReleases, Release
 
 SECONDS_BETWEEN_TRIES = 30.0  # of making one: each that fails leaves its traces in the registry
 
@@ -19,7 +19,7 @@ class SourceWithFirst:
         self._make_first = make_first
         self._next_try = 0.0
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> DesiredReleases:
         wanted = self._source.wanted()
         if wanted.champion is not None or time.monotonic() < self._next_try:
             return wanted

@@ -24,7 +24,7 @@ from perpetune.gateway.releases.parity import Disparity, require_parity
 from perpetune.gateway.releases.routing import falls_to
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.generation.parameters import Generation
-from perpetune.model.release import Release, Routed, Trial, Wanted
+from perpetune.model.release import DesiredReleases, Release, RoutedRelease, Trial
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
 
@@ -38,7 +38,7 @@ _LONGEST_REPORT = 500  # characters
 class ReleaseSource(Protocol):
     """Where releases come from. Its calls may take seconds; they are made off the event loop."""
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> DesiredReleases:
         """What should be loaded, and who of it answers."""
 
     def fetch(self, version: str) -> Release:
@@ -130,7 +130,7 @@ class Follower:
         self._loaded: dict[str, _Loaded] = {}
         self._current: _Loaded | None = None
         self._trial: Trial | None = None  # one that is loaded
-        self._wanted = Wanted(None)
+        self._wanted = DesiredReleases(None)
         self._rollbacks = 0
         self._registry_trouble: str | None = None
         self._release_trouble: str | None = None
@@ -155,7 +155,7 @@ class Follower:
         return tuple(self._loaded)
 
     @contextmanager
-    def using(self, version: str | None = None, key: str = "") -> Iterator[Routed]:
+    def using(self, version: str | None = None, key: str = "") -> Iterator[RoutedRelease]:
         """The release for a request, kept loaded for as long as this is open.
 
         It is the version given, else that on trial for its share of the users or sessions `key`, else the champion.
@@ -164,19 +164,19 @@ class Follower:
         with ExitStack() as kept:
             yield self._route(kept, version, key)
 
-    def _route(self, kept: ExitStack, version: str | None, key: str) -> Routed:
+    def _route(self, kept: ExitStack, version: str | None, key: str) -> RoutedRelease:
         if version is not None:
             if version not in self._loaded:
                 raise UnknownVersion(version)
-            return Routed(kept.enter_context(self._loaded[version].used()), "pinned")
+            return RoutedRelease(kept.enter_context(self._loaded[version].used()), "pinned")
         if self._current is None:
             raise NothingServed
         if self._trial is None or not falls_to(self._trial, key):
-            return Routed(kept.enter_context(self._current.used()), "champion")
+            return RoutedRelease(kept.enter_context(self._current.used()), "champion")
         challenger = kept.enter_context(self._loaded[self._trial.version].used())
         if self._trial.strategy == "canary":
-            return Routed(challenger, "canary")
-        return Routed(kept.enter_context(self._current.used()), "champion", shadow=challenger)
+            return RoutedRelease(challenger, "canary")
+        return RoutedRelease(kept.enter_context(self._current.used()), "champion", shadow=challenger)
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -197,7 +197,7 @@ class Follower:
         began = time.monotonic()
         old, restored = await asyncio.to_thread(self._source.roll_back)
         logger.warning("version %s is rolled back to %s: %s", old, restored, reason)
-        self._wanted = Wanted(restored, None, self._wanted.trial)
+        self._wanted = DesiredReleases(restored, None, self._wanted.trial)
         self._rollbacks += 1
         loaded = self._loaded.get(restored)
         if loaded is not None:
@@ -319,9 +319,9 @@ class Follower:
             self._registry_trouble = _noted(self._registry_trouble, fault, "the registry did not take the refusal")
             return
         if self._wanted.champion == version:
-            self._wanted = Wanted(serving, None, self._wanted.trial)
+            self._wanted = DesiredReleases(serving, None, self._wanted.trial)
         else:
-            self._wanted = Wanted(self._wanted.champion, self._wanted.previous, None)
+            self._wanted = DesiredReleases(self._wanted.champion, self._wanted.previous, None)
 
     def _switch(self, chosen: _Loaded) -> None:
         """No await in here: a request sees the old release or the new one."""

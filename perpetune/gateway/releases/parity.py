@@ -15,9 +15,9 @@ from perpetune.engines.engine import Engine, Overloaded
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.api.output_constraint import constrained
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.common_prefix import common_beginning
+from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import Generation
-from perpetune.model.release import Golden, Release
+from perpetune.model.release import GoldenPrompt, Release
 from perpetune.params import ReleaseParams
 
 _AT_ONCE = 2  # users' requests go on meanwhile
@@ -64,7 +64,7 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
     generation = Generation(most) if release.labels else Generation(min(most, _TOKENS), top_logprobs=_TOP)
     generation = constrained(generation, release)
 
-    async def answer(prompt: Golden) -> Answer:
+    async def answer(prompt: GoldenPrompt) -> Answer:
         messages = release.conversation(prompt.messages)
         async with one_of_few:
             while True:
@@ -90,7 +90,7 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
     return Parity(len(golden), len(golden) - len(unlike), unlike[0] if unlike else None)
 
 
-def alike(golden: Golden, answer: Answer, tolerance: float) -> bool:
+def alike(golden: GoldenPrompt, answer: Answer, tolerance: float) -> bool:
     """For a label, a probability within the tolerance of the one recorded; for free text, the same as far as it goes.
 
     Another label is alike only if both are within the tolerance of a tie. Text that differs is alike only if the first
@@ -109,7 +109,7 @@ def _same_text(output: str, answer: Answer) -> bool:
 
 
 def _parts_at_a_tie(output: str, answer: Answer, tolerance: float) -> bool:
-    parted = len(common_beginning([output, answer.text]))
+    parted = len(common_prefix([output, answer.text]))
     begins = 0
     for token in answer.logprobs or ():
         ends = begins + _length(token.token, answer.text, begins)
@@ -129,9 +129,9 @@ def _length(token: str, text: str, at: int) -> int:
     return next((len(form) for form in (token, f" {token}") if token and text.startswith(form, at)), 0)
 
 
-def _differing(golden: Golden, answer: Answer) -> str:
+def _differing(golden: GoldenPrompt, answer: Answer) -> str:
     """Both answers, from shortly before the place at which they part."""
-    start = max(0, len(common_beginning([golden.output, answer.text])) - _SHOWN // 2)
+    start = max(0, len(common_prefix([golden.output, answer.text])) - _SHOWN // 2)
     given, recorded = _told(answer.text[start:], answer.confidence), _told(golden.output[start:], golden.confidence)
     return f"{given}, where it was {recorded}" if start == 0 else f"…{given}, where it was …{recorded}"
 

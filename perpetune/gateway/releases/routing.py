@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perpetune.model.release import Trial
-from perpetune.prediction_log.hash_position import in_share
+from perpetune.prediction_log.hash_position import is_sampled
 
 
 def falls_to(trial: Trial, key: str) -> bool:
@@ -12,4 +12,4 @@ def falls_to(trial: Trial, key: str) -> bool:
     The same for all of its requests in all gateways, and independent from one trial to the next. Who is in a share is
     in every larger one too.
     """
-    return in_share(f"{trial.version}\0{key}", trial.share)
+    return is_sampled(f"{trial.version}\0{key}", trial.share)

@@ -46,9 +46,9 @@ def counting(ask: Callable[[int], object], what: str, least: int, tell: Tell) ->
     """The same, asked one at a time, and told of every few seconds."""
     done, told = 0, time.monotonic()
 
-    def asked(place: int) -> object:
+    def asked(position: int) -> object:
         nonlocal done, told
-        answer = ask(place)
+        answer = ask(position)
         done += 1
         if time.monotonic() - told >= PIECE_SECONDS:
             told = time.monotonic()
@@ -66,15 +66,15 @@ def until_clear(ask: Ask, rows: Sequence[Example], behind: Behind, confidence: f
     """
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
-    looks = [FIRST_LOOK << turn for turn in range(len(rows).bit_length()) if FIRST_LOOK << turn < len(rows)]
-    each = 1 - (1 - confidence) / max(1, len(looks))
+    checks = [FIRST_LOOK << turn for turn in range(len(rows).bit_length()) if FIRST_LOOK << turn < len(rows)]
+    each = 1 - (1 - confidence) / max(1, len(checks))
     found: dict[int, Answer] = {}
-    for end in (*looks, len(rows)):
-        places = order[len(found) : end]
-        found |= dict(zip(places, ask([rows[place] for place in places]), strict=True))
+    for end in (*checks, len(rows)):
+        positions = order[len(found) : end]
+        found |= dict(zip(positions, ask([rows[position] for position in positions]), strict=True))
         if end < len(rows) and behind(list(found), list(found.values()), each):
             break
-    return [found.get(place) for place in range(len(rows))]
+    return [found.get(position) for position in range(len(rows))]
 
 
 def remembering(folder: Path, settings: object, asked: Callable[[Example], Sequence[Message]], ask: Ask) -> Ask:

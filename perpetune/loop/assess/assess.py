@@ -31,7 +31,7 @@ from perpetune.loop.assess.vetoes import measured_limits
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
-from perpetune.model.release import EVALUATED, Evaluated, ModelCard, System
+from perpetune.model.release import EVALUATED, ModelCard, ServingFacts, System
 from perpetune.policy.promotion import Limit
 from perpetune.records import Example, Recorded, to_json, write_jsonl
 from perpetune.statistics.balanced_accuracy import compare_balanced
@@ -52,7 +52,7 @@ class Candidate:
 
     card: ModelCard
     model: Pipeline | None
-    evaluated: Evaluated
+    evaluated: ServingFacts
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,9 @@ def _behind(workspace: Workspace, card: ModelCard, rows: Sequence[Example], answ
     trained = [score_answers(name, rows, answers[name], card.kind, scoring) for name in whole]
     best = max(trained, key=lambda scored: sum(scored.scores))
 
-    def behind(places: Sequence[int], given: Sequence[Answer], confidence: float) -> bool:
-        some = [rows[place] for place in places]
-        theirs, ours = score_answers("rival", some, given, card.kind, scoring).scores, best.at(places)
+    def behind(positions: Sequence[int], given: Sequence[Answer], confidence: float) -> bool:
+        some = [rows[position] for position in positions]
+        theirs, ours = score_answers("rival", some, given, card.kind, scoring).scores, best.at(positions)
         samples, seed = params.bootstrap_samples, params.seed
         if not balanced:
             return compare(theirs, ours, confidence=confidence, samples=samples, seed=seed).low > simpler

@@ -9,8 +9,8 @@ from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.costs import (
     DAYS_PER_MONTH,
     SECONDS_PER_HOUR,
+    RefreshCost,
     RefreshEconomics,
-    Spent,
     Usage,
     refresh_economics,
     to_document,
@@ -42,7 +42,7 @@ def log_economics(
     hours = device_hours(challenger.trained) + evaluation_seconds / SECONDS_PER_HOUR
     found = refresh_economics(
         usage_of(evaluations),
-        Spent(hours, new_labels(workspace)),
+        RefreshCost(hours, new_labels(workspace)),
         params.economics,
         params.evaluate,
         params.economics.requests_per_month or requests_per_month(workspace, datetime.now(UTC)),
@@ -57,16 +57,16 @@ def usage_of(evaluations: Mapping[str, Evaluation]) -> dict[str, Usage]:
     systems = [name for name in COMPARED if all(name in each.scored for each in evaluations.values())]
     found: dict[str, list[tuple[float, int, int]]] = {name: [] for name in systems}
     for evaluation in evaluations.values():
-        places = set.intersection(*(set(evaluation.scored[name].places) for name in systems))
+        positions = set.intersection(*(set(evaluation.scored[name].positions) for name in systems))
         for name in systems:
-            found[name] += _taken(evaluation.scored[name], places)
+            found[name] += _taken(evaluation.scored[name], positions)
     return {name: _usage(taken) for name, taken in found.items()}
 
 
-def _taken(scored: Scored, places: Collection[int]) -> list[tuple[float, int, int]]:
+def _taken(scored: Scored, positions: Collection[int]) -> list[tuple[float, int, int]]:
     """Seconds, prompt tokens and completion tokens of the rows at these places."""
     taken = zip(scored.seconds, scored.prompt_tokens, scored.completion_tokens, strict=True)
-    return [row for place, row in zip(scored.places, taken, strict=True) if place in places]
+    return [row for position, row in zip(scored.positions, taken, strict=True) if position in positions]
 
 
 def _usage(taken: Sequence[tuple[float, int, int]]) -> Usage:

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from perpetune.generation.answer import Answer
-from perpetune.model.release import Evaluated, Golden
+from perpetune.model.release import GoldenPrompt, ServingFacts
 from perpetune.params import ReleaseParams
 from perpetune.records import Example, Message
 
 
 def evaluated(
     rows: Sequence[Example], answers: Sequence[Answer], temperature: float, max_tokens: int, params: ReleaseParams
-) -> Evaluated:
+) -> ServingFacts:
     """The version's answers to some of the rows; `answers` are calibrated already."""
     golden = [
-        Golden(messages=_asked(row), output=answer.text, confidence=answer.confidence)
+        GoldenPrompt(messages=_asked(row), output=answer.text, confidence=answer.confidence)
         for row, answer in _chosen(rows, answers, params)
     ]
-    return Evaluated(temperature=temperature, golden=tuple(golden), max_tokens=max_tokens)
+    return ServingFacts(temperature=temperature, golden=tuple(golden), max_tokens=max_tokens)
 
 
 def _chosen(rows: Sequence[Example], answers: Sequence[Answer], params: ReleaseParams) -> list[tuple[Example, Answer]]:

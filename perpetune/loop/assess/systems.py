@@ -202,7 +202,7 @@ def _shots(
     asked = [conversation(card.instruction, row) for row in rows]
     if not asked:
         return ()
-    longest = rows[max(range(len(rows)), key=lambda place: sum(len(message.content) for message in asked[place]))]
+    longest = rows[max(range(len(rows)), key=lambda position: sum(len(message.content) for message in asked[position]))]
     for count in range(params.few_shot_examples, 0, -1):
         shots = few_shot(train, count, params.seed)
         shown = conversation(card.instruction, longest, shots)

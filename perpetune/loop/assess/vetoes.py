@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from perpetune.evaluation.forgetting import as_tokens, general_texts, losses_within
-from perpetune.evaluation.latency import Pace, chosen, in_turns
+from perpetune.evaluation.latency import LatencyPair, chosen, in_turns
 from perpetune.evaluation.leakage import leakage
-from perpetune.evaluation.vetoes import forgetting_limit, leakage_limits, pace_limits
+from perpetune.evaluation.vetoes import forgetting_limit, latency_limits, leakage_limits
 from perpetune.loop.assess.answering import Ask, Tell, counting
 from perpetune.loop.assess.systems import Systems, adapters
 from perpetune.policy.promotion import Limit
@@ -50,15 +50,15 @@ def measured_limits(
         if limited and champion is not None and champion.system != "remote":
             tell(f"timing at least {rules.timed_rows} requests")
             pace = _pace(asks, held_out["frozen"], rules.timed_rows, params.seed, tell)
-            limits |= pace_limits(pace, "champion", rules, params, vetoes=champion.system != "linear")
+            limits |= latency_limits(pace, "champion", rules, params, vetoes=champion.system != "linear")
     return limits
 
 
-def _pace(asks: Mapping[str, Ask], rows: Sequence[Example], least: int, seed: int, tell: Tell) -> Pace:
+def _pace(asks: Mapping[str, Ask], rows: Sequence[Example], least: int, seed: int, tell: Tell) -> LatencyPair:
     """The seconds that requests take the challenger and the champion, each as it is served."""
-    some = [rows[place] for place in chosen(rows, max(PACE_ROWS, least), seed)]
+    some = [rows[position] for position in chosen(rows, max(PACE_ROWS, least), seed)]
 
     def one(name: str) -> Callable[[int], object]:
-        return lambda place: asks[name]([some[place]])
+        return lambda position: asks[name]([some[position]])
 
     return in_turns(one("champion"), counting(one("challenger"), "latency and cost", least, tell), len(some), least)

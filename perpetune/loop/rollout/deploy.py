@@ -12,7 +12,7 @@ from perpetune.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Released:
+class DeployResult:
     """What became of a promotion. `served` is None where no gateway runs at the address known."""
 
     version: str
@@ -21,7 +21,7 @@ class Released:
     seconds: float
 
 
-def release(workspace: Workspace, version: str) -> Released:
+def release(workspace: Workspace, version: str) -> DeployResult:
     """Move the aliases and wait until the gateway answers with the version.
 
     Raises PerpetuneError where a gateway runs but does not take the version over: the aliases are then as before,
@@ -34,9 +34,9 @@ def release(workspace: Workspace, version: str) -> Released:
     try:
         trouble = _swap(workspace, version)
     except NoGateway:
-        return Released(version, champion, None, time.monotonic() - began)
+        return DeployResult(version, champion, None, time.monotonic() - began)
     if trouble is None:
-        return Released(version, champion, True, time.monotonic() - began)
+        return DeployResult(version, champion, True, time.monotonic() - began)
     _take_back(task, version, champion, before.version if before else None)
     registry.tag_version(task, version, {"release.state": "refused", "release.reason": trouble})
     raise PerpetuneError(

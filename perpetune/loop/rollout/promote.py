@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perpetune.errors import PerpetuneError
-from perpetune.loop.rollout.deploy import Released, release
-from perpetune.loop.rollout.versions import listed, listing, serving_lines
+from perpetune.loop.rollout.deploy import DeployResult, release
+from perpetune.loop.rollout.versions import list_versions, listing, serving_lines
 from perpetune.loop.run_context import file_decision, ids_of, use_mlflow
-from perpetune.monitoring.detector_state import DETECTOR, begun_anew, from_text, to_text
+from perpetune.monitoring.detector_state import DETECTOR, from_text, restarted, to_text
 from perpetune.params import BaseParams
 from perpetune.policy.decision.record import Decision, record
 from perpetune.policy.rollout import PromotedByHand, promoted_by_hand
@@ -22,15 +22,15 @@ from perpetune.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Promoted:
+class PromotionResult:
     """What became of a person's word, the system that answers now, and the record of it."""
 
-    released: Released
+    released: DeployResult
     system: str
     decision: Decision
 
 
-def promote_by_hand(workspace: Workspace, version: str, reason: str) -> Promoted:
+def promote_by_hand(workspace: Workspace, version: str, reason: str) -> PromotionResult:
     """Make a version of any system champion and wait until the gateway answers with it, parity checked.
 
     Raises PerpetuneError where there is no such version, it is champion already, it belongs to another base than
@@ -41,10 +41,10 @@ def promote_by_hand(workspace: Workspace, version: str, reason: str) -> Promoted
     system = _require_base(workspace, found)
     _forget_alarm(found)
     released = release(workspace, found.version)
-    return Promoted(released, system, _write_down(workspace, found, released, reason))
+    return PromotionResult(released, system, _write_down(workspace, found, released, reason))
 
 
-def tell_prefect(workspace: Workspace, promoted: Promoted, say: Callable[[str], None]) -> None:
+def emit_event(workspace: Workspace, promoted: PromotionResult, say: Callable[[str], None]) -> None:
     """Emit the events where a Prefect server is known; one that is down is said and does not undo what was done."""
     url = workspace.settings.prefect_api_url
     if url is None:
@@ -63,11 +63,11 @@ def _version(workspace: Workspace, version: str) -> Version:
     task = workspace.params.task.name
     found = next((each for each in registry.versions(task) if each.version == version), None)
     if found is None:
-        raise PerpetuneError(f"the model {task} has no version {version}", do="\n  ".join(listing(listed(task))))
+        raise PerpetuneError(f"the model {task} has no version {version}", do="\n  ".join(listing(list_versions(task))))
     champion = registry.find(task, "champion")
     if champion is not None and champion.version == version:
         raise PerpetuneError(
-            f"version {version} of {task} is champion already", do="\n  ".join(serving_lines(listed(task)))
+            f"version {version} of {task} is champion already", do="\n  ".join(serving_lines(list_versions(task)))
         )
     return found
 
@@ -93,11 +93,11 @@ def _named(base: BaseParams) -> str:
 def _forget_alarm(version: Version) -> None:
     """One that served before and was found decayed would be rolled back at the next check, against a person's word."""
     if DETECTOR in version.tags:
-        watched = begun_anew(from_text(version.tags[DETECTOR], 0.0))
-        registry.tag_version(version.task, version.version, {DETECTOR: to_text(watched)})
+        detector_state = restarted(from_text(version.tags[DETECTOR], 0.0))
+        registry.tag_version(version.task, version.version, {DETECTOR: to_text(detector_state)})
 
 
-def _write_down(workspace: Workspace, version: Version, released: Released, reason: str) -> Decision:
+def _write_down(workspace: Workspace, version: Version, released: DeployResult, reason: str) -> Decision:
     evidence = PromotedByHand(
         reason=reason,
         version=version.version,

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from perpetune.errors import NoPrevious, PerpetuneError
-from perpetune.loop.rollout.versions import listed, serving_lines
+from perpetune.loop.rollout.versions import list_versions, serving_lines
 from perpetune.loop.run_context import file_decision, ids_of, use_mlflow
 from perpetune.policy.decision.record import Decision, record
 from perpetune.policy.rollout import ByHand, by_hand
 from perpetune.runtime.events import ROLLED_BACK
-from perpetune.runtime.gateway_client import NoGateway, WentBack, gateway_of
+from perpetune.runtime.gateway_client import NoGateway, RollbackReply, gateway_of
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 
-def go_back(workspace: Workspace, reason: str) -> WentBack:
+def go_back(workspace: Workspace, reason: str) -> RollbackReply:
     """Through the gateway, which answers with the previous champion when this returns, or in the registry alone.
 
     Raises PerpetuneError where there is no previous champion or the gateway cannot go back.
@@ -28,25 +28,25 @@ def go_back(workspace: Workspace, reason: str) -> WentBack:
         return move_aliases(workspace)
 
 
-def move_aliases(workspace: Workspace) -> WentBack:
+def move_aliases(workspace: Workspace) -> RollbackReply:
     """In the registry, where no gateway runs. Raises PerpetuneError where there is no previous champion."""
     use_mlflow(workspace)
     try:
         rolled_back, restored = registry.roll_back(workspace.params.task.name)
     except NoPrevious as fault:
         raise with_choices(workspace, fault) from None
-    return WentBack(rolled_back, restored, None)
+    return RollbackReply(rolled_back, restored, None)
 
 
 def with_choices(workspace: Workspace, fault: NoPrevious) -> PerpetuneError:
     """The same, with what serves and what could: there is a way on, if not back."""
     use_mlflow(workspace)
     return PerpetuneError(
-        fault.what, where=fault.where, do="\n  ".join(serving_lines(listed(workspace.params.task.name)))
+        fault.what, where=fault.where, do="\n  ".join(serving_lines(list_versions(workspace.params.task.name)))
     )
 
 
-def write_down(workspace: Workspace, went: WentBack, reason: str) -> Decision:
+def write_down(workspace: Workspace, went: RollbackReply, reason: str) -> Decision:
     """The record of what a person decided, with the run that made the version which gave way."""
     use_mlflow(workspace)
     version = registry.get(workspace.params.task.name, went.rolled_back)
@@ -57,14 +57,14 @@ def write_down(workspace: Workspace, went: WentBack, reason: str) -> Decision:
     return decision
 
 
-def file_away(decision: Decision, went: WentBack) -> None:
+def file_away(decision: Decision, went: RollbackReply) -> None:
     """Where `perpetune explain` and `perpetune status` find it."""
     version = registry.get(decision.task, went.rolled_back)
     file_decision(decision, version)
     registry.tag_version(decision.task, went.rolled_back, {"release.state": "rolled back"})
 
 
-def tell_prefect(workspace: Workspace, went: WentBack, reason: str, say: Callable[[str], None]) -> None:
+def emit_event(workspace: Workspace, went: RollbackReply, reason: str, say: Callable[[str], None]) -> None:
     """Emit the event where a Prefect server is known; one that is down is said and does not undo what was done."""
     url = workspace.settings.prefect_api_url
     if url is None:

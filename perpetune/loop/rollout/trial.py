@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
-from perpetune.loop.rollout.deploy import Released, release
+from perpetune.loop.rollout.deploy import DeployResult, release
 from perpetune.loop.run_context import file_decision, git_commit, params_digest, use_mlflow
 from perpetune.model.release import Trial
 from perpetune.monitoring.trial_evidence import canary_evidence, shadow_evidence
@@ -27,14 +27,14 @@ MOST_ROWS = 20_000  # of either side that one look reads: the first of the trial
 
 
 @dataclass(frozen=True)
-class TrialLook:
+class TrialCheck:
     """What one look at a trial saw. `decision` is None while it goes on, `released` None unless it took over."""
 
     version: str
     evidence: TrialEvidence
     verdict: Verdict
     decision: Decision | None = None
-    released: Released | None = None
+    released: DeployResult | None = None
 
 
 def goes_on_trial(workspace: Workspace) -> bool:
@@ -63,7 +63,7 @@ def begin(workspace: Workspace, version: str) -> Trial:
     return Trial(version, rules.strategy, rules.share)
 
 
-def judge(workspace: Workspace, flow_run_id: str) -> TrialLook | None:
+def judge(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
     """One look at the trial that runs, and what follows from it; None where none runs.
 
     The record of a verdict lies with the run that made the version. Raises PerpetuneError where the gateway refuses
@@ -78,16 +78,16 @@ def judge(workspace: Workspace, flow_run_id: str) -> TrialLook | None:
     evidence = _evidence(workspace, challenger, champion, trial)
     verdict = should_release(evidence, workspace.params.release)
     if verdict.outcome == "continue":
-        return TrialLook(trial.version, evidence, verdict)
+        return TrialCheck(trial.version, evidence, verdict)
     if registry.wanted(task).trial != trial:  # a gateway or a person ended it while the evidence was read
         return None
     decision = _write_down(workspace, challenger, champion, evidence, verdict, flow_run_id)
     if verdict.outcome == "promote":
-        return TrialLook(trial.version, evidence, verdict, decision, release(workspace, trial.version))
+        return TrialCheck(trial.version, evidence, verdict, decision, release(workspace, trial.version))
     registry.end_trial(task, trial.version, "aborted")
     registry.tag_version(task, champion.version, {"answers": f"{challenger.run_id}/champion"})
     _tell_gateway(workspace)
-    return TrialLook(trial.version, evidence, verdict, decision)
+    return TrialCheck(trial.version, evidence, verdict, decision)
 
 
 def _evidence(workspace: Workspace, challenger: Version, champion: Version, trial: Trial) -> TrialEvidence:

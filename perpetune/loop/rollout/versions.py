@@ -14,7 +14,7 @@ MEASURED_AS = {"tuned": ("challenger",), "prompted": ("few-shot", "base"), "line
 
 
 @dataclass(frozen=True)
-class Listed:
+class VersionListing:
     """A version, its aliases, how it answers, and "98.2% (96.1% to 99.3%, n=330)" or "" where it has no score."""
 
     version: str
@@ -24,11 +24,11 @@ class Listed:
     verdict: str
 
 
-def listed(task: str) -> list[Listed]:
+def list_versions(task: str) -> list[VersionListing]:
     """Every version, newest first."""
     aliases = registry.aliases_of(task)
     return [
-        Listed(
+        VersionListing(
             each.version,
             aliases.get(each.version, ()),
             system_of(each.tags),
@@ -44,7 +44,7 @@ def system_of(tags: Mapping[str, str]) -> str:
     return SYSTEMS.get(tags.get(registry.SYSTEM, "tuned"), tags.get(registry.SYSTEM, "tuned"))
 
 
-def listing(versions: Sequence[Listed]) -> list[str]:
+def listing(versions: Sequence[VersionListing]) -> list[str]:
     """A line for each, and the command that has one serve."""
     if not versions:
         return ["there is no version yet: `perpetune refresh` makes one"]
@@ -53,7 +53,7 @@ def listing(versions: Sequence[Listed]) -> list[str]:
     return [*lines, *([f"`perpetune promote {others[0].version} --reason '...'` has one serve"] if others else [])]
 
 
-def serving_lines(versions: Sequence[Listed]) -> list[str]:
+def serving_lines(versions: Sequence[VersionListing]) -> list[str]:
     """What serves, and what else could."""
     champion = next((each for each in versions if "champion" in each.aliases), None)
     others = [each for each in versions if each is not champion]
@@ -63,7 +63,7 @@ def serving_lines(versions: Sequence[Listed]) -> list[str]:
     return [serving, "these could:", *listing(others)]
 
 
-def _line(each: Listed) -> str:
+def _line(each: VersionListing) -> str:
     named = f" ({', '.join(each.aliases)})" if each.aliases else ""
     return ", ".join(part for part in (f"version {each.version}{named}", each.system, each.score, each.verdict) if part)
 

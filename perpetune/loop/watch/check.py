@@ -15,7 +15,7 @@ from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels
 from perpetune.loop.watch.refresh_history import refreshes_before
 from perpetune.monitoring.decay import held_to, measure_decay, promised_by
-from perpetune.monitoring.detector_state import DETECTOR, Watched, from_text, held_to_bound, judge, to_text
+from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, judge, to_text, with_bound
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.estimated_accuracy import estimate_fall
 from perpetune.monitoring.window import Window
@@ -37,7 +37,7 @@ REPORT = "drift.html"
 
 
 @dataclass(frozen=True)
-class Sighting:
+class CheckResult:
     """What one look saw and decided. `page` is the drift report's address in MLflow, None without a report.
 
     `trial` is the version on trial. `asked` labels were asked for.
@@ -52,16 +52,16 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Judged:
+class DecayCheck:
     """The labels of one look: how many are new, what they leave the next look, and what they show."""
 
     new: int
-    watched: Watched
+    detector_state: DetectorState
     decay: Decay | None
 
 
 @dataclass(frozen=True)
-class Read:
+class LogWindow:
     """From the log: the newest traffic, what was labelled since the last look, up to which feedback, and what was last.
 
     `labels` counts those of all versions.
@@ -74,14 +74,14 @@ class Read:
     labels: int
 
 
-def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
+def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | None:
     """Judge the champion's newest predictions; None where there is no champion or no traffic of it yet."""
     params, task = workspace.params.watch, workspace.params.task
     champion = registry.find(task.name, "champion")
     if champion is None:
         return None
     if is_first(champion.run_id):
-        return _look_at_first(workspace, run, champion, flow_run_id)
+        return _check_first_version(workspace, run, champion, flow_run_id)
     folder = workspace.run_folder(run.id)
     promised = promised_answers(_recorded(champion.run_id, "challenger", folder), workspace.params.reference)
     before = from_text(champion.tags.get(DETECTOR), held_to([row.score for row in promised], params) or 0.0)
@@ -102,12 +102,12 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     refreshes = refreshes_before(champion, workspace.params.refresh.cooldown_minutes)
     evidence = RetrainEvidence(
         labelled=judged.new,
-        labelled_in_all=judged.watched.labels,
+        labelled_in_all=judged.detector_state.labels,
         decay=judged.decay,
-        alarms_in_a_row=judged.watched.alarms,
+        alarms_in_a_row=judged.detector_state.alarms,
         drift=drift,
         minutes_since_refresh=refreshes.minutes_since,
-        vain_refreshes=refreshes.vain,
+        unsuccessful_refreshes=refreshes.failures,
         device_hours=refreshes.device_hours,
         estimate=estimate_fall((row.confidence for row in read.recent), (row.confidence for row in promised), params),
         labelled_in_window=sum(row.label is not None for row in read.recent),
@@ -124,10 +124,10 @@ def look(workspace: Workspace, run: Run, flow_run_id: str) -> Sighting | None:
     asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
     trial = registry.wanted(task.name).trial
     page = f"{run.url}/artifacts/{REPORT}"
-    return Sighting(decision, page, len(read.recent), judged.new, trial.version if trial else None, asked)
+    return CheckResult(decision, page, len(read.recent), judged.new, trial.version if trial else None, asked)
 
 
-def _look_at_first(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> Sighting | None:
+def _check_first_version(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> CheckResult | None:
     """The prompted base has promised nothing that it could fall behind: is there enough to tune a version on?"""
     params = workspace.params
     evidence = first_refresh_evidence(workspace, champion)
@@ -147,7 +147,7 @@ def _look_at_first(workspace: Workspace, run: Run, champion: Version, flow_run_i
         # All by chance: its doubts say little, and what is asked in doubt would be missing from the holdouts.
         asked = ask_for_labels(workspace, champion, Window(recent, (), {}, params.task.kind), random_share=1.0)
     trial = registry.wanted(champion.task).trial
-    return Sighting(decision, None, len(recent), evidence.labelled, trial.version if trial else None, asked)
+    return CheckResult(decision, None, len(recent), evidence.labelled, trial.version if trial else None, asked)
 
 
 def _ids(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> Ids:
@@ -164,7 +164,9 @@ def _ids(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) ->
     )
 
 
-def _judge(read: Read, window: Window, promised: Sequence[float], before: Watched, params: WatchParams) -> Judged:
+def _judge(
+    read: LogWindow, window: Window, promised: Sequence[float], before: DetectorState, params: WatchParams
+) -> DecayCheck:
     """Each label is judged once, in the order in which it became known, against what the champion promised."""
 
     def scores(rows: Sequence[Prediction]) -> list[float]:
@@ -172,21 +174,23 @@ def _judge(read: Read, window: Window, promised: Sequence[float], before: Watche
 
     bound, new = held_to(promised, params), scores(read.new)
     if bound is None:
-        return Judged(len(new), before, None)
-    watched = held_to_bound(before, bound)
-    restarted_from = before.detector.bound if watched is not before else None
-    watched = judge(watched, new, read.until, params)
-    return Judged(len(new), watched, measure_decay(scores(read.last), promised, watched, params, restarted_from))
+        return DecayCheck(len(new), before, None)
+    detector_state = with_bound(before, bound)
+    restarted_from = before.detector.bound if detector_state is not before else None
+    detector_state = judge(detector_state, new, read.until, params)
+    return DecayCheck(
+        len(new), detector_state, measure_decay(scores(read.last), promised, detector_state, params, restarted_from)
+    )
 
 
 def _going_back(
-    workspace: Workspace, champion: Version, judged: Judged, verdict: Verdict, folder: Path
+    workspace: Workspace, champion: Version, judged: DecayCheck, verdict: Verdict, folder: Path
 ) -> tuple[Verdict, RollbackEvidence] | None:
     """The verdict and its evidence where the previous champion is the answer to a decay.
 
     Neither cooldown nor budget holds it up, nor that labels are waited for.
     """
-    decay, alarmed_by = judged.decay, judged.watched.alarmed_by
+    decay, alarmed_by = judged.decay, judged.detector_state.alarmed_by
     due = ("retrain", "cooling down", "over budget", "collect more labels")
     if decay is None or alarmed_by is None or not decay.alarms or verdict.outcome not in due:
         return None
@@ -206,14 +210,14 @@ def _going_back(
     return (back, found) if back else None
 
 
-def _read_log(workspace: Workspace, champion: Version, until: int) -> Read:
+def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
     task, limit, version = workspace.params.task.name, workspace.params.watch.window, champion.version
     log = open_log(workspace.settings.prediction_log)
     try:
         recent = recent_predictions(log, task, version=version, limit=limit)
         new, number = newly_labelled(log, task, version, until)
         last, _ = newly_labelled(log, task, version, 0, newest=limit)
-        return Read(recent, new, number, last, counts(log, task).labelled)
+        return LogWindow(recent, new, number, last, counts(log, task).labelled)
     finally:
         log.dispose()
 
@@ -247,10 +251,10 @@ def _recorded(run_id: str, system: str, folder: Path) -> list[Recorded]:
     return read_jsonl(path, Recorded) if path else []
 
 
-def _remember(run: Run, champion: Version, judged: Judged) -> None:
+def _remember(run: Run, champion: Version, judged: DecayCheck) -> None:
     """Written after the decision: a look that is killed before judges the same labels again, from the same state."""
-    if judged.new and judged.watched.until:
-        kept = {DETECTOR: to_text(judged.watched)}
+    if judged.new and judged.detector_state.until:
+        kept = {DETECTOR: to_text(judged.detector_state)}
         registry.tag_version(champion.task, champion.version, kept)
         tag(run, kept)
 
@@ -261,7 +265,7 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
         "window/labelled": float(evidence.labelled),
         "decay/labels": float(evidence.labelled_in_all),
         "decay/alarms_in_a_row": float(evidence.alarms_in_a_row),
-        "refreshes/vain": float(evidence.vain_refreshes),
+        "refreshes/vain": float(evidence.unsuccessful_refreshes),
         "refreshes/device_hours": evidence.device_hours,
     }
     if evidence.drift is not None:

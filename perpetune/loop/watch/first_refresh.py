@@ -23,7 +23,7 @@ def first_refresh_evidence(workspace: Workspace, champion: Version) -> FirstRefr
         labelled=_labelled(workspace, used_until),
         rows=_rows(workspace, used_until),
         minutes_since_refresh=refreshes.minutes_since,
-        vain_refreshes=refreshes.vain,
+        unsuccessful_refreshes=refreshes.failures,
         device_hours=refreshes.device_hours,
     )
 

@@ -17,12 +17,12 @@ from perpetune.tracking.runs import Ended, ended_runs, read_run, unfinished_runs
 class Refreshes:
     """`minutes_since` the last one ended, None where there was none in the longest cooldown.
 
-    `vain` are those that decay has started since the champion was made, `device_hours` of all in the last 30 days.
+    `failures` are those that decay has started since the champion was made, `device_hours` of all in the last 30 days.
     `labels` says how many production had given when the last one with a verdict curated its data; None for none.
     """
 
     minutes_since: float | None
-    vain: int
+    failures: int
     device_hours: float
     labels: int | None = None
 
@@ -32,10 +32,10 @@ def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
     now, made = time.time(), read_run(champion.run_id).started.timestamp()
     longest = now - 60 * max(LONGEST_COOLDOWN, cooldown_minutes)
     runs = ended_runs(champion.task, "refresh", min(made, longest))
-    vain = [run for run in runs if run.began > made and run.tags.get("perpetune.trigger") == "decay"]
+    failures = [run for run in runs if run.began > made and run.tags.get("perpetune.trigger") == "decay"]
     return Refreshes(
         minutes_since=(now - max(run.ended for run in runs)) / 60 if runs else None,
-        vain=len(vain),
+        failures=len(failures),
         device_hours=_device_hours([run for run in runs if run.began >= now - 60 * LONGEST_COOLDOWN]),
         labels=next(
             (int(run.metrics[LABELS]) for run in reversed(runs) if run.succeeded and LABELS in run.metrics), None

@@ -69,11 +69,11 @@ def read_history(path: Path, label_delay: timedelta = timedelta()) -> History:
     """
     read = list(_read(path, label_delay))
     requests = [row[0] for row in read if not isinstance(row, Rejected)]
-    aside = tuple(row for row in read if isinstance(row, Rejected))
+    quarantined = tuple(row for row in read if isinstance(row, Rejected))
     if not requests:
-        raise PerpetuneError(f"it has no row that could be replayed; the first: {aside[0]}", where=str(path))
+        raise PerpetuneError(f"it has no row that could be replayed; the first: {quarantined[0]}", where=str(path))
     changes = sorted({row[0].asked for row in read if not isinstance(row, Rejected) and row[1]})
-    return History(path.name, in_time(requests), tuple(changes), rejected=aside)
+    return History(path.name, in_time(requests), tuple(changes), rejected=quarantined)
 
 
 def in_time(requests: Sequence[Request]) -> tuple[Request, ...]:

@@ -18,7 +18,7 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 BEGINS = datetime(2024, 1, 1, 12, tzinfo=UTC)  # the sentences have no times of their own
 A_DAY = 50
-QUIET = 600  # requests about products before the stream turns
+STABLE = 600  # requests about products before the stream turns
 FILMS = 1800
 
 
@@ -29,21 +29,21 @@ def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> Hist
     films the team introduces a third answer, "mixed". Raises PerpetuneError if the wheel with the reviews is missing.
     """
     wheel = find_wheel(assets)
-    taught, quiet = divide(product_examples(wheel, CLEAR))
+    taught, stable = divide(product_examples(wheel, CLEAR))
     if stream == "reviews-quiet":
-        return history_of(stream, taught, quiet, (), label_delay)
+        return history_of(stream, taught, stable, (), label_delay)
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
     random.Random(SEED).shuffle(films)
-    return history_of(stream, taught, [*quiet[:QUIET], *films[:FILMS]], (QUIET,), label_delay)
+    return history_of(stream, taught, [*stable[:STABLE], *films[:FILMS]], (STABLE,), label_delay)
 
 
 def history_of(
     stream: str, taught: Sequence[Example], asked: Sequence[Example], changes: Sequence[int], label_delay: timedelta
 ) -> History:
     """Rows without times as a history: 50 are asked a day; `changes` are places among them."""
-    times = [BEGINS + place * timedelta(days=1) / A_DAY for place in range(len(asked))]
+    times = [BEGINS + position * timedelta(days=1) / A_DAY for position in range(len(asked))]
     requests = tuple(
         Request(example.model_copy(update={"time": time}), time, time + label_delay)
         for example, time in zip(asked, times, strict=True)
     )
-    return History(stream, requests, tuple(times[place] for place in changes), tuple(taught))
+    return History(stream, requests, tuple(times[position] for position in changes), tuple(taught))

@@ -13,7 +13,7 @@ from perpetune.loop.ensemble_training import launch_pooled
 from perpetune.model.release import ModelCard
 from perpetune.params import Params
 from perpetune.records import Example, conversation
-from perpetune.replay.models.learner import Learned, Reply
+from perpetune.replay.models.learner import FittedModel, Reply
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace
@@ -33,7 +33,7 @@ class BaseModel:
     def name(self) -> str:
         return f"the base model of params.yaml, {self.workspace.params.base.model}, fine-tuned at each refresh"
 
-    def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> Learned:
+    def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> FittedModel:
         """Train, or take what was trained before with the same rows and settings."""
         params = self.workspace.params
         folder = self.folder / _identity(params, train, validation)
@@ -60,7 +60,7 @@ class BaseModel:
             max_new_tokens=params.evaluate.max_new_tokens,
             output_schema=params.task.output_schema,
         )
-        return Learned(_Tuned(trained.digest, self, folder, card), trained.seconds)
+        return FittedModel(_Tuned(trained.digest, self, folder, card), trained.seconds)
 
     def answerer(self) -> Answerer:
         params = self.workspace.params

@@ -28,7 +28,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Learned:
+class FittedModel:
     """A model, and the seconds of training that it is charged with."""
 
     model: Model
@@ -44,4 +44,4 @@ class Learner(Protocol):
     def at_once(self) -> int:
         """How many rows are worth answering in one call."""
 
-    def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> Learned: ...
+    def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> FittedModel: ...

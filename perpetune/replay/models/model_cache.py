@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from perpetune.evaluation.scores.scoring import Scoring
 from perpetune.records import Example
-from perpetune.replay.models.learner import Learned, Learner, Model, Reply
+from perpetune.replay.models.learner import FittedModel, Learner, Model, Reply
 
 
 @dataclass(frozen=True)
-class Marked:
+class ScoredAnswer:
     """What a model answered to a row, and how well: 0 to 1."""
 
     example: Example
@@ -21,16 +21,16 @@ class Marked:
 
 
 @dataclass
-class School:
+class ModelCache:
     """`tell` hears of each model that is being taught."""
 
     learner: Learner
     scoring: Scoring
     tell: Callable[[str], None] = lambda _: None
-    _learned: dict[str, Learned] = field(default_factory=dict)
+    _learned: dict[str, FittedModel] = field(default_factory=dict)
     _replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
 
-    def teach(self, train: Sequence[Example], validation: Sequence[Example]) -> Learned:
+    def train(self, train: Sequence[Example], validation: Sequence[Example]) -> FittedModel:
         """The model that these rows make; each policy is charged with its training anew."""
         ids = "\n".join([*(row.id for row in train), "", *(row.id for row in validation)])
         key = hashlib.sha256(ids.encode()).hexdigest()
@@ -39,7 +39,7 @@ class School:
             self._learned[key] = self.learner.fit(train, validation)
         return self._learned[key]
 
-    def mark(self, model: Model, rows: Sequence[Example], ahead: Sequence[Example] = ()) -> list[Marked]:
+    def score_answers(self, model: Model, rows: Sequence[Example], ahead: Sequence[Example] = ()) -> list[ScoredAnswer]:
         """The model's answers to the rows. It is asked about a few `ahead` with them, where it must be asked at all."""
         if any((model.digest, row.id) not in self._replies for row in rows):
             self._ask(model, [*rows, *ahead[: max(0, self.learner.at_once - len(rows))]])
@@ -50,5 +50,5 @@ class School:
         for row, reply in zip(new, model.answer(new), strict=True):
             self._replies[model.digest, row.id] = reply
 
-    def _marked(self, row: Example, reply: Reply) -> Marked:
-        return Marked(row, reply, self.scoring.score_row(row, reply.answer))
+    def _marked(self, row: Example, reply: Reply) -> ScoredAnswer:
+        return ScoredAnswer(row, reply, self.scoring.score_row(row, reply.answer))

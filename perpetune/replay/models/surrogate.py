@@ -17,13 +17,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from perpetune.classifiers.linear import linear_model
 from perpetune.evaluation.systems import Kind
 from perpetune.records import Example
-from perpetune.replay.models.learner import Learned, Reply
+from perpetune.replay.models.learner import FittedModel, Reply
 
 ASSUMED_MINUTES = 10.0  # of a refresh of a small model on two cores
 
 
 @dataclass(frozen=True)
-class StandIn:
+class Surrogate:
     """Learns from words and pairs of words; `minutes` is what a refresh is charged with."""
 
     kind: Kind
@@ -36,11 +36,11 @@ class StandIn:
         what = "TF-IDF with logistic regression" if self.kind == "classification" else "the nearest known request"
         return f"a stand-in, {what}: its score is not the model's, but rises and falls with the data"
 
-    def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> Learned:
+    def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> FittedModel:
         """It has nothing to stop early, so that it learns from the validation rows too."""
         rows = [*train, *validation]
         model = _classifier(rows, self.seed) if self.kind == "classification" else _neighbours(rows)
-        return Learned(model, 60 * self.minutes)
+        return FittedModel(model, 60 * self.minutes)
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class _Neighbours:
     outputs: tuple[str, ...]
 
     def answer(self, rows: Sequence[Example]) -> list[Reply]:
-        likeness = (self.words.transform([row.input for row in rows]) @ self.known.T).toarray()
-        nearest = likeness.argmax(axis=1)
+        comparison = (self.words.transform([row.input for row in rows]) @ self.known.T).toarray()
+        nearest = comparison.argmax(axis=1)
         return [
-            Reply(self.outputs[place], float(np.clip(row[place], 0, 1)))
-            for row, place in zip(likeness, nearest, strict=True)
+            Reply(self.outputs[position], float(np.clip(row[position], 0, 1)))
+            for row, position in zip(comparison, nearest, strict=True)
         ]
 
 

@@ -17,8 +17,8 @@ from perpetune.monitoring.drift import dataset
 from perpetune.monitoring.window import SCORE, Window, current_frame, reference_frame
 from perpetune.params import WatchParams
 from perpetune.records import Prediction
-from perpetune.replay.models.model_cache import Marked
-from perpetune.replay.policies.policy import Call, Champion, Sight, moments
+from perpetune.replay.models.model_cache import ScoredAnswer
+from perpetune.replay.policies.policy import Champion, Observation, RetrainCall, moments
 
 
 @dataclass
@@ -36,33 +36,35 @@ class EvidentlyPreset:
     _seen: int = 0
     _champion: Champion | None = field(default=None, repr=False)
 
-    def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
+    def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         return moments(self.params.cron, begins, ends)
 
-    def look(self, sight: Sight) -> Call | None:
-        if sight.champion is not self._champion:
-            self._champion, self._seen = sight.champion, 0
-        if len(sight.answered) < self._seen + self.params.window:
+    def check(self, observation: Observation) -> RetrainCall | None:
+        if observation.champion is not self._champion:
+            self._champion, self._seen = observation.champion, 0
+        if len(observation.answered) < self._seen + self.params.window:
             return None
-        self._seen = len(sight.answered)
+        self._seen = len(observation.answered)
         drifted, share = preset_says(
-            sight.answered[-self.params.window :],
-            [*sight.champion.frozen, *sight.champion.recent],
+            observation.answered[-self.params.window :],
+            [*observation.champion.frozen, *observation.champion.recent],
             self.kind,
-            sight.now,
+            observation.now,
         )
         if not drifted:
             return None
         said = f"as Evidently's preset judges {self.params.window} requests"
-        return Call(f"{drifted} columns drifted ({share:.0%}), {said}.")
+        return RetrainCall(f"{drifted} columns drifted ({share:.0%}), {said}.")
 
 
-def preset_says(current: Sequence[Marked], reference: Sequence[Marked], kind: Kind, now: datetime) -> tuple[int, float]:
+def preset_says(
+    current: Sequence[ScoredAnswer], reference: Sequence[ScoredAnswer], kind: Kind, now: datetime
+) -> tuple[int, float]:
     """How many columns drifted and what share of all; (0, share) where that is less than half of them."""
     window = Window(
-        [_prediction(place, marked, now) for place, marked in enumerate(current)],
-        [marked.example for marked in reference],
-        {marked.example.id: (marked.reply.answer, marked.reply.confidence) for marked in reference},
+        [_prediction(position, scored, now) for position, scored in enumerate(current)],
+        [scored.example for scored in reference],
+        {scored.example.id: (scored.reply.answer, scored.reply.confidence) for scored in reference},
         kind,
     )
     # The score is no part of it: it is known of labelled requests alone, and late.
@@ -82,18 +84,18 @@ def _usable(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=SCORE).dropna(axis="columns", how="all")
 
 
-def _prediction(place: int, marked: Marked, now: datetime) -> Prediction:
+def _prediction(position: int, scored: ScoredAnswer, now: datetime) -> Prediction:
     return Prediction(
-        id=str(place),
-        time=marked.example.time or now,
+        id=str(position),
+        time=scored.example.time or now,
         task="replay",
         version="1",
         messages=(),
-        input=marked.example.input,
-        output=marked.reply.answer,
+        input=scored.example.input,
+        output=scored.reply.answer,
         prompt_tokens=0,
         completion_tokens=0,
         latency_ms=0,
-        confidence=marked.reply.confidence,
-        group=marked.example.group,
+        confidence=scored.reply.confidence,
+        group=scored.example.group,
     )

@@ -9,9 +9,9 @@ from perpetune.evaluation.slices import Slice
 from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import PromotionEvidence, should_promote
 from perpetune.policy.verdict import Verdict
-from perpetune.replay.models.model_cache import Marked
+from perpetune.replay.models.model_cache import ScoredAnswer
 
-Marks = Sequence[Marked]
+Marks = Sequence[ScoredAnswer]
 
 
 def judge(
@@ -34,4 +34,4 @@ def judge(
 
 
 def _scores(marks: Marks) -> tuple[float, ...]:
-    return tuple(marked.score for marked in marks)
+    return tuple(scored.score for scored in marks)

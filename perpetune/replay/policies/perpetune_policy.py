@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from perpetune.monitoring.decay import held_to, measure_decay, promised_by
-from perpetune.monitoring.detector_state import Watched, judge
+from perpetune.monitoring.detector_state import DetectorState, judge
 from perpetune.params import Params
 from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
-from perpetune.replay.policies.policy import Call, Champion, Refresh, Sight, moments, unsuccessful
+from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, moments, unsuccessful
 from perpetune.statistics.e_detector import start
 
 
 @dataclass
-class Own:
+class PerpetunePolicy:
     """Retrains where `should_retrain` says so, from the labels alone, and at `refresh.cron`.
 
     Not with too little that is new (`nothing_new`), and challengers must pass the promotion gate.
@@ -27,38 +27,38 @@ class Own:
     name: str = "perpetune"
     gated: bool = True
     _champion: Champion | None = field(default=None, repr=False)
-    _watched: Watched = field(default_factory=lambda: Watched(start(0.0)), repr=False)
+    _watched: DetectorState = field(default_factory=lambda: DetectorState(start(0.0)), repr=False)
     _newest: list[float] = field(default_factory=list, repr=False)
 
-    def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
+    def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         crons = (self.params.watch.cron, self.params.refresh.cron)
         every = heapq.merge(*(moments(cron, begins, ends) for cron in crons))
         return (moment for moment, _ in groupby(every))
 
-    def look(self, sight: Sight) -> Call | None:
-        promised = promised_scores(sight.champion, self.params)
-        if sight.champion is not self._champion:
-            self._champion, self._newest = sight.champion, []
-            self._watched = Watched(start(held_to(promised, self.params.watch) or 0.0))
+    def check(self, observation: Observation) -> RetrainCall | None:
+        promised = promised_scores(observation.champion, self.params)
+        if observation.champion is not self._champion:
+            self._champion, self._newest = observation.champion, []
+            self._watched = DetectorState(start(held_to(promised, self.params.watch) or 0.0))
         watch = self.params.watch
-        self._newest = [*self._newest, *sight.judged][-watch.window :]
-        self._watched = judge(self._watched, sight.judged, 0, watch)
-        month = [each for each in sight.refreshes if sight.now - each.time < timedelta(days=MONTH_DAYS)]
+        self._newest = [*self._newest, *observation.judged][-watch.window :]
+        self._watched = judge(self._watched, observation.judged, 0, watch)
+        month = [each for each in observation.refreshes if observation.now - each.time < timedelta(days=MONTH_DAYS)]
         evidence = RetrainEvidence(
-            labelled=len(sight.judged),
+            labelled=len(observation.judged),
             labelled_in_all=self._watched.labels,
             decay=measure_decay(self._newest, promised, self._watched, watch),
             alarms_in_a_row=self._watched.alarms,
             drift=None,
-            minutes_since_refresh=_minutes_since(sight.refreshes, sight.now),
-            vain_refreshes=unsuccessful(sight.refreshes),
-            labels_since_refresh=sight.labels_since_refresh,
+            minutes_since_refresh=_minutes_since(observation.refreshes, observation.now),
+            unsuccessful_refreshes=unsuccessful(observation.refreshes),
+            labels_since_refresh=observation.labels_since_refresh,
             device_hours=sum(each.seconds for each in month) / 3600,
         )
         verdict = should_retrain(evidence, watch, self.params.refresh)
         if verdict.outcome == "retrain":
-            return Call(verdict.reasons[0], "decay")
-        return Call("The schedule said so.") if self._is_due(sight.now) else None
+            return RetrainCall(verdict.reasons[0], "decay")
+        return RetrainCall("The schedule said so.") if self._is_due(observation.now) else None
 
     def _is_due(self, now: datetime) -> bool:
         minute = timedelta(minutes=1)
@@ -67,7 +67,7 @@ class Own:
 
 def promised_scores(champion: Champion, params: Params) -> list[float]:
     """How well it did on the unseen rows that it is held to."""
-    return [marked.score for marked in promised_by(champion.recent, champion.frozen, params.reference)]
+    return [scored.score for scored in promised_by(champion.recent, champion.frozen, params.reference)]
 
 
 def _minutes_since(refreshes: Sequence[Refresh], now: datetime) -> float | None:

@@ -13,7 +13,7 @@ from cronsim import CronSim, CronSimError
 from perpetune.errors import PerpetuneError
 from perpetune.policy.unchanged import Trigger
 from perpetune.replay.models.learner import Model
-from perpetune.replay.models.model_cache import Marked
+from perpetune.replay.models.model_cache import ScoredAnswer
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Champion:
 
     model: Model
     since: datetime
-    frozen: tuple[Marked, ...]
-    recent: tuple[Marked, ...]
+    frozen: tuple[ScoredAnswer, ...]
+    recent: tuple[ScoredAnswer, ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Refresh:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Observation:
     """What can be seen at a look.
 
     `answered` are all answers of the present champion, oldest first; `judged` are the scores of those whose labels
@@ -57,14 +57,14 @@ class Sight:
 
     now: datetime
     champion: Champion
-    answered: Sequence[Marked]
+    answered: Sequence[ScoredAnswer]
     judged: Sequence[float]
     refreshes: Sequence[Refresh]
     labels_since_refresh: int = 0
 
 
 @dataclass(frozen=True)
-class Call:
+class RetrainCall:
     """A refresh is called for: why, and by what."""
 
     why: str
@@ -79,10 +79,10 @@ class Policy(Protocol):
     def gated(self) -> bool:
         """Whether its challengers must pass the promotion gate; else whatever was trained is released."""
 
-    def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
+    def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         """The moments of its looks, in order."""
 
-    def look(self, sight: Sight) -> Call | None:
+    def check(self, observation: Observation) -> RetrainCall | None:
         """What calls for a refresh now, or None."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from perpetune.replay.policies.policy import Call, Sight, moments
+from perpetune.replay.policies.policy import Observation, RetrainCall, moments
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,10 @@ class Never:
     name: str = "never"
     gated: bool = False
 
-    def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
+    def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         return iter(())
 
-    def look(self, sight: Sight) -> Call | None:
+    def check(self, observation: Observation) -> RetrainCall | None:
         return None
 
 
@@ -29,8 +29,8 @@ class Scheduled:
     name: str = "every week"
     gated: bool = False
 
-    def looks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
+    def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         return moments(self.cron, begins, ends)
 
-    def look(self, sight: Sight) -> Call | None:
-        return Call("The schedule said so.")
+    def check(self, observation: Observation) -> RetrainCall | None:
+        return RetrainCall("The schedule said so.")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from perpetune.model.token_tree import Tree, sees
+from perpetune.model.token_tree import Tree, is_visible
 
 BLOCK = 128
 _LEAST_HEAD = 16  # FlexAttention's kernel on a GPU takes no smaller heads
@@ -51,7 +51,7 @@ def _block(tree: Tree, first: int, dtype: torch.dtype) -> Block:
     last = min(first + BLOCK, len(tree))
     still_open = np.nonzero(tree.ends[:first] > first)[0]
     keys = np.concatenate([still_open, np.arange(first, last)])
-    visible = torch.from_numpy(sees(tree, np.arange(first, last), keys))
+    visible = torch.from_numpy(is_visible(tree, np.arange(first, last), keys))
     mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
     return Block(first, last, torch.from_numpy(keys), mask)
 

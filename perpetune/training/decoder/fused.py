@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from perpetune.model.label_head import LabelHead, features
 from perpetune.model.loss import chunked_cross_entropy, plain_cross_entropy
-from perpetune.model.token_tree import Tree, model_inputs, plant
+from perpetune.model.token_tree import Tree, build_tree, model_inputs
 from perpetune.training.batches import Encoded
 from perpetune.training.decoder.attention import Plan, attend, plan
 from perpetune.training.decoder.kernels import lora_linear, rms_norm, rotated, silu_gated
@@ -30,9 +30,9 @@ FUSED = ("llama", "mistral", "qwen2", "qwen3")
 
 @dataclass(frozen=True)
 class TokenTargets:
-    """At each of `places` (m,) of a tree one of `tokens` (m,) is to come, and counts as much as its weight (m,)."""
+    """At each of `positions` (m,) of a tree one of `tokens` (m,) is to come, and counts as much as its weight (m,)."""
 
-    places: Tensor
+    positions: Tensor
     tokens: Tensor
     weights: Tensor
 
@@ -73,7 +73,7 @@ def learner(
 
 def summed_loss(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
     """Cross-entropy summed over the answer tokens of the rows, or over their labels, in one packed pass."""
-    tree = plant(row.read for row in rows)
+    tree = build_tree(row.read for row in rows)
     targets = _label_targets(rows, tree, device) if model.label_head else _token_targets(rows, tree, device)
     loss: Tensor = model(tree, targets, device)
     return loss
@@ -81,7 +81,7 @@ def summed_loss(model: FusedModel | PlainModel, rows: Sequence[Encoded], device:
 
 def losses_by_temperature(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
     """Cross-entropy summed over the labels of the rows, at each of `TEMPERATURES`, in one packed pass."""
-    tree = plant(row.read for row in rows)
+    tree = build_tree(row.read for row in rows)
     targets = _label_targets(rows, tree, device)
     losses: Tensor = model(tree, JudgedLabels(targets.paths, targets.labels, targets.weights), device)
     return losses
@@ -89,17 +89,19 @@ def losses_by_temperature(model: FusedModel | PlainModel, rows: Sequence[Encoded
 
 def prompt_features(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
     """What a label head reads of the rows, (rows, 2 * size) in fp32, in one packed pass."""
-    tree = plant(row.read for row in rows)
+    tree = build_tree(row.read for row in rows)
     found: Tensor = model(tree, Features(tree.paths), device)
     return found
 
 
 def _token_targets(rows: Sequence[Encoded], tree: Tree, device: torch.device) -> TokenTargets:
-    places = [place for row, path in zip(rows, tree.paths, strict=True) for place in path[row.answer_from - 1 :]]
+    positions = [
+        position for row, path in zip(rows, tree.paths, strict=True) for position in path[row.answer_from - 1 :]
+    ]
     tokens = [token for row in rows for token in row.tokens[row.answer_from :]]
     weights = [row.weight for row in rows for _ in row.tokens[row.answer_from :]]
     return TokenTargets(
-        torch.tensor(places, device=device),
+        torch.tensor(positions, device=device),
         torch.tensor(tokens, device=device),
         torch.tensor(weights, device=device, dtype=torch.float32),
     )
@@ -144,7 +146,7 @@ class PlainModel(nn.Module):
         inputs = model_inputs(tree, device, self.compute)
         with torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32):
             if isinstance(targets, TokenTargets):
-                logits = self.causal(**inputs, logits_to_keep=targets.places).logits[0]
+                logits = self.causal(**inputs, logits_to_keep=targets.positions).logits[0]
             else:
                 hidden = cast(Any, self.causal).get_decoder()(**inputs).last_hidden_state[0]
         if isinstance(targets, TokenTargets):
@@ -179,7 +181,7 @@ class FusedModel(nn.Module):
                 hidden = layer(hidden, angles, who_sees)
         if not isinstance(targets, TokenTargets):
             return _judged_by(self.label_head, _normed(self.norm, hidden), targets)
-        final = _normed(self.norm, hidden[targets.places])
+        final = _normed(self.norm, hidden[targets.positions])
         if _is_adapted(self.head):
             return plain_cross_entropy(_projected(self.head, final), targets.tokens, targets.weights)
         return chunked_cross_entropy(final, self.head.weight, targets.tokens, targets.weights)

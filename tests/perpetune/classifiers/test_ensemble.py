@@ -31,10 +31,10 @@ def answer(shares: Sequence[float]) -> Answer:
 def rows_of(seed: int, own: float, linear: float, n: int = 300) -> tuple[list[Answer], list[Answer], list[str]]:
     """Scores that point to the right label by so much, in noise of size 1."""
     noise = np.random.default_rng(seed)
-    places = noise.integers(3, size=n)
-    right = np.eye(3)[places]
+    positions = noise.integers(3, size=n)
+    right = np.eye(3)[positions]
     both = [right * by + noise.normal(size=(n, 3)) for by in (own, linear)]
-    return answers(both[0]), answers(both[1]), [LABELS[place] for place in places]
+    return answers(both[0]), answers(both[1]), [LABELS[position] for position in positions]
 
 
 def test_two_that_err_on_different_rows_are_better_together() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from perpetune.demo.report import rolling, write_report
-from perpetune.demo.script import Look
+from perpetune.demo.script import CheckSummary
 from perpetune.demo.summary import Cost, Link, Moment, Summary
 from perpetune.runtime.prefect_api import FlowRun
 from perpetune.workspace import Workspace, open_workspace
@@ -23,15 +23,15 @@ def workspace() -> Workspace:
 
 @pytest.fixture
 def summary() -> Summary:
-    moments = [Moment(place < 60 or place >= 120, place < 60) for place in range(160)]
+    moments = [Moment(position < 60 or position >= 120, position < 60) for position in range(160)]
     moments[3] = Moment(None, True)
     return Summary(
         moments=tuple(moments),
         turned_at=60,
-        looks=(
-            Look(60, "keep", "all is well", False, RUN, "http://mlflow/1"),
-            Look(100, "collect more labels", "none yet", True, RUN, "http://mlflow/2"),
-            Look(120, "retrain", "a drop of <b>40</b> points", True, RUN, "http://mlflow/3"),
+        checks=(
+            CheckSummary(60, "keep", "all is well", False, RUN, "http://mlflow/1"),
+            CheckSummary(100, "collect more labels", "none yet", True, RUN, "http://mlflow/2"),
+            CheckSummary(120, "retrain", "a drop of <b>40</b> points", True, RUN, "http://mlflow/3"),
         ),
         swap_at=120,
         refreshes=(RUN,),
@@ -65,10 +65,10 @@ def test_the_page_tells_all_and_stands_alone(summary: Summary, workspace: Worksp
 
 
 def test_a_loop_that_changed_nothing(summary: Summary, workspace: Workspace, tmp_path: Path) -> None:
-    quiet = replace(summary, swap_at=None, looks=summary.looks[:1], verdict="The loop changed nothing.")
-    page = write_report(tmp_path / "report.html", workspace, quiet).read_text()
+    stable = replace(summary, swap_at=None, checks=summary.checks[:1], verdict="The loop changed nothing.")
+    page = write_report(tmp_path / "report.html", workspace, stable).read_text()
     assert page.count("never") == 3
-    assert "without the loop" not in dict(quiet.lines())
+    assert "without the loop" not in dict(stable.lines())
 
 
 def test_rolling_starts_anew_where_the_stream_turns() -> None:

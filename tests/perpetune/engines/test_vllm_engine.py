@@ -106,11 +106,13 @@ def answered(
     params: ServeParams,
     release: Release,
     generation: Generation = SHORT,
-    heard: list[Delta] | None = None,
+    on_delta: list[Delta] | None = None,
 ) -> tuple[Answer, ...]:
     async def run() -> tuple[Answer, ...]:
         async with engine_over(vllm, params, release) as engine:
-            return await engine.answer(release.version, ASKED, generation, heard.append if heard is not None else None)
+            return await engine.answer(
+                release.version, ASKED, generation, on_delta.append if on_delta is not None else None
+            )
 
     return asyncio.run(run())
 
@@ -144,9 +146,9 @@ def test_labels_have_their_share_of_the_mass(
 
 def test_many_labels_are_asked_for_in_parts(params: ServeParams, adapter: Make) -> None:
     """More tokens part here than one question may name."""
-    letters = [chr(place) for place in range(0x4E00, 0x4E00 + 80)]
+    letters = [chr(position) for position in range(0x4E00, 0x4E00 + 80)]
     labels = tuple(first + second for first in letters[:4] for second in letters[4:])
-    mass = {label: float(place + 50) for place, label in enumerate(labels)}
+    mass = {label: float(position + 50) for position, label in enumerate(labels)}
     vllm = FakeVllm(mass)
     [answer] = answered(vllm, params, adapter(labels=labels))
     total = sum(mass.values())
@@ -156,16 +158,16 @@ def test_many_labels_are_asked_for_in_parts(params: ServeParams, adapter: Make) 
 
 
 def test_more_labels_than_vllm_tells_apart_are_refused(params: ServeParams, adapter: Make) -> None:
-    labels = tuple(chr(place) for place in range(0x4E00, 0x4E00 + MOST_TOKENS + 1))
+    labels = tuple(chr(position) for position in range(0x4E00, 0x4E00 + MOST_TOKENS + 1))
     with pytest.raises(PerpetuneError, match="129 labels part at one token"):
         answered(FakeVllm(), params, adapter(labels=labels))
 
 
 def test_a_label_is_heard_at_once_with_the_log_probabilities_of_its_tokens(params: ServeParams, adapter: Make) -> None:
-    heard: list[Delta] = []
+    on_delta: list[Delta] = []
     vllm = FakeVllm({"ab": 0.5, "ac": 0.25, "b": 0.25})
-    answers = answered(vllm, params, adapter(labels=("ab", "ac", "b")), Generation(1, n=2, top_logprobs=1), heard)
-    assert [(delta.index, delta.text) for delta in heard] == [(0, "ab"), (1, "ab")]
+    answers = answered(vllm, params, adapter(labels=("ab", "ac", "b")), Generation(1, n=2, top_logprobs=1), on_delta)
+    assert [(delta.index, delta.text) for delta in on_delta] == [(0, "ab"), (1, "ab")]
     first, second = answers[0].logprobs or ()
     assert (first.token, second.token) == ("a", "b")
     assert first.logprob == pytest.approx(math.log(0.75)) and second.logprob == pytest.approx(math.log(2 / 3))
@@ -241,12 +243,12 @@ def test_a_reply_with_log_probabilities_and_tool_calls(params: ServeParams, adap
 
 def test_greedy_answers_are_written_once(params: ServeParams, adapter: Make) -> None:
     vllm = FakeVllm(reply=streaming(piece(0, content="all"), piece(0, "stop", content=" alike"), USAGE))
-    heard: list[Delta] = []
-    answers = answered(vllm, params, adapter(), Generation(8, n=3), heard)
+    on_delta: list[Delta] = []
+    answers = answered(vllm, params, adapter(), Generation(8, n=3), on_delta)
     assert [answer.text for answer in answers] == ["all alike"] * 3
     assert "n" not in vllm.asked("/v1/chat/completions")[0]
     for index in range(3):
-        assert "".join(delta.text for delta in heard if delta.index == index) == "all alike"
+        assert "".join(delta.text for delta in on_delta if delta.index == index) == "all alike"
 
 
 def test_pieces_are_heard_as_they_come_and_add_up(params: ServeParams, adapter: Make) -> None:
@@ -260,9 +262,9 @@ def test_pieces_are_heard_as_they_come_and_add_up(params: ServeParams, adapter: 
             USAGE,
         )
     )
-    heard: list[Delta] = []
-    answers = answered(vllm, params, adapter(), Generation(8, n=2, temperature=1.0), heard)
-    assert [(delta.index, delta.text) for delta in heard] == [(0, "a"), (1, "x"), (1, "y"), (0, "b")]
+    on_delta: list[Delta] = []
+    answers = answered(vllm, params, adapter(), Generation(8, n=2, temperature=1.0), on_delta)
+    assert [(delta.index, delta.text) for delta in on_delta] == [(0, "a"), (1, "x"), (1, "y"), (0, "b")]
     assert [(answer.text, answer.finish_reason) for answer in answers] == [("ab", "length"), ("xy", "stop")]
     assert answers[0].prompt_tokens == 7
     [body] = vllm.asked("/v1/chat/completions")
@@ -273,11 +275,11 @@ def test_tool_calls_stream_in_pieces(params: ServeParams, adapter: Make) -> None
     begun = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
     pieces = [{"index": 0, "function": {"arguments": text}} for text in ('{"x"', ": 1}")]
     events = [piece(0, tool_calls=[one]) for one in (begun, *pieces)]
-    heard: list[Delta] = []
+    on_delta: list[Delta] = []
     vllm = FakeVllm(reply=streaming(*events, piece(0, "tool_calls"), USAGE))
-    [answer] = answered(vllm, params, adapter(), heard=heard)
+    [answer] = answered(vllm, params, adapter(), on_delta=on_delta)
     assert answer.tool_calls == ({"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},)
-    assert [delta.tool_calls for delta in heard] == [(begun,), (pieces[0],), (pieces[1],)]
+    assert [delta.tool_calls for delta in on_delta] == [(begun,), (pieces[0],), (pieces[1],)]
 
 
 def test_what_vllm_forgot_is_loaded_again(params: ServeParams, adapter: Make) -> None:
@@ -358,14 +360,14 @@ def test_faults(
     answer: web.Response,
     expected: type[Exception],
     text: str,
-    heard: list[Delta] | None,
+    on_delta: list[Delta] | None,
 ) -> None:
     async def reply(_request: web.Request, _body: dict[str, Any]) -> web.Response:
         return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type)
 
     generation = Generation(8, json_schema="{}")
     with pytest.raises(expected, match=text) as caught:
-        answered(FakeVllm(reply=reply), params, adapter(), generation, heard)
+        answered(FakeVllm(reply=reply), params, adapter(), generation, on_delta)
     if isinstance(caught.value, Unsupported):
         assert caught.value.param == (
             "temperature" if "temperature" in text or "negative" in text else "response_format"
@@ -381,10 +383,10 @@ def test_faults(
     ids=["cut off", "an error as the last event"],
 )
 def test_a_stream_that_breaks(params: ServeParams, adapter: Make, reply: Reply) -> None:
-    heard: list[Delta] = []
+    on_delta: list[Delta] = []
     with pytest.raises(EngineDown):
-        answered(FakeVllm(reply=reply), params, adapter(), heard=heard)
-    assert [delta.text for delta in heard] == ["a"]
+        answered(FakeVllm(reply=reply), params, adapter(), on_delta=on_delta)
+    assert [delta.text for delta in on_delta] == ["a"]
 
 
 def test_a_server_that_is_gone(params: ServeParams, adapter: Make) -> None:
@@ -463,10 +465,12 @@ def test_a_trace_goes_on_in_vllm(params: ServeParams, adapter: Make) -> None:
 
 def test_the_space_around_a_text_is_left_out_as_in_process(params: ServeParams, adapter: Make) -> None:
     [whole] = answered(FakeVllm(reply=saying(choice(" \n all is well \n"))), params, adapter())
-    heard: list[Delta] = []
+    on_delta: list[Delta] = []
     pieces = [piece(0, content=text) for text in (" ", "\n all", " is", " ", "well \n")]
-    [streamed] = answered(FakeVllm(reply=streaming(*pieces, piece(0, "stop"), USAGE)), params, adapter(), heard=heard)
-    assert whole.text == streamed.text == "".join(delta.text for delta in heard) == "all is well"
+    [streamed] = answered(
+        FakeVllm(reply=streaming(*pieces, piece(0, "stop"), USAGE)), params, adapter(), on_delta=on_delta
+    )
+    assert whole.text == streamed.text == "".join(delta.text for delta in on_delta) == "all is well"
 
 
 def test_a_key_goes_with_every_call_and_only_where_there_is_one(params: ServeParams, adapter: Make) -> None:

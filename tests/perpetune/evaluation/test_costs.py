@@ -5,8 +5,8 @@ import json
 import pytest
 
 from perpetune.evaluation.costs import (
+    RefreshCost,
     RefreshEconomics,
-    Spent,
     Usage,
     dollars,
     economics,
@@ -49,7 +49,7 @@ def test_dollars_read_as_people_write_them(amount: float, text: str) -> None:
 LARGER = LargerModel(name="large", dollars_per_million_prompt_tokens=2.0, dollars_per_million_completion_tokens=10.0)
 NO_PRICES = EconomicsParams(larger_model=None, requests_per_month=None, dollars_per_label=0.0)
 EIGHT = 8
-HALF_AN_HOUR = Spent(device_hours=0.5, labels=0)
+HALF_AN_HOUR = RefreshCost(device_hours=0.5, labels=0)
 
 
 def alike(seconds: float, prompt: int = 60, completion: int = 1) -> Usage:
@@ -59,7 +59,7 @@ def alike(seconds: float, prompt: int = 60, completion: int = 1) -> Usage:
 def worth(
     params: EvaluateParams,
     usage: dict[str, Usage] | None = None,
-    spent: Spent = HALF_AN_HOUR,
+    spent: RefreshCost = HALF_AN_HOUR,
     prices: EconomicsParams = NO_PRICES,
     monthly: int | None = None,
 ) -> RefreshEconomics:
@@ -68,7 +68,7 @@ def worth(
 
 
 def test_break_even_by_hand(params: EvaluateParams) -> None:
-    found = worth(params, spent=Spent(0.5, 10), prices=NO_PRICES.model_copy(update={"dollars_per_label": 0.02}))
+    found = worth(params, spent=RefreshCost(0.5, 10), prices=NO_PRICES.model_copy(update={"dollars_per_label": 0.02}))
     prompted = found.rivals[0]
 
     assert found.before_system == "few-shot"
@@ -119,7 +119,7 @@ def test_a_free_machine_leaves_nothing_to_pay_back(params: EvaluateParams) -> No
 
 def test_labels_cost_where_the_machine_is_free(params: EvaluateParams) -> None:
     prices = EconomicsParams(larger_model=LARGER, requests_per_month=None, dollars_per_label=0.1)
-    found = worth(params.model_copy(update={"dollars_per_hour": 0.0}), spent=Spent(0.5, 81), prices=prices)
+    found = worth(params.model_copy(update={"dollars_per_hour": 0.0}), spent=RefreshCost(0.5, 81), prices=prices)
     prompted, larger = found.rivals
 
     assert prompted.requests is None
@@ -158,7 +158,7 @@ def test_free_text_pays_for_each_token_it_writes(params: EvaluateParams) -> None
 
 
 def test_sentences_say_cost_refresh_and_days(params: EvaluateParams) -> None:
-    told = sentences(worth(params, spent=Spent(0.5, 1), monthly=3_000))
+    told = sentences(worth(params, spent=RefreshCost(0.5, 1), monthly=3_000))
 
     assert told == [
         "1,000 requests cost $0.100 with the challenger, and $0.300 with the base model with examples, "

@@ -50,10 +50,10 @@ def test_every_system_is_judged_on_the_same_rows(puzzling: Evaluation) -> None:
 
 
 def test_the_finding_says_what_was_found(puzzling: Evaluation) -> None:
-    assert puzzling.findings[0].startswith("The challenger is right on 100.0% of 40 rows")
-    assert "It is 70.0 points better than the champion" in puzzling.findings[1]
-    assert any("The champion cannot answer “mixed” (14)" in sentence for sentence in puzzling.findings)
-    assert not any("No language model" in sentence for sentence in puzzling.findings)
+    assert puzzling.summary[0].startswith("The challenger is right on 100.0% of 40 rows")
+    assert "It is 70.0 points better than the champion" in puzzling.summary[1]
+    assert any("The champion cannot answer “mixed” (14)" in sentence for sentence in puzzling.summary)
+    assert not any("No language model" in sentence for sentence in puzzling.summary)
 
 
 def test_no_language_model_is_needed_where_the_linear_one_is_as_good(
@@ -61,17 +61,17 @@ def test_no_language_model_is_needed_where_the_linear_one_is_as_good(
 ) -> None:
     rows = examples([(f"{WORDS[label]} item", label) for _ in range(15) for label in WORDS])
     as_good = evaluate(rows, {"challenger": [say(row.output) for row in rows]}, train, "classification", params)
-    assert as_good.findings[0].startswith(
+    assert as_good.summary[0].startswith(
         "No language model is needed: TF-IDF with logistic regression is right on 100.0%"
     )
     worse = evaluate(rows, {"challenger": [say("bad") for _ in rows]}, train, "classification", params)
-    assert "significantly worse" in worse.findings[0]
+    assert "significantly worse" in worse.summary[0]
 
 
 def test_too_few_rows_claim_nothing(examples: Examples, train: list[Example], say: Say, params: EvaluateParams) -> None:
     rows = examples([("lovely item", "good")] * 5)
     found = evaluate(rows, {"challenger": [say("good")] * 5}, train, "classification", params)
-    assert found.findings[0].startswith("The challenger is right on 100.0% of 5 rows")
+    assert found.summary[0].startswith("The challenger is right on 100.0% of 5 rows")
 
 
 def test_metrics_have_names_that_mlflow_takes(puzzling: Evaluation) -> None:
@@ -186,4 +186,4 @@ def test_a_gain_that_few_rows_do_not_prove_is_not_called_needless(
     rows = [*rows[:-1], rows[-1].model_copy(update={"output": "good"})]  # which misleads the linear model
     found = evaluate(rows, {"challenger": [say(row.output) for row in rows]}, train, "classification", params)
     assert found.comparisons["linear"].difference == 1 / 40
-    assert not any("No language model" in sentence for sentence in found.findings)
+    assert not any("No language model" in sentence for sentence in found.summary)

@@ -4,22 +4,22 @@ import time
 
 import pytest
 
-from perpetune.evaluation.latency import Pace, cost_ratio, in_turns, slowdown
+from perpetune.evaluation.latency import LatencyPair, cost_ratio, in_turns, slowdown
 from perpetune.params import EvaluateParams
 
 
 def test_a_ratio_lies_within_its_interval_and_turns_over_with_the_sides(params: EvaluateParams) -> None:
     seconds = tuple(1.0 + 0.01 * (n * 7 % 40) for n in range(40))
-    slower = Pace(seconds, tuple(2 * each for each in seconds), 40)
+    slower = LatencyPair(seconds, tuple(2 * each for each in seconds), 40)
     for measure in (slowdown, cost_ratio):
         found = measure(slower, params)
         assert found.value == pytest.approx(2) and found.low <= found.value <= found.high
         assert found.low == pytest.approx(2), "rows that are all twice as slow leave no doubt"
-        assert measure(Pace(slower.ours, slower.theirs, 40), params).value == pytest.approx(0.5)
+        assert measure(LatencyPair(slower.ours, slower.theirs, 40), params).value == pytest.approx(0.5)
 
 
 def test_one_long_answer_counts_for_cost_and_leaves_latency_in_doubt(params: EvaluateParams) -> None:
-    pace = Pace((1.0,) * 40, (*(1.0,) * 39, 41.0), 40)
+    pace = LatencyPair((1.0,) * 40, (*(1.0,) * 39, 41.0), 40)
     assert cost_ratio(pace, params).value == pytest.approx(2)
     assert slowdown(pace, params).low == pytest.approx(1)
 

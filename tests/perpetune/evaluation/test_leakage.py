@@ -36,9 +36,9 @@ texts = st.lists(st.sampled_from("abcd"), min_size=8, max_size=30).map(" ".join)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(texts, max_size=6), texts, st.integers(0, 29))
-def test_no_near_duplicate_is_missed(trained: list[str], base: str, place: int) -> None:
+def test_no_near_duplicate_is_missed(trained: list[str], base: str, position: int) -> None:
     changed = base.split()
-    changed[place % len(changed)] = "e"
+    changed[position % len(changed)] = "e"
     rows = [row(text, str(n)) for n, text in enumerate([*trained, base])]
     held = row(" ".join(changed), "held")
     exact = any(

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.evaluation.latency import Pace
+from perpetune.evaluation.latency import LatencyPair
 from perpetune.evaluation.leakage import Leakage
-from perpetune.evaluation.vetoes import as_metrics, forgetting_limit, leakage_limits, pace_limits
+from perpetune.evaluation.vetoes import as_metrics, forgetting_limit, latency_limits, leakage_limits
 from perpetune.params import EvaluateParams, PromoteParams, load_params
 from perpetune.policy.promotion import Limit
 from perpetune.policy.verdict import Interval
 
 ROOT = Path(__file__).parents[3]
-PACE = Pace((1.0,) * 20, (2.0,) * 20, 20)
+PACE = LatencyPair((1.0,) * 20, (2.0,) * 20, 20)
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def rules() -> PromoteParams:
 def test_what_is_null_is_not_asked_for(rules: PromoteParams, params: EvaluateParams) -> None:
     off = rules.model_copy(update={"max_forgetting": None, "max_slowdown": None, "max_cost": None})
     assert forgetting_limit([], [], off, params) == {}
-    assert pace_limits(PACE, "champion", off, params) == {}
-    assert list(pace_limits(PACE, "base", off.model_copy(update={"max_cost": 3.0}), params)) == ["cost"]
+    assert latency_limits(PACE, "champion", off, params) == {}
+    assert list(latency_limits(PACE, "base", off.model_copy(update={"max_cost": 3.0}), params)) == ["cost"]
 
 
 def test_forgetting_is_told_whether_or_not_it_vetoes(rules: PromoteParams, params: EvaluateParams) -> None:
@@ -38,20 +38,20 @@ def test_forgetting_is_told_whether_or_not_it_vetoes(rules: PromoteParams, param
 
 
 def test_rows_that_were_asked_again_are_told(rules: PromoteParams, params: EvaluateParams) -> None:
-    again = Pace((1.0,) * 30, (1.0,) * 30, 6)
-    assert pace_limits(again, "champion", rules, params)["cost"].unit == (
+    again = LatencyPair((1.0,) * 30, (1.0,) * 30, 6)
+    assert latency_limits(again, "champion", rules, params)["cost"].unit == (
         "times the champion's cost of a request, 6 rows asked again and again"
     )
 
 
 def test_beside_what_is_no_language_model_pace_vetoes_nothing(rules: PromoteParams, params: EvaluateParams) -> None:
-    slow = Pace((0.001,) * 30, (1.0,) * 30, 30)
-    assert pace_limits(slow, "champion", rules, params)["latency"].exceeded
-    assert not pace_limits(slow, "champion", rules, params, vetoes=False)["latency"].exceeded
+    slow = LatencyPair((0.001,) * 30, (1.0,) * 30, 30)
+    assert latency_limits(slow, "champion", rules, params)["latency"].exceeded
+    assert not latency_limits(slow, "champion", rules, params, vetoes=False)["latency"].exceeded
 
 
 def test_each_limit_carries_its_estimate_interval_and_rows(rules: PromoteParams, params: EvaluateParams) -> None:
-    limits = forgetting_limit([1.0, 2.0, 3.0], [1.5, 2.1, 3.3], rules, params) | pace_limits(
+    limits = forgetting_limit([1.0, 2.0, 3.0], [1.5, 2.1, 3.3], rules, params) | latency_limits(
         PACE, "base", rules, params
     )
     assert limits["forgetting"].value == pytest.approx(0.3)

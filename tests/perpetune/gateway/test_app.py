@@ -124,10 +124,10 @@ def test_models(start: Start, client_of: Any) -> None:
 
 
 def test_the_instruction_comes_first_unless_the_request_has_its_own(start: Start) -> None:
-    def heard(version: str, messages: Any) -> str:
+    def on_delta(version: str, messages: Any) -> str:
         return " | ".join(f"{message.role}={message.content}" for message in messages)
 
-    gateway = start(FakeEngine(heard))
+    gateway = start(FakeEngine(on_delta))
 
     def answer(*messages: Any) -> str:
         body = {"model": "reviews", "messages": messages, "max_tokens": 16}

@@ -26,7 +26,7 @@ from perpetune.loop.first_version import make_first
 from perpetune.loop.untrained_versions import save_linear
 from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base
-from perpetune.model.release import Evaluated, Golden, ModelCard, evaluated_file
+from perpetune.model.release import GoldenPrompt, ModelCard, ServingFacts, evaluated_file
 from perpetune.params import LoraParams, load_params
 from perpetune.prediction_log.log import open_log, recent_predictions
 from perpetune.records import Example, Message, write_jsonl
@@ -61,7 +61,7 @@ class World:
         folder = self.workspace.root / "tuned"
         torch.manual_seed(1)
         model.save_pretrained(str(folder))
-        return self._registered(folder, self._card(), Evaluated())
+        return self._registered(folder, self._card(), ServingFacts())
 
     def linear(self, rows: list[Example], *, honest: bool = True) -> str:
         model = linear_model(7).fit([row.input for row in rows], [row.output for row in rows])
@@ -69,12 +69,12 @@ class World:
         card = self._card().model_copy(update={"system": "linear"})
         save_linear(folder, card, model)
         said = linear_answer(model, "the sky")
-        golden = Golden(
+        golden = GoldenPrompt(
             messages=(Message(role="user", content="the sky"),),
             output=said.text if honest else "red",
             confidence=said.confidence,
         )
-        return self._registered(folder, card, Evaluated(golden=(golden,)))
+        return self._registered(folder, card, ServingFacts(golden=(golden,)))
 
     def _card(self) -> ModelCard:
         return ModelCard(
@@ -88,7 +88,7 @@ class World:
             max_new_tokens=4,
         )
 
-    def _registered(self, folder: Path, card: ModelCard, evaluated: Evaluated) -> str:
+    def _registered(self, folder: Path, card: ModelCard, evaluated: ServingFacts) -> str:
         run = open_run(TASK, "refresh", {"perpetune.kind": "refresh"}, {})
         version = registry.register(run, folder, card, {})
         log_text(run, evaluated.model_dump_json(), evaluated_file(card.system))
@@ -109,8 +109,8 @@ def world(
     settings["serve"]["poll_seconds"] = 60
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
     ingested = [
-        row.model_copy(update={"id": f"{row.id}{place}", "input": f"{say} {row.id}", "group": f"{row.id}{place}"})
-        for place, say in enumerate(("the", "a", "say", "it is"))
+        row.model_copy(update={"id": f"{row.id}{position}", "input": f"{say} {row.id}", "group": f"{row.id}{position}"})
+        for position, say in enumerate(("the", "a", "say", "it is"))
         for row in colour_rows
     ]
     write_jsonl(tmp_path / "data" / "inbox" / "mine.jsonl", ingested)

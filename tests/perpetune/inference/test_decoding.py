@@ -13,8 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from perpetune.generation.answer import Answer, PromptTooLong
 from perpetune.generation.parameters import BadSchema, Delta, Generation
-from perpetune.generation.request import Asked
-from perpetune.generation.stop_sequences import Text
+from perpetune.generation.request import GenerationRequest
+from perpetune.generation.stop_sequences import StopFilter
 from perpetune.inference.answerer import KEPT_FOR_ONE_READ, Answerer
 from perpetune.inference.detokenizer import Pieces
 from perpetune.inference.json_grammar import Grammars
@@ -37,7 +37,7 @@ ASKED = [ask("the sky"), ask("a leaf is it ? " * 3), ask("sea"), ask("fire", "sa
 def letters() -> Base:
     """A random model that writes bytes: of its text little is valid UTF-8."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {word: place for place, word in enumerate(["</s>", *alphabet])}
+    words = {word: position for position, word in enumerate(["</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(words, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -63,24 +63,24 @@ def letters() -> Base:
 def write(base: Base, *wanted: tuple[Sequence[Message], Generation]) -> tuple[list[tuple[Answer, ...]], list[Delta]]:
     """The answers to all, written together, and the pieces of the first."""
     answers: dict[int, tuple[Answer, ...]] = {}
-    heard: list[Delta] = []
+    on_delta: list[Delta] = []
 
     def fail(fault: Exception) -> None:
         raise fault
 
-    def asked(place: int) -> Asked:
-        messages, generation = wanted[place]
-        hear = heard.append if place == 0 else lambda delta: None
-        return Asked(messages, generation, lambda those: answers.update({place: those}), fail, hear)
+    def asked(position: int) -> GenerationRequest:
+        messages, generation = wanted[position]
+        hear = on_delta.append if position == 0 else lambda delta: None
+        return GenerationRequest(messages, generation, lambda those: answers.update({position: those}), fail, hear)
 
-    waiting = [[asked(place) for place in range(len(wanted))]]
+    waiting = [[asked(position) for position in range(len(wanted))]]
     Answerer(base, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
-    return [answers[place] for place in range(len(wanted))], heard
+    return [answers[position] for position in range(len(wanted))], on_delta
 
 
 def one(base: Base, messages: Sequence[Message], generation: Generation) -> Answer:
-    [[answer]], heard = write(base, (messages, generation))
-    assert "".join(delta.text for delta in heard) == answer.text
+    [[answer]], on_delta = write(base, (messages, generation))
+    assert "".join(delta.text for delta in on_delta) == answer.text
     return answer
 
 
@@ -113,8 +113,8 @@ def test_answers_to_many_join_as_others_end(letters: Base, monkeypatch: pytest.M
     answerer, beside = Answerer(base, 48), []
     write = answerer.write
 
-    def noted(adapter: str | None, next_asked: Callable[[int], Sequence[Asked]]) -> None:
-        def note(writing: int) -> Sequence[Asked]:
+    def noted(adapter: str | None, next_asked: Callable[[int], Sequence[GenerationRequest]]) -> None:
+        def note(writing: int) -> Sequence[GenerationRequest]:
             joining = next_asked(writing)
             beside.append((writing, len(joining)))
             return joining
@@ -134,30 +134,32 @@ def test_answers_that_join_and_leave_change_no_other(tiny_base: Base) -> None:
     answers: dict[int, str] = {}
     writing_at_each_step: list[int] = []
 
-    def answered(place: int) -> Asked:
+    def answered(position: int) -> GenerationRequest:
         def put(those: tuple[Answer, ...]) -> None:
-            answers[place] = those[0].text
+            answers[position] = those[0].text
 
-        return Asked(ASKED[place], Generation(limits[place]), put, lambda fault: pytest.fail(str(fault)))
+        return GenerationRequest(
+            ASKED[position], Generation(limits[position]), put, lambda fault: pytest.fail(str(fault))
+        )
 
-    def next_asked(writing: int) -> list[Asked]:
+    def next_asked(writing: int) -> list[GenerationRequest]:
         step = len(writing_at_each_step)
         writing_at_each_step.append(writing)
         return [answered(step // 2)] if step % 2 == 0 and step // 2 < len(ASKED) else []
 
     Answerer(tiny_base, 1024).write(None, next_asked)
-    assert [answers[place] for place in range(len(ASKED))] == alone
+    assert [answers[position] for position in range(len(ASKED))] == alone
     assert max(writing_at_each_step) > 1
 
 
 def test_a_sample_is_its_seeds_own_whoever_shares_its_batch(letters: Base) -> None:
     sampled = Generation(max_tokens=20, temperature=1.0, seed=5, n=3)
-    [alone], heard = write(letters, (ASKED[0], sampled))
+    [alone], on_delta = write(letters, (ASKED[0], sampled))
     [together, *_], _ = write(letters, (ASKED[0], sampled), (ASKED[1], GREEDY), (ASKED[3], replace(sampled, seed=9)))
     assert [answer.text for answer in alone] == [answer.text for answer in together]
     assert len({answer.text for answer in alone}) == 3, "each of n answers draws for itself"
     for index, answer in enumerate(alone):
-        assert "".join(delta.text for delta in heard if delta.index == index) == answer.text
+        assert "".join(delta.text for delta in on_delta if delta.index == index) == answer.text
     assert one(letters, ASKED[0], replace(sampled, n=1, seed=6)).text == alone[1].text
     unseeded = replace(sampled, n=1, seed=None)
     assert one(letters, ASKED[0], unseeded).text != one(letters, ASKED[0], unseeded).text
@@ -219,7 +221,7 @@ def test_text_ends_before_a_stop_string(tiny_base: Base) -> None:
     ],
 )
 def test_what_may_begin_a_stop_string_is_held_back(pieces: list[str], stop: tuple[str, ...], said: list[str]) -> None:
-    text = Text(stop)
+    text = StopFilter(stop)
     found = []
     for piece in pieces:
         found.append(text.add(piece))
@@ -243,9 +245,9 @@ def test_pieces_end_where_characters_do(letters: Base) -> None:
 
 def test_log_probabilities_are_the_models_own(tiny_base: Base) -> None:
     asked = replace(GREEDY, top_logprobs=3, temperature=3.0, seed=2, frequency_penalty=1.0)
-    [[answer]], heard = write(tiny_base, (ASKED[0], asked))
+    [[answer]], on_delta = write(tiny_base, (ASKED[0], asked))
     assert answer.logprobs is not None
-    assert sum((delta.logprobs or () for delta in heard), ()) == answer.logprobs
+    assert sum((delta.logprobs or () for delta in on_delta), ()) == answer.logprobs
     prompt = prompt_tokens(tiny_base.tokenizer, ASKED[0])
     tokens = tiny_base.tokenizer.convert_tokens_to_ids([one.token for one in answer.logprobs])
     with torch.inference_mode():
@@ -302,9 +304,11 @@ def test_a_bad_schema_fails_its_own_request_alone(letters: Base, schema: str) ->
     answers: list[tuple[Answer, ...]] = []
     waiting = [
         [
-            Asked(ASKED[0], replace(GREEDY, json_schema=schema), lambda those: pytest.fail("answered"), faults.append),
-            Asked(ask("the " * 500), GREEDY, lambda those: pytest.fail("answered"), faults.append),
-            Asked(ASKED[1], GREEDY, answers.append, lambda fault: pytest.fail(str(fault))),
+            GenerationRequest(
+                ASKED[0], replace(GREEDY, json_schema=schema), lambda those: pytest.fail("answered"), faults.append
+            ),
+            GenerationRequest(ask("the " * 500), GREEDY, lambda those: pytest.fail("answered"), faults.append),
+            GenerationRequest(ASKED[1], GREEDY, answers.append, lambda fault: pytest.fail(str(fault))),
         ]
     ]
     Answerer(letters, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
@@ -313,18 +317,18 @@ def test_a_bad_schema_fails_its_own_request_alone(letters: Base, schema: str) ->
 
 
 def test_an_answer_that_is_given_up_is_written_no_further(letters: Base) -> None:
-    heard: list[Delta] = []
+    on_delta: list[Delta] = []
     others: list[tuple[Answer, ...]] = []
-    gone = Asked(
+    gone = GenerationRequest(
         ASKED[0],
         Generation(max_tokens=200),
         lambda those: pytest.fail("answered"),
         lambda fault: pytest.fail(str(fault)),
-        heard.append,
-        lambda: len(heard) > 2,
+        on_delta.append,
+        lambda: len(on_delta) > 2,
     )
-    other = Asked(ASKED[1], GREEDY, others.append, lambda fault: pytest.fail(str(fault)))
+    other = GenerationRequest(ASKED[1], GREEDY, others.append, lambda fault: pytest.fail(str(fault)))
     waiting = [[gone, other]]
     Answerer(letters, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
-    assert len(heard) == 3
+    assert len(on_delta) == 3
     assert others[0][0].text == one(letters, ASKED[1], GREEDY).text

@@ -6,16 +6,18 @@ import pytest
 import torch
 
 from perpetune.inference.answerer import Answerer
-from perpetune.inference.likelihood import Text
+from perpetune.inference.likelihood import ScoredText
 from perpetune.model.base import Base
 
-TEXTS = [Text((2, 3, 4, 5, 6), 1), Text((2, 3, 4, 9, 10, 11), 4), Text((7, 8), 1)]
+TEXTS = [ScoredText((2, 3, 4, 5, 6), 1), ScoredText((2, 3, 4, 9, 10, 11), 4), ScoredText((7, 8), 1)]
 
 
-def alone(model: torch.nn.Module, text: Text) -> float:
+def alone(model: torch.nn.Module, text: ScoredText) -> float:
     with torch.inference_mode():
         told = model(torch.tensor([text.tokens])).logits[0].log_softmax(-1)
-    scored = [-float(told[place - 1, text.tokens[place]]) for place in range(text.scored_from, len(text.tokens))]
+    scored = [
+        -float(told[position - 1, text.tokens[position]]) for position in range(text.scored_from, len(text.tokens))
+    ]
     return sum(scored) / len(scored)
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from perpetune.generation.common_prefix import common_beginning
+from perpetune.generation.common_prefix import common_prefix
 from perpetune.inference import prefix_cache
 from perpetune.inference.answerer import Answerer
-from perpetune.inference.prefix_cache import Beginnings
+from perpetune.inference.prefix_cache import PrefixCache
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base
 from perpetune.model.chat_format import prompt_tokens
@@ -115,7 +115,7 @@ def test_the_least_recently_used_beginnings_are_let_go(
     tiny_base: Base, lengths: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefix_cache, "KEPT_TOKENS", 8)
-    kept = Beginnings()
+    kept = PrefixCache()
     for tokens in [(1, 2, 3), (4, 5, 6), (1, 2, 3), (7, 8, 9), (1, 2, 3), (4, 5, 6)]:
         kept.read(tiny_base.model, None, tokens)
     assert len(lengths) == 4, "the second of three was let go, the first was used meanwhile"
@@ -127,7 +127,7 @@ def test_the_least_recently_used_beginnings_are_let_go(
 
 
 def test_common_beginnings() -> None:
-    assert common_beginning([[1, 2, 3], [1, 2, 4], [1, 2]]) == (1, 2)
-    assert common_beginning([[1], [2]]) == ()
-    assert common_beginning([[1, 2]]) == (1, 2)
-    assert common_beginning([[], [1]]) == ()
+    assert common_prefix([[1, 2, 3], [1, 2, 4], [1, 2]]) == (1, 2)
+    assert common_prefix([[1], [2]]) == ()
+    assert common_prefix([[1, 2]]) == (1, 2)
+    assert common_prefix([[], [1]]) == ()

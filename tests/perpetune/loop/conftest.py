@@ -17,8 +17,8 @@ from mlflow.tracking import MlflowClient
 from perpetune.curation.layout import REFERENCE
 from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.deploy import release
-from perpetune.loop.run_context import DEVICE_HOURS, open_passage
-from perpetune.loop.watch.check import Sighting, look
+from perpetune.loop.run_context import DEVICE_HOURS, open_loop_run
+from perpetune.loop.watch.check import CheckResult, check
 from perpetune.prediction_log.log import add_feedback, open_log, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, Recorded
 from perpetune.tracking import registry
@@ -133,12 +133,12 @@ class Watched(Releases):
             add_feedback(log, Feedback(request_id=row.id, time=now, label="good"))
         log.dispose()
 
-    def looked(self) -> Sighting:
-        run = open_passage(self.workspace, "watch", "manual", "a test", "flow-run")
-        sighting = look(self.workspace, run, "flow-run")
+    def looked(self) -> CheckResult:
+        run = open_loop_run(self.workspace, "watch", "manual", "a test", "flow-run")
+        check_result = check(self.workspace, run, "flow-run")
         close_run(run, succeeded=True)
-        assert sighting is not None
-        return sighting
+        assert check_result is not None
+        return check_result
 
     def refreshed(self, trigger: str, device_hours: float, *, succeeded: bool = True) -> None:
         """A refresh that made no version."""
@@ -158,7 +158,7 @@ def answers(right: float) -> str:
 
 
 @pytest.fixture
-def watched(releases: Callable[..., Releases]) -> Callable[..., Watched]:
+def detector_state(releases: Callable[..., Releases]) -> Callable[..., Watched]:
     """Open a workspace with a reference and these settings; no cooldown and no limit unless they say so."""
 
     def begin(watch: Mapping[str, object] = {}, refresh: Mapping[str, object] = {}) -> Watched:

@@ -14,9 +14,9 @@ from mlflow.tracking import MlflowClient
 from perpetune.curation.layout import INBOX, SPLITS
 from perpetune.gateway.releases.first_release import SourceWithFirst
 from perpetune.loop.first_version import MOST_TOKENS_OF_A_LABEL, first_card, make_first
-from perpetune.loop.run_context import open_passage
-from perpetune.loop.watch.check import look
-from perpetune.model.release import ServedBase, Wanted
+from perpetune.loop.run_context import open_loop_run
+from perpetune.loop.watch.check import check
+from perpetune.model.release import DesiredReleases, ServedBase
 from perpetune.params import load_params
 from perpetune.prediction_log.label_requests import open_requests
 from perpetune.prediction_log.log import add_feedback, open_log, record_rows
@@ -114,7 +114,7 @@ def test_the_first_version_is_made_once_and_serves(workspace: Any) -> None:
     assert len(made) == 1
     assert make_first(opened, BASE) in made
     (only,) = registry.versions(task)
-    assert registry.wanted(task) == Wanted(only.version)
+    assert registry.wanted(task) == DesiredReleases(only.version)
     assert registry.find(task, "challenger") is None
     assert (only.tags["decision"], only.tags["decision.reason"]) == (
         "promote",
@@ -176,7 +176,7 @@ def test_a_gateway_that_could_not_make_one_waits_before_it_tries_again() -> None
     following = SourceWithFirst(FakeSource(), fail)
     with pytest.raises(OSError, match="no room"):
         following.wanted()
-    assert following.wanted() == Wanted(None)
+    assert following.wanted() == DesiredReleases(None)
     assert tries == [1]
 
 
@@ -205,10 +205,10 @@ def answered(workspace: Workspace, version: str, count: int, labelled: int, batc
 
 
 def looked(workspace: Workspace) -> Any:
-    run = open_passage(workspace, "watch", "manual", "a test", "flow-run")
-    sighting = look(workspace, run, "flow-run")
+    run = open_loop_run(workspace, "watch", "manual", "a test", "flow-run")
+    check_result = check(workspace, run, "flow-run")
     close_run(run, succeeded=True)
-    return sighting
+    return check_result
 
 
 def refreshed(workspace: Workspace, trigger: str = "decay") -> None:
@@ -222,9 +222,9 @@ def test_the_watch_asks_for_labels_until_there_are_enough_for_a_first_refresh(wo
     version = make_first(opened, BASE)
     assert looked(opened) is None, "no traffic, no labels"
     answered(opened, version, 80, labelled=0)
-    sighting = looked(opened)
-    assert (sighting.decision.outcome, sighting.asked, sighting.page) == ("ask for labels", 50, None)
-    assert (sighting.decision.kind, sighting.decision.ids.champion_version) == ("retraining", version)
+    check_result = looked(opened)
+    assert (check_result.decision.outcome, check_result.asked, check_result.page) == ("ask for labels", 50, None)
+    assert (check_result.decision.kind, check_result.decision.ids.champion_version) == ("retraining", version)
     log = open_log(opened.settings.prediction_log)
     assert {each.why for each in open_requests(log, opened.params.task.name)} == {"random"}
     log.dispose()

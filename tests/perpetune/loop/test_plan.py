@@ -15,22 +15,29 @@ from perpetune.loop.plan import (
     compared,
     corrected,
     epochs_of,
-    foresee_and_log,
+    log_holdout_warnings,
     make_plan,
     plan,
     remember,
     timed,
 )
-from perpetune.loop.step_durations import Pace, Work, guessed_pace, measured_pace, read_pace, write_pace
+from perpetune.loop.step_durations import (
+    StepDurations,
+    Work,
+    assumed_durations,
+    measured_durations,
+    read_durations,
+    write_durations,
+)
 from perpetune.records import Example, write_jsonl
 from perpetune.tracking.runs import close_run, open_run, read_run
 
 Open = Callable[..., Any]
-PACE = Pace(train_row=0.25, evaluate_row=0.4, curate=6, decide=2, release=3, labels=27)
+PACE = StepDurations(train_row=0.25, evaluate_row=0.4, curate=6, decide=2, release=3, labels=27)
 WORK = Work({"train": 1000, "validation": 100, "frozen": 300, "recent": 30}, systems=3, tuned=1, labels=27, epochs=2)
 
 
-def seconds(work: Work = WORK, pace: Pace = PACE) -> dict[str, float]:
+def seconds(work: Work = WORK, pace: StepDurations = PACE) -> dict[str, float]:
     return {step.name: step.seconds for step in make_plan(work, pace, "measured").steps}
 
 
@@ -78,7 +85,7 @@ def test_the_training_corrects_the_plan_and_nothing_else():
 
 def test_what_was_measured_is_what_is_planned_next():
     taken = {"curate": 9.0, "fine-tune": 320.0, "evaluate": 218.0, "decide": 1.0}
-    found = measured_pace(WORK, taken, PACE, training=300.0)
+    found = measured_durations(WORK, taken, PACE, training=300.0)
     again = seconds(pace=found)
     assert {name: again[name] for name in taken} == pytest.approx(taken)
     assert again["release"] == PACE.release, "nothing was released, so nothing was measured"
@@ -86,7 +93,7 @@ def test_what_was_measured_is_what_is_planned_next():
 
 def test_a_training_that_was_over_before_says_nothing_of_its_pace():
     taken = {"curate": 9.0, "fine-tune": 0.2, "evaluate": 218.0}
-    assert measured_pace(WORK, taken, PACE, training=300.0).train_row == PACE.train_row
+    assert measured_durations(WORK, taken, PACE, training=300.0).train_row == PACE.train_row
 
 
 def test_the_end_says_planned_and_taken():
@@ -111,10 +118,10 @@ def rows(count: int, chars: int, label: str = "good") -> list[Example]:
 
 def test_a_guess_grows_with_the_rows_and_shrinks_with_the_cores(releases: Open):
     params = releases().workspace.params
-    short, long = (guessed_pace(params, rows(5, chars), 3, 2) for chars in (40, 4000))
+    short, long = (assumed_durations(params, rows(5, chars), 3, 2) for chars in (40, 4000))
     assert long.train_row > 5 * short.train_row
-    assert guessed_pace(params, rows(5, 40), 3, 4).train_row == pytest.approx(short.train_row / 2)
-    assert guessed_pace(params, [], 0, 1).evaluate_row > 0
+    assert assumed_durations(params, rows(5, 40), 3, 4).train_row == pytest.approx(short.train_row / 2)
+    assert assumed_durations(params, [], 0, 1).evaluate_row > 0
 
 
 def test_epochs_that_the_training_finds_are_assumed(releases: Open):
@@ -127,14 +134,14 @@ def test_epochs_that_the_training_finds_are_assumed(releases: Open):
 
 def test_the_pace_is_kept_for_the_task_and_a_broken_file_is_none(releases: Open):
     workspace = releases().workspace
-    assert read_pace(workspace) is None
-    write_pace(workspace, PACE)
-    assert read_pace(workspace) == PACE
+    assert read_durations(workspace) is None
+    write_durations(workspace, PACE)
+    assert read_durations(workspace) == PACE
     file: Path = workspace.home / "pace.json"
     file.write_text('{"other": {"train_row": "?"}}')
-    assert read_pace(workspace) is None
-    write_pace(workspace, PACE)
-    assert read_pace(workspace) == PACE
+    assert read_durations(workspace) is None
+    write_durations(workspace, PACE)
+    assert read_durations(workspace) == PACE
 
 
 def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run(releases: Open):
@@ -154,7 +161,7 @@ def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run
     assert "measured" in second.source
     assert {step.name: step.seconds for step in second.steps}["evaluate"] == pytest.approx(60.0)
     run = open_run(world.task, "refresh", {"perpetune.kind": "refresh"}, {})
-    said = foresee_and_log(workspace, run, curated)
+    said = log_holdout_warnings(workspace, run, curated)
     close_run(run, succeeded=True)
     assert "The frozen holdout has 25 rows: there is no verdict with fewer than 50" in said[0]
     assert "bad (0)" in said[1], "a label that no holdout has is the rarest"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune.loop.run_context import Kind, data_of, open_passage
+from perpetune.loop.run_context import Kind, data_of, open_loop_run
 from perpetune.tracking.runs import Run, close_run, connect, tag
 from perpetune.workspace import Workspace, open_workspace
 
@@ -40,7 +40,7 @@ def at(folder: Path, task: str, **train: object) -> Workspace:
 
 
 def begin(workspace: Workspace, flow_run: str, data: str | None = "data 1", kind: Kind = "refresh") -> Run:
-    return open_passage(workspace, kind, "manual", "a test", flow_run, data)
+    return open_loop_run(workspace, kind, "manual", "a test", flow_run, data)
 
 
 def status(run: Run) -> str:

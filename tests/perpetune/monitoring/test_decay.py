@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from perpetune.monitoring.decay import held_to, measure_decay
-from perpetune.monitoring.detector_state import Watched, judge
+from perpetune.monitoring.detector_state import DetectorState, judge
 from perpetune.params import load_params
 from perpetune.statistics.e_detector import start
 
 MONITOR = load_params(Path("params.yaml")).watch
-NEW = Watched(start(0.8))
+NEW = DetectorState(start(0.8))
 SCORES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60) | st.lists(
     st.floats(0, 1), min_size=1, max_size=60
 )
@@ -69,8 +69,8 @@ def test_the_bound_is_missed_as_seldom_as_is_stated(graded: bool) -> None:
 
 
 def test_a_decay_has_its_scores_intervals_and_rows() -> None:
-    watched = judge(judge(NEW, answers(285, 300), 300, MONITOR), answers(50, 100), 400, MONITOR)
-    decay = measure_decay(answers(50, 100), answers(540, 600), watched, MONITOR)
+    detector_state = judge(judge(NEW, answers(285, 300), 300, MONITOR), answers(50, 100), 400, MONITOR)
+    decay = measure_decay(answers(50, 100), answers(540, 600), detector_state, MONITOR)
     assert decay is not None
     assert (decay.window.mean, decay.window.rows) == (0.5, 100)
     assert (decay.window.interval.low, decay.window.interval.high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
@@ -106,8 +106,8 @@ def test_every_interval_holds_its_number(scores: list[float], promised: list[flo
 
 
 def test_nothing_falls_below_a_bound_of_0() -> None:
-    watched = judge(Watched(start(0.0)), [0.0] * 20_000, 20_000, MONITOR)
-    decay = measure_decay([0.0] * 50, answers(1, 60), watched, MONITOR)
+    detector_state = judge(DetectorState(start(0.0)), [0.0] * 20_000, 20_000, MONITOR)
+    decay = measure_decay([0.0] * 50, answers(1, 60), detector_state, MONITOR)
     assert decay is not None
     assert decay.evidence >= decay.run_length
     assert not decay.alarms

@@ -7,34 +7,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.monitoring.detector_state import Watched, from_text, held_to_bound, judge, to_text
+from perpetune.monitoring.detector_state import DetectorState, from_text, judge, to_text, with_bound
 from perpetune.params import load_params
 from perpetune.statistics.e_detector import go_on, start
 
 RULES = load_params(Path("params.yaml")).watch.model_copy(update={"window": 100})
 BOUND = 0.8
-NEW = Watched(start(BOUND))
+NEW = DetectorState(start(BOUND))
 SCORES = st.lists(st.floats(0, 1), max_size=30)
 
 
 @given(st.lists(SCORES, max_size=5))
-def test_however_the_looks_divide_the_labels_the_evidence_is_the_same(looks: list[list[float]]) -> None:
-    watched, number = NEW, 0
-    for scores in looks:
+def test_however_the_looks_divide_the_labels_the_evidence_is_the_same(checks: list[list[float]]) -> None:
+    detector_state, number = NEW, 0
+    for scores in checks:
         number += len(scores)
-        watched = judge(watched, scores, number, RULES)
-    flat = [score for scores in looks for score in scores]
+        detector_state = judge(detector_state, scores, number, RULES)
+    flat = [score for scores in checks for score in scores]
     at_once = judge(NEW, flat, number, RULES)
-    assert (watched.detector, watched.until, watched.labels) == (at_once.detector, at_once.until, at_once.labels)
-    assert watched.total == pytest.approx(sum(flat))
-    assert watched.detector == go_on(start(BOUND), flat)
+    assert (detector_state.detector, detector_state.until, detector_state.labels) == (
+        at_once.detector,
+        at_once.until,
+        at_once.labels,
+    )
+    assert detector_state.total == pytest.approx(sum(flat))
+    assert detector_state.detector == go_on(start(BOUND), flat)
 
 
 @given(SCORES, st.integers(0, 10**9))
 def test_it_comes_back_from_its_text_to_the_bit(scores: list[float], number: int) -> None:
-    watched = judge(NEW, [0.0] * 60 + scores, number, RULES)
-    text = to_text(watched)
-    assert from_text(text, 0.5) == watched
+    detector_state = judge(NEW, [0.0] * 60 + scores, number, RULES)
+    text = to_text(detector_state)
+    assert from_text(text, 0.5) == detector_state
     assert len(text) < 4000, "a tag of MLflow holds it"
 
 
@@ -64,8 +68,8 @@ def test_an_early_alarm_is_known_as_one_where_the_look_brought_many_labels() -> 
 
 def test_another_bound_begins_anew_with_what_comes_next() -> None:
     alarmed = judge(NEW, [0.0] * 40, 40, RULES)
-    moved = held_to_bound(alarmed, 0.7)
-    assert moved == Watched(start(0.7), until=40, labels=40, total=0.0)
-    assert held_to_bound(alarmed, BOUND) is alarmed
+    moved = with_bound(alarmed, 0.7)
+    assert moved == DetectorState(start(0.7), until=40, labels=40, total=0.0)
+    assert with_bound(alarmed, BOUND) is alarmed
     other_stakes = replace(alarmed, detector=replace(alarmed.detector, held=(1.0, 2.0)))
-    assert held_to_bound(other_stakes, BOUND).detector == start(BOUND)
+    assert with_bound(other_stakes, BOUND).detector == start(BOUND)

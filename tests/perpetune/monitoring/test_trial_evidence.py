@@ -100,6 +100,6 @@ def test_a_harmless_challenger_is_seldom_aborted_however_often_one_looks() -> No
     aborted = 0
     for seed in range(60):
         ours, theirs = answers(0.8, 200, 1000 + seed), answers(0.8, 200, 5000 + seed)
-        looks = (canary_evidence(ours[:end], theirs[:end], RULES, same_label) for end in range(10, 201, 10))
-        aborted += any(should_release(look, RULES).outcome == "abort" for look in looks)
+        checks = (canary_evidence(ours[:end], theirs[:end], RULES, same_label) for end in range(10, 201, 10))
+        aborted += any(should_release(check, RULES).outcome == "abort" for check in checks)
     assert aborted <= 60 * RULES.alpha

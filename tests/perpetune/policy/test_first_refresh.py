@@ -12,7 +12,9 @@ PARAMS = load_params(Path("params.yaml"))
 WATCH, REFRESH = PARAMS.watch, PARAMS.refresh
 THRIFTY = REFRESH.model_copy(update={"gpu_hours_per_month": 20.0})
 SILENT = WATCH.model_copy(update={"without_labels": "nothing"})
-ENOUGH = FirstRefreshEvidence(labelled=160, rows=40, minutes_since_refresh=None, vain_refreshes=0, device_hours=0.0)
+ENOUGH = FirstRefreshEvidence(
+    labelled=160, rows=40, minutes_since_refresh=None, unsuccessful_refreshes=0, device_hours=0.0
+)
 
 
 @pytest.mark.parametrize(

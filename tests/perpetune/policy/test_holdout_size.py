@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perpetune.params import Params, load_params
-from perpetune.policy.holdout_size import DISCORDANCE, Holdouts, foresee
+from perpetune.policy.holdout_size import DISCORDANCE, Holdouts, holdout_warnings
 from perpetune.statistics.power import power_of, rows_needed
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
@@ -28,7 +28,7 @@ NEEDED = rows_needed(0.05, DISCORDANCE, alpha=0.05, power=0.9)
 
 
 def test_a_small_frozen_holdout_says_the_chance_the_rows_and_both_ways_there():
-    (said,) = foresee(held(train=600, validation=100, frozen=100), NORMAL)
+    (said,) = holdout_warnings(held(train=600, validation=100, frozen=100), NORMAL)
     chance = 1 - power_of(100, 0.05, DISCORDANCE, alpha=0.05)
     assert said.startswith(
         f"The frozen holdout has 100 rows: a gain of 5.0 points (promote.gain) would be missed with a chance of {chance:.0%}"
@@ -40,42 +40,42 @@ def test_a_small_frozen_holdout_says_the_chance_the_rows_and_both_ways_there():
 
 
 def test_fewer_rows_than_a_verdict_needs():
-    (said,) = foresee(held(train=130, validation=20, frozen=30), NORMAL)
+    (said,) = holdout_warnings(held(train=130, validation=20, frozen=30), NORMAL)
     assert "there is no verdict with fewer than 50 (promote.min_rows)" in said
     assert "raise split.frozen" not in said, "more than half of the examples would be held out"
 
 
 def test_enough_rows_say_nothing():
-    assert foresee(held({"a": 500, "b": 500}, train=4000, validation=500, frozen=1000), NORMAL) == ()
+    assert holdout_warnings(held({"a": 500, "b": 500}, train=4000, validation=500, frozen=1000), NORMAL) == ()
 
 
 def test_the_settings_of_the_gate_decide():
     rows = held({"a": 90, "b": 90}, train=600, validation=100, frozen=180)
-    assert foresee(rows, NORMAL)
-    assert foresee(rows, with_settings(promote=RULES | {"gain": 0.1})) == ()
+    assert holdout_warnings(rows, NORMAL)
+    assert holdout_warnings(rows, with_settings(promote=RULES | {"gain": 0.1})) == ()
 
 
 def test_rare_labels_are_named_rarest_first():
     labels = {"ham": 73, "spam": 11, "newsletter": 14}
-    said = foresee(held(labels, train=4000, validation=500, frozen=1000), NORMAL)[-1]
+    said = holdout_warnings(held(labels, train=4000, validation=500, frozen=1000), NORMAL)[-1]
     assert said.startswith("2 of 3 labels have fewer than 20 rows")
     assert "spam (11), newsletter (14)" in said
     assert "Add about 45 examples of the rarest" in said
     many = {f"intent {number}": number for number in range(12)}
-    assert "and 7 more" in foresee(held(many, train=4000, validation=500, frozen=1000), NORMAL)[-1]
+    assert "and 7 more" in holdout_warnings(held(many, train=4000, validation=500, frozen=1000), NORMAL)[-1]
 
 
 def test_against_a_champion_the_gain_is_looked_for_on_the_recent_holdout():
     rows = held(train=4000, validation=500, frozen=1000, recent=60, champion=True)
-    (said,) = foresee(rows, NORMAL)
+    (said,) = holdout_warnings(rows, NORMAL)
     assert said.startswith("The recent holdout has 60 rows")
     assert "labels to POST /v1/feedback" in said
     few = held(train=400, validation=50, frozen=30, recent=60, champion=True)
-    assert foresee(few, NORMAL)[1].startswith("The frozen holdout has 30 rows: there is no verdict")
-    assert foresee(held(train=4000, validation=500, frozen=1000, recent=60), NORMAL) == ()
+    assert holdout_warnings(few, NORMAL)[1].startswith("The frozen holdout has 30 rows: there is no verdict")
+    assert holdout_warnings(held(train=4000, validation=500, frozen=1000, recent=60), NORMAL) == ()
 
 
 @pytest.mark.parametrize("frozen", [0, 1, 5])
 def test_next_to_no_rows_break_nothing(frozen):
-    assert foresee(held(train=20, validation=2, frozen=frozen), NORMAL)
-    assert foresee(held(frozen=frozen), with_settings(promote=RULES, split={"frozen": 0.0}))
+    assert holdout_warnings(held(train=20, validation=2, frozen=frozen), NORMAL)
+    assert holdout_warnings(held(frozen=frozen), with_settings(promote=RULES, split={"frozen": 0.0}))

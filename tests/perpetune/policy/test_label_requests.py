@@ -93,8 +93,8 @@ def test_more_labels_never_ask_for_more(
 @given(labelled=LABELS, setting=SETTINGS, low=LOWS | st.none())
 def test_confidence_alone_starts_nothing(labelled: int, setting: str, low: float | None) -> None:
     estimate = None if low is None else fallen(low)
-    for quiet in (None, drift(False, False), drift(True, True, judged=False)):
-        assert without_labels(labelled, estimate, quiet, rules(setting)).step == "nothing"
+    for stable in (None, drift(False, False), drift(True, True, judged=False)):
+        assert without_labels(labelled, estimate, stable, rules(setting)).step == "nothing"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_labels_have_the_first_word(
         alarms_in_a_row=0,
         drift=drift(True, False),
         minutes_since_refresh=since,
-        vain_refreshes=2,
+        unsuccessful_refreshes=2,
         device_hours=hours,
         estimate=fallen(0.15),
         labelled_in_window=10,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from perpetune.params import load_params
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, Recall, should_promote
 from perpetune.policy.verdict import Interval
-from perpetune.statistics.non_inferiority import worse_by_more_than
+from perpetune.statistics.non_inferiority import non_inferiority_p_value
 from perpetune.statistics.paired import compare
 
 GATE = load_params(Path("params.yaml")).promote
@@ -280,16 +280,16 @@ def worse(paired: PairedEvidence, shift: float, p_value: float, fewer: int) -> P
 
 @given(promotions | passing, st.data(), st.floats(0, 0.5), chances)
 def test_more_harm_anywhere_never_ranks_higher(evidence, data, shift, p_value):
-    places = ["frozen", *(["recent"] if evidence.recent else []), *evidence.slices, *evidence.limits]
-    place = data.draw(st.sampled_from(places))
-    if place in ("frozen", "recent"):
-        harmed = replace(evidence, **{place: worse(getattr(evidence, place), shift, p_value, 0)})
-    elif place in evidence.slices:
-        slices = {**evidence.slices, place: worse(evidence.slices[place], shift, p_value, 0)}
+    positions = ["frozen", *(["recent"] if evidence.recent else []), *evidence.slices, *evidence.limits]
+    position = data.draw(st.sampled_from(positions))
+    if position in ("frozen", "recent"):
+        harmed = replace(evidence, **{position: worse(getattr(evidence, position), shift, p_value, 0)})
+    elif position in evidence.slices:
+        slices = {**evidence.slices, position: worse(evidence.slices[position], shift, p_value, 0)}
         harmed = replace(evidence, slices=slices)
     else:
-        grown = limit(evidence.limits[place].value + shift)
-        harmed = replace(evidence, limits={**evidence.limits, place: grown})
+        grown = limit(evidence.limits[position].value + shift)
+        harmed = replace(evidence, limits={**evidence.limits, position: grown})
     assert RANK[should_promote(harmed, GATE).outcome] <= RANK[should_promote(evidence, GATE).outcome]
 
 
@@ -358,7 +358,7 @@ def judged(rows: list[Judged]) -> PairedEvidence:
         found.p_value,
         found.n,
         found.discordance,
-        worse_by_more_than(GATE.slice_margin, theirs, ours),
+        non_inferiority_p_value(GATE.slice_margin, theirs, ours),
     )
 
 
@@ -378,9 +378,9 @@ def test_the_verdict_does_not_depend_on_the_order_of_rows(frozen, recent, shuffl
 @settings(max_examples=25, deadline=None)
 @given(answers, answers, st.data())
 def test_a_right_answer_that_turns_wrong_never_promotes(frozen, recent, data):
-    right = [place for place, ((_, ours), _) in enumerate(recent) if ours]
-    for place in data.draw(st.lists(st.sampled_from(right), min_size=1, max_size=9, unique=True)) if right else []:
+    right = [position for position, ((_, ours), _) in enumerate(recent) if ours]
+    for position in data.draw(st.lists(st.sampled_from(right), min_size=1, max_size=9, unique=True)) if right else []:
         before = should_promote(evidence_of(frozen, recent), GATE).outcome
-        (theirs, _), label = recent[place]
-        recent = [*recent[:place], ((theirs, False), label), *recent[place + 1 :]]
+        (theirs, _), label = recent[position]
+        recent = [*recent[:position], ((theirs, False), label), *recent[position + 1 :]]
         assert should_promote(evidence_of(frozen, recent), GATE).outcome != "promote" or before == "promote"

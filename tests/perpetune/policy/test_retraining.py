@@ -59,7 +59,7 @@ DECAYED = RetrainEvidence(
     alarms_in_a_row=1,
     drift=None,
     minutes_since_refresh=None,
-    vain_refreshes=0,
+    unsuccessful_refreshes=0,
     device_hours=0.0,
 )
 
@@ -192,7 +192,7 @@ def test_drift_never_changes_the_outcome(
 
 @given(retrainings, st.floats(1, 1e10), st.integers(0, 3), st.integers(0, 50), watches, refreshes)
 def test_more_evidence_of_decay_never_ranks_lower(
-    evidence: RetrainEvidence, times: float, looks: int, labels: int, rules: WatchParams, refresh: RefreshParams
+    evidence: RetrainEvidence, times: float, checks: int, labels: int, rules: WatchParams, refresh: RefreshParams
 ):
     if evidence.decay is None:
         return
@@ -200,7 +200,7 @@ def test_more_evidence_of_decay_never_ranks_lower(
         evidence,
         labelled=evidence.labelled + labels,
         labelled_in_all=evidence.labelled_in_all + labels,
-        alarms_in_a_row=evidence.alarms_in_a_row + looks,
+        alarms_in_a_row=evidence.alarms_in_a_row + checks,
         decay=replace(evidence.decay, evidence=evidence.decay.evidence * times),
     )
     before, after = (should_retrain(each, rules, refresh) for each in (evidence, more))
@@ -209,21 +209,27 @@ def test_more_evidence_of_decay_never_ranks_lower(
 
 @given(retrainings, st.integers(0, 10), st.floats(0, 100), watches, refreshes)
 def test_refreshes_that_did_not_help_and_hours_spent_never_start_one(
-    evidence: RetrainEvidence, vain: int, hours: float, rules: WatchParams, refresh: RefreshParams
+    evidence: RetrainEvidence, failures: int, hours: float, rules: WatchParams, refresh: RefreshParams
 ):
-    spent = replace(evidence, vain_refreshes=evidence.vain_refreshes + vain, device_hours=evidence.device_hours + hours)
+    spent = replace(
+        evidence,
+        unsuccessful_refreshes=evidence.unsuccessful_refreshes + failures,
+        device_hours=evidence.device_hours + hours,
+    )
     if should_retrain(evidence, rules, refresh).outcome != "retrain":
         assert should_retrain(spent, rules, refresh).outcome != "retrain"
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1e6), st.floats(1, 1e6))
-def test_backing_off_only_lengthens_and_ends_at_30_days(vain: int, more: int, minutes: float, back_off: float):
+def test_backing_off_only_lengthens_and_ends_at_30_days(failures: int, more: int, minutes: float, back_off: float):
     refresh = REFRESH.model_copy(update={"cooldown_minutes": minutes, "back_off": back_off})
-    assert minutes <= cooldown(vain, refresh) <= cooldown(vain + more, refresh) <= max(LONGEST_COOLDOWN, minutes)
+    assert (
+        minutes <= cooldown(failures, refresh) <= cooldown(failures + more, refresh) <= max(LONGEST_COOLDOWN, minutes)
+    )
 
 
 def test_the_cooldown_doubles():
-    assert [cooldown(vain, REFRESH) for vain in range(4)] == pytest.approx([60, 120, 240, 480])
+    assert [cooldown(failures, REFRESH) for failures in range(4)] == pytest.approx([60, 120, 240, 480])
 
 
 @given(retrainings, watches, refreshes)

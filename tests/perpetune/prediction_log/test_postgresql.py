@@ -41,9 +41,12 @@ from perpetune.records import Failure, Feedback, Prediction, Shadow
 
 def _programs() -> Path | None:
     found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else []
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
+    positions = [Path(found).resolve().parent] if found else []
+    positions += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next(
+        (position for position in positions if (position / "initdb").exists() and (position / "postgres").exists()),
+        None,
+    )
 
 
 def _as_somebody_else() -> list[str]:

@@ -37,30 +37,33 @@ OLD = {"yes": ["good", "fine", "great"], "no": ["bad", "poor", "awful"]}
 NEW = {"yes": ["moving", "witty", "gripping"], "no": ["dull", "hollow", "tedious"]}
 
 
-def example(place: int, picks: random.Random, words: Mapping[str, list[str]], filling: int = 6) -> Example:
+def example(position: int, picks: random.Random, words: Mapping[str, list[str]], filling: int = 6) -> Example:
     answer = picks.choice(["yes", "no"])
     wrong = "no" if answer == "yes" else "yes"
     said = [*picks.choices(FILLING, k=filling), picks.choice(words[answer if picks.random() < 0.9 else wrong])]
     picks.shuffle(said)
-    return Example(input=" ".join(said), output=answer, id=str(place), group=str(place), source="test")
+    return Example(input=" ".join(said), output=answer, id=str(position), group=str(position), source="test")
 
 
 def stream(
-    *, quiet: int, turned: int, seed: int = 7, taught: int = 1000, late: tuple[Mapping[str, list[str]], int] = (NEW, 6)
+    *, stable: int, turned: int, seed: int = 7, taught: int = 1000, late: tuple[Mapping[str, list[str]], int] = (NEW, 6)
 ) -> History:
     """Requests a quarter of an hour apart, labelled a day later.
 
-    After `quiet` ones they have `late` words for the answers, and another number of words that say nothing.
+    After `stable` ones they have `late` words for the answers, and another number of words that say nothing.
     """
     picks = random.Random(seed)
-    teach = tuple(example(place, picks, OLD) for place in range(taught))
-    asked = [example(taught + place, picks, *((OLD, 6) if place < quiet else late)) for place in range(quiet + turned)]
-    times = [BEGINS + place * timedelta(minutes=15) for place in range(len(asked))]
+    teach = tuple(example(position, picks, OLD) for position in range(taught))
+    asked = [
+        example(taught + position, picks, *((OLD, 6) if position < stable else late))
+        for position in range(stable + turned)
+    ]
+    times = [BEGINS + position * timedelta(minutes=15) for position in range(len(asked))]
     requests = tuple(
         Request(each.model_copy(update={"time": time}), time, time + timedelta(days=1))
         for each, time in zip(asked, times, strict=True)
     )
-    return History("stream", requests, (times[quiet],) if turned else (), teach)
+    return History("stream", requests, (times[stable],) if turned else (), teach)
 
 
 @pytest.fixture
@@ -79,15 +82,15 @@ def changed(params: Params) -> Params:
 
 @pytest.fixture
 def turning() -> History:
-    return stream(quiet=800, turned=1600)
+    return stream(stable=800, turned=1600)
 
 
 @pytest.fixture
-def quiet() -> Callable[[int], History]:
-    return lambda seed: stream(quiet=2400, turned=0, seed=seed)
+def stable() -> Callable[[int], History]:
+    return lambda seed: stream(stable=2400, turned=0, seed=seed)
 
 
 @pytest.fixture
 def wordier() -> History:
     """From the 600th request on people use more words, and the model is right as often as before."""
-    return stream(quiet=600, turned=900, late=(OLD, 14))
+    return stream(stable=600, turned=900, late=(OLD, 14))

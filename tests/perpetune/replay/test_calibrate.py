@@ -34,10 +34,10 @@ def test_larger_drops_are_found_sooner_and_more_surely(params: Params) -> None:
 
 def test_a_stretch_with_a_fall_in_it_is_called_out(params: Params) -> None:
     fallen = [*scores(800, 0.95), *scores(800, 0.5)]
-    quiet = scores(1600, 0.95)
+    stable = scores(1600, 0.95)
 
     assert any("not quiet" in warning for warning in calibrate(fallen, 160, 300, 1, params).warnings)
-    assert not any("not quiet" in warning for warning in calibrate(quiet, 160, 300, 1, params).warnings)
+    assert not any("not quiet" in warning for warning in calibrate(stable, 160, 300, 1, params).warnings)
 
 
 def test_a_short_stretch_is_called_out_or_refused(params: Params) -> None:

@@ -12,12 +12,12 @@ from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.params import Params, load_params
 from perpetune.records import Example
 from perpetune.replay.histories.history import History, Request
-from perpetune.replay.models.model_cache import School
-from perpetune.replay.models.surrogate import StandIn
-from perpetune.replay.policies.perpetune_policy import Own
+from perpetune.replay.models.model_cache import ModelCache
+from perpetune.replay.models.surrogate import Surrogate
+from perpetune.replay.policies.perpetune_policy import PerpetunePolicy
 from perpetune.replay.policies.policy import Policy
 from perpetune.replay.policies.scheduled import Never, Scheduled
-from perpetune.replay.simulate import Lived, live
+from perpetune.replay.simulate import PolicyRun, simulate
 
 BEGINS = datetime(2024, 1, 1, tzinfo=UTC)
 FILLING = ["this", "that", "which", "here", "there", "every", "some", "many", "often", "never"]
@@ -26,22 +26,26 @@ WORDS_OF_A_LABEL = 12
 OLD, ALL = range(8), range(16)
 
 
-def row(place: int, labels: range, picks: random.Random) -> Example:
+def row(position: int, labels: range, picks: random.Random) -> Example:
     label = picks.choice(labels)
     own = [f"word{label}x{picks.randrange(WORDS_OF_A_LABEL)}" for _ in range(2)]
     said = [*picks.choices(FILLING, k=4), *own]
     picks.shuffle(said)
     return Example(
-        input=f"{' '.join(said)} {place}", output=f"label {label}", id=f"r{place}", group=f"r{place}", source="t"
+        input=f"{' '.join(said)} {position}",
+        output=f"label {label}",
+        id=f"r{position}",
+        group=f"r{position}",
+        source="t",
     )
 
 
 def new_labels() -> History:
     """400 rows of 8 labels are taught; then come 250 requests with those, and 1,150 with 16; 50 a day."""
     picks = random.Random(5)
-    taught = tuple(row(place, OLD, picks) for place in range(400))
-    asked = [row(400 + place, OLD if place < 250 else ALL, picks) for place in range(1400)]
-    times = [BEGINS + place * timedelta(days=1) / 50 for place in range(len(asked))]
+    taught = tuple(row(position, OLD, picks) for position in range(400))
+    asked = [row(400 + position, OLD if position < 250 else ALL, picks) for position in range(1400)]
+    times = [BEGINS + position * timedelta(days=1) / 50 for position in range(len(asked))]
     requests = tuple(
         Request(each.model_copy(update={"time": time}), time, time + timedelta(days=1))
         for each, time in zip(asked, times, strict=True)
@@ -50,19 +54,19 @@ def new_labels() -> History:
 
 
 @pytest.fixture(scope="module")
-def lives() -> dict[str, Lived]:
+def lives() -> dict[str, PolicyRun]:
     params: Params = load_params(ROOT / "params.yaml")
-    school = School(StandIn("classification", 7), scoring_of("classification", None))
+    cache = ModelCache(Surrogate("classification", 7), scoring_of("classification", None))
     history = new_labels()
-    policies: list[Policy] = [Never(), Scheduled(params.refresh.cron), Own(params)]
-    return {policy.name: live(history, policy, school, params) for policy in policies}
+    policies: list[Policy] = [Never(), Scheduled(params.refresh.cron), PerpetunePolicy(params)]
+    return {policy.name: simulate(history, policy, cache, params) for policy in policies}
 
 
-def accuracy(lived: Lived) -> float:
-    return sum(marked.score for marked in lived.answers) / len(lived.answers)
+def accuracy(run: PolicyRun) -> float:
+    return sum(scored.score for scored in run.answers) / len(run.answers)
 
 
-def test_the_loop_ends_within_three_points_of_the_best_with_fewer_refreshes(lives: dict[str, Lived]) -> None:
+def test_the_loop_ends_within_three_points_of_the_best_with_fewer_refreshes(lives: dict[str, PolicyRun]) -> None:
     weekly, ours = lives["every week"], lives["perpetune"]
 
     assert accuracy(weekly) > accuracy(lives["never"]) + 0.1
@@ -70,7 +74,7 @@ def test_the_loop_ends_within_three_points_of_the_best_with_fewer_refreshes(live
     assert len(ours.refreshes) < len(weekly.refreshes)
 
 
-def test_no_refresh_repeats_another(lives: dict[str, Lived]) -> None:
+def test_no_refresh_repeats_another(lives: dict[str, PolicyRun]) -> None:
     rows = [refresh.train_rows for refresh in lives["perpetune"].refreshes]
 
     assert len(set(rows)) == len(rows)

@@ -29,9 +29,9 @@ def test_an_older_version_comes_out_bit_for_bit(twice: Workspace) -> None:
     told: list[Progress] = []
     said: list[str] = []
     found = reproduce(twice, "1", said.append, told.append)
-    assert found.likeness.verdict == "identical"
-    assert found.likeness.digest == registry.get("colours", "1").tags["adapter.digest"]
-    assert [curve.largest for curve in found.likeness.curves] == [0.0, 0.0]
+    assert found.comparison.verdict == "identical"
+    assert found.comparison.digest == registry.get("colours", "1").tags["adapter.digest"]
+    assert [curve.largest for curve in found.comparison.curves] == [0.0, 0.0]
     assert told[-1].step == told[-1].steps
     assert any("present code trains" in line for line in said), "the workspace is in no repository"
     assert found.folder is None and not list((twice.home / "reproductions").iterdir())
@@ -59,9 +59,9 @@ def test_code_of_another_kind_is_checked_out_and_found_to_differ(twice: Workspac
         found = reproduce(replace(twice, root=repository), "2", lambda _: None, lambda _: None, keep=True)
     finally:
         registry.tag_version("colours", "2", {"git.commit": before})
-    assert found.likeness.verdict != "identical"
-    assert found.likeness.weights is not None and found.likeness.weights.largest > 0
-    assert found.likeness.answers is not None and found.likeness.answers.score.n > 0
+    assert found.comparison.verdict != "identical"
+    assert found.comparison.weights is not None and found.comparison.weights.largest > 0
+    assert found.comparison.answers is not None and found.comparison.answers.score.n > 0
     assert "Changes that were not committed when it was trained are lost." in found.notes
     assert found.folder is not None and (Path(found.folder) / "code/perpetune").is_dir()
     assert git(repository, "worktree", "list").count("\n") == 0, "the repository is as it was"

@@ -133,12 +133,12 @@ def test_ten_thousand_observations_take_less_than_a_second_of_this_processor() -
 
 @pytest.mark.parametrize("later", [0.5, 0.9])
 def test_a_mean_that_changes_is_covered_at_all_looks_too(later: float) -> None:
-    random, runs, looks = np.random.default_rng(6), 300, 1000
-    means = np.where(np.arange(looks) < 300, 0.9, later)
-    truths = means.cumsum() / np.arange(1, looks + 1)
+    random, runs, checks = np.random.default_rng(6), 300, 1000
+    means = np.where(np.arange(checks) < 300, 0.9, later)
+    truths = means.cumsum() / np.arange(1, checks + 1)
     missed = 0
     for _ in range(runs):
-        totals = (random.random(looks) < means).cumsum()
+        totals = (random.random(checks) < means).cumsum()
         seen = [drifting_mean_interval(float(total), count, ALPHA) for count, total in enumerate(totals, 1)]
         missed += any(not each.low <= truth <= each.high for each, truth in zip(seen, truths, strict=True))
     assert missed / runs <= ALPHA

@@ -76,11 +76,11 @@ def test_the_fall_began_when_the_richest_bettor_came_in(scores: list[float]) -> 
 
 
 @pytest.mark.parametrize("quiet", [0, 30, 500])
-def test_the_beginning_of_a_fall_is_found(quiet: int) -> None:
+def test_the_beginning_of_a_fall_is_found(stable: int) -> None:
     guesses = []
     for seed in range(40):
         random = np.random.default_rng(seed)
-        scores = [*(random.random(quiet) < 0.95), *(random.random(60) < 0.4)]
+        scores = [*(random.random(stable) < 0.95), *(random.random(60) < 0.4)]
         guesses.append(go_on(start(BOUND), [float(score) for score in scores]).since_fall)
     assert abs(np.median(guesses) - 60) <= 2
 
@@ -93,9 +93,9 @@ def test_it_goes_on_as_the_simulated_paths_do(scores: list[float]) -> None:
 
 @given(SCORES.filter(bool), st.data())
 def test_a_worse_score_anywhere_never_takes_evidence_away(scores: list[float], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(scores) - 1))
+    position = data.draw(st.integers(0, len(scores) - 1))
     worse = [*scores]
-    worse[place] = data.draw(st.floats(0, scores[place]))
+    worse[position] = data.draw(st.floats(0, scores[position]))
     assert go_on(start(BOUND), worse).evidence >= go_on(start(BOUND), scores).evidence
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multinomial
 
-from perpetune.statistics.non_inferiority import EXACT_ROWS, worse_by_more_than, worse_shares
+from perpetune.statistics.non_inferiority import EXACT_ROWS, non_inferiority_p_value, worse_shares
 
 QUICK = settings(max_examples=40, deadline=None)
 MARGIN = 0.1
@@ -34,9 +34,9 @@ def test_the_exact_and_the_score_test_meet_where_one_takes_over() -> None:
 
 def test_great_harm_is_shown_and_equality_is_not() -> None:
     right, wrong = [1.0] * 60, [1.0] * 30 + [0.0] * 30
-    assert worse_by_more_than(MARGIN, right, wrong) < 1e-4
-    assert worse_by_more_than(MARGIN, right, right) > 0.5
-    assert worse_by_more_than(MARGIN, [0.9] * 60, [0.4] * 60) < 1e-4
+    assert non_inferiority_p_value(MARGIN, right, wrong) < 1e-4
+    assert non_inferiority_p_value(MARGIN, right, right) > 0.5
+    assert non_inferiority_p_value(MARGIN, [0.9] * 60, [0.4] * 60) < 1e-4
 
 
 @QUICK
@@ -55,7 +55,8 @@ def test_a_row_more_that_got_worse_never_raises_p(rows: int, data: st.DataObject
 @given(graded, st.randoms())
 def test_the_order_of_rows_is_irrelevant(pairs: list[tuple[float, float]], shuffler: random.Random) -> None:
     found = [
-        worse_by_more_than(MARGIN, *zip(*some, strict=True)) for some in (pairs, shuffler.sample(pairs, len(pairs)))
+        non_inferiority_p_value(MARGIN, *zip(*some, strict=True))
+        for some in (pairs, shuffler.sample(pairs, len(pairs)))
     ]
     assert found[0] == found[1]
     assert 0 <= found[0] <= 1
@@ -66,6 +67,7 @@ def test_rare_large_gains_do_not_fool_the_test_of_graded_scores(rows: int) -> No
     # The mean is -0.1, at the margin, but four samples of 20 in ten hold none of the rows that lift it there.
     rng = np.random.default_rng(4)
     p_values = [
-        worse_by_more_than(MARGIN, [0.15] * rows, list(np.where(rng.random(rows) < 0.05, 1.0, 0.0))) for _ in range(400)
+        non_inferiority_p_value(MARGIN, [0.15] * rows, list(np.where(rng.random(rows) < 0.05, 1.0, 0.0)))
+        for _ in range(400)
     ]
     assert np.mean(np.array(p_values) < 0.05) <= 0.05

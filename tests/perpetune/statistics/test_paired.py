@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar
 
-from perpetune.statistics.paired import MCNEMAR, PERMUTATION, Paired, compare, newcombe, unseen_share
+from perpetune.statistics.paired import MCNEMAR, PERMUTATION, Paired, compare, newcombe, unseen_ratio
 
 QUICK = settings(max_examples=40, deadline=None)
 binary = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60)
@@ -116,7 +116,7 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says(worse: float
     for both, only_b, only_a, neither in tables.tolist():
         low, high = newcombe(both, only_b, only_a, neither, 0.95)
         if not only_a and not only_b:
-            high = unseen_share(rows, 0.95)
+            high = unseen_ratio(rows, 0.95)
             low = -high
         held.append(low <= better - worse <= high)
     assert np.mean(held) > 0.94

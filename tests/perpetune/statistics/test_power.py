@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from perpetune.statistics.paired import newcombe, unseen_share
+from perpetune.statistics.paired import newcombe, unseen_ratio
 from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 
@@ -43,7 +43,7 @@ def test_equal_answers_need_the_rows_of_the_exact_bound():
     """122 rows without a difference leave less than 3 points of harm at 2.5%, and 121 do not."""
     needed = rows_needed(0.0, 0.0, alpha=0.025, power=0.9, margin=0.03)
     assert needed == 122
-    assert unseen_share(needed, 0.95) < 0.03 < unseen_share(needed - 1, 0.95)
+    assert unseen_ratio(needed, 0.95) < 0.03 < unseen_ratio(needed - 1, 0.95)
     assert power_of(needed, 0.0, 0.0, alpha=0.025, margin=0.03) == 1
     assert power_of(needed - 1, 0.0, 0.0, alpha=0.025, margin=0.03) == 0
 
@@ -60,7 +60,7 @@ def guard_power(rows: int, discordance: float, margin: float) -> float:
         chances = binom.pmf(np.arange(discordant + 1), discordant, 0.5)
         for wins in np.flatnonzero(chances > 1e-6):
             low = newcombe(both, int(wins), discordant - int(wins), neither, 0.95)[0]
-            low = low if discordant else -unseen_share(rows, 0.95)
+            low = low if discordant else -unseen_ratio(rows, 0.95)
             found += weight * chances[wins] * (low > -margin)
     return found
 

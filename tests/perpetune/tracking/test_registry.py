@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from perpetune.errors import PerpetuneError
 from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base
-from perpetune.model.release import EVALUATED, Evaluated, Golden, ModelCard, Trial, Wanted
+from perpetune.model.release import EVALUATED, DesiredReleases, GoldenPrompt, ModelCard, ServingFacts, Trial
 from perpetune.params import BaseParams, LoraParams
 from perpetune.records import Message
 from perpetune.tracking import registry
@@ -132,18 +132,18 @@ def test_a_promotion_says_since_when(task: str) -> None:
 
 
 def test_a_trial_takes_the_place_of_another(task: str) -> None:
-    assert registry.wanted(task) == registry.wanted("unheard of") == Wanted(None)
+    assert registry.wanted(task) == registry.wanted("unheard of") == DesiredReleases(None)
     champion, one = version_of(task, promoted=True), version_of(task)
-    assert registry.wanted(task) == Wanted(champion), "a challenger that was only registered is not tried"
+    assert registry.wanted(task) == DesiredReleases(champion), "a challenger that was only registered is not tried"
     registry.begin_trial(task, one, "shadow", 0.25)
-    assert registry.wanted(task) == Wanted(champion, None, Trial(one, "shadow", 0.25))
+    assert registry.wanted(task) == DesiredReleases(champion, None, Trial(one, "shadow", 0.25))
     other = version_of(task)
     registry.begin_trial(task, one, "shadow", 0.25)  # as it was before `other` was registered
     registry.begin_trial(task, other, "canary", 0.1)
-    assert registry.wanted(task) == Wanted(champion, None, Trial(other, "canary", 0.1))
+    assert registry.wanted(task) == DesiredReleases(champion, None, Trial(other, "canary", 0.1))
     assert tags(task, one)["release.state"] == "aborted"
     registry.end_trial(task, other, "refused")
-    assert (registry.wanted(task), tags(task, other)["release.state"]) == (Wanted(champion), "refused")
+    assert (registry.wanted(task), tags(task, other)["release.state"]) == (DesiredReleases(champion), "refused")
 
 
 def test_a_trial_goes_on_while_another_version_is_registered(tiny_params: BaseParams, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_ending_one_trial_leaves_another(task: str) -> None:
     champion, one, other = version_of(task, promoted=True), version_of(task), version_of(task)
     registry.begin_trial(task, other, "canary", 0.1)
     registry.end_trial(task, one, "aborted")
-    assert registry.wanted(task) == Wanted(champion, None, Trial(other, "canary", 0.1))
+    assert registry.wanted(task) == DesiredReleases(champion, None, Trial(other, "canary", 0.1))
 
 
 def test_a_trial_that_was_won_is_not_ended_again(task: str) -> None:
@@ -206,9 +206,9 @@ def test_going_back_is_done_once(task: str) -> None:
     with pytest.raises(PerpetuneError, match="no previous champion"):
         registry.roll_back(task)
     second = version_of(task, promoted=True)
-    assert registry.wanted(task) == Wanted(second, first)
+    assert registry.wanted(task) == DesiredReleases(second, first)
     assert registry.roll_back(task) == (second, first)
-    assert (registry.wanted(task), tags(task, second)["release.state"]) == (Wanted(first), "rolled back")
+    assert (registry.wanted(task), tags(task, second)["release.state"]) == (DesiredReleases(first), "rolled back")
     assert tags(task, first)["release.state"] == "released"
     with pytest.raises(PerpetuneError, match="no previous champion"):
         registry.roll_back(task)
@@ -217,9 +217,9 @@ def test_going_back_is_done_once(task: str) -> None:
 
 def test_what_evaluation_found_comes_with_a_release_fetched_before(tiny_params: BaseParams, tmp_path: Path) -> None:
     version, cache = register(tiny_params, tmp_path), tmp_path / "cache"
-    assert registry.fetch_release("colours", version, cache).evaluated == Evaluated()
-    golden = Golden(messages=(Message(role="user", content="the sky"),), output="blue", confidence=0.9)
-    evaluated = Evaluated(temperature=1.5, golden=(golden,), max_tokens=4)
+    assert registry.fetch_release("colours", version, cache).evaluated == ServingFacts()
+    golden = GoldenPrompt(messages=(Message(role="user", content="the sky"),), output="blue", confidence=0.9)
+    evaluated = ServingFacts(temperature=1.5, golden=(golden,), max_tokens=4)
     run: Run = find_run(registry.get("colours", version).run_id)
     log_text(run, evaluated.model_dump_json(), EVALUATED)
     assert registry.fetch_release("colours", version, cache).evaluated == evaluated
@@ -241,4 +241,4 @@ def test_several_that_promote_the_first_version_at_once_all_succeed(tmp_path: Pa
         client.create_model_version(task, str(tmp_path))
         with ThreadPoolExecutor(8) as gateways:
             list(gateways.map(lambda _, task=task: registry.promote(task, "1"), range(8)))
-        assert registry.wanted(task) == Wanted("1")
+        assert registry.wanted(task) == DesiredReleases("1")

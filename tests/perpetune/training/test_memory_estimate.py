@@ -17,7 +17,7 @@ from perpetune.records import Example
 from perpetune.training.batches import Encoded
 from perpetune.training.job import Job
 from perpetune.training.launch import launch
-from perpetune.training.memory_estimate import Room, refuse_if_too_small, room_for, shape_of
+from perpetune.training.memory_estimate import MemoryEstimate, estimate_memory, refuse_if_too_small, shape_of
 from perpetune.training.trainer import Forecast
 
 LLAMA_3_8B = LlamaConfig(
@@ -91,10 +91,10 @@ def test_the_peak_is_as_predicted(train_params: TrainParams, precision: str, che
     assert found["predicted"] == pytest.approx(found["measured"], rel=0.15)
 
 
-def llama(train_params: TrainParams, **update: object) -> tuple[Room, TrainParams]:
+def llama(train_params: TrainParams, **update: object) -> tuple[MemoryEstimate, TrainParams]:
     lora = train_params.lora.model_copy(update={"rank": 16})
     params = train_params.model_copy(update={"precision": "bf16", "lora": lora, "max_packed_tokens": 4096, **update})
-    return room_for(shape_of(LLAMA_3_8B, "all-linear"), params, ROWS, validates=True), params
+    return estimate_memory(shape_of(LLAMA_3_8B, "all-linear"), params, ROWS, validates=True), params
 
 
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
@@ -122,23 +122,23 @@ def test_8b_on_16_gb(
     train_params: TrainParams, monkeypatch: pytest.MonkeyPatch, method: str, checkpointing: bool, advice: str | None
 ) -> None:
     on_a_gpu(monkeypatch, 15.8e9)
-    room, params = llama(train_params, method=method, gradient_checkpointing=checkpointing)
+    memory, params = llama(train_params, method=method, gradient_checkpointing=checkpointing)
     shape = shape_of(LLAMA_3_8B, "all-linear")
     base = BaseParams(model="hf:meta-llama/Meta-Llama-3-8B-Instruct", revision=None)
     if advice is None:
-        refuse_if_too_small(room, base, shape, params)
+        refuse_if_too_small(memory, base, shape, params)
         return
     with pytest.raises(
         PerpetuneError, match=r"8\.0B in bf16 by .*needs .* GB .*this GPU \(NVIDIA T4\) has 15\.8 free"
     ) as fault:
-        refuse_if_too_small(room, base, shape, params)
+        refuse_if_too_small(memory, base, shape, params)
     assert fault.value.do == advice
 
 
 def test_more_processes_share_the_weights(train_params: TrainParams) -> None:
     shape = shape_of(LLAMA_3_8B, "all-linear")
     params = train_params.model_copy(update={"precision": "bf16", "max_packed_tokens": 4096})
-    one, four = (room_for(shape, params, ROWS, validates=False, processes=n) for n in (1, 4))
+    one, four = (estimate_memory(shape, params, ROWS, validates=False, processes=n) for n in (1, 4))
     assert four.weights == one.weights // 4
     assert four.activations <= one.activations
 

@@ -171,8 +171,8 @@ def test_a_forecast_changes_nothing_that_it_foretells(
     lora = train_params.lora.model_copy(update={"dropout": 0.2})
     params = train_params.model_copy(update={"epochs": 2.0, "lora": lora})
     digests = set()
-    for name, foretell in (("silent", None), ("told", lambda _: None)):
+    for name, on_forecast in (("silent", None), ("told", lambda _: None)):
         base = load_base(tiny_params, tmp_path, "fp32")
-        done = train(base, ROWS, ROWS, INSTRUCTION, params, tmp_path / name, lambda _: None, foretell=foretell)
+        done = train(base, ROWS, ROWS, INSTRUCTION, params, tmp_path / name, lambda _: None, on_forecast=on_forecast)
         digests.add(done.digest)
     assert len(digests) == 1

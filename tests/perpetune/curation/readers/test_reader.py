@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.curation.readers.reader import Reading, read_examples
+from perpetune.curation.readers.reader import ReadResult, read_examples
 from perpetune.errors import PerpetuneError
 from perpetune.records import Message
 
 
-def read(path: Path, data: bytes | str) -> Reading:
+def read(path: Path, data: bytes | str) -> ReadResult:
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     return read_examples(path, "mine")
 

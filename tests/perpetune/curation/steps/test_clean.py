@@ -29,7 +29,7 @@ def test_empty_and_long_texts_are_set_aside(example: Make, task: Task) -> None:
     outcome = clean(rows, LIMITS, task())
 
     assert [row.input for row in outcome.kept] == ["d" * 20]
-    assert by_reason(outcome.aside) == {steps.EMPTY: 1, steps.LONG_INPUT: 1, steps.LONG_OUTPUT: 1}
+    assert by_reason(outcome.quarantined) == {steps.EMPTY: 1, steps.LONG_INPUT: 1, steps.LONG_OUTPUT: 1}
 
 
 def test_a_label_has_one_spelling(example: Make, task: Task) -> None:
@@ -43,7 +43,7 @@ def test_labels_that_the_task_does_not_have_are_set_aside(example: Make, task: T
     outcome = clean([example("a", "good"), example("b", "goood")], LIMITS, task(labels=("good", "bad")))
 
     assert [row.input for row in outcome.kept] == ["a"]
-    assert by_reason(outcome.aside) == {steps.UNKNOWN: 1}
+    assert by_reason(outcome.quarantined) == {steps.UNKNOWN: 1}
 
 
 def test_duplicates_go_within_their_group_only(example: Make, task: Task) -> None:
@@ -51,7 +51,7 @@ def test_duplicates_go_within_their_group_only(example: Make, task: Task) -> Non
     outcome = clean(rows, LIMITS, task())
 
     assert len(outcome.kept) == 2
-    assert by_reason(outcome.aside) == {steps.DUPLICATE: 1}
+    assert by_reason(outcome.quarantined) == {steps.DUPLICATE: 1}
 
 
 def test_the_majority_settles_a_conflict(example: Make, task: Task) -> None:
@@ -59,7 +59,7 @@ def test_the_majority_settles_a_conflict(example: Make, task: Task) -> None:
     outcome = clean(rows, LIMITS, task())
 
     assert [row.output for row in outcome.kept] == ["yes"]
-    assert by_reason(outcome.aside) == {steps.DUPLICATE: 1, steps.OUTVOTED: 1}
+    assert by_reason(outcome.quarantined) == {steps.DUPLICATE: 1, steps.OUTVOTED: 1}
 
 
 def test_the_newest_settles_a_conflict_before_the_majority(example: Make, task: Task) -> None:
@@ -67,15 +67,15 @@ def test_the_newest_settles_a_conflict_before_the_majority(example: Make, task: 
     outcome = clean(rows, LIMITS, task())
 
     assert [row.output for row in outcome.kept] == ["no"]
-    assert by_reason(outcome.aside) == {steps.OUTDATED: 2}
+    assert by_reason(outcome.quarantined) == {steps.OUTDATED: 2}
 
 
 def test_a_conflict_that_nothing_settles_is_set_aside(example: Make, task: Task) -> None:
     outcome = clean([example("q", "yes"), example("q", "no"), example("r")], LIMITS, task())
 
     assert [row.input for row in outcome.kept] == ["r"]
-    assert by_reason(outcome.aside) == {steps.UNDECIDED: 2}
-    assert sorted(outcome.aside[0].detail.split(", ")) == ["no (1)", "yes (1)"]
+    assert by_reason(outcome.quarantined) == {steps.UNDECIDED: 2}
+    assert sorted(outcome.quarantined[0].detail.split(", ")) == ["no (1)", "yes (1)"]
 
 
 def test_traffic_is_not_weighed_against_curated_rows(example: Make, task: Task) -> None:
@@ -89,7 +89,7 @@ def test_free_text_may_have_several_answers(example: Make, task: Task) -> None:
     outcome = clean(rows, LIMITS.model_copy(update={"min_label_rows": 5}), task("generation"))
 
     assert sorted(row.output.lower() for row in outcome.kept) == ["no", "yes"]
-    assert by_reason(outcome.aside) == {steps.DUPLICATE: 1}
+    assert by_reason(outcome.quarantined) == {steps.DUPLICATE: 1}
 
 
 def test_outputs_that_break_the_schema_are_set_aside_with_place_and_reason(example: Make, task: Task) -> None:
@@ -106,8 +106,8 @@ def test_outputs_that_break_the_schema_are_set_aside_with_place_and_reason(examp
 
     kept = {row.input: (row.output, row.references) for row in outcome.kept}
     assert kept == {"a": ('{"a": "é", "b": 2}', ()), "d": ('{"a": "x"}', ('{"a": "y"}',))}
-    assert {row.reason for row in outcome.aside} == {steps.INVALID}
-    details = {row.example.input: row.detail for row in outcome.aside}
+    assert {row.reason for row in outcome.quarantined} == {steps.INVALID}
+    details = {row.example.input: row.detail for row in outcome.quarantined}
     assert details["b"] == "a: 1 is not of type 'string'"
     assert details["c"].startswith("not JSON: ")
     assert details["e"] == "[] is not of type 'object'"
@@ -139,7 +139,7 @@ def test_rare_labels_are_set_aside_after_all_else(example: Make, task: Task) -> 
     outcome = clean(rows, LIMITS.model_copy(update={"min_label_rows": 2}), task())
 
     assert {row.output for row in outcome.kept} == {"x"}
-    assert by_reason(outcome.aside) == {steps.DUPLICATE: 1, steps.RARE: 1}
+    assert by_reason(outcome.quarantined) == {steps.DUPLICATE: 1, steps.RARE: 1}
 
 
 def test_different_system_messages_make_different_questions(example: Make, task: Task) -> None:

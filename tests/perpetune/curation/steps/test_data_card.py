@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from perpetune.curation.quarantine import Rejected, SetAside
+from perpetune.curation.quarantine import Quarantined, Rejected
 from perpetune.curation.steps.data_card import Card, describe, render
 from perpetune.curation.steps.mix import NOT_REPLAYED
 from perpetune.params import MixParams, TaskParams
@@ -19,20 +19,20 @@ ALL = MixParams(replay=None, recent_days=None)
 def card(example: Make, task: Callable[..., TaskParams]) -> Card:
     train = [example(f"text {n}", "yes" if n % 3 else "no", hour=n) for n in range(12)]
     frozen = [example("a <b>bold</b> | text", "never_seen")]
-    aside = [SetAside(reason="a duplicate", detail=f"of {n}", example=example(f"again {n}")) for n in range(5)]
+    quarantined = [Quarantined(reason="a duplicate", detail=f"of {n}", example=example(f"again {n}")) for n in range(5)]
     return describe(
         task(),
         "0123abcd",
-        [*train, *frozen, *(row.example for row in aside)],
+        [*train, *frozen, *(row.example for row in quarantined)],
         [Rejected(file="a.csv", line=3, field="input", reason="empty", raw=",x")],
-        {"validate": [], "clean": aside, "split": []},
+        {"validate": [], "clean": quarantined, "split": []},
         {"train": train, "validation": [], "frozen": frozen, "recent": []},
         ALL,
     )
 
 
 def test_steps_account_for_every_row(card: Card) -> None:
-    assert [(step.name, step.rows, step.kept, step.aside) for step in card.steps] == [
+    assert [(step.name, step.rows, step.kept, step.quarantined) for step in card.steps] == [
         ("fetch", 19, 18, 1),
         ("validate", 18, 18, 0),
         ("clean", 18, 13, 5),
@@ -95,10 +95,10 @@ def test_free_text_has_no_labels(example: Make, task: Callable[..., TaskParams])
 
 def test_it_says_what_the_mix_was(example: Make, task: Callable[..., TaskParams], card: Card) -> None:
     train = [example("new", source="traffic"), example("old")]
-    left_out = [SetAside(reason=NOT_REPLAYED, example=example(f"older {n}")) for n in range(3)]
+    left_out = [Quarantined(reason=NOT_REPLAYED, example=example(f"older {n}")) for n in range(3)]
     parts = {"train": train, "validation": [], "frozen": [], "recent": []}
-    aside = {"validate": [], "clean": [], "split": left_out}
-    mixed = describe(task(), "0", train, [], aside, parts, MixParams(replay=1.0, recent_days=None))
+    quarantined = {"validate": [], "clean": [], "split": left_out}
+    mixed = describe(task(), "0", train, [], quarantined, parts, MixParams(replay=1.0, recent_days=None))
 
     told = (
         "1 recent rows of labelled traffic and 1 older rows are trained on; 3 older ones are left out (mix.replay: 1)"

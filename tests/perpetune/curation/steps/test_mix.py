@@ -61,10 +61,10 @@ def test_the_order_of_rows_does_not_matter(
 @settings(max_examples=100, deadline=None)
 def test_every_row_is_trained_on_or_set_aside_and_no_other(rows: list[Example], params: MixParams, least: int) -> None:
     chosen = mix(rows, params, least)
-    found = [*chosen.rows, *(row.example for row in chosen.aside)]
+    found = [*chosen.rows, *(row.example for row in chosen.quarantined)]
 
     assert sorted(row.input for row in found) == sorted(row.input for row in rows)
-    assert not {row.input for row in chosen.rows} & {row.example.input for row in chosen.aside}
+    assert not {row.input for row in chosen.rows} & {row.example.input for row in chosen.quarantined}
 
 
 @given(ROWS, MIXES, st.integers(0, 30))
@@ -100,7 +100,7 @@ def test_no_label_is_replayed_twice_more_than_another_that_has_rows_left(rows: l
     if not chosen.recent:
         return
     replayed = Counter(row.output for row in chosen.replayed)
-    for label in {row.example.output for row in chosen.aside}:
+    for label in {row.example.output for row in chosen.quarantined}:
         assert all(count <= replayed[label] + 1 for count in replayed.values())
 
 
@@ -117,7 +117,7 @@ def test_a_handful_of_recent_rows_does_not_leave_a_model_without_data(example: M
     older = [example(f"old {n}") for n in range(40)]
     chosen = mix([*older, example("new", source="traffic")], all_traffic(0.0), least=20)
 
-    assert (len(chosen.recent), len(chosen.replayed), len(chosen.aside)) == (1, 19, 21)
+    assert (len(chosen.recent), len(chosen.replayed), len(chosen.quarantined)) == (1, 19, 21)
 
 
 def test_recent_days_count_back_from_the_newest_traffic(example: Make) -> None:

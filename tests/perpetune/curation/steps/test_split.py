@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.curation.dedup_key import bare_question
+from perpetune.curation.dedup_key import input_key
 from perpetune.curation.quarantine import by_reason
 from perpetune.curation.readers.row import example_of
 from perpetune.curation.sources import is_in_doubt, is_traffic
-from perpetune.curation.steps.split import DOUBTED, LEAKED, SUPERSEDED, place, require_enough, split
+from perpetune.curation.steps.split import DOUBTED, LEAKED, SUPERSEDED, hash_position, require_enough, split
 from perpetune.errors import PerpetuneError
 from perpetune.params import SplitParams, TaskParams
 from perpetune.records import Example, Message
@@ -51,10 +51,10 @@ def test_groups_and_inputs_never_straddle_and_no_row_is_lost(rows: list[Example]
     for name, part in splits.parts().items():
         for row in part:
             assert groups.setdefault(row.group, name) == name
-            assert questions.setdefault(bare_question(row), name) == name
+            assert questions.setdefault(input_key(row), name) == name
     kept = [row for part in splits.parts().values() for row in part]
-    assert len(kept) + len(splits.aside) == len(rows)
-    assert all(place(row.group, 7) < 0.2 for row in splits.frozen if is_traffic(row))
+    assert len(kept) + len(splits.quarantined) == len(rows)
+    assert all(hash_position(row.group, 7) < 0.2 for row in splits.frozen if is_traffic(row))
     assert all(row.source == "traffic" for row in splits.recent)
     assert not any(is_in_doubt(row) for name, part in splits.parts().items() if name != "train" for row in part)
 
@@ -112,23 +112,23 @@ def test_labels_of_production_join_the_frozen_holdout_by_lot(example: Make) -> N
 
 
 def test_what_was_doubted_of_a_drawn_group_neither_judges_nor_teaches(example: Make) -> None:
-    drawn = next(f"g{n}" for n in range(99) if place(f"g{n}", PARAMS.seed) < PARAMS.frozen_traffic)
+    drawn = next(f"g{n}" for n in range(99) if hash_position(f"g{n}", PARAMS.seed) < PARAMS.frozen_traffic)
     doubted = example("hard", group=drawn, hour=1, source="traffic in doubt")
     later = example("easy", group=drawn, hour=2, source="traffic")
 
-    assert [row.reason for row in split([doubted], PARAMS).aside] == [DOUBTED]
+    assert [row.reason for row in split([doubted], PARAMS).quarantined] == [DOUBTED]
     assert split([doubted, later], PARAMS).frozen == (later,)
 
 
 def test_a_question_that_the_drawn_traffic_asks_is_asked_nowhere_else(example: Make) -> None:
-    drawn = next(f"g{n}" for n in range(99) if place(f"g{n}", PARAMS.seed) < PARAMS.frozen_traffic)
+    drawn = next(f"g{n}" for n in range(99) if hash_position(f"g{n}", PARAMS.seed) < PARAMS.frozen_traffic)
     taught = trained(example)
     again = example(taught.input.upper(), "no", group=drawn, hour=1, source="traffic")
 
     assert split([taught], PARAMS).train == (taught,)
     splits = split([taught, again], PARAMS)
     assert splits.frozen == (again,)
-    assert [(row.reason, row.example) for row in splits.aside] == [(LEAKED["frozen"], taught)]
+    assert [(row.reason, row.example) for row in splits.quarantined] == [(LEAKED["frozen"], taught)]
 
 
 def test_more_traffic_than_curated_rows_cannot_be_drawn() -> None:
@@ -159,7 +159,7 @@ def test_the_seed_decides_who_is_frozen(example: Make) -> None:
     rows = [example(f"text {n}") for n in range(100)]
 
     assert split(rows, PARAMS).frozen != split(rows, PARAMS.model_copy(update={"seed": 8})).frozen
-    assert place("a group", 7) == place("a group", 7) != place("a group", 8)
+    assert hash_position("a group", 7) == hash_position("a group", 7) != hash_position("a group", 8)
 
 
 def test_recent_traffic_is_drawn_in_whole_groups(example: Make) -> None:
@@ -172,11 +172,11 @@ def test_recent_traffic_is_drawn_in_whole_groups(example: Make) -> None:
 def frozen_group(example: Make) -> Example:
     """Frozen as curated rows are, and not drawn as traffic is."""
     rows = (example(f"text {n}") for n in range(99))
-    return next(row for row in rows if PARAMS.frozen_traffic < place(row.group, PARAMS.seed) < PARAMS.frozen)
+    return next(row for row in rows if PARAMS.frozen_traffic < hash_position(row.group, PARAMS.seed) < PARAMS.frozen)
 
 
 def trained(example: Make, **more: object) -> Example:
-    return next(row for n in range(99) if place((row := example(f"word {n}", **more)).group, PARAMS.seed) > 0.5)
+    return next(row for n in range(99) if hash_position((row := example(f"word {n}", **more)).group, PARAMS.seed) > 0.5)
 
 
 def test_traffic_that_asks_what_the_frozen_holdout_asks_goes_nowhere(example: Make) -> None:
@@ -189,7 +189,7 @@ def test_traffic_that_asks_what_the_frozen_holdout_asks_goes_nowhere(example: Ma
     splits = split([frozen, same_group, instructed], PARAMS)
 
     assert splits.frozen == (frozen,)
-    assert by_reason(splits.aside) == {LEAKED["frozen"]: 2}
+    assert by_reason(splits.quarantined) == {LEAKED["frozen"]: 2}
 
 
 def test_curated_rows_of_another_group_do_not_leak_the_frozen_holdout(example: Make) -> None:
@@ -199,7 +199,7 @@ def test_curated_rows_of_another_group_do_not_leak_the_frozen_holdout(example: M
 
     assert splits.frozen == (frozen,)
     assert not splits.train
-    assert by_reason(splits.aside) == {LEAKED["frozen"]: 1}
+    assert by_reason(splits.quarantined) == {LEAKED["frozen"]: 1}
 
 
 def test_what_production_labelled_anew_replaces_the_curated_row(example: Make) -> None:
@@ -207,7 +207,7 @@ def test_what_production_labelled_anew_replaces_the_curated_row(example: Make) -
     splits = split([old, example(old.input, "no", hour=1, source="traffic")], PARAMS)
 
     assert [row.output for row in splits.train] == ["no"]
-    assert by_reason(splits.aside) == {SUPERSEDED: 1}
+    assert by_reason(splits.quarantined) == {SUPERSEDED: 1}
 
 
 @pytest.mark.parametrize(
@@ -241,11 +241,11 @@ def test_an_empty_frozen_holdout_is_refused(example: Make, task: Callable[..., T
 
 def test_what_the_model_doubted_is_trained_on_and_never_judges(example: Make) -> None:
     curated = [example(f"curated {number}", group=f"c{number}") for number in range(40)]
-    judging = [n for n in range(20) if place(f"recent g{n}", PARAMS.seed) < 0.5]
+    judging = [n for n in range(20) if hash_position(f"recent g{n}", PARAMS.seed) < 0.5]
     chance = [example(f"chance {n}", group=f"g{n}", hour=n, source="traffic") for n in range(20)]
     doubted = [example(f"doubt {n}", group=f"d{n}", hour=50 + n, source="traffic in doubt") for n in range(30)]
     beside = example("of a group that judges", group=f"g{judging[-1]}", hour=99, source="traffic in doubt")
     splits = split([*curated, *chance, *doubted, beside], PARAMS.model_copy(update={"frozen_traffic": 0.0}))
     assert set(doubted) <= set(splits.train)
     assert splits.recent and set(splits.recent) <= set(chance)
-    assert [row.example for row in splits.aside if row.reason == DOUBTED] == [beside]
+    assert [row.example for row in splits.quarantined if row.reason == DOUBTED] == [beside]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.evaluation.costs import Spent, Usage, refresh_economics
+from perpetune.evaluation.costs import RefreshCost, Usage, refresh_economics
 from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.evaluation.report.report import figures, write_report
 from perpetune.evaluation.report.style import DARK, LIGHT, svg, write_png
@@ -135,7 +135,7 @@ def test_the_page_says_what_the_refresh_is_worth(
         for system, scored in found.scored.items()
     }
     prices = EconomicsParams(larger_model=None, requests_per_month=None, dollars_per_label=0.0)
-    worth = refresh_economics(usage, Spent(device_hours=0.5, labels=0), prices, params, None)
+    worth = refresh_economics(usage, RefreshCost(device_hours=0.5, labels=0), prices, params, None)
 
     path = tmp_path / "worth.html"
     write_report(path, {"frozen": found}, task="reviews", version="version 3", worth=worth)

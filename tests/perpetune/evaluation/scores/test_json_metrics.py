@@ -124,7 +124,7 @@ def test_a_task_with_a_schema_is_judged_slot_by_slot(
     )
     assert found.metrics["challenger"]["object_match"].value == 1
     assert found.flat_metrics("frozen")["frozen/base/valid_rate"] == 0.5
-    assert found.findings[0].startswith("The challenger has a slot F1 of 1.000 on 20 rows")
+    assert found.summary[0].startswith("The challenger has a slot F1 of 1.000 on 20 rows")
     write_report(tmp_path / "report.html", {"frozen": found}, task="orders", version="version 1")
     page = (tmp_path / "report.html").read_text()
     assert "Slot F1" in page
@@ -150,7 +150,7 @@ def test_the_best_of_several_right_outputs_counts(
     assert found.scored["base"].scores == (1, 0, 1)
     assert found.credited("base") == ["mixed", "bad", "bad"]
     assert list(found.confusion_table("base")["wanted"]) == ["bad"]
-    assert not any("cannot answer" in sentence for sentence in found.findings)
+    assert not any("cannot answer" in sentence for sentence in found.summary)
 
 
 def test_the_task_picks_the_score() -> None:

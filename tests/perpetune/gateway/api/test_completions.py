@@ -21,7 +21,7 @@ from perpetune.gateway.api.completions import Completions
 from perpetune.gateway.releases.follower import UnknownVersion
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.generation.answer import PromptTooLong
-from perpetune.model.release import Evaluated, Release, Routed
+from perpetune.model.release import Release, RoutedRelease, ServingFacts
 from perpetune.params import ServeParams
 from perpetune.prediction_log.log import recent_predictions
 from perpetune.records import Failure, Message, Prediction, Shadow
@@ -60,17 +60,17 @@ class Log:
 class Routes:
     """A follower that always routes alike; `open` counts for each version the requests that keep it loaded."""
 
-    def __init__(self, routed: Routed) -> None:
+    def __init__(self, routed: RoutedRelease) -> None:
         self.routed = routed
         self.keys: list[str] = []
         self.open: dict[str, int] = {}
 
     @contextmanager
-    def using(self, version: str | None = None, key: str = "") -> Iterator[Routed]:
+    def using(self, version: str | None = None, key: str = "") -> Iterator[RoutedRelease]:
         known = {release.version: release for release in (self.routed.release, self.routed.shadow) if release}
         if version is not None and version not in known:
             raise UnknownVersion(version)
-        routed = self.routed if version is None else Routed(known[version], "pinned")
+        routed = self.routed if version is None else RoutedRelease(known[version], "pinned")
         self.keys.append(key)
         self.open[routed.release.version] = self.open.get(routed.release.version, 0) + 1
         try:
@@ -81,7 +81,7 @@ class Routes:
 
 def run(
     engine: FakeEngine,
-    routed: Routed,
+    routed: RoutedRelease,
     params: ServeParams,
     *bodies: dict[str, object],
     headers: dict[str, str] | None = None,
@@ -117,8 +117,8 @@ def run(
 
 
 @pytest.fixture
-def champion(release: Callable[..., Release]) -> Routed:
-    return Routed(release("1"), "champion")
+def champion(release: Callable[..., Release]) -> RoutedRelease:
+    return RoutedRelease(release("1"), "champion")
 
 
 def test_several_answers(start: Start) -> None:
@@ -205,7 +205,7 @@ def test_feedback_finds_a_streamed_answer_at_its_end(start: Start) -> None:
     assert (row.output, row.label) == ("1: hello there", "good")
 
 
-def test_an_error_before_the_first_piece_is_an_ordinary_one(champion: Routed, params: ServeParams) -> None:
+def test_an_error_before_the_first_piece_is_an_ordinary_one(champion: RoutedRelease, params: ServeParams) -> None:
     for fault, status, code in (
         (Overloaded(3, 2.0), 429, "overloaded"),
         (EngineDown(), 503, "engine_unavailable"),
@@ -226,7 +226,7 @@ def test_an_error_before_the_first_piece_is_an_ordinary_one(champion: Routed, pa
             assert blamed == ([] if status in (400, 429) else [code])
 
 
-def test_an_error_amid_a_stream_is_told_in_it(champion: Routed, params: ServeParams) -> None:
+def test_an_error_amid_a_stream_is_told_in_it(champion: RoutedRelease, params: ServeParams) -> None:
     log = Log()
     canary = replace(champion, route="canary")
     for fault, code in ((EngineDown(), "engine_unavailable"), (RuntimeError("0xdeadbeef"), "internal_error")):
@@ -254,7 +254,7 @@ def test_the_openai_client_sees_an_error_amid_a_stream(start: Start) -> None:
             list(stream)
 
 
-def test_time_runs_out_before_and_amid_a_stream(champion: Routed, params: ServeParams) -> None:
+def test_time_runs_out_before_and_amid_a_stream(champion: RoutedRelease, params: ServeParams) -> None:
     hasty = params.model_copy(update={"timeout_seconds": 0.1})
     log = Log()
     [late] = run(FakeEngine(seconds=1), champion, hasty, {**BODY, "stream": True}, log=log)
@@ -285,7 +285,7 @@ def test_a_client_that_goes_away_cancels_the_work(start: Start, stream: bool) ->
 
 
 def test_confidence_is_calibrated(start: Start, release: Callable[..., Release]) -> None:
-    warm = replace(release("1", ("good", "bad")), evaluated=Evaluated(temperature=2.0))
+    warm = replace(release("1", ("good", "bad")), evaluated=ServingFacts(temperature=2.0))
     gateway = start(FakeEngine(lambda version, messages: "bad", sure=0.9), source=FakeSource([warm], champion="1"))
     told = gateway.ask("hello").json()["perpetune"]
     assert told["probabilities"] == pytest.approx({"good": 0.25, "bad": 0.75})
@@ -294,7 +294,7 @@ def test_confidence_is_calibrated(start: Start, release: Callable[..., Release])
     assert (row.output, row.confidence) == ("bad", pytest.approx(0.75))
 
 
-def test_requests_are_kept_together_by_user_then_session(champion: Routed, params: ServeParams) -> None:
+def test_requests_are_kept_together_by_user_then_session(champion: RoutedRelease, params: ServeParams) -> None:
     routes = Routes(champion)
     session = {"x-session-id": "s1"}
     run(FakeEngine(), champion, params, {**BODY, "user": "ann"}, headers=session, routes=routes)
@@ -304,8 +304,8 @@ def test_requests_are_kept_together_by_user_then_session(champion: Routed, param
 
 
 def test_a_shadow_answers_unseen(release: Callable[..., Release], params: ServeParams) -> None:
-    tried = replace(release("2", ("good", "bad")), evaluated=Evaluated(temperature=2.0))
-    routed = Routed(release("1", ("good", "bad")), "champion", tried)
+    tried = replace(release("2", ("good", "bad")), evaluated=ServingFacts(temperature=2.0))
+    routed = RoutedRelease(release("1", ("good", "bad")), "champion", tried)
     routes, log = Routes(routed), Log()
     engine = FakeEngine(lambda version, messages: "good" if version == "1" else "bad", sure=0.9)
     for stream in (False, True):
@@ -319,7 +319,7 @@ def test_a_shadow_answers_unseen(release: Callable[..., Release], params: ServeP
 
 
 def test_a_shadow_that_fails_harms_nobody(release: Callable[..., Release], params: ServeParams) -> None:
-    routed = Routed(release("1"), "champion", release("2"))
+    routed = RoutedRelease(release("1"), "champion", release("2"))
 
     def say(version: str, messages: Any) -> str:
         if version == "2":
@@ -341,7 +341,7 @@ def test_shadows_are_bounded(release: Callable[..., Release], params: ServeParam
             return await super().answer(version, *rest)
 
     log = Log()
-    routed = Routed(release("1"), "champion", release("2"))
+    routed = RoutedRelease(release("1"), "champion", release("2"))
     replies = run(SlowShadow(), routed, params, *[BODY] * 10, log=log, settle=0.4)
     assert [reply.status_code for reply in replies] == [200] * 10
     assert len(log.shadows) == params.max_batch
@@ -355,10 +355,10 @@ def test_the_gateway_tells_its_own_share_of_the_time(start: Start) -> None:
 
 def test_a_conversation_with_tools(start: Start) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
-    heard: list[Message] = []
+    on_delta: list[Message] = []
 
     def say(version: str, messages: Any) -> str:
-        heard[:] = messages
+        on_delta[:] = messages
         return "It rains."
 
     engine = FakeEngine(say, call=lambda messages: () if messages[-1].role == "tool" else (call,))
@@ -376,8 +376,8 @@ def test_a_conversation_with_tools(start: Start) -> None:
     ]
     done = gateway.post("/v1/chat/completions", {"model": "reviews", "messages": conversation, "tools": tools})
     assert done.json()["choices"][0]["message"]["content"] == "It rains."
-    assert heard[2] == Message(role="assistant", content="", tool_calls=(call,))
-    assert heard[3] == Message(role="tool", content="rain", tool_call_id="call_1")
+    assert on_delta[2] == Message(role="assistant", content="", tool_calls=(call,))
+    assert on_delta[3] == Message(role="tool", content="rain", tool_call_id="call_1")
     rows = recent_predictions(gateway.log, "reviews", limit=None)
     assert [row.input for row in rows] == ["How is it in Bonn?"] * 2
 

@@ -12,7 +12,7 @@ import pytest
 from perpetune.engines.openai_chat import chat_body
 from perpetune.gateway.releases.parity import require_parity
 from perpetune.generation.parameters import Generation
-from perpetune.model.release import Evaluated, Golden, Release, Trial
+from perpetune.model.release import GoldenPrompt, Release, ServingFacts, Trial
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
@@ -71,8 +71,8 @@ def test_each_version_is_held_to_its_own_schema(start: Start, release: Make) -> 
 
 
 def test_golden_prompts_are_asked_under_the_schema(release: Make, release_params: ReleaseParams) -> None:
-    golden = Golden(messages=(Message(role="user", content="one"),), output="1: one", confidence=None)
-    asked = replace(held(release("1")), evaluated=Evaluated(golden=(golden,)))
+    golden = GoldenPrompt(messages=(Message(role="user", content="one"),), output="1: one", confidence=None)
+    asked = replace(held(release("1")), evaluated=ServingFacts(golden=(golden,)))
     engine = FakeEngine()
 
     async def check() -> None:

@@ -11,7 +11,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.gateway.releases.follower import Follower, NothingServed, UnknownVersion
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.generation.parameters import Generation
-from perpetune.model.release import Evaluated, Golden, Release, Trial, Wanted
+from perpetune.model.release import DesiredReleases, GoldenPrompt, Release, ServingFacts, Trial
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
@@ -65,17 +65,17 @@ def test_polling_follows_the_alias(source: FakeSource) -> None:
 
 def test_the_new_release_is_warmed_before_it_serves(source: FakeSource) -> None:
     async def run() -> None:
-        heard: list[str] = []
+        on_delta: list[str] = []
 
         def say(version: str, messages: object) -> str:
-            heard.append(f"{version} warmed while {following.state.serving} serves")
+            on_delta.append(f"{version} warmed while {following.state.serving} serves")
             return "hello"
 
         following = follower(source, FakeEngine(say))
         await following.refresh_now()
         source.champion_version = "2"
         await following.refresh_now()
-        assert heard == ["1 warmed while None serves", "2 warmed while 1 serves"]
+        assert on_delta == ["1 warmed while None serves", "2 warmed while 1 serves"]
 
     asyncio.run(run())
 
@@ -191,8 +191,8 @@ def test_a_release_that_does_not_load_is_tried_less_and_less_often(source: FakeS
 
 
 def with_golden(release: Release, output: str) -> Release:
-    golden = Golden(messages=(Message(role="user", content="one"),), output=output, confidence=None)
-    return replace(release, evaluated=Evaluated(golden=(golden,)))
+    golden = GoldenPrompt(messages=(Message(role="user", content="one"),), output=output, confidence=None)
+    return replace(release, evaluated=ServingFacts(golden=(golden,)))
 
 
 def test_a_version_that_answers_otherwise_than_at_evaluation_is_refused(
@@ -268,7 +268,7 @@ def test_a_look_from_before_a_rollback_does_not_undo_it(source: FakeSource) -> N
     class Slow(FakeSource):
         async_wait = 0.0
 
-        def wanted(self) -> Wanted:
+        def wanted(self) -> DesiredReleases:
             seen = super().wanted()
             time.sleep(self.async_wait)
             return seen

@@ -10,8 +10,8 @@ import pytest
 from perpetune.engines.engine import Overloaded
 from perpetune.gateway.releases.parity import Disparity, Parity, alike, require_parity
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import Generation, Hear
-from perpetune.model.release import Evaluated, Golden, Release
+from perpetune.generation.parameters import Generation, OnDelta
+from perpetune.model.release import GoldenPrompt, Release, ServingFacts
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
@@ -20,8 +20,8 @@ Make = Callable[..., Release]
 LABELS = ("bad", "good")
 
 
-def golden(text: str, output: str, confidence: float | None = None) -> Golden:
-    return Golden(messages=(Message(role="user", content=text),), output=output, confidence=confidence)
+def golden(text: str, output: str, confidence: float | None = None) -> GoldenPrompt:
+    return GoldenPrompt(messages=(Message(role="user", content=text),), output=output, confidence=confidence)
 
 
 def answer(text: str, probability: float) -> Answer:
@@ -47,9 +47,9 @@ def check(engine: FakeEngine, release: Release, params: ReleaseParams) -> Parity
 
 def test_the_same_answers_pass_and_others_are_told(release: Make, release_params: ReleaseParams) -> None:
     prompts = tuple(golden(text, f"1: {text}") for text in ("one", "two", "three"))
-    asked = replace(release("1"), evaluated=Evaluated(golden=prompts))
+    asked = replace(release("1"), evaluated=ServingFacts(golden=prompts))
     assert check(FakeEngine(), asked, release_params) == Parity(3, 3, None)
-    other = replace(asked, evaluated=Evaluated(golden=(*prompts, golden("four", "something else"))))
+    other = replace(asked, evaluated=ServingFacts(golden=(*prompts, golden("four", "something else"))))
     with pytest.raises(Disparity, match=r"1 of 4 golden prompts .* number 4: '1: four', where it was 'something else'"):
         check(FakeEngine(), other, release_params)
     most = release_params.model_copy(update={"parity_share": 0.75})
@@ -129,7 +129,7 @@ def test_32_tokens_are_compared_and_shown_from_where_they_part(release: Make, re
     engine = FakeEngine(lambda version, messages: "word " * 40 + "left")
 
     def against(output: str) -> Release:
-        return replace(release("1"), evaluated=Evaluated(golden=(golden("one", output),), max_tokens=64))
+        return replace(release("1"), evaluated=ServingFacts(golden=(golden("one", output),), max_tokens=64))
 
     assert check(engine, against("word " * 40 + "right"), release_params).alike == 1
     with pytest.raises(Disparity, match=r"number 1: …'(word ){6}word', where it was …'(word ){6}right'"):
@@ -141,14 +141,14 @@ def test_a_busy_engine_is_asked_again(release: Make, release_params: ReleasePara
         refusals = 3
 
         async def answer(
-            self, version: str, messages: Sequence[Message], generation: Generation, hear: Hear | None = None
+            self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
         ) -> tuple[Answer, ...]:
             if self.refusals:
                 self.refusals -= 1
                 raise Overloaded(9, retry_after=0.01)
             return await super().answer(version, messages, generation, hear)
 
-    asked = replace(release("1"), evaluated=Evaluated(golden=(golden("one", "1: one"), golden("two", "1: two"))))
+    asked = replace(release("1"), evaluated=ServingFacts(golden=(golden("one", "1: one"), golden("two", "1: two"))))
     assert check(Busy(), asked, release_params).alike == 2
 
 
@@ -161,7 +161,7 @@ def test_nothing_is_being_answered_once_one_prompt_failed(release: Make, release
 
         engine = FakeEngine(say, seconds=0.01)
         prompts = tuple(golden(text, "fine") for text in ("break", "one", "two", "three", "four"))
-        asked = replace(release("1"), evaluated=Evaluated(golden=prompts))
+        asked = replace(release("1"), evaluated=ServingFacts(golden=prompts))
         await engine.load(asked)
         with pytest.raises(RuntimeError, match="shapes"):
             await require_parity(engine, asked, release_params, 16)

@@ -39,19 +39,19 @@ def test_all_rows_are_answered_in_order_while_it_is_not_clear() -> None:
 
 
 def test_a_sample_drawn_by_lot_is_enough_once_it_is_clear() -> None:
-    looks: list[tuple[int, float]] = []
+    checks: list[tuple[int, float]] = []
 
-    def behind(places: Sequence[int], answers: Sequence[Answer], confidence: float) -> bool:
-        assert [say(ROWS[place]) for place in places] == list(answers)
-        looks.append((len(places), confidence))
-        return len(looks) == 2
+    def behind(positions: Sequence[int], answers: Sequence[Answer], confidence: float) -> bool:
+        assert [say(ROWS[position]) for position in positions] == list(answers)
+        checks.append((len(positions), confidence))
+        return len(checks) == 2
 
     found = until_clear(Asked(), ROWS, behind, 0.95, 7)
-    answered = [place for place, answer in enumerate(found) if answer is not None]
+    answered = [position for position, answer in enumerate(found) if answer is not None]
     assert len(answered) == 2 * FIRST_LOOK and answered != list(range(2 * FIRST_LOOK))
-    assert all(found[place] == say(ROWS[place]) for place in answered)
+    assert all(found[position] == say(ROWS[position]) for position in answered)
     # Of 200 rows there are three looks before the last row: together they err with 5 %.
-    assert looks == [(40, 1 - 0.05 / 3), (80, 1 - 0.05 / 3)]
+    assert checks == [(40, 1 - 0.05 / 3), (80, 1 - 0.05 / 3)]
 
 
 def test_few_rows_are_all_asked() -> None:
@@ -99,11 +99,11 @@ def test_it_says_how_far_it_is_and_what_time_is_left(monkeypatch) -> None:
 def test_timed_requests_are_told_of_every_few_seconds(monkeypatch) -> None:
     clock, told = [0.0], []
 
-    def ask(place: int) -> int:
+    def ask(position: int) -> int:
         clock[0] += 3
-        return place
+        return position
 
     monkeypatch.setattr("perpetune.loop.assess.answering.time.monotonic", lambda: clock[0])
     timed = counting(ask, "latency and cost", 30, told.append)
-    assert [timed(place) for place in range(6)] == list(range(6))
+    assert [timed(position) for position in range(6)] == list(range(6))
     assert told == [f"latency and cost: {done} of at least 30 requests timed" for done in (3, 6)]

@@ -143,10 +143,10 @@ def test_a_prompted_champion_answers_no_more_rows_than_show_that_it_is_behind(wo
     told: list[str] = []
     again = assess(workspace, run, trained, version, told.append)
     scored = again.evaluations["frozen"].scored
-    assert len(scored["champion"].places) < len(many) == len(scored["challenger"].places)
+    assert len(scored["champion"].positions) < len(many) == len(scored["challenger"].positions)
     assert not any("rows answered" in line for line in told if line.startswith(("champion", "few-shot", "base")))
     evidence = promotion_evidence(again, workspace.params.promote)
-    assert evidence.untrained and evidence.frozen.rows == len(scored["champion"].places)
+    assert evidence.untrained and evidence.frozen.rows == len(scored["champion"].positions)
     assert choose(evidence, workspace.params.promote).verdict.outcome == "promote"
 
 

@@ -16,10 +16,10 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.explain.status import read_status
-from perpetune.loop.rollout.promote import promote_by_hand, tell_prefect
+from perpetune.loop.rollout.promote import emit_event, promote_by_hand
 from perpetune.loop.rollout.rollback import go_back
 from perpetune.model.release import ModelCard, System
-from perpetune.monitoring.detector_state import DETECTOR, Watched, from_text, judge, to_text
+from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, judge, to_text
 from perpetune.params import BaseParams
 from perpetune.policy.decision.record import Decision
 from perpetune.statistics.e_detector import start
@@ -154,7 +154,7 @@ def test_an_alarm_of_the_past_does_not_undo_a_persons_word(releases: Open, tmp_p
     world = releases()
     version = make(world, tmp_path)
     rules = world.workspace.params.watch
-    alarmed = judge(Watched(start(0.8)), [0.0] * 200, 200, rules)
+    alarmed = judge(DetectorState(start(0.8)), [0.0] * 200, 200, rules)
     assert alarmed.alarmed_by is not None
     registry.tag_version(world.task, version, {DETECTOR: to_text(alarmed)})
     promote_by_hand(world.workspace, version, "the labels were wrong")
@@ -211,7 +211,7 @@ def test_prefect_is_told(releases: Open, tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}")
         workspace = releases().workspace
         done = promote_by_hand(workspace, version, "worth it")
-        tell_prefect(workspace, done, print)
+        emit_event(workspace, done, print)
         server.shutdown()
     assert [each["event"] for each in told] == ["perpetune.model.promoted"], "no gateway runs, so nothing was deployed"
     assert told[0]["payload"]["version"] == version

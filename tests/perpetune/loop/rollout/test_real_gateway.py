@@ -89,12 +89,12 @@ class World:
         """The first verdict; what was asked may still be on its way into the log."""
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            look = judge(self.workspace, "flow")
-            assert look is not None
-            if look.decision is not None:
-                return look
+            check = judge(self.workspace, "flow")
+            assert check is not None
+            if check.decision is not None:
+                return check
             time.sleep(0.2)
-        raise AssertionError(look.verdict.reasons)
+        raise AssertionError(check.verdict.reasons)
 
 
 @pytest.fixture
@@ -143,9 +143,9 @@ def test_a_canary_that_is_right_takes_over_and_somebody_goes_back(world: World) 
     world.right.add(second)
     tried = world.be_asked()
     assert 0.3 * USERS < tried < 0.7 * USERS, "half of the users"
-    look = world.judged()
-    assert look.verdict.outcome == "promote", look.verdict.reasons
-    assert (look.evidence.requests, look.released.served) == (tried, True)
+    check = world.judged()
+    assert check.verdict.outcome == "promote", check.verdict.reasons
+    assert (check.evidence.requests, check.released.served) == (tried, True)
     assert (aliases(world), world.ready()["serving"]) == ([second, first, None], second)
     assert world.ask("anybody")["choices"][0]["message"]["content"] == "good"
 
@@ -167,8 +167,8 @@ def test_a_canary_that_is_wrong_is_dropped(world: World) -> None:
     begin(world.workspace, second)
     world.right.add(first)
     assert world.be_asked() < 0.7 * USERS
-    look = world.judged()
-    assert look.verdict.outcome == "abort", look.verdict.reasons
+    check = world.judged()
+    assert check.verdict.outcome == "abort", check.verdict.reasons
     assert (aliases(world), world.ready()["serving"]) == ([first, None, None], first)
     assert {world.ask(f"user {number}")["choices"][0]["message"]["content"] for number in range(20)} == {"good"}
 

@@ -75,12 +75,12 @@ def test_the_command_goes_back_through_the_gateway_at_once(releases: Open, gatew
     first, second = released(world)
     began, switched = time.monotonic(), []
 
-    def watched(roll_back: Callable[[], Any] = gateway.roll_back) -> Any:
+    def detector_state(roll_back: Callable[[], Any] = gateway.roll_back) -> Any:
         done = roll_back()
         switched.append(time.monotonic() - began)
         return done
 
-    gateway.roll_back = watched
+    gateway.roll_back = detector_state
     said = perpetune(world, "rollback", "--reason", "it promises refunds", "--json")
     assert said.returncode == 0, said.stderr
     result = json.loads(said.stdout)

@@ -73,14 +73,14 @@ def test_a_good_canary_takes_over(releases: Open, gateway: Any) -> None:
     gateway.task = world.task
     first, second = on_trial(world)
     assert world.aliases() == [first, None, second]
-    look = judge(world.workspace, "flow")
-    assert look is not None and (look.verdict.outcome, look.decision) == ("continue", None)
+    check = judge(world.workspace, "flow")
+    assert check is not None and (check.verdict.outcome, check.decision) == ("continue", None)
     answer(world, first, right(0.8, 300), "champion")
     answer(world, second, ["good"] * 200, "canary")
     answer(world, second, ["bad"] * 100, "pinned")
-    look = judge(world.workspace, "flow")
-    assert look is not None and look.released is not None and look.released.served
-    assert (look.evidence.requests, look.evidence.quality.challenger) == (200, 1.0), "pinned requests do not count"
+    check = judge(world.workspace, "flow")
+    assert check is not None and check.released is not None and check.released.served
+    assert (check.evidence.requests, check.evidence.quality.challenger) == (200, 1.0), "pinned requests do not count"
     assert (world.aliases(), gateway.serving) == ([second, first, None], second)
     assert judge(world.workspace, "flow") is None
     assert world.tags(second)["release.state"] == "released"
@@ -94,9 +94,9 @@ def test_a_bad_canary_is_dropped_and_the_record_is_found(releases: Open, gateway
     assert lines[second].release == "canary, 10%"
     answer(world, first, right(0.9, 300), "champion")
     answer(world, second, right(0.3, 60), "canary")
-    look = judge(world.workspace, "flow")
-    assert look is not None and look.decision is not None and look.verdict.outcome == "abort"
-    assert "answers worse than the champion" in look.decision.reason
+    check = judge(world.workspace, "flow")
+    assert check is not None and check.decision is not None and check.verdict.outcome == "abort"
+    assert "answers worse than the champion" in check.decision.reason
     assert world.aliases() == [first, None, None]
     assert gateway.asked[-1] == "/v1/release/check", "the gateway is told at once"
     lines = {line.version: line for line in read_status(world.workspace).versions}
@@ -126,9 +126,9 @@ def test_errors_abort_a_canary(releases: Open) -> None:
     with log.begin() as connection:
         connection.execute(insert(failures), rows)
     log.dispose()
-    look = judge(world.workspace, "flow")
-    assert look is not None and look.verdict.outcome == "abort"
-    assert "more errors than the champion" in look.verdict.reasons[0]
+    check = judge(world.workspace, "flow")
+    assert check is not None and check.verdict.outcome == "abort"
+    assert "more errors than the champion" in check.verdict.reasons[0]
 
 
 def test_a_shadow_is_judged_on_the_same_requests(releases: Open) -> None:
@@ -151,9 +151,9 @@ def test_a_shadow_is_judged_on_the_same_requests(releases: Open) -> None:
     with log.begin() as connection:
         connection.execute(insert(shadows), rows)
     log.dispose()
-    look = judge(world.workspace, "flow")
-    assert look is not None and look.verdict.outcome == "promote", look
-    assert (look.evidence.strategy, look.evidence.requests, look.evidence.quality.rows) == ("shadow", 250, 250)
+    check = judge(world.workspace, "flow")
+    assert check is not None and check.verdict.outcome == "promote", check
+    assert (check.evidence.strategy, check.evidence.requests, check.evidence.quality.rows) == ("shadow", 250, 250)
     assert world.aliases() == [second, first, None]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perpetune.explain.status import read_status
-from perpetune.loop.run_context import open_passage
+from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import promised_scores
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import ReferenceParams
@@ -40,8 +40,8 @@ def state(world: Any, version: str) -> Any:
     return from_text(world.tags(version)[DETECTOR], 0.5)
 
 
-def test_a_look_leaves_the_next_one_what_it_has_judged(watched: Open) -> None:
-    world = watched()
+def test_a_look_leaves_the_next_one_what_it_has_judged(detector_state: Open) -> None:
+    world = detector_state()
     version = world.released(right=0.9)
     world.traffic(version, 0.9, labels=60)
     decision = world.looked().decision
@@ -50,13 +50,13 @@ def test_a_look_leaves_the_next_one_what_it_has_judged(watched: Open) -> None:
     assert (before.labels, before.total, before.alarms) == (60, 60.0, 0)
     assert world.looked().decision.outcome == "collect more labels"
     assert state(world, version) == before
-    said = read_status(world.workspace).watched
+    said = read_status(world.workspace).detector_state
     assert said is not None
     assert said.startswith("60 labels of version 1 judged, evidence that it scores below 79.9 is ")
 
 
-def test_a_look_that_is_killed_before_it_remembers_changes_nothing(watched: Open) -> None:
-    world = watched()
+def test_a_look_that_is_killed_before_it_remembers_changes_nothing(detector_state: Open) -> None:
+    world = detector_state()
     version = world.released(right=0.9)
     world.traffic(version, 0.9)
     world.looked()
@@ -69,8 +69,8 @@ def test_a_look_that_is_killed_before_it_remembers_changes_nothing(watched: Open
     assert world.tags(version)[DETECTOR] == after
 
 
-def test_few_labels_are_judged_as_they_come_and_add_up(watched: Open) -> None:
-    world = watched()
+def test_few_labels_are_judged_as_they_come_and_add_up(detector_state: Open) -> None:
+    world = detector_state()
     version = world.released(right=0.9)
     outcomes = []
     for batch in range(10):
@@ -81,8 +81,8 @@ def test_few_labels_are_judged_as_they_come_and_add_up(watched: Open) -> None:
     assert outcomes == sorted(outcomes), "once it rang, it goes on"
 
 
-def test_an_alarm_stands_until_answers_are_right_again(watched: Open) -> None:
-    world = watched(watch={"persistence": 2})
+def test_an_alarm_stands_until_answers_are_right_again(detector_state: Open) -> None:
+    world = detector_state(watch={"persistence": 2})
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
     assert world.looked().decision.outcome == "confirming"
@@ -95,8 +95,8 @@ def test_an_alarm_stands_until_answers_are_right_again(watched: Open) -> None:
     assert world.looked().decision.outcome == "keep"
 
 
-def test_refreshes_in_vain_back_off_and_a_budget_ends_them(watched: Open) -> None:
-    world = watched(refresh={"cooldown_minutes": 60, "gpu_hours_per_month": 3.0})
+def test_refreshes_in_vain_back_off_and_a_budget_ends_them(detector_state: Open) -> None:
+    world = detector_state(refresh={"cooldown_minutes": 60, "gpu_hours_per_month": 3.0})
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
     for trigger, hours in (("schedule", 0.5), ("decay", 1.0), ("decay", 1.0)):
@@ -111,8 +111,8 @@ def test_refreshes_in_vain_back_off_and_a_budget_ends_them(watched: Open) -> Non
     assert "trained 3.0 device hours, and 3 are allowed" in decision.reasons[0]
 
 
-def test_a_refresh_waits_for_labels_since_the_fall_whatever_came_before(watched: Open) -> None:
-    world = watched(refresh={"new_labels": 100})
+def test_a_refresh_waits_for_labels_since_the_fall_whatever_came_before(detector_state: Open) -> None:
+    world = detector_state(refresh={"new_labels": 100})
     version = world.released(right=0.9)
     world.traffic(version, 1.0, batch=1, labels=80)
     world.traffic(version, 0.2, batch=2, labels=80)
@@ -124,8 +124,8 @@ def test_a_refresh_waits_for_labels_since_the_fall_whatever_came_before(watched:
     assert world.looked().decision.outcome == "retrain"
 
 
-def test_a_refresh_that_failed_has_not_helped_either(watched: Open) -> None:
-    world = watched(refresh={"cooldown_minutes": 60})
+def test_a_refresh_that_failed_has_not_helped_either(detector_state: Open) -> None:
+    world = detector_state(refresh={"cooldown_minutes": 60})
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
     world.refreshed("decay", 0.0, succeeded=False)
@@ -134,12 +134,12 @@ def test_a_refresh_that_failed_has_not_helped_either(watched: Open) -> None:
     assert 0 < decision.evidence["device_hours"] < 0.01, "its whole time"
 
 
-def test_another_margin_begins_anew_and_says_so(watched: Open) -> None:
-    world = watched()
+def test_another_margin_begins_anew_and_says_so(detector_state: Open) -> None:
+    world = detector_state()
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
     assert world.looked().decision.outcome == "retrain"
-    world = watched(watch={"margin": 0.1})
+    world = detector_state(watch={"margin": 0.1})
     world.traffic(version, 1.0, batch=1, labels=1)
     decision = world.looked().decision
     assert (decision.outcome, decision.evidence["labelled"]) == ("keep", 1)
@@ -148,8 +148,8 @@ def test_another_margin_begins_anew_and_says_so(watched: Open) -> None:
     assert not any("begun anew" in reason for reason in world.looked().decision.reasons)
 
 
-def test_a_new_version_begins_by_itself(watched: Open) -> None:
-    world = watched()
+def test_a_new_version_begins_by_itself(detector_state: Open) -> None:
+    world = detector_state()
     first = world.released(right=0.9)
     world.traffic(first, 0.2)
     world.looked()
@@ -158,11 +158,11 @@ def test_a_new_version_begins_by_itself(watched: Open) -> None:
     assert (world.looked().decision.outcome, state(world, second).labels) == ("keep", 80)
 
 
-def test_what_was_seen_is_in_the_run(watched: Open) -> None:
-    world = watched()
+def test_what_was_seen_is_in_the_run(detector_state: Open) -> None:
+    world = detector_state()
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
-    run = open_passage(world.workspace, "watch", "manual", "a test", "flow-run")
+    run = open_loop_run(world.workspace, "watch", "manual", "a test", "flow-run")
     decision = world.looked().decision
     assert decision.ids.run_id == run.id, "it went on in the run that its flow run had begun"
     metrics = metrics_of(run.id)

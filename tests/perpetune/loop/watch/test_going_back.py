@@ -15,8 +15,8 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture
-def world(watched: Open) -> Any:
-    return watched()
+def world(detector_state: Open) -> Any:
+    return detector_state()
 
 
 def test_what_was_bad_from_the_start_gives_way_and_what_decays_later_is_tuned_anew(world: Any) -> None:
@@ -38,8 +38,8 @@ def test_what_was_bad_from_the_start_gives_way_and_what_decays_later_is_tuned_an
     assert (decision.outcome, decision.ids.model_version) == ("retrain", first), "there is nothing left to go back to"
 
 
-def test_later_decay_asks_for_a_refresh(watched: Open) -> None:
-    world = watched(watch={"window": 100})
+def test_later_decay_asks_for_a_refresh(detector_state: Open) -> None:
+    world = detector_state(watch={"window": 100})
     world.released(right=0.9)
     second = world.released(right=0.95, champion_right=0.9)
     world.traffic(second, 0.95)
@@ -55,8 +55,8 @@ def test_a_previous_champion_known_to_be_worse_does_not_come_back(world: Any) ->
     assert world.looked().decision.outcome == "retrain"
 
 
-def test_no_cooldown_and_no_budget_hold_up_going_back(watched: Open) -> None:
-    world = watched(refresh={"cooldown_minutes": 60, "gpu_hours_per_month": 1.0})
+def test_no_cooldown_and_no_budget_hold_up_going_back(detector_state: Open) -> None:
+    world = detector_state(refresh={"cooldown_minutes": 60, "gpu_hours_per_month": 1.0})
     world.released(right=0.9)
     second = world.released(right=0.95, champion_right=0.9)
     world.refreshed("manual", 2.0)

@@ -12,8 +12,8 @@ import pytest
 from perpetune.curation.layout import REFERENCE
 from perpetune.explain.status import read_status
 from perpetune.loop.rollout.deploy import release
-from perpetune.loop.run_context import open_passage
-from perpetune.loop.watch.check import Sighting, look
+from perpetune.loop.run_context import open_loop_run
+from perpetune.loop.watch.check import CheckResult, check
 from perpetune.prediction_log.label_requests import open_requests
 from perpetune.prediction_log.log import open_log, record_rows
 from perpetune.records import Example, Message, Prediction, Recorded, write_jsonl
@@ -66,19 +66,19 @@ def asked(world: Any, text: str, confidence: float) -> None:
     log.dispose()
 
 
-def looked(world: Any) -> Sighting:
-    run = open_passage(world.workspace, "watch", "manual", "a test", "flow-run")
-    sighting = look(world.workspace, run, "flow-run")
+def looked(world: Any) -> CheckResult:
+    run = open_loop_run(world.workspace, "watch", "manual", "a test", "flow-run")
+    check_result = check(world.workspace, run, "flow-run")
     close_run(run, succeeded=True)
-    assert sighting is not None
-    return sighting
+    assert check_result is not None
+    return check_result
 
 
 def test_labels_are_asked_for_once_and_shown(world: Any) -> None:
     asked(world, "an altogether different matter of strange and unseen words", 0.5)
-    sighting = looked(world)
-    decision = sighting.decision
-    assert (decision.outcome, sighting.asked) == ("ask for labels", 50)
+    check_result = looked(world)
+    decision = check_result.decision
+    assert (decision.outcome, check_result.asked) == ("ask for labels", 50)
     assert decision.reason.startswith("The accuracy estimated from confidence has fallen by more than the margin")
     assert decision.evidence["estimate"]["window"]["rows"] == ROWS
     assert decision.evidence["estimate"]["interval"]["low"] > 0.3
@@ -92,7 +92,7 @@ def test_labels_are_asked_for_once_and_shown(world: Any) -> None:
 
 def test_drift_of_inputs_on_which_it_is_sure_asks_for_nothing(world: Any) -> None:
     asked(world, "an altogether different matter of strange and unseen words", 0.9)
-    sighting = looked(world)
-    assert sighting.decision.evidence["drift"]["inputs_drifted"]
-    assert (sighting.decision.outcome, sighting.asked) == ("collect more labels", 0)
-    assert any(reason.startswith("Confidence shows no such fall") for reason in sighting.decision.reasons)
+    check_result = looked(world)
+    assert check_result.decision.evidence["drift"]["inputs_drifted"]
+    assert (check_result.decision.outcome, check_result.asked) == ("collect more labels", 0)
+    assert any(reason.startswith("Confidence shows no such fall") for reason in check_result.decision.reasons)

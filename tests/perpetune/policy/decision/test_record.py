@@ -35,7 +35,7 @@ RETRAINING = RetrainEvidence(
     alarms_in_a_row=1,
     drift=DriftEvidence(True, 300, 600, 1.0, True, False, {"words": ColumnDrift("ks", 1e-9, 0.002, True)}),
     minutes_since_refresh=None,
-    vain_refreshes=0,
+    unsuccessful_refreshes=0,
     device_hours=1.25,
 )
 

@@ -16,14 +16,14 @@ from perpetune.workspace import Workspace
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
-def answered(place: int, params: Params) -> Prediction:
+def answered(position: int, params: Params) -> Prediction:
     return Prediction(
-        id=f"request-{place}",
-        time=NOON + timedelta(hours=place),
+        id=f"request-{position}",
+        time=NOON + timedelta(hours=position),
         task=params.task.name,
         version="1",
-        messages=(Message(role="user", content=f"text {place}"),),
-        input=f"text {place}",
+        messages=(Message(role="user", content=f"text {position}"),),
+        input=f"text {position}",
         output="positive",
         prompt_tokens=1,
         completion_tokens=1,
@@ -37,9 +37,9 @@ def test_labelled_requests_of_the_log_are_a_history(tmp_path: Path, params: Para
     with pytest.raises(PerpetuneError, match="no labelled request yet"):
         recorded_history(workspace)
     log = open_log(workspace.settings.prediction_log)
-    record_rows(log, [answered(place, params) for place in range(3)])
-    for place, day, label in ((2, 1, "negative"), (0, 2, "mixed"), (0, 3, "positive")):
-        add_feedback(log, Feedback(request_id=f"request-{place}", time=NOON + timedelta(days=day), label=label))
+    record_rows(log, [answered(position, params) for position in range(3)])
+    for position, day, label in ((2, 1, "negative"), (0, 2, "mixed"), (0, 3, "positive")):
+        add_feedback(log, Feedback(request_id=f"request-{position}", time=NOON + timedelta(days=day), label=label))
     log.dispose()
 
     first, second = recorded_history(workspace).requests

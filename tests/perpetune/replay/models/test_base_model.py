@@ -14,18 +14,18 @@ def test_what_was_trained_and_answered_is_kept(
 ) -> None:
     task = params.task.model_copy(update={"instruction": "which colour"})
     tiny = params.model_copy(update={"base": tiny_params, "train": train_params, "task": task})
-    workspace, heard = Workspace(tmp_path, tiny, Settings()), list[str]()
-    learned = BaseModel(workspace, tmp_path / "models", heard.append).fit(colour_rows, ())
+    workspace, on_delta = Workspace(tmp_path, tiny, Settings()), list[str]()
+    learned = BaseModel(workspace, tmp_path / "models", on_delta.append).fit(colour_rows, ())
     replies = learned.model.answer(colour_rows)
 
-    assert heard and learned.seconds > 0
+    assert on_delta and learned.seconds > 0
     assert sum(reply.answer == row.output for reply, row in zip(replies, colour_rows, strict=True)) >= 5
 
-    again = BaseModel(workspace, tmp_path / "models", heard.append)
-    steps = len(heard)
+    again = BaseModel(workspace, tmp_path / "models", on_delta.append)
+    steps = len(on_delta)
     repeated = again.fit(colour_rows, ())
     assert repeated.model.digest == learned.model.digest
     assert repeated.model.answer(colour_rows) == replies
-    assert len(heard) == steps
+    assert len(on_delta) == steps
     [kept] = (tmp_path / "models").glob("*/answers.jsonl")
     assert len(kept.read_text().splitlines()) == len(colour_rows)

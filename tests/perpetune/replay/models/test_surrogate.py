@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from perpetune.records import Example
-from perpetune.replay.models.surrogate import StandIn
+from perpetune.replay.models.surrogate import Surrogate
 
 
 def row(input: str, output: str) -> Example:
@@ -14,7 +14,7 @@ ROWS = [row("the shop is open at nine", "opens at nine"), row("a parcel takes tw
 
 
 def test_free_text_is_answered_by_the_nearest_known_request() -> None:
-    learned = StandIn("generation", 7).fit(ROWS, ())
+    learned = Surrogate("generation", 7).fit(ROWS, ())
     [reply] = learned.model.answer([row("how many days takes a parcel", "two days")])
 
     assert reply.answer == "two days"
@@ -24,16 +24,16 @@ def test_free_text_is_answered_by_the_nearest_known_request() -> None:
 @pytest.mark.parametrize("rows", [[row("a", "yes"), row("b", "yes")], [row(" ", "yes"), row("  ", "yes")]])
 def test_one_answer_alone_is_given_to_all(rows: list[Example]) -> None:
     for kind in ("classification", "generation"):
-        [reply] = StandIn(kind, 7).fit(rows, ()).model.answer([row("c", "no")])
+        [reply] = Surrogate(kind, 7).fit(rows, ()).model.answer([row("c", "no")])
         assert reply.answer == "yes"
 
 
 def test_a_refresh_is_charged_with_the_minutes_that_were_said() -> None:
-    assert StandIn("generation", 7, minutes=3).fit(ROWS, ()).seconds == 180
+    assert Surrogate("generation", 7, minutes=3).fit(ROWS, ()).seconds == 180
 
 
 def test_the_digest_tells_what_was_learned() -> None:
-    learner = StandIn("generation", 7)
+    learner = Surrogate("generation", 7)
 
     assert learner.fit(ROWS, ()).model.digest == learner.fit(ROWS[:1], ROWS[1:]).model.digest
     assert learner.fit(ROWS, ()).model.digest != learner.fit(ROWS[:1], ()).model.digest

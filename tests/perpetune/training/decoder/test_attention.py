@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import flex_attention
 from torch.nn.attention.flex_attention import create_mask
 
-from perpetune.model.token_tree import Tree, plant, sees
+from perpetune.model.token_tree import Tree, build_tree, is_visible
 from perpetune.training.decoder.attention import Plan, _flex_mask, attend, plan
 
 CPU = torch.device("cpu")
@@ -20,15 +20,15 @@ def tree(shared: int, own: int) -> Tree:
     torch.manual_seed(own)
     prefix = list(range(shared))
     rows = [[*prefix, *torch.randint(0, 50, (own,)).tolist()] for _ in range(5)]
-    return plant([*rows, [*rows[0][:-1], 99]])
+    return build_tree([*rows, [*rows[0][:-1], 99]])
 
 
 @pytest.mark.parametrize(("shared", "own"), [(100, 40), (10, 3), (0, 64)])
 def test_the_mask_of_a_gpu_says_who_sees_whom(shared: int, own: int) -> None:
     planted = tree(shared, own)
-    places = np.arange(len(planted))
+    positions = np.arange(len(planted))
     mask = create_mask(_flex_mask(planted, CPU).mask_mod, None, None, len(planted), len(planted), device="cpu")
-    assert mask[0, 0].tolist() == sees(planted, places, places).tolist()
+    assert mask[0, 0].tolist() == is_visible(planted, positions, positions).tolist()
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
