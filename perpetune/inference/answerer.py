@@ -126,11 +126,11 @@ class Answerer:
         Free answers are greedy, satisfy `json_schema` where there is one and they end in time, and end at the end-of-turn token or after `max_new_tokens`. `adapter`
         None asks the base model. Raises PromptTooLong where a conversation exceeds the model's context.
         """
-        memory = self._room(labels, max_new_tokens)
+        limit = self._token_limit(labels, max_new_tokens)
         prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
         longest = max(map(len, prompts), default=0)
-        if longest > memory:
-            raise PromptTooLong(longest, memory)
+        if longest > limit:
+            raise PromptTooLong(longest, limit)
         if labels is None:
             return self._write_all(adapter, conversations, prompts, Generation(max_new_tokens, json_schema=json_schema))
         with self._speaking_as(adapter) as model:
@@ -164,14 +164,14 @@ class Answerer:
 
     def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
         """Whether the model's context holds the conversation and an answer."""
-        return len(prompt_tokens(self.base.tokenizer, messages)) <= self._room(labels, max_new_tokens)
+        return len(prompt_tokens(self.base.tokenizer, messages)) <= self._token_limit(labels, max_new_tokens)
 
     def losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
         """The mean loss of each text in nats a token; `adapter` None asks the base model."""
         with self._speaking_as(adapter) as model:
             return losses(model, texts, self._pass_tokens)
 
-    def _room(self, labels: Sequence[str] | None, max_new_tokens: int) -> int:
+    def _token_limit(self, labels: Sequence[str] | None, max_new_tokens: int) -> int:
         """How many tokens a prompt may have: the context less the longest answer."""
         answer = max_new_tokens
         if labels is not None:
@@ -311,9 +311,9 @@ class Answerer:
     def _drafts(self, asked: GenerationRequest) -> list[DecodeRequest]:
         generation = asked.generation
         prompt = prompt_tokens(self.base.tokenizer, asked.messages, generation.tools)
-        memory = self._room(None, generation.max_tokens)
-        if len(prompt) > memory:
-            raise PromptTooLong(len(prompt), memory)
+        limit = self._token_limit(None, generation.max_tokens)
+        if len(prompt) > limit:
+            raise PromptTooLong(len(prompt), limit)
         answers: dict[int, Answer] = {}
 
         def ended(index: int, answer: Answer) -> None:

@@ -45,8 +45,8 @@ def mix(train: Sequence[Example], params: MixParams, least: int) -> Mix:
     recent, older = recent_and_older(train, params)
     if params.replay is None or not recent:
         return Mix(recent, older, ())
-    memory = max(math.floor(params.replay * len(recent)), least - len(recent))
-    taken = _in_turns(older)[:memory]
+    budget = max(math.floor(params.replay * len(recent)), least - len(recent))
+    taken = _in_turns(older)[:budget]
     kept = {id(row) for row in taken}
     quarantined = tuple(Quarantined(reason=NOT_REPLAYED, example=row) for row in older if id(row) not in kept)
     return Mix(recent, tuple(in_order(taken)), quarantined)

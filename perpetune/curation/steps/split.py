@@ -142,13 +142,13 @@ def _newest_groups(traffic: Sequence[Example], share: float) -> list[str]:
         groups[row.group].append(row)
     newest_first = sorted(groups, key=lambda group: (_newest(groups[group]), group), reverse=True)
     chosen: list[str] = []
-    memory = share * len(traffic)
+    budget = share * len(traffic)
     for group in newest_first:
         size = len(groups[group])
-        if size > 2 * memory:
+        if size > 2 * budget:
             break
         chosen.append(group)
-        memory -= size
+        budget -= size
     return chosen
 
 
