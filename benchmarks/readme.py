@@ -1,0 +1,121 @@
+"""The table of results in README.md, written from benchmarks/results.
+
+    python benchmarks/readme.py            # rewrites it
+    python benchmarks/readme.py --check    # exits 1 if it is not what benchmarks/results says
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from record import RESULTS
+
+from perpetune.statistics.estimate import wilson
+
+README = Path(__file__).parents[1] / "README.md"
+TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+HEAD = "| measured | perpetune | compared with | 95% interval | n |\n|---|---|---|---|---|\n"
+TASKS = {
+    "reviews": "reviews, 3 labels",
+    "intents20": "banking77, 20 intents",
+    "contracts": "contract clauses, 17 kinds",
+    "intents77": "banking77, 77 intents",
+}
+
+
+def table() -> str:
+    rows = [*_accuracies(), *_speeds(), *_decisions(), *_serving()]
+    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _accuracies() -> list[list[str]]:
+    """What is served after 1,000 rows, TRL's defaults after as many seconds, and the best simpler system."""
+    found: dict[tuple[str, str], list[float]] = {
+        (each["task"], each["system"]): each["scores"] for each in _result("recipe")["details"] if each["rows"] == 1000
+    }
+    rows = []
+    for task, title in TASKS.items():
+        scores = found[task, "perpetune"]
+        simple = max(_mean(found[task, name]) for name in ("TF-IDF", "embeddings", "TF-IDF and embeddings"))
+        estimate = wilson(round(sum(scores)), len(scores), 0.95)
+        rows.append(
+            [
+                f"right answers: {title}",
+                f"{100 * estimate.value:.1f}%",
+                f"TRL {100 * _mean(found[task, 'TRL, equal time']):.1f}%, best linear model {100 * simple:.1f}%",
+                f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}%",
+                f"{len(scores)}",
+            ]
+        )
+    return rows
+
+
+def _speeds() -> list[list[str]]:
+    rows = []
+    for name, title in (("reviews", "short prompts"), ("banking77", "77 labels in the prompt")):
+        result = _result(f"training-{name}")
+        own = next(each for each in result["details"] if each["system"] == "perpetune")
+        [claim] = [each for each in result["claims"] if each["claim"].startswith("times as fast as")]
+        peer = claim["claim"].removeprefix("times as fast as ").replace("trl", "TRL")
+        title = f"training, {title}, two cores"
+        rows.append([title, f"{own['tokens_per_second']:,.0f} tokens/s", f"{claim['value']:.1f} × {peer}", "—", "1 run"])
+    return rows
+
+
+def _decisions() -> list[list[str]]:
+    claims = _claims("decisions")
+    simulated = f"{_result('decisions')['details']['promotions'][0]['simulated']:,}"
+    rows = []
+    for name, title, stated in (
+        ("false promotions: A/A, 500 rows", "promotes a model that is no better", "at most 5% stated"),
+        ("promoted: better by 5 points, 500 rows", "promotes a model that is 5 points better", "at least 90% aimed at"),
+    ):
+        value, (low, high) = claims[name]
+        rows.append([title, f"{value:.1%}", stated, f"{100 * low:.1f} to {100 * high:.1f}%", simulated])
+    value, (low, high) = claims["labels to a false alarm: mean at the bound of 0.8, a look at every label"]
+    alarm = ["labels before a false alarm of decay", f"{value:,.0f}", "at least 10,000 stated"]
+    return [*rows, [*alarm, f"{low:,.0f} to {high:,.0f}", simulated]]
+
+
+def _serving() -> list[list[str]]:
+    added, (low, high) = _claims("serving-overhead")["milliseconds added, p50, 1 client"]
+    failed, _ = _claims("serving-swaps")["of 10000 requests failed while the champion changed"]
+    return [
+        ["gateway before vLLM, median", f"+{added:.1f} ms", "vLLM asked directly", f"{low:.1f} to {high:.1f} ms", "range of 3 rounds"],
+        ["requests failed while the version changed", f"{failed:.0f}", "—", "—", "10,000"],
+    ]
+
+
+def _result(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return document
+
+
+def _claims(name: str) -> dict[str, tuple[float, tuple[float, float]]]:
+    return {each["claim"]: (each["value"], tuple(each["interval"])) for each in _result(name)["claims"]}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    text = README.read_text(encoding="utf-8")
+    wanted = TABLE.sub(lambda match: match[1] + table() + match[2], text)
+    if parser.parse_args().check:
+        if wanted != text:
+            print("README.md: the table of results differs; run `python benchmarks/readme.py`", file=sys.stderr)
+        return int(wanted != text)
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
