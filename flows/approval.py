@@ -11,7 +11,7 @@ from pydantic import Field
 from perpetune.loop.approve import ApprovalResponse
 from perpetune.policy.decision.record import Decision, as_markdown
 from perpetune.runtime.events import WAITING
-from perpetune.tasks.approve import await_response, record_response
+from perpetune.tasks.approve import await_approval, record_response
 from perpetune.tasks.events import emit
 from perpetune.workspace import Workspace
 
@@ -30,7 +30,7 @@ def approve(workspace: Workspace, promotion: Decision) -> Decision:
     """Wait for a person's word on a promotion; the decision is then "promote" or "reject"."""
     version, hours = promotion.ids.model_version, workspace.params.promote.approval_hours
     assert version is not None
-    await_response(workspace, version)
+    await_approval(workspace, version)
     try:
         said = approval(promotion.task, version, promotion.reason, hours, as_markdown(promotion))
     except FlowPauseTimeout:

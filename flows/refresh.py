@@ -25,7 +25,7 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", 
     from perpetune.flows.approval import approve
     from perpetune.loop.approve import needs_approval
     from perpetune.loop.plan import timed
-    from perpetune.loop.rollout.trial import goes_on_trial
+    from perpetune.loop.rollout.trial import needs_trial
     from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, RELEASE, TRAIN
     from perpetune.tasks.assess import assess
     from perpetune.tasks.curate import curate, log_data, nothing_new
@@ -58,7 +58,7 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", 
         version = decision.ids.model_version or version
         if decision.outcome == "promote" and needs_approval(workspace):
             decision = approve(workspace, decision)
-        if decision.outcome == "promote" and goes_on_trial(workspace):
+        if decision.outcome == "promote" and needs_trial(workspace):
             begin_trial(workspace, version)
         elif decision.outcome == "promote":
             with timed(taken, RELEASE):

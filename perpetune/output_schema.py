@@ -18,7 +18,7 @@ WHITESPACE = r"[ \n\t]{0,20}"
 _DELETE = "\x7f"  # the one control character that Python writes as it is and the grammar does not take
 
 
-class BadOutput(Exception):
+class InvalidOutput(Exception):
     """Why a text is no output of the task, and where in it: "items[0].price: 'x' is not of type 'number'"."""
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -26,7 +26,7 @@ class BadOutput(Exception):
 
 
 class OutputSchema:
-    """A schema ready to check texts. `schema` is one in which `fault_in` finds nothing."""
+    """A schema ready to check texts. `schema` is one in which `schema_error` finds nothing."""
 
     def __init__(self, schema: Schema) -> None:
         # It takes the better part of a second to import, and most tasks have no schema.
@@ -44,7 +44,7 @@ class OutputSchema:
         value = parsed(text)
         fault = next(self._validator.iter_errors(value), None)
         if fault is not None:
-            raise BadOutput(tuple(fault.absolute_path), fault.message)
+            raise InvalidOutput(tuple(fault.absolute_path), fault.message)
         return value
 
     def canonical(self, text: str) -> str:
@@ -57,12 +57,12 @@ class OutputSchema:
             written = json.dumps(value, ensure_ascii=False, allow_nan=False).replace(_DELETE, "\\u007f")
             letters = list(written.encode())
         except ValueError as fault:
-            raise BadOutput((), f"cannot be written as JSON: {fault}") from None
+            raise InvalidOutput((), f"cannot be written as JSON: {fault}") from None
         self._matcher.reset()
         taken = self._matcher.try_consume_tokens(letters)
         if taken < len(letters) or not self._matcher.is_accepting():
             rest = written.encode()[taken:].decode(errors="ignore")
-            raise BadOutput((), f"satisfies the schema, but the grammar made of it stops before {rest[:40]!r}")
+            raise InvalidOutput((), f"satisfies the schema, but the grammar made of it stops before {rest[:40]!r}")
         return written
 
     def _arranged(self, value: Any, schema: Any) -> Any:
@@ -106,7 +106,7 @@ class OutputSchema:
         return schema
 
 
-def fault_in(schema: Schema) -> tuple[Path, str] | None:
+def schema_error(schema: Schema) -> tuple[Path, str] | None:
     """Where a schema is none, or asks for what no grammar can be made of, and why; None where it is well."""
     from jsonschema import SchemaError, validators
 
@@ -138,7 +138,7 @@ def parsed(text: str) -> object:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as fault:
-        raise BadOutput((), f"not JSON: {fault}") from None
+        raise InvalidOutput((), f"not JSON: {fault}") from None
 
 
 def position(path: Path) -> str:

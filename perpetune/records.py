@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -106,7 +106,7 @@ class Failure(_Frozen):
     latency_ms: float = Field(ge=0)
 
 
-class Recorded(_Frozen):
+class RecordedAnswer(_Frozen):
     """What a version answered to a held-out row, and how well (0 to 1). The row's text stays with DVC."""
 
     id: str
@@ -129,7 +129,7 @@ class Feedback(_Frozen):
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
     """Write one record a line, whole or not at all, and return how many."""
     lines = [record.model_dump_json(exclude_defaults=True) for record in records]
-    write_whole(path, "".join(line + "\n" for line in lines))
+    write_atomic(path, "".join(line + "\n" for line in lines))
     return len(lines)
 
 
@@ -144,7 +144,7 @@ def _iterate(path: Path, kind: type[Record]) -> Iterator[Record]:
             yield kind.model_validate_json(line)
 
 
-def last_said(messages: Sequence[Message]) -> str:
+def last_user_message(messages: Sequence[Message]) -> str:
     """The last thing that the user said, which is what a linear model reads; "" for nothing."""
     return next((message.content for message in reversed(messages) if message.role == "user"), "")
 
@@ -174,7 +174,7 @@ def with_shots(shots: Sequence[Message], messages: Sequence[Message]) -> tuple[M
     return (*messages[:behind], *shots, *messages[behind:])
 
 
-def canonical_time(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """Read an ISO 8601 time; one without an offset is taken as UTC."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -70,7 +70,7 @@ def new_name(old: str) -> str | None:
     return None
 
 
-def answer_to_old_names() -> None:
+def install_aliases() -> None:
     """Asked last, so that an old name costs nothing while nobody says it."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

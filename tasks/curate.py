@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.loop import curate as curation
-from perpetune.loop.curate import Curated
+from perpetune.loop.curate import CuratedData
 from perpetune.loop.unchanged import why_unchanged
 from perpetune.policy.unchanged import Trigger
 from perpetune.tasks.retries import unless_it_is_for_people
@@ -24,7 +24,7 @@ from perpetune.workspace import Workspace
     timeout_seconds=3600,
     cache_policy=NO_CACHE,
 )
-def curate(workspace: Workspace) -> Curated:
+def curate(workspace: Workspace) -> CuratedData:
     curated = curation.curate(workspace, str(flow_run.id))
     print(f"data {curated.version[:8]}: " + ", ".join(f"{count} {name}" for name, count in curated.rows.items()))
     if advice := curation.schema_advice(workspace):
@@ -40,7 +40,7 @@ def curate(workspace: Workspace) -> Curated:
     retry_condition_fn=unless_it_is_for_people,
     cache_policy=NO_CACHE,
 )
-def nothing_new(workspace: Workspace, curated: Curated, trigger: Trigger) -> str | None:
+def nothing_new(workspace: Workspace, curated: CuratedData, trigger: Trigger) -> str | None:
     why = why_unchanged(workspace, curated, trigger)
     if why is not None:
         print(f"unchanged: {why}")
@@ -54,5 +54,5 @@ def nothing_new(workspace: Workspace, curated: Curated, trigger: Trigger) -> str
     retry_delay_seconds=5,
     cache_policy=NO_CACHE,
 )
-def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
+def log_data(workspace: Workspace, run: Run, curated: CuratedData) -> None:
     curation.log_data(workspace, run, curated)

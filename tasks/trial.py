@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perpetune.loop.rollout.trial import TrialCheck, begin, judge
+from perpetune.loop.rollout.trial import TrialCheck, check_trial, start_trial
 from perpetune.policy.decision.record import as_markdown
 from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
 from perpetune.tasks.events import emit
@@ -24,7 +24,7 @@ SECONDS_BETWEEN_LINES = 60.0
 
 @task(name="begin trial", task_run_name="put version {version} on trial", cache_policy=NO_CACHE)
 def begin_trial(workspace: Workspace, version: str) -> None:
-    trial = begin(workspace, version)
+    trial = start_trial(workspace, version)
     print(f"version {version} is on trial ({trial.strategy}) with {trial.share:.0%} of the traffic")
     payload = {"version": version, "strategy": trial.strategy, "share": trial.share}
     emit(TRIAL, workspace.params.task.name, payload)
@@ -35,7 +35,7 @@ def judge_trial(workspace: Workspace) -> str | None:
     """The verdict, None where no trial runs or its own flow judges it."""
     try:
         with only_judge(workspace.params.task.name, wait_seconds=1):
-            check = judge(workspace, str(flow_run.id))
+            check = check_trial(workspace, str(flow_run.id))
     except TimeoutError:
         print("the trial is being judged by its own flow")
         return None
@@ -62,7 +62,7 @@ def follow_trial(workspace: Workspace) -> str | None:
 def _follow(workspace: Workspace) -> str | None:
     told = -SECONDS_BETWEEN_LINES
     while True:
-        check = judge(workspace, str(flow_run.id))
+        check = check_trial(workspace, str(flow_run.id))
         if check is None:
             return None
         if check.decision is not None or time.monotonic() - told > SECONDS_BETWEEN_LINES:

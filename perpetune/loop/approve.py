@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from perpetune.loop.run_context import file_decision
+from perpetune.loop.run_context import log_later_decision
 from perpetune.policy.approval import ApprovalEvidence, approved
 from perpetune.policy.decision.record import Decision, record
 from perpetune.tracking import registry
@@ -27,7 +27,7 @@ def needs_approval(workspace: Workspace) -> bool:
     return workspace.params.promote.approval == "required"
 
 
-def await_response(workspace: Workspace, version: str) -> None:
+def await_approval(workspace: Workspace, version: str) -> None:
     """Say on the version's page that a person is wanted."""
     registry.tag_version(workspace.params.task.name, version, {"approval": WAITING})
 
@@ -50,7 +50,7 @@ def record_response(workspace: Workspace, promotion: Decision, said: ApprovalRes
         comment=said.comment if said else "",
     )
     decision = record(approved(evidence), evidence, task=task, time=datetime.now(UTC), ids=promotion.ids)
-    file_decision(decision, registry.get(task, version))
+    log_later_decision(decision, registry.get(task, version))
     registry.tag_version(task, version, _tags(decision, said))
     if decision.outcome != "promote" and champion is not None and champion.version == evidence.compared_with:
         # As after any other rejection: this run asked the champion about the newest reference rows.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from perpetune.curation import dvc
 from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
-from perpetune.loop.run_context import data_of
+from perpetune.loop.run_context import data_version_of
 from perpetune.prediction_log.log import counts, labelled_examples, open_log
 from perpetune.records import Example, read_jsonl, write_jsonl
 from perpetune.tracking.runs import Run, log_dataset, log_file, log_metrics
@@ -18,7 +18,7 @@ SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 
 
 @dataclass(frozen=True)
-class Curated:
+class CuratedData:
     """The data of this pass: its DVC version (the splits' md5), how many rows each split has, and the labels there were.
 
     `labels` are those of production, whatever curation kept of them.
@@ -29,14 +29,14 @@ class Curated:
     labels: int
 
 
-def curate(workspace: Workspace, flow_run_id: str) -> Curated:
+def curate(workspace: Workspace, flow_run_id: str) -> CuratedData:
     """Export labelled traffic, run the pipeline and push what it made.
 
     A flow run that is tried again keeps the data it has begun to train on, whatever was labelled since.
     Raises PerpetuneError with the words of the stage that failed.
     """
     root = workspace.root
-    begun = data_of(workspace, flow_run_id)
+    begun = data_version_of(workspace, flow_run_id)
     if begun is None or not dvc.is_at(root, begun):
         dvc.prepare(root, workspace.settings.dvc_remote)
         (root / INBOX).mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def curate(workspace: Workspace, flow_run_id: str) -> Curated:
         dvc.reproduce(root)
         dvc.push(root)
     rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}
-    return Curated(dvc.data_version(root).version, rows, labels_of_production(workspace))
+    return CuratedData(dvc.data_version(root).version, rows, production_labels(workspace))
 
 
 def schema_advice(workspace: Workspace) -> str | None:
@@ -55,7 +55,7 @@ def schema_advice(workspace: Workspace) -> str | None:
     return advice([row.output for row in read_split(workspace, "train")])
 
 
-def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
+def log_data(workspace: Workspace, run: Run, curated: CuratedData) -> None:
     """Say in MLflow which data this is."""
     log_metrics(run, {rows_metric(name): float(count) for name, count in curated.rows.items()})
     log_metrics(run, {LABELS: float(curated.labels)})
@@ -72,7 +72,7 @@ def rows_metric(split: str) -> str:
     return f"data/{split}_rows"
 
 
-def labels_of_production(workspace: Workspace) -> int:
+def production_labels(workspace: Workspace) -> int:
     log = open_log(workspace.settings.prediction_log)
     try:
         return counts(log, workspace.params.task.name).labelled

@@ -11,10 +11,10 @@ from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
 from perpetune.evaluation.slices import Slice, labels_of, slices, together
 from perpetune.loop.assess.assess import Assessment
-from perpetune.loop.curate import Curated
+from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
-from perpetune.loop.untrained_versions import save_card, save_linear
+from perpetune.loop.untrained_versions import save_linear_version, save_untrained_version
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
@@ -30,7 +30,7 @@ RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded")
 SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
-def register(workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, flow_run_id: str) -> str:
+def register(workspace: Workspace, run: Run, curated: CuratedData, challenger: Challenger, flow_run_id: str) -> str:
     """Make the adapter a version of the task's model; returns its number.
 
     A pass that goes on after it was broken off keeps the version it has.
@@ -52,7 +52,7 @@ def register(workspace: Workspace, run: Run, curated: Curated, challenger: Chall
 def decide(
     workspace: Workspace,
     run: Run,
-    curated: Curated,
+    curated: CuratedData,
     challenger: Challenger,
     assessment: Assessment,
     version: str,
@@ -111,9 +111,9 @@ def _register_rival(
     candidate = assessment.candidates[system]
     folder = workspace.run_folder(run.id) / system
     if candidate.model is not None:
-        digest = save_linear(folder, candidate.card, candidate.model)
+        digest = save_linear_version(folder, candidate.card, candidate.model)
     else:
-        digest = save_card(folder, candidate.card)
+        digest = save_untrained_version(folder, candidate.card)
     found = candidate.evaluated.model_dump(mode="json")
     log_text(run, to_json(found), evaluated_file(candidate.card.system))
     own = {"adapter.digest": digest, "answers": f"{run.id}/{system}", registry.SYSTEM: candidate.card.system}

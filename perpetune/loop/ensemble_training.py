@@ -22,7 +22,7 @@ from perpetune.training.trainer import OnForecast, Report, Trained
 BATCH_TOKENS = 2048
 
 
-def launch_pooled(
+def launch_ensemble(
     job: Job,
     encoder: BaseParams | None,
     train: Sequence[Example],

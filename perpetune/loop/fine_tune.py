@@ -8,7 +8,7 @@ from pathlib import Path
 from perpetune.classifiers.encoder import SETTING
 from perpetune.classifiers.ensemble import read_powers
 from perpetune.loop.curate import read_split
-from perpetune.loop.ensemble_training import launch_pooled
+from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.loop.run_context import DEVICE_HOURS, LOSS
 from perpetune.model.release import ModelCard
 from perpetune.model.weights import resolve
@@ -71,7 +71,7 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, on_fore
     )
     with system_metrics(run):
         encoder = workspace.params.evaluate.encoder
-        trained = launch_pooled(job, encoder, rows, validation, report, Settings().training_launcher, on_forecast)
+        trained = launch_ensemble(job, encoder, rows, validation, report, Settings().training_launcher, on_forecast)
         # Training has removed its checkpoint: from here on this file says that its work is done.
         write_trained(folder, trained)
     return trained

@@ -13,8 +13,8 @@ from perpetune.curation.steps.split import split
 from perpetune.errors import PerpetuneError
 from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import read_split
-from perpetune.loop.run_context import git_commit, surroundings
-from perpetune.loop.untrained_versions import save_card
+from perpetune.loop.run_context import environment_tags, git_commit
+from perpetune.loop.untrained_versions import save_untrained_version
 from perpetune.model.release import ModelCard, ServedBase
 from perpetune.params import Params
 from perpetune.records import Example, Message, conversation
@@ -29,14 +29,14 @@ MOST_SHOT_TOKENS = 1024  # more would take a processor seconds to read, and woul
 MOST_TOKENS_OF_A_LABEL = 16  # while the labels are not known
 
 
-def make_first(workspace: Workspace, base: ServedBase) -> str:
+def make_first_version(workspace: Workspace, base: ServedBase) -> str:
     """Make the prompted base, or the model of `serve.first`, champion of a task that has none; returns its version.
 
     Of gateways that do so at once, the one whose version is the oldest wins; the others take theirs back.
     """
-    card = first_card(workspace, base)
+    card = first_version_card(workspace, base)
     with TemporaryDirectory() as folder:
-        digest = save_card(Path(folder), card)
+        digest = save_untrained_version(Path(folder), card)
         made = None if _made_of(card.task, digest) else _register(workspace, Path(folder), card, digest)
     oldest = _made_of(card.task, digest)[0]
     if made not in (None, oldest):
@@ -54,7 +54,7 @@ def _register(workspace: Workspace, folder: Path, card: ModelCard, digest: str) 
         "perpetune.reason": reason,
         "adapter.digest": digest,
         "git.commit": git_commit(workspace.root),
-        **surroundings(),
+        **environment_tags(),
     }
     run = open_run(card.task, FIRST, origin, {"few_shot_examples": len(card.shots) // 2, "labels": card.labels})
     try:
@@ -80,7 +80,7 @@ def _made_of(task: str, digest: str) -> list[str]:
     return [each.version for each in reversed(registry.versions(task)) if _digest_of_first(each.run_id) == digest]
 
 
-def is_first(run_id: str) -> bool:
+def is_first_version(run_id: str) -> bool:
     """Whether the run made a first version, which nothing has evaluated."""
     return _digest_of_first(run_id) is not None
 
@@ -90,7 +90,7 @@ def _digest_of_first(run_id: str) -> str | None:
     return tags.get("adapter.digest") if tags.get("perpetune.kind") == FIRST else None
 
 
-def first_card(workspace: Workspace, base: ServedBase) -> ModelCard:
+def first_version_card(workspace: Workspace, base: ServedBase) -> ModelCard:
     """The task as the first version is asked it, with the labels and the examples that are known here."""
     params = workspace.params
     rows, teaching = known_rows(workspace)

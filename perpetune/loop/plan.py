@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from perpetune.loop.curate import Curated, read_split
-from perpetune.loop.first_version import is_first
+from perpetune.loop.curate import CuratedData, read_split
+from perpetune.loop.first_version import is_first_version
 from perpetune.loop.step_durations import (
     CURATE,
     DECIDE,
@@ -25,9 +25,9 @@ from perpetune.loop.step_durations import (
     StepDurations,
     Work,
     assumed_durations,
-    effort,
     measured_durations,
     read_durations,
+    relative_row_cost,
     write_durations,
 )
 from perpetune.model.base import device_name
@@ -65,7 +65,7 @@ class Plan:
         return sum(step.seconds for step in self.steps)
 
 
-def plan(workspace: Workspace, curated: Curated) -> Plan:
+def plan(workspace: Workspace, curated: CuratedData) -> Plan:
     """The plan for this data, at the pace that was measured here before."""
     work, known = _work(workspace, curated), read_durations(workspace)
     if known is not None:
@@ -73,13 +73,13 @@ def plan(workspace: Workspace, curated: Curated) -> Plan:
     return make_plan(work, _guess(workspace, work), f"guessed for {_cores()} cores, before the first refresh")
 
 
-def remember(workspace: Workspace, planned: Plan, taken: Mapping[str, float], training: float) -> None:
+def save_durations(workspace: Workspace, planned: Plan, taken: Mapping[str, float], training: float) -> None:
     """Keep what a refresh has measured, for the next plan."""
     before = read_durations(workspace) or _guess(workspace, planned.work)
     write_durations(workspace, measured_durations(planned.work, taken, before, training))
 
 
-def log_holdout_warnings(workspace: Workspace, run: Run, curated: Curated) -> tuple[str, ...]:
+def log_holdout_warnings(workspace: Workspace, run: Run, curated: CuratedData) -> tuple[str, ...]:
     """What the holdouts are too small to decide, kept in the run."""
     held = Holdouts(
         rows=curated.rows,
@@ -91,13 +91,13 @@ def log_holdout_warnings(workspace: Workspace, run: Run, curated: Curated) -> tu
     return foreseen
 
 
-def _work(workspace: Workspace, curated: Curated) -> Work:
+def _work(workspace: Workspace, curated: CuratedData) -> Work:
     params = workspace.params
     champion = registry.find(params.task.name, "champion")
     work = Work(
         curated.rows,
         systems=2 + (params.evaluate.few_shot_examples > 0) + (champion is not None),
-        tuned=1 + (champion is not None and not is_first(champion.run_id)),
+        tuned=1 + (champion is not None and not is_first_version(champion.run_id)),
         labels=len(_labels(workspace, "train")),
         epochs=epochs_of(params),
         timed=2 * params.promote.timed_rows if champion else 0,
@@ -132,7 +132,7 @@ def _cores() -> int:
 def make_plan(work: Work, pace: StepDurations, source: str) -> Plan:
     """The plan for this work at this pace."""
     rows = work.rows.get("train", 0)
-    per_row = pace.evaluate_row * effort(work.labels) / effort(pace.labels)
+    per_row = pace.evaluate_row * relative_row_cost(work.labels) / relative_row_cost(pace.labels)
     training = START_SECONDS + pace.train_row * rows * work.epochs
     if work.minutes is not None:
         training = max(min(training, 60 * work.minutes), START_SECONDS + pace.train_row * rows * work.least_epochs)
@@ -159,13 +159,13 @@ def make_plan(work: Work, pace: StepDurations, source: str) -> Plan:
     )
 
 
-def corrected(plan: Plan, seconds: float) -> Plan:
+def with_forecast(plan: Plan, seconds: float) -> Plan:
     """With the training's own forecast in place of the estimate."""
     steps = tuple(replace(step, seconds=seconds) if step.name == TRAIN else step for step in plan.steps)
     return replace(plan, steps=steps, source="corrected by the first passes of the training")
 
 
-def as_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: Plan) -> list[str]:
     """The plan as lines of a log."""
     width = max(len(step.work) for step in plan.steps)
     head = f"about {_minutes(plan.seconds)} in all ({plan.source}):"
@@ -177,7 +177,7 @@ def as_lines(plan: Plan) -> list[str]:
     return [head, *rows]
 
 
-def as_table(plan: Plan) -> str:
+def plan_table(plan: Plan) -> str:
     """The plan as a table in markdown."""
     rows = [f"| {step.name} | {step.work} | {_minutes(step.seconds)} | {step.shorter} |" for step in plan.steps]
     total = f"| in all | | {_minutes(plan.seconds)} | |"
@@ -185,7 +185,7 @@ def as_table(plan: Plan) -> str:
     return "\n".join([f"Times are {plan.source}.", "", *head, *rows, total]) + "\n"
 
 
-def compared(plan: Plan, taken: Mapping[str, float]) -> str:
+def planned_vs_taken(plan: Plan, taken: Mapping[str, float]) -> str:
     """Planned versus taken, of the steps that were taken."""
     planned = {step.name: step.seconds for step in plan.steps if step.name in taken}
     each = ", ".join(f"{name} {_minutes(taken[name])} of {_minutes(planned[name])}" for name in planned)

@@ -60,7 +60,7 @@ def open_loop_run(
         "perpetune.reason": reason,
         "prefect.flow_run_id": flow_run_id,
         "git.commit": git_commit(workspace.root),
-        **surroundings(),
+        **environment_tags(),
         "mlflow.note.content": f"{kind.capitalize()}, {trigger}: {reason}",
     }
     settings = settings_of(workspace, kind) | ({"data.version": data_version} if data_version else {})
@@ -107,7 +107,7 @@ def _give_up_all_but(run: Run, workspace: Workspace, unfinished: Sequence[Unfini
             give_up_run(each.run)
 
 
-def data_of(workspace: Workspace, flow_run_id: str) -> str | None:
+def data_version_of(workspace: Workspace, flow_run_id: str) -> str | None:
     """The version of the data that this flow run has begun to train on with these settings, or None.
 
     Before the first step there is nothing to keep the data for, and what failed may be mended in the data.
@@ -160,7 +160,7 @@ def params_digest(workspace: Workspace) -> str:
     return hashlib.sha256((workspace.root / "params.yaml").read_bytes()).hexdigest()
 
 
-def surroundings() -> dict[str, str]:
+def environment_tags() -> dict[str, str]:
     """The programs and the machine that figures may depend on to the last bit."""
     return {
         "perpetune.version": metadata.version("perpetune"),
@@ -203,7 +203,7 @@ def log_decision(run: Run, decision: Decision) -> None:
     tag(run, {"decision": decision.outcome, "decision.reason": decision.reason})
 
 
-def file_decision(decision: Decision, version: Version) -> None:
+def log_later_decision(decision: Decision, version: Version) -> None:
     """Log with a version's run what was decided on it afterwards, and say so on its page."""
     name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from perpetune.loop.curate import LABELS, SPLIT_NAMES, Curated, rows_metric
-from perpetune.loop.run_context import RECORD, settings_of, surroundings, use_mlflow
+from perpetune.loop.curate import LABELS, SPLIT_NAMES, CuratedData, rows_metric
+from perpetune.loop.run_context import RECORD, environment_tags, settings_of, use_mlflow
 from perpetune.loop.watch.refresh_history import refreshes_before
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.unchanged import LastRefresh, NewData, Trigger, nothing_new
@@ -16,7 +16,7 @@ from perpetune.workspace import Workspace
 PROGRAMS = ("perpetune.version", "torch.version")
 
 
-def why_unchanged(workspace: Workspace, curated: Curated, trigger: Trigger) -> str | None:
+def why_unchanged(workspace: Workspace, curated: CuratedData, trigger: Trigger) -> str | None:
     """In a sentence, why a refresh on this data is not worth running; None if it is."""
     use_mlflow(workspace)
     params, task = workspace.params.refresh, workspace.params.task.name
@@ -49,7 +49,7 @@ def _last_refresh(workspace: Workspace) -> LastRefresh | None:
 
 def _same_settings(workspace: Workspace, record: RunRecord) -> bool:
     """The commit is no part of it: a workspace commits its `dvc.lock` after each refresh."""
-    here = surroundings()
+    here = environment_tags()
     programs = all(record.tags.get(name) == here[name] for name in PROGRAMS)
     return programs and as_params(settings_of(workspace, "refresh")).items() <= record.params.items()
 

@@ -24,12 +24,12 @@ T = TypeVar("T")
 CONFIDENCE = 0.95  # of the intervals that are shown
 
 
-def promised_by(recent: Sequence[T], others: Sequence[T], params: ReferenceParams) -> list[T]:
+def reference_rows(recent: Sequence[T], others: Sequence[T], params: ReferenceParams) -> list[T]:
     """What a champion promised on unseen rows: on the recent holdout alone where that has `min_recent` rows."""
     return [*recent] if len(recent) >= params.min_recent else [*others, *recent]
 
 
-def held_to(promised: Sequence[float], params: WatchParams) -> float | None:
+def decay_threshold(promised: Sequence[float], params: WatchParams) -> float | None:
     """The bound below which the mean score is decay; None where nothing was promised.
 
     The lower confidence bound (one-sided, `reference_confidence`) of the score on the rows that the champion was

@@ -56,14 +56,16 @@ def with_bound(detector_state: DetectorState, bound: float) -> DetectorState:
     return DetectorState(fresh, detector_state.until, detector_state.labels, detector_state.total)
 
 
-def restarted(detector_state: DetectorState) -> DetectorState:
+def reset_detector(detector_state: DetectorState) -> DetectorState:
     """The same with a detector that has seen nothing: labels that were judged are not judged again."""
     return DetectorState(
         start(detector_state.detector.bound), detector_state.until, detector_state.labels, detector_state.total
     )
 
 
-def judge(detector_state: DetectorState, scores: Sequence[float], until: int, params: WatchParams) -> DetectorState:
+def update_detector(
+    detector_state: DetectorState, scores: Sequence[float], until: int, params: WatchParams
+) -> DetectorState:
     """After one look at the scores of new labels, in the order in which they became known; as before without any."""
     if not scores:
         return detector_state

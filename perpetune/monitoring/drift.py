@@ -20,7 +20,7 @@ from evidently.metrics import MeanValue, ValueDrift
 from evidently.presets import DataDriftPreset
 from scipy.stats import chi2, chi2_contingency, kstwobign
 
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 from perpetune.monitoring.window import (
     ANSWER,
     ANSWER_LENGTH,
@@ -59,7 +59,7 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
     current, reference = current_frame(window), reference_frame(window)
     heading = _heading(window)
     if min(len(current), len(reference)) < params.min_rows:
-        write_whole(html, _page(heading, f"<p>Too few rows to judge: each side needs {params.min_rows}.</p>"))
+        write_atomic(html, _page(heading, f"<p>Too few rows to judge: each side needs {params.min_rows}.</p>"))
         return DriftEvidence(False, len(current), len(reference), 0.0, False, False, {})
 
     inputs = _thresholds(INPUT_COLUMNS, current, reference, params)
@@ -67,7 +67,7 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
     snapshot = _run(current, reference, inputs, predictions, params)
     columns = _found(snapshot, {**inputs, **predictions})
     share = sum(columns[column].drifted for column in inputs) / len(inputs)
-    write_whole(html, _page(heading, _unpacking(_with_heading(snapshot.get_html_str(as_iframe=False), heading))))
+    write_atomic(html, _page(heading, _unpacking(_with_heading(snapshot.get_html_str(as_iframe=False), heading))))
     return DriftEvidence(
         judged=True,
         rows=len(current),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from perpetune.monitoring.window import Scorer
 from perpetune.params import ReleaseParams
-from perpetune.policy.rollout import MEASURES, Compared, TrialEvidence
+from perpetune.policy.rollout import MEASURES, Comparison, TrialEvidence
 from perpetune.policy.verdict import Interval
 from perpetune.prediction_log.trial_outcomes import Outcome
 from perpetune.statistics.confidence_sequences import Sequential, difference, paired_difference
@@ -26,7 +26,7 @@ def canary_evidence(
     ours, theirs = _in_time(challenger), _in_time(champion)
     labels = any(each.label is not None for each in (*ours, *theirs))
 
-    def apart(one: Sequence[float], other: Sequence[float]) -> Compared:
+    def apart(one: Sequence[float], other: Sequence[float]) -> Comparison:
         return _compared(one, other, difference(one, other, _alpha(rules)), rules)
 
     return TrialEvidence(
@@ -48,7 +48,7 @@ def shadow_evidence(pairs: Iterable[tuple[Outcome, Outcome]], rules: ReleasePara
     both = [(one, other) for other, one in seen if one.output is not None and other.output is not None]
     labelled = sorted((pair for pair in both if pair[0].label is not None), key=lambda pair: pair[0].judged or 0)
 
-    def paired(one: Sequence[float], other: Sequence[float]) -> Compared:
+    def paired(one: Sequence[float], other: Sequence[float]) -> Comparison:
         return _compared(one, other, paired_difference(one, other, _alpha(rules)), rules)
 
     return TrialEvidence(
@@ -91,8 +91,8 @@ def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list
     return [min(max(each.score, 0.0), 1.0) for each in known if each.score is not None]
 
 
-def _compared(ours: Sequence[float], theirs: Sequence[float], found: Sequential, rules: ReleaseParams) -> Compared:
-    return Compared(
+def _compared(ours: Sequence[float], theirs: Sequence[float], found: Sequential, rules: ReleaseParams) -> Comparison:
+    return Comparison(
         challenger=_mean(ours),
         champion=_mean(theirs),
         difference=_mean(ours) - _mean(theirs) if ours and theirs else 0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perpetune.params import RefreshParams, WatchParams
-from perpetune.policy.retraining import limited
+from perpetune.policy.retraining import limits_on
 from perpetune.policy.verdict import Outcome, Verdict
 
 
@@ -38,7 +38,7 @@ def should_tune(evidence: FirstRefreshEvidence, rules: WatchParams, refresh: Ref
     if known < refresh.first_labels:
         outcome: Outcome = "collect more labels" if rules.without_labels == "nothing" else "ask for labels"
         return verdict(outcome, _too_few(evidence, refresh.first_labels))
-    waiting = limited(evidence, refresh)
+    waiting = limits_on(evidence, refresh)
     if waiting:
         return verdict(waiting[0][0], *(why for _, why in waiting), _enough(evidence))
     return verdict("retrain", _enough(evidence))

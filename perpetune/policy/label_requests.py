@@ -7,7 +7,7 @@ from typing import Literal
 
 from perpetune.params import RefreshParams, WatchParams
 from perpetune.policy.estimated_accuracy import EstimatedFall
-from perpetune.policy.retraining import DriftEvidence, RetrainEvidence, held_up
+from perpetune.policy.retraining import DriftEvidence, RetrainEvidence, waiting_for
 from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.policy.wording import interval, points, score
 
@@ -34,7 +34,7 @@ def decide_without_labels(
     asking = without_labels(evidence.labelled_in_window, evidence.estimate, evidence.drift, rules)
     if asking.step == "nothing":
         return Verdict(judged.outcome, (*judged.reasons, *asking.reasons), judged.rule)
-    waiting = held_up(evidence, refresh) if asking.step == "retrain" else []
+    waiting = waiting_for(evidence, refresh) if asking.step == "retrain" else []
     outcome: Outcome = "retrain" if asking.step == "retrain" else "ask for labels"
     if waiting:
         outcome = waiting[0][0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from perpetune.policy.verdict import Interval
 
 
-def outweighed(difference: float, guard: Interval, gain: Interval, margin: float) -> bool:
+def gain_outweighs_loss(difference: float, guard: Interval, gain: Interval, margin: float) -> bool:
     """Whether the gain, at its least, is more than the guarding holdout may have lost, at its most.
 
     `difference` and `guard` are the guarding holdout's, `gain` the interval on the other one. The loss that is seen must

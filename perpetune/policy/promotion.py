@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perpetune.params import PromoteParams
-from perpetune.policy.outweighing import outweighed
+from perpetune.policy.outweighing import gain_outweighs_loss
 from perpetune.policy.verdict import Interval, Outcome, Verdict
 from perpetune.policy.wording import against_level, interval, points
 from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
@@ -216,7 +216,7 @@ class _Finding:
 
 def _paid(guard: tuple[str, PairedEvidence], gain: tuple[str, PairedEvidence], rules: PromoteParams) -> str | None:
     """The sentence that says so if the gain outweighs what the guarding holdout may have lost, else None."""
-    if not outweighed(guard[1].difference, guard[1].interval, gain[1].interval, rules.margin):
+    if not gain_outweighs_loss(guard[1].difference, guard[1].interval, gain[1].interval, rules.margin):
         return None
     return (
         f"The gain on the {gain[0]} holdout, {points(gain[1].interval.low)} at its least, is more than the "

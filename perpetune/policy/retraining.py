@@ -129,7 +129,7 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
         return verdict("keep", _no_decay(decay), *told)
     if evidence.alarms_in_a_row < rules.persistence:
         return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *told)
-    waiting = held_up(evidence, refresh)
+    waiting = waiting_for(evidence, refresh)
     if waiting:
         return verdict(waiting[0][0], *(why for _, why in waiting), _decayed(decay), *told)
     return verdict("retrain", _decayed(decay), *told)
@@ -148,12 +148,12 @@ class RefreshesBefore(Protocol):
     def device_hours(self) -> float: ...
 
 
-def held_up(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+def waiting_for(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
     """What a refresh for decay must wait for, and why, the longest first; empty where it may start."""
-    return [*limited(evidence, refresh), *_too_little_new(evidence, refresh)]
+    return [*limits_on(evidence, refresh), *_too_little_new(evidence, refresh)]
 
 
-def limited(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+def limits_on(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
     """What any refresh must wait for, and why: the budget and the cooldown."""
     return [*_over_budget(evidence, refresh), *_cooling(evidence, refresh)]
 
@@ -161,15 +161,15 @@ def limited(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Out
 def cooldown(unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
     """Minutes between two refreshes for decay after so many that did not help."""
     longest = max(LONGEST_COOLDOWN, refresh.cooldown_minutes)
-    return min(grown(refresh.cooldown_minutes, unsuccessful_refreshes, refresh), longest)
+    return min(with_backoff(refresh.cooldown_minutes, unsuccessful_refreshes, refresh), longest)
 
 
 def labels_wanted(unsuccessful_refreshes: int, refresh: RefreshParams) -> int:
     """New labels before decay starts a refresh, after so many that did not help."""
-    return ceil(grown(refresh.new_labels, unsuccessful_refreshes, refresh))
+    return ceil(with_backoff(refresh.new_labels, unsuccessful_refreshes, refresh))
 
 
-def grown(value: float, unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
+def with_backoff(value: float, unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
     """What backs off, after so many refreshes that did not help."""
     # exp(100) is beyond every month, and a power of many refreshes would overflow.
     return value * exp(min(unsuccessful_refreshes * log(refresh.back_off), 100.0))

@@ -15,7 +15,7 @@ MEASURES = 3  # quality, errors, slow answers: each is judged at a third of alph
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Challenger minus champion as seen so far; the interval holds at all looks at once.
 
     `rows` are the challenger's observations, `champion_rows` the champion's.
@@ -39,9 +39,9 @@ class TrialEvidence:
 
     strategy: Literal["canary", "shadow"]
     requests: int
-    quality: Compared
-    errors: Compared
-    slow: Compared
+    quality: Comparison
+    errors: Comparison
+    slow: Comparison
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RollbackEvidence:
 
 
 @dataclass(frozen=True)
-class ByHand:
+class ManualRollback:
     """Somebody went back to the previous version: what for, from and to which, and how soon that one answered.
 
     `seconds` is None where no gateway runs.
@@ -73,7 +73,7 @@ class ByHand:
 
 
 @dataclass(frozen=True)
-class PromotedByHand:
+class ManualPromotion:
     """Somebody had a version take over: what for, in place of which, and what had been decided on it before.
 
     `previous` is None where nothing was champion, `verdict` where nothing had been decided, and `seconds` where no
@@ -153,13 +153,13 @@ def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
     return Verdict("roll back", (reason, evidence_says), rule)
 
 
-def by_hand(evidence: ByHand) -> Verdict:
+def manual_rollback(evidence: ManualRollback) -> Verdict:
     """What a person decided, as a verdict."""
     to = f"Version {evidence.rolled_back} gave way to version {evidence.restored}"
     return Verdict("roll back", (f"{to}: {evidence.reason}",), "A person asked for it.")
 
 
-def promoted_by_hand(evidence: PromotedByHand) -> Verdict:
+def manual_promotion(evidence: ManualPromotion) -> Verdict:
     """What a person decided, as a verdict."""
     position = f"Version {evidence.version} was promoted by hand"
     instead = f" in place of version {evidence.previous}" if evidence.previous else ""
@@ -167,7 +167,7 @@ def promoted_by_hand(evidence: PromotedByHand) -> Verdict:
     return Verdict("promote", (f"{position}{instead}: {evidence.reason}{before}",), "A person asked for it.")
 
 
-def _costs(evidence: TrialEvidence) -> Mapping[str, Compared]:
+def _costs(evidence: TrialEvidence) -> Mapping[str, Comparison]:
     return {"errors": evidence.errors, "slow answers": evidence.slow}
 
 
@@ -187,14 +187,14 @@ def _harm(evidence: TrialEvidence, rules: ReleaseParams) -> list[str]:
     return found
 
 
-def _quality_kept(quality: Compared, rules: ReleaseParams) -> str:
+def _quality_kept(quality: Comparison, rules: ReleaseParams) -> str:
     return (
         f"The challenger does not answer worse than the champion by the margin of {points(rules.margin)}: "
         f"quality is {_difference(quality)}."
     )
 
 
-def _seen(name: str, cost: Compared) -> str:
+def _seen(name: str, cost: Comparison) -> str:
     return f"More {name} are not shown: {_difference(cost)}."
 
 
@@ -206,14 +206,14 @@ def _not_yet(evidence: TrialEvidence, rules: ReleaseParams) -> str:
     )
 
 
-def _unproven(name: str, cost: Compared, rules: ReleaseParams) -> str:
+def _unproven(name: str, cost: Comparison, rules: ReleaseParams) -> str:
     return (
         f"After {rules.max_requests} requests {name} are still not shown to be within the margin of "
         f"{points(rules.margin)}: {_difference(cost)}."
     )
 
 
-def _within(name: str, cost: Compared, rules: ReleaseParams) -> str:
+def _within(name: str, cost: Comparison, rules: ReleaseParams) -> str:
     return f"There are not more {name} than the margin of {points(rules.margin)} allows: {_difference(cost)}."
 
 
@@ -240,7 +240,7 @@ def _seems_as_good(evidence: TrialEvidence, rules: ReleaseParams) -> str:
     )
 
 
-def _difference(compared: Compared) -> str:
+def _difference(compared: Comparison) -> str:
     return (
         f"{100 * compared.challenger:.1f} against {100 * compared.champion:.1f}, a difference of "
         f"{100 * compared.difference:+.1f} points ({interval(compared.interval)}; {compared.rows} and "

@@ -13,17 +13,17 @@ from pathlib import Path
 from perpetune.generation.answer import Answer
 from perpetune.records import Example, Message
 
-Ask = Callable[[Sequence[Example]], list[Answer]]
-Tell = Callable[[str], None]
+Predict = Callable[[Sequence[Example]], list[Answer]]
+Log = Callable[[str], None]
 # Whether it is clear that a system is behind, from so many of its answers (at their places) at this confidence.
-Behind = Callable[[Sequence[int], Sequence[Answer], float], bool]
+IsBehind = Callable[[Sequence[int], Sequence[Answer], float], bool]
 
 FIRST_ROWS = 8  # asked to learn how long a row takes
 PIECE_SECONDS = 8.0  # between two words on how far it is
 FIRST_LOOK = 40  # rows after which it is asked whether more are needed
 
 
-def telling(name: str, ask: Ask, tell: Tell) -> Ask:
+def with_progress(name: str, ask: Predict, tell: Log) -> Predict:
     """The same, in pieces of some seconds each, after which it says how many rows are done and what time is left."""
 
     def answers(rows: Sequence[Example]) -> list[Answer]:
@@ -42,7 +42,7 @@ def telling(name: str, ask: Ask, tell: Tell) -> Ask:
     return answers
 
 
-def counting(ask: Callable[[int], object], what: str, least: int, tell: Tell) -> Callable[[int], object]:
+def with_request_progress(ask: Callable[[int], object], what: str, least: int, tell: Log) -> Callable[[int], object]:
     """The same, asked one at a time, and told of every few seconds."""
     done, told = 0, time.monotonic()
 
@@ -58,7 +58,9 @@ def counting(ask: Callable[[int], object], what: str, least: int, tell: Tell) ->
     return asked
 
 
-def until_clear(ask: Ask, rows: Sequence[Example], behind: Behind, confidence: float, seed: int) -> list[Answer | None]:
+def predict_until_clear(
+    ask: Predict, rows: Sequence[Example], behind: IsBehind, confidence: float, seed: int
+) -> list[Answer | None]:
     """The answers to all rows, or to a sample drawn by lot (None for the others) once it is clear that it is behind.
 
     It is looked at after `FIRST_LOOK` rows, after twice as many and so on, each time at such a confidence (Bonferroni)
@@ -77,7 +79,7 @@ def until_clear(ask: Ask, rows: Sequence[Example], behind: Behind, confidence: f
     return [found.get(position) for position in range(len(rows))]
 
 
-def remembering(folder: Path, settings: object, asked: Callable[[Example], Sequence[Message]], ask: Ask) -> Ask:
+def cached(folder: Path, settings: object, asked: Callable[[Example], Sequence[Message]], ask: Predict) -> Predict:
     """The same, but what was once answered under these settings is read from `folder` and not asked again."""
     path = folder / f"{_digest(settings)}.jsonl"
 

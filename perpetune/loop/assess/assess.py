@@ -23,17 +23,17 @@ from perpetune.evaluation.systems import LINEAR
 from perpetune.evaluation.vetoes import as_metrics
 from perpetune.generation.answer import Answer
 from perpetune.inference.answerer import load_answerer
-from perpetune.loop.assess.answering import Behind, Tell, telling, until_clear
+from perpetune.loop.assess.answering import IsBehind, Log, predict_until_clear, with_progress
 from perpetune.loop.assess.costs import log_economics
 from perpetune.loop.assess.golden_prompts import evaluated
-from perpetune.loop.assess.systems import Fitted, Systems, adapters, held_out_rows, load_systems, prompted
+from perpetune.loop.assess.systems import LinearModel, Systems, adapters, held_out_rows, load_systems, prompted_systems
 from perpetune.loop.assess.vetoes import measured_limits
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
 from perpetune.model.release import EVALUATED, ModelCard, ServingFacts, System
 from perpetune.policy.promotion import Limit
-from perpetune.records import Example, Recorded, to_json, write_jsonl
+from perpetune.records import Example, RecordedAnswer, to_json, write_jsonl
 from perpetune.statistics.balanced_accuracy import compare_balanced
 from perpetune.statistics.calibration import calibration
 from perpetune.statistics.imbalance import is_imbalanced
@@ -43,7 +43,7 @@ from perpetune.workspace import Workspace
 
 TRAINED = (*LINEAR, "champion", "challenger")  # the best of them is who a prompted one must not be behind
 
-Given = dict[str, Sequence[Answer | None]]
+Answers = dict[str, Sequence[Answer | None]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Assessment:
     candidates: Mapping[str, Candidate] = field(default_factory=dict)
 
 
-def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str, tell: Tell) -> Assessment:
+def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str, tell: Log) -> Assessment:
     """Evaluate on the frozen and the recent holdout, and log metrics, tables, plots and the report."""
     began = time.monotonic()
     train = read_split(workspace, "train")
@@ -113,22 +113,22 @@ def is_balanced(workspace: Workspace, card: ModelCard, train: Sequence[Example])
 
 
 def _all_answers(
-    workspace: Workspace, systems: Systems, held_out: Mapping[str, Sequence[Example]], balanced: bool, tell: Tell
-) -> dict[str, Given]:
+    workspace: Workspace, systems: Systems, held_out: Mapping[str, Sequence[Example]], balanced: bool, tell: Log
+) -> dict[str, Answers]:
     """Each system's answers on each holdout, as they came: the prompted ones last, who answer as long as it matters."""
-    answers: dict[str, Given] = {holdout: _trained(workspace, systems, rows) for holdout, rows in held_out.items()}
-    untrained = prompted(workspace, systems, tell)
+    answers: dict[str, Answers] = {holdout: _trained(workspace, systems, rows) for holdout, rows in held_out.items()}
+    untrained = prompted_systems(workspace, systems, tell)
     with adapters(systems) as asks:
         for holdout, rows in held_out.items():
             for name in (each for each in asks if each not in untrained):
                 tell(f"{name}: answering the {len(rows)} rows of the {holdout} holdout")
-                answers[holdout][name] = telling(name, asks[name], tell)(rows)
+                answers[holdout][name] = with_progress(name, asks[name], tell)(rows)
     for name, ask in untrained.items():
         for holdout, rows in held_out.items():
             tell(f"{name}: answering rows of the {holdout} holdout until its place is clear")
             behind = _behind(workspace, systems.challenger.card, rows, answers[holdout], balanced)
             params = workspace.params.evaluate
-            found = until_clear(ask, rows, behind, params.confidence, params.seed)
+            found = predict_until_clear(ask, rows, behind, params.confidence, params.seed)
             answers[holdout][name] = found
             asked = sum(answer is not None for answer in found)
             if asked < len(rows):
@@ -136,9 +136,9 @@ def _all_answers(
     return answers
 
 
-def _trained(workspace: Workspace, systems: Systems, rows: Sequence[Example]) -> Given:
+def _trained(workspace: Workspace, systems: Systems, rows: Sequence[Example]) -> Answers:
     """What answers without the base: the linear models, and a larger one whose answers were recorded."""
-    found: Given = {}
+    found: Answers = {}
     for name, fitted in systems.linear.items():
         found[name] = answers_of(fitted.model, rows)
     recorded = workspace.params.evaluate.recorded
@@ -147,7 +147,9 @@ def _trained(workspace: Workspace, systems: Systems, rows: Sequence[Example]) ->
     return found
 
 
-def _behind(workspace: Workspace, card: ModelCard, rows: Sequence[Example], answers: Given, balanced: bool) -> Behind:
+def _behind(
+    workspace: Workspace, card: ModelCard, rows: Sequence[Example], answers: Answers, balanced: bool
+) -> IsBehind:
     """Whether a system is behind the best of those that have answered all rows, by more than `promote.simpler`."""
     params, simpler = workspace.params.evaluate, workspace.params.promote.simpler
     scoring = scoring_of(card.kind, card.output_schema)
@@ -169,7 +171,7 @@ def _behind(workspace: Workspace, card: ModelCard, rows: Sequence[Example], answ
 
 
 def _candidates(
-    workspace: Workspace, systems: Systems, held_out: Mapping[str, Sequence[Example]], answers: Mapping[str, Given]
+    workspace: Workspace, systems: Systems, held_out: Mapping[str, Sequence[Example]], answers: Mapping[str, Answers]
 ) -> dict[str, Candidate]:
     """What else could serve. The temperature of a prompted one is fitted on its held-out answers: one number."""
     if "frozen" not in held_out:
@@ -197,12 +199,12 @@ def _candidates(
     return found
 
 
-def _linear_card(card: ModelCard, fitted: Fitted) -> ModelCard:
+def _linear_card(card: ModelCard, fitted: LinearModel) -> ModelCard:
     labels = tuple(str(label) for label in fitted.model.classes_)
     return card.model_copy(update={"system": "linear", "labels": labels})
 
 
-def _fitted(name: str, held_out: Mapping[str, Sequence[Example]], answers: Mapping[str, Given]) -> float:
+def _fitted(name: str, held_out: Mapping[str, Sequence[Example]], answers: Mapping[str, Answers]) -> float:
     kept = [pair for holdout, rows in held_out.items() for pair in _answered(rows, answers[holdout][name])]
     return fit_temperature([answer for _, answer in kept], [row.output for row, _ in kept])
 
@@ -211,7 +213,7 @@ def _answered(rows: Sequence[Example], answers: Sequence[Answer | None]) -> list
     return [(row, answer) for row, answer in zip(rows, answers, strict=True) if answer is not None]
 
 
-def _calibrated(answers: Given, systems: Systems, candidates: Mapping[str, Candidate]) -> Given:
+def _calibrated(answers: Answers, systems: Systems, candidates: Mapping[str, Candidate]) -> Answers:
     """The answers as each system would be served."""
     temperatures = {name: candidate.evaluated.temperature for name, candidate in candidates.items()}
     temperatures["challenger"] = systems.temperature
@@ -223,7 +225,7 @@ def _calibrated(answers: Given, systems: Systems, candidates: Mapping[str, Candi
     }
 
 
-def _log_for_serving(workspace: Workspace, run: Run, systems: Systems, rows: Sequence[Example], given: Given) -> None:
+def _log_for_serving(workspace: Workspace, run: Run, systems: Systems, rows: Sequence[Example], given: Answers) -> None:
     """The golden prompts, and what the temperature does to the calibration error on rows it was not fitted on."""
     temperature, card = systems.temperature, systems.challenger.card
     answers = [answer for answer in given["challenger"] if answer is not None]
@@ -295,10 +297,10 @@ def _log(
     log_file(run, report)
 
 
-def recorded_answers(assessment: Assessment, system: str) -> list[Recorded]:
+def recorded_answers(assessment: Assessment, system: str) -> list[RecordedAnswer]:
     """A system's answers to all held-out rows."""
     return [
-        Recorded(id=id_, holdout=holdout, output=text, confidence=confidence, score=score)
+        RecordedAnswer(id=id_, holdout=holdout, output=text, confidence=confidence, score=score)
         for holdout, evaluation in assessment.evaluations.items()
         if (scored := evaluation.scored.get(system))
         for id_, text, confidence, score in zip(

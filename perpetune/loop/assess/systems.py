@@ -16,7 +16,7 @@ from perpetune.engines.remote_engine import ask_remote
 from perpetune.evaluation.baselines import answers_of, fitted_linear
 from perpetune.generation.answer import Answer
 from perpetune.inference.answerer import Answerer
-from perpetune.loop.assess.answering import Ask, Tell, remembering, telling
+from perpetune.loop.assess.answering import Log, Predict, cached, with_progress
 from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
@@ -30,7 +30,7 @@ HOLDOUTS = ("frozen", "recent")
 
 
 @dataclass(frozen=True)
-class Fitted:
+class LinearModel:
     """A linear model that was fitted on the training rows, and the temperature of its confidence."""
 
     model: Pipeline
@@ -46,7 +46,7 @@ class Systems:
     temperature: float
     champion: Release | None
     champion_model: Pipeline | None
-    linear: Mapping[str, Fitted]
+    linear: Mapping[str, LinearModel]
     shots: tuple[Message, ...]
 
 
@@ -56,7 +56,7 @@ def load_systems(
     challenger: Challenger,
     train: Sequence[Example],
     held_out: Mapping[str, Sequence[Example]],
-    tell: Tell,
+    tell: Log,
 ) -> Systems:
     card = challenger.card
     champion = registry.fetch_champion(card.task, workspace.home / "releases")
@@ -71,7 +71,7 @@ def load_systems(
     )
 
 
-def _linear_models(workspace: Workspace, train: Sequence[Example], tell: Tell) -> dict[str, Fitted]:
+def _linear_models(workspace: Workspace, train: Sequence[Example], tell: Log) -> dict[str, LinearModel]:
     """On TF-IDF, and on embeddings too if an encoder is named: none if the rows teach them nothing."""
     params, validation = workspace.params.evaluate, read_split(workspace, "validation")
     encoders: dict[str, Encoder | None] = {"linear": None}
@@ -83,12 +83,12 @@ def _linear_models(workspace: Workspace, train: Sequence[Example], tell: Tell) -
         model = fitted_linear(train, params.seed, encoder)
         if model is not None:
             answers = answers_of(model, validation)
-            fitted[name] = Fitted(model, fit_temperature(answers, [row.output for row in validation]))
+            fitted[name] = LinearModel(model, fit_temperature(answers, [row.output for row in validation]))
     return fitted
 
 
 def held_out_rows(
-    workspace: Workspace, answerer: Answerer, challenger: Challenger, tell: Tell
+    workspace: Workspace, answerer: Answerer, challenger: Challenger, tell: Log
 ) -> dict[str, list[Example]]:
     """The rows of each holdout that has any."""
     found = {
@@ -97,7 +97,7 @@ def held_out_rows(
     return {holdout: rows for holdout, rows in found.items() if rows}
 
 
-def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger, tell: Tell) -> float:
+def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger, tell: Log) -> float:
     """Of the challenger's confidence, from rows of the validation split, which no figure is reported on."""
     card = challenger.card
     if card.labels is None:
@@ -112,14 +112,14 @@ def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenge
     answerer.load_adapter("challenger", challenger.adapter)
     try:
         ask = _asking(answerer, "challenger", card, card.max_new_tokens)
-        answers = telling("challenger", ask, tell)(rows)
+        answers = with_progress("challenger", ask, tell)(rows)
     finally:
         answerer.unload_adapter("challenger")
     return fit_temperature(answers, [row.output for row in rows])
 
 
 @contextmanager
-def adapters(systems: Systems) -> Iterator[dict[str, Ask]]:
+def adapters(systems: Systems) -> Iterator[dict[str, Predict]]:
     """How the champion, if there is one, and the challenger are asked, while their adapters are loaded."""
     answerer, card, champion = systems.answerer, systems.challenger.card, systems.champion
     loaded = {"challenger": systems.challenger.adapter}
@@ -137,7 +137,7 @@ def adapters(systems: Systems) -> Iterator[dict[str, Ask]]:
             answerer.unload_adapter(name)
 
 
-def _champion_asked(systems: Systems, champion: Release) -> Ask:
+def _champion_asked(systems: Systems, champion: Release) -> Predict:
     model = systems.champion_model
     if model is not None:
         return lambda rows: answers_of(model, rows)
@@ -145,7 +145,7 @@ def _champion_asked(systems: Systems, champion: Release) -> Ask:
     return _asking(systems.answerer, adapter, champion, systems.challenger.card.max_new_tokens)
 
 
-def _asking(answerer: Answerer, adapter: str | None, version: ModelCard | Release, budget: int) -> Ask:
+def _asking(answerer: Answerer, adapter: str | None, version: ModelCard | Release, budget: int) -> Predict:
     def asked(rows: Sequence[Example]) -> list[Answer]:
         conversations = [conversation(version.instruction, row, version.shots) for row in rows]
         if isinstance(version, Release) and version.remote:
@@ -155,7 +155,7 @@ def _asking(answerer: Answerer, adapter: str | None, version: ModelCard | Releas
     return asked
 
 
-def prompted(workspace: Workspace, systems: Systems, tell: Tell) -> dict[str, Ask]:
+def prompted_systems(workspace: Workspace, systems: Systems, tell: Log) -> dict[str, Predict]:
     """How each prompted system is asked: the champion if it is one, and the base without and with examples.
 
     Nothing is asked twice, not even if two of them show the same examples.
@@ -168,14 +168,14 @@ def prompted(workspace: Workspace, systems: Systems, tell: Tell) -> dict[str, As
     if champion is not None and champion.system in UNTRAINED:
         versions = {"champion": champion, **versions}
 
-    def asked(name: str, version: ModelCard | Release) -> Ask:
+    def asked(name: str, version: ModelCard | Release) -> Predict:
         def read(row: Example) -> tuple[Message, ...]:
             return conversation(version.instruction, row, version.shots)
 
         settings: list[object] = [card.base_digest, card.precision, version.labels, card.max_new_tokens]
         settings += [version.json_schema, *([version.remote.model_dump()] if version.remote else [])]
         ask = _asking(systems.answerer, None, version, card.max_new_tokens)
-        return remembering(workspace.home / "answers", settings, read, telling(name, ask, tell))
+        return cached(workspace.home / "answers", settings, read, with_progress(name, ask, tell))
 
     return {name: asked(name, version) for name, version in versions.items()}
 

@@ -8,7 +8,7 @@ from perpetune.evaluation.forgetting import as_tokens, general_texts, losses_wit
 from perpetune.evaluation.latency import LatencyPair, chosen, in_turns
 from perpetune.evaluation.leakage import leakage
 from perpetune.evaluation.vetoes import forgetting_limit, latency_limits, leakage_limits
-from perpetune.loop.assess.answering import Ask, Tell, counting
+from perpetune.loop.assess.answering import Log, Predict, with_request_progress
 from perpetune.loop.assess.systems import Systems, adapters
 from perpetune.policy.promotion import Limit
 from perpetune.records import Example
@@ -23,7 +23,7 @@ def measured_limits(
     systems: Systems,
     held_out: Mapping[str, Sequence[Example]],
     train: Sequence[Example],
-    tell: Tell,
+    tell: Log,
 ) -> dict[str, Limit]:
     """What else may veto: forgetting, latency, cost, and held-out rows that were trained on.
 
@@ -54,11 +54,13 @@ def measured_limits(
     return limits
 
 
-def _pace(asks: Mapping[str, Ask], rows: Sequence[Example], least: int, seed: int, tell: Tell) -> LatencyPair:
+def _pace(asks: Mapping[str, Predict], rows: Sequence[Example], least: int, seed: int, tell: Log) -> LatencyPair:
     """The seconds that requests take the challenger and the champion, each as it is served."""
     some = [rows[position] for position in chosen(rows, max(PACE_ROWS, least), seed)]
 
     def one(name: str) -> Callable[[int], object]:
         return lambda position: asks[name]([some[position]])
 
-    return in_turns(one("champion"), counting(one("challenger"), "latency and cost", least, tell), len(some), least)
+    return in_turns(
+        one("champion"), with_request_progress(one("challenger"), "latency and cost", least, tell), len(some), least
+    )

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.deploy import DeployResult, release
 from perpetune.loop.rollout.versions import list_versions, listing, serving_lines
-from perpetune.loop.run_context import file_decision, ids_of, use_mlflow
-from perpetune.monitoring.detector_state import DETECTOR, from_text, restarted, to_text
+from perpetune.loop.run_context import ids_of, log_later_decision, use_mlflow
+from perpetune.monitoring.detector_state import DETECTOR, from_text, reset_detector, to_text
 from perpetune.params import BaseParams
 from perpetune.policy.decision.record import Decision, record
-from perpetune.policy.rollout import PromotedByHand, promoted_by_hand
+from perpetune.policy.rollout import ManualPromotion, manual_promotion
 from perpetune.runtime.events import DEPLOYED, PROMOTED
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.tracking import registry
@@ -30,7 +30,7 @@ class PromotionResult:
     decision: Decision
 
 
-def promote_by_hand(workspace: Workspace, version: str, reason: str) -> PromotionResult:
+def promote_manually(workspace: Workspace, version: str, reason: str) -> PromotionResult:
     """Make a version of any system champion and wait until the gateway answers with it, parity checked.
 
     Raises PerpetuneError where there is no such version, it is champion already, it belongs to another base than
@@ -44,7 +44,7 @@ def promote_by_hand(workspace: Workspace, version: str, reason: str) -> Promotio
     return PromotionResult(released, system, _write_down(workspace, found, released, reason))
 
 
-def emit_event(workspace: Workspace, promoted: PromotionResult, say: Callable[[str], None]) -> None:
+def emit_events(workspace: Workspace, promoted: PromotionResult, say: Callable[[str], None]) -> None:
     """Emit the events where a Prefect server is known; one that is down is said and does not undo what was done."""
     url = workspace.settings.prefect_api_url
     if url is None:
@@ -93,12 +93,12 @@ def _named(base: BaseParams) -> str:
 def _forget_alarm(version: Version) -> None:
     """One that served before and was found decayed would be rolled back at the next check, against a person's word."""
     if DETECTOR in version.tags:
-        detector_state = restarted(from_text(version.tags[DETECTOR], 0.0))
+        detector_state = reset_detector(from_text(version.tags[DETECTOR], 0.0))
         registry.tag_version(version.task, version.version, {DETECTOR: to_text(detector_state)})
 
 
 def _write_down(workspace: Workspace, version: Version, released: DeployResult, reason: str) -> Decision:
-    evidence = PromotedByHand(
+    evidence = ManualPromotion(
         reason=reason,
         version=version.version,
         previous=released.previous,
@@ -106,6 +106,6 @@ def _write_down(workspace: Workspace, version: Version, released: DeployResult, 
         seconds=released.seconds if released.served else None,
     )
     ids = ids_of(workspace, version, released.previous)
-    decision = record(promoted_by_hand(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
-    file_decision(decision, version)
+    decision = record(manual_promotion(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
+    log_later_decision(decision, version)
     return decision

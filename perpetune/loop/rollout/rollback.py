@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.loop.rollout.versions import list_versions, serving_lines
-from perpetune.loop.run_context import file_decision, ids_of, use_mlflow
+from perpetune.loop.run_context import ids_of, log_later_decision, use_mlflow
 from perpetune.policy.decision.record import Decision, record
-from perpetune.policy.rollout import ByHand, by_hand
+from perpetune.policy.rollout import ManualRollback, manual_rollback
 from perpetune.runtime.events import ROLLED_BACK
 from perpetune.runtime.gateway_client import NoGateway, RollbackReply, gateway_of
 from perpetune.runtime.prefect_api import Prefect
@@ -17,7 +17,7 @@ from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 
-def go_back(workspace: Workspace, reason: str) -> RollbackReply:
+def roll_back(workspace: Workspace, reason: str) -> RollbackReply:
     """Through the gateway, which answers with the previous champion when this returns, or in the registry alone.
 
     Raises PerpetuneError where there is no previous champion or the gateway cannot go back.
@@ -46,21 +46,21 @@ def with_choices(workspace: Workspace, fault: NoPrevious) -> PerpetuneError:
     )
 
 
-def write_down(workspace: Workspace, went: RollbackReply, reason: str) -> Decision:
+def record_rollback(workspace: Workspace, went: RollbackReply, reason: str) -> Decision:
     """The record of what a person decided, with the run that made the version which gave way."""
     use_mlflow(workspace)
     version = registry.get(workspace.params.task.name, went.rolled_back)
-    evidence = ByHand(reason, went.rolled_back, went.restored, went.seconds)
+    evidence = ManualRollback(reason, went.rolled_back, went.restored, went.seconds)
     ids = ids_of(workspace, version, went.restored)
-    decision = record(by_hand(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
-    file_away(decision, went)
+    decision = record(manual_rollback(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
+    log_rollback(decision, went)
     return decision
 
 
-def file_away(decision: Decision, went: RollbackReply) -> None:
+def log_rollback(decision: Decision, went: RollbackReply) -> None:
     """Where `perpetune explain` and `perpetune status` find it."""
     version = registry.get(decision.task, went.rolled_back)
-    file_decision(decision, version)
+    log_later_decision(decision, version)
     registry.tag_version(decision.task, went.rolled_back, {"release.state": "rolled back"})
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.loop.rollout.deploy import DeployResult, release
-from perpetune.loop.run_context import file_decision, git_commit, params_digest, use_mlflow
+from perpetune.loop.run_context import git_commit, log_later_decision, params_digest, use_mlflow
 from perpetune.model.release import Trial
 from perpetune.monitoring.trial_evidence import canary_evidence, shadow_evidence
 from perpetune.params import ReleaseParams
@@ -17,7 +17,7 @@ from perpetune.policy.rollout import TrialEvidence, should_release
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.log import open_log
 from perpetune.prediction_log.trial_outcomes import outcomes_of, shadowed
-from perpetune.records import canonical_time
+from perpetune.records import parse_time
 from perpetune.runtime.gateway_client import NoGateway, gateway_of
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
@@ -37,14 +37,14 @@ class TrialCheck:
     released: DeployResult | None = None
 
 
-def goes_on_trial(workspace: Workspace) -> bool:
+def needs_trial(workspace: Workspace) -> bool:
     """Whether a promoted version is tried first: there must be a champion to compare it with."""
     if workspace.params.release.strategy == "immediate":
         return False
     return registry.find(workspace.params.task.name, "champion") is not None
 
 
-def begin(workspace: Workspace, version: str) -> Trial:
+def start_trial(workspace: Workspace, version: str) -> Trial:
     """Put the version on trial and have the gateway load it; without one the next to start does.
 
     Raises PerpetuneError where the gateway does not take it on: the trial is then over, and the version refused.
@@ -63,7 +63,7 @@ def begin(workspace: Workspace, version: str) -> Trial:
     return Trial(version, rules.strategy, rules.share)
 
 
-def judge(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
+def check_trial(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
     """One look at the trial that runs, and what follows from it; None where none runs.
 
     The record of a verdict lies with the run that made the version. Raises PerpetuneError where the gateway refuses
@@ -94,7 +94,7 @@ def _evidence(workspace: Workspace, challenger: Version, champion: Version, tria
     params: ReleaseParams = workspace.params.release
     task = workspace.params.task
     score = scoring_of(task.kind, task.output_schema).score
-    since = canonical_time(challenger.tags["release.time"])
+    since = parse_time(challenger.tags["release.time"])
     log = open_log(workspace.settings.prediction_log)
     try:
         if trial.strategy == "shadow":
@@ -126,7 +126,7 @@ def _write_down(
         params_sha256=params_digest(workspace),
     )
     decision = record(verdict, evidence, task=challenger.task, time=datetime.now(UTC), ids=ids)
-    file_decision(decision, challenger)
+    log_later_decision(decision, challenger)
     return decision
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from perpetune.curation.layout import REFERENCE
 from perpetune.evaluation.scores.scoring import scoring_of
-from perpetune.loop.first_version import is_first
+from perpetune.loop.first_version import is_first_version
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels
 from perpetune.loop.watch.refresh_history import refreshes_before
-from perpetune.monitoring.decay import held_to, measure_decay, promised_by
-from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, judge, to_text, with_bound
+from perpetune.monitoring.decay import decay_threshold, measure_decay, reference_rows
+from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_detector, with_bound
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.estimated_accuracy import estimate_fall
 from perpetune.monitoring.window import Window
@@ -27,7 +27,7 @@ from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
 from perpetune.policy.rollout import RollbackEvidence, should_roll_back
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.log import counts, newly_labelled, open_log, recent_predictions
-from perpetune.records import Example, Prediction, Recorded, read_jsonl
+from perpetune.records import Example, Prediction, RecordedAnswer, read_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import Run, artifact, log_file, log_metrics, tag
@@ -80,11 +80,11 @@ def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | Non
     champion = registry.find(task.name, "champion")
     if champion is None:
         return None
-    if is_first(champion.run_id):
+    if is_first_version(champion.run_id):
         return _check_first_version(workspace, run, champion, flow_run_id)
     folder = workspace.run_folder(run.id)
-    promised = promised_answers(_recorded(champion.run_id, "challenger", folder), workspace.params.reference)
-    before = from_text(champion.tags.get(DETECTOR), held_to([row.score for row in promised], params) or 0.0)
+    promised = reference_answers(_recorded(champion.run_id, "challenger", folder), workspace.params.reference)
+    before = from_text(champion.tags.get(DETECTOR), decay_threshold([row.score for row in promised], params) or 0.0)
     read = _read_log(workspace, champion, before.until)
     if not read.recent:
         return None
@@ -98,7 +98,7 @@ def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | Non
     report = folder / REPORT
     drift = drift_report(window, params, report)
     log_file(run, report)
-    judged = _judge(read, window, [row.score for row in promised], before, params)
+    judged = _check_decay(read, window, [row.score for row in promised], before, params)
     refreshes = refreshes_before(champion, workspace.params.refresh.cooldown_minutes)
     evidence = RetrainEvidence(
         labelled=judged.new,
@@ -114,7 +114,7 @@ def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | Non
         labels_since_refresh=None if refreshes.labels is None else read.labels - refreshes.labels,
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
-    back = _going_back(workspace, champion, judged, verdict, folder)
+    back = _rollback_verdict(workspace, champion, judged, verdict, folder)
     verdict = decide_without_labels(verdict, evidence, params, workspace.params.refresh)
     ids = _ids(workspace, run, champion, flow_run_id)
     decision = record(*(back or (verdict, evidence)), task=task.name, time=datetime.now(UTC), ids=ids)
@@ -164,7 +164,7 @@ def _ids(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) ->
     )
 
 
-def _judge(
+def _check_decay(
     read: LogWindow, window: Window, promised: Sequence[float], before: DetectorState, params: WatchParams
 ) -> DecayCheck:
     """Each label is judged once, in the order in which it became known, against what the champion promised."""
@@ -172,18 +172,18 @@ def _judge(
     def scores(rows: Sequence[Prediction]) -> list[float]:
         return [window.score(row.label, row.output) for row in rows if row.label is not None]
 
-    bound, new = held_to(promised, params), scores(read.new)
+    bound, new = decay_threshold(promised, params), scores(read.new)
     if bound is None:
         return DecayCheck(len(new), before, None)
     detector_state = with_bound(before, bound)
     restarted_from = before.detector.bound if detector_state is not before else None
-    detector_state = judge(detector_state, new, read.until, params)
+    detector_state = update_detector(detector_state, new, read.until, params)
     return DecayCheck(
         len(new), detector_state, measure_decay(scores(read.last), promised, detector_state, params, restarted_from)
     )
 
 
-def _going_back(
+def _rollback_verdict(
     workspace: Workspace, champion: Version, judged: DecayCheck, verdict: Verdict, folder: Path
 ) -> tuple[Verdict, RollbackEvidence] | None:
     """The verdict and its evidence where the previous champion is the answer to a decay.
@@ -198,7 +198,7 @@ def _going_back(
     usable = previous is not None and previous.version != champion.version
     if previous is not None and previous.tags.get("release.state") == "rolled back":
         usable = False
-    known = promised_scores(_recorded(champion.run_id, "champion", folder), workspace.params.reference)
+    known = reference_scores(_recorded(champion.run_id, "champion", folder), workspace.params.reference)
     found = RollbackEvidence(
         decay=decay,
         alarmed_by=alarmed_by,
@@ -226,29 +226,29 @@ def _reference(workspace: Workspace) -> list[Example]:
     return read_jsonl(workspace.root / REFERENCE / "reference.jsonl", Example)
 
 
-def newest_answers(champion: Version, folder: Path) -> list[Recorded]:
+def newest_answers(champion: Version, folder: Path) -> list[RecordedAnswer]:
     """What the champion answered to the held-out rows when it was last evaluated, maybe beside a later challenger."""
     run_id, _, system = champion.tags.get("answers", "").partition("/")
     return _recorded(run_id, system, folder)
 
 
-def promised_answers(promised: Sequence[Recorded], params: ReferenceParams) -> Sequence[Recorded]:
+def reference_answers(promised: Sequence[RecordedAnswer], params: ReferenceParams) -> Sequence[RecordedAnswer]:
     """What it answered to unseen rows when it was promoted: to the recent holdout alone where that had enough rows.
 
     Never as it does since: compared with itself, a decayed model has not decayed.
     """
     recent = [row for row in promised if row.holdout == "recent"]
-    return promised_by(recent, [row for row in promised if row.holdout != "recent"], params)
+    return reference_rows(recent, [row for row in promised if row.holdout != "recent"], params)
 
 
-def promised_scores(promised: Sequence[Recorded], params: ReferenceParams) -> list[float]:
+def reference_scores(promised: Sequence[RecordedAnswer], params: ReferenceParams) -> list[float]:
     """How well it did on them."""
-    return [row.score for row in promised_answers(promised, params)]
+    return [row.score for row in reference_answers(promised, params)]
 
 
-def _recorded(run_id: str, system: str, folder: Path) -> list[Recorded]:
+def _recorded(run_id: str, system: str, folder: Path) -> list[RecordedAnswer]:
     path = artifact(run_id, f"answers/{system}.jsonl", folder / run_id) if run_id else None
-    return read_jsonl(path, Recorded) if path else []
+    return read_jsonl(path, RecordedAnswer) if path else []
 
 
 def _remember(run: Run, champion: Version, judged: DecayCheck) -> None:

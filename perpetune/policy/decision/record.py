@@ -14,7 +14,7 @@ from perpetune.policy.decision.next_step import next_steps
 from perpetune.policy.first_refresh import FirstRefreshEvidence
 from perpetune.policy.promotion import PromotionEvidence
 from perpetune.policy.retraining import RetrainEvidence
-from perpetune.policy.rollout import ByHand, PromotedByHand, RollbackEvidence, TrialEvidence
+from perpetune.policy.rollout import ManualPromotion, ManualRollback, RollbackEvidence, TrialEvidence
 from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.records import to_json
 
@@ -26,8 +26,8 @@ Evidence = (
     | FirstRefreshEvidence
     | TrialEvidence
     | RollbackEvidence
-    | ByHand
-    | PromotedByHand
+    | ManualRollback
+    | ManualPromotion
 )
 KINDS: Mapping[type, Kind] = {
     PromotionEvidence: "promotion",
@@ -36,8 +36,8 @@ KINDS: Mapping[type, Kind] = {
     FirstRefreshEvidence: "retraining",
     TrialEvidence: "trial",
     RollbackEvidence: "rollback",
-    ByHand: "rollback",
-    PromotedByHand: "promotion by hand",
+    ManualRollback: "rollback",
+    ManualPromotion: "promotion by hand",
 }
 
 

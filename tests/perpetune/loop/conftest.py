@@ -20,7 +20,7 @@ from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import DEVICE_HOURS, open_loop_run
 from perpetune.loop.watch.check import CheckResult, check
 from perpetune.prediction_log.log import add_feedback, open_log, record_rows
-from perpetune.records import Example, Feedback, Message, Prediction, Recorded
+from perpetune.records import Example, Feedback, Message, Prediction, RecordedAnswer
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, find_run, log_metrics, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
@@ -151,7 +151,9 @@ class Watched(Releases):
 def answers(right: float) -> str:
     scores = [float(number < right * LABELS) for number in range(LABELS)]
     rows = [
-        Recorded(id=f"f{number}", holdout="frozen", output="good" if score else "bad", confidence=None, score=score)
+        RecordedAnswer(
+            id=f"f{number}", holdout="frozen", output="good" if score else "bad", confidence=None, score=score
+        )
         for number, score in enumerate(scores)
     ]
     return "".join(row.model_dump_json() + "\n" for row in rows)

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from perpetune.loop.curate import Curated
+from perpetune.loop.curate import CuratedData
 from perpetune.loop.plan import (
-    as_lines,
-    as_table,
-    compared,
-    corrected,
     epochs_of,
     log_holdout_warnings,
     make_plan,
     plan,
-    remember,
+    plan_lines,
+    plan_table,
+    planned_vs_taken,
+    save_durations,
     timed,
+    with_forecast,
 )
 from perpetune.loop.step_durations import (
     StepDurations,
@@ -55,11 +55,11 @@ def test_each_step_has_its_rows_and_its_time():
     assert [step.name for step in made.steps] == ["curate", "fine-tune", "evaluate", "decide", "release"]
     assert seconds()["fine-tune"] == pytest.approx(20 + 0.25 * 2000)
     assert seconds()["evaluate"] == pytest.approx(20 + 0.4 * (0.1 * 330 + 2 * (80 + 30)))
-    lines = as_lines(made)
+    lines = plan_lines(made)
     assert "10.9 min in all (measured)" in lines[0]
     assert any("1,000 rows x 2 epochs" in line and "8.7 min" in line and "train.epochs" in line for line in lines)
     assert any("330 rows x 3 systems" in line and "split.frozen" in line for line in lines)
-    assert "| evaluate | 330 rows x 3 systems | 2.0 min |" in as_table(made)
+    assert "| evaluate | 330 rows x 3 systems | 2.0 min |" in plan_table(made)
 
 
 def test_what_answers_every_row_is_planned_with_every_row():
@@ -78,9 +78,9 @@ def test_more_labels_take_longer_to_evaluate():
 
 def test_the_training_corrects_the_plan_and_nothing_else():
     made = make_plan(WORK, PACE, "guessed")
-    better = corrected(made, 60.0)
+    better = with_forecast(made, 60.0)
     assert better.seconds == pytest.approx(made.seconds - seconds()["fine-tune"] + 60)
-    assert "corrected" in as_lines(better)[0]
+    assert "corrected" in plan_lines(better)[0]
 
 
 def test_what_was_measured_is_what_is_planned_next():
@@ -97,7 +97,7 @@ def test_a_training_that_was_over_before_says_nothing_of_its_pace():
 
 
 def test_the_end_says_planned_and_taken():
-    said = compared(make_plan(WORK, PACE, "measured"), {"curate": 9.0, "fine-tune": 300.0})
+    said = planned_vs_taken(make_plan(WORK, PACE, "measured"), {"curate": 9.0, "fine-tune": 300.0})
     assert said == "took 5.2 min, planned 8.8 min (curate 9 s of 6 s, fine-tune 5.0 min of 8.7 min)"
 
 
@@ -151,12 +151,12 @@ def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run
     splits = {"train": rows(80, 40) + rows(20, 40, "bad"), "validation": [], "frozen": rows(25, 40), "recent": []}
     for name, examples in splits.items():
         write_jsonl(workspace.split(name), examples)
-    curated = Curated("abc", {name: len(examples) for name, examples in splits.items()}, 0)
+    curated = CuratedData("abc", {name: len(examples) for name, examples in splits.items()}, 0)
     first = plan(workspace, curated)
     assert (first.work.systems, first.work.labels) == (3, 2)
     assert first.work.epochs == pytest.approx(72 * 8 / 100), "72 steps at least, of 8 rows"
     assert "before the first refresh" in first.source
-    remember(workspace, first, {"curate": 1.0, "fine-tune": 40.0, "evaluate": 60.0, "decide": 1.0}, 30.0)
+    save_durations(workspace, first, {"curate": 1.0, "fine-tune": 40.0, "evaluate": 60.0, "decide": 1.0}, 30.0)
     second = plan(workspace, curated)
     assert "measured" in second.source
     assert {step.name: step.seconds for step in second.steps}["evaluate"] == pytest.approx(60.0)

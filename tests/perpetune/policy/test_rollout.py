@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from perpetune.params import ReleaseParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.rollout import (
-    ByHand,
-    Compared,
+    Comparison,
+    ManualRollback,
     RollbackEvidence,
     TrialEvidence,
-    by_hand,
+    manual_rollback,
     should_release,
     should_roll_back,
 )
@@ -33,9 +33,9 @@ RULES = ReleaseParams(
 )
 
 
-def compared(low: float, high: float, rows: int = 500) -> Compared:
+def compared(low: float, high: float, rows: int = 500) -> Comparison:
     middle = (low + high) / 2
-    return Compared(0.5 + middle / 2, 0.5 - middle / 2, middle, Interval(low, high, 1 - 0.05 / 3), rows, rows)
+    return Comparison(0.5 + middle / 2, 0.5 - middle / 2, middle, Interval(low, high, 1 - 0.05 / 3), rows, rows)
 
 
 FINE = compared(-0.02, 0.02)
@@ -43,7 +43,7 @@ UNKNOWN = compared(-1, 1, rows=0)
 
 
 def trial(
-    quality: Compared = FINE, errors: Compared = FINE, slow: Compared = FINE, requests: int = 500
+    quality: Comparison = FINE, errors: Comparison = FINE, slow: Comparison = FINE, requests: int = 500
 ) -> TrialEvidence:
     return TrialEvidence("canary", requests, quality, errors, slow)
 
@@ -78,7 +78,7 @@ BOUND = st.floats(-0.5, 0.5)
 
 
 @st.composite
-def differences(draw: st.DrawFn) -> Compared:
+def differences(draw: st.DrawFn) -> Comparison:
     low, high = sorted((draw(BOUND), draw(BOUND)))
     return compared(low, high, draw(st.sampled_from([0, 49, 50, 500])))
 
@@ -89,7 +89,7 @@ def differences(draw: st.DrawFn) -> Compared:
     st.floats(0, 0.5),
 )
 def test_more_harm_never_makes_promotion_likelier(evidence: TrialEvidence, measure: str, harm: float) -> None:
-    before: Compared = getattr(evidence, measure)
+    before: Comparison = getattr(evidence, measure)
     shift = -harm if measure == "quality" else harm
     moved = replace(
         before,
@@ -143,5 +143,5 @@ def test_otherwise_a_refresh_is_the_answer(changes: dict[str, object]) -> None:
 
 
 def test_what_a_person_decided_says_why() -> None:
-    verdict = by_hand(ByHand("wrong tone", "3", "2", 0.2))
+    verdict = manual_rollback(ManualRollback("wrong tone", "3", "2", 0.2))
     assert verdict.reasons == ("Version 3 gave way to version 2: wrong tone",)

@@ -9,10 +9,10 @@ import pytest
 
 from perpetune.explain.status import read_status
 from perpetune.loop.run_context import open_loop_run
-from perpetune.loop.watch.check import promised_scores
+from perpetune.loop.watch.check import reference_scores
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import ReferenceParams
-from perpetune.records import Recorded
+from perpetune.records import RecordedAnswer
 from perpetune.tracking import registry
 from perpetune.tracking.runs import metrics_of
 
@@ -21,19 +21,19 @@ Open = Callable[..., Any]
 PARAMS = ReferenceParams(rows=100, min_recent=3)
 
 
-def recorded(holdout: str, *scores: float) -> list[Recorded]:
+def recorded(holdout: str, *scores: float) -> list[RecordedAnswer]:
     return [
-        Recorded(id=f"{holdout}-{number}", holdout=holdout, output="good", confidence=None, score=score)
+        RecordedAnswer(id=f"{holdout}-{number}", holdout=holdout, output="good", confidence=None, score=score)
         for number, score in enumerate(scores)
     ]
 
 
 def test_newer_traffic_is_the_measure_where_there_is_enough_of_it() -> None:
     frozen = recorded("frozen", 1, 1, 1, 1)
-    assert promised_scores([*frozen, *recorded("recent", 0, 1, 0)], PARAMS) == [0, 1, 0]
-    assert promised_scores([*frozen, *recorded("recent", 0, 1)], PARAMS) == [1, 1, 1, 1, 0, 1]
-    assert promised_scores(frozen, PARAMS) == [1, 1, 1, 1]
-    assert promised_scores([], PARAMS) == []
+    assert reference_scores([*frozen, *recorded("recent", 0, 1, 0)], PARAMS) == [0, 1, 0]
+    assert reference_scores([*frozen, *recorded("recent", 0, 1)], PARAMS) == [1, 1, 1, 1, 0, 1]
+    assert reference_scores(frozen, PARAMS) == [1, 1, 1, 1]
+    assert reference_scores([], PARAMS) == []
 
 
 def state(world: Any, version: str) -> Any:

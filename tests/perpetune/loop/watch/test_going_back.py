@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perpetune.explain.status import read_status
-from perpetune.loop.rollout.rollback import file_away, go_back
+from perpetune.loop.rollout.rollback import log_rollback, roll_back
 
 Open = Callable[..., Any]
 
@@ -27,8 +27,8 @@ def test_what_was_bad_from_the_start_gives_way_and_what_decays_later_is_tuned_an
     assert (decision.kind, decision.outcome, decision.ids.model_version) == ("rollback", "roll back", second)
     evidence = json.loads(decision.to_json())["evidence"]
     assert (evidence["previous"], evidence["previous_score"], evidence["alarmed_by"]) == (first, 0.9, 80)
-    went = go_back(world.workspace, decision.reason)
-    file_away(decision, went)
+    went = roll_back(world.workspace, decision.reason)
+    log_rollback(decision, went)
     assert (went.rolled_back, went.restored, world.aliases()) == (second, first, [first, None, None])
     lines = {line.version: line for line in read_status(world.workspace).versions}
     assert (lines[second].release, lines[second].decision) == ("rolled back", "roll back")

@@ -16,7 +16,7 @@ from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import CheckResult, check
 from perpetune.prediction_log.label_requests import open_requests
 from perpetune.prediction_log.log import open_log, record_rows
-from perpetune.records import Example, Message, Prediction, Recorded, write_jsonl
+from perpetune.records import Example, Message, Prediction, RecordedAnswer, write_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, find_run, log_text
 
@@ -35,7 +35,7 @@ def world(releases: Callable[..., Any]) -> Any:
     version = opened.make()
     run = find_run(registry.get(opened.task, version).run_id)
     answers = [
-        Recorded(id=row.id, holdout="frozen", output="good", confidence=0.9 + number % 9 / 100, score=1.0)
+        RecordedAnswer(id=row.id, holdout="frozen", output="good", confidence=0.9 + number % 9 / 100, score=1.0)
         for number, row in enumerate(rows)
     ]
     log_text(run, "".join(row.model_dump_json() + "\n" for row in answers), "answers/challenger.jsonl")
