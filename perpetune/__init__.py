@@ -1,4 +1,4 @@
-"""Keeps a fine-tuned language model good at its task for as long as it is in production."""
+"""Keep a fine-tuned language model good at its task for as long as it is in production."""
 
 from perpetune.renamed import install_aliases
 

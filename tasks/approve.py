@@ -1,4 +1,4 @@
-"""Ask for a person's word on a promotion, and write it down."""
+"""Prefect tasks: ask for the approval of a promotion, and log the response."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
 
-@task(name="await word", task_run_name="say that version {version} waits", cache_policy=NO_CACHE)
+@task(name="await approval", task_run_name="tag version {version} as waiting", cache_policy=NO_CACHE)
 def await_approval(workspace: Workspace, version: str) -> None:
     approvals.await_approval(workspace, version)
     hours = workspace.params.promote.approval_hours
-    print(f"version {version} waits for a person, {hours:g} hours at most: resume its run of `approval` in Prefect")
+    print(f"version {version} waits for approval, {hours:g} hours at most: resume its run of `approval` in Prefect")
 
 
-@task(name="hear", task_run_name="write down what a person said", cache_policy=NO_CACHE)
-def record_response(workspace: Workspace, promotion: Decision, said: ApprovalResponse | None) -> Decision:
-    decision = approvals.record_response(workspace, promotion, said)
+@task(name="record response", task_run_name="log the response to the approval", cache_policy=NO_CACHE)
+def record_response(workspace: Workspace, promotion: Decision, response: ApprovalResponse | None) -> Decision:
+    decision = approvals.record_response(workspace, promotion, response)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)
     log_verdict(decision)
     if decision.outcome != "promote" or not needs_trial(workspace):

@@ -1,4 +1,4 @@
-"""Curate the data."""
+"""Prefect tasks: curate the data, and compare it with that of the last refresh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from perpetune.loop import curate as curation
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.unchanged import why_unchanged
 from perpetune.policy.unchanged import Trigger
-from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tasks.retries import unless_user_error
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
@@ -20,7 +20,7 @@ from perpetune.workspace import Workspace
     task_run_name="curate the data",
     retries=2,
     retry_delay_seconds=10,
-    retry_condition_fn=unless_it_is_for_people,
+    retry_condition_fn=unless_user_error,
     timeout_seconds=3600,
     cache_policy=NO_CACHE,
 )
@@ -37,7 +37,7 @@ def curate(workspace: Workspace) -> CuratedData:
     task_run_name="compare with the last refresh",
     retries=2,
     retry_delay_seconds=5,
-    retry_condition_fn=unless_it_is_for_people,
+    retry_condition_fn=unless_user_error,
     cache_policy=NO_CACHE,
 )
 def nothing_new(workspace: Workspace, curated: CuratedData, trigger: Trigger) -> str | None:
@@ -49,7 +49,7 @@ def nothing_new(workspace: Workspace, curated: CuratedData, trigger: Trigger) ->
 
 @task(
     name="log data",
-    task_run_name="say which data this is",
+    task_run_name="log the data version to MLflow",
     retries=2,
     retry_delay_seconds=5,
     cache_policy=NO_CACHE,

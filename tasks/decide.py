@@ -1,4 +1,4 @@
-"""Register the challenger and decide on it."""
+"""Prefect tasks: register the challenger, and apply the promotion gate."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def decide(
     log_verdict(decision)
     try:
         log_page(workspace, run, decided)
-    except (PerpetuneError, MlflowError) as fault:  # the verdict stands without its page
-        print(f"its page could not be written: {fault}")
+    except (PerpetuneError, MlflowError) as fault:  # the verdict is valid without its page
+        print(f"the explain page could not be written: {fault}")
     if decision.outcome != "promote" or not (needs_approval(workspace) or needs_trial(workspace)):
         event = PROMOTED if decision.outcome == "promote" else REJECTED
         emit(event, decision.task, {"version": decided, "outcome": decision.outcome, "reason": decision.reason})

@@ -18,7 +18,7 @@ from perpetune.workspace import Workspace
 def roll_back(workspace: Workspace, decision: Decision) -> RollbackReply:
     done = roll_back_champion(workspace, decision.reason)
     log_rollback(decision, done)
-    print(f"version {done.restored} serves again instead of version {done.rolled_back}")
+    print(f"rolled back from version {done.rolled_back} to version {done.restored}")
     payload = {"version": done.rolled_back, "restored": done.restored, "reason": decision.reason}
     emit(ROLLED_BACK, decision.task, payload)
     return done

@@ -58,7 +58,7 @@ def test_outputs_are_written_as_the_grammar_takes_them(text: str, written: str |
     ("text", "reason"),
     [
         ("{", "not JSON: "),
-        ('{"name": NaN}', "not JSON: NaN is no JSON value"),
+        ('{"name": NaN}', "not JSON: NaN is not a JSON value"),
         ('{"name": "x", "state": "shut"}', "state: 'shut' is not one of ['open', 'closed']"),
         ('{"name": "x", "rooms": [{"beds": 1}, {"beds": "two"}]}', "rooms[1].beds: 'two' is not of type 'integer'"),
         ('{"guests": 1}', "'name' is a required property"),

@@ -1,4 +1,4 @@
-"""Going back to the previous champion: at once where a gateway runs, then written down."""
+"""Rollback to the previous champion, through the gateway or in the registry, and its decision record."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from perpetune.workspace import Workspace
 
 
 def roll_back(workspace: Workspace, reason: str) -> RollbackReply:
-    """Through the gateway, which answers with the previous champion when this returns, or in the registry alone.
+    """Roll back through the gateway, which then serves the previous champion, or in the registry if none runs.
 
-    Raises PerpetuneError where there is no previous champion or the gateway cannot go back.
+    Raises PerpetuneError if there is no previous champion or the gateway cannot load it.
     """
     try:
         return gateway_of(workspace).roll_back(reason)
@@ -29,7 +29,7 @@ def roll_back(workspace: Workspace, reason: str) -> RollbackReply:
 
 
 def move_aliases(workspace: Workspace) -> RollbackReply:
-    """In the registry, where no gateway runs. Raises PerpetuneError where there is no previous champion."""
+    """Roll back in the registry only. Raises PerpetuneError if there is no previous champion."""
     use_mlflow(workspace)
     try:
         rolled_back, restored = registry.roll_back(workspace.params.task.name)
@@ -39,38 +39,38 @@ def move_aliases(workspace: Workspace) -> RollbackReply:
 
 
 def with_choices(workspace: Workspace, fault: NoPrevious) -> PerpetuneError:
-    """The same, with what serves and what could: there is a way on, if not back."""
+    """The same error with the versions that serve and that could be promoted."""
     use_mlflow(workspace)
     return PerpetuneError(
         fault.what, where=fault.where, do="\n  ".join(serving_lines(list_versions(workspace.params.task.name)))
     )
 
 
-def record_rollback(workspace: Workspace, went: RollbackReply, reason: str) -> Decision:
-    """The record of what a person decided, with the run that made the version which gave way."""
+def record_rollback(workspace: Workspace, done: RollbackReply, reason: str) -> Decision:
+    """Log the decision record of a manual rollback to the run of the version rolled back."""
     use_mlflow(workspace)
-    version = registry.get(workspace.params.task.name, went.rolled_back)
-    evidence = ManualRollback(reason, went.rolled_back, went.restored, went.seconds)
-    ids = ids_of(workspace, version, went.restored)
+    version = registry.get(workspace.params.task.name, done.rolled_back)
+    evidence = ManualRollback(reason, done.rolled_back, done.restored, done.seconds)
+    ids = ids_of(workspace, version, done.restored)
     decision = record(manual_rollback(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
-    log_rollback(decision, went)
+    log_rollback(decision, done)
     return decision
 
 
-def log_rollback(decision: Decision, went: RollbackReply) -> None:
-    """Where `perpetune explain` and `perpetune status` find it."""
-    version = registry.get(decision.task, went.rolled_back)
+def log_rollback(decision: Decision, done: RollbackReply) -> None:
+    """Log the decision to the run and the tags of the version rolled back."""
+    version = registry.get(decision.task, done.rolled_back)
     log_later_decision(decision, version)
-    registry.tag_version(decision.task, went.rolled_back, {"release.state": "rolled back"})
+    registry.tag_version(decision.task, done.rolled_back, {"release.state": "rolled back"})
 
 
-def emit_event(workspace: Workspace, went: RollbackReply, reason: str, say: Callable[[str], None]) -> None:
-    """Emit the event where a Prefect server is known; one that is down is said and does not undo what was done."""
+def emit_event(workspace: Workspace, done: RollbackReply, reason: str, say: Callable[[str], None]) -> None:
+    """Emit the event if PREFECT_API_URL is set; if the server does not answer, only a line is printed with `say`."""
     url = workspace.settings.prefect_api_url
     if url is None:
         return
-    payload = {"version": went.rolled_back, "restored": went.restored, "reason": reason}
+    payload = {"version": done.rolled_back, "restored": done.restored, "reason": reason}
     try:
         Prefect(url).emit(ROLLED_BACK, workspace.params.task.name, payload)
     except PerpetuneError as fault:
-        say(f"Prefect was not told: {fault}")
+        say(f"the event was not emitted to Prefect: {fault}")

@@ -206,7 +206,7 @@ def answered(workspace: Workspace, version: str, count: int, labelled: int, batc
     log.dispose()
 
 
-def looked(workspace: Workspace) -> Any:
+def checked(workspace: Workspace) -> Any:
     run = open_loop_run(workspace, "watch", "manual", "a test", "flow-run")
     check_result = check(workspace, run, "flow-run")
     close_run(run, succeeded=True)
@@ -222,24 +222,24 @@ def refreshed(workspace: Workspace, trigger: str = "decay") -> None:
 def test_the_watch_asks_for_labels_until_there_are_enough_for_a_first_refresh(workspace: Any) -> None:
     opened = workspace(refresh={"first_labels": 70, "cooldown_minutes": 0})
     version = make_first_version(opened, BASE)
-    assert looked(opened) is None, "no traffic, no labels"
+    assert checked(opened) is None, "no traffic, no labels"
     answered(opened, version, 80, labelled=0)
-    check_result = looked(opened)
+    check_result = checked(opened)
     assert (check_result.decision.outcome, check_result.asked, check_result.page) == ("ask for labels", 50, None)
     assert (check_result.decision.kind, check_result.decision.ids.champion_version) == ("retraining", version)
     log = open_log(opened.settings.prediction_log)
     assert {each.why for each in open_requests(log, opened.params.task.name)} == {"random"}
     log.dispose()
     answered(opened, version, 70, labelled=70, batch="b")
-    decision = looked(opened).decision
+    decision = checked(opened).decision
     assert (decision.outcome, decision.reason) == (
         "retrain",
         "70 labelled requests are enough for a first tuned version.",
     )
     refreshed(opened)
-    assert looked(opened).decision.outcome == "ask for labels", "a refresh has used them"
+    assert checked(opened).decision.outcome == "ask for labels", "a refresh has used them"
     answered(opened, version, 70, labelled=70, batch="c")
-    assert looked(opened).decision.outcome == "retrain"
+    assert checked(opened).decision.outcome == "retrain"
 
 
 def test_a_refresh_that_did_not_help_is_waited_for(workspace: Any) -> None:
@@ -247,7 +247,7 @@ def test_a_refresh_that_did_not_help_is_waited_for(workspace: Any) -> None:
     version = make_first_version(opened, BASE)
     refreshed(opened)
     answered(opened, version, 10, labelled=10)
-    decision = looked(opened).decision
+    decision = checked(opened).decision
     assert decision.outcome == "cooling down"
     assert "the cooldown is 120 minutes" in decision.reason
 
@@ -255,10 +255,10 @@ def test_a_refresh_that_did_not_help_is_waited_for(workspace: Any) -> None:
 def test_rows_that_were_brought_count_before_the_first_request(workspace: Any) -> None:
     opened = ingested(workspace(refresh={"first_labels": 30}), rows(30))
     make_first_version(opened, BASE)
-    decision = looked(opened).decision
+    decision = checked(opened).decision
     assert (decision.outcome, decision.evidence["rows"]) == ("retrain", 30)
     task = opened.params.task.name
     running = open_run(task, "refresh", {"perpetune.kind": "refresh"}, {})
-    assert looked(opened) is None, "the refresh that runs uses them"
+    assert checked(opened) is None, "the refresh that runs uses them"
     close_run(running, succeeded=False)
-    assert looked(opened).decision.outcome == "cooling down", "one that failed has not, and is waited for"
+    assert checked(opened).decision.outcome == "cooling down", "one that failed has not, and is waited for"

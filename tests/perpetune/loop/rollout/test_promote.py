@@ -1,4 +1,4 @@
-"""A person's word on a version, in the real registry; only the gateway is a small one."""
+"""Manual promotion in the real registry, with a small gateway."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_was_rejected_serves_on_a_persons_word(
 
 
 def decisions_of_later(world: Any, version: str) -> Iterator[Decision]:
-    """What was decided on a version after the run that made it, which in these tests decided nothing."""
+    """The decisions on a version after its own run."""
     run = registry.get(world.task, version).run_id
     for name in artifact_names(run, "decisions"):
         path = artifact(run, name, world.workspace.root / "read")
@@ -111,7 +111,7 @@ def test_a_reason_is_asked_for(releases: Open) -> None:
 
 def test_a_version_that_does_not_exist_lists_those_that_do(releases: Open, tmp_path: Path) -> None:
     world = releases()
-    with pytest.raises(PerpetuneError, match="there is no version yet: `perpetune refresh` makes one"):
+    with pytest.raises(PerpetuneError, match="there is no version yet: run `perpetune refresh`"):
         promote_manually(world.workspace, "9", "why not")
     tuned, linear = make(world, tmp_path), make(world, tmp_path, "linear")
     said = perpetune(world.workspace, "promote", "9", "--reason", "why not")
@@ -125,11 +125,11 @@ def test_the_champion_and_another_base_are_refused(releases: Open, tmp_path: Pat
     world = releases()
     first = make(world, tmp_path)
     promote_manually(world.workspace, first, "the first")
-    with pytest.raises(PerpetuneError, match=f"version {first} of {world.task} is champion already"):
+    with pytest.raises(PerpetuneError, match=f"version {first} of {world.task} is already champion"):
         promote_manually(world.workspace, first, "again")
     other = BaseParams(model="hf:other/base", revision="2")
     strange = make(world, tmp_path, base=other)
-    with pytest.raises(PerpetuneError, match="answers with the base hf:other/base 2") as fault:
+    with pytest.raises(PerpetuneError, match="was trained on the base hf:other/base 2") as fault:
         promote_manually(world.workspace, strange, "I like it")
     assert "set base.model: hf:other/base and base.revision: 2" in str(fault.value)
     assert world.aliases()[0] == first, "nothing has moved"
@@ -145,7 +145,7 @@ def test_what_the_gateway_refuses_does_not_serve(releases: Open, gateway: Any, t
     gateway.refuses.add(second)
     said = perpetune(world.workspace, "promote", second, "--reason", "I like it")
     assert said.returncode == 1
-    assert f"did not take over version {second}" in said.stderr
+    assert f"does not serve version {second}" in said.stderr
     assert (world.aliases()[0], gateway.serving) == (first, first)
     assert not list(decisions_of_later(world, second))
 
@@ -176,7 +176,7 @@ def test_going_back_with_nothing_before_says_what_serves_and_what_could(
         said = perpetune(workspace, "rollback")
         assert said.returncode == 1
         assert "no previous champion" in said.stderr
-        assert f"version {first} (champion), tuned, 90.0% (82.0% to 95.0%, n=100), promote serves" in said.stderr
+        assert f"serving: version {first} (champion), tuned, 90.0% (82.0% to 95.0%, n=100), promote" in said.stderr
         assert f"version {second} (challenger), prompted base, 90.0% (82.0% to 95.0%, n=100), reject" in said.stderr
         assert f"`perpetune promote {second} --reason '...'`" in said.stderr
 
@@ -204,7 +204,7 @@ def test_prefect_is_told(releases: Open, tmp_path: Path, monkeypatch: pytest.Mon
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Stay silent."""
+            """No log lines."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()

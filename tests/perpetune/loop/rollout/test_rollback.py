@@ -75,12 +75,12 @@ def test_the_command_goes_back_through_the_gateway_at_once(releases: Open, gatew
     first, second = released(world)
     began, switched = time.monotonic(), []
 
-    def detector_state(roll_back: Callable[[], Any] = gateway.roll_back) -> Any:
+    def timed_roll_back(roll_back: Callable[[], Any] = gateway.roll_back) -> Any:
         done = roll_back()
         switched.append(time.monotonic() - began)
         return done
 
-    gateway.roll_back = detector_state
+    gateway.roll_back = timed_roll_back
     said = perpetune(world, "rollback", "--reason", "it promises refunds", "--json")
     assert said.returncode == 0, said.stderr
     result = json.loads(said.stdout)

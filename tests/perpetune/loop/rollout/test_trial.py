@@ -98,7 +98,7 @@ def test_a_bad_canary_is_dropped_and_the_record_is_found(releases: Open, gateway
     assert check is not None and check.decision is not None and check.verdict.outcome == "abort"
     assert "answers worse than the champion" in check.decision.reason
     assert world.aliases() == [first, None, None]
-    assert gateway.asked[-1] == "/v1/release/check", "the gateway is told at once"
+    assert gateway.asked[-1] == "/v1/release/check", "the gateway reloads at once"
     lines = {line.version: line for line in read_status(world.workspace).versions}
     assert (lines[second].release, lines[second].decision) == ("aborted", "abort")
     with pytest.raises(PerpetuneError, match="holds no decision record"):
@@ -163,7 +163,7 @@ def test_a_gateway_that_refuses_ends_the_trial(releases: Open, gateway: Any) -> 
     first, second = world.make(), world.make()
     release(world.workspace, first)
     gateway.refuses.add(second)
-    with pytest.raises(PerpetuneError, match=f"did not take version {second} on trial: version {second} does not load"):
+    with pytest.raises(PerpetuneError, match=f"cannot serve version {second} on trial: version {second} does not load"):
         start_trial(world.workspace, second)
     assert world.aliases() == [first, None, None]
     assert world.tags(second)["release.state"] == "refused"
