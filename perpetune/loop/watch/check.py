@@ -21,7 +21,7 @@ from perpetune.monitoring.estimated_accuracy import estimate_fall
 from perpetune.monitoring.window import Window
 from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.first_refresh import should_tune
+from perpetune.policy.first_refresh import should_tune_first_version
 from perpetune.policy.label_requests import decide_without_labels
 from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
 from perpetune.policy.rollout import RollbackEvidence, should_roll_back
@@ -135,7 +135,7 @@ def _check_first_version(workspace: Workspace, run: Run, champion: Version, flow
     """Check whether there are enough labels for a first tuned version: a prompted base has no reference to decay from."""
     params = workspace.params
     evidence = first_refresh_evidence(workspace, champion)
-    verdict = should_tune(evidence, params.watch, params.refresh)
+    verdict = should_tune_first_version(evidence, params.watch, params.refresh)
     log = open_log(workspace.settings.prediction_log)
     try:
         recent = recent_predictions(log, champion.task, version=champion.version, limit=params.watch.window)

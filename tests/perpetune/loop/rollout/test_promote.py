@@ -73,7 +73,7 @@ def test_what_was_rejected_serves_on_a_persons_word(
     (newest,) = decisions_of_later(world, version)
     assert (newest.kind, newest.outcome, newest.ids) == ("promotion by hand", "promote", done.decision.ids)
     assert newest.reason == (
-        f"Version {version} was promoted by hand: dearer, and worth it; the verdict before was: reject"
+        f"Version {version} was promoted manually: dearer, and worth it; the verdict before was: reject"
     )
     assert world.tags(version)["decision"] == "promote"
 

@@ -53,7 +53,7 @@ def test_without_a_gateway_the_registry_goes_back_and_the_record_is_found(releas
     record_rollback(world.workspace, went, "wrong tone")
     newest, promotion = decisions_of(world.workspace, second)
     assert (newest.kind, newest.outcome, promotion.kind) == ("rollback", "roll back", "promotion")
-    assert newest.reason == f"Version {second} gave way to version {first}: wrong tone"
+    assert newest.reason == f"Rolled back from version {second} to version {first}: wrong tone"
     tags = world.tags(second)
     assert (tags["release.state"], tags["decision"]) == ("rolled back", "roll back")
     assert [each.kind for each in decisions_of(world.workspace, first)] == ["promotion"]
