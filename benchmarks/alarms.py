@@ -10,7 +10,7 @@ import numpy.typing as npt
 from promotions import share
 from scipy.stats import chi2, norm
 
-from perpetune.monitoring.decay import held_to
+from perpetune.monitoring.decay import decay_threshold
 from perpetune.params import WatchParams
 from perpetune.statistics.e_detector import evidence_paths
 
@@ -75,7 +75,7 @@ def ours(watch: WatchParams) -> Method:
     """The e-detector against what the product holds a champion to; all references score alike."""
 
     def alarms(scores: Numbers, references: Numbers) -> Bools:
-        bound = held_to(references[0].tolist(), watch)
+        bound = decay_threshold(references[0].tolist(), watch)
         if bound is None:
             raise ValueError("a reference without rows promises nothing")
         return np.asarray(evidence_paths(scores, bound)[:, WINDOW - 1 :: WINDOW] >= watch.run_length)

@@ -195,7 +195,7 @@ def fine_tuned(
     task: Task, train: Sequence[tuple[str, str]], validation: Sequence[tuple[str, str]], params: Params, asked: Any
 ) -> Cell:
     from perpetune.inference.answerer import load_answerer
-    from perpetune.loop.ensemble_training import launch_pooled
+    from perpetune.loop.ensemble_training import launch_ensemble
     from perpetune.training.job import Job
 
     labels = sorted({output for _, output in train}) if task.labels else None
@@ -210,7 +210,7 @@ def fine_tuned(
             labels=tuple(labels) if labels else None,
         )
         began = time.monotonic()
-        done = launch_pooled(job, params.evaluate.encoder, _examples(train), _examples(validation), lambda _: None)
+        done = launch_ensemble(job, params.evaluate.encoder, _examples(train), _examples(validation), lambda _: None)
         seconds = time.monotonic() - began
         answerer = load_answerer(params.base, asked.assets, params.train.precision, params.evaluate.batch_tokens)
         answerer.load_adapter("ours", Path(folder))

@@ -1,6 +1,7 @@
-"""`python -m perpetune.flows`: register the deployments and run what is due, until a signal ends it.
+"""`python -m perpetune.flows`: serve the deployments until a signal.
 
-`python -m perpetune.flows deploy --pool gpu --image IMAGE --workspace /workspace`: leave them to the workers of a work pool (docs/clusters.md).
+`python -m perpetune.flows deploy --pool gpu --image IMAGE --workspace /workspace`: register them with a work pool
+instead (docs/clusters.md).
 """
 
 from __future__ import annotations
@@ -18,47 +19,47 @@ from perpetune.errors import PerpetuneError
 from perpetune.flows.deployments import deploy, deployments
 from perpetune.workspace import open_workspace
 
-SECONDS_BETWEEN_TRIES = 0.5
-# Requests come first. Beside two busy threads on the same two cores an answer of SmolLM2 took 430 ms instead of 60; beside
-# two that give way it takes 70. They still get about a tenth of cores that are busy all the time.
+RETRY_SECONDS = 0.5
+# The gateway on the same machine has priority. On two cores with two busy threads an answer of SmolLM2 took 430 ms
+# instead of 60, with niced threads 70. Niced threads still get about a tenth of busy cores.
 NICENESS = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m perpetune.flows", description="Serve the deployments, until a signal."
+        prog="python -m perpetune.flows", description="Serve the deployments until a signal."
     )
     commands = parser.add_subparsers(dest="command", metavar="deploy")
-    to_pool = commands.add_parser("deploy", help="leave them to the workers of a work pool")
-    to_pool.add_argument("--pool", required=True, help="its name, as in `prefect work-pool ls`")
-    to_pool.add_argument("--image", help="in which the runs start, where the pool starts containers")
-    to_pool.add_argument("--workspace", type=Path, help="this folder, as the workers see it, where that differs")
-    wanted = parser.parse_args()
+    to_pool = commands.add_parser("deploy", help="register the deployments with a work pool")
+    to_pool.add_argument("--pool", required=True, help="the work pool's name, as in `prefect work-pool ls`")
+    to_pool.add_argument("--image", help="container image of the runs, if the pool starts containers")
+    to_pool.add_argument("--workspace", type=Path, help="path of this workspace on the workers, if it differs")
+    arguments = parser.parse_args()
     try:
         workspace = open_workspace()
-        if wanted.command == "deploy":
-            folder = wanted.workspace or workspace.root
-            for name in deploy(workspace.params, wanted.pool, wanted.image, folder):
-                print(f"{name} now runs in the work pool {wanted.pool}")
+        if arguments.command == "deploy":
+            folder = arguments.workspace or workspace.root
+            for name in deploy(workspace.params, arguments.pool, arguments.image, folder):
+                print(f"{name} now runs in the work pool {arguments.pool}")
             return
     except (PerpetuneError, DeploymentApplyError) as fault:
         sys.exit(str(fault))
     found = deployments(workspace.params)
     os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     await_server()
-    # Pausing takes a server, and `perpetune up` ends it at the same moment as this process.
+    # No pause on shutdown: it needs the server, which `perpetune up` stops at the same time.
     serve(*found, print_starting_message=False, pause_on_shutdown=False)
 
 
 def await_server() -> None:
-    """Return when Prefect's server answers: `perpetune up` starts it at the same moment as this process."""
+    """Wait until Prefect's server answers: `perpetune up` starts it at the same time as this process."""
     with get_client(sync_client=True) as client:
-        told = False
+        printed = False
         while (fault := client.api_healthcheck()) is not None:
-            if not told:
+            if not printed:
                 print(f"waiting for Prefect at {client.api_url}: {fault}")
-            told = True
-            time.sleep(SECONDS_BETWEEN_TRIES)
+            printed = True
+            time.sleep(RETRY_SECONDS)
 
 
 main()

@@ -1,4 +1,4 @@
-"""A person is asked whether a version may take over."""
+"""The approval flow: pause until a reviewer approves or refuses a version."""
 
 from __future__ import annotations
 
@@ -11,47 +11,45 @@ from pydantic import Field
 from perpetune.loop.approve import ApprovalResponse
 from perpetune.policy.decision.record import Decision, as_markdown
 from perpetune.runtime.events import WAITING
-from perpetune.tasks.approve import await_response, record_response
+from perpetune.tasks.approve import await_approval, record_response
 from perpetune.tasks.events import emit
 from perpetune.workspace import Workspace
 
-SECONDS_BETWEEN_CHECKS = 5
+POLL_SECONDS = 5
 
 
 class Approval(RunInput):
-    """The form that Prefect shows to whoever resumes the run."""
+    """The form that Prefect shows when the run is resumed."""
 
-    approve: bool = Field(title="May it take over?")
+    approve: bool = Field(title="Approve the version?")
     who: str = Field(min_length=1, title="Your name")
-    comment: str = Field(min_length=1, title="Why")
+    comment: str = Field(min_length=1, title="Comment")
 
 
 def approve(workspace: Workspace, promotion: Decision) -> Decision:
-    """Wait for a person's word on a promotion; the decision is then "promote" or "reject"."""
+    """Wait for the approval of a promotion; the outcome of the decision returned is "promote" or "reject"."""
     version, hours = promotion.ids.model_version, workspace.params.promote.approval_hours
     assert version is not None
-    await_response(workspace, version)
+    await_approval(workspace, version)
     try:
-        said = approval(promotion.task, version, promotion.reason, hours, as_markdown(promotion))
+        response = approval(promotion.task, version, promotion.reason, hours, as_markdown(promotion))
     except FlowPauseTimeout:
-        said = None
-    return record_response(workspace, promotion, said)
+        response = None
+    return record_response(workspace, promotion, response)
 
 
-@flow(name="approval", flow_run_name="may version {version} take over?", log_prints=True)
+@flow(name="approval", flow_run_name="approve version {version}?", log_prints=True)
 def approval(task: str, version: str, reason: str, hours: float, page: str) -> ApprovalResponse:
-    """Pause until somebody who has read the `page` resumes this run with a word on the version.
+    """Pause until a reviewer resumes this run with the form; `page` is the decision record as Markdown.
 
-    It is a run of its own: a paused run gives its concurrency slot back, and Prefect 3.8 ends a deployment's run that
-    has lost its slot a few minutes later. The refresh, which is not paused, keeps its own meanwhile. Its parameters
-    are plain, since Prefect stores and shows them.
-    Raises FlowPauseTimeout where nobody does within `hours`.
+    This is a separate flow run because a paused run releases its concurrency slot, and Prefect 3.8 ends a deployment's
+    run that has lost its slot. The refresh is not paused and keeps its slot. The parameters are plain values because
+    Prefect stores and shows them.
+    Raises FlowPauseTimeout if nobody resumes it within `hours`.
     """
     waiting = {"version": version, "reason": reason, "hours": hours}
     emit(WAITING, task, waiting | {"flow_run_id": str(flow_run.id), "page": flow_run.ui_url})
     print(f"resume this run within {hours:g} hours: {flow_run.ui_url}")
     form = Approval.with_initial_data(description=page)
-    answer = pause_flow_run(
-        wait_for_input=form, timeout=max(1, round(3600 * hours)), poll_interval=SECONDS_BETWEEN_CHECKS
-    )
+    answer = pause_flow_run(wait_for_input=form, timeout=max(1, round(3600 * hours)), poll_interval=POLL_SECONDS)
     return ApprovalResponse(answer.approve, answer.who, answer.comment)

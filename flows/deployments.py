@@ -1,4 +1,4 @@
-"""What runs when: schedules, the automations on decay and on a trial, and one run of each at a time."""
+"""The deployments: schedules, event triggers, and a concurrency limit of one run each."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from perpetune.flows.watch import watch
 from perpetune.params import Params
 from perpetune.runtime.events import DECAYED, TRIAL, resource
 
-# A second refresh would train on the same data: it is cancelled at once, not queued up behind the first.
+# A second refresh would train on the same data, so it is cancelled rather than queued.
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
-# What watch and trial ask of a pool that counts such things (deploy/kubernetes/work-pool.json): they train nothing.
-WATCHING = {"gpus": 0, "cpu": "1", "memory": "8Gi"}
+# Job variables of watch and trial, which train nothing (deploy/kubernetes/work-pool.json).
+WITHOUT_TRAINING = {"gpus": 0, "cpu": "1", "memory": "8Gi"}
 
 
 def deployments(params: Params) -> list[RunnerDeployment]:
-    """`refresh/TASK`, `watch/TASK` and `trial/TASK`."""
+    """The deployments `refresh/TASK`, `watch/TASK` and `trial/TASK`."""
     task = params.task.name
     return [
-        _deployed(
+        _narrowed(
             refresh.to_deployment(
                 name=task,
                 schedules=[
@@ -54,22 +54,22 @@ def deployments(params: Params) -> list[RunnerDeployment]:
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
         ),
-        _deployed(
+        _narrowed(
             watch.to_deployment(
                 name=task,
                 schedules=[Cron(params.watch.cron, parameters={"trigger": "schedule"})],
                 concurrency_limit=ONE_AT_A_TIME,
-                description="Judge the newest traffic; decay starts a refresh.",
+                description="Check the newest traffic; decay triggers a refresh.",
                 tags=["perpetune", task],
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
         ),
-        _deployed(
+        _narrowed(
             trial.to_deployment(
                 name=task,
                 triggers=[
                     DeploymentEventTrigger(
-                        name=f"judge the trial of {task} when it has begun",
+                        name=f"check the trial of {task} when it has begun",
                         expect={TRIAL},
                         match={"prefect.resource.id": resource(task)["prefect.resource.id"]},
                         parameters={"trigger": "begun"},
@@ -78,7 +78,7 @@ def deployments(params: Params) -> list[RunnerDeployment]:
                     )
                 ],
                 concurrency_limit=ONE_AT_A_TIME,
-                description="Judge the version on trial until it takes over or is dropped.",
+                description="Check the version on trial until it is promoted or aborted.",
                 tags=["perpetune", task],
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
@@ -87,17 +87,16 @@ def deployments(params: Params) -> list[RunnerDeployment]:
 
 
 def deploy(params: Params, pool: str, image: str | None, folder: Path) -> list[str]:
-    """Register the same deployments with a work pool, whose workers start their runs elsewhere; returns their names.
+    """Register the deployments with a work pool; returns their names.
 
-    The runs work in `folder`, the workspace as those workers see it: unless told so, Prefect copies the folder that
-    they start in, data and all, and runs in the copy.
-    Raises PerpetuneError where there is no such pool, or it wants an image; DeploymentApplyError where it refuses them.
+    The runs work in `folder`, the path of the workspace on the workers: by default Prefect would run in a copy of it.
+    Raises PerpetuneError if there is no such pool or it needs an image, DeploymentApplyError if Prefect rejects them.
     """
     _require(pool, image)
     found = deployments(params)
     for deployment in found:
         if deployment.flow_name != refresh.name:
-            deployment.job_variables = dict(WATCHING)
+            deployment.job_variables = dict(WITHOUT_TRAINING)
         deployment.storage = LocalStorage(str(folder))
         deployment.apply(work_pool_name=pool, image=image)
     return [deployment.full_name for deployment in found]
@@ -109,19 +108,19 @@ def _require(pool: str, image: str | None) -> None:
             found = client.read_work_pool(pool)
         except ObjectNotFound as fault:
             raise PerpetuneError(
-                f"Prefect has no work pool {pool}",
+                f"Prefect has no work pool named {pool}",
                 where=str(client.api_url),
-                do="create it with `prefect work-pool create` (docs/clusters.md), or correct the name",
+                do="create it with `prefect work-pool create` (docs/clusters.md), or pass another name with --pool",
             ) from fault
     if image is None and "image" in found.base_job_template.get("variables", {}).get("properties", {}):
         raise PerpetuneError(
-            f"the work pool {pool} starts containers, and no image is named",
+            f"the work pool {pool} starts containers, so it needs an image",
             where="--image",
-            do="name one that holds perpetune, such as that of the deploy/Dockerfile",
+            do="pass an image with perpetune, such as one built from deploy/Dockerfile",
         )
 
 
-def _deployed(deployment: object) -> RunnerDeployment:
-    """Narrows Prefect's sync-or-async return type."""
+def _narrowed(deployment: object) -> RunnerDeployment:
+    """Narrow Prefect's sync-or-async return type."""
     assert isinstance(deployment, RunnerDeployment)
     return deployment

@@ -1,4 +1,4 @@
-"""One pass through the loop: from data to a model that serves."""
+"""The refresh flow: from new data to a served version."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def run_name() -> str:
 
 
 @flow(name="refresh", flow_run_name=run_name, log_prints=True)
-def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", again: bool = False) -> str:
-    """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it or try it on real traffic.
+def refresh(trigger: Trigger = "manual", reason: str = "started manually", again: bool = False) -> str:
+    """Curate, fine-tune, evaluate, decide and, if the challenger passes the gate, release it or put it on trial.
 
-    Returns what was decided: "promote", "reject" or "collect more labels"; or "unchanged", when it ended before training
-    because it would only have repeated the last one. `again` does not ask whether it would.
+    Returns the outcome: "promote", "reject" or "collect more labels"; or "unchanged" if it ended before training because
+    data and settings are those of the last refresh. `again` skips that test.
     """
-    # Late: they bring torch, MLflow and Evidently, which a worker, who only starts runs, does without.
+    # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
     from perpetune.flows.approval import approve
     from perpetune.loop.approve import needs_approval
     from perpetune.loop.plan import timed
-    from perpetune.loop.rollout.trial import goes_on_trial
+    from perpetune.loop.rollout.trial import needs_trial
     from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, RELEASE, TRAIN
     from perpetune.tasks.assess import assess
     from perpetune.tasks.curate import curate, log_data, nothing_new
@@ -38,7 +38,7 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", 
     from perpetune.tasks.trial import begin_trial
 
     workspace = open_workspace()
-    print(f"why: {reason}")
+    print(f"reason: {reason}")
     taken: dict[str, float] = {}
     with timed(taken, CURATE):
         curated = curate(workspace)
@@ -58,7 +58,7 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", 
         version = decision.ids.model_version or version
         if decision.outcome == "promote" and needs_approval(workspace):
             decision = approve(workspace, decision)
-        if decision.outcome == "promote" and goes_on_trial(workspace):
+        if decision.outcome == "promote" and needs_trial(workspace):
             begin_trial(workspace, version)
         elif decision.outcome == "promote":
             with timed(taken, RELEASE):

@@ -1,4 +1,4 @@
-"""A version on trial is judged until it takes over or is dropped."""
+"""The trial flow: check the version on trial until it is promoted or aborted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def run_name() -> str:
 
 @flow(name="trial", flow_run_name=run_name, log_prints=True)
 def trial(trigger: Literal["manual", "begun"] = "manual") -> str:
-    """Judge the trial that runs; returns "promote", "abort" or "no trial". One that broke off is gone on with."""
-    # Late: it brings torch, MLflow and Evidently, which a worker, who only starts runs, does without.
+    """Check the running trial until there is a verdict; returns "promote", "abort" or "no trial"."""
+    # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
     from perpetune.tasks.trial import follow_trial
 
     return follow_trial(open_workspace()) or "no trial"

@@ -1,4 +1,4 @@
-"""One look at the traffic: only decay emits the event that starts a refresh, or goes back to the previous champion."""
+"""The watch flow: check the newest traffic; decay triggers a refresh or a rollback."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def run_name() -> str:
 
 @flow(name="watch", flow_run_name=run_name, log_prints=True)
 def watch(trigger: Literal["manual", "schedule"] = "manual") -> str:
-    """Judge the newest predictions; returns the verdict, or "nothing to judge"."""
-    # Late: they bring MLflow and Evidently, which a worker, who only starts runs, does without.
+    """Check the champion's newest predictions; returns the outcome, or "nothing to judge" if there are none."""
+    # Imported late: a worker, which only starts runs, does not need MLflow and Evidently.
     from perpetune.tasks.check import check
     from perpetune.tasks.rollback import roll_back
     from perpetune.tasks.track import tracked
-    from perpetune.tasks.trial import judge_trial
+    from perpetune.tasks.trial import check_trial
 
     workspace = open_workspace()
-    with tracked(workspace, "watch", trigger, "a look at the newest traffic") as run:
+    with tracked(workspace, "watch", trigger, "check of the newest traffic") as run:
         check_result = check(workspace, run)
         if check_result and check_result.decision.outcome == "roll back":
             roll_back(workspace, check_result.decision)
-    judge_trial(workspace)
+    check_trial(workspace)
     return check_result.decision.outcome if check_result else "nothing to judge"

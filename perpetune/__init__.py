@@ -1,5 +1,5 @@
-"""Keeps a fine-tuned language model good at its task for as long as it is in production."""
+"""Keep a fine-tuned language model good at its task for as long as it is in production."""
 
-from perpetune.renamed import answer_to_old_names
+from perpetune.renamed import install_aliases
 
-answer_to_old_names()
+install_aliases()

@@ -1,11 +1,10 @@
-"""The one error that people are meant to read."""
+"""Errors that users can fix."""
 
 
 class PerpetuneError(Exception):
-    """Something a person can put right: what was wrong, where, and what to do.
+    """An error that the user can fix: what was wrong, where (file, line, field or address), and what to do.
 
-    Commands print it as it is and exit with 1; nothing else is shown of it, so the
-    text must stand alone.
+    Commands print only its text, without a traceback, and exit with 1.
     """
 
     def __init__(self, what: str, *, where: str | None = None, do: str | None = None) -> None:
@@ -21,4 +20,4 @@ class PerpetuneError(Exception):
 
 
 class NoPrevious(PerpetuneError):
-    """There is no previous champion to go back to."""
+    """There is no previous champion to roll back to."""

@@ -1,7 +1,7 @@
-"""The JSON Schema of a task's outputs: whether it is one, whether a text satisfies it, and how such a text is written.
+"""The JSON Schema of a task's outputs: validate the schema, validate outputs, and write them in canonical form.
 
-An answer is written under a grammar made of the schema (llguidance; Willard and Louf 2023, arXiv:2307.09702). The grammar
-takes the keys of an object in the schema's order alone, so what a model is trained on must have them in that order.
+Decoding is constrained by a grammar made from the schema (llguidance; Willard and Louf 2023, arXiv:2307.09702). The
+grammar accepts an object's keys only in the schema's order, so training data must have them in that order.
 """
 
 from __future__ import annotations
@@ -13,56 +13,56 @@ from typing import Any, NoReturn
 Schema = Mapping[str, Any]
 Path = tuple[str | int, ...]
 
-# Without a limit a model can write space for ever.
+# Without a limit a model can generate whitespace forever.
 WHITESPACE = r"[ \n\t]{0,20}"
-_DELETE = "\x7f"  # the one control character that Python writes as it is and the grammar does not take
+_DELETE = "\x7f"  # the one control character that json.dumps does not escape and the grammar rejects
 
 
-class BadOutput(Exception):
-    """Why a text is no output of the task, and where in it: "items[0].price: 'x' is not of type 'number'"."""
+class InvalidOutput(Exception):
+    """A text is not a valid output of the task; the message names the path: "items[0].price: 'x' is not of type 'number'"."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{position(path)}: {reason}" if path else reason)
 
 
 class OutputSchema:
-    """A schema ready to check texts. `schema` is one in which `fault_in` finds nothing."""
+    """A compiled JSON Schema that validates outputs. `schema` must be one for which `schema_error` returns None."""
 
     def __init__(self, schema: Schema) -> None:
-        # It takes the better part of a second to import, and most tasks have no schema.
+        # Imported late: it takes almost a second, and most tasks have no schema.
         import referencing
         from jsonschema import validators
 
         kind = validators.validator_for(schema, default=validators.Draft202012Validator)
         self._schema = schema
-        # With a registry of its own nothing is fetched from the addresses in a schema.
+        # An empty registry, so that nothing is fetched from the addresses in a schema.
         self._validator = kind(schema, registry=referencing.Registry(), format_checker=kind.FORMAT_CHECKER)
         self._matcher = _matcher(schema)
 
     def parsed(self, text: str) -> object:
-        """The value of a JSON text that satisfies the schema. Raises BadOutput."""
+        """The value of a JSON text. Raises InvalidOutput if it is not JSON or violates the schema."""
         value = parsed(text)
         fault = next(self._validator.iter_errors(value), None)
         if fault is not None:
-            raise BadOutput(tuple(fault.absolute_path), fault.message)
+            raise InvalidOutput(tuple(fault.absolute_path), fault.message)
         return value
 
     def canonical(self, text: str) -> str:
-        """The text as the grammar lets a model write it. Raises BadOutput where it is invalid, or cannot be written.
+        """The text as constrained decoding would write it. Raises InvalidOutput if it is invalid or cannot be written.
 
-        Keys in the schema's order, then others as they came; ", " and ": " between them; no ASCII escapes.
+        Keys are in the schema's order, then other keys as they came; separators are ", " and ": "; no ASCII escapes.
         """
         value = self._arranged(self.parsed(text), self._schema)
         try:
             written = json.dumps(value, ensure_ascii=False, allow_nan=False).replace(_DELETE, "\\u007f")
             letters = list(written.encode())
         except ValueError as fault:
-            raise BadOutput((), f"cannot be written as JSON: {fault}") from None
+            raise InvalidOutput((), f"cannot be written as JSON: {fault}") from None
         self._matcher.reset()
         taken = self._matcher.try_consume_tokens(letters)
         if taken < len(letters) or not self._matcher.is_accepting():
             rest = written.encode()[taken:].decode(errors="ignore")
-            raise BadOutput((), f"satisfies the schema, but the grammar made of it stops before {rest[:40]!r}")
+            raise InvalidOutput((), f"satisfies the schema, but its grammar stops before {rest[:40]!r}")
         return written
 
     def _arranged(self, value: Any, schema: Any) -> Any:
@@ -90,13 +90,13 @@ class OutputSchema:
         return {key: self._arranged(value[key], named.get(key, others)) for key in keys}
 
     def _parts(self, value: object, schema: Schema) -> Iterator[Any]:
-        """What else the value satisfies: all of allOf, and the first that fits of anyOf and oneOf."""
+        """Subschemas that apply to the value: all of allOf, and the first match of anyOf and oneOf."""
         yield from schema.get("allOf", ())
         for choices in (schema.get("anyOf", ()), schema.get("oneOf", ())):
             yield from [part for part in choices if self._validator.evolve(schema=part).is_valid(value)][:1]
 
     def _resolved(self, schema: Any) -> Any:
-        """What a `$ref` into the schema itself points to; what is beside it is passed over."""
+        """The target of a `$ref` into the schema itself; keywords beside the `$ref` are ignored."""
         while isinstance(schema, Mapping) and str(schema.get("$ref", "")).startswith("#"):
             found: Any = self._schema
             for part in schema["$ref"].split("/")[1:]:
@@ -106,8 +106,8 @@ class OutputSchema:
         return schema
 
 
-def fault_in(schema: Schema) -> tuple[Path, str] | None:
-    """Where a schema is none, or asks for what no grammar can be made of, and why; None where it is well."""
+def schema_error(schema: Schema) -> tuple[Path, str] | None:
+    """The path and reason if a schema is invalid or no grammar can be made from it; None if it is valid."""
     from jsonschema import SchemaError, validators
 
     kind = validators.validator_for(schema, default=validators.Draft202012Validator)
@@ -122,33 +122,33 @@ def fault_in(schema: Schema) -> tuple[Path, str] | None:
 
 
 def grammar(schema: str) -> str:
-    """The grammar, as llguidance reads it, of the JSON text of a schema. Raises ValueError."""
+    """llguidance's grammar of a schema given as JSON text. Raises ValueError if it cannot be made."""
     from llguidance import LLMatcher
 
     return str(LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": WHITESPACE}))
 
 
 def to_text(schema: Schema) -> str:
-    """The schema as JSON: what `Generation.json_schema` takes."""
+    """The schema as JSON text, as `Generation.json_schema` takes it."""
     return json.dumps(schema, ensure_ascii=False)
 
 
 def parsed(text: str) -> object:
-    """The value of a JSON text. Raises BadOutput."""
+    """The value of a JSON text. Raises InvalidOutput if it is not JSON."""
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as fault:
-        raise BadOutput((), f"not JSON: {fault}") from None
+        raise InvalidOutput((), f"not JSON: {fault}") from None
 
 
 def position(path: Path) -> str:
-    """A path as people write it: items[0].price."""
+    """A path as text, such as items[0].price."""
     steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in path]
     return "".join(steps).removeprefix(".")
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _matcher(schema: Schema) -> Any:

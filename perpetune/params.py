@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from perpetune.errors import PerpetuneError
-from perpetune.output_schema import fault_in, position
+from perpetune.output_schema import position, schema_error
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -54,7 +54,7 @@ class Section(BaseModel):
 
 
 def _checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
-    fault = fault_in(schema) if schema is not None else None
+    fault = schema_error(schema) if schema is not None else None
     if fault is not None:
         path, why = fault
         raise PydanticCustomError("json_schema", "{why}", {"why": why, "path": path})
@@ -429,7 +429,7 @@ def _read_schema_file(values: object, path: Path) -> None:
         raise PerpetuneError(f"task.output_schema is not JSON: {fault}", where=str(file), do="correct it") from None
     if not isinstance(schema, dict):
         raise PerpetuneError("task.output_schema must be a JSON object", where=str(file), do="correct it")
-    if found := fault_in(schema):
+    if found := schema_error(schema):
         at = position(("task", "output_schema", *found[0]))
         raise PerpetuneError(f"{at}: {found[1]}", where=str(file), do="correct it")
     task["output_schema"] = schema

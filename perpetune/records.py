@@ -1,4 +1,4 @@
-"""The data that moves through the loop: examples, predictions and feedback."""
+"""Records of the loop: examples, predictions, feedback; and how they are read and written as JSON Lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -20,10 +20,9 @@ class _Frozen(BaseModel):
 
 
 class Message(_Frozen):
-    """One turn of a conversation, as OpenAI's chat format has it.
+    """One message in OpenAI's chat format.
 
-    `tool_calls` are the calls that an assistant's turn made, each as it came; `tool_call_id` names the one that a
-    tool's turn answers.
+    `tool_calls` are those of an assistant message, unchanged; `tool_call_id` is the call that a tool message answers.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -33,11 +32,11 @@ class Message(_Frozen):
 
 
 class Example(_Frozen):
-    """An input and the output wanted for it.
+    """An input and its expected output.
 
-    `messages` is the whole conversation before the output where the row brought one; without it the
-    conversation is the task's instruction followed by `input`. `group` never straddles two splits.
-    `references` are other outputs that are as right; only `output` is trained on.
+    `messages` is the whole conversation before the output if the row has one; otherwise the conversation is the task's
+    instruction followed by `input`. Rows of one `group` are always in the same split. `references` are other correct
+    outputs; only `output` is trained on.
     """
 
     input: str
@@ -58,10 +57,10 @@ Route = Literal["champion", "canary", "pinned"]
 
 
 class Prediction(_Frozen):
-    """One answered request, as the gateway logs it.
+    """One answered request in the prediction log.
 
-    `route` says why this version answered: it was champion, it is on trial and the request fell to its share, or the
-    request named it. `label` and `score` are the newest feedback on it, where any has arrived.
+    `route` says why this version answered: it was champion, it was the canary for this request, or the request named
+    it. `label` and `score` are the newest feedback, if there is any.
     """
 
     id: str
@@ -82,7 +81,7 @@ class Prediction(_Frozen):
 
 
 class Shadow(_Frozen):
-    """What a version on trial would have answered to a request that the champion answered; nobody was shown it."""
+    """A shadow answer: what a version on trial answered to a request of the champion, not sent to the client."""
 
     request_id: str
     time: AwareDatetime
@@ -95,7 +94,7 @@ class Shadow(_Frozen):
 
 
 class Failure(_Frozen):
-    """A request that a version did not answer: `code` is that of the error which the client got."""
+    """A request that failed: `code` is the error code that the client received."""
 
     id: str
     time: AwareDatetime
@@ -106,8 +105,8 @@ class Failure(_Frozen):
     latency_ms: float = Field(ge=0)
 
 
-class Recorded(_Frozen):
-    """What a version answered to a held-out row, and how well (0 to 1). The row's text stays with DVC."""
+class RecordedAnswer(_Frozen):
+    """A version's answer to a held-out row and its score (0 to 1). The row's text stays in DVC."""
 
     id: str
     holdout: str
@@ -117,7 +116,7 @@ class Recorded(_Frozen):
 
 
 class Feedback(_Frozen):
-    """What somebody later said of one answer: the right output, a score, a comment."""
+    """Feedback on one answer: the correct output, a score, a comment."""
 
     request_id: str
     time: AwareDatetime
@@ -127,14 +126,14 @@ class Feedback(_Frozen):
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
-    """Write one record a line, whole or not at all, and return how many."""
+    """Write one record a line, atomically; returns how many."""
     lines = [record.model_dump_json(exclude_defaults=True) for record in records]
-    write_whole(path, "".join(line + "\n" for line in lines))
+    write_atomic(path, "".join(line + "\n" for line in lines))
     return len(lines)
 
 
 def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:
-    """Read what `write_jsonl` wrote."""
+    """Read a file that `write_jsonl` wrote. Raises pydantic.ValidationError if a line is not such a record."""
     return list(_iterate(path, kind))
 
 
@@ -144,24 +143,24 @@ def _iterate(path: Path, kind: type[Record]) -> Iterator[Record]:
             yield kind.model_validate_json(line)
 
 
-def last_said(messages: Sequence[Message]) -> str:
-    """The last thing that the user said, which is what a linear model reads; "" for nothing."""
+def last_user_message(messages: Sequence[Message]) -> str:
+    """The content of the last user message, which is the input of a linear model; "" if there is none."""
     return next((message.content for message in reversed(messages) if message.role == "user"), "")
 
 
 def conversation(
     instruction: str, example: Example | Prediction, shots: tuple[Message, ...] = ()
 ) -> tuple[Message, ...]:
-    """The messages that the model reads for this row."""
+    """The messages of a row's prompt: instruction, few-shot examples, then the row's conversation or input."""
     return with_instruction(instruction, example.messages or (Message(role="user", content=example.input),), shots)
 
 
 def with_instruction(
     instruction: str, messages: tuple[Message, ...], shots: tuple[Message, ...] = ()
 ) -> tuple[Message, ...]:
-    """Put the task's instruction first, unless the conversation brings a system message of its own; then the shots.
+    """Add the task's instruction as system message, unless the conversation has one; then the few-shot examples.
 
-    `shots` are examples that a prompted model is shown, user and assistant in turn.
+    `shots` are user and assistant messages in turn.
     """
     if instruction and not (messages and messages[0].role == "system"):
         messages = (Message(role="system", content=instruction), *messages)
@@ -169,17 +168,17 @@ def with_instruction(
 
 
 def with_shots(shots: Sequence[Message], messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Show the examples behind the system message, if there is one, and before all else."""
+    """Insert the few-shot examples after the system message, if there is one, and before the rest."""
     behind = 1 if messages and messages[0].role == "system" else 0
     return (*messages[:behind], *shots, *messages[behind:])
 
 
-def canonical_time(text: str) -> datetime:
-    """Read an ISO 8601 time; one without an offset is taken as UTC."""
+def parse_time(text: str) -> datetime:
+    """Parse an ISO 8601 time; without an offset it is UTC. Raises ValueError if it is not one."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def to_json(value: object) -> str:
-    """JSON for people and diffs: indented, keys in the order given, no ASCII escapes."""
+    """Readable JSON: indented, keys in the order given, no ASCII escapes."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,6 +1,6 @@
-"""Old names of modules that something outside this repository may still say: importing one gives the new module.
+"""Old module names: importing one gives the renamed module.
 
-Models that MLflow stored before import them, and compose files and launchers start them with `python -m`.
+Models that MLflow stored earlier import them, and compose files and launchers start them with `python -m`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RENAMED = {
 
 
 class _Alias(Loader):
-    """Gives the module of another name."""
+    """Loads the renamed module under its old name."""
 
     def __init__(self, name: str) -> None:
         self._spec = find_spec(name)
@@ -40,10 +40,10 @@ class _Alias(Loader):
         return import_module(self.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # the machinery put that of the old name there
+        module.__spec__ = self._spec  # importlib set the old name's spec
 
     def get_code(self, fullname: str) -> CodeType:
-        """What `python -m` runs."""
+        """The code that `python -m` runs."""
         loader = self._spec.loader if self._spec is not None else None
         return loader.get_code(self.name)  # type: ignore[union-attr,no-any-return]
 
@@ -62,7 +62,7 @@ class _Finder(MetaPathFinder):
 
 
 def new_name(old: str) -> str | None:
-    """The module's name today; None if it was not renamed."""
+    """The new name of a renamed module or of a module below it; None if it was not renamed."""
     for length in range(old.count("."), 0, -1):
         parts = old.split(".")
         if (new := RENAMED.get(".".join(parts[: length + 1]))) is not None:
@@ -70,7 +70,7 @@ def new_name(old: str) -> str | None:
     return None
 
 
-def answer_to_old_names() -> None:
-    """Asked last, so that an old name costs nothing while nobody says it."""
+def install_aliases() -> None:
+    """Add the finder of old names, last in sys.meta_path, so that other imports cost nothing more."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

@@ -1,4 +1,4 @@
-"""Addresses and secrets, read from the environment when asked for (never at import)."""
+"""Addresses and secrets from environment variables, read when used (never at import)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Where the services are.
+    """Addresses, secrets and folders of a deployment.
 
-    Each field is the environment variable of the same name with the prefix `PERPETUNE_`, save those
-    that MLflow and Prefect name themselves. Unset addresses mean "start one on this machine".
+    Each field is the environment variable of the same name with the prefix `PERPETUNE_`, except those that MLflow and
+    Prefect name. If an address is not set, `perpetune up` starts the service on this machine.
     """
 
     model_config = SettingsConfigDict(env_prefix="PERPETUNE_", frozen=True, populate_by_name=True)
@@ -20,25 +20,25 @@ class Settings(BaseSettings):
     home: Path = Field(default=Path(".perpetune"), description="databases, artifacts and caches of this workspace")
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
-    mlflow_ui_url: str | None = Field(default=None, description="what people open, where it is not the tracking URI")
+    mlflow_ui_url: str | None = Field(default=None, description="MLflow's UI, if it is not at the tracking URI")
     prefect_ui_url: str | None = Field(default=None, validation_alias="PREFECT_UI_URL")
     database_url: str | None = None
     dvc_remote: str | None = None
     gateway_url: str | None = None
-    vllm_url: str | None = Field(default=None, description="the vLLM server that answers with serve.engine: vllm")
-    vllm_api_key: SecretStr | None = Field(default=None, description="the key that the vLLM server asks for")
-    remote_api_key: SecretStr | None = Field(
-        default=None, description="the key that the server of serve.first asks for"
+    vllm_url: str | None = Field(default=None, description="the vLLM server used if serve.engine is vllm")
+    vllm_api_key: SecretStr | None = Field(default=None, description="the vLLM server's API key")
+    remote_api_key: SecretStr | None = Field(default=None, description="the API key of the server of serve.first")
+    vllm_python: Path | None = Field(default=None, description="a Python with vLLM, if it is not .venv-vllm's")
+    vllm_args: str = Field(default="", description="extra arguments for the vLLM server that `perpetune up` starts")
+    api_key: SecretStr | None = Field(
+        default=None, description="the gateway's API key (role admin) for perpetune itself"
     )
-    vllm_python: Path | None = Field(default=None, description="a Python with vLLM, where it is not .venv-vllm's")
-    vllm_args: str = Field(default="", description="more arguments for the vLLM that `perpetune up` starts")
-    api_key: SecretStr | None = Field(default=None, description="the gateway's key for our own calls: role admin")
     training_launcher: str | None = Field(
         default=None,
-        description="starts training on a cluster, such as `torchrun --nnodes 2 ...`; see docs/clusters.md",
+        description="command that starts distributed training, such as `torchrun --nnodes 2 ...`; see docs/clusters.md",
     )
     assets: Path = Field(
-        default_factory=lambda: _assets(), description="where `make setup` lays the wheels of assets.lock"
+        default_factory=lambda: _assets(), description="folder of the wheels of assets.lock, downloaded by `make setup`"
     )
 
     @property
@@ -48,12 +48,12 @@ class Settings(BaseSettings):
 
     @property
     def gateway_headers(self) -> dict[str, str]:
-        """What our own calls of the gateway carry."""
+        """Headers of perpetune's own requests to the gateway; {} without a key."""
         key = self.api_key.get_secret_value().strip() if self.api_key else ""
         return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def _assets() -> Path:
-    """Of the folder that a person works in, else of the checkout that this package is installed from."""
+    """`assets` in the current folder if it exists, otherwise that of the checkout that this package comes from."""
     here, checkout = Path("assets"), Path(__file__).parents[1] / "assets"
     return checkout if checkout.is_dir() and not here.exists() else here

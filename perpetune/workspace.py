@@ -1,4 +1,4 @@
-"""The folder a person works in: params.yaml, dvc.yaml, data/ and .perpetune/."""
+"""A workspace: the folder with params.yaml, dvc.yaml, data/ and .perpetune/."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Workspace:
 
     @property
     def home(self) -> Path:
-        """Databases, artifacts and caches; never committed."""
+        """The folder of databases, artifacts and caches; not committed."""
         return self.root / self.settings.home
 
     @property
     def assets(self) -> Path:
-        """The wheels of assets.lock and the models converted from them."""
+        """The folder of the wheels of assets.lock and the models converted from them."""
         return self.root / self.settings.assets
 
     @property
@@ -33,24 +33,24 @@ class Workspace:
         return self.data / "splits" / f"{name}.jsonl"
 
     def run_folder(self, run_id: str) -> Path:
-        """Scratch files of one pass through the loop."""
+        """The scratch folder of one MLflow run; created if missing."""
         folder = self.home / "runs" / run_id
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def curve(self, run_id: str) -> Path:
-        """The steps that a pass has trained; missing or empty before the first."""
+        """The file of the training curve of a run; missing or empty before the first step."""
         return self.home / "runs" / run_id / "curve.jsonl"
 
     def has_run_folder(self, run_id: str) -> bool:
-        """Whether a pass that writes to this MLflow run began here."""
+        """Whether this MLflow run was started in this workspace."""
         return (self.home / "runs" / run_id).is_dir()
 
 
 def open_workspace(root: Path | None = None) -> Workspace:
-    """The workspace at `root`, or where this process runs.
+    """The workspace at `root`, or in the current folder.
 
-    Raises PerpetuneError where params.yaml is missing or wrong.
+    Raises PerpetuneError if params.yaml is missing or invalid.
     """
     folder = (root or Path.cwd()).absolute()
     return Workspace(folder, load_params(folder / "params.yaml"), Settings())

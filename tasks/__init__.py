@@ -1,1 +1,1 @@
-"""Prefect tasks, one module for each step: retries, timeouts, run names and artifacts, nothing else."""
+"""Prefect tasks, a module for each step: retries, timeouts, run names, artifacts and events; no logic."""

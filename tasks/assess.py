@@ -1,4 +1,4 @@
-"""Evaluate base, champion and challenger."""
+"""Prefect task: evaluate base, champion and challenger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.assess.assess import assess as assess_systems
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
-from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tasks.retries import unless_user_error
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
@@ -19,7 +19,7 @@ from perpetune.workspace import Workspace
     name="evaluate",
     task_run_name="evaluate base, champion and challenger",
     retries=1,
-    retry_condition_fn=unless_it_is_for_people,
+    retry_condition_fn=unless_user_error,
     cache_policy=NO_CACHE,
 )
 def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str) -> Assessment:

@@ -1,4 +1,4 @@
-"""Look at the newest traffic."""
+"""Prefect task: check the newest traffic."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.loop.watch.check import CheckResult
-from perpetune.loop.watch.check import check as look_at_traffic
+from perpetune.loop.watch.check import check as check_traffic
 from perpetune.policy.decision.record import as_markdown
 from perpetune.runtime.events import DECAYED, LABELS_WANTED
 from perpetune.tasks.events import emit
-from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.verdict import log_verdict
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
 
 @task(
-    name="look",
-    task_run_name="judge the newest traffic",
+    name="check",
+    task_run_name="check the newest traffic",
     retries=1,
     retry_delay_seconds=10,
-    retry_condition_fn=unless_it_is_for_people,
+    retry_condition_fn=unless_user_error,
     cache_policy=NO_CACHE,
 )
 def check(workspace: Workspace, run: Run) -> CheckResult | None:
-    check_result = look_at_traffic(workspace, run, str(flow_run.id))
-    if check_result is None:
-        print("there is no traffic of a champion to judge yet")
+    result = check_traffic(workspace, run, str(flow_run.id))
+    if result is None:
+        print("nothing to check: no champion, or no traffic of it yet")
         return None
-    decision = check_result.decision
+    decision = result.decision
     links = {"MLflow run": run.url}
-    if check_result.page is not None:
-        create_link_artifact(check_result.page, "Evidently's drift report", key="drift-report")
-        links = {"Evidently's report": check_result.page, **links}
+    if result.page is not None:
+        create_link_artifact(result.page, "Evidently drift report", key="drift-report")
+        links = {"Evidently drift report": result.page, **links}
     create_markdown_artifact(
         as_markdown(decision, links),
         key="verdict",
         description=decision.reason,
     )
     log_verdict(decision)
-    if decision.outcome == "retrain" and check_result.trial is not None:
-        print(f"no refresh is started: version {check_result.trial} is on trial already")
+    if decision.outcome == "retrain" and result.trial is not None:
+        print(f"no refresh is started because version {result.trial} is on trial")
     elif decision.outcome == "retrain":
         emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
-    if check_result.asked:
-        print(f"{check_result.asked} labels are wanted: perpetune labels")
-        payload = {"reason": decision.reason, "version": decision.ids.champion_version, "labels": check_result.asked}
+    if result.asked:
+        print(f"{result.asked} labels are requested: `perpetune labels` lists them")
+        payload = {"reason": decision.reason, "version": decision.ids.champion_version, "labels": result.asked}
         emit(LABELS_WANTED, decision.task, payload)
-    return check_result
+    return result

@@ -1,4 +1,4 @@
-"""Curate the data."""
+"""Prefect tasks: curate the data, and compare it with that of the last refresh."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.loop import curate as curation
-from perpetune.loop.curate import Curated
+from perpetune.loop.curate import CuratedData
 from perpetune.loop.unchanged import why_unchanged
 from perpetune.policy.unchanged import Trigger
-from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tasks.retries import unless_user_error
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
@@ -20,11 +20,11 @@ from perpetune.workspace import Workspace
     task_run_name="curate the data",
     retries=2,
     retry_delay_seconds=10,
-    retry_condition_fn=unless_it_is_for_people,
+    retry_condition_fn=unless_user_error,
     timeout_seconds=3600,
     cache_policy=NO_CACHE,
 )
-def curate(workspace: Workspace) -> Curated:
+def curate(workspace: Workspace) -> CuratedData:
     curated = curation.curate(workspace, str(flow_run.id))
     print(f"data {curated.version[:8]}: " + ", ".join(f"{count} {name}" for name, count in curated.rows.items()))
     if advice := curation.schema_advice(workspace):
@@ -37,10 +37,10 @@ def curate(workspace: Workspace) -> Curated:
     task_run_name="compare with the last refresh",
     retries=2,
     retry_delay_seconds=5,
-    retry_condition_fn=unless_it_is_for_people,
+    retry_condition_fn=unless_user_error,
     cache_policy=NO_CACHE,
 )
-def nothing_new(workspace: Workspace, curated: Curated, trigger: Trigger) -> str | None:
+def nothing_new(workspace: Workspace, curated: CuratedData, trigger: Trigger) -> str | None:
     why = why_unchanged(workspace, curated, trigger)
     if why is not None:
         print(f"unchanged: {why}")
@@ -49,10 +49,10 @@ def nothing_new(workspace: Workspace, curated: Curated, trigger: Trigger) -> str
 
 @task(
     name="log data",
-    task_run_name="say which data this is",
+    task_run_name="log the data version to MLflow",
     retries=2,
     retry_delay_seconds=5,
     cache_policy=NO_CACHE,
 )
-def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
+def log_data(workspace: Workspace, run: Run, curated: CuratedData) -> None:
     curation.log_data(workspace, run, curated)

@@ -1,4 +1,4 @@
-"""Register the challenger and decide on it."""
+"""Prefect tasks: register the challenger, and apply the promotion gate."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from perpetune.explain.page import log_page
 from perpetune.loop import decide as decisions
 from perpetune.loop.approve import needs_approval
 from perpetune.loop.assess.assess import Assessment
-from perpetune.loop.curate import Curated
+from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.rollout.trial import goes_on_trial
+from perpetune.loop.rollout.trial import needs_trial
 from perpetune.policy.decision.record import Decision, as_markdown
 from perpetune.runtime.events import PROMOTED, REJECTED
 from perpetune.tasks.events import emit
 from perpetune.tasks.verdict import log_verdict
 from perpetune.tracking.registry import model_url
-from perpetune.tracking.runs import MlflowFault, Run
+from perpetune.tracking.runs import MlflowError, Run
 from perpetune.workspace import Workspace
 
 
 @task(name="register", task_run_name="register the challenger", cache_policy=NO_CACHE)
-def register(workspace: Workspace, run: Run, curated: Curated, challenger: Challenger) -> str:
+def register(workspace: Workspace, run: Run, curated: CuratedData, challenger: Challenger) -> str:
     version = decisions.register(workspace, run, curated, challenger, str(flow_run.id))
     page = model_url(workspace.params.task.name, version)
     create_link_artifact(page, f"version {version}", key="model-version")
@@ -34,7 +34,7 @@ def register(workspace: Workspace, run: Run, curated: Curated, challenger: Chall
 
 @task(name="decide", task_run_name="decide on the challenger", cache_policy=NO_CACHE)
 def decide(
-    workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, assessment: Assessment, version: str
+    workspace: Workspace, run: Run, curated: CuratedData, challenger: Challenger, assessment: Assessment, version: str
 ) -> Decision:
     decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id))
     decided = decision.ids.model_version or version
@@ -42,9 +42,9 @@ def decide(
     log_verdict(decision)
     try:
         log_page(workspace, run, decided)
-    except (PerpetuneError, MlflowFault) as fault:  # the verdict stands without its page
-        print(f"its page could not be written: {fault}")
-    if decision.outcome != "promote" or not (needs_approval(workspace) or goes_on_trial(workspace)):
+    except (PerpetuneError, MlflowError) as fault:  # the verdict is valid without its page
+        print(f"the explain page could not be written: {fault}")
+    if decision.outcome != "promote" or not (needs_approval(workspace) or needs_trial(workspace)):
         event = PROMOTED if decision.outcome == "promote" else REJECTED
         emit(event, decision.task, {"version": decided, "outcome": decision.outcome, "reason": decision.reason})
     return decision

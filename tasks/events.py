@@ -1,4 +1,4 @@
-"""Tell Prefect what happened to a task's model."""
+"""Prefect events of a task's model."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from perpetune.runtime.events import resource
 
 
 def emit(event: str, task: str, payload: Mapping[str, object]) -> None:
-    """Tell Prefect that something happened to the task's model."""
+    """Emit a Prefect event with the task's model as resource."""
     emit_event(event=event, resource=resource(task), payload=dict(payload))

@@ -1,4 +1,4 @@
-"""Fine-tune the challenger."""
+"""Prefect task: fine-tune the challenger, with progress in Prefect's UI and log."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.fine_tune import fine_tune as fine_tune_adapter
 from perpetune.loop.plan import Plan
 from perpetune.tasks.plan import correct
-from perpetune.tasks.retries import unless_it_is_for_people
+from perpetune.tasks.retries import unless_user_error
 from perpetune.tracking.runs import Run
 from perpetune.training.trainer import Forecast, Progress
 from perpetune.workspace import Workspace
 
-SECONDS_BETWEEN_LINES = 10.0
+LOG_SECONDS = 10.0
 
 
 @task(
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_LINES = 10.0
     task_run_name="fine-tune the challenger",
     retries=2,
     retry_delay_seconds=10,
-    retry_condition_fn=unless_it_is_for_people,
+    retry_condition_fn=unless_user_error,
     cache_policy=NO_CACHE,
 )
 def fine_tune(workspace: Workspace, run: Run, planned: Plan) -> Challenger:
@@ -38,31 +38,31 @@ def fine_tune(workspace: Workspace, run: Run, planned: Plan) -> Challenger:
         print(forecast_line(forecast))
         correct(planned, forecast.seconds)
 
-    challenger = fine_tune_adapter(workspace, run, _teller(bar), on_forecast)
+    challenger = fine_tune_adapter(workspace, run, _progress_reporter(bar), on_forecast)
     update_progress_artifact(bar, 100.0)
     return challenger
 
 
-def _teller(bar: UUID) -> Callable[[Progress], None]:
-    """Shows progress in Prefect's page and log, at most once in a while: each line is a request."""
-    told = time.monotonic()
+def _progress_reporter(bar: UUID) -> Callable[[Progress], None]:
+    """Report progress in Prefect's UI and log every `LOG_SECONDS`, because each line is a request."""
+    reported = time.monotonic()
 
-    def tell(progress: Progress) -> None:
-        nonlocal told
+    def report(progress: Progress) -> None:
+        nonlocal reported
         done = progress.step == progress.steps
-        if progress.validation_loss is None and not done and time.monotonic() - told < SECONDS_BETWEEN_LINES:
+        if progress.validation_loss is None and not done and time.monotonic() - reported < LOG_SECONDS:
             return
-        told = time.monotonic()
+        reported = time.monotonic()
         print(progress_line(progress))
         update_progress_artifact(bar, 100.0 * progress.step / progress.steps)
 
-    return tell
+    return report
 
 
 def forecast_line(forecast: Forecast) -> str:
     return (
-        f"{forecast.steps} steps of training will take about {_rounded(forecast.seconds)}, and "
-        f"{forecast.bytes_needed / 1e9:.1f} GB of memory beside the base model ({forecast.bytes_free / 1e9:.1f} GB free)"
+        f"{forecast.steps} training steps will take about {_rounded(forecast.seconds)} and "
+        f"{forecast.bytes_needed / 1e9:.1f} GB of memory besides the base model ({forecast.bytes_free / 1e9:.1f} GB free)"
     )
 
 
@@ -72,9 +72,9 @@ def _rounded(seconds: float) -> str:
 
 def progress_line(progress: Progress) -> str:
     filled = round(20 * progress.step / progress.steps)
-    checked = "" if progress.validation_loss is None else f", validation loss {progress.validation_loss:.3f}"
+    validation = "" if progress.validation_loss is None else f", validation loss {progress.validation_loss:.3f}"
     return (
         f"training {'█' * filled}{'░' * (20 - filled)} {progress.step}/{progress.steps}, "
         f"{progress.tokens_per_second:,.0f} tokens/s, {progress.seconds_left:.0f} s left, "
-        f"loss {progress.loss:.3f}{checked}"
+        f"loss {progress.loss:.3f}{validation}"
     )

@@ -1,4 +1,4 @@
-"""Say at the start what a refresh will take and what its rows cannot show, and at the end what it took."""
+"""Prefect tasks: print the plan of a refresh and the holdout warnings, and compare planned and actual durations."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from perpetune.loop import plan as plans
-from perpetune.loop.curate import Curated
+from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.plan import Plan, as_lines, as_table
+from perpetune.loop.plan import Plan, plan_lines, plan_table
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
 
 @task(name="plan", task_run_name="plan the refresh", cache_policy=NO_CACHE)
-def plan(workspace: Workspace, run: Run, curated: Curated) -> Plan:
-    """What the rows cannot show is said here too, before anything is trained on them; it refuses nothing."""
+def plan(workspace: Workspace, run: Run, curated: CuratedData) -> Plan:
+    """Print the plan and warnings about holdouts that are too small. It never refuses."""
     planned = plans.plan(workspace, curated)
-    foreseen = plans.log_holdout_warnings(workspace, run, curated)
-    for line in (*foreseen, *as_lines(planned)):
+    warnings = plans.log_holdout_warnings(workspace, run, curated)
+    for line in (*warnings, *plan_lines(planned)):
         print(line)
     create_markdown_artifact(
-        "\n".join([as_table(planned), *(f"- {line}" for line in foreseen)]), key="plan", description=planned.source
+        "\n".join([plan_table(planned), *(f"- {line}" for line in warnings)]), key="plan", description=planned.source
     )
     return planned
 
 
 def correct(planned: Plan, training_seconds: float) -> None:
-    """The plan with the training's own forecast, in the log and in the artifact."""
-    better = plans.corrected(planned, training_seconds)
-    for line in as_lines(better):
+    """Print the plan again with the training's forecast, and update its artifact."""
+    updated = plans.with_forecast(planned, training_seconds)
+    for line in plan_lines(updated):
         print(line)
-    create_markdown_artifact(as_table(better), key="plan", description=better.source)
+    create_markdown_artifact(plan_table(updated), key="plan", description=updated.source)
 
 
-@task(name="compare", task_run_name="planned and taken", cache_policy=NO_CACHE)
+@task(name="compare", task_run_name="compare planned and actual durations", cache_policy=NO_CACHE)
 def compare(workspace: Workspace, planned: Plan, taken: Mapping[str, float], challenger: Challenger) -> None:
-    plans.remember(workspace, planned, taken, challenger.trained.seconds)
-    print(plans.compared(planned, taken))
+    plans.save_durations(workspace, planned, taken, challenger.trained.seconds)
+    print(plans.planned_vs_taken(planned, taken))

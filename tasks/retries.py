@@ -1,4 +1,4 @@
-"""Which failures are worth another try."""
+"""The retry condition of tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import TaskRun
 from perpetune.errors import PerpetuneError
 
 
-async def unless_it_is_for_people(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Trying again does not mend what a person must put right."""
+async def unless_user_error(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Retry unless the error is a PerpetuneError, which only the user can fix."""
     fault = await state.aresult(raise_on_failure=False)
     return not isinstance(fault, PerpetuneError)

@@ -1,4 +1,4 @@
-"""Open and close the MLflow run that a flow run writes to."""
+"""Prefect task: open and close the MLflow run of a flow run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_run(
 def tracked(
     workspace: Workspace, kind: run_context.Kind, trigger: str, reason: str, data_version: str | None = None
 ) -> Iterator[Run]:
-    """An MLflow run that ends as the flow does."""
+    """An MLflow run that succeeds or fails with the flow."""
     run = open_run(workspace, kind, trigger, reason, data_version)
     succeeded = False
     try:

@@ -1,4 +1,4 @@
-"""Put a promoted version on trial, and judge it until there is a verdict."""
+"""Prefect tasks: put a promoted version on trial, and check it until there is a verdict."""
 
 from __future__ import annotations
 
@@ -9,71 +9,72 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perpetune.loop.rollout.trial import TrialCheck, begin, judge
+from perpetune.loop.rollout.trial import TrialCheck, start_trial
+from perpetune.loop.rollout.trial import check_trial as check_running_trial
 from perpetune.policy.decision.record import as_markdown
 from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
 from perpetune.tasks.events import emit
-from perpetune.tasks.retries import unless_it_is_for_people
-from perpetune.tasks.trial_lock import only_judge
+from perpetune.tasks.retries import unless_user_error
+from perpetune.tasks.trial_lock import trial_lock
 from perpetune.tasks.verdict import log_next_steps
 from perpetune.workspace import Workspace
 
-SECONDS_BETWEEN_CHECKS = 5.0
-SECONDS_BETWEEN_LINES = 60.0
+CHECK_SECONDS = 5.0
+LOG_SECONDS = 60.0
 
 
 @task(name="begin trial", task_run_name="put version {version} on trial", cache_policy=NO_CACHE)
 def begin_trial(workspace: Workspace, version: str) -> None:
-    trial = begin(workspace, version)
+    trial = start_trial(workspace, version)
     print(f"version {version} is on trial ({trial.strategy}) with {trial.share:.0%} of the traffic")
     payload = {"version": version, "strategy": trial.strategy, "share": trial.share}
     emit(TRIAL, workspace.params.task.name, payload)
 
 
-@task(name="judge trial", task_run_name="one look at the trial", cache_policy=NO_CACHE)
-def judge_trial(workspace: Workspace) -> str | None:
-    """The verdict, None where no trial runs or its own flow judges it."""
+@task(name="check trial", task_run_name="check the trial", cache_policy=NO_CACHE)
+def check_trial(workspace: Workspace) -> str | None:
+    """The outcome; None if no trial runs or the trial flow checks it."""
     try:
-        with only_judge(workspace.params.task.name, wait_seconds=1):
-            check = judge(workspace, str(flow_run.id))
+        with trial_lock(workspace.params.task.name, wait_seconds=1):
+            check = check_running_trial(workspace, str(flow_run.id))
     except TimeoutError:
-        print("the trial is being judged by its own flow")
+        print("the trial is checked by the trial flow")
         return None
     if check is None:
         return None
-    _tell(check)
+    _report(check)
     return check.verdict.outcome
 
 
 @task(
     name="follow trial",
-    task_run_name="judge the trial until there is a verdict",
+    task_run_name="check the trial until there is a verdict",
     retries=3,
     retry_delay_seconds=30,
-    retry_condition_fn=unless_it_is_for_people,
+    retry_condition_fn=unless_user_error,
     cache_policy=NO_CACHE,
 )
 def follow_trial(workspace: Workspace) -> str | None:
-    """The verdict; None where no trial runs any more, as somebody else ended it."""
-    with only_judge(workspace.params.task.name):
+    """The outcome; None if no trial runs or it was ended meanwhile."""
+    with trial_lock(workspace.params.task.name):
         return _follow(workspace)
 
 
 def _follow(workspace: Workspace) -> str | None:
-    told = -SECONDS_BETWEEN_LINES
+    logged = -LOG_SECONDS
     while True:
-        check = judge(workspace, str(flow_run.id))
+        check = check_running_trial(workspace, str(flow_run.id))
         if check is None:
             return None
-        if check.decision is not None or time.monotonic() - told > SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
-            _tell(check)
+        if check.decision is not None or time.monotonic() - logged > LOG_SECONDS:
+            logged = time.monotonic()
+            _report(check)
         if check.decision is not None:
             return check.verdict.outcome
-        time.sleep(SECONDS_BETWEEN_CHECKS)
+        time.sleep(CHECK_SECONDS)
 
 
-def _tell(check: TrialCheck) -> None:
+def _report(check: TrialCheck) -> None:
     print(f"trial of version {check.version}: {check.verdict.outcome}. {' '.join(check.verdict.reasons)}")
     decision = check.decision
     if decision is None:

@@ -1,4 +1,4 @@
-"""One judge of a trial at a time, whichever flow it belongs to."""
+"""A lock for the checks of a trial, because both the watch and the trial flow make them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from prefect import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists
 
-_LEASE_SECONDS = 60.0  # after which the place of a judge that was killed is free
+_LEASE_SECONDS = 60.0  # a killed process keeps the lock no longer
 
 
 @contextmanager
-def only_judge(task: str, *, wait_seconds: float | None = None) -> Iterator[None]:
-    """Hold Prefect's one place for a judge of this task's trial.
+def trial_lock(task: str, *, wait_seconds: float | None = None) -> Iterator[None]:
+    """Hold the lock (a Prefect global concurrency limit of 1) of this task's trial.
 
-    Raises TimeoutError where another holds it still after `wait_seconds` (None: wait as long as it takes).
+    Raises TimeoutError if it is not free within `wait_seconds` (None: wait without limit).
     """
-    name = f"judge of the trial of {task}"
+    name = f"trial of {task}"
     with get_client(sync_client=True) as client:
-        with suppress(ObjectAlreadyExists):  # another made it just now
+        with suppress(ObjectAlreadyExists):  # another process created it
             client.upsert_global_concurrency_limit_by_name(name, 1)
     with concurrency(name, timeout_seconds=wait_seconds, lease_duration=_LEASE_SECONDS, strict=True):
         yield

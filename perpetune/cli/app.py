@@ -297,10 +297,10 @@ def promote(
 ) -> None:
     """Have a version serve on your word, whatever the gate said of it."""
     with _for_people(), _services(worker=False, prefect=False) as workspace:
-        from perpetune.loop.rollout.promote import emit_event, promote_by_hand
+        from perpetune.loop.rollout.promote import emit_events, promote_manually
 
-        done = promote_by_hand(workspace, version, reason)
-        emit_event(workspace, done, lambda line: errors.print(line, markup=False))
+        done = promote_manually(workspace, version, reason)
+        emit_events(workspace, done, lambda line: errors.print(line, markup=False))
         if json_:
             _print_json({**asdict(done.released), "system": done.system, "decision": _as_json(done.decision)})
             return
@@ -329,14 +329,14 @@ def rollback(
         except NoPrevious as fault:
             refusal = fault
         with _services(worker=False, prefect=False) as workspace:
-            from perpetune.loop.rollout.rollback import emit_event, move_aliases, with_choices, write_down
+            from perpetune.loop.rollout.rollback import emit_event, move_aliases, record_rollback, with_choices
 
             if refusal is not None:
                 raise with_choices(workspace, refusal)
             done = went or move_aliases(workspace)
             if went is None:
                 errors.print("no gateway runs: the next one to start serves the previous champion", markup=False)
-            decision = write_down(workspace, done, reason)
+            decision = record_rollback(workspace, done, reason)
             emit_event(workspace, done, reason, lambda line: errors.print(line, markup=False))
             if json_:
                 _print_json({**asdict(done), "reason": reason, "decision": decision.model_dump(mode="json")})

@@ -15,7 +15,7 @@ import yaml
 
 from perpetune.curation.layout import SPLITS
 from perpetune.errors import PerpetuneError
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 
 LOCAL_REMOTE = Path(".perpetune/dvc-remote")
 _REMOTE = "perpetune"
@@ -164,7 +164,7 @@ def _config(path: Path) -> ConfigParser:
 def _write(config: ConfigParser, path: Path) -> None:
     text = StringIO()
     config.write(text)
-    write_whole(path, text.getvalue())
+    write_atomic(path, text.getvalue())
 
 
 def _in_git(workspace: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from perpetune.output_schema import BadOutput, parsed, to_text
+from perpetune.output_schema import InvalidOutput, parsed, to_text
 
 MOST_VALUES = 10  # a longer list of values is no enumeration ...
 ROWS_PER_VALUE = 5  # ... nor is one whose values are on fewer rows each
@@ -32,7 +32,7 @@ def inferred_schema(outputs: Sequence[str]) -> dict[str, Any] | None:
     """
     try:
         values = [parsed(output) for output in outputs]
-    except BadOutput:
+    except InvalidOutput:
         return None
     return _schema_of(values) if values and all(isinstance(value, dict) for value in values) else None
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from perpetune.demo.summary import Summary
 from perpetune.evaluation.report.style import DARK, LIGHT, colour, house_style, svg
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 from perpetune.workspace import Workspace
 
 ROLLING = 50
@@ -35,7 +35,7 @@ def write_report(path: Path, workspace: Workspace, summary: Summary) -> Path:
         light=LIGHT,
         dark=DARK,
     )
-    return write_whole(path, page)
+    return write_atomic(path, page)
 
 
 def chart(summary: Summary) -> Figure:

@@ -13,7 +13,7 @@ from perpetune.engines.engine import NotLoaded, require_possible
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta, Generation, OnDelta
 from perpetune.model.release import Release
-from perpetune.records import Message, last_said
+from perpetune.records import Message, last_user_message
 
 
 class LinearEngine:
@@ -36,7 +36,9 @@ class LinearEngine:
         if model is None:
             raise NotLoaded(version)
         require_possible(generation, labelled=True)
-        answer = await asyncio.to_thread(linear_answer, model, last_said(messages))  # a very long text takes its time
+        answer = await asyncio.to_thread(
+            linear_answer, model, last_user_message(messages)
+        )  # a very long text takes its time
         for index in range(generation.n if hear else 0):
             assert hear is not None
             hear(Delta(index, answer.text))

@@ -30,7 +30,7 @@ from perpetune.loop.curate import SPLIT_NAMES
 from perpetune.loop.first_version import FIRST
 from perpetune.loop.run_context import ECONOMICS, LOSS, REPORT, use_mlflow
 from perpetune.policy.decision.record import Decision
-from perpetune.records import Example, canonical_time, read_jsonl
+from perpetune.records import Example, parse_time, read_jsonl
 from perpetune.statistics.estimate import Estimate
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
@@ -193,7 +193,7 @@ def _events(tags: Mapping[str, str], run: RunRecord, decisions: list[Decision]) 
     events = [Event(run.started, began, run.tags.get("perpetune.reason", ""))]
     events += [Event(each.time, f"{each.kind}: {each.outcome}", each.reason) for each in decisions]
     if "release.state" in tags:
-        time = canonical_time(tags["release.time"]) if "release.time" in tags else None
+        time = parse_time(tags["release.time"]) if "release.time" in tags else None
         events.append(Event(time, f"release: {tags['release.state']}", tags.get("release.reason", "")))
     return tuple(sorted(events, key=lambda event: event.time or datetime.max.replace(tzinfo=UTC)))
 

@@ -14,7 +14,7 @@ from perpetune.explain import wording
 from perpetune.explain.gather import gather
 from perpetune.explain.numbers import Measured
 from perpetune.explain.story import Scores, Story, VerdictSummary
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 from perpetune.statistics.estimate import Estimate
 from perpetune.tracking.runs import Run, log_file
 from perpetune.workspace import Workspace
@@ -49,7 +49,7 @@ def write_page(path: Path, story: Story) -> None:
         light=style.LIGHT,
         dark=style.DARK,
     )
-    write_whole(path, page)
+    write_atomic(path, page)
 
 
 def _curve(story: Story) -> Markup | None:

@@ -74,7 +74,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
         log = open_log(settings.prediction_log)
         warn_if_open(log, host)
         # Late, because this brings MLflow: a port in use should not take seconds to tell.
-        from perpetune.loop.first_version import make_first
+        from perpetune.loop.first_version import make_first_version
         from perpetune.tracking.registry import RegistrySource
 
         engine, base = build_engine(params, settings)
@@ -83,7 +83,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             engine=engine,
             source=SourceWithFirst(
                 RegistrySource(params.task.name, settings.home.absolute() / "releases"),
-                lambda: make_first(workspace, base),
+                lambda: make_first_version(workspace, base),
             ),
             log=log,
             params=params.serve,

@@ -32,7 +32,7 @@ from perpetune.model.label_head import LabelHead, load_head
 from perpetune.model.release import POOL
 from perpetune.model.token_tree import groups_within
 from perpetune.params import BaseParams
-from perpetune.records import Message, last_said
+from perpetune.records import Message, last_user_message
 
 if TYPE_CHECKING:
     from perpetune.classifiers.ensemble import Pool
@@ -139,7 +139,7 @@ class Answerer:
                 beginning = before_input(self._heads[adapter], beginning)
             answers = self._choose(model, adapter, beginning, prompts, labels)
         if pool := self._pools.get(adapter or ""):
-            pooled = pool.pooled(answers, [last_said(messages) for messages in conversations])
+            pooled = pool.pooled(answers, [last_user_message(messages) for messages in conversations])
             answers = [self._counted(answer) for answer in pooled]
         return answers
 

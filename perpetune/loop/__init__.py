@@ -1,1 +1,1 @@
-"""The steps of a refresh, free of the orchestrator. Imports everything below it but no Prefect and no gateway."""
+"""The steps of a refresh and of a check, without Prefect. Imports everything below it except the gateway."""

@@ -1,4 +1,4 @@
-"""Step 1: bring the data up to date, through DVC, with what production has labelled since."""
+"""Step 1, curate: run the DVC pipeline on the current data, including labelled traffic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from perpetune.curation import dvc
 from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
-from perpetune.loop.run_context import data_of
+from perpetune.loop.run_context import data_version_of
 from perpetune.prediction_log.log import counts, labelled_examples, open_log
 from perpetune.records import Example, read_jsonl, write_jsonl
 from perpetune.tracking.runs import Run, log_dataset, log_file, log_metrics
@@ -18,10 +18,10 @@ SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 
 
 @dataclass(frozen=True)
-class Curated:
-    """The data of this pass: its DVC version (the splits' md5), how many rows each split has, and the labels there were.
+class CuratedData:
+    """The data of a refresh: its DVC version (the splits' md5) and the number of rows by split.
 
-    `labels` are those of production, whatever curation kept of them.
+    `labels` counts all labelled requests of production, whether curation kept them or not.
     """
 
     version: str
@@ -29,14 +29,13 @@ class Curated:
     labels: int
 
 
-def curate(workspace: Workspace, flow_run_id: str) -> Curated:
-    """Export labelled traffic, run the pipeline and push what it made.
+def curate(workspace: Workspace, flow_run_id: str) -> CuratedData:
+    """Export labelled traffic, run the DVC pipeline and push its outputs.
 
-    A flow run that is tried again keeps the data it has begun to train on, whatever was labelled since.
-    Raises PerpetuneError with the words of the stage that failed.
+    A retried flow run keeps the data it began to train on. Raises PerpetuneError with the output of the failed stage.
     """
     root = workspace.root
-    begun = data_of(workspace, flow_run_id)
+    begun = data_version_of(workspace, flow_run_id)
     if begun is None or not dvc.is_at(root, begun):
         dvc.prepare(root, workspace.settings.dvc_remote)
         (root / INBOX).mkdir(parents=True, exist_ok=True)
@@ -44,19 +43,19 @@ def curate(workspace: Workspace, flow_run_id: str) -> Curated:
         dvc.reproduce(root)
         dvc.push(root)
     rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}
-    return Curated(dvc.data_version(root).version, rows, labels_of_production(workspace))
+    return CuratedData(dvc.data_version(root).version, rows, production_labels(workspace))
 
 
 def schema_advice(workspace: Workspace) -> str | None:
-    """The schema that the training rows of free text suggest where the task has none, with what it is good for."""
+    """A suggestion of `task.output_schema` if the outputs are JSON and the task has no schema; else None."""
     task = workspace.params.task
     if task.kind == "classification" or task.output_schema is not None:
         return None
     return advice([row.output for row in read_split(workspace, "train")])
 
 
-def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
-    """Say in MLflow which data this is."""
+def log_data(workspace: Workspace, run: Run, curated: CuratedData) -> None:
+    """Log the data's version, row counts and data card to the run."""
     log_metrics(run, {rows_metric(name): float(count) for name, count in curated.rows.items()})
     log_metrics(run, {LABELS: float(curated.labels)})
     for name, count in curated.rows.items():
@@ -64,7 +63,7 @@ def log_data(workspace: Workspace, run: Run, curated: Curated) -> None:
         log_dataset(run, f"{workspace.params.task.name}-{name}", curated.version, source, count, name)
     for page in ("card.html", "card.md"):
         log_file(run, workspace.root / CARD / page, "data")
-    # The splits alone repeat a training; the lock names what each stage before them made, too.
+    # The splits are enough to repeat a training; dvc.lock also names the outputs of the stages before them.
     log_file(run, workspace.root / "dvc.lock", "data")
 
 
@@ -72,7 +71,7 @@ def rows_metric(split: str) -> str:
     return f"data/{split}_rows"
 
 
-def labels_of_production(workspace: Workspace) -> int:
+def production_labels(workspace: Workspace) -> int:
     log = open_log(workspace.settings.prediction_log)
     try:
         return counts(log, workspace.params.task.name).labelled
@@ -81,7 +80,7 @@ def labels_of_production(workspace: Workspace) -> int:
 
 
 def export_labelled_traffic(workspace: Workspace) -> int:
-    """Write the labelled part of the prediction log where the pipeline's fetch stage reads it."""
+    """Write the labelled requests of the prediction log for the pipeline's fetch stage; returns how many."""
     log = open_log(workspace.settings.prediction_log)
     try:
         examples = labelled_examples(log, workspace.params.task.name)

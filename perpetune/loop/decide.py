@@ -1,4 +1,4 @@
-"""Step 4: register the challenger, weigh the evidence, and write the decision down."""
+"""Step 4, decide: register the challenger, apply the promotion gate, and log the decision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
 from perpetune.evaluation.slices import Slice, labels_of, slices, together
 from perpetune.loop.assess.assess import Assessment
-from perpetune.loop.curate import Curated
+from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
-from perpetune.loop.untrained_versions import save_card, save_linear
+from perpetune.loop.untrained_versions import save_linear_version, save_untrained_version
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
@@ -30,10 +30,10 @@ RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded")
 SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
-def register(workspace: Workspace, run: Run, curated: Curated, challenger: Challenger, flow_run_id: str) -> str:
-    """Make the adapter a version of the task's model; returns its number.
+def register(workspace: Workspace, run: Run, curated: CuratedData, challenger: Challenger, flow_run_id: str) -> str:
+    """Register the adapter as a version of the task's model; returns its number.
 
-    A pass that goes on after it was broken off keeps the version it has.
+    A resumed refresh returns the version that it registered before.
     """
     made = registry.made_by(workspace.params.task.name, run, challenger.trained.digest)
     if made is not None:
@@ -52,16 +52,16 @@ def register(workspace: Workspace, run: Run, curated: Curated, challenger: Chall
 def decide(
     workspace: Workspace,
     run: Run,
-    curated: Curated,
+    curated: CuratedData,
     challenger: Challenger,
     assessment: Assessment,
     version: str,
     flow_run_id: str,
 ) -> Decision:
-    """Ask the policy, log the decision record and tag the version with the outcome.
+    """Apply the promotion gate, log the decision record and tag the version with the outcome.
 
-    Where a simpler system is chosen it becomes a version of its own, which the decision is about; the challenger's
-    `version` stays and says what it gave way to.
+    If a simpler system is chosen it becomes a version too, and the decision is about that one; the challenger's
+    `version` is tagged with the version chosen instead.
     """
     rules = workspace.params.promote
     evidence = promotion_evidence(assessment, rules)
@@ -90,47 +90,47 @@ def decide(
         system=choice.system,
     )
     log_decision(run, decision)
-    _say(decision, chosen, decision.outcome)
+    _tag_version(decision, chosen, decision.outcome)
     if chosen != version:
-        _say(decision, version, f"gave way to version {chosen} ({choice.system})")
+        _tag_version(decision, version, f"gave way to version {chosen} ({choice.system})")
     if decision.outcome != "promote" and assessment.champion is not None:
-        # This run asked the champion about the newest reference rows: what the monitor compares with.
+        # This run evaluated the champion on the newest reference rows, which the monitor compares with.
         registry.tag_version(decision.task, assessment.champion, {"answers": f"{run.id}/champion"})
     return decision
 
 
-def _say(decision: Decision, version: str, what: str) -> None:
-    registry.tag_version(decision.task, version, {"decision": what, "decision.reason": decision.reason})
-    registry.describe_version(decision.task, version, f"{what}: {' '.join(decision.reasons)}")
+def _tag_version(decision: Decision, version: str, outcome: str) -> None:
+    registry.tag_version(decision.task, version, {"decision": outcome, "decision.reason": decision.reason})
+    registry.describe_version(decision.task, version, f"{outcome}: {' '.join(decision.reasons)}")
 
 
 def _register_rival(
     workspace: Workspace, run: Run, assessment: Assessment, system: str, challenger: registry.Version
 ) -> str:
-    """Make a version of a system that was not tuned, or return the one that this run has made of it."""
+    """Register an untuned system as a version, or return the one that this run registered before."""
     candidate = assessment.candidates[system]
     folder = workspace.run_folder(run.id) / system
     if candidate.model is not None:
-        digest = save_linear(folder, candidate.card, candidate.model)
+        digest = save_linear_version(folder, candidate.card, candidate.model)
     else:
-        digest = save_card(folder, candidate.card)
+        digest = save_untrained_version(folder, candidate.card)
     found = candidate.evaluated.model_dump(mode="json")
     log_text(run, to_json(found), evaluated_file(candidate.card.system))
-    own = {"adapter.digest": digest, "answers": f"{run.id}/{system}", registry.SYSTEM: candidate.card.system}
-    own[registry.EVALUATED_AS] = system
+    tags = {"adapter.digest": digest, "answers": f"{run.id}/{system}", registry.SYSTEM: candidate.card.system}
+    tags[registry.EVALUATED_AS] = system
     made = registry.made_by(candidate.card.task, run, digest)
-    kept = ("data.version", "git.commit", "base.digest", "prefect.flow_run_id")
-    tags = {name: challenger.tags[name] for name in kept if name in challenger.tags} | own
+    shared = ("data.version", "git.commit", "base.digest", "prefect.flow_run_id")
+    tags = {name: challenger.tags[name] for name in shared if name in challenger.tags} | tags
     return made or registry.register(run, folder, candidate.card, tags)
 
 
 def label_ratios(params: SplitParams, against: str) -> dict[str, float]:
-    """How many of the labels that come join each holdout: curated ones before there is a champion, else production's."""
+    """The ratio of new labels that join each holdout; of `ingest`ed rows before there is a champion, else of traffic."""
     return {"frozen": params.frozen_traffic if against == "champion" else params.frozen, "recent": params.recent}
 
 
 def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> PromotionEvidence:
-    """The challenger against the champion, or against the base where there is none, beside its rivals."""
+    """The challenger against the champion, or against the base if there is none, with its rivals."""
     against: Literal["champion", "base"] = "champion" if assessment.champion is not None else "base"
     evidence = _against(assessment, against, "challenger", rules)
     rivals = {
@@ -144,7 +144,7 @@ def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> Promotio
 def _against(
     assessment: Assessment, against: Literal["champion", "base"], subject: str, rules: PromoteParams
 ) -> PromotionEvidence:
-    """A system against what serves, on holdouts, slices and labels. Limits but leakage are the challenger's own."""
+    """A system against what serves, on holdouts, slices and labels. All limits but leakage apply to the challenger only."""
     held_out = assessment.evaluations
     params = held_out["frozen"].params
     on = {name: each for name, each in held_out.items() if against in each.scored and subject in each.scored}
@@ -163,7 +163,7 @@ def _against(
         limits={
             name: limit
             for name, limit in assessment.limits.items()
-            if subject == "challenger" or "leakage" in name  # the others were measured of the challenger
+            if subject == "challenger" or "leakage" in name  # other limits were measured for the challenger only
         },
         balanced=balanced,
         recalls=recalls(labels, rules.alpha, serves=against == "champion") if assessment.balanced else {},
@@ -181,7 +181,7 @@ def _balanced(evaluations: Sequence[Evaluation], against: str, subject: str, rul
 
 
 def _pooled(evaluations: Sequence[Evaluation], against: str, subject: str) -> Slice:
-    """The rows of all holdouts that both have answered."""
+    """Scores on the rows of all holdouts that both have answered."""
     parts = [together(each, against, subject) for each in evaluations]
     return Slice(
         tuple(score for part in parts for score in part.theirs), tuple(score for part in parts for score in part.ours)
@@ -191,7 +191,7 @@ def _pooled(evaluations: Sequence[Evaluation], against: str, subject: str) -> Sl
 def _rival(
     assessment: Assessment, against: Literal["champion", "base"], name: str, rules: PromoteParams
 ) -> Rival | None:
-    """A rival beside the challenger on all held-out rows, and against what serves; None without a row in common."""
+    """A rival against the challenger and against what serves; None if they have no row in common."""
     on = [each for each in assessment.evaluations.values() if name in each.scored]
     scores = _pooled(on, name, "challenger")
     if not scores.ours:

@@ -1,4 +1,4 @@
-"""Training, and behind it the linear model that may answer beside what was trained."""
+"""Train a label head and ensemble it with a linear model on sentence embeddings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from perpetune.training.trainer import OnForecast, Report, Trained
 BATCH_TOKENS = 2048
 
 
-def launch_pooled(
+def launch_ensemble(
     job: Job,
     encoder: BaseParams | None,
     train: Sequence[Example],
@@ -31,12 +31,12 @@ def launch_pooled(
     launcher: str | None = None,
     on_forecast: OnForecast | None = None,
 ) -> Trained:
-    """Train as `launch` does; a label head is then pooled with a linear model on embeddings of that encoder.
+    """Train as `launch` does; then ensemble a label head with a linear model on embeddings of `encoder`.
 
-    The validation rows calibrate it and say whether the linear model takes part. Raises PerpetuneError as `launch`
-    does, and if the encoder is missing.
+    The validation rows calibrate the ensemble and decide whether the linear model is part of it. Raises PerpetuneError
+    as `launch` does, and if the encoder is missing.
     """
-    shutil.rmtree(job.adapter / POOL, ignore_errors=True)  # of a training before, which broke off
+    shutil.rmtree(job.adapter / POOL, ignore_errors=True)  # left by an interrupted training
     trained = launch(job, train, validation, report, launcher, on_forecast)
     if encoder is None or job.labels is None or len(validation) < MIN_ROWS:
         return trained
@@ -45,10 +45,11 @@ def launch_pooled(
         return trained
     answerer = load_answerer(job.base, job.assets, job.params.precision, BATCH_TOKENS)
     answerer.load_adapter("trained", trained.adapter)
-    asked = [(row, conversation(job.instruction, row)) for row in validation]
-    rows = [(row, said) for row, said in asked if answerer.fits(said, job.labels, 1)][: job.params.validation_rows]
-    own = answerer.answer("trained", [said for _, said in rows], job.labels, 1)
-    some = [row for row, _ in rows]
-    powers = fit_powers(own, answers_of(model, some), [row.output for row in some])
+    prompts = [(row, conversation(job.instruction, row)) for row in validation]
+    fitting = [(row, prompt) for row, prompt in prompts if answerer.fits(prompt, job.labels, 1)]
+    fitting = fitting[: job.params.validation_rows]
+    head_answers = answerer.answer("trained", [prompt for _, prompt in fitting], job.labels, 1)
+    rows = [row for row, _ in fitting]
+    powers = fit_powers(head_answers, answers_of(model, rows), [row.output for row in rows])
     save_pool(trained.adapter, Pool(powers, model if powers.linear else None))
     return replace(trained, digest=trained_digest(trained.adapter))

@@ -1,4 +1,4 @@
-"""Step 2: fine-tune a challenger on the training split."""
+"""Step 2, fine-tune: train a challenger on the training split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from perpetune.classifiers.encoder import SETTING
 from perpetune.classifiers.ensemble import read_powers
 from perpetune.loop.curate import read_split
-from perpetune.loop.ensemble_training import launch_pooled
+from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.loop.run_context import DEVICE_HOURS, LOSS
 from perpetune.model.release import ModelCard
 from perpetune.model.weights import resolve
@@ -22,28 +22,30 @@ from perpetune.workspace import Workspace
 
 @dataclass(frozen=True)
 class Challenger:
-    """An adapter on this machine, its card, and how its training went."""
+    """A trained adapter on this machine, its model card and its training result."""
 
     adapter: Path
     card: ModelCard
     trained: Trained
 
 
-def fine_tune(workspace: Workspace, run: Run, tell: Report, on_forecast: OnForecast = lambda _: None) -> Challenger:
-    """Train an adapter, with its metrics (and those of the system) in the run, or return the one that the run has.
+def fine_tune(
+    workspace: Workspace, run: Run, on_progress: Report, on_forecast: OnForecast = lambda _: None
+) -> Challenger:
+    """Train an adapter and log its metrics to the run; a resumed run returns the adapter that it trained before.
 
-    `on_forecast` hears what it will take, `tell` of every step. Raises PerpetuneError if the base, or the encoder that the
-    evaluation needs, is missing, if no example fits, and if memory will not do.
+    `on_forecast` is called once with the expected duration and memory, `on_progress` after every step. Raises
+    PerpetuneError if the base or the evaluation's encoder is missing, no example fits, or memory is insufficient.
     """
     encoder = workspace.params.evaluate.encoder
     if encoder and workspace.params.task.kind == "classification":
-        resolve(encoder, workspace.assets, setting=SETTING)  # rather missed now than when the training is done
+        resolve(encoder, workspace.assets, setting=SETTING)  # fail before the training rather than after it
     folder = workspace.run_folder(run.id)
     with drawn(run, workspace.curve(run.id), LOSS) as draw:
 
         def report(progress: Progress) -> None:
             draw(progress.step, _metrics(progress))
-            tell(progress)
+            on_progress(progress)
 
         trained = _trained_before(folder) or _train(workspace, run, folder, report, on_forecast)
     log_params(run, {"base.digest": trained.base_digest})
@@ -53,7 +55,7 @@ def fine_tune(workspace: Workspace, run: Run, tell: Report, on_forecast: OnForec
 
 
 def device_hours(trained: Trained) -> float:
-    """Hours that all devices together spent on training."""
+    """Training time in hours, summed over devices."""
     return trained.seconds * trained.devices / 3600
 
 
@@ -71,14 +73,14 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, on_fore
     )
     with system_metrics(run):
         encoder = workspace.params.evaluate.encoder
-        trained = launch_pooled(job, encoder, rows, validation, report, Settings().training_launcher, on_forecast)
-        # Training has removed its checkpoint: from here on this file says that its work is done.
+        trained = launch_ensemble(job, encoder, rows, validation, report, Settings().training_launcher, on_forecast)
+        # Training has removed its checkpoint; this file marks it as done.
         write_trained(folder, trained)
     return trained
 
 
 def _trained_before(folder: Path) -> Trained | None:
-    """What this run has trained to the end before something after it was broken off."""
+    """The adapter that this run trained before it was interrupted, if any."""
     if not (folder / TRAINED).is_file():
         return None
     return replace(read_trained(folder), adapter=folder / "adapter")

@@ -1,4 +1,4 @@
-"""The first version: the base with the task's instruction and some examples answers before anything was tuned."""
+"""The first version: the base prompted with the task's instruction and examples, which serves before any fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from perpetune.curation.steps.split import split
 from perpetune.errors import PerpetuneError
 from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import read_split
-from perpetune.loop.run_context import git_commit, surroundings
-from perpetune.loop.untrained_versions import save_card
+from perpetune.loop.run_context import environment_tags, git_commit
+from perpetune.loop.untrained_versions import save_untrained_version
 from perpetune.model.release import ModelCard, ServedBase
 from perpetune.params import Params
 from perpetune.records import Example, Message, conversation
@@ -25,20 +25,20 @@ from perpetune.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 FIRST = "first"  # the tag `perpetune.kind` of its run
-MOST_SHOT_TOKENS = 1024  # more would take a processor seconds to read, and would not be kept between requests
-MOST_TOKENS_OF_A_LABEL = 16  # while the labels are not known
+MAX_SHOT_TOKENS = 1024  # a CPU needs seconds to prefill more, and the prefix cache does not keep more
+MAX_LABEL_TOKENS = 16  # while the labels are not known
 
 
-def make_first(workspace: Workspace, base: ServedBase) -> str:
-    """Make the prompted base, or the model of `serve.first`, champion of a task that has none; returns its version.
+def make_first_version(workspace: Workspace, base: ServedBase) -> str:
+    """Register the prompted base, or the model of `serve.first`, as champion of a task that has none; returns its version.
 
-    Of gateways that do so at once, the one whose version is the oldest wins; the others take theirs back.
+    If several gateways do so at once, the oldest version wins and the others are deleted.
     """
-    card = first_card(workspace, base)
+    card = first_version_card(workspace, base)
     with TemporaryDirectory() as folder:
-        digest = save_card(Path(folder), card)
-        made = None if _made_of(card.task, digest) else _register(workspace, Path(folder), card, digest)
-    oldest = _made_of(card.task, digest)[0]
+        digest = save_untrained_version(Path(folder), card)
+        made = None if _versions_of(card.task, digest) else _register(workspace, Path(folder), card, digest)
+    oldest = _versions_of(card.task, digest)[0]
     if made not in (None, oldest):
         registry.delete_version(card.task, str(made))
     if registry.find(card.task, "champion") is None:
@@ -54,7 +54,7 @@ def _register(workspace: Workspace, folder: Path, card: ModelCard, digest: str) 
         "perpetune.reason": reason,
         "adapter.digest": digest,
         "git.commit": git_commit(workspace.root),
-        **surroundings(),
+        **environment_tags(),
     }
     run = open_run(card.task, FIRST, origin, {"few_shot_examples": len(card.shots) // 2, "labels": card.labels})
     try:
@@ -75,13 +75,13 @@ def _register(workspace: Workspace, folder: Path, card: ModelCard, digest: str) 
     return version
 
 
-def _made_of(task: str, digest: str) -> list[str]:
-    """The versions that a gateway has made of this card, oldest first."""
+def _versions_of(task: str, digest: str) -> list[str]:
+    """First versions with this card, oldest first."""
     return [each.version for each in reversed(registry.versions(task)) if _digest_of_first(each.run_id) == digest]
 
 
-def is_first(run_id: str) -> bool:
-    """Whether the run made a first version, which nothing has evaluated."""
+def is_first_version(run_id: str) -> bool:
+    """Whether the run made a first version, which has no evaluation."""
     return _digest_of_first(run_id) is not None
 
 
@@ -90,12 +90,12 @@ def _digest_of_first(run_id: str) -> str | None:
     return tags.get("adapter.digest") if tags.get("perpetune.kind") == FIRST else None
 
 
-def first_card(workspace: Workspace, base: ServedBase) -> ModelCard:
-    """The task as the first version is asked it, with the labels and the examples that are known here."""
+def first_version_card(workspace: Workspace, base: ServedBase) -> ModelCard:
+    """The model card of the first version, with the labels and examples known in this workspace."""
     params = workspace.params
-    rows, teaching = known_rows(workspace)
+    rows, teachable = known_rows(workspace)
     labels = _labels(params, rows)
-    guesses = params.task.kind == "classification" and labels is None
+    unknown_labels = params.task.kind == "classification" and labels is None
     card = ModelCard(
         task=params.task.name,
         kind=params.task.kind,
@@ -104,17 +104,17 @@ def first_card(workspace: Workspace, base: ServedBase) -> ModelCard:
         base=params.base,
         base_digest=base.digest,
         precision=params.train.precision,
-        max_new_tokens=MOST_TOKENS_OF_A_LABEL if guesses else params.evaluate.max_new_tokens,
+        max_new_tokens=MAX_LABEL_TOKENS if unknown_labels else params.evaluate.max_new_tokens,
         system="remote" if params.serve.first else "prompted",
         remote=params.serve.first,
     )
-    return card.model_copy(update={"shots": _shots(params, card, teaching, base)})
+    return card.model_copy(update={"shots": _shots(params, card, teachable, base)})
 
 
 def known_rows(workspace: Workspace) -> tuple[list[Example], list[Example]]:
-    """All rows that are known here, and those to teach with, which no holdout has.
+    """All rows of the workspace, and those that are in no holdout and may serve as examples.
 
-    They are those of the training split if it was curated, else those of the sources.
+    They come from the training split if there is one, otherwise from the sources.
     """
     if workspace.split("train").is_file():
         curated = read_split(workspace, "train")
@@ -123,7 +123,7 @@ def known_rows(workspace: Workspace) -> tuple[list[Example], list[Example]]:
     try:
         found = fetch(params.fetch.sources, workspace.root, workspace.assets)
     except PerpetuneError as fault:
-        logger.info("no examples are known yet: %s", fault)
+        logger.info("no examples yet: %s", fault)
         return [], []
     rows = clean(found.examples, params.clean, params.task).kept
     return [*rows], [*split(rows, params.split).train]
@@ -135,13 +135,13 @@ def _labels(params: Params, rows: Sequence[Example]) -> tuple[str, ...] | None:
 
 
 def _shots(params: Params, card: ModelCard, rows: Sequence[Example], base: ServedBase) -> tuple[Message, ...]:
-    """As many examples as are read soon, and leave room in the context for the longest row."""
+    """As many examples as fit into `MAX_SHOT_TOKENS`, and into the context with the longest row."""
     longest = max(rows, key=lambda row: len(row.input), default=None)
     if longest is None:
         return ()
     for count in range(params.evaluate.few_shot_examples, 0, -1):
         shots = few_shot(rows, count, params.evaluate.seed)
-        asked = conversation(card.instruction, longest, shots)
-        if base.tokens(shots) <= MOST_SHOT_TOKENS and base.tokens(asked) + card.max_new_tokens <= base.context:
+        prompt = conversation(card.instruction, longest, shots)
+        if base.tokens(shots) <= MAX_SHOT_TOKENS and base.tokens(prompt) + card.max_new_tokens <= base.context:
             return shots
     return ()

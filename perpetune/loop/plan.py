@@ -1,7 +1,7 @@
-"""What a refresh will take on this machine: each step with its rows, minutes, and what would shorten it.
+"""The plan of a refresh: each step with its rows, expected duration, and the settings that would shorten it.
 
-Estimated from what this workspace has measured before (`.perpetune/pace.json`); before the first refresh from
-constants that a slow machine keeps to, corrected as soon as the training has timed its own first passes.
+Durations are estimated from earlier refreshes of this workspace (`.perpetune/durations.json`), or before the first one
+from constants of a slow machine; the training corrects its own after its first steps.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from perpetune.loop.curate import Curated, read_split
-from perpetune.loop.first_version import is_first
+from perpetune.loop.curate import CuratedData, read_split
+from perpetune.loop.first_version import is_first_version
 from perpetune.loop.step_durations import (
     CURATE,
     DECIDE,
@@ -25,9 +25,9 @@ from perpetune.loop.step_durations import (
     StepDurations,
     Work,
     assumed_durations,
-    effort,
     measured_durations,
     read_durations,
+    relative_row_cost,
     write_durations,
 )
 from perpetune.model.base import device_name
@@ -44,7 +44,7 @@ ASSUMED_EPOCHS = 3.0
 
 @dataclass(frozen=True)
 class Step:
-    """`work` is what is done, `seconds` what it should take; `shorter` names the settings that would shorten it."""
+    """A step's `work` in words, its expected `seconds`, and the settings that would make it `shorter`."""
 
     name: str
     work: str
@@ -54,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps in order for this work; `source` says where the times are from."""
+    """The steps in order; `source` says where the durations come from."""
 
     steps: tuple[Step, ...]
     source: str
@@ -65,39 +65,39 @@ class Plan:
         return sum(step.seconds for step in self.steps)
 
 
-def plan(workspace: Workspace, curated: Curated) -> Plan:
-    """The plan for this data, at the pace that was measured here before."""
-    work, known = _work(workspace, curated), read_durations(workspace)
-    if known is not None:
-        return make_plan(work, known, "as measured by the refreshes before")
-    return make_plan(work, _guess(workspace, work), f"guessed for {_cores()} cores, before the first refresh")
+def plan(workspace: Workspace, curated: CuratedData) -> Plan:
+    """The plan for this data, with durations measured in this workspace if there are any."""
+    work, measured = _work(workspace, curated), read_durations(workspace)
+    if measured is not None:
+        return make_plan(work, measured, "measured in earlier refreshes")
+    return make_plan(work, _assumed(workspace, work), f"estimated for {_cores()} cores, before the first refresh")
 
 
-def remember(workspace: Workspace, planned: Plan, taken: Mapping[str, float], training: float) -> None:
-    """Keep what a refresh has measured, for the next plan."""
-    before = read_durations(workspace) or _guess(workspace, planned.work)
+def save_durations(workspace: Workspace, planned: Plan, taken: Mapping[str, float], training: float) -> None:
+    """Save the durations that a refresh has measured, for the next plan."""
+    before = read_durations(workspace) or _assumed(workspace, planned.work)
     write_durations(workspace, measured_durations(planned.work, taken, before, training))
 
 
-def log_holdout_warnings(workspace: Workspace, run: Run, curated: Curated) -> tuple[str, ...]:
-    """What the holdouts are too small to decide, kept in the run."""
+def log_holdout_warnings(workspace: Workspace, run: Run, curated: CuratedData) -> tuple[str, ...]:
+    """Warnings about holdouts that are too small, also logged as a tag of the run."""
     held = Holdouts(
         rows=curated.rows,
         labels=_held_out_labels(workspace),
         has_champion=registry.find(workspace.params.task.name, "champion") is not None,
     )
-    foreseen = holdout_warnings(held, workspace.params)
-    tag(run, {"foreseen": " ".join(foreseen) or "The holdouts are large enough."})
-    return foreseen
+    warnings = holdout_warnings(held, workspace.params)
+    tag(run, {"holdout.warnings": " ".join(warnings) or "The holdouts are large enough."})
+    return warnings
 
 
-def _work(workspace: Workspace, curated: Curated) -> Work:
+def _work(workspace: Workspace, curated: CuratedData) -> Work:
     params = workspace.params
     champion = registry.find(params.task.name, "champion")
     work = Work(
         curated.rows,
         systems=2 + (params.evaluate.few_shot_examples > 0) + (champion is not None),
-        tuned=1 + (champion is not None and not is_first(champion.run_id)),
+        tuned=1 + (champion is not None and not is_first_version(champion.run_id)),
         labels=len(_labels(workspace, "train")),
         epochs=epochs_of(params),
         timed=2 * params.promote.timed_rows if champion else 0,
@@ -109,12 +109,12 @@ def _work(workspace: Workspace, curated: Curated) -> Work:
     return replace(work, epochs=max(work.epochs, least), minutes=minutes, least_epochs=least)
 
 
-def _guess(workspace: Workspace, work: Work) -> StepDurations:
+def _assumed(workspace: Workspace, work: Work) -> StepDurations:
     return assumed_durations(workspace.params, read_split(workspace, "train"), work.labels, _cores())
 
 
 def _held_out_labels(workspace: Workspace) -> dict[str, int]:
-    """The rows of each label that is trained on, also those that no holdout has."""
+    """Held-out rows by label, for every label of the training split (0 if no holdout has it)."""
     held = _labels(workspace, "frozen") + _labels(workspace, "recent")
     return {label: held[label] for label in _labels(workspace, "train")}
 
@@ -129,16 +129,17 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def make_plan(work: Work, pace: StepDurations, source: str) -> Plan:
-    """The plan for this work at this pace."""
+def make_plan(work: Work, durations: StepDurations, source: str) -> Plan:
+    """The plan for this work with these durations."""
     rows = work.rows.get("train", 0)
-    per_row = pace.evaluate_row * effort(work.labels) / effort(pace.labels)
-    training = START_SECONDS + pace.train_row * rows * work.epochs
+    per_row = durations.evaluate_row * relative_row_cost(work.labels) / relative_row_cost(durations.labels)
+    training = START_SECONDS + durations.train_row * rows * work.epochs
     if work.minutes is not None:
-        training = max(min(training, 60 * work.minutes), START_SECONDS + pace.train_row * rows * work.least_epochs)
+        least = START_SECONDS + durations.train_row * rows * work.least_epochs
+        training = max(min(training, 60 * work.minutes), least)
     return Plan(
         (
-            Step(CURATE, f"{sum(work.rows.values()):,} rows", pace.curate),
+            Step(CURATE, f"{sum(work.rows.values()):,} rows", durations.curate),
             Step(
                 TRAIN,
                 f"{rows:,} rows x {work.epochs:.2g} epochs",
@@ -148,53 +149,53 @@ def make_plan(work: Work, pace: StepDurations, source: str) -> Plan:
             Step(
                 EVALUATE,
                 f"{work.held_out:,} rows x {work.systems} systems",
-                START_SECONDS + per_row * work.asked,
+                START_SECONDS + per_row * work.prompted_rows,
                 "split.frozen, evaluate.few_shot_examples: 0",
             ),
-            Step(DECIDE, "", pace.decide),
-            Step(RELEASE, "", pace.release),
+            Step(DECIDE, "", durations.decide),
+            Step(RELEASE, "", durations.release),
         ),
         source,
         work,
     )
 
 
-def corrected(plan: Plan, seconds: float) -> Plan:
-    """With the training's own forecast in place of the estimate."""
+def with_forecast(plan: Plan, seconds: float) -> Plan:
+    """The plan with the training's forecast (in seconds) instead of the estimate."""
     steps = tuple(replace(step, seconds=seconds) if step.name == TRAIN else step for step in plan.steps)
-    return replace(plan, steps=steps, source="corrected by the first passes of the training")
+    return replace(plan, steps=steps, source="corrected after the first training steps")
 
 
-def as_lines(plan: Plan) -> list[str]:
-    """The plan as lines of a log."""
+def plan_lines(plan: Plan) -> list[str]:
+    """The plan as log lines."""
     width = max(len(step.work) for step in plan.steps)
-    head = f"about {_minutes(plan.seconds)} in all ({plan.source}):"
+    head = f"the refresh takes about {_minutes(plan.seconds)} ({plan.source}):"
     rows = [
         f"  {step.name:<10}{step.work:<{width}}  {_minutes(step.seconds):>7}"
-        + (f"  shorter by {step.shorter}" if step.shorter else "")
+        + (f"  shorter with {step.shorter}" if step.shorter else "")
         for step in plan.steps
     ]
     return [head, *rows]
 
 
-def as_table(plan: Plan) -> str:
-    """The plan as a table in markdown."""
+def plan_table(plan: Plan) -> str:
+    """The plan as a Markdown table."""
     rows = [f"| {step.name} | {step.work} | {_minutes(step.seconds)} | {step.shorter} |" for step in plan.steps]
-    total = f"| in all | | {_minutes(plan.seconds)} | |"
-    head = ["| step | rows | expected | what would shorten it |", "|---|---|---|---|"]
-    return "\n".join([f"Times are {plan.source}.", "", *head, *rows, total]) + "\n"
+    total = f"| total | | {_minutes(plan.seconds)} | |"
+    head = ["| step | rows | expected | settings that shorten it |", "|---|---|---|---|"]
+    return "\n".join([f"Durations are {plan.source}.", "", *head, *rows, total]) + "\n"
 
 
-def compared(plan: Plan, taken: Mapping[str, float]) -> str:
-    """Planned versus taken, of the steps that were taken."""
+def planned_vs_taken(plan: Plan, taken: Mapping[str, float]) -> str:
+    """A line that compares planned and actual durations of the steps that ran."""
     planned = {step.name: step.seconds for step in plan.steps if step.name in taken}
-    each = ", ".join(f"{name} {_minutes(taken[name])} of {_minutes(planned[name])}" for name in planned)
-    return f"took {_minutes(sum(taken.values()))}, planned {_minutes(sum(planned.values()))} ({each})"
+    steps = ", ".join(f"{name} {_minutes(taken[name])} of {_minutes(planned[name])}" for name in planned)
+    return f"took {_minutes(sum(taken.values()))}, planned {_minutes(sum(planned.values()))} ({steps})"
 
 
 @contextmanager
 def timed(taken: MutableMapping[str, float], step: str) -> Iterator[None]:
-    """Add what the block takes to the step's seconds."""
+    """Add the block's duration to the step's seconds in `taken`."""
     began = time.monotonic()
     try:
         yield
@@ -203,7 +204,7 @@ def timed(taken: MutableMapping[str, float], step: str) -> Iterator[None]:
 
 
 def epochs_of(params: Params) -> float:
-    """Those of params.yaml; a number is assumed where the training finds it itself."""
+    """`train.epochs`; `ASSUMED_EPOCHS` if it is "auto"."""
     epochs: object = params.train.epochs
     return float(epochs) if isinstance(epochs, int | float) else ASSUMED_EPOCHS
 

@@ -1,6 +1,6 @@
-"""The MLflow run of one pass: where it comes from and what it was asked for.
+"""The MLflow run of a refresh or a check: its tags, parameters and decision record.
 
-A pass that was broken off is gone on with in its own run, by the next one that does the same work: see
+An interrupted refresh is resumed in its own run by the next one that does the same work: see
 docs/decisions/0005-a-broken-pass-goes-on-in-its-run.md.
 """
 
@@ -42,15 +42,15 @@ REPORT = "evaluation.html"
 ECONOMICS = "economics.json"
 LOSS = "train/loss"
 DEVICE_HOURS = "train/device_hours"
-LATER = "decisions"  # the folder of a version's run that holds what was decided on it afterwards
+LATER = "decisions"  # artifact folder for decisions on a version after its own run
 
 
 def open_loop_run(
     workspace: Workspace, kind: Kind, trigger: str, reason: str, flow_run_id: str, data_version: str | None = None
 ) -> Run:
-    """Connect to MLflow and begin the run of this pass, with its settings and origin, or go on in a broken one.
+    """Connect to MLflow and start a run with the settings and origin of this flow run, or resume an interrupted one.
 
-    Raises PerpetuneError where no MLflow server is known or it does not answer.
+    Raises PerpetuneError if MLFLOW_TRACKING_URI is not set or the server does not answer.
     """
     use_mlflow(workspace)
     task = workspace.params.task.name
@@ -60,39 +60,38 @@ def open_loop_run(
         "perpetune.reason": reason,
         "prefect.flow_run_id": flow_run_id,
         "git.commit": git_commit(workspace.root),
-        **surroundings(),
+        **environment_tags(),
         "mlflow.note.content": f"{kind.capitalize()}, {trigger}: {reason}",
     }
     settings = settings_of(workspace, kind) | ({"data.version": data_version} if data_version else {})
     unfinished = unfinished_runs(task, kind)
-    broken = _the_same_work(workspace, kind, flow_run_id, settings, unfinished)
-    if broken is not None:
-        run = reopen_run(broken, origin)
+    interrupted = _resumable(workspace, kind, flow_run_id, settings, unfinished)
+    if interrupted is not None:
+        run = reopen_run(interrupted, origin)
     else:
         run = open_run(task, f"{kind} {datetime.now(UTC):%Y-%m-%d %H:%M} ({trigger})", origin, settings)
-    _give_up_all_but(run, workspace, unfinished)
+    _end_other_runs(run, workspace, unfinished)
     workspace.run_folder(run.id)
     log_file(run, workspace.root / "params.yaml")
     return run
 
 
-def _the_same_work(
+def _resumable(
     workspace: Workspace,
     kind: Kind,
     flow_run_id: str,
     settings: Mapping[str, object],
     unfinished: Sequence[Unfinished],
 ) -> Run | None:
-    """The run whose work this pass would only repeat: its flow run's own, else the newest.
+    """The interrupted run to resume: that of the same flow run, else the newest with the same settings; None for none.
 
-    A refresh goes on in any that this workspace began: its checkpoint and its files are here. A look is gone on
-    with only by its own flow run, since each new one has newer traffic to judge. A run that holds a decision
-    keeps it: it is evidence, and its version may serve already.
+    A refresh resumes any run that this workspace started, because checkpoint and files are here. A check is resumed
+    only by the same flow run, because a new one reads newer traffic. A run with a decision is never resumed.
     """
     same = _undecided(unfinished, settings)
-    own = [each for each in same if each.tags.get("prefect.flow_run_id") == flow_run_id]
+    retried = [each for each in same if each.tags.get("prefect.flow_run_id") == flow_run_id]
     here = [each for each in same if kind == "refresh" and workspace.has_run_folder(each.run.id)]
-    return next((each.run for each in [*own, *here]), None)
+    return next((each.run for each in [*retried, *here]), None)
 
 
 def _undecided(unfinished: Sequence[Unfinished], settings: Mapping[str, object]) -> list[Unfinished]:
@@ -100,24 +99,24 @@ def _undecided(unfinished: Sequence[Unfinished], settings: Mapping[str, object])
     return [each for each in unfinished if "decision" not in each.tags and wanted <= each.params.items()]
 
 
-def _give_up_all_but(run: Run, workspace: Workspace, unfinished: Sequence[Unfinished]) -> None:
-    """Only one pass of a kind runs at a time, so what else is said to be running here was killed."""
+def _end_other_runs(run: Run, workspace: Workspace, unfinished: Sequence[Unfinished]) -> None:
+    """End other runs that are marked as running: only one runs at a time, so their processes were killed."""
     for each in unfinished:
         if each.running and each.run.id != run.id and workspace.has_run_folder(each.run.id):
             give_up_run(each.run)
 
 
-def data_of(workspace: Workspace, flow_run_id: str) -> str | None:
-    """The version of the data that this flow run has begun to train on with these settings, or None.
+def data_version_of(workspace: Workspace, flow_run_id: str) -> str | None:
+    """The data version that this flow run began to train on with these settings; None before the first training step.
 
-    Before the first step there is nothing to keep the data for, and what failed may be mended in the data.
+    Until then the data may change, because the failure may have been in the data.
     """
     use_mlflow(workspace)
     unfinished = unfinished_runs(workspace.params.task.name, "refresh")
     for each in _undecided(unfinished, settings_of(workspace, "refresh")):
-        own = each.tags.get("prefect.flow_run_id") == flow_run_id
+        retried = each.tags.get("prefect.flow_run_id") == flow_run_id
         curve = workspace.curve(each.run.id)
-        if own and curve.is_file() and curve.stat().st_size:
+        if retried and curve.is_file() and curve.stat().st_size:
             return each.params.get("data.version")
     return None
 
@@ -126,15 +125,15 @@ def use_mlflow(workspace: Workspace) -> None:
     uri = workspace.settings.mlflow_tracking_uri
     if uri is None:
         raise PerpetuneError(
-            "no MLflow server is known",
+            "the address of the MLflow server is not set",
             where="MLFLOW_TRACKING_URI",
-            do="start one with `perpetune up`, or set its address",
+            do="start one with `perpetune up`, or set the variable",
         )
     connect(uri)
 
 
 def settings_of(workspace: Workspace, kind: Kind | Literal["tune"]) -> dict[str, object]:
-    """The sections of params.yaml that this kind of pass, or a search for better settings, obeys, flat."""
+    """The sections of params.yaml that a refresh, a check or a tuning depends on, with flat dotted keys."""
     sections = {
         "refresh": ("task", "base", "clean", "split", "mix", "train", "evaluate", "economics", "promote"),
         "watch": ("watch", "refresh"),
@@ -142,7 +141,7 @@ def settings_of(workspace: Workspace, kind: Kind | Literal["tune"]) -> dict[str,
     }[kind]
     values = workspace.params.model_dump(mode="json", include=set(sections))
     if schema := workspace.params.task.output_schema:
-        values.get("task", {}).update(output_schema=to_text(schema))  # MLflow takes few of the names in a schema
+        values.get("task", {}).update(output_schema=to_text(schema))  # MLflow rejects many key names of a schema
     return dict(_flat(values))
 
 
@@ -160,8 +159,8 @@ def params_digest(workspace: Workspace) -> str:
     return hashlib.sha256((workspace.root / "params.yaml").read_bytes()).hexdigest()
 
 
-def surroundings() -> dict[str, str]:
-    """The programs and the machine that figures may depend on to the last bit."""
+def environment_tags() -> dict[str, str]:
+    """Tags with the versions and the machine on which exact numbers depend."""
     return {
         "perpetune.version": metadata.version("perpetune"),
         "torch.version": metadata.version("torch"),
@@ -170,7 +169,7 @@ def surroundings() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str:
-    """The commit that the workspace is at, "+" for uncommitted changes; "unknown" outside git."""
+    """The workspace's commit, with "+" if there are uncommitted changes; "unknown" outside git."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
@@ -184,7 +183,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def ids_of(workspace: Workspace, version: Version, champion: str | None) -> Ids:
-    """The ids of what was decided on a version after its own run; `champion` serves now."""
+    """The ids of a decision on a version after its own run; `champion` is the version that serves now."""
     return Ids(
         run_id=version.run_id,
         model_version=version.version,
@@ -198,13 +197,13 @@ def ids_of(workspace: Workspace, version: Version, champion: str | None) -> Ids:
 
 
 def log_decision(run: Run, decision: Decision) -> None:
-    """Log the decision record."""
+    """Log the decision record and its tags to the run."""
     log_text(run, decision.to_json(), RECORD)
     tag(run, {"decision": decision.outcome, "decision.reason": decision.reason})
 
 
-def file_decision(decision: Decision, version: Version) -> None:
-    """Log with a version's run what was decided on it afterwards, and say so on its page."""
+def log_later_decision(decision: Decision, version: Version) -> None:
+    """Log a decision made after a version's own run to that run, and tag and describe the version."""
     name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)
     tags = {"decision": decision.outcome, "decision.reason": decision.reason}

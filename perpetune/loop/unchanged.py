@@ -1,11 +1,11 @@
-"""Whether a refresh would only repeat what the last one showed: what MLflow and the data say of it."""
+"""Whether a refresh would only repeat the last one: gathers data, settings and labels from MLflow and the workspace."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from perpetune.loop.curate import LABELS, SPLIT_NAMES, Curated, rows_metric
-from perpetune.loop.run_context import RECORD, settings_of, surroundings, use_mlflow
+from perpetune.loop.curate import LABELS, SPLIT_NAMES, CuratedData, rows_metric
+from perpetune.loop.run_context import RECORD, environment_tags, settings_of, use_mlflow
 from perpetune.loop.watch.refresh_history import refreshes_before
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.unchanged import LastRefresh, NewData, Trigger, nothing_new
@@ -13,11 +13,11 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import RunRecord, artifact, as_params, newest_run, read_run
 from perpetune.workspace import Workspace
 
-PROGRAMS = ("perpetune.version", "torch.version")
+VERSION_TAGS = ("perpetune.version", "torch.version")
 
 
-def why_unchanged(workspace: Workspace, curated: Curated, trigger: Trigger) -> str | None:
-    """In a sentence, why a refresh on this data is not worth running; None if it is."""
+def why_unchanged(workspace: Workspace, curated: CuratedData, trigger: Trigger) -> str | None:
+    """Why a refresh on this data would only repeat the last one, in a sentence; None if it would not."""
     use_mlflow(workspace)
     params, task = workspace.params.refresh, workspace.params.task.name
     champion = registry.find(task, "champion")
@@ -48,14 +48,14 @@ def _last_refresh(workspace: Workspace) -> LastRefresh | None:
 
 
 def _same_settings(workspace: Workspace, record: RunRecord) -> bool:
-    """The commit is no part of it: a workspace commits its `dvc.lock` after each refresh."""
-    here = surroundings()
-    programs = all(record.tags.get(name) == here[name] for name in PROGRAMS)
-    return programs and as_params(settings_of(workspace, "refresh")).items() <= record.params.items()
+    """Whether versions and settings are equal. The git commit is ignored: it changes with every committed `dvc.lock`."""
+    here = environment_tags()
+    same_versions = all(record.tags.get(name) == here[name] for name in VERSION_TAGS)
+    return same_versions and as_params(settings_of(workspace, "refresh")).items() <= record.params.items()
 
 
 def _stands(task: str, decision: Decision) -> bool:
-    """What was promoted is champion, or else the champion is the one that was compared with."""
+    """Whether the champion is still the version that the decision promoted or compared with."""
     champion = registry.find(task, "champion")
     version = champion.version if champion else None
     return version in (decision.ids.model_version, decision.ids.champion_version)

@@ -1,4 +1,4 @@
-"""Versions without an adapter: all that serving needs of them, in a folder that the registry takes."""
+"""Versions without an adapter (prompted, remote, linear): the folders that are registered for them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from perpetune.model.release import CARD, ModelCard
 from perpetune.records import to_json
 
 
-def save_card(folder: Path, card: ModelCard) -> str:
-    """Write a prompted or remote version, whose card says it all, into the folder; returns its sha256."""
+def save_untrained_version(folder: Path, card: ModelCard) -> str:
+    """Write the model card of a prompted or remote version into the folder; returns its sha256."""
     return _write_card(folder, card)
 
 
-def save_linear(folder: Path, card: ModelCard, model: Pipeline) -> str:
-    """Write a linear version into the folder; returns the sha256 of its card and of what the model has learned."""
+def save_linear_version(folder: Path, card: ModelCard, model: Pipeline) -> str:
+    """Write the model card and the linear model into the folder; returns the sha256 of both."""
     of_card = _write_card(folder, card.model_copy(update={"system": "linear"}))
     return hashlib.sha256(f"{of_card} {save_linear_model(folder, model)}".encode()).hexdigest()
 

@@ -1,1 +1,1 @@
-"""From the prediction log to evidence of drift and decay. Imports the prediction log, evaluation and policy."""
+"""Evidence of drift and decay from the prediction log. Imports the prediction log, evaluation and policy."""

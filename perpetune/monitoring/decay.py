@@ -1,6 +1,6 @@
-"""Whether the champion is worse than it was promised to be, beyond a margin: its labelled answers against a bound.
+"""Decay: the champion's labelled answers compared with its reference score, less a margin.
 
-What raises the alarm is an e-detector's evidence (perpetune/statistics/e_detector.py); the other numbers are for people.
+The alarm comes from an e-detector (perpetune/statistics/e_detector.py); the other numbers are for reports.
 """
 
 from __future__ import annotations
@@ -21,52 +21,51 @@ from perpetune.statistics.estimate import Estimate, interval_of_alike, wilson
 
 T = TypeVar("T")
 
-CONFIDENCE = 0.95  # of the intervals that are shown
+CONFIDENCE = 0.95  # of the intervals in reports
 
 
-def promised_by(recent: Sequence[T], others: Sequence[T], params: ReferenceParams) -> list[T]:
-    """What a champion promised on unseen rows: on the recent holdout alone where that has `min_recent` rows."""
+def reference_rows(recent: Sequence[T], others: Sequence[T], params: ReferenceParams) -> list[T]:
+    """The rows of the reference score: the recent holdout only if it has `min_recent` rows, otherwise both holdouts."""
     return [*recent] if len(recent) >= params.min_recent else [*others, *recent]
 
 
-def held_to(promised: Sequence[float], params: WatchParams) -> float | None:
-    """The bound below which the mean score is decay; None where nothing was promised.
+def decay_threshold(reference: Sequence[float], params: WatchParams) -> float | None:
+    """The threshold (0 to 1): a mean score below it is decay; None without reference scores.
 
-    The lower confidence bound (one-sided, `reference_confidence`) of the score on the rows that the champion was
-    promoted with, less the margin, and not below 0. Where all it says is true, a champion that is as good as ever lies
-    below it with a chance of at most 1 - `reference_confidence`.
+    It is the lower confidence bound (one-sided, `reference_confidence`) of the reference score less the margin, at least
+    0. A champion without decay is below it with probability at most 1 - `reference_confidence`.
     """
-    if not promised:
+    if not reference:
         return None
-    # A one-sided bound is the low end of a two-sided interval that leaves twice as much out.
-    low = _estimate(promised, 2 * params.reference_confidence - 1).low
+    # A one-sided bound is the low end of a two-sided interval with twice the error.
+    low = _estimate(reference, 2 * params.reference_confidence - 1).low
     return max(low - params.margin, 0.0)
 
 
 def measure_decay(
     window: Sequence[float],
-    promised: Sequence[float],
+    reference: Sequence[float],
     detector_state: DetectorState,
     params: WatchParams,
     restarted_from: float | None = None,
 ) -> Decay | None:
-    """How the champion's labelled answers stand to those that it was promoted with, as scores from 0 to 1.
+    """Compare the champion's labelled answers with its reference; None if either side is empty.
 
-    `window` are those with the newest labels, `detector_state` what all of them left. The interval of the drop takes both
-    sides as uncertain (MOVER; Newcombe, Statistics in Medicine 1998;17:873; Zou & Donner 2008;27:1693). None where
-    either side is empty.
+    `window` are the scores (0 to 1) of the newest labels, `detector_state` is the state after all labels. The interval of
+    the drop covers the uncertainty of both sides (MOVER; Newcombe, Statistics in Medicine 1998;17:873; Zou & Donner
+    2008;27:1693).
     """
-    if not window or not promised:
+    if not window or not reference:
         return None
-    now, then = _score(window), _score(promised)
+    now, then = _score(window), _score(reference)
     drop = then.mean - now.mean
-    ever = drifting_mean_interval(detector_state.total, detector_state.labels, 1 - CONFIDENCE)
+    overall = drifting_mean_interval(detector_state.total, detector_state.labels, 1 - CONFIDENCE)
     return Decay(
         window=now,
         reference=then,
-        since_release=Score(ever.mean, Interval(ever.low, ever.high, CONFIDENCE), ever.n),
+        since_release=Score(overall.mean, Interval(overall.low, overall.high, CONFIDENCE), overall.n),
         drop=drop,
-        interval=Interval(drop - _reach(then, now), drop + _reach(now, then), CONFIDENCE),
+        interval=Interval(drop - _half_width(then, now), drop + _half_width(now, then), CONFIDENCE),
         margin=params.margin,
         bound=detector_state.detector.bound,
         evidence=detector_state.detector.evidence,
@@ -76,7 +75,7 @@ def measure_decay(
     )
 
 
-def _reach(low_of: Score, high_of: Score) -> float:
+def _half_width(low_of: Score, high_of: Score) -> float:
     return hypot(low_of.mean - low_of.interval.low, high_of.interval.high - high_of.mean)
 
 
@@ -86,12 +85,12 @@ def _score(scores: Sequence[float]) -> Score:
 
 
 def _estimate(scores: Sequence[float], confidence: float) -> Estimate:
-    """The mean with Wilson's interval where all are right or wrong, else Student's within 0 and 1."""
+    """The mean with Wilson's interval for scores of 0 and 1, else Student's, clipped to 0 to 1."""
     if set(scores) <= {0.0, 1.0}:
         return wilson(int(sum(scores)), len(scores), confidence)
     graded = np.asarray(scores, dtype=float)
     mean, rows = float(graded.mean()), len(graded)
     if graded.min() == graded.max():
         return interval_of_alike(mean, rows, 0.0, 1.0, confidence)
-    reach = float(t.ppf((1 + confidence) / 2, rows - 1) * graded.std(ddof=1) / sqrt(rows))
-    return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), rows)
+    half_width = float(t.ppf((1 + confidence) / 2, rows - 1) * graded.std(ddof=1) / sqrt(rows))
+    return Estimate(mean, max(0.0, mean - half_width), min(1.0, mean + half_width), rows)

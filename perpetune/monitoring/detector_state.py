@@ -1,4 +1,4 @@
-"""How far the monitor has come with one version: what the next look goes on from."""
+"""The state of the decay detector of one version, saved between checks as a tag of the version."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pydantic import TypeAdapter, ValidationError
 from perpetune.params import WatchParams
 from perpetune.statistics.e_detector import Detector, go_on, start
 
-# A version's tag. State and position are one, written at once, so that no label is counted twice or left out where a
-# look is killed.
+# The tag of the version. It holds detector and position together, so that a killed check neither skips labels nor
+# counts them twice.
 DETECTOR = "perpetune.detector"
 SAME = 1e-9  # bounds that differ by less are the same
 
 
 @dataclass(frozen=True)
 class DetectorState:
-    """`until` numbers the newest feedback that was judged, `labels` counts what was judged, by whichever detector.
+    """The detector and the position in the feedback up to which labels were counted.
 
-    `total` is the sum of their scores. `alarms` counts the newest looks at new labels that each ended in the alarm; `alarmed_by` says by how many labels
-    the alarm that stands had come, None where none stands.
+    `until` is the number of the newest feedback counted. `labels` counts all labels of the version, `total` is the sum of
+    their scores. `alarms` counts the latest consecutive checks with an alarm; `alarmed_by` is the number of labels at
+    which the current alarm came, None without one.
     """
 
     detector: Detector
@@ -32,39 +33,41 @@ class DetectorState:
     alarmed_by: int | None = None
 
 
-_WRITTEN = TypeAdapter(DetectorState)
+_JSON = TypeAdapter(DetectorState)
 
 
 def to_text(detector_state: DetectorState) -> str:
-    """Compact JSON, from which every number comes back as it was."""
-    return _WRITTEN.dump_json(detector_state).decode()
+    """The state as compact JSON, with exact numbers."""
+    return _JSON.dump_json(detector_state).decode()
 
 
 def from_text(text: str | None, bound: float) -> DetectorState:
-    """What `to_text` wrote; where there is none, or another release's, the beginning."""
+    """Read JSON that `to_text` wrote; a new state if there is none, or it is of another release."""
     try:
-        return _WRITTEN.validate_json(text or "")
+        return _JSON.validate_json(text or "")
     except ValidationError:
         return DetectorState(start(bound))
 
 
 def with_bound(detector_state: DetectorState, bound: float) -> DetectorState:
-    """The same where it is about this bound, else with a detector that begins anew and sees later labels only."""
+    """The state itself if it has this bound, otherwise one with a new detector for later labels."""
     fresh, old = start(bound), detector_state.detector
     if abs(old.bound - bound) < SAME and len(old.held) == len(fresh.held):
         return detector_state
     return DetectorState(fresh, detector_state.until, detector_state.labels, detector_state.total)
 
 
-def restarted(detector_state: DetectorState) -> DetectorState:
-    """The same with a detector that has seen nothing: labels that were judged are not judged again."""
+def reset_detector(detector_state: DetectorState) -> DetectorState:
+    """The state with a new detector; labels counted before are not counted again."""
     return DetectorState(
         start(detector_state.detector.bound), detector_state.until, detector_state.labels, detector_state.total
     )
 
 
-def judge(detector_state: DetectorState, scores: Sequence[float], until: int, params: WatchParams) -> DetectorState:
-    """After one look at the scores of new labels, in the order in which they became known; as before without any."""
+def update_detector(
+    detector_state: DetectorState, scores: Sequence[float], until: int, params: WatchParams
+) -> DetectorState:
+    """The state after the scores (0 to 1) of new labels, in the order of the feedback; unchanged without any."""
     if not scores:
         return detector_state
     early = scores[: max(params.window - detector_state.labels, 0)]

@@ -1,4 +1,4 @@
-"""Whether inputs or predictions moved: Evidently's tests of a window against the reference, and its report."""
+"""Drift of inputs and predictions: Evidently's tests of a window against the reference, and its report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evidently.metrics import MeanValue, ValueDrift
 from evidently.presets import DataDriftPreset
 from scipy.stats import chi2, chi2_contingency, kstwobign
 
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 from perpetune.monitoring.window import (
     ANSWER,
     ANSWER_LENGTH,
@@ -36,44 +36,41 @@ from perpetune.policy.retraining import ColumnDrift, DriftEvidence
 
 KOLMOGOROV_SMIRNOV = "ks"
 CHI_SQUARE = "two-sample chi-square"
-LEVEL = 0.01  # chance that a look finds drift of inputs, or of predictions, where nothing moved: at most
+LEVEL = 0.01  # false-alarm rate of a check, for inputs and for predictions each
 SMALLEST_SHIFT = 0.1  # of a KS distance, or of Cohen's w
-RARE = 5  # the chi-square approximation wants about this many in a cell
+RARE = 5  # the chi-square approximation needs about this many in a cell
 
 
 def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEvidence:
     """Test a window against the reference, and write Evidently's report to `html` (about 1.6 MB).
 
-    Numbers take the two-sample Kolmogorov-Smirnov test, answers a chi-square test of homogeneity. The
-    false-alarm rate `LEVEL` is shared out among the input columns, and among the prediction
-    columns, so that a quiet window shows even one drifted column in either in at most that share of looks.
-    In large windows tiny shifts become significant: ones below a KS distance of 0.1 (or Cohen's w of
-    0.1 for answers) never count. Inputs drifted where `params.drift_share` of their columns did,
-    predictions where the answers or their confidence did.
+    Numbers use the two-sample Kolmogorov-Smirnov test, answers a chi-square test of homogeneity. The false-alarm rate
+    `LEVEL` is divided among the input columns and among the prediction columns (Bonferroni). Shifts below a KS distance
+    of 0.1 (or Cohen's w of 0.1 for answers) never count, although they are significant in large windows. Inputs drifted
+    if the ratio `params.drift_share` of their columns did, predictions if the answers or their confidence did.
 
-    Rows are taken as independent. Where neighbours are alike, alarms are likelier: of quiet windows of
-    reviews that arrived sentence by sentence 12% had drifted predictions (1.5% when shuffled; inputs 0.5% and
-    none). With fewer than `params.min_rows` rows in the window or the reference nothing is judged, and the
-    page says so.
+    The tests assume independent rows. Correlated neighbours raise the false-alarm rate: of windows without drift from
+    reviews that arrived sentence by sentence, 12% had drifted predictions (1.5% when shuffled; inputs 0.5% and 0%). With
+    fewer than `params.min_rows` rows in the window or the reference nothing is tested, and the page says so.
     """
     current, reference = current_frame(window), reference_frame(window)
     heading = _heading(window)
     if min(len(current), len(reference)) < params.min_rows:
-        write_whole(html, _page(heading, f"<p>Too few rows to judge: each side needs {params.min_rows}.</p>"))
+        write_atomic(html, _page(heading, f"<p>Too few rows for a test: each side needs {params.min_rows}.</p>"))
         return DriftEvidence(False, len(current), len(reference), 0.0, False, False, {})
 
     inputs = _thresholds(INPUT_COLUMNS, current, reference, params)
     predictions = _thresholds((ANSWER, ANSWER_LENGTH, CONFIDENCE), current, reference, params)
     snapshot = _run(current, reference, inputs, predictions, params)
-    columns = _found(snapshot, {**inputs, **predictions})
-    share = sum(columns[column].drifted for column in inputs) / len(inputs)
-    write_whole(html, _page(heading, _unpacking(_with_heading(snapshot.get_html_str(as_iframe=False), heading))))
+    columns = _column_drifts(snapshot, {**inputs, **predictions})
+    ratio = sum(columns[column].drifted for column in inputs) / len(inputs)
+    write_atomic(html, _page(heading, _compressed(_with_heading(snapshot.get_html_str(as_iframe=False), heading))))
     return DriftEvidence(
         judged=True,
         rows=len(current),
         reference_rows=len(reference),
-        share=share,
-        inputs_drifted=share >= params.drift_share,
+        share=ratio,
+        inputs_drifted=ratio >= params.drift_share,
         predictions_drifted=any(columns[column].drifted for column in predictions),
         columns=columns,
     )
@@ -82,7 +79,7 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
 def _thresholds(
     columns: Sequence[str], current: pd.DataFrame, reference: pd.DataFrame, params: WatchParams
 ) -> dict[str, float]:
-    """The largest p that counts as drift, for each of the columns that both sides can be compared on."""
+    """The largest p-value that counts as drift, by column; columns with too few values are left out."""
     usable = [
         column
         for column in columns
@@ -94,7 +91,7 @@ def _thresholds(
 
 
 def _p_of_smallest_shift(current: pd.Series, reference: pd.Series) -> float:
-    """The p-value that a shift of exactly `SMALLEST_SHIFT` would have with this many rows."""
+    """The p-value of a shift of exactly `SMALLEST_SHIFT` with this many rows."""
     rows = 1 / (1 / current.count() + 1 / reference.count())
     if pd.api.types.is_numeric_dtype(current):
         return float(kstwobign.sf(SMALLEST_SHIFT * np.sqrt(rows)))
@@ -103,14 +100,14 @@ def _p_of_smallest_shift(current: pd.Series, reference: pd.Series) -> float:
 
 
 def _chi_square(reference: pd.Series, current: pd.Series, kind: ColumnType, threshold: float) -> tuple[float, bool]:
-    """Evidently's own chi-square takes the reference's shares for exact, which alarms too often."""
+    """A two-sample test: Evidently's own chi-square treats the reference's ratios as exact, with too many alarms."""
     counts = _counts(reference, current)
     p_value = float(chi2_contingency(counts, correction=False).pvalue) if counts.shape[1] > 1 else 1.0
     return p_value, p_value <= threshold
 
 
 def _counts(reference: pd.Series, current: pd.Series) -> np.ndarray:
-    """Two rows, one column for each answer; answers given fewer than `RARE` times in all share one."""
+    """A table of shape (2, answers); answers given fewer than `RARE` times in total are merged into one column."""
     both = pd.DataFrame({"reference": reference.value_counts(), "current": current.value_counts()}).fillna(0)
     rare = both.sum(axis=1) < RARE
     kept = both[~rare].to_numpy()
@@ -141,13 +138,13 @@ def _run(
         method = CHI_SQUARE if column == ANSWER else KOLMOGOROV_SMIRNOV
         metrics.append(ValueDrift(column=column, method=method, threshold=threshold))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        # Evidently correlates columns with each other; a constant one has no correlation.
+        # Evidently correlates the columns; a constant one has no correlation.
         warnings.simplefilter("ignore", RuntimeWarning)
         return Report(metrics).run(dataset(current), dataset(reference))
 
 
 def dataset(frame: pd.DataFrame) -> Dataset:
-    """Evidently's, with answers as categories and all else as numbers."""
+    """An Evidently dataset with the answer as categorical column and the others as numerical."""
     categorical = [ANSWER] if ANSWER in frame else []
     numerical = [column for column in frame if column not in categorical]
     return Dataset.from_pandas(
@@ -155,7 +152,7 @@ def dataset(frame: pd.DataFrame) -> Dataset:
     )
 
 
-def _found(snapshot: Snapshot, thresholds: Mapping[str, float]) -> dict[str, ColumnDrift]:
+def _column_drifts(snapshot: Snapshot, thresholds: Mapping[str, float]) -> dict[str, ColumnDrift]:
     columns = {}
     for metric in snapshot.dict()["metrics"]:
         column, value = metric["config"].get("column"), metric["value"]
@@ -166,10 +163,10 @@ def _found(snapshot: Snapshot, thresholds: Mapping[str, float]) -> dict[str, Col
 
 
 def _heading(window: Window) -> str:
-    """One sentence that says what was compared."""
+    """A sentence on what was compared."""
     rows = window.predictions
     if not rows:
-        return f"A window without predictions, against {len(window.reference)} reference rows."
+        return f"No predictions in the window; {len(window.reference)} reference rows."
     times, versions = sorted(row.time for row in rows), sorted({row.version for row in rows})
     labelled = sum(row.label is not None for row in rows)
     return (
@@ -191,10 +188,10 @@ def _with_heading(report: str, heading: str) -> str:
     return report.replace("<body>", f'<body><p style="{style}">{title}</p>', 1)
 
 
-def _unpacking(report: str) -> str:
-    """A page that unpacks `report` in the browser.
+def _compressed(report: str) -> str:
+    """A page that decompresses `report` in the browser.
 
-    Evidently puts 3.5 MB of script in each report, and there is one report for every look.
+    Evidently puts 3.5 MB of script into each report, and every check makes a report.
     """
     packed = base64.b64encode(gzip.compress(report.encode())).decode()
     return f"""<noscript>This report needs JavaScript.</noscript>

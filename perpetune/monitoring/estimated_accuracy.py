@@ -1,4 +1,4 @@
-"""Accuracy without labels: what the champion's confidence implies on the window, against the reference."""
+"""Accuracy without labels, estimated from the champion's confidence on the window and the reference."""
 
 from __future__ import annotations
 
@@ -14,33 +14,31 @@ from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.verdict import Interval, Score
 
 TEST = "Welch t test of mean confidence"
-ALPHA = 0.01
-"""Of looks at traffic whose estimate has fallen by exactly the margin, the share that finds more."""
+ALPHA = 0.01  # false-alarm rate of a check if the estimate has fallen by exactly the margin
 
 
 def estimate_fall(
     window: Iterable[float | None], reference: Iterable[float | None], params: WatchParams
 ) -> EstimatedFall | None:
-    """Compare the mean confidence (0 to 1) of the window's answers with that of the answers to the reference.
+    """Compare the mean confidence (0 to 1) of the window's answers with that of the reference.
 
-    Of answers given with a calibrated confidence of 0.8 about 80% are right, so the mean confidence estimates the
-    accuracy: confidence-based performance estimation (CBPE, NannyML's documentation, "How it works: Performance
-    Estimation"). How far the mean has moved is the difference of confidences of Guillory et al. ("Predicting with
-    Confidence on Unseen Distributions", ICCV 2021), in which a constant fault of the calibration cancels out.
+    If confidence is calibrated, about 80% of the answers with a confidence of 0.8 are right, so the mean confidence
+    estimates the accuracy: confidence-based performance estimation (CBPE, NannyML's documentation, "How it works:
+    Performance Estimation"). The change of the mean is the difference of confidences of Guillory et al. ("Predicting with
+    Confidence on Unseen Distributions", ICCV 2021), in which a constant calibration error cancels out.
 
-    It assumes that confidence means the same on both sides. Inputs of a kind on which the model is wrongly sure of
-    itself, and labels whose meaning has changed (concept drift), it cannot see: it knows only what the model doubts.
-    The intervals are of the means over requests like these and hold no such error. Their level is 98%, so that
-    the fall's lies above the margin exactly where p is below 0.01.
+    It assumes the same calibration on both sides. It does not see inputs on which the model is overconfident, nor
+    concept drift, and the intervals do not cover these errors. Their level is 98%, so that the interval of the fall lies
+    above the margin exactly if p is below 0.01.
 
-    None where fewer than `params.min_rows` answers of either side have a confidence, as free text has none.
+    None if fewer than `params.min_rows` answers of either side have a confidence; free text has none.
     """
     now, then = _known(window), _known(reference)
     if min(len(now), len(then)) < max(params.min_rows, 2):
         return None
     level = 1 - 2 * ALPHA
     with warnings.catch_warnings():
-        # Confidences without any spread: scipy warns, and its p is then 0, 1 or nan as the means say.
+        # With constant confidences scipy warns and p is 0, 1 or NaN.
         warnings.simplefilter("ignore", RuntimeWarning)
         p_value = float(ttest_ind(then - params.margin, now, equal_var=False, alternative="greater").pvalue)
         found = ttest_ind(then, now, equal_var=False).confidence_interval(level)
@@ -63,5 +61,5 @@ def _known(confidences: Iterable[float | None]) -> np.ndarray:
 
 def _mean(confidences: np.ndarray) -> Score:
     rows, mean = len(confidences), float(confidences.mean())
-    reach = float(t.ppf(1 - ALPHA, rows - 1) * confidences.std(ddof=1) / sqrt(rows))
-    return Score(mean, Interval(max(mean - reach, 0.0), min(mean + reach, 1.0), 1 - 2 * ALPHA), rows)
+    half_width = float(t.ppf(1 - ALPHA, rows - 1) * confidences.std(ddof=1) / sqrt(rows))
+    return Score(mean, Interval(max(mean - half_width, 0.0), min(mean + half_width, 1.0), 1 - 2 * ALPHA), rows)

@@ -1,4 +1,4 @@
-"""Which requests to ask labels for: some by chance, so that scores stay unbiased, the rest the most useful ones."""
+"""Sampling of requests to label: some at random, so that scores stay unbiased, the rest by uncertainty."""
 
 from __future__ import annotations
 
@@ -16,72 +16,71 @@ from perpetune.prediction_log.label_requests import Why
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answered request. `label` is the answer where the task has labels, `doubt` (0 to 1) how unsure it was."""
+    """An answered request. `label` is the predicted label of a classification task, `uncertainty` is 0 to 1."""
 
     request_id: str
     input: str
     label: str | None
-    doubt: float
+    uncertainty: float
 
 
 def candidates(window: Window) -> list[Candidate]:
-    """The window's requests. Doubt is what confidence leaves to 1; without confidence the share of words that the
-    reference does not have."""
-    unseen = current_frame(window)["unseen word share"]
+    """The window's requests. Uncertainty is 1 - confidence; without confidence the ratio of words not in the reference."""
+    unseen = current_frame(window)["unseen word ratio"]
     return [
         Candidate(
             row.id,
             row.input,
             row.output.strip() if window.kind == "classification" else None,
-            float(share) if row.confidence is None else 1 - row.confidence,
+            float(ratio) if row.confidence is None else 1 - row.confidence,
         )
-        for row, share in zip(window.predictions, unseen, strict=True)
+        for row, ratio in zip(window.predictions, unseen, strict=True)
     ]
 
 
 def choose(
-    candidates: Sequence[Candidate], labelled_ids: Collection[str], count: int, random_share: float, seed: int
+    candidates: Sequence[Candidate], labelled_ids: Collection[str], count: int, random_ratio: float, seed: int
 ) -> list[tuple[str, Why]]:
-    """Up to `count` of the requests that are not among `labelled_ids`, each with why it was chosen.
+    """Up to `count` of the requests that are not in `labelled_ids`, each with the reason "random" or "uncertain".
 
-    A lot, of seed and request id alone, sets `random_share` of all requests apart. Random requests are drawn from these
-    and uncertain ones from the others: were they drawn from what earlier looks had left, the doubtful ones would be
-    missing and the champion would seem better than it is. Where the others do not suffice, more are drawn by chance;
-    the other way round never.
+    A hash of seed and request id reserves the ratio `random_ratio` of all requests for random sampling; uncertain ones
+    are chosen from the others. Otherwise earlier checks would have removed uncertain requests from the random sample, and
+    the champion's score would be biased upwards. If there are too few of the others, more are drawn at random, but not
+    the other way round.
 
-    Uncertain are the most doubtful, but of inputs alike up to case and space one, and of one predicted label at most
-    twice its equal share, unless nothing else is left. The same whatever the order of the rows.
+    The uncertain ones have the highest uncertainty, but only one of inputs that are equal up to case and space, and of
+    one predicted label at most twice its equal part, unless nothing else is left. The order of the rows does not matter.
     """
     known = set(labelled_ids)
     unlabelled = {each.request_id: each for each in candidates if each.request_id not in known}
-    by_lot = sorted(unlabelled.values(), key=lambda each: _lot(each.request_id, seed))
-    apart = [each for each in by_lot if is_sampled(f"{seed} {each.request_id}", random_share)]
-    others = [each for each in by_lot if not is_sampled(f"{seed} {each.request_id}", random_share)]
-    useful = _most_useful(others, count - round(count * random_share))
-    drawn = apart[: count - len(useful)]
+    shuffled = sorted(unlabelled.values(), key=lambda each: _random_key(each.request_id, seed))
+    reserved = [each for each in shuffled if is_sampled(f"{seed} {each.request_id}", random_ratio)]
+    others = [each for each in shuffled if not is_sampled(f"{seed} {each.request_id}", random_ratio)]
+    useful = _most_useful(others, count - round(count * random_ratio))
+    drawn = reserved[: count - len(useful)]
     return [
         *((each.request_id, "random") for each in drawn),
         *((each.request_id, "uncertain") for each in useful),
     ]
 
 
-def _most_useful(by_lot: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The most doubtful, those last that teach what another one teaches; ties fall as they stand."""
-    labels = {each.label for each in by_lot}
+def _most_useful(shuffled: Sequence[Candidate], count: int) -> list[Candidate]:
+    """The most uncertain; near duplicates and over-represented labels come last."""
+    labels = {each.label for each in shuffled}
     most = ceil(2 * count / max(len(labels), 1))
     inputs: set[str] = set()
     taken: Counter[str | None] = Counter()
     first: list[Candidate] = []
     last: list[Candidate] = []
-    for each in sorted(by_lot, key=lambda each: -each.doubt):
-        alike = normalised(each.input)
-        spread = alike not in inputs and (each.label is None or taken[each.label] < most)
-        (first if spread else last).append(each)
-        if spread:
-            inputs.add(alike)
+    for each in sorted(shuffled, key=lambda each: -each.uncertainty):
+        text = normalised(each.input)
+        diverse = text not in inputs and (each.label is None or taken[each.label] < most)
+        (first if diverse else last).append(each)
+        if diverse:
+            inputs.add(text)
             taken[each.label] += 1
     return [*first, *last][: max(count, 0)]
 
 
-def _lot(request_id: str, seed: int) -> str:
+def _random_key(request_id: str, seed: int) -> str:
     return hashlib.sha256(f"{request_id} {seed}".encode()).hexdigest()

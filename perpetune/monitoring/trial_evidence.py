@@ -1,7 +1,7 @@
-"""The evidence of a trial: challenger and champion on quality, errors and slow answers, fit to be looked at any time.
+"""The evidence of a trial: quality, errors and slow answers of challenger and champion, with anytime-valid intervals.
 
-Observations are put in the order in which they became known, which later ones do not change: requests by their time,
-judgements by their number in the log.
+Observations are in the order in which they became known, which later ones do not change: requests by time, feedback by
+its number in the log.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from perpetune.monitoring.window import Scorer
 from perpetune.params import ReleaseParams
-from perpetune.policy.rollout import MEASURES, Compared, TrialEvidence
+from perpetune.policy.rollout import MEASURES, Comparison, TrialEvidence
 from perpetune.policy.verdict import Interval
 from perpetune.prediction_log.trial_outcomes import Outcome
 from perpetune.statistics.confidence_sequences import Sequential, difference, paired_difference
@@ -19,41 +19,41 @@ from perpetune.statistics.confidence_sequences import Sequential, difference, pa
 def canary_evidence(
     challenger: Iterable[Outcome], champion: Iterable[Outcome], rules: ReleaseParams, score: Scorer
 ) -> TrialEvidence:
-    """Two groups of users, each answered by one of the two.
+    """The evidence of a canary: two groups of users, one answered by each version.
 
-    Quality is agreement with labels; where nobody has given any, the scores, cut to between 0 and 1.
+    Quality is agreement with labels or, without labels, the feedback score clipped to 0 to 1.
     """
-    ours, theirs = _in_time(challenger), _in_time(champion)
+    ours, theirs = _by_time(challenger), _by_time(champion)
     labels = any(each.label is not None for each in (*ours, *theirs))
 
-    def apart(one: Sequence[float], other: Sequence[float]) -> Compared:
+    def unpaired(one: Sequence[float], other: Sequence[float]) -> Comparison:
         return _compared(one, other, difference(one, other, _alpha(rules)), rules)
 
     return TrialEvidence(
         strategy="canary",
         requests=len(ours),
-        quality=apart(_qualities(ours, labels, score), _qualities(theirs, labels, score)),
-        errors=apart(_errors(ours), _errors(theirs)),
-        slow=apart(_slow(ours, rules), _slow(theirs, rules)),
+        quality=unpaired(_qualities(ours, labels, score), _qualities(theirs, labels, score)),
+        errors=unpaired(_errors(ours), _errors(theirs)),
+        slow=unpaired(_slow(ours, rules), _slow(theirs, rules)),
     )
 
 
 def shadow_evidence(pairs: Iterable[tuple[Outcome, Outcome]], rules: ReleaseParams, score: Scorer) -> TrialEvidence:
-    """The same requests, answered by the champion and, unseen, by the challenger: (champion, challenger) each.
+    """The evidence of a shadow: pairs (champion, challenger) of answers to the same requests.
 
-    Quality needs labels: a score that people gave is of the answer that they saw.
+    Quality needs labels, because feedback scores are on the champion's answers only.
     """
-    seen = sorted(pairs, key=lambda pair: (pair[0].time, pair[0].id))
-    theirs, ours = [pair[0] for pair in seen], [pair[1] for pair in seen]
-    both = [(one, other) for other, one in seen if one.output is not None and other.output is not None]
+    ordered = sorted(pairs, key=lambda pair: (pair[0].time, pair[0].id))
+    theirs, ours = [pair[0] for pair in ordered], [pair[1] for pair in ordered]
+    both = [(one, other) for other, one in ordered if one.output is not None and other.output is not None]
     labelled = sorted((pair for pair in both if pair[0].label is not None), key=lambda pair: pair[0].judged or 0)
 
-    def paired(one: Sequence[float], other: Sequence[float]) -> Compared:
+    def paired(one: Sequence[float], other: Sequence[float]) -> Comparison:
         return _compared(one, other, paired_difference(one, other, _alpha(rules)), rules)
 
     return TrialEvidence(
         strategy="shadow",
-        requests=len(seen),
+        requests=len(ordered),
         quality=paired(
             _qualities([one for one, _ in labelled], True, score),
             _qualities([other for _, other in labelled], True, score),
@@ -67,7 +67,7 @@ def _alpha(rules: ReleaseParams) -> float:
     return rules.alpha / MEASURES
 
 
-def _in_time(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def _by_time(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return sorted(outcomes, key=lambda each: (each.time, each.id))
 
 
@@ -76,7 +76,7 @@ def _errors(outcomes: Sequence[Outcome]) -> list[float]:
 
 
 def _slow(outcomes: Sequence[Outcome], rules: ReleaseParams) -> list[float]:
-    """Of answers: a request that failed is an error, however long it took."""
+    """1.0 for each slow answer; failed requests are left out, because they count as errors."""
     limit = 1000 * rules.slow_seconds
     return [float(each.latency_ms > limit) for each in outcomes if each.output is not None]
 
@@ -91,8 +91,8 @@ def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list
     return [min(max(each.score, 0.0), 1.0) for each in known if each.score is not None]
 
 
-def _compared(ours: Sequence[float], theirs: Sequence[float], found: Sequential, rules: ReleaseParams) -> Compared:
-    return Compared(
+def _compared(ours: Sequence[float], theirs: Sequence[float], found: Sequential, rules: ReleaseParams) -> Comparison:
+    return Comparison(
         challenger=_mean(ours),
         champion=_mean(theirs),
         difference=_mean(ours) - _mean(theirs) if ours and theirs else 0.0,

@@ -1,4 +1,4 @@
-"""A window: predictions judged together, beside the reference that they are judged against."""
+"""A window of predictions and the reference that it is compared with, as data frames for drift tests."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ import pandas as pd
 from perpetune.evaluation.scores.text_metrics import same_label
 from perpetune.records import Example, Prediction
 
-INPUT_COLUMNS = ("characters", "words", "mean word length", "non-letter share", "unseen word share")
+INPUT_COLUMNS = ("characters", "words", "mean word length", "non-letter ratio", "unseen word ratio")
 ANSWER = "answer"
 ANSWER_LENGTH = "answer length"
 CONFIDENCE = "confidence"
 SCORE = "score"
 
 Scorer = Callable[[str, str], float]
-"""From the wanted output and the answer to 0 ... 1."""
+"""score(expected output, answer), 0 to 1."""
 
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True)
 class Window:
-    """Predictions of one champion and the reference rows that they are judged against.
+    """Predictions of one champion and the reference rows that they are compared with.
 
-    `predictions` are all of the present champion's: answers of its predecessor would be held against
-    it. `answers` maps the id of a reference example to the champion's recorded output and confidence
-    for it; examples without one still count as inputs. `score` is that of the task, for window and reference alike.
+    All `predictions` are of the current champion. `answers` maps the id of a reference example to the champion's recorded
+    output and confidence; examples without one still count as inputs. `score` is the task's score.
     """
 
     predictions: Sequence[Prediction]
@@ -42,13 +41,13 @@ class Window:
 
 
 def current_frame(window: Window) -> pd.DataFrame:
-    """One row for each prediction: `INPUT_COLUMNS`, the answer or its length, confidence and score."""
+    """A row for each prediction: `INPUT_COLUMNS`, the answer or its length, confidence and score."""
     rows = window.predictions
-    known = _groups_of_words(window.reference)
+    seen = _groups_of_words(window.reference)
     return pd.DataFrame(
         {
             **_descriptors([row.input for row in rows]),
-            "unseen word share": [_share(word not in known for word in _words(row.input)) for row in rows],
+            "unseen word ratio": [_ratio(word not in seen for word in _words(row.input)) for row in rows],
             **_answers([row.output for row in rows], window.kind),
             CONFIDENCE: _floats([row.confidence for row in rows]),
             SCORE: _floats([None if row.label is None else window.score(row.label, row.output) for row in rows]),
@@ -57,11 +56,10 @@ def current_frame(window: Window) -> pd.DataFrame:
 
 
 def reference_frame(window: Window) -> pd.DataFrame:
-    """The same columns, one row for each reference example.
+    """A row for each reference example, with the columns of `current_frame`.
 
-    Its words count as unseen where no other group of the reference has them. Were an example's own
-    group counted, the reference would hardly ever hold an unseen word and every window would seem
-    to have drifted.
+    A word is unseen if no other group of the reference has it. If an example's own group counted, the reference would
+    have almost no unseen words and every window would drift.
     """
     rows = window.reference
     groups = _groups_of_words(rows)
@@ -69,7 +67,7 @@ def reference_frame(window: Window) -> pd.DataFrame:
     return pd.DataFrame(
         {
             **_descriptors([row.input for row in rows]),
-            "unseen word share": [_share(len(groups[word]) == 1 for word in _words(row.input)) for row in rows],
+            "unseen word ratio": [_ratio(len(groups[word]) == 1 for word in _words(row.input)) for row in rows],
             **_answers([output for output, _ in answers], window.kind),
             CONFIDENCE: _floats([confidence for _, confidence in answers]),
             SCORE: _floats(
@@ -87,7 +85,7 @@ def _descriptors(texts: Sequence[str]) -> dict[str, list[float]]:
         "characters": [float(len(text)) for text in texts],
         "words": [float(len(text.split())) for text in texts],
         "mean word length": [_mean(len(word) for word in text.split()) for text in texts],
-        "non-letter share": [_share(not (letter.isalpha() or letter.isspace()) for letter in text) for text in texts],
+        "non-letter ratio": [_ratio(not (letter.isalpha() or letter.isspace()) for letter in text) for text in texts],
     }
 
 
@@ -109,12 +107,12 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _share(flags: Iterable[bool]) -> float:
+def _ratio(flags: Iterable[bool]) -> float:
     return _mean(float(flag) for flag in flags)
 
 
 def _mean(values: Iterable[float]) -> float:
-    """The mean, 0 of nothing."""
+    """The mean; 0 of an empty sequence."""
     found = list(values)
     return sum(found) / len(found) if found else 0.0
 

@@ -1,4 +1,4 @@
-"""Whether a person lets a promoted challenger take over."""
+"""The verdict on a promotion that needs a reviewer's approval."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from perpetune.policy.verdict import Outcome, Verdict
 
 @dataclass(frozen=True)
 class ApprovalEvidence:
-    """What a person said of a version; `approve` is None where nobody came within `hours`.
+    """A reviewer's response; `approve` is None if none came within `hours`.
 
-    `compared_with` was champion when the version was evaluated, `champion` when the person spoke; None: there was none.
+    `compared_with` was champion when the version was evaluated, `champion` at the response; None if there was none.
     """
 
     version: str
@@ -24,30 +24,30 @@ class ApprovalEvidence:
 
 
 def approved(evidence: ApprovalEvidence) -> Verdict:
-    """Decide whether the version takes over: "promote" or "reject".
+    """Decide "promote" or "reject".
 
-    A yes counts only while the champion is still the one that the version was compared with.
+    An approval counts only if the champion is still the one that the version was compared with.
     """
-    rule = f"A person approves the version within {evidence.hours:g} hours, with a comment; nobody's word is a no."
+    rule = f"A reviewer approves the version within {evidence.hours:g} hours; without a response it is rejected."
 
     def verdict(outcome: Outcome, reason: str) -> Verdict:
         return Verdict(outcome, (reason,), rule)
 
     if evidence.approve is None:
-        return verdict("reject", f"Nobody approved version {evidence.version} within {evidence.hours:g} hours.")
+        return verdict("reject", f"Version {evidence.version} was not approved within {evidence.hours:g} hours.")
     if not evidence.approve:
         return verdict("reject", f"{evidence.who} refused version {evidence.version}: {evidence.comment}")
     if evidence.champion != evidence.compared_with:
         return verdict(
             "reject",
-            f"{evidence.who} approved version {evidence.version}, but meanwhile {_named(evidence.champion)}, and it was "
-            f"compared with {_old(evidence.compared_with)}: {evidence.comment}",
+            f"{evidence.who} approved version {evidence.version}, but it was compared with "
+            f"{_old(evidence.compared_with)}, and meanwhile {_change(evidence.champion)}: {evidence.comment}",
         )
     return verdict("promote", f"{evidence.who} approved version {evidence.version}: {evidence.comment}")
 
 
-def _named(champion: str | None) -> str:
-    return f"version {champion} became champion" if champion else "the champion was withdrawn"
+def _change(champion: str | None) -> str:
+    return f"version {champion} became champion" if champion else "the champion was removed"
 
 
 def _old(champion: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Which of several systems is to serve: the tuned challenger, or a simpler one that is as good."""
+"""Which system is promoted: the tuned challenger, or a simpler one that is as good."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from perpetune.policy.verdict import Verdict
 from perpetune.policy.wording import interval
 
 System = Literal["challenger", "linear", "embeddings", "base", "few-shot"]
-Simple = Literal["linear", "embeddings", "base", "few-shot"]
+SimpleSystem = Literal["linear", "embeddings", "base", "few-shot"]
 
-SIMPLEST_FIRST: tuple[Simple, ...] = ("linear", "embeddings", "base", "few-shot")
-PROMPTED: tuple[Simple, ...] = ("base", "few-shot")
+SIMPLEST_FIRST: tuple[SimpleSystem, ...] = ("linear", "embeddings", "base", "few-shot")
+PROMPTED: tuple[SimpleSystem, ...] = ("base", "few-shot")
 SERVED = {
     "challenger": "the tuned model",
     "linear": "the linear model",
@@ -36,23 +36,23 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Choice:
-    """The verdict, and whom it promotes; None for nobody."""
+    """The verdict, and the system that it promotes; None if none."""
 
     verdict: Verdict
     system: System | None
 
 
 def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
-    """Decide whether anything takes over, and what.
+    """Decide whether a system is promoted, and which.
 
-    The challenger is tested against what serves. Where it passes, a simpler rival that is at most `simpler` worse takes
-    its place. If it does not, and nothing trained serves (or a linear model, which is fitted again on each pass), the
-    best rival is put to the same test. While nothing trained serves there is no skill to lose: then the best estimate
-    decides, if no test does. If nothing serves at all, the prompted base does from now on. A system that is shown to do
-    harm is never chosen, nor is what is no better than the majority answer.
+    The challenger is tested against what serves. If it passes, a simpler rival at most `simpler` behind replaces it. If it
+    fails and no tuned model serves (nothing trained, or a linear model, which every refresh fits again), the best rival
+    is tested in the same way. If nothing trained serves and no test passes, the best estimate decides. If nothing serves
+    at all, the prompted base is promoted. A system with shown harm is never chosen, nor one that is no better than the
+    majority answer.
     """
     tested = _tested(evidence, rules)
-    sound = _sound(evidence, rules)
+    sound = _eligible(evidence, rules)
     if tested.outcome == "promote":
         everybody: dict[System, float] = {"challenger": 0.0, **sound}
         return _promoted(_simplest(everybody, rules), tested, evidence, rules)
@@ -61,29 +61,29 @@ def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
     best = _simplest(sound, rules) if sound else None
     if best is not None and _passes(best, evidence, rules):
         return _promoted(best, tested, evidence, rules)
-    likeliest = _likeliest(sound, evidence, rules) if evidence.untrained else None
+    likeliest = _best_estimate(sound, evidence, rules) if evidence.untrained else None
     if likeliest is not None:
         return _by_estimate(likeliest, tested, evidence, rules)
     if evidence.against == "base":
-        return _something_to_serve(tested, evidence, rules)
+        return _serve_prompted_base(tested, evidence, rules)
     return Choice(_with_rivals(tested, evidence, rules), None)
 
 
 def _tested(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
-    """The gate's verdict on the challenger; the first trained version must be better than the majority answer too."""
+    """The gate's verdict on the challenger; the first trained version must also beat the majority answer."""
     tested = should_promote(evidence, rules)
     if tested.outcome != "promote" or not evidence.untrained or _beats_majority("challenger", evidence, rules):
         return tested
     majority = evidence.rivals["majority"]
     no_better = (
         f"The tuned model is not more than {100 * rules.simpler:g} points (promote.simpler) better than the majority "
-        f"answer: {_beside('majority', majority, evidence)}."
+        f"answer: {_versus('majority', majority, evidence)}."
     )
     return Verdict("reject", (no_better, *tested.reasons), tested.rule)
 
 
-def _sound(evidence: PromotionEvidence, rules: PromoteParams) -> dict[System, float]:
-    """How far each rival that may serve is ahead of the challenger, the simplest first."""
+def _eligible(evidence: PromotionEvidence, rules: PromoteParams) -> dict[System, float]:
+    """The lead of each rival that may serve over the challenger, the simplest first."""
     return {
         name: -evidence.rivals[name].lead.difference
         for name in SIMPLEST_FIRST
@@ -96,12 +96,12 @@ def _sound(evidence: PromotionEvidence, rules: PromoteParams) -> dict[System, fl
 
 def _beats_majority(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> bool:
     majority = evidence.rivals.get("majority")
-    own = 0.0 if name == "challenger" else -evidence.rivals[name].lead.difference
-    return majority is None or own + majority.lead.difference > rules.simpler
+    lead = 0.0 if name == "challenger" else -evidence.rivals[name].lead.difference
+    return majority is None or lead + majority.lead.difference > rules.simpler
 
 
 def _simplest(ahead: Mapping[System, float], rules: PromoteParams) -> System:
-    """The simplest of those that are at most `simpler` behind the best."""
+    """The simplest system that is at most `simpler` behind the best."""
     best = max(ahead.values())
     order: tuple[System, ...] = (*SIMPLEST_FIRST, "challenger")
     return next(name for name in order if name in ahead and ahead[name] >= best - rules.simpler)
@@ -112,8 +112,8 @@ def _passes(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> 
     return gate is not None and should_promote(gate, rules).outcome == "promote"
 
 
-def _likeliest(sound: Mapping[System, float], evidence: PromotionEvidence, rules: PromoteParams) -> System | None:
-    """The best by its estimate, if that is more than `simpler` above what serves; None for what serves."""
+def _best_estimate(sound: Mapping[System, float], evidence: PromotionEvidence, rules: PromoteParams) -> System | None:
+    """The best system by its estimate, if that is more than `simpler` above what serves; else None."""
     ahead: dict[System, float] = dict(sound)
     if not harms(evidence, rules) and _beats_majority("challenger", evidence, rules):
         ahead["challenger"] = 0.0
@@ -134,8 +134,8 @@ def _against_what_serves(name: System, evidence: PromotionEvidence) -> PairedEvi
 def _by_estimate(name: System, tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
     found = _against_what_serves(name, evidence)
     why = (
-        f"Nothing trained serves yet, so the best estimate decides: {SERVED[name]} is {100 * found.difference:.1f} points "
-        f"above what serves ({interval(found.interval)}, {found.rows:,} rows, one-sided p {found.p_value:.3g})."
+        f"No trained version serves yet, so the best estimate decides: {SERVED[name]} is {100 * found.difference:.1f} "
+        f"points above what serves ({interval(found.interval)}, {found.rows:,} rows, one-sided p {found.p_value:.3g})."
     )
     chosen = _promoted(name, tested, evidence, rules)
     first, *others = chosen.verdict.reasons
@@ -149,27 +149,29 @@ def _promoted(name: System, tested: Verdict, evidence: PromotionEvidence, rules:
         return Choice(Verdict("promote", reasons, _rule(tested, rules)), name)
     rival = evidence.rivals[name]
     assert rival.gate is not None
-    own = should_promote(rival.gate, rules)
-    needless = "so no training is needed" if name in PROMPTED else "so no language model is needed"
-    quarantined = f", {needless}" if rival.lead.difference <= rules.simpler else ""
-    headline = f"Serve {SERVED[name]}: {_beside(name, rival, evidence)}{quarantined}."
+    tested_rival = should_promote(rival.gate, rules)
+    saving = "so no training is needed" if name in PROMPTED else "so no language model is needed"
+    conclusion = f", {saving}" if rival.lead.difference <= rules.simpler else ""
+    headline = f"Serve {SERVED[name]}: {_versus(name, rival, evidence)}{conclusion}."
     why = [
         f"The tuned model was not promoted: {reason}" for reason in tested.reasons[:1] if tested.outcome != "promote"
     ]
-    return Choice(Verdict("promote", (headline, *why, *own.reasons, *_recorded(evidence)), _rule(tested, rules)), name)
+    return Choice(
+        Verdict("promote", (headline, *why, *tested_rival.reasons, *_recorded(evidence)), _rule(tested, rules)), name
+    )
 
 
-def _something_to_serve(tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
-    """Nothing is shown to be better than the prompted base, and nothing serves yet."""
+def _serve_prompted_base(tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
+    """Promote the prompted base: nothing serves yet and nothing is shown to be better."""
     name = _better_prompted(evidence, rules)
     rival = evidence.rivals.get(name)
-    told = f": nothing is shown to be better, and {_beside(name, rival, evidence)}" if rival else ""
-    headline = f"Serve {SERVED[name]}{told}{_as_good(evidence, rules, but=name)}."
+    why = f": nothing is shown to be better, and {_versus(name, rival, evidence)}" if rival else ""
+    headline = f"Serve {SERVED[name]}{why}{_equal_rival(evidence, rules, but=name)}."
     return Choice(Verdict("promote", (headline, *tested.reasons, *_recorded(evidence)), _rule(tested, rules)), name)
 
 
-def _better_prompted(evidence: PromotionEvidence, rules: PromoteParams) -> Simple:
-    """With examples, if that is more than `simpler` better on the same rows and does no harm; else without."""
+def _better_prompted(evidence: PromotionEvidence, rules: PromoteParams) -> SimpleSystem:
+    """The base with examples if it is more than `simpler` better and does no harm, otherwise without."""
     shown = evidence.rivals.get("few-shot")
     if shown is None or shown.gate is None or harms(shown.gate, rules):
         return "base"
@@ -177,13 +179,13 @@ def _better_prompted(evidence: PromotionEvidence, rules: PromoteParams) -> Simpl
 
 
 def _with_rivals(tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
-    """The same verdict, whose first sentence says so where a simpler system is as good as the challenger."""
+    """The verdict; its first reason also names a simpler system that is as good as the challenger, if there is one."""
     first, *others = tested.reasons
-    first = f"{first.removesuffix('.')}{_as_good(evidence, rules)}."
+    first = f"{first.removesuffix('.')}{_equal_rival(evidence, rules)}."
     return replace(tested, reasons=(first, *others, *_recorded(evidence)))
 
 
-def _as_good(evidence: PromotionEvidence, rules: PromoteParams, but: str = "") -> str:
+def _equal_rival(evidence: PromotionEvidence, rules: PromoteParams, but: str = "") -> str:
     near = [
         name
         for name in SIMPLEST_FIRST
@@ -197,14 +199,14 @@ def _as_good(evidence: PromotionEvidence, rules: PromoteParams, but: str = "") -
 
 
 def _tuned(evidence: PromotionEvidence, rules: PromoteParams) -> str | None:
-    """The challenger beside its best rival; None where it has none."""
+    """The challenger compared with its best rival; None if it has none."""
     others = {name: rival for name, rival in evidence.rivals.items() if name != "recorded"}
     if not others:
         return None
     name = min(others, key=lambda name: others[name].lead.difference)
     rival = others[name]
     as_good = rival.lead.difference <= rules.simpler
-    claim = "is as good, but does harm or is not to serve" if as_good else "is the best rival"
+    claim = "is as good but does harm or cannot serve" if as_good else "is the best rival"
     return (
         f"Serve the tuned model: it {_scores(rival.challenger, rival.lead.rows, evidence)}; {NAMES.get(name, name)} {claim} "
         f"with {_number(rival.score, evidence)} ({_gap(rival, 1)})."
@@ -212,13 +214,13 @@ def _tuned(evidence: PromotionEvidence, rules: PromoteParams) -> str | None:
 
 
 def _recorded(evidence: PromotionEvidence) -> list[str]:
-    """What a hosted or larger model scores on the same rows: it cannot be served from here, and is named."""
+    """The score of a hosted or larger model on the same rows, for comparison: it cannot be promoted."""
     rival = evidence.rivals.get("recorded")
-    return [f"For comparison, {_beside('recorded', rival, evidence)}."] if rival else []
+    return [f"For comparison, {_versus('recorded', rival, evidence)}."] if rival else []
 
 
-def _beside(name: str, rival: Rival, evidence: PromotionEvidence) -> str:
-    """A rival and the challenger on the same rows, and the rival's lead with its interval."""
+def _versus(name: str, rival: Rival, evidence: PromotionEvidence) -> str:
+    """The scores of a rival and the challenger on the same rows, and the difference with its interval."""
     return (
         f"{NAMES[name]} {_scores(rival.score, rival.lead.rows, evidence)}, the tuned model "
         f"{_number(rival.challenger, evidence)} ({_gap(rival, -1)})"
@@ -226,7 +228,7 @@ def _beside(name: str, rival: Rival, evidence: PromotionEvidence) -> str:
 
 
 def _gap(rival: Rival, sign: int) -> str:
-    """The challenger minus the rival, or (`sign` -1) the rival minus the challenger."""
+    """The difference challenger minus rival, or rival minus challenger if `sign` is -1."""
     lead = rival.lead
     found = lead.interval if sign > 0 else replace(lead.interval, low=-lead.interval.high, high=-lead.interval.low)
     return f"difference {100 * sign * lead.difference + 0.0:+.1f} points, {interval(found)}"
@@ -244,6 +246,6 @@ def _number(value: float, evidence: PromotionEvidence) -> str:
 
 def _rule(tested: Verdict, rules: PromoteParams) -> str:
     return (
-        f"{tested.rule.removesuffix('.')}; a simpler system that is at most {100 * rules.simpler:g} points behind "
-        "(promote.simpler) is served instead."
+        f"{tested.rule.removesuffix('.')}; a simpler system at most {100 * rules.simpler:g} points behind "
+        "(promote.simpler) is promoted instead."
     )

@@ -1,4 +1,4 @@
-"""What a champion's confidence says of its accuracy where no label does."""
+"""Evidence on accuracy without labels, estimated from the champion's confidence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from perpetune.policy.verdict import Interval, Score
 
 @dataclass(frozen=True)
 class EstimatedFall:
-    """How far the accuracy that the champion's confidence implies has fallen below that on the reference.
+    """The fall of the estimated accuracy from the reference to the window.
 
-    `fall` is reference minus window; `p_value` is one-sided, "the fall is more than `margin`",
-    and below half of what the interval's level leaves exactly where the interval lies above the margin.
+    `fall` is reference minus window. `p_value` is one-sided for "the fall is more than `margin`"; it is below half of
+    1 - level exactly if the interval lies above the margin.
     """
 
     window: Score

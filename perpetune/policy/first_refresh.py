@@ -1,19 +1,19 @@
-"""Whether there is enough to tune a first version on, while the prompted base serves."""
+"""Whether there are enough labels for a first tuned version while the prompted base serves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from perpetune.params import RefreshParams, WatchParams
-from perpetune.policy.retraining import limited
+from perpetune.policy.retraining import limits_on
 from perpetune.policy.verdict import Outcome, Verdict
 
 
 @dataclass(frozen=True)
 class FirstRefreshEvidence:
-    """What no refresh has used yet: `labelled` requests, and `rows` of the team's own.
+    """Unused data: `labelled` requests and ingested `rows` that no refresh has used.
 
-    The prompted base has promised nothing, so that it cannot decay. The other fields are those of RetrainEvidence.
+    There is no decay evidence because a prompted base has no reference. The other fields are as in RetrainEvidence.
     """
 
     labelled: int
@@ -23,12 +23,12 @@ class FirstRefreshEvidence:
     device_hours: float
 
 
-def should_tune(evidence: FirstRefreshEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:
+def should_tune_first_version(evidence: FirstRefreshEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:
     """Decide whether to start the first refresh.
 
-    - "retrain": there are `first_labels` labelled requests and rows that no refresh has used.
-    - "over budget" and "cooling down": there are, and a refresh must wait, as it must after decay.
-    - "ask for labels": there are fewer; "collect more labels" if the settings ask for none.
+    - "retrain": there are `first_labels` unused labelled requests and rows.
+    - "over budget" and "cooling down": there are, but a refresh must wait, as after decay.
+    - "ask for labels": there are fewer; "collect more labels" if `watch.without_labels` is "nothing".
     """
     known = evidence.labelled + evidence.rows
 
@@ -38,7 +38,7 @@ def should_tune(evidence: FirstRefreshEvidence, rules: WatchParams, refresh: Ref
     if known < refresh.first_labels:
         outcome: Outcome = "collect more labels" if rules.without_labels == "nothing" else "ask for labels"
         return verdict(outcome, _too_few(evidence, refresh.first_labels))
-    waiting = limited(evidence, refresh)
+    waiting = limits_on(evidence, refresh)
     if waiting:
         return verdict(waiting[0][0], *(why for _, why in waiting), _enough(evidence))
     return verdict("retrain", _enough(evidence))
@@ -50,8 +50,8 @@ def _enough(evidence: FirstRefreshEvidence) -> str:
 
 def _too_few(evidence: FirstRefreshEvidence, needed: int) -> str:
     return (
-        f"The prompted base serves; a first tuned version needs {needed:,} labelled requests or rows that no refresh "
-        f"has used, and there are {evidence.labelled + evidence.rows:,}."
+        f"A first tuned version needs {needed:,} labelled requests or rows that no refresh has used, and there are "
+        f"{evidence.labelled + evidence.rows:,}."
     )
 
 
@@ -62,7 +62,7 @@ def _counted(evidence: FirstRefreshEvidence) -> str:
 
 def _rule(refresh: RefreshParams) -> str:
     return (
-        f"While the prompted base serves, retrain as soon as there are {refresh.first_labels:,} labelled requests or "
-        f"rows that no refresh has used, {refresh.cooldown_minutes:g} minutes after the last refresh and "
-        f"{refresh.back_off:g} times as long for each that did not help."
+        f"While the prompted base serves, retrain if there are {refresh.first_labels:,} unused labelled requests or "
+        f"rows, at least {refresh.cooldown_minutes:g} minutes after the last refresh and {refresh.back_off:g} times as "
+        f"long for each unsuccessful one."
     )

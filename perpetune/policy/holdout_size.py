@@ -1,4 +1,4 @@
-"""What the holdouts will be too small to decide, said before anything is trained on it. It never refuses."""
+"""Warnings before training about holdouts that are too small for a verdict. They never stop a refresh."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from perpetune.params import Params
 from perpetune.policy.wording import points
 from perpetune.statistics.power import power_of, rows_needed
 
-DISCORDANCE = 0.10  # of the rows, that two systems are assumed to answer differently before any has answered
+DISCORDANCE = 0.10  # assumed ratio of rows that two systems answer differently
 MOST_NAMED = 5
-LARGEST_SHARE = 0.5  # of the examples: a larger holdout would leave less to train on than to judge with
+LARGEST_RATIO = 0.5  # of the examples: a larger holdout would leave too few for training
 
 
 @dataclass(frozen=True)
 class Holdouts:
-    """Rows of each split, and rows of each label in the holdouts together ({} for free text)."""
+    """Rows by split, and held-out rows by label ({} for free text)."""
 
     rows: Mapping[str, int]
     labels: Mapping[str, int]
@@ -25,10 +25,10 @@ class Holdouts:
 
 
 def holdout_warnings(held: Holdouts, params: Params) -> tuple[str, ...]:
-    """What will not be shown with these rows, how many would do, and how they come there; () where all can be.
+    """Warnings with the number of rows that are missing and how to add them; () if the holdouts are large enough.
 
-    The holdout that must show the gain is the recent one against a champion, else the frozen one. `DISCORDANCE` is
-    assumed: what is seen later may need more rows, or fewer.
+    The recent holdout must show the gain against a champion, otherwise the frozen one. The actual discordance may
+    differ from `DISCORDANCE`, so that more or fewer rows are needed.
     """
     judging = "recent" if held.has_champion and held.rows.get("recent") else "frozen"
     return (
@@ -62,13 +62,13 @@ def _missed(rows: int, needed: int, params: Params, gain: bool) -> str:
 
 def _more(holdout: str, needed: int, held: Holdouts, params: Params) -> str:
     missing = needed - held.rows.get(holdout, 0)
-    share = params.split.frozen if holdout == "frozen" else params.split.recent
+    ratio = params.split.frozen if holdout == "frozen" else params.split.recent
     if holdout == "recent":
-        return f"Send about {_round(missing / share)} more labels to POST /v1/feedback." if share else ""
+        return f"Send about {_round(missing / ratio)} more labels to POST /v1/feedback." if ratio else ""
     curated = sum(held.rows.get(name, 0) for name in ("train", "validation", "frozen"))
     wanted = math.ceil(100 * needed / curated) / 100 if curated else 1.0
-    raised = f", or raise split.frozen to {wanted:.2f}" if share < wanted <= LARGEST_SHARE else ""
-    return f"Add about {_round(missing / share)} examples{raised}." if share else "Raise split.frozen."
+    raised = f", or raise split.frozen to {wanted:.2f}" if ratio < wanted <= LARGEST_RATIO else ""
+    return f"Add about {_round(missing / ratio)} examples{raised}." if ratio else "Raise split.frozen."
 
 
 def _rare_labels(held: Holdouts, params: Params) -> Iterator[str]:
@@ -87,6 +87,6 @@ def _rare_labels(held: Holdouts, params: Params) -> Iterator[str]:
 
 
 def _round(number: float) -> str:
-    """To two digits: it is an estimate."""
+    """Rounded up to two digits, because it is an estimate."""
     step = 10 ** max(math.floor(math.log10(max(number, 1))) - 1, 0)
     return f"{math.ceil(number / step) * step:,}"

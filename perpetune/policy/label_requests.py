@@ -1,4 +1,4 @@
-"""Whether labels are to be asked for, or a refresh is due, where too few labels tell how good the champion is."""
+"""Whether to request labels or to retrain if there are too few labels to test for decay."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Literal
 
 from perpetune.params import RefreshParams, WatchParams
 from perpetune.policy.estimated_accuracy import EstimatedFall
-from perpetune.policy.retraining import DriftEvidence, RetrainEvidence, held_up
+from perpetune.policy.retraining import DriftEvidence, RetrainEvidence, waiting_for
 from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.policy.wording import interval, points, score
 
-Step = Literal["nothing", "ask", "retrain"]
+LabelStep = Literal["nothing", "ask", "retrain"]
 
 
 @dataclass(frozen=True)
 class LabelDecision:
-    """What to do without labels, and why: the first sentence is the decisive one."""
+    """What to do with too few labels; the first reason is the decisive one."""
 
-    step: Step
+    step: LabelStep
     reasons: tuple[str, ...]
 
 
 def decide_without_labels(
     judged: Verdict, evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams
 ) -> Verdict:
-    """The verdict on labels, `judged`, unless it found too little and what needs no labels calls for more.
+    """The verdict `judged` on labels, or a stronger one from estimated accuracy and drift if labels are too few.
 
-    Adds the outcome "ask for labels". A refresh waits for budget and cooldown here too.
+    Adds the outcome "ask for labels". Budget and cooldown apply to a refresh here too.
     """
     if judged.outcome not in ("keep", "collect more labels"):
         return judged
-    asking = without_labels(evidence.labelled_in_window, evidence.estimate, evidence.drift, rules)
+    asking = label_decision(evidence.labelled_in_window, evidence.estimate, evidence.drift, rules)
     if asking.step == "nothing":
         return Verdict(judged.outcome, (*judged.reasons, *asking.reasons), judged.rule)
-    waiting = held_up(evidence, refresh) if asking.step == "retrain" else []
+    waiting = waiting_for(evidence, refresh) if asking.step == "retrain" else []
     outcome: Outcome = "retrain" if asking.step == "retrain" else "ask for labels"
     if waiting:
         outcome = waiting[0][0]
@@ -42,41 +42,42 @@ def decide_without_labels(
     return Verdict(outcome, reasons, f"{judged.rule} {_rule(rules)}")
 
 
-def without_labels(
+def label_decision(
     labelled: int, estimate: EstimatedFall | None, drift: DriftEvidence | None, rules: WatchParams
 ) -> LabelDecision:
-    """Decide between nothing, asking for labels and, where the setting says so, a refresh.
+    """Decide between nothing, requesting labels and, if `watch.without_labels` is "retrain", a refresh.
 
-    Both must speak: the whole interval of the estimated fall lies above the margin, and inputs or predictions
-    drifted. Where answers carry no confidence, and so there is no estimate, drift asks for labels at most: alone it
-    never retrains. Where `labelled` of the window's answers, `ask_labels` or more, are labelled, what could be asked
-    for is there, and labels decide.
+    Both conditions must hold: the interval of the estimated fall lies above the margin, and inputs or predictions
+    drifted. If answers have no confidence there is no estimate, and drift can only request labels. If `ask_labels` or
+    more of the window's answers are labelled, labels decide.
     """
     if labelled >= rules.ask_labels or rules.without_labels == "nothing" or not _drifted(drift):
         return LabelDecision("nothing", ())
     if estimate is None:
         return LabelDecision("ask", (_UNKNOWN,))
     if not estimate.interval.low > estimate.margin:
-        return LabelDecision("nothing", (f"Confidence shows no such fall: {_said(estimate)}.",))
+        return LabelDecision(
+            "nothing", (f"The accuracy estimated from confidence has not fallen so far: {_numbers(estimate)}.",)
+        )
     return LabelDecision(
         rules.without_labels,
         (
             f"The accuracy estimated from confidence has fallen by more than the margin of {points(estimate.margin)}, "
-            f"and traffic drifted: {_said(estimate)}.",
+            f"and traffic drifted: {_numbers(estimate)}.",
             _ASSUMED,
         ),
     )
 
 
-_UNKNOWN = "Traffic drifted, and answers without confidence do not tell what that did to their quality."
-_ASSUMED = "The estimate sees only what the model doubts: where the right answers themselves changed it sees nothing."
+_UNKNOWN = "Traffic drifted, and without confidence the accuracy cannot be estimated."
+_ASSUMED = "The estimate does not see concept drift, a change of the correct answers."
 
 
 def _rule(rules: WatchParams) -> str:
     step = {"ask": "ask for labels", "retrain": "retrain", "nothing": "do nothing"}[rules.without_labels]
     return (
-        f"With fewer than {rules.ask_labels} labels in the window {step} where the accuracy estimated from confidence "
-        f"is shown to have fallen by more than {points(rules.margin)} and inputs or predictions drifted."
+        f"With fewer than {rules.ask_labels} labels in the window {step} if the accuracy estimated from confidence has "
+        f"fallen by more than {points(rules.margin)} and inputs or predictions drifted."
     )
 
 
@@ -84,7 +85,7 @@ def _drifted(drift: DriftEvidence | None) -> bool:
     return drift is not None and drift.judged and (drift.inputs_drifted or drift.predictions_drifted)
 
 
-def _said(estimate: EstimatedFall) -> str:
+def _numbers(estimate: EstimatedFall) -> str:
     return (
         f"{score(estimate.window)} on the window and {score(estimate.reference)} on the reference, a fall of "
         f"{points(estimate.fall)} ({interval(estimate.interval)})"

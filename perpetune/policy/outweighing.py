@@ -1,16 +1,16 @@
-"""When a gain on recent traffic opens the gate that too few frozen rows keep shut."""
+"""The test of whether a gain on one holdout outweighs a possible loss on the other."""
 
 from __future__ import annotations
 
 from perpetune.policy.verdict import Interval
 
 
-def outweighed(difference: float, guard: Interval, gain: Interval, margin: float) -> bool:
-    """Whether the gain, at its least, is more than the guarding holdout may have lost, at its most.
+def gain_outweighs_loss(difference: float, guard: Interval, gain: Interval, margin: float) -> bool:
+    """Whether the lower bound of the gain is larger than the largest possible loss on the other holdout.
 
-    `difference` and `guard` are the guarding holdout's, `gain` the interval on the other one. The loss that is seen must
-    lie within the margin. Both low ends hold together at least with 1 less both their errors (Bonferroni), so the mean of
-    the two holdouts, each counting alike, is better beyond doubt. A challenger that is no better passes no more often
-    than its gain is shown by chance, since the gate asks for that too.
+    `difference` and `guard` are the difference and interval on the holdout that guards, `gain` the interval on the other
+    one. The observed loss must be within the margin. Both bounds hold together with 1 minus the sum of their errors
+    (Bonferroni), so the mean of the two holdouts has improved. The false positive rate stays that of the gain test,
+    which the gate requires too.
     """
     return difference > -margin and gain.low > max(0.0, -guard.low)

@@ -1,4 +1,4 @@
-"""Whether a challenger takes over."""
+"""The promotion gate."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perpetune.params import PromoteParams
-from perpetune.policy.outweighing import outweighed
+from perpetune.policy.outweighing import gain_outweighs_loss
 from perpetune.policy.verdict import Interval, Outcome, Verdict
-from perpetune.policy.wording import against_level, interval, points
+from perpetune.policy.wording import interval, points, versus_alpha
 from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
-FIRST_ROWS = 20  # rows of a holdout that the first trained version needs
-NAMED = 3  # of the slices that are too small
+FIRST_ROWS = 20  # least rows of a holdout for the first trained version
+MAX_NAMED = 3  # slices named of those that are too small
 
 
 @dataclass(frozen=True)
 class PairedEvidence:
-    """Challenger minus the other on the same rows.
+    """A paired comparison: challenger minus the other system on the same rows.
 
-    One-sided p-values: `p_value`, "the challenger is better", and `p_worse`, "it is worse by more than
-    promote.slice_margin". `discordance` is the mean squared difference of a row, for scores of 0 and 1 the share of
-    rows that the two score differently; more than 1 only where rows have weights.
+    One-sided p-values: `p_value` for "the challenger is better", `p_worse` for "it is worse by more than
+    promote.slice_margin". `discordance` is the mean squared difference of a row: for scores of 0 and 1 the ratio of rows
+    that the two score differently. It exceeds 1 only if rows are weighted.
     """
 
     difference: float
@@ -36,11 +36,10 @@ class PairedEvidence:
 
 @dataclass(frozen=True)
 class Limit:
-    """One thing that must not have grown: it vetoes where it is shown to be beyond `limit`; None vetoes nothing.
+    """A measurement that vetoes a promotion if it exceeds `limit`; a limit of None never vetoes.
 
-    `value` was measured on `rows` rows, in `unit`; `setting` is where its limit is set, if anywhere. `interval` is None
-    where it was counted and not estimated: then the value itself must be within the limit, else the interval's lower
-    end.
+    `value` was measured on `rows` rows, in `unit`; `setting` is the name of the limit's setting, if it has one. The
+    interval's lower end must be within the limit, or the value itself if `interval` is None because it was counted.
     """
 
     value: float
@@ -52,13 +51,13 @@ class Limit:
 
     @property
     def exceeded(self) -> bool:
-        """A value that is not a number is within nothing."""
+        """Whether the limit is exceeded; NaN exceeds every limit."""
         return self.limit is not None and not (self.interval.low if self.interval else self.value) <= self.limit
 
 
 @dataclass(frozen=True)
 class Recall:
-    """The share of a label's `rows` that are found, its interval, and the share that what serves finds; None for none."""
+    """The recall (0 to 1) of a label on its `rows`, with the recall of the system that serves; None if none serves."""
 
     value: float
     interval: Interval
@@ -66,16 +65,16 @@ class Recall:
     serving: float | None
 
     def below(self, floor: float) -> bool:
-        """Whether it is shown to be below the floor, while what serves finds more."""
+        """Whether it is significantly below the floor, while the system that serves has a higher recall."""
         return self.interval.high < floor and (self.serving is None or self.serving > self.value)
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A system beside the challenger, on the held-out rows that both answered.
+    """Another system compared with the challenger on the held-out rows that both answered.
 
-    `score` and `challenger` are scores in the gate's metric, and `lead` is the challenger minus the rival. `gate` is the
-    rival itself against what serves; None for what cannot serve, and for the base against itself.
+    `score` and `challenger` are the two scores in the gate's metric; `lead` is challenger minus rival. `gate` is the
+    rival's own evidence against what serves; None if the rival cannot serve or is the base compared with itself.
     """
 
     score: float
@@ -86,15 +85,16 @@ class Rival:
 
 @dataclass(frozen=True)
 class PromotionEvidence:
-    """The challenger `against` the champion, or against the base where there is no champion yet.
+    """The challenger compared with the champion, or with the base if there is no champion yet.
 
-    `recent` is None where there is no newly labelled traffic. `slices` are the rows of both holdouts of one label or
-    one source ("label positive", "source traffic"), `small` those with too few rows for a test; `limits` are what else
-    may veto ("forgetting", "latency"). `balanced` is the holdout that must show a gain, each label counting alike, where
-    that is the gate's metric; then `recalls` of all labels are there too. `untrained`: what serves was never trained
-    (the base, a prompted version), so there is no skill to lose; `refitted`: it is a linear model. `subject` is who is
-    judged, `metric` what `rivals` (the other systems by name) are scored in. `label_ratios` says how many of the labels
-    that come join each holdout, by its name.
+    - `frozen`, `recent`: the holdouts; `recent` is None without newly labelled traffic.
+    - `slices`: rows of both holdouts with one label or source ("label positive", "source traffic"); `small`: the number
+      of rows of slices that are too small to test.
+    - `limits`: other measurements that can veto ("forgetting", "latency").
+    - `balanced`: the holdout that must show the gain, in balanced accuracy, if that is the metric; then also `recalls`.
+    - `untrained`: what serves was never trained (the base, a prompted version); `refitted`: it is a linear model.
+    - `subject`: the system under test; `rivals`: the other systems by name, scored in `metric`.
+    - `label_ratios`: the ratio of new labels that join each holdout, by its name.
     """
 
     frozen: PairedEvidence
@@ -114,45 +114,44 @@ class PromotionEvidence:
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
-    """Decide whether the challenger takes over: "promote", "reject" or "collect more labels".
+    """Decide "promote", "reject" or "collect more labels".
 
-    Against a champion the frozen holdout guards what was good (the difference's lower bound stays
-    above minus the margin: a non-inferiority test, Piaggio et al., JAMA 2012;308:2594) and the recent
-    holdout, which shows the change that the frozen one is too old for, must show a gain; without a
-    recent one the frozen must show it. Against the base, where there is nothing yet to be recent about, the
-    frozen holdout must show the gain and a recent one, if any, guards. Harm shown on either, or on a slice (Holm
-    1979, Scand. J. Statist. 6:65, over all slices), a label hardly found, or a limit exceeded rejects at once, since more
-    labels would not undo it. A gain that at its least is more than the guarding holdout may have lost opens the gate
-    too. What is not shown is rejected where the rows had a chance of `power` to show it, the gain of a challenger better
-    by `gain` and the guard of one that is as good, or where the interval rules such a gain out; else labels are asked
-    for. The reasons hold all that was found, the decisive first.
+    Against a champion, the frozen holdout guards: the lower bound of the difference must stay above minus the margin (a
+    non-inferiority test; Piaggio et al., JAMA 2012;308:2594). The recent holdout must show a gain; without one the frozen
+    holdout must show it. Against the base, the frozen holdout must show the gain, and a recent one, if any, guards.
+
+    The verdict is "reject" if harm is shown on a holdout or on a slice (Holm 1979, Scand. J. Statist. 6:65, over all
+    slices), a label's recall is below the floor, or a limit is exceeded. The guard also passes if the gain outweighs the
+    possible loss (see `gain_outweighs_loss`). A test that does not pass is a "reject" if the rows had a power of `power`,
+    for the gain against a true gain of `gain` and for the guard against a true difference of 0, or if the interval
+    excludes such a gain; otherwise the verdict is "collect more labels". The decisive reason is first.
     """
     guard, gain = _roles(evidence)
     holdouts = dict([guard, gain])
     least = least_rows(evidence, rules)
-    found = _Found(
+    found = _Results(
         harm=harms(evidence, rules),
         few=[
             _too_few(name, paired.rows, least, evidence.label_ratios)
             for name, paired in holdouts.items()
             if paired.rows < least
         ],
-        gaining=_gained(gain[0], evidence.balanced or gain[1], evidence, rules),
-        guarding=_guarded(*guard, evidence, rules),
-        sound=_sound(evidence, rules),
-        paid=_paid(guard, gain, rules),
+        gaining=_gain_test(gain[0], evidence.balanced or gain[1], evidence, rules),
+        guarding=_guard_test(*guard, evidence, rules),
+        passed=_passed(evidence, rules),
+        outweighs=_outweighs(guard, gain, rules),
     )
-    outcome, reasons = _weighed(found)
+    outcome, reasons = _outcome(found)
     return Verdict(outcome, tuple(dict.fromkeys(reasons)), _promotion_rule(guard[0], gain[0], evidence, rules))
 
 
 def least_rows(evidence: PromotionEvidence, rules: PromoteParams) -> int:
-    """Rows that a verdict needs: fewer where what serves was never trained, since the exact test holds at any size."""
+    """Least rows of a holdout for a verdict; fewer if what serves was never trained, because the test is exact."""
     return min(rules.min_rows, FIRST_ROWS) if evidence.untrained else rules.min_rows
 
 
 def harms(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
-    """What rejects at once, a sentence each: harm on a holdout or a slice, a label hardly found, a limit exceeded."""
+    """Reasons that reject at once: harm on a holdout or a slice, a label's recall below the floor, an exceeded limit."""
     least = least_rows(evidence, rules)
     holdouts = dict(_roles(evidence))
     return [
@@ -162,8 +161,8 @@ def harms(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
             if paired.rows >= least and paired.interval.high < -rules.margin
         ),
         *_harmed_slices(evidence, rules),
-        *_hardly_found(evidence, rules),
-        *(_over(name, limit) for name, limit in evidence.limits.items() if limit.exceeded),
+        *_low_recalls(evidence, rules),
+        *(_over_limit(name, limit) for name, limit in evidence.limits.items() if limit.exceeded),
     ]
 
 
@@ -175,108 +174,114 @@ def _roles(evidence: PromotionEvidence) -> tuple[tuple[str, PairedEvidence], tup
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Sentences on harm, on holdouts with too few rows and on what vetoes nothing; and what the two tests found."""
+class _Results:
+    """Reasons on harm, on too few rows and on what passed; and the results of the two tests."""
 
     harm: list[str]
     few: list[str]
-    gaining: _Finding
-    guarding: _Finding
-    sound: list[str]
-    paid: str | None
+    gaining: _TestResult
+    guarding: _TestResult
+    passed: list[str]
+    outweighs: str | None
 
 
-def _weighed(found: _Found) -> tuple[Outcome, list[str]]:
-    """The outcome, and all reasons with the decisive first."""
-    findings = sorted((found.gaining, found.guarding), key=lambda finding: finding.shown)
-    sentences = [finding.sentence for finding in findings]
+def _outcome(found: _Results) -> tuple[Outcome, list[str]]:
+    """The outcome and all reasons, the decisive one first."""
+    tests = sorted((found.gaining, found.guarding), key=lambda result: result.passed)
+    sentences = [result.sentence for result in tests]
     if found.harm:
-        return "reject", [*found.harm, *sentences, *found.sound]
+        return "reject", [*found.harm, *sentences, *found.passed]
     if found.few:
-        return "collect more labels", [*found.few, *sentences, *found.sound]
-    unshown = [finding for finding in findings if not finding.shown]
-    if not unshown:
-        return "promote", [*sentences, *found.sound]
-    if found.gaining.shown and found.paid:
-        return "promote", [found.gaining.sentence, found.paid, found.guarding.sentence, *found.sound]
-    hopeless = [finding.sentence for finding in unshown if finding.lack is None]
+        return "collect more labels", [*found.few, *sentences, *found.passed]
+    failed = [result for result in tests if not result.passed]
+    if not failed:
+        return "promote", [*sentences, *found.passed]
+    if found.gaining.passed and found.outweighs:
+        return "promote", [found.gaining.sentence, found.outweighs, found.guarding.sentence, *found.passed]
+    hopeless = [result.sentence for result in failed if result.lack is None]
     if hopeless:
-        return "reject", [*hopeless, *sentences, *found.sound]
-    return "collect more labels", [*(finding.lack or "" for finding in unshown), *sentences, *found.sound]
+        return "reject", [*hopeless, *sentences, *found.passed]
+    return "collect more labels", [*(result.lack or "" for result in failed), *sentences, *found.passed]
 
 
 @dataclass(frozen=True)
-class _Finding:
-    """Whether a holdout shows what it should, and which labels it `lack`s for the stated power; None for none."""
+class _TestResult:
+    """Whether a holdout's test passed, and the sentence on the labels it lacks for the stated power, None if none."""
 
-    shown: bool
+    passed: bool
     sentence: str
     lack: str | None
 
 
-def _paid(guard: tuple[str, PairedEvidence], gain: tuple[str, PairedEvidence], rules: PromoteParams) -> str | None:
-    """The sentence that says so if the gain outweighs what the guarding holdout may have lost, else None."""
-    if not outweighed(guard[1].difference, guard[1].interval, gain[1].interval, rules.margin):
+def _outweighs(guard: tuple[str, PairedEvidence], gain: tuple[str, PairedEvidence], rules: PromoteParams) -> str | None:
+    """The reason if the gain outweighs the possible loss on the guarding holdout, else None."""
+    if not gain_outweighs_loss(guard[1].difference, guard[1].interval, gain[1].interval, rules.margin):
         return None
     return (
-        f"The gain on the {gain[0]} holdout, {points(gain[1].interval.low)} at its least, is more than the "
-        f"{points(-guard[1].interval.low)} that the {guard[0]} one may have lost at its most."
+        f"The gain on the {gain[0]} holdout is at least {points(gain[1].interval.low)}, more than the largest possible loss "
+        f"of {points(-guard[1].interval.low)} on the {guard[0]} one."
     )
 
 
-def _guarded(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> _Finding:
+def _guard_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> _TestResult:
     level = (1 - paired.interval.level) / 2
-    alike = paired.rows > 0 and paired.discordance == 0
-    most = _most_unseen(paired.rows, level) if alike else 1.0
-    shown = paired.interval.low > -rules.margin or most < rules.margin
-    claim = "is not worse than" if shown else "is not shown to be no worse than"
-    sure = f", and no row of them differs, so that at most {most:.1%} of all rows do" if alike else ""
+    equal = paired.rows > 0 and paired.discordance == 0
+    most = _largest_ratio(paired.rows, level) if equal else 1.0
+    passed = paired.interval.low > -rules.margin or most < rules.margin
+    claim = "is not worse than" if passed else "is not shown to be no worse than"
+    bound = f", and none of the rows differs, so that at most {most:.1%} of all rows do" if equal else ""
     sentence = (
         f"On the {name} holdout {evidence.subject} {claim} the {evidence.against} by the margin of "
-        f"{points(rules.margin)}: the difference is {_difference(paired)}{sure}."
+        f"{points(rules.margin)}: the difference is {_difference(paired)}{bound}."
     )
-    if shown:
-        return _Finding(True, sentence, None)
-    if alike and rules.margin:
-        return _Finding(
-            False, sentence, _lack_of_alike(name, paired.rows, level, most, rules.margin, evidence.label_ratios)
+    if passed:
+        return _TestResult(True, sentence, None)
+    if equal and rules.margin:
+        return _TestResult(
+            False,
+            sentence,
+            _missing_labels_without_differences(name, paired.rows, level, most, rules.margin, evidence.label_ratios),
         )
-    true = 0.0 if rules.margin else rules.gain  # no number of rows shows that what is as good is better
-    missed = f"a challenger {'as good' if rules.margin else f'better by {points(rules.gain)}'}"
-    return _Finding(
-        False, sentence, _lack(name, paired, missed, rules.power, true, level, rules.margin, evidence.label_ratios)
+    true = 0.0 if rules.margin else rules.gain  # without a margin an equal challenger never passes
+    missed = f"a challenger that is {'as good' if rules.margin else f'better by {points(rules.gain)}'}"
+    return _TestResult(
+        False,
+        sentence,
+        _missing_labels(name, paired, missed, rules.power, true, level, rules.margin, evidence.label_ratios),
     )
 
 
-def _most_unseen(rows: int, level: float) -> float:
-    """The largest share of differing rows that `rows` rows without one leave room for (Clopper & Pearson 1934)."""
+def _largest_ratio(rows: int, level: float) -> float:
+    """Upper bound of the ratio of differing rows if none of `rows` rows differs (Clopper & Pearson 1934)."""
     return 1 - math.exp(math.log(level) / rows)
 
 
-def _lack_of_alike(name: str, rows: int, level: float, most: float, margin: float, ratios: Mapping[str, float]) -> str:
+def _missing_labels_without_differences(
+    name: str, rows: int, level: float, most: float, margin: float, ratios: Mapping[str, float]
+) -> str:
     needed = math.floor(math.log(level) / math.log(1 - margin)) + 1
     return (
-        f"The {rows} rows of the {name} holdout are all answered alike, which leaves room for {most:.1%} that are not: "
-        f"{_collect(name, needed - rows, ratios)}."
+        f"Both give the same answers on the {rows} rows of the {name} holdout, but may differ on up to {most:.1%} of all "
+        f"rows: {_collect(name, needed - rows, ratios)}."
     )
 
 
-def _gained(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> _Finding:
-    shown = paired.p_value < rules.alpha and paired.difference > 0
-    claim = "is better than" if shown else "is not shown to be better than"
+def _gain_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> _TestResult:
+    passed = paired.p_value < rules.alpha and paired.difference > 0
+    claim = "is better than" if passed else "is not shown to be better than"
     measure = ", each label counting alike," if evidence.balanced else ""
     sentence = (
         f"On the {name} holdout {evidence.subject}{measure} {claim} the {evidence.against}: the difference is "
-        f"{_difference(paired)}, one-sided p {paired.p_value:.3g} {against_level(paired.p_value, rules.alpha)}."
+        f"{_difference(paired)}, one-sided p {paired.p_value:.3g} {versus_alpha(paired.p_value, rules.alpha)}."
     )
     missed = f"a true gain of {points(rules.gain)}"
-    if paired.interval.high < rules.gain:  # a gain worth finding is ruled out already
-        return _Finding(shown, sentence, None)
-    lack = _lack(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0, evidence.label_ratios)
-    return _Finding(shown, sentence, lack)
+    if paired.interval.high < rules.gain:  # the interval excludes a relevant gain
+        return _TestResult(passed, sentence, None)
+    lack = _missing_labels(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0, evidence.label_ratios)
+    return _TestResult(passed, sentence, lack)
 
 
-def _lack(
+def _missing_labels(
     name: str,
     paired: PairedEvidence,
     missed: str,
@@ -292,7 +297,7 @@ def _lack(
     chance = 1 - power_of(paired.rows, true, paired.discordance, alpha=alpha, margin=margin)
     return (
         f"The {paired.rows} rows of the {name} holdout would miss {missed} with a chance of {chance:.0%} at the "
-        f"discordance seen, {paired.discordance:.2f}: {_collect(name, needed - paired.rows, ratios)}."
+        f"observed discordance of {paired.discordance:.2f}: {_collect(name, needed - paired.rows, ratios)}."
     )
 
 
@@ -300,7 +305,7 @@ def _collect(name: str, rows: int, ratios: Mapping[str, float]) -> str:
     ratio = ratios.get(name, 1.0)
     labels = labels_to_collect(rows, ratio)
     if labels is None:
-        return f"bring {rows} more rows, which no label of production adds to it"
+        return f"bring {rows} more rows, because no production labels are added to it"
     joins = f", of which {ratio:.0%} join it" if ratio < 1 else ""
     return f"collect {labels} more labels{joins}"
 
@@ -324,7 +329,7 @@ def _harmed_slices(evidence: PromotionEvidence, rules: PromoteParams) -> list[st
 
 
 def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p-values, the smallest first: rejecting those below alpha errs at all with alpha at most."""
+    """Holm's adjusted p-values, the smallest first; they control the family-wise error rate."""
     adjusted: dict[str, float] = {}
     largest = 0.0
     for position, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda one: (one[1], one[0]))):
@@ -333,7 +338,7 @@ def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def _hardly_found(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
+def _low_recalls(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     if rules.min_recall is None:
         return []
     return [
@@ -344,9 +349,9 @@ def _hardly_found(evidence: PromotionEvidence, rules: PromoteParams) -> list[str
     ]
 
 
-def _sound(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
-    """What was looked at and vetoes nothing, and what was too small to be looked at."""
-    within = [_kept(name, limit) for name, limit in evidence.limits.items() if not limit.exceeded]
+def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
+    """Reasons on limits and slices that do not veto, and on slices that are too small to test."""
+    within = [_within_limit(name, limit) for name, limit in evidence.limits.items() if not limit.exceeded]
     small = [_small(evidence.small, rules)] if evidence.small else []
     adjusted = _holm({name: paired.p_worse for name, paired in evidence.slices.items()})
     if not adjusted or min(adjusted.values()) < rules.alpha:
@@ -361,23 +366,23 @@ def _sound(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
 
 
 def _small(small: Mapping[str, int], rules: PromoteParams) -> str:
-    smallest = sorted(small, key=lambda name: (small[name], name))[:NAMED]
+    smallest = sorted(small, key=lambda name: (small[name], name))[:MAX_NAMED]
     named = ", ".join(f"{name} ({small[name]} row{'s' * (small[name] != 1)})" for name in smallest)
-    more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
-    return f"Too small to be tested, with fewer than {rules.slice_rows} rows (promote.slice_rows): {named}{more}."
+    more = f" and {len(small) - MAX_NAMED} more" if len(small) > MAX_NAMED else ""
+    return f"Not tested, because they have fewer than {rules.slice_rows} rows (promote.slice_rows): {named}{more}."
 
 
 def _slices(count: int) -> str:
     return "1 slice" if count == 1 else f"{count} slices"
 
 
-def _over(name: str, limit: Limit) -> str:
+def _over_limit(name: str, limit: Limit) -> str:
     return f"{_measured(name, limit)}, beyond the limit of {limit.limit:g}{_set_by(limit)}."
 
 
-def _kept(name: str, limit: Limit) -> str:
+def _within_limit(name: str, limit: Limit) -> str:
     if limit.limit is None:
-        unset = f", which vetoes nothing{f' ({limit.setting} is not set)' if limit.setting else ''}"
+        unset = f", without a limit{f' ({limit.setting} is not set)' if limit.setting else ''}"
         return f"{_measured(name, limit)}{unset}."
     claim = "within" if limit.value <= limit.limit else "not shown to be beyond"
     return f"{_measured(name, limit)}, {claim} the limit of {limit.limit:g}{_set_by(limit)}."
@@ -389,8 +394,8 @@ def _set_by(limit: Limit) -> str:
 
 def _measured(name: str, limit: Limit) -> str:
     found = limit.interval
-    sure = f"{100 * found.level:g}% interval {found.low:.3g} to {found.high:.3g}, " if found else ""
-    return f"{name[:1].upper()}{name[1:]} is {limit.value:.3g} {limit.unit} ({sure}{limit.rows} rows)"
+    within = f"{100 * found.level:g}% interval {found.low:.3g} to {found.high:.3g}, " if found else ""
+    return f"{name[:1].upper()}{name[1:]} is {limit.value:.3g} {limit.unit} ({within}{limit.rows} rows)"
 
 
 def _too_few(name: str, rows: int, least: int, ratios: Mapping[str, float]) -> str:
@@ -405,12 +410,12 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     floor = f" or less than {rules.min_recall:.0%} of a label is found" if found else ""
     measure = ", each label counting alike" if evidence.balanced else ""
     return (
-        f"Promote where {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "
+        f"Promote if {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
-        f"{rules.alpha:g}{measure}), or where that gain at its least is more than may be lost at most, with at least "
-        f"{least_rows(evidence, rules)} rows in each; reject at once where harm{slices} is shown{floor}{limits}; else ask "
-        f"for labels where a challenger better by {points(rules.gain)} there, and as "
-        f"good here, would be found with a chance of less than {rules.power:.0%}."
+        f"{rules.alpha:g}{measure}), or if that gain outweighs the possible loss (lower bounds of both), with at least "
+        f"{least_rows(evidence, rules)} rows in each; reject at once if harm{slices} is shown{floor}{limits}; else ask "
+        f"for labels if the power for a gain of {points(rules.gain)}, or for a challenger as good as the "
+        f"{evidence.against}, is below {rules.power:.0%}."
     )
 
 

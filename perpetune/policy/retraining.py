@@ -1,4 +1,4 @@
-"""Whether the champion has decayed, so that a refresh is due."""
+"""Whether the champion has decayed and a refresh should start."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 from perpetune.policy.wording import amount, interval, points, score
 
 MONTH_DAYS = 30
-LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes that backing off stops at
+LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes; the back-off stops here
 
 
 @dataclass(frozen=True)
 class Decay:
-    """How the champion's labelled answers stand to what it was promoted with.
+    """The champion's labelled answers compared with its reference: the unseen rows that it was promoted with.
 
-    `window` is its score on the newest labels, `reference` the one on unseen rows that it was promoted with, and
-    `drop` the second minus the first: intervals as for one look. `since_release` is the score on all its labels, with
-    an interval that holds at all looks together and whatever has changed meanwhile. The alarm is due where `evidence` that its mean score is below
-    `bound` reaches `run_length`; while the mean is not below, a label adds at most 1 to it on average.
-    `labels_since_fall` counts those since the fall most likely began, if there was one.
-    `restarted_from` is the bound that the evidence was about at the last look, if settings have moved it since.
+    - `window`: the score on the newest labels; `reference`: the score on the reference; `drop`: reference minus window,
+      with an interval for a single check.
+    - `since_release`: the score on all labels of the version, with an anytime-valid interval that allows for drift.
+    - `evidence` that the mean score is below `bound`; it raises the alarm at `run_length`. While the mean is not below,
+      a label adds at most 1 on average.
+    - `labels_since_fall`: labels since the most likely start of the fall.
+    - `restarted_from`: the bound of the last check, if settings have changed it and so restarted the detector.
     """
 
     window: Score
@@ -42,13 +43,13 @@ class Decay:
 
     @property
     def alarms(self) -> bool:
-        """Nothing falls below a bound of 0, so that what counts up there is no evidence."""
+        """Whether the evidence raises the alarm; never with a bound of 0, because no score is below it."""
         return self.bound > 0 and self.evidence >= self.run_length
 
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """One column of the window against the reference: drifted where `value` is at most `threshold`."""
+    """The drift test of one column: drifted if the p-value `value` is at most `threshold`."""
 
     test: str
     value: float
@@ -58,10 +59,10 @@ class ColumnDrift:
 
 @dataclass(frozen=True)
 class DriftEvidence:
-    """Whether inputs and predictions moved.
+    """Whether inputs and predictions drifted.
 
-    `share` is that of the input columns which drifted. `judged` is False, and `columns` empty, where
-    the window or the reference holds too few rows.
+    `share` is the ratio of input columns that drifted. `judged` is False, and `columns` empty, if the window or the
+    reference has too few rows.
     """
 
     judged: bool
@@ -75,14 +76,15 @@ class DriftEvidence:
 
 @dataclass(frozen=True)
 class RetrainEvidence:
-    """What the monitor saw, and what refreshes there were.
+    """The evidence of a check: new labels, decay, drift, and earlier refreshes.
 
-    `labelled` counts the labels that came since the last look, `labelled_in_all` those of this version. `decay` is
-    None where the labels or the reference have no score at all. `alarms_in_a_row` counts the looks at new labels, this
-    one too. `unsuccessful_refreshes` are those that decay has started since the champion was made, none of which replaced it;
-    `device_hours` are what all refreshes of the last 30 days have trained. `estimate` is None where answers have no
-    confidence; `labelled_in_window` counts labels of the requests that drift and estimate are about.
-    `labels_since_refresh` counts those of whatever version since the last refresh reached a verdict, None if none has.
+    - `labelled`: labels since the last check; `labelled_in_all`: all labels of this version.
+    - `decay`: None without labels or reference scores. `alarms_in_a_row`: consecutive checks with the alarm, this one
+      included.
+    - `unsuccessful_refreshes`: refreshes for decay that did not replace this champion; `device_hours`: training time of
+      all refreshes of the last 30 days.
+    - `estimate`: None if answers have no confidence. `labelled_in_window`: labels in the window of drift and estimate.
+    - `labels_since_refresh`: labels of all versions since the last refresh with a verdict; None if there is none.
     """
 
     labelled: int
@@ -101,17 +103,17 @@ class RetrainEvidence:
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:
     """Decide whether to start a refresh.
 
-    - "collect more labels": nothing new is labelled, and no alarm stands.
-    - "keep": the labels do not show decay, which is a mean score below what was promised less the margin.
-    - "confirming": they do, in fewer looks in a row than `persistence`.
-    - "over budget" and "cooling down": they do, and a refresh must wait for the budget, or for the cooldown, which is
-      `back_off` times as long for each refresh that has not helped, up to 30 days.
-    - "collect more labels" too: they do, and fewer than `new_labels` have come since the last refresh, or since the fall.
-    - "retrain": they do, and nothing holds it up.
+    - "collect more labels": there are no new labels and no alarm; or decay was found, but there are fewer than
+      `new_labels` labels since the last refresh or since the fall.
+    - "keep": the labels do not show decay, a mean score below the reference less the margin.
+    - "confirming": decay was found in fewer checks in a row than `persistence`.
+    - "over budget" and "cooling down": decay was found, and a refresh waits for the budget or for the cooldown, which
+      grows by `back_off` with each unsuccessful refresh, up to 30 days.
+    - "retrain": decay was found and a refresh may start.
 
-    Only decay retrains; drift alone never does, but says where labels are wanted. There are at least `run_length`
-    labels before a false alarm on average, however often one looks, unless the champion was never as good as the
-    lower confidence bound of what it was promoted with: that chance is at most 1 - `reference_confidence`.
+    Only decay triggers a refresh, drift does not. Without decay at least `run_length` labels come before a false alarm on
+    average, whatever the number of checks, unless the champion was never as good as the lower confidence bound of its
+    reference score: the probability of that is at most 1 - `reference_confidence`.
     """
 
     def verdict(outcome: Outcome, *reasons: str) -> Verdict:
@@ -121,22 +123,22 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     if evidence.labelled == 0 and not (decay and decay.alarms):
         return verdict("collect more labels", _no_labels(evidence.labelled_in_all))
     if decay is None:
-        return verdict("keep", "The champion has no recorded score on the reference, so decay cannot be judged.")
+        return verdict("keep", "The champion has no recorded score on the reference, so decay cannot be tested.")
     if decay.bound <= 0:
-        return verdict("keep", _nothing_to_lose(decay))
-    told = _evidence_sentences(decay, rules)
+        return verdict("keep", _low_reference(decay))
+    told = _evidence_sentences(decay)
     if not decay.alarms:
         return verdict("keep", _no_decay(decay), *told)
     if evidence.alarms_in_a_row < rules.persistence:
         return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *told)
-    waiting = held_up(evidence, refresh)
+    waiting = waiting_for(evidence, refresh)
     if waiting:
         return verdict(waiting[0][0], *(why for _, why in waiting), _decayed(decay), *told)
     return verdict("retrain", _decayed(decay), *told)
 
 
 class RefreshesBefore(Protocol):
-    """What evidence says of the refreshes before it; see RetrainEvidence."""
+    """Evidence on earlier refreshes; see RetrainEvidence."""
 
     @property
     def minutes_since_refresh(self) -> float | None: ...
@@ -148,30 +150,30 @@ class RefreshesBefore(Protocol):
     def device_hours(self) -> float: ...
 
 
-def held_up(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
-    """What a refresh for decay must wait for, and why, the longest first; empty where it may start."""
-    return [*limited(evidence, refresh), *_too_little_new(evidence, refresh)]
+def waiting_for(evidence: RetrainEvidence, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+    """What a refresh for decay waits for: (outcome, reason) pairs, the longest wait first; [] if it may start."""
+    return [*limits_on(evidence, refresh), *_too_little_new(evidence, refresh)]
 
 
-def limited(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
-    """What any refresh must wait for, and why: the budget and the cooldown."""
+def limits_on(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
+    """What any refresh waits for, budget and cooldown: (outcome, reason) pairs."""
     return [*_over_budget(evidence, refresh), *_cooling(evidence, refresh)]
 
 
 def cooldown(unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
-    """Minutes between two refreshes for decay after so many that did not help."""
+    """Minutes between two refreshes after so many unsuccessful ones."""
     longest = max(LONGEST_COOLDOWN, refresh.cooldown_minutes)
-    return min(grown(refresh.cooldown_minutes, unsuccessful_refreshes, refresh), longest)
+    return min(with_backoff(refresh.cooldown_minutes, unsuccessful_refreshes, refresh), longest)
 
 
 def labels_wanted(unsuccessful_refreshes: int, refresh: RefreshParams) -> int:
-    """New labels before decay starts a refresh, after so many that did not help."""
-    return ceil(grown(refresh.new_labels, unsuccessful_refreshes, refresh))
+    """New labels that a refresh for decay waits for, after so many unsuccessful ones."""
+    return ceil(with_backoff(refresh.new_labels, unsuccessful_refreshes, refresh))
 
 
-def grown(value: float, unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
-    """What backs off, after so many refreshes that did not help."""
-    # exp(100) is beyond every month, and a power of many refreshes would overflow.
+def with_backoff(value: float, unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
+    """The value after exponential back-off by so many unsuccessful refreshes."""
+    # exp(100) exceeds every limit, and a larger power could overflow.
     return value * exp(min(unsuccessful_refreshes * log(refresh.back_off), 100.0))
 
 
@@ -182,7 +184,7 @@ def _over_budget(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tupl
     return [
         (
             "over budget",
-            f"The refreshes of the last {MONTH_DAYS} days have trained {evidence.device_hours:.1f} device hours, and "
+            f"The refreshes of the last {MONTH_DAYS} days trained for {evidence.device_hours:.1f} device hours, and "
             f"{budget:g} are allowed.",
         )
     ]
@@ -193,11 +195,11 @@ def _cooling(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Ou
     if since is None or since >= wanted:
         return []
     failures = evidence.unsuccessful_refreshes
-    helped = f", grown from {refresh.cooldown_minutes:.0f} after {failures} that did not help" if failures else ""
+    grown = f", increased from {refresh.cooldown_minutes:.0f} after {failures} unsuccessful ones" if failures else ""
     return [
         (
             "cooling down",
-            f"The last refresh was {since:.0f} minutes ago and the cooldown is {wanted:.0f} minutes{helped}.",
+            f"The last refresh was {since:.0f} minutes ago and the cooldown is {wanted:.0f} minutes{grown}.",
         )
     ]
 
@@ -210,27 +212,27 @@ def _too_little_new(evidence: RetrainEvidence, refresh: RefreshParams) -> list[t
     if since >= wanted:
         return []
     why = (
-        f"{since} of {wanted} have come since the last one, which it would only repeat"
+        f"{since} of {wanted} have come since the last one"
         if since_refresh <= since_fall
-        else f"{since} of {wanted} have come since scores began to fall, too few to learn from and judge by"
+        else f"{since} of {wanted} have come since scores began to fall"
     )
     return [("collect more labels", f"The next refresh waits for {wanted - since} more labels: {why}.")]
 
 
 def _no_labels(in_all: int) -> str:
     before = f"after {in_all} before" if in_all else "and none before"
-    return f"No answer of the champion has been labelled since the last look, {before}: collect labels to judge decay."
+    return f"No answer of the champion was labelled since the last check, {before}: collect labels to test for decay."
 
 
-def _nothing_to_lose(decay: Decay) -> str:
+def _low_reference(decay: Decay) -> str:
     return (
         f"The champion was promoted with {score(decay.reference)}, from which a drop by more than the margin of "
-        f"{points(decay.margin)} cannot be told."
+        f"{points(decay.margin)} is not possible."
     )
 
 
 def _confirming(alarms: int, rules: WatchParams) -> str:
-    return f"Decay was found in {alarms} of the {rules.persistence} looks in a row that must find it."
+    return f"Decay was found in {alarms} of the {rules.persistence} checks in a row that must find it."
 
 
 def _no_decay(decay: Decay) -> str:
@@ -248,19 +250,18 @@ def _scores(decay: Decay) -> str:
     )
 
 
-def _evidence_sentences(decay: Decay, rules: WatchParams) -> list[str]:
+def _evidence_sentences(decay: Decay) -> list[str]:
     needed = amount(decay.run_length)
     told = [
-        f"Evidence that its mean score is below {100 * decay.bound:.1f} (what it surely was promoted with at "
-        f"{rules.reference_confidence:.0%} confidence, less the margin) stands at {amount(decay.evidence)}, of which "
-        f"chance brings in 1 a label on average at most, and {needed} raise the alarm: so false alarms are at least "
-        f"{needed} labels apart on average.",
-        f"Over all its labels it scores {score(decay.since_release)}, an interval that holds however often one looks.",
+        f"The evidence that its mean score is below the threshold of {100 * decay.bound:.1f} is "
+        f"{amount(decay.evidence)}, and {needed} raise the alarm: without decay at least {needed} labels come before a "
+        f"false alarm, on average.",
+        f"Over all its labels it scores {score(decay.since_release)}; the interval is valid for any number of checks.",
     ]
     if decay.restarted_from is not None:
         told.append(
-            f"The evidence has begun anew with the labels of this look, since the settings hold the champion to "
-            f"{100 * decay.bound:.1f} now and held it to {100 * decay.restarted_from:.1f} before."
+            f"The evidence restarted with the labels of this check, because settings changed the threshold from "
+            f"{100 * decay.restarted_from:.1f} to {100 * decay.bound:.1f}."
         )
     return told
 
@@ -270,24 +271,23 @@ def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
         return ()
     rows = f"{drift.rows} rows against {drift.reference_rows}"
     if not drift.judged:
-        return (f"Drift was not judged, for too few rows: {rows}.",)
-    moved = {"Inputs": drift.inputs_drifted, "Predictions": drift.predictions_drifted}
-    which = " and ".join(name for name, drifted in moved.items() if drifted).capitalize()
+        return (f"Drift was not tested because there are too few rows: {rows}.",)
+    found = {"Inputs": drift.inputs_drifted, "Predictions": drift.predictions_drifted}
+    which = " and ".join(name for name, drifted in found.items() if drifted).capitalize()
     if not which:
         return (f"Neither inputs nor predictions drifted ({rows}).",)
     columns = ", ".join(name for name, column in drift.columns.items() if column.drifted)
-    wanted = "which alone never retrains but says that labels of these requests are wanted"
-    return (f"{which} drifted ({columns}; {rows}), {wanted}.",)
+    return (f"{which} drifted ({columns}; {rows}), which does not trigger a refresh: label some of these requests.",)
 
 
 def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
-    checks = f" in {rules.persistence} looks in a row" if rules.persistence > 1 else ""
+    checks = f" in {rules.persistence} checks in a row" if rules.persistence > 1 else ""
     budget = refresh.gpu_hours_per_month
     within = "" if budget is None else f", within {budget:g} device hours in {MONTH_DAYS} days"
     return (
-        f"Retrain where the evidence reaches {amount(rules.run_length)}{checks} that the mean score is more than "
-        f"{points(rules.margin)} below the one promised (its lower bound at {rules.reference_confidence:.0%} "
+        f"Retrain if the evidence reaches {amount(rules.run_length)}{checks} that the mean score is more than "
+        f"{points(rules.margin)} below the reference score (its lower bound at {rules.reference_confidence:.0%} "
         f"confidence), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, and as "
-        f"many labels after the fall, each {refresh.back_off:g} times as much for each refresh that did not help{within}; "
-        f"drift alone never retrains."
+        f"many labels after the fall, all multiplied by {refresh.back_off:g} for each unsuccessful refresh{within}; drift "
+        f"does not trigger a refresh."
     )

@@ -1,4 +1,4 @@
-"""Whether a version on trial takes over, and whether one that took over goes back: pure functions."""
+"""Verdicts on a trial and on a rollback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.policy.wording import amount, interval, points, score
 
-MEASURES = 3  # quality, errors, slow answers: each is judged at a third of alpha (Bonferroni)
+MEASURES = 3  # quality, errors, slow answers: each is tested at a third of alpha (Bonferroni)
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Challenger minus champion as seen so far; the interval holds at all looks at once.
+class Comparison:
+    """Challenger minus champion so far, with an anytime-valid interval.
 
-    `rows` are the challenger's observations, `champion_rows` the champion's.
+    `rows` counts the challenger's observations, `champion_rows` the champion's.
     """
 
     challenger: float
@@ -31,22 +31,22 @@ class Compared:
 
 @dataclass(frozen=True)
 class TrialEvidence:
-    """What production showed of a version on trial, since the trial began.
+    """The evidence of a trial since its start.
 
-    `requests` are those that it was given. `errors` and `slow` are shares of requests and of answers. `quality` is 0
-    to 1: how far answers agree with labels or, where there are none, the score that people gave.
+    `requests` counts the challenger's requests. `errors` is a ratio of requests and `slow` of answers. `quality` (0 to 1)
+    is the agreement with labels or, without labels, the mean feedback score.
     """
 
     strategy: Literal["canary", "shadow"]
     requests: int
-    quality: Compared
-    errors: Compared
-    slow: Compared
+    quality: Comparison
+    errors: Comparison
+    slow: Comparison
 
 
 @dataclass(frozen=True)
 class RollbackEvidence:
-    """A champion found decayed: within how many of its labels, what could serve instead, and how well.
+    """The evidence on rolling back a decayed champion.
 
     `alarmed_by` labels judged, the alarm that stands had come; within the first `window` it is early. `previous_score` is the previous champion's on the holdout that the decay is measured against, None where it was
     not asked.
@@ -60,10 +60,10 @@ class RollbackEvidence:
 
 
 @dataclass(frozen=True)
-class ByHand:
-    """Somebody went back to the previous version: what for, from and to which, and how soon that one answered.
+class ManualRollback:
+    """A manual rollback: the reason, the two versions, and the seconds until the restored one served.
 
-    `seconds` is None where no gateway runs.
+    `seconds` is None if no gateway runs.
     """
 
     reason: str
@@ -73,11 +73,10 @@ class ByHand:
 
 
 @dataclass(frozen=True)
-class PromotedByHand:
-    """Somebody had a version take over: what for, in place of which, and what had been decided on it before.
+class ManualPromotion:
+    """A manual promotion: the reason, the champion that it replaced, and the version's earlier verdict.
 
-    `previous` is None where nothing was champion, `verdict` where nothing had been decided, and `seconds` where no
-    gateway runs.
+    `previous` is None without a champion, `verdict` if there was none, and `seconds` if no gateway runs.
     """
 
     reason: str
@@ -88,17 +87,15 @@ class PromotedByHand:
 
 
 def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
-    """Decide on a version on trial: "promote", "abort" or "continue".
+    """Decide on a trial: "promote", "abort" or "continue".
 
-    Harm is a difference shown to be beyond the margin: quality's upper bound below minus the margin, or the lower
-    bound of errors or slow answers above it. It aborts at once, however few requests there were: the bounds hold at
-    every look.
+    Harm is a difference beyond the margin: quality's upper bound below minus the margin, or the lower bound of errors or
+    slow answers above it. It aborts at once, because the bounds are valid at every check.
 
-    The version has passed the offline gate, so the trial looks for harm that the holdouts could not show. It is
-    promoted early where enough labels show that quality is kept and neither errors nor slow answers are shown to have
-    grown. At `max_requests` errors and slow answers must be shown to be within the margin, and the quality seen must
-    be too; that labels were too few for an interval as narrow as that does not undo what the gate showed on paired
-    rows. Else it is aborted.
+    The version has passed the promotion gate, so the trial tests for harm that holdouts cannot show. It is promoted early
+    if enough labels show quality within the margin and neither errors nor slow answers have increased. At `max_requests`
+    errors and slow answers must be within the margin by their intervals, and the observed quality by its estimate,
+    because the gate has already tested quality on paired rows. Otherwise it is aborted.
     """
 
     def verdict(outcome: Literal["promote", "abort", "continue"], *reasons: str) -> Verdict:
@@ -107,11 +104,11 @@ def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
     harm = _harm(evidence, rules)
     if harm:
         return verdict("abort", *harm)
-    quality, costs = evidence.quality, _costs(evidence)
+    quality, costs = evidence.quality, _error_measures(evidence)
     labelled = min(quality.rows, quality.champion_rows) >= rules.min_labels
     kept = quality.interval.low > -rules.margin
     if labelled and kept and all(cost.interval.low <= 0 for cost in costs.values()):
-        return verdict("promote", _quality_kept(quality, rules), *(_seen(*cost) for cost in costs.items()))
+        return verdict("promote", _quality_kept(quality, rules), *(_not_more(*cost) for cost in costs.items()))
     if evidence.requests < rules.max_requests:
         return verdict("continue", _not_yet(evidence, rules))
     unproven = [_unproven(*cost, rules) for cost in costs.items() if not cost[1].interval.high < rules.margin]
@@ -126,48 +123,47 @@ def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
 
 
 def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
-    """Decide whether a decayed champion gives way to the previous one; None where a refresh is the answer.
+    """Decide whether to roll back a decayed champion; None if not, then a refresh is due.
 
-    Only an alarm within the first `window` labels asks: what is bad from the start was released wrongly, and what
-    served well before may serve again at once. What decays later has met a world that changed, where the previous
-    version would do no better. Nor is there anything to go back to where that one was already known to score below
-    this.
+    Only an alarm within the first `window` labels after the release rolls back: such a version was bad from the start.
+    Later decay comes from a change of traffic, on which the previous version would be no better. There is no rollback
+    without a previous champion, or if its known score is not above the champion's.
     """
     decay, previous, known = evidence.decay, evidence.previous, evidence.previous_score
     if previous is None or evidence.alarmed_by > evidence.window or (known is not None and known <= decay.window.mean):
         return None
-    before = "" if known is None else f", which scored {100 * known:.1f} when the two were compared"
+    before = "" if known is None else f", which scored {100 * known:.1f} in the same evaluation"
     reason = (
         f"The first {evidence.alarmed_by} labels since its release show decay by more than the margin of "
         f"{points(decay.margin)}: the champion scores {score(decay.window)} on its newest labels and was promoted with "
-        f"{score(decay.reference)}, so back to version {previous}{before}."
+        f"{score(decay.reference)}. Roll back to version {previous}{before}."
     )
     evidence_says = (
-        f"Evidence that its mean score is below {100 * decay.bound:.1f} stands at {amount(decay.evidence)}, and "
-        f"{amount(decay.run_length)} raise the alarm."
+        f"The evidence that its mean score is below the threshold of {100 * decay.bound:.1f} is "
+        f"{amount(decay.evidence)}, and {amount(decay.run_length)} raise the alarm."
     )
     rule = (
-        f"Go back where the alarm comes within the first {evidence.window} labels after a release and the previous "
+        f"Roll back if the alarm comes within the first {evidence.window} labels after a release and the previous "
         f"champion is not known to be worse."
     )
     return Verdict("roll back", (reason, evidence_says), rule)
 
 
-def by_hand(evidence: ByHand) -> Verdict:
-    """What a person decided, as a verdict."""
-    to = f"Version {evidence.rolled_back} gave way to version {evidence.restored}"
-    return Verdict("roll back", (f"{to}: {evidence.reason}",), "A person asked for it.")
+def manual_rollback(evidence: ManualRollback) -> Verdict:
+    """The verdict of a manual rollback."""
+    change = f"Rolled back from version {evidence.rolled_back} to version {evidence.restored}"
+    return Verdict("roll back", (f"{change}: {evidence.reason}",), "Manual rollback.")
 
 
-def promoted_by_hand(evidence: PromotedByHand) -> Verdict:
-    """What a person decided, as a verdict."""
-    position = f"Version {evidence.version} was promoted by hand"
+def manual_promotion(evidence: ManualPromotion) -> Verdict:
+    """The verdict of a manual promotion."""
+    change = f"Version {evidence.version} was promoted manually"
     instead = f" in place of version {evidence.previous}" if evidence.previous else ""
     before = f"; the verdict before was: {evidence.verdict}" if evidence.verdict else ""
-    return Verdict("promote", (f"{position}{instead}: {evidence.reason}{before}",), "A person asked for it.")
+    return Verdict("promote", (f"{change}{instead}: {evidence.reason}{before}",), "Manual promotion.")
 
 
-def _costs(evidence: TrialEvidence) -> Mapping[str, Compared]:
+def _error_measures(evidence: TrialEvidence) -> Mapping[str, Comparison]:
     return {"errors": evidence.errors, "slow answers": evidence.slow}
 
 
@@ -175,10 +171,10 @@ def _harm(evidence: TrialEvidence, rules: ReleaseParams) -> list[str]:
     found = []
     if evidence.quality.interval.high < -rules.margin:
         found.append(
-            f"The challenger answers worse than the champion by more than the margin of {points(rules.margin)}: "
+            f"The challenger is worse than the champion by more than the margin of {points(rules.margin)}: "
             f"quality is {_difference(evidence.quality)}."
         )
-    for name, cost in _costs(evidence).items():
+    for name, cost in _error_measures(evidence).items():
         if cost.interval.low > rules.margin:
             found.append(
                 f"The challenger has more {name} than the champion by more than the margin of "
@@ -187,34 +183,34 @@ def _harm(evidence: TrialEvidence, rules: ReleaseParams) -> list[str]:
     return found
 
 
-def _quality_kept(quality: Compared, rules: ReleaseParams) -> str:
+def _quality_kept(quality: Comparison, rules: ReleaseParams) -> str:
     return (
-        f"The challenger does not answer worse than the champion by the margin of {points(rules.margin)}: "
+        f"The challenger is not worse than the champion by the margin of {points(rules.margin)}: "
         f"quality is {_difference(quality)}."
     )
 
 
-def _seen(name: str, cost: Compared) -> str:
-    return f"More {name} are not shown: {_difference(cost)}."
+def _not_more(name: str, cost: Comparison) -> str:
+    return f"An increase of {name} is not shown: {_difference(cost)}."
 
 
 def _not_yet(evidence: TrialEvidence, rules: ReleaseParams) -> str:
     quality = evidence.quality
     return (
-        f"Neither harm nor kept quality is shown after {evidence.requests} of at most {rules.max_requests} requests: quality is "
-        f"{_difference(quality)}; {rules.min_labels} labels are wanted on each side."
+        f"There is no verdict after {evidence.requests} of at most {rules.max_requests} requests: quality is "
+        f"{_difference(quality)}; {rules.min_labels} labels are needed on each side."
     )
 
 
-def _unproven(name: str, cost: Compared, rules: ReleaseParams) -> str:
+def _unproven(name: str, cost: Comparison, rules: ReleaseParams) -> str:
     return (
         f"After {rules.max_requests} requests {name} are still not shown to be within the margin of "
         f"{points(rules.margin)}: {_difference(cost)}."
     )
 
 
-def _within(name: str, cost: Compared, rules: ReleaseParams) -> str:
-    return f"There are not more {name} than the margin of {points(rules.margin)} allows: {_difference(cost)}."
+def _within(name: str, cost: Comparison, rules: ReleaseParams) -> str:
+    return f"The increase of {name} is within the margin of {points(rules.margin)}: {_difference(cost)}."
 
 
 def _too_few_labels(evidence: TrialEvidence, rules: ReleaseParams) -> str:
@@ -222,25 +218,25 @@ def _too_few_labels(evidence: TrialEvidence, rules: ReleaseParams) -> str:
     return (
         f"Promoted on errors and slow answers alone, after {evidence.requests} requests: {quality.rows} labelled "
         f"answers of the challenger and {quality.champion_rows} of the champion are fewer than the {rules.min_labels} "
-        f"that a word on quality needs, and the holdouts have shown it before."
+        f"that a test of quality needs; the promotion gate tested quality on the holdouts."
     )
 
 
 def _seems_worse(evidence: TrialEvidence, rules: ReleaseParams) -> str:
     return (
-        f"After {evidence.requests} requests the quality seen is below the champion's by more than the margin of "
-        f"{points(rules.margin)}, though not beyond doubt: {_difference(evidence.quality)}."
+        f"After {evidence.requests} requests the observed quality is below the champion's by more than the margin of "
+        f"{points(rules.margin)}, although the interval includes the margin: {_difference(evidence.quality)}."
     )
 
 
 def _seems_as_good(evidence: TrialEvidence, rules: ReleaseParams) -> str:
     return (
-        f"After {evidence.requests} requests the quality seen is within the margin of {points(rules.margin)}, which "
-        f"the labels are too few to prove and the holdouts have shown before: {_difference(evidence.quality)}."
+        f"After {evidence.requests} requests the observed quality is within the margin of {points(rules.margin)}; the "
+        f"promotion gate tested quality on the holdouts: {_difference(evidence.quality)}."
     )
 
 
-def _difference(compared: Compared) -> str:
+def _difference(compared: Comparison) -> str:
     return (
         f"{100 * compared.challenger:.1f} against {100 * compared.champion:.1f}, a difference of "
         f"{100 * compared.difference:+.1f} points ({interval(compared.interval)}; {compared.rows} and "
@@ -250,9 +246,9 @@ def _difference(compared: Compared) -> str:
 
 def _trial_rule(rules: ReleaseParams) -> str:
     return (
-        f"Abort where quality, errors or slow answers (more than {rules.slow_seconds:g} s) are shown to be worse by "
-        f"more than {points(rules.margin)}, at any look; promote where quality is shown to be kept within it, with "
-        f"at least {rules.min_labels} labels on each side, and no more errors or slow answers are shown; after "
-        f"{rules.max_requests} requests promote where errors and slow answers are within it, and the quality seen "
-        f"where there are labels. The intervals hold together with {100 * (1 - rules.alpha):g}% at all looks."
+        f"Abort if quality, errors or slow answers (more than {rules.slow_seconds:g} s) are shown to be worse by "
+        f"more than {points(rules.margin)} at any check; promote if quality is shown to be within this margin, with "
+        f"at least {rules.min_labels} labels on each side, and no increase of errors or slow answers is shown; after "
+        f"{rules.max_requests} requests promote if errors and slow answers are within it, and the observed quality "
+        f"if there are labels. The intervals hold together with {100 * (1 - rules.alpha):g}% at all checks."
     )

@@ -1,6 +1,6 @@
-"""Whether a refresh would only repeat what the last one showed.
+"""Whether a refresh would only repeat the last one.
 
-Why labels are waited for, and how many: docs/decisions/0014-holdouts-that-labels-can-fill.md.
+Why refreshes wait for labels, and for how many: docs/decisions/0014-holdouts-that-labels-can-fill.md.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ Trigger = Literal["manual", "schedule", "decay"]
 
 @dataclass(frozen=True)
 class LastRefresh:
-    """The newest refresh that reached a verdict.
+    """The newest refresh with a verdict.
 
-    `rows` are those of all its splits, `labels` what production had labelled by then.
-    `same_settings` says that settings and programs are as they were, and `stands` that its verdict would be about the
-    same pair: its version is champion, or the champion that it did not replace still is.
+    `rows` is the total of its splits, `labels` the number of production labels then. `same_settings`: settings and
+    package versions are unchanged. `stands`: the champion is the version that it promoted or compared with.
     """
 
     ended: datetime
@@ -36,7 +35,7 @@ class LastRefresh:
 
 @dataclass(frozen=True)
 class NewData:
-    """What a refresh would have now: the version of its data, the rows of all splits, the labels of production."""
+    """The data of a new refresh: its DVC version, the rows of all splits, and the production labels."""
 
     version: str
     rows: int
@@ -48,9 +47,8 @@ def nothing_new(
 ) -> str | None:
     """Why a refresh is not worth running, and what changes that; None if it is worth it.
 
-    The same data, settings and champion give the same verdict, whoever asks. What nobody asked for waits for more: a
-    scheduled refresh for `growth`, one for decay for `labels_wanted`. `unsuccessful` counts the refreshes for decay
-    that have not replaced the champion.
+    The same data, settings and champion give the same verdict. A scheduled refresh also waits for `growth`, and one for
+    decay for `labels_wanted`. `unsuccessful` counts the refreshes for decay that did not replace the champion.
     """
     if last is None or not (last.same_settings and last.stands):
         return None

@@ -1,4 +1,4 @@
-"""What every verdict is made of."""
+"""Verdicts: outcome, reasons, rule; and the scores and intervals in their evidence."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Outcome = Literal[
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval, both ends within it, and its level (0.95 is 95%).
+    """A closed confidence interval and its level (0.95 is 95%).
 
-    Raises ValueError where the ends are swapped or not numbers.
+    Raises ValueError if the ends are swapped or NaN.
     """
 
     low: float
@@ -34,12 +34,12 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
-            raise ValueError(f"an interval runs from its low end to its high end, not from {self.low} to {self.high}")
+            raise ValueError(f"the low end of an interval must not exceed the high end: {self.low} to {self.high}")
 
 
 @dataclass(frozen=True)
 class Score:
-    """A mean score of `rows` rows."""
+    """The mean score (0 to 1) of `rows` rows, with its interval."""
 
     mean: float
     interval: Interval
@@ -48,7 +48,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided. The first reason is the decisive one; each is one sentence."""
+    """A decision, with reasons of one sentence each, the decisive one first, and the rule that was applied."""
 
     outcome: Outcome
     reasons: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""How numbers are said in reasons."""
+"""Numbers as text in reasons."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def interval(interval: Interval) -> str:
     return f"{100 * interval.level:g}% interval {100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
-def points(share: float) -> str:
-    return f"{100 * share:.1f} points"
+def points(difference: float) -> str:
+    return f"{100 * difference:.1f} points"
 
 
-def against_level(p_value: float, alpha: float) -> str:
+def versus_alpha(p_value: float, alpha: float) -> str:
     return f"below {alpha:g}" if p_value < alpha else f"not below {alpha:g}"
 
 
 def amount(evidence: float) -> str:
-    """Evidence: people need its size, not its digits."""
+    """The detector's evidence, rounded."""
     if evidence >= 1e9:
-        return "more than a thousand million"
+        return "more than a billion"
     return f"{evidence:,.0f}" if evidence >= 10 else f"{evidence:.1f}"

@@ -16,7 +16,7 @@ from perpetune.curation.readers.row import BadRow
 from perpetune.curation.readers.table import Fault, Row
 from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 from perpetune.prediction_log.label_requests import LabelRequest
 from perpetune.prediction_log.log import UnknownRequest, add_feedback
 from perpetune.prediction_log.redaction import Redactor
@@ -36,7 +36,7 @@ def write_requests(path: Path, requests: Iterable[LabelRequest]) -> int:
     """Write one request a line, with an empty `label`, and return how many. Raises PerpetuneError."""
     lines = [json.dumps({**asdict(request), "label": ""}, ensure_ascii=False) + "\n" for request in requests]
     try:
-        write_whole(path, "".join(lines))
+        write_atomic(path, "".join(lines))
     except OSError as fault:
         raise PerpetuneError(f"this cannot be written: {fault.strerror}", where=str(path)) from None
     return len(lines)

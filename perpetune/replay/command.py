@@ -15,9 +15,9 @@ from rich.console import Console
 from perpetune.curation.readers.reader import read_examples
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.report.style import write_png
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 from perpetune.params import Params
-from perpetune.records import canonical_time
+from perpetune.records import parse_time
 from perpetune.replay.calibrate import Calibration, calibrate
 from perpetune.replay.histories.history import History, between, divided, read_history
 from perpetune.replay.histories.recorded import recorded_history
@@ -100,7 +100,7 @@ def replayed(
     with bars(console, len(history.requests)) as (tell, step):
         learner = learner_of(model, workspace, folder, minutes, tell)
         found = replay(history, learner, workspace.params, tell, step, only)
-    write_whole(folder / "replay.json", json.dumps(asdict(found), indent=2, ensure_ascii=False, default=str) + "\n")
+    write_atomic(folder / "replay.json", json.dumps(asdict(found), indent=2, ensure_ascii=False, default=str) + "\n")
     write_png(scores_over_time(found, history.changes), folder / "replay.png")
     return found
 
@@ -128,7 +128,7 @@ def with_settings(workspace: Workspace, settings: Sequence[str]) -> Workspace:
 def moment(text: str) -> datetime:
     """An ISO 8601 time that somebody typed. Raises PerpetuneError where it is none."""
     try:
-        return canonical_time(text)
+        return parse_time(text)
     except ValueError:
         raise PerpetuneError(f"{text!r} is no ISO 8601 time", do="write it like 2024-05-01T12:00:00Z") from None
 

@@ -15,10 +15,10 @@ from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.inference.answerer import load_answerer
-from perpetune.loop.ensemble_training import launch_pooled
-from perpetune.loop.run_context import LOSS, surroundings, use_mlflow
+from perpetune.loop.ensemble_training import launch_ensemble
+from perpetune.loop.run_context import LOSS, environment_tags, use_mlflow
 from perpetune.model.release import LABEL_HEAD, POOL, ModelCard, Release, read_card
-from perpetune.records import Example, Recorded, conversation, read_jsonl
+from perpetune.records import Example, RecordedAnswer, conversation, read_jsonl
 from perpetune.reproduction.checkout import check_out, launcher
 from perpetune.reproduction.comparison import (
     Answers,
@@ -120,7 +120,7 @@ def _changed(run: RunRecord) -> list[str]:
     titles = {"perpetune.version": "perpetune", "torch.version": "torch", "machine": "the machine"}
     return [
         f"{titles[name]} was {run.tags[name]} and is {now}."
-        for name, now in surroundings().items()
+        for name, now in environment_tags().items()
         if run.tags.get(name, now) != now
     ]
 
@@ -148,7 +148,7 @@ def _train(
     )
     rows, validation = (read_jsonl(data / f"{name}.jsonl", Example) for name in ("train", "validation"))
     encoder = recipe.evaluate.encoder if (release.adapter / POOL).is_dir() else None
-    return launch_pooled(job, encoder, rows, validation, report, command)
+    return launch_ensemble(job, encoder, rows, validation, report, command)
 
 
 def _compare(
@@ -177,7 +177,7 @@ def _answers(workspace: Workspace, version: Version, card: ModelCard, adapter: P
     path = artifact(version.run_id, "answers/challenger.jsonl", data)
     if path is None:
         return None
-    recorded = {each.id: each for each in read_jsonl(path, Recorded) if each.holdout == "frozen"}
+    recorded = {each.id: each for each in read_jsonl(path, RecordedAnswer) if each.holdout == "frozen"}
     rows = [row for row in read_jsonl(data / "frozen.jsonl", Example) if row.id in recorded]
     params = workspace.params.evaluate
     answerer = load_answerer(card.base, workspace.assets, card.precision, params.batch_tokens)

@@ -33,7 +33,7 @@ _MANNERS = {
 }
 
 
-MlflowFault = MlflowException  # what its client raises, for those who may not import it
+MlflowError = MlflowException  # what its client raises, for those who may not import it
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from perpetune.tracking.runs import MlflowFault, Point, Run, last_step, log_points
+from perpetune.tracking.runs import MlflowError, Point, Run, last_step, log_points
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def drawn(run: Run, journal: Path, metric: str, every_seconds: float = SECONDS_B
         """Returns for how many seconds not to try again."""
         try:
             send()
-        except MlflowFault as fault:
+        except MlflowError as fault:
             logger.warning("%d steps wait until MLflow answers again: %s", len(waiting), fault)
             return max(every_seconds, SECONDS_WHILE_AWAY)
         return every_seconds

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from transformers import AutoConfig
 
 from perpetune.errors import PerpetuneError
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 from perpetune.model.base import Base, load_base, load_tokenizer
 from perpetune.model.weights import resolve
 from perpetune.params import BaseParams, TrainParams
@@ -47,12 +47,12 @@ class Job(BaseModel):
 def write_job(folder: Path, job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (("train", train_rows), ("validation", validation_rows)):
-        write_whole(folder / f"{name}.jsonl", "".join(f"{row.model_dump_json()}\n" for row in rows))
-    write_whole(folder / "job.json", job.model_dump_json())
+        write_atomic(folder / f"{name}.jsonl", "".join(f"{row.model_dump_json()}\n" for row in rows))
+    write_atomic(folder / "job.json", job.model_dump_json())
 
 
 def write_trained(folder: Path, trained: Trained) -> None:
-    write_whole(folder / TRAINED, json.dumps(asdict(trained), default=str))
+    write_atomic(folder / TRAINED, json.dumps(asdict(trained), default=str))
 
 
 def read_trained(folder: Path) -> Trained:
@@ -118,5 +118,5 @@ if __name__ == "__main__":
     try:
         run_job(Path(sys.argv[1]))
     except PerpetuneError as fault:
-        write_whole(Path(sys.argv[1]) / "refused.json", json.dumps([fault.what, fault.where, fault.do]))
+        write_atomic(Path(sys.argv[1]) / "refused.json", json.dumps([fault.what, fault.where, fault.do]))
         sys.exit(REFUSED)

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from perpetune.errors import PerpetuneError
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 
 
 def rewrite(path: Path, values: Mapping[str, int | float]) -> None:
@@ -23,7 +23,7 @@ def rewrite(path: Path, values: Mapping[str, int | float]) -> None:
     positions = {field: _place(root, field, text, path) for field in values}
     for field, position in sorted(positions.items(), key=lambda item: item[1].start, reverse=True):
         text = text[: position.start] + as_yaml(values[field]) + text[position.stop :]
-    write_whole(path.resolve(), text)
+    write_atomic(path.resolve(), text)
 
 
 def _place(root: yaml.Node | None, field: str, text: str, path: Path) -> slice:

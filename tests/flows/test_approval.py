@@ -1,4 +1,4 @@
-"""A person's word on a promotion, given to a real Prefect server and written down in a real MLflow store."""
+"""The approval of a promotion through a real Prefect server, logged to a real MLflow store."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def with_hours(folder: Path, hours: float) -> Workspace:
 
 
 def promoted(workspace: Workspace) -> str:
-    """A new version that the gate has promoted; its record is where the flow reads it."""
+    """A new version that the gate has promoted, with its decision record."""
     run = open_run("colours", "refresh", {"perpetune.kind": "refresh"}, {})
     version = str(MlflowClient().create_model_version("colours", f"runs:/{run.id}/model", run.id).version)
     evidence = PromotionEvidence(PairedEvidence(0.2, Interval(0.1, 0.3), 0.001, 100), None, "base")
@@ -136,11 +136,11 @@ def test_a_version_waits_for_a_person_and_carries_what_was_said(workspace: Works
     version = promoted(workspace)
     child = begin(workspace)
     [waiting] = within(240, lambda: runs("approval", "PAUSED"))
-    assert waiting["name"] == f"may version {version} take over?"
-    assert len(runs("refresh", "RUNNING")) == 1, "it keeps the one place of a refresh meanwhile"
+    assert waiting["name"] == f"approve version {version}?"
+    assert len(runs("refresh", "RUNNING")) == 1, "it keeps its concurrency slot meanwhile"
     assert registry.get("colours", version).tags["approval"] == "waiting"
-    [told] = within(60, lambda: payloads(WAITING, version))
-    assert told["flow_run_id"] == waiting["id"]
+    [payload] = within(60, lambda: payloads(WAITING, version))
+    assert payload["flow_run_id"] == waiting["id"]
 
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
         without_comment = client.resume_flow_run(UUID(waiting["id"]), {"approve": True, "who": "Ada", "comment": ""})
@@ -164,8 +164,8 @@ def test_nobodys_word_is_a_no(workspace: Workspace) -> None:
     version = promoted(workspace)
     child = begin(with_hours(workspace.root, 0.001))
     assert outcome(child) == "reject"
-    assert registry.get("colours", version).tags["approval"] == "nobody came"
+    assert registry.get("colours", version).tags["approval"] == "timed out"
     assert decisions_of(workspace, version)[0].reason == f"Nobody approved version {version} within 0.001 hours."
     assert within(60, lambda: payloads(REJECTED, version))
     assert within(60, lambda: runs("approval", "FAILED"))
-    assert not runs("refresh", "FAILED"), "a no is a result of the refresh, and no failure"
+    assert not runs("refresh", "FAILED"), "a refusal is a result of the refresh, not a failure"

@@ -1,4 +1,4 @@
-"""`python -m perpetune.flows deploy` against a real Prefect server: all that serving registers, in the work pool of docs/clusters.md."""
+"""`python -m perpetune.flows deploy` against a real Prefect server: the same deployments, in the work pool of docs/clusters.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FLOWS = ("refresh", "watch", "trial")
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Supervisor, Ports]]:
-    """A workspace with a Prefect server of its own, and its environment."""
+    """A workspace with its Prefect server."""
     folder = tmp_path_factory.mktemp("workspace")
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     settings["task"]["name"] = "colours"
@@ -71,7 +71,7 @@ def ask(method: str, path: str, body: object = None) -> Any:
 
 
 def registered(flow: str) -> dict[str, Any]:
-    """What a deployment does, without what differs each time it is registered or where it runs."""
+    """A deployment without the fields that depend on when and where it was registered."""
     found = ask("GET", f"/deployments/name/{flow}/colours")
     automations = ask("GET", f"/automations/related-to/prefect.deployment.{found['id']}")
     kept = (
@@ -92,7 +92,7 @@ def registered(flow: str) -> dict[str, Any]:
 
 @pytest.mark.integration
 def test_a_worker_of_a_pool_runs_in_the_workspace_itself(workspace: tuple[Path, Supervisor, Ports]) -> None:
-    """Not in a copy of it: what a run leaves in .perpetune is there for the next. The flow fails, as MLflow is away."""
+    """Not in a copy: files in .perpetune stay for the next run. The flow fails because MLflow does not run."""
     folder, _, _ = workspace
     python("-m", "prefect", "work-pool", "create", "here", "--type", "process")
     python("-m", "perpetune.flows", "deploy", "--pool", "here", folder=folder)
@@ -168,7 +168,7 @@ def test_going_back_by_hand_is_told_to_prefect(
 
 
 def within(seconds: float, check: Callable[[], list[Any]]) -> list[Any]:
-    """What is seen as soon as there is anything."""
+    """The first result that is not empty."""
     until = time.monotonic() + seconds
     while not (seen := check()) and time.monotonic() < until:
         time.sleep(0.5)
@@ -179,8 +179,8 @@ def within(seconds: float, check: Callable[[], list[Any]]) -> list[Any]:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--pool", "gqu", "--image", IMAGE), "Prefect has no work pool gqu"),
-        (("--pool", "gpu"), "the work pool gpu starts containers, and no image is named"),
+        (("--pool", "gqu", "--image", IMAGE), "Prefect has no work pool named gqu"),
+        (("--pool", "gpu"), "the work pool gpu starts containers, so it needs an image"),
     ],
 )
 def test_what_is_missing_is_said(

@@ -24,7 +24,7 @@ from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
 from perpetune.demo.application import Application
 from perpetune.explain.status import newest_decision, read_status
-from perpetune.loop.rollout.promote import promote_by_hand
+from perpetune.loop.rollout.promote import promote_manually
 from perpetune.loop.run_context import use_mlflow
 from perpetune.prediction_log.log import counts, open_log
 from perpetune.records import Example, write_jsonl
@@ -149,7 +149,7 @@ def test_the_loop(world: World) -> None:
     eventually(lambda: set(world.events()) == happened)
     assert _scheduled(world) > 0
     if chosen != "2":
-        promote_by_hand(world.workspace, "2", "the tuned model is what this is about")
+        promote_manually(world.workspace, "2", "the tuned model is what this is about")
     eventually(lambda: read_status(world.workspace).serving == "2")
     assert world.alias("challenger") is None
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.output_schema import BadOutput, OutputSchema, fault_in
+from perpetune.output_schema import InvalidOutput, OutputSchema, schema_error
 
 BOOKING: dict[str, Any] = {
     "type": "object",
@@ -58,7 +58,7 @@ def test_outputs_are_written_as_the_grammar_takes_them(text: str, written: str |
     ("text", "reason"),
     [
         ("{", "not JSON: "),
-        ('{"name": NaN}', "not JSON: NaN is no JSON value"),
+        ('{"name": NaN}', "not JSON: NaN is not a JSON value"),
         ('{"name": "x", "state": "shut"}', "state: 'shut' is not one of ['open', 'closed']"),
         ('{"name": "x", "rooms": [{"beds": 1}, {"beds": "two"}]}', "rooms[1].beds: 'two' is not of type 'integer'"),
         ('{"guests": 1}', "'name' is a required property"),
@@ -69,7 +69,7 @@ def test_outputs_are_written_as_the_grammar_takes_them(text: str, written: str |
     ],
 )
 def test_a_bad_output_is_refused_with_its_place(text: str, reason: str) -> None:
-    with pytest.raises(BadOutput) as caught:
+    with pytest.raises(InvalidOutput) as caught:
         OutputSchema(BOOKING).canonical(text)
     assert str(caught.value).startswith(reason)
 
@@ -83,10 +83,10 @@ def test_a_bad_output_is_refused_with_its_place(text: str, reason: str) -> None:
     ],
 )
 def test_a_schema_that_cannot_be_followed_is_no_schema(schema: dict[str, Any], path: tuple[str, ...], why: str) -> None:
-    fault = fault_in(schema)
+    fault = schema_error(schema)
     assert fault is not None
     assert (fault[0], why in fault[1]) == (path, True)
-    assert fault_in(BOOKING) is None
+    assert schema_error(BOOKING) is None
 
 
 @given(

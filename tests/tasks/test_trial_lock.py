@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from perpetune.tasks.trial_lock import only_judge
+from perpetune.tasks.trial_lock import trial_lock
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -14,18 +14,18 @@ def prefect() -> Iterator[None]:
         yield
 
 
-def test_a_trial_has_one_judge_at_a_time() -> None:
-    with only_judge("colours"):
-        with only_judge("reviews", wait_seconds=5):
+def test_a_trial_has_one_check_at_a_time() -> None:
+    with trial_lock("colours"):
+        with trial_lock("reviews", wait_seconds=5):
             pass
-        with pytest.raises(TimeoutError), only_judge("colours", wait_seconds=1):
-            pytest.fail("two judges")
-    with only_judge("colours", wait_seconds=5):
+        with pytest.raises(TimeoutError), trial_lock("colours", wait_seconds=1):
+            pytest.fail("two checks at once")
+    with trial_lock("colours", wait_seconds=5):
         pass
 
 
-def test_a_judge_that_fails_leaves_its_place() -> None:
-    with pytest.raises(ValueError, match="no verdict"), only_judge("colours"):
+def test_a_check_that_fails_releases_the_lock() -> None:
+    with pytest.raises(ValueError, match="no verdict"), trial_lock("colours"):
         raise ValueError("no verdict")
-    with only_judge("colours", wait_seconds=5):
+    with trial_lock("colours", wait_seconds=5):
         pass

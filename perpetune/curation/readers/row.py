@@ -11,7 +11,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from perpetune.curation.text import fingerprint, normalised
-from perpetune.records import Example, Message, canonical_time
+from perpetune.records import Example, Message, parse_time
 
 MAX_CHARS = 1_000_000
 """A text longer than this is refused: it is a mistake, and it would cost every later step."""
@@ -205,7 +205,7 @@ def time_of(row: Mapping[str, object], field: str) -> datetime | None:
     if not isinstance(text, str):
         raise BadRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {_kind(value)}")
     try:
-        return canonical_time(text.strip())
+        return parse_time(text.strip())
     except ValueError:
         raise BadRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {text!r:.60}") from None
 

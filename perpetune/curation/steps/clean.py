@@ -13,7 +13,7 @@ from perpetune.curation.references import answers_alike, pooled
 from perpetune.curation.sources import is_traffic
 from perpetune.curation.steps.step_files import write_step
 from perpetune.curation.text import normalised, shortened, tidy
-from perpetune.output_schema import BadOutput, OutputSchema
+from perpetune.output_schema import InvalidOutput, OutputSchema
 from perpetune.params import CleanParams, TaskParams
 from perpetune.records import Example, read_jsonl
 
@@ -87,7 +87,7 @@ def _canonical(outcome: StepResult, schema: OutputSchema) -> StepResult:
         try:
             written = row.model_copy(update={"output": schema.canonical(row.output)})
             kept.append(_with_references(written, schema.canonical))
-        except BadOutput as fault:
+        except InvalidOutput as fault:
             quarantined.append(Quarantined(reason=INVALID, detail=shortened(str(fault)), example=row))
     return StepResult(tuple(kept), (*outcome.quarantined, *quarantined))
 

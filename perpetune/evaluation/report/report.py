@@ -18,7 +18,7 @@ from perpetune.evaluation.report.mistakes import Mistake, worst_mistakes
 from perpetune.evaluation.report.summary import p_text
 from perpetune.evaluation.scores import label_metrics
 from perpetune.evaluation.systems import METRIC_TITLES, title
-from perpetune.files import write_whole
+from perpetune.files import write_atomic
 
 WORST_MISTAKES = 10
 FREQUENT_CONFUSIONS = 12
@@ -83,7 +83,7 @@ def write_report(
         most_annotated=plots.MOST_ANNOTATED,
         frequent_confusions=FREQUENT_CONFUSIONS,
     )
-    write_whole(path, page)
+    write_atomic(path, page)
 
 
 def figures(evaluation: Evaluation) -> dict[str, Figure]:

@@ -8,14 +8,14 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from perpetune.evaluation.scores.text_metrics import tidy
-from perpetune.output_schema import BadOutput, OutputSchema, parsed
+from perpetune.output_schema import InvalidOutput, OutputSchema, parsed
 
 
 def is_valid(answer: str, schema: OutputSchema) -> float:
     """1 where the answer is JSON that satisfies the schema, else 0."""
     try:
         schema.parsed(answer)
-    except BadOutput:
+    except InvalidOutput:
         return 0.0
     return 1.0
 
@@ -36,7 +36,7 @@ def slot_f1(wanted: str, answer: str, schema: OutputSchema) -> float:
     """
     try:
         said, right = schema.parsed(answer), parsed(wanted)
-    except BadOutput:
+    except InvalidOutput:
         return 0.0
     return 2 * _shared(right, said) / (_slots(right) + _slots(said))
 

@@ -1,1 +1,1 @@
-"""Step 3: every system answers the same held-out rows. Imports evaluation and inference."""
+"""Step 3, evaluate: every system answers the same held-out rows. Imports evaluation and inference."""

@@ -1,4 +1,4 @@
-"""Asking a system the held-out rows: told of as it goes on, no longer than it matters, and never the same twice."""
+"""Predictions on held-out rows: progress lines, early stopping, and a cache of answers."""
 
 from __future__ import annotations
 
@@ -13,80 +13,84 @@ from pathlib import Path
 from perpetune.generation.answer import Answer
 from perpetune.records import Example, Message
 
-Ask = Callable[[Sequence[Example]], list[Answer]]
-Tell = Callable[[str], None]
-# Whether it is clear that a system is behind, from so many of its answers (at their places) at this confidence.
-Behind = Callable[[Sequence[int], Sequence[Answer], float], bool]
+Predict = Callable[[Sequence[Example]], list[Answer]]
+Log = Callable[[str], None]  # writes a line to the flow's log
+# Whether a system is shown to be behind: its positions in the rows, its answers to them, and the confidence.
+IsBehind = Callable[[Sequence[int], Sequence[Answer], float], bool]
 
-FIRST_ROWS = 8  # asked to learn how long a row takes
-PIECE_SECONDS = 8.0  # between two words on how far it is
-FIRST_LOOK = 40  # rows after which it is asked whether more are needed
+FIRST_ROWS = 8  # answered first, to learn how long a row takes
+LOG_SECONDS = 8.0  # between two progress lines
+FIRST_TEST = 40  # rows before the first test for early stopping
 
 
-def telling(name: str, ask: Ask, tell: Tell) -> Ask:
-    """The same, in pieces of some seconds each, after which it says how many rows are done and what time is left."""
+def with_progress(name: str, predict: Predict, log: Log) -> Predict:
+    """Predict in chunks of some seconds each, and log the rows done and the time left after each."""
 
     def answers(rows: Sequence[Example]) -> list[Answer]:
         found: list[Answer] = []
         began = time.monotonic()
         size = FIRST_ROWS
         while len(found) < len(rows):
-            found += ask(rows[len(found) : len(found) + size])
-            a_row = (time.monotonic() - began) / len(found)
-            size = max(FIRST_ROWS, int(PIECE_SECONDS / max(a_row, 1e-6)))
-            left = a_row * (len(rows) - len(found))
+            found += predict(rows[len(found) : len(found) + size])
+            per_row = (time.monotonic() - began) / len(found)
+            size = max(FIRST_ROWS, int(LOG_SECONDS / max(per_row, 1e-6)))
+            left = per_row * (len(rows) - len(found))
             if left >= 1:
-                tell(f"{name}: {len(found)} of {len(rows)} rows answered, about {left:.0f} s left")
+                log(f"{name}: {len(found)} of {len(rows)} rows answered, about {left:.0f} s left")
         return found
 
     return answers
 
 
-def counting(ask: Callable[[int], object], what: str, least: int, tell: Tell) -> Callable[[int], object]:
-    """The same, asked one at a time, and told of every few seconds."""
-    done, told = 0, time.monotonic()
+def with_request_progress(request: Callable[[int], object], what: str, least: int, log: Log) -> Callable[[int], object]:
+    """Make single requests, and log every few seconds how many were made of at least `least`."""
+    done, logged = 0, time.monotonic()
 
-    def asked(position: int) -> object:
-        nonlocal done, told
-        answer = ask(position)
+    def answer_one(position: int) -> object:
+        nonlocal done, logged
+        answer = request(position)
         done += 1
-        if time.monotonic() - told >= PIECE_SECONDS:
-            told = time.monotonic()
-            tell(f"{what}: {done} of at least {least} requests timed")
+        if time.monotonic() - logged >= LOG_SECONDS:
+            logged = time.monotonic()
+            log(f"{what}: {done} of at least {least} requests timed")
         return answer
 
-    return asked
+    return answer_one
 
 
-def until_clear(ask: Ask, rows: Sequence[Example], behind: Behind, confidence: float, seed: int) -> list[Answer | None]:
-    """The answers to all rows, or to a sample drawn by lot (None for the others) once it is clear that it is behind.
+def predict_until_clear(
+    predict: Predict, rows: Sequence[Example], is_behind: IsBehind, confidence: float, seed: int
+) -> list[Answer | None]:
+    """Answers to all rows, or to a random sample (None for the rest) if the system is shown to be behind earlier.
 
-    It is looked at after `FIRST_LOOK` rows, after twice as many and so on, each time at such a confidence (Bonferroni)
-    that all looks together stop a system that is not behind with a chance of 1 - `confidence` at most.
+    The test runs after `FIRST_TEST` rows, after twice as many and so on, each at a confidence (Bonferroni) such that
+    all tests together stop a system that is not behind with probability 1 - `confidence` at most.
     """
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
-    checks = [FIRST_LOOK << turn for turn in range(len(rows).bit_length()) if FIRST_LOOK << turn < len(rows)]
+    checks = [FIRST_TEST << turn for turn in range(len(rows).bit_length()) if FIRST_TEST << turn < len(rows)]
     each = 1 - (1 - confidence) / max(1, len(checks))
     found: dict[int, Answer] = {}
     for end in (*checks, len(rows)):
         positions = order[len(found) : end]
-        found |= dict(zip(positions, ask([rows[position] for position in positions]), strict=True))
-        if end < len(rows) and behind(list(found), list(found.values()), each):
+        found |= dict(zip(positions, predict([rows[position] for position in positions]), strict=True))
+        if end < len(rows) and is_behind(list(found), list(found.values()), each):
             break
     return [found.get(position) for position in range(len(rows))]
 
 
-def remembering(folder: Path, settings: object, asked: Callable[[Example], Sequence[Message]], ask: Ask) -> Ask:
-    """The same, but what was once answered under these settings is read from `folder` and not asked again."""
+def cached(
+    folder: Path, settings: object, messages_of: Callable[[Example], Sequence[Message]], predict: Predict
+) -> Predict:
+    """Predict with a cache in `folder`, keyed by the settings and each row's prompt (`messages_of`)."""
     path = folder / f"{_digest(settings)}.jsonl"
 
     def answers(rows: Sequence[Example]) -> list[Answer]:
         known = _read(path)
-        keys = [_digest([message.model_dump() for message in asked(row)]) for row in rows]
+        keys = [_digest([message.model_dump() for message in messages_of(row)]) for row in rows]
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         if new:
-            fresh = dict(zip(new, ask(list(new.values())), strict=True))
+            fresh = dict(zip(new, predict(list(new.values())), strict=True))
             _append(path, fresh)
             known |= fresh
         return [known[key] for key in keys]
@@ -108,7 +112,7 @@ def _read(path: Path) -> dict[str, Answer]:
 
 def _append(path: Path, answers: dict[str, Answer]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A line that was cut off when its writer was killed is ended first, and passed over when they are read.
+    # The newline first ends a line that a killed writer left cut off; `_read` skips such lines.
     lines = ["\n" + json.dumps({"asked": key, "answer": _document(answer)}) + "\n" for key, answer in answers.items()]
     with path.open("a", encoding="utf-8") as file:
         file.writelines(lines)

@@ -1,4 +1,4 @@
-"""What a pass cost and when it pays for itself, gathered from its training, its evaluation and the prediction log."""
+"""The cost of a refresh and when it pays off, from its training, its evaluation and the prediction log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def log_economics(
     evaluations: Mapping[str, Evaluation],
     evaluation_seconds: float,
 ) -> RefreshEconomics | None:
-    """Say in the run what the pass cost and saves; None where no held-out row was answered."""
+    """Log to the run what the refresh cost and saves; None if no held-out row was answered."""
     if not evaluations:
         return None
     params = workspace.params
@@ -53,32 +53,32 @@ def log_economics(
 
 
 def usage_of(evaluations: Mapping[str, Evaluation]) -> dict[str, Usage]:
-    """What each system that is compared by cost took, over the rows of all holdouts that all of them have answered."""
+    """Seconds and tokens of each system of `COMPARED`, on the held-out rows that all of them answered."""
     systems = [name for name in COMPARED if all(name in each.scored for each in evaluations.values())]
     found: dict[str, list[tuple[float, int, int]]] = {name: [] for name in systems}
     for evaluation in evaluations.values():
         positions = set.intersection(*(set(evaluation.scored[name].positions) for name in systems))
         for name in systems:
-            found[name] += _taken(evaluation.scored[name], positions)
-    return {name: _usage(taken) for name, taken in found.items()}
+            found[name] += _row_usage(evaluation.scored[name], positions)
+    return {name: _usage(rows) for name, rows in found.items()}
 
 
-def _taken(scored: Scored, positions: Collection[int]) -> list[tuple[float, int, int]]:
-    """Seconds, prompt tokens and completion tokens of the rows at these places."""
-    taken = zip(scored.seconds, scored.prompt_tokens, scored.completion_tokens, strict=True)
-    return [row for position, row in zip(scored.positions, taken, strict=True) if position in positions]
+def _row_usage(scored: Scored, positions: Collection[int]) -> list[tuple[float, int, int]]:
+    """Seconds, prompt tokens and completion tokens of the rows at these positions."""
+    usage = zip(scored.seconds, scored.prompt_tokens, scored.completion_tokens, strict=True)
+    return [row for position, row in zip(scored.positions, usage, strict=True) if position in positions]
 
 
-def _usage(taken: Sequence[tuple[float, int, int]]) -> Usage:
+def _usage(rows: Sequence[tuple[float, int, int]]) -> Usage:
     return Usage(
-        seconds=tuple(seconds for seconds, _, _ in taken),
-        prompt_tokens=tuple(tokens for _, tokens, _ in taken),
-        completion_tokens=tuple(tokens for _, _, tokens in taken),
+        seconds=tuple(seconds for seconds, _, _ in rows),
+        prompt_tokens=tuple(tokens for _, tokens, _ in rows),
+        completion_tokens=tuple(tokens for _, _, tokens in rows),
     )
 
 
 def new_labels(workspace: Workspace) -> int:
-    """Labelled requests in the data that came after the champion's own pass began; all where there is no champion."""
+    """Labelled requests in the data newer than the champion's refresh; all of them if there is no champion."""
     task = workspace.params.task.name
     champion = registry.find(task, "champion")
     since = read_run(champion.run_id).started if champion else None
@@ -88,7 +88,7 @@ def new_labels(workspace: Workspace) -> int:
 
 
 def requests_per_month(workspace: Workspace, now: datetime) -> int | None:
-    """From the log's last month, for the share of requests that it holds; None before it holds a day."""
+    """Requests of the last month, estimated from the sampled log; None if the log covers less than a day."""
     log = open_log(workspace.settings.prediction_log)
     try:
         count, first = answered_since(log, workspace.params.task.name, now - timedelta(days=DAYS_PER_MONTH))

@@ -1,4 +1,4 @@
-"""Examples that a prompted model is shown before a request."""
+"""Few-shot examples of a prompted model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from perpetune.records import Example, Message
 
 
 def few_shot(rows: Sequence[Example], count: int, seed: int) -> tuple[Message, ...]:
-    """`count` of the rows as turns of user and assistant, as many of each output as can be."""
+    """`count` of the rows as user and assistant messages, balanced over the outputs."""
     shuffled = [row for row in rows if not row.messages]
     random.Random(seed).shuffle(shuffled)
     turns: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What evaluation finds out that serving needs: the temperature of its confidence, and the golden prompts."""
+"""Serving facts from the evaluation: the temperature of the confidence and the golden prompts of the parity check."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from perpetune.params import ReleaseParams
 from perpetune.records import Example, Message
 
 
-def evaluated(
+def serving_facts(
     rows: Sequence[Example], answers: Sequence[Answer], temperature: float, max_tokens: int, params: ReleaseParams
 ) -> ServingFacts:
-    """The version's answers to some of the rows; `answers` are calibrated already."""
+    """The temperature and golden prompts of a version; `answers` are its calibrated answers to `rows`."""
     golden = [
-        GoldenPrompt(messages=_asked(row), output=answer.text, confidence=answer.confidence)
+        GoldenPrompt(messages=_messages(row), output=answer.text, confidence=answer.confidence)
         for row, answer in _chosen(rows, answers, params)
     ]
     return ServingFacts(temperature=temperature, golden=tuple(golden), max_tokens=max_tokens)
 
 
 def _chosen(rows: Sequence[Example], answers: Sequence[Answer], params: ReleaseParams) -> list[tuple[Example, Answer]]:
-    """Rows in their order, every label in turn; ties come last, since another machine may break them otherwise."""
+    """Rows in order, alternating between labels. Near ties come last: another machine may break them differently."""
     by_label: dict[str, list[tuple[Example, Answer]]] = defaultdict(list)
     for row, answer in sorted(zip(rows, answers, strict=True), key=lambda pair: _is_tie(pair[1], params)):
         by_label["" if answer.probabilities is None else answer.text].append((row, answer))
@@ -39,5 +39,5 @@ def _is_tie(answer: Answer, params: ReleaseParams) -> bool:
     return first - second <= 2 * params.parity_confidence
 
 
-def _asked(row: Example) -> tuple[Message, ...]:
+def _messages(row: Example) -> tuple[Message, ...]:
     return row.messages or (Message(role="user", content=row.input),)

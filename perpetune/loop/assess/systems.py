@@ -1,8 +1,8 @@
-"""Who answers held-out rows in a pass, and how each is asked: as it is, or would be, served."""
+"""The systems that are evaluated, each with the prompt and decoding with which it is or would be served."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from perpetune.engines.remote_engine import ask_remote
 from perpetune.evaluation.baselines import answers_of, fitted_linear
 from perpetune.generation.answer import Answer
 from perpetune.inference.answerer import Answerer
-from perpetune.loop.assess.answering import Ask, Tell, remembering, telling
+from perpetune.loop.assess.answering import Log, Predict, cached, with_progress
 from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
@@ -30,8 +30,8 @@ HOLDOUTS = ("frozen", "recent")
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A linear model that was fitted on the training rows, and the temperature of its confidence."""
+class LinearModel:
+    """A linear model fitted on the training rows, and the temperature of its confidence."""
 
     model: Pipeline
     temperature: float
@@ -39,14 +39,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Systems:
-    """All that answers: what was loaded and fitted (linear models by name), and the examples that the base is shown."""
+    """What answers in an evaluation: the base's answerer, challenger, champion, linear models by name, few-shot examples."""
 
     answerer: Answerer
     challenger: Challenger
     temperature: float
     champion: Release | None
     champion_model: Pipeline | None
-    linear: Mapping[str, Fitted]
+    linear: Mapping[str, LinearModel]
     shots: tuple[Message, ...]
 
 
@@ -56,71 +56,71 @@ def load_systems(
     challenger: Challenger,
     train: Sequence[Example],
     held_out: Mapping[str, Sequence[Example]],
-    tell: Tell,
+    log: Log,
 ) -> Systems:
     card = challenger.card
     champion = registry.fetch_champion(card.task, workspace.home / "releases")
     return Systems(
         answerer,
         challenger,
-        _temperature(workspace, answerer, challenger, tell),
+        _temperature(workspace, answerer, challenger, log),
         champion,
         load_linear_model(champion.adapter, workspace.assets) if champion and champion.system == "linear" else None,
-        _linear_models(workspace, train, tell) if card.kind == "classification" else {},
+        _linear_models(workspace, train, log) if card.kind == "classification" else {},
         _shots(workspace, answerer, challenger, train, [row for rows in held_out.values() for row in rows]),
     )
 
 
-def _linear_models(workspace: Workspace, train: Sequence[Example], tell: Tell) -> dict[str, Fitted]:
-    """On TF-IDF, and on embeddings too if an encoder is named: none if the rows teach them nothing."""
+def _linear_models(workspace: Workspace, train: Sequence[Example], log: Log) -> dict[str, LinearModel]:
+    """A linear model on TF-IDF and, if `evaluate.encoder` is set, one on embeddings; {} if the rows have one label."""
     params, validation = workspace.params.evaluate, read_split(workspace, "validation")
     encoders: dict[str, Encoder | None] = {"linear": None}
     if params.encoder is not None:
         encoders["embeddings"] = load_encoder(params.encoder, workspace.assets)
     fitted = {}
     for name, encoder in encoders.items():
-        tell(f"{name}: fitting on {len(train)} rows")
+        log(f"{name}: fitting on {len(train)} rows")
         model = fitted_linear(train, params.seed, encoder)
         if model is not None:
             answers = answers_of(model, validation)
-            fitted[name] = Fitted(model, fit_temperature(answers, [row.output for row in validation]))
+            fitted[name] = LinearModel(model, fit_temperature(answers, [row.output for row in validation]))
     return fitted
 
 
 def held_out_rows(
-    workspace: Workspace, answerer: Answerer, challenger: Challenger, tell: Tell
+    workspace: Workspace, answerer: Answerer, challenger: Challenger, log: Log
 ) -> dict[str, list[Example]]:
-    """The rows of each holdout that has any."""
+    """The rows by holdout, without those too long for the model and without empty holdouts."""
     found = {
-        holdout: _readable(answerer, challenger, read_split(workspace, holdout), holdout, tell) for holdout in HOLDOUTS
+        holdout: _readable(answerer, challenger, read_split(workspace, holdout), holdout, log) for holdout in HOLDOUTS
     }
     return {holdout: rows for holdout, rows in found.items() if rows}
 
 
-def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger, tell: Tell) -> float:
-    """Of the challenger's confidence, from rows of the validation split, which no figure is reported on."""
+def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger, log: Log) -> float:
+    """The temperature of the challenger's confidence, fitted on the validation split."""
     card = challenger.card
     if card.labels is None:
         return 1.0
     if powers := read_powers(challenger.adapter):
-        beside = f", the linear one on embeddings beside it with {powers.linear:.2f}" if powers.linear else ""
-        tell(f"challenger: its probabilities count with a power of {powers.own:.2f}{beside}")
+        linear = f", the linear model on embeddings {powers.linear:.2f}" if powers.linear else ""
+        log(f"challenger: exponent of its probabilities in the ensemble {powers.own:.2f}{linear}")
         return 1.0
     rows = _readable(answerer, challenger, read_split(workspace, "validation"), "validation", lambda _: None)
     rows = rows[: workspace.params.train.validation_rows]
-    tell(f"challenger: answering {len(rows)} rows of the validation split, which calibrate its confidence")
+    log(f"challenger: answering {len(rows)} rows of the validation split to calibrate its confidence")
     answerer.load_adapter("challenger", challenger.adapter)
     try:
-        ask = _asking(answerer, "challenger", card, card.max_new_tokens)
-        answers = telling("challenger", ask, tell)(rows)
+        predict = _predictor(answerer, "challenger", card, card.max_new_tokens)
+        answers = with_progress("challenger", predict, log)(rows)
     finally:
         answerer.unload_adapter("challenger")
     return fit_temperature(answers, [row.output for row in rows])
 
 
 @contextmanager
-def adapters(systems: Systems) -> Iterator[dict[str, Ask]]:
-    """How the champion, if there is one, and the challenger are asked, while their adapters are loaded."""
+def adapters(systems: Systems) -> Iterator[dict[str, Predict]]:
+    """Predictors of the champion, if there is one, and the challenger; their adapters are loaded meanwhile."""
     answerer, card, champion = systems.answerer, systems.challenger.card, systems.champion
     loaded = {"challenger": systems.challenger.adapter}
     if champion is not None and champion.system == "tuned":
@@ -128,37 +128,37 @@ def adapters(systems: Systems) -> Iterator[dict[str, Ask]]:
     for name, folder in loaded.items():
         answerer.load_adapter(name, folder)
     try:
-        asks = {"challenger": _asking(answerer, "challenger", card, card.max_new_tokens)}
+        predictors = {"challenger": _predictor(answerer, "challenger", card, card.max_new_tokens)}
         if champion is not None:
-            asks = {"champion": _champion_asked(systems, champion)} | asks
-        yield asks
+            predictors = {"champion": _champion_predictor(systems, champion)} | predictors
+        yield predictors
     finally:
         for name in loaded:
             answerer.unload_adapter(name)
 
 
-def _champion_asked(systems: Systems, champion: Release) -> Ask:
+def _champion_predictor(systems: Systems, champion: Release) -> Predict:
     model = systems.champion_model
     if model is not None:
         return lambda rows: answers_of(model, rows)
     adapter = "champion" if champion.system == "tuned" else None
-    return _asking(systems.answerer, adapter, champion, systems.challenger.card.max_new_tokens)
+    return _predictor(systems.answerer, adapter, champion, systems.challenger.card.max_new_tokens)
 
 
-def _asking(answerer: Answerer, adapter: str | None, version: ModelCard | Release, budget: int) -> Ask:
-    def asked(rows: Sequence[Example]) -> list[Answer]:
+def _predictor(answerer: Answerer, adapter: str | None, version: ModelCard | Release, max_tokens: int) -> Predict:
+    def predict(rows: Sequence[Example]) -> list[Answer]:
         conversations = [conversation(version.instruction, row, version.shots) for row in rows]
         if isinstance(version, Release) and version.remote:
-            return ask_remote(version, conversations, budget, Settings().remote_api_key)
-        return answerer.answer(adapter, conversations, version.labels, budget, version.json_schema)
+            return ask_remote(version, conversations, max_tokens, Settings().remote_api_key)
+        return answerer.answer(adapter, conversations, version.labels, max_tokens, version.json_schema)
 
-    return asked
+    return predict
 
 
-def prompted(workspace: Workspace, systems: Systems, tell: Tell) -> dict[str, Ask]:
-    """How each prompted system is asked: the champion if it is one, and the base without and with examples.
+def prompted_systems(workspace: Workspace, systems: Systems, log: Log) -> dict[str, Predict]:
+    """Predictors of the prompted systems: the champion if it is one, and the base without and with examples.
 
-    Nothing is asked twice, not even if two of them show the same examples.
+    Answers are cached by prompt, so that equal prompts of two systems are answered once.
     """
     card, champion = systems.challenger.card, systems.champion
     bare = card.model_copy(update={"system": "prompted", "shots": ()})
@@ -168,25 +168,25 @@ def prompted(workspace: Workspace, systems: Systems, tell: Tell) -> dict[str, As
     if champion is not None and champion.system in UNTRAINED:
         versions = {"champion": champion, **versions}
 
-    def asked(name: str, version: ModelCard | Release) -> Ask:
-        def read(row: Example) -> tuple[Message, ...]:
+    def predictor(name: str, version: ModelCard | Release) -> Predict:
+        def messages_of(row: Example) -> tuple[Message, ...]:
             return conversation(version.instruction, row, version.shots)
 
         settings: list[object] = [card.base_digest, card.precision, version.labels, card.max_new_tokens]
         settings += [version.json_schema, *([version.remote.model_dump()] if version.remote else [])]
-        ask = _asking(systems.answerer, None, version, card.max_new_tokens)
-        return remembering(workspace.home / "answers", settings, read, telling(name, ask, tell))
+        predict = _predictor(systems.answerer, None, version, card.max_new_tokens)
+        return cached(workspace.home / "answers", settings, messages_of, with_progress(name, predict, log))
 
-    return {name: asked(name, version) for name, version in versions.items()}
+    return {name: predictor(name, version) for name, version in versions.items()}
 
 
 def _readable(
-    answerer: Answerer, challenger: Challenger, rows: Sequence[Example], holdout: str, tell: Callable[[str], None]
+    answerer: Answerer, challenger: Challenger, rows: Sequence[Example], holdout: str, log: Log
 ) -> list[Example]:
     card = challenger.card
     kept = [row for row in rows if answerer.fits(conversation(card.instruction, row), card.labels, card.max_new_tokens)]
     if len(kept) < len(rows):
-        tell(f"{len(rows) - len(kept)} rows of the {holdout} holdout are left out: longer than the model can read")
+        log(f"{len(rows) - len(kept)} rows of the {holdout} holdout are skipped: longer than the model's context")
     return kept
 
 
@@ -197,15 +197,15 @@ def _shots(
     train: Sequence[Example],
     rows: Sequence[Example],
 ) -> tuple[Message, ...]:
-    """As many examples as the model can read with the longest of the rows; () for none."""
+    """As many few-shot examples as fit into the context with the longest of the rows; () if none fits."""
     card, params = challenger.card, workspace.params.evaluate
-    asked = [conversation(card.instruction, row) for row in rows]
-    if not asked:
+    prompts = [conversation(card.instruction, row) for row in rows]
+    if not prompts:
         return ()
-    longest = rows[max(range(len(rows)), key=lambda position: sum(len(message.content) for message in asked[position]))]
+    longest = rows[max(range(len(rows)), key=lambda row: sum(len(message.content) for message in prompts[row]))]
     for count in range(params.few_shot_examples, 0, -1):
         shots = few_shot(train, count, params.seed)
-        shown = conversation(card.instruction, longest, shots)
-        if shots and answerer.fits(shown, card.labels, card.max_new_tokens):
+        prompt = conversation(card.instruction, longest, shots)
+        if shots and answerer.fits(prompt, card.labels, card.max_new_tokens):
             return shots
     return ()

@@ -1,1 +1,1 @@
-"""Step 5 and its ways back: deploy, trial, promotion, rollback. Imports policy, tracking and runtime."""
+"""Step 5, release: deploy, trial, manual promotion, rollback. Imports policy, tracking and runtime."""

@@ -1,4 +1,4 @@
-"""Step 5: a promoted version takes over, in the registry and behind the gateway."""
+"""Step 5, release: move the aliases to a promoted version and have the gateway serve it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perpetune.workspace import Workspace
 
 @dataclass(frozen=True)
 class DeployResult:
-    """What became of a promotion. `served` is None where no gateway runs at the address known."""
+    """The result of a release. `served` is None if no gateway runs; `seconds` until the gateway served the version."""
 
     version: str
     previous: str | None
@@ -22,32 +22,32 @@ class DeployResult:
 
 
 def release(workspace: Workspace, version: str) -> DeployResult:
-    """Move the aliases and wait until the gateway answers with the version.
+    """Move the aliases and wait until the gateway serves the version.
 
-    Raises PerpetuneError where a gateway runs but does not take the version over: the aliases are then as before,
-    moved back by the gateway or, where it did not come to that, here, and the version is tagged as refused.
+    Raises PerpetuneError if a gateway runs but does not serve the version: the aliases are then moved back, by the
+    gateway or here, and the version is tagged as refused.
     """
     began = time.monotonic()
     task = workspace.params.task.name
     before = registry.find(task, "previous")
     champion = registry.promote(task, version)
     try:
-        trouble = _swap(workspace, version)
+        problem = _reload_gateway(workspace, version)
     except NoGateway:
         return DeployResult(version, champion, None, time.monotonic() - began)
-    if trouble is None:
+    if problem is None:
         return DeployResult(version, champion, True, time.monotonic() - began)
-    _take_back(task, version, champion, before.version if before else None)
-    registry.tag_version(task, version, {"release.state": "refused", "release.reason": trouble})
+    _restore_aliases(task, version, champion, before.version if before else None)
+    registry.tag_version(task, version, {"release.state": "refused", "release.reason": problem})
     raise PerpetuneError(
-        f"the gateway did not take over version {version}: {trouble}",
+        f"the gateway does not serve version {version}: {problem}",
         where=str(workspace.settings.gateway_url),
-        do=f"the champion is {champion or 'version ' + version} again; read the gateway's log",
+        do=f"the champion is version {champion or version} again; see the gateway's log",
     )
 
 
-def _swap(workspace: Workspace, version: str) -> str | None:
-    """Ask the gateway to follow the aliases now; None once it serves the version, else why it does not."""
+def _reload_gateway(workspace: Workspace, version: str) -> str | None:
+    """Have the gateway load the champion now; None if it serves the version, otherwise why it does not."""
     try:
         state = gateway_of(workspace).check()
     except PerpetuneError as fault:
@@ -57,8 +57,8 @@ def _swap(workspace: Workspace, version: str) -> str | None:
     return state.release if state.release != "ok" else f"it serves version {state.serving}"
 
 
-def _take_back(task: str, version: str, champion: str | None, previous: str | None) -> None:
-    """Only where the version is still named: a gateway that refuses one names its predecessor again itself."""
+def _restore_aliases(task: str, version: str, champion: str | None, previous: str | None) -> None:
+    """Move the aliases back, unless the gateway that refused the version has done so."""
     now = registry.find(task, "champion")
     if champion is not None and champion != version and now is not None and now.version == version:
         registry.restore(task, champion, previous)

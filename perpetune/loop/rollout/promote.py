@@ -1,4 +1,4 @@
-"""A person's word: this version is to serve, whatever was decided on it."""
+"""Manual promotion: make a version champion whatever its verdict was."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.deploy import DeployResult, release
 from perpetune.loop.rollout.versions import list_versions, listing, serving_lines
-from perpetune.loop.run_context import file_decision, ids_of, use_mlflow
-from perpetune.monitoring.detector_state import DETECTOR, from_text, restarted, to_text
+from perpetune.loop.run_context import ids_of, log_later_decision, use_mlflow
+from perpetune.monitoring.detector_state import DETECTOR, from_text, reset_detector, to_text
 from perpetune.params import BaseParams
 from perpetune.policy.decision.record import Decision, record
-from perpetune.policy.rollout import PromotedByHand, promoted_by_hand
+from perpetune.policy.rollout import ManualPromotion, manual_promotion
 from perpetune.runtime.events import DEPLOYED, PROMOTED
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.tracking import registry
@@ -23,29 +23,29 @@ from perpetune.workspace import Workspace
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """What became of a person's word, the system that answers now, and the record of it."""
+    """The result of a manual promotion: the release, the system that serves now, and the decision record."""
 
     released: DeployResult
     system: str
     decision: Decision
 
 
-def promote_by_hand(workspace: Workspace, version: str, reason: str) -> PromotionResult:
-    """Make a version of any system champion and wait until the gateway answers with it, parity checked.
+def promote_manually(workspace: Workspace, version: str, reason: str) -> PromotionResult:
+    """Make a version of any system champion and wait until the gateway serves it, after its parity check.
 
-    Raises PerpetuneError where there is no such version, it is champion already, it belongs to another base than
-    params.yaml names, or the gateway refuses it: the old champion then serves on.
+    Raises PerpetuneError if there is no such version, it is champion already, its base is not that of params.yaml, or
+    the gateway refuses it: the old champion then stays.
     """
     use_mlflow(workspace)
     found = _version(workspace, version)
     system = _require_base(workspace, found)
-    _forget_alarm(found)
+    _reset_detector(found)
     released = release(workspace, found.version)
-    return PromotionResult(released, system, _write_down(workspace, found, released, reason))
+    return PromotionResult(released, system, _record(workspace, found, released, reason))
 
 
-def emit_event(workspace: Workspace, promoted: PromotionResult, say: Callable[[str], None]) -> None:
-    """Emit the events where a Prefect server is known; one that is down is said and does not undo what was done."""
+def emit_events(workspace: Workspace, promoted: PromotionResult, say: Callable[[str], None]) -> None:
+    """Emit the events if PREFECT_API_URL is set; if the server does not answer, only a line is printed with `say`."""
     url = workspace.settings.prefect_api_url
     if url is None:
         return
@@ -56,7 +56,7 @@ def emit_event(workspace: Workspace, promoted: PromotionResult, say: Callable[[s
         if released.served:
             Prefect(url).emit(DEPLOYED, decision.task, {"version": released.version, "previous": released.previous})
     except PerpetuneError as fault:
-        say(f"Prefect was not told: {fault}")
+        say(f"the events were not emitted to Prefect: {fault}")
 
 
 def _version(workspace: Workspace, version: str) -> Version:
@@ -67,21 +67,21 @@ def _version(workspace: Workspace, version: str) -> Version:
     champion = registry.find(task, "champion")
     if champion is not None and champion.version == version:
         raise PerpetuneError(
-            f"version {version} of {task} is champion already", do="\n  ".join(serving_lines(list_versions(task)))
+            f"version {version} of {task} is already champion", do="\n  ".join(serving_lines(list_versions(task)))
         )
     return found
 
 
 def _require_base(workspace: Workspace, version: Version) -> str:
-    """The system of a version that this workspace's gateway can load. A linear or remote model needs no base."""
+    """The system of a version. Raises PerpetuneError if its base is not the workspace's and it needs one."""
     card = registry.fetch_release(version.task, version.version, workspace.home / "releases")
     base = workspace.params.base
     if card.system not in ("linear", "remote") and card.base != base:
         raise PerpetuneError(
-            f"version {version.version} answers with the base {_named(card.base)}, and params.yaml names {_named(base)}",
+            f"version {version.version} was trained on the base {_named(card.base)}, params.yaml has {_named(base)}",
             where="params.yaml: base",
             do=f"set base.model: {card.base.model} and base.revision: {card.base.revision or 'null'}, restart "
-            "`perpetune up`, and promote it again",
+            "`perpetune up`, and promote the version again",
         )
     return card.system
 
@@ -90,15 +90,15 @@ def _named(base: BaseParams) -> str:
     return f"{base.model} {base.revision}" if base.revision else base.model
 
 
-def _forget_alarm(version: Version) -> None:
-    """One that served before and was found decayed would be rolled back at the next check, against a person's word."""
+def _reset_detector(version: Version) -> None:
+    """Reset the detector of a version that served before: an old alarm would roll it back at the next check."""
     if DETECTOR in version.tags:
-        detector_state = restarted(from_text(version.tags[DETECTOR], 0.0))
+        detector_state = reset_detector(from_text(version.tags[DETECTOR], 0.0))
         registry.tag_version(version.task, version.version, {DETECTOR: to_text(detector_state)})
 
 
-def _write_down(workspace: Workspace, version: Version, released: DeployResult, reason: str) -> Decision:
-    evidence = PromotedByHand(
+def _record(workspace: Workspace, version: Version, released: DeployResult, reason: str) -> Decision:
+    evidence = ManualPromotion(
         reason=reason,
         version=version.version,
         previous=released.previous,
@@ -106,6 +106,6 @@ def _write_down(workspace: Workspace, version: Version, released: DeployResult, 
         seconds=released.seconds if released.served else None,
     )
     ids = ids_of(workspace, version, released.previous)
-    decision = record(promoted_by_hand(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
-    file_decision(decision, version)
+    decision = record(manual_promotion(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
+    log_later_decision(decision, version)
     return decision

@@ -1,4 +1,4 @@
-"""Going back to the previous champion: at once where a gateway runs, then written down."""
+"""Rollback to the previous champion, through the gateway or in the registry, and its decision record."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.loop.rollout.versions import list_versions, serving_lines
-from perpetune.loop.run_context import file_decision, ids_of, use_mlflow
+from perpetune.loop.run_context import ids_of, log_later_decision, use_mlflow
 from perpetune.policy.decision.record import Decision, record
-from perpetune.policy.rollout import ByHand, by_hand
+from perpetune.policy.rollout import ManualRollback, manual_rollback
 from perpetune.runtime.events import ROLLED_BACK
 from perpetune.runtime.gateway_client import NoGateway, RollbackReply, gateway_of
 from perpetune.runtime.prefect_api import Prefect
@@ -17,10 +17,10 @@ from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 
-def go_back(workspace: Workspace, reason: str) -> RollbackReply:
-    """Through the gateway, which answers with the previous champion when this returns, or in the registry alone.
+def roll_back(workspace: Workspace, reason: str) -> RollbackReply:
+    """Roll back through the gateway, which then serves the previous champion, or in the registry if none runs.
 
-    Raises PerpetuneError where there is no previous champion or the gateway cannot go back.
+    Raises PerpetuneError if there is no previous champion or the gateway cannot load it.
     """
     try:
         return gateway_of(workspace).roll_back(reason)
@@ -29,7 +29,7 @@ def go_back(workspace: Workspace, reason: str) -> RollbackReply:
 
 
 def move_aliases(workspace: Workspace) -> RollbackReply:
-    """In the registry, where no gateway runs. Raises PerpetuneError where there is no previous champion."""
+    """Roll back in the registry only. Raises PerpetuneError if there is no previous champion."""
     use_mlflow(workspace)
     try:
         rolled_back, restored = registry.roll_back(workspace.params.task.name)
@@ -39,38 +39,38 @@ def move_aliases(workspace: Workspace) -> RollbackReply:
 
 
 def with_choices(workspace: Workspace, fault: NoPrevious) -> PerpetuneError:
-    """The same, with what serves and what could: there is a way on, if not back."""
+    """The same error with the versions that serve and that could be promoted."""
     use_mlflow(workspace)
     return PerpetuneError(
         fault.what, where=fault.where, do="\n  ".join(serving_lines(list_versions(workspace.params.task.name)))
     )
 
 
-def write_down(workspace: Workspace, went: RollbackReply, reason: str) -> Decision:
-    """The record of what a person decided, with the run that made the version which gave way."""
+def record_rollback(workspace: Workspace, done: RollbackReply, reason: str) -> Decision:
+    """Log the decision record of a manual rollback to the run of the version rolled back."""
     use_mlflow(workspace)
-    version = registry.get(workspace.params.task.name, went.rolled_back)
-    evidence = ByHand(reason, went.rolled_back, went.restored, went.seconds)
-    ids = ids_of(workspace, version, went.restored)
-    decision = record(by_hand(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
-    file_away(decision, went)
+    version = registry.get(workspace.params.task.name, done.rolled_back)
+    evidence = ManualRollback(reason, done.rolled_back, done.restored, done.seconds)
+    ids = ids_of(workspace, version, done.restored)
+    decision = record(manual_rollback(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
+    log_rollback(decision, done)
     return decision
 
 
-def file_away(decision: Decision, went: RollbackReply) -> None:
-    """Where `perpetune explain` and `perpetune status` find it."""
-    version = registry.get(decision.task, went.rolled_back)
-    file_decision(decision, version)
-    registry.tag_version(decision.task, went.rolled_back, {"release.state": "rolled back"})
+def log_rollback(decision: Decision, done: RollbackReply) -> None:
+    """Log the decision to the run and the tags of the version rolled back."""
+    version = registry.get(decision.task, done.rolled_back)
+    log_later_decision(decision, version)
+    registry.tag_version(decision.task, done.rolled_back, {"release.state": "rolled back"})
 
 
-def emit_event(workspace: Workspace, went: RollbackReply, reason: str, say: Callable[[str], None]) -> None:
-    """Emit the event where a Prefect server is known; one that is down is said and does not undo what was done."""
+def emit_event(workspace: Workspace, done: RollbackReply, reason: str, say: Callable[[str], None]) -> None:
+    """Emit the event if PREFECT_API_URL is set; if the server does not answer, only a line is printed with `say`."""
     url = workspace.settings.prefect_api_url
     if url is None:
         return
-    payload = {"version": went.rolled_back, "restored": went.restored, "reason": reason}
+    payload = {"version": done.rolled_back, "restored": done.restored, "reason": reason}
     try:
         Prefect(url).emit(ROLLED_BACK, workspace.params.task.name, payload)
     except PerpetuneError as fault:
-        say(f"Prefect was not told: {fault}")
+        say(f"the event was not emitted to Prefect: {fault}")

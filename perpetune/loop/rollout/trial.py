@@ -1,4 +1,4 @@
-"""Step 5 where a release is tried first: the challenger gets a share of the real traffic until a verdict."""
+"""Step 5 with a trial: the challenger gets part of the traffic (canary) or a copy of it (shadow) until a verdict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.loop.rollout.deploy import DeployResult, release
-from perpetune.loop.run_context import file_decision, git_commit, params_digest, use_mlflow
+from perpetune.loop.run_context import git_commit, log_later_decision, params_digest, use_mlflow
 from perpetune.model.release import Trial
 from perpetune.monitoring.trial_evidence import canary_evidence, shadow_evidence
 from perpetune.params import ReleaseParams
@@ -17,18 +17,18 @@ from perpetune.policy.rollout import TrialEvidence, should_release
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.log import open_log
 from perpetune.prediction_log.trial_outcomes import outcomes_of, shadowed
-from perpetune.records import canonical_time
+from perpetune.records import parse_time
 from perpetune.runtime.gateway_client import NoGateway, gateway_of
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 
-MOST_ROWS = 20_000  # of either side that one look reads: the first of the trial
+MAX_ROWS = 20_000  # per side and check, from the start of the trial
 
 
 @dataclass(frozen=True)
 class TrialCheck:
-    """What one look at a trial saw. `decision` is None while it goes on, `released` None unless it took over."""
+    """The result of one check of a trial. `decision` is None while it continues, `released` None unless promoted."""
 
     version: str
     evidence: TrialEvidence
@@ -37,17 +37,17 @@ class TrialCheck:
     released: DeployResult | None = None
 
 
-def goes_on_trial(workspace: Workspace) -> bool:
-    """Whether a promoted version is tried first: there must be a champion to compare it with."""
+def needs_trial(workspace: Workspace) -> bool:
+    """Whether a promoted version goes on trial: `release.strategy` says so, and there is a champion to compare with."""
     if workspace.params.release.strategy == "immediate":
         return False
     return registry.find(workspace.params.task.name, "champion") is not None
 
 
-def begin(workspace: Workspace, version: str) -> Trial:
-    """Put the version on trial and have the gateway load it; without one the next to start does.
+def start_trial(workspace: Workspace, version: str) -> Trial:
+    """Put the version on trial and have the gateway load it; if no gateway runs, the next one to start loads it.
 
-    Raises PerpetuneError where the gateway does not take it on: the trial is then over, and the version refused.
+    Raises PerpetuneError if the gateway does not load it: the trial is then over, and the version tagged as refused.
     """
     rules, task = workspace.params.release, workspace.params.task.name
     assert rules.strategy != "immediate"
@@ -63,11 +63,11 @@ def begin(workspace: Workspace, version: str) -> Trial:
     return Trial(version, rules.strategy, rules.share)
 
 
-def judge(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
-    """One look at the trial that runs, and what follows from it; None where none runs.
+def check_trial(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
+    """Check the running trial and act on the verdict; None if no trial runs.
 
-    The record of a verdict lies with the run that made the version. Raises PerpetuneError where the gateway refuses
-    what was promoted.
+    The decision record is logged to the run that made the version. Raises PerpetuneError if the gateway refuses a
+    promoted version.
     """
     use_mlflow(workspace)
     task = workspace.params.task.name
@@ -79,14 +79,14 @@ def judge(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
     verdict = should_release(evidence, workspace.params.release)
     if verdict.outcome == "continue":
         return TrialCheck(trial.version, evidence, verdict)
-    if registry.wanted(task).trial != trial:  # a gateway or a person ended it while the evidence was read
+    if registry.wanted(task).trial != trial:  # a gateway or a user ended it meanwhile
         return None
-    decision = _write_down(workspace, challenger, champion, evidence, verdict, flow_run_id)
+    decision = _record(workspace, challenger, champion, evidence, verdict, flow_run_id)
     if verdict.outcome == "promote":
         return TrialCheck(trial.version, evidence, verdict, decision, release(workspace, trial.version))
     registry.end_trial(task, trial.version, "aborted")
     registry.tag_version(task, champion.version, {"answers": f"{challenger.run_id}/champion"})
-    _tell_gateway(workspace)
+    _reload_gateway(workspace)
     return TrialCheck(trial.version, evidence, verdict, decision)
 
 
@@ -94,19 +94,19 @@ def _evidence(workspace: Workspace, challenger: Version, champion: Version, tria
     params: ReleaseParams = workspace.params.release
     task = workspace.params.task
     score = scoring_of(task.kind, task.output_schema).score
-    since = canonical_time(challenger.tags["release.time"])
+    since = parse_time(challenger.tags["release.time"])
     log = open_log(workspace.settings.prediction_log)
     try:
         if trial.strategy == "shadow":
-            return shadow_evidence(shadowed(log, task.name, trial.version, since, MOST_ROWS), params, score)
-        ours = outcomes_of(log, task.name, trial.version, "canary", since, MOST_ROWS)
-        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MOST_ROWS)
+            return shadow_evidence(shadowed(log, task.name, trial.version, since, MAX_ROWS), params, score)
+        ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS)
+        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS)
         return canary_evidence(ours, theirs, params, score)
     finally:
         log.dispose()
 
 
-def _write_down(
+def _record(
     workspace: Workspace,
     challenger: Version,
     champion: Version,
@@ -126,7 +126,7 @@ def _write_down(
         params_sha256=params_digest(workspace),
     )
     decision = record(verdict, evidence, task=challenger.task, time=datetime.now(UTC), ids=ids)
-    file_decision(decision, challenger)
+    log_later_decision(decision, challenger)
     return decision
 
 
@@ -136,13 +136,13 @@ def _refused(task: str, version: str, reason: str) -> PerpetuneError:
         registry.end_trial(task, version, "refused")
     registry.tag_version(task, version, {"release.reason": reason})
     return PerpetuneError(
-        f"the gateway did not take version {version} on trial: {reason}",
-        do="the champion goes on serving; read the gateway's log",
+        f"the gateway cannot serve version {version} on trial: {reason}",
+        do="the champion still serves; see the gateway's log",
     )
 
 
-def _tell_gateway(workspace: Workspace) -> None:
-    """It would find out at its next look at the registry; until then users would still be sent to the challenger."""
+def _reload_gateway(workspace: Workspace) -> None:
+    """Have the gateway end the trial now rather than when it next polls the registry."""
     try:
         gateway_of(workspace).check()
     except (NoGateway, PerpetuneError):

@@ -1,4 +1,4 @@
-"""All versions with what people choose by: the system, its score when it was evaluated, and the verdict."""
+"""The list of versions with system, score and verdict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEASURED_AS = {"tuned": ("challenger",), "prompted": ("few-shot", "base"), "line
 
 @dataclass(frozen=True)
 class VersionListing:
-    """A version, its aliases, how it answers, and "98.2% (96.1% to 99.3%, n=330)" or "" where it has no score."""
+    """A version in the list. `score` is like "98.2% (96.1% to 99.3%, n=330)", "" if it was not evaluated."""
 
     version: str
     aliases: tuple[str, ...]
@@ -25,7 +25,7 @@ class VersionListing:
 
 
 def list_versions(task: str) -> list[VersionListing]:
-    """Every version, newest first."""
+    """All versions, newest first."""
     aliases = registry.aliases_of(task)
     return [
         VersionListing(
@@ -40,27 +40,27 @@ def list_versions(task: str) -> list[VersionListing]:
 
 
 def system_of(tags: Mapping[str, str]) -> str:
-    """How a version answers, in words; those from before there were several are tuned."""
+    """The system of a version in words; a version without the tag is tuned."""
     return SYSTEMS.get(tags.get(registry.SYSTEM, "tuned"), tags.get(registry.SYSTEM, "tuned"))
 
 
 def listing(versions: Sequence[VersionListing]) -> list[str]:
-    """A line for each, and the command that has one serve."""
+    """A line for each version, and the command that promotes one."""
     if not versions:
-        return ["there is no version yet: `perpetune refresh` makes one"]
+        return ["there is no version yet: run `perpetune refresh`"]
     others = [each for each in versions if "champion" not in each.aliases]
     lines = [_line(each) for each in versions]
-    return [*lines, *([f"`perpetune promote {others[0].version} --reason '...'` has one serve"] if others else [])]
+    return [*lines, *([f"promote one with `perpetune promote {others[0].version} --reason '...'`"] if others else [])]
 
 
 def serving_lines(versions: Sequence[VersionListing]) -> list[str]:
-    """What serves, and what else could."""
+    """Lines on the version that serves and on the others."""
     champion = next((each for each in versions if "champion" in each.aliases), None)
     others = [each for each in versions if each is not champion]
-    serving = f"{_line(champion)} serves" if champion else "nothing serves"
+    serving = f"serving: {_line(champion)}" if champion else "no version serves"
     if not others:
-        return [serving, "there is no other version: `perpetune refresh` makes one"]
-    return [serving, "these could:", *listing(others)]
+        return [serving, "there is no other version: run `perpetune refresh`"]
+    return [serving, "other versions:", *listing(others)]
 
 
 def _line(each: VersionListing) -> str:
@@ -69,13 +69,13 @@ def _line(each: VersionListing) -> str:
 
 
 def _measured_as(version: Version) -> tuple[str, ...]:
-    """Under which name its scores stand in its run, the likeliest first for versions that do not say so."""
+    """The system's name in the metrics of its run; the likeliest first for versions without the tag."""
     named = version.tags.get(registry.EVALUATED_AS)
     return (named,) if named else MEASURED_AS.get(version.tags.get(registry.SYSTEM, "tuned"), ())
 
 
 def _score(version: Version) -> str:
-    """On the frozen holdout of the run that made it."""
+    """The score on the frozen holdout in the run that made the version."""
     metrics = metrics_of(version.run_id)
     for system in _measured_as(version):
         for metric in ("accuracy", "token_f1"):

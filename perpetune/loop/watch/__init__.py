@@ -1,1 +1,1 @@
-"""One check of the monitor, and what it starts. Imports monitoring and the prediction log."""
+"""A check of the champion's traffic and what it triggers. Imports monitoring and the prediction log."""

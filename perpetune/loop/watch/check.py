@@ -1,4 +1,4 @@
-"""The watch: judge the newest traffic against the reference, and say whether the champion has decayed."""
+"""A check: compare the champion's newest traffic with the reference, and decide whether it has decayed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 
 from perpetune.curation.layout import REFERENCE
 from perpetune.evaluation.scores.scoring import scoring_of
-from perpetune.loop.first_version import is_first
+from perpetune.loop.first_version import is_first_version
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels
 from perpetune.loop.watch.refresh_history import refreshes_before
-from perpetune.monitoring.decay import held_to, measure_decay, promised_by
-from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, judge, to_text, with_bound
+from perpetune.monitoring.decay import decay_threshold, measure_decay, reference_rows
+from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_detector, with_bound
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.estimated_accuracy import estimate_fall
 from perpetune.monitoring.window import Window
 from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.first_refresh import should_tune
+from perpetune.policy.first_refresh import should_tune_first_version
 from perpetune.policy.label_requests import decide_without_labels
 from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
 from perpetune.policy.rollout import RollbackEvidence, should_roll_back
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.log import counts, newly_labelled, open_log, recent_predictions
-from perpetune.records import Example, Prediction, Recorded, read_jsonl
+from perpetune.records import Example, Prediction, RecordedAnswer, read_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import Run, artifact, log_file, log_metrics, tag
@@ -38,9 +38,10 @@ REPORT = "drift.html"
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one look saw and decided. `page` is the drift report's address in MLflow, None without a report.
+    """The result of a check. `page` is the URL of the drift report in MLflow, None if there is none.
 
-    `trial` is the version on trial. `asked` labels were asked for.
+    `rows` and `labelled` count the predictions in the window and the new labels; `trial` is the version on trial;
+    `asked` counts the labels requested.
     """
 
     decision: Decision
@@ -53,7 +54,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class DecayCheck:
-    """The labels of one look: how many are new, what they leave the next look, and what they show."""
+    """The decay part of a check: the number of new labels, the detector's state after them, and the evidence."""
 
     new: int
     detector_state: DetectorState
@@ -62,9 +63,10 @@ class DecayCheck:
 
 @dataclass(frozen=True)
 class LogWindow:
-    """From the log: the newest traffic, what was labelled since the last look, up to which feedback, and what was last.
+    """What a check reads from the prediction log: the newest traffic, and requests labelled since the last check.
 
-    `labels` counts those of all versions.
+    `until` is the number of the newest feedback read, `last` are the newest labelled requests, `labels` counts labels of
+    all versions.
     """
 
     recent: list[Prediction]
@@ -75,21 +77,21 @@ class LogWindow:
 
 
 def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | None:
-    """Judge the champion's newest predictions; None where there is no champion or no traffic of it yet."""
+    """Check the champion's newest predictions; None if there is no champion or it has no traffic yet."""
     params, task = workspace.params.watch, workspace.params.task
     champion = registry.find(task.name, "champion")
     if champion is None:
         return None
-    if is_first(champion.run_id):
+    if is_first_version(champion.run_id):
         return _check_first_version(workspace, run, champion, flow_run_id)
     folder = workspace.run_folder(run.id)
-    promised = promised_answers(_recorded(champion.run_id, "challenger", folder), workspace.params.reference)
-    before = from_text(champion.tags.get(DETECTOR), held_to([row.score for row in promised], params) or 0.0)
-    read = _read_log(workspace, champion, before.until)
-    if not read.recent:
+    reference = reference_answers(_answers(champion.run_id, "challenger", folder), workspace.params.reference)
+    before = from_text(champion.tags.get(DETECTOR), decay_threshold([row.score for row in reference], params) or 0.0)
+    traffic = _read_log(workspace, champion, before.until)
+    if not traffic.recent:
         return None
     window = Window(
-        read.recent,
+        traffic.recent,
         _reference(workspace),
         {row.id: (row.output, row.confidence) for row in newest_answers(champion, folder)},
         task.kind,
@@ -98,40 +100,42 @@ def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | Non
     report = folder / REPORT
     drift = drift_report(window, params, report)
     log_file(run, report)
-    judged = _judge(read, window, [row.score for row in promised], before, params)
+    decay_check = _check_decay(traffic, window, [row.score for row in reference], before, params)
     refreshes = refreshes_before(champion, workspace.params.refresh.cooldown_minutes)
     evidence = RetrainEvidence(
-        labelled=judged.new,
-        labelled_in_all=judged.detector_state.labels,
-        decay=judged.decay,
-        alarms_in_a_row=judged.detector_state.alarms,
+        labelled=decay_check.new,
+        labelled_in_all=decay_check.detector_state.labels,
+        decay=decay_check.decay,
+        alarms_in_a_row=decay_check.detector_state.alarms,
         drift=drift,
         minutes_since_refresh=refreshes.minutes_since,
         unsuccessful_refreshes=refreshes.failures,
         device_hours=refreshes.device_hours,
-        estimate=estimate_fall((row.confidence for row in read.recent), (row.confidence for row in promised), params),
-        labelled_in_window=sum(row.label is not None for row in read.recent),
-        labels_since_refresh=None if refreshes.labels is None else read.labels - refreshes.labels,
+        estimate=estimate_fall(
+            (row.confidence for row in traffic.recent), (row.confidence for row in reference), params
+        ),
+        labelled_in_window=sum(row.label is not None for row in traffic.recent),
+        labels_since_refresh=None if refreshes.labels is None else traffic.labels - refreshes.labels,
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
-    back = _going_back(workspace, champion, judged, verdict, folder)
+    rollback = _rollback_verdict(workspace, champion, decay_check, verdict, folder)
     verdict = decide_without_labels(verdict, evidence, params, workspace.params.refresh)
     ids = _ids(workspace, run, champion, flow_run_id)
-    decision = record(*(back or (verdict, evidence)), task=task.name, time=datetime.now(UTC), ids=ids)
+    decision = record(*(rollback or (verdict, evidence)), task=task.name, time=datetime.now(UTC), ids=ids)
     log_decision(run, decision)
-    log_metrics(run, _metrics(evidence, len(read.recent)))
-    _remember(run, champion, judged)
+    log_metrics(run, _metrics(evidence, len(traffic.recent)))
+    _save_detector(run, champion, decay_check)
     asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
     trial = registry.wanted(task.name).trial
     page = f"{run.url}/artifacts/{REPORT}"
-    return CheckResult(decision, page, len(read.recent), judged.new, trial.version if trial else None, asked)
+    return CheckResult(decision, page, len(traffic.recent), decay_check.new, trial.version if trial else None, asked)
 
 
 def _check_first_version(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> CheckResult | None:
-    """The prompted base has promised nothing that it could fall behind: is there enough to tune a version on?"""
+    """Check whether there are enough labels for a first tuned version: a prompted base has no reference to decay from."""
     params = workspace.params
     evidence = first_refresh_evidence(workspace, champion)
-    verdict = should_tune(evidence, params.watch, params.refresh)
+    verdict = should_tune_first_version(evidence, params.watch, params.refresh)
     log = open_log(workspace.settings.prediction_log)
     try:
         recent = recent_predictions(log, champion.task, version=champion.version, limit=params.watch.window)
@@ -144,8 +148,8 @@ def _check_first_version(workspace: Workspace, run: Run, champion: Version, flow
     log_decision(run, decision)
     asked = 0
     if decision.outcome == "ask for labels":
-        # All by chance: its doubts say little, and what is asked in doubt would be missing from the holdouts.
-        asked = ask_for_labels(workspace, champion, Window(recent, (), {}, params.task.kind), random_share=1.0)
+        # All at random: its confidence says little, and uncertain requests are not added to the holdouts.
+        asked = ask_for_labels(workspace, champion, Window(recent, (), {}, params.task.kind), random_ratio=1.0)
     trial = registry.wanted(champion.task).trial
     return CheckResult(decision, None, len(recent), evidence.labelled, trial.version if trial else None, asked)
 
@@ -164,33 +168,33 @@ def _ids(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) ->
     )
 
 
-def _judge(
-    read: LogWindow, window: Window, promised: Sequence[float], before: DetectorState, params: WatchParams
+def _check_decay(
+    traffic: LogWindow, window: Window, reference: Sequence[float], before: DetectorState, params: WatchParams
 ) -> DecayCheck:
-    """Each label is judged once, in the order in which it became known, against what the champion promised."""
+    """Update the detector with each new label once, in the order of the feedback."""
 
     def scores(rows: Sequence[Prediction]) -> list[float]:
         return [window.score(row.label, row.output) for row in rows if row.label is not None]
 
-    bound, new = held_to(promised, params), scores(read.new)
+    bound, new = decay_threshold(reference, params), scores(traffic.new)
     if bound is None:
         return DecayCheck(len(new), before, None)
     detector_state = with_bound(before, bound)
     restarted_from = before.detector.bound if detector_state is not before else None
-    detector_state = judge(detector_state, new, read.until, params)
+    detector_state = update_detector(detector_state, new, traffic.until, params)
     return DecayCheck(
-        len(new), detector_state, measure_decay(scores(read.last), promised, detector_state, params, restarted_from)
+        len(new), detector_state, measure_decay(scores(traffic.last), reference, detector_state, params, restarted_from)
     )
 
 
-def _going_back(
-    workspace: Workspace, champion: Version, judged: DecayCheck, verdict: Verdict, folder: Path
+def _rollback_verdict(
+    workspace: Workspace, champion: Version, decay_check: DecayCheck, verdict: Verdict, folder: Path
 ) -> tuple[Verdict, RollbackEvidence] | None:
-    """The verdict and its evidence where the previous champion is the answer to a decay.
+    """The verdict "roll back" and its evidence, if the champion decayed early and the previous one was better.
 
-    Neither cooldown nor budget holds it up, nor that labels are waited for.
+    Cooldown, budget and missing labels do not delay it.
     """
-    decay, alarmed_by = judged.decay, judged.detector_state.alarmed_by
+    decay, alarmed_by = decay_check.decay, decay_check.detector_state.alarmed_by
     due = ("retrain", "cooling down", "over budget", "collect more labels")
     if decay is None or alarmed_by is None or not decay.alarms or verdict.outcome not in due:
         return None
@@ -198,16 +202,16 @@ def _going_back(
     usable = previous is not None and previous.version != champion.version
     if previous is not None and previous.tags.get("release.state") == "rolled back":
         usable = False
-    known = promised_scores(_recorded(champion.run_id, "champion", folder), workspace.params.reference)
-    found = RollbackEvidence(
+    known = reference_scores(_answers(champion.run_id, "champion", folder), workspace.params.reference)
+    evidence = RollbackEvidence(
         decay=decay,
         alarmed_by=alarmed_by,
         window=workspace.params.watch.window,
         previous=previous.version if previous is not None and usable else None,
         previous_score=sum(known) / len(known) if known else None,
     )
-    back = should_roll_back(found)
-    return (back, found) if back else None
+    rollback = should_roll_back(evidence)
+    return (rollback, evidence) if rollback else None
 
 
 def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
@@ -226,35 +230,35 @@ def _reference(workspace: Workspace) -> list[Example]:
     return read_jsonl(workspace.root / REFERENCE / "reference.jsonl", Example)
 
 
-def newest_answers(champion: Version, folder: Path) -> list[Recorded]:
-    """What the champion answered to the held-out rows when it was last evaluated, maybe beside a later challenger."""
+def newest_answers(champion: Version, folder: Path) -> list[RecordedAnswer]:
+    """The champion's answers to held-out rows in its last evaluation, possibly against a later challenger."""
     run_id, _, system = champion.tags.get("answers", "").partition("/")
-    return _recorded(run_id, system, folder)
+    return _answers(run_id, system, folder)
 
 
-def promised_answers(promised: Sequence[Recorded], params: ReferenceParams) -> Sequence[Recorded]:
-    """What it answered to unseen rows when it was promoted: to the recent holdout alone where that had enough rows.
+def reference_answers(reference: Sequence[RecordedAnswer], params: ReferenceParams) -> Sequence[RecordedAnswer]:
+    """The champion's answers when it was promoted: on the recent holdout only, if it had `reference.min_recent` rows.
 
-    Never as it does since: compared with itself, a decayed model has not decayed.
+    Later evaluations do not count, because they would hide decay.
     """
-    recent = [row for row in promised if row.holdout == "recent"]
-    return promised_by(recent, [row for row in promised if row.holdout != "recent"], params)
+    recent = [row for row in reference if row.holdout == "recent"]
+    return reference_rows(recent, [row for row in reference if row.holdout != "recent"], params)
 
 
-def promised_scores(promised: Sequence[Recorded], params: ReferenceParams) -> list[float]:
-    """How well it did on them."""
-    return [row.score for row in promised_answers(promised, params)]
+def reference_scores(reference: Sequence[RecordedAnswer], params: ReferenceParams) -> list[float]:
+    """The scores (0 to 1) of `reference_answers`."""
+    return [row.score for row in reference_answers(reference, params)]
 
 
-def _recorded(run_id: str, system: str, folder: Path) -> list[Recorded]:
+def _answers(run_id: str, system: str, folder: Path) -> list[RecordedAnswer]:
     path = artifact(run_id, f"answers/{system}.jsonl", folder / run_id) if run_id else None
-    return read_jsonl(path, Recorded) if path else []
+    return read_jsonl(path, RecordedAnswer) if path else []
 
 
-def _remember(run: Run, champion: Version, judged: DecayCheck) -> None:
-    """Written after the decision: a look that is killed before judges the same labels again, from the same state."""
-    if judged.new and judged.detector_state.until:
-        kept = {DETECTOR: to_text(judged.detector_state)}
+def _save_detector(run: Run, champion: Version, decay_check: DecayCheck) -> None:
+    """Save the detector's state, after the decision: a check killed earlier reads the same labels again."""
+    if decay_check.new and decay_check.detector_state.until:
+        kept = {DETECTOR: to_text(decay_check.detector_state)}
         registry.tag_version(champion.task, champion.version, kept)
         tag(run, kept)
 
@@ -265,11 +269,11 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
         "window/labelled": float(evidence.labelled),
         "decay/labels": float(evidence.labelled_in_all),
         "decay/alarms_in_a_row": float(evidence.alarms_in_a_row),
-        "refreshes/vain": float(evidence.unsuccessful_refreshes),
+        "refreshes/unsuccessful": float(evidence.unsuccessful_refreshes),
         "refreshes/device_hours": evidence.device_hours,
     }
     if evidence.drift is not None:
-        metrics["window/drifted_share"] = evidence.drift.share
+        metrics["window/drifted_ratio"] = evidence.drift.share
     if evidence.estimate is not None:
         metrics |= {
             "window/estimated_score": evidence.estimate.window.mean,

@@ -1,4 +1,4 @@
-"""What a first refresh could be tuned on: labelled requests and rows that no refresh has used."""
+"""Evidence for the first refresh: labelled requests and rows that no refresh has used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perpetune.workspace import Workspace
 
 
 def first_refresh_evidence(workspace: Workspace, champion: Version) -> FirstRefreshEvidence:
-    """What stands for a first refresh, and what a refresh has to wait for."""
+    """Count the unused labels and rows, and gather what a refresh has to wait for."""
     used_until = newest_refresh(champion.task)
     refreshes = refreshes_before(champion, workspace.params.refresh.cooldown_minutes)
     return FirstRefreshEvidence(
@@ -41,7 +41,7 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 def _rows(workspace: Workspace, since: float | None) -> int:
-    """Rows of all sources but traffic; after a refresh those that have been ingested since."""
+    """Rows of all sources but traffic; after a refresh those that were ingested since."""
     sources = workspace.params.fetch.sources
     if since is None:
         try:

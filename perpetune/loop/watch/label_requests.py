@@ -1,4 +1,4 @@
-"""Ask people for the labels of some of the window's requests."""
+"""Create label requests for some of the window's predictions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 
 
-def ask_for_labels(workspace: Workspace, champion: Version, window: Window, random_share: float | None = None) -> int:
-    """Ask for as many labels of the champion's answers as `watch.ask_labels` says, less those that are still open.
+def ask_for_labels(workspace: Workspace, champion: Version, window: Window, random_ratio: float | None = None) -> int:
+    """Request labels until `watch.ask_labels` requests of the champion are open; returns how many were added.
 
-    `random_share` of them are drawn by chance, None for `watch.ask_random`. Returns how many were asked for anew.
+    `random_ratio` of them are drawn at random; None for `watch.ask_random`.
     """
     params = workspace.params
     log = open_log(workspace.settings.prediction_log)
@@ -25,8 +25,8 @@ def ask_for_labels(workspace: Workspace, champion: Version, window: Window, rand
         if missing <= 0:
             return 0
         known = still_open | {row.id for row in window.predictions if row.label is not None}
-        by_chance = params.watch.ask_random if random_share is None else random_share
-        chosen = choose(candidates(window), known, missing, by_chance, params.split.seed)
+        ratio = params.watch.ask_random if random_ratio is None else random_ratio
+        chosen = choose(candidates(window), known, missing, ratio, params.split.seed)
         return ask(log, chosen, datetime.now(UTC))
     finally:
         log.dispose()

@@ -1,4 +1,4 @@
-"""What refreshes there were before this moment: whether they helped, and what they cost."""
+"""Earlier refreshes of the task: when they ran, whether they helped, and what they cost."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from perpetune.tracking.runs import Ended, ended_runs, read_run, unfinished_runs
 
 @dataclass(frozen=True)
 class Refreshes:
-    """`minutes_since` the last one ended, None where there was none in the longest cooldown.
+    """Earlier refreshes. `minutes_since` the last one ended; None if there was none within the longest cooldown.
 
-    `failures` are those that decay has started since the champion was made, `device_hours` of all in the last 30 days.
-    `labels` says how many production had given when the last one with a verdict curated its data; None for none.
+    `failures` counts those triggered by decay since the champion was made; `device_hours` is the sum of the last 30
+    days. `labels` is the number of production labels at the last refresh that succeeded; None if there is none.
     """
 
     minutes_since: float | None
@@ -28,7 +28,7 @@ class Refreshes:
 
 
 def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
-    """The refreshes of the champion's task that finished or failed; what was killed is gone on with and not counted."""
+    """Refreshes of the champion's task that finished or failed. A killed one is resumed and does not count."""
     now, made = time.time(), read_run(champion.run_id).started.timestamp()
     longest = now - 60 * max(LONGEST_COOLDOWN, cooldown_minutes)
     runs = ended_runs(champion.task, "refresh", min(made, longest))
@@ -44,13 +44,13 @@ def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
 
 
 def newest_refresh(task: str) -> float | None:
-    """When the newest refresh began that succeeded or is under way, in seconds since 1970; None if there is none."""
+    """Start time (Unix seconds) of the newest refresh that succeeded or is running; None if there is none."""
     succeeded = [run.began for run in ended_runs(task, "refresh", 0.0) if run.succeeded]
     running = [each.run.id for each in unfinished_runs(task, "refresh") if each.running]
     return max([*succeeded, *(read_run(run_id).started.timestamp() for run_id in running)], default=None)
 
 
 def _device_hours(runs: Sequence[Ended]) -> float:
-    """A run that failed before its training ended has said nothing: its whole time counts, on one device."""
+    """The sum of device hours; a run that failed before logging them counts with its whole duration on one device."""
     hours = [run.metrics.get(DEVICE_HOURS, 0.0 if run.succeeded else (run.ended - run.began) / 3600) for run in runs]
     return sum(hours)

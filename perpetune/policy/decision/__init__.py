@@ -1,1 +1,1 @@
-"""The record of a verdict, its one line, and what to do next. Imports policy."""
+"""The decision record, its headline, and the next steps. Imports policy."""

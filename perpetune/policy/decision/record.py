@@ -1,4 +1,4 @@
-"""The decision record: one document for every verdict, enough to understand it and to repeat it."""
+"""The decision record: verdict, evidence, and the ids needed to reproduce it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perpetune.policy.decision.next_step import next_steps
 from perpetune.policy.first_refresh import FirstRefreshEvidence
 from perpetune.policy.promotion import PromotionEvidence
 from perpetune.policy.retraining import RetrainEvidence
-from perpetune.policy.rollout import ByHand, PromotedByHand, RollbackEvidence, TrialEvidence
+from perpetune.policy.rollout import ManualPromotion, ManualRollback, RollbackEvidence, TrialEvidence
 from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.records import to_json
 
@@ -26,8 +26,8 @@ Evidence = (
     | FirstRefreshEvidence
     | TrialEvidence
     | RollbackEvidence
-    | ByHand
-    | PromotedByHand
+    | ManualRollback
+    | ManualPromotion
 )
 KINDS: Mapping[type, Kind] = {
     PromotionEvidence: "promotion",
@@ -36,17 +36,16 @@ KINDS: Mapping[type, Kind] = {
     FirstRefreshEvidence: "retraining",
     TrialEvidence: "trial",
     RollbackEvidence: "rollback",
-    ByHand: "rollback",
-    PromotedByHand: "promotion by hand",
+    ManualRollback: "rollback",
+    ManualPromotion: "promotion by hand",
 }
 
 
 class Ids(BaseModel):
-    """What a verdict was about, and all that repeats it; None where there is no such thing.
+    """The ids that a verdict is about and that reproduce it; None if not applicable.
 
-    `model_version` is that of what is promoted, else the challenger's, in a promotion, the challenger's in a trial, the watched one's in a retraining and the one that
-    gave way in a rollback;
-    `params_sha256` is that of `params.yaml`.
+    `model_version` is the promoted version or else the challenger in a promotion, the challenger in a trial, the champion
+    in a retraining, and the version rolled back in a rollback. `params_sha256` is the hash of `params.yaml`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,10 +62,10 @@ class Ids(BaseModel):
 
 
 class Decision(BaseModel):
-    """A verdict, the decisive reason first, with its evidence as a JSON-able dict.
+    """A verdict with its evidence as a JSON-serialisable dict; the decisive reason is first.
 
-    `system` is what a promotion promotes ("challenger", "linear", "embeddings", "base", "few-shot"); None if nothing is.
-    Fields that it does not know are passed over, so that a record written by a later version can be read.
+    `system` is the promoted system ("challenger", "linear", "embeddings", "base", "few-shot"); None if none is. Unknown
+    fields are ignored, so that records of later versions can be read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -84,23 +83,23 @@ class Decision(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def reason(self) -> str:
-        """The decisive reason, one sentence."""
+        """The decisive reason in one sentence."""
         return self.reasons[0]
 
     def to_json(self) -> str:
-        """The record as JSON for people and diffs."""
+        """The record as indented JSON."""
         return to_json(self.model_dump(mode="json"))
 
     @classmethod
     def from_json(cls, text: str) -> Decision:
-        """Read what `to_json` wrote. Raises pydantic.ValidationError where it is no decision record."""
+        """Read JSON that `to_json` wrote. Raises pydantic.ValidationError if it is not a decision record."""
         return cls.model_validate_json(text)
 
 
 def record(
     verdict: Verdict, evidence: Evidence, *, task: str, time: datetime, ids: Ids, system: str | None = None
 ) -> Decision:
-    """The decision record of a verdict on this evidence; `time` has an offset."""
+    """The decision record of a verdict on this evidence; `time` is timezone-aware."""
     return Decision(
         kind=KINDS[type(evidence)],
         task=task,
@@ -115,7 +114,7 @@ def record(
 
 
 def as_markdown(decision: Decision, links: Mapping[str, str] | None = None) -> str:
-    """The record as a page for people: verdict, reasons, evidence as tables, ids, and `links` (title to address)."""
+    """The record as Markdown: verdict, reasons, next steps, evidence tables, ids, and `links` (title to URL)."""
     ids = [[_words(name), f"`{value}`"] for name, value in decision.ids if value is not None]
     parts = [
         f"# {decision.kind.capitalize()} of {decision.task}: {decision.outcome}",
@@ -138,7 +137,7 @@ def _next(decision: Decision) -> str:
 
 
 def _tables(evidence: Mapping[str, Any]) -> Iterator[str]:
-    """A table of the single values, one for each set of parts that have the same fields, then parts of parts."""
+    """A table of the single values, one table for parts with the same fields, then nested parts."""
     parts = {name: value for name, value in evidence.items() if isinstance(value, Mapping) and not _is_interval(value)}
     single = {name: value for name, value in evidence.items() if name not in parts and value is not None}
     if single:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perpetune.inference.answerer import Answerer, load_answerer
-from perpetune.loop.ensemble_training import launch_pooled
+from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.model.release import ModelCard
 from perpetune.params import Params
 from perpetune.records import Example, conversation
@@ -47,7 +47,7 @@ class BaseModel:
                 checkpoints=None,
                 labels=params.head_labels(row.output for row in train),
             )
-            write_trained(folder, launch_pooled(job, params.evaluate.encoder, train, validation, self._report))
+            write_trained(folder, launch_ensemble(job, params.evaluate.encoder, train, validation, self._report))
         trained = read_trained(folder)
         card = ModelCard(
             task=params.task.name,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from perpetune.monitoring.decay import held_to, measure_decay, promised_by
-from perpetune.monitoring.detector_state import DetectorState, judge
+from perpetune.monitoring.decay import decay_threshold, measure_decay, reference_rows
+from perpetune.monitoring.detector_state import DetectorState, update_detector
 from perpetune.params import Params
 from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
 from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, moments, unsuccessful
@@ -39,10 +39,10 @@ class PerpetunePolicy:
         promised = promised_scores(observation.champion, self.params)
         if observation.champion is not self._champion:
             self._champion, self._newest = observation.champion, []
-            self._watched = DetectorState(start(held_to(promised, self.params.watch) or 0.0))
+            self._watched = DetectorState(start(decay_threshold(promised, self.params.watch) or 0.0))
         watch = self.params.watch
         self._newest = [*self._newest, *observation.judged][-watch.window :]
-        self._watched = judge(self._watched, observation.judged, 0, watch)
+        self._watched = update_detector(self._watched, observation.judged, 0, watch)
         month = [each for each in observation.refreshes if observation.now - each.time < timedelta(days=MONTH_DAYS)]
         evidence = RetrainEvidence(
             labelled=len(observation.judged),
@@ -67,7 +67,7 @@ class PerpetunePolicy:
 
 def promised_scores(champion: Champion, params: Params) -> list[float]:
     """How well it did on the unseen rows that it is held to."""
-    return [scored.score for scored in promised_by(champion.recent, champion.frozen, params.reference)]
+    return [scored.score for scored in reference_rows(champion.recent, champion.frozen, params.reference)]
 
 
 def _minutes_since(refreshes: Sequence[Refresh], now: datetime) -> float | None:

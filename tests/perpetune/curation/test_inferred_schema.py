@@ -5,7 +5,7 @@ import json
 import yaml
 
 from perpetune.curation.inferred_schema import advice, inferred_schema
-from perpetune.output_schema import OutputSchema, fault_in
+from perpetune.output_schema import OutputSchema, schema_error
 
 
 def test_what_rows_have_in_common_is_the_schema() -> None:
@@ -33,7 +33,7 @@ def test_what_rows_have_in_common_is_the_schema() -> None:
         "required": ["name", "size", "price", "tags"],
         "additionalProperties": False,
     }
-    assert fault_in(found) is None
+    assert schema_error(found) is None
     for row in rows:
         OutputSchema(found).canonical(json.dumps(row))
 

@@ -22,8 +22,8 @@ from perpetune.classifiers.linear import linear_answer, linear_model
 from perpetune.gateway.app import create_app
 from perpetune.gateway.releases.first_release import SourceWithFirst
 from perpetune.gateway.server import build_engine, listen
-from perpetune.loop.first_version import make_first
-from perpetune.loop.untrained_versions import save_linear
+from perpetune.loop.first_version import make_first_version
+from perpetune.loop.untrained_versions import save_linear_version
 from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base
 from perpetune.model.release import GoldenPrompt, ModelCard, ServingFacts, evaluated_file
@@ -67,7 +67,7 @@ class World:
         model = linear_model(7).fit([row.input for row in rows], [row.output for row in rows])
         folder = self.workspace.root / f"linear-{honest}"
         card = self._card().model_copy(update={"system": "linear"})
-        save_linear(folder, card, model)
+        save_linear_version(folder, card, model)
         said = linear_answer(model, "the sky")
         golden = GoldenPrompt(
             messages=(Message(role="user", content="the sky"),),
@@ -126,7 +126,9 @@ def world(
         app = create_app(
             TASK,
             engine=engine,
-            source=SourceWithFirst(RegistrySource(TASK, tmp_path / "cache"), lambda: make_first(workspace, base)),
+            source=SourceWithFirst(
+                RegistrySource(TASK, tmp_path / "cache"), lambda: make_first_version(workspace, base)
+            ),
             log=log,
             params=workspace.params.serve,
             max_new_tokens=4,

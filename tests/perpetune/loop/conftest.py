@@ -20,7 +20,7 @@ from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import DEVICE_HOURS, open_loop_run
 from perpetune.loop.watch.check import CheckResult, check
 from perpetune.prediction_log.log import add_feedback, open_log, record_rows
-from perpetune.records import Example, Feedback, Message, Prediction, Recorded
+from perpetune.records import Example, Feedback, Message, Prediction, RecordedAnswer
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, find_run, log_metrics, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
@@ -97,10 +97,10 @@ LABELS = 80
 
 @dataclass
 class Watched(Releases):
-    """A workspace whose versions answer, are labelled and looked at."""
+    """A workspace whose versions answer, get labels and are checked."""
 
     def released(self, *, right: float, champion_right: float | None = None) -> str:
-        """A version that evaluation saw answer so often right, beside the champion of then."""
+        """A released version with these accuracies in its evaluation."""
         version = self.make()
         run = find_run(registry.get(self.task, version).run_id)
         log_text(run, answers(right), "answers/challenger.jsonl")
@@ -111,7 +111,7 @@ class Watched(Releases):
         return version
 
     def traffic(self, version: str, right: float, batch: int = 0, labels: int = LABELS) -> None:
-        """Answers, the first of which were right and the others wrong, as the labels of some have shown."""
+        """Log labelled answers; the ratio `right` of them is correct."""
         log, now = open_log(self.workspace.settings.prediction_log), datetime.now(UTC)
         rows = [
             Prediction(
@@ -133,7 +133,7 @@ class Watched(Releases):
             add_feedback(log, Feedback(request_id=row.id, time=now, label="good"))
         log.dispose()
 
-    def looked(self) -> CheckResult:
+    def checked(self) -> CheckResult:
         run = open_loop_run(self.workspace, "watch", "manual", "a test", "flow-run")
         check_result = check(self.workspace, run, "flow-run")
         close_run(run, succeeded=True)
@@ -151,14 +151,16 @@ class Watched(Releases):
 def answers(right: float) -> str:
     scores = [float(number < right * LABELS) for number in range(LABELS)]
     rows = [
-        Recorded(id=f"f{number}", holdout="frozen", output="good" if score else "bad", confidence=None, score=score)
+        RecordedAnswer(
+            id=f"f{number}", holdout="frozen", output="good" if score else "bad", confidence=None, score=score
+        )
         for number, score in enumerate(scores)
     ]
     return "".join(row.model_dump_json() + "\n" for row in rows)
 
 
 @pytest.fixture
-def detector_state(releases: Callable[..., Releases]) -> Callable[..., Watched]:
+def watched(releases: Callable[..., Releases]) -> Callable[..., Watched]:
     """Open a workspace with a reference and these settings; no cooldown and no limit unless they say so."""
 
     def begin(watch: Mapping[str, object] = {}, refresh: Mapping[str, object] = {}) -> Watched:
@@ -225,7 +227,7 @@ def gateway() -> Iterator[FollowingGateway]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Stay silent."""
+            """No log lines."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         following = FollowingGateway(f"http://127.0.0.1:{server.server_port}")

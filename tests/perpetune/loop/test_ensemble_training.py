@@ -6,7 +6,7 @@ import pytest
 
 from perpetune.classifiers.ensemble import Powers, load_pool, read_powers
 from perpetune.inference.answerer import Answerer, load_answerer
-from perpetune.loop.ensemble_training import launch_pooled
+from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.model.adapters import trained_digest
 from perpetune.model.release import POOL
 from perpetune.params import BaseParams, TrainParams
@@ -44,7 +44,7 @@ def _asked(text: str) -> tuple[Message, ...]:
 
 
 def test_a_version_answers_with_the_linear_model_that_helps_it(job: Job, tiny_encoder: BaseParams) -> None:
-    trained = launch_pooled(job, tiny_encoder, ROWS, ROWS, lambda _: None)
+    trained = launch_ensemble(job, tiny_encoder, ROWS, ROWS, lambda _: None)
     powers = read_powers(job.adapter)
     assert powers
     assert powers.linear > 0
@@ -60,15 +60,15 @@ def test_a_version_answers_with_the_linear_model_that_helps_it(job: Job, tiny_en
 
 
 def test_training_again_makes_the_same_version(job: Job, tiny_encoder: BaseParams) -> None:
-    first = launch_pooled(job, tiny_encoder, ROWS, ROWS, lambda _: None)
-    assert launch_pooled(job, tiny_encoder, ROWS, ROWS, lambda _: None).digest == first.digest
+    first = launch_ensemble(job, tiny_encoder, ROWS, ROWS, lambda _: None)
+    assert launch_ensemble(job, tiny_encoder, ROWS, ROWS, lambda _: None).digest == first.digest
 
 
 def test_without_an_encoder_a_head_or_rows_that_judge_it_answers_alone(job: Job, tiny_encoder: BaseParams) -> None:
-    launch_pooled(job, tiny_encoder, ROWS, ROWS, lambda _: None)
-    launch_pooled(job, None, ROWS, ROWS, lambda _: None)
+    launch_ensemble(job, tiny_encoder, ROWS, ROWS, lambda _: None)
+    launch_ensemble(job, None, ROWS, ROWS, lambda _: None)
     assert read_powers(job.adapter) is None
-    launch_pooled(job, tiny_encoder, ROWS, ROWS[:19], lambda _: None)
+    launch_ensemble(job, tiny_encoder, ROWS, ROWS[:19], lambda _: None)
     assert read_powers(job.adapter) is None
-    launch_pooled(job.model_copy(update={"labels": None}), tiny_encoder, ROWS, ROWS, lambda _: None)
+    launch_ensemble(job.model_copy(update={"labels": None}), tiny_encoder, ROWS, ROWS, lambda _: None)
     assert read_powers(job.adapter) is None

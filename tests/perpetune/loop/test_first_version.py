@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.curation.layout import INBOX, SPLITS
 from perpetune.gateway.releases.first_release import SourceWithFirst
-from perpetune.loop.first_version import MOST_TOKENS_OF_A_LABEL, first_card, make_first
+from perpetune.loop.first_version import MOST_TOKENS_OF_A_LABEL, first_version_card, make_first_version
 from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import check
 from perpetune.model.release import DesiredReleases, ServedBase
@@ -76,43 +76,45 @@ def curated(workspace: Workspace, examples: Sequence[Example]) -> Workspace:
 
 
 def test_labels_come_from_the_task_else_the_training_split_else_the_sources(workspace: Any) -> None:
-    assert first_card(workspace(), BASE).labels is None, "nothing is known yet"
+    assert first_version_card(workspace(), BASE).labels is None, "nothing is known yet"
     known = ingested(workspace(), [*rows(20), *rows(1, ["once"])])
-    assert first_card(known, BASE).labels == ("bad", "good"), "a label seen once is set aside, as curation does"
-    assert first_card(curated(known, rows(4, ["no", "yes"])), BASE).labels == ("no", "yes")
+    assert first_version_card(known, BASE).labels == ("bad", "good"), "a label seen once is set aside, as curation does"
+    assert first_version_card(curated(known, rows(4, ["no", "yes"])), BASE).labels == ("no", "yes")
     named = curated(workspace(task={"labels": ["x", "y", "z"]}), rows(4))
-    assert first_card(named, BASE).labels == ("x", "y", "z")
-    assert first_card(curated(workspace(task={"kind": "generation"}), rows(4)), BASE).labels is None
+    assert first_version_card(named, BASE).labels == ("x", "y", "z")
+    assert first_version_card(curated(workspace(task={"kind": "generation"}), rows(4)), BASE).labels is None
 
 
 def test_where_labels_are_not_known_little_is_written(workspace: Any) -> None:
-    assert first_card(workspace(), BASE).max_new_tokens == MOST_TOKENS_OF_A_LABEL
-    assert first_card(workspace(task={"kind": "generation"}), BASE).max_new_tokens == 128
-    assert first_card(workspace(task={"labels": ["x", "y"]}), BASE).max_new_tokens == 128
+    assert first_version_card(workspace(), BASE).max_new_tokens == MOST_TOKENS_OF_A_LABEL
+    assert first_version_card(workspace(task={"kind": "generation"}), BASE).max_new_tokens == 128
+    assert first_version_card(workspace(task={"labels": ["x", "y"]}), BASE).max_new_tokens == 128
 
 
 def test_examples_are_shown_as_far_as_they_fit_and_none_of_a_holdout(workspace: Any) -> None:
     known = ingested(workspace(evaluate={"few_shot_examples": 4}), rows(40))
-    card = first_card(known, BASE)
+    card = first_version_card(known, BASE)
     assert [message.role for message in card.shots] == ["user", "assistant"] * 4
     assert sorted(message.content for message in card.shots[1::2]) == ["bad", "bad", "good", "good"]
     asked = words([Message(role="user", content=f"{card.instruction} it is 39")])
     narrow = ServedBase(digest="abc", tokens=words, context=asked + words(card.shots[:2]) + card.max_new_tokens)
-    assert len(first_card(known, narrow).shots) == 2, "the instruction, the longest row and its answer need their room"
+    assert len(first_version_card(known, narrow).shots) == 2, (
+        "the instruction, the longest row and its answer need their room"
+    )
     long = [row.model_copy(update={"input": row.input + " so" * 600}) for row in rows(40)]
-    assert len(first_card(ingested(known, long), BASE).shots) == 2, "no more than is read soon"
-    shown = {message.content for message in first_card(ingested(known, rows(40)), BASE).shots[::2]}
+    assert len(first_version_card(ingested(known, long), BASE).shots) == 2, "no more than is read soon"
+    shown = {message.content for message in first_version_card(ingested(known, rows(40)), BASE).shots[::2]}
     train = curated(known, [row for row in rows(40) if row.input in shown])
-    assert {message.content for message in first_card(train, BASE).shots[::2]} == shown
+    assert {message.content for message in first_version_card(train, BASE).shots[::2]} == shown
 
 
 def test_the_first_version_is_made_once_and_serves(workspace: Any) -> None:
     opened = ingested(workspace(), rows(20))
     task = opened.params.task.name
     with ThreadPoolExecutor(3) as gateways:
-        made = set(gateways.map(lambda _: make_first(opened, BASE), range(3)))
+        made = set(gateways.map(lambda _: make_first_version(opened, BASE), range(3)))
     assert len(made) == 1
-    assert make_first(opened, BASE) in made
+    assert make_first_version(opened, BASE) in made
     (only,) = registry.versions(task)
     assert registry.wanted(task) == DesiredReleases(only.version)
     assert registry.find(task, "challenger") is None
@@ -132,7 +134,7 @@ def test_the_first_version_is_made_once_and_serves(workspace: Any) -> None:
 def test_a_model_that_somebody_else_serves_can_be_the_first(workspace: Any) -> None:
     larger = {"url": "http://127.0.0.1:9/v1", "model": "large"}
     opened = ingested(workspace(serve={"first": larger}), rows(20))
-    version = make_first(opened, BASE)
+    version = make_first_version(opened, BASE)
     release = registry.fetch_release(opened.params.task.name, version, opened.root / "cache")
     assert release.system == "remote" and release.remote is not None and release.remote.model_dump() == larger
     assert (release.labels, len(release.shots)) == (("bad", "good"), 16)
@@ -143,9 +145,9 @@ def test_a_model_that_somebody_else_serves_can_be_the_first(workspace: Any) -> N
 def test_one_that_lost_its_alias_is_champion_again(workspace: Any) -> None:
     """As if a gateway died between the two."""
     opened = workspace()
-    first = make_first(opened, BASE)
+    first = make_first_version(opened, BASE)
     MlflowClient().delete_registered_model_alias(opened.params.task.name, "champion")
-    assert make_first(opened, BASE) == first
+    assert make_first_version(opened, BASE) == first
     assert len(registry.versions(opened.params.task.name)) == 1
     assert registry.wanted(opened.params.task.name).champion == first
 
@@ -204,7 +206,7 @@ def answered(workspace: Workspace, version: str, count: int, labelled: int, batc
     log.dispose()
 
 
-def looked(workspace: Workspace) -> Any:
+def checked(workspace: Workspace) -> Any:
     run = open_loop_run(workspace, "watch", "manual", "a test", "flow-run")
     check_result = check(workspace, run, "flow-run")
     close_run(run, succeeded=True)
@@ -219,44 +221,44 @@ def refreshed(workspace: Workspace, trigger: str = "decay") -> None:
 
 def test_the_watch_asks_for_labels_until_there_are_enough_for_a_first_refresh(workspace: Any) -> None:
     opened = workspace(refresh={"first_labels": 70, "cooldown_minutes": 0})
-    version = make_first(opened, BASE)
-    assert looked(opened) is None, "no traffic, no labels"
+    version = make_first_version(opened, BASE)
+    assert checked(opened) is None, "no traffic, no labels"
     answered(opened, version, 80, labelled=0)
-    check_result = looked(opened)
+    check_result = checked(opened)
     assert (check_result.decision.outcome, check_result.asked, check_result.page) == ("ask for labels", 50, None)
     assert (check_result.decision.kind, check_result.decision.ids.champion_version) == ("retraining", version)
     log = open_log(opened.settings.prediction_log)
     assert {each.why for each in open_requests(log, opened.params.task.name)} == {"random"}
     log.dispose()
     answered(opened, version, 70, labelled=70, batch="b")
-    decision = looked(opened).decision
+    decision = checked(opened).decision
     assert (decision.outcome, decision.reason) == (
         "retrain",
         "70 labelled requests are enough for a first tuned version.",
     )
     refreshed(opened)
-    assert looked(opened).decision.outcome == "ask for labels", "a refresh has used them"
+    assert checked(opened).decision.outcome == "ask for labels", "a refresh has used them"
     answered(opened, version, 70, labelled=70, batch="c")
-    assert looked(opened).decision.outcome == "retrain"
+    assert checked(opened).decision.outcome == "retrain"
 
 
 def test_a_refresh_that_did_not_help_is_waited_for(workspace: Any) -> None:
     opened = workspace(refresh={"first_labels": 10})
-    version = make_first(opened, BASE)
+    version = make_first_version(opened, BASE)
     refreshed(opened)
     answered(opened, version, 10, labelled=10)
-    decision = looked(opened).decision
+    decision = checked(opened).decision
     assert decision.outcome == "cooling down"
     assert "the cooldown is 120 minutes" in decision.reason
 
 
 def test_rows_that_were_brought_count_before_the_first_request(workspace: Any) -> None:
     opened = ingested(workspace(refresh={"first_labels": 30}), rows(30))
-    make_first(opened, BASE)
-    decision = looked(opened).decision
+    make_first_version(opened, BASE)
+    decision = checked(opened).decision
     assert (decision.outcome, decision.evidence["rows"]) == ("retrain", 30)
     task = opened.params.task.name
     running = open_run(task, "refresh", {"perpetune.kind": "refresh"}, {})
-    assert looked(opened) is None, "the refresh that runs uses them"
+    assert checked(opened) is None, "the refresh that runs uses them"
     close_run(running, succeeded=False)
-    assert looked(opened).decision.outcome == "cooling down", "one that failed has not, and is waited for"
+    assert checked(opened).decision.outcome == "cooling down", "one that failed has not, and is waited for"

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from perpetune.loop.curate import Curated
+from perpetune.loop.curate import CuratedData
 from perpetune.loop.plan import (
-    as_lines,
-    as_table,
-    compared,
-    corrected,
     epochs_of,
     log_holdout_warnings,
     make_plan,
     plan,
-    remember,
+    plan_lines,
+    plan_table,
+    planned_vs_taken,
+    save_durations,
     timed,
+    with_forecast,
 )
 from perpetune.loop.step_durations import (
     StepDurations,
@@ -33,12 +33,12 @@ from perpetune.records import Example, write_jsonl
 from perpetune.tracking.runs import close_run, open_run, read_run
 
 Open = Callable[..., Any]
-PACE = StepDurations(train_row=0.25, evaluate_row=0.4, curate=6, decide=2, release=3, labels=27)
+DURATIONS = StepDurations(train_row=0.25, evaluate_row=0.4, curate=6, decide=2, release=3, labels=27)
 WORK = Work({"train": 1000, "validation": 100, "frozen": 300, "recent": 30}, systems=3, tuned=1, labels=27, epochs=2)
 
 
-def seconds(work: Work = WORK, pace: StepDurations = PACE) -> dict[str, float]:
-    return {step.name: step.seconds for step in make_plan(work, pace, "measured").steps}
+def seconds(work: Work = WORK, durations: StepDurations = DURATIONS) -> dict[str, float]:
+    return {step.name: step.seconds for step in make_plan(work, durations, "measured").steps}
 
 
 def test_training_is_planned_to_end_within_its_minutes() -> None:
@@ -51,15 +51,15 @@ def test_few_rows_are_trained_on_longer_than_these_minutes() -> None:
 
 
 def test_each_step_has_its_rows_and_its_time():
-    made = make_plan(WORK, PACE, "measured")
+    made = make_plan(WORK, DURATIONS, "measured")
     assert [step.name for step in made.steps] == ["curate", "fine-tune", "evaluate", "decide", "release"]
     assert seconds()["fine-tune"] == pytest.approx(20 + 0.25 * 2000)
     assert seconds()["evaluate"] == pytest.approx(20 + 0.4 * (0.1 * 330 + 2 * (80 + 30)))
-    lines = as_lines(made)
-    assert "10.9 min in all (measured)" in lines[0]
+    lines = plan_lines(made)
+    assert "about 10.9 min (measured)" in lines[0]
     assert any("1,000 rows x 2 epochs" in line and "8.7 min" in line and "train.epochs" in line for line in lines)
     assert any("330 rows x 3 systems" in line and "split.frozen" in line for line in lines)
-    assert "| evaluate | 330 rows x 3 systems | 2.0 min |" in as_table(made)
+    assert "| evaluate | 330 rows x 3 systems | 2.0 min |" in plan_table(made)
 
 
 def test_what_answers_every_row_is_planned_with_every_row():
@@ -77,27 +77,27 @@ def test_more_labels_take_longer_to_evaluate():
 
 
 def test_the_training_corrects_the_plan_and_nothing_else():
-    made = make_plan(WORK, PACE, "guessed")
-    better = corrected(made, 60.0)
+    made = make_plan(WORK, DURATIONS, "estimated")
+    better = with_forecast(made, 60.0)
     assert better.seconds == pytest.approx(made.seconds - seconds()["fine-tune"] + 60)
-    assert "corrected" in as_lines(better)[0]
+    assert "corrected" in plan_lines(better)[0]
 
 
 def test_what_was_measured_is_what_is_planned_next():
     taken = {"curate": 9.0, "fine-tune": 320.0, "evaluate": 218.0, "decide": 1.0}
-    found = measured_durations(WORK, taken, PACE, training=300.0)
-    again = seconds(pace=found)
+    found = measured_durations(WORK, taken, DURATIONS, training=300.0)
+    again = seconds(durations=found)
     assert {name: again[name] for name in taken} == pytest.approx(taken)
-    assert again["release"] == PACE.release, "nothing was released, so nothing was measured"
+    assert again["release"] == DURATIONS.release, "nothing was released, so nothing was measured"
 
 
 def test_a_training_that_was_over_before_says_nothing_of_its_pace():
     taken = {"curate": 9.0, "fine-tune": 0.2, "evaluate": 218.0}
-    assert measured_durations(WORK, taken, PACE, training=300.0).train_row == PACE.train_row
+    assert measured_durations(WORK, taken, DURATIONS, training=300.0).train_row == DURATIONS.train_row
 
 
 def test_the_end_says_planned_and_taken():
-    said = compared(make_plan(WORK, PACE, "measured"), {"curate": 9.0, "fine-tune": 300.0})
+    said = planned_vs_taken(make_plan(WORK, DURATIONS, "measured"), {"curate": 9.0, "fine-tune": 300.0})
     assert said == "took 5.2 min, planned 8.8 min (curate 9 s of 6 s, fine-tune 5.0 min of 8.7 min)"
 
 
@@ -135,13 +135,13 @@ def test_epochs_that_the_training_finds_are_assumed(releases: Open):
 def test_the_pace_is_kept_for_the_task_and_a_broken_file_is_none(releases: Open):
     workspace = releases().workspace
     assert read_durations(workspace) is None
-    write_durations(workspace, PACE)
-    assert read_durations(workspace) == PACE
-    file: Path = workspace.home / "pace.json"
+    write_durations(workspace, DURATIONS)
+    assert read_durations(workspace) == DURATIONS
+    file: Path = workspace.home / "durations.json"
     file.write_text('{"other": {"train_row": "?"}}')
     assert read_durations(workspace) is None
-    write_durations(workspace, PACE)
-    assert read_durations(workspace) == PACE
+    write_durations(workspace, DURATIONS)
+    assert read_durations(workspace) == DURATIONS
 
 
 def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run(releases: Open):
@@ -151,12 +151,12 @@ def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run
     splits = {"train": rows(80, 40) + rows(20, 40, "bad"), "validation": [], "frozen": rows(25, 40), "recent": []}
     for name, examples in splits.items():
         write_jsonl(workspace.split(name), examples)
-    curated = Curated("abc", {name: len(examples) for name, examples in splits.items()}, 0)
+    curated = CuratedData("abc", {name: len(examples) for name, examples in splits.items()}, 0)
     first = plan(workspace, curated)
     assert (first.work.systems, first.work.labels) == (3, 2)
     assert first.work.epochs == pytest.approx(72 * 8 / 100), "72 steps at least, of 8 rows"
     assert "before the first refresh" in first.source
-    remember(workspace, first, {"curate": 1.0, "fine-tune": 40.0, "evaluate": 60.0, "decide": 1.0}, 30.0)
+    save_durations(workspace, first, {"curate": 1.0, "fine-tune": 40.0, "evaluate": 60.0, "decide": 1.0}, 30.0)
     second = plan(workspace, curated)
     assert "measured" in second.source
     assert {step.name: step.seconds for step in second.steps}["evaluate"] == pytest.approx(60.0)
@@ -165,4 +165,4 @@ def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run
     close_run(run, succeeded=True)
     assert "The frozen holdout has 25 rows: there is no verdict with fewer than 50" in said[0]
     assert "bad (0)" in said[1], "a label that no holdout has is the rarest"
-    assert read_run(run.id).tags["foreseen"] == " ".join(said)
+    assert read_run(run.id).tags["holdout.warnings"] == " ".join(said)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune.loop.run_context import Kind, data_of, open_loop_run
+from perpetune.loop.run_context import Kind, data_version_of, open_loop_run
 from perpetune.tracking.runs import Run, close_run, connect, tag
 from perpetune.workspace import Workspace, open_workspace
 
@@ -104,8 +104,8 @@ def test_each_look_is_a_run_of_its_own_unless_it_is_tried_again(workspace: Works
 
 def test_a_flow_run_keeps_the_data_that_it_has_made_a_step_on(workspace: Workspace) -> None:
     run = begin(workspace, "first")
-    assert data_of(workspace, "first") is None
+    assert data_version_of(workspace, "first") is None
     workspace.curve(run.id).write_text("a step")
-    assert data_of(workspace, "first") == "data 1"
-    assert data_of(workspace, "second") is None
-    assert data_of(at(workspace.root, workspace.params.task.name, epochs=5), "first") is None
+    assert data_version_of(workspace, "first") == "data 1"
+    assert data_version_of(workspace, "second") is None
+    assert data_version_of(at(workspace.root, workspace.params.task.name, epochs=5), "first") is None

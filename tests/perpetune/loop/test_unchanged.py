@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 
 from perpetune.curation.dvc import data_version
-from perpetune.loop.curate import SPLIT_NAMES, Curated, read_split
+from perpetune.loop.curate import SPLIT_NAMES, CuratedData, read_split
 from perpetune.loop.unchanged import why_unchanged
 from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 
-def curated(workspace: Workspace) -> Curated:
+def curated(workspace: Workspace) -> CuratedData:
     rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}
-    return Curated(data_version(workspace.root).version, rows, 0)
+    return CuratedData(data_version(workspace.root).version, rows, 0)
 
 
 def test_the_same_data_and_settings_are_not_tried_again(twice: Workspace) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from perpetune.monitoring.decay import held_to, measure_decay
-from perpetune.monitoring.detector_state import DetectorState, judge
+from perpetune.monitoring.decay import decay_threshold, measure_decay
+from perpetune.monitoring.detector_state import DetectorState, update_detector
 from perpetune.params import load_params
 from perpetune.statistics.e_detector import start
 
@@ -28,12 +28,12 @@ def answers(right: int, rows: int) -> list[float]:
 def test_no_scores_no_decay() -> None:
     assert measure_decay([], answers(9, 10), NEW, MONITOR) is None
     assert measure_decay(answers(9, 10), [], NEW, MONITOR) is None
-    assert held_to([], MONITOR) is None
+    assert decay_threshold([], MONITOR) is None
 
 
 def test_the_bound_is_wilsons_for_right_or_wrong_answers() -> None:
     """The share at which 540 of 600 would be just as far above as 90% confidence allows."""
-    bound = held_to(answers(540, 600), MONITOR)
+    bound = decay_threshold(answers(540, 600), MONITOR)
     assert bound is not None
     low = bound + MONITOR.margin
     assert (0.9 - low) / math.sqrt(low * (1 - low) / 600) == pytest.approx(norm.ppf(0.9), rel=1e-6)
@@ -41,12 +41,12 @@ def test_the_bound_is_wilsons_for_right_or_wrong_answers() -> None:
 
 def test_all_right_is_not_held_to_all_right() -> None:
     z2 = float(norm.ppf(0.9)) ** 2
-    bound = held_to(answers(100, 100), MONITOR)
+    bound = decay_threshold(answers(100, 100), MONITOR)
     assert bound == pytest.approx(100 / (100 + z2) - MONITOR.margin)
-    graded = held_to([0.7] * 100, MONITOR)
+    graded = decay_threshold([0.7] * 100, MONITOR)
     assert graded is not None
     assert graded < 0.7 - MONITOR.margin
-    single = held_to([0.9], MONITOR)
+    single = decay_threshold([0.9], MONITOR)
     assert single is not None
     assert single < 0.6
 
@@ -54,7 +54,7 @@ def test_all_right_is_not_held_to_all_right() -> None:
 @settings(deadline=None)
 @given(SCORES)
 def test_the_bound_lies_below_what_was_promised_and_not_below_0(promised: list[float]) -> None:
-    bound = held_to(promised, MONITOR)
+    bound = decay_threshold(promised, MONITOR)
     assert bound is not None
     assert 0 <= bound <= max(np.mean(promised) - MONITOR.margin, 0) + 1e-9
 
@@ -63,13 +63,15 @@ def test_the_bound_lies_below_what_was_promised_and_not_below_0(promised: list[f
 def test_the_bound_is_missed_as_seldom_as_is_stated(graded: bool) -> None:
     random, times, rows = np.random.default_rng(0), 1000, 200
     samples = random.beta(6, 2, (times, rows)) if graded else (random.random((times, rows)) < 0.75).astype(float)
-    missed = [(held_to(sample.tolist(), MONITOR) or 0) + MONITOR.margin > 0.75 for sample in samples]
+    missed = [(decay_threshold(sample.tolist(), MONITOR) or 0) + MONITOR.margin > 0.75 for sample in samples]
     allowed = 1 - MONITOR.reference_confidence
     assert abs(np.mean(missed) - allowed) < 4 * math.sqrt(allowed * (1 - allowed) / times)
 
 
 def test_a_decay_has_its_scores_intervals_and_rows() -> None:
-    detector_state = judge(judge(NEW, answers(285, 300), 300, MONITOR), answers(50, 100), 400, MONITOR)
+    detector_state = update_detector(
+        update_detector(NEW, answers(285, 300), 300, MONITOR), answers(50, 100), 400, MONITOR
+    )
     decay = measure_decay(answers(50, 100), answers(540, 600), detector_state, MONITOR)
     assert decay is not None
     assert (decay.window.mean, decay.window.rows) == (0.5, 100)
@@ -96,7 +98,7 @@ def test_the_interval_of_the_drop_covers_it() -> None:
 @settings(deadline=None, max_examples=50)
 @given(SCORES, SCORES)
 def test_every_interval_holds_its_number(scores: list[float], promised: list[float]) -> None:
-    decay = measure_decay(scores, promised, judge(NEW, scores, 1, MONITOR), MONITOR)
+    decay = measure_decay(scores, promised, update_detector(NEW, scores, 1, MONITOR), MONITOR)
     assert decay is not None
     for value, interval in (
         (decay.drop, decay.interval),
@@ -106,7 +108,7 @@ def test_every_interval_holds_its_number(scores: list[float], promised: list[flo
 
 
 def test_nothing_falls_below_a_bound_of_0() -> None:
-    detector_state = judge(DetectorState(start(0.0)), [0.0] * 20_000, 20_000, MONITOR)
+    detector_state = update_detector(DetectorState(start(0.0)), [0.0] * 20_000, 20_000, MONITOR)
     decay = measure_decay([0.0] * 50, answers(1, 60), detector_state, MONITOR)
     assert decay is not None
     assert decay.evidence >= decay.run_length

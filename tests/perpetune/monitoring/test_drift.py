@@ -74,7 +74,7 @@ def test_other_texts_and_an_answer_never_seen_are_drift(tmp_path: Path):
     found = drift_report(window(texts(200, NEW, 40, seed=2), ["mixed"]), MONITOR, tmp_path / "drift.html")
     assert found.share >= 0.5
     assert found.inputs_drifted
-    assert found.columns["unseen word share"].drifted
+    assert found.columns["unseen word ratio"].drifted
     assert found.predictions_drifted
     assert found.columns["answer"].drifted
     assert not found.columns["confidence"].drifted
@@ -108,7 +108,7 @@ def test_too_few_rows_are_not_judged_and_the_page_says_so(tmp_path: Path, rows: 
     assert not found.judged
     assert not found.inputs_drifted
     assert not found.predictions_drifted
-    assert "Too few rows to judge: each side needs 50." in page.read_text(encoding="utf-8")
+    assert "Too few rows for a test: each side needs 50." in page.read_text(encoding="utf-8")
 
 
 def test_tiny_shifts_of_large_windows_do_not_count(tmp_path: Path):

@@ -13,14 +13,14 @@ from perpetune.monitoring.window import Window
 from perpetune.records import Example, Prediction
 
 
-def some(number: int, doubt: float = 0.5, label: str | None = None, text: str | None = None) -> Candidate:
-    return Candidate(f"request-{number}", text or f"question {number}", label, doubt)
+def some(number: int, uncertainty: float = 0.5, label: str | None = None, text: str | None = None) -> Candidate:
+    return Candidate(f"request-{number}", text or f"question {number}", label, uncertainty)
 
 
 ROWS = st.lists(
     st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["good", "bad", "mixed", None]), st.floats(0, 1)),
     max_size=60,
-).map(lambda rows: [some(number, doubt, label, text) for number, (text, label, doubt) in enumerate(rows)])
+).map(lambda rows: [some(number, uncertainty, label, text) for number, (text, label, uncertainty) in enumerate(rows)])
 SHARES = st.floats(0.01, 1)
 
 
@@ -45,7 +45,7 @@ def test_where_more_is_wanted_than_there_is_all_of_it_is_asked_for(rows, share, 
 
 @given(rows=ROWS, seed=st.integers(), data=st.data())
 def test_doubt_has_no_say_in_what_is_drawn_by_chance(rows, seed, data):
-    others = [replace(row, doubt=data.draw(st.floats(0, 1))) for row in rows]
+    others = [replace(row, uncertainty=data.draw(st.floats(0, 1))) for row in rows]
 
     def drawn(rows):
         return [request_id for request_id, why in choose(rows, (), 10, 0.4, seed) if why == "random"]
@@ -63,7 +63,7 @@ def test_what_doubt_chose_before_leaves_the_draw_as_it_is(rows, seed):
 
 
 def test_every_request_is_as_likely_to_be_drawn():
-    rows = [some(number, doubt=number / 100) for number in range(100)]
+    rows = [some(number, uncertainty=number / 100) for number in range(100)]
     drawn = Counter(
         request_id for seed in range(2000) for request_id, why in choose(rows, (), 25, 0.4, seed) if why == "random"
     )
@@ -72,7 +72,7 @@ def test_every_request_is_as_likely_to_be_drawn():
 
 
 def test_the_most_doubtful_are_chosen():
-    rows = [some(number, doubt=number / 200) for number in range(200)]
+    rows = [some(number, uncertainty=number / 200) for number in range(200)]
     chosen = dict(choose(rows, (), 50, 0.4, 0))
     uncertain = [int(request_id.split("-")[1]) for request_id, why in chosen.items() if why == "uncertain"]
     assert Counter(chosen.values()) == {"random": 20, "uncertain": 30}
@@ -104,5 +104,5 @@ def test_doubt_is_low_confidence_or_else_strange_words(kind):
     reference = [Example(input="a plain question", output="yes", id="1", group="1", source="s")]
     window = Window([answered("a strange question", None), answered("any", 0.75)], reference, {}, kind)
     found = candidates(window)
-    assert [row.doubt for row in found] == pytest.approx([1 / 3, 0.25])
+    assert [row.uncertainty for row in found] == pytest.approx([1 / 3, 0.25])
     assert {row.label for row in found} == {"yes" if kind == "classification" else None}

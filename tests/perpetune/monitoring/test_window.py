@@ -38,14 +38,14 @@ def test_descriptors_of_inputs():
     assert row["characters"] == 13
     assert row["words"] == 3
     assert row["mean word length"] == pytest.approx(11 / 3)
-    assert row["non-letter share"] == pytest.approx(4 / 13)
-    assert row["unseen word share"] == 0.5
+    assert row["non-letter ratio"] == pytest.approx(4 / 13)
+    assert row["unseen word ratio"] == 0.5
 
 
 def test_a_word_of_its_own_group_alone_counts_as_unseen_in_the_reference():
     reference = [example("1", "shared own", group="g"), example("2", "own", group="g"), example("3", "shared")]
     frame = reference_frame(Window([], reference, {}, "classification"))
-    assert frame["unseen word share"].tolist() == [0.5, 1.0, 0.0]
+    assert frame["unseen word ratio"].tolist() == [0.5, 1.0, 0.0]
 
 
 def test_scores_are_there_where_labels_and_recorded_answers_are():
@@ -77,4 +77,4 @@ def test_any_text_can_be_described(requests, examples):
     for frame, texts in ((current_frame(window), requests), (reference_frame(window), examples)):
         assert len(frame) == len(texts)
         assert frame[list(INPUT_COLUMNS)].notna().all(axis=None)
-        assert frame[["non-letter share", "unseen word share"]].le(1).all(axis=None)
+        assert frame[["non-letter ratio", "unseen word ratio"]].le(1).all(axis=None)

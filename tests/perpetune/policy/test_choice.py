@@ -76,7 +76,7 @@ def test_a_rival_that_does_harm_is_never_served():
     harmful = rival(-0.05, gate=WORSE)
     choice = choose(replace(FIRST, rivals={"linear": harmful}), GATE)
     assert choice.system == "challenger"
-    assert "TF-IDF with logistic regression is as good, but does harm" in choice.verdict.reasons[0]
+    assert "TF-IDF with logistic regression is as good but does harm" in choice.verdict.reasons[0]
 
 
 def test_a_recorded_model_cannot_be_served():
@@ -127,8 +127,9 @@ def test_while_nothing_trained_serves_the_best_estimate_decides():
     unsure = replace(UNPROVEN, frozen=paired(0.079, 0.12, 0.125, 38), against="champion")
     tuned = choose(unsure, GATE)
     assert (tuned.system, tuned.verdict.outcome) == ("challenger", "promote")
-    assert "Nothing trained serves yet, so the best estimate decides: the tuned model is 7.9 points above" in " ".join(
-        tuned.verdict.reasons
+    assert (
+        "No trained version serves yet, so the best estimate decides: the tuned model is 7.9 points above"
+        in " ".join(tuned.verdict.reasons)
     )
     linear = rival(0.0, gate=paired(0.079, 0.12, 0.125, 38))
     assert choose(replace(unsure, rivals={"linear": linear}), GATE).system == "linear", "the simpler of two as good"

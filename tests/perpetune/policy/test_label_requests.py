@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perpetune.params import WatchParams, load_params
 from perpetune.policy.estimated_accuracy import EstimatedFall
-from perpetune.policy.label_requests import decide_without_labels, without_labels
+from perpetune.policy.label_requests import decide_without_labels, label_decision
 from perpetune.policy.retraining import DriftEvidence, RetrainEvidence
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 
@@ -47,15 +47,15 @@ def drift(inputs: bool, predictions: bool, judged: bool = True) -> DriftEvidence
 )
 def test_a_fall_and_drift_together(setting: str, low: float | None, moved: bool, labelled: int, step: str) -> None:
     estimate = None if low is None else fallen(low)
-    assert without_labels(labelled, estimate, drift(False, moved), rules(setting)).step == step
+    assert label_decision(labelled, estimate, drift(False, moved), rules(setting)).step == step
 
 
 def test_the_reason_names_every_number() -> None:
-    first, assumed = without_labels(3, fallen(0.15), drift(True, False), rules("ask")).reasons
+    first, assumed = label_decision(3, fallen(0.15), drift(True, False), rules("ask")).reasons
     assert "fallen by more than the margin of 5.0 points" in first
     assert "70.0 (95% interval 66.0 to 74.0, 300 rows) on the window" in first
     assert "a fall of 20.0 points (98% interval 15.0 to 25.0)" in first
-    assert "sees only what the model doubts" in assumed
+    assert "does not see concept drift" in assumed
 
 
 LOWS = st.floats(-1, 1)
@@ -66,7 +66,7 @@ LABELS = st.integers(0, 200)
 @given(labelled=LABELS, moved=DRIFTS, setting=SETTINGS, low=LOWS | st.none())
 def test_drift_alone_never_retrains(labelled: int, moved: DriftEvidence | None, setting: str, low: float | None):
     estimate = None if low is None else fallen(low)
-    step = without_labels(labelled, estimate, moved, rules(setting)).step
+    step = label_decision(labelled, estimate, moved, rules(setting)).step
     if low is None or low <= WATCH.margin:
         assert step != "retrain"
     assert RANK[step] <= RANK[setting]
@@ -77,8 +77,8 @@ def test_more_confidence_never_asks_more(
     labelled: int, moved: DriftEvidence | None, setting: Literal["ask"], low: float, high: float
 ) -> None:
     low, high = sorted((low, high))
-    surer = without_labels(labelled, fallen(low), moved, rules(setting)).step
-    assert RANK[surer] <= RANK[without_labels(labelled, fallen(high), moved, rules(setting)).step]
+    surer = label_decision(labelled, fallen(low), moved, rules(setting)).step
+    assert RANK[surer] <= RANK[label_decision(labelled, fallen(high), moved, rules(setting)).step]
 
 
 @given(fewer=LABELS, more=LABELS, moved=DRIFTS, setting=SETTINGS, low=LOWS)
@@ -86,15 +86,15 @@ def test_more_labels_never_ask_for_more(
     fewer: int, more: int, moved: DriftEvidence | None, setting: str, low: float
 ) -> None:
     fewer, more = sorted((fewer, more))
-    after = without_labels(more, fallen(low), moved, rules(setting)).step
-    assert RANK[after] <= RANK[without_labels(fewer, fallen(low), moved, rules(setting)).step]
+    after = label_decision(more, fallen(low), moved, rules(setting)).step
+    assert RANK[after] <= RANK[label_decision(fewer, fallen(low), moved, rules(setting)).step]
 
 
 @given(labelled=LABELS, setting=SETTINGS, low=LOWS | st.none())
 def test_confidence_alone_starts_nothing(labelled: int, setting: str, low: float | None) -> None:
     estimate = None if low is None else fallen(low)
     for stable in (None, drift(False, False), drift(True, True, judged=False)):
-        assert without_labels(labelled, estimate, stable, rules(setting)).step == "nothing"
+        assert label_decision(labelled, estimate, stable, rules(setting)).step == "nothing"
 
 
 @pytest.mark.parametrize(

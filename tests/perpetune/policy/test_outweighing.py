@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpetune.policy.outweighing import outweighed
+from perpetune.policy.outweighing import gain_outweighs_loss
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.paired import compare
 
@@ -18,7 +18,7 @@ from perpetune.statistics.paired import compare
     ],
 )
 def test_a_gain_opens_the_gate_only_if_it_is_more_than_what_may_be_lost(difference, guard, gain, opens):
-    assert outweighed(difference, Interval(*guard), Interval(*gain), 0.03) is opens
+    assert gain_outweighs_loss(difference, Interval(*guard), Interval(*gain), 0.03) is opens
 
 
 def scores(rng: np.random.Generator, rows: int, worse: float, better: float) -> tuple[list[float], list[float]]:
@@ -33,7 +33,7 @@ def passes(seed: int, frozen: tuple[float, float], recent: tuple[float, float]) 
         compare(*scores(rng, rows, *shares), confidence=0.95, samples=1, seed=0)
         for rows, shares in ((90, frozen), (120, recent))
     )
-    seen = outweighed(guard.difference, Interval(guard.low, guard.high), Interval(gain.low, gain.high), 0.03)
+    seen = gain_outweighs_loss(guard.difference, Interval(guard.low, guard.high), Interval(gain.low, gain.high), 0.03)
     return seen and gain.p_value < 0.05
 
 

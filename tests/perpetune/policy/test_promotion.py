@@ -76,7 +76,7 @@ def test_rows_that_are_all_alike_show_that_nothing_was_lost():
     verdict = should_promote(PromotionEvidence(replace(alike, rows=91), BETTER, "champion"), GATE)
     assert verdict.outcome == "collect more labels"
     assert verdict.reasons[0] == (
-        "The 91 rows of the frozen holdout are all answered alike, which leaves room for 4.0% that are not: collect 31 "
+        "Both give the same answers on the 91 rows of the frozen holdout, but may differ on up to 4.0% of all rows: collect 31 "
         "more labels."
     )
     assert should_promote(PromotionEvidence(replace(alike, rows=121), BETTER, "champion"), GATE).outcome != "promote"
@@ -88,7 +88,7 @@ def test_rows_that_would_miss_a_gain_ask_for_more_until_they_would_not():
     assert verdict.outcome == "collect more labels"
     assert verdict.reasons[0] == (
         "The 200 rows of the recent holdout would miss a true gain of 5.0 points with a chance of 35% at the "
-        "discordance seen, 0.10: collect 178 more labels."
+        "observed discordance of 0.10: collect 178 more labels."
     )
     with_them = PromotionEvidence(SAME, replace(unshown, rows=378), "champion")
     assert should_promote(with_them, GATE).outcome == "reject"
@@ -98,8 +98,8 @@ def test_a_frozen_holdout_too_small_to_clear_an_equal_challenger_asks_too():
     verdict = should_promote(PromotionEvidence(paired(0.0, 0.04, 0.5, rows=500), BETTER, "champion"), GATE)
     assert verdict.outcome == "collect more labels"
     assert verdict.reasons[0] == (
-        "The 500 rows of the frozen holdout would miss a challenger as good with a chance of 49% at the discordance "
-        "seen, 0.10: collect 727 more labels."
+        "The 500 rows of the frozen holdout would miss a challenger that is as good with a chance of 49% at the "
+        "observed discordance of 0.10: collect 727 more labels."
     )
 
 
@@ -117,7 +117,7 @@ def test_a_gain_that_is_not_there_is_no_reason_to_ask_for_frozen_labels():
 def test_without_a_margin_the_guard_asks_for_the_rows_that_show_a_gain():
     rules = GATE.model_copy(update={"margin": 0.0})
     evidence = PromotionEvidence(paired(0.0, 0.04, 0.5, rows=100), BETTER, "champion")
-    assert "a challenger better by 5.0 points with" in should_promote(evidence, rules).reasons[0]
+    assert "a challenger that is better by 5.0 points with" in should_promote(evidence, rules).reasons[0]
 
 
 def test_harm_rejects_although_other_labels_are_missing():
@@ -190,7 +190,7 @@ def test_what_has_no_limit_is_told_with_its_setting_and_vetoes_nothing():
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": found}), GATE)
     assert verdict.outcome == "promote"
     assert verdict.reasons[-1] == (
-        "Forgetting is 1.1 nats a token (95% interval 1 to 1.2, 46 rows), which vetoes nothing (promote.max_forgetting "
+        "Forgetting is 1.1 nats a token (95% interval 1 to 1.2, 46 rows), without a limit (promote.max_forgetting "
         "is not set)."
     )
     beyond = replace(found, limit=0.5)
@@ -211,7 +211,7 @@ def test_a_slice_too_small_to_be_tested_is_named():
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", small=small), GATE)
     assert verdict.outcome == "promote"
     assert verdict.reasons[-1] == (
-        "Too small to be tested, with fewer than 20 rows (promote.slice_rows): source film (1 row), label spam (11 rows)."
+        "Not tested, because they have fewer than 20 rows (promote.slice_rows): source film (1 row), label spam (11 rows)."
     )
 
 

@@ -80,13 +80,13 @@ DECAYED = RetrainEvidence(
         ({"minutes_since_refresh": 59.0}, WATCH, REFRESH, "cooling down"),
         ({"labels_since_refresh": 199}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 200}, WATCH, REFRESH, "retrain"),
-        ({"labels_since_refresh": 799, "vain_refreshes": 2}, WATCH, REFRESH, "collect more labels"),
+        ({"labels_since_refresh": 799, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=199)}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=200)}, WATCH, REFRESH, "retrain"),
-        ({"decay": decay(12_400, since_fall=399), "vain_refreshes": 1}, WATCH, REFRESH, "collect more labels"),
+        ({"decay": decay(12_400, since_fall=399), "unsuccessful_refreshes": 1}, WATCH, REFRESH, "collect more labels"),
         ({"minutes_since_refresh": 60.0}, WATCH, REFRESH, "retrain"),
-        ({"minutes_since_refresh": 239.0, "vain_refreshes": 2}, WATCH, REFRESH, "cooling down"),
-        ({"minutes_since_refresh": 240.0, "vain_refreshes": 2}, WATCH, REFRESH, "retrain"),
+        ({"minutes_since_refresh": 239.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "cooling down"),
+        ({"minutes_since_refresh": 240.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "retrain"),
         ({"device_hours": 500.0}, WATCH, REFRESH, "retrain"),
         ({"device_hours": 19.9}, WATCH, THRIFTY, "retrain"),
         ({"device_hours": 20.0}, WATCH, THRIFTY, "over budget"),
@@ -102,51 +102,48 @@ def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
         "The champion has decayed by more than the margin of 5.0 points: it scores 54.0 (95% interval 44.0 to 64.0, "
         "100 rows) on its newest labels and was promoted with 89.2 (95% interval 86.0 to 92.0, 600 rows), a drop of "
         "35.2 points (95% interval 25.2 to 45.2).",
-        "Evidence that its mean score is below 82.1 (what it surely was promoted with at 90% confidence, less the "
-        "margin) stands at 12,400, of which chance brings in 1 a label on average at most, and 10,000 raise the "
-        "alarm: so false alarms are at least 10,000 labels apart on average.",
-        "Over all its labels it scores 70.0 (95% interval 64.0 to 76.0, 420 rows), an interval that holds however "
-        "often one looks.",
+        "The evidence that its mean score is below the threshold of 82.1 is 12,400, and 10,000 raise the alarm: without "
+        "decay at least 10,000 labels come before a false alarm, on average.",
+        "Over all its labels it scores 70.0 (95% interval 64.0 to 76.0, 420 rows); the interval is valid for any number "
+        "of checks.",
     )
 
 
 @pytest.mark.parametrize(
     ("changes", "rules", "refresh", "reason"),
     [
-        ({}, PATIENT, REFRESH, "Decay was found in 1 of the 2 looks in a row that must find it."),
+        ({}, PATIENT, REFRESH, "Decay was found in 1 of the 2 checks in a row that must find it."),
         (
-            {"minutes_since_refresh": 90.0, "vain_refreshes": 2},
+            {"minutes_since_refresh": 90.0, "unsuccessful_refreshes": 2},
             WATCH,
             REFRESH,
-            "The last refresh was 90 minutes ago and the cooldown is 240 minutes, grown from 60 after 2 that did not "
-            "help.",
+            "The last refresh was 90 minutes ago and the cooldown is 240 minutes, increased from 60 after 2 "
+            "unsuccessful ones.",
         ),
         (
             {"labels_since_refresh": 30, "decay": decay(12_400, since_fall=31)},
             WATCH,
             REFRESH,
-            "The next refresh waits for 170 more labels: 30 of 200 have come since the last one, which it would only "
-            "repeat.",
+            "The next refresh waits for 170 more labels: 30 of 200 have come since the last one.",
         ),
         (
             {"labels_since_refresh": 700, "decay": decay(12_400, since_fall=31)},
             WATCH,
             REFRESH,
-            "The next refresh waits for 169 more labels: 31 of 200 have come since scores began to fall, too few to "
-            "learn from and judge by.",
+            "The next refresh waits for 169 more labels: 31 of 200 have come since scores began to fall.",
         ),
         (
             {"device_hours": 21.25},
             WATCH,
             THRIFTY,
-            "The refreshes of the last 30 days have trained 21.2 device hours, and 20 are allowed.",
+            "The refreshes of the last 30 days trained for 21.2 device hours, and 20 are allowed.",
         ),
         (
             {"labelled": 0, "decay": None},
             WATCH,
             REFRESH,
-            "No answer of the champion has been labelled since the last look, after 420 before: collect labels to "
-            "judge decay.",
+            "No answer of the champion was labelled since the last check, after 420 before: collect labels to "
+            "test for decay.",
         ),
     ],
 )
@@ -154,10 +151,10 @@ def test_what_holds_it_up_comes_first(changes, rules, refresh, reason):
     assert should_retrain(replace(DECAYED, **changes), rules, refresh).reasons[0] == reason
 
 
-def test_that_the_evidence_began_anew_is_said():
+def test_a_restart_of_the_evidence_is_a_reason():
     moved = replace(decay(3.0), restarted_from=0.8)
     assert any(
-        "hold the champion to 82.1 now and held it to 80.0 before" in reason
+        "changed the threshold from 80.0 to 82.1" in reason
         for reason in should_retrain(replace(DECAYED, decay=moved), WATCH, REFRESH).reasons
     )
 
@@ -165,8 +162,7 @@ def test_that_the_evidence_began_anew_is_said():
 def test_drift_says_that_labels_are_wanted():
     verdict = should_retrain(replace(DECAYED, labelled=0, decay=None, drift=drift(True)), WATCH, REFRESH)
     assert verdict.reasons[1:] == (
-        "Inputs drifted (words; 300 rows against 600), which alone never retrains but says that labels of these "
-        "requests are wanted.",
+        "Inputs drifted (words; 300 rows against 600), which does not trigger a refresh: label some of these requests.",
     )
 
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from perpetune.params import ReleaseParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.rollout import (
-    ByHand,
-    Compared,
+    Comparison,
+    ManualRollback,
     RollbackEvidence,
     TrialEvidence,
-    by_hand,
+    manual_rollback,
     should_release,
     should_roll_back,
 )
@@ -33,9 +33,9 @@ RULES = ReleaseParams(
 )
 
 
-def compared(low: float, high: float, rows: int = 500) -> Compared:
+def compared(low: float, high: float, rows: int = 500) -> Comparison:
     middle = (low + high) / 2
-    return Compared(0.5 + middle / 2, 0.5 - middle / 2, middle, Interval(low, high, 1 - 0.05 / 3), rows, rows)
+    return Comparison(0.5 + middle / 2, 0.5 - middle / 2, middle, Interval(low, high, 1 - 0.05 / 3), rows, rows)
 
 
 FINE = compared(-0.02, 0.02)
@@ -43,7 +43,7 @@ UNKNOWN = compared(-1, 1, rows=0)
 
 
 def trial(
-    quality: Compared = FINE, errors: Compared = FINE, slow: Compared = FINE, requests: int = 500
+    quality: Comparison = FINE, errors: Comparison = FINE, slow: Comparison = FINE, requests: int = 500
 ) -> TrialEvidence:
     return TrialEvidence("canary", requests, quality, errors, slow)
 
@@ -51,19 +51,19 @@ def trial(
 @pytest.mark.parametrize(
     ("evidence", "outcome", "says"),
     [
-        (trial(), "promote", "does not answer worse than the champion by the margin of 5.0 points"),
-        (trial(quality=compared(-0.3, -0.06, 10)), "abort", "answers worse than the champion by more than the margin"),
+        (trial(), "promote", "is not worse than the champion by the margin of 5.0 points"),
+        (trial(quality=compared(-0.3, -0.06, 10)), "abort", "is worse than the champion by more than the margin"),
         (trial(errors=compared(0.06, 0.3)), "abort", "more errors than the champion"),
         (trial(slow=compared(0.06, 0.3)), "abort", "more slow answers than the champion"),
         (trial(quality=compared(-0.06, 0.06)), "continue", "after 500 of at most 2000 requests"),
-        (trial(quality=compared(-0.02, 0.02, 49)), "continue", "50 labels are wanted on each side"),
-        (trial(slow=compared(0.01, 0.04)), "continue", "Neither harm nor kept quality"),
+        (trial(quality=compared(-0.02, 0.02, 49)), "continue", "50 labels are needed on each side"),
+        (trial(slow=compared(0.01, 0.04)), "continue", "There is no verdict"),
         (trial(quality=UNKNOWN), "continue", "0 and 0 rows"),
         (trial(quality=UNKNOWN, requests=2000), "promote", "on errors and slow answers alone"),
         (trial(quality=UNKNOWN, errors=compared(-0.06, 0.06), requests=2000), "abort", "errors are still not shown"),
-        (trial(quality=compared(-0.1, 0.08), requests=2000), "promote", "too few to prove"),
-        (trial(quality=compared(-0.2, 0.04), requests=2000), "abort", "though not beyond doubt"),
-        (trial(slow=compared(0.01, 0.04), requests=2000), "promote", "the quality seen is within"),
+        (trial(quality=compared(-0.1, 0.08), requests=2000), "promote", "the observed quality is within"),
+        (trial(quality=compared(-0.2, 0.04), requests=2000), "abort", "although the interval includes the margin"),
+        (trial(slow=compared(0.01, 0.04), requests=2000), "promote", "the observed quality is within"),
     ],
 )
 def test_verdicts_on_a_trial(evidence: TrialEvidence, outcome: str, says: str) -> None:
@@ -78,7 +78,7 @@ BOUND = st.floats(-0.5, 0.5)
 
 
 @st.composite
-def differences(draw: st.DrawFn) -> Compared:
+def differences(draw: st.DrawFn) -> Comparison:
     low, high = sorted((draw(BOUND), draw(BOUND)))
     return compared(low, high, draw(st.sampled_from([0, 49, 50, 500])))
 
@@ -89,7 +89,7 @@ def differences(draw: st.DrawFn) -> Compared:
     st.floats(0, 0.5),
 )
 def test_more_harm_never_makes_promotion_likelier(evidence: TrialEvidence, measure: str, harm: float) -> None:
-    before: Compared = getattr(evidence, measure)
+    before: Comparison = getattr(evidence, measure)
     shift = -harm if measure == "quality" else harm
     moved = replace(
         before,
@@ -127,8 +127,8 @@ def test_what_is_bad_from_the_start_goes_back() -> None:
     assert verdict.reasons == (
         "The first 60 labels since its release show decay by more than the margin of 5.0 points: the champion scores "
         "60.0 (95% interval 50.0 to 70.0, 60 rows) on its newest labels and was promoted with 90.0 (95% interval 85.0 "
-        "to 95.0, 200 rows), so back to version 1, which scored 80.0 when the two were compared.",
-        "Evidence that its mean score is below 82.0 stands at 12,400, and 10,000 raise the alarm.",
+        "to 95.0, 200 rows). Roll back to version 1, which scored 80.0 in the same evaluation.",
+        "The evidence that its mean score is below the threshold of 82.0 is 12,400, and 10,000 raise the alarm.",
     )
 
 
@@ -143,5 +143,5 @@ def test_otherwise_a_refresh_is_the_answer(changes: dict[str, object]) -> None:
 
 
 def test_what_a_person_decided_says_why() -> None:
-    verdict = by_hand(ByHand("wrong tone", "3", "2", 0.2))
-    assert verdict.reasons == ("Version 3 gave way to version 2: wrong tone",)
+    verdict = manual_rollback(ManualRollback("wrong tone", "3", "2", 0.2))
+    assert verdict.reasons == ("Rolled back from version 3 to version 2: wrong tone",)

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from perpetune.tracking.runs import MlflowFault, Run, connect
+from perpetune.tracking.runs import MlflowError, Run, connect
 from perpetune.tracking.training_curve import drawn
 
 RUN = Run("0" * 32, "1", "http://mlflow/run")
@@ -99,7 +99,7 @@ def test_what_could_not_be_sent_at_the_end_is_an_error_and_is_sent_by_the_next(s
             draw(1, metrics(1))
             server.away = True
 
-    with pytest.raises(MlflowFault):
+    with pytest.raises(MlflowError):
         train()
     server.away = False
     with drawn(RUN, tmp_path / "curve", "loss"):

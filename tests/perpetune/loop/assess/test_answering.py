@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perpetune.generation.answer import Answer
-from perpetune.loop.assess.answering import FIRST_LOOK, FIRST_ROWS, counting, remembering, telling, until_clear
+from perpetune.loop.assess.answering import (
+    FIRST_ROWS,
+    FIRST_TEST,
+    cached,
+    predict_until_clear,
+    with_progress,
+    with_request_progress,
+)
 from perpetune.records import Example, Message, conversation
 
 
@@ -17,8 +24,8 @@ def say(one: Example) -> Answer:
     return Answer(f"answer to {one.input}", 0.5, {"good": 0.5, "bad": 0.5}, 9, 1, "stop", 0.1)
 
 
-class Asked:
-    """Who answers every row, and remembers which it was asked."""
+class FakeSystem:
+    """A system that answers every row and records them."""
 
     def __init__(self) -> None:
         self.rows: list[str] = []
@@ -32,8 +39,8 @@ ROWS = [row(number) for number in range(200)]
 
 
 def test_all_rows_are_answered_in_order_while_it_is_not_clear() -> None:
-    ask = Asked()
-    found = until_clear(ask, ROWS, lambda *_: False, 0.95, 7)
+    ask = FakeSystem()
+    found = predict_until_clear(ask, ROWS, lambda *_: False, 0.95, 7)
     assert found == [say(each) for each in ROWS]
     assert sorted(ask.rows) == sorted(each.input for each in ROWS)
 
@@ -41,42 +48,42 @@ def test_all_rows_are_answered_in_order_while_it_is_not_clear() -> None:
 def test_a_sample_drawn_by_lot_is_enough_once_it_is_clear() -> None:
     checks: list[tuple[int, float]] = []
 
-    def behind(positions: Sequence[int], answers: Sequence[Answer], confidence: float) -> bool:
+    def is_behind(positions: Sequence[int], answers: Sequence[Answer], confidence: float) -> bool:
         assert [say(ROWS[position]) for position in positions] == list(answers)
         checks.append((len(positions), confidence))
         return len(checks) == 2
 
-    found = until_clear(Asked(), ROWS, behind, 0.95, 7)
+    found = predict_until_clear(FakeSystem(), ROWS, is_behind, 0.95, 7)
     answered = [position for position, answer in enumerate(found) if answer is not None]
-    assert len(answered) == 2 * FIRST_LOOK and answered != list(range(2 * FIRST_LOOK))
+    assert len(answered) == 2 * FIRST_TEST and answered != list(range(2 * FIRST_TEST))
     assert all(found[position] == say(ROWS[position]) for position in answered)
-    # Of 200 rows there are three looks before the last row: together they err with 5 %.
+    # Of 200 rows there are three tests before the last row: together they err with 5 %.
     assert checks == [(40, 1 - 0.05 / 3), (80, 1 - 0.05 / 3)]
 
 
 def test_few_rows_are_all_asked() -> None:
-    assert None not in until_clear(Asked(), ROWS[:FIRST_LOOK], lambda *_: True, 0.95, 7)
+    assert None not in predict_until_clear(FakeSystem(), ROWS[:FIRST_TEST], lambda *_: True, 0.95, 7)
 
 
 def test_what_was_answered_once_is_not_asked_again(tmp_path: Path) -> None:
-    def read(one: Example) -> tuple[Message, ...]:
+    def messages_of(one: Example) -> tuple[Message, ...]:
         return conversation("which", one)
 
-    first, again, other = Asked(), Asked(), Asked()
-    told = remembering(tmp_path, {"labels": ["good", "bad"]}, read, first)(ROWS[:3])
-    assert remembering(tmp_path, {"labels": ["good", "bad"]}, read, again)(ROWS[:4]) == [*told, say(ROWS[3])]
+    first, again, other = FakeSystem(), FakeSystem(), FakeSystem()
+    told = cached(tmp_path, {"labels": ["good", "bad"]}, messages_of, first)(ROWS[:3])
+    assert cached(tmp_path, {"labels": ["good", "bad"]}, messages_of, again)(ROWS[:4]) == [*told, say(ROWS[3])]
     assert again.rows == ["row 3"]
-    remembering(tmp_path, {"labels": ["good"]}, read, other)(ROWS[:3])
-    assert len(other.rows) == 3, "other settings may answer otherwise"
+    cached(tmp_path, {"labels": ["good"]}, messages_of, other)(ROWS[:3])
+    assert len(other.rows) == 3, "other settings may give other answers"
 
 
 def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
-    remembering(tmp_path, "", lambda one: conversation("", one), Asked())(ROWS[:2])
+    cached(tmp_path, "", lambda one: conversation("", one), FakeSystem())(ROWS[:2])
     [path] = tmp_path.iterdir()
     path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-    ask = Asked()
+    ask = FakeSystem()
     for _ in range(2):
-        assert remembering(tmp_path, "", lambda one: conversation("", one), ask)(ROWS[:2]) == [
+        assert cached(tmp_path, "", lambda one: conversation("", one), ask)(ROWS[:2]) == [
             say(each) for each in ROWS[:2]
         ]
     assert ask.rows == ["row 1"]
@@ -91,7 +98,7 @@ def test_it_says_how_far_it_is_and_what_time_is_left(monkeypatch) -> None:
 
     monkeypatch.setattr("perpetune.loop.assess.answering.time.monotonic", lambda: clock[0])
     rows = random.Random(1).sample(ROWS, 50)
-    assert telling("base", slow, told.append)(rows) == [say(each) for each in rows]
+    assert with_progress("base", slow, told.append)(rows) == [say(each) for each in rows]
     assert told[0] == f"base: {FIRST_ROWS} of 50 rows answered, about 21 s left"
     assert told[1] == "base: 24 of 50 rows answered, about 13 s left"
 
@@ -104,6 +111,6 @@ def test_timed_requests_are_told_of_every_few_seconds(monkeypatch) -> None:
         return position
 
     monkeypatch.setattr("perpetune.loop.assess.answering.time.monotonic", lambda: clock[0])
-    timed = counting(ask, "latency and cost", 30, told.append)
+    timed = with_request_progress(ask, "latency and cost", 30, told.append)
     assert [timed(position) for position in range(6)] == list(range(6))
     assert told == [f"latency and cost: {done} of at least 30 requests timed" for done in (3, 6)]

@@ -13,10 +13,10 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.errors import PerpetuneError
 from perpetune.loop.assess.assess import assess
-from perpetune.loop.curate import Curated
+from perpetune.loop.curate import CuratedData
 from perpetune.loop.decide import _register_rival, decide, promotion_evidence, register
 from perpetune.loop.fine_tune import Challenger, fine_tune
-from perpetune.loop.first_version import make_first
+from perpetune.loop.first_version import make_first_version
 from perpetune.model.release import ServedBase
 from perpetune.params import BaseParams, Method, RemoteModel, TrainParams
 from perpetune.policy.choice import choose
@@ -61,7 +61,7 @@ def rows(split: str, words: str) -> list[Example]:
 def challenger(workspace: Workspace) -> tuple[Run, Challenger, str]:
     run = open_run("colours", "refresh", {}, {})
     trained = fine_tune(workspace, run, lambda _: None)
-    return run, trained, register(workspace, run, Curated("0", {}, 0), trained, "0")
+    return run, trained, register(workspace, run, CuratedData("0", {}, 0), trained, "0")
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -169,7 +169,7 @@ def test_a_larger_model_that_serves_is_asked_each_row_once(
     remote, asked = larger
     serving = workspace.params.serve.model_copy(update={"first": remote})
     workspace = replace(workspace, params=workspace.params.model_copy(update={"serve": serving}))
-    make_first(workspace, ServedBase(digest="b", tokens=lambda _: 1, context=1000))
+    make_first_version(workspace, ServedBase(digest="b", tokens=lambda _: 1, context=1000))
     run, trained, version = challenger(workspace)
     found = assess(workspace, run, trained, version, print)
     scored = found.evaluations["frozen"].scored["champion"]
@@ -196,7 +196,7 @@ def test_with_nothing_that_serves_the_first_pass_ends_with_a_version_that_does(w
     """Six held-out rows prove nothing: the prompted base serves, and the tuned model says what it gave way to."""
     run, trained, version = challenger(workspace)
     found = assess(workspace, run, trained, version, print)
-    decision = decide(workspace, run, Curated("0", {}, 0), trained, found, version, "0")
+    decision = decide(workspace, run, CuratedData("0", {}, 0), trained, found, version, "0")
     assert decision.outcome == "promote" and decision.system in ("base", "few-shot")
     assert decision.reason.startswith("Serve the ")
     served = str(decision.ids.model_version)
@@ -206,5 +206,5 @@ def test_with_nothing_that_serves_the_first_pass_ends_with_a_version_that_does(w
     assert registry.get("colours", served).tags["decision"] == "promote"
     release = registry.fetch_release("colours", served, workspace.home / "releases")
     assert release.system == "prompted" and release.evaluated.golden
-    again = decide(workspace, run, Curated("0", {}, 0), trained, found, version, "0")
+    again = decide(workspace, run, CuratedData("0", {}, 0), trained, found, version, "0")
     assert again.ids.model_version == served, "a pass that goes on keeps the version that it has made"

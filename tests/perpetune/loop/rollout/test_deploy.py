@@ -24,7 +24,7 @@ def test_what_the_gateway_refuses_is_not_champion(releases: Callable[..., Any], 
     first, second = world.make(), world.make()
     assert release(world.workspace, first).served is True
     gateway.refuses.add(second)
-    with pytest.raises(PerpetuneError, match=f"did not take over version {second}: version {second} answers otherwise"):
+    with pytest.raises(PerpetuneError, match=f"does not serve version {second}: version {second} answers otherwise"):
         release(world.workspace, second)
     assert world.aliases()[:2] == [first, None]
     assert world.tags(second)["release.state"] == "refused"

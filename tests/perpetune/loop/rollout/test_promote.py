@@ -1,4 +1,4 @@
-"""A person's word on a version, in the real registry; only the gateway is a small one."""
+"""Manual promotion in the real registry, with a small gateway."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.explain.status import read_status
-from perpetune.loop.rollout.promote import emit_event, promote_by_hand
-from perpetune.loop.rollout.rollback import go_back
+from perpetune.loop.rollout.promote import emit_events, promote_manually
+from perpetune.loop.rollout.rollback import roll_back
 from perpetune.model.release import ModelCard, System
-from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, judge, to_text
+from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_detector
 from perpetune.params import BaseParams
 from perpetune.policy.decision.record import Decision
 from perpetune.statistics.e_detector import start
@@ -67,19 +67,19 @@ def test_what_was_rejected_serves_on_a_persons_word(
     world = releases(gateway.url)
     gateway.task = world.task
     version = make(world, tmp_path, system)
-    done = promote_by_hand(world.workspace, version, "dearer, and worth it")
+    done = promote_manually(world.workspace, version, "dearer, and worth it")
     assert (done.system, done.released.served, gateway.serving) == (system, True, version)
     assert world.aliases() == [version, None, None]
     (newest,) = decisions_of_later(world, version)
     assert (newest.kind, newest.outcome, newest.ids) == ("promotion by hand", "promote", done.decision.ids)
     assert newest.reason == (
-        f"Version {version} was promoted by hand: dearer, and worth it; the verdict before was: reject"
+        f"Version {version} was promoted manually: dearer, and worth it; the verdict before was: reject"
     )
     assert world.tags(version)["decision"] == "promote"
 
 
 def decisions_of_later(world: Any, version: str) -> Iterator[Decision]:
-    """What was decided on a version after the run that made it, which in these tests decided nothing."""
+    """The decisions on a version after its own run."""
     run = registry.get(world.task, version).run_id
     for name in artifact_names(run, "decisions"):
         path = artifact(run, name, world.workspace.root / "read")
@@ -91,7 +91,7 @@ def test_the_command_says_what_serves_and_keeps_the_reason(releases: Open, gatew
     world = releases(gateway.url)
     gateway.task = world.task
     first, second = make(world, tmp_path), make(world, tmp_path, "linear")
-    promote_by_hand(world.workspace, first, "the first")
+    promote_manually(world.workspace, first, "the first")
     said = perpetune(world.workspace, "promote", second, "--reason", "as good, and cheaper")
     assert said.returncode == 0, said.stderr
     assert f"version {second} (linear) serves after" in said.stdout
@@ -111,8 +111,8 @@ def test_a_reason_is_asked_for(releases: Open) -> None:
 
 def test_a_version_that_does_not_exist_lists_those_that_do(releases: Open, tmp_path: Path) -> None:
     world = releases()
-    with pytest.raises(PerpetuneError, match="there is no version yet: `perpetune refresh` makes one"):
-        promote_by_hand(world.workspace, "9", "why not")
+    with pytest.raises(PerpetuneError, match="there is no version yet: run `perpetune refresh`"):
+        promote_manually(world.workspace, "9", "why not")
     tuned, linear = make(world, tmp_path), make(world, tmp_path, "linear")
     said = perpetune(world.workspace, "promote", "9", "--reason", "why not")
     assert said.returncode == 1
@@ -124,28 +124,28 @@ def test_a_version_that_does_not_exist_lists_those_that_do(releases: Open, tmp_p
 def test_the_champion_and_another_base_are_refused(releases: Open, tmp_path: Path) -> None:
     world = releases()
     first = make(world, tmp_path)
-    promote_by_hand(world.workspace, first, "the first")
-    with pytest.raises(PerpetuneError, match=f"version {first} of {world.task} is champion already"):
-        promote_by_hand(world.workspace, first, "again")
+    promote_manually(world.workspace, first, "the first")
+    with pytest.raises(PerpetuneError, match=f"version {first} of {world.task} is already champion"):
+        promote_manually(world.workspace, first, "again")
     other = BaseParams(model="hf:other/base", revision="2")
     strange = make(world, tmp_path, base=other)
-    with pytest.raises(PerpetuneError, match="answers with the base hf:other/base 2") as fault:
-        promote_by_hand(world.workspace, strange, "I like it")
+    with pytest.raises(PerpetuneError, match="was trained on the base hf:other/base 2") as fault:
+        promote_manually(world.workspace, strange, "I like it")
     assert "set base.model: hf:other/base and base.revision: 2" in str(fault.value)
     assert world.aliases()[0] == first, "nothing has moved"
     needs_none = make(world, tmp_path, "linear", base=other)
-    assert promote_by_hand(world.workspace, needs_none, "it needs no base").system == "linear"
+    assert promote_manually(world.workspace, needs_none, "it needs no base").system == "linear"
 
 
 def test_what_the_gateway_refuses_does_not_serve(releases: Open, gateway: Any, tmp_path: Path) -> None:
     world = releases(gateway.url)
     gateway.task = world.task
     first, second = make(world, tmp_path), make(world, tmp_path)
-    promote_by_hand(world.workspace, first, "the first")
+    promote_manually(world.workspace, first, "the first")
     gateway.refuses.add(second)
     said = perpetune(world.workspace, "promote", second, "--reason", "I like it")
     assert said.returncode == 1
-    assert f"did not take over version {second}" in said.stderr
+    assert f"does not serve version {second}" in said.stderr
     assert (world.aliases()[0], gateway.serving) == (first, first)
     assert not list(decisions_of_later(world, second))
 
@@ -154,10 +154,10 @@ def test_an_alarm_of_the_past_does_not_undo_a_persons_word(releases: Open, tmp_p
     world = releases()
     version = make(world, tmp_path)
     rules = world.workspace.params.watch
-    alarmed = judge(DetectorState(start(0.8)), [0.0] * 200, 200, rules)
+    alarmed = update_detector(DetectorState(start(0.8)), [0.0] * 200, 200, rules)
     assert alarmed.alarmed_by is not None
     registry.tag_version(world.task, version, {DETECTOR: to_text(alarmed)})
-    promote_by_hand(world.workspace, version, "the labels were wrong")
+    promote_manually(world.workspace, version, "the labels were wrong")
     kept = from_text(world.tags(version)[DETECTOR], 0.8)
     assert (kept.alarmed_by, kept.alarms, kept.detector.evidence) == (None, 0, 0.0)
     assert (kept.until, kept.labels) == (200, 200), "labels that were judged are not judged again"
@@ -168,15 +168,15 @@ def test_going_back_with_nothing_before_says_what_serves_and_what_could(
 ) -> None:
     world = releases()
     first, second = make(world, tmp_path), make(world, tmp_path, "prompted")
-    promote_by_hand(world.workspace, first, "the first")
+    promote_manually(world.workspace, first, "the first")
     with pytest.raises(PerpetuneError, match="no previous"):
-        go_back(world.workspace, "why not")
+        roll_back(world.workspace, "why not")
     gateway.task = world.task
     for workspace in (world.workspace, releases(gateway.url).workspace):
         said = perpetune(workspace, "rollback")
         assert said.returncode == 1
         assert "no previous champion" in said.stderr
-        assert f"version {first} (champion), tuned, 90.0% (82.0% to 95.0%, n=100), promote serves" in said.stderr
+        assert f"serving: version {first} (champion), tuned, 90.0% (82.0% to 95.0%, n=100), promote" in said.stderr
         assert f"version {second} (challenger), prompted base, 90.0% (82.0% to 95.0%, n=100), reject" in said.stderr
         assert f"`perpetune promote {second} --reason '...'`" in said.stderr
 
@@ -204,14 +204,14 @@ def test_prefect_is_told(releases: Open, tmp_path: Path, monkeypatch: pytest.Mon
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Stay silent."""
+            """No log lines."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}")
         workspace = releases().workspace
-        done = promote_by_hand(workspace, version, "worth it")
-        emit_event(workspace, done, print)
+        done = promote_manually(workspace, version, "worth it")
+        emit_events(workspace, done, print)
         server.shutdown()
     assert [each["event"] for each in told] == ["perpetune.model.promoted"], "no gateway runs, so nothing was deployed"
     assert told[0]["payload"]["version"] == version

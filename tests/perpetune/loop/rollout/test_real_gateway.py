@@ -20,8 +20,8 @@ import uvicorn
 from perpetune.gateway.app import create_app
 from perpetune.gateway.server import listen
 from perpetune.loop.rollout.deploy import release
-from perpetune.loop.rollout.promote import promote_by_hand
-from perpetune.loop.rollout.trial import begin, judge
+from perpetune.loop.rollout.promote import promote_manually
+from perpetune.loop.rollout.trial import check_trial, start_trial
 from perpetune.model.release import ModelCard
 from perpetune.prediction_log.log import open_log
 from perpetune.records import Message
@@ -89,7 +89,7 @@ class World:
         """The first verdict; what was asked may still be on its way into the log."""
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            check = judge(self.workspace, "flow")
+            check = check_trial(self.workspace, "flow")
             assert check is not None
             if check.decision is not None:
                 return check
@@ -139,7 +139,7 @@ def aliases(world: World) -> list[str | None]:
 def test_a_canary_that_is_right_takes_over_and_somebody_goes_back(world: World) -> None:
     first, second = world.make(), world.make()
     assert release(world.workspace, first).served
-    begin(world.workspace, second)
+    start_trial(world.workspace, second)
     world.right.add(second)
     tried = world.be_asked()
     assert 0.3 * USERS < tried < 0.7 * USERS, "half of the users"
@@ -164,7 +164,7 @@ def test_a_canary_that_is_right_takes_over_and_somebody_goes_back(world: World) 
 def test_a_canary_that_is_wrong_is_dropped(world: World) -> None:
     first, second = world.make(), world.make()
     assert release(world.workspace, first).served
-    begin(world.workspace, second)
+    start_trial(world.workspace, second)
     world.right.add(first)
     assert world.be_asked() < 0.7 * USERS
     check = world.judged()
@@ -177,7 +177,7 @@ def test_a_persons_word_is_what_the_gateway_answers_with(world: World) -> None:
     first, second = world.make(), world.make()
     assert release(world.workspace, first).served
     world.right.add(second)
-    done = promote_by_hand(world.workspace, second, "it is better")
+    done = promote_manually(world.workspace, second, "it is better")
     assert (done.released.served, done.released.previous, world.ready()["serving"]) == (True, first, second)
     assert world.ask("anybody")["choices"][0]["message"]["content"] == "good"
     assert aliases(world) == [second, first, None]

@@ -14,7 +14,7 @@ import pytest
 from perpetune.errors import PerpetuneError
 from perpetune.explain.status import decisions_of
 from perpetune.loop.rollout.deploy import release
-from perpetune.loop.rollout.rollback import go_back, write_down
+from perpetune.loop.rollout.rollback import record_rollback, roll_back
 from perpetune.loop.run_context import log_decision
 from perpetune.policy.decision.record import Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
@@ -47,13 +47,13 @@ def perpetune(world: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_without_a_gateway_the_registry_goes_back_and_the_record_is_found(releases: Open) -> None:
     world = releases()
     first, second = released(world)
-    went = go_back(world.workspace, "wrong tone")
+    went = roll_back(world.workspace, "wrong tone")
     assert (went.rolled_back, went.restored, went.seconds) == (second, first, None)
     assert world.aliases()[0] == first
-    write_down(world.workspace, went, "wrong tone")
+    record_rollback(world.workspace, went, "wrong tone")
     newest, promotion = decisions_of(world.workspace, second)
     assert (newest.kind, newest.outcome, promotion.kind) == ("rollback", "roll back", "promotion")
-    assert newest.reason == f"Version {second} gave way to version {first}: wrong tone"
+    assert newest.reason == f"Rolled back from version {second} to version {first}: wrong tone"
     tags = world.tags(second)
     assert (tags["release.state"], tags["decision"]) == ("rolled back", "roll back")
     assert [each.kind for each in decisions_of(world.workspace, first)] == ["promotion"]
@@ -63,10 +63,10 @@ def test_there_must_be_a_previous_champion(releases: Open, gateway: Any) -> None
     world = releases()
     release(world.workspace, world.make())
     with pytest.raises(PerpetuneError, match="no previous"):
-        go_back(world.workspace, "why not")
+        roll_back(world.workspace, "why not")
     gateway.task = world.task
     with pytest.raises(PerpetuneError, match=r"the gateway refused \(409\).*no previous"):
-        go_back(releases(gateway.url).workspace, "why not")
+        roll_back(releases(gateway.url).workspace, "why not")
 
 
 def test_the_command_goes_back_through_the_gateway_at_once(releases: Open, gateway: Any) -> None:
@@ -75,12 +75,12 @@ def test_the_command_goes_back_through_the_gateway_at_once(releases: Open, gatew
     first, second = released(world)
     began, switched = time.monotonic(), []
 
-    def detector_state(roll_back: Callable[[], Any] = gateway.roll_back) -> Any:
+    def timed_roll_back(roll_back: Callable[[], Any] = gateway.roll_back) -> Any:
         done = roll_back()
         switched.append(time.monotonic() - began)
         return done
 
-    gateway.roll_back = detector_state
+    gateway.roll_back = timed_roll_back
     said = perpetune(world, "rollback", "--reason", "it promises refunds", "--json")
     assert said.returncode == 0, said.stderr
     result = json.loads(said.stdout)

@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from perpetune.errors import PerpetuneError
 from perpetune.explain.status import decisions_of, read_status
 from perpetune.loop.rollout.deploy import release
-from perpetune.loop.rollout.trial import begin, goes_on_trial, judge
+from perpetune.loop.rollout.trial import check_trial, needs_trial, start_trial
 from perpetune.prediction_log.log import add_feedback, open_log, record_rows
 from perpetune.prediction_log.tables import failures, shadows
 from perpetune.records import Feedback, Message, Prediction, Route
@@ -55,17 +55,17 @@ def right(chance: float, count: int) -> list[str]:
 def on_trial(world: Any) -> tuple[str, str]:
     first, second = world.make(), world.make()
     release(world.workspace, first)
-    begin(world.workspace, second)
+    start_trial(world.workspace, second)
     return first, second
 
 
 def test_only_where_there_is_a_champion_and_a_strategy(releases: Open) -> None:
     world = releases(strategy="canary")
-    assert not goes_on_trial(world.workspace)
+    assert not needs_trial(world.workspace)
     release(world.workspace, world.make())
-    assert goes_on_trial(world.workspace)
-    assert not goes_on_trial(releases(strategy="immediate").workspace)
-    assert judge(world.workspace, "flow") is None
+    assert needs_trial(world.workspace)
+    assert not needs_trial(releases(strategy="immediate").workspace)
+    assert check_trial(world.workspace, "flow") is None
 
 
 def test_a_good_canary_takes_over(releases: Open, gateway: Any) -> None:
@@ -73,16 +73,16 @@ def test_a_good_canary_takes_over(releases: Open, gateway: Any) -> None:
     gateway.task = world.task
     first, second = on_trial(world)
     assert world.aliases() == [first, None, second]
-    check = judge(world.workspace, "flow")
+    check = check_trial(world.workspace, "flow")
     assert check is not None and (check.verdict.outcome, check.decision) == ("continue", None)
     answer(world, first, right(0.8, 300), "champion")
     answer(world, second, ["good"] * 200, "canary")
     answer(world, second, ["bad"] * 100, "pinned")
-    check = judge(world.workspace, "flow")
+    check = check_trial(world.workspace, "flow")
     assert check is not None and check.released is not None and check.released.served
     assert (check.evidence.requests, check.evidence.quality.challenger) == (200, 1.0), "pinned requests do not count"
     assert (world.aliases(), gateway.serving) == ([second, first, None], second)
-    assert judge(world.workspace, "flow") is None
+    assert check_trial(world.workspace, "flow") is None
     assert world.tags(second)["release.state"] == "released"
 
 
@@ -94,11 +94,11 @@ def test_a_bad_canary_is_dropped_and_the_record_is_found(releases: Open, gateway
     assert lines[second].release == "canary, 10%"
     answer(world, first, right(0.9, 300), "champion")
     answer(world, second, right(0.3, 60), "canary")
-    check = judge(world.workspace, "flow")
+    check = check_trial(world.workspace, "flow")
     assert check is not None and check.decision is not None and check.verdict.outcome == "abort"
     assert "answers worse than the champion" in check.decision.reason
     assert world.aliases() == [first, None, None]
-    assert gateway.asked[-1] == "/v1/release/check", "the gateway is told at once"
+    assert gateway.asked[-1] == "/v1/release/check", "the gateway reloads at once"
     lines = {line.version: line for line in read_status(world.workspace).versions}
     assert (lines[second].release, lines[second].decision) == ("aborted", "abort")
     with pytest.raises(PerpetuneError, match="holds no decision record"):
@@ -123,10 +123,10 @@ def test_errors_abort_a_canary(releases: Open) -> None:
         }
         for number in range(30)
     ]
-    with log.begin() as connection:
+    with log.start_trial() as connection:
         connection.execute(insert(failures), rows)
     log.dispose()
-    check = judge(world.workspace, "flow")
+    check = check_trial(world.workspace, "flow")
     assert check is not None and check.verdict.outcome == "abort"
     assert "more errors than the champion" in check.verdict.reasons[0]
 
@@ -148,10 +148,10 @@ def test_a_shadow_is_judged_on_the_same_requests(releases: Open) -> None:
         }
         for each in ids
     ]
-    with log.begin() as connection:
+    with log.start_trial() as connection:
         connection.execute(insert(shadows), rows)
     log.dispose()
-    check = judge(world.workspace, "flow")
+    check = check_trial(world.workspace, "flow")
     assert check is not None and check.verdict.outcome == "promote", check
     assert (check.evidence.strategy, check.evidence.requests, check.evidence.quality.rows) == ("shadow", 250, 250)
     assert world.aliases() == [second, first, None]
@@ -163,8 +163,8 @@ def test_a_gateway_that_refuses_ends_the_trial(releases: Open, gateway: Any) -> 
     first, second = world.make(), world.make()
     release(world.workspace, first)
     gateway.refuses.add(second)
-    with pytest.raises(PerpetuneError, match=f"did not take version {second} on trial: version {second} does not load"):
-        begin(world.workspace, second)
+    with pytest.raises(PerpetuneError, match=f"cannot serve version {second} on trial: version {second} does not load"):
+        start_trial(world.workspace, second)
     assert world.aliases() == [first, None, None]
     assert world.tags(second)["release.state"] == "refused"
-    assert judge(world.workspace, "flow") is None
+    assert check_trial(world.workspace, "flow") is None

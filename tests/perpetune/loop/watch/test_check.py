@@ -9,10 +9,10 @@ import pytest
 
 from perpetune.explain.status import read_status
 from perpetune.loop.run_context import open_loop_run
-from perpetune.loop.watch.check import promised_scores
+from perpetune.loop.watch.check import reference_scores
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import ReferenceParams
-from perpetune.records import Recorded
+from perpetune.records import RecordedAnswer
 from perpetune.tracking import registry
 from perpetune.tracking.runs import metrics_of
 
@@ -21,149 +21,149 @@ Open = Callable[..., Any]
 PARAMS = ReferenceParams(rows=100, min_recent=3)
 
 
-def recorded(holdout: str, *scores: float) -> list[Recorded]:
+def recorded(holdout: str, *scores: float) -> list[RecordedAnswer]:
     return [
-        Recorded(id=f"{holdout}-{number}", holdout=holdout, output="good", confidence=None, score=score)
+        RecordedAnswer(id=f"{holdout}-{number}", holdout=holdout, output="good", confidence=None, score=score)
         for number, score in enumerate(scores)
     ]
 
 
 def test_newer_traffic_is_the_measure_where_there_is_enough_of_it() -> None:
     frozen = recorded("frozen", 1, 1, 1, 1)
-    assert promised_scores([*frozen, *recorded("recent", 0, 1, 0)], PARAMS) == [0, 1, 0]
-    assert promised_scores([*frozen, *recorded("recent", 0, 1)], PARAMS) == [1, 1, 1, 1, 0, 1]
-    assert promised_scores(frozen, PARAMS) == [1, 1, 1, 1]
-    assert promised_scores([], PARAMS) == []
+    assert reference_scores([*frozen, *recorded("recent", 0, 1, 0)], PARAMS) == [0, 1, 0]
+    assert reference_scores([*frozen, *recorded("recent", 0, 1)], PARAMS) == [1, 1, 1, 1, 0, 1]
+    assert reference_scores(frozen, PARAMS) == [1, 1, 1, 1]
+    assert reference_scores([], PARAMS) == []
 
 
 def state(world: Any, version: str) -> Any:
     return from_text(world.tags(version)[DETECTOR], 0.5)
 
 
-def test_a_look_leaves_the_next_one_what_it_has_judged(detector_state: Open) -> None:
-    world = detector_state()
+def test_a_look_leaves_the_next_one_what_it_has_judged(watched: Open) -> None:
+    world = watched()
     version = world.released(right=0.9)
     world.traffic(version, 0.9, labels=60)
-    decision = world.looked().decision
+    decision = world.checked().decision
     assert (decision.outcome, decision.evidence["labelled"], decision.evidence["labelled_in_all"]) == ("keep", 60, 60)
     before = state(world, version)
     assert (before.labels, before.total, before.alarms) == (60, 60.0, 0)
-    assert world.looked().decision.outcome == "collect more labels"
+    assert world.checked().decision.outcome == "collect more labels"
     assert state(world, version) == before
     said = read_status(world.workspace).detector_state
     assert said is not None
     assert said.startswith("60 labels of version 1 judged, evidence that it scores below 79.9 is ")
 
 
-def test_a_look_that_is_killed_before_it_remembers_changes_nothing(detector_state: Open) -> None:
-    world = detector_state()
+def test_a_look_that_is_killed_before_it_remembers_changes_nothing(watched: Open) -> None:
+    world = watched()
     version = world.released(right=0.9)
     world.traffic(version, 0.9)
-    world.looked()
+    world.checked()
     left = world.tags(version)[DETECTOR]
     world.traffic(version, 0.4, batch=1)
-    assert world.looked().decision.outcome == "retrain"
+    assert world.checked().decision.outcome == "retrain"
     after = world.tags(version)[DETECTOR]
     registry.tag_version(world.task, version, {DETECTOR: left})
-    assert world.looked().decision.outcome == "retrain"
+    assert world.checked().decision.outcome == "retrain"
     assert world.tags(version)[DETECTOR] == after
 
 
-def test_few_labels_are_judged_as_they_come_and_add_up(detector_state: Open) -> None:
-    world = detector_state()
+def test_few_labels_are_judged_as_they_come_and_add_up(watched: Open) -> None:
+    world = watched()
     version = world.released(right=0.9)
     outcomes = []
     for batch in range(10):
         world.traffic(version, 0, batch=batch, labels=3)
-        outcomes.append(world.looked().decision.outcome)
+        outcomes.append(world.checked().decision.outcome)
     assert outcomes[:2] == ["keep", "keep"]
     assert outcomes[-1] == "retrain"
     assert outcomes == sorted(outcomes), "once it rang, it goes on"
 
 
-def test_an_alarm_stands_until_answers_are_right_again(detector_state: Open) -> None:
-    world = detector_state(watch={"persistence": 2})
+def test_an_alarm_stands_until_answers_are_right_again(watched: Open) -> None:
+    world = watched(watch={"persistence": 2})
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
-    assert world.looked().decision.outcome == "confirming"
-    assert world.looked().decision.outcome == "confirming", "a look at nothing new confirms nothing"
+    assert world.checked().decision.outcome == "confirming"
+    assert world.checked().decision.outcome == "confirming", "a look at nothing new confirms nothing"
     world.traffic(version, 0.2, batch=1)
-    assert world.looked().decision.outcome == "retrain"
-    assert world.looked().decision.outcome == "retrain"
+    assert world.checked().decision.outcome == "retrain"
+    assert world.checked().decision.outcome == "retrain"
     for batch in range(2, 12):
         world.traffic(version, 1.0, batch=batch)
-    assert world.looked().decision.outcome == "keep"
+    assert world.checked().decision.outcome == "keep"
 
 
-def test_refreshes_in_vain_back_off_and_a_budget_ends_them(detector_state: Open) -> None:
-    world = detector_state(refresh={"cooldown_minutes": 60, "gpu_hours_per_month": 3.0})
+def test_refreshes_in_vain_back_off_and_a_budget_ends_them(watched: Open) -> None:
+    world = watched(refresh={"cooldown_minutes": 60, "gpu_hours_per_month": 3.0})
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
     for trigger, hours in (("schedule", 0.5), ("decay", 1.0), ("decay", 1.0)):
         world.refreshed(trigger, hours)
-    decision = world.looked().decision
+    decision = world.checked().decision
     assert decision.outcome == "cooling down"
     assert "the cooldown is 240 minutes, grown from 60 after 2 that did not help" in decision.reasons[0]
-    assert (decision.evidence["vain_refreshes"], decision.evidence["device_hours"]) == (2, 2.5)
+    assert (decision.evidence["unsuccessful_refreshes"], decision.evidence["device_hours"]) == (2, 2.5)
     world.refreshed("decay", 0.5)
-    decision = world.looked().decision
+    decision = world.checked().decision
     assert decision.outcome == "over budget"
     assert "trained 3.0 device hours, and 3 are allowed" in decision.reasons[0]
 
 
-def test_a_refresh_waits_for_labels_since_the_fall_whatever_came_before(detector_state: Open) -> None:
-    world = detector_state(refresh={"new_labels": 100})
+def test_a_refresh_waits_for_labels_since_the_fall_whatever_came_before(watched: Open) -> None:
+    world = watched(refresh={"new_labels": 100})
     version = world.released(right=0.9)
     world.traffic(version, 1.0, batch=1, labels=80)
     world.traffic(version, 0.2, batch=2, labels=80)
-    decision = world.looked().decision
+    decision = world.checked().decision
     assert decision.outcome == "collect more labels"
     assert "of 100 have come since scores began to fall" in decision.reasons[0]
     assert decision.evidence["decay"]["labels_since_fall"] == 64, "the first 16 of the second batch were right"
     world.traffic(version, 0.2, batch=3, labels=40)
-    assert world.looked().decision.outcome == "retrain"
+    assert world.checked().decision.outcome == "retrain"
 
 
-def test_a_refresh_that_failed_has_not_helped_either(detector_state: Open) -> None:
-    world = detector_state(refresh={"cooldown_minutes": 60})
+def test_a_refresh_that_failed_has_not_helped_either(watched: Open) -> None:
+    world = watched(refresh={"cooldown_minutes": 60})
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
     world.refreshed("decay", 0.0, succeeded=False)
-    decision = world.looked().decision
-    assert (decision.outcome, decision.evidence["vain_refreshes"]) == ("cooling down", 1)
+    decision = world.checked().decision
+    assert (decision.outcome, decision.evidence["unsuccessful_refreshes"]) == ("cooling down", 1)
     assert 0 < decision.evidence["device_hours"] < 0.01, "its whole time"
 
 
-def test_another_margin_begins_anew_and_says_so(detector_state: Open) -> None:
-    world = detector_state()
+def test_another_margin_begins_anew_and_says_so(watched: Open) -> None:
+    world = watched()
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
-    assert world.looked().decision.outcome == "retrain"
-    world = detector_state(watch={"margin": 0.1})
+    assert world.checked().decision.outcome == "retrain"
+    world = watched(watch={"margin": 0.1})
     world.traffic(version, 1.0, batch=1, labels=1)
-    decision = world.looked().decision
+    decision = world.checked().decision
     assert (decision.outcome, decision.evidence["labelled"]) == ("keep", 1)
     assert any("begun anew" in reason and "held it to 79.9 before" in reason for reason in decision.reasons)
     assert state(world, version).detector.seen == 1
-    assert not any("begun anew" in reason for reason in world.looked().decision.reasons)
+    assert not any("begun anew" in reason for reason in world.checked().decision.reasons)
 
 
-def test_a_new_version_begins_by_itself(detector_state: Open) -> None:
-    world = detector_state()
+def test_a_new_version_begins_by_itself(watched: Open) -> None:
+    world = watched()
     first = world.released(right=0.9)
     world.traffic(first, 0.2)
-    world.looked()
+    world.checked()
     second = world.released(right=0.9)
     world.traffic(second, 0.9)
-    assert (world.looked().decision.outcome, state(world, second).labels) == ("keep", 80)
+    assert (world.checked().decision.outcome, state(world, second).labels) == ("keep", 80)
 
 
-def test_what_was_seen_is_in_the_run(detector_state: Open) -> None:
-    world = detector_state()
+def test_what_was_seen_is_in_the_run(watched: Open) -> None:
+    world = watched()
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
     run = open_loop_run(world.workspace, "watch", "manual", "a test", "flow-run")
-    decision = world.looked().decision
+    decision = world.checked().decision
     assert decision.ids.run_id == run.id, "it went on in the run that its flow run had begun"
     metrics = metrics_of(run.id)
     assert metrics["decay/evidence"] >= 10_000

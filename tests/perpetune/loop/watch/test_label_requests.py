@@ -16,7 +16,7 @@ from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import CheckResult, check
 from perpetune.prediction_log.label_requests import open_requests
 from perpetune.prediction_log.log import open_log, record_rows
-from perpetune.records import Example, Message, Prediction, Recorded, write_jsonl
+from perpetune.records import Example, Message, Prediction, RecordedAnswer, write_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, find_run, log_text
 
@@ -35,7 +35,7 @@ def world(releases: Callable[..., Any]) -> Any:
     version = opened.make()
     run = find_run(registry.get(opened.task, version).run_id)
     answers = [
-        Recorded(id=row.id, holdout="frozen", output="good", confidence=0.9 + number % 9 / 100, score=1.0)
+        RecordedAnswer(id=row.id, holdout="frozen", output="good", confidence=0.9 + number % 9 / 100, score=1.0)
         for number, row in enumerate(rows)
     ]
     log_text(run, "".join(row.model_dump_json() + "\n" for row in answers), "answers/challenger.jsonl")
@@ -66,7 +66,7 @@ def asked(world: Any, text: str, confidence: float) -> None:
     log.dispose()
 
 
-def looked(world: Any) -> CheckResult:
+def checked(world: Any) -> CheckResult:
     run = open_loop_run(world.workspace, "watch", "manual", "a test", "flow-run")
     check_result = check(world.workspace, run, "flow-run")
     close_run(run, succeeded=True)
@@ -76,7 +76,7 @@ def looked(world: Any) -> CheckResult:
 
 def test_labels_are_asked_for_once_and_shown(world: Any) -> None:
     asked(world, "an altogether different matter of strange and unseen words", 0.5)
-    check_result = looked(world)
+    check_result = checked(world)
     decision = check_result.decision
     assert (decision.outcome, check_result.asked) == ("ask for labels", 50)
     assert decision.reason.startswith("The accuracy estimated from confidence has fallen by more than the margin")
@@ -86,13 +86,13 @@ def test_labels_are_asked_for_once_and_shown(world: Any) -> None:
     assert Counter(each.why for each in open_requests(log, world.task)) == {"random": 20, "uncertain": 30}
     log.dispose()
     assert read_status(world.workspace).wanted == 50
-    again = looked(world)
+    again = checked(world)
     assert (again.decision.outcome, again.asked) == ("ask for labels", 0), "50 are still open"
 
 
 def test_drift_of_inputs_on_which_it_is_sure_asks_for_nothing(world: Any) -> None:
     asked(world, "an altogether different matter of strange and unseen words", 0.9)
-    check_result = looked(world)
+    check_result = checked(world)
     assert check_result.decision.evidence["drift"]["inputs_drifted"]
     assert (check_result.decision.outcome, check_result.asked) == ("collect more labels", 0)
     assert any(reason.startswith("Confidence shows no such fall") for reason in check_result.decision.reasons)
