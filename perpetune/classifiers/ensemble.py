@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from sklearn.pipeline import Pipeline
 
 from perpetune.classifiers.linear import linear_answers, load_linear_model, save_linear_model
-from perpetune.classifiers.temperature import MIN_ROWS, SMALLEST
+from perpetune.classifiers.temperature import MIN_PROBABILITY, MIN_ROWS
 from perpetune.generation.answer import Answer
 from perpetune.model.release import POOL
 
@@ -97,7 +97,7 @@ def _losses(logs: np.ndarray, positions: np.ndarray, powers: np.ndarray) -> np.n
 
 
 def _logs(shares: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
-    return np.log(np.maximum([shares.get(label, 0.0) for label in labels], SMALLEST))
+    return np.log(np.maximum([shares.get(label, 0.0) for label in labels], MIN_PROBABILITY))
 
 
 def save_pool(adapter: Path, pool: Pool) -> None:

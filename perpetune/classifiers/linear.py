@@ -29,7 +29,7 @@ from perpetune.generation.answer import Answer
 from perpetune.params import BaseParams
 
 DESCRIPTION, TENSORS = "linear.json", "linear.safetensors"
-MOST_CHARACTER_FEATURES = 20_000  # more made training slower and the answers no better
+MAX_CHARACTER_FEATURES = 20_000  # more made training slower and the answers no better
 EMBEDDING_SCALE = 2.0  # times the length of the TF-IDF of words, which is 1
 INVERSE_PENALTY = 10.0
 
@@ -42,7 +42,7 @@ def linear_model(seed: int, encoder: Encoder | None = None) -> Pipeline:
     """
     words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
     pieces = TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=MOST_CHARACTER_FEATURES
+        analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=MAX_CHARACTER_FEATURES
     )
     embeddings = [Embedding(encoder, EMBEDDING_SCALE)] if encoder else []
     classifier = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000, random_state=seed)

@@ -11,11 +11,11 @@ from perpetune.generation.answer import Answer
 
 MIN_ROWS = 20
 _RANGE = (0.05, 20.0)
-SMALLEST = 1e-12  # a probability, whose logarithm is taken
+MIN_PROBABILITY = 1e-12  # a probability, whose logarithm is taken
 
 
 def fit_temperature(answers: Sequence[Answer], wanted: Sequence[str]) -> float:
-    """The temperature under which the labels that were wanted are likeliest, for `perpetune.classifiers.calibrated.calibrated`.
+    """The temperature under which the labels that were wanted are likeliest, for `perpetune.classifiers.temperature_scaling.calibrated`.
 
     Fit it on rows that are neither trained on nor reported (Guo et al., "On Calibration of Modern Neural Networks",
     ICML 2017). 1.0 where fewer than 20 rows have probabilities for the label wanted.
@@ -27,7 +27,7 @@ def fit_temperature(answers: Sequence[Answer], wanted: Sequence[str]) -> float:
     ]
     if len(rows) < MIN_ROWS:
         return 1.0
-    logs = np.log(np.maximum([list(shares.values()) for shares, _ in rows], SMALLEST))  # (rows, labels)
+    logs = np.log(np.maximum([list(shares.values()) for shares, _ in rows], MIN_PROBABILITY))  # (rows, labels)
     positions = np.array([list(shares).index(label) for shares, label in rows])
 
     def loss(log_temperature: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Generation, OnDelta
+from perpetune.generation.parameters import GenerationConfig, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message
 
@@ -21,7 +21,7 @@ class Engine(Protocol):
         """Forget a release. The caller sees to it that none of its answers is under way."""
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         """Give `generation.n` answers to one conversation, which begins with the instruction.
 
@@ -62,7 +62,7 @@ class Unsupported(Exception):
 _FREE_TOOL_CHOICES = {word for choice in ("auto", "none") for word in (choice, f'"{choice}"')}
 
 
-def require_possible(generation: Generation, *, labelled: bool) -> None:
+def require_supported(generation: GenerationConfig, *, labelled: bool) -> None:
     """Raises Unsupported for what no engine in process can do, or nobody if the answer is one of the labels."""
     if generation.tool_choice is not None and generation.tool_choice not in _FREE_TOOL_CHOICES:
         raise Unsupported("tool_choice", "this engine cannot make the model call a tool")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from perpetune.engines.engine import Engine, NotLoaded
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Generation, OnDelta
+from perpetune.generation.parameters import GenerationConfig, OnDelta
 from perpetune.model.release import Release, System
 from perpetune.records import Message
 
@@ -27,7 +27,7 @@ class EngineBySystem:
         await self._serving.pop(version).unload(version)
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         engine = self._serving.get(version)
         if engine is None:

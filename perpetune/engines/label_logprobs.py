@@ -9,19 +9,19 @@ from dataclasses import dataclass
 # Labels left unread weigh less than this share together: no probability is off by more.
 TOLERANCE = 1e-3
 # vLLM gives the log-probabilities of at most so many named tokens (its MAX_LOGPROB_TOKEN_IDS).
-MOST_TOKENS = 128
+MAX_LOGPROB_TOKENS = 128
 # Up to so many different tokens are asked for at every step of an answer; of more, only those that may come next.
 _FEW_TOKENS = 32
 
-Beginning = tuple[int, ...]
-Known = dict[Beginning, Mapping[int, float]]
+Prefix = tuple[int, ...]
+Known = dict[Prefix, Mapping[int, float]]
 
 
 @dataclass(frozen=True)
-class Ask:
+class LogprobRequest:
     """Go on from each of `beginnings` for `max_tokens`, telling the log-probabilities of `tokens` at each step."""
 
-    beginnings: tuple[Beginning, ...]
+    beginnings: tuple[Prefix, ...]
     tokens: tuple[int, ...]
     max_tokens: int
 
@@ -36,9 +36,9 @@ class LabelTree:
 
     def __init__(self, tails: Sequence[Sequence[int]]) -> None:
         self._paths = [tuple((tuple(tail[:position]), token) for position, token in enumerate(tail)) for tail in tails]
-        following: dict[Beginning, dict[int, None]] = {}
-        below: dict[Beginning, dict[int, None]] = {}
-        self._longest: dict[Beginning, int] = {}
+        following: dict[Prefix, dict[int, None]] = {}
+        below: dict[Prefix, dict[int, None]] = {}
+        self._longest: dict[Prefix, int] = {}
         for tail, path in zip(tails, self._paths, strict=True):
             for beginning, token in path:
                 following.setdefault(beginning, {})[token] = None
@@ -52,7 +52,7 @@ class LabelTree:
         """The most tokens between which labels part at one place."""
         return max(map(len, self._following.values()))
 
-    def learn(self, known: Known, beginning: Beginning, steps: Iterable[tuple[int, Mapping[int, float]]]) -> None:
+    def learn(self, known: Known, beginning: Prefix, steps: Iterable[tuple[int, Mapping[int, float]]]) -> None:
         """Add what was told from a beginning on: at each step the token written, and log-probabilities by token."""
         for written, found in steps:
             following = self._following.get(beginning)
@@ -61,7 +61,7 @@ class LabelTree:
             known[beginning] = found
             beginning = (*beginning, written)
 
-    def log_probabilities(self, known: Known) -> tuple[list[float], list[Beginning]]:
+    def log_probabilities(self, known: Known) -> tuple[list[float], list[Prefix]]:
         """An upper bound of each label's, exact where its every token is known; and the beginnings to read on from."""
         bounds, unread = [], []
         for path in self._paths:
@@ -78,25 +78,25 @@ class LabelTree:
         opened = (stop for bound, stop in zip(bounds, unread, strict=True) if stop is not None and bound >= floor)
         return bounds, list(dict.fromkeys(opened))
 
-    def asks(self, beginnings: Sequence[Beginning]) -> list[Ask]:
+    def asks(self, beginnings: Sequence[Prefix]) -> list[LogprobRequest]:
         """As few questions as the limit on named tokens allows."""
-        groups: list[tuple[list[Beginning], dict[int, None]]] = []
+        groups: list[tuple[list[Prefix], dict[int, None]]] = []
         for beginning in beginnings:
             following = dict.fromkeys(self._following[beginning])
-            if not groups or len(groups[-1][1] | following) > MOST_TOKENS:
+            if not groups or len(groups[-1][1] | following) > MAX_LOGPROB_TOKENS:
                 groups.append(([], {}))
             groups[-1][0].append(beginning)
             groups[-1][1].update(following)
         return [self._ask(tuple(together), tuple(following)) for together, following in groups]
 
-    def _ask(self, beginnings: tuple[Beginning, ...], following: tuple[int, ...]) -> Ask:
+    def _ask(self, beginnings: tuple[Prefix, ...], following: tuple[int, ...]) -> LogprobRequest:
         below = dict.fromkeys(token for beginning in beginnings for token in self._below[beginning])
         if len(below) > _FEW_TOKENS:
-            return Ask(beginnings, following, 1)
-        return Ask(beginnings, tuple(below), max(self._longest[beginning] for beginning in beginnings))
+            return LogprobRequest(beginnings, following, 1)
+        return LogprobRequest(beginnings, tuple(below), max(self._longest[beginning] for beginning in beginnings))
 
 
-def shares(log_probabilities: Sequence[float]) -> list[float]:
+def softmax(log_probabilities: Sequence[float]) -> list[float]:
     """Softmax: they sum to 1."""
     highest = max(log_probabilities)
     weights = [math.exp(value - highest) for value in log_probabilities]

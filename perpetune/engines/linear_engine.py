@@ -9,9 +9,9 @@ from pathlib import Path
 from sklearn.pipeline import Pipeline
 
 from perpetune.classifiers.linear import linear_answer, load_linear_model
-from perpetune.engines.engine import NotLoaded, require_possible
+from perpetune.engines.engine import NotLoaded, require_supported
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message, last_said
 
@@ -30,12 +30,12 @@ class LinearEngine:
         del self._models[version]
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         model = self._models.get(version)
         if model is None:
             raise NotLoaded(version)
-        require_possible(generation, labelled=True)
+        require_supported(generation, labelled=True)
         answer = await asyncio.to_thread(linear_answer, model, last_said(messages))  # a very long text takes its time
         for index in range(generation.n if hear else 0):
             assert hear is not None

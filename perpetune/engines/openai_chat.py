@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.generation.stop_sequences import StopFilter
 from perpetune.records import Message
 
 
-def chat_body(model: str, messages: Sequence[Message], generation: Generation) -> dict[str, Any]:
+def chat_body(model: str, messages: Sequence[Message], generation: GenerationConfig) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "messages": turns(messages),
@@ -56,17 +56,17 @@ def _turn(message: Message) -> dict[str, Any]:
     return turn
 
 
-def read_answers(reply: Mapping[str, Any], generation: Generation, seconds: float) -> tuple[Answer, ...]:
+def read_answers(reply: Mapping[str, Any], generation: GenerationConfig, seconds: float) -> tuple[Answer, ...]:
     written = [_Written() for _ in reply["choices"]]
     for choice in reply["choices"]:
         written[choice["index"]].add(choice, choice["message"], generation)
     return tuple(one.answer(reply["usage"], len(written), generation, seconds) for one in written)
 
 
-class Pieces:
+class StreamAssembler:
     """Puts the chunks of a streamed reply together, and passes each piece of text on as it comes."""
 
-    def __init__(self, generation: Generation, hear: OnDelta) -> None:
+    def __init__(self, generation: GenerationConfig, hear: OnDelta) -> None:
         self._generation = generation
         self._hear = hear
         self._written = [_Written() for _ in range(generation.n)]
@@ -94,7 +94,7 @@ class _Written:
     tokens: int = 0
     finish_reason: str = "stop"
 
-    def add(self, choice: Mapping[str, Any], said: Mapping[str, Any], generation: Generation) -> Delta:
+    def add(self, choice: Mapping[str, Any], said: Mapping[str, Any], generation: GenerationConfig) -> Delta:
         text = self.text.add(said.get("content") or "")
         calls = tuple(said.get("tool_calls") or ())
         logprobs = _logprobs(choice, generation)
@@ -105,7 +105,7 @@ class _Written:
             _join(self.calls.setdefault(call.get("index", position), {}), call)
         return Delta(choice["index"], text, logprobs, calls)
 
-    def answer(self, usage: Mapping[str, Any], count: int, generation: Generation, seconds: float) -> Answer:
+    def answer(self, usage: Mapping[str, Any], count: int, generation: GenerationConfig, seconds: float) -> Answer:
         return Answer(
             text=self.text.said,
             confidence=None,
@@ -119,7 +119,7 @@ class _Written:
         )
 
 
-def _logprobs(choice: Mapping[str, Any], generation: Generation) -> tuple[TokenLogprob, ...] | None:
+def _logprobs(choice: Mapping[str, Any], generation: GenerationConfig) -> tuple[TokenLogprob, ...] | None:
     found = choice.get("logprobs")
     if generation.top_logprobs is None or not found:
         return None

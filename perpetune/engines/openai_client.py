@@ -20,7 +20,7 @@ _LONGEST_EVENT = 1 << 20  # bytes
 _CLIENT_FAULTS = frozenset({400, 404, 413, 422})
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """The server says that the request is at fault. `param` is the field that it names."""
 
     def __init__(self, status: int, message: str, param: str | None) -> None:
@@ -99,7 +99,7 @@ class ModelClient:
     def _fault(self, status: int, error: dict[str, Any]) -> Exception:
         message = str(error.get("message"))
         if status in _CLIENT_FAULTS:
-            return Refused(status, message, error.get("param"))
+            return RequestRejected(status, message, error.get("param"))
         return EngineDown(f"{self._name} answered {status}: {message}")
 
     @property

@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from perpetune.engines.engine import EngineDown, NotLoaded, Unsupported, require_possible
-from perpetune.engines.openai_chat import Pieces, chat_body, read_answers
-from perpetune.engines.openai_client import ModelClient, Refused
+from perpetune.engines.engine import EngineDown, NotLoaded, Unsupported, require_supported
+from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
+from perpetune.engines.openai_client import ModelClient, RequestRejected
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message
 
 Result = TypeVar("Result")
 
-KEY = "PERPETUNE_REMOTE_API_KEY"
-AT_ONCE = 8  # conversations asked for an evaluation
+API_KEY_VARIABLE = "PERPETUNE_REMOTE_API_KEY"
+MAX_CONCURRENT = 8  # conversations asked for an evaluation
 
 _CHAT = "/chat/completions"
 # Some models take these by another name or not at all, and say so: OpenAI's own, since they think before they answer.
@@ -59,7 +59,7 @@ class RemoteEngine:
         await self._served.pop(version).client.close()
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         served = self._served.get(version)
         if served is None:
@@ -68,9 +68,9 @@ class RemoteEngine:
         try:
             if labels is None:
                 return await _write(served, messages, generation, hear)
-            require_possible(generation, labelled=True)
+            require_supported(generation, labelled=True)
             return await _choose(served, labels, messages, generation, hear)
-        except Refused as fault:
+        except RequestRejected as fault:
             raise _fault(fault, served.model) from fault
 
     async def close(self) -> None:
@@ -78,7 +78,7 @@ class RemoteEngine:
             await self.unload(version)
 
 
-def ask_remote(
+def remote_answers(
     release: Release, conversations: Sequence[Sequence[Message]], max_tokens: int, api_key: SecretStr | None
 ) -> list[Answer]:
     """Greedy answers to conversations that begin with the instruction, some at once.
@@ -87,8 +87,8 @@ def ask_remote(
     """
 
     async def ask() -> list[Answer]:
-        engine, turn = RemoteEngine(api_key), asyncio.Semaphore(AT_ONCE)
-        generation = Generation(max_tokens, json_schema=release.json_schema)
+        engine, turn = RemoteEngine(api_key), asyncio.Semaphore(MAX_CONCURRENT)
+        generation = GenerationConfig(max_tokens, json_schema=release.json_schema)
 
         async def one(messages: Sequence[Message]) -> Answer:
             async with turn:
@@ -108,35 +108,39 @@ def ask_remote(
         raise PerpetuneError(
             f"version {release.version} cannot be evaluated: {fault}",
             where=release.remote.url if release.remote else None,
-            do=f"see that the address answers and {KEY} is right",
+            do=f"see that the address answers and {API_KEY_VARIABLE} is right",
         ) from fault
 
 
 async def _write(
-    served: _Served, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+    served: _Served, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None
 ) -> tuple[Answer, ...]:
     began = time.perf_counter()
     body = chat_body(served.model, messages, generation)
     if hear is None:
-        reply = await _accepted(served, body, lambda taken: served.client.post(_CHAT, taken))
+        reply = await _post_accepted(served, body, lambda taken: served.client.post(_CHAT, taken))
         return read_answers(reply, generation, time.perf_counter() - began)
-    pieces = Pieces(generation, hear)
+    pieces = StreamAssembler(generation, hear)
 
     async def stream(taken: dict[str, Any]) -> None:
         async with aclosing(served.client.stream(_CHAT, taken)) as chunks:
             async for chunk in chunks:
                 pieces.add(chunk)
 
-    await _accepted(served, body | {"stream": True, "stream_options": {"include_usage": True}}, stream)
+    await _post_accepted(served, body | {"stream": True, "stream_options": {"include_usage": True}}, stream)
     return pieces.answers(time.perf_counter() - began)
 
 
 async def _choose(
-    served: _Served, labels: Sequence[str], messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+    served: _Served,
+    labels: Sequence[str],
+    messages: Sequence[Message],
+    generation: GenerationConfig,
+    hear: OnDelta | None,
 ) -> tuple[Answer, ...]:
     """One of the labels, which the model is told of, without a confidence: others do not tell what it thought."""
     plain = replace(generation, n=1, stop=(), json_schema=None)
-    [said] = await _write(served, _told_labels(messages, labels), plain, None)
+    [said] = await _write(served, _with_label_prompt(messages, labels), plain, None)
     answer = replace(said, text=_label_in(said.text, labels, served.model), finish_reason="stop")
     for index in range(generation.n if hear else 0):
         assert hear is not None
@@ -144,7 +148,7 @@ async def _choose(
     return (answer,) * generation.n
 
 
-def _told_labels(messages: Sequence[Message], labels: Sequence[str]) -> list[Message]:
+def _with_label_prompt(messages: Sequence[Message], labels: Sequence[str]) -> list[Message]:
     told = "Answer with one of these labels, exactly as it is written, and nothing else:\n" + "\n".join(labels)
     first, *others = messages
     if first.role != "system":
@@ -165,19 +169,19 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).strip("\"'`*.:! ").casefold()
 
 
-async def _accepted(
+async def _post_accepted(
     served: _Served, body: dict[str, Any], ask: Callable[[dict[str, Any]], Awaitable[Result]]
 ) -> Result:
     """Ask with what the model takes of the body, as its refusals teach."""
     for _ in range(len(body)):  # each refusal names one parameter
         try:
             return await ask(_without(body, served.refused))
-        except Refused as fault:
-            _learn(served, fault, body)
+        except RequestRejected as fault:
+            _remember_rejected(served, fault, body)
     raise EngineDown(f"{served.model} refuses every request")
 
 
-def _learn(served: _Served, fault: Refused, body: dict[str, Any]) -> None:
+def _remember_rejected(served: _Served, fault: RequestRejected, body: dict[str, Any]) -> None:
     """Remember what the model does not take. Raises the fault if it is about something else."""
     named = str(fault.param)
     if named not in body or (named not in _OTHER_NAME and named not in _DISPENSABLE):
@@ -193,7 +197,7 @@ def _without(body: dict[str, Any], refused: set[str]) -> dict[str, Any]:
     }
 
 
-def _fault(fault: Refused, model: str) -> Exception:
+def _fault(fault: RequestRejected, model: str) -> Exception:
     if fault.status in (401, 403, 404):
         return EngineDown(f"{model} is refused: {fault}")
     return Unsupported(fault.param or "messages", f"{model} refuses the request: {fault}")

@@ -18,9 +18,9 @@ from typing import Protocol, TypeVar, TypeVarTuple
 
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
-from perpetune.engines.engine import NotLoaded, Overloaded, require_possible
+from perpetune.engines.engine import NotLoaded, Overloaded, require_supported
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.generation.request import GenerationRequest, ignore_delta
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 class Model(Protocol):
-    """What the engine needs of `perpetune.inference.answerer.Answerer`. One thread calls it."""
+    """What the engine needs of `perpetune.inference.predictor.Predictor`. One thread calls it."""
 
     def load_adapter(self, name: str, folder: Path) -> None: ...
 
@@ -60,7 +60,7 @@ class _Adapter:
 class _Job:
     adapter: _Adapter
     messages: Sequence[Message]
-    generation: Generation
+    generation: GenerationConfig
     hear: OnDelta | None
     arrived: float
     answers: asyncio.Future[tuple[Answer, ...]]
@@ -123,14 +123,14 @@ class TransformersEngine:
             await self._on_thread(self._model.unload_adapter, name)
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         if version not in self._adapters:
             raise NotLoaded(version)
         if len(self._jobs) >= self._params.max_queue:
             raise Overloaded(len(self._jobs), retry_after=1.0)
         adapter = self._adapters[version]
-        require_possible(generation, labelled=adapter.labels is not None)
+        require_supported(generation, labelled=adapter.labels is not None)
         if self._batching is None:
             self._batching = asyncio.create_task(self._batch_forever())
         loop = asyncio.get_running_loop()

@@ -21,12 +21,12 @@ from pydantic import SecretStr
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
 from perpetune.engines.engine import EngineDown, NotLoaded, Overloaded, Unsupported
-from perpetune.engines.label_logprobs import MOST_TOKENS, Ask, Known, LabelTree, shares
-from perpetune.engines.openai_chat import Pieces, chat_body, read_answers, turns
-from perpetune.engines.openai_client import ModelClient, Refused
+from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS, Known, LabelTree, LogprobRequest, softmax
+from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers, turns
+from perpetune.engines.openai_client import ModelClient, RequestRejected
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, PromptTooLong, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import LABEL_HEAD, Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
@@ -85,13 +85,13 @@ class VllmEngine:
             return
         try:
             await self._vllm.post_for_text("/v1/unload_lora_adapter", {"lora_name": served.name})
-        except Refused:
+        except RequestRejected:
             pass  # vLLM was started again since and does not know it any more
         except EngineDown:
             pass  # where it comes back, it comes back without
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         served = self._served.get(version)
         if served is None:
@@ -100,8 +100,8 @@ class VllmEngine:
             raise Overloaded(self._in_flight, retry_after=1.0)
         self._in_flight += 1
         try:
-            return await self._remembered(served, lambda: self._ask(served, messages, generation, hear))
-        except Refused as fault:
+            return await self._with_reload(served, lambda: self._ask(served, messages, generation, hear))
+        except RequestRejected as fault:
             raise _client_error(fault, generation) from fault
         finally:
             self._in_flight -= 1
@@ -122,17 +122,17 @@ class VllmEngine:
         path = str(served.release.adapter.resolve())
         try:
             await self._vllm.post_for_text("/v1/load_lora_adapter", {"lora_name": served.name, "lora_path": path})
-        except Refused as fault:
+        except RequestRejected as fault:
             if "already been loaded" not in str(fault):
                 raise PerpetuneError(
                     f"vLLM does not load version {served.release.version}: {fault}", where=path, do=_GUIDE
                 ) from fault
 
-    async def _remembered(self, served: _Served, ask: Callable[[], Awaitable[Result]]) -> Result:
+    async def _with_reload(self, served: _Served, ask: Callable[[], Awaitable[Result]]) -> Result:
         """Where vLLM was started again and has forgotten the adapter, load it again and ask once more."""
         try:
             return await ask()
-        except Refused as fault:
+        except RequestRejected as fault:
             if not fault.forgot_model or served.release.system == "prompted":
                 raise
         try:
@@ -142,12 +142,12 @@ class VllmEngine:
         return await ask()
 
     async def _ask(
-        self, served: _Served, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+        self, served: _Served, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None
     ) -> tuple[Answer, ...]:
         if served.labels is not None:
             return await self._choose(served.name, served.labels, messages, generation, hear)
         if generation.n > 1 and generation.temperature < _GREEDY:
-            return await self._ask_once(served, messages, generation, hear)
+            return await self._generate_once(served, messages, generation, hear)
         began = time.perf_counter()
         body = chat_body(served.name, messages, generation) | _PLAIN
         if generation.n > 1:
@@ -156,15 +156,15 @@ class VllmEngine:
         if hear is None:
             reply = await self._vllm.post(_CHAT, body)
             return read_answers(reply, generation, time.perf_counter() - began)
-        pieces = Pieces(generation, hear)
+        pieces = StreamAssembler(generation, hear)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         async with aclosing(self._vllm.stream(_CHAT, body)) as chunks:
             async for chunk in chunks:
                 pieces.add(chunk)
         return pieces.answers(time.perf_counter() - began)
 
-    async def _ask_once(
-        self, served: _Served, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+    async def _generate_once(
+        self, served: _Served, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None
     ) -> tuple[Answer, ...]:
         """Greedy answers are all the same, and vLLM refuses to write more than one."""
         count = generation.n
@@ -178,7 +178,12 @@ class VllmEngine:
         return (only,) * count
 
     async def _choose(
-        self, name: str, labels: _Labels, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+        self,
+        name: str,
+        labels: _Labels,
+        messages: Sequence[Message],
+        generation: GenerationConfig,
+        hear: OnDelta | None,
     ) -> tuple[Answer, ...]:
         """The likeliest label. Most often one question tells enough; else others go on from where labels part."""
         began = time.perf_counter()
@@ -200,7 +205,9 @@ class VllmEngine:
                 hear(Delta(index, answer.text, answer.logprobs))
         return (answer,) * generation.n
 
-    async def _read_on(self, name: str, tree: LabelTree, known: Known, reply: Mapping[str, Any], ask: Ask) -> None:
+    async def _read_on(
+        self, name: str, tree: LabelTree, known: Known, reply: Mapping[str, Any], ask: LogprobRequest
+    ) -> None:
         prompts = [[*reply["prompt_token_ids"], *beginning] for beginning in ask.beginnings]
         more = await self._vllm.post("/v1/completions", _label_body(name, ask) | {"prompt": prompts, "logprobs": 0})
         for choice in more["choices"]:
@@ -213,12 +220,12 @@ class VllmEngine:
             tails = tuple([(*await self._tokens({"prompt": name, "add_special_tokens": False}), end) for name in names])
             tokens = sorted({token for tail in tails for token in tail})
             spelled = {token: (await self._vllm.post("/detokenize", {"tokens": [token]}))["prompt"] for token in tokens}
-        except Refused as fault:
+        except RequestRejected as fault:
             raise PerpetuneError(f"vLLM does not cut the labels into tokens: {fault}", do=_GUIDE) from fault
         tree = LabelTree(tails)
-        if tree.widest() > MOST_TOKENS:
+        if tree.widest() > MAX_LOGPROB_TOKENS:
             raise PerpetuneError(
-                f"vLLM tells at most {MOST_TOKENS} probabilities at once, and {tree.widest()} labels part at one token",
+                f"vLLM tells at most {MAX_LOGPROB_TOKENS} probabilities at once, and {tree.widest()} labels part at one token",
                 do="set serve.engine: transformers",
             )
         return _Labels(names, tails, tree, spelled)
@@ -261,7 +268,7 @@ def _require_adapter(release: Release) -> None:
         )
 
 
-def _label_body(name: str, ask: Ask) -> dict[str, Any]:
+def _label_body(name: str, ask: LogprobRequest) -> dict[str, Any]:
     return {
         "model": name,
         "max_tokens": ask.max_tokens,
@@ -290,9 +297,14 @@ def _token(shown: str) -> int:
 
 
 def _chosen(
-    labels: _Labels, found: Sequence[float], known: Known, prompt_tokens: int, generation: Generation, began: float
+    labels: _Labels,
+    found: Sequence[float],
+    known: Known,
+    prompt_tokens: int,
+    generation: GenerationConfig,
+    began: float,
 ) -> Answer:
-    among = shares(found)
+    among = softmax(found)
     best = max(range(len(among)), key=among.__getitem__)
     tail = labels.tails[best]
     return Answer(
@@ -308,7 +320,7 @@ def _chosen(
 
 
 def _label_logprobs(
-    labels: _Labels, tail: tuple[int, ...], known: Known, generation: Generation
+    labels: _Labels, tail: tuple[int, ...], known: Known, generation: GenerationConfig
 ) -> tuple[TokenLogprob, ...] | None:
     """Of the label's own tokens, with the likeliest among the tokens of labels in their place."""
     most = generation.top_logprobs
@@ -323,7 +335,7 @@ def _label_logprobs(
     return tuple(steps)
 
 
-def _client_error(fault: Refused, generation: Generation) -> Exception:
+def _client_error(fault: RequestRejected, generation: GenerationConfig) -> Exception:
     if fault.param == "input_tokens":
         limit = re.search(r"context length is (?:only )?(\d+)", str(fault))
         tokens = re.search(r"(\d+) input tokens", str(fault))

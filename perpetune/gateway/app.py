@@ -20,17 +20,17 @@ from starlette.types import Scope
 from perpetune.engines.engine import Engine
 from perpetune.gateway.api.chat_request import model_name, unknown_model
 from perpetune.gateway.api.completions import Completions
-from perpetune.gateway.api.errors import ErrorReply, Problem, answer_in_openai_shape
-from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, describe
+from perpetune.gateway.api.errors import ApiError, ErrorReply, add_error_handlers
+from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
 from perpetune.gateway.api.release_routes import add_release_paths
-from perpetune.gateway.middleware.access import protect
+from perpetune.gateway.middleware.access import add_middlewares
 from perpetune.gateway.recording.recorder import LogUnavailable, NotStored, Recorder
-from perpetune.gateway.releases.follower import Follower, NothingServed, ReleaseSource
+from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, ReleaseSource
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.gateway.telemetry.observed_engine import ObservedEngine
 from perpetune.gateway.telemetry.tracing import Tracing
 from perpetune.params import LogParams, ReleaseParams, ServeParams
-from perpetune.prediction_log.api_keys import Keyholder
+from perpetune.prediction_log.api_keys import KeyringCache
 from perpetune.prediction_log.log import UnknownRequest
 from perpetune.records import Feedback
 
@@ -90,7 +90,7 @@ def create_app(
     `max_new_tokens` is both what an answer may have where the request does not say, and the most it may ask for.
     Rows wait for the log in the folder `spool`, without one in memory.
     """
-    metrics, keyholder, tracing = Metrics(), Keyholder(log), Tracing(task)
+    metrics, keyholder, tracing = Metrics(), KeyringCache(log), Tracing(task)
     engine = ObservedEngine(engine, metrics)
 
     @asynccontextmanager
@@ -122,8 +122,8 @@ def create_app(
     )
     app.state.recorder = recorder
     max_bytes = _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
-    protect(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
-    answer_in_openai_shape(app)
+    add_middlewares(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
+    add_error_handlers(app)
     # First, because most requests are for it.
     app.router.routes.insert(0, _Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
     app.get("/v1/models", responses=_errors())(gateway.models)
@@ -133,7 +133,7 @@ def create_app(
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
     app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)
-    describe(app)
+    set_openapi(app)
     return app
 
 
@@ -166,18 +166,18 @@ class _Gateway:
         """Say of an answer what would have been right, how good it was, or anything else."""
         said = Feedback(time=datetime.now(UTC), **request.model_dump())
         if said.label is None and said.score is None and said.comment is None:
-            raise Problem(400, "Say at least one of label, score and comment.", code="empty_feedback")
+            raise ApiError(400, "Say at least one of label, score and comment.", code="empty_feedback")
         try:
             await self.recorder.feedback(said)
         except NotStored:
             message = f"Request {said.request_id!r} is not among the share of requests that is stored."
-            raise Problem(404, message, param="request_id", code="not_stored") from None
+            raise ApiError(404, message, param="request_id", code="not_stored") from None
         except UnknownRequest:
             message = f"No request {said.request_id!r} was answered here."
-            raise Problem(404, message, param="request_id", code="unknown_request") from None
+            raise ApiError(404, message, param="request_id", code="unknown_request") from None
         except LogUnavailable:
             message = "The feedback could not be stored; send it again."
-            raise Problem(503, message, code="log_unavailable", retry_after=5) from None
+            raise ApiError(503, message, code="log_unavailable", retry_after=5) from None
         self.metrics.feedback.inc()
         return {"request_id": said.request_id, "status": "recorded"}
 
@@ -209,7 +209,7 @@ class _Gateway:
         try:
             with self.follower.using(name.partition("@")[2] or None) as routed:
                 return ServedModel(id=name, created=_arrived(routed.release.adapter))
-        except NothingServed:
+        except NoReleaseLoaded:
             return ServedModel(id=name)
 
 

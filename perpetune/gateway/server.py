@@ -26,8 +26,8 @@ from perpetune.engines.remote_engine import RemoteEngine
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.app import create_app
 from perpetune.gateway.middleware.draining import drain
-from perpetune.gateway.middleware.head_limit import BoundedHead
-from perpetune.gateway.releases.first_release import SourceWithFirst
+from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
+from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.model.release import ServedBase, System
 from perpetune.params import Params
 from perpetune.prediction_log.api_keys import read_keyring
@@ -81,7 +81,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
         app = create_app(
             params.task.name,
             engine=engine,
-            source=SourceWithFirst(
+            source=BootstrappingSource(
                 RegistrySource(params.task.name, settings.home.absolute() / "releases"),
                 lambda: make_first(workspace, base),
             ),
@@ -124,10 +124,10 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
         return VllmEngine(settings.vllm_url, params.base, params.serve, settings.vllm_api_key), _UNSEEN_BASE
     # Late, because these bring torch, which a gateway before vLLM does without.
     from perpetune.engines.transformers_engine import TransformersEngine
-    from perpetune.inference.answerer import load_answerer
+    from perpetune.inference.predictor import load_predictor
     from perpetune.model.chat_format import prompt_tokens
 
-    model = load_answerer(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
+    model = load_predictor(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
     base = ServedBase(
         digest=model.base.digest,
         tokens=lambda messages: len(prompt_tokens(model.base.tokenizer, messages)),
@@ -145,7 +145,7 @@ def run(app: FastAPI, address: socket.socket, *, grace_seconds: float, notice_se
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=BoundedHead,
+        http=HeadLimitProtocol,
         ws="none",
         access_log=False,
         log_level="warning",

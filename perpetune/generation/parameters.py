@@ -10,7 +10,7 @@ from perpetune.generation.answer import TokenLogprob
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerationConfig:
     """OpenAI's parameters under OpenAI's names; hashable, so that requests alike can share a batch.
 
     `temperature` 0 is greedy. `top_logprobs` None asks for no log probabilities, 0 for those of the tokens written
@@ -33,7 +33,7 @@ class Generation:
     tools: str | None = None
     tool_choice: str | None = None
 
-    def within(self, max_tokens: int | None) -> Generation:
+    def within(self, max_tokens: int | None) -> GenerationConfig:
         """The same with no more than so many tokens."""
         if max_tokens is None or max_tokens >= self.max_tokens:
             return self

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.records import Message
 
 
@@ -26,7 +26,7 @@ class GenerationRequest:
     """
 
     messages: Sequence[Message]
-    generation: Generation
+    generation: GenerationConfig
     answered: Callable[[tuple[Answer, ...]], None]
     failed: Callable[[Exception], None]
     on_delta: OnDelta = ignore_delta

@@ -13,11 +13,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import BadSchema, Delta, Generation
+from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig
 from perpetune.generation.stop_sequences import StopFilter
-from perpetune.inference.detokenizer import Pieces
+from perpetune.inference.detokenizer import Detokenizer
 from perpetune.inference.json_grammar import Grammar
-from perpetune.inference.padded_cache import Padded, read_prompts
+from perpetune.inference.padded_cache import PaddedCache, prefill
 from perpetune.inference.prefix_cache import CachedPrefix
 from perpetune.inference.sampling import Sampler
 
@@ -28,7 +28,7 @@ class DecodeRequest:
 
     prompt: Sequence[int]
     index: int
-    generation: Generation
+    generation: GenerationConfig
     grammar: Grammar | None
     on_delta: Callable[[Delta], None]
     ended: Callable[[Answer], None]
@@ -43,7 +43,7 @@ class DecodeBatch:
         self._model = model
         self._tokenizer = tokenizer
         self._rows: list[_Row] = []
-        self._read: Padded | None = None
+        self._read: PaddedCache | None = None
         self._logits = torch.empty(0)
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class DecodeBatch:
         """Read the prompts of the drafts, all of which go on behind the beginning; equal prompts are read once."""
         began = time.perf_counter()
         prompts = list(dict.fromkeys(tuple(draft.prompt) for draft in drafts))
-        read, logits = read_prompts(self._model, beginning, prompts, self._tokenizer.pad_token_id)
+        read, logits = prefill(self._model, beginning, prompts, self._tokenizer.pad_token_id)
         positions = [prompts.index(tuple(draft.prompt)) for draft in drafts]
         if len(positions) > len(prompts):
             read.keep(positions)
@@ -124,7 +124,7 @@ class _Row:
         self.fault: BadSchema | None = None
         self._tokenizer = tokenizer
         self._sampler = Sampler(draft.generation, draft.index)
-        self._pieces = Pieces(tokenizer)
+        self._pieces = Detokenizer(tokenizer)
         self._text = StopFilter(draft.generation.stop)
         self._written = 0
         self._finish_reason = "stop"

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
-class Pieces:
+class Detokenizer:
     """Tokens as text. What ends within a character waits for the tokens that complete it.
 
     A few tokens before are decoded along, since some tokenizers write a space only between two of them.

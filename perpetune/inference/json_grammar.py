@@ -15,7 +15,7 @@ from perpetune.generation.parameters import BadSchema
 from perpetune.output_schema import grammar
 
 
-class Grammars:
+class GrammarCompiler:
     """Makes grammars of schemas for one tokenizer, whose words are laid out once, at the first schema."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, words: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from perpetune.inference.prefix_cache import CachedPrefix, behind, read_on
+from perpetune.inference.prefix_cache import CachedPrefix, forward_tree, parents_after
 from perpetune.model.label_head import LabelHead, features
 from perpetune.model.token_tree import build_tree
 
@@ -24,7 +24,7 @@ def head_probabilities(
     The beginning must not reach into the input, of which the head reads every token (see `before_input`).
     """
     tree = build_tree(prompts)
-    _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
+    _, hidden = forward_tree(model, beginning, tree.tokens.tolist(), parents_after(beginning, tree))
     found = features(hidden, tree.paths, max(0, head.shape.input_from - len(beginning)))
     known = {label: position for position, label in enumerate(head.shape.labels)}
     scores: torch.Tensor = head(found)[:, [known[label] for label in labels]]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perpetune.inference.prefix_cache import NOTHING, CachedPrefix, behind, read_on
+from perpetune.inference.prefix_cache import EMPTY_PREFIX, CachedPrefix, forward_tree, parents_after
 from perpetune.model.token_tree import build_tree
 
 # No probability of a label among the labels is off by more. In fp32 the order of additions alone moves them by 1e-6.
@@ -20,10 +20,10 @@ TOLERANCE = 1e-6
 TOLERANCE_OF_MANY = 1e-2
 MANY_TOKENS = 48
 # Of many labels a row reads its likeliest branches first: so many in the first pass, twice as many in each that follows.
-FIRST_BRANCHES = 8
+FIRST_BEAM = 8
 
 # Rows of logits held at once: 256 x 50,000 words are 51 MB in fp32.
-LOGIT_ROWS = 256
+LOGITS_ROWS = 256
 
 Scores = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class _Open:
+class _OpenBranch:
     """A branch behind a row's token at `position`, not read yet, and the log-probability up to its first token."""
 
     row: int
@@ -57,7 +57,7 @@ def label_log_probabilities(
     model: torch.nn.Module,
     prompts: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]],
-    beginning: CachedPrefix = NOTHING,
+    beginning: CachedPrefix = EMPTY_PREFIX,
     pass_tokens: int = 2048,
 ) -> torch.Tensor:
     """log p(label | prompt), shape (prompts, labels), labels given as tokens with their end-of-turn token.
@@ -76,9 +76,9 @@ def label_log_probabilities(
     # A pass costs as much as about a quarter of what it can hold: few label tokens are read with the prompts.
     together = len(rows) * tokens_of(root) <= pass_tokens // 4
     if together:
-        scores = _in_one_pass(model, rows, labels, beginning)
+        scores = _exhaustive(model, rows, labels, beginning)
     else:
-        scores = _pass_by_pass(model, rows, root, beginning, pass_tokens)
+        scores = _branch_and_bound(model, rows, root, beginning, pass_tokens)
     positions = {row: position for position, row in enumerate(rows)}
     return torch.from_numpy(scores[[positions[tuple(prompt)] for prompt in prompts]])
 
@@ -88,11 +88,11 @@ def are_many(labels: Sequence[Sequence[int]]) -> bool:
     return tokens_of(branch_of(dict(enumerate(labels)))) > MANY_TOKENS
 
 
-def _in_one_pass(
+def _exhaustive(
     model: torch.nn.Module, rows: Sequence[tuple[int, ...]], labels: Sequence[Sequence[int]], beginning: CachedPrefix
 ) -> Scores:
     tree = build_tree((*row, *label[:-1]) for row in rows for label in labels)
-    _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
+    _, hidden = forward_tree(model, beginning, tree.tokens.tolist(), parents_after(beginning, tree))
     starts = [len(row) - 1 for row in rows for _ in labels]
     wanted = [*labels] * len(rows)
     asked = [
@@ -103,7 +103,7 @@ def _in_one_pass(
     return np.array([sum(next(found) for _ in steps) for steps in asked]).reshape(len(rows), len(labels))
 
 
-def _pass_by_pass(
+def _branch_and_bound(
     model: torch.nn.Module,
     rows: Sequence[tuple[int, ...]],
     root: Branch,
@@ -111,14 +111,14 @@ def _pass_by_pass(
     pass_tokens: int,
 ) -> Scores:
     tree = build_tree(rows)
-    reading, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
+    reading, hidden = forward_tree(model, beginning, tree.tokens.tolist(), parents_after(beginning, tree))
     scores = np.full((len(rows), len(root.labels)), -np.inf)
     ends = [path[-1] for path in tree.paths]
-    read = [_Open(row, root, len(beginning) + end, 0.0) for row, end in enumerate(ends)]
+    read = [_OpenBranch(row, root, len(beginning) + end, 0.0) for row, end in enumerate(ends)]
     many = tokens_of(root) > MANY_TOKENS
-    opened = _part(model, hidden, ends, read, len(beginning), scores)
-    for group in _groups(opened, pass_tokens, FIRST_BRANCHES if many else None):
-        _settle(model, reading, group, scores, many)
+    opened = _expand(model, hidden, ends, read, len(beginning), scores)
+    for group in _groups(opened, pass_tokens, FIRST_BEAM if many else None):
+        _search(model, reading, group, scores, many)
     return scores
 
 
@@ -141,9 +141,9 @@ def branch_of(labels: Mapping[int, Sequence[int]], tokens: tuple[int, ...] = ())
     return Branch(tuple(labels), tokens, ends, branches)
 
 
-def _groups(opened: Sequence[_Open], limit: int, at_once: int | None) -> Iterator[list[_Open]]:
+def _groups(opened: Sequence[_OpenBranch], limit: int, at_once: int | None) -> Iterator[list[_OpenBranch]]:
     """Branches of whole rows, so many at once that their first pass stays about the limit."""
-    group: list[_Open] = []
+    group: list[_OpenBranch] = []
     size = 0
     for _, of_row in groupby(opened, key=lambda one: one.row):
         if size >= limit:
@@ -156,13 +156,15 @@ def _groups(opened: Sequence[_Open], limit: int, at_once: int | None) -> Iterato
         yield group
 
 
-def _settle(model: torch.nn.Module, reading: CachedPrefix, opened: Sequence[_Open], scores: Scores, many: bool) -> None:
+def _search(
+    model: torch.nn.Module, reading: CachedPrefix, opened: Sequence[_OpenBranch], scores: Scores, many: bool
+) -> None:
     """Read on along the branches until what is left unread cannot matter.
 
     `scores` are upper bounds, exact where nothing is open.
     """
     waiting = list(opened)
-    tolerance, at_once = (TOLERANCE_OF_MANY, FIRST_BRANCHES) if many else (TOLERANCE, len(opened))
+    tolerance, at_once = (TOLERANCE_OF_MANY, FIRST_BEAM) if many else (TOLERANCE, len(opened))
     while True:
         of_rows = groupby(sorted(waiting, key=lambda one: one.row), key=lambda one: one.row)
         worth = {row: _worth_reading(list(ones), scores[row], tolerance) for row, ones in of_rows}
@@ -175,10 +177,10 @@ def _settle(model: torch.nn.Module, reading: CachedPrefix, opened: Sequence[_Ope
         offset = len(reading)
         reading, hidden = _read_branches(model, reading, chosen)
         ends = np.cumsum([len(one.branch.tokens) for one in chosen]) - 1
-        waiting += _part(model, hidden, ends.tolist(), chosen, offset, scores)
+        waiting += _expand(model, hidden, ends.tolist(), chosen, offset, scores)
 
 
-def _worth_reading(waiting: Sequence[_Open], scores: Scores, tolerance: float) -> list[_Open]:
+def _worth_reading(waiting: Sequence[_OpenBranch], scores: Scores, tolerance: float) -> list[_OpenBranch]:
     """The branches of a row from the likeliest down, without those at the end that hold less than the tolerance.
 
     As long as the best score of the row is a bound, the branch that it belongs to is worth it.
@@ -196,7 +198,7 @@ def _worth_reading(waiting: Sequence[_Open], scores: Scores, tolerance: float) -
 
 
 def _read_branches(
-    model: torch.nn.Module, reading: CachedPrefix, chosen: Sequence[_Open]
+    model: torch.nn.Module, reading: CachedPrefix, chosen: Sequence[_OpenBranch]
 ) -> tuple[CachedPrefix, torch.Tensor]:
     tokens: list[int] = []
     parents: list[int] = []
@@ -204,24 +206,24 @@ def _read_branches(
         first = len(reading) + len(tokens)
         tokens += one.branch.tokens
         parents += [one.position, *range(first, first + len(one.branch.tokens) - 1)]
-    return read_on(model, reading, tokens, parents)
+    return forward_tree(model, reading, tokens, parents)
 
 
-def _part(
+def _expand(
     model: torch.nn.Module,
     hidden: torch.Tensor,
     ends: Sequence[int],
-    read: Sequence[_Open],
+    read: Sequence[_OpenBranch],
     offset: int,
     scores: Scores,
-) -> list[_Open]:
+) -> list[_OpenBranch]:
     """Score what comes where the branches part, which is at `ends` of `hidden`, and return the branches behind.
 
     `offset` is the place of the first hidden state in its tree.
     """
     asked = [step for end, one in zip(ends, read, strict=True) for step in _steps(one.branch, end)]
     found = iter(_log_probabilities(model, hidden, asked))
-    opened: list[_Open] = []
+    opened: list[_OpenBranch] = []
     for end, one in zip(ends, read, strict=True):
         here = one.bound + sum(next(found) for _ in one.branch.tokens[1:])
         for label in one.branch.ends:
@@ -229,7 +231,7 @@ def _part(
         for branch in one.branch.branches:
             bound = here + next(found)
             scores[one.row, list(branch.labels)] = bound
-            opened.append(_Open(one.row, branch, offset + end, bound))
+            opened.append(_OpenBranch(one.row, branch, offset + end, bound))
     return opened
 
 
@@ -246,9 +248,9 @@ def _log_probabilities(model: torch.nn.Module, hidden: torch.Tensor, asked: Sequ
     rows, tokens = np.array(asked).T
     wanted, at = np.unique(rows, return_inverse=True)
     found = np.empty(len(asked))
-    for first in range(0, len(wanted), LOGIT_ROWS):
-        logits = head(hidden[torch.from_numpy(wanted[first : first + LOGIT_ROWS]).to(hidden.device)]).float()
-        here = (at >= first) & (at < first + LOGIT_ROWS)
+    for first in range(0, len(wanted), LOGITS_ROWS):
+        logits = head(hidden[torch.from_numpy(wanted[first : first + LOGITS_ROWS]).to(hidden.device)]).float()
+        here = (at >= first) & (at < first + LOGITS_ROWS)
         row = torch.from_numpy(at[here] - first).to(logits.device)
         token = torch.from_numpy(tokens[here]).to(logits.device)
         found[here] = (logits[row, token] - logits.logsumexp(-1)[row]).cpu().numpy()

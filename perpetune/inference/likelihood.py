@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from perpetune.inference.prefix_cache import NOTHING, read_on
+from perpetune.inference.prefix_cache import EMPTY_PREFIX, forward_tree
 from perpetune.model.loss import plain_cross_entropy
 from perpetune.model.token_tree import build_tree, groups_within, parents
 
@@ -21,14 +21,14 @@ class ScoredText:
 
 
 @torch.inference_mode()
-def losses(model: torch.nn.Module, texts: Sequence[ScoredText], pass_tokens: int) -> list[float]:
+def mean_losses(model: torch.nn.Module, texts: Sequence[ScoredText], pass_tokens: int) -> list[float]:
     """The mean loss of each text in nats a token, read in passes of at most about `pass_tokens`."""
     found = [0.0] * len(texts)
     head = model.get_output_embeddings()  # type: ignore[operator]
     read = [text.tokens[:-1] for text in texts]
     for run in groups_within(read, pass_tokens):
         tree = build_tree(read[position] for position in run)
-        _, hidden = read_on(model, NOTHING, tree.tokens.tolist(), parents(tree))
+        _, hidden = forward_tree(model, EMPTY_PREFIX, tree.tokens.tolist(), parents(tree))
         for position, path in zip(run, tree.paths, strict=True):
             text = texts[position]
             targets = torch.tensor(text.tokens[text.scored_from :], device=hidden.device)

@@ -15,13 +15,13 @@ from transformers import PreTrainedModel
 MERGED_BYTES = 2 << 30
 
 
-def may_merge(base: PreTrainedModel) -> bool:
+def can_merge(base: PreTrainedModel) -> bool:
     """Whether the base is small enough; it depends on nothing else, so that evaluation and serving agree."""
     return sum(weight.nbytes for weight in base.parameters()) <= MERGED_BYTES
 
 
 @torch.no_grad()
-def merged(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+def merge_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """The base as the adapter makes it. Only the layers that it changes are copied; the base stays as it is.
 
     A layer is merged in fp32 and rounded to the base's precision once.

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from perpetune.inference.prefix_cache import CachedPrefix
 
 
-class Padded:
+class PaddedCache:
     """What a model has read of several conversations: rows of one cache, which may leave it and join it.
 
     `attends`, shape (rows, length), is 1 where a row has a token and 0 where it is padded.
@@ -46,7 +46,7 @@ class Padded:
         self.attends = self.attends[:, first:]
         self._change([(keys[columns, :, first:], values[columns, :, first:]) for keys, values in self._layers()])
 
-    def join(self, other: Padded) -> None:
+    def join(self, other: PaddedCache) -> None:
         """Put the rows of the other behind these."""
         length = max(self.attends.shape[1], other.attends.shape[1])
         mine, theirs = length - self.attends.shape[1], length - other.attends.shape[1]
@@ -69,9 +69,9 @@ class Padded:
             layer.keys, layer.values = keys, values  # type: ignore[union-attr]
 
 
-def read_prompts(
+def prefill(
     model: torch.nn.Module, beginning: CachedPrefix, prompts: Sequence[Sequence[int]], padding: int
-) -> tuple[Padded, torch.Tensor]:
+) -> tuple[PaddedCache, torch.Tensor]:
     """Read prompts that all begin with the beginning and go on. Returns them with the logits behind each.
 
     The beginning is not read again, but for as many tokens at its end as a row is shorter than the longest: so
@@ -85,7 +85,7 @@ def read_prompts(
     layers = [
         tuple(torch.cat([_shifted(part, many) for many in padded]) for part in layer) for layer in beginning.layers
     ]
-    rows = Padded(layers, attends[:, :begun])  # type: ignore[arg-type]
+    rows = PaddedCache(layers, attends[:, :begun])  # type: ignore[arg-type]
     return rows, rows.read(model, tokens[:, begun:].to(device), attends[:, begun:])
 
 

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from perpetune.model.token_tree import Tree, parents
 
 # Beginnings kept between calls hold at most so many tokens: 94 MB of keys and values for SmolLM2, 540 MB for Llama 3 8B.
-KEPT_TOKENS = 4096
+MAX_CACHED_TOKENS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,11 @@ class CachedPrefix:
         return len(self.depths)
 
 
-NOTHING = CachedPrefix((), np.zeros((0, 0), dtype=np.bool_), np.zeros(0, dtype=np.int64))
+EMPTY_PREFIX = CachedPrefix((), np.zeros((0, 0), dtype=np.bool_), np.zeros(0, dtype=np.int64))
 
 
 @torch.inference_mode()
-def read_on(
+def forward_tree(
     model: torch.nn.Module, before: CachedPrefix, tokens: Sequence[int], parents: Sequence[int]
 ) -> tuple[CachedPrefix, torch.Tensor]:
     """Read more tokens of a tree; parents, which come before their children, are places in it (-1: there is none).
@@ -45,7 +45,7 @@ def read_on(
     Returns the tree with the new tokens at its end, and their last hidden states, shape (tokens, width).
     `before` stays as it was, so that any number of trees can grow from it.
     """
-    sees, depths = _grown(before, parents)
+    sees, depths = _extended(before, parents)
     device: torch.device = next(model.parameters()).device
     dtype: torch.dtype = model.dtype  # type: ignore[assignment]
     hides = torch.from_numpy(~sees[len(before) :]).to(device)
@@ -66,7 +66,7 @@ def read_on(
     return CachedPrefix(layers, sees, depths), hidden  # type: ignore[arg-type]
 
 
-def _grown(before: CachedPrefix, parents: Sequence[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+def _extended(before: CachedPrefix, parents: Sequence[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     old, size = len(before), len(before) + len(parents)
     sees = np.zeros((size, size), dtype=np.bool_)
     sees[:old, :old] = before.sees
@@ -80,7 +80,7 @@ def _grown(before: CachedPrefix, parents: Sequence[int]) -> tuple[npt.NDArray[np
     return sees, depths
 
 
-def behind(beginning: CachedPrefix, tree: Tree) -> list[int]:
+def parents_after(beginning: CachedPrefix, tree: Tree) -> list[int]:
     """The parents of a tree that grows from the end of the beginning."""
     last = len(beginning) - 1
     return [last if parent < 0 else len(beginning) + parent for parent in parents(tree)]
@@ -95,12 +95,12 @@ class PrefixCache:
     def read(self, model: torch.nn.Module, adapter: str | None, tokens: tuple[int, ...]) -> CachedPrefix:
         """The tokens as the model reads them while `adapter` is active."""
         if not tokens:
-            return NOTHING
+            return EMPTY_PREFIX
         reading = self._kept.pop((adapter, tokens), None)
         if reading is None:
-            reading, _ = read_on(model, NOTHING, tokens, range(-1, len(tokens) - 1))
+            reading, _ = forward_tree(model, EMPTY_PREFIX, tokens, range(-1, len(tokens) - 1))
         self._kept[adapter, tokens] = reading
-        while sum(map(len, self._kept.values())) > KEPT_TOKENS:
+        while sum(map(len, self._kept.values())) > MAX_CACHED_TOKENS:
             self._kept.popitem(last=False)
         return reading
 

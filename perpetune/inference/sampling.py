@@ -7,13 +7,13 @@ from collections import Counter
 
 import torch
 
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 
 
 class Sampler:
     """Chooses the tokens of one answer. Its draws are its own: who shares the batch does not change them."""
 
-    def __init__(self, generation: Generation, index: int) -> None:
+    def __init__(self, generation: GenerationConfig, index: int) -> None:
         self._generation = generation
         self._written: Counter[int] = Counter()
         self._random = torch.Generator()

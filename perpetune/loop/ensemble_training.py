@@ -10,7 +10,7 @@ from perpetune.classifiers.encoder import load_encoder
 from perpetune.classifiers.ensemble import Pool, fit_powers, save_pool
 from perpetune.classifiers.temperature import MIN_ROWS
 from perpetune.evaluation.baselines import answers_of, fitted_linear
-from perpetune.inference.answerer import load_answerer
+from perpetune.inference.predictor import load_predictor
 from perpetune.model.adapters import trained_digest
 from perpetune.model.release import POOL
 from perpetune.params import BaseParams
@@ -43,11 +43,11 @@ def launch_pooled(
     model = fitted_linear(train, job.params.seed, load_encoder(encoder, job.assets))
     if model is None:
         return trained
-    answerer = load_answerer(job.base, job.assets, job.params.precision, BATCH_TOKENS)
-    answerer.load_adapter("trained", trained.adapter)
+    predictor = load_predictor(job.base, job.assets, job.params.precision, BATCH_TOKENS)
+    predictor.load_adapter("trained", trained.adapter)
     asked = [(row, conversation(job.instruction, row)) for row in validation]
-    rows = [(row, said) for row, said in asked if answerer.fits(said, job.labels, 1)][: job.params.validation_rows]
-    own = answerer.answer("trained", [said for _, said in rows], job.labels, 1)
+    rows = [(row, said) for row, said in asked if predictor.fits(said, job.labels, 1)][: job.params.validation_rows]
+    own = predictor.answer("trained", [said for _, said in rows], job.labels, 1)
     some = [row for row, _ in rows]
     powers = fit_powers(own, answers_of(model, some), [row.output for row in some])
     save_pool(trained.adapter, Pool(powers, model if powers.linear else None))

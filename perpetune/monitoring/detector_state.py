@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 from perpetune.params import WatchParams
-from perpetune.statistics.e_detector import Detector, go_on, start
+from perpetune.statistics.e_detector import Detector, new_detector, update_detector
 
 # A version's tag. State and position are one, written at once, so that no label is counted twice or left out where a
 # look is killed.
@@ -45,12 +45,12 @@ def from_text(text: str | None, bound: float) -> DetectorState:
     try:
         return _WRITTEN.validate_json(text or "")
     except ValidationError:
-        return DetectorState(start(bound))
+        return DetectorState(new_detector(bound))
 
 
 def with_bound(detector_state: DetectorState, bound: float) -> DetectorState:
     """The same where it is about this bound, else with a detector that begins anew and sees later labels only."""
-    fresh, old = start(bound), detector_state.detector
+    fresh, old = new_detector(bound), detector_state.detector
     if abs(old.bound - bound) < SAME and len(old.held) == len(fresh.held):
         return detector_state
     return DetectorState(fresh, detector_state.until, detector_state.labels, detector_state.total)
@@ -59,7 +59,7 @@ def with_bound(detector_state: DetectorState, bound: float) -> DetectorState:
 def restarted(detector_state: DetectorState) -> DetectorState:
     """The same with a detector that has seen nothing: labels that were judged are not judged again."""
     return DetectorState(
-        start(detector_state.detector.bound), detector_state.until, detector_state.labels, detector_state.total
+        new_detector(detector_state.detector.bound), detector_state.until, detector_state.labels, detector_state.total
     )
 
 
@@ -68,8 +68,8 @@ def judge(detector_state: DetectorState, scores: Sequence[float], until: int, pa
     if not scores:
         return detector_state
     early = scores[: max(params.window - detector_state.labels, 0)]
-    after_early = go_on(detector_state.detector, early)
-    detector = go_on(after_early, scores[len(early) :])
+    after_early = update_detector(detector_state.detector, early)
+    detector = update_detector(after_early, scores[len(early) :])
     labels, total = detector_state.labels + len(scores), detector_state.total + sum(scores)
     if detector.evidence < params.run_length:
         return DetectorState(detector, until, labels, total)

@@ -11,7 +11,7 @@ from math import ceil
 from perpetune.curation.text import normalised
 from perpetune.monitoring.window import Window, current_frame
 from perpetune.prediction_log.hash_position import is_sampled
-from perpetune.prediction_log.label_requests import Why
+from perpetune.prediction_log.label_requests import LabelReason
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def candidates(window: Window) -> list[Candidate]:
 
 def choose(
     candidates: Sequence[Candidate], labelled_ids: Collection[str], count: int, random_share: float, seed: int
-) -> list[tuple[str, Why]]:
+) -> list[tuple[str, LabelReason]]:
     """Up to `count` of the requests that are not among `labelled_ids`, each with why it was chosen.
 
     A lot, of seed and request id alone, sets `random_share` of all requests apart. Random requests are drawn from these

@@ -13,7 +13,7 @@ from perpetune.params import ReleaseParams
 from perpetune.policy.rollout import MEASURES, Compared, TrialEvidence
 from perpetune.policy.verdict import Interval
 from perpetune.prediction_log.trial_outcomes import Outcome
-from perpetune.statistics.confidence_sequences import Sequential, difference, paired_difference
+from perpetune.statistics.confidence_sequences import SequentialEstimate, mean_difference, paired_mean_difference
 
 
 def canary_evidence(
@@ -27,7 +27,7 @@ def canary_evidence(
     labels = any(each.label is not None for each in (*ours, *theirs))
 
     def apart(one: Sequence[float], other: Sequence[float]) -> Compared:
-        return _compared(one, other, difference(one, other, _alpha(rules)), rules)
+        return _compared(one, other, mean_difference(one, other, _alpha(rules)), rules)
 
     return TrialEvidence(
         strategy="canary",
@@ -49,7 +49,7 @@ def shadow_evidence(pairs: Iterable[tuple[Outcome, Outcome]], rules: ReleasePara
     labelled = sorted((pair for pair in both if pair[0].label is not None), key=lambda pair: pair[0].judged or 0)
 
     def paired(one: Sequence[float], other: Sequence[float]) -> Compared:
-        return _compared(one, other, paired_difference(one, other, _alpha(rules)), rules)
+        return _compared(one, other, paired_mean_difference(one, other, _alpha(rules)), rules)
 
     return TrialEvidence(
         strategy="shadow",
@@ -91,7 +91,9 @@ def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list
     return [min(max(each.score, 0.0), 1.0) for each in known if each.score is not None]
 
 
-def _compared(ours: Sequence[float], theirs: Sequence[float], found: Sequential, rules: ReleaseParams) -> Compared:
+def _compared(
+    ours: Sequence[float], theirs: Sequence[float], found: SequentialEstimate, rules: ReleaseParams
+) -> Compared:
     return Compared(
         challenger=_mean(ours),
         champion=_mean(theirs),

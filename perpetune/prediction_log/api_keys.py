@@ -20,7 +20,7 @@ from sqlalchemy import Engine, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from perpetune.errors import PerpetuneError
-from perpetune.prediction_log.log import reason
+from perpetune.prediction_log.log import error_text
 from perpetune.prediction_log.tables import api_keys
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def as_role(text: str) -> Role:
+def parse_role(text: str) -> Role:
     """The role of this name. Raises PerpetuneError."""
     for role in ROLES:
         if role == text:
@@ -92,7 +92,7 @@ def add_key(log: Engine, name: str, roles: Sequence[Role]) -> str:
             f"there is or was a key named {name}", do="choose another name; `perpetune keys list` shows those in use"
         ) from None
     except SQLAlchemyError as fault:
-        raise PerpetuneError(f"the key could not be stored: {reason(fault)}") from None
+        raise PerpetuneError(f"the key could not be stored: {error_text(fault)}") from None
     return secret
 
 
@@ -119,7 +119,7 @@ def read_keyring(log: Engine) -> Keyring:
     return Keyring(tuple((row.digest, _key(row)) for row in rows))
 
 
-class Keyholder:
+class KeyringCache:
     """The gateway's snapshot of the keys, read anew every `seconds`, off the event loop.
 
     `keyring` is None until a first reading succeeds. A database that is down leaves the last one.
@@ -146,7 +146,7 @@ class Keyholder:
         try:
             self.keyring = await asyncio.to_thread(read_keyring, self._log)
         except SQLAlchemyError as fault:
-            self._report(reason(fault))
+            self._report(error_text(fault))
         else:
             self._report(None)
 

@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from perpetune.curation.quarantine import Rejected
 from perpetune.curation.readers.jsonl_file import jsonl_table
-from perpetune.curation.readers.row import BadRow
-from perpetune.curation.readers.table import Fault, Row
+from perpetune.curation.readers.row import InvalidRow
+from perpetune.curation.readers.table import Row, UnreadableRow
 from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_whole
@@ -57,7 +57,7 @@ def import_labels(log: Engine, path: Path, redactor: Redactor | None) -> Importe
                 continue
             _store(log, redactor.row(said) if redactor else said)
             labels += 1
-        except BadRow as bad:
+        except InvalidRow as bad:
             raw = shortened(row.raw or "")
             rejected.append(Rejected(file=path.name, line=row.line, field=bad.field, reason=bad.reason, raw=raw))
     return ImportedLabels(labels, empty, tuple(rejected))
@@ -73,22 +73,22 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _feedback(row: Row | Fault) -> Feedback | None:
+def _feedback(row: Row | UnreadableRow) -> Feedback | None:
     """What the row says; None where its label is still empty. Raises BadRow."""
-    if isinstance(row, Fault):
-        raise BadRow(None, row.reason)
+    if isinstance(row, UnreadableRow):
+        raise InvalidRow(None, row.reason)
     request_id, label = _text(row.values, "request_id"), _text(row.values, "label")
     if not request_id:
-        raise BadRow("request_id", "empty")
+        raise InvalidRow("request_id", "empty")
     return Feedback(request_id=request_id, time=datetime.now(UTC), label=label) if label.strip() else None
 
 
 def _text(values: Mapping[str, object], name: str) -> str:
     if name not in values:
-        raise BadRow(name, "missing")
+        raise InvalidRow(name, "missing")
     value = values[name]
     if value is not None and not isinstance(value, str):
-        raise BadRow(name, f"must be text, got {json.dumps(value, ensure_ascii=False):.40}")
+        raise InvalidRow(name, f"must be text, got {json.dumps(value, ensure_ascii=False):.40}")
     return value or ""
 
 
@@ -96,4 +96,4 @@ def _store(log: Engine, said: Feedback) -> None:
     try:
         add_feedback(log, said)
     except UnknownRequest as fault:
-        raise BadRow("request_id", fault.what) from None
+        raise InvalidRow("request_id", fault.what) from None

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Engine, and_, exists, func, insert, litera
 
 from perpetune.prediction_log.tables import StorableText, UtcTime, feedback, label_requests, predictions
 
-Why = Literal["random", "uncertain"]
+LabelReason = Literal["random", "uncertain"]
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,20 @@ class LabelRequest:
     input: str
     answer: str
     confidence: float | None
-    why: Why
+    why: LabelReason
 
 
-def ask(log: Engine, chosen: Sequence[tuple[str, Why]], time: datetime) -> int:
+def request_labels(log: Engine, chosen: Sequence[tuple[str, LabelReason]], time: datetime) -> int:
     """Ask for the labels of these requests, and return how many were not asked for before.
 
     One that was keeps its reason. One that the log no longer holds is passed over.
     """
-    by_reason = {why: [request_id for request_id, reason in chosen if reason == why] for why in get_args(Why)}
+    by_reason = {why: [request_id for request_id, reason in chosen if reason == why] for why in get_args(LabelReason)}
     with log.connect().execution_options(writes=True) as connection, connection.begin():
         return sum(len(connection.execute(_asking(ids, time, why)).all()) for why, ids in by_reason.items())
 
 
-def _asking(request_ids: list[str], time: datetime, why: Why) -> Any:
+def _asking(request_ids: list[str], time: datetime, why: LabelReason) -> Any:
     rows = select(predictions.c.id, literal(time, UtcTime()), literal(why, StorableText())).where(
         predictions.c.id.in_(request_ids), ~exists().where(label_requests.c.request_id == predictions.c.id)
     )
@@ -58,7 +58,7 @@ def count_open(log: Engine, task: str) -> int:
         return connection.execute(select(func.count()).where(_open(task, None))).scalar_one()
 
 
-def asked_in_doubt(request_id: ColumnElement[Any]) -> ColumnElement[bool]:
+def requested_for_uncertainty(request_id: ColumnElement[Any]) -> ColumnElement[bool]:
     """Whether this request's label was asked for because the model was unsure of its answer.
 
     Such labels are worse than those of all requests by choice, so they teach and do not judge.

@@ -41,7 +41,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from perpetune.curation.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.errors import PerpetuneError
-from perpetune.prediction_log.label_requests import asked_in_doubt
+from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.storable import storable_tree
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Example, Failure, Feedback, Message, Prediction, Shadow
@@ -86,7 +86,7 @@ def open_log(url: str) -> Engine:
         ) from None
     except SQLAlchemyError as fault:
         raise PerpetuneError(
-            f"the prediction log cannot be opened: {reason(fault)}",
+            f"the prediction log cannot be opened: {error_text(fault)}",
             where=shown,
             do="check that the database is up and writable, or set PERPETUNE_DATABASE_URL to another",
         ) from None
@@ -172,7 +172,7 @@ def newly_labelled(
         .subquery()
     )
     rows = _newest(task, version, None, None).join(first, first.c.request_id == predictions.c.id)
-    rows = rows.add_columns(first.c.number).where(first.c.number > after, ~asked_in_doubt(predictions.c.id))
+    rows = rows.add_columns(first.c.number).where(first.c.number > after, ~requested_for_uncertainty(predictions.c.id))
     rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
     with log.connect() as connection:
         found = connection.execute(rows).all()
@@ -186,7 +186,9 @@ def labelled_examples(log: Engine, task: str) -> list[Example]:
     """
     labelled = _newest(task, None, None, None).where(_said("label").is_not(None))
     with log.connect() as connection:
-        rows = connection.execute(labelled.add_columns(asked_in_doubt(predictions.c.id).label("in_doubt"))).all()
+        rows = connection.execute(
+            labelled.add_columns(requested_for_uncertainty(predictions.c.id).label("in_doubt"))
+        ).all()
     return [_example(_prediction(row), IN_DOUBT if row.in_doubt else TRAFFIC) for row in reversed(rows)]
 
 
@@ -222,7 +224,9 @@ def labelled_history(log: Engine, task: str) -> list[tuple[Prediction, Example, 
         .limit(1)
         .scalar_subquery()
     )
-    labelled = _newest(task, None, None, None).where(_said("label").is_not(None), ~asked_in_doubt(predictions.c.id))
+    labelled = _newest(task, None, None, None).where(
+        _said("label").is_not(None), ~requested_for_uncertainty(predictions.c.id)
+    )
     with log.connect() as connection:
         rows = connection.execute(labelled.add_columns(known.label("known"))).all()
     found = [(_prediction(row), row.known) for row in reversed(rows)]
@@ -251,7 +255,7 @@ def counts(log: Engine, task: str) -> Counts:
         )
 
 
-def reason(fault: Exception) -> str:
+def error_text(fault: Exception) -> str:
     """What the database said, in one line and without the statement and its values."""
     cause = getattr(fault, "orig", None) or fault
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, FromClause, func, or_, select
 
-from perpetune.prediction_log.label_requests import asked_in_doubt
+from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Route
 
@@ -49,7 +49,7 @@ def outcomes_of(log: Engine, task: str, version: str, route: Route, since: datet
     return sorted(found, key=lambda each: (each.time, each.id))[:limit]
 
 
-def shadowed(log: Engine, task: str, version: str, since: datetime, limit: int) -> list[tuple[Outcome, Outcome]]:
+def shadow_outcomes(log: Engine, task: str, version: str, since: datetime, limit: int) -> list[tuple[Outcome, Outcome]]:
     """The champion's and the version's outcome of the first `limit` requests that both were given, oldest first."""
     pairs = predictions.join(shadows, shadows.c.request_id == predictions.c.id)
     statement = (
@@ -87,4 +87,4 @@ def _first_number() -> Any:
 
 
 def _said_unasked() -> tuple[ColumnElement[bool], ...]:
-    return feedback.c.request_id == predictions.c.id, ~asked_in_doubt(feedback.c.request_id)
+    return feedback.c.request_id == predictions.c.id, ~requested_for_uncertainty(feedback.c.request_id)

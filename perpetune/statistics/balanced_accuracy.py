@@ -10,21 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from perpetune.statistics.estimate import Floats
-from perpetune.statistics.paired import Paired, newcombe
+from perpetune.statistics.paired import PairedComparison, newcombe
 
 METHOD = "sign-flip test of rows weighted by label, Newcombe intervals of the labels joined (MOVER)"
-LEAST_ROWS = 10  # of a label that counts as one: a single row must not weigh as much as a hundred others
+MIN_STRATUM_ROWS = 10  # of a label that counts as one: a single row must not weigh as much as a hundred others
 
 
 def strata(labels: Sequence[str]) -> list[str]:
-    """What each row counts for: its label, or with the rows of all labels that have fewer than `LEAST_ROWS`.
+    """What each row counts for: its label, or with the rows of all labels that have fewer than `MIN_STRATUM_ROWS`.
 
     Where those too are fewer together, they count with the smallest label that has enough.
     """
     counts = Counter(labels)
-    large = {label: rows for label, rows in counts.items() if rows >= LEAST_ROWS}
+    large = {label: rows for label, rows in counts.items() if rows >= MIN_STRATUM_ROWS}
     rest = sum(counts.values()) - sum(large.values())
-    other = min(large, key=lambda label: (large[label], label)) if large and rest < LEAST_ROWS else ""
+    other = min(large, key=lambda label: (large[label], label)) if large and rest < MIN_STRATUM_ROWS else ""
     return [label if label in large else other for label in labels]
 
 
@@ -59,7 +59,7 @@ def compare_balanced(
     confidence: float,
     samples: int,
     seed: int,
-) -> Paired:
+) -> PairedComparison:
     """Compare two systems on the same rows, right (1) or wrong (0), each label counting alike.
 
     The interval joins those of the labels (Newcombe's method 10 each) by the variance that they stand for: MOVER, Zou and
@@ -67,13 +67,13 @@ def compare_balanced(
     all alike. The p-value flips the signs of the rows, each with its label's weight, which needs no assumption on the
     weights; drawn at random, the sample itself counted (Phipson and Smyth 2010), so that its level is exact.
     """
-    found = [_counted(a, b) for a, b in zip(_by_stratum(labels, a_scores), _by_stratum(labels, b_scores), strict=True)]
+    found = [_stratum(a, b) for a, b in zip(_by_stratum(labels, a_scores), _by_stratum(labels, b_scores), strict=True)]
     difference = float(np.mean([each.difference for each in found]))
     below, above = _reach(found, confidence)
     weights = [1 / (len(found) * each.rows) for each in found]
-    greater, less = _flipped(found, weights, samples, seed)
+    greater, less = _sign_flip_p_values(found, weights, samples, seed)
     rows = len(labels)
-    return Paired(
+    return PairedComparison(
         difference=difference,
         low=max(-1.0, difference - below),
         high=min(1.0, difference + above),
@@ -94,7 +94,7 @@ def _by_stratum(labels: Sequence[str], scores: Sequence[float]) -> list[Floats]:
     return [values[of == stratum] for stratum in sorted(set(of.tolist()))]
 
 
-def _counted(a: Floats, b: Floats) -> _Stratum:
+def _stratum(a: Floats, b: Floats) -> _Stratum:
     return _Stratum(
         both=int(((a == 1) & (b == 1)).sum()),
         only_a=int(((a == 1) & (b == 0)).sum()),
@@ -111,7 +111,9 @@ def _reach(found: Sequence[_Stratum], confidence: float) -> tuple[float, float]:
     return below / len(found), above / len(found)
 
 
-def _flipped(found: Sequence[_Stratum], weights: Sequence[float], samples: int, seed: int) -> tuple[float, float]:
+def _sign_flip_p_values(
+    found: Sequence[_Stratum], weights: Sequence[float], samples: int, seed: int
+) -> tuple[float, float]:
     """One-sided p-values: how often rows whose signs are tosses of a coin favour b, or a, as much."""
     rng = np.random.default_rng(seed)
     seen = sum(weight * (each.only_b - each.only_a) for each, weight in zip(found, weights, strict=True))

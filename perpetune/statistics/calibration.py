@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perpetune.statistics.estimate import Estimate, mean_of, wilson
+from perpetune.statistics.estimate import Estimate, estimate_mean, wilson
 
-MOST_BINS = 15  # as Guo et al. 2017 (arXiv:1706.04599) report it
+MAX_BINS = 15  # as Guo et al. 2017 (arXiv:1706.04599) report it
 ROWS_PER_BIN = 10
 
 
@@ -48,7 +48,7 @@ def calibration(
     bins = reliability(confidences, right, confidence=confidence)
     error = sum(bin.accuracy.n * abs(bin.accuracy.value - bin.confidence) for bin in bins) / len(rows)
     scores = [brier(w, p) for w, _, p in rows]
-    return Calibration(error, mean_of(scores, confidence=confidence, samples=samples, seed=seed), bins)
+    return Calibration(error, estimate_mean(scores, confidence=confidence, samples=samples, seed=seed), bins)
 
 
 def reliability(confidences: Sequence[float], right: Sequence[bool], *, confidence: float) -> tuple[Bin, ...]:
@@ -58,7 +58,7 @@ def reliability(confidences: Sequence[float], right: Sequence[bool], *, confiden
     the order of the rows is irrelevant.
     """
     values, hits = np.asarray(confidences, dtype=np.float64), np.asarray(right)
-    count = min(MOST_BINS, max(1, len(values) // ROWS_PER_BIN))
+    count = min(MAX_BINS, max(1, len(values) // ROWS_PER_BIN))
     edges = np.unique(np.quantile(values, np.linspace(0, 1, count + 1)[1:-1], method="inverted_cdf"))
     members = np.searchsorted(edges, values, side="left")
     return tuple(

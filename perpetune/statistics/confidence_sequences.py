@@ -20,13 +20,13 @@ import numpy.typing as npt
 Numbers = npt.NDArray[np.float64]
 
 GRID = 1000  # means tried: every thousandth
-CAP = 0.5  # no bet risks more than half of the capital
-NARROWEST = 200  # observations that the interval of a mean which may change is narrowest for
-TOGETHER = 16  # observations whose factors are multiplied before a logarithm is taken
+MAX_STAKE = 0.5  # no bet risks more than half of the capital
+TUNED_FOR = 200  # observations that the interval of a mean which may change is narrowest for
+BLOCK = 16  # observations whose factors are multiplied before a logarithm is taken
 
 
 @dataclass(frozen=True)
-class Sequential:
+class SequentialEstimate:
     """The mean of `n` observations and bounds that hold at all looks at once."""
 
     mean: float
@@ -35,7 +35,7 @@ class Sequential:
     n: int
 
 
-def mean_interval(observations: Sequence[float] | Numbers, alpha: float) -> Sequential:
+def mean_interval(observations: Sequence[float] | Numbers, alpha: float) -> SequentialEstimate:
     """The mean of observations in [0, 1], in the order they came; bounds are rounded outwards to thousandths.
 
     The true mean lies outside the bounds of any look ever with a probability of at most `alpha`. Raises ValueError
@@ -43,17 +43,17 @@ def mean_interval(observations: Sequence[float] | Numbers, alpha: float) -> Sequ
     """
     seen = _checked(observations)
     if not seen.size:
-        return Sequential(0.5, 0.0, 1.0, 0)
+        return SequentialEstimate(0.5, 0.0, 1.0, 0)
     means = np.linspace(0.0, 1.0, GRID + 1)
     capital = _log_capital(seen, means, alpha)
     alive = np.flatnonzero(capital < -math.log(alpha))
     first, last = (alive[0], alive[-1]) if alive.size else (capital.argmin(), capital.argmin())
     mean = float(seen.mean())
     low, high = float(means[max(first - 1, 0)]), float(means[min(last + 1, GRID)])
-    return Sequential(mean, min(low, mean), max(high, mean), seen.size)
+    return SequentialEstimate(mean, min(low, mean), max(high, mean), seen.size)
 
 
-def drifting_mean_interval(total: float, count: int, alpha: float) -> Sequential:
+def drifting_mean_interval(total: float, count: int, alpha: float) -> SequentialEstimate:
     """The average of the means that `count` observations in [0, 1] had, of which only the `total` is known.
 
     It holds at all looks at once as `mean_interval` does, and also where the mean has changed meanwhile, which betting
@@ -62,29 +62,33 @@ def drifting_mean_interval(total: float, count: int, alpha: float) -> Sequential
     section 3.2; with Hoeffding's variance of 1/4.)
     """
     if not count:
-        return Sequential(0.5, 0.0, 1.0, 0)
+        return SequentialEstimate(0.5, 0.0, 1.0, 0)
     doubt = -2 * math.log(alpha)
-    tuned = NARROWEST / 4 / (doubt + math.log(doubt) + 1)
+    tuned = TUNED_FOR / 4 / (doubt + math.log(doubt) + 1)
     variance = count / 4 + tuned
     reach = math.sqrt(variance * (math.log(variance / tuned) + doubt)) / count
     mean = total / count
-    return Sequential(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), count)
+    return SequentialEstimate(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), count)
 
 
-def difference(ours: Sequence[float] | Numbers, theirs: Sequence[float] | Numbers, alpha: float) -> Sequential:
+def mean_difference(
+    ours: Sequence[float] | Numbers, theirs: Sequence[float] | Numbers, alpha: float
+) -> SequentialEstimate:
     """The mean of `ours` minus that of `theirs`, two independent streams in [0, 1]; `n` counts the shorter one.
 
     Each stream has an interval at `alpha`/2: both hold with a probability of at least 1 - `alpha` (union bound).
     """
     one, other = mean_interval(ours, alpha / 2), mean_interval(theirs, alpha / 2)
-    return Sequential(one.mean - other.mean, one.low - other.high, one.high - other.low, min(one.n, other.n))
+    return SequentialEstimate(one.mean - other.mean, one.low - other.high, one.high - other.low, min(one.n, other.n))
 
 
-def paired_difference(ours: Sequence[float] | Numbers, theirs: Sequence[float] | Numbers, alpha: float) -> Sequential:
+def paired_mean_difference(
+    ours: Sequence[float] | Numbers, theirs: Sequence[float] | Numbers, alpha: float
+) -> SequentialEstimate:
     """The mean difference of pairs, each of two values in [0, 1] for the same thing."""
     mapped = (np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float) + 1) / 2
     found = mean_interval(mapped, alpha)
-    return Sequential(2 * found.mean - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
+    return SequentialEstimate(2 * found.mean - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
 
 
 def log_capital_path(observations: Sequence[float] | Numbers, mean: float, alpha: float) -> Numbers:
@@ -113,8 +117,8 @@ def _log_capital(seen: Numbers, means: Numbers, alpha: float) -> Numbers:
     """
     stakes = _stakes(seen, alpha)
     won_up, won_down = np.zeros(means.size), np.zeros(means.size)
-    for start in range(0, seen.size, TOGETHER):
-        some = slice(start, start + TOGETHER)
+    for start in range(0, seen.size, BLOCK):
+        some = slice(start, start + BLOCK)
         up, down = _factors(seen[some], stakes[some], means)
         won_up += np.log(up.prod(axis=0))
         won_down += np.log(down.prod(axis=0))
@@ -134,6 +138,6 @@ def _factors(seen: Numbers, stakes: Numbers, means: Numbers) -> tuple[Numbers, N
     """What a unit of capital becomes, observations x means, betting that the truth is above the mean, and below."""
     gap = seen[:, None] - means
     with np.errstate(divide="ignore"):
-        up: Any = 1 + np.minimum(stakes[:, None], CAP / means) * gap
-        down: Any = 1 - np.minimum(stakes[:, None], CAP / (1 - means)) * gap
+        up: Any = 1 + np.minimum(stakes[:, None], MAX_STAKE / means) * gap
+        down: Any = 1 - np.minimum(stakes[:, None], MAX_STAKE / (1 - means)) * gap
     return up, down

@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 
-FALLS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3)  # shares of 1 below the bound that the stakes are made for
-RICHEST = 1e100  # what is held is cut off here: long past every alarm, short of what a float holds
+DROPS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3)  # shares of 1 below the bound that the stakes are made for
+MAX_CAPITAL = 1e100  # what is held is cut off here: long past every alarm, short of what a float holds
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class Detector:
         return self.since[int(np.argmax(self.most))]
 
 
-def start(bound: float) -> Detector:
+def new_detector(bound: float) -> Detector:
     """A detector of a mean below `bound`, 0 to 1, that has seen nothing yet. Raises ValueError beyond these."""
     if not 0 <= bound <= 1:
         raise ValueError(f"a bound on scores lies within 0 and 1, and {bound} does not")
-    nothing = (0.0,) * len(FALLS)
-    return Detector(bound, nothing, nothing, (0,) * len(FALLS))
+    nothing = (0.0,) * len(DROPS)
+    return Detector(bound, nothing, nothing, (0,) * len(DROPS))
 
 
-def go_on(detector: Detector, scores: Sequence[float] | Numbers) -> Detector:
+def update_detector(detector: Detector, scores: Sequence[float] | Numbers) -> Detector:
     """The detector after these scores, in the order in which they became known.
 
     Raises ValueError where a score is outside [0, 1].
@@ -67,7 +67,7 @@ def go_on(detector: Detector, scores: Sequence[float] | Numbers) -> Detector:
     for factors in _bets(_checked(scores), detector.bound):
         held = _after(held, factors)
         since = np.where(most >= 1, since, 0) + 1  # who holds less than the one who comes in now is the richest no more
-        most = np.minimum(np.maximum(most, 1) * factors, RICHEST)
+        most = np.minimum(np.maximum(most, 1) * factors, MAX_CAPITAL)
     return Detector(
         detector.bound, tuple(held.tolist()), tuple(most.tolist()), tuple(since.tolist()), detector.seen + len(scores)
     )
@@ -76,7 +76,7 @@ def go_on(detector: Detector, scores: Sequence[float] | Numbers) -> Detector:
 def evidence_paths(scores: Numbers, bound: float) -> Numbers:
     """What is held after each score, histories x scores; for simulations."""
     paths = np.empty(scores.shape)
-    held = np.zeros((scores.shape[0], len(FALLS)))
+    held = np.zeros((scores.shape[0], len(DROPS)))
     for position, column in enumerate(_checked(scores).T):
         held = _after(held, _bets(column, bound))
         paths[:, position] = held.mean(axis=1)
@@ -84,7 +84,7 @@ def evidence_paths(scores: Numbers, bound: float) -> Numbers:
 
 
 def _after(held: Numbers, factors: Numbers) -> Numbers:
-    return np.asarray(np.minimum((held + 1) * factors, RICHEST))
+    return np.asarray(np.minimum((held + 1) * factors, MAX_CAPITAL))
 
 
 def _bets(scores: Numbers, bound: float) -> Numbers:
@@ -101,7 +101,7 @@ def _checked(scores: Sequence[float] | Numbers) -> Numbers:
 
 def _stakes(bound: float) -> Numbers:
     """For each fall, the stake that makes right-or-wrong scores with that mean grow fastest (Kelly)."""
-    falls = np.minimum(np.asarray(FALLS), bound)
+    falls = np.minimum(np.asarray(DROPS), bound)
     spread = bound * (1 - bound)
     most = 1 / (1 - bound) if bound < 1 else np.inf
-    return np.asarray(np.minimum(falls / spread, most) if spread > 0 else np.zeros(len(FALLS)))
+    return np.asarray(np.minimum(falls / spread, most) if spread > 0 else np.zeros(len(DROPS)))

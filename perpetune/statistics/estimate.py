@@ -41,7 +41,7 @@ def critical_value(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def mean_of(scores: Sequence[float], *, confidence: float, samples: int, seed: int) -> Estimate:
+def estimate_mean(scores: Sequence[float], *, confidence: float, samples: int, seed: int) -> Estimate:
     """The mean of scores in [0, 1]: Wilson's interval where all are 0 or 1, else a percentile bootstrap."""
     if set(scores) <= {0.0, 1.0}:
         return wilson(int(sum(scores)), len(scores), confidence)
@@ -60,7 +60,7 @@ def bootstrap_mean(
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     value = float(ordered.mean())
     if ordered[0] == ordered[-1]:
-        return interval_of_alike(float(ordered[0]), len(ordered), lowest, highest, confidence)
+        return interval_of_constant(float(ordered[0]), len(ordered), lowest, highest, confidence)
     rng = np.random.default_rng(seed)
     blocks = _blocks(samples, len(ordered))
     means = np.concatenate(
@@ -85,11 +85,11 @@ def bootstrap_counts(
         [statistic(rng.multinomial(n, counts / n, size=block).astype(np.float64)) for block in blocks]
     )
     if values.min() == values.max() == value:
-        return interval_of_alike(value, n, 0.0, 1.0, confidence)
+        return interval_of_constant(value, n, 0.0, 1.0, confidence)
     return _percentiles(value, values, n, confidence)
 
 
-def interval_of_alike(value: float, n: int, lowest: float, highest: float, confidence: float) -> Estimate:
+def interval_of_constant(value: float, n: int, lowest: float, highest: float, confidence: float) -> Estimate:
     """The interval of a mean where all n rows score alike.
 
     A kind of row that n rows did not show makes up at most z²/(n + z²) of all (Wilson's limit for

@@ -13,11 +13,11 @@ from scipy.stats import norm
 from perpetune.statistics.estimate import Floats
 
 EXACT_ROWS = 150  # up to here all tables are enumerated; beyond, the score test keeps its level
-SHARES = 60  # of discordant rows, tried for the worst case
+NUISANCE_GRID = 60  # of discordant rows, tried for the worst case
 STAKES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # shares of the most that can be staked
 
 
-def non_inferiority_p_value(margin: float, a_scores: Sequence[float], b_scores: Sequence[float]) -> float:
+def inferiority_p_value(margin: float, a_scores: Sequence[float], b_scores: Sequence[float]) -> float:
     """The one-sided p-value of "b is worse than a by more than `margin`"; scores lie in [0, 1], rows are the same.
 
     Where all scores are 0 or 1: the score test of a paired difference (Tango, Statistics in Medicine 17 (1998) 891),
@@ -27,12 +27,14 @@ def non_inferiority_p_value(margin: float, a_scores: Sequence[float], b_scores: 
     """
     differences = np.asarray(b_scores, dtype=np.float64) - np.asarray(a_scores, dtype=np.float64)
     if set(a_scores) | set(b_scores) <= {0.0, 1.0}:
-        return worse_shares(int((differences > 0).sum()), int((differences < 0).sum()), len(differences), margin)
+        return inferiority_p_value_of_counts(
+            int((differences > 0).sum()), int((differences < 0).sum()), len(differences), margin
+        )
     return _by_betting(np.sort(differences), margin)
 
 
 @lru_cache(maxsize=4096)
-def worse_shares(better: int, worse: int, rows: int, margin: float) -> float:
+def inferiority_p_value_of_counts(better: int, worse: int, rows: int, margin: float) -> float:
     """The same from counts: of `rows`, b alone is right on `better` and a alone on `worse`."""
     seen = _score_statistic(np.array([float(better)]), np.array([float(worse)]), rows, margin)[0]
     if rows > EXACT_ROWS:
@@ -41,7 +43,7 @@ def worse_shares(better: int, worse: int, rows: int, margin: float) -> float:
     possible = ups + downs <= rows
     ups, downs = ups[possible], downs[possible]
     as_bad = _score_statistic(ups, downs, rows, margin) <= seen + 1e-9
-    return _worst_chance(ups[as_bad], downs[as_bad], rows, margin)
+    return _max_probability(ups[as_bad], downs[as_bad], rows, margin)
 
 
 def _score_statistic(better: Floats, worse: Floats, rows: int, margin: float) -> Floats:
@@ -53,7 +55,7 @@ def _score_statistic(better: Floats, worse: Floats, rows: int, margin: float) ->
     return np.asarray((better - worse - rows * shift) / np.sqrt(rows * (2 * share + shift * (1 - shift))))
 
 
-def _worst_chance(better: Floats, worse: Floats, rows: int, margin: float) -> float:
+def _max_probability(better: Floats, worse: Floats, rows: int, margin: float) -> float:
     """Of these tables together, over all shares of discordant rows that a difference of -margin allows."""
     rest = rows - better - worse
     ways = gammaln(rows + 1) - gammaln(better + 1) - gammaln(worse + 1) - gammaln(rest + 1)
@@ -63,7 +65,7 @@ def _worst_chance(better: Floats, worse: Floats, rows: int, margin: float) -> fl
         logs = ways + xlogy(better, up) + xlogy(worse, down) + xlogy(rest, 1 - discordant)
         return float(np.exp(logs).sum())
 
-    return min(1.0, max(chance(share) for share in np.linspace(margin, 1.0, SHARES)))
+    return min(1.0, max(chance(share) for share in np.linspace(margin, 1.0, NUISANCE_GRID)))
 
 
 def _by_betting(differences: Floats, margin: float) -> float:

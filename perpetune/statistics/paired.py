@@ -16,7 +16,7 @@ PERMUTATION = "sign-flip permutation test, paired bootstrap interval"
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """The mean of b - a over n rows, with its interval.
 
     `p_value` is one-sided (how often rows like these would favour b this much if b were no better);
@@ -38,7 +38,7 @@ class Paired:
 
 def compare(
     a_scores: Sequence[float], b_scores: Sequence[float], *, confidence: float, samples: int, seed: int
-) -> Paired:
+) -> PairedComparison:
     """Compare two systems row by row; scores lie in [0, 1] and row i is the same row in both.
 
     Where all scores are 0 or 1: McNemar's exact test (McNemar 1947) and the interval for paired
@@ -54,7 +54,7 @@ def compare(
     return _compare_means(a_scores, b_scores, confidence, samples, seed)
 
 
-def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], confidence: float) -> Paired:
+def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], confidence: float) -> PairedComparison:
     pairs = list(zip(a_scores, b_scores, strict=True))
     both, only_a, only_b, neither = (pairs.count(kind) for kind in ((1, 1), (1, 0), (0, 1), (0, 0)))
     discordant = only_a + only_b
@@ -63,7 +63,7 @@ def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], c
     else:
         high = unseen_ratio(len(pairs), confidence)
         low = -high
-    return Paired(
+    return PairedComparison(
         difference=(only_b - only_a) / len(pairs),
         low=low,
         high=high,
@@ -116,17 +116,19 @@ def _continuity_corrected_phi(a: int, b: int, c: int, d: int) -> float:
 
 def _compare_means(
     a_scores: Sequence[float], b_scores: Sequence[float], confidence: float, samples: int, seed: int
-) -> Paired:
+) -> PairedComparison:
     differences = np.sort(np.asarray(b_scores, dtype=np.float64) - np.asarray(a_scores, dtype=np.float64))
     if not differences.any():
         unseen, rows = unseen_ratio(len(differences), confidence), len(differences)
-        return Paired(0.0, -unseen, unseen, 1.0, 1.0, rows, better=0, worse=0, discordance=0.0, method=PERMUTATION)
+        return PairedComparison(
+            0.0, -unseen, unseen, 1.0, 1.0, rows, better=0, worse=0, discordance=0.0, method=PERMUTATION
+        )
     estimate = bootstrap_mean(
         differences.tolist(), lowest=-1.0, highest=1.0, confidence=confidence, samples=samples, seed=seed
     )
     better, worse = int((differences > 0).sum()), int((differences < 0).sum())
     greater, less = (_permutation_p(differences, side, samples, seed) for side in ("greater", "less"))
-    return Paired(
+    return PairedComparison(
         difference=estimate.value,
         low=estimate.low,
         high=estimate.high,

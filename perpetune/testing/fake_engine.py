@@ -11,7 +11,7 @@ from pathlib import Path
 from perpetune.engines.engine import NotLoaded
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.generation.request import GenerationRequest
 from perpetune.model.release import Release
 from perpetune.records import Message
@@ -44,7 +44,7 @@ class FakeEngine:
         broken: frozenset[str] = frozenset(),
     ) -> None:
         self.loaded: dict[str, Release] = {}
-        self.asked: list[tuple[str, Generation]] = []
+        self.asked: list[tuple[str, GenerationConfig]] = []
         self.cancelled = 0
         self.fault = fault
         self.fails_after = fails_after
@@ -64,7 +64,7 @@ class FakeEngine:
         del self.loaded[version]
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         self._check(version)
         self.asked.append((version, generation))
@@ -85,7 +85,7 @@ class FakeEngine:
         if version not in self.loaded:
             raise NotLoaded(version)
 
-    def _answer(self, version: str, messages: Sequence[Message], generation: Generation) -> Answer:
+    def _answer(self, version: str, messages: Sequence[Message], generation: GenerationConfig) -> Answer:
         labels = self.loaded[version].labels
         text = self._say(version, messages)
         if labels:

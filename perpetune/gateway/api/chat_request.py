@@ -19,13 +19,13 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from perpetune.gateway.api.errors import Problem, invalid
-from perpetune.generation.parameters import Generation
+from perpetune.gateway.api.errors import ApiError, invalid
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.prediction_log.storable import storable, storable_tree
 from perpetune.records import Message
 
 # What this server does not do may be sent as long as it asks for nothing. Names unknown here are ignored.
-_NOT_SPOKEN: dict[str, tuple[object, ...]] = {
+_UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "logit_bias": (None, {}),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
@@ -84,7 +84,7 @@ class ToolCall(BaseModel):
     function: CalledFunction
 
 
-class SpokenMessage(BaseModel):
+class TextMessage(BaseModel):
     role: Literal["system", "developer", "user"]
     content: Content
     name: str | None = None
@@ -125,7 +125,7 @@ def _speaker(message: object) -> str | None:
 
 
 ChatMessage = Annotated[
-    Annotated[SpokenMessage, Tag("spoken")]
+    Annotated[TextMessage, Tag("spoken")]
     | Annotated[AssistantMessage, Tag("assistant")]
     | Annotated[ToolMessage, Tag("tool")],
     Discriminator(
@@ -159,11 +159,11 @@ class NamedTool(BaseModel):
     function: FunctionName
 
 
-class AnyText(BaseModel):
+class TextFormat(BaseModel):
     type: Literal["text"]
 
 
-class AnyObject(BaseModel):
+class JsonObjectFormat(BaseModel):
     type: Literal["json_object"]
 
 
@@ -184,7 +184,7 @@ class StreamOptions(BaseModel):
 
 
 def _describe_the_rest(schema: dict[str, Any]) -> None:
-    for name, accepted in _NOT_SPOKEN.items():
+    for name, accepted in _UNSUPPORTED.items():
         schema["properties"][name] = {"enum": list(accepted), "description": "Not spoken here: asks for nothing."}
 
 
@@ -208,7 +208,7 @@ class ChatRequest(BaseModel):
     seed: Annotated[int, Field(ge=-_SEED, lt=_SEED)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: Annotated[AnyText | AnyObject | SchemaFormat, Field(discriminator="type")] | None = None
+    response_format: Annotated[TextFormat | JsonObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
     tools: tuple[Tool, ...] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
@@ -224,7 +224,7 @@ class ValidRequest:
     version: str | None
     messages: tuple[Message, ...]
     input: str
-    generation: Generation
+    generation: GenerationConfig
     user: str | None
     stream: bool
     include_usage: bool
@@ -249,14 +249,14 @@ def parse_request(body: bytes) -> ChatRequest:
 
 def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tokens: int) -> ValidRequest:
     """Check a request beyond its shape. More tokens than `max_tokens` are never written. Raises Problem."""
-    _refuse_not_spoken(request.model_extra or {})
+    _refuse_unsupported(request.model_extra or {})
     # As with examples, an empty system message says nothing: the task's instruction stands.
     said = [message.as_record() for message in request.messages]
     messages = tuple(message for message in said if message.content or message.role != "system")
     _refuse_too_long(messages, max_chars)
     spoken = [message.content for message in messages if message.role == "user"]
     if not spoken or not spoken[-1].strip():
-        raise Problem(400, "messages: there is no user message with text.", param="messages", code="empty_messages")
+        raise ApiError(400, "messages: there is no user message with text.", param="messages", code="empty_messages")
     return ValidRequest(
         version=_pinned(request.model, task),
         messages=messages,
@@ -268,8 +268,8 @@ def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tok
     )
 
 
-def unknown_model(model: str) -> Problem:
-    return Problem(404, f"The model `{model}` does not exist here.", param="model", code="model_not_found")
+def unknown_model(model: str) -> ApiError:
+    return ApiError(404, f"The model `{model}` does not exist here.", param="model", code="model_not_found")
 
 
 def model_name(task: str, version: str) -> str:
@@ -284,12 +284,12 @@ def _pinned(model: str, task: str) -> str | None:
     return version or None
 
 
-def _refuse_not_spoken(options: Mapping[str, object]) -> None:
+def _refuse_unsupported(options: Mapping[str, object]) -> None:
     if not options:
         return
-    for name, accepted in _NOT_SPOKEN.items():
+    for name, accepted in _UNSUPPORTED.items():
         if name in options and options[name] not in accepted:
-            raise Problem(400, f"{name}: this is not supported here.", param=name, code="unsupported_parameter")
+            raise ApiError(400, f"{name}: this is not supported here.", param=name, code="unsupported_parameter")
 
 
 def _refuse_too_long(messages: Iterable[Message], most: int) -> None:
@@ -299,15 +299,15 @@ def _refuse_too_long(messages: Iterable[Message], most: int) -> None:
     )
     if chars > most:
         what = f"The messages have {chars} characters; this server takes {most}."
-        raise Problem(413, what, param="messages", code="request_too_large")
+        raise ApiError(413, what, param="messages", code="request_too_large")
 
 
-def _generation(request: ChatRequest, max_tokens: int) -> Generation:
+def _generation(request: ChatRequest, max_tokens: int) -> GenerationConfig:
     """`top_p` 0 leaves the likeliest token alone, so it is greedy."""
     wanted = request.max_completion_tokens or request.max_tokens or max_tokens
     tools, tool_choice = _tools(request)
     greedy = request.top_p == 0
-    return Generation(
+    return GenerationConfig(
         max_tokens=min(wanted, max_tokens),
         n=request.n or 1,
         stop=tuple(map(storable, request.stop or ())),
@@ -328,13 +328,13 @@ def _top_logprobs(request: ChatRequest) -> int | None:
     if request.logprobs:
         return request.top_logprobs or 0
     if request.top_logprobs:
-        raise Problem(400, "top_logprobs: this wants logprobs to be true.", param="top_logprobs", code="invalid_value")
+        raise ApiError(400, "top_logprobs: this wants logprobs to be true.", param="top_logprobs", code="invalid_value")
     return None
 
 
 def _json_schema(request: ChatRequest) -> str | None:
     wanted = request.response_format
-    if isinstance(wanted, AnyObject):
+    if isinstance(wanted, JsonObjectFormat):
         return '{"type": "object"}'
     return _json(wanted.json_schema.schema_) if isinstance(wanted, SchemaFormat) else None
 
@@ -346,9 +346,9 @@ def _tools(request: ChatRequest) -> tuple[str | None, str | None]:
     if isinstance(choice, NamedTool):
         if choice.function.name not in [tool.function.name for tool in offered]:
             what = f"tool_choice: there is no tool {choice.function.name!r} among the tools."
-            raise Problem(400, what, param="tool_choice", code="invalid_value")
+            raise ApiError(400, what, param="tool_choice", code="invalid_value")
     elif choice == "required" and not offered:
-        raise Problem(400, "tool_choice: there are no tools to call.", param="tool_choice", code="invalid_value")
+        raise ApiError(400, "tool_choice: there are no tools to call.", param="tool_choice", code="invalid_value")
     if not offered or choice == "none":
         return None, None
     tools = [tool.model_dump(exclude_unset=True) for tool in offered]

@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from perpetune.classifiers.calibrated import calibrated
+from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.gateway.api.chat_reply import DONE, Reply, event
 from perpetune.gateway.api.chat_request import ValidRequest, model_name, parse_request, unknown_model, validate_request
 from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
-from perpetune.gateway.api.errors import Problem
+from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.api.output_constraint import constrained
-from perpetune.gateway.releases.follower import Follower, NothingServed, UnknownVersion
+from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
 from perpetune.gateway.releases.shadows import Shadows
 from perpetune.gateway.telemetry import tracing
 from perpetune.gateway.telemetry.metrics import Metrics
@@ -37,7 +37,7 @@ from perpetune.records import Failure, Prediction, Shadow
 logger = logging.getLogger(__name__)
 
 _CLIENT_GONE = 499  # nginx's status for it; nobody reads the reply
-_INSIDES_STAY_INSIDE = Problem(500, "The server failed on this request.", code="internal_error")
+_INTERNAL_ERROR = ApiError(500, "The server failed on this request.", code="internal_error")
 
 
 class AnswerLog(Protocol):
@@ -102,7 +102,7 @@ class Completions:
         except ClientDisconnected:
             return Response(status_code=_CLIENT_GONE)
         except Exception as fault:  # the framework's own reply to a fault would lack the request's id
-            return _told(fault).response(call.headers())
+            return _as_api_error(fault).response(call.headers())
 
     async def close(self) -> None:
         """Give up the shadows' answers under way."""
@@ -110,7 +110,7 @@ class Completions:
 
     async def _respond(self, call: _Call, request: Request) -> Response:
         if not _is_json(request.headers.get("content-type", "")):
-            raise Problem(400, "The body must come as content-type: application/json.", code="invalid_content_type")
+            raise ApiError(400, "The body must come as content-type: application/json.", code="invalid_content_type")
         question = validate_request(
             parse_request(await request.body()),
             self._task,
@@ -159,7 +159,7 @@ class Completions:
                     with self._translated(), self._failures_noted(call, routed):
                         answers = await asking
                 except Exception as fault:  # the status is out: all that can be told now is an event
-                    yield event(_told(fault).body()) + DONE
+                    yield event(_as_api_error(fault).body()) + DONE
                     return
                 await self._keep(call, routed, question, answers)
                 yield reply.end(answers)
@@ -180,7 +180,7 @@ class Completions:
             else:
                 answers = await self._engine.answer(release.version, messages, generation, hear)
         call.engine_seconds = time.perf_counter() - began
-        return tuple(calibrated(answer, release.evaluated.temperature) for answer in answers)
+        return tuple(scale_temperature(answer, release.evaluated.temperature) for answer in answers)
 
     async def _keep(
         self, call: _Call, routed: RoutedRelease, question: ValidRequest, answers: tuple[Answer, ...]
@@ -255,26 +255,26 @@ class Completions:
         """Turn what the follower and the engine raise into what the client is told."""
         try:
             yield
-        except NothingServed:
-            raise Problem(503, "No release is loaded yet.", code="not_ready", retry_after=2) from None
+        except NoReleaseLoaded:
+            raise ApiError(503, "No release is loaded yet.", code="not_ready", retry_after=2) from None
         except (UnknownVersion, NotLoaded) as fault:
             raise unknown_model(model_name(self._task, str(fault))) from None
         except PromptTooLong as fault:
-            raise Problem(400, str(fault), param="messages", code="context_length_exceeded") from None
+            raise ApiError(400, str(fault), param="messages", code="context_length_exceeded") from None
         except BadSchema as fault:
-            raise Problem(400, f"response_format: {fault}", param="response_format", code="invalid_value") from None
+            raise ApiError(400, f"response_format: {fault}", param="response_format", code="invalid_value") from None
         except Unsupported as fault:
             message = f"{fault.param}: {fault}"
-            raise Problem(400, message, param=fault.param, code="unsupported_parameter") from None
+            raise ApiError(400, message, param=fault.param, code="unsupported_parameter") from None
         except Overloaded as fault:
             message = f"Too many requests are waiting; try again in {fault.retry_after:g} s."
-            raise Problem(429, message, code="overloaded", retry_after=fault.retry_after) from None
+            raise ApiError(429, message, code="overloaded", retry_after=fault.retry_after) from None
         except EngineDown:
             message = "The engine does not answer; try again in 5 s."
-            raise Problem(503, message, code=_ENGINE_DOWN, retry_after=5) from None
+            raise ApiError(503, message, code=_ENGINE_DOWN, retry_after=5) from None
         except TimeoutError:
             message = f"There was no answer within {self._params.timeout_seconds:g} s."
-            raise Problem(504, message, code=_TIMEOUT) from None
+            raise ApiError(504, message, code=_TIMEOUT) from None
 
 
 class EventStream(Response):
@@ -311,11 +311,11 @@ def _code(fault: Exception) -> str:
     return _TIMEOUT if isinstance(fault, TimeoutError) else "internal_error"
 
 
-def _told(fault: Exception) -> Problem:
-    if isinstance(fault, Problem):
+def _as_api_error(fault: Exception) -> ApiError:
+    if isinstance(fault, ApiError):
         return fault
     logger.error("a request failed", exc_info=fault)
-    return _INSIDES_STAY_INSIDE
+    return _INTERNAL_ERROR
 
 
 def _output(answer: Answer) -> str:

@@ -30,7 +30,7 @@ class ErrorReply(BaseModel):
     error: ErrorDetail
 
 
-class Problem(Exception):
+class ApiError(Exception):
     """A request that is answered with an error. `param` names the field at fault."""
 
     def __init__(
@@ -60,18 +60,18 @@ class Problem(Exception):
         return JSONResponse(self.body(), self.status, {**wait, **(headers or {})})
 
 
-def answer_in_openai_shape(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
     """Give every error of this app, the framework's own too, OpenAI's shape."""
-    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(ApiError, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(Exception, _unexpected)
 
 
-def invalid(errors: Sequence[Any], body: bytes) -> Problem:
+def invalid(errors: Sequence[Any], body: bytes) -> ApiError:
     """What pydantic found wrong in a request's JSON, named as its sender would name it."""
     if errors[0]["type"] == "json_invalid":
-        return Problem(400, f"The body is not valid JSON: {errors[0]['ctx']['error']}.", code="invalid_json")
+        return ApiError(400, f"The body is not valid JSON: {errors[0]['ctx']['error']}.", code="invalid_json")
     try:
         known = json.loads(body)
     except ValueError:  # what pydantic reads and Python does not, like a number of 5,000 digits
@@ -86,7 +86,7 @@ def _kind(status: int) -> str:
 
 
 async def _problem(_request: Request, fault: Exception) -> JSONResponse:
-    assert isinstance(fault, Problem)
+    assert isinstance(fault, ApiError)
     return fault.response()
 
 
@@ -95,26 +95,26 @@ async def _invalid(_request: Request, fault: Exception) -> JSONResponse:
     first = fault.errors()[0]
     if first["type"] == "json_invalid":
         position = f"{first['ctx']['error']} (character {first['loc'][-1]})"
-        return Problem(400, f"The body is not valid JSON: {position}.", code="invalid_json").response()
+        return ApiError(400, f"The body is not valid JSON: {position}.", code="invalid_json").response()
     return _of_first([{**first, "loc": first["loc"][1:]}], fault.body).response()
 
 
 async def _framework(request: Request, fault: Exception) -> JSONResponse:
     assert isinstance(fault, HTTPException)
     if fault.status_code == 404:
-        return Problem(404, f"There is no {request.method} {request.url.path}.", code="unknown_url").response()
+        return ApiError(404, f"There is no {request.method} {request.url.path}.", code="unknown_url").response()
     if fault.status_code == 405:
         message = f"{request.url.path} does not take {request.method}."
-        return Problem(405, message, code="method_not_allowed").response()
-    return Problem(fault.status_code, str(fault.detail)).response()
+        return ApiError(405, message, code="method_not_allowed").response()
+    return ApiError(fault.status_code, str(fault.detail)).response()
 
 
 async def _unexpected(_request: Request, _fault: Exception) -> JSONResponse:
     # The framework logs the fault with its traceback; the client learns nothing of the insides.
-    return Problem(500, "The server failed on this request.", code="internal_error").response()
+    return ApiError(500, "The server failed on this request.", code="internal_error").response()
 
 
-def _of_first(errors: Sequence[Any], body: object) -> Problem:
+def _of_first(errors: Sequence[Any], body: object) -> ApiError:
     first = errors[0]
     location = _in_body(first["loc"], body, missing=first["type"] == "missing")
     if first["type"] in _TELLS_APART:
@@ -122,7 +122,7 @@ def _of_first(errors: Sequence[Any], body: object) -> Problem:
     param = _path(location)
     message = first["msg"].removeprefix("Value error, ")
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-    return Problem(400, f"{param or 'The body'}: {message}.", param=param, code=code)
+    return ApiError(400, f"{param or 'The body'}: {message}.", param=param, code=code)
 
 
 # Errors of the field that tells a union's members apart, which are located at what holds the field.

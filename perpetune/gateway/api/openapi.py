@@ -35,7 +35,7 @@ async def _chat_completions(request: ChatRequest) -> Completion:
     raise NotImplementedError(f"only described, never called: {request.model}")
 
 
-def describe(app: FastAPI) -> None:
+def set_openapi(app: FastAPI) -> None:
     """Give the app a description that knows chat completions too, whose bytes are read past the framework."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorReply, "description": text} for status, text in _ERRORS.items()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import Release
 
 
-def constrained(generation: Generation, release: Release) -> Generation:
+def constrained(generation: GenerationConfig, release: Release) -> GenerationConfig:
     """The generation, held to the release's schema. A response_format or tools of the client's own go before it."""
     if generation.own_format or generation.tools is not None or release.output_schema is None:
         return generation

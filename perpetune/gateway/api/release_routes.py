@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from perpetune.errors import PerpetuneError
-from perpetune.gateway.api.errors import Problem
-from perpetune.gateway.releases.follower import Follower, FollowState
+from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.releases.follower import Follower, FollowerState
 
 
 class ReleaseState(BaseModel):
@@ -39,11 +39,11 @@ def add_release_paths(app: FastAPI, follower: Follower, errors: dict[int | str, 
         try:
             done = await follower.roll_back(request.reason)
         except PerpetuneError as fault:
-            raise Problem(409, str(fault), code="nothing_to_roll_back") from None
+            raise ApiError(409, str(fault), code="nothing_to_roll_back") from None
         return {"from": done.rolled_back, "to": done.restored, "seconds": round(done.seconds, 4)}
 
 
-def release_state(state: FollowState) -> ReleaseState:
+def release_state(state: FollowerState) -> ReleaseState:
     return ReleaseState(
         serving=state.serving,
         champion=state.champion,

@@ -9,20 +9,20 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from perpetune.gateway.api.errors import Problem
-from perpetune.gateway.middleware.body_limit import BodyLimit
-from perpetune.gateway.middleware.draining import Draining
+from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.middleware.body_limit import BodyLimitMiddleware
+from perpetune.gateway.middleware.draining import DrainingMiddleware
 from perpetune.gateway.middleware.rate_limit import RateLimit
-from perpetune.gateway.telemetry.metrics import Measured, Metrics
-from perpetune.gateway.telemetry.tracing import Traced, Tracing
+from perpetune.gateway.telemetry.metrics import Metrics, MetricsMiddleware
+from perpetune.gateway.telemetry.tracing import Tracing, TracingMiddleware
 from perpetune.params import ServeParams
-from perpetune.prediction_log.api_keys import Key, Keyholder, Role
+from perpetune.prediction_log.api_keys import Key, KeyringCache, Role
 
 _UNTIL_KEYS_ARE_READ = 2.0  # seconds
 
 
-def protect(
-    app: FastAPI, params: ServeParams, *, keyholder: Keyholder, metrics: Metrics, tracing: Tracing, max_bytes: int
+def add_middlewares(
+    app: FastAPI, params: ServeParams, *, keyholder: KeyringCache, metrics: Metrics, tracing: Tracing, max_bytes: int
 ) -> None:
     """Put everything that stands before the routes around this app, innermost first.
 
@@ -30,8 +30,8 @@ def protect(
     of a request that may not be asked is never read.
     """
     limit = RateLimit(params.requests_per_minute) if params.requests_per_minute else None
-    app.add_middleware(BodyLimit, max_bytes=max_bytes, seconds=params.timeout_seconds)
-    app.add_middleware(Guard, keyholder=keyholder, limit=limit, metrics=metrics)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, seconds=params.timeout_seconds)
+    app.add_middleware(AccessMiddleware, keyholder=keyholder, limit=limit, metrics=metrics)
     if params.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -40,18 +40,18 @@ def protect(
             allow_headers=("*",),  # OpenAI's client for browsers sends a dozen of its own
             expose_headers=("x-request-id", "retry-after"),
         )
-    app.add_middleware(Draining)
-    app.add_middleware(Traced, tracing=tracing)
-    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(DrainingMiddleware)
+    app.add_middleware(TracingMiddleware, tracing=tracing)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
 
 
-class Guard:
+class AccessMiddleware:
     """ASGI middleware: 401 without a valid key, 403 without its role, 429 beyond the limit.
 
     While no key was ever made, everybody may ask everything. The key goes no further than this.
     """
 
-    def __init__(self, app: ASGIApp, keyholder: Keyholder, limit: RateLimit | None, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, keyholder: KeyringCache, limit: RateLimit | None, metrics: Metrics) -> None:
         self.app = app
         self.keyholder = keyholder
         self.limit = limit
@@ -62,7 +62,7 @@ class Guard:
             try:
                 key = self._admit(scope)
                 self._meter(scope, key)
-            except Problem as problem:
+            except ApiError as problem:
                 await _refuse(problem, scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -73,18 +73,18 @@ class Guard:
         keyring = self.keyholder.keyring
         if keyring is None:
             message = "The API keys cannot be read yet."
-            raise Problem(503, message, code="keys_unavailable", retry_after=_UNTIL_KEYS_ARE_READ)
+            raise ApiError(503, message, code="keys_unavailable", retry_after=_UNTIL_KEYS_ARE_READ)
         if keyring.open:
             return None
         key = keyring.find(secret) if secret else None
         if key is None:
             self.metrics.unauthorized.labels("invalid_api_key").inc()
             what = "This API key is not valid." if secret else "There is no API key in this request."
-            raise Problem(401, f"{what} Send `Authorization: Bearer KEY`.", code="invalid_api_key")
+            raise ApiError(401, f"{what} Send `Authorization: Bearer KEY`.", code="invalid_api_key")
         role = role_for(scope["path"])
         if not key.may(role):
             self.metrics.unauthorized.labels("insufficient_permissions").inc()
-            raise Problem(
+            raise ApiError(
                 403, f"This API key does not have the role {role} that this needs.", code="insufficient_permissions"
             )
         return key
@@ -97,7 +97,7 @@ class Guard:
         if wait:
             self.metrics.rate_limited.inc()
             message = f"Too many requests in this minute; try again in {wait:.1f} s."
-            raise Problem(429, message, code="rate_limit_exceeded", retry_after=math.ceil(wait))
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=math.ceil(wait))
 
 
 def role_for(path: str) -> Role:
@@ -134,7 +134,7 @@ def _address(scope: Scope) -> str:
     return f"network {ipaddress.IPv6Network((int(address), 64), strict=False)}"
 
 
-async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(problem: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
     response = problem.response()
     if problem.status == 401:
         response.headers["www-authenticate"] = 'Bearer realm="perpetune"'

@@ -6,10 +6,10 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perpetune.gateway.api.errors import Problem
+from perpetune.gateway.api.errors import ApiError
 
 
-class BodyLimit:
+class BodyLimitMiddleware:
     """ASGI middleware that answers 413 to a body of more than `max_bytes`, declared or streamed.
 
     A body that is not there after `seconds` is answered with 408, and its connection is closed.
@@ -26,7 +26,7 @@ class BodyLimit:
             return
         try:
             body = await self._read(scope, receive)
-        except Problem as problem:
+        except ApiError as problem:
             response = problem.response()
             if problem.status == 408:
                 response.headers["connection"] = "close"
@@ -41,7 +41,7 @@ class BodyLimit:
 
     async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
         """All messages of the body. Raises Problem."""
-        too_large = Problem(413, f"The body is larger than {self.max_bytes} bytes.", code="request_too_large")
+        too_large = ApiError(413, f"The body is larger than {self.max_bytes} bytes.", code="request_too_large")
         if _declared(scope) > self.max_bytes:
             raise too_large
         body: list[Message] = []
@@ -55,7 +55,7 @@ class BodyLimit:
                         raise too_large
         except TimeoutError:
             message = f"The body did not arrive within {self.seconds:g} s."
-            raise Problem(408, message, code="request_timeout") from None
+            raise ApiError(408, message, code="request_timeout") from None
         return body
 
 

@@ -12,7 +12,7 @@ def drain(app: FastAPI) -> None:
     app.state.draining = True
 
 
-class Draining:
+class DrainingMiddleware:
     """ASGI middleware that makes `drain` known to load balancers and to clients that keep connections open."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from perpetune.gateway.api.errors import Problem
+from perpetune.gateway.api.errors import ApiError
 
 MAX_BYTES = 64 * 1024
 
 
-class BoundedHead(HttpToolsProtocol):
+class HeadLimitProtocol(HttpToolsProtocol):
     """uvicorn's protocol over httptools; a head that is too large is answered 431, one that does not arrive, 408.
 
     Bytes are counted between reads, so one head may be larger by what one read brings.
@@ -31,7 +31,7 @@ class BoundedHead(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_BYTES:
-                self._end(Problem(431, f"The headers are larger than {MAX_BYTES} bytes.", code="headers_too_large"))
+                self._end(ApiError(431, f"The headers are larger than {MAX_BYTES} bytes.", code="headers_too_large"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -49,9 +49,9 @@ class BoundedHead(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _too_slow(self) -> None:
-        self._end(Problem(408, f"The headers did not arrive within {self.seconds:g} s.", code="request_timeout"))
+        self._end(ApiError(408, f"The headers did not arrive within {self.seconds:g} s.", code="request_timeout"))
 
-    def _end(self, problem: Problem) -> None:
+    def _end(self, problem: ApiError) -> None:
         self._stop_timer()
         if self.transport.is_closing():
             return

@@ -26,7 +26,7 @@ from perpetune.gateway.recording.spool import Spool
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import LogParams
 from perpetune.prediction_log.hash_position import is_sampled
-from perpetune.prediction_log.log import UnknownRequest, add_feedback, delete_older, reason, record_rows
+from perpetune.prediction_log.log import UnknownRequest, add_feedback, delete_older, error_text, record_rows
 from perpetune.prediction_log.redaction import Redactor, group_key
 from perpetune.prediction_log.storable import storable, storable_tree
 from perpetune.records import Failure, Feedback, Prediction, Shadow
@@ -167,7 +167,7 @@ class Recorder:
             await self._add(said)
         except SQLAlchemyError as fault:
             self._metrics.log_failures.inc()
-            raise LogUnavailable(reason(fault)) from fault
+            raise LogUnavailable(error_text(fault)) from fault
 
     def stores(self, request_id: str) -> bool:
         """Whether this request is among the share that is stored: the same on every gateway."""
@@ -282,7 +282,7 @@ class Recorder:
             self._store(rows)
         except SQLAlchemyError as fault:
             self._metrics.log_failures.inc()
-            self._report(reason(fault))
+            self._report(error_text(fault))
             self._spool.sync()
             return False
         finally:
@@ -309,7 +309,7 @@ class Recorder:
             record_rows(self._log, rows)
         except _REFUSED as fault:
             if len(rows) == 1:
-                self._lose(reason(fault))
+                self._lose(error_text(fault))
                 return
             half = len(rows) // 2
             self._store(rows[:half])
@@ -325,7 +325,7 @@ class Recorder:
                 self._some.set()
                 return
         except SQLAlchemyError as fault:
-            logger.warning("old rows of the prediction log could not be deleted: %s", reason(fault))
+            logger.warning("old rows of the prediction log could not be deleted: %s", error_text(fault))
         self._sweep_at = time.monotonic() + _SWEEP
 
     def _lose(self, why: str) -> None:

@@ -23,7 +23,7 @@ _AGAIN = 1.0  # seconds after which a folder that could not be written is tried 
 
 
 @dataclass(eq=False)
-class _OnDisk:
+class _DiskSegment:
     """A file of whole lines; those before `done` are in the database."""
 
     path: Path
@@ -59,7 +59,7 @@ class _OnDisk:
 
 
 @dataclass(eq=False)
-class _InMemory:
+class _MemorySegment:
     lines: deque[bytes] = field(default_factory=deque)
 
     @property
@@ -102,7 +102,7 @@ class Spool:
         self._segment_bytes = segment_bytes
         self._bytes = 0
         self._in_memory = 0
-        self._segments: deque[_OnDisk | _InMemory] = deque()
+        self._segments: deque[_DiskSegment | _MemorySegment] = deque()
         self._lock = threading.Lock()
         self._try_again = 0.0
 
@@ -154,19 +154,19 @@ class Spool:
             first.drop(lines)
             self.rows -= len(lines)
             self._bytes -= sum(map(len, lines))
-            if isinstance(first, _InMemory):
+            if isinstance(first, _MemorySegment):
                 self._in_memory -= len(lines)
             while len(self._segments) > 1 and not self._segments[0].rows:
                 self._segments.popleft().close()
             last = self._segments[-1]
-            if isinstance(last, _OnDisk) and not last.rows and last.end:
+            if isinstance(last, _DiskSegment) and not last.rows and last.end:
                 os.ftruncate(last.descriptor, 0)
                 last.end = last.done = 0
 
     def sync(self) -> None:
         """Bring full files to the disk; one that does not take them is tried again the next time."""
         with self._lock:
-            full = [segment for segment in list(self._segments)[:-1] if isinstance(segment, _OnDisk)]
+            full = [segment for segment in list(self._segments)[:-1] if isinstance(segment, _DiskSegment)]
         for segment in full:
             if not segment.safe:
                 try:
@@ -196,9 +196,9 @@ class Spool:
         segment.rows += 1
         return True
 
-    def _writable(self, folder: Path) -> _OnDisk:
+    def _writable(self, folder: Path) -> _DiskSegment:
         last = self._segments[-1] if self._segments else None
-        if isinstance(last, _OnDisk) and last.end < self._segment_bytes:
+        if isinstance(last, _DiskSegment) and last.end < self._segment_bytes:
             return last
         self._segments.append(_create(folder))
         return self._writable(folder)
@@ -206,10 +206,10 @@ class Spool:
     def _to_memory(self, line: bytes) -> bool:
         if self._in_memory >= self._memory:
             return False
-        if not self._segments or not isinstance(self._segments[-1], _InMemory):
-            self._segments.append(_InMemory())
+        if not self._segments or not isinstance(self._segments[-1], _MemorySegment):
+            self._segments.append(_MemorySegment())
         last = self._segments[-1]
-        assert isinstance(last, _InMemory)
+        assert isinstance(last, _MemorySegment)
         last.lines.append(line)
         self._in_memory += 1
         return True
@@ -222,7 +222,7 @@ class Spool:
         self._try_again = time.monotonic() + _AGAIN
 
 
-def _create(folder: Path) -> _OnDisk:
+def _create(folder: Path) -> _DiskSegment:
     """A new file, locked before others can see its name."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{time.time_ns():020d}-{os.getpid()}.jsonl"
@@ -235,10 +235,10 @@ def _create(folder: Path) -> _OnDisk:
         os.close(descriptor)
         hidden.unlink(missing_ok=True)
         raise
-    return _OnDisk(path, descriptor)
+    return _DiskSegment(path, descriptor)
 
 
-def _write(segment: _OnDisk, line: bytes) -> None:
+def _write(segment: _DiskSegment, line: bytes) -> None:
     """All of the line, in one write, or nothing of it."""
     written = os.write(segment.descriptor, line)
     if written < len(line):
@@ -246,7 +246,7 @@ def _write(segment: _OnDisk, line: bytes) -> None:
         raise OSError(f"only {written} of {len(line)} bytes fit")
 
 
-def _take_over(path: Path) -> _OnDisk | None:
+def _take_over(path: Path) -> _DiskSegment | None:
     """A dead process's file, None where its owner lives or where it cannot be read."""
     try:
         descriptor = os.open(path, os.O_APPEND | os.O_RDWR)
@@ -268,7 +268,7 @@ def _take_over(path: Path) -> _OnDisk | None:
     if end < status.st_size:
         logger.warning("%s: the last line, of %d bytes, is torn and left out", path, status.st_size - end)
         os.ftruncate(descriptor, end)
-    return _OnDisk(path, descriptor, end=end)
+    return _DiskSegment(path, descriptor, end=end)
 
 
 def _end_of_lines(descriptor: int, size: int) -> int:

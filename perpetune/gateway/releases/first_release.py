@@ -11,7 +11,7 @@ from perpetune.model.release import DesiredReleases, Release
 SECONDS_BETWEEN_TRIES = 30.0  # of making one: each that fails leaves its traces in the registry
 
 
-class SourceWithFirst:
+class BootstrappingSource:
     """A `ReleaseSource` that has `make_first` make the first champion if `source` names none."""
 
     def __init__(self, source: ReleaseSource, make_first: Callable[[], object]) -> None:

@@ -20,10 +20,10 @@ from typing import Protocol
 from perpetune.engines.engine import Engine
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.api.output_constraint import constrained
-from perpetune.gateway.releases.parity import Disparity, require_parity
-from perpetune.gateway.releases.routing import falls_to
+from perpetune.gateway.releases.parity import ParityError, require_parity
+from perpetune.gateway.releases.routing import is_routed_to_trial
 from perpetune.gateway.telemetry.metrics import Metrics
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import DesiredReleases, Release, RoutedRelease, Trial
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
@@ -51,7 +51,7 @@ class ReleaseSource(Protocol):
         """Make the previous version champion; returns (from, to). Raises PerpetuneError where there is none."""
 
 
-class NothingServed(Exception):
+class NoReleaseLoaded(Exception):
     """No release has been loaded yet."""
 
 
@@ -60,7 +60,7 @@ class UnknownVersion(Exception):
 
 
 @dataclass(frozen=True)
-class FollowState:
+class FollowerState:
     """What serves, what should, what is on trial, and what is wrong (None: nothing) with the registry and releases."""
 
     serving: str | None
@@ -71,7 +71,7 @@ class FollowState:
 
 
 @dataclass(frozen=True)
-class RolledBack:
+class RollbackResult:
     """The version that no longer answers, the one that does again, and after how many seconds."""
 
     rolled_back: str
@@ -140,8 +140,8 @@ class Follower:
         self._retiring: set[asyncio.Task[None]] = set()
 
     @property
-    def state(self) -> FollowState:
-        return FollowState(
+    def state(self) -> FollowerState:
+        return FollowerState(
             self._current.release.version if self._current else None,
             self._wanted.champion,
             self._trial.version if self._trial else None,
@@ -170,8 +170,8 @@ class Follower:
                 raise UnknownVersion(version)
             return RoutedRelease(kept.enter_context(self._loaded[version].used()), "pinned")
         if self._current is None:
-            raise NothingServed
-        if self._trial is None or not falls_to(self._trial, key):
+            raise NoReleaseLoaded
+        if self._trial is None or not is_routed_to_trial(self._trial, key):
             return RoutedRelease(kept.enter_context(self._current.used()), "champion")
         challenger = kept.enter_context(self._loaded[self._trial.version].used())
         if self._trial.strategy == "canary":
@@ -184,12 +184,12 @@ class Follower:
             await self._check(even_if_it_failed=False)
             await asyncio.sleep(self._poll_seconds)
 
-    async def refresh_now(self) -> FollowState:
+    async def refresh_now(self) -> FollowerState:
         """Look at the aliases at once and go where they point; returns when new requests go there."""
         await self._check(even_if_it_failed=True)
         return self.state
 
-    async def roll_back(self, reason: str) -> RolledBack:
+    async def roll_back(self, reason: str) -> RollbackResult:
         """Make the previous champion champion again, here and in the registry.
 
         It does not wait for a swap under way. Raises PerpetuneError where there is nothing to go back to.
@@ -208,7 +208,7 @@ class Follower:
         if self.state.serving != restored:
             raise PerpetuneError(f"version {restored} is champion again and cannot be served: {self._release_trouble}")
         self._metrics.release_rollbacks.inc()
-        return RolledBack(old, restored, time.monotonic() - began)
+        return RollbackResult(old, restored, time.monotonic() - began)
 
     async def _check(self, *, even_if_it_failed: bool) -> None:
         async with self._one_at_a_time:
@@ -266,7 +266,7 @@ class Follower:
             self._metrics.release_failures.inc()
             retry.at = asyncio.get_running_loop().time() + min(self._poll_seconds * 2**retry.failures, _LONGEST_WAIT)
             retry.failures += 1
-            if isinstance(fault, Disparity):
+            if isinstance(fault, ParityError):
                 await self._refuse(version, fault)
             return
         if version == self._wanted.champion:  # it may have been rolled back meanwhile
@@ -301,12 +301,12 @@ class Follower:
 
     async def _warm(self, release: Release) -> None:
         warm_up = release.conversation((Message(role="user", content="Hello"),))
-        await self._engine.answer(release.version, warm_up, constrained(Generation(max_tokens=1), release))
+        await self._engine.answer(release.version, warm_up, constrained(GenerationConfig(max_tokens=1), release))
         if self._params is not None:
             parity = await require_parity(self._engine, release, self._params, self._max_tokens)
             logger.info("version %s answers %d of %d golden prompts alike", release.version, parity.alike, parity.asked)
 
-    async def _refuse(self, version: str, why: Disparity) -> None:
+    async def _refuse(self, version: str, why: ParityError) -> None:
         """Take its aliases away. Where nothing serves yet, they stay: it is this gateway that may be at fault."""
         serving = self.state.serving
         if serving is None:

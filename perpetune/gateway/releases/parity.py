@@ -10,13 +10,13 @@ import asyncio
 import math
 from dataclasses import dataclass
 
-from perpetune.classifiers.calibrated import calibrated
+from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import Engine, Overloaded
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.api.output_constraint import constrained
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.common_prefix import common_prefix
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import GoldenPrompt, Release
 from perpetune.params import ReleaseParams
 
@@ -27,12 +27,12 @@ _TOP = 5  # likeliest tokens in the place of each
 _SHOWN = 60  # characters of an answer in a sentence
 
 
-class Disparity(PerpetuneError):
+class ParityError(PerpetuneError):
     """The engine does not answer as the trainer did: this version must not serve."""
 
 
 @dataclass(frozen=True)
-class Parity:
+class ParityResult:
     """How many golden prompts were asked and how many answered alike; `first` tells of the first that was not."""
 
     asked: int
@@ -40,7 +40,7 @@ class Parity:
     first: str | None
 
 
-async def require_parity(engine: Engine, release: Release, params: ReleaseParams, max_tokens: int) -> Parity:
+async def require_parity(engine: Engine, release: Release, params: ReleaseParams, max_tokens: int) -> ParityResult:
     """Ask the golden prompts of a loaded release.
 
     A version without any passes, for instance one that was registered elsewhere. Raises Disparity if a smaller share
@@ -48,7 +48,7 @@ async def require_parity(engine: Engine, release: Release, params: ReleaseParams
     """
     found = await _compare(engine, release, params, max_tokens)
     if found.alike < params.parity_share * found.asked:
-        raise Disparity(
+        raise ParityError(
             f"{found.asked - found.alike} of {found.asked} golden prompts are answered differently than at evaluation; "
             f"{found.first}",
             do="serve it with the base, precision and engine that it was evaluated with; or allow the difference by "
@@ -58,10 +58,10 @@ async def require_parity(engine: Engine, release: Release, params: ReleaseParams
     return found
 
 
-async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_tokens: int) -> Parity:
+async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_tokens: int) -> ParityResult:
     golden, one_of_few = release.evaluated.golden, asyncio.Semaphore(_AT_ONCE)
     most = release.evaluated.max_tokens or max_tokens
-    generation = Generation(most) if release.labels else Generation(min(most, _TOKENS), top_logprobs=_TOP)
+    generation = GenerationConfig(most) if release.labels else GenerationConfig(min(most, _TOKENS), top_logprobs=_TOP)
     generation = constrained(generation, release)
 
     async def answer(prompt: GoldenPrompt) -> Answer:
@@ -70,7 +70,7 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
             while True:
                 try:
                     (given,) = await engine.answer(release.version, messages, generation)
-                    return calibrated(given, release.evaluated.temperature)
+                    return scale_temperature(given, release.evaluated.temperature)
                 except Overloaded as busy:  # users come first
                     await asyncio.sleep(busy.retry_after)
 
@@ -87,7 +87,7 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
         for number, (prompt, answer) in enumerate(zip(golden, answers, strict=True), start=1)
         if not alike(prompt, answer, params.parity_confidence)
     ]
-    return Parity(len(golden), len(golden) - len(unlike), unlike[0] if unlike else None)
+    return ParityResult(len(golden), len(golden) - len(unlike), unlike[0] if unlike else None)
 
 
 def alike(golden: GoldenPrompt, answer: Answer, tolerance: float) -> bool:

@@ -6,7 +6,7 @@ from perpetune.model.release import Trial
 from perpetune.prediction_log.hash_position import is_sampled
 
 
-def falls_to(trial: Trial, key: str) -> bool:
+def is_routed_to_trial(trial: Trial, key: str) -> bool:
     """Whether the user or session `key` is among the trial's share.
 
     The same for all of its requests in all gateways, and independent from one trial to the next. Who is in a share is

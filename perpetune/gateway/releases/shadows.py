@@ -10,12 +10,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from perpetune.classifiers.calibrated import calibrated
+from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import Engine, NotLoaded, Overloaded
 from perpetune.gateway.api.output_constraint import constrained
 from perpetune.gateway.releases.follower import Follower, UnknownVersion
 from perpetune.gateway.telemetry.metrics import Metrics
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import Release
 from perpetune.records import Message, Shadow
 
@@ -40,7 +40,9 @@ class Shadows:
         self._timeout = timeout
         self._asking: set[asyncio.Task[None]] = set()
 
-    def ask(self, release: Release, request_id: str, messages: tuple[Message, ...], generation: Generation) -> None:
+    def ask(
+        self, release: Release, request_id: str, messages: tuple[Message, ...], generation: GenerationConfig
+    ) -> None:
         """Have this release answer too, and return at once. Call it while the request keeps the release loaded."""
         if len(self._asking) >= self._most:
             self._metrics.shadows_skipped.inc()
@@ -67,7 +69,7 @@ class Shadows:
         release: Release,
         request_id: str,
         messages: tuple[Message, ...],
-        generation: Generation,
+        generation: GenerationConfig,
     ) -> None:
         began, arrived = time.perf_counter(), datetime.now(UTC)
         error: str | None = None
@@ -78,7 +80,7 @@ class Shadows:
                 answers = await self._engine.answer(
                     release.version, release.conversation(messages), asked.within(release.max_new_tokens)
                 )
-            answer = calibrated(answers[0], release.evaluated.temperature)
+            answer = scale_temperature(answers[0], release.evaluated.temperature)
             output, confidence = answer.text, answer.confidence
         except (Overloaded, NotLoaded):  # says nothing about the version
             self._metrics.shadows_skipped.inc()

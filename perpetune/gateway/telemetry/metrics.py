@@ -129,7 +129,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Measured:
+class MetricsMiddleware:
     """ASGI middleware that counts and times every HTTP request under the path of its route."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

@@ -9,7 +9,7 @@ from perpetune.engines.engine import Engine
 from perpetune.gateway.telemetry import tracing
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message
 
@@ -29,7 +29,7 @@ class ObservedEngine:
         self._metrics.forget(version)
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         began = time.perf_counter()
         first = True

@@ -82,7 +82,7 @@ class Tracing:
             self._provider.shutdown()
 
 
-class Traced:
+class TracingMiddleware:
     """ASGI middleware: the server span of every request under /v1, within the trace that its client began."""
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:

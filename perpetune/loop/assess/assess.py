@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from sklearn.pipeline import Pipeline
 
-from perpetune.classifiers.calibrated import calibrated
 from perpetune.classifiers.temperature import fit_temperature
+from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.evaluation.baselines import answers_of
 from perpetune.evaluation.costs import RefreshEconomics
 from perpetune.evaluation.evaluate import Evaluation, evaluate, score_answers
@@ -22,7 +22,7 @@ from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.evaluation.systems import LINEAR
 from perpetune.evaluation.vetoes import as_metrics
 from perpetune.generation.answer import Answer
-from perpetune.inference.answerer import load_answerer
+from perpetune.inference.predictor import load_predictor
 from perpetune.loop.assess.answering import Behind, Tell, telling, until_clear
 from perpetune.loop.assess.costs import log_economics
 from perpetune.loop.assess.golden_prompts import evaluated
@@ -75,9 +75,9 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str,
     began = time.monotonic()
     train = read_split(workspace, "train")
     params, card = workspace.params.evaluate, challenger.card
-    answerer = load_answerer(card.base, workspace.assets, card.precision, params.batch_tokens)
-    held_out = held_out_rows(workspace, answerer, challenger, tell)
-    systems = load_systems(workspace, answerer, challenger, train, held_out, tell)
+    predictor = load_predictor(card.base, workspace.assets, card.precision, params.batch_tokens)
+    held_out = held_out_rows(workspace, predictor, challenger, tell)
+    systems = load_systems(workspace, predictor, challenger, train, held_out, tell)
     balanced = is_balanced(workspace, card, train)
     answers = _all_answers(workspace, systems, held_out, balanced, tell)
     candidates = _candidates(workspace, systems, held_out, answers)
@@ -188,7 +188,7 @@ def _candidates(
             kept = _answered(held_out["frozen"], answers["frozen"][name])
             golden = evaluated(
                 [row for row, _ in kept],
-                [calibrated(answer, temperature) for _, answer in kept],
+                [scale_temperature(answer, temperature) for _, answer in kept],
                 temperature,
                 own.max_new_tokens,
                 workspace.params.release,
@@ -218,7 +218,7 @@ def _calibrated(answers: Given, systems: Systems, candidates: Mapping[str, Candi
     if systems.champion is not None:
         temperatures["champion"] = systems.champion.evaluated.temperature
     return {
-        name: [answer and calibrated(answer, temperatures.get(name, 1.0)) for answer in given]
+        name: [answer and scale_temperature(answer, temperatures.get(name, 1.0)) for answer in given]
         for name, given in answers.items()
     }
 
@@ -227,7 +227,7 @@ def _log_for_serving(workspace: Workspace, run: Run, systems: Systems, rows: Seq
     """The golden prompts, and what the temperature does to the calibration error on rows it was not fitted on."""
     temperature, card = systems.temperature, systems.challenger.card
     answers = [answer for answer in given["challenger"] if answer is not None]
-    told = [calibrated(answer, temperature) for answer in answers]
+    told = [scale_temperature(answer, temperature) for answer in answers]
     found = evaluated(rows, told, temperature, card.max_new_tokens, workspace.params.release)
     log_text(run, to_json(found.model_dump(mode="json")), EVALUATED)
     before, after = (calibration_error(rows, some) for some in (answers, told))

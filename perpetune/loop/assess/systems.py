@@ -12,10 +12,10 @@ from perpetune.classifiers.encoder import Encoder, load_encoder
 from perpetune.classifiers.ensemble import read_powers
 from perpetune.classifiers.linear import load_linear_model
 from perpetune.classifiers.temperature import fit_temperature
-from perpetune.engines.remote_engine import ask_remote
+from perpetune.engines.remote_engine import remote_answers
 from perpetune.evaluation.baselines import answers_of, fitted_linear
 from perpetune.generation.answer import Answer
-from perpetune.inference.answerer import Answerer
+from perpetune.inference.predictor import Predictor
 from perpetune.loop.assess.answering import Ask, Tell, remembering, telling
 from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import read_split
@@ -41,7 +41,7 @@ class Fitted:
 class Systems:
     """All that answers: what was loaded and fitted (linear models by name), and the examples that the base is shown."""
 
-    answerer: Answerer
+    predictor: Predictor
     challenger: Challenger
     temperature: float
     champion: Release | None
@@ -52,7 +52,7 @@ class Systems:
 
 def load_systems(
     workspace: Workspace,
-    answerer: Answerer,
+    predictor: Predictor,
     challenger: Challenger,
     train: Sequence[Example],
     held_out: Mapping[str, Sequence[Example]],
@@ -61,13 +61,13 @@ def load_systems(
     card = challenger.card
     champion = registry.fetch_champion(card.task, workspace.home / "releases")
     return Systems(
-        answerer,
+        predictor,
         challenger,
-        _temperature(workspace, answerer, challenger, tell),
+        _temperature(workspace, predictor, challenger, tell),
         champion,
         load_linear_model(champion.adapter, workspace.assets) if champion and champion.system == "linear" else None,
         _linear_models(workspace, train, tell) if card.kind == "classification" else {},
-        _shots(workspace, answerer, challenger, train, [row for rows in held_out.values() for row in rows]),
+        _shots(workspace, predictor, challenger, train, [row for rows in held_out.values() for row in rows]),
     )
 
 
@@ -88,16 +88,16 @@ def _linear_models(workspace: Workspace, train: Sequence[Example], tell: Tell) -
 
 
 def held_out_rows(
-    workspace: Workspace, answerer: Answerer, challenger: Challenger, tell: Tell
+    workspace: Workspace, predictor: Predictor, challenger: Challenger, tell: Tell
 ) -> dict[str, list[Example]]:
     """The rows of each holdout that has any."""
     found = {
-        holdout: _readable(answerer, challenger, read_split(workspace, holdout), holdout, tell) for holdout in HOLDOUTS
+        holdout: _readable(predictor, challenger, read_split(workspace, holdout), holdout, tell) for holdout in HOLDOUTS
     }
     return {holdout: rows for holdout, rows in found.items() if rows}
 
 
-def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger, tell: Tell) -> float:
+def _temperature(workspace: Workspace, predictor: Predictor, challenger: Challenger, tell: Tell) -> float:
     """Of the challenger's confidence, from rows of the validation split, which no figure is reported on."""
     card = challenger.card
     if card.labels is None:
@@ -106,35 +106,35 @@ def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenge
         beside = f", the linear one on embeddings beside it with {powers.linear:.2f}" if powers.linear else ""
         tell(f"challenger: its probabilities count with a power of {powers.own:.2f}{beside}")
         return 1.0
-    rows = _readable(answerer, challenger, read_split(workspace, "validation"), "validation", lambda _: None)
+    rows = _readable(predictor, challenger, read_split(workspace, "validation"), "validation", lambda _: None)
     rows = rows[: workspace.params.train.validation_rows]
     tell(f"challenger: answering {len(rows)} rows of the validation split, which calibrate its confidence")
-    answerer.load_adapter("challenger", challenger.adapter)
+    predictor.load_adapter("challenger", challenger.adapter)
     try:
-        ask = _asking(answerer, "challenger", card, card.max_new_tokens)
+        ask = _asking(predictor, "challenger", card, card.max_new_tokens)
         answers = telling("challenger", ask, tell)(rows)
     finally:
-        answerer.unload_adapter("challenger")
+        predictor.unload_adapter("challenger")
     return fit_temperature(answers, [row.output for row in rows])
 
 
 @contextmanager
 def adapters(systems: Systems) -> Iterator[dict[str, Ask]]:
     """How the champion, if there is one, and the challenger are asked, while their adapters are loaded."""
-    answerer, card, champion = systems.answerer, systems.challenger.card, systems.champion
+    predictor, card, champion = systems.predictor, systems.challenger.card, systems.champion
     loaded = {"challenger": systems.challenger.adapter}
     if champion is not None and champion.system == "tuned":
         loaded["champion"] = champion.adapter
     for name, folder in loaded.items():
-        answerer.load_adapter(name, folder)
+        predictor.load_adapter(name, folder)
     try:
-        asks = {"challenger": _asking(answerer, "challenger", card, card.max_new_tokens)}
+        asks = {"challenger": _asking(predictor, "challenger", card, card.max_new_tokens)}
         if champion is not None:
             asks = {"champion": _champion_asked(systems, champion)} | asks
         yield asks
     finally:
         for name in loaded:
-            answerer.unload_adapter(name)
+            predictor.unload_adapter(name)
 
 
 def _champion_asked(systems: Systems, champion: Release) -> Ask:
@@ -142,15 +142,15 @@ def _champion_asked(systems: Systems, champion: Release) -> Ask:
     if model is not None:
         return lambda rows: answers_of(model, rows)
     adapter = "champion" if champion.system == "tuned" else None
-    return _asking(systems.answerer, adapter, champion, systems.challenger.card.max_new_tokens)
+    return _asking(systems.predictor, adapter, champion, systems.challenger.card.max_new_tokens)
 
 
-def _asking(answerer: Answerer, adapter: str | None, version: ModelCard | Release, budget: int) -> Ask:
+def _asking(predictor: Predictor, adapter: str | None, version: ModelCard | Release, budget: int) -> Ask:
     def asked(rows: Sequence[Example]) -> list[Answer]:
         conversations = [conversation(version.instruction, row, version.shots) for row in rows]
         if isinstance(version, Release) and version.remote:
-            return ask_remote(version, conversations, budget, Settings().remote_api_key)
-        return answerer.answer(adapter, conversations, version.labels, budget, version.json_schema)
+            return remote_answers(version, conversations, budget, Settings().remote_api_key)
+        return predictor.answer(adapter, conversations, version.labels, budget, version.json_schema)
 
     return asked
 
@@ -174,17 +174,19 @@ def prompted(workspace: Workspace, systems: Systems, tell: Tell) -> dict[str, As
 
         settings: list[object] = [card.base_digest, card.precision, version.labels, card.max_new_tokens]
         settings += [version.json_schema, *([version.remote.model_dump()] if version.remote else [])]
-        ask = _asking(systems.answerer, None, version, card.max_new_tokens)
+        ask = _asking(systems.predictor, None, version, card.max_new_tokens)
         return remembering(workspace.home / "answers", settings, read, telling(name, ask, tell))
 
     return {name: asked(name, version) for name, version in versions.items()}
 
 
 def _readable(
-    answerer: Answerer, challenger: Challenger, rows: Sequence[Example], holdout: str, tell: Callable[[str], None]
+    predictor: Predictor, challenger: Challenger, rows: Sequence[Example], holdout: str, tell: Callable[[str], None]
 ) -> list[Example]:
     card = challenger.card
-    kept = [row for row in rows if answerer.fits(conversation(card.instruction, row), card.labels, card.max_new_tokens)]
+    kept = [
+        row for row in rows if predictor.fits(conversation(card.instruction, row), card.labels, card.max_new_tokens)
+    ]
     if len(kept) < len(rows):
         tell(f"{len(rows) - len(kept)} rows of the {holdout} holdout are left out: longer than the model can read")
     return kept
@@ -192,7 +194,7 @@ def _readable(
 
 def _shots(
     workspace: Workspace,
-    answerer: Answerer,
+    predictor: Predictor,
     challenger: Challenger,
     train: Sequence[Example],
     rows: Sequence[Example],
@@ -206,6 +208,6 @@ def _shots(
     for count in range(params.few_shot_examples, 0, -1):
         shots = few_shot(train, count, params.seed)
         shown = conversation(card.instruction, longest, shots)
-        if shots and answerer.fits(shown, card.labels, card.max_new_tokens):
+        if shots and predictor.fits(shown, card.labels, card.max_new_tokens):
             return shots
     return ()

@@ -15,7 +15,7 @@ from perpetune.engines.engine_by_system import EngineBySystem
 from perpetune.engines.linear_engine import LinearEngine
 from perpetune.engines.transformers_engine import TransformersEngine
 from perpetune.errors import PerpetuneError
-from perpetune.generation.parameters import Delta, Generation
+from perpetune.generation.parameters import Delta, GenerationConfig
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
@@ -23,7 +23,7 @@ from perpetune.testing.fake_engine import FakeEngine, FakeModel
 
 Make = Callable[..., Release]
 BASE = BaseParams(model="path:tiny", revision=None)
-SHORT = Generation(max_tokens=8)
+SHORT = GenerationConfig(max_tokens=8)
 LABELS = ("delivery", "money")
 
 

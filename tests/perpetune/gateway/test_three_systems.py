@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.classifiers.linear import linear_answer, linear_model
 from perpetune.gateway.app import create_app
-from perpetune.gateway.releases.first_release import SourceWithFirst
+from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.gateway.server import build_engine, listen
 from perpetune.loop.first_version import make_first
 from perpetune.loop.untrained_versions import save_linear
@@ -126,7 +126,7 @@ def world(
         app = create_app(
             TASK,
             engine=engine,
-            source=SourceWithFirst(RegistrySource(TASK, tmp_path / "cache"), lambda: make_first(workspace, base)),
+            source=BootstrappingSource(RegistrySource(TASK, tmp_path / "cache"), lambda: make_first(workspace, base)),
             log=log,
             params=workspace.params.serve,
             max_new_tokens=4,

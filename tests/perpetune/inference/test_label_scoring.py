@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from perpetune.inference import label_scoring as scoring
 from perpetune.inference.label_scoring import (
-    FIRST_BRANCHES,
+    FIRST_BEAM,
     MANY_TOKENS,
     TOLERANCE,
     TOLERANCE_OF_MANY,
@@ -17,7 +17,7 @@ from perpetune.inference.label_scoring import (
     branch_of,
     label_log_probabilities,
 )
-from perpetune.inference.prefix_cache import NOTHING, read_on
+from perpetune.inference.prefix_cache import EMPTY_PREFIX, forward_tree
 
 SIZE = {
     "vocab_size": 97,
@@ -76,7 +76,7 @@ def test_scores_are_those_of_each_label_alone(
 def test_a_beginning_that_is_read_once_serves_many_calls(model: type, config: type) -> None:
     network = tiny(model, config)
     labels = LABELS["share first tokens"]
-    beginning, _ = read_on(network, NOTHING, PREFIX, range(-1, len(PREFIX) - 1))
+    beginning, _ = forward_tree(network, EMPTY_PREFIX, PREFIX, range(-1, len(PREFIX) - 1))
     wanted = all_alone(network, PROMPTS, labels)
     for _ in range(2):
         found = label_log_probabilities(network, [prompt[len(PREFIX) :] for prompt in PROMPTS], labels, beginning)
@@ -163,7 +163,7 @@ def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(model, before, tokens, parents):  # type: ignore[no-untyped-def]
         seen.append(len(tokens))
-        return read_on(model, before, tokens, parents)
+        return forward_tree(model, before, tokens, parents)
 
     monkeypatch.setattr(scoring, "read_on", counted)
     return seen
@@ -193,7 +193,7 @@ def test_the_likeliest_of_many_branches_are_read_first_and_fewer_than_at_the_fin
 ) -> None:
     label_log_probabilities(tiny(spread=0.7), [PROMPTS[1]], MANY, pass_tokens=8)
     assert tokens_read[0] == len(PROMPTS[1])
-    assert tokens_read[1] <= FIRST_BRANCHES
+    assert tokens_read[1] <= FIRST_BEAM
     read = sum(tokens_read)
     tokens_read.clear()
     monkeypatch.setattr(scoring, "MANY_TOKENS", 1000)

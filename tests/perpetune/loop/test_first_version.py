@@ -12,7 +12,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from perpetune.curation.layout import INBOX, SPLITS
-from perpetune.gateway.releases.first_release import SourceWithFirst
+from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.loop.first_version import MOST_TOKENS_OF_A_LABEL, first_card, make_first
 from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import check
@@ -157,7 +157,7 @@ def test_a_gateway_makes_one_only_while_there_is_no_champion() -> None:
         made.append(1)
         source.champion_version = "1"
 
-    following = SourceWithFirst(source, make)
+    following = BootstrappingSource(source, make)
     source.down = True
     with pytest.raises(Exception, match="does not answer"):
         following.wanted()
@@ -173,7 +173,7 @@ def test_a_gateway_that_could_not_make_one_waits_before_it_tries_again() -> None
         tries.append(1)
         raise OSError("no room")
 
-    following = SourceWithFirst(FakeSource(), fail)
+    following = BootstrappingSource(FakeSource(), fail)
     with pytest.raises(OSError, match="no room"):
         following.wanted()
     assert following.wanted() == DesiredReleases(None)

@@ -12,10 +12,10 @@ from scipy.stats import norm
 from perpetune.monitoring.decay import held_to, measure_decay
 from perpetune.monitoring.detector_state import DetectorState, judge
 from perpetune.params import load_params
-from perpetune.statistics.e_detector import start
+from perpetune.statistics.e_detector import new_detector
 
 MONITOR = load_params(Path("params.yaml")).watch
-NEW = DetectorState(start(0.8))
+NEW = DetectorState(new_detector(0.8))
 SCORES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60) | st.lists(
     st.floats(0, 1), min_size=1, max_size=60
 )
@@ -106,7 +106,7 @@ def test_every_interval_holds_its_number(scores: list[float], promised: list[flo
 
 
 def test_nothing_falls_below_a_bound_of_0() -> None:
-    detector_state = judge(DetectorState(start(0.0)), [0.0] * 20_000, 20_000, MONITOR)
+    detector_state = judge(DetectorState(new_detector(0.0)), [0.0] * 20_000, 20_000, MONITOR)
     decay = measure_decay([0.0] * 50, answers(1, 60), detector_state, MONITOR)
     assert decay is not None
     assert decay.evidence >= decay.run_length

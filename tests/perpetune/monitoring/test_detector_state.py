@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from perpetune.monitoring.detector_state import DetectorState, from_text, judge, to_text, with_bound
 from perpetune.params import load_params
-from perpetune.statistics.e_detector import go_on, start
+from perpetune.statistics.e_detector import new_detector, update_detector
 
 RULES = load_params(Path("params.yaml")).watch.model_copy(update={"window": 100})
 BOUND = 0.8
-NEW = DetectorState(start(BOUND))
+NEW = DetectorState(new_detector(BOUND))
 SCORES = st.lists(st.floats(0, 1), max_size=30)
 
 
@@ -31,7 +31,7 @@ def test_however_the_looks_divide_the_labels_the_evidence_is_the_same(checks: li
         at_once.labels,
     )
     assert detector_state.total == pytest.approx(sum(flat))
-    assert detector_state.detector == go_on(start(BOUND), flat)
+    assert detector_state.detector == update_detector(new_detector(BOUND), flat)
 
 
 @given(SCORES, st.integers(0, 10**9))
@@ -69,7 +69,7 @@ def test_an_early_alarm_is_known_as_one_where_the_look_brought_many_labels() -> 
 def test_another_bound_begins_anew_with_what_comes_next() -> None:
     alarmed = judge(NEW, [0.0] * 40, 40, RULES)
     moved = with_bound(alarmed, 0.7)
-    assert moved == DetectorState(start(0.7), until=40, labels=40, total=0.0)
+    assert moved == DetectorState(new_detector(0.7), until=40, labels=40, total=0.0)
     assert with_bound(alarmed, BOUND) is alarmed
     other_stakes = replace(alarmed, detector=replace(alarmed.detector, held=(1.0, 2.0)))
-    assert with_bound(other_stakes, BOUND).detector == start(BOUND)
+    assert with_bound(other_stakes, BOUND).detector == new_detector(BOUND)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.gateway.releases.follower import Follower, NothingServed, UnknownVersion
+from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
 from perpetune.gateway.telemetry.metrics import Metrics
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import DesiredReleases, GoldenPrompt, Release, ServingFacts, Trial
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
@@ -41,7 +41,7 @@ def test_nothing_serves_until_there_is_a_champion(source: FakeSource) -> None:
         following = follower(source, FakeEngine())
         state = await following.refresh_now()
         assert (state.serving, state.registry_trouble, state.release_trouble) == (None, None, None)
-        with pytest.raises(NothingServed), following.using():
+        with pytest.raises(NoReleaseLoaded), following.using():
             pass
         source.champion_version = "1"
         assert (await following.refresh_now()).serving == "1"
@@ -115,7 +115,7 @@ def test_going_back_to_a_release_that_is_ending_needs_no_loading(source: FakeSou
         assert engine.loaded["1"] is first
         with following.using() as routed:
             asked = (Message(role="user", content="still there?"),)
-            await engine.answer(routed.release.version, asked, Generation(max_tokens=1))
+            await engine.answer(routed.release.version, asked, GenerationConfig(max_tokens=1))
 
     asyncio.run(run())
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from perpetune.engines.engine import Overloaded
-from perpetune.gateway.releases.parity import Disparity, Parity, alike, require_parity
+from perpetune.gateway.releases.parity import ParityError, ParityResult, alike, require_parity
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import Generation, OnDelta
+from perpetune.generation.parameters import GenerationConfig, OnDelta
 from perpetune.model.release import GoldenPrompt, Release, ServingFacts
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
@@ -37,8 +37,8 @@ def answer(text: str, probability: float) -> Answer:
     )
 
 
-def check(engine: FakeEngine, release: Release, params: ReleaseParams) -> Parity:
-    async def run() -> Parity:
+def check(engine: FakeEngine, release: Release, params: ReleaseParams) -> ParityResult:
+    async def run() -> ParityResult:
         await engine.load(release)
         return await require_parity(engine, release, params, 16)
 
@@ -48,16 +48,18 @@ def check(engine: FakeEngine, release: Release, params: ReleaseParams) -> Parity
 def test_the_same_answers_pass_and_others_are_told(release: Make, release_params: ReleaseParams) -> None:
     prompts = tuple(golden(text, f"1: {text}") for text in ("one", "two", "three"))
     asked = replace(release("1"), evaluated=ServingFacts(golden=prompts))
-    assert check(FakeEngine(), asked, release_params) == Parity(3, 3, None)
+    assert check(FakeEngine(), asked, release_params) == ParityResult(3, 3, None)
     other = replace(asked, evaluated=ServingFacts(golden=(*prompts, golden("four", "something else"))))
-    with pytest.raises(Disparity, match=r"1 of 4 golden prompts .* number 4: '1: four', where it was 'something else'"):
+    with pytest.raises(
+        ParityError, match=r"1 of 4 golden prompts .* number 4: '1: four', where it was 'something else'"
+    ):
         check(FakeEngine(), other, release_params)
     most = release_params.model_copy(update={"parity_share": 0.75})
     assert check(FakeEngine(), other, most).alike == 3
 
 
 def test_a_release_without_golden_prompts_passes(release: Make, release_params: ReleaseParams) -> None:
-    assert check(FakeEngine(), release("1"), release_params) == Parity(0, 0, None)
+    assert check(FakeEngine(), release("1"), release_params) == ParityResult(0, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_32_tokens_are_compared_and_shown_from_where_they_part(release: Make, re
         return replace(release("1"), evaluated=ServingFacts(golden=(golden("one", output),), max_tokens=64))
 
     assert check(engine, against("word " * 40 + "right"), release_params).alike == 1
-    with pytest.raises(Disparity, match=r"number 1: …'(word ){6}word', where it was …'(word ){6}right'"):
+    with pytest.raises(ParityError, match=r"number 1: …'(word ){6}word', where it was …'(word ){6}right'"):
         check(engine, against("word " * 31 + "right"), release_params)
 
 
@@ -141,7 +143,7 @@ def test_a_busy_engine_is_asked_again(release: Make, release_params: ReleasePara
         refusals = 3
 
         async def answer(
-            self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+            self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
         ) -> tuple[Answer, ...]:
             if self.refusals:
                 self.refusals -= 1

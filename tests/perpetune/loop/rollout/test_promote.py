@@ -22,7 +22,7 @@ from perpetune.model.release import ModelCard, System
 from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, judge, to_text
 from perpetune.params import BaseParams
 from perpetune.policy.decision.record import Decision
-from perpetune.statistics.e_detector import start
+from perpetune.statistics.e_detector import new_detector
 from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, artifact_names, close_run, log_metrics, open_run
 from perpetune.workspace import Workspace
@@ -154,7 +154,7 @@ def test_an_alarm_of_the_past_does_not_undo_a_persons_word(releases: Open, tmp_p
     world = releases()
     version = make(world, tmp_path)
     rules = world.workspace.params.watch
-    alarmed = judge(DetectorState(start(0.8)), [0.0] * 200, 200, rules)
+    alarmed = judge(DetectorState(new_detector(0.8)), [0.0] * 200, 200, rules)
     assert alarmed.alarmed_by is not None
     registry.tag_version(world.task, version, {DETECTOR: to_text(alarmed)})
     promote_by_hand(world.workspace, version, "the labels were wrong")

@@ -16,14 +16,14 @@ from transformers import PreTrainedModel
 
 from perpetune.generation.answer import Answer, PromptTooLong
 from perpetune.generation.common_prefix import common_prefix
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.generation.request import GenerationRequest
 from perpetune.inference.decoding import DecodeBatch, DecodeRequest
-from perpetune.inference.json_grammar import Grammars
+from perpetune.inference.json_grammar import GrammarCompiler
 from perpetune.inference.label_head_scoring import before_input, head_probabilities
 from perpetune.inference.label_scoring import label_log_probabilities
-from perpetune.inference.likelihood import ScoredText, losses
-from perpetune.inference.merged_adapter import may_merge, merged
+from perpetune.inference.likelihood import ScoredText, mean_losses
+from perpetune.inference.merged_adapter import can_merge, merge_adapter
 from perpetune.inference.prefix_cache import PrefixCache
 from perpetune.model.adapters import is_adapter
 from perpetune.model.base import Base, load_base, load_model
@@ -39,24 +39,24 @@ if TYPE_CHECKING:
 
 # On a processor wider passes gain nothing, while attention among rows that may not see each other grows with them:
 # in bf16 on one core, SmolLM2 took 46 ms a review in passes of 96 tokens, 40 of 224, 41 of 320 and 46 of 448.
-CPU_PASS_TOKENS = 256
+CPU_FORWARD_TOKENS = 256
 
 # Keys and values of answers being written take as many tokens as this many times those read at once: 190 MB for
 # SmolLM2 in bf16, of 8,192 tokens. Reading costs arithmetic, keeping only memory.
-KEPT_FOR_ONE_READ = 4
+DECODE_TOKENS_FACTOR = 4
 
 
-def load_answerer(
+def load_predictor(
     params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"], batch_tokens: int
-) -> Answerer:
+) -> Predictor:
     """Load the base model for answering; adapters are added to it by name.
 
     Raises PerpetuneError where the base model is missing.
     """
-    return Answerer(load_base(params, assets, precision), batch_tokens, assets)
+    return Predictor(load_base(params, assets, precision), batch_tokens, assets)
 
 
-class Answerer:
+class Predictor:
     """A loaded base model with named adapters. Not thread safe: one thread calls it."""
 
     def __init__(self, base: Base, batch_tokens: int, assets: Path = Path("assets")) -> None:
@@ -65,19 +65,19 @@ class Answerer:
         self._assets = assets
         self._adapted: PeftModel | None = None
         self._whole: dict[str, PreTrainedModel] = {}  # merged adapters and what was trained in full, beside the base
-        self._merges = may_merge(base.model)
+        self._merges = can_merge(base.model)
         self._heads: dict[str, LabelHead] = {}  # of the adapters that learned labels by one
         self._pools: dict[str, Pool] = {}  # of the adapters that a linear model may answer beside
         self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
-        self._beginnings = PrefixCache()
-        self._grammars = Grammars(base.tokenizer, int(base.model.config.vocab_size))
+        self._prefixes = PrefixCache()
+        self._grammars = GrammarCompiler(base.tokenizer, int(base.model.config.vocab_size))
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load what was trained: an adapter, or a model of its own if all weights were trained.
 
         The adapter is merged into a copy of the layers that it changes, or laid onto a base too large for copies.
         """
-        self._beginnings.forget(name)
+        self._prefixes.forget(name)
         self._heads.pop(name, None)
         self._pools.pop(name, None)
         if head := load_head(folder, self.base.model.device):
@@ -91,7 +91,7 @@ class Answerer:
         if not is_adapter(folder):
             self._whole[name] = load_model(folder, self.base.model.dtype)
         elif self._merges:
-            self._whole[name] = merged(self.base.model, folder)
+            self._whole[name] = merge_adapter(self.base.model, folder)
         elif self._adapted is None:
             self._adapted = PeftModel.from_pretrained(self.base.model, folder, adapter_name=name)
         else:
@@ -101,7 +101,7 @@ class Answerer:
 
     def unload_adapter(self, name: str) -> None:
         """Free the adapter's memory; the base and other adapters stay."""
-        self._beginnings.forget(name)
+        self._prefixes.forget(name)
         self._heads.pop(name, None)
         self._pools.pop(name, None)
         if self._whole.pop(name, None) is not None:
@@ -132,12 +132,14 @@ class Answerer:
         if longest > limit:
             raise PromptTooLong(longest, limit)
         if labels is None:
-            return self._write_all(adapter, conversations, prompts, Generation(max_new_tokens, json_schema=json_schema))
-        with self._speaking_as(adapter) as model:
-            beginning = self._beginning(conversations, prompts)
+            return self._generate_all(
+                adapter, conversations, prompts, GenerationConfig(max_new_tokens, json_schema=json_schema)
+            )
+        with self._active(adapter) as model:
+            beginning = self._shared_prefix(conversations, prompts)
             if adapter in self._heads:
                 beginning = before_input(self._heads[adapter], beginning)
-            answers = self._choose(model, adapter, beginning, prompts, labels)
+            answers = self._score_labels(model, adapter, beginning, prompts, labels)
         if pool := self._pools.get(adapter or ""):
             pooled = pool.pooled(answers, [last_said(messages) for messages in conversations])
             answers = [self._counted(answer) for answer in pooled]
@@ -153,7 +155,7 @@ class Answerer:
         Before each token `next_asked` is called with the number of answers being written, and what it returns is
         written along with them. Each is told of its own faults, among them PromptTooLong and BadSchema.
         """
-        with self._speaking_as(adapter) as model:
+        with self._active(adapter) as model:
             writing = DecodeBatch(model, self.base.tokenizer)
             while True:
                 if asked := next_asked(len(writing)):
@@ -166,10 +168,10 @@ class Answerer:
         """Whether the model's context holds the conversation and an answer."""
         return len(prompt_tokens(self.base.tokenizer, messages)) <= self._token_limit(labels, max_new_tokens)
 
-    def losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
+    def mean_losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
         """The mean loss of each text in nats a token; `adapter` None asks the base model."""
-        with self._speaking_as(adapter) as model:
-            return losses(model, texts, self._pass_tokens)
+        with self._active(adapter) as model:
+            return mean_losses(model, texts, self._forward_tokens)
 
     def _token_limit(self, labels: Sequence[str] | None, max_new_tokens: int) -> int:
         """How many tokens a prompt may have: the context less the longest answer."""
@@ -184,9 +186,9 @@ class Answerer:
         return int(self.base.model.config.max_position_embeddings)
 
     @property
-    def _pass_tokens(self) -> int:
+    def _forward_tokens(self) -> int:
         on_cpu = self.base.model.device.type == "cpu"
-        return min(self._batch_tokens, CPU_PASS_TOKENS) if on_cpu else self._batch_tokens
+        return min(self._batch_tokens, CPU_FORWARD_TOKENS) if on_cpu else self._batch_tokens
 
     def _tail(self, label: str) -> list[int]:
         if label not in self._tails:
@@ -194,7 +196,7 @@ class Answerer:
         return self._tails[label]
 
     @contextmanager
-    def _speaking_as(self, adapter: str | None) -> Iterator[PreTrainedModel]:
+    def _active(self, adapter: str | None) -> Iterator[PreTrainedModel]:
         if adapter in self._whole:
             yield self._whole[adapter]
         elif self._adapted is None:
@@ -207,7 +209,7 @@ class Answerer:
             self._adapted.set_adapter(adapter)
             yield self.base.model
 
-    def _beginning(self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]]) -> tuple[int, ...]:
+    def _shared_prefix(self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]]) -> tuple[int, ...]:
         """What the prompts begin with before the first one's last message, and one token less than any of them.
 
         It is found by asking something else there: a single prompt does not show where its instruction ends.
@@ -221,7 +223,7 @@ class Answerer:
         ]
         return common_prefix([*others, *(prompt[:-1] for prompt in prompts)])
 
-    def _choose(
+    def _score_labels(
         self,
         model: PreTrainedModel,
         adapter: str | None,
@@ -232,18 +234,18 @@ class Answerer:
         """The likeliest label of each prompt, shortest prompts first so that passes are even and equal ones meet."""
         began = time.perf_counter()
         tails = [self._tail(label) for label in labels]
-        reading = self._beginnings.read(model, adapter, beginning)
+        reading = self._prefixes.read(model, adapter, beginning)
         beginning_seconds = (time.perf_counter() - began) / max(1, len(prompts))
         by_length = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), prompts[index]))
         rests = [prompts[index][len(beginning) :] for index in by_length]
         answers: dict[int, Answer] = {}
-        for run in groups_within(rests, self._pass_tokens):
+        for run in groups_within(rests, self._forward_tokens):
             began = time.perf_counter()
             here = [rests[position] for position in run]
             if adapter in self._heads:
                 probabilities = head_probabilities(model, self._heads[adapter], here, labels, reading)
             else:
-                scores = label_log_probabilities(model, here, tails, reading, self._pass_tokens)
+                scores = label_log_probabilities(model, here, tails, reading, self._forward_tokens)
                 probabilities = scores.softmax(-1).tolist()
             seconds = beginning_seconds + (time.perf_counter() - began) / len(run)
             for position, row in zip(run, probabilities, strict=True):
@@ -259,12 +261,12 @@ class Answerer:
                 )
         return [answers[index] for index in range(len(prompts))]
 
-    def _write_all(
+    def _generate_all(
         self,
         adapter: str | None,
         conversations: Sequence[Sequence[Message]],
         prompts: list[list[int]],
-        generation: Generation,
+        generation: GenerationConfig,
     ) -> list[Answer]:
         """Free, greedy answers, the shortest prompts first; others join as answers end."""
         answers: dict[int, Answer] = {}
@@ -278,7 +280,7 @@ class Answerer:
 
         def next_asked(writing: int) -> list[GenerationRequest]:
             lengths = [len(prompts[index]) + generation.max_tokens for index in waiting]
-            joining = _joining(writing, lengths, KEPT_FOR_ONE_READ * self._batch_tokens)
+            joining = _admitted(writing, lengths, DECODE_TOKENS_FACTOR * self._batch_tokens)
             return [ask(waiting.popleft()) for _ in range(joining)]
 
         self.write(adapter, next_asked)
@@ -287,28 +289,28 @@ class Answerer:
     def _join(
         self, writing: DecodeBatch, model: PreTrainedModel, adapter: str | None, asked: Sequence[GenerationRequest]
     ) -> None:
-        ready = [one for one in map(self._prepared, asked) if one]
+        ready = [one for one in map(self._with_decode_requests, asked) if one]
         if not ready:
             return
         prompts = [list(drafts[0].prompt) for _, drafts in ready]
-        beginning = self._beginning([one.messages for one, _ in ready], prompts)
-        reading = self._beginnings.read(model, adapter, beginning)
+        beginning = self._shared_prefix([one.messages for one, _ in ready], prompts)
+        reading = self._prefixes.read(model, adapter, beginning)
         by_length = sorted((drafts for _, drafts in ready), key=lambda drafts: len(drafts[0].prompt))
         rests = [len(drafts[0].prompt) - len(beginning) for drafts in by_length]
-        for run in _padded_runs(rests, self._batch_tokens):
+        for run in _padded_batches(rests, self._batch_tokens):
             writing.join([draft for position in run for draft in by_length[position]], reading)
 
-    def _prepared(self, asked: GenerationRequest) -> tuple[GenerationRequest, list[DecodeRequest]] | None:
+    def _with_decode_requests(self, asked: GenerationRequest) -> tuple[GenerationRequest, list[DecodeRequest]] | None:
         """What was asked, with a draft for each answer wanted; None where it cannot be answered, which it is told."""
         try:
-            return asked, self._drafts(asked)
+            return asked, self._decode_requests(asked)
         except (
             Exception
         ) as fault:  # whatever a template or a schema of a client's may raise, it is that request's fault
             asked.failed(fault)
             return None
 
-    def _drafts(self, asked: GenerationRequest) -> list[DecodeRequest]:
+    def _decode_requests(self, asked: GenerationRequest) -> list[DecodeRequest]:
         generation = asked.generation
         prompt = prompt_tokens(self.base.tokenizer, asked.messages, generation.tools)
         limit = self._token_limit(None, generation.max_tokens)
@@ -340,7 +342,7 @@ def _raise(fault: Exception) -> None:
     raise fault
 
 
-def _joining(writing: int, lengths: Sequence[int], limit: int) -> int:
+def _admitted(writing: int, lengths: Sequence[int], limit: int) -> int:
     """How many of those waiting, in order of rising length, join those writing; padded they hold `limit` tokens.
 
     Each time that others join they are read in a pass of their own, so some wait for a quarter of the places.
@@ -355,7 +357,7 @@ def _joining(writing: int, lengths: Sequence[int], limit: int) -> int:
     return rows if rows == len(lengths) or 4 * rows >= writing + rows else 0
 
 
-def _padded_runs(lengths: Sequence[int], limit: int) -> list[list[int]]:
+def _padded_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
     """Cut places, in order of rising length, into runs of at most `limit` tokens when padded."""
     runs: list[list[int]] = []
     for position, length in enumerate(lengths):

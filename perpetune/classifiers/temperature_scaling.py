@@ -7,7 +7,7 @@ from dataclasses import replace
 from perpetune.generation.answer import Answer
 
 
-def calibrated(answer: Answer, temperature: float) -> Answer:
+def scale_temperature(answer: Answer, temperature: float) -> Answer:
     """The answer with its labels' probabilities raised to 1 / `temperature` and normalised again.
 
     Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). The order of the labels,
