@@ -174,7 +174,7 @@ def _forget(predictor: Predictor) -> None:
     """Each turn reads the instruction itself."""
     from perpetune.inference.prefix_cache import PrefixCache
 
-    predictor._beginnings = PrefixCache()
+    predictor._prefixes = PrefixCache()
 
 
 def ours(predictor: Predictor, work: Work) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""A confidence that means what it says: of the answers given with 0.8, about 80 % should be right."""
+"""Temperature scaling of an answer's label probabilities (Guo et al., ICML 2017)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from perpetune.generation.answer import Answer
 
 
 def scale_temperature(answer: Answer, temperature: float) -> Answer:
-    """The answer with its labels' probabilities raised to 1 / `temperature` and normalised again.
+    """The answer with its label probabilities raised to 1 / `temperature` and renormalised.
 
-    Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). The order of the labels,
-    and so the answer's text, stays as it is; so does free text, which has no probabilities.
+    The answer's text does not change, because the order of the labels does not. Free text has no probabilities and is
+    returned as it is.
     """
     if answer.probabilities is None or temperature == 1.0:
         return answer
-    likeliest = max(answer.probabilities.values())  # divided by first, so that no power underflows to all zeros
-    weights = {label: (share / likeliest) ** (1 / temperature) for label, share in answer.probabilities.items()}
+    highest = max(answer.probabilities.values())  # dividing by it first keeps the powers from underflowing to all zeros
+    weights = {
+        label: (probability / highest) ** (1 / temperature) for label, probability in answer.probabilities.items()
+    }
     total = sum(weights.values())
     probabilities = {label: weight / total for label, weight in weights.items()}
     return replace(answer, probabilities=probabilities, confidence=probabilities[answer.text])

@@ -1,4 +1,4 @@
-"""A base model with its adapters, answering conversations."""
+"""Predictions of a base model with its adapters: label probabilities and generated text."""
 
 from __future__ import annotations
 
@@ -37,61 +37,58 @@ from perpetune.records import Message, last_said
 if TYPE_CHECKING:
     from perpetune.classifiers.ensemble import Pool
 
-# On a processor wider passes gain nothing, while attention among rows that may not see each other grows with them:
-# in bf16 on one core, SmolLM2 took 46 ms a review in passes of 96 tokens, 40 of 224, 41 of 320 and 46 of 448.
+# Tokens of a forward pass on a CPU. Larger passes only add masked attention between rows: in bf16 on one core, SmolLM2
+# took 46 ms a review in passes of 96 tokens, 40 at 224, 41 at 320 and 46 at 448.
 CPU_FORWARD_TOKENS = 256
 
-# Keys and values of answers being written take as many tokens as this many times those read at once: 190 MB for
-# SmolLM2 in bf16, of 8,192 tokens. Reading costs arithmetic, keeping only memory.
+# The key-value cache of sequences being decoded holds this many times `batch_tokens`: 190 MB for SmolLM2 in bf16 with
+# 8,192 tokens.
 DECODE_TOKENS_FACTOR = 4
 
 
 def load_predictor(
     params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"], batch_tokens: int
 ) -> Predictor:
-    """Load the base model for answering; adapters are added to it by name.
-
-    Raises PerpetuneError where the base model is missing.
-    """
+    """Load the base model. Raises PerpetuneError if it is missing."""
     return Predictor(load_base(params, assets, precision), batch_tokens, assets)
 
 
 class Predictor:
-    """A loaded base model with named adapters. Not thread safe: one thread calls it."""
+    """A loaded base model with named adapters. Not thread-safe."""
 
     def __init__(self, base: Base, batch_tokens: int, assets: Path = Path("assets")) -> None:
         self.base = base
         self._batch_tokens = batch_tokens
         self._assets = assets
         self._adapted: PeftModel | None = None
-        self._whole: dict[str, PreTrainedModel] = {}  # merged adapters and what was trained in full, beside the base
+        self._merged: dict[str, PreTrainedModel] = {}  # merged adapters and fully trained models
         self._merges = can_merge(base.model)
-        self._heads: dict[str, LabelHead] = {}  # of the adapters that learned labels by one
-        self._pools: dict[str, Pool] = {}  # of the adapters that a linear model may answer beside
-        self._tails: dict[str, list[int]] = {}  # the same labels end every prompt: they are cut into tokens once
+        self._heads: dict[str, LabelHead] = {}  # by adapter
+        self._pools: dict[str, Pool] = {}  # by adapter
+        self._label_tokens: dict[str, list[int]] = {}  # tokenized once
         self._prefixes = PrefixCache()
         self._grammars = GrammarCompiler(base.tokenizer, int(base.model.config.vocab_size))
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Load what was trained: an adapter, or a model of its own if all weights were trained.
+        """Load an adapter or a fully trained model, with its label head and pool.
 
-        The adapter is merged into a copy of the layers that it changes, or laid onto a base too large for copies.
+        An adapter is merged into a copy of the layers that it changes, unless the base is too large for copies.
         """
-        self._prefixes.forget(name)
+        self._prefixes.evict(name)
         self._heads.pop(name, None)
         self._pools.pop(name, None)
         if head := load_head(folder, self.base.model.device):
             self._heads[name] = head
         if (folder / POOL).is_dir():
             from perpetune.classifiers.ensemble import (
-                load_pool,  # late: it brings scikit-learn, which a bare GPU machine lacks
+                load_pool,  # late: scikit-learn may be missing on a GPU machine
             )
 
             self._pools[name] = load_pool(folder, self._assets)
         if not is_adapter(folder):
-            self._whole[name] = load_model(folder, self.base.model.dtype)
+            self._merged[name] = load_model(folder, self.base.model.dtype)
         elif self._merges:
-            self._whole[name] = merge_adapter(self.base.model, folder)
+            self._merged[name] = merge_adapter(self.base.model, folder)
         elif self._adapted is None:
             self._adapted = PeftModel.from_pretrained(self.base.model, folder, adapter_name=name)
         else:
@@ -100,11 +97,11 @@ class Predictor:
             self._adapted.eval()
 
     def unload_adapter(self, name: str) -> None:
-        """Free the adapter's memory; the base and other adapters stay."""
-        self._prefixes.forget(name)
+        """Free the adapter's memory."""
+        self._prefixes.evict(name)
         self._heads.pop(name, None)
         self._pools.pop(name, None)
-        if self._whole.pop(name, None) is not None:
+        if self._merged.pop(name, None) is not None:
             return
         assert self._adapted is not None
         if list(self._adapted.peft_config) == [name]:
@@ -121,10 +118,11 @@ class Predictor:
         max_new_tokens: int,
         json_schema: str | None = None,
     ) -> list[Answer]:
-        """Answer each conversation with the likeliest of `labels`, or freely where there are none.
+        """Answer each conversation with the most likely of `labels`, or with free text if `labels` is None.
 
-        Free answers are greedy, satisfy `json_schema` where there is one and they end in time, and end at the end-of-turn token or after `max_new_tokens`. `adapter`
-        None asks the base model. Raises PromptTooLong where a conversation exceeds the model's context.
+        Free text is decoded greedily up to the end-of-turn token or `max_new_tokens`, and satisfies `json_schema` if
+        one is given and the answer is not cut off. `adapter` None is the base model. Raises PromptTooLong if a
+        conversation exceeds the context.
         """
         limit = self._token_limit(labels, max_new_tokens)
         prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
@@ -136,53 +134,53 @@ class Predictor:
                 adapter, conversations, prompts, GenerationConfig(max_new_tokens, json_schema=json_schema)
             )
         with self._active(adapter) as model:
-            beginning = self._shared_prefix(conversations, prompts)
+            prefix = self._shared_prefix(conversations, prompts)
             if adapter in self._heads:
-                beginning = before_input(self._heads[adapter], beginning)
-            answers = self._score_labels(model, adapter, beginning, prompts, labels)
+                prefix = before_input(self._heads[adapter], prefix)
+            answers = self._score_labels(model, adapter, prefix, prompts, labels)
         if pool := self._pools.get(adapter or ""):
-            pooled = pool.pooled(answers, [last_said(messages) for messages in conversations])
-            answers = [self._counted(answer) for answer in pooled]
+            pooled = pool.combine(answers, [last_said(messages) for messages in conversations])
+            answers = [self._with_token_count(answer) for answer in pooled]
         return answers
 
-    def _counted(self, answer: Answer) -> Answer:
-        """With the tokens of the label that it has now."""
-        return replace(answer, completion_tokens=len(self._tail(answer.text)))
+    def _with_token_count(self, answer: Answer) -> Answer:
+        """The answer with the token count of its label, which pooling may have changed."""
+        return replace(answer, completion_tokens=len(self._tokens_of_label(answer.text)))
 
-    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[GenerationRequest]]) -> None:
-        """Write free answers until there is nothing left to write.
+    def generate(self, adapter: str | None, next_requests: Callable[[int], Sequence[GenerationRequest]]) -> None:
+        """Generate free text until no request is left.
 
-        Before each token `next_asked` is called with the number of answers being written, and what it returns is
-        written along with them. Each is told of its own faults, among them PromptTooLong and BadSchema.
+        Before each token `next_requests` is called with the number of sequences being decoded, and the requests that
+        it returns join the batch. A request's errors, such as PromptTooLong and BadSchema, go to its `on_error`.
         """
         with self._active(adapter) as model:
-            writing = DecodeBatch(model, self.base.tokenizer)
+            batch = DecodeBatch(model, self.base.tokenizer)
             while True:
-                if asked := next_asked(len(writing)):
-                    self._join(writing, model, adapter, asked)
-                elif not writing:
+                if request := next_requests(len(batch)):
+                    self._join(batch, model, adapter, request)
+                elif not batch:
                     return
-                writing.step()
+                batch.step()
 
     def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
-        """Whether the model's context holds the conversation and an answer."""
+        """Whether the conversation and an answer fit the model's context."""
         return len(prompt_tokens(self.base.tokenizer, messages)) <= self._token_limit(labels, max_new_tokens)
 
     def mean_losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
-        """The mean loss of each text in nats a token; `adapter` None asks the base model."""
+        """The mean loss of each text in nats per token; `adapter` None is the base model."""
         with self._active(adapter) as model:
             return mean_losses(model, texts, self._forward_tokens)
 
     def _token_limit(self, labels: Sequence[str] | None, max_new_tokens: int) -> int:
-        """How many tokens a prompt may have: the context less the longest answer."""
+        """The maximum length of a prompt: the context less the longest answer."""
         answer = max_new_tokens
         if labels is not None:
-            answer = max(len(self._tail(label)) for label in labels)
+            answer = max(len(self._tokens_of_label(label)) for label in labels)
         return self.context - answer
 
     @property
     def context(self) -> int:
-        """How many tokens the model can read and write together."""
+        """The model's context length, in tokens."""
         return int(self.base.model.config.max_position_embeddings)
 
     @property
@@ -190,15 +188,15 @@ class Predictor:
         on_cpu = self.base.model.device.type == "cpu"
         return min(self._batch_tokens, CPU_FORWARD_TOKENS) if on_cpu else self._batch_tokens
 
-    def _tail(self, label: str) -> list[int]:
-        if label not in self._tails:
-            self._tails[label] = answer_tokens(self.base.tokenizer, label)
-        return self._tails[label]
+    def _tokens_of_label(self, label: str) -> list[int]:
+        if label not in self._label_tokens:
+            self._label_tokens[label] = answer_tokens(self.base.tokenizer, label)
+        return self._label_tokens[label]
 
     @contextmanager
     def _active(self, adapter: str | None) -> Iterator[PreTrainedModel]:
-        if adapter in self._whole:
-            yield self._whole[adapter]
+        if adapter in self._merged:
+            yield self._merged[adapter]
         elif self._adapted is None:
             assert adapter is None, f"adapter {adapter} is not loaded"
             yield self.base.model
@@ -210,9 +208,9 @@ class Predictor:
             yield self.base.model
 
     def _shared_prefix(self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]]) -> tuple[int, ...]:
-        """What the prompts begin with before the first one's last message, and one token less than any of them.
+        """The common prefix of the prompts up to the first one's last message, shorter than each prompt.
 
-        It is found by asking something else there: a single prompt does not show where its instruction ends.
+        It is found with other last messages: one prompt does not show where its instruction ends.
         """
         if not prompts:
             return ()
@@ -227,35 +225,35 @@ class Predictor:
         self,
         model: PreTrainedModel,
         adapter: str | None,
-        beginning: tuple[int, ...],
+        prefix: tuple[int, ...],
         prompts: list[list[int]],
         labels: Sequence[str],
     ) -> list[Answer]:
-        """The likeliest label of each prompt, shortest prompts first so that passes are even and equal ones meet."""
+        """The most likely label of each prompt; sorted by length, so that batches are even and equal prompts meet."""
         began = time.perf_counter()
-        tails = [self._tail(label) for label in labels]
-        reading = self._prefixes.read(model, adapter, beginning)
-        beginning_seconds = (time.perf_counter() - began) / max(1, len(prompts))
-        by_length = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), prompts[index]))
-        rests = [prompts[index][len(beginning) :] for index in by_length]
+        label_tokens = [self._tokens_of_label(label) for label in labels]
+        cached = self._prefixes.get(model, adapter, prefix)
+        prefix_seconds = (time.perf_counter() - began) / max(1, len(prompts))
+        order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), prompts[index]))
+        rests = [prompts[index][len(prefix) :] for index in order]
         answers: dict[int, Answer] = {}
-        for run in groups_within(rests, self._forward_tokens):
+        for batch_rows in groups_within(rests, self._forward_tokens):
             began = time.perf_counter()
-            here = [rests[position] for position in run]
+            here = [rests[position] for position in batch_rows]
             if adapter in self._heads:
-                probabilities = head_probabilities(model, self._heads[adapter], here, labels, reading)
+                probabilities = head_probabilities(model, self._heads[adapter], here, labels, cached)
             else:
-                scores = label_log_probabilities(model, here, tails, reading, self._forward_tokens)
+                scores = label_log_probabilities(model, here, label_tokens, cached, self._forward_tokens)
                 probabilities = scores.softmax(-1).tolist()
-            seconds = beginning_seconds + (time.perf_counter() - began) / len(run)
-            for position, row in zip(run, probabilities, strict=True):
+            seconds = prefix_seconds + (time.perf_counter() - began) / len(batch_rows)
+            for position, row in zip(batch_rows, probabilities, strict=True):
                 best = max(range(len(labels)), key=row.__getitem__)
-                answers[by_length[position]] = Answer(
+                answers[order[position]] = Answer(
                     text=labels[best],
                     confidence=min(1.0, row[best]),
                     probabilities=dict(zip(labels, row, strict=True)),
-                    prompt_tokens=len(prompts[by_length[position]]),
-                    completion_tokens=len(tails[best]),
+                    prompt_tokens=len(prompts[order[position]]),
+                    completion_tokens=len(label_tokens[best]),
                     finish_reason="stop",
                     seconds=seconds,
                 )
@@ -268,71 +266,69 @@ class Predictor:
         prompts: list[list[int]],
         generation: GenerationConfig,
     ) -> list[Answer]:
-        """Free, greedy answers, the shortest prompts first; others join as answers end."""
+        """Greedy free text, shortest prompts first; others join the batch as sequences end."""
         answers: dict[int, Answer] = {}
         waiting = deque(sorted(range(len(prompts)), key=lambda index: len(prompts[index])))
 
-        def ask(index: int) -> GenerationRequest:
-            def answered(written: tuple[Answer, ...]) -> None:
+        def request(index: int) -> GenerationRequest:
+            def on_answers(written: tuple[Answer, ...]) -> None:
                 [answers[index]] = written
 
-            return GenerationRequest(conversations[index], generation, answered, _raise)
+            return GenerationRequest(conversations[index], generation, on_answers, _raise)
 
-        def next_asked(writing: int) -> list[GenerationRequest]:
+        def next_requests(batch: int) -> list[GenerationRequest]:
             lengths = [len(prompts[index]) + generation.max_tokens for index in waiting]
-            joining = _admitted(writing, lengths, DECODE_TOKENS_FACTOR * self._batch_tokens)
-            return [ask(waiting.popleft()) for _ in range(joining)]
+            joining = _admitted(batch, lengths, DECODE_TOKENS_FACTOR * self._batch_tokens)
+            return [request(waiting.popleft()) for _ in range(joining)]
 
-        self.write(adapter, next_asked)
+        self.generate(adapter, next_requests)
         return [answers[index] for index in range(len(prompts))]
 
     def _join(
-        self, writing: DecodeBatch, model: PreTrainedModel, adapter: str | None, asked: Sequence[GenerationRequest]
+        self, batch: DecodeBatch, model: PreTrainedModel, adapter: str | None, joining: Sequence[GenerationRequest]
     ) -> None:
-        ready = [one for one in map(self._with_decode_requests, asked) if one]
-        if not ready:
+        prepared = [one for one in map(self._with_decode_requests, joining) if one]
+        if not prepared:
             return
-        prompts = [list(drafts[0].prompt) for _, drafts in ready]
-        beginning = self._shared_prefix([one.messages for one, _ in ready], prompts)
-        reading = self._prefixes.read(model, adapter, beginning)
-        by_length = sorted((drafts for _, drafts in ready), key=lambda drafts: len(drafts[0].prompt))
-        rests = [len(drafts[0].prompt) - len(beginning) for drafts in by_length]
-        for run in _padded_batches(rests, self._batch_tokens):
-            writing.join([draft for position in run for draft in by_length[position]], reading)
+        prompts = [list(requests[0].prompt) for _, requests in prepared]
+        prefix = self._shared_prefix([one.messages for one, _ in prepared], prompts)
+        cached = self._prefixes.get(model, adapter, prefix)
+        order = sorted((requests for _, requests in prepared), key=lambda requests: len(requests[0].prompt))
+        rests = [len(requests[0].prompt) - len(prefix) for requests in order]
+        for batch_rows in _padded_batches(rests, self._batch_tokens):
+            batch.add([each for position in batch_rows for each in order[position]], cached)
 
-    def _with_decode_requests(self, asked: GenerationRequest) -> tuple[GenerationRequest, list[DecodeRequest]] | None:
-        """What was asked, with a draft for each answer wanted; None where it cannot be answered, which it is told."""
+    def _with_decode_requests(self, request: GenerationRequest) -> tuple[GenerationRequest, list[DecodeRequest]] | None:
+        """The request with one decode request per answer; None, after `on_error`, if it is invalid."""
         try:
-            return asked, self._decode_requests(asked)
-        except (
-            Exception
-        ) as fault:  # whatever a template or a schema of a client's may raise, it is that request's fault
-            asked.failed(fault)
+            return request, self._decode_requests(request)
+        except Exception as fault:  # a chat template or a client's schema may raise anything
+            request.on_error(fault)
             return None
 
-    def _decode_requests(self, asked: GenerationRequest) -> list[DecodeRequest]:
-        generation = asked.generation
-        prompt = prompt_tokens(self.base.tokenizer, asked.messages, generation.tools)
+    def _decode_requests(self, request: GenerationRequest) -> list[DecodeRequest]:
+        generation = request.generation
+        prompt = prompt_tokens(self.base.tokenizer, request.messages, generation.tools)
         limit = self._token_limit(None, generation.max_tokens)
         if len(prompt) > limit:
             raise PromptTooLong(len(prompt), limit)
         answers: dict[int, Answer] = {}
 
-        def ended(index: int, answer: Answer) -> None:
+        def end(index: int, answer: Answer) -> None:
             answers[index] = answer
             if len(answers) == generation.n:
-                asked.answered(tuple(answers[position] for position in range(generation.n)))
+                request.on_answers(tuple(answers[position] for position in range(generation.n)))
 
         return [
             DecodeRequest(
                 prompt=prompt,
                 index=index,
                 generation=generation,
-                grammar=self._grammars.of(generation.json_schema) if generation.json_schema else None,
-                on_delta=asked.on_delta,
-                ended=partial(ended, index),
-                failed=asked.failed,
-                is_cancelled=asked.is_cancelled,
+                grammar=self._grammars.compile(generation.json_schema) if generation.json_schema else None,
+                on_delta=request.on_delta,
+                on_end=partial(end, index),
+                on_error=request.on_error,
+                is_cancelled=request.is_cancelled,
             )
             for index in range(generation.n)
         ]
@@ -342,23 +338,23 @@ def _raise(fault: Exception) -> None:
     raise fault
 
 
-def _admitted(writing: int, lengths: Sequence[int], limit: int) -> int:
-    """How many of those waiting, in order of rising length, join those writing; padded they hold `limit` tokens.
+def _admitted(batch: int, lengths: Sequence[int], limit: int) -> int:
+    """How many waiting sequences, sorted by length, join a batch of at most `limit` padded tokens.
 
-    Each time that others join they are read in a pass of their own, so some wait for a quarter of the places.
+    Joining costs a forward pass of its own, so they wait until they make up a quarter of the batch.
     """
     if not lengths:
         return 0
     rows = 0
-    while rows < len(lengths) and (writing + rows + 1) * lengths[rows] <= limit:
+    while rows < len(lengths) and (batch + rows + 1) * lengths[rows] <= limit:
         rows += 1
-    if not writing:
+    if not batch:
         return max(1, rows)
-    return rows if rows == len(lengths) or 4 * rows >= writing + rows else 0
+    return rows if rows == len(lengths) or 4 * rows >= batch + rows else 0
 
 
 def _padded_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
-    """Cut places, in order of rising length, into runs of at most `limit` tokens when padded."""
+    """Split indices of sequences, sorted by length, into batches of at most `limit` padded tokens."""
     runs: list[list[int]] = []
     for position, length in enumerate(lengths):
         if runs and (len(runs[-1]) + 1) * length <= limit:

@@ -242,12 +242,12 @@ def test_text_streams_and_adds_up_to_what_comes_whole(use: Use, release: Make, p
 
     async def body(engine: VllmEngine) -> None:
         await engine.load(release("1"))
-        on_delta: list[Delta] = []
+        deltas: list[Delta] = []
         generation = GenerationConfig(8, top_logprobs=2)
         [whole] = await engine.answer("1", messages, generation)
-        [streamed] = await engine.answer("1", messages, generation, on_delta.append)
-        assert len(on_delta) > 1
-        assert "".join(delta.text for delta in on_delta) == streamed.text == whole.text
+        [streamed] = await engine.answer("1", messages, generation, deltas.append)
+        assert len(deltas) > 1
+        assert "".join(delta.text for delta in deltas) == streamed.text == whole.text
         assert streamed.completion_tokens == whole.completion_tokens == len(whole.logprobs or ())
         assert streamed.prompt_tokens == whole.prompt_tokens
         assert [one.token for one in streamed.logprobs or ()] == [one.token for one in whole.logprobs or ()]
@@ -267,11 +267,11 @@ def test_several_answers_that_are_drawn_and_where_they_stop(use: Use, release: M
         first = await engine.answer("1", messages, drawn)
         assert len({answer.text for answer in first}) > 1
         assert all(1 <= answer.completion_tokens <= 6 for answer in first)
-        on_delta: list[Delta] = []
-        again = await engine.answer("1", messages, drawn, on_delta.append)
+        deltas: list[Delta] = []
+        again = await engine.answer("1", messages, drawn, deltas.append)
         assert [answer.text for answer in again] == [answer.text for answer in first], "the seed decides"
         for index, answer in enumerate(again):
-            assert "".join(delta.text for delta in on_delta if delta.index == index) == answer.text
+            assert "".join(delta.text for delta in deltas if delta.index == index) == answer.text
         [whole] = await engine.answer("1", messages, GenerationConfig(8))
         stop = whole.text[3:5]
         [stopped] = await engine.answer("1", messages, GenerationConfig(8, stop=(stop,)))
@@ -301,7 +301,7 @@ def test_an_answer_keeps_to_its_schema(use: Use, release: Make, params: Params) 
         with pytest.raises(Unsupported) as caught:
             await engine.answer("1", asked(params, REVIEWS[0]), GenerationConfig(8, json_schema='{"type": "nonsense"}'))
         assert caught.value.param == "response_format"
-        with pytest.raises(PerpetuneError, match="and the model reads 512"):
+        with pytest.raises(PerpetuneError, match="the context leaves 512"):
             await engine.answer("1", asked(params, "word " * 600), GenerationConfig(8))
 
     use(body)

@@ -318,7 +318,7 @@ def _generation(request: ChatRequest, max_tokens: int) -> GenerationConfig:
         seed=request.seed,
         top_logprobs=_top_logprobs(request),
         json_schema=_json_schema(request),
-        own_format=request.response_format is not None,
+        has_response_format=request.response_format is not None,
         tools=tools,
         tool_choice=tool_choice,
     )

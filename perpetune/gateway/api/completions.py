@@ -142,19 +142,19 @@ class Completions:
     async def _stream(self, call: _Call, question: ValidRequest, key: str) -> AsyncGenerator[bytes, None]:
         """The events of an answer. Raises Problem before the first; what fails later is an event itself."""
         with self._translated(), self._follower.using(question.version, key) as routed:
-            on_delta: asyncio.Queue[Delta | None] = asyncio.Queue()
-            asking = asyncio.create_task(self._ask(call, routed, question, on_delta.put_nowait))
-            asking.add_done_callback(lambda _: on_delta.put_nowait(None))
+            deltas: asyncio.Queue[Delta | None] = asyncio.Queue()
+            asking = asyncio.create_task(self._ask(call, routed, question, deltas.put_nowait))
+            asking.add_done_callback(lambda _: deltas.put_nowait(None))
             reply = self._reply(call, routed, question)
             try:
-                delta = await on_delta.get()
+                delta = await deltas.get()
                 if delta is None and asking.exception():
                     with self._failures_noted(call, routed):
                         await asking
                 yield reply.beginning(question.generation.n)
                 while delta is not None:
                     yield reply.piece(delta)
-                    delta = await on_delta.get()
+                    delta = await deltas.get()
                 try:
                     with self._translated(), self._failures_noted(call, routed):
                         answers = await asking
@@ -168,17 +168,17 @@ class Completions:
                 await asyncio.wait([asking])  # the release stays loaded for as long as the engine works with it
 
     async def _ask(
-        self, call: _Call, routed: RoutedRelease, question: ValidRequest, hear: OnDelta | None = None
+        self, call: _Call, routed: RoutedRelease, question: ValidRequest, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         release = routed.release
         messages = release.conversation(question.messages)
-        generation = constrained(question.generation, release).within(release.max_new_tokens)
+        generation = constrained(question.generation, release).capped(release.max_new_tokens)
         began = time.perf_counter()
         async with asyncio.timeout(self._params.timeout_seconds):
-            if hear is None:
+            if on_delta is None:
                 answers = await self._engine.answer(release.version, messages, generation)
             else:
-                answers = await self._engine.answer(release.version, messages, generation, hear)
+                answers = await self._engine.answer(release.version, messages, generation, on_delta)
         call.engine_seconds = time.perf_counter() - began
         return tuple(scale_temperature(answer, release.evaluated.temperature) for answer in answers)
 

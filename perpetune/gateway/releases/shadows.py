@@ -78,7 +78,7 @@ class Shadows:
             async with asyncio.timeout(self._timeout):
                 asked = constrained(replace(generation, n=1, top_logprobs=None), release)
                 answers = await self._engine.answer(
-                    release.version, release.conversation(messages), asked.within(release.max_new_tokens)
+                    release.version, release.conversation(messages), asked.capped(release.max_new_tokens)
                 )
             answer = scale_temperature(answers[0], release.evaluated.temperature)
             output, confidence = answer.text, answer.confidence

@@ -29,7 +29,7 @@ class ObservedEngine:
         self._metrics.forget(version)
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         began = time.perf_counter()
         first = True
@@ -39,13 +39,13 @@ class ObservedEngine:
             if first:
                 first = False
                 self._metrics.first_token_seconds.labels(version).observe(time.perf_counter() - began)
-            assert hear is not None
-            hear(delta)
+            assert on_delta is not None
+            on_delta(delta)
 
         self._metrics.engine_in_flight.inc()
         try:
             with tracing.span("engine", {"perpetune.version": version}):
-                answers = await self._engine.answer(version, messages, generation, note_first if hear else None)
+                answers = await self._engine.answer(version, messages, generation, note_first if on_delta else None)
         except Exception as fault:
             self._metrics.engine_refusals.labels(type(fault).__name__).inc()
             raise

@@ -104,7 +104,7 @@ def _temperature(workspace: Workspace, predictor: Predictor, challenger: Challen
         return 1.0
     if powers := read_powers(challenger.adapter):
         beside = f", the linear one on embeddings beside it with {powers.linear:.2f}" if powers.linear else ""
-        tell(f"challenger: its probabilities count with a power of {powers.own:.2f}{beside}")
+        tell(f"challenger: its probabilities count with a power of {powers.tuned:.2f}{beside}")
         return 1.0
     rows = _readable(predictor, challenger, read_split(workspace, "validation"), "validation", lambda _: None)
     rows = rows[: workspace.params.train.validation_rows]

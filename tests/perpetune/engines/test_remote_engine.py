@@ -41,16 +41,16 @@ def remote(release: Callable[..., Release]) -> Callable[..., Release]:
 
 def test_labels_are_told_to_the_model_and_found_in_what_it_says(start, remote) -> None:
     far = start(FakeEngine(sorts))
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
 
     async def run() -> None:
         engine = RemoteEngine()
         await engine.load(remote(far.url, LABELS))
-        answers = await engine.answer("9", ASKED, replace(SHORT, n=2), on_delta.append)
+        answers = await engine.answer("9", ASKED, replace(SHORT, n=2), deltas.append)
         assert [(each.text, each.confidence, each.finish_reason) for each in answers] == [
             ("delivery", None, "stop")
         ] * 2
-        assert [(each.index, each.text) for each in on_delta] == [(0, "delivery"), (1, "delivery")]
+        assert [(each.index, each.text) for each in deltas] == [(0, "delivery"), (1, "delivery")]
         assert answers[0].prompt_tokens > 0
         with pytest.raises(EngineDown, match="'I cannot say', which is none of the 2 labels"):
             await engine.answer("9", (ASKED[0], Message(role="user", content="hello")), SHORT)
@@ -64,18 +64,18 @@ def test_labels_are_told_to_the_model_and_found_in_what_it_says(start, remote) -
 
 def test_free_text_is_passed_on_whole_and_in_pieces(start, remote) -> None:
     far = start(FakeEngine(lambda _, messages: f"you said {messages[-1].content}"))
-    on_delta: list[str] = []
+    deltas: list[str] = []
 
     async def run() -> None:
         engine = RemoteEngine()
         await engine.load(remote(far.url))
         [whole] = await engine.answer("9", ASKED, SHORT)
-        [streamed] = await engine.answer("9", ASKED, SHORT, lambda delta: on_delta.append(delta.text))
-        assert whole.text == streamed.text == "".join(on_delta) == "you said where is my parcel"
+        [streamed] = await engine.answer("9", ASKED, SHORT, lambda delta: deltas.append(delta.text))
+        assert whole.text == streamed.text == "".join(deltas) == "you said where is my parcel"
         await engine.close()
 
     asyncio.run(run())
-    assert len(on_delta) > 1
+    assert len(deltas) > 1
 
 
 def test_many_rows_are_asked_and_a_model_that_is_away_is_one_clear_error(start, remote) -> None:

@@ -82,21 +82,21 @@ def test_free_text_of_different_lengths_is_cut_where_each_asked(params: ServePar
 def test_pieces_are_heard_on_the_loop_as_they_are_written(params: ServeParams, release: Make) -> None:
     async def run() -> None:
         engine = await serving(FakeModel(), params, release("1"), release("2", ("good", "bad")))
-        on_delta: list[Delta] = []
+        deltas: list[Delta] = []
         threads = set()
 
-        def hear(delta: Delta) -> None:
-            on_delta.append(delta)
+        def on_delta(delta: Delta) -> None:
+            deltas.append(delta)
             threads.add(threading.current_thread())
 
         twice = GenerationConfig(max_tokens=2, n=2)
-        answers = await engine.answer("1", (Message(role="user", content="one two three"),), twice, hear)
+        answers = await engine.answer("1", (Message(role="user", content="one two three"),), twice, on_delta)
         assert [answer.text for answer in answers] == ["one two"] * 2
-        assert [(delta.index, delta.text) for delta in on_delta] == [(0, "one"), (1, "one"), (0, " two"), (1, " two")]
-        on_delta.clear()
-        answers = await engine.answer("2", (Message(role="user", content="judge"),), twice, hear)
+        assert [(delta.index, delta.text) for delta in deltas] == [(0, "one"), (1, "one"), (0, " two"), (1, " two")]
+        deltas.clear()
+        answers = await engine.answer("2", (Message(role="user", content="judge"),), twice, on_delta)
         assert [answer.text for answer in answers] == ["good"] * 2
-        assert [(delta.index, delta.text) for delta in on_delta] == [(0, "good"), (1, "good")]
+        assert [(delta.index, delta.text) for delta in deltas] == [(0, "good"), (1, "good")]
         assert threads == {threading.current_thread()}
         await engine.close()
 

@@ -351,7 +351,7 @@ def test_releases_that_vllm_cannot_serve(params: ServeParams, adapter: Make, rel
                 "input_tokens",
             ),
             PromptTooLong,
-            "8193 tokens, and the model reads 8192",
+            "8193 tokens; the context leaves 8192",
         ),
     ],
     ids=["500", "503", "grammar", "temperature", "too long"],

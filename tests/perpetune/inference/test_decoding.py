@@ -65,24 +65,24 @@ def write(
 ) -> tuple[list[tuple[Answer, ...]], list[Delta]]:
     """The answers to all, written together, and the pieces of the first."""
     answers: dict[int, tuple[Answer, ...]] = {}
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
 
     def fail(fault: Exception) -> None:
         raise fault
 
     def asked(position: int) -> GenerationRequest:
         messages, generation = wanted[position]
-        hear = on_delta.append if position == 0 else lambda delta: None
-        return GenerationRequest(messages, generation, lambda those: answers.update({position: those}), fail, hear)
+        callback = deltas.append if position == 0 else lambda delta: None
+        return GenerationRequest(messages, generation, lambda those: answers.update({position: those}), fail, callback)
 
     waiting = [[asked(position) for position in range(len(wanted))]]
-    Predictor(base, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
-    return [answers[position] for position in range(len(wanted))], on_delta
+    Predictor(base, 1024).generate(None, lambda writing: waiting.pop() if waiting else [])
+    return [answers[position] for position in range(len(wanted))], deltas
 
 
 def one(base: Base, messages: Sequence[Message], generation: GenerationConfig) -> Answer:
-    [[answer]], on_delta = write(base, (messages, generation))
-    assert "".join(delta.text for delta in on_delta) == answer.text
+    [[answer]], deltas = write(base, (messages, generation))
+    assert "".join(delta.text for delta in deltas) == answer.text
     return answer
 
 
@@ -113,17 +113,17 @@ def test_answers_to_many_join_as_others_end(letters: Base, monkeypatch: pytest.M
     alone = [Predictor(base, 1024).answer(None, [each], None, 24)[0] for each in asked]
     assert len({answer.completion_tokens for answer in alone}) > 2, "they end at different times"
     predictor, beside = Predictor(base, 48), []
-    write = predictor.write
+    generate = predictor.generate
 
-    def noted(adapter: str | None, next_asked: Callable[[int], Sequence[GenerationRequest]]) -> None:
+    def noted(adapter: str | None, next_requests: Callable[[int], Sequence[GenerationRequest]]) -> None:
         def note(writing: int) -> Sequence[GenerationRequest]:
-            joining = next_asked(writing)
+            joining = next_requests(writing)
             beside.append((writing, len(joining)))
             return joining
 
-        write(adapter, note)
+        generate(adapter, note)
 
-    monkeypatch.setattr(predictor, "write", noted)
+    monkeypatch.setattr(predictor, "generate", noted)
     assert [answer.text for answer in predictor.answer(None, asked, None, 24)] == [answer.text for answer in alone]
     assert any(writing and joining for writing, joining in beside), "none waits for the slowest"
     shortest = min(answer.prompt_tokens for answer in alone) + 24
@@ -144,24 +144,24 @@ def test_answers_that_join_and_leave_change_no_other(tiny_base: Base) -> None:
             ASKED[position], GenerationConfig(limits[position]), put, lambda fault: pytest.fail(str(fault))
         )
 
-    def next_asked(writing: int) -> list[GenerationRequest]:
+    def next_requests(writing: int) -> list[GenerationRequest]:
         step = len(writing_at_each_step)
         writing_at_each_step.append(writing)
         return [answered(step // 2)] if step % 2 == 0 and step // 2 < len(ASKED) else []
 
-    Predictor(tiny_base, 1024).write(None, next_asked)
+    Predictor(tiny_base, 1024).generate(None, next_requests)
     assert [answers[position] for position in range(len(ASKED))] == alone
     assert max(writing_at_each_step) > 1
 
 
 def test_a_sample_is_its_seeds_own_whoever_shares_its_batch(letters: Base) -> None:
     sampled = GenerationConfig(max_tokens=20, temperature=1.0, seed=5, n=3)
-    [alone], on_delta = write(letters, (ASKED[0], sampled))
+    [alone], deltas = write(letters, (ASKED[0], sampled))
     [together, *_], _ = write(letters, (ASKED[0], sampled), (ASKED[1], GREEDY), (ASKED[3], replace(sampled, seed=9)))
     assert [answer.text for answer in alone] == [answer.text for answer in together]
     assert len({answer.text for answer in alone}) == 3, "each of n answers draws for itself"
     for index, answer in enumerate(alone):
-        assert "".join(delta.text for delta in on_delta if delta.index == index) == answer.text
+        assert "".join(delta.text for delta in deltas if delta.index == index) == answer.text
     assert one(letters, ASKED[0], replace(sampled, n=1, seed=6)).text == alone[1].text
     unseeded = replace(sampled, n=1, seed=None)
     assert one(letters, ASKED[0], unseeded).text != one(letters, ASKED[0], unseeded).text
@@ -231,7 +231,7 @@ def test_what_may_begin_a_stop_string_is_held_back(pieces: list[str], stop: tupl
             break
     found.append("" if text.stopped else text.end())
     assert [piece for piece in found if piece] == said
-    assert text.said == "".join(said)
+    assert text.text == "".join(said)
 
 
 def test_pieces_end_where_characters_do(letters: Base) -> None:
@@ -247,9 +247,9 @@ def test_pieces_end_where_characters_do(letters: Base) -> None:
 
 def test_log_probabilities_are_the_models_own(tiny_base: Base) -> None:
     asked = replace(GREEDY, top_logprobs=3, temperature=3.0, seed=2, frequency_penalty=1.0)
-    [[answer]], on_delta = write(tiny_base, (ASKED[0], asked))
+    [[answer]], deltas = write(tiny_base, (ASKED[0], asked))
     assert answer.logprobs is not None
-    assert sum((delta.logprobs or () for delta in on_delta), ()) == answer.logprobs
+    assert sum((delta.logprobs or () for delta in deltas), ()) == answer.logprobs
     prompt = prompt_tokens(tiny_base.tokenizer, ASKED[0])
     tokens = tiny_base.tokenizer.convert_tokens_to_ids([one.token for one in answer.logprobs])
     with torch.inference_mode():
@@ -293,7 +293,7 @@ def test_the_grammar_takes_what_is_trained_on(letters: Base) -> None:
         "properties": {"name": {"type": "string"}, "near": {"type": "array", "items": {"type": "string"}}},
     }
     written = OutputSchema(schema).canonical('{"near": ["the \\"Bell\\"", "Caf\\u00e9"], "name": "A: b, {c}"}')
-    grammar = GrammarCompiler(letters.tokenizer, len(letters.tokenizer)).of(json.dumps(schema))
+    grammar = GrammarCompiler(letters.tokenizer, len(letters.tokenizer)).compile(json.dumps(schema))
     for token in letters.tokenizer(written, add_special_tokens=False).input_ids:
         assert grammar.allow(torch.zeros(len(letters.tokenizer)))[token] == 0
         grammar.wrote(token)
@@ -313,24 +313,24 @@ def test_a_bad_schema_fails_its_own_request_alone(letters: Base, schema: str) ->
             GenerationRequest(ASKED[1], GREEDY, answers.append, lambda fault: pytest.fail(str(fault))),
         ]
     ]
-    Predictor(letters, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
+    Predictor(letters, 1024).generate(None, lambda writing: waiting.pop() if waiting else [])
     assert [type(fault) for fault in faults] == [BadSchema, PromptTooLong]
     assert [answer.text for [answer] in answers] == [one(letters, ASKED[1], GREEDY).text]
 
 
 def test_an_answer_that_is_given_up_is_written_no_further(letters: Base) -> None:
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
     others: list[tuple[Answer, ...]] = []
     gone = GenerationRequest(
         ASKED[0],
         GenerationConfig(max_tokens=200),
         lambda those: pytest.fail("answered"),
         lambda fault: pytest.fail(str(fault)),
-        on_delta.append,
-        lambda: len(on_delta) > 2,
+        deltas.append,
+        lambda: len(deltas) > 2,
     )
     other = GenerationRequest(ASKED[1], GREEDY, others.append, lambda fault: pytest.fail(str(fault)))
     waiting = [[gone, other]]
-    Predictor(letters, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
-    assert len(on_delta) == 3
+    Predictor(letters, 1024).generate(None, lambda writing: waiting.pop() if waiting else [])
+    assert len(deltas) == 3
     assert others[0][0].text == one(letters, ASKED[1], GREEDY).text

@@ -23,7 +23,7 @@ def alone(model: torch.nn.Module, text: ScoredText) -> float:
 
 @pytest.mark.parametrize("pass_tokens", [4, 1000])
 def test_losses_are_those_of_each_text_alone(tiny_base: Base, pass_tokens: int) -> None:
-    found = Predictor(tiny_base, pass_tokens).losses(None, TEXTS)
+    found = Predictor(tiny_base, pass_tokens).mean_losses(None, TEXTS)
     assert found == pytest.approx([alone(tiny_base.model, text) for text in TEXTS], rel=1e-4)
 
 

@@ -117,12 +117,12 @@ def test_the_least_recently_used_beginnings_are_let_go(
     monkeypatch.setattr(prefix_cache, "KEPT_TOKENS", 8)
     kept = PrefixCache()
     for tokens in [(1, 2, 3), (4, 5, 6), (1, 2, 3), (7, 8, 9), (1, 2, 3), (4, 5, 6)]:
-        kept.read(tiny_base.model, None, tokens)
+        kept.get(tiny_base.model, None, tokens)
     assert len(lengths) == 4, "the second of three was let go, the first was used meanwhile"
-    kept.read(tiny_base.model, "tuned", (4, 5, 6))
+    kept.get(tiny_base.model, "tuned", (4, 5, 6))
     assert len(lengths) == 5
-    assert len(kept.read(tiny_base.model, None, tuple(range(10)))) == 10, "one beyond the limit is read, not kept"
-    kept.read(tiny_base.model, None, tuple(range(10)))
+    assert len(kept.get(tiny_base.model, None, tuple(range(10)))) == 10, "one beyond the limit is read, not kept"
+    kept.get(tiny_base.model, None, tuple(range(10)))
     assert len(lengths) == 7
 
 

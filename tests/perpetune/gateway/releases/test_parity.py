@@ -143,12 +143,16 @@ def test_a_busy_engine_is_asked_again(release: Make, release_params: ReleasePara
         refusals = 3
 
         async def answer(
-            self, version: str, messages: Sequence[Message], generation: GenerationConfig, hear: OnDelta | None = None
+            self,
+            version: str,
+            messages: Sequence[Message],
+            generation: GenerationConfig,
+            on_delta: OnDelta | None = None,
         ) -> tuple[Answer, ...]:
             if self.refusals:
                 self.refusals -= 1
                 raise Overloaded(9, retry_after=0.01)
-            return await super().answer(version, messages, generation, hear)
+            return await super().answer(version, messages, generation, on_delta)
 
     asked = replace(release("1"), evaluated=ServingFacts(golden=(golden("one", "1: one"), golden("two", "1: two"))))
     assert check(Busy(), asked, release_params).alike == 2
