@@ -10,7 +10,7 @@ from math import ceil
 
 from perpetune.curation.text import normalised
 from perpetune.monitoring.window import Window, current_frame
-from perpetune.prediction_log.hash_position import is_sampled
+from perpetune.prediction_log.hash_sampling import is_sampled
 from perpetune.prediction_log.label_requests import LabelReason
 
 

@@ -46,7 +46,9 @@ def shadow_evidence(pairs: Iterable[tuple[Outcome, Outcome]], rules: ReleasePara
     seen = sorted(pairs, key=lambda pair: (pair[0].time, pair[0].id))
     theirs, ours = [pair[0] for pair in seen], [pair[1] for pair in seen]
     both = [(one, other) for other, one in seen if one.output is not None and other.output is not None]
-    labelled = sorted((pair for pair in both if pair[0].label is not None), key=lambda pair: pair[0].judged or 0)
+    labelled = sorted(
+        (pair for pair in both if pair[0].label is not None), key=lambda pair: pair[0].first_feedback or 0
+    )
 
     def paired(one: Sequence[float], other: Sequence[float]) -> Compared:
         return _compared(one, other, paired_mean_difference(one, other, _alpha(rules)), rules)
@@ -83,8 +85,8 @@ def _slow(outcomes: Sequence[Outcome], rules: ReleaseParams) -> list[float]:
 
 def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list[float]:
     known = sorted(
-        (each for each in outcomes if each.output is not None and each.judged is not None),
-        key=lambda each: each.judged or 0,
+        (each for each in outcomes if each.output is not None and each.first_feedback is not None),
+        key=lambda each: each.first_feedback or 0,
     )
     if labels:
         return [score(each.label, str(each.output)) for each in known if each.label is not None]

@@ -30,7 +30,7 @@ class InvalidRow(Exception):
 
 
 def example_of(row: Mapping[str, object], source: str) -> Example:
-    """Read `{"input", "output", ...}` or OpenAI's `{"messages": [...]}`; raises BadRow.
+    """Read `{"input", "output", ...}` or OpenAI's `{"messages": [...]}`; raises InvalidRow.
 
     Either may have `references`, other right outputs. Unknown keys are ignored. A row without an id gets the hash of its content, a row without a group
     the hash of its normalised input, so that equal inputs never straddle two splits.
@@ -199,7 +199,7 @@ def _name(row: Mapping[str, object], field: str) -> str | None:
 
 
 def time_of(row: Mapping[str, object], field: str) -> datetime | None:
-    """The time in this field, None where there is none; raises BadRow."""
+    """The time in this field, None where there is none; raises InvalidRow."""
     value = row.get(field)
     if _absent(value) or value == "":
         return None

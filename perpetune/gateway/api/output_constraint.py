@@ -1,4 +1,4 @@
-"""Answers of a task with an output schema satisfy it, unless a request says itself what it wants."""
+"""Constraining answers to the task's output schema."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perpetune.model.release import Release
 
 
 def constrained(generation: GenerationConfig, release: Release) -> GenerationConfig:
-    """The generation, held to the release's schema. A response_format or tools of the client's own go before it."""
+    """The generation with the release's output schema, unless the client sent response_format or tools."""
     if generation.has_response_format or generation.tools is not None or release.output_schema is None:
         return generation
     return replace(generation, json_schema=release.json_schema)

@@ -1,4 +1,4 @@
-"""Bounds on what a request may send and on how long it may take to, kept while it arrives."""
+"""Limits on the size and the duration of a request body."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from perpetune.gateway.api.errors import ApiError
 
 
 class BodyLimitMiddleware:
-    """ASGI middleware that answers 413 to a body of more than `max_bytes`, declared or streamed.
+    """ASGI middleware: 413 for a body over `max_bytes`, declared or streamed; 408 after `seconds`.
 
-    A body that is not there after `seconds` is answered with 408, and its connection is closed.
+    After a 408 the connection is closed.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
@@ -40,7 +40,7 @@ class BodyLimitMiddleware:
         await self.app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
-        """All messages of the body. Raises Problem."""
+        """All messages of the body. Raises ApiError."""
         too_large = ApiError(413, f"The body is larger than {self.max_bytes} bytes.", code="request_too_large")
         if _declared(scope) > self.max_bytes:
             raise too_large

@@ -1,4 +1,4 @@
-"""Bounds on the head of a request (its first line and its headers), which uvicorn keeps only with another parser."""
+"""Limits on a request's head (request line and headers), which uvicorn has only with its h11 parser."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_BYTES = 64 * 1024
 
 
 class HeadLimitProtocol(HttpToolsProtocol):
-    """uvicorn's protocol over httptools; a head that is too large is answered 431, one that does not arrive, 408.
+    """uvicorn's httptools protocol with 431 for a head that is too large and 408 for one that does not arrive.
 
-    Bytes are counted between reads, so one head may be larger by what one read brings.
+    Bytes are counted per read, so a head may exceed the limit by one read.
     """
 
     seconds = 15.0
@@ -56,7 +56,7 @@ class HeadLimitProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         under_way = self.cycle is not None and not self.cycle.response_complete
-        if self._head_bytes and not under_way:  # else the bytes would land in the middle of another answer
+        if self._head_bytes and not under_way:  # otherwise the bytes would end up inside another response
             response = problem.response()
             head = f"HTTP/1.1 {problem.status} \r\nconnection: close\r\n"
             lines = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)

@@ -1,4 +1,4 @@
-"""An engine that is watched: how long it takes, how soon it begins to speak, how much is under way."""
+"""An engine wrapper that records latency, time to first token, requests in flight and traces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perpetune.records import Message
 
 
 class ObservedEngine:
-    """Passes everything on to `engine`; a version's series end when it is unloaded."""
+    """An `Engine` that delegates to `engine`; a version's metrics are dropped when it is unloaded."""
 
     def __init__(self, engine: Engine, metrics: Metrics) -> None:
         self._engine = engine

@@ -72,7 +72,7 @@ def test_nor_do_they_count_in_a_trial(log: sqlalchemy.Engine, asked: list[Predic
         label(log, row)
     found = outcomes_of(log, "reviews", "1", "champion", asked[0].time, 10)
     assert [row.label for row in found] == ["bad", "bad", None, "bad"]
-    assert [row.judged is None for row in found] == [False, False, True, False]
+    assert [row.first_feedback is None for row in found] == [False, False, True, False]
 
 
 def test_requests_go_with_their_predictions(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:

@@ -40,7 +40,7 @@ def test_nothing_serves_until_there_is_a_champion(source: FakeSource) -> None:
         source.champion_version = None
         following = follower(source, FakeEngine())
         state = await following.refresh_now()
-        assert (state.serving, state.registry_trouble, state.release_trouble) == (None, None, None)
+        assert (state.serving, state.registry_error, state.release_error) == (None, None, None)
         with pytest.raises(NoReleaseLoaded), following.using():
             pass
         source.champion_version = "1"
@@ -130,11 +130,11 @@ def test_a_registry_that_is_down_changes_nothing_and_is_logged_once(
         for _ in range(3):
             state = await following.refresh_now()
         assert state.serving == "1"
-        assert "the registry does not answer" in str(state.registry_trouble)
+        assert "the registry does not answer" in str(state.registry_error)
         assert caplog.text.count("the registry cannot be asked") == 1
         source.down, source.champion_version = False, "2"
         state = await following.refresh_now()
-        assert (state.serving, state.registry_trouble) == ("2", None)
+        assert (state.serving, state.registry_error) == ("2", None)
 
     asyncio.run(run())
 
@@ -147,10 +147,10 @@ def test_a_release_that_does_not_load_leaves_the_old_one(source: FakeSource) -> 
         source.champion_version = "2"
         state = await following.refresh_now()
         assert (state.serving, state.champion) == ("1", "2")
-        assert "version 2 cannot be served" in str(state.release_trouble)
+        assert "version 2 cannot be served" in str(state.release_error)
         source.champion_version = "3"
         state = await following.refresh_now()
-        assert (state.serving, state.release_trouble) == ("3", None)
+        assert (state.serving, state.release_error) == ("3", None)
 
     asyncio.run(run())
 
@@ -168,7 +168,7 @@ def test_a_release_that_cannot_answer_is_unloaded_again(source: FakeSource) -> N
         source.champion_version = "2"
         state = await following.refresh_now()
         assert (state.serving, set(engine.loaded)) == ("1", {"1"})
-        assert "shapes do not match" in str(state.release_trouble)
+        assert "shapes do not match" in str(state.release_error)
 
     asyncio.run(run())
 
@@ -207,13 +207,13 @@ def test_a_version_that_answers_otherwise_than_at_evaluation_is_refused(
         source.promote("2")
         state = await following.refresh_now()
         assert (state.serving, state.champion) == ("1", "1")
-        assert "version 2 was refused" in str(state.release_trouble)
+        assert "version 2 was refused" in str(state.release_error)
         assert "something else" in source.refused["2"]
         assert (source.champion_version, source.previous_version) == ("1", None)
         assert set(engine.loaded) == {"1"}
         source.promote("3")
         state = await following.refresh_now()
-        assert (state.serving, state.release_trouble) == ("3", None)
+        assert (state.serving, state.release_error) == ("3", None)
 
     asyncio.run(run())
 
@@ -226,7 +226,7 @@ def test_where_nothing_serves_a_disparity_leaves_the_alias(
         following = Follower(source, FakeEngine(), Metrics(), 0.02, release_params, 16)
         state = await following.refresh_now()
         assert (state.serving, state.champion) == (None, "1")
-        assert "golden prompts" in str(state.release_trouble)
+        assert "golden prompts" in str(state.release_error)
         assert source.refused == {}
 
     asyncio.run(run())
@@ -259,7 +259,7 @@ def test_a_gateway_that_starts_keeps_the_previous_champion_ready(source: FakeSou
         assert set(engine.loaded) == {"1", "2"}
         engine = FakeEngine(broken=frozenset({"2"}))
         state = await follower(source, engine).refresh_now()
-        assert (state.serving, state.release_trouble) == ("1", None)
+        assert (state.serving, state.release_error) == ("1", None)
 
     asyncio.run(run())
 
@@ -332,7 +332,7 @@ def test_a_trial_that_cannot_be_loaded_or_is_refused_leaves_the_champion(
         source.trial = Trial("2", "canary", 1.0)
         state = await following.refresh_now()
         assert (state.serving, state.trial) == ("1", None)
-        assert "version 2 cannot be served" in str(state.release_trouble)
+        assert "version 2 cannot be served" in str(state.release_error)
         source.trial = Trial("3", "canary", 1.0)
         state = await following.refresh_now()
         assert (state.serving, state.trial, source.trial) == ("1", None, None)
