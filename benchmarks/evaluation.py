@@ -35,7 +35,7 @@ from record import Claim, write
 if TYPE_CHECKING:
     import torch
 
-    from perpetune.inference.answerer import Answerer
+    from perpetune.inference.predictor import Predictor
     from perpetune.records import Message
 
 GOAL = 4.0
@@ -93,9 +93,9 @@ def main() -> int:
     torch.set_num_threads(asked.threads)
     turns = take_turns(_answerer(asked, "auto"), work, peer_rows, asked.rounds)
     equality = compare(_answerer(asked, "fp32"), work, min(asked.exact_rows, peer_rows))
-    answerer = _answerer(asked, "auto")
-    texts = text_at_once(answerer, work, asked.rounds)
-    adapters = [] if asked.adapter else adapter_against_base(answerer, work, asked.rounds)
+    predictor = _answerer(asked, "auto")
+    texts = text_at_once(predictor, work, asked.rounds)
+    adapters = [] if asked.adapter else adapter_against_base(predictor, work, asked.rounds)
     claims = [*claims_of(turns, equality), *_ratio_claims(texts, adapters)]
     for claim in claims:
         print(
@@ -136,28 +136,28 @@ def _arguments() -> argparse.Namespace:
     return asked
 
 
-def _answerer(asked: argparse.Namespace, precision: str) -> Answerer:
-    from perpetune.inference.answerer import load_answerer
+def _answerer(asked: argparse.Namespace, precision: str) -> Predictor:
+    from perpetune.inference.predictor import load_predictor
     from perpetune.params import load_params
 
     params = load_params(Path("params.yaml"))
-    answerer = load_answerer(params.base, asked.assets, precision, params.evaluate.batch_tokens)  # type: ignore[arg-type]
+    predictor = load_predictor(params.base, asked.assets, precision, params.evaluate.batch_tokens)  # type: ignore[arg-type]
     if asked.adapter:
-        answerer.load_adapter("tuned", asked.adapter)
-    return answerer
+        predictor.load_adapter("tuned", asked.adapter)
+    return predictor
 
 
-def take_turns(answerer: Answerer, work: Work, peer_rows: int, rounds: int) -> list[Turn]:
+def take_turns(predictor: Predictor, work: Work, peer_rows: int, rounds: int) -> list[Turn]:
     systems: dict[str, tuple[Callable[[Work], list[list[float]]], int]] = {
-        "perpetune": (lambda work: ours(answerer, work), len(work.asked)),
-        "labels batched": (lambda work: labels_batched(answerer, work), peer_rows),
-        "each label alone": (lambda work: each_label_alone(answerer, work), peer_rows),
+        "perpetune": (lambda work: ours(predictor, work), len(work.asked)),
+        "labels batched": (lambda work: labels_batched(predictor, work), peer_rows),
+        "each label alone": (lambda work: each_label_alone(predictor, work), peer_rows),
     }
-    each_label_alone(answerer, Work(work.asked[:1], work.labels[:2]))  # the first pass warms up
+    each_label_alone(predictor, Work(work.asked[:1], work.labels[:2]))  # the first pass warms up
     turns: list[Turn] = []
     for turn in range(rounds):
         for system, (score, rows) in systems.items():
-            _forget(answerer)
+            _forget(predictor)
             began = time.perf_counter()
             scores = score(Work(work.asked[:rows], work.labels))
             seconds = time.perf_counter() - began
@@ -170,25 +170,25 @@ def take_turns(answerer: Answerer, work: Work, peer_rows: int, rounds: int) -> l
     return turns
 
 
-def _forget(answerer: Answerer) -> None:
+def _forget(predictor: Predictor) -> None:
     """Each turn reads the instruction itself."""
     from perpetune.inference.prefix_cache import PrefixCache
 
-    answerer._beginnings = PrefixCache()
+    predictor._prefixes = PrefixCache()
 
 
-def ours(answerer: Answerer, work: Work) -> list[list[float]]:
+def ours(predictor: Predictor, work: Work) -> list[list[float]]:
     """Probabilities of the labels, row by row, from conversations to answers as evaluation and serving have them."""
-    answers = answerer.answer(_adapter(answerer), work.asked, work.labels, 16)
+    answers = predictor.answer(_adapter(predictor), work.asked, work.labels, 16)
     return [list((answer.probabilities or {}).values()) for answer in answers]
 
 
-def each_label_alone(answerer: Answerer, work: Work) -> list[list[float]]:
+def each_label_alone(predictor: Predictor, work: Work) -> list[list[float]]:
     import torch
 
     scores: list[list[float]] = []
-    with answerer._speaking_as(_adapter(answerer)) as model, torch.inference_mode():
-        for prompt, tails in _tokens(answerer, work):
+    with predictor._speaking_as(_adapter(predictor)) as model, torch.inference_mode():
+        for prompt, tails in _tokens(predictor, work):
             scores.append([])
             for tail in tails:
                 logits = model(torch.tensor([[*prompt, *tail]], device=model.device)).logits
@@ -196,12 +196,12 @@ def each_label_alone(answerer: Answerer, work: Work) -> list[list[float]]:
     return scores
 
 
-def labels_batched(answerer: Answerer, work: Work) -> list[list[float]]:
+def labels_batched(predictor: Predictor, work: Work) -> list[list[float]]:
     import torch
 
-    pad, scores = answerer.base.tokenizer.pad_token_id, []
-    with answerer._speaking_as(_adapter(answerer)) as model, torch.inference_mode():
-        for prompt, tails in _tokens(answerer, work):
+    pad, scores = predictor.base.tokenizer.pad_token_id, []
+    with predictor._speaking_as(_adapter(predictor)) as model, torch.inference_mode():
+        for prompt, tails in _tokens(predictor, work):
             longest = max(map(len, tails))
             ids = [[*prompt, *tail, *[pad] * (longest - len(tail))] for tail in tails]
             sees = [[1] * (len(prompt) + len(tail)) + [0] * (longest - len(tail)) for tail in tails]
@@ -214,17 +214,17 @@ def labels_batched(answerer: Answerer, work: Work) -> list[list[float]]:
     return scores
 
 
-def text_at_once(answerer: Answerer, work: Work, rounds: int) -> list[float]:
+def text_at_once(predictor: Predictor, work: Work, rounds: int) -> list[float]:
     """For each round: seconds of free text to some rows one after the other, over seconds to all of them at once."""
-    some, adapter = work.asked[:QUICK_ROWS], _adapter(answerer)
+    some, adapter = work.asked[:QUICK_ROWS], _adapter(predictor)
     return [
-        _seconds(lambda: [answerer.answer(adapter, [each], None, TEXT_TOKENS) for each in some])
-        / _seconds(lambda: answerer.answer(adapter, some, None, TEXT_TOKENS))
+        _seconds(lambda: [predictor.answer(adapter, [each], None, TEXT_TOKENS) for each in some])
+        / _seconds(lambda: predictor.answer(adapter, some, None, TEXT_TOKENS))
         for _ in range(rounds)
     ]
 
 
-def adapter_against_base(answerer: Answerer, work: Work, rounds: int) -> list[float]:
+def adapter_against_base(predictor: Predictor, work: Work, rounds: int) -> list[float]:
     """For each round: seconds of some requests, one by one, to a random adapter, over those of the base in turns."""
     import torch
 
@@ -233,16 +233,16 @@ def adapter_against_base(answerer: Answerer, work: Work, rounds: int) -> list[fl
 
     with tempfile.TemporaryDirectory() as folder:
         params = LoraParams(rank=8, alpha=16, dropout=0.0, target_modules="all-linear")
-        model = trainable(answerer.base, "lora", params, seed=7)
+        model = trainable(predictor.base, "lora", params, seed=7)
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=1e-3)
         model.save_pretrained(folder)
         model.unload()  # type: ignore[operator]
-        answerer.load_adapter("random", Path(folder))
+        predictor.load_adapter("random", Path(folder))
 
     def ask(adapter: str | None, messages: tuple[Message, ...]) -> float:
-        return _seconds(lambda: answerer.answer(adapter, [messages], work.labels, 16))
+        return _seconds(lambda: predictor.answer(adapter, [messages], work.labels, 16))
 
     some = work.asked[:QUICK_ROWS]
     ask(None, some[0]), ask("random", some[0])  # the instruction is read
@@ -250,7 +250,7 @@ def adapter_against_base(answerer: Answerer, work: Work, rounds: int) -> list[fl
     for _ in range(rounds):
         pairs = [(ask("random", messages), ask(None, messages)) for messages in some]
         ratios.append(statistics.median(adapted / bare for adapted, bare in pairs))
-    answerer.unload_adapter("random")
+    predictor.unload_adapter("random")
     return ratios
 
 
@@ -266,31 +266,31 @@ def _score(logits: torch.Tensor, start: int, tail: Sequence[int]) -> float:
     return sum(float(steps[step, token]) for step, token in enumerate(tail))
 
 
-def _tokens(answerer: Answerer, work: Work) -> list[tuple[list[int], list[list[int]]]]:
+def _tokens(predictor: Predictor, work: Work) -> list[tuple[list[int], list[list[int]]]]:
     from perpetune.model.chat_format import answer_tokens, prompt_tokens
 
-    tokenizer = answerer.base.tokenizer
+    tokenizer = predictor.base.tokenizer
     tails = [answer_tokens(tokenizer, label) for label in work.labels]
     return [(prompt_tokens(tokenizer, messages), tails) for messages in work.asked]
 
 
-def _adapter(answerer: Answerer) -> str | None:
-    return "tuned" if "tuned" in answerer._whole else None
+def _adapter(predictor: Predictor) -> str | None:
+    return "tuned" if "tuned" in predictor._whole else None
 
 
-def compare(answerer: Answerer, work: Work, rows: int) -> Equality:
+def compare(predictor: Predictor, work: Work, rows: int) -> Equality:
     """perpetune beside each label alone, on the same rows."""
     import torch
 
     from perpetune.inference.label_scoring import are_many
 
     some = Work(work.asked[:rows], work.labels)
-    exact = torch.tensor(each_label_alone(answerer, some), dtype=torch.float64).log_softmax(-1)
-    found = torch.tensor(ours(answerer, some), dtype=torch.float64)
+    exact = torch.tensor(each_label_alone(predictor, some), dtype=torch.float64).log_softmax(-1)
+    found = torch.tensor(ours(predictor, some), dtype=torch.float64)
     likely = exact.exp() >= 1e-3
     return Equality(
         rows=rows,
-        many=are_many([tail for _, tails in _tokens(answerer, some)[:1] for tail in tails]),
+        many=are_many([tail for _, tails in _tokens(predictor, some)[:1] for tail in tails]),
         log_probability=float((found.log() - exact)[likely].abs().max()),
         probability=float((found - exact.exp()).abs().max()),
         answers=int((found.argmax(-1) != exact.argmax(-1)).sum()),

@@ -147,7 +147,7 @@ def measure(name: str, splits: Splits, params: Params, asked: argparse.Namespace
 def _train_and_answer(
     rows: Sequence[Example], splits: Splits, params: Params, asked: argparse.Namespace
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    from perpetune.inference.answerer import load_answerer
+    from perpetune.inference.predictor import load_predictor
     from perpetune.training.job import Job, train_here
 
     labels = sorted({row.output for row in rows})
@@ -162,14 +162,14 @@ def _train_and_answer(
         )
         known = [row for row in splits.validation if row.output in labels]
         train_here(job, rows, known, report=lambda _: None)
-        answerer = load_answerer(params.base, asked.assets, params.train.precision, params.evaluate.batch_tokens)
-        answerer.load_adapter("tuned", job.adapter)
+        predictor = load_predictor(params.base, asked.assets, params.train.precision, params.evaluate.batch_tokens)
+        predictor.load_adapter("tuned", job.adapter)
 
     def right(held_out: Sequence[Example]) -> tuple[float, ...]:
         from perpetune.records import conversation
 
         asked_of = [conversation(INSTRUCTION, row) for row in held_out]
-        answers = answerer.answer("tuned", asked_of, labels, params.evaluate.max_new_tokens)
+        answers = predictor.answer("tuned", asked_of, labels, params.evaluate.max_new_tokens)
         return tuple(float(answer.text == row.output) for answer, row in zip(answers, held_out, strict=True))
 
     return right(splits.frozen), right(splits.recent)
@@ -197,10 +197,10 @@ def claims_of(found: Sequence[Found]) -> list[Claim]:
 
 def told(one: Found) -> dict[str, object]:
     """A mix with its scores and their intervals, and without its rows."""
-    from perpetune.statistics.estimate import mean_of
+    from perpetune.statistics.estimate import estimate_mean
 
     scores = {
-        holdout: asdict(mean_of(getattr(one, holdout), confidence=0.95, samples=2000, seed=SEED))
+        holdout: asdict(estimate_mean(getattr(one, holdout), confidence=0.95, samples=2000, seed=SEED))
         for holdout in ("frozen", "recent")
     }
     return {
@@ -216,7 +216,7 @@ def draw(found: Sequence[Found]) -> None:
     from matplotlib.figure import Figure
 
     from perpetune.evaluation.report.style import colour, house_style, write_png
-    from perpetune.statistics.estimate import mean_of
+    from perpetune.statistics.estimate import estimate_mean
 
     kinds = {"frozen": ("champion", "old: product reviews"), "recent": ("challenger", "recent: films and newspapers")}
     names = [f"{one.mix}\n{one.recent_rows} recent, {one.older_rows} older" for one in found]
@@ -224,7 +224,7 @@ def draw(found: Sequence[Found]) -> None:
         figure = Figure(figsize=(7, 3.6))
         axes = figure.subplots()
         for shift, (holdout, (system, label)) in zip((-0.12, 0.12), kinds.items(), strict=True):
-            scores = [mean_of(getattr(one, holdout), confidence=0.95, samples=2000, seed=SEED) for one in found]
+            scores = [estimate_mean(getattr(one, holdout), confidence=0.95, samples=2000, seed=SEED) for one in found]
             values = [100 * score.value for score in scores]
             reach = [
                 [100 * (score.value - score.low) for score in scores],

@@ -1,7 +1,7 @@
 """The table of results in README.md, written from benchmarks/results.
 
-    python benchmarks/readme.py            # rewrites it
-    python benchmarks/readme.py --check    # exits 1 if it is not what benchmarks/results says
+python benchmarks/readme.py            # rewrites it
+python benchmarks/readme.py --check    # exits 1 if it is not what benchmarks/results says
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def _speeds() -> list[list[str]]:
         [claim] = [each for each in result["claims"] if each["claim"].startswith("times as fast as")]
         peer = claim["claim"].removeprefix("times as fast as ").replace("trl", "TRL")
         title = f"training, {title}, two cores"
-        rows.append([title, f"{own['tokens_per_second']:,.0f} tokens/s", f"{claim['value']:.1f} × {peer}", "—", "1 run"])
+        rows.append(
+            [title, f"{own['tokens_per_second']:,.0f} tokens/s", f"{claim['value']:.1f} × {peer}", "—", "1 run"]
+        )
     return rows
 
 
@@ -86,7 +88,13 @@ def _serving() -> list[list[str]]:
     added, (low, high) = _claims("serving-overhead")["milliseconds added, p50, 1 client"]
     failed, _ = _claims("serving-swaps")["of 10000 requests failed while the champion changed"]
     return [
-        ["gateway before vLLM, median", f"+{added:.1f} ms", "vLLM asked directly", f"{low:.1f} to {high:.1f} ms", "range of 3 rounds"],
+        [
+            "gateway before vLLM, median",
+            f"+{added:.1f} ms",
+            "vLLM asked directly",
+            f"{low:.1f} to {high:.1f} ms",
+            "range of 3 rounds",
+        ],
         ["requests failed while the version changed", f"{failed:.0f}", "—", "—", "10,000"],
     ]
 

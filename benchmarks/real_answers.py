@@ -42,7 +42,7 @@ def real_answers(assets: Path, held_out: int) -> list[Answered]:
 
 def _make(assets: Path, held_out: int) -> list[Answered]:
     from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
-    from perpetune.inference.answerer import load_answerer
+    from perpetune.inference.predictor import load_predictor
     from perpetune.params import load_params
 
     params, wheel = load_params(Path("params.yaml")), find_wheel(assets)
@@ -52,18 +52,18 @@ def _make(assets: Path, held_out: int) -> list[Answered]:
     shuffler.shuffle(products)
     shuffler.shuffle(films)
     rows = {"products": products[:held_out], "films": films[:held_out]}
-    answerer = load_answerer(params.base, assets, params.train.precision, params.evaluate.batch_tokens)
+    predictor = load_predictor(params.base, assets, params.train.precision, params.evaluate.batch_tokens)
     with tempfile.TemporaryDirectory() as folder:
         for system, examples in TRAINED_ON.items():
             print(f"training on {examples} product reviews", flush=True)
             adapter = _train(params, assets, products[held_out:][:examples], Path(folder) / system)
-            answerer.load_adapter(system, adapter)
+            predictor.load_adapter(system, adapter)
         found = []
         for system in (None, *TRAINED_ON):
             for kind, some in rows.items():
                 print(f"{system or 'base'} answers {len(some)} sentences of {kind}", flush=True)
                 asked = [_asked(row) for row in some]
-                answers = answerer.answer(system, asked, LABELS, 16)
+                answers = predictor.answer(system, asked, LABELS, 16)
                 found.append(
                     Answered(
                         system or "base",

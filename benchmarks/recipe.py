@@ -194,7 +194,7 @@ def fitted(task: Task, train: Sequence[tuple[str, str]], name: str, params: Para
 def fine_tuned(
     task: Task, train: Sequence[tuple[str, str]], validation: Sequence[tuple[str, str]], params: Params, asked: Any
 ) -> Cell:
-    from perpetune.inference.answerer import load_answerer
+    from perpetune.inference.predictor import load_predictor
     from perpetune.loop.ensemble_training import launch_ensemble
     from perpetune.training.job import Job
 
@@ -212,21 +212,21 @@ def fine_tuned(
         began = time.monotonic()
         done = launch_ensemble(job, params.evaluate.encoder, _examples(train), _examples(validation), lambda _: None)
         seconds = time.monotonic() - began
-        answerer = load_answerer(params.base, asked.assets, params.train.precision, params.evaluate.batch_tokens)
-        answerer.load_adapter("ours", Path(folder))
-        return Cell(task.name, len(train), TUNED, _answered(answerer, "ours", task, labels), seconds, done.steps)
+        predictor = load_predictor(params.base, asked.assets, params.train.precision, params.evaluate.batch_tokens)
+        predictor.load_adapter("ours", Path(folder))
+        return Cell(task.name, len(train), TUNED, _answered(predictor, "ours", task, labels), seconds, done.steps)
 
 
 def prompted(task: Task, train: Sequence[tuple[str, str]], params: Params, asked: Any) -> Cell:
     """The untrained base with examples, on the first held-out rows."""
-    from perpetune.inference.answerer import load_answerer
+    from perpetune.inference.predictor import load_predictor
     from perpetune.loop.assess.few_shot import few_shot
 
     some = replace(task, test=task.test[:PROMPTED_ROWS])
     labels = sorted({output for _, output in train}) if task.labels else None
     shots = few_shot(_examples(train), params.evaluate.few_shot_examples, SEED)
-    answerer = load_answerer(params.base, asked.assets, params.train.precision, params.evaluate.batch_tokens)
-    return Cell(task.name, len(train), BASE, _answered(answerer, None, some, labels, shots), 0.0)
+    predictor = load_predictor(params.base, asked.assets, params.train.precision, params.evaluate.batch_tokens)
+    return Cell(task.name, len(train), BASE, _answered(predictor, None, some, labels, shots), 0.0)
 
 
 def trl(task: Task, train: Sequence[tuple[str, str]], seconds: float, params: Params, asked: Any) -> Cell:
@@ -237,7 +237,7 @@ def trl(task: Task, train: Sequence[tuple[str, str]], seconds: float, params: Pa
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from perpetune.inference.answerer import Answerer
+    from perpetune.inference.predictor import Predictor
     from perpetune.model.base import load_base
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -267,9 +267,11 @@ def trl(task: Task, train: Sequence[tuple[str, str]], seconds: float, params: Pa
         trainer.train()
         spent = time.monotonic() - began
         trainer.model.save_pretrained(folder)
-        answerer = Answerer(load_base(params.base, asked.assets, params.train.precision), params.evaluate.batch_tokens)
-        answerer.load_adapter("trl", Path(folder))
-        scores = _answered(answerer, "trl", task, labels)
+        predictor = Predictor(
+            load_base(params.base, asked.assets, params.train.precision), params.evaluate.batch_tokens
+        )
+        predictor.load_adapter("trl", Path(folder))
+        scores = _answered(predictor, "trl", task, labels)
         return Cell(task.name, len(train), TRL, scores, spent, trainer.state.global_step)
 
 
@@ -303,7 +305,7 @@ def _embedded(texts: Sequence[str], encoder: Path) -> Any:
 
 
 def _answered(
-    answerer: Any, name: str | None, task: Task, labels: Sequence[str] | None, shots: Sequence[Any] = ()
+    predictor: Any, name: str | None, task: Task, labels: Sequence[str] | None, shots: Sequence[Any] = ()
 ) -> tuple[float, ...]:
     """A score for each held-out row: 1 or 0 for a label, slot F1 for a JSON object."""
     from perpetune.evaluation.scores.scoring import scoring_of
@@ -313,7 +315,7 @@ def _answered(
     questions = [
         with_instruction(task.instruction, (Message(role="user", content=text),), tuple(shots)) for text, _ in task.test
     ]
-    answers = answerer.answer(name, questions, labels, 128, to_text(task.schema) if task.schema else None)
+    answers = predictor.answer(name, questions, labels, 128, to_text(task.schema) if task.schema else None)
     scoring = scoring_of("classification" if task.labels else "generation", task.schema)
     return tuple(scoring.score(output, answer.text) for answer, (_, output) in zip(answers, task.test, strict=True))
 
@@ -354,9 +356,9 @@ def _less(subject: str, ours: Sequence[float], rival: str, theirs: Sequence[floa
 
 
 def show(cell: Cell) -> None:
-    from perpetune.statistics.estimate import mean_of
+    from perpetune.statistics.estimate import estimate_mean
 
-    found = mean_of(cell.scores, confidence=0.95, samples=2000, seed=SEED)
+    found = estimate_mean(cell.scores, confidence=0.95, samples=2000, seed=SEED)
     steps = f", serves {cell.chosen}" if cell.chosen else f", {cell.steps} steps" if cell.steps else ""
     seen = f" ({cell.chosen_by:.1%} on the rows that chose)" if cell.chosen_by is not None else ""
     print(

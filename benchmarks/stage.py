@@ -16,7 +16,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from perpetune.errors import PerpetuneError
-from perpetune.inference.answerer import Answerer
+from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base, load_tokenizer
 from perpetune.model.release import EVALUATED, GoldenPrompt, ModelCard, ServingFacts
@@ -132,15 +132,15 @@ def _register(params: Params, folder: Path, assets: Path, golden: Sequence[str],
     for number in range(versions):
         adapter = folder / "adapters" / str(number)
         _write_adapter(params.base, assets, adapter, seed=number)
-        answerer = Answerer(load_base(params.base, assets, PRECISION), params.evaluate.batch_tokens)
-        answerer.load_adapter("new", adapter)
+        predictor = Predictor(load_base(params.base, assets, PRECISION), params.evaluate.batch_tokens)
+        predictor.load_adapter("new", adapter)
         run = open_run(TASK, f"refresh {number}", {"perpetune.kind": "refresh"}, {})
-        version = registry.register(run, adapter, _card(params, answerer), {"adapter.digest": str(number)})
+        version = registry.register(run, adapter, _card(params, predictor), {"adapter.digest": str(number)})
         evaluated = ServingFacts(
             max_tokens=MAX_TOKENS,
             golden=tuple(
                 GoldenPrompt(messages=(_user(prompt),), output=text, confidence=None)
-                for prompt, text in zip(golden, _answers(answerer, golden), strict=True)
+                for prompt, text in zip(golden, _answers(predictor, golden), strict=True)
             ),
         )
         log_text(run, to_json(evaluated.model_dump(mode="json")), EVALUATED)
@@ -162,23 +162,23 @@ def _write_adapter(base: BaseParams, assets: Path, folder: Path, seed: int) -> N
     model.save_pretrained(str(folder))
 
 
-def _answers(answerer: Answerer, prompts: Sequence[str]) -> list[str]:
+def _answers(predictor: Predictor, prompts: Sequence[str]) -> list[str]:
     conversations = [with_instruction(INSTRUCTION, (_user(prompt),)) for prompt in prompts]
-    return [answer.text for answer in answerer.answer("new", conversations, None, MAX_TOKENS)]
+    return [answer.text for answer in predictor.answer("new", conversations, None, MAX_TOKENS)]
 
 
 def _user(text: str) -> Message:
     return Message(role="user", content=text)
 
 
-def _card(params: Params, answerer: Answerer) -> ModelCard:
+def _card(params: Params, predictor: Predictor) -> ModelCard:
     return ModelCard(
         task=TASK,
         kind="generation",
         instruction=INSTRUCTION,
         labels=None,
         base=params.base,
-        base_digest=answerer.base.digest,
+        base_digest=predictor.base.digest,
         precision=PRECISION,
         max_new_tokens=MAX_TOKENS,
     )

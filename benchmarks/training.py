@@ -332,13 +332,13 @@ def _trl(work: Work, adapter: Path, *, packed: bool) -> list[float]:
 
 
 def _ask(work: Work, base, adapter: Path) -> list[int]:  # type: ignore[no-untyped-def]
-    from perpetune.inference.answerer import Answerer
+    from perpetune.inference.predictor import Predictor
     from perpetune.records import Message, with_instruction
 
-    answerer = Answerer(base, 1024)
-    answerer.load_adapter("turn", adapter)
+    predictor = Predictor(base, 1024)
+    predictor.load_adapter("turn", adapter)
     asked = [with_instruction(work.instruction, (Message(role="user", content=row["input"]),)) for row in work.held_out]
-    answers = answerer.answer("turn", asked, work.labels, 16)
+    answers = predictor.answer("turn", asked, work.labels, 16)
     return [int(answer.text == row["output"]) for answer, row in zip(answers, work.held_out, strict=True)]
 
 

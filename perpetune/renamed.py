@@ -15,7 +15,7 @@ from types import CodeType, ModuleType
 
 RENAMED = {
     "perpetune.answer": "perpetune.generation.answer",
-    "perpetune.inference.answers": "perpetune.inference.answerer",
+    "perpetune.inference.answers": "perpetune.inference.predictor",
     "perpetune.linear": "perpetune.classifiers.linear",
     "perpetune.orchestrator": "perpetune.runtime.prefect_api",
     "perpetune.pyfunc": "perpetune.tracking.logged_model",

@@ -1,7 +1,4 @@
-"""A sentence encoder: texts become vectors of unit length, alike for texts that mean alike.
-
-Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084. Any model in the format of sentence-transformers serves.
-"""
+"""Sentence embeddings of unit length from a sentence-transformers model (Reimers and Gurevych 2019, arXiv:1908.10084)."""
 
 from __future__ import annotations
 
@@ -26,20 +23,20 @@ SETTING = "evaluate.encoder"
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """An encoder in memory, its name, and the sha256 of its weights."""
+    """A loaded sentence-transformers model, with its parameters and the sha256 of its weights."""
 
     params: BaseParams
     digest: str
     model: SentenceTransformer
 
-    def embedded(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of shape (texts, size). What is longer than the encoder reads is cut off."""
-        found = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(found, dtype=np.float64)
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of shape (texts, size). Texts beyond the encoder's context are truncated."""
+        vectors = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float64)
 
 
 def load_encoder(params: BaseParams, assets: Path) -> Encoder:
-    """Load it once a process. Raises PerpetuneError if it is missing or is no sentence encoder."""
+    """Load the encoder, once a process. Raises PerpetuneError if it is missing or no sentence encoder."""
     return _loaded(params, assets.absolute())
 
 
@@ -52,27 +49,27 @@ def _loaded(params: BaseParams, assets: Path) -> Encoder:
         model = SentenceTransformer(str(folder), device="cpu")
     except (OSError, ValueError, KeyError) as fault:
         raise PerpetuneError(
-            f"no sentence encoder can be read there: {fault}",
+            f"the encoder is no sentence-transformers model: {fault}",
             where=f"params.yaml: {SETTING}.model",
-            do="name a model in the format of sentence-transformers, or set it to null",
+            do="name a sentence-transformers model, or set evaluate.encoder to null",
         ) from fault
     return Encoder(params, weights_digest(folder), model)
 
 
 class Embedding(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """The vectors of an encoder, of length `scale`, as a step of a scikit-learn pipeline."""
+    """A scikit-learn transformer from texts to embeddings of length `scale`."""
 
     def __init__(self, encoder: Encoder, scale: float) -> None:
         self.encoder = encoder
         self.scale = scale
 
     def fit(self, texts: Sequence[str], labels: Any = None) -> Embedding:
-        """It learns nothing."""
+        """Nothing is fitted."""
         return self
 
     def transform(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of shape (texts, size)."""
-        return self.scale * self.encoder.embedded(texts)
+        """Embeddings of shape (texts, size)."""
+        return self.scale * self.encoder.encode(texts)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

@@ -1,7 +1,6 @@
-"""Logistic regression on TF-IDF, and on sentence embeddings beside it: trained, kept, and asked one text at a time.
+"""Logistic regression on TF-IDF and, if there is an encoder, on sentence embeddings: fit, save, load, predict.
 
-Words tell what a text is about where the training rows have its words, embeddings where they have others that mean the
-same: on most tasks both together are right more often than either.
+On most tasks both kinds of features together are right more often than either.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from perpetune.generation.answer import Answer
 from perpetune.params import BaseParams
 
 DESCRIPTION, TENSORS = "linear.json", "linear.safetensors"
-MOST_CHARACTER_FEATURES = 20_000  # more made training slower and the answers no better
-EMBEDDING_SCALE = 2.0  # times the length of the TF-IDF of words, which is 1
+MAX_CHARACTER_FEATURES = 20_000  # more were slower to train and no more accurate
+EMBEDDING_SCALE = 2.0  # the TF-IDF vector of words has length 1
 INVERSE_PENALTY = 10.0
 
 
 def linear_model(seed: int, encoder: Encoder | None = None) -> Pipeline:
-    """Logistic regression, to be fitted on inputs and their labels.
+    """An unfitted pipeline from texts to labels.
 
-    It reads the TF-IDF of words and pairs of words, that of pieces of words of 2 to 5 characters, and what the encoder
-    makes of the text.
+    Its features are TF-IDF of words and word pairs, TF-IDF of character n-grams (2 to 5, within words), and the
+    encoder's embedding.
     """
     words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
     pieces = TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=MOST_CHARACTER_FEATURES
+        analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=MAX_CHARACTER_FEATURES
     )
     embeddings = [Embedding(encoder, EMBEDDING_SCALE)] if encoder else []
     classifier = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000, random_state=seed)
@@ -50,16 +49,15 @@ def linear_model(seed: int, encoder: Encoder | None = None) -> Pipeline:
 
 
 def linear_answer(model: Pipeline, text: str) -> Answer:
-    """The likeliest label of one text, with the probabilities of `predict_proba`."""
+    """The most likely label of one text, with the probabilities of `predict_proba`."""
     [answer] = linear_answers(model, [text])
     return answer
 
 
 def linear_answers(model: Pipeline, texts: Sequence[str]) -> list[Answer]:
-    """The same for many texts at once; `seconds` is each one's share.
+    """The same for many texts at once; `seconds` is the time divided by the number of texts.
 
-    One text alone takes a tenth of a millisecond or so without embeddings; scikit-learn's own way, made for many, takes
-    some.
+    A single text bypasses scikit-learn, whose per-call overhead is milliseconds against about 0.1 ms.
     """
     began = perf_counter()
     found = [_probabilities(model, text) for text in texts] if len(texts) < 2 else model.predict_proba(texts)
@@ -82,20 +80,22 @@ def _answer(model: Pipeline, probabilities: np.ndarray, seconds: float) -> Answe
 
 
 def _probabilities(model: Pipeline, text: str) -> np.ndarray:
-    """Of each label, shape (labels,)."""
+    """The probability of each label for one text, (labels,)."""
     union, classifier = model
-    scores, behind = classifier.intercept_.copy(), 0
+    scores, offset = classifier.intercept_.copy(), 0
     for _, part in union.transformer_list:
         columns, weights, width = _features(part, text)
-        scores += classifier.coef_[:, columns + behind] @ weights
-        behind += width
+        scores += classifier.coef_[:, columns + offset] @ weights
+        offset += width
     if len(scores) > 1:
         return np.asarray(softmax(scores))
-    return np.array([expit(-scores[0]), expit(scores[0])])  # of two labels, one score tells the second
+    return np.array(
+        [expit(-scores[0]), expit(scores[0])]
+    )  # for two labels scikit-learn keeps one score, that of the second
 
 
 def _features(part: TfidfVectorizer | Embedding, text: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """The columns that the text has, and what stands there, as `transform` has them, and how many columns there are."""
+    """The columns that are not 0 for this text, their values as `transform` gives them, and the number of columns."""
     if isinstance(part, Embedding):
         [vector] = part.transform([text])
         return np.arange(len(vector)), vector, len(vector)
@@ -108,7 +108,7 @@ def _features(part: TfidfVectorizer | Embedding, text: str) -> tuple[np.ndarray,
 
 
 def save_linear_model(folder: Path, model: Pipeline) -> str:
-    """Write a fitted model into the folder, as JSON and tensors that hold no code; returns the sha256 of both."""
+    """Write a fitted model as JSON and safetensors, which hold no code; returns the sha256 of both files."""
     folder.mkdir(parents=True, exist_ok=True)
     union, classifier = model
     parts = [part for _, part in union.transformer_list]
@@ -133,9 +133,9 @@ def save_linear_model(folder: Path, model: Pipeline) -> str:
 
 
 def load_linear_model(folder: Path, assets: Path) -> Pipeline:
-    """What `save_linear_model` wrote; its encoder is found as params.yaml would name it.
+    """Read what `save_linear_model` wrote, and load the encoder that it names.
 
-    Raises PerpetuneError if it is missing or something else, or the encoder is not the one that it was trained with.
+    Raises PerpetuneError if the files are missing or invalid, or the encoder's weights are not those of training.
     """
     try:
         described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
@@ -148,7 +148,7 @@ def load_linear_model(folder: Path, assets: Path) -> Pipeline:
         classifier.classes_ = np.array(described["labels"])
         classifier.coef_, classifier.intercept_ = learned["coef"], learned["intercept"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
-        raise PerpetuneError(f"no linear model can be read here: {fault}", where=str(folder)) from fault
+        raise PerpetuneError(f"the linear model cannot be read: {fault}", where=str(folder)) from fault
     embeddings = [_embedding(encoder, assets, folder)] if encoder else []
     return make_pipeline(make_union(*vectorizers, *embeddings), classifier)
 
@@ -158,15 +158,15 @@ def _embedding(described: dict[str, Any], assets: Path, folder: Path) -> Embeddi
     encoder = load_encoder(named, assets)
     if encoder.digest != described["digest"]:
         raise PerpetuneError(
-            f"it was trained with other weights of the encoder {named.model} than those on this machine",
+            f"the linear model was trained with other weights of the encoder {named.model} than those on this machine",
             where=str(folder),
-            do=f"lay those with the sha256 {described['digest'][:12]} there, or refresh",
+            do=f"install the encoder whose weights have the sha256 {described['digest'][:12]}, or run `perpetune refresh`",
         )
     return Embedding(encoder, described["scale"])
 
 
 def _settings(vectorizer: TfidfVectorizer) -> dict[str, object]:
-    """Those that say how a text becomes terms and their weights."""
+    """The vectorizer's settings that define terms and their weights."""
     kept = ("analyzer", "ngram_range", "token_pattern", "lowercase", "strip_accents", "sublinear_tf", "norm")
     settings = vectorizer.get_params()
     return {name: settings[name] for name in kept}

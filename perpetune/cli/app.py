@@ -389,10 +389,10 @@ def keys_add(
     json_: Json = False,
 ) -> None:
     """Make a key and print it, once: only its digest is stored. From the first key on, every request needs one."""
-    from perpetune.prediction_log.api_keys import add_key, as_role
+    from perpetune.prediction_log.api_keys import add_key, parse_role
 
     with _for_people():
-        roles = [as_role(each) for each in role]
+        roles = [parse_role(each) for each in role]
         with _prediction_log() as log:
             secret = add_key(log, name, roles)
         if json_:

@@ -83,12 +83,12 @@ def data_version(workspace: Path) -> DataVersion:
     return DataVersion(outputs[SPLITS.as_posix()], outputs)
 
 
-def is_at(workspace: Path, version: str) -> bool:
+def has_version(workspace: Path, version: str) -> bool:
     """Whether the splits in the workspace are those of this version."""
     return (workspace / SPLITS).is_dir() and data_version(workspace).version == version
 
 
-def bring_splits(workspace: Path, version: str, into: Path) -> Path:
+def checkout_splits(workspace: Path, version: str, into: Path) -> Path:
     """Lay the splits of an older version into the folder `into`, and return where they lie.
 
     They come from the workspace's cache or else from its default remote. A repository of its own holds them, so that
@@ -101,7 +101,7 @@ def bring_splits(workspace: Path, version: str, into: Path) -> Path:
             do="run this in the workspace that trained on it",
         )
     (into / ".dvc").mkdir(parents=True, exist_ok=True)
-    _write(_borrowed(workspace / ".dvc"), into / ".dvc" / "config")
+    _write(_config_for_checkout(workspace / ".dvc"), into / ".dvc" / "config")
     splits = {"md5": f"{version}.dir", "hash": "md5", "path": SPLITS.name}
     (into / "splits.dvc").write_text(yaml.safe_dump({"outs": [splits]}), encoding="utf-8")
     try:
@@ -115,7 +115,7 @@ def bring_splits(workspace: Path, version: str, into: Path) -> Path:
     return into / SPLITS.name
 
 
-def _borrowed(home: Path) -> ConfigParser:
+def _config_for_checkout(home: Path) -> ConfigParser:
     """The settings of a workspace's DVC for a repository elsewhere, with its cache: paths are relative to `home`."""
     config = ConfigParser(interpolation=None)
     config.read([home / "config", home / "config.local"], encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 from perpetune.output_schema import InvalidOutput, parsed, to_text
 
-MOST_VALUES = 10  # a longer list of values is no enumeration ...
+MAX_ENUM_VALUES = 10  # a longer list of values is no enumeration ...
 ROWS_PER_VALUE = 5  # ... nor is one whose values are on fewer rows each
 
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array"}
@@ -45,7 +45,7 @@ def _schema_of(values: Sequence[Any]) -> dict[str, Any]:
         return {"type": "array", "items": _schema_of([item for value in values for item in value])}
     if types & {"object", "array"} or not types:
         return {}
-    if types == {"string"} and len(set(values)) <= min(MOST_VALUES, len(values) / ROWS_PER_VALUE):
+    if types == {"string"} and len(set(values)) <= min(MAX_ENUM_VALUES, len(values) / ROWS_PER_VALUE):
         return {"enum": sorted(set(values))}
     if "number" in types:
         types.discard("integer")

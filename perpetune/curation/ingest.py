@@ -42,7 +42,7 @@ def ingest(path: Path, inbox: Path) -> Ingestion:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     earlier = next(iter(sorted(inbox.glob(f"*-{digest}.jsonl"))), None)
     target = earlier or inbox / f"{source}-{digest}.jsonl"
-    rejected_path = rejected_beside(target) if reading.rejected else None
+    rejected_path = rejected_file(target) if reading.rejected else None
     if not earlier:
         # The examples last: where they are, the file was ingested whole.
         if rejected_path:
@@ -51,14 +51,14 @@ def ingest(path: Path, inbox: Path) -> Ingestion:
     return Ingestion(source, target, len(reading.examples), reading.rejected, rejected_path, repeated=bool(earlier))
 
 
-def rejected_beside(examples: Path) -> Path:
+def rejected_file(examples: Path) -> Path:
     """Where the refused rows of an inbox file lie."""
     return examples.parent / "rejected" / f"{examples.stem}.rejected.jsonl"
 
 
 def read_rejected(examples: Path) -> list[Rejected]:
     """The refused rows of an inbox file."""
-    path = rejected_beside(examples)
+    path = rejected_file(examples)
     return read_jsonl(path, Rejected) if path.is_file() else []
 
 

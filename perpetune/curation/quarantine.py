@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from perpetune.records import Example
 
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 """Stands for the time of an example that has none."""
 
 

@@ -8,14 +8,14 @@ from perpetune.curation.text import normalised
 from perpetune.records import Example
 
 
-def pooled(rows: Sequence[Example]) -> Example:
+def with_all_references(rows: Sequence[Example]) -> Example:
     """The first of rows that ask and answer the same, with the references of all."""
     first = rows[0]
     others = tuple(dict.fromkeys(each for row in rows for each in row.references if each != first.output))
     return first if others == first.references else first.model_copy(update={"references": others})
 
 
-def answers_alike(rows: Sequence[Example]) -> dict[str, str]:
+def equivalent_outputs(rows: Sequence[Example]) -> dict[str, str]:
     """Of rows that ask the same, from each output's likeness to that of the first which says as much.
 
     Two outputs say as much where each is among the references of a row with the other.

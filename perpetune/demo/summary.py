@@ -10,12 +10,12 @@ from transformers.utils.logging import disable_progress_bar
 from perpetune.demo.application import SentRequest
 from perpetune.demo.script import CheckSummary, DemoRecord
 from perpetune.evaluation.costs import dollars
-from perpetune.inference.answerer import load_answerer
+from perpetune.inference.predictor import load_predictor
 from perpetune.loop.run_context import use_mlflow
 from perpetune.records import Message, with_instruction
 from perpetune.runtime.prefect_api import FlowRun
 from perpetune.statistics.estimate import wilson
-from perpetune.statistics.paired import Paired, compare
+from perpetune.statistics.paired import PairedComparison, compare
 from perpetune.tracking import registry
 from perpetune.tracking.runs import find_run, metrics_of, runs_url
 from perpetune.workspace import Workspace
@@ -55,7 +55,7 @@ class Summary:
     swap_at: int | None
     refreshes: tuple[FlowRun, ...]
     decisions: tuple[str, ...]
-    after: Paired | None
+    after: PairedComparison | None
     costs: tuple[Cost, ...]
     links: tuple[Link, ...]
     stages: tuple[tuple[str, float], ...]
@@ -154,14 +154,14 @@ def _moments(workspace: Workspace, asked: Sequence[SentRequest]) -> list[Moment]
     first = registry.fetch_release(workspace.params.task.name, number, workspace.home / "releases")
     unasked = [one for one in asked if one.version != number]
     disable_progress_bar()  # type: ignore[no-untyped-call]  # half a second of bar would tear the story apart
-    answerer = load_answerer(
+    predictor = load_predictor(
         first.base, workspace.assets, workspace.params.train.precision, workspace.params.evaluate.batch_tokens
     )
-    answerer.load_adapter("first", first.adapter)
+    predictor.load_adapter("first", first.adapter)
     conversations = [
         with_instruction(first.instruction, (Message(role="user", content=one.example.input),)) for one in unasked
     ]
-    answers = answerer.answer("first", conversations, first.labels, workspace.params.evaluate.max_new_tokens)
+    answers = predictor.answer("first", conversations, first.labels, workspace.params.evaluate.max_new_tokens)
     old = {id(one): answer.text for one, answer in zip(unasked, answers, strict=True)}
     return [
         Moment(
@@ -172,7 +172,7 @@ def _moments(workspace: Workspace, asked: Sequence[SentRequest]) -> list[Moment]
     ]
 
 
-def _compare(after: Sequence[Moment]) -> Paired | None:
+def _compare(after: Sequence[Moment]) -> PairedComparison | None:
     pairs = [(float(moment.without_loop), float(moment.with_loop)) for moment in after if moment.with_loop is not None]
     if not pairs:
         return None
@@ -180,7 +180,7 @@ def _compare(after: Sequence[Moment]) -> Paired | None:
     return compare(without, with_loop, confidence=0.95, samples=2000, seed=7)
 
 
-def _verdict(story: DemoRecord, after: Paired | None) -> str:
+def _verdict(story: DemoRecord, after: PairedComparison | None) -> str:
     if not any(check.outcome == "retrain" for check in story.checks):
         return "The monitor saw no decay, so the loop changed nothing."
     if after is None:

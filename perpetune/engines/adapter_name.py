@@ -1,4 +1,4 @@
-"""The name under which an engine holds a release."""
+"""The name by which an engine knows a release's adapter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perpetune.model.release import Release
 
 
 def adapter_name(release: Release) -> str:
-    """A name that belongs to these bytes alone: one used again for others can meet what was cached under it."""
+    """A name made of the adapter's digest: under a reused name an engine may serve cached results of other weights."""
     digest = hashlib.sha256()
     for file in sorted(path for path in release.adapter.rglob("*") if path.is_file()):
         digest.update(file.relative_to(release.adapter).as_posix().encode() + b"\0")

@@ -1,4 +1,4 @@
-"""An engine holds one base model, and answers for versions of it alone."""
+"""Checking that a release belongs to the engine's base model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from perpetune.params import BaseParams
 
 
 def require_base(release: Release, base: BaseParams) -> None:
-    """Raises PerpetuneError if the release answers with another base than the one that is loaded."""
+    """Raises PerpetuneError if the release belongs to another base model than the loaded one."""
     if release.base != base:
         raise PerpetuneError(
-            f"version {release.version} answers with the base {_named(release.base)}, and {_named(base)} is loaded",
+            f"version {release.version} needs the base model {_named(release.base)}, but {_named(base)} is loaded",
             do="restart the gateway with the params.yaml of that version",
         )
 

@@ -1,4 +1,4 @@
-"""What answers: the one small interface between the gateway and a model, and how it says no."""
+"""The interface between the gateway and a model, and its exceptions."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Generation, OnDelta
+from perpetune.generation.parameters import GenerationConfig, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message
 
 
 class Engine(Protocol):
-    """Serves several releases at once, each under its version."""
+    """Serves several releases at once, each by its version."""
 
     async def load(self, release: Release) -> None:
-        """Make a release ready beside what is loaded. Raises PerpetuneError where it cannot be served."""
+        """Load a release beside the others. Raises PerpetuneError if it cannot be served."""
 
     async def unload(self, version: str) -> None:
-        """Forget a release. The caller sees to it that none of its answers is under way."""
+        """Unload a release. The caller ensures that none of its requests is in flight."""
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
-        """Give `generation.n` answers to one conversation, which begins with the instruction.
+        """Return `generation.n` answers to one conversation, which begins with the instruction.
 
-        A release with labels is answered with one of them. `hear` is called with each piece of an answer as soon as
-        it is known, on the event loop. Cancelling takes the request out of the queue. Raises Overloaded, NotLoaded,
-        EngineDown, Unsupported and PromptTooLong.
+        A release with labels answers with one of them. `on_delta` is called on the event loop with each chunk of an
+        answer. Cancelling removes the request from the queue. Raises Overloaded, NotLoaded, EngineDown, Unsupported
+        and PromptTooLong.
         """
 
     async def close(self) -> None:
-        """Stop, after the answers that are being computed."""
+        """Finish the answers being computed, and stop."""
 
 
 class Overloaded(Exception):
-    """More requests wait than may. `retry_after` is in seconds."""
+    """The queue is full. `retry_after` is in seconds."""
 
     def __init__(self, waiting: int, retry_after: float) -> None:
         super().__init__(f"{waiting} requests are waiting")
@@ -43,15 +43,15 @@ class Overloaded(Exception):
 
 
 class NotLoaded(Exception):
-    """The engine does not hold this version."""
+    """This version is not loaded."""
 
 
 class EngineDown(Exception):
-    """The engine does not answer at all."""
+    """The engine cannot be reached or fails."""
 
 
 class Unsupported(Exception):
-    """This engine cannot do what the request asks in `param`."""
+    """This engine does not support the request's parameter `param`."""
 
     def __init__(self, param: str, why: str) -> None:
         super().__init__(why)
@@ -62,13 +62,13 @@ class Unsupported(Exception):
 _FREE_TOOL_CHOICES = {word for choice in ("auto", "none") for word in (choice, f'"{choice}"')}
 
 
-def require_possible(generation: Generation, *, labelled: bool) -> None:
-    """Raises Unsupported for what no engine in process can do, or nobody if the answer is one of the labels."""
+def require_supported(generation: GenerationConfig, *, labelled: bool) -> None:
+    """Raises Unsupported for parameters that in-process engines do not support, or no engine does for labels."""
     if generation.tool_choice is not None and generation.tool_choice not in _FREE_TOOL_CHOICES:
-        raise Unsupported("tool_choice", "this engine cannot make the model call a tool")
+        raise Unsupported("tool_choice", "this engine cannot force a tool call")
     if not labelled:
         return
     if generation.top_logprobs is not None:
-        raise Unsupported("logprobs", "the answer is one of the labels; their probabilities stand in `perpetune`")
+        raise Unsupported("logprobs", "the answer is one of the labels; see their probabilities in `perpetune`")
     if generation.json_schema is not None:
         raise Unsupported("response_format", "the answer is one of the labels")

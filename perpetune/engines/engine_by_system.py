@@ -1,4 +1,4 @@
-"""One engine out of several: each version is answered by the engine of its system."""
+"""An engine that dispatches each version to the engine of its system."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from perpetune.engines.engine import Engine, NotLoaded
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Generation, OnDelta
+from perpetune.generation.parameters import GenerationConfig, OnDelta
 from perpetune.model.release import Release, System
 from perpetune.records import Message
 
 
 class EngineBySystem:
-    """An `Engine` that passes a release, and all that is asked of it, on to the engine of its system."""
+    """An `Engine` that delegates to one engine per system (tuned, prompted, linear, remote)."""
 
     def __init__(self, engines: Mapping[System, Engine]) -> None:
         self._engines = engines
@@ -27,12 +27,12 @@ class EngineBySystem:
         await self._serving.pop(version).unload(version)
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         engine = self._serving.get(version)
         if engine is None:
             raise NotLoaded(version)
-        return await engine.answer(version, messages, generation, hear)
+        return await engine.answer(version, messages, generation, on_delta)
 
     async def close(self) -> None:
         for engine in set(self._engines.values()):

@@ -1,4 +1,4 @@
-"""The engine of linear models: no queue and no batch, since an answer takes at most some milliseconds."""
+"""The engine of linear models. Without queue or batches, because an answer takes a few milliseconds at most."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from sklearn.pipeline import Pipeline
 
 from perpetune.classifiers.linear import linear_answer, load_linear_model
-from perpetune.engines.engine import NotLoaded, require_possible
+from perpetune.engines.engine import NotLoaded, require_supported
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message, last_user_message
 
 
 class LinearEngine:
-    """An `Engine` over linear models, which read the last thing that the user said."""
+    """An `Engine` over linear models, whose input is the last user message."""
 
     def __init__(self, assets: Path) -> None:
         self._assets = assets
@@ -30,18 +30,18 @@ class LinearEngine:
         del self._models[version]
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         model = self._models.get(version)
         if model is None:
             raise NotLoaded(version)
-        require_possible(generation, labelled=True)
+        require_supported(generation, labelled=True)
         answer = await asyncio.to_thread(
             linear_answer, model, last_user_message(messages)
-        )  # a very long text takes its time
-        for index in range(generation.n if hear else 0):
-            assert hear is not None
-            hear(Delta(index, answer.text))
+        )  # a very long text would block the event loop
+        for index in range(generation.n if on_delta else 0):
+            assert on_delta is not None
+            on_delta(Delta(index, answer.text))
         return (answer,) * generation.n
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests and replies of OpenAI's chat API: from a Generation, and to Answers."""
+"""Conversion between OpenAI's chat API and our types: request bodies, and replies to Answers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.generation.stop_sequences import StopFilter
 from perpetune.records import Message
 
 
-def chat_body(model: str, messages: Sequence[Message], generation: Generation) -> dict[str, Any]:
+def chat_body(model: str, messages: Sequence[Message], generation: GenerationConfig) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
-        "messages": turns(messages),
+        "messages": message_dicts(messages),
         "max_tokens": generation.max_tokens,
         "temperature": generation.temperature,
         "top_p": generation.top_p,
@@ -43,11 +43,11 @@ def chat_body(model: str, messages: Sequence[Message], generation: Generation) -
     return body
 
 
-def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    return [_turn(message) for message in messages]
+def message_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [_message_dict(message) for message in messages]
 
 
-def _turn(message: Message) -> dict[str, Any]:
+def _message_dict(message: Message) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         turn["tool_calls"] = message.tool_calls
@@ -56,58 +56,58 @@ def _turn(message: Message) -> dict[str, Any]:
     return turn
 
 
-def read_answers(reply: Mapping[str, Any], generation: Generation, seconds: float) -> tuple[Answer, ...]:
-    written = [_Written() for _ in reply["choices"]]
+def read_answers(reply: Mapping[str, Any], generation: GenerationConfig, seconds: float) -> tuple[Answer, ...]:
+    written = [_PartialAnswer() for _ in reply["choices"]]
     for choice in reply["choices"]:
         written[choice["index"]].add(choice, choice["message"], generation)
     return tuple(one.answer(reply["usage"], len(written), generation, seconds) for one in written)
 
 
-class Pieces:
-    """Puts the chunks of a streamed reply together, and passes each piece of text on as it comes."""
+class StreamAssembler:
+    """Assembles the chunks of a streamed reply into answers, and forwards each delta."""
 
-    def __init__(self, generation: Generation, hear: OnDelta) -> None:
+    def __init__(self, generation: GenerationConfig, on_delta: OnDelta) -> None:
         self._generation = generation
-        self._hear = hear
-        self._written = [_Written() for _ in range(generation.n)]
+        self._on_delta = on_delta
+        self._choices = [_PartialAnswer() for _ in range(generation.n)]
         self._usage: Mapping[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0}
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk["choices"]:
-            delta = self._written[choice["index"]].add(choice, choice["delta"], self._generation)
+            delta = self._choices[choice["index"]].add(choice, choice["delta"], self._generation)
             if delta.text or delta.logprobs or delta.tool_calls:
-                self._hear(delta)
+                self._on_delta(delta)
 
     def answers(self, seconds: float) -> tuple[Answer, ...]:
-        return tuple(one.answer(self._usage, len(self._written), self._generation, seconds) for one in self._written)
+        return tuple(one.answer(self._usage, len(self._choices), self._generation, seconds) for one in self._choices)
 
 
 @dataclass
-class _Written:
-    """What is known so far of one answer."""
+class _PartialAnswer:
+    """An answer that is being streamed."""
 
-    # Without the space around it, as the engine in process writes it. Where to stop is vLLM's to find.
+    # Strips whitespace as the in-process engine does; the server applies the stop sequences.
     text: StopFilter = field(default_factory=lambda: StopFilter(()))
     logprobs: list[TokenLogprob] = field(default_factory=list)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     tokens: int = 0
     finish_reason: str = "stop"
 
-    def add(self, choice: Mapping[str, Any], said: Mapping[str, Any], generation: Generation) -> Delta:
-        text = self.text.add(said.get("content") or "")
-        calls = tuple(said.get("tool_calls") or ())
+    def add(self, choice: Mapping[str, Any], message: Mapping[str, Any], generation: GenerationConfig) -> Delta:
+        text = self.text.add(message.get("content") or "")
+        calls = tuple(message.get("tool_calls") or ())
         logprobs = _logprobs(choice, generation)
         self.logprobs += logprobs or ()
         self.tokens += len(choice.get("token_ids") or ())
         self.finish_reason = choice["finish_reason"] or self.finish_reason
         for position, call in enumerate(calls):
-            _join(self.calls.setdefault(call.get("index", position), {}), call)
+            _merge_call(self.calls.setdefault(call.get("index", position), {}), call)
         return Delta(choice["index"], text, logprobs, calls)
 
-    def answer(self, usage: Mapping[str, Any], count: int, generation: Generation, seconds: float) -> Answer:
+    def answer(self, usage: Mapping[str, Any], count: int, generation: GenerationConfig, seconds: float) -> Answer:
         return Answer(
-            text=self.text.said,
+            text=self.text.text,
             confidence=None,
             probabilities=None,
             prompt_tokens=usage["prompt_tokens"],
@@ -119,7 +119,7 @@ class _Written:
         )
 
 
-def _logprobs(choice: Mapping[str, Any], generation: Generation) -> tuple[TokenLogprob, ...] | None:
+def _logprobs(choice: Mapping[str, Any], generation: GenerationConfig) -> tuple[TokenLogprob, ...] | None:
     found = choice.get("logprobs")
     if generation.top_logprobs is None or not found:
         return None
@@ -132,12 +132,12 @@ def _logprobs(choice: Mapping[str, Any], generation: Generation) -> tuple[TokenL
     )
 
 
-def _join(call: dict[str, Any], piece: Mapping[str, Any]) -> None:
-    """A call streams in pieces: its id and name come once, its arguments bit by bit."""
+def _merge_call(call: dict[str, Any], piece: Mapping[str, Any]) -> None:
+    """Merge a chunk of a streamed tool call: id and name come once, the arguments in pieces."""
     for key in ("id", "type"):
         if piece.get(key):
             call[key] = piece[key]
     function = call.setdefault("function", {"name": "", "arguments": ""})
-    said = piece.get("function") or {}
-    function["name"] += said.get("name") or ""
-    function["arguments"] += said.get("arguments") or ""
+    added = piece.get("function") or {}
+    function["name"] += added.get("name") or ""
+    function["arguments"] += added.get("arguments") or ""

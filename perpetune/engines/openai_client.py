@@ -1,4 +1,4 @@
-"""The HTTP API of a server of models, as OpenAI has it: JSON there and back, and its errors as exceptions."""
+"""An HTTP client for OpenAI-compatible model servers; errors become exceptions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydantic import SecretStr
 from perpetune.engines.engine import EngineDown
 
 _CONNECT_SECONDS = 5.0
-# A server may close a connection that was idle, vLLM after 5 s. One given up before that cannot be closed under a request.
+# Servers close idle connections, vLLM after 5 s. We close them earlier, so that none is closed during a request.
 _IDLE_SECONDS = 2.0
 _LONGEST_EVENT = 1 << 20  # bytes
 _CLIENT_FAULTS = frozenset({400, 404, 413, 422})
 
 
-class Refused(Exception):
-    """The server says that the request is at fault. `param` is the field that it names."""
+class RequestRejected(Exception):
+    """The server rejected the request (4xx). `param` is the field that it names."""
 
     def __init__(self, status: int, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -29,34 +29,34 @@ class Refused(Exception):
         self.param = param
 
     @property
-    def forgot_model(self) -> bool:
+    def is_unknown_model(self) -> bool:
         return self.status == 404 and self.param == "model"
 
 
 class ModelClient:
-    """One server, which messages call `name`. Its calls raise EngineDown if it does not answer or fails, and Refused."""
+    """A client of one server, named `name` in messages. Calls raise EngineDown (no answer, 5xx) and RequestRejected."""
 
     def __init__(self, url: str, api_key: SecretStr | None, name: str) -> None:
         self._url = url.rstrip("/")
         self._name = name
         key = api_key.get_secret_value().strip() if api_key else ""
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
-        self._opened: aiohttp.ClientSession | None = None
+        self._open_session: aiohttp.ClientSession | None = None
 
     async def get(self, path: str) -> Any:
-        async with self._answered(path, None) as response:
+        async with self._response(path, None) as response:
             return json.loads(await response.read())
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         return json.loads(await self.post_for_text(path, body))
 
     async def post_for_text(self, path: str, body: dict[str, Any]) -> bytes:
-        async with self._answered(path, body) as response:
+        async with self._response(path, body) as response:
             return await response.read()
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
-        """The JSON of each server-sent event, until the last."""
-        async with self._answered(path, body) as response:
+        """The JSON of each server-sent event up to [DONE]."""
+        async with self._response(path, body) as response:
             async for line in response.content:
                 if not line.startswith(b"data: "):
                     continue
@@ -64,21 +64,21 @@ class ModelClient:
                     return
                 event = json.loads(line[6:])
                 if "error" in event:
-                    raise self._fault(_status(event["error"]), event["error"])
+                    raise self._error_from(_status(event["error"]), event["error"])
                 yield event
-        raise EngineDown(f"{self._name} ended the answer before its end")
+        raise EngineDown(f"{self._name} closed the stream before [DONE]")
 
     async def close(self) -> None:
-        if self._opened:
-            await self._opened.close()
+        if self._open_session:
+            await self._open_session.close()
 
     @asynccontextmanager
-    async def _answered(self, path: str, body: dict[str, Any] | None) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A body is posted; without one the path is read."""
+    async def _response(self, path: str, body: dict[str, Any] | None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """POST a body, or GET without one."""
         try:
             async with await self._send(path, None if body is None else json.dumps(body).encode()) as response:
                 if response.status >= 400:
-                    raise self._fault(response.status, _error(await response.read()))
+                    raise self._error_from(response.status, _error(await response.read()))
                 yield response
         except aiohttp.ClientError as fault:
             raise EngineDown(f"{self._name} does not answer: {fault}") from fault
@@ -93,39 +93,39 @@ class ModelClient:
         except aiohttp.ClientConnectorError:
             raise
         except aiohttp.ClientConnectionError:
-            # A kept connection that the server had closed by then: nothing of an answer has come, so ask again.
+            # The server closed a kept-alive connection before answering: send again.
             return await self._session.request(method, self._url + path, data=data, headers=headers)
 
-    def _fault(self, status: int, error: dict[str, Any]) -> Exception:
+    def _error_from(self, status: int, error: dict[str, Any]) -> Exception:
         message = str(error.get("message"))
         if status in _CLIENT_FAULTS:
-            return Refused(status, message, error.get("param"))
+            return RequestRejected(status, message, error.get("param"))
         return EngineDown(f"{self._name} answered {status}: {message}")
 
     @property
     def _session(self) -> aiohttp.ClientSession:
-        if self._opened is None:  # late, because a session belongs to the event loop that it was made on
-            self._opened = aiohttp.ClientSession(
+        if self._open_session is None:  # late, because a session belongs to an event loop
+            self._open_session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 read_bufsize=_LONGEST_EVENT,
             )
-        return self._opened
+        return self._open_session
 
 
 def _error(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body)
+        parsed = json.loads(body)
     except ValueError:
         return {"message": body[:500].decode(errors="replace")}
-    if isinstance(said, dict):
-        error = said.get("error", said)
+    if isinstance(parsed, dict):
+        error = parsed.get("error", parsed)
         if isinstance(error, dict):
             return {"message": str(error.get("message") or error.get("detail")), "param": error.get("param")}
-    return {"message": str(said)[:500]}
+    return {"message": str(parsed)[:500]}
 
 
 def _status(error: dict[str, Any]) -> int:
-    """vLLM gives the status of an error inside a stream as its code, others give words."""
+    """The HTTP status of an error inside a stream: vLLM sends it as the code, others send text."""
     code = str(error.get("code"))
     return int(code) if code.isdigit() else 500

@@ -1,4 +1,4 @@
-"""Answers from models that others serve, such as a larger one that answers until a small one has learned to."""
+"""The engine of models behind a remote OpenAI-compatible API, such as a larger hosted model."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from perpetune.engines.engine import EngineDown, NotLoaded, Unsupported, require_possible
-from perpetune.engines.openai_chat import Pieces, chat_body, read_answers
-from perpetune.engines.openai_client import ModelClient, Refused
+from perpetune.engines.engine import EngineDown, NotLoaded, Unsupported, require_supported
+from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
+from perpetune.engines.openai_client import ModelClient, RequestRejected
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message
 
 Result = TypeVar("Result")
 
-KEY = "PERPETUNE_REMOTE_API_KEY"
-AT_ONCE = 8  # conversations asked for an evaluation
+API_KEY_VARIABLE = "PERPETUNE_REMOTE_API_KEY"
+MAX_CONCURRENT = 8  # requests of an evaluation
 
 _CHAT = "/chat/completions"
-# Some models take these by another name or not at all, and say so: OpenAI's own, since they think before they answer.
+# Parameters that some models reject or want under another name, such as OpenAI's reasoning models.
 _OTHER_NAME = {"max_tokens": "max_completion_tokens"}
 _DISPENSABLE = frozenset({"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"})
 
@@ -37,7 +37,7 @@ class _Served:
     release: Release
     client: ModelClient
     model: str
-    refused: set[str]  # the parameters that the model has refused
+    rejected: set[str]  # parameters that the model does not accept
 
 
 class RemoteEngine:
@@ -48,10 +48,10 @@ class RemoteEngine:
         self._served: dict[str, _Served] = {}
 
     async def load(self, release: Release) -> None:
-        """The model is not asked: each question costs money."""
+        """Register the release. The model is not called, because every request costs money."""
         remote = release.remote
         if remote is None:
-            raise PerpetuneError(f"version {release.version} does not say where its model answers")
+            raise PerpetuneError(f"version {release.version} has no remote model (release.remote is missing)")
         client = ModelClient(remote.url, self._api_key, f"{remote.model} at {remote.url}")
         self._served[release.version] = _Served(release, client, remote.model, set())
 
@@ -59,7 +59,7 @@ class RemoteEngine:
         await self._served.pop(version).client.close()
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         served = self._served.get(version)
         if served is None:
@@ -67,28 +67,28 @@ class RemoteEngine:
         labels = served.release.labels
         try:
             if labels is None:
-                return await _write(served, messages, generation, hear)
-            require_possible(generation, labelled=True)
-            return await _choose(served, labels, messages, generation, hear)
-        except Refused as fault:
-            raise _fault(fault, served.model) from fault
+                return await _generate(served, messages, generation, on_delta)
+            require_supported(generation, labelled=True)
+            return await _generate_label(served, labels, messages, generation, on_delta)
+        except RequestRejected as fault:
+            raise _error_from(fault, served.model) from fault
 
     async def close(self) -> None:
         for version in list(self._served):
             await self.unload(version)
 
 
-def ask_remote(
+def remote_answers(
     release: Release, conversations: Sequence[Sequence[Message]], max_tokens: int, api_key: SecretStr | None
 ) -> list[Answer]:
-    """Greedy answers to conversations that begin with the instruction, some at once.
+    """Greedy answers to conversations that begin with the instruction, requested concurrently.
 
-    Raises PerpetuneError if the model does not answer one of them.
+    Raises PerpetuneError if a request fails.
     """
 
-    async def ask() -> list[Answer]:
-        engine, turn = RemoteEngine(api_key), asyncio.Semaphore(AT_ONCE)
-        generation = Generation(max_tokens, json_schema=release.json_schema)
+    async def run() -> list[Answer]:
+        engine, turn = RemoteEngine(api_key), asyncio.Semaphore(MAX_CONCURRENT)
+        generation = GenerationConfig(max_tokens, json_schema=release.json_schema)
 
         async def one(messages: Sequence[Message]) -> Answer:
             async with turn:
@@ -102,98 +102,102 @@ def ask_remote(
             await engine.close()
 
     try:
-        with ThreadPoolExecutor(1) as elsewhere:  # the caller may run on an event loop
-            return elsewhere.submit(lambda: asyncio.run(ask())).result()
+        with ThreadPoolExecutor(1) as executor:  # the caller may run on an event loop
+            return executor.submit(lambda: asyncio.run(run())).result()
     except (EngineDown, Unsupported) as fault:
         raise PerpetuneError(
             f"version {release.version} cannot be evaluated: {fault}",
             where=release.remote.url if release.remote else None,
-            do=f"see that the address answers and {KEY} is right",
+            do=f"check that the URL answers and that {API_KEY_VARIABLE} is correct",
         ) from fault
 
 
-async def _write(
-    served: _Served, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+async def _generate(
+    served: _Served, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None
 ) -> tuple[Answer, ...]:
     began = time.perf_counter()
     body = chat_body(served.model, messages, generation)
-    if hear is None:
-        reply = await _accepted(served, body, lambda taken: served.client.post(_CHAT, taken))
+    if on_delta is None:
+        reply = await _post_accepted(served, body, lambda accepted: served.client.post(_CHAT, accepted))
         return read_answers(reply, generation, time.perf_counter() - began)
-    pieces = Pieces(generation, hear)
+    pieces = StreamAssembler(generation, on_delta)
 
-    async def stream(taken: dict[str, Any]) -> None:
-        async with aclosing(served.client.stream(_CHAT, taken)) as chunks:
+    async def stream(accepted: dict[str, Any]) -> None:
+        async with aclosing(served.client.stream(_CHAT, accepted)) as chunks:
             async for chunk in chunks:
                 pieces.add(chunk)
 
-    await _accepted(served, body | {"stream": True, "stream_options": {"include_usage": True}}, stream)
+    await _post_accepted(served, body | {"stream": True, "stream_options": {"include_usage": True}}, stream)
     return pieces.answers(time.perf_counter() - began)
 
 
-async def _choose(
-    served: _Served, labels: Sequence[str], messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+async def _generate_label(
+    served: _Served,
+    labels: Sequence[str],
+    messages: Sequence[Message],
+    generation: GenerationConfig,
+    on_delta: OnDelta | None,
 ) -> tuple[Answer, ...]:
-    """One of the labels, which the model is told of, without a confidence: others do not tell what it thought."""
+    """One of the labels, which the prompt lists. Remote APIs give no label probabilities, so there is no confidence."""
     plain = replace(generation, n=1, stop=(), json_schema=None)
-    [said] = await _write(served, _told_labels(messages, labels), plain, None)
-    answer = replace(said, text=_label_in(said.text, labels, served.model), finish_reason="stop")
-    for index in range(generation.n if hear else 0):
-        assert hear is not None
-        hear(Delta(index, answer.text))
+    [reply] = await _generate(served, _with_label_prompt(messages, labels), plain, None)
+    answer = replace(reply, text=_label_in(reply.text, labels, served.model), finish_reason="stop")
+    for index in range(generation.n if on_delta else 0):
+        assert on_delta is not None
+        on_delta(Delta(index, answer.text))
     return (answer,) * generation.n
 
 
-def _told_labels(messages: Sequence[Message], labels: Sequence[str]) -> list[Message]:
-    told = "Answer with one of these labels, exactly as it is written, and nothing else:\n" + "\n".join(labels)
+def _with_label_prompt(messages: Sequence[Message], labels: Sequence[str]) -> list[Message]:
+    instruction = "Answer with one of these labels, exactly as it is written, and nothing else:\n" + "\n".join(labels)
     first, *others = messages
     if first.role != "system":
-        return [Message(role="system", content=told), *messages]
-    return [first.model_copy(update={"content": f"{first.content}\n\n{told}"}), *others]
+        return [Message(role="system", content=instruction), *messages]
+    return [first.model_copy(update={"content": f"{first.content}\n\n{instruction}"}), *others]
 
 
-def _label_in(said: str, labels: Sequence[str], model: str) -> str:
-    """The label that was said, whatever its case and the signs around it. Raises EngineDown if it is none."""
-    plain = {_plain(label): label for label in labels}
-    found = plain.get(_plain(said))
+def _label_in(reply: str, labels: Sequence[str], model: str) -> str:
+    """The label in the reply, ignoring case and punctuation around it. Raises EngineDown if it is none."""
+    plain = {_normalised(label): label for label in labels}
+    found = plain.get(_normalised(reply))
     if found is None:
-        raise EngineDown(f"{model} answered {said[:80]!r}, which is none of the {len(labels)} labels")
+        raise EngineDown(f"{model} answered {reply[:80]!r}, which is none of the {len(labels)} labels")
     return found
 
 
-def _plain(text: str) -> str:
+def _normalised(text: str) -> str:
     return " ".join(text.split()).strip("\"'`*.:! ").casefold()
 
 
-async def _accepted(
-    served: _Served, body: dict[str, Any], ask: Callable[[dict[str, Any]], Awaitable[Result]]
+async def _post_accepted(
+    served: _Served, body: dict[str, Any], send: Callable[[dict[str, Any]], Awaitable[Result]]
 ) -> Result:
-    """Ask with what the model takes of the body, as its refusals teach."""
-    for _ in range(len(body)):  # each refusal names one parameter
+    """Send the body without the parameters that the model has rejected."""
+    for _ in range(len(body)):  # each rejection names one parameter
         try:
-            return await ask(_without(body, served.refused))
-        except Refused as fault:
-            _learn(served, fault, body)
-    raise EngineDown(f"{served.model} refuses every request")
+            return await send(_without(body, served.rejected))
+        except RequestRejected as fault:
+            _remember_rejected(served, fault, body)
+    raise EngineDown(f"{served.model} rejects every request")
 
 
-def _learn(served: _Served, fault: Refused, body: dict[str, Any]) -> None:
-    """Remember what the model does not take. Raises the fault if it is about something else."""
+def _remember_rejected(served: _Served, fault: RequestRejected, body: dict[str, Any]) -> None:
+    """Remember the rejected parameter. Raises the error if it is not about a dispensable one."""
     named = str(fault.param)
     if named not in body or (named not in _OTHER_NAME and named not in _DISPENSABLE):
         raise fault
-    served.refused.add(named)
+    served.rejected.add(named)
 
 
-def _without(body: dict[str, Any], refused: set[str]) -> dict[str, Any]:
+def _without(body: dict[str, Any], rejected: set[str]) -> dict[str, Any]:
     return {
-        _OTHER_NAME.get(name, name) if name in refused else name: value
+        _OTHER_NAME.get(name, name) if name in rejected else name: value
         for name, value in body.items()
-        if name not in refused or name in _OTHER_NAME
+        if name not in rejected or name in _OTHER_NAME
     }
 
 
-def _fault(fault: Refused, model: str) -> Exception:
+def _error_from(fault: RequestRejected, model: str) -> Exception:
     if fault.status in (401, 403, 404):
-        return EngineDown(f"{model} is refused: {fault}")
-    return Unsupported(fault.param or "messages", f"{model} refuses the request: {fault}")
+        return EngineDown(f"access to {model} was denied: {fault}")
+    return Unsupported(fault.param or "messages", f"{model} rejects the request: {fault}")

@@ -1,8 +1,8 @@
-"""The engine in process: one worker thread owns the model, and requests share its batches.
+"""The in-process engine: one worker thread owns the model, and requests are batched.
 
-A request waits up to `max_wait_ms` for others to join it. All of a batch ask the same version; whoever does not fit
-goes with a later batch, in order. Free text is written token by token, and a request of the version that is writing
-joins at the next token, unless one of another version has waited longer.
+A request waits up to `max_wait_ms` for others. A batch has one version; requests that do not fit wait for a later
+batch, in order. Free text uses continuous batching: a request joins a running batch of its version at the next token,
+unless a request of another version has waited longer.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Protocol, TypeVar, TypeVarTuple
 
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
-from perpetune.engines.engine import NotLoaded, Overloaded, require_possible
+from perpetune.engines.engine import NotLoaded, Overloaded, require_supported
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.generation.request import GenerationRequest, ignore_delta
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 class Model(Protocol):
-    """What the engine needs of `perpetune.inference.answerer.Answerer`. One thread calls it."""
+    """The part of `perpetune.inference.predictor.Predictor` that the engine uses, from one thread."""
 
     def load_adapter(self, name: str, folder: Path) -> None: ...
 
@@ -45,12 +45,12 @@ class Model(Protocol):
         max_new_tokens: int,
     ) -> list[Answer]: ...
 
-    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[GenerationRequest]]) -> None: ...
+    def generate(self, adapter: str | None, next_requests: Callable[[int], Sequence[GenerationRequest]]) -> None: ...
 
 
 @dataclass(frozen=True)
 class _Adapter:
-    """`name` None is the base itself, which a prompted version asks."""
+    """`name` None is the base model, for prompted versions."""
 
     name: str | None
     labels: tuple[str, ...] | None
@@ -60,20 +60,20 @@ class _Adapter:
 class _Job:
     adapter: _Adapter
     messages: Sequence[Message]
-    generation: Generation
-    hear: OnDelta | None
+    generation: GenerationConfig
+    on_delta: OnDelta | None
     arrived: float
     answers: asyncio.Future[tuple[Answer, ...]]
-    on_delta: threading.Event = field(default_factory=threading.Event)
+    has_streamed: threading.Event = field(default_factory=threading.Event)
 
-    def asked(self) -> GenerationRequest:
-        """What the model's thread sees of it."""
+    def request(self) -> GenerationRequest:
+        """The request as the model's thread receives it."""
         return GenerationRequest(
             messages=self.messages,
             generation=self.generation,
-            answered=self.finish,
-            failed=self.fail,
-            on_delta=self._tell if self.hear else ignore_delta,
+            on_answers=self.finish,
+            on_error=self.fail,
+            on_delta=self._stream if self.on_delta else ignore_delta,
             is_cancelled=self.answers.done,
         )
 
@@ -83,18 +83,18 @@ class _Job:
     def fail(self, fault: BaseException) -> None:
         self._on_loop(self.answers.set_exception, fault)
 
-    def _tell(self, delta: Delta) -> None:
-        assert self.hear is not None
-        self.on_delta.set()
-        self._on_loop(self.hear, delta)
+    def _stream(self, delta: Delta) -> None:
+        assert self.on_delta is not None
+        self.has_streamed.set()
+        self._on_loop(self.on_delta, delta)
 
     def _on_loop(self, call: Callable[[Result], object], argument: Result) -> None:
-        """On the event loop, unless the request was given up until then."""
+        """Call on the event loop, unless the request was cancelled by then."""
         self.answers.get_loop().call_soon_threadsafe(lambda: self.answers.done() or call(argument))
 
 
 class TransformersEngine:
-    """An `Engine` over a base model that is loaded already, for tuned and prompted releases of that base alone."""
+    """An `Engine` over a loaded base model, for tuned and prompted releases of that base."""
 
     def __init__(self, model: Model, base: BaseParams, params: ServeParams) -> None:
         self._model = model
@@ -102,12 +102,12 @@ class TransformersEngine:
         self._params = params
         self._adapters: dict[str, _Adapter] = {}
         self._jobs: deque[_Job] = deque()
-        self._lock = threading.Lock()  # on the jobs: the model's thread takes some of them while it writes
-        self._under_way: list[_Job] = []
+        self._lock = threading.Lock()  # of the jobs: the model's thread takes some while it generates
+        self._running: list[_Job] = []
         self._closing = False
         self._arrival = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._batching: asyncio.Task[None] | None = None
+        self._batch_task: asyncio.Task[None] | None = None
 
     async def load(self, release: Release) -> None:
         require_base(release, self._base)
@@ -123,79 +123,79 @@ class TransformersEngine:
             await self._on_thread(self._model.unload_adapter, name)
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         if version not in self._adapters:
             raise NotLoaded(version)
         if len(self._jobs) >= self._params.max_queue:
             raise Overloaded(len(self._jobs), retry_after=1.0)
         adapter = self._adapters[version]
-        require_possible(generation, labelled=adapter.labels is not None)
-        if self._batching is None:
-            self._batching = asyncio.create_task(self._batch_forever())
+        require_supported(generation, labelled=adapter.labels is not None)
+        if self._batch_task is None:
+            self._batch_task = asyncio.create_task(self._batch_forever())
         loop = asyncio.get_running_loop()
-        job = _Job(adapter, messages, generation, hear, loop.time(), loop.create_future())
+        job = _Job(adapter, messages, generation, on_delta, loop.time(), loop.create_future())
         with self._lock:
             self._jobs.append(job)
         self._arrival.set()
         try:
             return await job.answers
         finally:
-            self._forget(job)  # where the caller gave up before its turn came
+            self._dequeue(job)  # if the caller was cancelled before its turn
 
     async def close(self) -> None:
         self._closing = True
-        if self._batching:
-            self._batching.cancel()
-            await asyncio.wait([self._batching])
+        if self._batch_task:
+            self._batch_task.cancel()
+            await asyncio.wait([self._batch_task])
         await asyncio.to_thread(self._thread.shutdown)
-        for job in (*self._jobs, *self._under_way):
+        for job in (*self._jobs, *self._running):
             job.answers.cancel()
 
     async def _batch_forever(self) -> None:
         while True:
-            batch = await self._gather()
-            self._under_way = batch
+            batch = await self._collect_batch()
+            self._running = batch
             if batch and batch[0].adapter.labels is not None:
-                await self._choose(batch)
+                await self._score_labels(batch)
             elif batch:
-                await self._write(batch)
+                await self._generate(batch)
 
-    async def _gather(self) -> list[_Job]:
-        """Wait for a job, then for company, and take them out of the queue."""
+    async def _collect_batch(self) -> list[_Job]:
+        """Wait for a job and up to `max_wait_ms` for others, and remove the batch from the queue."""
         while not self._jobs:
             await self._next_arrival(None)
         first = self._jobs[0]
         leave_at = first.arrived + self._params.max_wait_ms / 1000
-        while not self._is_full(self._company(first)):
-            left = leave_at - asyncio.get_running_loop().time()
-            if left <= 0 or not await self._next_arrival(left):
+        while not self._is_full(self._same_adapter(first)):
+            remaining = leave_at - asyncio.get_running_loop().time()
+            if remaining <= 0 or not await self._next_arrival(remaining):
                 break
-        batch = self._company(first)
+        batch = self._same_adapter(first)
         for job in batch:
-            self._forget(job)
+            self._dequeue(job)
         return batch
 
-    def _company(self, first: _Job) -> list[_Job]:
-        """Those that ask the same version, until there is no room for another; the first always has it."""
-        company: list[_Job] = []
+    def _same_adapter(self, first: _Job) -> list[_Job]:
+        """The jobs of the same version, up to `max_batch`; the first always fits."""
+        batch: list[_Job] = []
         for job in self._jobs:
-            if self._is_full(company):
+            if self._is_full(batch):
                 break
             if job.adapter == first.adapter:
-                company.append(job)
-        return company
+                batch.append(job)
+        return batch
 
-    def _is_full(self, company: Sequence[_Job]) -> bool:
-        return sum(map(_rows, company)) >= self._params.max_batch
+    def _is_full(self, batch: Sequence[_Job]) -> bool:
+        return sum(map(_sequence_count, batch)) >= self._params.max_batch
 
-    def _forget(self, job: _Job) -> None:
+    def _dequeue(self, job: _Job) -> None:
         with self._lock:
             if job in self._jobs:
                 self._jobs.remove(job)
 
     async def _next_arrival(self, seconds: float | None) -> bool:
-        """False where none came within these seconds."""
+        """Wait for the next job; False after these seconds."""
         self._arrival.clear()
         try:
             await asyncio.wait_for(self._arrival.wait(), seconds)
@@ -203,8 +203,8 @@ class TransformersEngine:
             return False
         return True
 
-    async def _choose(self, batch: Sequence[_Job]) -> None:
-        """Answer a batch with labels. Where it fails, each is tried alone, so that one bad request fails no other."""
+    async def _score_labels(self, batch: Sequence[_Job]) -> None:
+        """Answer a batch with labels. If it fails, each job is tried alone, so that a bad request fails no other."""
         answering = self._on_thread(
             self._model.answer,
             batch[0].adapter.name,
@@ -216,63 +216,63 @@ class TransformersEngine:
         fault = answering.exception()
         if fault is None:
             for job, answer in zip(batch, answering.result(), strict=True):
-                for index in range(job.generation.n if job.hear else 0):
-                    job.asked().on_delta(Delta(index, answer.text))
+                for index in range(job.generation.n if job.on_delta else 0):
+                    job.request().on_delta(Delta(index, answer.text))
                 job.finish((answer,) * job.generation.n)
         elif len(batch) > 1:
             for job in batch:
-                await self._choose([job])
+                await self._score_labels([job])
         else:
             batch[0].fail(fault)
 
-    async def _write(self, batch: Sequence[_Job]) -> None:
-        """Write free text, with those that arrive meanwhile. Where it fails, each is tried alone.
+    async def _generate(self, batch: Sequence[_Job]) -> None:
+        """Generate free text, together with jobs that arrive meanwhile.
 
-        But for those whose text was heard already: written again it could be another.
+        If it fails, each job is tried alone, except those that have streamed text: it could differ the second time.
         """
         fresh = [*batch]
 
-        def next_asked(writing: int) -> list[GenerationRequest]:
-            joining = [*fresh] if fresh else self._joining(batch[0].adapter, writing)
+        def next_requests(writing: int) -> list[GenerationRequest]:
+            joining = [*fresh] if fresh else self._take_joining(batch[0].adapter, writing)
             fresh.clear()
-            return [job.asked() for job in joining]
+            return [job.request() for job in joining]
 
-        writing = self._on_thread(self._model.write, batch[0].adapter.name, next_asked)
+        writing = self._on_thread(self._model.generate, batch[0].adapter.name, next_requests)
         await asyncio.wait([writing])
         fault = writing.exception()
-        left = [job for job in self._under_way if not job.answers.done()]
+        unfinished = [job for job in self._running if not job.answers.done()]
         if fault is None:
             return
-        for job in left:
-            if len(left) == 1 or job.on_delta.is_set():
+        for job in unfinished:
+            if len(unfinished) == 1 or job.has_streamed.is_set():
                 job.fail(fault)
             else:
-                await self._write_alone(job)
+                await self._generate_alone(job)
 
-    async def _write_alone(self, job: _Job) -> None:
-        asked = [[job.asked()]]
-        writing = self._on_thread(self._model.write, job.adapter.name, lambda _: asked.pop() if asked else ())
+    async def _generate_alone(self, job: _Job) -> None:
+        request = [[job.request()]]
+        writing = self._on_thread(self._model.generate, job.adapter.name, lambda _: request.pop() if request else ())
         await asyncio.wait([writing])
         if fault := writing.exception():
             job.fail(fault)
 
-    def _joining(self, adapter: _Adapter, writing: int) -> list[_Job]:
-        """Called in the model's thread before each token: whose turn it is, and is there room beside those writing."""
+    def _take_joining(self, adapter: _Adapter, writing: int) -> list[_Job]:
+        """The jobs that join the running batch. Called in the model's thread before each token."""
         joining: list[_Job] = []
         with self._lock:
             while (
                 self._jobs
                 and not self._closing
                 and self._jobs[0].adapter == adapter
-                and writing + sum(map(_rows, joining)) < self._params.max_batch
+                and writing + sum(map(_sequence_count, joining)) < self._params.max_batch
             ):
                 joining.append(self._jobs.popleft())
-        self._under_way = [job for job in self._under_way if not job.answers.done()] + joining
+        self._running = [job for job in self._running if not job.answers.done()] + joining
         return joining
 
     def _on_thread(self, call: Callable[[*Arguments], Result], *arguments: *Arguments) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
 
-def _rows(job: _Job) -> int:
+def _sequence_count(job: _Job) -> int:
     return job.generation.n if job.adapter.labels is None else 1

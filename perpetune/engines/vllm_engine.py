@@ -1,8 +1,7 @@
-"""Answers from a vLLM server, over HTTP: continuous batching and many adapters at once on a GPU.
+"""The engine of a vLLM server, over HTTP.
 
-vLLM reads adapters from the path at which this process has them, under a name made of their digest. Labels are not
-left to a grammar: it would renormalise each token among those allowed, which is not p(label | input). Instead vLLM
-tells the log-probabilities of the labels' own tokens, and the labels are read as far as they matter.
+vLLM loads adapters from this process's path, under a name made of their digest. Labels are not decoded with a grammar,
+which would renormalise over the allowed tokens; they are scored from the log-probabilities of their tokens.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from pydantic import SecretStr
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
 from perpetune.engines.engine import EngineDown, NotLoaded, Overloaded, Unsupported
-from perpetune.engines.label_logprobs import MOST_TOKENS, Ask, Known, LabelTree, shares
-from perpetune.engines.openai_chat import Pieces, chat_body, read_answers, turns
-from perpetune.engines.openai_client import ModelClient, Refused
+from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS, Known, LabelTree, LogprobRequest, softmax
+from perpetune.engines.openai_chat import StreamAssembler, chat_body, message_dicts, read_answers
+from perpetune.engines.openai_client import ModelClient, RequestRejected
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, PromptTooLong, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import LABEL_HEAD, Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
@@ -34,18 +33,18 @@ from perpetune.records import Message
 Result = TypeVar("Result")
 
 _CHAT = "/v1/chat/completions"
-# A model's generation_config.json would set these where a request does not.
+# A model's generation_config.json would set these if a request does not.
 _PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-_GREEDY = 1e-5  # vLLM takes any temperature below for 0
-_GUIDE = "docs/serving.md says how to start vLLM"
+_GREEDY = 1e-5  # vLLM treats lower temperatures as 0
+_GUIDE = "see docs/serving.md on starting vLLM"
 
 
 @dataclass(frozen=True)
 class _Labels:
     names: tuple[str, ...]
-    tails: tuple[tuple[int, ...], ...]
+    label_tokens: tuple[tuple[int, ...], ...]
     tree: LabelTree
-    spelled: Mapping[int, str]
+    token_texts: Mapping[int, str]
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class _Served:
 
 
 class VllmEngine:
-    """An `Engine` over the vLLM at `url`, which serves `base`; it refuses releases of any other base.
+    """An `Engine` over the vLLM server at `url`, which serves `base`.
 
-    `api_key` is what vLLM was started with as its `--api-key`.
+    `api_key` is the server's `--api-key`.
     """
 
     def __init__(self, url: str, base: BaseParams, params: ServeParams, api_key: SecretStr | None = None) -> None:
@@ -85,13 +84,13 @@ class VllmEngine:
             return
         try:
             await self._vllm.post_for_text("/v1/unload_lora_adapter", {"lora_name": served.name})
-        except Refused:
-            pass  # vLLM was started again since and does not know it any more
+        except RequestRejected:
+            pass  # vLLM was restarted and does not know it
         except EngineDown:
-            pass  # where it comes back, it comes back without
+            pass  # when it restarts, the adapter is not loaded
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         served = self._served.get(version)
         if served is None:
@@ -100,8 +99,8 @@ class VllmEngine:
             raise Overloaded(self._in_flight, retry_after=1.0)
         self._in_flight += 1
         try:
-            return await self._remembered(served, lambda: self._ask(served, messages, generation, hear))
-        except Refused as fault:
+            return await self._with_reload(served, lambda: self._generate(served, messages, generation, on_delta))
+        except RequestRejected as fault:
             raise _client_error(fault, generation) from fault
         finally:
             self._in_flight -= 1
@@ -110,7 +109,7 @@ class VllmEngine:
         await self._vllm.close()
 
     async def _name_of_base(self) -> str:
-        """The model that vLLM lists without a parent, as it has adapters."""
+        """The listed model without a parent; adapters have one."""
         listed = await self._vllm.get("/v1/models")
         names = [str(model["id"]) for model in listed["data"] if not model.get("parent")]
         if not names:
@@ -118,124 +117,140 @@ class VllmEngine:
         return names[0]
 
     async def _load_adapter(self, served: _Served) -> None:
-        """Have vLLM read the adapter; that it knows it already is well, as the name says the same bytes."""
+        """Load the adapter. "Already loaded" is fine, because the name contains the digest."""
         path = str(served.release.adapter.resolve())
         try:
             await self._vllm.post_for_text("/v1/load_lora_adapter", {"lora_name": served.name, "lora_path": path})
-        except Refused as fault:
+        except RequestRejected as fault:
             if "already been loaded" not in str(fault):
                 raise PerpetuneError(
-                    f"vLLM does not load version {served.release.version}: {fault}", where=path, do=_GUIDE
+                    f"vLLM cannot load version {served.release.version}: {fault}", where=path, do=_GUIDE
                 ) from fault
 
-    async def _remembered(self, served: _Served, ask: Callable[[], Awaitable[Result]]) -> Result:
-        """Where vLLM was started again and has forgotten the adapter, load it again and ask once more."""
+    async def _with_reload(self, served: _Served, request: Callable[[], Awaitable[Result]]) -> Result:
+        """Retry once after loading the adapter again, if vLLM was restarted and does not know it."""
         try:
-            return await ask()
-        except Refused as fault:
-            if not fault.forgot_model or served.release.system == "prompted":
+            return await request()
+        except RequestRejected as fault:
+            if not fault.is_unknown_model or served.release.system == "prompted":
                 raise
         try:
             await self._load_adapter(served)
         except PerpetuneError as fault:
-            raise EngineDown(f"vLLM was started again, and {fault}") from fault
-        return await ask()
+            raise EngineDown(f"vLLM was restarted: {fault}") from fault
+        return await request()
 
-    async def _ask(
-        self, served: _Served, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+    async def _generate(
+        self, served: _Served, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None
     ) -> tuple[Answer, ...]:
         if served.labels is not None:
-            return await self._choose(served.name, served.labels, messages, generation, hear)
+            return await self._score_labels(served.name, served.labels, messages, generation, on_delta)
         if generation.n > 1 and generation.temperature < _GREEDY:
-            return await self._ask_once(served, messages, generation, hear)
+            return await self._generate_once(served, messages, generation, on_delta)
         began = time.perf_counter()
         body = chat_body(served.name, messages, generation) | _PLAIN
         if generation.n > 1:
-            # The usage counts the tokens of all answers together; their ids tell how many each has.
+            # The usage is the total of all answers; the ids give the tokens of each.
             body["return_token_ids"] = True
-        if hear is None:
+        if on_delta is None:
             reply = await self._vllm.post(_CHAT, body)
             return read_answers(reply, generation, time.perf_counter() - began)
-        pieces = Pieces(generation, hear)
+        pieces = StreamAssembler(generation, on_delta)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         async with aclosing(self._vllm.stream(_CHAT, body)) as chunks:
             async for chunk in chunks:
                 pieces.add(chunk)
         return pieces.answers(time.perf_counter() - began)
 
-    async def _ask_once(
-        self, served: _Served, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+    async def _generate_once(
+        self, served: _Served, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None
     ) -> tuple[Answer, ...]:
-        """Greedy answers are all the same, and vLLM refuses to write more than one."""
+        """Repeat one greedy answer: vLLM rejects n > 1 at temperature 0."""
         count = generation.n
 
-        def hear_all(delta: Delta) -> None:
-            assert hear
+        def stream_all(delta: Delta) -> None:
+            assert on_delta
             for index in range(count):
-                hear(replace(delta, index=index))
+                on_delta(replace(delta, index=index))
 
-        (only,) = await self._ask(served, messages, replace(generation, n=1), hear_all if hear else None)
+        (only,) = await self._generate(served, messages, replace(generation, n=1), stream_all if on_delta else None)
         return (only,) * count
 
-    async def _choose(
-        self, name: str, labels: _Labels, messages: Sequence[Message], generation: Generation, hear: OnDelta | None
+    async def _score_labels(
+        self,
+        name: str,
+        labels: _Labels,
+        messages: Sequence[Message],
+        generation: GenerationConfig,
+        on_delta: OnDelta | None,
     ) -> tuple[Answer, ...]:
-        """The likeliest label. Most often one question tells enough; else others go on from where labels part."""
+        """The most likely label. One request is often enough; others continue from shared prefixes of labels."""
         began = time.perf_counter()
         known: Known = {}
-        [first] = labels.tree.asks([()])
-        reply = await self._vllm.post(_CHAT, _label_body(name, first) | {"messages": turns(messages)})
-        labels.tree.learn(known, (), _chat_steps(reply))
-        found, opened = labels.tree.log_probabilities(known)
+        [first] = labels.tree.requests([()])
+        reply = await self._vllm.post(_CHAT, _label_body(name, first) | {"messages": message_dicts(messages)})
+        labels.tree.add(known, (), _chat_steps(reply))
+        scores, opened = labels.tree.log_probabilities(known)
         while opened:
-            asks = labels.tree.asks(opened)
-            await asyncio.gather(*(self._read_on(name, labels.tree, known, reply, ask) for ask in asks))
-            found, left = labels.tree.log_probabilities(known)
-            if set(left) & set(opened):
-                raise EngineDown("vLLM did not tell the log-probabilities that it was asked for")
-            opened = left
-        answer = _chosen(labels, found, known, reply["usage"]["prompt_tokens"], generation, began)
-        if hear:
+            requests = labels.tree.requests(opened)
+            await asyncio.gather(
+                *(self._score_further(name, labels.tree, known, reply, request) for request in requests)
+            )
+            scores, further = labels.tree.log_probabilities(known)
+            if set(further) & set(opened):
+                raise EngineDown("vLLM did not return the requested log-probabilities")
+            opened = further
+        answer = _label_answer(labels, scores, known, reply["usage"]["prompt_tokens"], generation, began)
+        if on_delta:
             for index in range(generation.n):
-                hear(Delta(index, answer.text, answer.logprobs))
+                on_delta(Delta(index, answer.text, answer.logprobs))
         return (answer,) * generation.n
 
-    async def _read_on(self, name: str, tree: LabelTree, known: Known, reply: Mapping[str, Any], ask: Ask) -> None:
-        prompts = [[*reply["prompt_token_ids"], *beginning] for beginning in ask.beginnings]
-        more = await self._vllm.post("/v1/completions", _label_body(name, ask) | {"prompt": prompts, "logprobs": 0})
+    async def _score_further(
+        self, name: str, tree: LabelTree, known: Known, reply: Mapping[str, Any], request: LogprobRequest
+    ) -> None:
+        prompts = [[*reply["prompt_token_ids"], *prefix] for prefix in request.prefixes]
+        more = await self._vllm.post("/v1/completions", _label_body(name, request) | {"prompt": prompts, "logprobs": 0})
         for choice in more["choices"]:
-            tree.learn(known, ask.beginnings[choice["index"]], _completion_steps(choice))
+            tree.add(known, request.prefixes[choice["index"]], _completion_steps(choice))
 
     async def _label_tokens(self, names: tuple[str, ...]) -> _Labels:
-        """The labels as the model writes them, each with the end-of-turn token. Raises PerpetuneError."""
+        """Tokenize the labels, each with the end-of-turn token. Raises PerpetuneError if vLLM cannot serve them."""
         try:
             end = await self._end_of_turn()
-            tails = tuple([(*await self._tokens({"prompt": name, "add_special_tokens": False}), end) for name in names])
-            tokens = sorted({token for tail in tails for token in tail})
-            spelled = {token: (await self._vllm.post("/detokenize", {"tokens": [token]}))["prompt"] for token in tokens}
-        except Refused as fault:
-            raise PerpetuneError(f"vLLM does not cut the labels into tokens: {fault}", do=_GUIDE) from fault
-        tree = LabelTree(tails)
-        if tree.widest() > MOST_TOKENS:
+            label_tokens = tuple(
+                [(*await self._tokens({"prompt": name, "add_special_tokens": False}), end) for name in names]
+            )
+            tokens = sorted({token for tail in label_tokens for token in tail})
+            token_texts = {
+                token: (await self._vllm.post("/detokenize", {"tokens": [token]}))["prompt"] for token in tokens
+            }
+        except RequestRejected as fault:
+            raise PerpetuneError(f"vLLM does not tokenize the labels: {fault}", do=_GUIDE) from fault
+        tree = LabelTree(label_tokens)
+        if tree.max_children() > MAX_LOGPROB_TOKENS:
             raise PerpetuneError(
-                f"vLLM tells at most {MOST_TOKENS} probabilities at once, and {tree.widest()} labels part at one token",
+                f"{tree.max_children()} labels differ at one token, and vLLM returns at most {MAX_LOGPROB_TOKENS} "
+                "log-probabilities at once",
                 do="set serve.engine: transformers",
             )
-        return _Labels(names, tails, tree, spelled)
+        return _Labels(names, label_tokens, tree, token_texts)
 
     async def _end_of_turn(self) -> int:
-        """The first token behind an assistant's turn: of those that two conversations end with alike."""
-        question = {"role": "user", "content": "a"}
-        said = [[question, {"role": "assistant", "content": text}] for text in ("a", "b")]
-        one, other = [await self._tokens({"messages": messages, "add_generation_prompt": False}) for messages in said]
-        alike = 0
-        while alike < len(one) and one[-1 - alike] == other[-1 - alike]:
-            alike += 1
-        if not alike:
+        """The first token after an assistant's turn: of the common suffix of two conversations."""
+        user_turn = {"role": "user", "content": "a"}
+        conversations = [[user_turn, {"role": "assistant", "content": text}] for text in ("a", "b")]
+        one, other = [
+            await self._tokens({"messages": messages, "add_generation_prompt": False}) for messages in conversations
+        ]
+        equal = 0
+        while equal < len(one) and one[-1 - equal] == other[-1 - equal]:
+            equal += 1
+        if not equal:
             raise PerpetuneError(
-                "the chat template closes no turn of the assistant", do="set serve.engine: transformers"
+                "the chat template has no end-of-turn token for the assistant", do="set serve.engine: transformers"
             )
-        return one[-alike]
+        return one[-equal]
 
     async def _tokens(self, body: dict[str, Any]) -> list[int]:
         reply = await self._vllm.post("/tokenize", body)
@@ -245,14 +260,14 @@ class VllmEngine:
 def _require_adapter(release: Release) -> None:
     if (release.adapter / LABEL_HEAD).is_file():
         raise PerpetuneError(
-            f"version {release.version} learned its labels by a label head, which vLLM does not serve",
+            f"version {release.version} has a label head, which vLLM does not serve",
             do="set serve.engine: transformers, or train.objective: likelihood and `perpetune refresh`",
         )
     config = release.adapter / "adapter_config.json"
     if not config.is_file():
         raise PerpetuneError(
-            f"version {release.version} is a fully trained model, and vLLM is given adapters alone",
-            do="set serve.engine: transformers, or train.method to an adapter's",
+            f"version {release.version} is a fully trained model; with vLLM only adapters can be served",
+            do="set serve.engine: transformers, or train.method: lora",
         )
     if json.loads(config.read_text(encoding="utf-8")).get("use_dora"):
         raise PerpetuneError(
@@ -261,14 +276,14 @@ def _require_adapter(release: Release) -> None:
         )
 
 
-def _label_body(name: str, ask: Ask) -> dict[str, Any]:
+def _label_body(name: str, request: LogprobRequest) -> dict[str, Any]:
     return {
         "model": name,
-        "max_tokens": ask.max_tokens,
+        "max_tokens": request.max_tokens,
         "temperature": 0,
         "repetition_penalty": 1.0,
         "logprobs": True,
-        "logprob_token_ids": ask.tokens,
+        "logprob_token_ids": request.tokens,
         "return_tokens_as_token_ids": True,
         "return_token_ids": True,
     }
@@ -280,21 +295,26 @@ def _chat_steps(reply: Mapping[str, Any]) -> Iterator[tuple[int, dict[int, float
 
 
 def _completion_steps(choice: Mapping[str, Any]) -> Iterator[tuple[int, dict[int, float]]]:
-    for written, found in zip(choice["logprobs"]["tokens"], choice["logprobs"]["top_logprobs"], strict=True):
-        yield _token(written), {_token(token): value for token, value in found.items()}
+    for written, scores in zip(choice["logprobs"]["tokens"], choice["logprobs"]["top_logprobs"], strict=True):
+        yield _token(written), {_token(token): value for token, value in scores.items()}
 
 
 def _token(shown: str) -> int:
-    """vLLM writes them "token_id:504"."""
+    """The id in vLLM's "token_id:504"."""
     return int(shown[9:])
 
 
-def _chosen(
-    labels: _Labels, found: Sequence[float], known: Known, prompt_tokens: int, generation: Generation, began: float
+def _label_answer(
+    labels: _Labels,
+    scores: Sequence[float],
+    known: Known,
+    prompt_tokens: int,
+    generation: GenerationConfig,
+    began: float,
 ) -> Answer:
-    among = shares(found)
+    among = softmax(scores)
     best = max(range(len(among)), key=among.__getitem__)
-    tail = labels.tails[best]
+    tail = labels.label_tokens[best]
     return Answer(
         text=labels.names[best],
         confidence=among[best],
@@ -308,22 +328,22 @@ def _chosen(
 
 
 def _label_logprobs(
-    labels: _Labels, tail: tuple[int, ...], known: Known, generation: Generation
+    labels: _Labels, tail: tuple[int, ...], known: Known, generation: GenerationConfig
 ) -> tuple[TokenLogprob, ...] | None:
-    """Of the label's own tokens, with the likeliest among the tokens of labels in their place."""
+    """The label's token log-probabilities, with the top tokens among those of the labels."""
     most = generation.top_logprobs
     if most is None:
         return None
     steps = []
     for position, token in enumerate(tail[:-1]):
         here = known[tail[:position]]
-        likeliest = sorted((one for one in here if one in labels.spelled), key=here.__getitem__, reverse=True)[:most]
-        top = tuple((labels.spelled[one], here[one]) for one in likeliest)
-        steps.append(TokenLogprob(labels.spelled[token], here[token], top))
+        best = sorted((one for one in here if one in labels.token_texts), key=here.__getitem__, reverse=True)[:most]
+        top = tuple((labels.token_texts[one], here[one]) for one in best)
+        steps.append(TokenLogprob(labels.token_texts[token], here[token], top))
     return tuple(steps)
 
 
-def _client_error(fault: Refused, generation: Generation) -> Exception:
+def _client_error(fault: RequestRejected, generation: GenerationConfig) -> Exception:
     if fault.param == "input_tokens":
         limit = re.search(r"context length is (?:only )?(\d+)", str(fault))
         tokens = re.search(r"(\d+) input tokens", str(fault))

@@ -74,7 +74,7 @@ class RefreshCost:
 
 
 @dataclass(frozen=True)
-class Rival:
+class CostComparison:
     """Another way to get the same answers, and after how many requests the refresh is cheaper.
 
     `saved_per_1000` is its cost less the challenger's, row by row. `requests` pays the refresh back, somewhere from
@@ -105,7 +105,7 @@ class RefreshEconomics:
     labels: int
     dollars_per_label: float
     refresh_dollars: float
-    rivals: tuple[Rival, ...]
+    rivals: tuple[CostComparison, ...]
     requests_per_month: int | None
     confidence: float
 
@@ -194,9 +194,9 @@ def _per_1000(dollars_by_row: NDArray[np.float64], params: EvaluateParams) -> Es
 
 def _rival(
     name: str, costs: NDArray[np.float64], own: NDArray[np.float64], refresh: float, params: EvaluateParams
-) -> Rival:
+) -> CostComparison:
     saved = _per_1000(costs - own, params)
-    return Rival(
+    return CostComparison(
         name=name,
         dollars_per_1000=_per_1000(costs, params),
         saved_per_1000=saved,
@@ -235,7 +235,7 @@ def _spent(economics: RefreshEconomics) -> str:
     )
 
 
-def _paid_back(rival: Rival, economics: RefreshEconomics) -> str:
+def _paid_back(rival: CostComparison, economics: RefreshEconomics) -> str:
     against = f"Against {rival.name} ({_with_interval(rival.dollars_per_1000)} per 1,000 requests)"
     saved = rival.saved_per_1000
     if rival.requests is None:
@@ -290,7 +290,9 @@ def to_document(economics: RefreshEconomics) -> dict[str, Any]:
 def from_document(said: Mapping[str, Any]) -> RefreshEconomics:
     """What `to_document` wrote."""
     rivals = tuple(
-        Rival(**{**rival, **{name: Estimate(**rival[name]) for name in ("dollars_per_1000", "saved_per_1000")}})
+        CostComparison(
+            **{**rival, **{name: Estimate(**rival[name]) for name in ("dollars_per_1000", "saved_per_1000")}}
+        )
         for rival in said["rivals"]
     )
     ends = {name: Estimate(**said[name]) for name in ("before", "after")}

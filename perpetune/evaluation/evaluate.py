@@ -12,7 +12,7 @@ from perpetune.evaluation.baselines import fitted_answers, majority_answers
 from perpetune.evaluation.costs import Economics, economics
 from perpetune.evaluation.report.summary import summarise
 from perpetune.evaluation.scores import label_metrics
-from perpetune.evaluation.scores.scoring import Scoring, credited, scoring_of
+from perpetune.evaluation.scores.scoring import Scoring, credited_label, scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.evaluation.systems import METRIC_TITLES, Kind, in_order, subject_of
 from perpetune.generation.answer import Answer
@@ -20,12 +20,12 @@ from perpetune.output_schema import Schema
 from perpetune.params import EvaluateParams
 from perpetune.records import Example
 from perpetune.statistics.calibration import Calibration, calibration
-from perpetune.statistics.estimate import Estimate, mean_of
-from perpetune.statistics.paired import Paired, compare
+from perpetune.statistics.estimate import Estimate, estimate_mean
+from perpetune.statistics.paired import PairedComparison, compare
 
 
 @dataclass(frozen=True)
-class Scored:
+class SystemResults:
     """One system's answers, row by row. `scores`: 1 or 0 for right or wrong; for free text its main metric.
 
     `positions` are those of its rows among all: a system may have answered only some.
@@ -48,7 +48,7 @@ class Scored:
         return tuple(scores[position] for position in positions)
 
 
-def common(one: Scored, other: Scored) -> list[int]:
+def common_positions(one: SystemResults, other: SystemResults) -> list[int]:
     """The places of the rows that both have answered."""
     return sorted(set(one.positions) & set(other.positions))
 
@@ -67,11 +67,11 @@ class Evaluation:
     rows: tuple[Example, ...]
     params: EvaluateParams
     subject: str
-    scored: Mapping[str, Scored]
+    scored: Mapping[str, SystemResults]
     metrics: Mapping[str, Mapping[str, Estimate]]
     calibrations: Mapping[str, Calibration]
     economics: Mapping[str, Economics]
-    comparisons: Mapping[str, Paired]
+    comparisons: Mapping[str, PairedComparison]
     known_labels: Mapping[str, frozenset[str]]
     summary: tuple[str, ...]
 
@@ -85,7 +85,7 @@ class Evaluation:
         """The wanted outputs, written as the answers are."""
         return tuple(tidy(row.output) for row in self.rows)
 
-    def credited(self, system: str) -> list[str]:
+    def credited_labels(self, system: str) -> list[str]:
         """The wanted labels of the rows that a system answered; of several right ones its answer, if that is one."""
         scored = self.scored[system]
         return _credited([self.rows[position] for position in scored.positions], scored.texts)
@@ -136,11 +136,13 @@ class Evaluation:
 
     def label_table(self, system: str) -> pd.DataFrame:
         """Precision, recall, F1 and support of each label for one system."""
-        return label_metrics.label_table(self.credited(system), self.scored[system].texts, self.known_labels[system])
+        return label_metrics.label_table(
+            self.credited_labels(system), self.scored[system].texts, self.known_labels[system]
+        )
 
     def confusion_table(self, system: str) -> pd.DataFrame:
         """Each wrong answer that one system gave for each wanted label, the most frequent first."""
-        pairs = pd.DataFrame({"wanted": self.credited(system), "answered": self.scored[system].texts})
+        pairs = pd.DataFrame({"wanted": self.credited_labels(system), "answered": self.scored[system].texts})
         wrong = pairs[pairs["wanted"] != pairs["answered"]]
         counted = wrong.groupby(["wanted", "answered"]).size().reset_index(name="rows")
         return counted.sort_values(["rows", "wanted", "answered"], ascending=[False, True, True], ignore_index=True)
@@ -172,7 +174,7 @@ class Evaluation:
                 columns[f"{system}_confidence"] = self._spread(scored, scored.confidences)
         return pd.DataFrame(columns)
 
-    def _spread(self, scored: Scored, values: Sequence[object]) -> list[object]:
+    def _spread(self, scored: SystemResults, values: Sequence[object]) -> list[object]:
         """A value for every row, None for those that were not answered."""
         found = dict(zip(scored.positions, values, strict=True))
         return [found.get(position) for position in range(len(self.rows))]
@@ -258,8 +260,8 @@ def _with_baselines(
     return answers
 
 
-def _compared(rival: Scored, subject: Scored, params: EvaluateParams) -> Paired:
-    positions = common(rival, subject)
+def _compared(rival: SystemResults, subject: SystemResults, params: EvaluateParams) -> PairedComparison:
+    positions = common_positions(rival, subject)
     return compare(
         rival.at(positions),
         subject.at(positions),
@@ -275,12 +277,12 @@ def _given(answers: Sequence[Answer | None]) -> list[Answer]:
 
 def score_answers(
     system: str, rows: Sequence[Example], given: Sequence[Answer | None], kind: Kind, scoring: Scoring
-) -> Scored:
+) -> SystemResults:
     """What a system answered, with the score of each row that it was asked."""
     positions = tuple(position for position, answer in enumerate(given) if answer is not None)
     answers, rows = _given(given), [rows[position] for position in positions]
     texts = tuple(tidy(answer.text) if kind == "classification" else answer.text for answer in answers)
-    return Scored(
+    return SystemResults(
         system=system,
         positions=positions,
         ids=tuple(row.id for row in rows),
@@ -298,7 +300,7 @@ def _tidy_keys(probabilities: Mapping[str, float] | None) -> Mapping[str, float]
     return {tidy(label): share for label, share in probabilities.items()} if probabilities else None
 
 
-def _known_labels(scored: Scored, trained_labels: frozenset[str]) -> frozenset[str]:
+def _known_labels(scored: SystemResults, trained_labels: frozenset[str]) -> frozenset[str]:
     """The labels that a system gave probabilities to; those of the training rows where it gave none."""
     return frozenset(label for row in scored.probabilities if row for label in row) or trained_labels
 
@@ -310,11 +312,11 @@ def _unknown_labels(rows: Sequence[Example], known: frozenset[str]) -> dict[str,
 
 
 def _credited(rows: Sequence[Example], texts: Sequence[str]) -> list[str]:
-    return [credited(row, text) for row, text in zip(rows, texts, strict=True)]
+    return [credited_label(row, text) for row, text in zip(rows, texts, strict=True)]
 
 
 def _estimates(
-    scored: Scored, rows: Sequence[Example], kind: Kind, scoring: Scoring, params: EvaluateParams
+    scored: SystemResults, rows: Sequence[Example], kind: Kind, scoring: Scoring, params: EvaluateParams
 ) -> dict[str, Estimate]:
     confidence, samples, seed = params.confidence, params.bootstrap_samples, params.seed
     rows = [rows[position] for position in scored.positions]
@@ -325,7 +327,7 @@ def _estimates(
             "macro_f1": label_metrics.macro_f1(wanted, scored.texts, confidence=confidence, samples=samples, seed=seed),
         }
     return {
-        name: mean_of(
+        name: estimate_mean(
             [scoring.best(name, row, text) for row, text in zip(rows, scored.texts, strict=True)],
             confidence=confidence,
             samples=samples,
@@ -336,7 +338,7 @@ def _estimates(
 
 
 def _calibrations(
-    scored: Mapping[str, Scored], rows: Sequence[Example], params: EvaluateParams
+    scored: Mapping[str, SystemResults], rows: Sequence[Example], params: EvaluateParams
 ) -> dict[str, Calibration]:
     found = {
         system: calibration(

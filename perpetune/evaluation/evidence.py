@@ -11,8 +11,8 @@ from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import PairedEvidence, Recall
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.balanced_accuracy import compare_balanced
-from perpetune.statistics.non_inferiority import non_inferiority_p_value
-from perpetune.statistics.paired import Paired, compare
+from perpetune.statistics.non_inferiority import inferiority_p_value
+from perpetune.statistics.paired import PairedComparison, compare
 
 
 def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
@@ -63,12 +63,12 @@ def _recall(ours: Sequence[float], serving: float | None, level: float) -> Recal
     return Recall(found / rows, Interval(low, high, level), rows, serving)
 
 
-def _evidence(paired: Paired, scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
+def _evidence(paired: PairedComparison, scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
     return PairedEvidence(
         difference=paired.difference,
         interval=Interval(paired.low, paired.high, params.confidence),
         p_value=paired.p_value,
         rows=paired.n,
         discordance=paired.discordance,
-        p_worse=non_inferiority_p_value(rules.slice_margin, scores.theirs, scores.ours),
+        p_worse=inferiority_p_value(rules.slice_margin, scores.theirs, scores.ours),
     )

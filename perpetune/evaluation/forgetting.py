@@ -18,10 +18,10 @@ from perpetune.params import EvaluateParams
 from perpetune.records import Message
 from perpetune.statistics.estimate import Estimate, bootstrap_mean
 
-AT_ONCE = 12  # texts between two looks at the clock
+TEXTS_PER_BATCH = 12  # texts between two looks at the clock
 
 
-class General(BaseModel):
+class GeneralText(BaseModel):
     """A short text that any model should find likely, or the answer to what was `asked`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,26 +31,28 @@ class General(BaseModel):
     asked: str | None = None
 
 
-def general_texts() -> list[General]:
+def general_texts() -> list[GeneralText]:
     """The slice that ships with perpetune, written for it: the same for every task and version."""
     lines = files(__package__).joinpath("general.jsonl").read_text(encoding="utf-8").splitlines()
-    return [General.model_validate_json(line) for line in lines]
+    return [GeneralText.model_validate_json(line) for line in lines]
 
 
-def as_tokens(tokenizer: PreTrainedTokenizerBase, general: Sequence[General], context: int) -> list[ScoredText]:
+def tokenize_texts(
+    tokenizer: PreTrainedTokenizerBase, general: Sequence[GeneralText], context: int
+) -> list[ScoredText]:
     """The texts that fit into `context` tokens; of an instruction only the answer is scored."""
     texts = [_encoded(tokenizer, each) for each in general]
     return [text for text in texts if text.scored_from < len(text.tokens) <= context]
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, general: General) -> ScoredText:
+def _encoded(tokenizer: PreTrainedTokenizerBase, general: GeneralText) -> ScoredText:
     if general.asked is None:
         return ScoredText(tuple(tokenizer(general.text, add_special_tokens=False)["input_ids"]), 1)
     prompt = prompt_tokens(tokenizer, [Message(role="user", content=general.asked)])
     return ScoredText((*prompt, *answer_tokens(tokenizer, general.text)), len(prompt))
 
 
-def losses_within(
+def losses_in_time(
     seconds: float,
     before: Callable[[Sequence[ScoredText]], list[float]],
     after: Callable[[Sequence[ScoredText]], list[float]],
@@ -63,10 +65,10 @@ def losses_within(
     one: list[float] = []
     other: list[float] = []
     until = time.monotonic() + seconds
-    for start in range(0, len(drawn), AT_ONCE):
+    for start in range(0, len(drawn), TEXTS_PER_BATCH):
         if start and time.monotonic() > until:
             break
-        some = drawn[start : start + AT_ONCE]
+        some = drawn[start : start + TEXTS_PER_BATCH]
         one += before(some)
         other += after(some)
     return one, other

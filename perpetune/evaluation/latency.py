@@ -29,7 +29,7 @@ class LatencyPair:
     rows: int
 
 
-def in_turns(theirs: Ask, ours: Ask, rows: int, least: int, seconds: float = SECONDS) -> LatencyPair:
+def measure_interleaved(theirs: Ask, ours: Ask, rows: int, least: int, seconds: float = SECONDS) -> LatencyPair:
     """Ask both of row 0, 1, ..., so that whatever slows the machine down slows both; who is first alternates.
 
     At least `least` requests are timed, from the first row on again if there are no more. Row 0 is asked once before,
@@ -85,6 +85,6 @@ def _ratio(pace: LatencyPair, statistic: Callable[[Floats], Floats], params: Eva
     return Estimate(value, min(value, float(low)), max(value, float(high)), len(ours))
 
 
-def chosen(rows: Sequence[object], count: int, seed: int) -> list[int]:
+def sample_positions(rows: Sequence[object], count: int, seed: int) -> list[int]:
     """The places of at most `count` rows, from all over."""
     return np.random.default_rng(seed).permutation(len(rows))[:count].tolist()  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from perpetune.records import Example
 JACCARD = 0.8
 SHINGLE = 5
 # "Great product, works well" is said by many who never met: a row with fewer words counts only where it is the same.
-FEWEST_WORDS = 10
+MIN_WORDS = 10
 
 Shingle = tuple[str, ...]
 
@@ -72,7 +72,7 @@ def jaccard(one: frozenset[Shingle], other: frozenset[Shingle]) -> float:
 
 
 def _is_long(row: Example) -> bool:
-    return len(words(row)) >= FEWEST_WORDS
+    return len(words(row)) >= MIN_WORDS
 
 
 def _rarest(own: frozenset[Shingle], counts: Counter[Shingle]) -> list[Shingle]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from perpetune.evaluation.evaluate import Evaluation, common
+from perpetune.evaluation.evaluate import Evaluation, common_positions
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,25 @@ def slices(evaluations: Iterable[Evaluation], against: str, subject: str | None 
     return {name: _slice(pairs) for name, pairs in sorted(members.items()) if len(pairs) < total}
 
 
-def together(evaluation: Evaluation, against: str, subject: str) -> Slice:
+def paired_scores(evaluation: Evaluation, against: str, subject: str) -> Slice:
     """The scores of both on the rows that both have answered."""
     one, other = evaluation.scored[against], evaluation.scored[subject]
-    positions = common(one, other)
+    positions = common_positions(one, other)
     return Slice(one.at(positions), other.at(positions))
 
 
 def labels_of(evaluation: Evaluation, against: str, subject: str) -> list[str]:
     """The wanted labels of the same rows, in the same order."""
     wanted = evaluation.wanted
-    return [wanted[position] for position in common(evaluation.scored[against], evaluation.scored[subject])]
+    return [wanted[position] for position in common_positions(evaluation.scored[against], evaluation.scored[subject])]
 
 
 def _rows(evaluation: Evaluation, against: str, subject: str) -> Iterator[tuple[list[str], tuple[float, float]]]:
     """The names of the slices that a row is in, with the scores of the other and of the subject."""
     if against not in evaluation.scored or subject not in evaluation.scored:
         return
-    positions = common(evaluation.scored[against], evaluation.scored[subject])
-    scores, wanted = together(evaluation, against, subject), evaluation.wanted
+    positions = common_positions(evaluation.scored[against], evaluation.scored[subject])
+    scores, wanted = paired_scores(evaluation, against, subject), evaluation.wanted
     for position, their, our in zip(positions, scores.theirs, scores.ours, strict=True):
         labels = [f"label {wanted[position]}"] if evaluation.kind == "classification" else []
         yield [*labels, f"source {evaluation.rows[position].source}"], (their, our)

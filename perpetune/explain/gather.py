@@ -15,16 +15,16 @@ from perpetune.evaluation.costs import from_document, sentences
 from perpetune.evaluation.systems import TITLES
 from perpetune.explain.numbers import numbers_of
 from perpetune.explain.status import decisions_of
-from perpetune.explain.story import (
+from perpetune.explain.version_report import (
     Approval,
     Data,
     Event,
-    Repeat,
+    Reproduction,
     Scores,
-    Story,
     Training,
     Trigger,
     VerdictSummary,
+    VersionReport,
 )
 from perpetune.loop.curate import SPLIT_NAMES
 from perpetune.loop.first_version import FIRST
@@ -48,14 +48,14 @@ TRAINED_WITH = {
 }
 
 
-def gather(workspace: Workspace, version: str) -> Story:
+def gather(workspace: Workspace, version: str) -> VersionReport:
     """All that is on record of a version. Raises PerpetuneError where there is no such version, or no MLflow."""
     use_mlflow(workspace)
     task = workspace.params.task.name
     found = registry.get(task, version)
     run = read_run(found.run_id)
     decisions = _decisions(workspace, version)
-    return Story(
+    return VersionReport(
         task=task,
         version=version,
         aliases=tuple(alias for alias in ("champion", "challenger", "previous") if _bears(found, alias)),
@@ -126,10 +126,10 @@ def _difference(workspace: Workspace, before: str, after: str) -> Difference:
 
 def _splits(workspace: Workspace, version: str) -> dict[str, list[Example]]:
     """The rows of a version of the data: those that lie here where they are it."""
-    if (workspace.root / "dvc.lock").is_file() and dvc.is_at(workspace.root, version):
+    if (workspace.root / "dvc.lock").is_file() and dvc.has_version(workspace.root, version):
         return _read(workspace.split("train").parent)
     with tempfile.TemporaryDirectory() as scratch:
-        return _read(dvc.bring_splits(workspace.root, version, Path(scratch)))
+        return _read(dvc.checkout_splits(workspace.root, version, Path(scratch)))
 
 
 def _read(folder: Path) -> dict[str, list[Example]]:
@@ -198,7 +198,7 @@ def _events(tags: Mapping[str, str], run: RunRecord, decisions: list[Decision]) 
     return tuple(sorted(events, key=lambda event: event.time or datetime.max.replace(tzinfo=UTC)))
 
 
-def _repeat(version: Version, run: RunRecord, decisions: list[Decision]) -> Repeat:
+def _repeat(version: Version, run: RunRecord, decisions: list[Decision]) -> Reproduction:
     digest = next((each.ids.params_sha256 for each in reversed(decisions) if each.ids.params_sha256), None)
     ids = {
         "git commit": version.tags.get("git.commit", run.tags.get("git.commit", "unknown")),
@@ -212,4 +212,4 @@ def _repeat(version: Version, run: RunRecord, decisions: list[Decision]) -> Repe
         "Prefect flow run": version.tags.get("prefect.flow_run_id"),
     }
     commands = (f"perpetune reproduce {version.version}",) if "data.version" in version.tags else ()
-    return Repeat(commands, {name: said for name, said in ids.items() if said})
+    return Reproduction(commands, {name: said for name, said in ids.items() if said})

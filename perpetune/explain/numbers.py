@@ -28,7 +28,7 @@ SUBJECTS = {
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """A number as people read it.
 
     `low`, `high` and `level` are None where it was counted and not estimated, `rows` where none were; shares are in
@@ -55,7 +55,7 @@ class Measured:
 class Numbers:
     """Numbers with an interval or a limit, and all other facts of the evidence by name."""
 
-    measured: tuple[Measured, ...]
+    measured: tuple[Measurement, ...]
     facts: Mapping[str, str]
 
 
@@ -64,7 +64,7 @@ def numbers_of(evidence: Mapping[str, Any]) -> Numbers:
     return Numbers(tuple(_measured(evidence, ())), dict(_facts(evidence, ())))
 
 
-def _measured(part: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Measured]:
+def _measured(part: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Measurement]:
     value = _value_name(part)
     if value is not None:
         yield _one(part, value, path)
@@ -80,14 +80,14 @@ def _value_name(part: Mapping[str, Any]) -> str | None:
     return next((name for name in VALUES if isinstance(part.get(name), int | float)), None)
 
 
-def _one(part: Mapping[str, Any], value: str, path: tuple[str, ...]) -> Measured:
+def _one(part: Mapping[str, Any], value: str, path: tuple[str, ...]) -> Measurement:
     scale, unit = (100.0, "points") if value in SHARES else (1.0, str(part.get("unit", "")))
     interval = part.get("interval") or {}
 
     def scaled(number: float | None) -> float | None:
         return None if number is None else scale * number
 
-    return Measured(
+    return Measurement(
         name=_subject(path),
         value=scale * part[value],
         unit=unit,

@@ -12,8 +12,8 @@ from perpetune.evaluation.report import plots, style
 from perpetune.evaluation.systems import METRIC_TITLES, title
 from perpetune.explain import wording
 from perpetune.explain.gather import gather
-from perpetune.explain.numbers import Measured
-from perpetune.explain.story import Scores, Story, VerdictSummary
+from perpetune.explain.numbers import Measurement
+from perpetune.explain.version_report import Scores, VerdictSummary, VersionReport
 from perpetune.files import write_atomic
 from perpetune.statistics.estimate import Estimate
 from perpetune.tracking.runs import Run, log_file
@@ -29,7 +29,7 @@ def log_page(workspace: Workspace, run: Run, version: str) -> None:
     log_file(run, path)
 
 
-def write_page(path: Path, story: Story) -> None:
+def write_page(path: Path, story: VersionReport) -> None:
     """Write the page, whole or not at all. Everything that comes from data is escaped."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader("perpetune.explain", ""), PackageLoader("perpetune.evaluation.report", "")]),
@@ -39,7 +39,7 @@ def write_page(path: Path, story: Story) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"system": title}
-    page = environment.get_template("story.html").render(
+    page = environment.get_template("version_report.html").render(
         story=story,
         words=wording,
         curve=_curve(story),
@@ -52,7 +52,7 @@ def write_page(path: Path, story: Story) -> None:
     write_atomic(path, page)
 
 
-def _curve(story: Story) -> Markup | None:
+def _curve(story: VersionReport) -> Markup | None:
     training = story.training
     if not training.train_loss:
         return None
@@ -75,16 +75,16 @@ def _forest(told: VerdictSummary) -> Markup | None:
     return Markup(style.svg(drawn, "Each difference with its interval"))
 
 
-def _is_difference(found: Measured) -> bool:
+def _is_difference(found: Measurement) -> bool:
     return found.unit == "points" and found.low is not None and found.name not in ("labelled window", "reference")
 
 
-def _estimate(found: Measured) -> Estimate:
+def _estimate(found: Measurement) -> Estimate:
     assert found.low is not None and found.high is not None
     return Estimate(found.value, found.low, found.high, found.rows or 0)
 
 
-def _kinds(story: Story) -> dict[str, dict[str, Count]]:
+def _kinds(story: VersionReport) -> dict[str, dict[str, Count]]:
     """The counts of the difference, by what they count; the commonest only where there are many."""
     apart = story.data.difference
     if apart is None:

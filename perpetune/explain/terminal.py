@@ -14,12 +14,12 @@ from rich.table import Table
 from perpetune.curation.difference import Count, Difference
 from perpetune.evaluation.systems import title
 from perpetune.explain import wording
-from perpetune.explain.story import Scores, Story, VerdictSummary
+from perpetune.explain.version_report import Scores, VerdictSummary, VersionReport
 
 TITLES = {"splits": "split", "sources": "source", "labels": "label"}
 
 
-def as_dict(story: Story) -> dict[str, Any]:
+def as_dict(story: VersionReport) -> dict[str, Any]:
     """All of it, for JSON."""
     plain = asdict(story)
     plain["verdicts"] = [
@@ -28,7 +28,7 @@ def as_dict(story: Story) -> dict[str, Any]:
     return {**plain, "outcome": story.outcome, "reason": story.reason, "next": list(story.next_steps)}
 
 
-def show_story(story: Story, console: Console) -> None:
+def show_story(story: VersionReport, console: Console) -> None:
     """The verdict first, then what led to it and what came of it."""
     aliases = f" ({', '.join(story.aliases)})" if story.aliases else ""
     console.print(f"[bold]{escape(story.task)}, version {escape(story.version)}{aliases}: {story.outcome}[/]")
@@ -59,7 +59,7 @@ def show_story(story: Story, console: Console) -> None:
     _table(console, story.links.items())
 
 
-def _show_data(story: Story, console: Console) -> None:
+def _show_data(story: VersionReport, console: Console) -> None:
     data = story.data
     _head(console, "What it was trained on")
     _say(console, wording.data(data))

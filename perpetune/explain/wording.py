@@ -6,8 +6,8 @@ from datetime import datetime
 
 from perpetune.curation.difference import Count
 from perpetune.evaluation.systems import METRIC_TITLES
-from perpetune.explain.numbers import Measured
-from perpetune.explain.story import Data, Scores, Story, Trigger
+from perpetune.explain.numbers import Measurement
+from perpetune.explain.version_report import Data, Scores, Trigger, VersionReport
 from perpetune.statistics.estimate import Estimate
 
 MOST_KINDS = 12  # labels or sources in a table
@@ -47,7 +47,7 @@ def change(count: Count) -> str:
     return signed(count.after - count.before, ",d") if count.after != count.before else ""
 
 
-def approval(story: Story) -> str:
+def approval(story: VersionReport) -> str:
     found = story.approval
     if found is None:
         return "Nobody was asked: the policy decided alone."
@@ -67,14 +67,14 @@ def score(found: Estimate, metric: str) -> tuple[str, str]:
     return f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}"
 
 
-def number(found: Measured) -> str:
+def number(found: Measurement) -> str:
     """The value with its unit."""
     if found.unit == "points":
         return f"{signed(found.value, '.1f')} points"
     return f"{found.value:,.4g} {found.unit}".strip()
 
 
-def columns(found: Measured) -> tuple[str, str, str, str]:
+def columns(found: Measurement) -> tuple[str, str, str, str]:
     """Value, interval, rows and limit."""
     form = ".1f" if found.unit == "points" else ".4g"
     interval = (

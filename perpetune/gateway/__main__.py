@@ -15,7 +15,7 @@ from perpetune.workspace import Workspace
 
 
 def main() -> int:
-    """Serve until a signal; 1 where it could not start."""
+    """Serve until a signal; returns 1 if it could not start."""
     parser = argparse.ArgumentParser(prog="python -m perpetune.gateway", description="Serve the champion.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000)
@@ -23,7 +23,7 @@ def main() -> int:
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("perpetune").setLevel(logging.INFO)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # the follower reports a registry that is down, once
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # the follower reports once that the registry is down
     try:
         folder = asked.params.absolute().parent
         serve(Workspace(folder, load_params(asked.params), Settings()), asked.host, asked.port)

@@ -1,4 +1,4 @@
-"""The gateway: OpenAI's chat API over one task's champion; every answer is logged and can be judged afterwards."""
+"""The gateway: OpenAI's chat API in front of a task's champion, with a prediction log and feedback."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from starlette.types import Scope
 from perpetune.engines.engine import Engine
 from perpetune.gateway.api.chat_request import model_name, unknown_model
 from perpetune.gateway.api.completions import Completions
-from perpetune.gateway.api.errors import ErrorReply, Problem, answer_in_openai_shape
-from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, describe
+from perpetune.gateway.api.errors import ApiError, ErrorReply, add_error_handlers
+from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
 from perpetune.gateway.api.release_routes import add_release_paths
-from perpetune.gateway.middleware.access import protect
+from perpetune.gateway.middleware.access import add_middlewares
 from perpetune.gateway.recording.recorder import LogUnavailable, NotStored, Recorder
-from perpetune.gateway.releases.follower import Follower, NothingServed, ReleaseSource
+from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, ReleaseSource
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.gateway.telemetry.observed_engine import ObservedEngine
 from perpetune.gateway.telemetry.tracing import Tracing
 from perpetune.params import LogParams, ReleaseParams, ServeParams
-from perpetune.prediction_log.api_keys import Keyholder
+from perpetune.prediction_log.api_keys import KeyringCache
 from perpetune.prediction_log.log import UnknownRequest
 from perpetune.records import Feedback
 
-# JSON may write a character as a pair of \uXXXX escapes; the rest is what stands around the messages.
+# JSON may escape a character as two \uXXXX; the rest is for the fields around the messages.
 _BYTES_A_CHAR = 12
 _BYTES_AROUND = 64 * 1024
 
@@ -51,7 +51,7 @@ _ERRORS_BESIDE_TEXT: dict[int | str, dict[str, Any]] = {
 
 
 class ServedModel(BaseModel):
-    """A name that requests may give as their model. `created` is in seconds since 1970; 0: unknown."""
+    """A name that requests may use as `model`. `created` is a Unix time; 0 if unknown."""
 
     id: str
     object: Literal["model"] = "model"
@@ -65,7 +65,7 @@ class ServedModels(BaseModel):
 
 
 class FeedbackRequest(BaseModel):
-    """What is said of an answer: at least one of label, score and comment."""
+    """Feedback on an answer: at least one of label, score and comment."""
 
     request_id: str
     label: Annotated[str, Field(min_length=1)] | None = None
@@ -85,12 +85,12 @@ def create_app(
     log_params: LogParams | None = None,
     spool: Path | None = None,
 ) -> FastAPI:
-    """The gateway of one task. The app starts and closes the engine; the log stays the caller's to dispose of.
+    """The gateway of one task. The app closes the engine; the caller disposes of the log.
 
-    `max_new_tokens` is both what an answer may have where the request does not say, and the most it may ask for.
-    Rows wait for the log in the folder `spool`, without one in memory.
+    `max_new_tokens` is the default and the maximum of a request's max_tokens. Rows for the log are spooled in the
+    folder `spool`, or in memory without one.
     """
-    metrics, keyholder, tracing = Metrics(), Keyholder(log), Tracing(task)
+    metrics, keyholder, tracing = Metrics(), KeyringCache(log), Tracing(task)
     engine = ObservedEngine(engine, metrics)
 
     @asynccontextmanager
@@ -122,9 +122,9 @@ def create_app(
     )
     app.state.recorder = recorder
     max_bytes = _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
-    protect(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
-    answer_in_openai_shape(app)
-    # First, because most requests are for it.
+    add_middlewares(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
+    add_error_handlers(app)
+    # First, because most requests match it.
     app.router.routes.insert(0, _Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
     app.get("/v1/models", responses=_errors())(gateway.models)
     app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)
@@ -133,12 +133,12 @@ def create_app(
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
     app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)
-    describe(app)
+    set_openapi(app)
     return app
 
 
 class _Named(Route):
-    """A route past FastAPI's reading of requests that middlewares can tell, as they can FastAPI's own."""
+    """A route that bypasses FastAPI's request parsing and is visible to middleware like FastAPI's routes."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
@@ -153,39 +153,39 @@ class _Gateway:
     metrics: Metrics
 
     async def models(self) -> ServedModels:
-        """The task, and each version that a request may pin."""
+        """List the task, and each version that a request may pin."""
         return ServedModels(data=[self._model(name) for name in self._model_names()])
 
     async def model(self, model: str) -> ServedModel:
-        """One of them."""
+        """Get one model."""
         if model not in self._model_names():
             raise unknown_model(model)
         return self._model(model)
 
     async def feedback(self, request: FeedbackRequest) -> dict[str, str]:
-        """Say of an answer what would have been right, how good it was, or anything else."""
-        said = Feedback(time=datetime.now(UTC), **request.model_dump())
-        if said.label is None and said.score is None and said.comment is None:
-            raise Problem(400, "Say at least one of label, score and comment.", code="empty_feedback")
+        """Send feedback on an answer: the correct label, a score, or a comment."""
+        feedback = Feedback(time=datetime.now(UTC), **request.model_dump())
+        if feedback.label is None and feedback.score is None and feedback.comment is None:
+            raise ApiError(400, "Send at least one of label, score and comment.", code="empty_feedback")
         try:
-            await self.recorder.feedback(said)
+            await self.recorder.feedback(feedback)
         except NotStored:
-            message = f"Request {said.request_id!r} is not among the share of requests that is stored."
-            raise Problem(404, message, param="request_id", code="not_stored") from None
+            message = f"Request {feedback.request_id!r} is not in the sample of requests that is stored (log.sample)."
+            raise ApiError(404, message, param="request_id", code="not_stored") from None
         except UnknownRequest:
-            message = f"No request {said.request_id!r} was answered here."
-            raise Problem(404, message, param="request_id", code="unknown_request") from None
+            message = f"There is no request {feedback.request_id!r} in the log."
+            raise ApiError(404, message, param="request_id", code="unknown_request") from None
         except LogUnavailable:
-            message = "The feedback could not be stored; send it again."
-            raise Problem(503, message, code="log_unavailable", retry_after=5) from None
+            message = "The feedback could not be stored; try again."
+            raise ApiError(503, message, code="log_unavailable", retry_after=5) from None
         self.metrics.feedback.inc()
-        return {"request_id": said.request_id, "status": "recorded"}
+        return {"request_id": feedback.request_id, "status": "recorded"}
 
     async def health(self) -> dict[str, str]:
         return {"status": "ok"}
 
     async def ready(self) -> JSONResponse:
-        """200 while a release serves, also where the registry or the log are in trouble: that is said beside it."""
+        """200 while a release is served. Errors of the registry and of the log are reported but do not change it."""
         state = self.follower.state
         body = {
             "ready": state.serving is not None,
@@ -193,8 +193,8 @@ class _Gateway:
             "serving": state.serving,
             "champion": state.champion,
             "trial": state.trial,
-            "release": state.release_trouble or ("ok" if state.serving else "no release is loaded yet"),
-            "registry": state.registry_trouble or "ok",
+            "release": state.release_error or ("ok" if state.serving else "no release is loaded yet"),
+            "registry": state.registry_error or "ok",
             "log": str(self.recorder.state),
         }
         return JSONResponse(body, 200 if state.serving is not None else 503)
@@ -208,13 +208,13 @@ class _Gateway:
     def _model(self, name: str) -> ServedModel:
         try:
             with self.follower.using(name.partition("@")[2] or None) as routed:
-                return ServedModel(id=name, created=_arrived(routed.release.adapter))
-        except NothingServed:
+                return ServedModel(id=name, created=_adapter_time(routed.release.adapter))
+        except NoReleaseLoaded:
             return ServedModel(id=name)
 
 
-def _arrived(adapter: Path) -> int:
-    """When an adapter came to this machine."""
+def _adapter_time(adapter: Path) -> int:
+    """When the adapter was downloaded, as Unix time; 0 if unknown."""
     try:
         return int(adapter.stat().st_mtime)
     except OSError:
@@ -222,6 +222,6 @@ def _arrived(adapter: Path) -> int:
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For the description: these errors and any other have one shape."""
-    told: dict[int | str, dict[str, Any]] = {status: {"model": ErrorReply} for status in statuses}
-    return {**told, "default": {"model": ErrorReply, "description": "Any other error"}}
+    """OpenAPI responses for these error statuses and for any other."""
+    responses: dict[int | str, dict[str, Any]] = {status: {"model": ErrorReply} for status in statuses}
+    return {**responses, "default": {"model": ErrorReply, "description": "Any other error"}}

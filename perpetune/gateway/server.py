@@ -1,4 +1,4 @@
-"""The real gateway on this machine, from `params.yaml` and the environment."""
+"""Running the gateway from `params.yaml` and the environment."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from perpetune.engines.remote_engine import RemoteEngine
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.app import create_app
 from perpetune.gateway.middleware.draining import drain
-from perpetune.gateway.middleware.head_limit import BoundedHead
-from perpetune.gateway.releases.first_release import SourceWithFirst
+from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
+from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.model.release import ServedBase, System
 from perpetune.params import Params
 from perpetune.prediction_log.api_keys import read_keyring
@@ -36,8 +36,8 @@ from perpetune.prediction_log.redaction import require_presidio
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
-# vLLM may run elsewhere. Of a conversation we then know that it has no more tokens than bytes.
-_UNSEEN_BASE = ServedBase(
+# The tokenizer of a vLLM server may not be on this machine. A conversation has at most as many tokens as bytes.
+_UNKNOWN_BASE = ServedBase(
     digest="unknown",
     tokens=lambda messages: sum(len(message.content.encode()) for message in messages),
     context=sys.maxsize,
@@ -45,25 +45,25 @@ _UNSEEN_BASE = ServedBase(
 
 logger = logging.getLogger(__name__)
 
-_GRACE = 5  # seconds beyond the time-out of a request
-_NOTICE = 1.0  # seconds between "not ready" and the end of accepting, in which load balancers hear of it
+_GRACE_SECONDS = 5  # beyond the timeout of a request
+_DRAIN_SECONDS = 1.0  # between "not ready" and refusing connections, for load balancers to notice
 
 
 def serve(workspace: Workspace, host: str, port: int) -> None:
-    """Answer at this address until a signal ends it. A task without a champion gets its first version from here.
+    """Serve at this address until a signal. A task without a champion gets its first version here.
 
-    Requests under way are answered and the log is flushed first. Raises PerpetuneError where the port is in use,
-    the log cannot be opened, Presidio is wanted and missing, the base model is not there or no registry is named (one that is down is waited for),
-    and where a second signal ended it before that was done.
+    On a signal, requests in flight are answered and the log is flushed. Raises PerpetuneError if the port is in use,
+    the log cannot be opened, Presidio is needed but missing, the base model is missing, no registry is configured (one
+    that is down is waited for), or a second signal cut the shutdown short.
     """
     params, settings = workspace.params, workspace.settings
     if settings.mlflow_tracking_uri is None:
         raise PerpetuneError(
-            "no registry is known to take the model from",
+            "no MLflow registry is configured",
             where="MLFLOW_TRACKING_URI",
             do="set it to the MLflow server, or use `perpetune up`, which starts one",
         )
-    # A registry that is down must show within seconds; MLflow's own default keeps trying for minutes.
+    # Detect within seconds that the registry is down; MLflow's defaults retry for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -73,7 +73,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
     with listen(host, port) as address:
         log = open_log(settings.prediction_log)
         warn_if_open(log, host)
-        # Late, because this brings MLflow: a port in use should not take seconds to tell.
+        # Late, because importing MLflow takes seconds: a port in use is reported at once.
         from perpetune.loop.first_version import make_first_version
         from perpetune.tracking.registry import RegistrySource
 
@@ -81,7 +81,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
         app = create_app(
             params.task.name,
             engine=engine,
-            source=SourceWithFirst(
+            source=BootstrappingSource(
                 RegistrySource(params.task.name, settings.home.absolute() / "releases"),
                 lambda: make_first_version(workspace, base),
             ),
@@ -92,14 +92,14 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             log_params=params.log,
             spool=settings.home.absolute() / "spool",
         )
-        run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE)
+        run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS)
         log.dispose()
 
 
 def build_engine(params: Params, settings: Settings) -> tuple[Engine, ServedBase]:
-    """The engine that `serve.engine` names, beside those that need no base, and the base that it serves.
+    """The engine of `serve.engine` combined with the linear and remote engines, and the base model that it serves.
 
-    Raises PerpetuneError where it has no base model, or no address.
+    Raises PerpetuneError if the base model is missing, or the vLLM server has no URL.
     """
     engine, base = _engine_of_base(params, settings)
     engines: dict[System, Engine] = {
@@ -115,19 +115,19 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
     if params.serve.engine == "vllm":
         if settings.vllm_url is None:
             raise PerpetuneError(
-                "serve.engine is vllm, and no vLLM is known",
+                "serve.engine is vllm, but no vLLM server is configured",
                 where="PERPETUNE_VLLM_URL",
                 do="set it to the vLLM server, or use `perpetune up`, which starts one; see docs/serving.md",
             )
         from perpetune.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(settings.vllm_url, params.base, params.serve, settings.vllm_api_key), _UNSEEN_BASE
-    # Late, because these bring torch, which a gateway before vLLM does without.
+        return VllmEngine(settings.vllm_url, params.base, params.serve, settings.vllm_api_key), _UNKNOWN_BASE
+    # Late, because these import torch, which a gateway in front of vLLM does not need.
     from perpetune.engines.transformers_engine import TransformersEngine
-    from perpetune.inference.answerer import load_answerer
+    from perpetune.inference.predictor import load_predictor
     from perpetune.model.chat_format import prompt_tokens
 
-    model = load_answerer(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
+    model = load_predictor(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
     base = ServedBase(
         digest=model.base.digest,
         tokens=lambda messages: len(prompt_tokens(model.base.tokenizer, messages)),
@@ -136,45 +136,45 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
     return TransformersEngine(model, params.base, params.serve), base
 
 
-def run(app: FastAPI, address: socket.socket, *, grace_seconds: float, notice_seconds: float = _NOTICE) -> None:
-    """Answer until SIGTERM or SIGINT, then end what has begun, for at most `grace_seconds`.
+def run(app: FastAPI, address: socket.socket, *, grace_seconds: float, drain_seconds: float = _DRAIN_SECONDS) -> None:
+    """Serve until SIGTERM or SIGINT, then finish requests in flight, for at most `grace_seconds`.
 
-    It says that it is not ready at once, and accepts requests for `notice_seconds` more. Raises PerpetuneError where
-    a second signal ended it at once.
+    On the signal it becomes not ready, but accepts requests for `drain_seconds` more. Raises PerpetuneError if a second
+    signal stopped it at once.
     """
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=BoundedHead,
+        http=HeadLimitProtocol,
         ws="none",
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=int(grace_seconds),
     )
-    server = _Server(config, app, notice_seconds)
+    server = _Server(config, app, drain_seconds)
     server.run(sockets=[address])
     if server.force_exit:
         raise PerpetuneError(
-            "a second signal ended the gateway at once", do="send one, and give requests under way the time to end"
+            "a second signal stopped the gateway at once", do="send one signal, and let requests in flight finish"
         )
 
 
 def warn_if_open(log: sqlalchemy.Engine, host: str) -> None:
-    """Say where anybody on the network could ask."""
+    """Log a warning if the gateway needs no API key and is reachable from the network."""
     if not _is_loopback(host) and read_keyring(log).open:
         logger.warning(
-            "anybody who reaches %s may ask, judge and release: make a key with `perpetune keys add NAME --role admin`",
+            "%s is open to the network without API keys: add one with `perpetune keys add NAME --role admin`",
             host,
         )
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with a notice before it stops accepting, and with a graceful end as a success."""
+    """uvicorn that drains before it stops accepting connections, and exits successfully after a graceful shutdown."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, notice_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
         super().__init__(config)
         self._app = app
-        self._notice = notice_seconds
+        self._drain_seconds = drain_seconds
         self._stop_at: float | None = None
 
     @contextlib.contextmanager
@@ -192,7 +192,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._stop_at is None:
             drain(self._app)
-            self._stop_at = time.monotonic() + self._notice
+            self._stop_at = time.monotonic() + self._drain_seconds
         else:
             self.should_exit = self.force_exit = True
 
@@ -210,7 +210,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take an address (port 0: any free one) before the slow part of starting. Raises PerpetuneError."""
+    """Bind an address (port 0: any free one) before the slow part of starting. Raises PerpetuneError if it cannot."""
     if not 0 <= port <= 65535:
         raise PerpetuneError(f"there is no port {port} to listen on", do="choose one from 1 to 65535 with --port")
     try:
@@ -224,10 +224,10 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(socket.SOMAXCONN)
     except OSError as fault:
         listener.close()
-        taken = fault.errno == errno.EADDRINUSE
+        in_use = fault.errno == errno.EADDRINUSE
         raise PerpetuneError(
-            f"port {port} is in use" if taken else f"cannot listen here: {fault.strerror}",
+            f"port {port} is in use" if in_use else f"cannot listen here: {fault.strerror}",
             where=f"{host}:{port}",
-            do="stop what listens there, or choose another port with --port",
+            do="stop the process that listens there, or choose another port with --port",
         ) from None
     return listener

@@ -1,4 +1,4 @@
-"""What a model said, with what it took to say it."""
+"""An answer of a model: text, probabilities, token counts and compute time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perpetune.errors import PerpetuneError
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token that was written, its natural log probability, and the likeliest tokens in its place with theirs."""
+    """A generated token, its natural log-probability, and the top tokens at its position with theirs."""
 
     token: str
     logprob: float
@@ -20,10 +20,9 @@ class TokenLogprob:
 class Answer:
     """One answer to one conversation.
 
-    For classification `probabilities` maps each label to its probability among the labels (they sum
-    to 1) and `confidence` is that of `text`; both are None for free text. `seconds` is the row's
-    share of the compute time of its batch. `logprobs` are there where they were asked for, and
-    `tool_calls`, in OpenAI's shape, where the model called tools.
+    For classification `probabilities` maps each label to its probability among the labels (they sum to 1), and
+    `confidence` is that of `text`; both are None for free text. `seconds` is the batch's compute time divided over its
+    rows. `logprobs` are set if they were requested, `tool_calls` (in OpenAI's format) if the model called tools.
     """
 
     text: str
@@ -38,9 +37,7 @@ class Answer:
 
 
 class PromptTooLong(PerpetuneError):
-    """A conversation that the model cannot read to its end."""
+    """The conversation does not fit the model's context."""
 
     def __init__(self, tokens: int, limit: int) -> None:
-        super().__init__(
-            f"the request has {tokens} tokens, and the model reads {limit} with its answer", do="shorten the request"
-        )
+        super().__init__(f"the prompt has {tokens} tokens; the context leaves {limit} for it", do="shorten the request")

@@ -1,4 +1,4 @@
-"""How an answer is to be written: the parameters of OpenAI's chat API that bear on the model."""
+"""Generation parameters, named as in OpenAI's chat API, and the deltas of a streamed answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from perpetune.generation.answer import TokenLogprob
 
 
 @dataclass(frozen=True)
-class Generation:
-    """OpenAI's parameters under OpenAI's names; hashable, so that requests alike can share a batch.
+class GenerationConfig:
+    """OpenAI's generation parameters. Hashable, so that equal requests can share a batch.
 
-    `temperature` 0 is greedy. `top_logprobs` None asks for no log probabilities, 0 for those of the tokens written
-    alone. `json_schema` is the text of the JSON schema that the answer must satisfy. `own_format`
-    says that the client asked for a response_format, be it free text: no other is put in its place. `tools` and
-    `tool_choice` are the request's own JSON, for engines that know tools.
+    `temperature` 0 is greedy. `top_logprobs` None requests no log-probabilities, 0 only those of the generated tokens.
+    `json_schema` is the text of the JSON schema that the answer must satisfy. `has_response_format` is true if the
+    client set response_format itself, which the task's output schema then does not replace. `tools` and `tool_choice`
+    are the request's JSON, for engines that support tools.
     """
 
     max_tokens: int
@@ -29,12 +29,12 @@ class Generation:
     seed: int | None = None
     top_logprobs: int | None = None
     json_schema: str | None = None
-    own_format: bool = False
+    has_response_format: bool = False
     tools: str | None = None
     tool_choice: str | None = None
 
-    def within(self, max_tokens: int | None) -> Generation:
-        """The same with no more than so many tokens."""
+    def capped(self, max_tokens: int | None) -> GenerationConfig:
+        """A copy with at most this many tokens; None sets no limit."""
         if max_tokens is None or max_tokens >= self.max_tokens:
             return self
         return replace(self, max_tokens=max_tokens)
@@ -42,7 +42,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of the answer numbered `index`, as soon as it is known. Deltas of one answer add up to its text."""
+    """A chunk of the streamed answer number `index`. The deltas of an answer concatenate to its text."""
 
     index: int
     text: str
@@ -54,7 +54,7 @@ OnDelta = Callable[[Delta], None]
 
 
 class BadSchema(PerpetuneError):
-    """A JSON schema that no answer can be made to satisfy here."""
+    """A JSON schema that generation cannot be constrained to."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the JSON schema of the answer cannot be followed: {why}", do="correct the schema")
+        super().__init__(f"answers cannot be constrained to this JSON schema: {why}", do="correct the schema")

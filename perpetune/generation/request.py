@@ -1,4 +1,4 @@
-"""A conversation that is to be answered in free text, and who is told of it."""
+"""A request for free text, with its callbacks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.records import Message
 
 
 def ignore_delta(delta: Delta) -> None:
-    """For those who want whole answers."""
+    """The `on_delta` of a request that does not stream."""
 
 
 def _never() -> bool:
@@ -20,14 +20,15 @@ def _never() -> bool:
 
 @dataclass(frozen=True, eq=False)
 class GenerationRequest:
-    """`answered` gets the `generation.n` answers, or `failed` what went wrong, in the thread that writes.
+    """A conversation to answer. Callbacks run in the thread that generates.
 
-    `on_delta` gets each piece as soon as it is known. Once `is_cancelled` is true no more is written.
+    `on_answers` receives the `generation.n` answers, or `on_error` the exception. `on_delta` receives each chunk as
+    soon as it is generated. Generation stops once `is_cancelled` returns true.
     """
 
     messages: Sequence[Message]
-    generation: Generation
-    answered: Callable[[tuple[Answer, ...]], None]
-    failed: Callable[[Exception], None]
+    generation: GenerationConfig
+    on_answers: Callable[[tuple[Answer, ...]], None]
+    on_error: Callable[[Exception], None]
     on_delta: OnDelta = ignore_delta
     is_cancelled: Callable[[], bool] = _never

@@ -1,4 +1,4 @@
-"""The text of an answer, piece by piece, as its tokens come."""
+"""Incremental detokenization."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from transformers import PreTrainedTokenizerBase
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
-class Pieces:
-    """Tokens as text. What ends within a character waits for the tokens that complete it.
+class Detokenizer:
+    """Turns tokens into text. An incomplete character is held back until its tokens are complete.
 
-    A few tokens before are decoded along, since some tokenizers write a space only between two of them.
+    Preceding tokens are decoded again, because some tokenizers write a space only between two tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._tokens: list[int] = []
         self._context = 0
-        self._told = 0
+        self._sent = 0
 
     def add(self, token: int) -> str:
-        """What the token adds to the text, "" where a character is not complete yet."""
+        """The text that the token adds; "" if a character is still incomplete."""
         self._tokens.append(token)
-        piece = self._untold()
-        return "" if piece.endswith(UNFINISHED) else self._tell(piece)
+        piece = self._unsent()
+        return "" if piece.endswith(UNFINISHED) else self._send(piece)
 
     def rest(self) -> str:
-        """What still waits, with replacement characters where it is no text."""
-        return self._tell(self._untold())
+        """The text held back, with replacement characters for incomplete ones."""
+        return self._send(self._unsent())
 
-    def _untold(self) -> str:
-        before = self._decode(self._tokens[self._context : self._told])
+    def _unsent(self) -> str:
+        before = self._decode(self._tokens[self._context : self._sent])
         return self._decode(self._tokens[self._context :])[len(before) :]
 
-    def _tell(self, piece: str) -> str:
+    def _send(self, piece: str) -> str:
         if piece:
-            self._context, self._told = self._told, len(self._tokens)
+            self._context, self._sent = self._sent, len(self._tokens)
         return piece
 
     def _decode(self, tokens: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Answers that satisfy a JSON schema: at each step only tokens that can lead to one may be written (llguidance)."""
+"""Decoding constrained to a JSON schema, by token masks from llguidance."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from perpetune.generation.parameters import BadSchema
 from perpetune.output_schema import grammar
 
 
-class Grammars:
-    """Makes grammars of schemas for one tokenizer, whose words are laid out once, at the first schema."""
+class GrammarCompiler:
+    """Compiles schemas to grammars for one tokenizer, which is prepared at the first schema."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, words: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
         self._tokenizer = tokenizer
-        self._words = max(words, len(tokenizer))
-        self._laid_out: LLTokenizer | None = None
+        self._vocab_size = max(vocab_size, len(tokenizer))
+        self._ll_tokenizer: LLTokenizer | None = None
 
-    def of(self, schema: str) -> Grammar:
-        """Raises BadSchema where the schema cannot be followed."""
+    def compile(self, schema: str) -> Grammar:
+        """Compile a schema. Raises BadSchema if it is invalid or not supported."""
         try:
             json.loads(schema)
             text = grammar(schema)
         except ValueError as fault:
             raise BadSchema(str(fault)) from fault
-        return Grammar(LLMatcher(self._words_of_tokenizer(), text, log_level=0), self._words)
+        return Grammar(LLMatcher(self._tokenizer_of_grammar(), text, log_level=0), self._vocab_size)
 
-    def _words_of_tokenizer(self) -> LLTokenizer:
-        if self._laid_out is None:
+    def _tokenizer_of_grammar(self) -> LLTokenizer:
+        if self._ll_tokenizer is None:
             if not isinstance(self._tokenizer, PreTrainedTokenizerFast):
                 raise BadSchema("the tokenizer of this model cannot be constrained")
             try:
-                self._laid_out = llguidance.hf.from_tokenizer(
-                    self._tokenizer, n_vocab=self._words, eos_token=self._tokenizer.eos_token_id
+                self._ll_tokenizer = llguidance.hf.from_tokenizer(
+                    self._tokenizer, n_vocab=self._vocab_size, eos_token=self._tokenizer.eos_token_id
                 )
             except ValueError as fault:
                 raise BadSchema("the tokenizer of this model cannot be constrained") from fault
-        return self._laid_out
+        return self._ll_tokenizer
 
 
 class Grammar:
-    """Where one answer stands in its grammar."""
+    """The state of one sequence in its grammar."""
 
-    def __init__(self, matcher: LLMatcher, words: int) -> None:
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher = matcher
-        self._mask = allocate_token_bitmask(1, words)
+        self._mask = allocate_token_bitmask(1, vocab_size)
         self._check()
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing more can follow."""
+        """Whether no further token is allowed."""
         return bool(self._matcher.is_stopped() and not self._matcher.is_error())
 
     def allow(self, logits: torch.Tensor) -> torch.Tensor:
-        """The logits, shape (words,), with -inf for what may not follow."""
+        """The logits, shape (vocabulary,), with -inf for tokens that the grammar does not allow."""
         fill_next_token_bitmask(self._matcher, self._mask)
         self._check()
         bits = np.unpackbits(self._mask[0].view(np.uint8), bitorder="little")[: len(logits)]
         return logits.masked_fill(torch.from_numpy(bits == 0).to(logits.device), -torch.inf)
 
-    def wrote(self, token: int) -> None:
-        """Go on behind a token. What goes wrong here shows with `allow`."""
+    def accept(self, token: int) -> None:
+        """Advance by a token. Errors are raised by the next `allow`."""
         self._matcher.consume_token(token)
 
     def _check(self) -> None:

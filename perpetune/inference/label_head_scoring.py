@@ -1,4 +1,4 @@
-"""The labels of prompts by a label head: the prompt is read once, however many labels there are."""
+"""Label probabilities from a label head: one forward pass a prompt, for any number of labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from perpetune.inference.prefix_cache import CachedPrefix, behind, read_on
+from perpetune.inference.prefix_cache import CachedPrefix, forward_tree, parents_after
 from perpetune.model.label_head import LabelHead, features
 from perpetune.model.token_tree import build_tree
 
@@ -17,20 +17,20 @@ def head_probabilities(
     head: LabelHead,
     prompts: Sequence[Sequence[int]],
     labels: Sequence[str],
-    beginning: CachedPrefix,
+    prefix: CachedPrefix,
 ) -> list[list[float]]:
-    """p(label) of each prompt, among `labels`; the prompts go on where the beginning ends.
+    """p(label) of each prompt, among `labels`; `prompts` are the tokens after `prefix`.
 
-    The beginning must not reach into the input, of which the head reads every token (see `before_input`).
+    The prefix must end before the input, because the head pools over all of the input's tokens (see `before_input`).
     """
     tree = build_tree(prompts)
-    _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
-    found = features(hidden, tree.paths, max(0, head.shape.input_from - len(beginning)))
+    _, hidden = forward_tree(model, prefix, tree.tokens.tolist(), parents_after(prefix, tree))
+    found = features(hidden, tree.paths, max(0, head.shape.input_from - len(prefix)))
     known = {label: position for position, label in enumerate(head.shape.labels)}
     scores: torch.Tensor = head(found)[:, [known[label] for label in labels]]
     return scores.softmax(-1).tolist()
 
 
-def before_input(head: LabelHead, beginning: tuple[int, ...]) -> tuple[int, ...]:
-    """What of a beginning that prompts share may be read before them."""
-    return beginning[: head.shape.input_from]
+def before_input(head: LabelHead, prefix: tuple[int, ...]) -> tuple[int, ...]:
+    """The part of a shared prefix that ends before the input."""
+    return prefix[: head.shape.input_from]

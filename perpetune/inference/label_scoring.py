@@ -1,4 +1,4 @@
-"""How likely is each label? All labels of many inputs, and only as far as their probabilities can tell."""
+"""Label probabilities from token probabilities, by branch and bound over a tree of the labels' tokens."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perpetune.inference.prefix_cache import NOTHING, CachedPrefix, behind, read_on
+from perpetune.inference.prefix_cache import EMPTY_PREFIX, CachedPrefix, forward_tree, parents_after
 from perpetune.model.token_tree import build_tree
 
-# No probability of a label among the labels is off by more. In fp32 the order of additions alone moves them by 1e-6.
+# The largest error of a label's probability. In fp32 the order of additions already moves it by 1e-6.
 TOLERANCE = 1e-6
-# The same if there are many labels, of which an untuned model tells few apart by their first tokens: more than
-# MANY_TOKENS to read behind each input.
+# The same for many labels, whose trees have more than MANY_TOKENS tokens: an untuned model hardly separates them by
+# their first tokens.
 TOLERANCE_OF_MANY = 1e-2
 MANY_TOKENS = 48
-# Of many labels a row reads its likeliest branches first: so many in the first pass, twice as many in each that follows.
-FIRST_BRANCHES = 8
+# With many labels, this number of a row's most likely branches is read in the first pass, twice as many in each next.
+FIRST_BEAM = 8
 
-# Rows of logits held at once: 256 x 50,000 words are 51 MB in fp32.
-LOGIT_ROWS = 256
+# Rows of logits in memory: 256 x a vocabulary of 50,000 are 51 MB in fp32.
+LOGITS_ROWS = 256
 
 Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Labels (their indices) that begin alike, up to where they part.
+    """Labels (indices) with a common prefix, as a node of the label tree.
 
-    `tokens` are read one after the other behind the branch before. There a label of `ends` is completed by its
-    last token, which need not be read itself, and others go on along `branches`, each with another token.
+    `tokens` follow the tokens of the parent branch. After them a label in `ends` is completed by its last token, which
+    needs no forward pass, and the others continue in `branches`, which differ in their first token.
     """
 
     labels: tuple[int, ...]
@@ -43,8 +43,8 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class _Open:
-    """A branch behind a row's token at `position`, not read yet, and the log-probability up to its first token."""
+class _OpenBranch:
+    """An unread branch after a row's token at `position`, with the log-probability up to its first token."""
 
     row: int
     branch: Branch
@@ -57,28 +57,27 @@ def label_log_probabilities(
     model: torch.nn.Module,
     prompts: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]],
-    beginning: CachedPrefix = NOTHING,
-    pass_tokens: int = 2048,
+    prefix: CachedPrefix = EMPTY_PREFIX,
+    forward_tokens: int = 2048,
 ) -> torch.Tensor:
-    """log p(label | prompt), shape (prompts, labels), labels given as tokens with their end-of-turn token.
+    """log p(label | prompt), shape (prompts, labels); labels are tokens with their end-of-turn token.
 
-    `prompts` are what follows the `beginning`, one token at least. What prompts share and what labels share is
-    read once, label tokens in passes of about `pass_tokens`.
+    `prompts` are the tokens after `prefix`, at least one each. Shared tokens of prompts and of labels are computed
+    once, label tokens in forward passes of about `forward_tokens`.
 
-    Equal to scoring each label behind each prompt alone, but for labels that cannot matter: no label is likelier
-    than its first tokens, so when all labels left together hold less than the tolerance they are read no further and
-    get the log-probability of their first tokens. The likeliest label is always read, and softmax over the labels is
-    within the tolerance of the exact probabilities, each of them. (Branch and bound: Land and Doig, 1960.) The
-    tolerance is TOLERANCE, or TOLERANCE_OF_MANY for many labels; it depends on the labels alone.
+    A label is at most as likely as its first tokens. If the unread labels of a row together have less probability
+    than the tolerance, they are not read further and keep this bound (branch and bound: Land and Doig, 1960). The most
+    likely label is always exact, and softmax over the labels is within the tolerance of the exact probabilities. The
+    tolerance is TOLERANCE, or TOLERANCE_OF_MANY for many labels; it depends only on the labels.
     """
     rows = list(dict.fromkeys(map(tuple, prompts)))
     root = branch_of(dict(enumerate(labels)))
-    # A pass costs as much as about a quarter of what it can hold: few label tokens are read with the prompts.
-    together = len(rows) * tokens_of(root) <= pass_tokens // 4
+    # The overhead of a pass equals about a quarter of its capacity: few label tokens are read with the prompts.
+    together = len(rows) * tokens_of(root) <= forward_tokens // 4
     if together:
-        scores = _in_one_pass(model, rows, labels, beginning)
+        scores = _exhaustive(model, rows, labels, prefix)
     else:
-        scores = _pass_by_pass(model, rows, root, beginning, pass_tokens)
+        scores = _branch_and_bound(model, rows, root, prefix, forward_tokens)
     positions = {row: position for position, row in enumerate(rows)}
     return torch.from_numpy(scores[[positions[tuple(prompt)] for prompt in prompts]])
 
@@ -88,11 +87,11 @@ def are_many(labels: Sequence[Sequence[int]]) -> bool:
     return tokens_of(branch_of(dict(enumerate(labels)))) > MANY_TOKENS
 
 
-def _in_one_pass(
-    model: torch.nn.Module, rows: Sequence[tuple[int, ...]], labels: Sequence[Sequence[int]], beginning: CachedPrefix
+def _exhaustive(
+    model: torch.nn.Module, rows: Sequence[tuple[int, ...]], labels: Sequence[Sequence[int]], prefix: CachedPrefix
 ) -> Scores:
     tree = build_tree((*row, *label[:-1]) for row in rows for label in labels)
-    _, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
+    _, hidden = forward_tree(model, prefix, tree.tokens.tolist(), parents_after(prefix, tree))
     starts = [len(row) - 1 for row in rows for _ in labels]
     wanted = [*labels] * len(rows)
     asked = [
@@ -103,32 +102,32 @@ def _in_one_pass(
     return np.array([sum(next(found) for _ in steps) for steps in asked]).reshape(len(rows), len(labels))
 
 
-def _pass_by_pass(
+def _branch_and_bound(
     model: torch.nn.Module,
     rows: Sequence[tuple[int, ...]],
     root: Branch,
-    beginning: CachedPrefix,
-    pass_tokens: int,
+    prefix: CachedPrefix,
+    forward_tokens: int,
 ) -> Scores:
     tree = build_tree(rows)
-    reading, hidden = read_on(model, beginning, tree.tokens.tolist(), behind(beginning, tree))
+    cached, hidden = forward_tree(model, prefix, tree.tokens.tolist(), parents_after(prefix, tree))
     scores = np.full((len(rows), len(root.labels)), -np.inf)
     ends = [path[-1] for path in tree.paths]
-    read = [_Open(row, root, len(beginning) + end, 0.0) for row, end in enumerate(ends)]
+    read = [_OpenBranch(row, root, len(prefix) + end, 0.0) for row, end in enumerate(ends)]
     many = tokens_of(root) > MANY_TOKENS
-    opened = _part(model, hidden, ends, read, len(beginning), scores)
-    for group in _groups(opened, pass_tokens, FIRST_BRANCHES if many else None):
-        _settle(model, reading, group, scores, many)
+    opened = _expand(model, hidden, ends, read, len(prefix), scores)
+    for group in _groups(opened, forward_tokens, FIRST_BEAM if many else None):
+        _search(model, cached, group, scores, many)
     return scores
 
 
 def tokens_of(branch: Branch) -> int:
-    """How many tokens there are to read: all but the last one of each label, shared ones once."""
+    """The number of tokens to compute: all but the last of each label, shared ones once."""
     return len(branch.tokens) + sum(map(tokens_of, branch.branches))
 
 
 def branch_of(labels: Mapping[int, Sequence[int]], tokens: tuple[int, ...] = ()) -> Branch:
-    """Lay labels, index to tokens still to come, out behind `tokens`; what all of them share is one branch."""
+    """The label tree after `tokens`, from label index to remaining tokens; a common prefix is one branch."""
     ends = {label: rest[0] for label, rest in labels.items() if len(rest) == 1}
     following: dict[int, dict[int, Sequence[int]]] = {}
     for label, rest in labels.items():
@@ -141,9 +140,9 @@ def branch_of(labels: Mapping[int, Sequence[int]], tokens: tuple[int, ...] = ())
     return Branch(tuple(labels), tokens, ends, branches)
 
 
-def _groups(opened: Sequence[_Open], limit: int, at_once: int | None) -> Iterator[list[_Open]]:
-    """Branches of whole rows, so many at once that their first pass stays about the limit."""
-    group: list[_Open] = []
+def _groups(opened: Sequence[_OpenBranch], limit: int, at_once: int | None) -> Iterator[list[_OpenBranch]]:
+    """Group the branches by whole rows, so that a group's first pass is about the limit."""
+    group: list[_OpenBranch] = []
     size = 0
     for _, of_row in groupby(opened, key=lambda one: one.row):
         if size >= limit:
@@ -156,13 +155,15 @@ def _groups(opened: Sequence[_Open], limit: int, at_once: int | None) -> Iterato
         yield group
 
 
-def _settle(model: torch.nn.Module, reading: CachedPrefix, opened: Sequence[_Open], scores: Scores, many: bool) -> None:
-    """Read on along the branches until what is left unread cannot matter.
+def _search(
+    model: torch.nn.Module, cached: CachedPrefix, opened: Sequence[_OpenBranch], scores: Scores, many: bool
+) -> None:
+    """Expand branches until the unread ones are below the tolerance.
 
-    `scores` are upper bounds, exact where nothing is open.
+    `scores` are upper bounds, exact if no branch is open.
     """
     waiting = list(opened)
-    tolerance, at_once = (TOLERANCE_OF_MANY, FIRST_BRANCHES) if many else (TOLERANCE, len(opened))
+    tolerance, at_once = (TOLERANCE_OF_MANY, FIRST_BEAM) if many else (TOLERANCE, len(opened))
     while True:
         of_rows = groupby(sorted(waiting, key=lambda one: one.row), key=lambda one: one.row)
         worth = {row: _worth_reading(list(ones), scores[row], tolerance) for row, ones in of_rows}
@@ -172,16 +173,16 @@ def _settle(model: torch.nn.Module, reading: CachedPrefix, opened: Sequence[_Ope
         at_once *= 2
         taken = set(map(id, chosen))
         waiting = [one for one in waiting if id(one) not in taken]
-        offset = len(reading)
-        reading, hidden = _read_branches(model, reading, chosen)
+        offset = len(cached)
+        cached, hidden = _read_branches(model, cached, chosen)
         ends = np.cumsum([len(one.branch.tokens) for one in chosen]) - 1
-        waiting += _part(model, hidden, ends.tolist(), chosen, offset, scores)
+        waiting += _expand(model, hidden, ends.tolist(), chosen, offset, scores)
 
 
-def _worth_reading(waiting: Sequence[_Open], scores: Scores, tolerance: float) -> list[_Open]:
-    """The branches of a row from the likeliest down, without those at the end that hold less than the tolerance.
+def _worth_reading(waiting: Sequence[_OpenBranch], scores: Scores, tolerance: float) -> list[_OpenBranch]:
+    """A row's branches, most likely first, without those whose total probability is below the tolerance.
 
-    As long as the best score of the row is a bound, the branch that it belongs to is worth it.
+    The branch of the row's best score is always included, because that score is only a bound.
     """
     weights = np.exp(scores - scores.max())
     of_branches = [weights[list(one.branch.labels)] for one in waiting]
@@ -196,32 +197,32 @@ def _worth_reading(waiting: Sequence[_Open], scores: Scores, tolerance: float) -
 
 
 def _read_branches(
-    model: torch.nn.Module, reading: CachedPrefix, chosen: Sequence[_Open]
+    model: torch.nn.Module, cached: CachedPrefix, chosen: Sequence[_OpenBranch]
 ) -> tuple[CachedPrefix, torch.Tensor]:
     tokens: list[int] = []
     parents: list[int] = []
     for one in chosen:
-        first = len(reading) + len(tokens)
+        first = len(cached) + len(tokens)
         tokens += one.branch.tokens
         parents += [one.position, *range(first, first + len(one.branch.tokens) - 1)]
-    return read_on(model, reading, tokens, parents)
+    return forward_tree(model, cached, tokens, parents)
 
 
-def _part(
+def _expand(
     model: torch.nn.Module,
     hidden: torch.Tensor,
     ends: Sequence[int],
-    read: Sequence[_Open],
+    read: Sequence[_OpenBranch],
     offset: int,
     scores: Scores,
-) -> list[_Open]:
-    """Score what comes where the branches part, which is at `ends` of `hidden`, and return the branches behind.
+) -> list[_OpenBranch]:
+    """Score the tokens after the branches, which end at `ends` of `hidden`, and return the branches that follow.
 
-    `offset` is the place of the first hidden state in its tree.
+    `offset` is the index of the first hidden state in its tree.
     """
     asked = [step for end, one in zip(ends, read, strict=True) for step in _steps(one.branch, end)]
     found = iter(_log_probabilities(model, hidden, asked))
-    opened: list[_Open] = []
+    opened: list[_OpenBranch] = []
     for end, one in zip(ends, read, strict=True):
         here = one.bound + sum(next(found) for _ in one.branch.tokens[1:])
         for label in one.branch.ends:
@@ -229,26 +230,26 @@ def _part(
         for branch in one.branch.branches:
             bound = here + next(found)
             scores[one.row, list(branch.labels)] = bound
-            opened.append(_Open(one.row, branch, offset + end, bound))
+            opened.append(_OpenBranch(one.row, branch, offset + end, bound))
     return opened
 
 
 def _steps(branch: Branch, end: int) -> list[tuple[int, int]]:
-    """(row of the hidden states, token to come): along the branch behind its first token, then all that may follow."""
+    """(row of the hidden states, next token): along the branch from its second token, then all that may follow."""
     along = zip(range(end - len(branch.tokens) + 1, end), branch.tokens[1:], strict=True)
     after = [*branch.ends.values(), *(following.tokens[0] for following in branch.branches)]
     return [*along, *((end, token) for token in after)]
 
 
 def _log_probabilities(model: torch.nn.Module, hidden: torch.Tensor, asked: Sequence[tuple[int, int]]) -> list[float]:
-    """log p(token | hidden state of the row) for each step asked for, without holding all logits at once."""
+    """log p(token | hidden state of the row) for each step, without all logits in memory."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     rows, tokens = np.array(asked).T
     wanted, at = np.unique(rows, return_inverse=True)
     found = np.empty(len(asked))
-    for first in range(0, len(wanted), LOGIT_ROWS):
-        logits = head(hidden[torch.from_numpy(wanted[first : first + LOGIT_ROWS]).to(hidden.device)]).float()
-        here = (at >= first) & (at < first + LOGIT_ROWS)
+    for first in range(0, len(wanted), LOGITS_ROWS):
+        logits = head(hidden[torch.from_numpy(wanted[first : first + LOGITS_ROWS]).to(hidden.device)]).float()
+        here = (at >= first) & (at < first + LOGITS_ROWS)
         row = torch.from_numpy(at[here] - first).to(logits.device)
         token = torch.from_numpy(tokens[here]).to(logits.device)
         found[here] = (logits[row, token] - logits.logsumexp(-1)[row]).cpu().numpy()

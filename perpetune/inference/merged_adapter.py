@@ -1,4 +1,4 @@
-"""A base model with an adapter merged into its weights, beside the base: it answers as fast as the base does."""
+"""Merging an adapter into a copy of the base model's layers, which makes it as fast as the base."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
-# Every merged adapter is a copy of the layers that it changes. Of a larger base one adapter after another stays apart.
+# A merged adapter copies the layers that it changes. For a larger base, adapters stay unmerged.
 MERGED_BYTES = 2 << 30
 
 
-def may_merge(base: PreTrainedModel) -> bool:
-    """Whether the base is small enough; it depends on nothing else, so that evaluation and serving agree."""
+def can_merge(base: PreTrainedModel) -> bool:
+    """Whether the base is small enough. Nothing else counts, so that evaluation and serving agree."""
     return sum(weight.nbytes for weight in base.parameters()) <= MERGED_BYTES
 
 
 @torch.no_grad()
-def merged(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """The base as the adapter makes it. Only the layers that it changes are copied; the base stays as it is.
+def merge_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """A model with the adapter merged in. It shares all unchanged layers with the base, which is not modified.
 
-    A layer is merged in fp32 and rounded to the base's precision once.
+    Layers are merged in fp32 and rounded once to the base's precision.
     """
     shared = [*base.parameters(), *base.buffers()]
     adapted = PeftModel.from_pretrained(copy.deepcopy(base, {id(one): one for one in shared}), adapter)

@@ -1,4 +1,4 @@
-"""Keys and values of conversations of different lengths, side by side, padded on the left."""
+"""A left-padded key-value cache for sequences of different lengths."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from transformers import DynamicCache
 from perpetune.inference.prefix_cache import CachedPrefix
 
 
-class Padded:
-    """What a model has read of several conversations: rows of one cache, which may leave it and join it.
+class PaddedCache:
+    """The key-value cache of a batch, to which rows can be added and from which they can be removed.
 
-    `attends`, shape (rows, length), is 1 where a row has a token and 0 where it is padded.
+    `attends`, shape (rows, length), is the attention mask: 1 for a token, 0 for padding.
     """
 
     def __init__(self, layers: Sequence[tuple[torch.Tensor, torch.Tensor]], attends: torch.Tensor) -> None:
@@ -23,11 +23,11 @@ class Padded:
             self.cache.update(keys, values, position)
         self.attends = attends
 
-    def read(self, model: torch.nn.Module, tokens: torch.Tensor, attends: torch.Tensor) -> torch.Tensor:
-        """Read tokens, shape (rows, tokens), behind what was read. Logits behind the last ones, (rows, words), fp32."""
+    def forward(self, model: torch.nn.Module, tokens: torch.Tensor, attends: torch.Tensor) -> torch.Tensor:
+        """Append tokens, shape (rows, tokens), in a forward pass. Returns the next logits, (rows, vocabulary), fp32."""
         self.attends = torch.cat([self.attends, attends], dim=1)
         positions = (self.attends.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        read = model(
+        output = model(
             input_ids=tokens,
             attention_mask=self.attends,
             position_ids=positions,
@@ -35,19 +35,19 @@ class Padded:
             use_cache=True,
             logits_to_keep=1,
         )
-        logits: torch.Tensor = read.logits[:, -1].float()
+        logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Leave only these rows, in this order, and no padding that all of them have. One row may be kept twice."""
+        """Keep only these rows, in this order, without padding common to all. A row may be kept twice."""
         columns = torch.tensor(rows, device=self.attends.device)
         self.attends = self.attends[columns]
         first = int(self.attends.any(0).int().argmax())
         self.attends = self.attends[:, first:]
         self._change([(keys[columns, :, first:], values[columns, :, first:]) for keys, values in self._layers()])
 
-    def join(self, other: Padded) -> None:
-        """Put the rows of the other behind these."""
+    def append(self, other: PaddedCache) -> None:
+        """Append the rows of another cache."""
         length = max(self.attends.shape[1], other.attends.shape[1])
         mine, theirs = length - self.attends.shape[1], length - other.attends.shape[1]
         self.attends = torch.cat([pad(self.attends, (mine, 0)), pad(other.attends, (theirs, 0))])
@@ -69,27 +69,25 @@ class Padded:
             layer.keys, layer.values = keys, values  # type: ignore[union-attr]
 
 
-def read_prompts(
-    model: torch.nn.Module, beginning: CachedPrefix, prompts: Sequence[Sequence[int]], padding: int
-) -> tuple[Padded, torch.Tensor]:
-    """Read prompts that all begin with the beginning and go on. Returns them with the logits behind each.
+def prefill(
+    model: torch.nn.Module, prefix: CachedPrefix, prompts: Sequence[Sequence[int]], padding: int
+) -> tuple[PaddedCache, torch.Tensor]:
+    """Prefill prompts that all begin with `prefix`. Returns the cache and the next logits of each prompt.
 
-    The beginning is not read again, but for as many tokens at its end as a row is shorter than the longest: so
-    each row is padded on its left alone, and distances among its tokens are what they are.
+    The prefix is reused, except for as many tokens at its end as a row is shorter than the longest: each row then has
+    padding only on its left.
     """
     device = next(model.parameters()).device
-    begun, longest = len(beginning), max(map(len, prompts))
+    begun, longest = len(prefix), max(map(len, prompts))
     padded = [longest - len(prompt) for prompt in prompts]
     tokens = torch.tensor([[padding] * many + list(prompt) for many, prompt in zip(padded, prompts, strict=True)])
     attends = torch.tensor([[0] * many + [1] * (longest - many) for many in padded], device=device)
-    layers = [
-        tuple(torch.cat([_shifted(part, many) for many in padded]) for part in layer) for layer in beginning.layers
-    ]
-    rows = Padded(layers, attends[:, :begun])  # type: ignore[arg-type]
-    return rows, rows.read(model, tokens[:, begun:].to(device), attends[:, begun:])
+    layers = [tuple(torch.cat([_shifted(part, many) for many in padded]) for part in layer) for layer in prefix.layers]
+    rows = PaddedCache(layers, attends[:, :begun])  # type: ignore[arg-type]
+    return rows, rows.forward(model, tokens[:, begun:].to(device), attends[:, begun:])
 
 
 def _shifted(part: torch.Tensor, columns: int) -> torch.Tensor:
-    """Keys or values, shape (1, heads, length, width), moved to the right; what goes beyond the end falls away."""
+    """Keys or values, shape (1, heads, length, width), shifted right by `columns`, at the same length."""
     length = part.shape[2]
     return pad(part, (0, 0, min(columns, length), 0))[:, :, :length]

@@ -1,4 +1,4 @@
-"""Reading token trees pass by pass: what has been read is not read again."""
+"""Incremental forward passes over token trees, and a cache of prompt prefixes."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from transformers import DynamicCache
 
 from perpetune.model.token_tree import Tree, parents
 
-# Beginnings kept between calls hold at most so many tokens: 94 MB of keys and values for SmolLM2, 540 MB for Llama 3 8B.
-KEPT_TOKENS = 4096
+# Tokens cached between calls: 94 MB of keys and values for SmolLM2, 540 MB for Llama 3 8B.
+MAX_CACHED_TOKENS = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class CachedPrefix:
-    """A token tree of n tokens that a model has read.
+    """The key-value cache of a token tree of n tokens.
 
-    `layers` holds the keys and values of each layer, both of shape (1, heads, n, width). `sees`, shape (n, n),
-    says whether the token of the row attends to that of the column, and `depths`, shape (n,), are positions.
+    `layers` holds the keys and values of each layer, both of shape (1, heads, n, width). `visible`, shape (n, n), is
+    true if the row's token attends to the column's token; `depths`, shape (n,), are position ids.
     """
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    sees: npt.NDArray[np.bool_]
+    visible: npt.NDArray[np.bool_]
     depths: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.depths)
 
 
-NOTHING = CachedPrefix((), np.zeros((0, 0), dtype=np.bool_), np.zeros(0, dtype=np.int64))
+EMPTY_PREFIX = CachedPrefix((), np.zeros((0, 0), dtype=np.bool_), np.zeros(0, dtype=np.int64))
 
 
 @torch.inference_mode()
-def read_on(
+def forward_tree(
     model: torch.nn.Module, before: CachedPrefix, tokens: Sequence[int], parents: Sequence[int]
 ) -> tuple[CachedPrefix, torch.Tensor]:
-    """Read more tokens of a tree; parents, which come before their children, are places in it (-1: there is none).
+    """Run one forward pass over new tokens of a tree. Parents are indices into the tree (-1: none) and come first.
 
-    Returns the tree with the new tokens at its end, and their last hidden states, shape (tokens, width).
-    `before` stays as it was, so that any number of trees can grow from it.
+    Returns the tree with the new tokens appended, and their last hidden states, shape (tokens, width). `before` is not
+    changed, so that several trees can extend it.
     """
-    sees, depths = _grown(before, parents)
+    visible, depths = _extended(before, parents)
     device: torch.device = next(model.parameters()).device
     dtype: torch.dtype = model.dtype  # type: ignore[assignment]
-    hides = torch.from_numpy(~sees[len(before) :]).to(device)
+    masked = torch.from_numpy(~visible[len(before) :]).to(device)
     cache = DynamicCache()
     for layer, (keys, values) in enumerate(before.layers):
         cache.update(keys, values, layer)
@@ -56,55 +56,55 @@ def read_on(
     hidden: torch.Tensor = decoder(
         input_ids=torch.tensor([list(tokens)], device=device),
         position_ids=torch.from_numpy(depths[len(before) :]).to(device)[None],
-        attention_mask=torch.zeros(hides.shape, dtype=dtype, device=device).masked_fill_(hides, torch.finfo(dtype).min)[
-            None, None
-        ],
+        attention_mask=torch.zeros(masked.shape, dtype=dtype, device=device).masked_fill_(
+            masked, torch.finfo(dtype).min
+        )[None, None],
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state[0]
     layers = tuple((layer.keys, layer.values) for layer in cache.layers)  # type: ignore[union-attr]
-    return CachedPrefix(layers, sees, depths), hidden  # type: ignore[arg-type]
+    return CachedPrefix(layers, visible, depths), hidden  # type: ignore[arg-type]
 
 
-def _grown(before: CachedPrefix, parents: Sequence[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+def _extended(before: CachedPrefix, parents: Sequence[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     old, size = len(before), len(before) + len(parents)
-    sees = np.zeros((size, size), dtype=np.bool_)
-    sees[:old, :old] = before.sees
+    visible = np.zeros((size, size), dtype=np.bool_)
+    visible[:old, :old] = before.visible
     depths = np.zeros(size, dtype=np.int64)
     depths[:old] = before.depths
     for position, parent in enumerate(parents, start=old):
         if parent >= 0:
-            sees[position] = sees[parent]
+            visible[position] = visible[parent]
             depths[position] = depths[parent] + 1
-        sees[position, position] = True
-    return sees, depths
+        visible[position, position] = True
+    return visible, depths
 
 
-def behind(beginning: CachedPrefix, tree: Tree) -> list[int]:
-    """The parents of a tree that grows from the end of the beginning."""
-    last = len(beginning) - 1
-    return [last if parent < 0 else len(beginning) + parent for parent in parents(tree)]
+def parents_after(prefix: CachedPrefix, tree: Tree) -> list[int]:
+    """The parents of a tree that extends the prefix's last token."""
+    last = len(prefix) - 1
+    return [last if parent < 0 else len(prefix) + parent for parent in parents(tree)]
 
 
 class PrefixCache:
-    """What prompts begin with, read once and kept between calls; the least recently used are let go."""
+    """Prompt prefixes kept between calls, with least-recently-used eviction."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str | None, tuple[int, ...]], CachedPrefix] = OrderedDict()
+        self._cached: OrderedDict[tuple[str | None, tuple[int, ...]], CachedPrefix] = OrderedDict()
 
-    def read(self, model: torch.nn.Module, adapter: str | None, tokens: tuple[int, ...]) -> CachedPrefix:
-        """The tokens as the model reads them while `adapter` is active."""
+    def get(self, model: torch.nn.Module, adapter: str | None, tokens: tuple[int, ...]) -> CachedPrefix:
+        """The cache of these tokens under the active `adapter`; computed if it is missing."""
         if not tokens:
-            return NOTHING
-        reading = self._kept.pop((adapter, tokens), None)
-        if reading is None:
-            reading, _ = read_on(model, NOTHING, tokens, range(-1, len(tokens) - 1))
-        self._kept[adapter, tokens] = reading
-        while sum(map(len, self._kept.values())) > KEPT_TOKENS:
-            self._kept.popitem(last=False)
-        return reading
+            return EMPTY_PREFIX
+        cached = self._cached.pop((adapter, tokens), None)
+        if cached is None:
+            cached, _ = forward_tree(model, EMPTY_PREFIX, tokens, range(-1, len(tokens) - 1))
+        self._cached[adapter, tokens] = cached
+        while sum(map(len, self._cached.values())) > MAX_CACHED_TOKENS:
+            self._cached.popitem(last=False)
+        return cached
 
-    def forget(self, adapter: str) -> None:
-        """Let go of all that was read with the adapter: its name may come to mean other weights."""
-        for key in [key for key in self._kept if key[0] == adapter]:
-            del self._kept[key]
+    def evict(self, adapter: str) -> None:
+        """Drop the adapter's prefixes: other weights may be loaded under its name."""
+        for key in [key for key in self._cached if key[0] == adapter]:
+            del self._cached[key]

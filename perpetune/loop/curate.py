@@ -36,7 +36,7 @@ def curate(workspace: Workspace, flow_run_id: str) -> CuratedData:
     """
     root = workspace.root
     begun = data_version_of(workspace, flow_run_id)
-    if begun is None or not dvc.is_at(root, begun):
+    if begun is None or not dvc.has_version(root, begun):
         dvc.prepare(root, workspace.settings.dvc_remote)
         (root / INBOX).mkdir(parents=True, exist_ok=True)
         export_labelled_traffic(workspace)

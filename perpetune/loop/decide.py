@@ -9,7 +9,7 @@ from typing import Literal
 
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
-from perpetune.evaluation.slices import Slice, labels_of, slices, together
+from perpetune.evaluation.slices import Slice, labels_of, paired_scores, slices
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
@@ -148,7 +148,7 @@ def _against(
     held_out = assessment.evaluations
     params = held_out["frozen"].params
     on = {name: each for name, each in held_out.items() if against in each.scored and subject in each.scored}
-    found = {name: paired_evidence(together(each, against, subject), params, rules) for name, each in on.items()}
+    found = {name: paired_evidence(paired_scores(each, against, subject), params, rules) for name, each in on.items()}
     sliced = slices(on.values(), against, subject)
     tested = {name: scores for name, scores in sliced.items() if len(scores.ours) >= rules.slice_rows}
     small = {name: len(scores.ours) for name, scores in sliced.items() if name not in tested}
@@ -182,7 +182,7 @@ def _balanced(evaluations: Sequence[Evaluation], against: str, subject: str, rul
 
 def _pooled(evaluations: Sequence[Evaluation], against: str, subject: str) -> Slice:
     """Scores on the rows of all holdouts that both have answered."""
-    parts = [together(each, against, subject) for each in evaluations]
+    parts = [paired_scores(each, against, subject) for each in evaluations]
     return Slice(
         tuple(score for part in parts for score in part.theirs), tuple(score for part in parts for score in part.ours)
     )

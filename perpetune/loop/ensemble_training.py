@@ -10,7 +10,7 @@ from perpetune.classifiers.encoder import load_encoder
 from perpetune.classifiers.ensemble import Pool, fit_powers, save_pool
 from perpetune.classifiers.temperature import MIN_ROWS
 from perpetune.evaluation.baselines import answers_of, fitted_linear
-from perpetune.inference.answerer import load_answerer
+from perpetune.inference.predictor import load_predictor
 from perpetune.model.adapters import trained_digest
 from perpetune.model.release import POOL
 from perpetune.params import BaseParams
@@ -43,12 +43,12 @@ def launch_ensemble(
     model = fitted_linear(train, job.params.seed, load_encoder(encoder, job.assets))
     if model is None:
         return trained
-    answerer = load_answerer(job.base, job.assets, job.params.precision, BATCH_TOKENS)
-    answerer.load_adapter("trained", trained.adapter)
+    predictor = load_predictor(job.base, job.assets, job.params.precision, BATCH_TOKENS)
+    predictor.load_adapter("trained", trained.adapter)
     prompts = [(row, conversation(job.instruction, row)) for row in validation]
-    fitting = [(row, prompt) for row, prompt in prompts if answerer.fits(prompt, job.labels, 1)]
+    fitting = [(row, prompt) for row, prompt in prompts if predictor.fits(prompt, job.labels, 1)]
     fitting = fitting[: job.params.validation_rows]
-    head_answers = answerer.answer("trained", [prompt for _, prompt in fitting], job.labels, 1)
+    head_answers = predictor.answer("trained", [prompt for _, prompt in fitting], job.labels, 1)
     rows = [row for row, _ in fitting]
     powers = fit_powers(head_answers, answers_of(model, rows), [row.output for row in rows])
     save_pool(trained.adapter, Pool(powers, model if powers.linear else None))

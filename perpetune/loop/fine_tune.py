@@ -123,5 +123,5 @@ def _summary(trained: Trained) -> dict[str, float]:
     if trained.validation_loss is not None:
         summary["validation/best_loss"] = trained.validation_loss
     if powers := read_powers(trained.adapter):
-        summary |= {"pool/own_power": powers.own, "pool/linear_power": powers.linear}
+        summary |= {"pool/own_power": powers.tuned, "pool/linear_power": powers.linear}
     return summary

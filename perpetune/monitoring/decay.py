@@ -17,7 +17,7 @@ from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Score
 from perpetune.statistics.confidence_sequences import drifting_mean_interval
-from perpetune.statistics.estimate import Estimate, interval_of_alike, wilson
+from perpetune.statistics.estimate import Estimate, interval_of_constant, wilson
 
 T = TypeVar("T")
 
@@ -91,6 +91,6 @@ def _estimate(scores: Sequence[float], confidence: float) -> Estimate:
     graded = np.asarray(scores, dtype=float)
     mean, rows = float(graded.mean()), len(graded)
     if graded.min() == graded.max():
-        return interval_of_alike(mean, rows, 0.0, 1.0, confidence)
+        return interval_of_constant(mean, rows, 0.0, 1.0, confidence)
     half_width = float(t.ppf((1 + confidence) / 2, rows - 1) * graded.std(ddof=1) / sqrt(rows))
     return Estimate(mean, max(0.0, mean - half_width), min(1.0, mean + half_width), rows)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 from perpetune.params import WatchParams
-from perpetune.statistics.e_detector import Detector, go_on, start
+from perpetune.statistics.e_detector import Detector, new_detector, update_detector
 
 # The tag of the version. It holds detector and position together, so that a killed check neither skips labels nor
 # counts them twice.
@@ -46,12 +46,12 @@ def from_text(text: str | None, bound: float) -> DetectorState:
     try:
         return _JSON.validate_json(text or "")
     except ValidationError:
-        return DetectorState(start(bound))
+        return DetectorState(new_detector(bound))
 
 
 def with_bound(detector_state: DetectorState, bound: float) -> DetectorState:
     """The state itself if it has this bound, otherwise one with a new detector for later labels."""
-    fresh, old = start(bound), detector_state.detector
+    fresh, old = new_detector(bound), detector_state.detector
     if abs(old.bound - bound) < SAME and len(old.held) == len(fresh.held):
         return detector_state
     return DetectorState(fresh, detector_state.until, detector_state.labels, detector_state.total)
@@ -60,19 +60,19 @@ def with_bound(detector_state: DetectorState, bound: float) -> DetectorState:
 def reset_detector(detector_state: DetectorState) -> DetectorState:
     """The state with a new detector; labels counted before are not counted again."""
     return DetectorState(
-        start(detector_state.detector.bound), detector_state.until, detector_state.labels, detector_state.total
+        new_detector(detector_state.detector.bound), detector_state.until, detector_state.labels, detector_state.total
     )
 
 
-def update_detector(
+def update_state(
     detector_state: DetectorState, scores: Sequence[float], until: int, params: WatchParams
 ) -> DetectorState:
     """The state after the scores (0 to 1) of new labels, in the order of the feedback; unchanged without any."""
     if not scores:
         return detector_state
     early = scores[: max(params.window - detector_state.labels, 0)]
-    after_early = go_on(detector_state.detector, early)
-    detector = go_on(after_early, scores[len(early) :])
+    after_early = update_detector(detector_state.detector, early)
+    detector = update_detector(after_early, scores[len(early) :])
     labels, total = detector_state.labels + len(scores), detector_state.total + sum(scores)
     if detector.evidence < params.run_length:
         return DetectorState(detector, until, labels, total)

@@ -10,8 +10,8 @@ from math import ceil
 
 from perpetune.curation.text import normalised
 from perpetune.monitoring.window import Window, current_frame
-from perpetune.prediction_log.hash_position import is_sampled
-from perpetune.prediction_log.label_requests import Why
+from perpetune.prediction_log.hash_sampling import is_sampled
+from perpetune.prediction_log.label_requests import LabelReason
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def candidates(window: Window) -> list[Candidate]:
 
 def choose(
     candidates: Sequence[Candidate], labelled_ids: Collection[str], count: int, random_ratio: float, seed: int
-) -> list[tuple[str, Why]]:
+) -> list[tuple[str, LabelReason]]:
     """Up to `count` of the requests that are not in `labelled_ids`, each with the reason "random" or "uncertain".
 
     A hash of seed and request id reserves the ratio `random_ratio` of all requests for random sampling; uncertain ones

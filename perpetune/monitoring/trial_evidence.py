@@ -13,7 +13,7 @@ from perpetune.params import ReleaseParams
 from perpetune.policy.rollout import MEASURES, Comparison, TrialEvidence
 from perpetune.policy.verdict import Interval
 from perpetune.prediction_log.trial_outcomes import Outcome
-from perpetune.statistics.confidence_sequences import Sequential, difference, paired_difference
+from perpetune.statistics.confidence_sequences import SequentialEstimate, mean_difference, paired_mean_difference
 
 
 def canary_evidence(
@@ -27,7 +27,7 @@ def canary_evidence(
     labels = any(each.label is not None for each in (*ours, *theirs))
 
     def unpaired(one: Sequence[float], other: Sequence[float]) -> Comparison:
-        return _compared(one, other, difference(one, other, _alpha(rules)), rules)
+        return _compared(one, other, mean_difference(one, other, _alpha(rules)), rules)
 
     return TrialEvidence(
         strategy="canary",
@@ -46,10 +46,12 @@ def shadow_evidence(pairs: Iterable[tuple[Outcome, Outcome]], rules: ReleasePara
     ordered = sorted(pairs, key=lambda pair: (pair[0].time, pair[0].id))
     theirs, ours = [pair[0] for pair in ordered], [pair[1] for pair in ordered]
     both = [(one, other) for other, one in ordered if one.output is not None and other.output is not None]
-    labelled = sorted((pair for pair in both if pair[0].label is not None), key=lambda pair: pair[0].judged or 0)
+    labelled = sorted(
+        (pair for pair in both if pair[0].label is not None), key=lambda pair: pair[0].first_feedback or 0
+    )
 
     def paired(one: Sequence[float], other: Sequence[float]) -> Comparison:
-        return _compared(one, other, paired_difference(one, other, _alpha(rules)), rules)
+        return _compared(one, other, paired_mean_difference(one, other, _alpha(rules)), rules)
 
     return TrialEvidence(
         strategy="shadow",
@@ -83,15 +85,17 @@ def _slow(outcomes: Sequence[Outcome], rules: ReleaseParams) -> list[float]:
 
 def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list[float]:
     known = sorted(
-        (each for each in outcomes if each.output is not None and each.judged is not None),
-        key=lambda each: each.judged or 0,
+        (each for each in outcomes if each.output is not None and each.first_feedback is not None),
+        key=lambda each: each.first_feedback or 0,
     )
     if labels:
         return [score(each.label, str(each.output)) for each in known if each.label is not None]
     return [min(max(each.score, 0.0), 1.0) for each in known if each.score is not None]
 
 
-def _compared(ours: Sequence[float], theirs: Sequence[float], found: Sequential, rules: ReleaseParams) -> Comparison:
+def _compared(
+    ours: Sequence[float], theirs: Sequence[float], found: SequentialEstimate, rules: ReleaseParams
+) -> Comparison:
     return Comparison(
         challenger=_mean(ours),
         champion=_mean(theirs),

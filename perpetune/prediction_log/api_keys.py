@@ -1,6 +1,6 @@
-"""API keys: made and revoked in the database of the prediction log, and known to the gateway from a snapshot.
+"""API keys, stored in the prediction log's database and cached by the gateway.
 
-A key is 32 random bytes, so that its SHA-256 can be stored: there is nothing to guess that a slow hash would protect.
+A key is 32 random bytes. It cannot be guessed, so its SHA-256 is stored and no slow hash is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy import Engine, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from perpetune.errors import PerpetuneError
-from perpetune.prediction_log.log import reason
+from perpetune.prediction_log.log import error_text
 from perpetune.prediction_log.tables import api_keys
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ _BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def as_role(text: str) -> Role:
-    """The role of this name. Raises PerpetuneError."""
+def parse_role(text: str) -> Role:
+    """The role of this name. Raises PerpetuneError if there is none."""
     for role in ROLES:
         if role == text:
             return role
@@ -42,7 +42,7 @@ def as_role(text: str) -> Role:
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of a key; the key itself is known to its owner alone."""
+    """The metadata of a key; the key itself is not stored."""
 
     name: str
     roles: tuple[Role, ...]
@@ -55,7 +55,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Keyring:
-    """Every key that was ever made, under its digest. While there is none, the gateway is open."""
+    """All keys ever created, with their digests. While there is none, the gateway needs no key."""
 
     keys: tuple[tuple[str, Key], ...]
 
@@ -64,7 +64,7 @@ class Keyring:
         return not self.keys
 
     def find(self, secret: str) -> Key | None:
-        """The valid key that this is. Every key is compared in constant time, whichever fits."""
+        """The valid key with this secret, or None. Compares with every key in constant time."""
         digest, found = _digest(secret), None
         for known, key in self.keys:
             if hmac.compare_digest(known, digest):
@@ -73,14 +73,14 @@ class Keyring:
 
 
 def add_key(log: Engine, name: str, roles: Sequence[Role]) -> str:
-    """Make a key, and return it: it can never be read again.
+    """Create a key and return its secret, which cannot be read again.
 
-    Raises PerpetuneError where the name was used before or is no name.
+    Raises PerpetuneError if the name was used before or is invalid.
     """
     if not _NAME.fullmatch(name):
         raise PerpetuneError(
-            f"{name!r} cannot be the name of a key",
-            do="use up to 64 letters, digits, dots, dashes and underscores, a letter or digit first",
+            f"{name!r} is no valid name of a key",
+            do="use up to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit",
         )
     secret = f"ppt_{secrets.token_urlsafe(_BYTES)}"
     row = {"name": name, "digest": _digest(secret), "roles": sorted(set(roles)), "created": datetime.now(UTC)}
@@ -92,61 +92,63 @@ def add_key(log: Engine, name: str, roles: Sequence[Role]) -> str:
             f"there is or was a key named {name}", do="choose another name; `perpetune keys list` shows those in use"
         ) from None
     except SQLAlchemyError as fault:
-        raise PerpetuneError(f"the key could not be stored: {reason(fault)}") from None
+        raise PerpetuneError(f"the key could not be stored: {error_text(fault)}") from None
     return secret
 
 
 def list_keys(log: Engine) -> tuple[Key, ...]:
-    """Every key that was ever made, oldest first."""
+    """All keys ever created, oldest first."""
     return tuple(key for _, key in read_keyring(log).keys)
 
 
 def revoke_key(log: Engine, name: str) -> Key:
-    """End a key; one that is revoked already stays as it is. Raises PerpetuneError where there is none."""
-    mine = api_keys.c.name == name
+    """Revoke a key; a revoked one keeps its time. Raises PerpetuneError if there is no such key."""
+    of_name = api_keys.c.name == name
     with log.connect().execution_options(writes=True) as connection, connection.begin():
-        connection.execute(update(api_keys).where(mine, api_keys.c.revoked.is_(None)).values(revoked=datetime.now(UTC)))
-        row = connection.execute(select(api_keys).where(mine)).first()
+        connection.execute(
+            update(api_keys).where(of_name, api_keys.c.revoked.is_(None)).values(revoked=datetime.now(UTC))
+        )
+        row = connection.execute(select(api_keys).where(of_name)).first()
     if row is None:
         raise PerpetuneError(f"there is no key named {name}", do="`perpetune keys list` shows all names")
     return _key(row)
 
 
 def read_keyring(log: Engine) -> Keyring:
-    """All keys as they are now. Raises SQLAlchemyError."""
+    """Read all keys. Raises SQLAlchemyError."""
     with log.connect() as connection:
         rows = connection.execute(select(api_keys).order_by(api_keys.c.created, api_keys.c.name)).all()
     return Keyring(tuple((row.digest, _key(row)) for row in rows))
 
 
-class Keyholder:
-    """The gateway's snapshot of the keys, read anew every `seconds`, off the event loop.
+class KeyringCache:
+    """The gateway's copy of the keys, refreshed every `seconds` off the event loop.
 
-    `keyring` is None until a first reading succeeds. A database that is down leaves the last one.
+    `keyring` is None until the first successful read. If the database is down, the last copy stays valid.
     """
 
     def __init__(self, log: Engine, seconds: float = 2.0) -> None:
         self.keyring: Keyring | None = None
         self._log = log
         self._seconds = seconds
-        self._trouble: str | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._error: str | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Read the keys, before the first request, and go on doing so."""
+        """Read the keys before the first request, and refresh them from then on."""
         await self.refresh()
-        self._reading = asyncio.create_task(self._read_forever())
+        self._refresh_task = asyncio.create_task(self._read_forever())
 
     async def close(self) -> None:
-        if self._reading:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        if self._refresh_task:
+            self._refresh_task.cancel()
+            await asyncio.wait([self._refresh_task])
 
     async def refresh(self) -> None:
         try:
             self.keyring = await asyncio.to_thread(read_keyring, self._log)
         except SQLAlchemyError as fault:
-            self._report(reason(fault))
+            self._report(error_text(fault))
         else:
             self._report(None)
 
@@ -155,13 +157,13 @@ class Keyholder:
             await asyncio.sleep(self._seconds)
             await self.refresh()
 
-    def _report(self, trouble: str | None) -> None:
-        """Say what is news."""
-        if trouble and trouble != self._trouble:
-            logger.warning("the API keys cannot be read; those known go on to hold: %s", trouble)
-        elif self._trouble and not trouble:
+    def _report(self, error: str | None) -> None:
+        """Log changes."""
+        if error and error != self._error:
+            logger.warning("the API keys cannot be read, the known ones stay valid: %s", error)
+        elif self._error and not error:
             logger.warning("the API keys can be read again")
-        self._trouble = trouble
+        self._error = error
 
 
 def _digest(secret: str) -> str:

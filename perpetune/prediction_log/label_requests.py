@@ -1,4 +1,4 @@
-"""The requests that people are asked to label: kept in the prediction log, and gone from it with their predictions."""
+"""Label requests: predictions that people are asked to label, stored in the prediction log."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from sqlalchemy import ColumnElement, Engine, and_, exists, func, insert, litera
 
 from perpetune.prediction_log.tables import StorableText, UtcTime, feedback, label_requests, predictions
 
-Why = Literal["random", "uncertain"]
+LabelReason = Literal["random", "uncertain"]
 
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """A request whose label is wanted: what was asked and answered, and why this one ("random" or "uncertain")."""
+    """A prediction to label, and why it was chosen ("random" or "uncertain")."""
 
     request_id: str
     input: str
     answer: str
     confidence: float | None
-    why: Why
+    why: LabelReason
 
 
-def ask(log: Engine, chosen: Sequence[tuple[str, Why]], time: datetime) -> int:
-    """Ask for the labels of these requests, and return how many were not asked for before.
+def request_labels(log: Engine, chosen: Sequence[tuple[str, LabelReason]], time: datetime) -> int:
+    """Request labels for these predictions; returns the number of new requests.
 
-    One that was keeps its reason. One that the log no longer holds is passed over.
+    An existing request keeps its reason. Predictions that are no longer in the log are skipped.
     """
-    by_reason = {why: [request_id for request_id, reason in chosen if reason == why] for why in get_args(Why)}
+    by_reason = {why: [request_id for request_id, reason in chosen if reason == why] for why in get_args(LabelReason)}
     with log.connect().execution_options(writes=True) as connection, connection.begin():
         return sum(len(connection.execute(_asking(ids, time, why)).all()) for why, ids in by_reason.items())
 
 
-def _asking(request_ids: list[str], time: datetime, why: Why) -> Any:
+def _asking(request_ids: list[str], time: datetime, why: LabelReason) -> Any:
     rows = select(predictions.c.id, literal(time, UtcTime()), literal(why, StorableText())).where(
         predictions.c.id.in_(request_ids), ~exists().where(label_requests.c.request_id == predictions.c.id)
     )
-    asked = insert(label_requests).from_select(["request_id", "time", "why"], rows)
-    return asked.returning(label_requests.c.request_id)
+    statement = insert(label_requests).from_select(["request_id", "time", "why"], rows)
+    return statement.returning(label_requests.c.request_id)
 
 
 def open_requests(log: Engine, task: str, *, version: str | None = None) -> list[LabelRequest]:
-    """The requests whose label is still wanted, oldest first; `version` leaves those that it answered."""
+    """The open label requests, oldest first; with `version` only those for its answers."""
     columns = (predictions.c.id, predictions.c.input, predictions.c.output, predictions.c.confidence)
     rows = select(*columns, label_requests.c.why).where(_open(task, version))
     with log.connect() as connection:
@@ -53,15 +53,15 @@ def open_requests(log: Engine, task: str, *, version: str | None = None) -> list
 
 
 def count_open(log: Engine, task: str) -> int:
-    """How many labels are still wanted."""
+    """The number of open label requests."""
     with log.connect() as connection:
         return connection.execute(select(func.count()).where(_open(task, None))).scalar_one()
 
 
-def asked_in_doubt(request_id: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Whether this request's label was asked for because the model was unsure of its answer.
+def requested_for_uncertainty(request_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether this request's label was requested because the model was unsure of its answer.
 
-    Such labels are worse than those of all requests by choice, so they teach and do not judge.
+    Such answers are wrong more often than others, so their labels are used for training but not for evaluation.
     """
     return request_id.in_(select(label_requests.c.request_id).where(label_requests.c.why == "uncertain"))
 

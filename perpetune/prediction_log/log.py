@@ -1,4 +1,4 @@
-"""The prediction log: every request, its answer, and what was later said of it, in one SQL database.
+"""The prediction log: every request, its answer and the feedback on it, in one SQL database.
 
 SQLite by default (write-ahead log, so that readers never wait), PostgreSQL in production.
 """
@@ -41,26 +41,26 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from perpetune.curation.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.errors import PerpetuneError
-from perpetune.prediction_log.label_requests import asked_in_doubt
+from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.storable import storable_tree
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Example, Failure, Feedback, Message, Prediction, Shadow
 
 BUSY_SECONDS = 5.0
-_MIGRATION_LOCK = 0x70657270  # any constant will do: the key of PostgreSQL's advisory lock
+_MIGRATION_LOCK = 0x70657270  # the key of PostgreSQL's advisory lock, an arbitrary constant
 _one_migration = threading.Lock()  # Alembic's context is global to the process
 
 
 class UnknownRequest(PerpetuneError):
-    """Feedback names a request that the log does not hold."""
+    """Feedback names a request that is not in the log."""
 
     def __init__(self, request_id: str) -> None:
-        super().__init__(f"no request {request_id!r} was answered here", do="send the id of an answer of this server")
+        super().__init__(f"there is no request {request_id!r} in the log", do="send the id of an answer of this server")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the log holds of one task. `versions` maps a model version to its answers."""
+    """Row counts of one task. `versions` maps a model version to its number of answers."""
 
     predictions: int
     labelled: int
@@ -70,10 +70,10 @@ class Counts:
 
 
 def open_log(url: str) -> Engine:
-    """Open the log at a SQLAlchemy URL, creating or upgrading its tables.
+    """Open the log at a SQLAlchemy URL and create or upgrade its tables. Several processes may do so at once.
 
-    Several processes may do so at once. Raises PerpetuneError (without the URL's password) where the
-    database cannot be reached or written, or was made by a newer perpetune.
+    Raises PerpetuneError, without the URL's password, if the database cannot be reached or written, or was created by
+    a newer perpetune.
     """
     target = _parse(url)
     shown = target.set(query={}).render_as_string(hide_password=True)
@@ -82,11 +82,11 @@ def open_log(url: str) -> Engine:
         _migrate(engine)
     except CommandError:
         raise PerpetuneError(
-            "the prediction log was made by a newer perpetune", where=shown, do="upgrade perpetune here too"
+            "the prediction log was created by a newer perpetune", where=shown, do="upgrade perpetune here too"
         ) from None
     except SQLAlchemyError as fault:
         raise PerpetuneError(
-            f"the prediction log cannot be opened: {reason(fault)}",
+            f"the prediction log cannot be opened: {error_text(fault)}",
             where=shown,
             do="check that the database is up and writable, or set PERPETUNE_DATABASE_URL to another",
         ) from None
@@ -94,37 +94,37 @@ def open_log(url: str) -> Engine:
 
 
 def record_rows(log: Engine, rows: Sequence[Prediction | Feedback | Shadow | Failure]) -> None:
-    """Store rows of all kinds in one transaction, answers first; repeating it changes nothing.
+    """Store rows of all kinds in one transaction. Idempotent.
 
-    Feedback and shadows need their prediction, in the log or among the rows, else the database refuses all of it
-    (IntegrityError).
+    Feedback and shadows need their prediction, in the log or among the rows; otherwise nothing is stored and
+    IntegrityError is raised.
     """
-    answered = [_prediction_row(row) for row in rows if isinstance(row, Prediction)]
-    said = [_feedback_row(row) for row in rows if isinstance(row, Feedback)]
-    unseen = [row.model_dump() for row in rows if isinstance(row, Shadow)]
-    failed = [row.model_dump() for row in rows if isinstance(row, Failure)]
+    prediction_rows = [_prediction_row(row) for row in rows if isinstance(row, Prediction)]
+    feedback_rows = [_feedback_row(row) for row in rows if isinstance(row, Feedback)]
+    shadow_rows = [row.model_dump() for row in rows if isinstance(row, Shadow)]
+    failure_rows = [row.model_dump() for row in rows if isinstance(row, Failure)]
     insert = _insert(log)
     if not rows:
         return
     with _writing(log) as connection:
-        for table, content in ((predictions, answered), (shadows, unseen), (failures, failed)):
+        for table, content in ((predictions, prediction_rows), (shadows, shadow_rows), (failures, failure_rows)):
             if content:
                 connection.execute(insert(table).on_conflict_do_nothing(), content)
-        if said:
-            connection.execute(_feedback_insert(log), said)
+        if feedback_rows:
+            connection.execute(_feedback_insert(log), feedback_rows)
 
 
-def add_feedback(log: Engine, said: Feedback) -> None:
-    """Store what somebody said of an answer.
+def add_feedback(log: Engine, given: Feedback) -> None:
+    """Store feedback on an answer. Raises UnknownRequest if the log has no such answer.
 
-    All of it is kept. An exact repeat (same label, score and comment) adds no row: it only moves the time of the
-    first to the newer of both, so that the last thing said counts. Raises UnknownRequest.
+    All feedback is kept. An exact repeat (same label, score and comment) adds no row but updates the time, so that the
+    newest feedback counts.
     """
     with _writing(log) as connection:
-        known = connection.execute(select(predictions.c.id).where(predictions.c.id == said.request_id)).first()
+        known = connection.execute(select(predictions.c.id).where(predictions.c.id == given.request_id)).first()
         if known is None:
-            raise UnknownRequest(said.request_id)
-        connection.execute(_feedback_insert(log), [_feedback_row(said)])
+            raise UnknownRequest(given.request_id)
+        connection.execute(_feedback_insert(log), [_feedback_row(given)])
 
 
 def recent_predictions(
@@ -135,35 +135,32 @@ def recent_predictions(
     since: datetime | None = None,
     limit: int | None,
 ) -> list[Prediction]:
-    """The newest `limit` predictions (None: all), oldest first, each with its newest label and its newest score.
-
-    A score that arrives after a label does not take the label away.
-    """
+    """The newest `limit` predictions (None: all), oldest first, each with its newest label and its newest score."""
     return _read(log, _newest(task, version, since, limit))
 
 
 def delete_older(log: Engine, task: str, before: datetime, *, limit: int = 500) -> int:
-    """Delete up to `limit` of the task's oldest predictions, with what belongs to them, and as many failures.
+    """Delete up to `limit` predictions (with their feedback and shadows) and up to `limit` failures before a time.
 
-    Returns how many rows went, feedback and shadows not counted: 0 where nothing is older than `before`.
+    Returns the number of deleted predictions and failures: 0 if none is older than `before`.
     """
-    gone = 0
+    deleted = 0
     with _writing(log) as connection:
         for table in (predictions, failures):
             old = select(table.c.id).where(table.c.task == task, table.c.time < before)
             old = old.order_by(table.c.time).limit(limit)
-            gone += connection.execute(delete(table).where(table.c.id.in_(old.scalar_subquery()))).rowcount
-    return gone
+            deleted += connection.execute(delete(table).where(table.c.id.in_(old.scalar_subquery()))).rowcount
+    return deleted
 
 
 def newly_labelled(
     log: Engine, task: str, version: str, after: int, newest: int | None = None
 ) -> tuple[list[Prediction], int]:
-    """The version's predictions whose first label came behind the feedback numbered `after`, however old they are.
+    """The version's predictions whose first label has a feedback id above `after`, of any age.
 
-    Of them only those with the `newest` labels, None for all. In the order in which the labels became known, and the
-    number to continue after: so each label is seen once, whenever it arrives, and however the looks are spread. Labels
-    that were asked for because the model was unsure of its answer are left out: they would look like decay.
+    Returns them in the order of their labels (only the `newest` ones; None for all) and the id to continue after, so
+    that every label is used once, however checks are scheduled. Labels requested because the model was unsure are left
+    out: they would look like decay.
     """
     first = (
         select(feedback.c.request_id, func.min(feedback.c.id).label("number"))
@@ -172,7 +169,7 @@ def newly_labelled(
         .subquery()
     )
     rows = _newest(task, version, None, None).join(first, first.c.request_id == predictions.c.id)
-    rows = rows.add_columns(first.c.number).where(first.c.number > after, ~asked_in_doubt(predictions.c.id))
+    rows = rows.add_columns(first.c.number).where(first.c.number > after, ~requested_for_uncertainty(predictions.c.id))
     rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
     with log.connect() as connection:
         found = connection.execute(rows).all()
@@ -180,21 +177,23 @@ def newly_labelled(
 
 
 def labelled_examples(log: Engine, task: str) -> list[Example]:
-    """Labelled traffic as training data, oldest first; an answer that only has a score is none.
+    """Labelled traffic as training data, oldest first. Answers with only a score are left out.
 
-    The source tells apart what was labelled because the model was unsure of its answer.
+    The source marks labels that were requested because the model was unsure of its answer.
     """
-    labelled = _newest(task, None, None, None).where(_said("label").is_not(None))
+    labelled = _newest(task, None, None, None).where(_newest_feedback("label").is_not(None))
     with log.connect() as connection:
-        rows = connection.execute(labelled.add_columns(asked_in_doubt(predictions.c.id).label("in_doubt"))).all()
+        rows = connection.execute(
+            labelled.add_columns(requested_for_uncertainty(predictions.c.id).label("in_doubt"))
+        ).all()
     return [_example(_prediction(row), IN_DOUBT if row.in_doubt else TRAFFIC) for row in reversed(rows)]
 
 
 def labelled_since(log: Engine, task: str, since: datetime | None) -> int:
-    """How many answers have got their first label from then on; None: ever."""
+    """The number of answers whose first label came at or after this time; None: all labelled answers."""
     first = func.min(feedback.c.time)
-    mine = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
-    labelled = select(feedback.c.request_id).select_from(mine).where(predictions.c.task == task)
+    of_task = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
+    labelled = select(feedback.c.request_id).select_from(of_task).where(predictions.c.task == task)
     labelled = labelled.where(feedback.c.label.is_not(None)).group_by(feedback.c.request_id)
     if since is not None:
         labelled = labelled.having(first >= since)
@@ -203,17 +202,17 @@ def labelled_since(log: Engine, task: str, since: datetime | None) -> int:
 
 
 def answered_since(log: Engine, task: str, since: datetime) -> tuple[int, datetime | None]:
-    """How many answers the log holds from then on, and the time of the first of them."""
-    mine = (predictions.c.task == task) & (predictions.c.time >= since)
+    """The number of answers at or after this time, and the time of the first."""
+    of_task = (predictions.c.task == task) & (predictions.c.time >= since)
     with log.connect() as connection:
-        count, first = connection.execute(select(func.count(), func.min(predictions.c.time)).where(mine)).one()
+        count, first = connection.execute(select(func.count(), func.min(predictions.c.time)).where(of_task)).one()
     return count, first
 
 
 def labelled_history(log: Engine, task: str) -> list[tuple[Prediction, Example, datetime]]:
-    """Labelled answers, oldest first, each also as an example, and when its newest label became known.
+    """Labelled answers, oldest first: the prediction, the example, and the time of its newest label.
 
-    Labels that were asked for because the model was unsure of its answer are left out: they would look like decay.
+    Labels requested because the model was unsure are left out: they would look like decay.
     """
     known = (
         select(feedback.c.time)
@@ -222,7 +221,9 @@ def labelled_history(log: Engine, task: str) -> list[tuple[Prediction, Example, 
         .limit(1)
         .scalar_subquery()
     )
-    labelled = _newest(task, None, None, None).where(_said("label").is_not(None), ~asked_in_doubt(predictions.c.id))
+    labelled = _newest(task, None, None, None).where(
+        _newest_feedback("label").is_not(None), ~requested_for_uncertainty(predictions.c.id)
+    )
     with log.connect() as connection:
         rows = connection.execute(labelled.add_columns(known.label("known"))).all()
     found = [(_prediction(row), row.known) for row in reversed(rows)]
@@ -230,29 +231,29 @@ def labelled_history(log: Engine, task: str) -> list[tuple[Prediction, Example, 
 
 
 def counts(log: Engine, task: str) -> Counts:
-    """How much the log holds of this task."""
-    mine = predictions.c.task == task
-    answered_and_said = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
+    """Row counts of this task."""
+    of_task = predictions.c.task == task
+    with_predictions = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
 
-    def said(column: str) -> Select[tuple[int]]:
+    def with_value(column: str) -> Select[tuple[int]]:
         distinct = func.count(feedback.c.request_id.distinct())
-        return select(distinct).select_from(answered_and_said).where(mine, feedback.c[column].is_not(None))
+        return select(distinct).select_from(with_predictions).where(of_task, feedback.c[column].is_not(None))
 
     with log.connect() as connection:
         versions = connection.execute(
-            select(predictions.c.version, func.count()).where(mine).group_by(predictions.c.version)
+            select(predictions.c.version, func.count()).where(of_task).group_by(predictions.c.version)
         ).all()
         return Counts(
             predictions=sum(count for _, count in versions),
-            labelled=connection.execute(said("label")).scalar_one(),
-            scored=connection.execute(said("score")).scalar_one(),
-            newest=connection.execute(select(func.max(predictions.c.time)).where(mine)).scalar_one(),
+            labelled=connection.execute(with_value("label")).scalar_one(),
+            scored=connection.execute(with_value("score")).scalar_one(),
+            newest=connection.execute(select(func.max(predictions.c.time)).where(of_task)).scalar_one(),
             versions={row[0]: row[1] for row in versions},
         )
 
 
-def reason(fault: Exception) -> str:
-    """What the database said, in one line and without the statement and its values."""
+def error_text(fault: Exception) -> str:
+    """The database's error message in one line, without the statement and its values."""
     cause = getattr(fault, "orig", None) or fault
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
@@ -272,7 +273,7 @@ def _parse(url: str) -> URL:
     if target.drivername in ("sqlite", "sqlite+pysqlite") and target.database not in (None, "", ":memory:"):
         return target
     raise PerpetuneError(
-        f"the prediction log cannot live in {target.drivername}: it wants PostgreSQL or a file of SQLite",
+        f"the prediction log does not support {target.drivername}, only PostgreSQL and SQLite files",
         do=f"set PERPETUNE_DATABASE_URL like {example}",
     )
 
@@ -295,7 +296,7 @@ def _sqlite(target: URL) -> Engine:
         ) from None
 
     def connect() -> sqlite3.Connection:
-        # mode=rw: a file that vanished is an error, and never silently a new and empty log.
+        # mode=rw: a missing file is an error, not a new and empty log.
         return sqlite3.connect(
             f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -310,7 +311,7 @@ def _sqlite(target: URL) -> Engine:
 
     @event.listens_for(engine, "checkout")
     def refuse_other_file(_connection: sqlite3.Connection, entry: ConnectionPoolEntry, _proxy: object) -> None:
-        # Writes to a file that was deleted or replaced succeed and are lost: connect anew instead.
+        # Writes to a deleted or replaced file succeed and are lost: reconnect instead.
         if entry.info["file"] != _identity(path):
             raise DisconnectionError
 
@@ -332,7 +333,7 @@ def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) 
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log. SQLite's busy time-out does not cover this step, so wait here."""
+    """Switch to the write-ahead log. SQLite's busy timeout does not cover this step, so wait here."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -345,7 +346,7 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads before it writes must ask for the write lock at once: SQLite refuses to upgrade later.
+    # A transaction that reads before it writes takes the write lock at once, because SQLite cannot upgrade it later.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -367,7 +368,7 @@ def _migrate(log: Engine) -> None:
 
 
 def _insert(log: Engine) -> Any:
-    """The dialect's INSERT, which both have with the same ON CONFLICT."""
+    """The dialect's INSERT; both support the same ON CONFLICT."""
     return sqlite.insert if log.dialect.name == "sqlite" else postgresql.insert
 
 
@@ -377,19 +378,19 @@ def _prediction_row(prediction: Prediction) -> dict[str, object]:
 
 
 def _feedback_insert(log: Engine) -> Any:
-    """Keeps the newer time of an exact repeat."""
+    """INSERT that updates the time of an exact repeat if it is newer."""
     statement = _insert(log)(feedback)
     newer = case((statement.excluded.time > feedback.c.time, statement.excluded.time), else_=feedback.c.time)
     return statement.on_conflict_do_update(index_elements=["request_id", "digest"], set_={"time": newer})
 
 
-def _feedback_row(said: Feedback) -> dict[str, object]:
-    content = json.dumps([said.label, said.score, said.comment])
-    return {**said.model_dump(), "digest": hashlib.sha256(content.encode()).hexdigest()}
+def _feedback_row(given: Feedback) -> dict[str, object]:
+    content = json.dumps([given.label, given.score, given.comment])
+    return {**given.model_dump(), "digest": hashlib.sha256(content.encode()).hexdigest()}
 
 
-def _said(column: str) -> Any:
-    """The newest value of this column in the feedback on a prediction."""
+def _newest_feedback(column: str) -> Any:
+    """The newest value of a feedback column for each prediction."""
     newest = select(feedback.c[column]).where(
         feedback.c.request_id == predictions.c.id, feedback.c[column].is_not(None)
     )
@@ -397,7 +398,7 @@ def _said(column: str) -> Any:
 
 
 def _newest(task: str, version: str | None, since: datetime | None, limit: int | None) -> Select[Any]:
-    rows = select(predictions, _said("label").label("label"), _said("score").label("score"))
+    rows = select(predictions, _newest_feedback("label").label("label"), _newest_feedback("score").label("score"))
     rows = rows.where(predictions.c.task == task)
     if version is not None:
         rows = rows.where(predictions.c.version == version)
@@ -418,7 +419,7 @@ def _prediction(row: Row[Any]) -> Prediction:
 
 def _example(prediction: Prediction, source: str) -> Example:
     assert prediction.label is not None
-    alone = prediction.messages == (Message(role="user", content=prediction.input),)
+    is_single_turn = prediction.messages == (Message(role="user", content=prediction.input),)
     return Example(
         input=prediction.input,
         output=prediction.label,
@@ -426,5 +427,5 @@ def _example(prediction: Prediction, source: str) -> Example:
         group=prediction.group or fingerprint(normalised(prediction.input)),
         time=prediction.time,
         source=source,
-        messages=() if alone else prediction.messages,
+        messages=() if is_single_turn else prediction.messages,
     )

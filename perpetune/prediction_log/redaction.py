@@ -1,6 +1,6 @@
-"""Personal data is replaced by what it was before a row is stored: `write to <EMAIL_ADDRESS>`.
+"""Replacing personal data by its type before a row is stored: `write to <EMAIL_ADDRESS>`.
 
-Microsoft Presidio's recognizers by pattern and checksum, which need no language model and no network.
+It uses Microsoft Presidio's pattern and checksum recognizers, which need no language model and no network.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from perpetune.records import Failure, Feedback, Message, Prediction, Shadow
 Row = TypeVar("Row", Prediction, Feedback, Shadow, Failure)
 Find = Callable[[str], Iterable[tuple[int, int, float, str]]]
 
-_LEAST_SCORE = 0.4  # what Presidio gives a phone number; below are patterns such as "any nine digits"
-_PERHAPS = re.compile(r"[\d@]|::")  # whatever is looked for has one of these
+_MIN_SCORE = 0.4  # Presidio's score of a phone number; lower ones are patterns such as "any nine digits"
+_MAY_MATCH = re.compile(r"[\d@]|::")  # every recognized entity contains one of these
 
 
 class Redactor:
     """Replaces e-mail addresses, phone, card, bank account and social security numbers, IP addresses, wallets and
-    credentials in URLs. `key` makes the hash of a user, by which rows are grouped. Raises PerpetuneError where
-    Presidio is not installed.
+    credentials in URLs. `key` is the secret of the keyed hash that replaces users. Raises PerpetuneError if Presidio is
+    not installed.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -48,16 +48,16 @@ class Redactor:
                 }
             )
         names = {Feedback: ("label", "comment"), Shadow: ("output", "error")}.get(type(row), ())
-        return row.model_copy(update={name: self._maybe(getattr(row, name)) for name in names})
+        return row.model_copy(update={name: self._optional_text(getattr(row, name)) for name in names})
 
     def text(self, text: str) -> str:
-        if not _PERHAPS.search(text):
+        if not _MAY_MATCH.search(text):
             return text
-        for start, end, name in reversed(_apart(self._find(text))):
+        for start, end, name in reversed(_merged_spans(self._find(text))):
             text = f"{text[:start]}<{name}>{text[end:]}"
         return text
 
-    def _maybe(self, text: str | None) -> str | None:
+    def _optional_text(self, text: str | None) -> str | None:
         return None if text is None else self.text(text)
 
     def _message(self, message: Message) -> Message:
@@ -65,20 +65,20 @@ class Redactor:
         return message.model_copy(
             update={
                 "content": self.text(message.content),
-                "tool_calls": None if calls is None else tuple(self._inside(call) for call in calls),
-                "tool_call_id": self._maybe(message.tool_call_id),
+                "tool_calls": None if calls is None else tuple(self._json_value(call) for call in calls),
+                "tool_call_id": self._optional_text(message.tool_call_id),
             }
         )
 
-    def _inside(self, value: Any) -> Any:
-        """JSON, and JSON in its strings, as the arguments of a call are."""
+    def _json_value(self, value: Any) -> Any:
+        """Redact JSON, and JSON inside its strings, such as the arguments of a tool call."""
         if isinstance(value, dict):
-            return {self.text(name): self._inside(content) for name, content in value.items()}
+            return {self.text(name): self._json_value(content) for name, content in value.items()}
         if isinstance(value, list | tuple):
-            return [self._inside(content) for content in value]
+            return [self._json_value(content) for content in value]
         if isinstance(value, str):
             inner = _json(value)
-            return self.text(value) if inner is None else json.dumps(self._inside(inner), ensure_ascii=False)
+            return self.text(value) if inner is None else json.dumps(self._json_value(inner), ensure_ascii=False)
         if isinstance(value, int | float) and not isinstance(value, bool):
             written = str(value)
             redacted = self.text(written)
@@ -92,20 +92,20 @@ class Redactor:
 
 
 def group_key(folder: Path | None) -> bytes:
-    """The key of this folder, made once; without a folder a new one."""
+    """The folder's hash key, created once; without a folder a new one."""
     if folder is None:
         return secrets.token_bytes(32)
     path = folder / "group.key"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mine = path.with_suffix(f".{os.getpid()}")
-    mine.touch(0o600)
-    mine.write_bytes(secrets.token_bytes(32))
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.touch(0o600)
+    temporary.write_bytes(secrets.token_bytes(32))
     try:
-        os.link(mine, path)  # whole, and only the first of several processes
+        os.link(temporary, path)  # atomic, and only the first of several processes succeeds
     except FileExistsError:
         pass
     finally:
-        mine.unlink()
+        temporary.unlink()
     return path.read_bytes()
 
 
@@ -119,23 +119,23 @@ def _json(text: str) -> dict[str, Any] | list[Any] | None:
     return value if isinstance(value, dict | list) else None
 
 
-def _apart(found: Iterable[tuple[int, int, float, str]]) -> list[tuple[int, int, str]]:
-    """Spans that overlap are one, named by the surest of them."""
+def _merged_spans(found: Iterable[tuple[int, int, float, str]]) -> list[tuple[int, int, str]]:
+    """Merge overlapping spans; the one with the highest score gives the name."""
     spans: list[tuple[int, int, float, str]] = []
     for start, end, score, name in sorted(found):
         if spans and start < spans[-1][1]:
-            first, last, best, called = spans[-1]
-            spans[-1] = (first, max(last, end), max(best, score), name if score > best else called)
+            first, last, best, name_before = spans[-1]
+            spans[-1] = (first, max(last, end), max(best, score), name if score > best else name_before)
         else:
             spans.append((start, end, score, name))
     return [(start, end, name) for start, end, _, name in spans]
 
 
 def require_presidio() -> None:
-    """Raises PerpetuneError where Presidio is not installed."""
+    """Raises PerpetuneError if Presidio is not installed."""
     if importlib.util.find_spec("presidio_analyzer") is None:
         raise PerpetuneError(
-            "log.redact is true, and Presidio, which finds personal data, is not installed",
+            "log.redact is true, but Presidio is not installed",
             where="params.yaml",
             do="pip install 'perpetune[redact]', or set log.redact: false",
         )
@@ -155,7 +155,7 @@ def _finder() -> Find:
     )
 
     class AnyEmail(EmailRecognizer):
-        """Presidio's own asks tldextract for the domain, which may fetch a list, and lets internal domains pass."""
+        """Presidio's recognizer uses tldextract, which may download a list, and ignores internal domains."""
 
         def validate_result(self, pattern_text: str) -> bool | None:
             return None
@@ -178,7 +178,7 @@ def _finder() -> Find:
     def find(text: str) -> Iterable[tuple[int, int, float, str]]:
         for recognizer in recognizers:
             for result in recognizer.analyze(text, recognizer.supported_entities, None):  # type: ignore[arg-type]  # these need no language model
-                if result.score >= _LEAST_SCORE:
+                if result.score >= _MIN_SCORE:
                     yield result.start, result.end, result.score, result.entity_type
 
     return find

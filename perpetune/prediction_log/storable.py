@@ -1,4 +1,4 @@
-"""Text that every database, tokenizer and client can hold."""
+"""Text that every database, tokenizer and client accepts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def storable(text: str) -> str:
-    """The text with U+FFFD for what cannot be held.
-
-    That is NUL, which PostgreSQL refuses, and half a character (a lone surrogate), which UTF-8 cannot write.
-    """
+    """The text with U+FFFD for NUL, which PostgreSQL rejects, and lone surrogates, which UTF-8 cannot encode."""
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def storable_tree(value: Any) -> Any:
-    """The same of every text in dicts, lists and tuples, which become lists."""
+    """Apply `storable` to every string in dicts, lists and tuples; tuples become lists."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The tables of the prediction log. `migrations/` holds how a database comes to have them."""
+"""The tables of the prediction log; `migrations/` creates them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from sqlalchemy import (
 
 from perpetune.prediction_log.storable import storable
 
-# A name of its own, because MLflow's server keeps `alembic_version` and may share the database.
+# Not `alembic_version`, which MLflow's server uses in a database that it may share.
 VERSION_TABLE = "perpetune_log_version"
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware time, kept in UTC: SQLite has no offsets and compares times as text."""
+    """A timezone-aware time, stored in UTC: SQLite has no offsets and compares times as text."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -42,7 +42,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class StorableText(TypeDecorator[str]):
-    """Text of which what cannot be held is replaced."""
+    """Text with unstorable characters replaced (see `storable`)."""
 
     impl = Text
     cache_ok = True
@@ -52,7 +52,7 @@ class StorableText(TypeDecorator[str]):
 
 
 def _of_a_request() -> tuple[Column[Any], ...]:
-    """What is known of each request, answered or not."""
+    """The columns of every request, answered or failed."""
     return (
         Column("id", StorableText, primary_key=True),
         Column("time", UtcTime, nullable=False),
@@ -110,7 +110,7 @@ feedback = Table(
     Column("label", StorableText),
     Column("score", Double),
     Column("comment", StorableText),
-    # Of label, score and comment: NULLs are distinct to a unique index, so it cannot span the columns themselves.
+    # A digest of label, score and comment: a unique index over the columns would treat NULLs as distinct.
     Column("digest", StorableText, nullable=False),
     Index("feedback_request_digest", "request_id", "digest", unique=True),
 )
@@ -127,7 +127,7 @@ api_keys = Table(
     "api_keys",
     metadata,
     Column("name", StorableText, primary_key=True),
-    Column("digest", StorableText, nullable=False, unique=True),  # SHA-256 in hex; the key itself is nowhere
+    Column("digest", StorableText, nullable=False, unique=True),  # SHA-256 in hex; the key itself is not stored
     Column("roles", JSON, nullable=False),
     Column("created", UtcTime, nullable=False),
     Column("revoked", UtcTime),

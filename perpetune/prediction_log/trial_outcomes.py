@@ -1,4 +1,4 @@
-"""What became of the requests of a trial: read from the prediction log, no more of each row than a verdict needs."""
+"""Outcomes of a trial's requests, read from the prediction log."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, FromClause, func, or_, select
 
-from perpetune.prediction_log.label_requests import asked_in_doubt
+from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Route
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request: the answer, None where it failed, and the newest label and score that people gave.
+    """One request: its answer (None if it failed), and its newest label and score.
 
-    `judged` numbers the first of these in the order in which the log got them, None where there is none. What was
-    asked for because the champion was unsure of its answer does not count, which would be held against it alone.
+    `first_feedback` is the id of its first label or score. Labels requested because the champion was unsure are left
+    out, because they would count against the champion only.
     """
 
     id: str
@@ -27,13 +27,13 @@ class Outcome:
     latency_ms: float
     label: str | None = None
     score: float | None = None
-    judged: int | None = None
+    first_feedback: int | None = None
 
 
 def outcomes_of(log: Engine, task: str, version: str, route: Route, since: datetime, limit: int) -> list[Outcome]:
-    """The first `limit` requests since then that came to the version this way, oldest first."""
+    """The first `limit` requests since then that the version got by this route, oldest first."""
     mine = (predictions.c.task == task, predictions.c.version == version, predictions.c.route == route)
-    answered = _judged(predictions, predictions.c.output, predictions.c.latency_ms).where(
+    answered = _with_feedback(predictions, predictions.c.output, predictions.c.latency_ms).where(
         *mine, predictions.c.time >= since
     )
     failed = select(failures.c.id, failures.c.time, failures.c.latency_ms).where(
@@ -44,16 +44,16 @@ def outcomes_of(log: Engine, task: str, version: str, route: Route, since: datet
     )
     with log.connect() as connection:
         rows = connection.execute(answered.order_by(predictions.c.time, predictions.c.id).limit(limit)).all()
-        lost = connection.execute(failed.order_by(failures.c.time, failures.c.id).limit(limit)).all()
-    found = [Outcome(*row) for row in rows] + [Outcome(row.id, row.time, None, row.latency_ms) for row in lost]
+        failed_rows = connection.execute(failed.order_by(failures.c.time, failures.c.id).limit(limit)).all()
+    found = [Outcome(*row) for row in rows] + [Outcome(row.id, row.time, None, row.latency_ms) for row in failed_rows]
     return sorted(found, key=lambda each: (each.time, each.id))[:limit]
 
 
-def shadowed(log: Engine, task: str, version: str, since: datetime, limit: int) -> list[tuple[Outcome, Outcome]]:
-    """The champion's and the version's outcome of the first `limit` requests that both were given, oldest first."""
+def shadow_outcomes(log: Engine, task: str, version: str, since: datetime, limit: int) -> list[tuple[Outcome, Outcome]]:
+    """The outcomes of the champion and the shadow for the first `limit` requests that both answered, oldest first."""
     pairs = predictions.join(shadows, shadows.c.request_id == predictions.c.id)
     statement = (
-        _judged(pairs, predictions.c.output, predictions.c.latency_ms)
+        _with_feedback(pairs, predictions.c.output, predictions.c.latency_ms)
         .add_columns(
             shadows.c.output.label("shadow"), shadows.c.latency_ms.label("shadow_ms"), shadows.c.error.label("error")
         )
@@ -66,25 +66,25 @@ def shadowed(log: Engine, task: str, version: str, since: datetime, limit: int) 
 
 def _shadow(row: Any) -> Outcome:
     output = None if row.error else row.shadow
-    return Outcome(row.id, row.time, output, row.shadow_ms, row.label, None, row.judged)
+    return Outcome(row.id, row.time, output, row.shadow_ms, row.label, None, row.first_feedback)
 
 
-def _judged(source: FromClause, output: Any, latency: Any) -> Any:
-    """Columns in the order of Outcome's fields."""
+def _with_feedback(source: FromClause, output: Any, latency: Any) -> Any:
+    """A SELECT with columns in the order of Outcome's fields."""
     columns = (predictions.c.id, predictions.c.time, output, latency)
-    return select(*columns, _newest("label"), _newest("score"), _first_number()).select_from(source)
+    return select(*columns, _newest("label"), _newest("score"), _first_feedback_id()).select_from(source)
 
 
 def _newest(column: str) -> Any:
-    said = select(feedback.c[column]).where(*_said_unasked(), feedback.c[column].is_not(None))
-    return said.order_by(feedback.c.time.desc(), feedback.c.id.desc()).limit(1).scalar_subquery().label(column)
+    feedback_rows = select(feedback.c[column]).where(*_unbiased_feedback(), feedback.c[column].is_not(None))
+    return feedback_rows.order_by(feedback.c.time.desc(), feedback.c.id.desc()).limit(1).scalar_subquery().label(column)
 
 
-def _first_number() -> Any:
-    said = or_(feedback.c.label.is_not(None), feedback.c.score.is_not(None))
-    number = select(func.min(feedback.c.id)).where(*_said_unasked(), said)
-    return number.scalar_subquery().label("judged")
+def _first_feedback_id() -> Any:
+    feedback_rows = or_(feedback.c.label.is_not(None), feedback.c.score.is_not(None))
+    number = select(func.min(feedback.c.id)).where(*_unbiased_feedback(), feedback_rows)
+    return number.scalar_subquery().label("first_feedback")
 
 
-def _said_unasked() -> tuple[ColumnElement[bool], ...]:
-    return feedback.c.request_id == predictions.c.id, ~asked_in_doubt(feedback.c.request_id)
+def _unbiased_feedback() -> tuple[ColumnElement[bool], ...]:
+    return feedback.c.request_id == predictions.c.id, ~requested_for_uncertainty(feedback.c.request_id)

@@ -19,7 +19,7 @@ from perpetune.replay.resample import (
     median_delay,
     resampled,
 )
-from perpetune.statistics.estimate import Estimate, critical_value, mean_of, wilson
+from perpetune.statistics.estimate import Estimate, critical_value, estimate_mean, wilson
 
 HISTORIES = 200
 MOST_LABELS = 20_000  # of a simulated history
@@ -196,6 +196,6 @@ def _warnings(
 
 def _score(scores: Numbers, params: Params) -> Estimate:
     evaluate = params.evaluate
-    return mean_of(
+    return estimate_mean(
         scores.tolist(), confidence=evaluate.confidence, samples=evaluate.bootstrap_samples, seed=evaluate.seed
     )

@@ -10,7 +10,7 @@ from perpetune.params import EvaluateParams
 from perpetune.replay.histories.history import History
 from perpetune.replay.policies.policy import Refresh
 from perpetune.replay.simulate import PolicyRun
-from perpetune.statistics.estimate import Estimate, mean_of
+from perpetune.statistics.estimate import Estimate, estimate_mean
 
 PIECES = 24  # of the history, at most, in which the score is shown over time
 
@@ -115,4 +115,4 @@ def _pieces(
 
 
 def _estimate(scores: Sequence[float], params: EvaluateParams) -> Estimate:
-    return mean_of(scores, confidence=params.confidence, samples=params.bootstrap_samples, seed=params.seed)
+    return estimate_mean(scores, confidence=params.confidence, samples=params.bootstrap_samples, seed=params.seed)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.statistics.estimate import Estimate, wilson
-from perpetune.statistics.paired import Paired, compare
+from perpetune.statistics.paired import PairedComparison, compare
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Answers:
     """The share of frozen rows that both answer alike, and the new score minus the recorded one."""
 
     agreement: Estimate
-    score: Paired
+    score: PairedComparison
 
 
 @dataclass(frozen=True)

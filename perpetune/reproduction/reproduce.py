@@ -14,7 +14,7 @@ from perpetune.curation import dvc
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
-from perpetune.inference.answerer import load_answerer
+from perpetune.inference.predictor import load_predictor
 from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.loop.run_context import LOSS, environment_tags, use_mlflow
 from perpetune.model.release import LABEL_HEAD, POOL, ModelCard, Release, read_card
@@ -71,7 +71,7 @@ def reproduce(
                 do="name a tuned version; `perpetune status` lists all",
             )
         recipe = recorded_recipe(found.run_id, scratch)
-        data = dvc.bring_splits(workspace.root, _data_version(found), scratch / "data")
+        data = dvc.checkout_splits(workspace.root, _data_version(found), scratch / "data")
         code = check_out(workspace.root, found.tags.get("git.commit", "unknown"), scratch / "code")
         notes = [*([code.note] if code.note else []), *_changed(run)]
         for note in notes:
@@ -180,11 +180,11 @@ def _answers(workspace: Workspace, version: Version, card: ModelCard, adapter: P
     recorded = {each.id: each for each in read_jsonl(path, RecordedAnswer) if each.holdout == "frozen"}
     rows = [row for row in read_jsonl(data / "frozen.jsonl", Example) if row.id in recorded]
     params = workspace.params.evaluate
-    answerer = load_answerer(card.base, workspace.assets, card.precision, params.batch_tokens)
-    answerer.load_adapter("reproduced", adapter)
+    predictor = load_predictor(card.base, workspace.assets, card.precision, params.batch_tokens)
+    predictor.load_adapter("reproduced", adapter)
     asked = [conversation(card.instruction, row) for row in rows]
     schema = card.json_schema
-    texts = [each.text for each in answerer.answer("reproduced", asked, card.labels, card.max_new_tokens, schema)]
+    texts = [each.text for each in predictor.answer("reproduced", asked, card.labels, card.max_new_tokens, schema)]
     before = [recorded[row.id] for row in rows]
     scoring = scoring_of(card.kind, card.output_schema)
     return compare_answers(

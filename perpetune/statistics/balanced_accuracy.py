@@ -1,4 +1,4 @@
-"""Paired comparison by balanced accuracy: each label counts alike, however few its rows."""
+"""Paired comparison by balanced accuracy: every label has the same weight."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from perpetune.statistics.estimate import Floats
-from perpetune.statistics.paired import Paired, newcombe
+from perpetune.statistics.paired import PairedComparison, newcombe
 
 METHOD = "sign-flip test of rows weighted by label, Newcombe intervals of the labels joined (MOVER)"
-LEAST_ROWS = 10  # of a label that counts as one: a single row must not weigh as much as a hundred others
+MIN_STRATUM_ROWS = 10  # a label with fewer rows is no stratum: one row would weigh as much as a hundred others
 
 
 def strata(labels: Sequence[str]) -> list[str]:
-    """What each row counts for: its label, or with the rows of all labels that have fewer than `LEAST_ROWS`.
+    """The stratum of each row: its label, or "" for all labels with fewer than `MIN_STRATUM_ROWS` rows.
 
-    Where those too are fewer together, they count with the smallest label that has enough.
+    If those rows together are still too few, they join the smallest label that has enough.
     """
     counts = Counter(labels)
-    large = {label: rows for label, rows in counts.items() if rows >= LEAST_ROWS}
+    large = {label: rows for label, rows in counts.items() if rows >= MIN_STRATUM_ROWS}
     rest = sum(counts.values()) - sum(large.values())
-    other = min(large, key=lambda label: (large[label], label)) if large and rest < LEAST_ROWS else ""
+    other = min(large, key=lambda label: (large[label], label)) if large and rest < MIN_STRATUM_ROWS else ""
     return [label if label in large else other for label in labels]
 
 
@@ -35,7 +35,7 @@ def balanced_mean(labels: Sequence[str], scores: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class _Stratum:
-    """How often one of two systems alone, both, or neither was right on the rows of a label."""
+    """How often both systems, only one of them, or neither was right on the rows of a stratum."""
 
     both: int
     only_a: int
@@ -59,31 +59,33 @@ def compare_balanced(
     confidence: float,
     samples: int,
     seed: int,
-) -> Paired:
-    """Compare two systems on the same rows, right (1) or wrong (0), each label counting alike.
+) -> PairedComparison:
+    """Compare two systems on the same rows, right (1) or wrong (0), with the same weight for every label.
 
-    The interval joins those of the labels (Newcombe's method 10 each) by the variance that they stand for: MOVER, Zou and
-    Donner, Statistics in Medicine 27 (2008) 1693. Unlike a bootstrap it is not empty where a rare label's few rows are
-    all alike. The p-value flips the signs of the rows, each with its label's weight, which needs no assumption on the
-    weights; drawn at random, the sample itself counted (Phipson and Smyth 2010), so that its level is exact.
+    The interval combines the labels' intervals (Newcombe's method 10) by MOVER (Zou and Donner, Statistics in Medicine
+    27 (2008) 1693). Unlike a bootstrap interval it has a width even if all rows of a rare label score the same. The
+    p-value is that of a sign-flip test with the labels' weights. The flips are drawn at random and the sample itself
+    is counted (Phipson and Smyth 2010), which keeps the level exact.
     """
-    found = [_counted(a, b) for a, b in zip(_by_stratum(labels, a_scores), _by_stratum(labels, b_scores), strict=True)]
-    difference = float(np.mean([each.difference for each in found]))
-    below, above = _reach(found, confidence)
-    weights = [1 / (len(found) * each.rows) for each in found]
-    greater, less = _flipped(found, weights, samples, seed)
+    strata_counts = [
+        _stratum(a, b) for a, b in zip(_by_stratum(labels, a_scores), _by_stratum(labels, b_scores), strict=True)
+    ]
+    difference = float(np.mean([each.difference for each in strata_counts]))
+    below, above = _half_widths(strata_counts, confidence)
+    weights = [1 / (len(strata_counts) * each.rows) for each in strata_counts]
+    greater, less = _sign_flip_p_values(strata_counts, weights, samples, seed)
     rows = len(labels)
-    return Paired(
+    return PairedComparison(
         difference=difference,
         low=max(-1.0, difference - below),
         high=min(1.0, difference + above),
         p_value=greater,
         p_two_sided=min(1.0, 2 * min(greater, less)),
         n=rows,
-        better=sum(each.only_b for each in found),
-        worse=sum(each.only_a for each in found),
+        better=sum(each.only_b for each in strata_counts),
+        worse=sum(each.only_a for each in strata_counts),
         discordance=sum(
-            rows * weight**2 * (each.only_a + each.only_b) for each, weight in zip(found, weights, strict=True)
+            rows * weight**2 * (each.only_a + each.only_b) for each, weight in zip(strata_counts, weights, strict=True)
         ),
         method=METHOD,
     )
@@ -94,7 +96,7 @@ def _by_stratum(labels: Sequence[str], scores: Sequence[float]) -> list[Floats]:
     return [values[of == stratum] for stratum in sorted(set(of.tolist()))]
 
 
-def _counted(a: Floats, b: Floats) -> _Stratum:
+def _stratum(a: Floats, b: Floats) -> _Stratum:
     return _Stratum(
         both=int(((a == 1) & (b == 1)).sum()),
         only_a=int(((a == 1) & (b == 0)).sum()),
@@ -103,21 +105,23 @@ def _counted(a: Floats, b: Floats) -> _Stratum:
     )
 
 
-def _reach(found: Sequence[_Stratum], confidence: float) -> tuple[float, float]:
-    """How far the interval goes below and above the mean of the labels' differences."""
-    limits = [newcombe(each.both, each.only_b, each.only_a, each.neither, confidence) for each in found]
-    below = math.sqrt(sum((each.difference - low) ** 2 for each, (low, _) in zip(found, limits, strict=True)))
-    above = math.sqrt(sum((high - each.difference) ** 2 for each, (_, high) in zip(found, limits, strict=True)))
-    return below / len(found), above / len(found)
+def _half_widths(strata_counts: Sequence[_Stratum], confidence: float) -> tuple[float, float]:
+    """The distance from the mean difference to the lower and to the upper bound."""
+    limits = [newcombe(each.both, each.only_b, each.only_a, each.neither, confidence) for each in strata_counts]
+    below = math.sqrt(sum((each.difference - low) ** 2 for each, (low, _) in zip(strata_counts, limits, strict=True)))
+    above = math.sqrt(sum((high - each.difference) ** 2 for each, (_, high) in zip(strata_counts, limits, strict=True)))
+    return below / len(strata_counts), above / len(strata_counts)
 
 
-def _flipped(found: Sequence[_Stratum], weights: Sequence[float], samples: int, seed: int) -> tuple[float, float]:
-    """One-sided p-values: how often rows whose signs are tosses of a coin favour b, or a, as much."""
+def _sign_flip_p_values(
+    strata_counts: Sequence[_Stratum], weights: Sequence[float], samples: int, seed: int
+) -> tuple[float, float]:
+    """One-sided p-values for b and for a: how often random signs give a difference as large."""
     rng = np.random.default_rng(seed)
-    seen = sum(weight * (each.only_b - each.only_a) for each, weight in zip(found, weights, strict=True))
+    observed = sum(weight * (each.only_b - each.only_a) for each, weight in zip(strata_counts, weights, strict=True))
     drawn = np.zeros(samples)
-    for each, weight in zip(found, weights, strict=True):
+    for each, weight in zip(strata_counts, weights, strict=True):
         discordant = each.only_a + each.only_b
         drawn += weight * (2 * rng.binomial(discordant, 0.5, samples) - discordant)
-    greater, less = int((drawn >= seen - 1e-12).sum()), int((drawn <= seen + 1e-12).sum())
+    greater, less = int((drawn >= observed - 1e-12).sum()), int((drawn <= observed + 1e-12).sum())
     return (1 + greater) / (1 + samples), (1 + less) / (1 + samples)

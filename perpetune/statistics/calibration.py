@@ -1,4 +1,4 @@
-"""Whether a probability of 0.8 means right four times in five."""
+"""Calibration of predicted probabilities: reliability diagram, expected calibration error, Brier score."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perpetune.statistics.estimate import Estimate, mean_of, wilson
+from perpetune.statistics.estimate import Estimate, estimate_mean, wilson
 
-MOST_BINS = 15  # as Guo et al. 2017 (arXiv:1706.04599) report it
+MAX_BINS = 15  # as Guo et al. 2017 (arXiv:1706.04599) report it
 ROWS_PER_BIN = 10
 
 
@@ -31,7 +31,7 @@ class Calibration:
 
 
 def calibration(
-    wanted: Sequence[str],
+    expected: Sequence[str],
     answers: Sequence[str],
     probabilities: Sequence[Mapping[str, float] | None],
     *,
@@ -39,8 +39,8 @@ def calibration(
     samples: int,
     seed: int,
 ) -> Calibration | None:
-    """Calibration of the answers' probabilities; None where no row has them (rows without are left out)."""
-    rows = [(w, a, p) for w, a, p in zip(wanted, answers, probabilities, strict=True) if p]
+    """Calibration of the answers' probabilities. Rows without them are skipped; None if no row has them."""
+    rows = [(w, a, p) for w, a, p in zip(expected, answers, probabilities, strict=True) if p]
     if not rows:
         return None
     confidences = [p.get(a, 0.0) for _, a, p in rows]
@@ -48,17 +48,17 @@ def calibration(
     bins = reliability(confidences, right, confidence=confidence)
     error = sum(bin.accuracy.n * abs(bin.accuracy.value - bin.confidence) for bin in bins) / len(rows)
     scores = [brier(w, p) for w, _, p in rows]
-    return Calibration(error, mean_of(scores, confidence=confidence, samples=samples, seed=seed), bins)
+    return Calibration(error, estimate_mean(scores, confidence=confidence, samples=samples, seed=seed), bins)
 
 
 def reliability(confidences: Sequence[float], right: Sequence[bool], *, confidence: float) -> tuple[Bin, ...]:
-    """Bins of equally many rows (Nixon et al. 2019, arXiv:1904.01685), in order of confidence.
+    """Equal-count bins in order of confidence (Nixon et al. 2019, arXiv:1904.01685).
 
-    At most 15 bins and about 10 rows a bin at least; rows of equal confidence are never parted, so
-    the order of the rows is irrelevant.
+    At most 15 bins, of about 10 rows or more. Rows of equal confidence share a bin, so the order of the rows does not
+    matter.
     """
     values, hits = np.asarray(confidences, dtype=np.float64), np.asarray(right)
-    count = min(MOST_BINS, max(1, len(values) // ROWS_PER_BIN))
+    count = min(MAX_BINS, max(1, len(values) // ROWS_PER_BIN))
     edges = np.unique(np.quantile(values, np.linspace(0, 1, count + 1)[1:-1], method="inverted_cdf"))
     members = np.searchsorted(edges, values, side="left")
     return tuple(
@@ -70,11 +70,8 @@ def reliability(confidences: Sequence[float], right: Sequence[bool], *, confiden
     )
 
 
-def brier(wanted: str, probabilities: Mapping[str, float]) -> float:
-    """Half the squared distance from the probabilities to the truth (Brier 1950), in [0, 1]; 0 is perfect.
-
-    A wanted label that has no probability counts as one of probability 0.
-    """
-    labels = {wanted, *probabilities}
-    distance = sum((probabilities.get(label, 0.0) - (label == wanted)) ** 2 for label in sorted(labels))
+def brier(expected: str, probabilities: Mapping[str, float]) -> float:
+    """Half the Brier score (Brier 1950), in [0, 1]; 0 is perfect. An expected label without a probability has 0."""
+    labels = {expected, *probabilities}
+    distance = sum((probabilities.get(label, 0.0) - (label == expected)) ** 2 for label in sorted(labels))
     return min(1.0, distance / 2)

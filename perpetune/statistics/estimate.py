@@ -1,4 +1,4 @@
-"""A number with the interval that its rows allow."""
+"""Point estimates with confidence intervals: Wilson and percentile bootstrap."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Resamples are drawn in blocks of about this many numbers, so that memory stays flat however many rows there are.
+# Numbers drawn at once, so that memory does not grow with the number of rows.
 BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`value` over `n` rows; the interval [low, high] always holds it."""
+    """A `value` over `n` rows, with an interval [low, high] that contains it."""
 
     value: float
     low: float
@@ -27,13 +27,13 @@ class Estimate:
 
 
 def wilson(successes: int, n: int, confidence: float) -> Estimate:
-    """The share of successes with Wilson's score interval (Wilson 1927, JASA 22:209)."""
-    share = successes / n
+    """The success rate with Wilson's score interval (Wilson 1927, JASA 22:209)."""
+    ratio = successes / n
     z2 = critical_value(confidence) ** 2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    reach = math.sqrt(z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
-    # Rounding puts a limit of exactly 0 or 1 a hair beyond the share itself.
-    return Estimate(share, max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach)), n)
+    centre = (ratio + z2 / (2 * n)) / (1 + z2 / n)
+    half_width = math.sqrt(z2 * ratio * (1 - ratio) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
+    # Rounding can put a limit of 0 or 1 just beyond the rate.
+    return Estimate(ratio, max(0.0, min(ratio, centre - half_width)), min(1.0, max(ratio, centre + half_width)), n)
 
 
 def critical_value(confidence: float) -> float:
@@ -41,8 +41,8 @@ def critical_value(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def mean_of(scores: Sequence[float], *, confidence: float, samples: int, seed: int) -> Estimate:
-    """The mean of scores in [0, 1]: Wilson's interval where all are 0 or 1, else a percentile bootstrap."""
+def estimate_mean(scores: Sequence[float], *, confidence: float, samples: int, seed: int) -> Estimate:
+    """The mean of scores in [0, 1]: Wilson's interval if all are 0 or 1, else a percentile bootstrap."""
     if set(scores) <= {0.0, 1.0}:
         return wilson(int(sum(scores)), len(scores), confidence)
     return bootstrap_mean(scores, lowest=0.0, highest=1.0, confidence=confidence, samples=samples, seed=seed)
@@ -51,16 +51,16 @@ def mean_of(scores: Sequence[float], *, confidence: float, samples: int, seed: i
 def bootstrap_mean(
     scores: Sequence[float], *, lowest: float, highest: float, confidence: float, samples: int, seed: int
 ) -> Estimate:
-    """The mean with a percentile bootstrap interval (Efron 1979), whatever the order of the rows.
+    """The mean with a percentile bootstrap interval (Efron 1979).
 
-    `lowest` and `highest` bound what a score can be: they say how far unseen rows could differ
-    where the seen ones are all alike and resampling therefore teaches nothing.
+    `lowest` and `highest` are the range of a score. They matter if all scores are equal, when resampling shows no
+    spread: see `interval_of_constant`.
     """
-    # Sorted first, so that the seed and not the order of the rows decides what is drawn.
+    # Sorted, so that the order of the rows does not change what the seed draws.
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     value = float(ordered.mean())
     if ordered[0] == ordered[-1]:
-        return interval_of_alike(float(ordered[0]), len(ordered), lowest, highest, confidence)
+        return interval_of_constant(float(ordered[0]), len(ordered), lowest, highest, confidence)
     rng = np.random.default_rng(seed)
     blocks = _blocks(samples, len(ordered))
     means = np.concatenate(
@@ -72,10 +72,10 @@ def bootstrap_mean(
 def bootstrap_counts(
     counts: NDArray[np.int64], statistic: Callable[[Floats], Floats], *, confidence: float, samples: int, seed: int
 ) -> Estimate:
-    """A statistic of how often each kind of row occurs, in [0, 1], with a percentile bootstrap interval.
+    """A statistic in [0, 1] of the counts of each kind of row, with a percentile bootstrap interval.
 
-    counts: (kinds,). `statistic` maps counts (samples, kinds) to values (samples,). Resampling rows is
-    drawing the counts of their kinds from a multinomial distribution.
+    counts: (kinds,). `statistic` maps counts (samples, kinds) to values (samples,). Rows are resampled by drawing the
+    counts from a multinomial distribution.
     """
     n = int(counts.sum())
     value = float(statistic(counts[None, :].astype(np.float64))[0])
@@ -85,15 +85,15 @@ def bootstrap_counts(
         [statistic(rng.multinomial(n, counts / n, size=block).astype(np.float64)) for block in blocks]
     )
     if values.min() == values.max() == value:
-        return interval_of_alike(value, n, 0.0, 1.0, confidence)
+        return interval_of_constant(value, n, 0.0, 1.0, confidence)
     return _percentiles(value, values, n, confidence)
 
 
-def interval_of_alike(value: float, n: int, lowest: float, highest: float, confidence: float) -> Estimate:
-    """The interval of a mean where all n rows score alike.
+def interval_of_constant(value: float, n: int, lowest: float, highest: float, confidence: float) -> Estimate:
+    """The interval of a mean if all n rows have the same score.
 
-    A kind of row that n rows did not show makes up at most z²/(n + z²) of all (Wilson's limit for
-    0 of n), and scores anything between `lowest` and `highest`.
+    Unseen kinds of rows make up at most z²/(n + z²) of all (Wilson's limit for 0 of n), and score anything between
+    `lowest` and `highest`.
     """
     z2 = critical_value(confidence) ** 2
     unseen = z2 / (n + z2)
@@ -103,7 +103,7 @@ def interval_of_alike(value: float, n: int, lowest: float, highest: float, confi
 def _percentiles(value: float, resampled: Floats, n: int, confidence: float) -> Estimate:
     tail = (1 - confidence) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
-    # A biased statistic (macro F1) can leave its own value outside of the percentiles.
+    # The value of a biased statistic (macro F1) can lie outside the percentiles.
     return Estimate(value, min(value, float(low)), max(value, float(high)), n)
 
 

@@ -1,4 +1,4 @@
-"""When labels are imbalanced: for the weights of training, and for the metric of the gate."""
+"""Class imbalance, as training (class weights) and the promotion gate (balanced accuracy) define it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 
 def is_imbalanced(counts: Mapping[str, int]) -> bool:
-    """Whether the rarest label has less than half of the rows that it would have if all had the same number.
+    """Whether the rarest label has less than half of the rows of a uniform distribution.
 
-    A share alone would call 27 labels of 3.7% each rare.
+    A fixed frequency would call 27 labels of 3.7% each rare.
     """
     return len(counts) > 1 and min(counts.values()) * len(counts) < sum(counts.values()) / 2

@@ -1,4 +1,4 @@
-"""Whether one system is better than another on the same rows."""
+"""Paired comparison of two systems on the same rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ PERMUTATION = "sign-flip permutation test, paired bootstrap interval"
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """The mean of b - a over n rows, with its interval.
 
-    `p_value` is one-sided (how often rows like these would favour b this much if b were no better);
-    `p_two_sided` asks whether the two differ at all. `better` and `worse` count the rows on which
-    b scores above and below a; `discordance` is the mean of (b - a) squared.
+    `p_value` is one-sided for "b is better than a", `p_two_sided` for "they differ". `better` and `worse` count the
+    rows on which b scores above and below a; `discordance` is the mean of (b - a) squared.
     """
 
     difference: float
@@ -38,23 +37,22 @@ class Paired:
 
 def compare(
     a_scores: Sequence[float], b_scores: Sequence[float], *, confidence: float, samples: int, seed: int
-) -> Paired:
-    """Compare two systems row by row; scores lie in [0, 1] and row i is the same row in both.
+) -> PairedComparison:
+    """Compare two systems row by row; scores are in [0, 1], and row i is the same row in both.
 
-    Where all scores are 0 or 1: McNemar's exact test (McNemar 1947) and the interval for paired
-    proportions that Newcombe (1998, Statistics in Medicine 17:2635) calls method 10. Otherwise the
-    same null hypothesis (which system gave which score of a row is a coin toss) through its
-    permutation test, and a bootstrap over the rows for the interval. If no row differs, the interval is exact: see
-    `unseen_ratio`. The order of the rows is irrelevant.
+    If all scores are 0 or 1: McNemar's exact test (McNemar 1947) and Newcombe's method 10 for the interval (Newcombe
+    1998, Statistics in Medicine 17:2635). Otherwise a sign-flip permutation test and a paired bootstrap interval. If
+    no row differs, the interval is exact: see `unseen_ratio`. The order of the rows does not matter. Raises ValueError
+    if the lengths differ or there are no rows.
     """
     if len(a_scores) != len(b_scores) or not a_scores:
-        raise ValueError(f"paired scores of the same rows are needed, got {len(a_scores)} and {len(b_scores)}")
+        raise ValueError(f"both systems need scores of the same rows, got {len(a_scores)} and {len(b_scores)} scores")
     if set(a_scores) | set(b_scores) <= {0.0, 1.0}:
         return _compare_proportions(a_scores, b_scores, confidence)
     return _compare_means(a_scores, b_scores, confidence, samples, seed)
 
 
-def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], confidence: float) -> Paired:
+def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], confidence: float) -> PairedComparison:
     pairs = list(zip(a_scores, b_scores, strict=True))
     both, only_a, only_b, neither = (pairs.count(kind) for kind in ((1, 1), (1, 0), (0, 1), (0, 0)))
     discordant = only_a + only_b
@@ -63,7 +61,7 @@ def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], c
     else:
         high = unseen_ratio(len(pairs), confidence)
         low = -high
-    return Paired(
+    return PairedComparison(
         difference=(only_b - only_a) / len(pairs),
         low=low,
         high=high,
@@ -78,18 +76,17 @@ def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], c
 
 
 def unseen_ratio(rows: int, confidence: float) -> float:
-    """The largest share of rows that differ which leaves `rows` without one: Clopper and Pearson's bound for 0 of n.
+    """Clopper and Pearson's upper bound for 0 of `rows` (Biometrika 26 (1934) 404).
 
-    Where no row differs the two systems differ by no more than that either way, whatever their scores, with at least
-    this confidence (Biometrika 26 (1934) 404).
+    If no row differs, the mean scores of the two systems differ by at most this, at this confidence.
     """
     return float(1 - ((1 - confidence) / 2) ** (1 / rows))
 
 
 def newcombe(both: int, only_first: int, only_second: int, neither: int, confidence: float) -> tuple[float, float]:
-    """The interval of (share of first) - (share of second) for paired proportions: Newcombe's method 10.
+    """The interval of the difference of two paired proportions, first minus second: Newcombe's method 10.
 
-    The Wilson intervals of the two shares, joined through their correlation ("square and add").
+    It combines the two Wilson intervals with their correlation ("square and add").
     """
     n = both + only_first + only_second + neither
     first, second = wilson(both + only_first, n, confidence), wilson(both + only_second, n, confidence)
@@ -116,17 +113,19 @@ def _continuity_corrected_phi(a: int, b: int, c: int, d: int) -> float:
 
 def _compare_means(
     a_scores: Sequence[float], b_scores: Sequence[float], confidence: float, samples: int, seed: int
-) -> Paired:
+) -> PairedComparison:
     differences = np.sort(np.asarray(b_scores, dtype=np.float64) - np.asarray(a_scores, dtype=np.float64))
     if not differences.any():
         unseen, rows = unseen_ratio(len(differences), confidence), len(differences)
-        return Paired(0.0, -unseen, unseen, 1.0, 1.0, rows, better=0, worse=0, discordance=0.0, method=PERMUTATION)
+        return PairedComparison(
+            0.0, -unseen, unseen, 1.0, 1.0, rows, better=0, worse=0, discordance=0.0, method=PERMUTATION
+        )
     estimate = bootstrap_mean(
         differences.tolist(), lowest=-1.0, highest=1.0, confidence=confidence, samples=samples, seed=seed
     )
     better, worse = int((differences > 0).sum()), int((differences < 0).sum())
     greater, less = (_permutation_p(differences, side, samples, seed) for side in ("greater", "less"))
-    return Paired(
+    return PairedComparison(
         difference=estimate.value,
         low=estimate.low,
         high=estimate.high,
@@ -141,10 +140,9 @@ def _compare_means(
 
 
 def _permutation_p(differences: Floats, side: str, samples: int, seed: int) -> float:
-    """Exact where all sign flips are fewer than `samples`, else drawn at random.
+    """Exact if there are fewer than `samples` sign flips, else by random flips.
 
-    Flipping the sign of 0 changes nothing: rows without a difference are left out, and two stand in
-    at the end because scipy refuses samples of fewer than two rows.
+    Rows without a difference are dropped, and two zeros are appended because scipy refuses fewer than two rows.
     """
     flippable = np.append(differences[differences != 0], [0.0, 0.0])
     result = permutation_test(

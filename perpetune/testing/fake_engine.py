@@ -11,7 +11,7 @@ from pathlib import Path
 from perpetune.engines.engine import NotLoaded
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.generation.request import GenerationRequest
 from perpetune.model.release import Release
 from perpetune.records import Message
@@ -44,7 +44,7 @@ class FakeEngine:
         broken: frozenset[str] = frozenset(),
     ) -> None:
         self.loaded: dict[str, Release] = {}
-        self.asked: list[tuple[str, Generation]] = []
+        self.asked: list[tuple[str, GenerationConfig]] = []
         self.cancelled = 0
         self.fault = fault
         self.fails_after = fails_after
@@ -64,7 +64,7 @@ class FakeEngine:
         del self.loaded[version]
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         self._check(version)
         self.asked.append((version, generation))
@@ -72,7 +72,7 @@ class FakeEngine:
             await asyncio.sleep(self._seconds)
             self._check(version)
             answer = self._answer(version, messages, generation)
-            await self._tell(answer, generation.n, hear)
+            await self._tell(answer, generation.n, on_delta)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -85,7 +85,7 @@ class FakeEngine:
         if version not in self.loaded:
             raise NotLoaded(version)
 
-    def _answer(self, version: str, messages: Sequence[Message], generation: Generation) -> Answer:
+    def _answer(self, version: str, messages: Sequence[Message], generation: GenerationConfig) -> Answer:
         labels = self.loaded[version].labels
         text = self._say(version, messages)
         if labels:
@@ -101,16 +101,16 @@ class FakeEngine:
             return answer
         return replace(answer, logprobs=tuple(_logprob(piece, generation.top_logprobs) for piece in _pieces(answer)))
 
-    async def _tell(self, answer: Answer, count: int, hear: OnDelta | None) -> None:
+    async def _tell(self, answer: Answer, count: int, on_delta: OnDelta | None) -> None:
         pieces = _pieces(answer)
         for number, piece in enumerate(pieces):
             if self.fault and number == self.fails_after:
                 raise self.fault
-            if hear:
+            if on_delta:
                 logprobs = answer.logprobs[number : number + 1] if answer.logprobs else None
                 calls = answer.tool_calls if number == len(pieces) - 1 else ()
                 for index in range(count):
-                    hear(Delta(index, piece, logprobs, calls))
+                    on_delta(Delta(index, piece, logprobs, calls))
                 await asyncio.sleep(self._pause)
         if self.fault and self.fails_after is not None:
             raise self.fault
@@ -149,10 +149,10 @@ class FakeModel:
             for messages in conversations
         ]
 
-    def write(self, adapter: str | None, next_asked: Callable[[int], Sequence[GenerationRequest]]) -> None:
+    def generate(self, adapter: str | None, next_requests: Callable[[int], Sequence[GenerationRequest]]) -> None:
         writing: list[tuple[GenerationRequest, Iterator[str]]] = []
         while True:
-            if asked := next_asked(sum(one.generation.n for one, _ in writing)):
+            if asked := next_requests(sum(one.generation.n for one, _ in writing)):
                 self._begin(adapter, [one.messages for one in asked])
                 writing += [(one, _words(one)) for one in asked]
             elif not writing:
@@ -179,7 +179,7 @@ def _goes_on(asked: GenerationRequest, pieces: Iterator[str]) -> bool:
     piece = next(pieces, None)
     if piece is None:
         answer = _answer(asked.messages[-1].content, asked.messages, None, asked.generation.max_tokens, 0.0)
-        asked.answered((answer,) * asked.generation.n)
+        asked.on_answers((answer,) * asked.generation.n)
         return False
     for index in range(asked.generation.n):
         asked.on_delta(Delta(index, piece))

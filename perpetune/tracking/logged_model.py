@@ -43,7 +43,7 @@ class VersionModel(PythonModel):
 
 def _remote(folder: Path, card: ModelCard) -> Answers:
     """Of the model that somebody else serves."""
-    from perpetune.engines.remote_engine import ask_remote
+    from perpetune.engines.remote_engine import remote_answers
     from perpetune.model.release import ServingFacts, release_of
     from perpetune.records import Message
     from perpetune.settings import Settings
@@ -52,7 +52,7 @@ def _remote(folder: Path, card: ModelCard) -> Answers:
 
     def answer(texts: Sequence[str]) -> list[Answer]:
         asked = [release.conversation((Message(role="user", content=text),)) for text in texts]
-        return ask_remote(release, asked, card.max_new_tokens, Settings().remote_api_key)
+        return remote_answers(release, asked, card.max_new_tokens, Settings().remote_api_key)
 
     return answer
 
@@ -67,19 +67,19 @@ def _linear(folder: Path, card: ModelCard) -> Answers:
 
 def _of_base(folder: Path, card: ModelCard) -> Answers:
     """The base, with the adapter of a tuned version or the examples of a prompted one."""
-    from perpetune.inference.answerer import load_answerer
+    from perpetune.inference.predictor import load_predictor
     from perpetune.records import Message, with_instruction
     from perpetune.settings import Settings
 
-    answerer = load_answerer(card.base, Settings().assets, card.precision, batch_tokens=2048)
+    predictor = load_predictor(card.base, Settings().assets, card.precision, batch_tokens=2048)
     adapter = "version" if card.system == "tuned" else None
     if adapter is not None:
-        answerer.load_adapter(adapter, folder)
+        predictor.load_adapter(adapter, folder)
 
     def answer(texts: Sequence[str]) -> list[Answer]:
         asked = [
             with_instruction(card.instruction, (Message(role="user", content=text),), card.shots) for text in texts
         ]
-        return answerer.answer(adapter, asked, card.labels, card.max_new_tokens, card.json_schema)
+        return predictor.answer(adapter, asked, card.labels, card.max_new_tokens, card.json_schema)
 
     return answer

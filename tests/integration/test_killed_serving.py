@@ -28,7 +28,7 @@ import torch
 import yaml
 from mlflow.exceptions import MlflowException
 
-from perpetune.inference.answerer import Answerer
+from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base
 from perpetune.model.release import EVALUATED, GoldenPrompt, ModelCard, ServingFacts
@@ -256,10 +256,10 @@ def _register(params: Params, folder: Path, number: int) -> str:
         if "lora_B" in name:
             torch.nn.init.normal_(weights, std=0.2)
     model.save_pretrained(str(adapter))
-    answerer = Answerer(load_base(params.base, folder, "fp32"), 256)
-    answerer.load_adapter("new", adapter)
+    predictor = Predictor(load_base(params.base, folder, "fp32"), 256)
+    predictor.load_adapter("new", adapter)
     asked = [(Message(role="user", content=f"the {thing}"),) for thing in THINGS]
-    said = answerer.answer("new", [with_instruction(INSTRUCTION, messages) for messages in asked], LABELS, 4)
+    said = predictor.answer("new", [with_instruction(INSTRUCTION, messages) for messages in asked], LABELS, 4)
     golden = tuple(
         GoldenPrompt(messages=messages, output=answer.text, confidence=answer.confidence)
         for messages, answer in zip(asked, said, strict=True)

@@ -21,8 +21,8 @@ from perpetune.engines.engine import EngineDown, NotLoaded, Unsupported
 from perpetune.engines.vllm_engine import VllmEngine
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation
-from perpetune.inference.answerer import Answerer
+from perpetune.generation.parameters import Delta, GenerationConfig
+from perpetune.inference.predictor import Predictor
 from perpetune.model.base import Base, load_base, load_model
 from perpetune.model.release import Release
 from perpetune.model.weights import resolve
@@ -151,10 +151,10 @@ def asked(params: Params, text: str) -> tuple[Message, ...]:
 
 
 def greedy(base: Base, adapter: Path, messages: tuple[Message, ...], tokens: int) -> Answer:
-    answerer = Answerer(base, 2048)
-    answerer.load_adapter("one", adapter)
-    [answer] = answerer.answer("one", [messages], None, tokens)
-    answerer.unload_adapter("one")
+    predictor = Predictor(base, 2048)
+    predictor.load_adapter("one", adapter)
+    [answer] = predictor.answer("one", [messages], None, tokens)
+    predictor.unload_adapter("one")
     return answer
 
 
@@ -168,7 +168,7 @@ def test_each_version_answers_as_in_process(
         said: dict[str, Answer] = {}
         for version in ("1", "2"):
             await engine.load(release(version))
-            [said[version]] = await engine.answer(version, messages, Generation(6))
+            [said[version]] = await engine.answer(version, messages, GenerationConfig(6))
         assert said["1"].text != said["2"].text
         for version, answer in said.items():
             expected = greedy(base, adapters[version], messages, 6)
@@ -180,10 +180,10 @@ def test_each_version_answers_as_in_process(
             )
         await engine.unload("1")
         with pytest.raises(NotLoaded):
-            await engine.answer("1", messages, Generation(6))
-        assert (await engine.answer("2", messages, Generation(6)))[0].text == said["2"].text
+            await engine.answer("1", messages, GenerationConfig(6))
+        assert (await engine.answer("2", messages, GenerationConfig(6)))[0].text == said["2"].text
         await engine.load(release("1"))
-        assert (await engine.answer("1", messages, Generation(6)))[0].text == said["1"].text
+        assert (await engine.answer("1", messages, GenerationConfig(6)))[0].text == said["1"].text
 
     use(body)
 
@@ -193,7 +193,7 @@ def test_other_bytes_under_the_same_version_answer_for_themselves(use: Use, rele
     messages = asked(params, REVIEWS[1])
 
     async def first_token(engine: VllmEngine, version: str) -> float:
-        [answer] = await engine.answer(version, messages, Generation(1, top_logprobs=0))
+        [answer] = await engine.answer(version, messages, GenerationConfig(1, top_logprobs=0))
         assert answer.logprobs
         return answer.logprobs[0].logprob
 
@@ -215,17 +215,17 @@ def test_labels_have_the_probabilities_of_the_answerer_in_process(
     use: Use, release: Make, params: Params, base: Base, adapters: dict[str, Path]
 ) -> None:
     conversations = [asked(params, review) for review in REVIEWS]
-    answerer = Answerer(base, 2048)
+    predictor = Predictor(base, 2048)
     expected = {}
     for version, folder in adapters.items():
-        answerer.load_adapter(version, folder)
-        expected[version] = answerer.answer(version, conversations, LABELS, 8)
-        answerer.unload_adapter(version)
+        predictor.load_adapter(version, folder)
+        expected[version] = predictor.answer(version, conversations, LABELS, 8)
+        predictor.unload_adapter(version)
 
     async def body(engine: VllmEngine) -> None:
         for version in adapters:
             await engine.load(release(version, LABELS))
-            found = await asyncio.gather(*(engine.answer(version, one, Generation(8)) for one in conversations))
+            found = await asyncio.gather(*(engine.answer(version, one, GenerationConfig(8)) for one in conversations))
             for [answer], wanted in zip(found, expected[version], strict=True):
                 assert answer.text == wanted.text
                 assert answer.prompt_tokens == wanted.prompt_tokens
@@ -242,12 +242,12 @@ def test_text_streams_and_adds_up_to_what_comes_whole(use: Use, release: Make, p
 
     async def body(engine: VllmEngine) -> None:
         await engine.load(release("1"))
-        on_delta: list[Delta] = []
-        generation = Generation(8, top_logprobs=2)
+        deltas: list[Delta] = []
+        generation = GenerationConfig(8, top_logprobs=2)
         [whole] = await engine.answer("1", messages, generation)
-        [streamed] = await engine.answer("1", messages, generation, on_delta.append)
-        assert len(on_delta) > 1
-        assert "".join(delta.text for delta in on_delta) == streamed.text == whole.text
+        [streamed] = await engine.answer("1", messages, generation, deltas.append)
+        assert len(deltas) > 1
+        assert "".join(delta.text for delta in deltas) == streamed.text == whole.text
         assert streamed.completion_tokens == whole.completion_tokens == len(whole.logprobs or ())
         assert streamed.prompt_tokens == whole.prompt_tokens
         assert [one.token for one in streamed.logprobs or ()] == [one.token for one in whole.logprobs or ()]
@@ -263,18 +263,18 @@ def test_several_answers_that_are_drawn_and_where_they_stop(use: Use, release: M
 
     async def body(engine: VllmEngine) -> None:
         await engine.load(release("1"))
-        drawn = Generation(6, n=3, temperature=1.5, top_p=0.95, seed=5)
+        drawn = GenerationConfig(6, n=3, temperature=1.5, top_p=0.95, seed=5)
         first = await engine.answer("1", messages, drawn)
         assert len({answer.text for answer in first}) > 1
         assert all(1 <= answer.completion_tokens <= 6 for answer in first)
-        on_delta: list[Delta] = []
-        again = await engine.answer("1", messages, drawn, on_delta.append)
+        deltas: list[Delta] = []
+        again = await engine.answer("1", messages, drawn, deltas.append)
         assert [answer.text for answer in again] == [answer.text for answer in first], "the seed decides"
         for index, answer in enumerate(again):
-            assert "".join(delta.text for delta in on_delta if delta.index == index) == answer.text
-        [whole] = await engine.answer("1", messages, Generation(8))
+            assert "".join(delta.text for delta in deltas if delta.index == index) == answer.text
+        [whole] = await engine.answer("1", messages, GenerationConfig(8))
         stop = whole.text[3:5]
-        [stopped] = await engine.answer("1", messages, Generation(8, stop=(stop,)))
+        [stopped] = await engine.answer("1", messages, GenerationConfig(8, stop=(stop,)))
         assert stopped.text == whole.text[: whole.text.index(stop)]
         assert stopped.finish_reason == "stop"
 
@@ -292,15 +292,17 @@ def test_an_answer_keeps_to_its_schema(use: Use, release: Make, params: Params) 
     async def body(engine: VllmEngine) -> None:
         await engine.load(release("1"))
         [answer] = await engine.answer(
-            "1", asked(params, REVIEWS[0]), Generation(48, json_schema=json.dumps(schema), temperature=1.0, seed=1)
+            "1",
+            asked(params, REVIEWS[0]),
+            GenerationConfig(48, json_schema=json.dumps(schema), temperature=1.0, seed=1),
         )
         said = json.loads(answer.text)
         assert said["verdict"] in ("good", "bad") and 1 <= said["stars"] <= 5
         with pytest.raises(Unsupported) as caught:
-            await engine.answer("1", asked(params, REVIEWS[0]), Generation(8, json_schema='{"type": "nonsense"}'))
+            await engine.answer("1", asked(params, REVIEWS[0]), GenerationConfig(8, json_schema='{"type": "nonsense"}'))
         assert caught.value.param == "response_format"
-        with pytest.raises(PerpetuneError, match="and the model reads 512"):
-            await engine.answer("1", asked(params, "word " * 600), Generation(8))
+        with pytest.raises(PerpetuneError, match="the context leaves 512"):
+            await engine.answer("1", asked(params, "word " * 600), GenerationConfig(8))
 
     use(body)
 
@@ -312,18 +314,18 @@ def test_killed_and_started_again_it_answers_as_before(use: Use, release: Make, 
     async def body(engine: VllmEngine) -> None:
         await engine.load(release("1", LABELS))
         await engine.load(release("2"))
-        [label] = await engine.answer("1", messages, Generation(8))
-        [text] = await engine.answer("2", messages, Generation(6))
-        under_way = asyncio.create_task(engine.answer("2", messages, Generation(400, temperature=2.0)))
+        [label] = await engine.answer("1", messages, GenerationConfig(8))
+        [text] = await engine.answer("2", messages, GenerationConfig(6))
+        under_way = asyncio.create_task(engine.answer("2", messages, GenerationConfig(400, temperature=2.0)))
         await asyncio.sleep(0.5)
         server.kill()
         with pytest.raises(EngineDown):
             await under_way
         with pytest.raises(EngineDown):
-            await engine.answer("1", messages, Generation(8))
+            await engine.answer("1", messages, GenerationConfig(8))
         await asyncio.to_thread(server.start)
         [label_again], [text_again] = await asyncio.gather(
-            engine.answer("1", messages, Generation(8)), engine.answer("2", messages, Generation(6))
+            engine.answer("1", messages, GenerationConfig(8)), engine.answer("2", messages, GenerationConfig(6))
         )
         assert label_again.probabilities == pytest.approx(label.probabilities, abs=1e-4)
         assert text_again.text == text.text

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from perpetune.curation.readers.row import MAX_CHARS
-from perpetune.curation.readers.table import Fault, Row, Table
+from perpetune.curation.readers.table import Row, Table, UnreadableRow
 from perpetune.errors import PerpetuneError
 
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
@@ -42,7 +42,7 @@ def _table(lines: list[str], path: Path) -> Table:
     return Table(columns, tuple(_rows(lines, start + used, columns)))
 
 
-def _rows(lines: list[str], start: int, columns: tuple[str, ...]) -> Iterator[Row | Fault]:
+def _rows(lines: list[str], start: int, columns: tuple[str, ...]) -> Iterator[Row | UnreadableRow]:
     while start < len(lines):
         if not lines[start].strip():
             start += 1
@@ -52,19 +52,19 @@ def _rows(lines: list[str], start: int, columns: tuple[str, ...]) -> Iterator[Ro
         start += used
 
 
-def _row(lines: list[str], start: int, columns: tuple[str, ...]) -> tuple[Row | Fault, int]:
+def _row(lines: list[str], start: int, columns: tuple[str, ...]) -> tuple[Row | UnreadableRow, int]:
     """The record that begins at line `start`, and how many lines it took."""
     try:
         fields, used = _record(lines, start)
     except csv.Error as fault:
-        return Fault(start + 1, lines[start].rstrip("\r\n"), f"broken CSV: {fault}"), 1
+        return UnreadableRow(start + 1, lines[start].rstrip("\r\n"), f"broken CSV: {fault}"), 1
     raw = "".join(lines[start : start + used]).rstrip("\r\n")
     if len(fields) != len(columns):
         # A stray quote swallows whole lines: give up this one only.
         reason = f"{len(fields)} columns where the header has {len(columns)}"
-        return Fault(start + 1, raw, reason), 1
+        return UnreadableRow(start + 1, raw, reason), 1
     if _UNDECODABLE.search(raw):
-        return Fault(start + 1, raw, "not UTF-8"), used
+        return UnreadableRow(start + 1, raw, "not UTF-8"), used
     return Row(start + 1, raw, dict(zip(columns, fields, strict=True))), used
 
 

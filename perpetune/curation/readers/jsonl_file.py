@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import NoReturn
 
-from perpetune.curation.readers.table import Fault, Row, Table
+from perpetune.curation.readers.table import Row, Table, UnreadableRow
 from perpetune.errors import PerpetuneError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -22,18 +22,18 @@ def jsonl_table(data: bytes, path: Path) -> Table:
     return Table(tuple(dict.fromkeys(key for row in good for key in row.values)), tuple(rows))
 
 
-def _row(number: int, line: bytes) -> Row | Fault:
+def _row(number: int, line: bytes) -> Row | UnreadableRow:
     raw = line.rstrip(b"\r").decode("utf-8", "backslashreplace")
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as fault:
-        return Fault(number, raw, f"not UTF-8 at byte {fault.start + 1}")
+        return UnreadableRow(number, raw, f"not UTF-8 at byte {fault.start + 1}")
     except json.JSONDecodeError as fault:
-        return Fault(number, raw, f"broken JSON at character {fault.pos + 1}: {fault.msg}")
+        return UnreadableRow(number, raw, f"broken JSON at character {fault.pos + 1}: {fault.msg}")
     except (ValueError, RecursionError) as fault:
-        return Fault(number, raw, f"unreadable JSON: {fault}")
+        return UnreadableRow(number, raw, f"unreadable JSON: {fault}")
     if not isinstance(value, dict):
-        return Fault(number, raw, "not a JSON object")
+        return UnreadableRow(number, raw, "not a JSON object")
     return Row(number, raw, value)
 
 
@@ -41,7 +41,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _refuse(data: bytes, rows: list[Row | Fault], path: Path) -> NoReturn:
+def _refuse(data: bytes, rows: list[Row | UnreadableRow], path: Path) -> NoReturn:
     if b"\0" in data:
         raise PerpetuneError("this is not text, in spite of its suffix", where=str(path))
     if data.lstrip().startswith(b"["):
@@ -50,7 +50,7 @@ def _refuse(data: bytes, rows: list[Row | Fault], path: Path) -> NoReturn:
             where=str(path),
             do=f"convert it: jq -c '.[]' {path.name} > {path.stem}.jsonl",
         )
-    first = next(row for row in rows if isinstance(row, Fault))
+    first = next(row for row in rows if isinstance(row, UnreadableRow))
     raise PerpetuneError(
         f"none of its {len(rows):,} lines is a JSON object; line {first.line}: {first.reason}",
         where=str(path),

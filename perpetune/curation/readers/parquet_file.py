@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from perpetune.curation.readers.table import Fault, Row, Table
+from perpetune.curation.readers.table import Row, Table, UnreadableRow
 from perpetune.errors import PerpetuneError
 
 
@@ -21,18 +21,18 @@ def parquet_table(data: bytes, path: Path, wanted: Container[str]) -> Table:
         table = file.read(columns=[name for name in names if name in wanted])
     except (pyarrow.ArrowException, OSError) as fault:
         raise PerpetuneError(f"not a readable Parquet file: {str(fault).splitlines()[0]}", where=str(path)) from None
-    rows: list[Row | Fault] = []
+    rows: list[Row | UnreadableRow] = []
     for batch in table.to_batches(max_chunksize=10_000):
         rows += _rows(batch, len(rows))
     return Table(tuple(names), tuple(rows))
 
 
-def _rows(batch: pyarrow.RecordBatch, start: int) -> list[Row | Fault]:
+def _rows(batch: pyarrow.RecordBatch, start: int) -> list[Row | UnreadableRow]:
     try:
         return [Row(start + position, None, values) for position, values in enumerate(batch.to_pylist(), start=1)]
     except (ValueError, pyarrow.ArrowException) as fault:
         if batch.num_rows == 1:
-            return [Fault(start + 1, "", f"unreadable values: {fault}")]
+            return [UnreadableRow(start + 1, "", f"unreadable values: {fault}")]
     # Somewhere in here is a value that cannot be read: halve until it stands alone.
     middle = batch.num_rows // 2
     return _rows(batch.slice(0, middle), start) + _rows(batch.slice(middle), start + middle)

@@ -10,8 +10,8 @@ from pathlib import Path
 from perpetune.curation.quarantine import Rejected
 from perpetune.curation.readers.csv_file import csv_table
 from perpetune.curation.readers.jsonl_file import jsonl_table
-from perpetune.curation.readers.row import BadRow, example_of
-from perpetune.curation.readers.table import Fault, Row, Table
+from perpetune.curation.readers.row import InvalidRow, example_of
+from perpetune.curation.readers.table import Row, Table, UnreadableRow
 from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
@@ -62,7 +62,7 @@ def read_table(path: Path, wanted: Container[str]) -> Table:
     return table
 
 
-def rejected(row: Row | Fault, path: Path, reason: str, field: str | None = None) -> Rejected:
+def rejected(row: Row | UnreadableRow, path: Path, reason: str, field: str | None = None) -> Rejected:
     """The row set aside, with what it said."""
     raw = row.raw or (json.dumps(row.values, ensure_ascii=False, default=str) if isinstance(row, Row) else "")
     return Rejected(file=path.name, line=row.line, field=field, reason=reason, raw=shortened(raw))
@@ -93,12 +93,12 @@ def _table(data: bytes, path: Path, wanted: Container[str]) -> Table:
 
 def _examples(table: Table, path: Path, source: str) -> Iterator[Example | Rejected]:
     for row in table.rows:
-        if isinstance(row, Fault):
+        if isinstance(row, UnreadableRow):
             yield rejected(row, path, row.reason)
             continue
         try:
             yield example_of(row.values, source)
-        except BadRow as fault:
+        except InvalidRow as fault:
             yield rejected(row, path, fault.reason, fault.field)
 
 

@@ -24,7 +24,7 @@ _FILES = {
 
 
 @dataclass(frozen=True)
-class Rated:
+class RatedSentence:
     """A sentence with its mean rating, from -4 (most negative) to 4; `group` is the review it stands in."""
 
     id: str
@@ -45,7 +45,7 @@ def find_wheel(assets: Path) -> Path:
     return wheels[-1]
 
 
-def rated_sentences(wheel: Path, kind: Literal["products", "films", "news"]) -> list[Rated]:
+def rated_sentences(wheel: Path, kind: Literal["products", "films", "news"]) -> list[RatedSentence]:
     """All rated sentences of one kind, in the order of the file.
 
     Ids are `products-REVIEW_SENTENCE`, `news-ARTICLE_SENTENCE` or `films-NUMBER`. Lines that are not an id, a number and a text
@@ -64,17 +64,17 @@ def rated_sentences(wheel: Path, kind: Literal["products", "films", "news"]) -> 
     return [rated for line in lines if (rated := _rated(kind, line.split("\t")))]
 
 
-def _rated(kind: str, fields: list[str]) -> Rated | None:
+def _rated(kind: str, fields: list[str]) -> RatedSentence | None:
     if len(fields) != 3 or not fields[2].strip():
         return None
     id, rating, text = fields
     try:
-        return Rated(f"{kind}-{id}", f"{kind}-{id.split('_')[0]}", float(rating), text.strip())
+        return RatedSentence(f"{kind}-{id}", f"{kind}-{id.split('_')[0]}", float(rating), text.strip())
     except ValueError:
         return None
 
 
-def labelled(rated: Rated) -> Example | None:
+def labelled(rated: RatedSentence) -> Example | None:
     """The sentence with the word for its rating; None where the raters leave it undecided."""
     label = _label(rated.rating)
     if label is None:

@@ -20,7 +20,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
-class BadRow(Exception):
+class InvalidRow(Exception):
     """Why a row is no example; `field` is None where the fault is the whole row's."""
 
     def __init__(self, field: str | None, reason: str) -> None:
@@ -30,7 +30,7 @@ class BadRow(Exception):
 
 
 def example_of(row: Mapping[str, object], source: str) -> Example:
-    """Read `{"input", "output", ...}` or OpenAI's `{"messages": [...]}`; raises BadRow.
+    """Read `{"input", "output", ...}` or OpenAI's `{"messages": [...]}`; raises InvalidRow.
 
     Either may have `references`, other right outputs. Unknown keys are ignored. A row without an id gets the hash of its content, a row without a group
     the hash of its normalised input, so that equal inputs never straddle two splits.
@@ -55,7 +55,7 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
         )
     except ValidationError as fault:
         error = fault.errors()[0]
-        raise BadRow(str(error["loc"][0]), error["msg"]) from None
+        raise InvalidRow(str(error["loc"][0]), error["msg"]) from None
 
 
 def _identity(message: Message) -> list[object]:
@@ -66,9 +66,9 @@ def _identity(message: Message) -> list[object]:
 def _chat(value: object) -> tuple[tuple[Message, ...], str]:
     messages = _messages(value)
     if not messages:
-        raise BadRow("messages", "must hold a user's and an assistant's message")
+        raise InvalidRow("messages", "must hold a user's and an assistant's message")
     if messages[-1].role != "assistant":
-        raise BadRow("messages", f"the last message must be the assistant's, it is of role {messages[-1].role!r}")
+        raise InvalidRow("messages", f"the last message must be the assistant's, it is of role {messages[-1].role!r}")
     return _ending_with_user(messages[:-1]), _text(messages[-1].content, f"messages[{len(messages) - 1}].content")
 
 
@@ -79,19 +79,21 @@ def _prompted(row: Mapping[str, object]) -> tuple[Message, ...]:
         return (Message(role="user", content=input),)
     conversation = _ending_with_user(_messages(row["messages"]))
     if conversation[-1].content != input:
-        raise BadRow("messages", "beside `output`, the last message must be the user's with the same text as `input`")
+        raise InvalidRow(
+            "messages", "beside `output`, the last message must be the user's with the same text as `input`"
+        )
     return conversation
 
 
 def _ending_with_user(conversation: tuple[Message, ...]) -> tuple[Message, ...]:
     if not conversation or conversation[-1].role != "user":
-        raise BadRow("messages", "there must be a user's message right before the answer")
+        raise InvalidRow("messages", "there must be a user's message right before the answer")
     return conversation
 
 
 def _messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
-        raise BadRow("messages", "must be a list of at least one message")
+        raise InvalidRow("messages", "must be a list of at least one message")
     return tuple(
         _message(part, f"messages[{position}]") for position, part in enumerate(value) if not _is_blank_system(part)
     )
@@ -104,10 +106,10 @@ def _is_blank_system(value: object) -> bool:
 
 def _message(value: object, field: str) -> Message:
     if not isinstance(value, Mapping):
-        raise BadRow(field, f"must be an object with role and content, got {_kind(value)}")
+        raise InvalidRow(field, f"must be an object with role and content, got {_kind(value)}")
     role = value.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        raise BadRow(f"{field}.role", f"must be one of {', '.join(_ROLES)}, got {role!r:.40}")
+        raise InvalidRow(f"{field}.role", f"must be one of {', '.join(_ROLES)}, got {role!r:.40}")
     calls = _tool_calls(value.get("tool_calls"), f"{field}.tool_calls")
     content = _joined_parts(value.get("content"), f"{field}.content")
     if calls is None or not (_absent(content) or content == ""):
@@ -127,11 +129,11 @@ def _tool_calls(value: object, field: str) -> list[dict[str, object]] | None:
     if _absent(value) or value == []:
         return None
     if not isinstance(value, list) or not all(isinstance(call, Mapping) for call in value):
-        raise BadRow(field, "must be a list of objects")
+        raise InvalidRow(field, "must be a list of objects")
     try:
         _text(json.dumps(value, ensure_ascii=False, allow_nan=False), field)
     except (TypeError, ValueError, RecursionError):
-        raise BadRow(field, "cannot be written as JSON") from None
+        raise InvalidRow(field, "cannot be written as JSON") from None
     return [dict(call) for call in value]
 
 
@@ -141,7 +143,7 @@ def _joined_parts(content: object, field: str) -> object:
         return content
     parts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
     if not all(isinstance(part, str) for part in parts):
-        raise BadRow(field, "has parts that are not text")
+        raise InvalidRow(field, "has parts that are not text")
     return "".join(str(part) for part in parts)
 
 
@@ -152,7 +154,7 @@ def _output(value: object, field: str = "output") -> str:
     try:
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        raise BadRow(field, f"cannot be written as JSON: {_kind(value)}") from None
+        raise InvalidRow(field, f"cannot be written as JSON: {_kind(value)}") from None
     return _text(written, field)
 
 
@@ -164,26 +166,26 @@ def _references(value: object, output: str) -> tuple[str, ...]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise BadRow("references", f'must be a JSON list such as ["one", "other"], got {value!r:.60}') from None
+            raise InvalidRow("references", f'must be a JSON list such as ["one", "other"], got {value!r:.60}') from None
     if not isinstance(value, list):
-        raise BadRow("references", f"must be a list of outputs, got {_kind(value)}")
+        raise InvalidRow("references", f"must be a list of outputs, got {_kind(value)}")
     others = [_output(one, f"references[{number}]") for number, one in enumerate(value)]
     return tuple(one for one in dict.fromkeys(others) if one != output)
 
 
 def _text(value: object, field: str) -> str:
     if _absent(value):
-        raise BadRow(field, "missing")
+        raise InvalidRow(field, "missing")
     if not isinstance(value, str):
-        raise BadRow(field, f"must be text, got {_kind(value)}")
+        raise InvalidRow(field, f"must be text, got {_kind(value)}")
     if not value.strip():
-        raise BadRow(field, "empty")
+        raise InvalidRow(field, "empty")
     if len(value) > MAX_CHARS:
-        raise BadRow(field, f"{len(value):,} characters long, at most {MAX_CHARS:,} are allowed")
+        raise InvalidRow(field, f"{len(value):,} characters long, at most {MAX_CHARS:,} are allowed")
     if "\0" in value:
-        raise BadRow(field, "contains a NUL character")
+        raise InvalidRow(field, "contains a NUL character")
     if _SURROGATES.search(value):
-        raise BadRow(field, "contains half a character (a lone surrogate), which no encoding can hold")
+        raise InvalidRow(field, "contains half a character (a lone surrogate), which no encoding can hold")
     return value
 
 
@@ -197,17 +199,17 @@ def _name(row: Mapping[str, object], field: str) -> str | None:
 
 
 def time_of(row: Mapping[str, object], field: str) -> datetime | None:
-    """The time in this field, None where there is none; raises BadRow."""
+    """The time in this field, None where there is none; raises InvalidRow."""
     value = row.get(field)
     if _absent(value) or value == "":
         return None
     text = value.isoformat() if isinstance(value, datetime) else value
     if not isinstance(text, str):
-        raise BadRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {_kind(value)}")
+        raise InvalidRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {_kind(value)}")
     try:
         return parse_time(text.strip())
     except ValueError:
-        raise BadRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {text!r:.60}") from None
+        raise InvalidRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {text!r:.60}") from None
 
 
 def _absent(value: object) -> bool:

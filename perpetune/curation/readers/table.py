@@ -16,7 +16,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Fault:
+class UnreadableRow:
     """A line that could not be read as a row."""
 
     line: int
@@ -29,4 +29,4 @@ class Table:
     """All rows of a file, in order, and the names of its columns (in JSONL: the keys that occur)."""
 
     columns: tuple[str, ...]
-    rows: tuple[Row | Fault, ...]
+    rows: tuple[Row | UnreadableRow, ...]

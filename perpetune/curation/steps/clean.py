@@ -8,8 +8,8 @@ from pathlib import Path
 
 from perpetune.curation.dedup_key import dedup_key
 from perpetune.curation.layout import CLEAN, VALID
-from perpetune.curation.quarantine import LONG_AGO, Quarantined, StepResult, in_order
-from perpetune.curation.references import answers_alike, pooled
+from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
+from perpetune.curation.references import equivalent_outputs, with_all_references
 from perpetune.curation.sources import is_traffic
 from perpetune.curation.steps.step_files import write_step
 from perpetune.curation.text import normalised, shortened, tidy
@@ -128,7 +128,7 @@ def _agreed(rows: Sequence[Example]) -> StepResult:
 
     Outputs that name each other as references are one answer.
     """
-    alike = answers_alike(rows)
+    alike = equivalent_outputs(rows)
 
     def answer_of(row: Example) -> str:
         return alike[normalised(row.output)]
@@ -136,7 +136,7 @@ def _agreed(rows: Sequence[Example]) -> StepResult:
     votes = Counter(map(answer_of, rows))
     if len(votes) == 1:
         return StepResult(tuple(rows), ())
-    newest = max((row.time or LONG_AGO for row in rows), default=LONG_AGO)
+    newest = max((row.time or EARLIEST for row in rows), default=EARLIEST)
     newest_answers = {answer_of(row) for row in rows if row.time == newest}
     if len(newest_answers) == 1:
         return _keep_answer(rows, answer_of, newest_answers.pop(), OUTDATED)
@@ -167,9 +167,9 @@ def _drop_duplicates(outcome: StepResult) -> StepResult:
     alike = defaultdict(list)
     for row in outcome.kept:
         alike[is_traffic(row), row.group, dedup_key(row), normalised(row.output)].append(row)
-    newest_first = [sorted(rows, key=lambda row: row.time or LONG_AGO, reverse=True) for rows in alike.values()]
+    newest_first = [sorted(rows, key=lambda row: row.time or EARLIEST, reverse=True) for rows in alike.values()]
     return StepResult(
-        kept=tuple(map(pooled, newest_first)),
+        kept=tuple(map(with_all_references, newest_first)),
         quarantined=outcome.quarantined
         + tuple(
             Quarantined(reason=DUPLICATE, detail=f"of {rows[0].id}", example=row)

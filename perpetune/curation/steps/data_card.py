@@ -21,7 +21,7 @@ from perpetune.params import MixParams, TaskParams
 from perpetune.records import Example, read_jsonl, to_json
 
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
-SHOWN = 3
+SHOWN_ROWS = 3
 """How many rows the card shows of those set aside for one reason."""
 
 
@@ -35,7 +35,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class SplitFacts:
+class SplitSummary:
     """`first` and `last` are the dates of its oldest and newest rows, where rows have times."""
 
     name: str
@@ -62,7 +62,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRow:
     """A row that was left out: where it stood, what it said, and more about the reason."""
 
     where: str
@@ -72,13 +72,13 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class QuarantineReason:
     """How many rows a step left out for one reason, and a few of them."""
 
     step: str
     reason: str
     rows: int
-    examples: tuple[Shown, ...]
+    examples: tuple[ShownRow, ...]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Mixed:
+class TrainingMix:
     """What is trained on: recent traffic, and as many of the older rows as the mix keeps; `replay` as in params."""
 
     recent: int
@@ -118,9 +118,9 @@ class Card:
     version: str
     steps: tuple[Step, ...]
     sources: tuple[Source, ...]
-    splits: tuple[SplitFacts, ...]
-    left_out: tuple[LeftOut, ...]
-    mixed: Mixed
+    splits: tuple[SplitSummary, ...]
+    left_out: tuple[QuarantineReason, ...]
+    mixed: TrainingMix
     remarks: tuple[str, ...]
 
     @property
@@ -170,10 +170,12 @@ def _steps(fetched: int, rejected: int, quarantined: Mapping[str, Sequence[Quara
     return tuple(steps)
 
 
-def _mixed(train: Sequence[Example], quarantined: Mapping[str, Sequence[Quarantined]], params: MixParams) -> Mixed:
+def _mixed(
+    train: Sequence[Example], quarantined: Mapping[str, Sequence[Quarantined]], params: MixParams
+) -> TrainingMix:
     recent, older = recent_and_older(train, params)
     left_out = sum(row.reason == NOT_REPLAYED for rows in quarantined.values() for row in rows)
-    return Mixed(len(recent), len(older), left_out, params.replay)
+    return TrainingMix(len(recent), len(older), left_out, params.replay)
 
 
 def _sources(fetched: Sequence[Example], splits: Mapping[str, Sequence[Example]]) -> tuple[Source, ...]:
@@ -182,9 +184,9 @@ def _sources(fetched: Sequence[Example], splits: Mapping[str, Sequence[Example]]
     return tuple(Source(name, rows, used[name]) for name, rows in brought.most_common())
 
 
-def _split_facts(name: str, rows: Sequence[Example], labelled: bool) -> SplitFacts:
+def _split_facts(name: str, rows: Sequence[Example], labelled: bool) -> SplitSummary:
     times = sorted(row.time for row in rows if row.time)
-    return SplitFacts(
+    return SplitSummary(
         name=name,
         rows=len(rows),
         groups=len({row.group for row in rows}),
@@ -202,19 +204,19 @@ def _lengths(lengths: Sequence[int]) -> Lengths:
     return Lengths(*(int(value) for value in np.percentile(lengths, [50, 95, 100], method="nearest")))
 
 
-def _left_out(step: str, quarantined: Sequence[Quarantined]) -> list[LeftOut]:
+def _left_out(step: str, quarantined: Sequence[Quarantined]) -> list[QuarantineReason]:
     by_reason: dict[str, list[Quarantined]] = defaultdict(list)
     for row in quarantined:
         by_reason[row.reason].append(row)
     return [
-        LeftOut(step, reason, len(rows), tuple(_shown(row) for row in rows[:SHOWN]))
+        QuarantineReason(step, reason, len(rows), tuple(_shown(row) for row in rows[:SHOWN_ROWS]))
         for reason, rows in sorted(by_reason.items(), key=lambda pair: -len(pair[1]))
     ]
 
 
-def _shown(row: Quarantined) -> Shown:
+def _shown(row: Quarantined) -> ShownRow:
     example = row.example
-    return Shown(
+    return ShownRow(
         where=f"{example.source} · {shortened(example.id, 40)}",
         input=shortened(example.input, 160),
         output=shortened(example.output, 60),
@@ -222,17 +224,19 @@ def _shown(row: Quarantined) -> Shown:
     )
 
 
-def _refused(rejected: Sequence[Rejected]) -> list[LeftOut]:
+def _refused(rejected: Sequence[Rejected]) -> list[QuarantineReason]:
     """Refused rows by the field at fault: their reasons quote values, and would not add up."""
     by_field: dict[str, list[Rejected]] = defaultdict(list)
     for row in rejected:
         by_field[f"bad {row.field}" if row.field else "unreadable rows"].append(row)
     return [
-        LeftOut(
+        QuarantineReason(
             "fetch",
             fault,
             len(rows),
-            tuple(Shown(f"{row.file}:{row.line}", shortened(row.raw, 160), "", row.reason) for row in rows[:SHOWN]),
+            tuple(
+                ShownRow(f"{row.file}:{row.line}", shortened(row.raw, 160), "", row.reason) for row in rows[:SHOWN_ROWS]
+            ),
         )
         for fault, rows in sorted(by_field.items(), key=lambda pair: -len(pair[1]))
     ]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from perpetune.curation.quarantine import LONG_AGO, Quarantined, in_order
+from perpetune.curation.quarantine import EARLIEST, Quarantined, in_order
 from perpetune.curation.sources import is_traffic
 from perpetune.curation.text import fingerprint
 from perpetune.params import MixParams
@@ -58,7 +58,7 @@ def recent_and_older(train: Sequence[Example], params: MixParams) -> tuple[tuple
     Traffic without a time is as old as can be where days are counted.
     """
     rows = in_order(train)
-    newest = max((row.time or LONG_AGO for row in rows if is_traffic(row)), default=LONG_AGO)
+    newest = max((row.time or EARLIEST for row in rows if is_traffic(row)), default=EARLIEST)
 
     def is_recent(row: Example) -> bool:
         if not is_traffic(row):

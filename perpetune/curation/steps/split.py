@@ -14,7 +14,7 @@ from pathlib import Path
 
 from perpetune.curation.dedup_key import DedupKey, input_key
 from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
-from perpetune.curation.quarantine import LONG_AGO, Quarantined, StepResult, in_order
+from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
 from perpetune.curation.sources import is_in_doubt, is_traffic
 from perpetune.curation.steps.mix import mix
 from perpetune.curation.steps.step_files import write_quarantine
@@ -83,7 +83,7 @@ def _faults(
         if name != "train" and is_in_doubt(row):
             return DOUBTED
         if name == "frozen":
-            return LEAKED["frozen"] if is_traffic(row) and not _drawn(row.group, params) else None
+            return LEAKED["frozen"] if is_traffic(row) and not _is_frozen_traffic(row.group, params) else None
         if input_key(row) in leaks:
             return leaks[input_key(row)]
         return SUPERSEDED if input_key(row) in relabelled and not is_traffic(row) else None
@@ -98,7 +98,7 @@ def _assignments(rows: Sequence[Example], params: SplitParams) -> dict[str, str]
     trained on joins the frozen one.
     """
     curated = {row.group for row in rows if not is_traffic(row)}
-    traffic = [row for row in rows if row.group not in curated and not _drawn(row.group, params)]
+    traffic = [row for row in rows if row.group not in curated and not _is_frozen_traffic(row.group, params)]
     judging = [row for row in traffic if not is_in_doubt(row)]
     assignments = dict.fromkeys((row.group for row in rows), "frozen")
     assignments |= {group: _assignment(group, params, "frozen") for group in curated}
@@ -107,7 +107,7 @@ def _assignments(rows: Sequence[Example], params: SplitParams) -> dict[str, str]
     return assignments | dict.fromkeys(_recent_groups(judging, params), "recent")
 
 
-def _drawn(group: str, params: SplitParams) -> bool:
+def _is_frozen_traffic(group: str, params: SplitParams) -> bool:
     """Whether traffic of this group is drawn into the frozen holdout."""
     return hash_position(group, params.seed) < params.frozen_traffic
 
@@ -153,7 +153,7 @@ def _newest_groups(traffic: Sequence[Example], share: float) -> list[str]:
 
 
 def _newest(rows: Sequence[Example]) -> datetime:
-    return max(row.time or LONG_AGO for row in rows)
+    return max(row.time or EARLIEST for row in rows)
 
 
 def require_enough(splits: Splits, params: SplitParams, task: TaskParams) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perpetune.curation.layout import RAW, VALID
-from perpetune.curation.quarantine import LONG_AGO, Quarantined, StepResult, in_order
-from perpetune.curation.references import pooled
+from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
+from perpetune.curation.references import with_all_references
 from perpetune.curation.steps.step_files import write_step
 from perpetune.records import Example, read_jsonl
 
@@ -38,14 +38,14 @@ def validate(examples: Sequence[Example]) -> StepResult:
 
 def _one_of(rows: Sequence[Example]) -> tuple[list[Example], list[Quarantined]]:
     """Of rows with one id, the one to keep (or none), and the others."""
-    newest_first = sorted(rows, key=lambda row: row.time or LONG_AGO, reverse=True)
+    newest_first = sorted(rows, key=lambda row: row.time or EARLIEST, reverse=True)
     different: dict[object, Example] = {}
     repeated: list[Quarantined] = []
     for row in newest_first:
         content = (row.input, row.output, row.messages)
         if content in different:
             repeated.append(Quarantined(reason=REPEATED, example=row))
-        different[content] = pooled([different.get(content, row), row])
+        different[content] = with_all_references([different.get(content, row), row])
     first, *others = different.values()
     if not others:
         return [first], repeated

@@ -15,10 +15,10 @@ from perpetune.evaluation.scores.label_metrics import Confusion
 from perpetune.evaluation.systems import title
 from perpetune.statistics.calibration import Calibration
 from perpetune.statistics.estimate import Estimate, Floats
-from perpetune.statistics.paired import Paired
+from perpetune.statistics.paired import PairedComparison
 
-MOST_ANNOTATED = 12  # labels of a confusion matrix with numbers in its cells
-MOST_NAMED = 100  # labels of a confusion matrix with names on its axes
+MAX_ANNOTATED = 12  # labels of a confusion matrix with numbers in its cells
+MAX_NAMED = 100  # labels of a confusion matrix with names on its axes
 WIDTH = 5.4  # inches: readable on a phone, two beside each other on a page
 
 
@@ -43,7 +43,7 @@ def comparison(estimates: Mapping[str, Estimate], heading: str, *, percent: bool
         return figure
 
 
-def differences(comparisons: Mapping[str, Paired], subject: str, measure: str, *, percent: bool) -> Figure:
+def differences(comparisons: Mapping[str, PairedComparison], subject: str, measure: str, *, percent: bool) -> Figure:
     """How much better the subject is than each rival on the same rows; what crosses the line at 0 may be chance."""
     scale = 100 if percent else 1
     with house_style():
@@ -159,7 +159,7 @@ def confusion(matrix: Confusion, system: str) -> Figure:
     where they can still be read.
     """
     count = len(matrix.labels)
-    named, annotated = count <= MOST_NAMED, count <= MOST_ANNOTATED
+    named, annotated = count <= MAX_NAMED, count <= MAX_ANNOTATED
     names = [_short(label) for label in matrix.labels]
     longest = max(map(len, names))
     margin = 0.075 * longest if annotated else 1.6

@@ -80,7 +80,7 @@ def write_report(
         light=style.LIGHT,
         dark=style.DARK,
         open_labels=OPEN_LABELS,
-        most_annotated=plots.MOST_ANNOTATED,
+        most_annotated=plots.MAX_ANNOTATED,
         frequent_confusions=FREQUENT_CONFUSIONS,
     )
     write_atomic(path, page)
@@ -98,7 +98,7 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
             evaluation.comparisons, subject, METRIC_TITLES[evaluation.main_metric], percent=percent
         )
     if percent:
-        matrix = label_metrics.confusion(evaluation.credited(subject), evaluation.scored[subject].texts)
+        matrix = label_metrics.confusion(evaluation.credited_labels(subject), evaluation.scored[subject].texts)
         drawn["confusion"] = plots.confusion(matrix, subject)
     if subject in evaluation.calibrations:
         drawn["reliability"] = plots.reliability(evaluation.calibrations[subject], subject)

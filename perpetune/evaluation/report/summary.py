@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from perpetune.evaluation.costs import Economics, dollars, times_as_much
 from perpetune.evaluation.systems import LINEAR, Kind, phrase
 from perpetune.statistics.estimate import Estimate
-from perpetune.statistics.paired import Paired
+from perpetune.statistics.paired import PairedComparison
 
 AS_GOOD = 0.01
 RIVALS = ("champion", "base", "few-shot", "recorded", *LINEAR, "majority")
@@ -17,7 +17,7 @@ def summarise(
     *,
     subject: str,
     main: Mapping[str, Estimate],
-    comparisons: Mapping[str, Paired],
+    comparisons: Mapping[str, PairedComparison],
     economics: Mapping[str, Economics],
     unknown: Mapping[str, Mapping[str, int]],
     kind: Kind,
@@ -43,7 +43,7 @@ def summarise(
 
 
 def _as_good(
-    subject: str, main: Mapping[str, Estimate], comparisons: Mapping[str, Paired], alpha: float
+    subject: str, main: Mapping[str, Estimate], comparisons: Mapping[str, PairedComparison], alpha: float
 ) -> tuple[str, str] | tuple[None, None]:
     """The simplest linear model that is as good as the subject, and the sentence that says so."""
     for rival in LINEAR:
@@ -54,7 +54,9 @@ def _as_good(
     return None, None
 
 
-def no_model_needed(subject: str, rival: str, score: float, linear: float, paired: Paired, alpha: float) -> str | None:
+def no_model_needed(
+    subject: str, rival: str, score: float, linear: float, paired: PairedComparison, alpha: float
+) -> str | None:
     """The sentence that says so if the linear model `rival` is as good as `subject` (the challenger), else None.
 
     As good: `subject` is at most `AS_GOOD` ahead, and the paired test (two-sided, at `alpha`) does not show it to be
@@ -73,7 +75,7 @@ def no_model_needed(subject: str, rival: str, score: float, linear: float, paire
     )
 
 
-def _verdict(paired: Paired, alpha: float) -> str:
+def _verdict(paired: PairedComparison, alpha: float) -> str:
     if paired.difference > 0:
         return "which is not significantly better"
     if paired.difference == 0:
@@ -81,7 +83,7 @@ def _verdict(paired: Paired, alpha: float) -> str:
     return "which is significantly worse" if paired.p_two_sided < alpha else "which is no better"
 
 
-def significantly_better(paired: Paired, alpha: float) -> bool:
+def significantly_better(paired: PairedComparison, alpha: float) -> bool:
     """Whether the paired test shows the second system to be better."""
     return paired.difference > 0 and paired.p_two_sided < alpha
 
@@ -103,7 +105,7 @@ def _start(system: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _against(rival: str, paired: Paired, kind: Kind, alpha: float) -> str:
+def _against(rival: str, paired: PairedComparison, kind: Kind, alpha: float) -> str:
     # Accuracies differ by points of a hundred, F1 scores by thousandths.
     scale, form, unit = (100, ".1f", " points") if kind == "classification" else (1, ".3f", "")
     low, high, size = (format(scale * number, form) for number in (paired.low, paired.high, abs(paired.difference)))

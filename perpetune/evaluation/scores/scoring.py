@@ -51,6 +51,6 @@ def scoring_of(kind: Kind, schema: Schema | None) -> Scoring:
     )
 
 
-def credited(row: Example, answer: str) -> str:
+def credited_label(row: Example, answer: str) -> str:
     """The label that an answer is judged by: itself where it is a right one, else the row's output."""
     return tidy(answer if any(same_label(label, answer) for label in row.right_outputs) else row.output)

@@ -1,4 +1,4 @@
-"""What is answered in OpenAI's chat completions contract: a whole body, or pieces of it as server-sent events."""
+"""Responses of OpenAI's chat completions API: a complete body, or chunks as server-sent events."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from perpetune.generation.parameters import Delta
 from perpetune.records import Route
 
 DONE = b"data: [DONE]\n\n"
-_JSON = json.JSONEncoder(separators=(",", ":"))  # once: json.dumps would make one for each reply
-_LEAST_LOGPROB = -9999.0  # OpenAI's number for a token that cannot be; JSON has no infinity
+_JSON = json.JSONEncoder(separators=(",", ":"))  # json.dumps would create one per response
+_MIN_LOGPROB = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
 
 
 class TopLogprob(BaseModel):
@@ -26,16 +26,16 @@ class TopLogprob(BaseModel):
     bytes: list[int]
 
 
-class WrittenToken(TopLogprob):
+class TokenLogprobs(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
 class Logprobs(BaseModel):
-    content: list[WrittenToken] | None
+    content: list[TokenLogprobs] | None
     refusal: None
 
 
-class WrittenMessage(BaseModel):
+class AssistantReply(BaseModel):
     role: Literal["assistant"]
     content: str | None
     refusal: None
@@ -44,7 +44,7 @@ class WrittenMessage(BaseModel):
 
 class Choice(BaseModel):
     index: int
-    message: WrittenMessage
+    message: AssistantReply
     logprobs: Logprobs | None
     finish_reason: str
 
@@ -56,7 +56,7 @@ class Usage(BaseModel):
 
 
 class Extension(BaseModel):
-    """What OpenAI's contract has no field for: which version answered, why that one, and how sure it is."""
+    """Fields beyond OpenAI's API: the version, its route, and its confidence."""
 
     version: str
     route: Route
@@ -65,7 +65,7 @@ class Extension(BaseModel):
 
 
 class Completion(BaseModel):
-    """The body of a whole answer."""
+    """The body of a complete answer."""
 
     id: str
     object: Literal["chat.completion"]
@@ -78,7 +78,7 @@ class Completion(BaseModel):
 
 @dataclass(frozen=True)
 class Reply:
-    """What stands around an answer. `created` is in seconds since 1970."""
+    """Builds the responses to one request. `created` is a Unix time."""
 
     id: str
     created: int
@@ -87,10 +87,10 @@ class Reply:
     route: Route
     with_logprobs: bool
     include_usage: bool
-    _calls_told: Counter[int] = field(default_factory=Counter)
+    _tool_call_counts: Counter[int] = field(default_factory=Counter)
 
     def body(self, answers: Sequence[Answer]) -> bytes:
-        """A `Completion` in JSON."""
+        """The JSON of a `Completion`."""
         choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
         whole = {
             **self._head("chat.completion"),
@@ -101,19 +101,19 @@ class Reply:
         return _JSON.encode(whole).encode()
 
     def beginning(self, count: int) -> bytes:
-        """The events that say who speaks, one for each of `count` answers."""
+        """The first event of each of `count` answers, with the role."""
         return b"".join(self._chunk(index, {"role": "assistant", "content": ""}) for index in range(count))
 
     def piece(self, delta: Delta) -> bytes:
-        """One more piece of an answer."""
-        said: dict[str, object] = {"content": delta.text} if delta.text else {}
+        """The event of one delta."""
+        content: dict[str, object] = {"content": delta.text} if delta.text else {}
         if delta.tool_calls:
-            said["tool_calls"] = [self._numbered(delta.index, call) for call in delta.tool_calls]
+            content["tool_calls"] = [self._with_index(delta.index, call) for call in delta.tool_calls]
         logprobs = _logprobs(delta.logprobs) if self.with_logprobs and delta.logprobs is not None else None
-        return self._chunk(delta.index, said, logprobs)
+        return self._chunk(delta.index, content, logprobs)
 
     def end(self, answers: Sequence[Answer]) -> bytes:
-        """The events that end the answers and the stream."""
+        """The last events: finish reasons, usage and [DONE]."""
         last = len(answers) - 1
         ends = [
             self._chunk(index, {}, None, answer.finish_reason, self._extension(answers[0]) if index == last else None)
@@ -146,12 +146,12 @@ class Reply:
             chunk["perpetune"] = extension
         return event(chunk)
 
-    def _numbered(self, choice: int, call: dict[str, object]) -> dict[str, object]:
-        """A call with the number by which a client puts its pieces together."""
+    def _with_index(self, choice: int, call: dict[str, object]) -> dict[str, object]:
+        """A tool call with its index, by which a client merges the chunks."""
         if "index" in call:
             return call
-        number = self._calls_told[choice]
-        self._calls_told[choice] += 1
+        number = self._tool_call_counts[choice]
+        self._tool_call_counts[choice] += 1
         return {"index": number, **call}
 
     def _head(self, kind: str) -> dict[str, object]:
@@ -170,12 +170,12 @@ class Reply:
 
 
 def event(content: dict[str, object]) -> bytes:
-    """A server-sent event. In ASCII, so that any text can travel."""
+    """A server-sent event, in ASCII."""
     return b"data: " + _JSON.encode(content).encode() + b"\n\n"
 
 
 def _usage(answers: Sequence[Answer]) -> dict[str, int]:
-    """The prompt is read once, however many answers are written."""
+    """The token counts; the prompt counts once for all answers."""
     prompt, completion = answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
@@ -189,4 +189,4 @@ def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, object]:
 
 
 def _token(text: str, logprob: float) -> dict[str, object]:
-    return {"token": text, "logprob": max(logprob, _LEAST_LOGPROB), "bytes": list(text.encode("utf-8", "replace"))}
+    return {"token": text, "logprob": max(logprob, _MIN_LOGPROB), "bytes": list(text.encode("utf-8", "replace"))}

@@ -1,4 +1,4 @@
-"""What is asked in OpenAI's chat completions contract: the shape of a request, and the question in it."""
+"""Requests of OpenAI's chat completions API: schema and validation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from perpetune.gateway.api.errors import Problem, invalid
-from perpetune.generation.parameters import Generation
+from perpetune.gateway.api.errors import ApiError, invalid
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.prediction_log.storable import storable, storable_tree
 from perpetune.records import Message
 
-# What this server does not do may be sent as long as it asks for nothing. Names unknown here are ignored.
-_NOT_SPOKEN: dict[str, tuple[object, ...]] = {
+# Unsupported parameters are accepted with these values, which have no effect. Unknown parameters are ignored.
+_UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "logit_bias": (None, {}),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
@@ -43,7 +43,7 @@ def _plain_text(content: object) -> object:
         return content
     for part in content:
         if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
-            raise ValueError('only parts like {"type": "text", "text": "..."} are understood')
+            raise ValueError('only parts like {"type": "text", "text": "..."} are supported')
     return "".join(part["text"] for part in content)
 
 
@@ -72,7 +72,7 @@ Tokens = Annotated[int, Field(ge=1)]
 
 
 class CalledFunction(BaseModel):
-    """`arguments` is JSON as the model wrote it, so it may be broken."""
+    """`arguments` is the JSON that the model generated, possibly invalid."""
 
     name: str
     arguments: str
@@ -84,7 +84,7 @@ class ToolCall(BaseModel):
     function: CalledFunction
 
 
-class SpokenMessage(BaseModel):
+class TextMessage(BaseModel):
     role: Literal["system", "developer", "user"]
     content: Content
     name: str | None = None
@@ -94,7 +94,7 @@ class SpokenMessage(BaseModel):
 
 
 class AssistantMessage(BaseModel):
-    """A turn of the model's: it said something, called tools, or refused."""
+    """The model's turn: text, tool calls or a refusal."""
 
     role: Literal["assistant"]
     content: Content | None = None
@@ -109,7 +109,7 @@ class AssistantMessage(BaseModel):
 
 
 class ToolMessage(BaseModel):
-    """What came of a tool call."""
+    """The result of a tool call."""
 
     role: Literal["tool"]
     content: Content
@@ -119,17 +119,17 @@ class ToolMessage(BaseModel):
         return Message(role="tool", content=storable(self.content), tool_call_id=storable(self.tool_call_id))
 
 
-def _speaker(message: object) -> str | None:
+def _message_kind(message: object) -> str | None:
     role = message.get("role") if isinstance(message, dict) else getattr(message, "role", None)
     return "spoken" if role in ("system", "developer", "user") else role if isinstance(role, str) else None
 
 
 ChatMessage = Annotated[
-    Annotated[SpokenMessage, Tag("spoken")]
+    Annotated[TextMessage, Tag("spoken")]
     | Annotated[AssistantMessage, Tag("assistant")]
     | Annotated[ToolMessage, Tag("tool")],
     Discriminator(
-        _speaker,
+        _message_kind,
         custom_error_type="unknown_role",
         custom_error_message="a role is system, developer, user, assistant or tool",
     ),
@@ -159,11 +159,11 @@ class NamedTool(BaseModel):
     function: FunctionName
 
 
-class AnyText(BaseModel):
+class TextFormat(BaseModel):
     type: Literal["text"]
 
 
-class AnyObject(BaseModel):
+class JsonObjectFormat(BaseModel):
     type: Literal["json_object"]
 
 
@@ -183,15 +183,18 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-def _describe_the_rest(schema: dict[str, Any]) -> None:
-    for name, accepted in _NOT_SPOKEN.items():
-        schema["properties"][name] = {"enum": list(accepted), "description": "Not spoken here: asks for nothing."}
+def _describe_unsupported(schema: dict[str, Any]) -> None:
+    for name, accepted in _UNSUPPORTED.items():
+        schema["properties"][name] = {
+            "enum": list(accepted),
+            "description": "Not supported: only values without effect.",
+        }
 
 
 class ChatRequest(BaseModel):
-    """OpenAI's request. Other names (metadata, store, service_tier, ...) are accepted and change nothing."""
+    """OpenAI's request. Other parameters (metadata, store, service_tier, ...) are accepted and ignored."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra=_describe_the_rest)
+    model_config = ConfigDict(extra="allow", json_schema_extra=_describe_unsupported)
 
     model: Annotated[str, Field(description="The task, or TASK@VERSION to pin a version.")]
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
@@ -199,44 +202,42 @@ class ChatRequest(BaseModel):
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     stop: Stop | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, description="0, the likeliest answer, where not sent.")] | None = (
-        None
-    )
+    temperature: Annotated[float, Field(ge=0, le=2, description="Default: 0, greedy decoding.")] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Annotated[int, Field(ge=-_SEED, lt=_SEED)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: Annotated[AnyText | AnyObject | SchemaFormat, Field(discriminator="type")] | None = None
+    response_format: Annotated[TextFormat | JsonObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
     tools: tuple[Tool, ...] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Annotated[str, Field(description="Keeps a person's requests together, also on one version.")] | None = None
+    user: Annotated[str, Field(description="Groups a user's requests, and keeps them on one version.")] | None = None
 
 
 @dataclass(frozen=True)
 class ValidRequest:
-    """A request that can be answered. `version` is the one it pins; `input` the last thing the user said."""
+    """A validated request. `version` is the pinned one; `input` the last user message."""
 
     version: str | None
     messages: tuple[Message, ...]
     input: str
-    generation: Generation
+    generation: GenerationConfig
     user: str | None
     stream: bool
     include_usage: bool
 
 
 def parse_request(body: bytes) -> ChatRequest:
-    """Read a request from its JSON. Raises Problem."""
+    """Parse a request's JSON. Raises ApiError."""
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as fault:
         errors = fault.errors(include_url=False)
-    # The quick reader knows no half characters (\ud83d alone), which a client may well send: read those the slow way.
+    # pydantic's parser rejects lone surrogates (\ud83d), which clients do send; Python's json accepts them.
     if errors[0]["type"] != "json_invalid" or b"\\u" not in body:
         raise invalid(errors, body)
     try:
@@ -248,19 +249,19 @@ def parse_request(body: bytes) -> ChatRequest:
 
 
 def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tokens: int) -> ValidRequest:
-    """Check a request beyond its shape. More tokens than `max_tokens` are never written. Raises Problem."""
-    _refuse_not_spoken(request.model_extra or {})
-    # As with examples, an empty system message says nothing: the task's instruction stands.
-    said = [message.as_record() for message in request.messages]
-    messages = tuple(message for message in said if message.content or message.role != "system")
+    """Validate a request beyond its schema, and cap its max_tokens at `max_tokens`. Raises ApiError."""
+    _refuse_unsupported(request.model_extra or {})
+    # As in curation, an empty system message does not replace the task's instruction.
+    records = [message.as_record() for message in request.messages]
+    messages = tuple(message for message in records if message.content or message.role != "system")
     _refuse_too_long(messages, max_chars)
-    spoken = [message.content for message in messages if message.role == "user"]
-    if not spoken or not spoken[-1].strip():
-        raise Problem(400, "messages: there is no user message with text.", param="messages", code="empty_messages")
+    user_texts = [message.content for message in messages if message.role == "user"]
+    if not user_texts or not user_texts[-1].strip():
+        raise ApiError(400, "messages: send a user message with text.", param="messages", code="empty_messages")
     return ValidRequest(
         version=_pinned(request.model, task),
         messages=messages,
-        input=spoken[-1],
+        input=user_texts[-1],
         generation=_generation(request, max_tokens),
         user=storable(request.user) if request.user else None,
         stream=bool(request.stream),
@@ -268,12 +269,12 @@ def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tok
     )
 
 
-def unknown_model(model: str) -> Problem:
-    return Problem(404, f"The model `{model}` does not exist here.", param="model", code="model_not_found")
+def unknown_model(model: str) -> ApiError:
+    return ApiError(404, f"The model `{model}` does not exist here.", param="model", code="model_not_found")
 
 
 def model_name(task: str, version: str) -> str:
-    """The name by which a request pins a version."""
+    """The model name that pins a version."""
     return f"{task}@{version}"
 
 
@@ -284,31 +285,31 @@ def _pinned(model: str, task: str) -> str | None:
     return version or None
 
 
-def _refuse_not_spoken(options: Mapping[str, object]) -> None:
+def _refuse_unsupported(options: Mapping[str, object]) -> None:
     if not options:
         return
-    for name, accepted in _NOT_SPOKEN.items():
+    for name, accepted in _UNSUPPORTED.items():
         if name in options and options[name] not in accepted:
-            raise Problem(400, f"{name}: this is not supported here.", param=name, code="unsupported_parameter")
+            raise ApiError(400, f"{name}: this parameter is not supported.", param=name, code="unsupported_parameter")
 
 
-def _refuse_too_long(messages: Iterable[Message], most: int) -> None:
+def _refuse_too_long(messages: Iterable[Message], max_chars: int) -> None:
     chars = sum(
         len(message.content) + (len(json.dumps(message.tool_calls)) if message.tool_calls else 0)
         for message in messages
     )
-    if chars > most:
-        what = f"The messages have {chars} characters; this server takes {most}."
-        raise Problem(413, what, param="messages", code="request_too_large")
+    if chars > max_chars:
+        what = f"The messages have {chars} characters; the maximum is {max_chars}."
+        raise ApiError(413, what, param="messages", code="request_too_large")
 
 
-def _generation(request: ChatRequest, max_tokens: int) -> Generation:
-    """`top_p` 0 leaves the likeliest token alone, so it is greedy."""
-    wanted = request.max_completion_tokens or request.max_tokens or max_tokens
+def _generation(request: ChatRequest, max_tokens: int) -> GenerationConfig:
+    """The generation parameters. `top_p` 0 keeps only the most likely token, so it is greedy decoding."""
+    requested = request.max_completion_tokens or request.max_tokens or max_tokens
     tools, tool_choice = _tools(request)
     greedy = request.top_p == 0
-    return Generation(
-        max_tokens=min(wanted, max_tokens),
+    return GenerationConfig(
+        max_tokens=min(requested, max_tokens),
         n=request.n or 1,
         stop=tuple(map(storable, request.stop or ())),
         temperature=0.0 if greedy else request.temperature or 0.0,
@@ -318,7 +319,7 @@ def _generation(request: ChatRequest, max_tokens: int) -> Generation:
         seed=request.seed,
         top_logprobs=_top_logprobs(request),
         json_schema=_json_schema(request),
-        own_format=request.response_format is not None,
+        has_response_format=request.response_format is not None,
         tools=tools,
         tool_choice=tool_choice,
     )
@@ -328,27 +329,27 @@ def _top_logprobs(request: ChatRequest) -> int | None:
     if request.logprobs:
         return request.top_logprobs or 0
     if request.top_logprobs:
-        raise Problem(400, "top_logprobs: this wants logprobs to be true.", param="top_logprobs", code="invalid_value")
+        raise ApiError(400, "top_logprobs: set logprobs to true.", param="top_logprobs", code="invalid_value")
     return None
 
 
 def _json_schema(request: ChatRequest) -> str | None:
-    wanted = request.response_format
-    if isinstance(wanted, AnyObject):
+    requested = request.response_format
+    if isinstance(requested, JsonObjectFormat):
         return '{"type": "object"}'
-    return _json(wanted.json_schema.schema_) if isinstance(wanted, SchemaFormat) else None
+    return _json(requested.json_schema.schema_) if isinstance(requested, SchemaFormat) else None
 
 
 def _tools(request: ChatRequest) -> tuple[str | None, str | None]:
-    """The tools and which of them to call, as JSON; none where the request does not want any called."""
+    """The tools and the tool choice, as JSON; (None, None) if no tool may be called."""
     choice = request.tool_choice
     offered = request.tools or ()
     if isinstance(choice, NamedTool):
         if choice.function.name not in [tool.function.name for tool in offered]:
             what = f"tool_choice: there is no tool {choice.function.name!r} among the tools."
-            raise Problem(400, what, param="tool_choice", code="invalid_value")
+            raise ApiError(400, what, param="tool_choice", code="invalid_value")
     elif choice == "required" and not offered:
-        raise Problem(400, "tool_choice: there are no tools to call.", param="tool_choice", code="invalid_value")
+        raise ApiError(400, "tool_choice: there are no tools to call.", param="tool_choice", code="invalid_value")
     if not offered or choice == "none":
         return None, None
     tools = [tool.model_dump(exclude_unset=True) for tool in offered]

@@ -1,4 +1,4 @@
-"""Chat completions: from a request's bytes to an answer that is logged, whole or as it is written."""
+"""Chat completions: validate the request, call the engine, log and return the answer, streamed or not."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from perpetune.classifiers.calibrated import calibrated
+from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.gateway.api.chat_reply import DONE, Reply, event
 from perpetune.gateway.api.chat_request import ValidRequest, model_name, parse_request, unknown_model, validate_request
 from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
-from perpetune.gateway.api.errors import Problem
+from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.api.output_constraint import constrained
-from perpetune.gateway.releases.follower import Follower, NothingServed, UnknownVersion
+from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
 from perpetune.gateway.releases.shadows import Shadows
 from perpetune.gateway.telemetry import tracing
 from perpetune.gateway.telemetry.metrics import Metrics
@@ -36,23 +36,23 @@ from perpetune.records import Failure, Prediction, Shadow
 
 logger = logging.getLogger(__name__)
 
-_CLIENT_GONE = 499  # nginx's status for it; nobody reads the reply
-_INSIDES_STAY_INSIDE = Problem(500, "The server failed on this request.", code="internal_error")
+_CLIENT_GONE = 499  # nginx's status for a closed connection
+_INTERNAL_ERROR = ApiError(500, "The server failed on this request.", code="internal_error")
 
 
 class AnswerLog(Protocol):
-    """Where answers and failures go; `failed` and `shadow` return at once and never raise."""
+    """The log of answers and failures; `failed` and `shadow` return at once and never raise."""
 
     async def record(self, prediction: Prediction) -> None: ...
 
     def failed(self, failure: Failure) -> None: ...
 
-    def shadow(self, said: Shadow) -> None: ...
+    def shadow(self, feedback: Shadow) -> None: ...
 
 
 @dataclass
 class _Call:
-    """One request under way: its id, when it came, and how long the engine took of it."""
+    """A request in flight: its id, arrival time and the engine's time."""
 
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     arrived: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -89,37 +89,42 @@ class Completions:
         self._follower = follower
         self._log = log
         self._metrics = metrics
-        self._read, self._written = metrics.tokens.labels("prompt"), metrics.tokens.labels("completion")
+        self._prompt_tokens, self._completion_tokens = (
+            metrics.tokens.labels("prompt"),
+            metrics.tokens.labels("completion"),
+        )
         self._params = params
         self._max_new_tokens = max_new_tokens
-        self._shadows = Shadows(engine, follower, log, metrics, most=params.max_batch, timeout=params.timeout_seconds)
+        self._shadows = Shadows(
+            engine, follower, log, metrics, max_concurrent=params.max_batch, timeout=params.timeout_seconds
+        )
 
     async def respond(self, request: Request) -> Response:
-        """The id of the response is the request id that feedback names."""
+        """Answer a request. The response's id is the request id for feedback."""
         call = _Call()
         try:
             return await self._respond(call, request)
         except ClientDisconnected:
             return Response(status_code=_CLIENT_GONE)
-        except Exception as fault:  # the framework's own reply to a fault would lack the request's id
-            return _told(fault).response(call.headers())
+        except Exception as fault:  # the framework's error response would lack the request id
+            return _as_api_error(fault).response(call.headers())
 
     async def close(self) -> None:
-        """Give up the shadows' answers under way."""
+        """Cancel shadow answers in flight."""
         await self._shadows.close()
 
     async def _respond(self, call: _Call, request: Request) -> Response:
         if not _is_json(request.headers.get("content-type", "")):
-            raise Problem(400, "The body must come as content-type: application/json.", code="invalid_content_type")
-        question = validate_request(
+            raise ApiError(400, "Send the body with content-type: application/json.", code="invalid_content_type")
+        chat = validate_request(
             parse_request(await request.body()),
             self._task,
             max_chars=self._params.max_request_chars,
             max_tokens=self._max_new_tokens,
         )
-        key = question.user or request.headers.get("x-session-id") or call.id
-        if question.stream:
-            events = self._stream(call, question, key)
+        key = chat.user or request.headers.get("x-session-id") or call.id
+        if chat.stream:
+            events = self._stream(call, chat, key)
             try:
                 async with until_disconnect(request.receive):
                     first = await anext(events)
@@ -127,65 +132,65 @@ class Completions:
                 await events.aclose()
                 raise
             return EventStream(first, events, call.headers())
-        return await self._whole(call, question, key, request.receive)
+        return await self._complete(call, chat, key, request.receive)
 
-    async def _whole(self, call: _Call, question: ValidRequest, key: str, receive: Receive) -> Response:
-        with self._translated(), self._follower.using(question.version, key) as routed:
-            with self._failures_noted(call, routed):
+    async def _complete(self, call: _Call, chat: ValidRequest, key: str, receive: Receive) -> Response:
+        with self._translating_errors(), self._follower.using(chat.version, key) as routed:
+            with self._recording_failures(call, routed):
                 async with until_disconnect(receive):
-                    answers = await self._ask(call, routed, question)
-            reply = self._reply(call, routed, question)
-            await self._keep(call, routed, question, answers)
+                    answers = await self._generate(call, routed, chat)
+            reply = self._reply(call, routed, chat)
+            await self._record(call, routed, chat, answers)
         headers = {**call.headers(), "server-timing": call.timing()}
         return Response(reply.body(answers), headers=headers, media_type="application/json")
 
-    async def _stream(self, call: _Call, question: ValidRequest, key: str) -> AsyncGenerator[bytes, None]:
-        """The events of an answer. Raises Problem before the first; what fails later is an event itself."""
-        with self._translated(), self._follower.using(question.version, key) as routed:
-            on_delta: asyncio.Queue[Delta | None] = asyncio.Queue()
-            asking = asyncio.create_task(self._ask(call, routed, question, on_delta.put_nowait))
-            asking.add_done_callback(lambda _: on_delta.put_nowait(None))
-            reply = self._reply(call, routed, question)
+    async def _stream(self, call: _Call, chat: ValidRequest, key: str) -> AsyncGenerator[bytes, None]:
+        """The events of an answer. Raises ApiError before the first event; later errors are events."""
+        with self._translating_errors(), self._follower.using(chat.version, key) as routed:
+            deltas: asyncio.Queue[Delta | None] = asyncio.Queue()
+            asking = asyncio.create_task(self._generate(call, routed, chat, deltas.put_nowait))
+            asking.add_done_callback(lambda _: deltas.put_nowait(None))
+            reply = self._reply(call, routed, chat)
             try:
-                delta = await on_delta.get()
+                delta = await deltas.get()
                 if delta is None and asking.exception():
-                    with self._failures_noted(call, routed):
+                    with self._recording_failures(call, routed):
                         await asking
-                yield reply.beginning(question.generation.n)
+                yield reply.beginning(chat.generation.n)
                 while delta is not None:
                     yield reply.piece(delta)
-                    delta = await on_delta.get()
+                    delta = await deltas.get()
                 try:
-                    with self._translated(), self._failures_noted(call, routed):
+                    with self._translating_errors(), self._recording_failures(call, routed):
                         answers = await asking
-                except Exception as fault:  # the status is out: all that can be told now is an event
-                    yield event(_told(fault).body()) + DONE
+                except Exception as fault:  # the status is sent already
+                    yield event(_as_api_error(fault).body()) + DONE
                     return
-                await self._keep(call, routed, question, answers)
+                await self._record(call, routed, chat, answers)
                 yield reply.end(answers)
             finally:
                 asking.cancel()
-                await asyncio.wait([asking])  # the release stays loaded for as long as the engine works with it
+                await asyncio.wait([asking])  # keeps the release loaded while the engine uses it
 
-    async def _ask(
-        self, call: _Call, routed: RoutedRelease, question: ValidRequest, hear: OnDelta | None = None
+    async def _generate(
+        self, call: _Call, routed: RoutedRelease, chat: ValidRequest, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         release = routed.release
-        messages = release.conversation(question.messages)
-        generation = constrained(question.generation, release).within(release.max_new_tokens)
+        messages = release.conversation(chat.messages)
+        generation = constrained(chat.generation, release).capped(release.max_new_tokens)
         began = time.perf_counter()
         async with asyncio.timeout(self._params.timeout_seconds):
-            if hear is None:
+            if on_delta is None:
                 answers = await self._engine.answer(release.version, messages, generation)
             else:
-                answers = await self._engine.answer(release.version, messages, generation, hear)
+                answers = await self._engine.answer(release.version, messages, generation, on_delta)
         call.engine_seconds = time.perf_counter() - began
-        return tuple(calibrated(answer, release.evaluated.temperature) for answer in answers)
+        return tuple(scale_temperature(answer, release.evaluated.temperature) for answer in answers)
 
-    async def _keep(
-        self, call: _Call, routed: RoutedRelease, question: ValidRequest, answers: tuple[Answer, ...]
+    async def _record(
+        self, call: _Call, routed: RoutedRelease, chat: ValidRequest, answers: tuple[Answer, ...]
     ) -> None:
-        """Log the first answer, count them all, and have the shadow answer too."""
+        """Log the first answer, update the metrics, and start the shadow answer."""
         first, version = answers[0], routed.release.version
         written = sum(answer.completion_tokens for answer in answers)
         prediction = Prediction(
@@ -193,14 +198,14 @@ class Completions:
             time=call.arrived,
             task=self._task,
             version=version,
-            messages=question.messages,
-            input=question.input,
+            messages=chat.messages,
+            input=chat.input,
             output=_output(first),
             prompt_tokens=first.prompt_tokens,
             completion_tokens=written,
             latency_ms=call.milliseconds,
             confidence=None if first.confidence is None else min(1.0, max(0.0, first.confidence)),
-            group=question.user,
+            group=chat.user,
             route=routed.route,
         )
         with tracing.span("record"):
@@ -213,25 +218,25 @@ class Completions:
             completion_tokens=written,
         )
         self._metrics.answered(version, routed.route, answers)
-        self._read.inc(first.prompt_tokens)
-        self._written.inc(written)
+        self._prompt_tokens.inc(first.prompt_tokens)
+        self._completion_tokens.inc(written)
         if routed.shadow:
-            self._shadows.ask(routed.shadow, call.id, question.messages, question.generation)
+            self._shadows.submit(routed.shadow, call.id, chat.messages, chat.generation)
 
-    def _reply(self, call: _Call, routed: RoutedRelease, question: ValidRequest) -> Reply:
+    def _reply(self, call: _Call, routed: RoutedRelease, chat: ValidRequest) -> Reply:
         return Reply(
             id=call.id,
             created=int(call.arrived.timestamp()),
             task=self._task,
             version=routed.release.version,
             route=routed.route,
-            with_logprobs=question.generation.top_logprobs is not None,
-            include_usage=question.include_usage,
+            with_logprobs=chat.generation.top_logprobs is not None,
+            include_usage=chat.include_usage,
         )
 
     @contextmanager
-    def _failures_noted(self, call: _Call, routed: RoutedRelease) -> Iterator[None]:
-        """Record what the version is to blame for: not a client's mistake, nor a full queue."""
+    def _recording_failures(self, call: _Call, routed: RoutedRelease) -> Iterator[None]:
+        """Record failures of the version, not the client's errors or a full queue."""
         try:
             yield
         except (Overloaded, NotLoaded, PromptTooLong, BadSchema, Unsupported, ClientDisconnected):
@@ -251,37 +256,37 @@ class Completions:
             raise
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turn what the follower and the engine raise into what the client is told."""
+    def _translating_errors(self) -> Iterator[None]:
+        """Translate exceptions of the follower and the engine into API errors."""
         try:
             yield
-        except NothingServed:
-            raise Problem(503, "No release is loaded yet.", code="not_ready", retry_after=2) from None
+        except NoReleaseLoaded:
+            raise ApiError(503, "No release is loaded yet.", code="not_ready", retry_after=2) from None
         except (UnknownVersion, NotLoaded) as fault:
             raise unknown_model(model_name(self._task, str(fault))) from None
         except PromptTooLong as fault:
-            raise Problem(400, str(fault), param="messages", code="context_length_exceeded") from None
+            raise ApiError(400, str(fault), param="messages", code="context_length_exceeded") from None
         except BadSchema as fault:
-            raise Problem(400, f"response_format: {fault}", param="response_format", code="invalid_value") from None
+            raise ApiError(400, f"response_format: {fault}", param="response_format", code="invalid_value") from None
         except Unsupported as fault:
             message = f"{fault.param}: {fault}"
-            raise Problem(400, message, param=fault.param, code="unsupported_parameter") from None
+            raise ApiError(400, message, param=fault.param, code="unsupported_parameter") from None
         except Overloaded as fault:
             message = f"Too many requests are waiting; try again in {fault.retry_after:g} s."
-            raise Problem(429, message, code="overloaded", retry_after=fault.retry_after) from None
+            raise ApiError(429, message, code="overloaded", retry_after=fault.retry_after) from None
         except EngineDown:
             message = "The engine does not answer; try again in 5 s."
-            raise Problem(503, message, code=_ENGINE_DOWN, retry_after=5) from None
+            raise ApiError(503, message, code=_ENGINE_DOWN, retry_after=5) from None
         except TimeoutError:
-            message = f"There was no answer within {self._params.timeout_seconds:g} s."
-            raise Problem(504, message, code=_TIMEOUT) from None
+            message = f"The request timed out after {self._params.timeout_seconds:g} s."
+            raise ApiError(504, message, code=_TIMEOUT) from None
 
 
 class EventStream(Response):
-    """Server-sent events as they come. Their source is closed whatever ends the stream, a client that goes too."""
+    """A stream of server-sent events. The generator is closed however the stream ends, also by a disconnect."""
 
     def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
-        # Without x-accel-buffering a proxy like nginx would hold the events back.
+        # Without x-accel-buffering, proxies such as nginx buffer the events.
         more = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         super().__init__(headers={**headers, **more}, media_type="text/event-stream")
         del self.headers["content-length"]
@@ -311,19 +316,19 @@ def _code(fault: Exception) -> str:
     return _TIMEOUT if isinstance(fault, TimeoutError) else "internal_error"
 
 
-def _told(fault: Exception) -> Problem:
-    if isinstance(fault, Problem):
+def _as_api_error(fault: Exception) -> ApiError:
+    if isinstance(fault, ApiError):
         return fault
     logger.error("a request failed", exc_info=fault)
-    return _INSIDES_STAY_INSIDE
+    return _INTERNAL_ERROR
 
 
 def _output(answer: Answer) -> str:
-    """What is logged as the answer: its text, or the tools it called instead."""
+    """The logged output: the answer's text, or its tool calls as JSON."""
     return answer.text if answer.text or not answer.tool_calls else json.dumps(answer.tool_calls)
 
 
 def _is_json(content_type: str) -> bool:
-    # A page of another site can have a browser send text/plain without asking, and this not.
+    # A browser sends text/plain cross-site without a CORS preflight, but not this.
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))

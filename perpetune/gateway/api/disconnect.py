@@ -1,4 +1,4 @@
-"""Work for a client that is still there."""
+"""Cancelling work when the client disconnects."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from starlette.types import Receive
 
 
 class ClientDisconnected(Exception):
-    """The client closed its connection before it had its answer."""
+    """The client closed its connection before the answer was complete."""
 
 
 @asynccontextmanager
 async def until_disconnect(receive: Receive) -> AsyncIterator[None]:
-    """Cancel what is inside once the client goes away, and raise ClientGone. The request's body must have been read."""
+    """Cancel the block when the client disconnects, and raise ClientDisconnected. The body must have been read."""
     working = asyncio.current_task()
     assert working is not None
     gone = False

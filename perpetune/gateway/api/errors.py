@@ -16,7 +16,7 @@ from perpetune.prediction_log.storable import storable
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong: `param` names the field at fault, `code` is for programs to read."""
+    """The error: `param` names the invalid field, `code` is machine-readable."""
 
     message: str
     type: str
@@ -30,8 +30,8 @@ class ErrorReply(BaseModel):
     error: ErrorDetail
 
 
-class Problem(Exception):
-    """A request that is answered with an error. `param` names the field at fault."""
+class ApiError(Exception):
+    """An error response. `param` names the invalid field."""
 
     def __init__(
         self,
@@ -49,34 +49,34 @@ class Problem(Exception):
         self.retry_after = retry_after
 
     def body(self) -> dict[str, object]:
-        """A `ErrorReply`."""
+        """The JSON of an `ErrorReply`."""
         error = {"message": storable(str(self)), "type": _kind(self.status), "param": self.param, "code": self.code}
         return {"error": error}
 
     def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """The HTTP reply, with these headers beside its own."""
-        # Whole seconds, as the header has them, and never "at once".
+        """The HTTP response, with additional headers."""
+        # The header has whole seconds; 0 would mean an immediate retry.
         wait = {"retry-after": str(max(1, round(self.retry_after)))} if self.retry_after is not None else {}
         return JSONResponse(self.body(), self.status, {**wait, **(headers or {})})
 
 
-def answer_in_openai_shape(app: FastAPI) -> None:
-    """Give every error of this app, the framework's own too, OpenAI's shape."""
-    app.add_exception_handler(Problem, _problem)
+def add_error_handlers(app: FastAPI) -> None:
+    """Return all errors of this app in OpenAI's format, including the framework's."""
+    app.add_exception_handler(ApiError, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(Exception, _unexpected)
 
 
-def invalid(errors: Sequence[Any], body: bytes) -> Problem:
-    """What pydantic found wrong in a request's JSON, named as its sender would name it."""
+def invalid(errors: Sequence[Any], body: bytes) -> ApiError:
+    """The error for pydantic's errors on a request, with the field's name as in the request."""
     if errors[0]["type"] == "json_invalid":
-        return Problem(400, f"The body is not valid JSON: {errors[0]['ctx']['error']}.", code="invalid_json")
+        return ApiError(400, f"The body is not valid JSON: {errors[0]['ctx']['error']}.", code="invalid_json")
     try:
-        known = json.loads(body)
-    except ValueError:  # what pydantic reads and Python does not, like a number of 5,000 digits
-        known = None
-    return _of_first(errors, known)
+        parsed = json.loads(body)
+    except ValueError:  # pydantic reads some JSON that Python does not, such as a number of 5,000 digits
+        parsed = None
+    return _from_first(errors, parsed)
 
 
 def _kind(status: int) -> str:
@@ -86,7 +86,7 @@ def _kind(status: int) -> str:
 
 
 async def _problem(_request: Request, fault: Exception) -> JSONResponse:
-    assert isinstance(fault, Problem)
+    assert isinstance(fault, ApiError)
     return fault.response()
 
 
@@ -95,57 +95,57 @@ async def _invalid(_request: Request, fault: Exception) -> JSONResponse:
     first = fault.errors()[0]
     if first["type"] == "json_invalid":
         position = f"{first['ctx']['error']} (character {first['loc'][-1]})"
-        return Problem(400, f"The body is not valid JSON: {position}.", code="invalid_json").response()
-    return _of_first([{**first, "loc": first["loc"][1:]}], fault.body).response()
+        return ApiError(400, f"The body is not valid JSON: {position}.", code="invalid_json").response()
+    return _from_first([{**first, "loc": first["loc"][1:]}], fault.body).response()
 
 
 async def _framework(request: Request, fault: Exception) -> JSONResponse:
     assert isinstance(fault, HTTPException)
     if fault.status_code == 404:
-        return Problem(404, f"There is no {request.method} {request.url.path}.", code="unknown_url").response()
+        return ApiError(404, f"There is no {request.method} {request.url.path}.", code="unknown_url").response()
     if fault.status_code == 405:
         message = f"{request.url.path} does not take {request.method}."
-        return Problem(405, message, code="method_not_allowed").response()
-    return Problem(fault.status_code, str(fault.detail)).response()
+        return ApiError(405, message, code="method_not_allowed").response()
+    return ApiError(fault.status_code, str(fault.detail)).response()
 
 
 async def _unexpected(_request: Request, _fault: Exception) -> JSONResponse:
-    # The framework logs the fault with its traceback; the client learns nothing of the insides.
-    return Problem(500, "The server failed on this request.", code="internal_error").response()
+    # The framework logs the traceback; the client gets no internals.
+    return ApiError(500, "The server failed on this request; see its log.", code="internal_error").response()
 
 
-def _of_first(errors: Sequence[Any], body: object) -> Problem:
+def _from_first(errors: Sequence[Any], body: object) -> ApiError:
     first = errors[0]
     location = _in_body(first["loc"], body, missing=first["type"] == "missing")
-    if first["type"] in _TELLS_APART:
-        location.append(_TELLS_APART[first["type"]])
+    if first["type"] in _DISCRIMINATORS:
+        location.append(_DISCRIMINATORS[first["type"]])
     param = _path(location)
     message = first["msg"].removeprefix("Value error, ")
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-    return Problem(400, f"{param or 'The body'}: {message}.", param=param, code=code)
+    return ApiError(400, f"{param or 'The body'}: {message}.", param=param, code=code)
 
 
-# Errors of the field that tells a union's members apart, which are located at what holds the field.
-_TELLS_APART = {"unknown_role": "role", "union_tag_invalid": "type", "union_tag_not_found": "type"}
+# Errors of a union's discriminator, which pydantic locates at the object that has the field.
+_DISCRIMINATORS = {"unknown_role": "role", "union_tag_invalid": "type", "union_tag_not_found": "type"}
 
 
 def _in_body(location: Sequence[Any], body: object, *, missing: bool) -> list[Any]:
-    """The steps of pydantic's location that a client would know: those into a union's member are left out."""
+    """pydantic's location without the steps into a union's member, which the client does not know."""
     steps: list[Any] = []
-    here = body
+    value = body
     for number, step in enumerate(location):
-        if _holds(here, step):
-            here = here[step]  # type: ignore[index]
+        if _contains(value, step):
+            value = value[step]  # type: ignore[index]
         elif not (missing and number == len(location) - 1):
             continue
         steps.append(step)
     return steps
 
 
-def _holds(here: object, step: object) -> bool:
-    if isinstance(here, list):
-        return isinstance(step, int) and step < len(here)
-    return isinstance(here, dict) and step in here
+def _contains(value: object, step: object) -> bool:
+    if isinstance(value, list):
+        return isinstance(step, int) and step < len(value)
+    return isinstance(value, dict) and step in value
 
 
 def _path(location: Sequence[Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""The description of the API at /openapi.json, with what the framework cannot see of it."""
+"""The OpenAPI description, with the chat completions route, which bypasses FastAPI's parsing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from perpetune.gateway.api.errors import ErrorReply
 PATH_OF_COMPLETIONS = "/v1/chat/completions"
 
 _ERRORS: dict[int | str, str] = {
-    400: "What is asked is not understood, not supported, or too long for the model",
-    404: "No such model, or the pinned version is not loaded",
-    413: "More text than this server takes",
+    400: "The request is invalid, not supported, or too long for the model",
+    404: "The model does not exist, or the pinned version is not loaded",
+    413: "The request is larger than this server accepts",
     429: "Too many requests are waiting; see Retry-After",
     500: "The server failed",
     503: "No release is loaded, or the engine does not answer; see Retry-After",
-    504: "No answer in time",
+    504: "The request timed out",
     "default": "Any other error",
 }
 _STREAM = {
@@ -31,12 +31,12 @@ _STREAM = {
 
 
 async def _chat_completions(request: ChatRequest) -> Completion:
-    """Answer a conversation, whole or, with `stream`, as server-sent events."""
-    raise NotImplementedError(f"only described, never called: {request.model}")
+    """Answer a conversation; with `stream`, as server-sent events."""
+    raise NotImplementedError(f"only for the OpenAPI description: {request.model}")
 
 
-def describe(app: FastAPI) -> None:
-    """Give the app a description that knows chat completions too, whose bytes are read past the framework."""
+def set_openapi(app: FastAPI) -> None:
+    """Set the app's OpenAPI description, including chat completions."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorReply, "description": text} for status, text in _ERRORS.items()
     }

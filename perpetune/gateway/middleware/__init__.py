@@ -1,1 +1,1 @@
-"""What every request passes: access, limits, bounds, draining. Imports api errors and telemetry."""
+"""ASGI middleware: API keys, rate and size limits, draining. Imports api errors and telemetry."""

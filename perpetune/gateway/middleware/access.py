@@ -1,4 +1,4 @@
-"""Who may ask what, and how often: keys, limits and browsers, in front of every route under /v1."""
+"""Authentication, authorization, rate limits and CORS for every route under /v1."""
 
 from __future__ import annotations
 
@@ -9,112 +9,110 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from perpetune.gateway.api.errors import Problem
-from perpetune.gateway.middleware.body_limit import BodyLimit
-from perpetune.gateway.middleware.draining import Draining
+from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.middleware.body_limit import BodyLimitMiddleware
+from perpetune.gateway.middleware.draining import DrainingMiddleware
 from perpetune.gateway.middleware.rate_limit import RateLimit
-from perpetune.gateway.telemetry.metrics import Measured, Metrics
-from perpetune.gateway.telemetry.tracing import Traced, Tracing
+from perpetune.gateway.telemetry.metrics import Metrics, MetricsMiddleware
+from perpetune.gateway.telemetry.tracing import Tracing, TracingMiddleware
 from perpetune.params import ServeParams
-from perpetune.prediction_log.api_keys import Key, Keyholder, Role
+from perpetune.prediction_log.api_keys import Key, KeyringCache, Role
 
 _UNTIL_KEYS_ARE_READ = 2.0  # seconds
 
 
-def protect(
-    app: FastAPI, params: ServeParams, *, keyholder: Keyholder, metrics: Metrics, tracing: Tracing, max_bytes: int
+def add_middlewares(
+    app: FastAPI, params: ServeParams, *, keyholder: KeyringCache, metrics: Metrics, tracing: Tracing, max_bytes: int
 ) -> None:
-    """Put everything that stands before the routes around this app, innermost first.
+    """Add all middleware to the app, innermost first.
 
-    A refused request is measured and traced too, a page on another origin can read why it was refused, and the body
-    of a request that may not be asked is never read.
+    Refused requests are measured and traced too, errors carry CORS headers, and the body of an unauthorized request is
+    not read.
     """
     limit = RateLimit(params.requests_per_minute) if params.requests_per_minute else None
-    app.add_middleware(BodyLimit, max_bytes=max_bytes, seconds=params.timeout_seconds)
-    app.add_middleware(Guard, keyholder=keyholder, limit=limit, metrics=metrics)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, seconds=params.timeout_seconds)
+    app.add_middleware(AccessMiddleware, keyholder=keyholder, limit=limit, metrics=metrics)
     if params.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=params.cors_origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("*",),  # OpenAI's client for browsers sends a dozen of its own
+            allow_headers=("*",),  # OpenAI's browser client sends a dozen of them
             expose_headers=("x-request-id", "retry-after"),
         )
-    app.add_middleware(Draining)
-    app.add_middleware(Traced, tracing=tracing)
-    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(DrainingMiddleware)
+    app.add_middleware(TracingMiddleware, tracing=tracing)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
 
 
-class Guard:
-    """ASGI middleware: 401 without a valid key, 403 without its role, 429 beyond the limit.
+class AccessMiddleware:
+    """ASGI middleware: 401 without a valid key, 403 without the required role, 429 over the rate limit.
 
-    While no key was ever made, everybody may ask everything. The key goes no further than this.
+    While no key was ever created, all requests are allowed. The key is removed from the request.
     """
 
-    def __init__(self, app: ASGIApp, keyholder: Keyholder, limit: RateLimit | None, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, keyholder: KeyringCache, limit: RateLimit | None, metrics: Metrics) -> None:
         self.app = app
         self.keyholder = keyholder
         self.limit = limit
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _guarded(scope["path"]):
+        if scope["type"] == "http" and _is_protected(scope["path"]):
             try:
-                key = self._admit(scope)
-                self._meter(scope, key)
-            except Problem as problem:
-                await _refuse(problem, scope, receive, send)
+                key = self._authenticate(scope)
+                self._check_rate(scope, key)
+            except ApiError as problem:
+                await _send_error(problem, scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> Key | None:
-        """The caller's key; None where everybody may ask. Raises Problem."""
-        secret = _take_key(scope)
+    def _authenticate(self, scope: Scope) -> Key | None:
+        """The caller's key; None if no keys exist. Raises ApiError."""
+        secret = _pop_key(scope)
         keyring = self.keyholder.keyring
         if keyring is None:
             message = "The API keys cannot be read yet."
-            raise Problem(503, message, code="keys_unavailable", retry_after=_UNTIL_KEYS_ARE_READ)
+            raise ApiError(503, message, code="keys_unavailable", retry_after=_UNTIL_KEYS_ARE_READ)
         if keyring.open:
             return None
         key = keyring.find(secret) if secret else None
         if key is None:
             self.metrics.unauthorized.labels("invalid_api_key").inc()
-            what = "This API key is not valid." if secret else "There is no API key in this request."
-            raise Problem(401, f"{what} Send `Authorization: Bearer KEY`.", code="invalid_api_key")
+            what = "This API key is not valid." if secret else "This request has no API key."
+            raise ApiError(401, f"{what} Send `Authorization: Bearer KEY`.", code="invalid_api_key")
         role = role_for(scope["path"])
         if not key.may(role):
             self.metrics.unauthorized.labels("insufficient_permissions").inc()
-            raise Problem(
-                403, f"This API key does not have the role {role} that this needs.", code="insufficient_permissions"
-            )
+            raise ApiError(403, f"This request needs an API key with the role {role}.", code="insufficient_permissions")
         return key
 
-    def _meter(self, scope: Scope, key: Key | None) -> None:
-        """Take one request of the caller's. Raises Problem. How a release takes over waits for nobody's limit."""
+    def _check_rate(self, scope: Scope, key: Key | None) -> None:
+        """Count one request of the caller. Raises ApiError over the limit. Release paths are not limited."""
         if self.limit is None or scope["path"].startswith("/v1/release/"):
             return
         wait = self.limit.take(f"key {key.name}" if key else _address(scope))
         if wait:
             self.metrics.rate_limited.inc()
-            message = f"Too many requests in this minute; try again in {wait:.1f} s."
-            raise Problem(429, message, code="rate_limit_exceeded", retry_after=math.ceil(wait))
+            message = f"Rate limit exceeded; try again in {wait:.1f} s."
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=math.ceil(wait))
 
 
 def role_for(path: str) -> Role:
-    """The role that a path under /v1 needs; what is not named here is the admin's."""
+    """The role that a path under /v1 needs; admin by default."""
     if path == "/v1/chat/completions" or path == "/v1/models" or path.startswith("/v1/models/"):
         return "ask"
     return "feedback" if path == "/v1/feedback" else "admin"
 
 
-def _guarded(path: str) -> bool:
+def _is_protected(path: str) -> bool:
     return path == "/v1" or path.startswith("/v1/")
 
 
-def _take_key(scope: Scope) -> str | None:
-    """Take the key out of the request, so that nothing behind this can log it."""
+def _pop_key(scope: Scope) -> str | None:
+    """Remove the key from the request, so that nothing downstream can log it."""
     credentials = [value for name, value in scope["headers"] if name == b"authorization"]
-    # In place: middleware outside this one reads what the router notes in the same scope.
+    # In place, because outer middleware reads the route that the router sets in the same scope.
     scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
     if len(credentials) != 1:
         return None
@@ -123,7 +121,7 @@ def _take_key(scope: Scope) -> str | None:
 
 
 def _address(scope: Scope) -> str:
-    """The client's address; of IPv6 the network of 64 bits that one household has."""
+    """The client's IPv4 address, or its IPv6 /64 network, which one client usually has."""
     host = (scope.get("client") or ("unknown",))[0]
     try:
         address = ipaddress.ip_address(host)
@@ -134,7 +132,7 @@ def _address(scope: Scope) -> str:
     return f"network {ipaddress.IPv6Network((int(address), 64), strict=False)}"
 
 
-async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+async def _send_error(problem: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
     response = problem.response()
     if problem.status == 401:
         response.headers["www-authenticate"] = 'Bearer realm="perpetune"'

@@ -1,4 +1,4 @@
-"""Bounds on what a request may send and on how long it may take to, kept while it arrives."""
+"""Limits on the size and the duration of a request body."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perpetune.gateway.api.errors import Problem
+from perpetune.gateway.api.errors import ApiError
 
 
-class BodyLimit:
-    """ASGI middleware that answers 413 to a body of more than `max_bytes`, declared or streamed.
+class BodyLimitMiddleware:
+    """ASGI middleware: 413 for a body over `max_bytes`, declared or streamed; 408 after `seconds`.
 
-    A body that is not there after `seconds` is answered with 408, and its connection is closed.
+    After a 408 the connection is closed.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
@@ -26,7 +26,7 @@ class BodyLimit:
             return
         try:
             body = await self._read(scope, receive)
-        except Problem as problem:
+        except ApiError as problem:
             response = problem.response()
             if problem.status == 408:
                 response.headers["connection"] = "close"
@@ -40,8 +40,8 @@ class BodyLimit:
         await self.app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
-        """All messages of the body. Raises Problem."""
-        too_large = Problem(413, f"The body is larger than {self.max_bytes} bytes.", code="request_too_large")
+        """All messages of the body. Raises ApiError."""
+        too_large = ApiError(413, f"The body is larger than {self.max_bytes} bytes.", code="request_too_large")
         if _declared(scope) > self.max_bytes:
             raise too_large
         body: list[Message] = []
@@ -55,7 +55,7 @@ class BodyLimit:
                         raise too_large
         except TimeoutError:
             message = f"The body did not arrive within {self.seconds:g} s."
-            raise Problem(408, message, code="request_timeout") from None
+            raise ApiError(408, message, code="request_timeout") from None
         return body
 
 

@@ -1,4 +1,4 @@
-"""The end of a gateway: it says so first, and then answers what has begun."""
+"""Draining before shutdown: not ready for load balancers, but still serving."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 def drain(app: FastAPI) -> None:
-    """From now on this app is not ready, and asks its clients to connect elsewhere; it answers all the same."""
+    """Mark the app as draining: /readyz answers 503, and responses close their connections."""
     app.state.draining = True
 
 
-class Draining:
-    """ASGI middleware that makes `drain` known to load balancers and to clients that keep connections open."""
+class DrainingMiddleware:
+    """ASGI middleware that applies `drain`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Bounds on the head of a request (its first line and its headers), which uvicorn keeps only with another parser."""
+"""Limits on a request's head (request line and headers), which uvicorn has only with its h11 parser."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from perpetune.gateway.api.errors import Problem
+from perpetune.gateway.api.errors import ApiError
 
 MAX_BYTES = 64 * 1024
 
 
-class BoundedHead(HttpToolsProtocol):
-    """uvicorn's protocol over httptools; a head that is too large is answered 431, one that does not arrive, 408.
+class HeadLimitProtocol(HttpToolsProtocol):
+    """uvicorn's httptools protocol with 431 for a head that is too large and 408 for one that does not arrive.
 
-    Bytes are counted between reads, so one head may be larger by what one read brings.
+    Bytes are counted per read, so a head may exceed the limit by one read.
     """
 
     seconds = 15.0
@@ -31,7 +31,7 @@ class BoundedHead(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_BYTES:
-                self._end(Problem(431, f"The headers are larger than {MAX_BYTES} bytes.", code="headers_too_large"))
+                self._end(ApiError(431, f"The headers are larger than {MAX_BYTES} bytes.", code="headers_too_large"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -49,14 +49,14 @@ class BoundedHead(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _too_slow(self) -> None:
-        self._end(Problem(408, f"The headers did not arrive within {self.seconds:g} s.", code="request_timeout"))
+        self._end(ApiError(408, f"The headers did not arrive within {self.seconds:g} s.", code="request_timeout"))
 
-    def _end(self, problem: Problem) -> None:
+    def _end(self, problem: ApiError) -> None:
         self._stop_timer()
         if self.transport.is_closing():
             return
         under_way = self.cycle is not None and not self.cycle.response_complete
-        if self._head_bytes and not under_way:  # else the bytes would land in the middle of another answer
+        if self._head_bytes and not under_way:  # otherwise the bytes would end up inside another response
             response = problem.response()
             head = f"HTTP/1.1 {problem.status} \r\nconnection: close\r\n"
             lines = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)

@@ -1,4 +1,4 @@
-"""How often one caller may ask."""
+"""Rate limit per caller."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _CALLERS = 10_000
 
 
 class RateLimit:
-    """A token bucket for each caller: `per_minute` requests, at most a tenth of them (or one) at once.
+    """A token bucket per caller: `per_minute` requests, with bursts of a tenth of them (at least one).
 
-    A bucket is kept as one number, the time at which it will be full again (the generic cell rate algorithm, ITU-T
-    I.371). Those used last are kept, `callers` of them; a caller that was forgotten begins with a full bucket.
+    A bucket is stored as the time at which it is full again (generic cell rate algorithm, ITU-T I.371). The `callers`
+    most recently used buckets are kept; a new caller begins with a full bucket.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class RateLimit:
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def take(self, caller: str) -> float:
-        """Take one request out of the caller's bucket: 0, or the seconds until there is one."""
+        """Take one request from the caller's bucket; returns 0, or the seconds to wait."""
         now = self._clock()
         full_at = max(now, self._full_at.get(caller, now))
         wait = full_at - now - self._tolerance

@@ -1,7 +1,7 @@
-"""Between the gateway and the prediction log: rows go to a spool at once, and from there to the database in groups.
+"""Writing rows to the prediction log through a spool.
 
-An answer goes out once its row is in the spool, which outlives the process; what a dead process left there, the
-next one writes. See docs/serving.md, "The log".
+An answer is sent once its row is in the spool, which survives the process. A writer thread moves rows to the database
+in groups; rows of a dead process are adopted by the next one. See docs/serving.md, "The log".
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from perpetune.gateway.recording.spool import Spool
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import LogParams
-from perpetune.prediction_log.hash_position import is_sampled
-from perpetune.prediction_log.log import UnknownRequest, add_feedback, delete_older, reason, record_rows
+from perpetune.prediction_log.hash_sampling import is_sampled
+from perpetune.prediction_log.log import UnknownRequest, add_feedback, delete_older, error_text, record_rows
 from perpetune.prediction_log.redaction import Redactor, group_key
 from perpetune.prediction_log.storable import storable, storable_tree
 from perpetune.records import Failure, Feedback, Prediction, Shadow
@@ -35,50 +35,50 @@ logger = logging.getLogger(__name__)
 
 Row = Prediction | Feedback | Shadow | Failure
 
-_GROUP = 500  # rows a transaction
-_SLOW = 1.0  # seconds of one write after which it is said that the database is slow
-_SWEEP = 3600.0  # seconds between deletions of old rows
-_ADOPT = 60.0  # seconds between looks for what gateways left that have died since
-_OTHERS = 0.15  # seconds in which another gateway's answer reaches the database
+_GROUP_ROWS = 500  # per transaction
+_SLOW_SECONDS = 1.0  # a longer write is reported as a slow database
+_SWEEP_SECONDS = 3600.0  # between deletions of old rows
+_ADOPT_SECONDS = 60.0  # between searches for spool files of dead gateways
+_OTHER_GATEWAY_SECONDS = 0.15  # in which another gateway's answer reaches the database
 _KINDS: dict[str, type[Row]] = {
     "prediction": Prediction,
     "feedback": Feedback,
     "shadow": Shadow,
     "failure": Failure,
 }
-# What the database says of a row, or the driver of a value (ValueError, OverflowError), rather than of itself.
-_REFUSED = (DataError, IntegrityError, ValueError, OverflowError)
-_EVERYTHING = LogParams(sample=1, keep_days=None, redact=False)
+# Errors caused by a row's content, raised by the database or by the driver (ValueError, OverflowError).
+_BAD_ROW_ERRORS = (DataError, IntegrityError, ValueError, OverflowError)
+_LOG_ALL = LogParams(sample=1, keep_days=None, redact=False)
 
 
 class LogUnavailable(Exception):
-    """The log did not take the feedback; it is the sender's to send again."""
+    """The feedback could not be stored; the client should retry."""
 
 
 class NotStored(UnknownRequest):
-    """Feedback names a request that is not among the share that is stored."""
+    """Feedback names a request that is not in the stored sample."""
 
 
 @dataclass(frozen=True)
 class LogState:
     waiting: int
     lost: int
-    trouble: str | None
+    error: str | None
     spool: str | None = None
 
     def __str__(self) -> str:
         lost = f"{self.lost} rows lost" if self.lost else ""
-        waiting = f"{self.waiting} rows waiting, {self.trouble}" if self.trouble else ""
+        waiting = f"{self.waiting} rows waiting, {self.error}" if self.error else ""
         return "; ".join(part for part in (waiting, self.spool, lost) if part) or "ok"
 
 
 class Recorder:
-    """Takes rows in any thread, and writes them to the log from one of its own.
+    """Accepts rows in any thread and writes them to the log in a background thread.
 
-    `spool` is the folder where rows wait, `capacity` how many may (without a folder 5,000, in memory);
-    `group_seconds` is how long a group of rows gathers, `retry_seconds` how long a failing database is left alone,
-    `adopt_seconds` how long what a gateway left that has died waits at most for one that lives.
-    Raises PerpetuneError where personal data is to be replaced and Presidio is missing.
+    `spool` is the folder for waiting rows, `capacity` their maximum number (5,000 in memory without a folder),
+    `group_seconds` the time to collect a group, `retry_seconds` the pause after a database error, and `adopt_seconds`
+    the interval of searching for spool files of dead gateways. Raises PerpetuneError if log.redact is set and Presidio
+    is missing.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class Recorder:
         capacity: int = 200_000,
         group_seconds: float = 0.03,
         retry_seconds: float = 1.0,
-        adopt_seconds: float = _ADOPT,
+        adopt_seconds: float = _ADOPT_SECONDS,
     ) -> None:
         self._log = log
         self._metrics = metrics
         self._task = task
-        self._params = params or _EVERYTHING
+        self._params = params or _LOG_ALL
         self._group = group_seconds
         self._retry = retry_seconds
         self._adopt_every = adopt_seconds
@@ -108,10 +108,10 @@ class Recorder:
         self._folder = spool
         self._ids: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._some = threading.Event()
+        self._wake = threading.Event()
         self._stopping = threading.Event()
         self._lost = 0
-        self._trouble: str | None = None
+        self._error: str | None = None
         self._writing_since: float | None = None
         self._sweep_at = 0.0
         self._thread = threading.Thread(target=self._write_forever, name="prediction-log", daemon=True)
@@ -120,61 +120,61 @@ class Recorder:
         metrics.log_in_memory.set_function(lambda: self._spool.in_memory)
 
     def start(self) -> None:
-        """Adopt what dead gateways left, and begin to write."""
+        """Adopt rows of dead gateways, and start the writer thread."""
         self._adopt()
-        self._some.set()
+        self._wake.set()
         self._started = True
         self._thread.start()
 
     @property
     def state(self) -> LogState:
         since = self._writing_since
-        slow = "the database is slow to answer" if since and time.monotonic() - since > _SLOW else None
+        slow = "the database is slow to answer" if since and time.monotonic() - since > _SLOW_SECONDS else None
         stopped = "the writer stopped" if self._started and not self._thread.is_alive() else None
-        return LogState(self._spool.rows, self._lost, stopped or self._trouble or slow, self._spool.trouble)
+        return LogState(self._spool.rows, self._lost, stopped or self._error or slow, self._spool.error)
 
     async def record(self, prediction: Prediction) -> None:
-        """Hand over an answer; it is in the spool when this returns, unless there is no room (it is lost then)."""
+        """Record an answer. It is in the spool when this returns, or lost if the spool is full."""
         if self.stores(prediction.id):
-            self._keep(await self._redacted(prediction))
+            self._spool_row(await self._redacted(prediction))
 
     def failed(self, failure: Failure) -> None:
-        """Hand over a request that was not answered."""
+        """Record a request that failed."""
         if self.stores(failure.id):
-            self._keep(failure)
+            self._spool_row(failure)
 
     def shadow(self, shadow: Shadow) -> None:
-        """Hand over what a version on trial would have said, after its prediction was recorded."""
+        """Record a shadow answer, after its prediction was recorded."""
         if not self.stores(shadow.request_id):
             return
         if self._redactor:
-            self._redacting.submit(lambda: self._keep(self._redact(shadow)))
+            self._redacting.submit(lambda: self._spool_row(self._redact(shadow)))
         else:
-            self._keep(shadow)
+            self._spool_row(shadow)
 
-    async def feedback(self, said: Feedback) -> None:
-        """Store feedback. Raises UnknownRequest (NotStored), or LogUnavailable where it could not be stored.
+    async def feedback(self, feedback: Feedback) -> None:
+        """Store feedback. Raises UnknownRequest, NotStored, or LogUnavailable if it could not be stored.
 
-        Feedback on an answer whose row still waits is kept with it, on the disk: what is said to be recorded must not
-        end with the process.
+        Feedback on an answer that is still spooled is spooled too, on disk, so that acknowledged feedback survives the
+        process.
         """
-        said = await self._redacted(said)
-        if self._ids[said.request_id]:
-            if not self._wait_on_disk(said):
+        feedback = await self._redacted(feedback)
+        if self._ids[feedback.request_id]:
+            if not self._spool_on_disk(feedback):
                 raise LogUnavailable
             return
         try:
-            await self._add(said)
+            await self._add(feedback)
         except SQLAlchemyError as fault:
             self._metrics.log_failures.inc()
-            raise LogUnavailable(reason(fault)) from fault
+            raise LogUnavailable(error_text(fault)) from fault
 
     def stores(self, request_id: str) -> bool:
-        """Whether this request is among the share that is stored: the same on every gateway."""
+        """Whether this request is in the stored sample (log.sample), the same on every gateway."""
         return self._params.sample >= 1 or is_sampled(storable(request_id), self._params.sample)
 
     def flush(self, seconds: float = 10.0) -> None:
-        """Wait until what was handed over is in the database. Raises TimeoutError."""
+        """Wait until all recorded rows are in the database. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         self._redacting.submit(int).result(seconds)
         while self._spool.rows:
@@ -183,13 +183,13 @@ class Recorder:
             time.sleep(0.005)
 
     async def close(self) -> None:
-        """Write what waits, in one last try, and say how much could not be written."""
+        """Try once more to write the waiting rows, and log how many could not be written."""
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         self._redacting.shutdown()
         self._stopping.set()
-        self._some.set()
+        self._wake.set()
         if self._started:
             self._thread.join()
         while self._spool.rows and self._write_group():
@@ -197,9 +197,9 @@ class Recorder:
         if self._spool.rows:
             kept = self._spool.rows - self._spool.in_memory
             logger.error(
-                "%d rows were not written to the prediction log: %s; %d of them stay in %s for the next gateway",
+                "%d rows were not written to the prediction log: %s; %d of them remain in %s for the next gateway",
                 self._spool.rows,
-                self._trouble,
+                self._error,
                 kept,
                 self._folder,
             )
@@ -214,31 +214,31 @@ class Recorder:
         assert self._redactor
         return self._redactor.row(row)
 
-    async def _add(self, said: Feedback) -> None:
+    async def _add(self, feedback: Feedback) -> None:
         try:
-            await asyncio.to_thread(add_feedback, self._log, said)
+            await asyncio.to_thread(add_feedback, self._log, feedback)
         except UnknownRequest:
-            if not self.stores(said.request_id):
-                raise NotStored(said.request_id) from None
+            if not self.stores(feedback.request_id):
+                raise NotStored(feedback.request_id) from None
             # Another gateway may have answered just now.
-            await asyncio.sleep(_OTHERS)
-            await asyncio.to_thread(add_feedback, self._log, said)
+            await asyncio.sleep(_OTHER_GATEWAY_SECONDS)
+            await asyncio.to_thread(add_feedback, self._log, feedback)
 
-    def _keep(self, row: Row) -> None:
+    def _spool_row(self, row: Row) -> None:
         with self._lock:
             if not self._spool.append(_line(row)):
-                self._lose("there is no room for more that wait")
+                self._count_lost("the spool is full")
                 return
             self._count(row, 1)
-        if not self._some.is_set():
-            self._some.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
-    def _wait_on_disk(self, row: Row) -> bool:
+    def _spool_on_disk(self, row: Row) -> bool:
         with self._lock:
             if not self._spool.append(_line(row), must_survive=self._folder is not None):
                 return False
             self._count(row, 1)
-        self._some.set()
+        self._wake.set()
         return True
 
     def _count(self, row: Row, by: int) -> None:
@@ -249,23 +249,23 @@ class Recorder:
                 del self._ids[name]
 
     def _adopt(self) -> None:
-        """Called where no other thread reads the spool: before the writer starts, and then by it alone."""
+        """Called before the writer starts, then only by the writer, so that no other thread reads the spool."""
         self._adopt_at = time.monotonic() + self._adopt_every
-        if rows := self._spool.adopt(self._adopted):
-            logger.warning("%d rows that another gateway left are written to the log", rows)
+        if rows := self._spool.adopt(self._count_adopted):
+            logger.warning("%d rows of another gateway that has ended are written to the log", rows)
 
-    def _adopted(self, line: bytes) -> None:
+    def _count_adopted(self, line: bytes) -> None:
         try:
             row = _row(line)
         except ValueError:
-            return  # it is reported when its turn comes
+            return  # reported when it is written
         with self._lock:
             self._count(row, 1)
 
     def _write_forever(self) -> None:
         while not self._stopping.is_set():
-            self._some.wait(1.0)
-            self._some.clear()
+            self._wake.wait(1.0)
+            self._wake.clear()
             self._stopping.wait(self._group)
             if time.monotonic() >= self._adopt_at:
                 self._adopt()
@@ -274,15 +274,15 @@ class Recorder:
             self._sweep()
 
     def _write_group(self) -> bool:
-        """Write the oldest rows. False where the database failed and they wait still."""
+        """Write the oldest rows; False if the database failed and they still wait."""
         self._writing_since = time.monotonic()
         try:
-            lines = self._spool.read(_GROUP)
+            lines = self._spool.read(_GROUP_ROWS)
             rows = self._parsed(lines)
             self._store(rows)
         except SQLAlchemyError as fault:
             self._metrics.log_failures.inc()
-            self._report(reason(fault))
+            self._report(error_text(fault))
             self._spool.sync()
             return False
         finally:
@@ -300,55 +300,55 @@ class Recorder:
             try:
                 rows.append(_row(line))
             except ValueError:
-                self._lose("a line of the spool cannot be read")
+                self._count_lost("a line of the spool cannot be read")
         return rows
 
     def _store(self, rows: Sequence[Row]) -> None:
-        """Where the database refuses a row for what it holds, find it, so that it holds up no other."""
+        """Store rows; if one is invalid, find it by bisection, so that it does not block the others."""
         try:
             record_rows(self._log, rows)
-        except _REFUSED as fault:
+        except _BAD_ROW_ERRORS as fault:
             if len(rows) == 1:
-                self._lose(reason(fault))
+                self._count_lost(error_text(fault))
                 return
             half = len(rows) // 2
             self._store(rows[:half])
             self._store(rows[half:])
 
     def _sweep(self) -> None:
-        """Delete a batch of the rows that are too old, when it is time."""
+        """Delete a batch of rows older than log.keep_days, if it is time."""
         if self._params.keep_days is None or self._task is None or time.monotonic() < self._sweep_at:
             return
         before = datetime.now(UTC) - timedelta(days=self._params.keep_days)
         try:
             if delete_older(self._log, self._task, before):
-                self._some.set()
+                self._wake.set()
                 return
         except SQLAlchemyError as fault:
-            logger.warning("old rows of the prediction log could not be deleted: %s", reason(fault))
-        self._sweep_at = time.monotonic() + _SWEEP
+            logger.warning("old rows of the prediction log could not be deleted: %s", error_text(fault))
+        self._sweep_at = time.monotonic() + _SWEEP_SECONDS
 
-    def _lose(self, why: str) -> None:
+    def _count_lost(self, why: str) -> None:
         self._lost += 1
         self._metrics.log_lost.inc()
         logger.error("a row for the prediction log is lost: %s", why)
 
-    def _report(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            logger.warning("the prediction log does not take rows, which wait: %s", trouble)
-        self._trouble = trouble
+    def _report(self, error: str) -> None:
+        if error != self._error:
+            logger.warning("the prediction log cannot be written, rows wait: %s", error)
+        self._error = error
 
     def _recovered(self) -> None:
-        if self._trouble:
-            logger.warning("the prediction log takes rows again")
-        self._trouble = None
+        if self._error:
+            logger.warning("the prediction log can be written again")
+        self._error = None
 
 
 def _line(row: Row) -> bytes:
     kind = type(row).__name__.lower()
     try:
         content = row.model_dump_json()
-    except PydanticSerializationError:  # half a character, which UTF-8 cannot write
+    except PydanticSerializationError:  # a lone surrogate, which UTF-8 cannot encode
         content = type(row).model_validate(storable_tree(row.model_dump())).model_dump_json()
     return f'{{"{kind}":{content}}}\n'.encode()
 

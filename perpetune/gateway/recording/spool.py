@@ -1,6 +1,6 @@
-"""Lines on their way to the database, oldest first, in files that survive the death of the process.
+"""A queue of lines in files that survive the process.
 
-A live process holds an exclusive flock on each of its files; one that nobody holds was left by a dead process.
+A live process holds an exclusive flock on each of its files; an unlocked file belongs to a dead process.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_READ = 1 << 20  # bytes read at once
-_AGAIN = 1.0  # seconds after which a folder that could not be written is tried again
+_READ = 1 << 20  # bytes per read
+_RETRY_SECONDS = 1.0  # after which a folder that could not be written is tried again
 
 
 @dataclass(eq=False)
-class _OnDisk:
-    """A file of whole lines; those before `done` are in the database."""
+class _DiskSegment:
+    """A file of complete lines; those before the offset `done` are in the database."""
 
     path: Path
     descriptor: int
@@ -59,7 +59,7 @@ class _OnDisk:
 
 
 @dataclass(eq=False)
-class _InMemory:
+class _MemorySegment:
     lines: deque[bytes] = field(default_factory=deque)
 
     @property
@@ -74,14 +74,14 @@ class _InMemory:
             self.lines.popleft()
 
     def close(self) -> None:
-        """Its lines end with the process."""
+        """Nothing to do: the lines are lost with the process."""
 
 
 class Spool:
-    """A bounded queue of lines in the files of a folder; without one, or while it cannot be written, in memory.
+    """A bounded queue of lines in files of a folder; in memory without one or while it cannot be written.
 
-    `append` may be called in any thread and never waits for the disk; the others belong to one thread.
-    `capacity` and `capacity_bytes` bound what waits, `memory` the rows of it that wait in memory.
+    `append` may be called in any thread and does not wait for an fsync; the other methods belong to one thread.
+    `capacity` and `capacity_bytes` limit the queue, `memory` the rows held in memory.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Spool:
         segment_bytes: int = 8 << 20,
     ) -> None:
         self.rows = 0
-        self.trouble: str | None = None
+        self.error: str | None = None
         self._folder = folder
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
@@ -102,24 +102,24 @@ class Spool:
         self._segment_bytes = segment_bytes
         self._bytes = 0
         self._in_memory = 0
-        self._segments: deque[_OnDisk | _InMemory] = deque()
+        self._segments: deque[_DiskSegment | _MemorySegment] = deque()
         self._lock = threading.Lock()
-        self._try_again = 0.0
+        self._retry_at = 0.0
 
     @property
     def in_memory(self) -> int:
-        """The rows that would not survive the process."""
+        """The number of rows that would be lost with the process."""
         return self._in_memory
 
-    def adopt(self, found: Callable[[bytes], None]) -> int:
-        """Put what dead processes left before everything else, tell of each line, and say how many they were."""
+    def adopt(self, callback: Callable[[bytes], None]) -> int:
+        """Prepend the lines of dead processes, call `callback` with each, and return their number."""
         if self._folder is None:
             return 0
         left = [segment for path in sorted(self._folder.glob("*.jsonl")) if (segment := _take_over(path))]
         for segment in left:
             while segment.done < segment.end and (lines := segment.read(10_000)):
                 for line in lines:
-                    found(line)
+                    callback(line)
                 segment.done += sum(map(len, lines))
                 segment.rows += len(lines)
             segment.done = 0
@@ -131,7 +131,7 @@ class Spool:
         return rows
 
     def append(self, line: bytes, *, must_survive: bool = False) -> bool:
-        """False where there is no room, with `must_survive` none on the disk."""
+        """Add a line; False if the queue is full, or with `must_survive` if it cannot be written to disk."""
         with self._lock:
             if self.rows >= self._capacity or self._bytes + len(line) > self._capacity_bytes:
                 return False
@@ -148,31 +148,31 @@ class Spool:
         return first.read(limit) if first else []
 
     def drop(self, lines: Sequence[bytes]) -> None:
-        """Forget the oldest lines, as `read` gave them, and delete the files that are done with."""
+        """Remove the oldest lines, as returned by `read`, and delete finished files."""
         with self._lock:
             first = next(segment for segment in self._segments if segment.rows)
             first.drop(lines)
             self.rows -= len(lines)
             self._bytes -= sum(map(len, lines))
-            if isinstance(first, _InMemory):
+            if isinstance(first, _MemorySegment):
                 self._in_memory -= len(lines)
             while len(self._segments) > 1 and not self._segments[0].rows:
                 self._segments.popleft().close()
             last = self._segments[-1]
-            if isinstance(last, _OnDisk) and not last.rows and last.end:
+            if isinstance(last, _DiskSegment) and not last.rows and last.end:
                 os.ftruncate(last.descriptor, 0)
                 last.end = last.done = 0
 
     def sync(self) -> None:
-        """Bring full files to the disk; one that does not take them is tried again the next time."""
+        """fsync full files; failures are retried the next time."""
         with self._lock:
-            full = [segment for segment in list(self._segments)[:-1] if isinstance(segment, _OnDisk)]
+            full = [segment for segment in list(self._segments)[:-1] if isinstance(segment, _DiskSegment)]
         for segment in full:
             if not segment.safe:
                 try:
                     segment.sync()
                 except OSError as fault:
-                    logger.error("%s is not safe from a power cut yet: %s", segment.path, fault.strerror)
+                    logger.error("%s could not be synced to disk yet: %s", segment.path, fault.strerror)
 
     def close(self) -> None:
         with self._lock:
@@ -181,7 +181,7 @@ class Spool:
             self._segments.clear()
 
     def _to_disk(self, line: bytes) -> bool:
-        if self._folder is None or (self.trouble and time.monotonic() < self._try_again):
+        if self._folder is None or (self.error and time.monotonic() < self._retry_at):
             return False
         try:
             segment = self._writable(self._folder)
@@ -189,16 +189,16 @@ class Spool:
         except OSError as fault:
             self._report(fault)
             return False
-        if self.trouble:
+        if self.error:
             logger.warning("the spool can be written again")
-        self.trouble = None
+        self.error = None
         segment.end += len(line)
         segment.rows += 1
         return True
 
-    def _writable(self, folder: Path) -> _OnDisk:
+    def _writable(self, folder: Path) -> _DiskSegment:
         last = self._segments[-1] if self._segments else None
-        if isinstance(last, _OnDisk) and last.end < self._segment_bytes:
+        if isinstance(last, _DiskSegment) and last.end < self._segment_bytes:
             return last
         self._segments.append(_create(folder))
         return self._writable(folder)
@@ -206,24 +206,24 @@ class Spool:
     def _to_memory(self, line: bytes) -> bool:
         if self._in_memory >= self._memory:
             return False
-        if not self._segments or not isinstance(self._segments[-1], _InMemory):
-            self._segments.append(_InMemory())
+        if not self._segments or not isinstance(self._segments[-1], _MemorySegment):
+            self._segments.append(_MemorySegment())
         last = self._segments[-1]
-        assert isinstance(last, _InMemory)
+        assert isinstance(last, _MemorySegment)
         last.lines.append(line)
         self._in_memory += 1
         return True
 
     def _report(self, fault: OSError) -> None:
-        trouble = f"the spool cannot be written ({fault.strerror or fault}), so rows wait in memory"
-        if trouble != self.trouble:
-            logger.error("%s: %s", self._folder, trouble)
-        self.trouble = trouble
-        self._try_again = time.monotonic() + _AGAIN
+        error = f"the spool cannot be written ({fault.strerror or fault}), so rows wait in memory"
+        if error != self.error:
+            logger.error("%s: %s", self._folder, error)
+        self.error = error
+        self._retry_at = time.monotonic() + _RETRY_SECONDS
 
 
-def _create(folder: Path) -> _OnDisk:
-    """A new file, locked before others can see its name."""
+def _create(folder: Path) -> _DiskSegment:
+    """Create a file, locked before it gets its final name."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{time.time_ns():020d}-{os.getpid()}.jsonl"
     hidden = path.with_suffix(".new")
@@ -235,25 +235,25 @@ def _create(folder: Path) -> _OnDisk:
         os.close(descriptor)
         hidden.unlink(missing_ok=True)
         raise
-    return _OnDisk(path, descriptor)
+    return _DiskSegment(path, descriptor)
 
 
-def _write(segment: _OnDisk, line: bytes) -> None:
-    """All of the line, in one write, or nothing of it."""
+def _write(segment: _DiskSegment, line: bytes) -> None:
+    """Write the line in one call, completely or not at all."""
     written = os.write(segment.descriptor, line)
     if written < len(line):
         os.ftruncate(segment.descriptor, segment.end)
         raise OSError(f"only {written} of {len(line)} bytes fit")
 
 
-def _take_over(path: Path) -> _OnDisk | None:
-    """A dead process's file, None where its owner lives or where it cannot be read."""
+def _take_over(path: Path) -> _DiskSegment | None:
+    """Open a dead process's file; None if its owner is alive or it cannot be read."""
     try:
         descriptor = os.open(path, os.O_APPEND | os.O_RDWR)
     except FileNotFoundError:
         return None
     except OSError as fault:
-        logger.error("%s: what waits here for the prediction log cannot be read: %s", path, fault.strerror)
+        logger.error("%s: the spooled rows cannot be read: %s", path, fault.strerror)
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -261,23 +261,23 @@ def _take_over(path: Path) -> _OnDisk | None:
         os.close(descriptor)
         return None
     status = os.fstat(descriptor)
-    if not status.st_nlink:  # its last owner was done with it just now
+    if not status.st_nlink:  # its owner has just deleted it
         os.close(descriptor)
         return None
     end = _end_of_lines(descriptor, status.st_size)
     if end < status.st_size:
-        logger.warning("%s: the last line, of %d bytes, is torn and left out", path, status.st_size - end)
+        logger.warning("%s: the last line is incomplete (%d bytes) and is dropped", path, status.st_size - end)
         os.ftruncate(descriptor, end)
-    return _OnDisk(path, descriptor, end=end)
+    return _DiskSegment(path, descriptor, end=end)
 
 
 def _end_of_lines(descriptor: int, size: int) -> int:
-    """Where the last whole line ends."""
+    """The offset after the last complete line."""
     end = size
     while end:
         start = max(0, end - _READ)
-        found = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        callback = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if callback >= 0:
+            return start + callback + 1
         end = start
     return 0

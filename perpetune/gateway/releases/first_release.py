@@ -1,4 +1,4 @@
-"""A registry whose task never stays without a champion."""
+"""A release source that creates the first champion of a task."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from perpetune.gateway.releases.follower import ReleaseSource
 from perpetune.model.release import DesiredReleases, Release
 
-SECONDS_BETWEEN_TRIES = 30.0  # of making one: each that fails leaves its traces in the registry
+SECONDS_BETWEEN_TRIES = 30.0  # every failed try leaves a run in MLflow
 
 
-class SourceWithFirst:
-    """A `ReleaseSource` that has `make_first` make the first champion if `source` names none."""
+class BootstrappingSource:
+    """A `ReleaseSource` that calls `make_first` if `source` has no champion."""
 
     def __init__(self, source: ReleaseSource, make_first: Callable[[], object]) -> None:
         self._source = source

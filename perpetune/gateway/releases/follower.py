@@ -1,9 +1,10 @@
-"""Follows the registry: what its aliases name is what answers, without a restart.
+"""Following the registry's aliases without a restart.
 
-When `champion` moves, the new release is loaded beside the old one, warmed, and asked the golden prompts; new requests
-then go to it, those under way end with the old one. The previous champion stays loaded, so that going back to it takes
-no time; what no alias names is unloaded once nobody uses it. A release that does not answer as it did at evaluation is
-refused, and its alias goes back. A registry that is down, or a release that does not load, leaves what serves as it is.
+When `champion` moves, the new release is loaded beside the old one, warmed up, and checked for parity on the golden
+prompts. New requests then go to it, and requests in flight finish on the old one. The previous champion stays loaded
+for an instant rollback; a release without an alias is unloaded when its last request ends. A release that fails the
+parity check is refused, and its alias moves back. If the registry is down or a release does not load, the serving
+release does not change.
 """
 
 from __future__ import annotations
@@ -20,39 +21,39 @@ from typing import Protocol
 from perpetune.engines.engine import Engine
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.api.output_constraint import constrained
-from perpetune.gateway.releases.parity import Disparity, require_parity
-from perpetune.gateway.releases.routing import falls_to
+from perpetune.gateway.releases.parity import ParityError, require_parity
+from perpetune.gateway.releases.routing import is_routed_to_trial
 from perpetune.gateway.telemetry.metrics import Metrics
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import DesiredReleases, Release, RoutedRelease, Trial
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_WAIT = 60.0  # seconds between two tries of a release that does not load
+_MAX_RETRY_SECONDS = 60.0  # between two tries of a release that does not load
 
-_LONGEST_REPORT = 500  # characters
+_MAX_ERROR_CHARS = 500
 
 
 class ReleaseSource(Protocol):
-    """Where releases come from. Its calls may take seconds; they are made off the event loop."""
+    """The source of releases. Its methods may block for seconds and are called off the event loop."""
 
     def wanted(self) -> DesiredReleases:
-        """What should be loaded, and who of it answers."""
+        """The releases that should be loaded, and which of them serves."""
 
     def fetch(self, version: str) -> Release:
-        """That version with its adapter on local disk."""
+        """Download a version's adapter to local disk."""
 
     def refuse(self, version: str, back_to: str | None, why: str) -> None:
-        """Take the aliases away from a version that may not serve; `back_to` is champion again, if this one was."""
+        """Remove the aliases of a version that must not serve; if it was champion, `back_to` becomes it again."""
 
     def roll_back(self) -> tuple[str, str]:
-        """Make the previous version champion; returns (from, to). Raises PerpetuneError where there is none."""
+        """Make the previous version champion; returns (from, to). Raises PerpetuneError if there is none."""
 
 
-class NothingServed(Exception):
-    """No release has been loaded yet."""
+class NoReleaseLoaded(Exception):
+    """No release is loaded yet."""
 
 
 class UnknownVersion(Exception):
@@ -60,19 +61,19 @@ class UnknownVersion(Exception):
 
 
 @dataclass(frozen=True)
-class FollowState:
-    """What serves, what should, what is on trial, and what is wrong (None: nothing) with the registry and releases."""
+class FollowerState:
+    """The serving version, the registry's champion, the trial, and the current errors (None: none)."""
 
     serving: str | None
     champion: str | None
     trial: str | None
-    registry_trouble: str | None
-    release_trouble: str | None
+    registry_error: str | None
+    release_error: str | None
 
 
 @dataclass(frozen=True)
-class RolledBack:
-    """The version that no longer answers, the one that does again, and after how many seconds."""
+class RollbackResult:
+    """The version rolled back, the version that serves again, and how long it took."""
 
     rolled_back: str
     restored: str
@@ -81,14 +82,14 @@ class RolledBack:
 
 @dataclass
 class _Retry:
-    """A release that did not load: how often it was tried, and when it will be again."""
+    """A release that did not load: the number of failures, and the loop time of the next try."""
 
     failures: int = 0
     at: float = 0.0
 
 
 class _Loaded:
-    """A release in the engine, with the number of requests that use it."""
+    """A loaded release with a count of the requests that use it."""
 
     def __init__(self, release: Release) -> None:
         self.release = release
@@ -110,7 +111,7 @@ class _Loaded:
 
 
 class Follower:
-    """`params` None leaves out the check of parity."""
+    """Keeps the engine's releases in line with the registry. `params` None skips the parity check."""
 
     def __init__(
         self,
@@ -129,37 +130,37 @@ class Follower:
         self._max_tokens = max_tokens
         self._loaded: dict[str, _Loaded] = {}
         self._current: _Loaded | None = None
-        self._trial: Trial | None = None  # one that is loaded
+        self._trial: Trial | None = None  # only if it is loaded
         self._wanted = DesiredReleases(None)
         self._rollbacks = 0
-        self._registry_trouble: str | None = None
-        self._release_trouble: str | None = None
+        self._registry_error: str | None = None
+        self._release_error: str | None = None
         self._refusal: str | None = None
         self._retries: dict[str, _Retry] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._swap_lock = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
 
     @property
-    def state(self) -> FollowState:
-        return FollowState(
+    def state(self) -> FollowerState:
+        return FollowerState(
             self._current.release.version if self._current else None,
             self._wanted.champion,
             self._trial.version if self._trial else None,
-            self._registry_trouble,
-            self._release_trouble or self._refusal,
+            self._registry_error,
+            self._release_error or self._refusal,
         )
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Every version that can be asked for."""
+        """Every loaded version."""
         return tuple(self._loaded)
 
     @contextmanager
     def using(self, version: str | None = None, key: str = "") -> Iterator[RoutedRelease]:
-        """The release for a request, kept loaded for as long as this is open.
+        """The release for a request, kept loaded while the context is open.
 
-        It is the version given, else that on trial for its share of the users or sessions `key`, else the champion.
-        Raises NothingServed or UnknownVersion.
+        It is the given version, or the trial for its part of the users or sessions `key`, or the champion. Raises
+        NoReleaseLoaded or UnknownVersion.
         """
         with ExitStack() as kept:
             yield self._route(kept, version, key)
@@ -170,8 +171,8 @@ class Follower:
                 raise UnknownVersion(version)
             return RoutedRelease(kept.enter_context(self._loaded[version].used()), "pinned")
         if self._current is None:
-            raise NothingServed
-        if self._trial is None or not falls_to(self._trial, key):
+            raise NoReleaseLoaded
+        if self._trial is None or not is_routed_to_trial(self._trial, key):
             return RoutedRelease(kept.enter_context(self._current.used()), "champion")
         challenger = kept.enter_context(self._loaded[self._trial.version].used())
         if self._trial.strategy == "canary":
@@ -181,18 +182,18 @@ class Follower:
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
-            await self._check(even_if_it_failed=False)
+            await self._check(force=False)
             await asyncio.sleep(self._poll_seconds)
 
-    async def refresh_now(self) -> FollowState:
-        """Look at the aliases at once and go where they point; returns when new requests go there."""
-        await self._check(even_if_it_failed=True)
+    async def refresh_now(self) -> FollowerState:
+        """Read the aliases now and follow them; returns when new requests go to the new champion."""
+        await self._check(force=True)
         return self.state
 
-    async def roll_back(self, reason: str) -> RolledBack:
+    async def roll_back(self, reason: str) -> RollbackResult:
         """Make the previous champion champion again, here and in the registry.
 
-        It does not wait for a swap under way. Raises PerpetuneError where there is nothing to go back to.
+        It does not wait for a swap in progress. Raises PerpetuneError if there is no previous champion.
         """
         began = time.monotonic()
         old, restored = await asyncio.to_thread(self._source.roll_back)
@@ -202,78 +203,80 @@ class Follower:
         loaded = self._loaded.get(restored)
         if loaded is not None:
             self._switch(loaded)
-            self._retire_unwanted()
+            self._retire_unused()
         else:
-            await self._check(even_if_it_failed=True)
+            await self._check(force=True)
         if self.state.serving != restored:
-            raise PerpetuneError(f"version {restored} is champion again and cannot be served: {self._release_trouble}")
+            raise PerpetuneError(f"version {restored} is champion again and cannot be served: {self._release_error}")
         self._metrics.release_rollbacks.inc()
-        return RolledBack(old, restored, time.monotonic() - began)
+        return RollbackResult(old, restored, time.monotonic() - began)
 
-    async def _check(self, *, even_if_it_failed: bool) -> None:
-        async with self._one_at_a_time:
-            if not await self._look():
+    async def _check(self, *, force: bool) -> None:
+        async with self._swap_lock:
+            if not await self._read_registry():
                 return
             champion = self._wanted.champion
             if champion is not None and champion != self.state.serving:
-                await self._try(champion, even_if_it_failed)
+                await self._ensure_loaded(champion, force)
             elif champion is not None:
-                self._release_trouble = None
-            await self._follow_trial(even_if_it_failed)
-            await self._keep_previous_ready()
-            self._retire_unwanted()
+                self._release_error = None
+            await self._follow_trial(force)
+            await self._preload_previous()
+            self._retire_unused()
 
-    async def _look(self) -> bool:
-        """Ask the registry what it wants; False where it does not say."""
+    async def _read_registry(self) -> bool:
+        """Read the registry; False if it failed."""
         rollbacks = self._rollbacks
         try:
             wanted = await asyncio.to_thread(self._source.wanted)
-        except Exception as fault:  # whatever a registry's client raises, serving goes on
-            self._registry_trouble = _noted(self._registry_trouble, fault, "the registry cannot be asked")
+        except Exception as fault:  # a registry client may raise anything; serving continues
+            self._registry_error = _log_new_error(self._registry_error, fault, "the registry cannot be read")
             return False
-        if self._registry_trouble:
-            logger.warning("the registry answers again")
-        self._registry_trouble = None
-        if rollbacks != self._rollbacks:  # it may have been read before the rollback, which is newer
+        if self._registry_error:
+            logger.warning("the registry can be read again")
+        self._registry_error = None
+        if rollbacks != self._rollbacks:  # it may have been read before the rollback
             return True
         if wanted != self._wanted:
             self._retries.clear()
         self._wanted = wanted
         return True
 
-    async def _follow_trial(self, even_if_it_failed: bool) -> None:
+    async def _follow_trial(self, force: bool) -> None:
         trial = self._wanted.trial
         if trial is not None and trial.version not in self._loaded:
             self._trial = None
-            await self._try(trial.version, even_if_it_failed)
-        there = trial is not None and trial == self._wanted.trial and trial.version in self._loaded
-        if there and trial != self._trial:
-            logger.info("version %s is on trial: %s, share %g", trial.version, trial.strategy, trial.share)  # type: ignore[union-attr]
-        self._trial = trial if there else None
+            await self._ensure_loaded(trial.version, force)
+        is_loaded = trial is not None and trial == self._wanted.trial and trial.version in self._loaded
+        if is_loaded and trial != self._trial:
+            logger.info("version %s is on trial: %s, traffic ratio %g", trial.version, trial.strategy, trial.share)  # type: ignore[union-attr]
+        self._trial = trial if is_loaded else None
         self._metrics.trial.clear()
         if self._trial is not None:
             self._metrics.trial.labels(self._trial.version, self._trial.strategy).set(1)
 
-    async def _try(self, version: str, even_if_it_failed: bool) -> None:
-        """Have a wanted version loaded, and answer if it is champion. One that fails waits longer each time."""
+    async def _ensure_loaded(self, version: str, force: bool) -> None:
+        """Load a desired version, and serve it if it is champion; failures are retried with exponential backoff."""
         retry = self._retries.setdefault(version, _Retry())
-        if not even_if_it_failed and asyncio.get_running_loop().time() < retry.at:
+        if not force and asyncio.get_running_loop().time() < retry.at:
             return
         try:
-            loaded = self._loaded.get(version) or await self._bring(version)
-        except Exception as fault:  # whatever is wrong with a release, the one that serves goes on
-            self._release_trouble = _noted(self._release_trouble, fault, f"version {version} cannot be served")
+            loaded = self._loaded.get(version) or await self._fetch_and_load(version)
+        except Exception as fault:  # a release may fail in any way; the serving one continues
+            self._release_error = _log_new_error(self._release_error, fault, f"version {version} cannot be served")
             self._metrics.release_failures.inc()
-            retry.at = asyncio.get_running_loop().time() + min(self._poll_seconds * 2**retry.failures, _LONGEST_WAIT)
+            retry.at = asyncio.get_running_loop().time() + min(
+                self._poll_seconds * 2**retry.failures, _MAX_RETRY_SECONDS
+            )
             retry.failures += 1
-            if isinstance(fault, Disparity):
+            if isinstance(fault, ParityError):
                 await self._refuse(version, fault)
             return
         if version == self._wanted.champion:  # it may have been rolled back meanwhile
             self._switch(loaded)
 
-    async def _keep_previous_ready(self) -> None:
-        """Load it where a gateway has just started. It is no trouble where that fails: nobody asks for it yet."""
+    async def _preload_previous(self) -> None:
+        """Load the previous champion of a restarted gateway. A failure is only logged, because no request needs it."""
         version = self._wanted.previous
         if version is None or version in self._loaded or version in self._retries or self._current is None:
             return
@@ -282,10 +285,10 @@ class Follower:
             release = await asyncio.to_thread(self._source.fetch, version)
             if _is_small(release):
                 await self._load(release)
-        except Exception as fault:  # whatever is wrong with it, the one that serves goes on
-            logger.warning("the previous version %s cannot be kept ready: %s", version, fault)
+        except Exception as fault:  # see `_ensure_loaded`
+            logger.warning("the previous version %s cannot be preloaded: %s", version, fault)
 
-    async def _bring(self, version: str) -> _Loaded:
+    async def _fetch_and_load(self, version: str) -> _Loaded:
         return await self._load(await asyncio.to_thread(self._source.fetch, version))
 
     async def _load(self, release: Release) -> _Loaded:
@@ -301,22 +304,26 @@ class Follower:
 
     async def _warm(self, release: Release) -> None:
         warm_up = release.conversation((Message(role="user", content="Hello"),))
-        await self._engine.answer(release.version, warm_up, constrained(Generation(max_tokens=1), release))
+        await self._engine.answer(release.version, warm_up, constrained(GenerationConfig(max_tokens=1), release))
         if self._params is not None:
             parity = await require_parity(self._engine, release, self._params, self._max_tokens)
-            logger.info("version %s answers %d of %d golden prompts alike", release.version, parity.alike, parity.asked)
+            logger.info(
+                "version %s passes parity on %d of %d golden prompts", release.version, parity.matching, parity.prompts
+            )
 
-    async def _refuse(self, version: str, why: Disparity) -> None:
-        """Take its aliases away. Where nothing serves yet, they stay: it is this gateway that may be at fault."""
+    async def _refuse(self, version: str, why: ParityError) -> None:
+        """Remove the version's aliases, unless nothing serves yet: the cause may then be this gateway."""
         serving = self.state.serving
         if serving is None:
             return
         self._metrics.release_refusals.inc()
-        self._refusal, self._release_trouble = f"version {version} was refused: {why}"[:_LONGEST_REPORT], None
+        self._refusal, self._release_error = f"version {version} was refused: {why}"[:_MAX_ERROR_CHARS], None
         try:
             await asyncio.to_thread(self._source.refuse, version, serving, str(why))
-        except Exception as fault:  # the next look meets the same alias, and refuses again
-            self._registry_trouble = _noted(self._registry_trouble, fault, "the registry did not take the refusal")
+        except Exception as fault:  # the next poll finds the same alias and refuses again
+            self._registry_error = _log_new_error(
+                self._registry_error, fault, "the refusal could not be written to the registry"
+            )
             return
         if self._wanted.champion == version:
             self._wanted = DesiredReleases(serving, None, self._wanted.trial)
@@ -324,16 +331,16 @@ class Follower:
             self._wanted = DesiredReleases(self._wanted.champion, self._wanted.previous, None)
 
     def _switch(self, chosen: _Loaded) -> None:
-        """No await in here: a request sees the old release or the new one."""
+        """Without await, so that a request sees either the old release or the new one."""
         old, self._current = self._current, chosen
-        self._release_trouble = self._refusal = None
+        self._release_error = self._refusal = None
         self._metrics.serving.clear()
         self._metrics.serving.labels(chosen.release.version).set(1)
         logger.info("version %s serves", chosen.release.version)
         if old and old is not chosen:
             self._metrics.swaps.inc()
 
-    def _retire_unwanted(self) -> None:
+    def _retire_unused(self) -> None:
         for version, loaded in self._loaded.items():
             if not loaded.retiring and not self._is_wanted(version):
                 loaded.retiring = True
@@ -348,10 +355,10 @@ class Follower:
         return version in (self.state.serving, wanted.champion, wanted.trial.version if wanted.trial else None)
 
     async def _retire(self, version: str, loaded: _Loaded) -> None:
-        """Unload a release once nobody uses it, unless it is wanted again by then."""
+        """Unload a release when its last request ends, unless it is needed again by then."""
         while True:
             await loaded.idle.wait()
-            async with self._one_at_a_time:
+            async with self._swap_lock:
                 if self._is_wanted(version):
                     loaded.retiring = False
                     return
@@ -363,14 +370,14 @@ class Follower:
 
 
 def _is_small(release: Release) -> bool:
-    """All but a fully trained model, which takes as much room as the base."""
+    """Whether it is an adapter or a linear model; a fully trained model takes as much memory as the base."""
     return not any(release.adapter.glob("model*.safetensors"))
 
 
-def _noted(before: str | None, fault: Exception, what: str) -> str:
-    """The trouble in words, logged where it is news."""
-    # Read by anyone in /readyz: credentials that an address in it may carry stay out.
-    trouble = re.sub(r"//[^/\s@]*@", "//", f"{what}: {fault}")[:_LONGEST_REPORT]
-    if trouble != before:
-        logger.warning("%s", trouble)
-    return trouble
+def _log_new_error(before: str | None, fault: Exception, what: str) -> str:
+    """The error message, logged if it is new."""
+    # It is public in /readyz: remove credentials in URLs.
+    error = re.sub(r"//[^/\s@]*@", "//", f"{what}: {fault}")[:_MAX_ERROR_CHARS]
+    if error != before:
+        logger.warning("%s", error)
+    return error

@@ -1,4 +1,4 @@
-"""What the gateway counts for Prometheus. Every app has a registry of its own."""
+"""Prometheus metrics of the gateway. Every app has its own registry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class Metrics:
-    """Labels take few values: paths and routes of the gateway's own, versions that are loaded (see `forget`)."""
+    """All metrics. Label cardinality is small: the gateway's paths and routes, and loaded versions (see `forget`)."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -34,23 +34,25 @@ class Metrics:
         self.tokens = Counter("perpetune_tokens", "Tokens read and written", ["kind"], registry=self.registry)
         self.shadows_skipped = Counter(
             "perpetune_shadows_skipped",
-            "Answers of a shadow that were left out for want of room",
+            "Shadow answers skipped because too many were in flight",
             registry=self.registry,
         )
         self.feedback = Counter("perpetune_feedback", "Feedback accepted", registry=self.registry)
-        self.swaps = Counter("perpetune_release_swaps", "Times another version took over", registry=self.registry)
+        self.swaps = Counter(
+            "perpetune_release_swaps", "Times another version became the serving one", registry=self.registry
+        )
         self.release_failures = Counter(
             "perpetune_release_failures", "Times a version could not be loaded", registry=self.registry
         )
         self.serving = Gauge(
-            "perpetune_release_serving", "1 for the version that answers", ["version"], registry=self.registry
+            "perpetune_release_serving", "1 for the version that serves", ["version"], registry=self.registry
         )
         self.log_waiting = Gauge(
-            "perpetune_log_rows_waiting", "Rows that are not in the prediction log yet", registry=self.registry
+            "perpetune_log_rows_waiting", "Rows not yet in the prediction log", registry=self.registry
         )
         self.log_in_memory = Gauge(
             "perpetune_log_rows_in_memory",
-            "Of them, rows that would end with the process, as the spool cannot be written",
+            "Waiting rows held only in memory because the spool cannot be written",
             registry=self.registry,
         )
         self.log_failures = Counter(
@@ -59,30 +61,30 @@ class Metrics:
         self.log_lost = Counter(
             "perpetune_log_rows_lost", "Rows that never reached the prediction log", registry=self.registry
         )
-        self.in_flight = Gauge("perpetune_http_requests_in_flight", "Requests under way", registry=self.registry)
+        self.in_flight = Gauge("perpetune_http_requests_in_flight", "Requests in flight", registry=self.registry)
         self.answers = Counter(
             "perpetune_answers",
-            "Answers by version and by why it answered",
+            "Answers by version and route",
             ["version", "route"],
             registry=self.registry,
         )
         self.confidence = Histogram(
             "perpetune_answer_confidence",
-            "Confidence of the answers that have one",
+            "Confidence of answers that have one",
             ["version"],
             buckets=_SHARES,
             registry=self.registry,
         )
         self.first_token_seconds = Histogram(
             "perpetune_first_token_seconds",
-            "Seconds from asking the engine to the first piece of an answer that is streamed",
+            "Seconds from the engine request to the first chunk of a streamed answer",
             ["version"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.engine_seconds = Histogram(
             "perpetune_engine_seconds",
-            "Seconds from asking the engine to its whole answer, waiting included",
+            "Seconds from the engine request to its complete answer, queueing included",
             ["version"],
             buckets=_SECONDS,
             registry=self.registry,
@@ -94,43 +96,45 @@ class Metrics:
             "perpetune_engine_refusals", "Requests that the engine did not answer", ["reason"], registry=self.registry
         )
         self.release_refusals = Counter(
-            "perpetune_release_refusals", "Versions refused at the gateway's door", registry=self.registry
+            "perpetune_release_refusals",
+            "Versions refused because they failed the parity check",
+            registry=self.registry,
         )
         self.release_rollbacks = Counter(
-            "perpetune_release_rollbacks", "Trials that ended with the version taken back", registry=self.registry
+            "perpetune_release_rollbacks", "Rollbacks to the previous champion", registry=self.registry
         )
         self.trial = Gauge(
             "perpetune_release_trial", "1 for the version on trial", ["version", "strategy"], registry=self.registry
         )
         self.unauthorized = Counter(
-            "perpetune_unauthorized", "Requests without a key that may ask", ["code"], registry=self.registry
+            "perpetune_unauthorized", "Requests without a valid API key or role", ["code"], registry=self.registry
         )
         self.rate_limited = Counter(
-            "perpetune_rate_limited", "Requests beyond their caller's limit", registry=self.registry
+            "perpetune_rate_limited", "Requests over the caller's rate limit", registry=self.registry
         )
-        Info("perpetune_build", "What runs here", registry=self.registry).info(
+        Info("perpetune_build", "Versions of perpetune and Python", registry=self.registry).info(
             {"version": version_of("perpetune"), "python": platform.python_version()}
         )
 
     def answered(self, version: str, route: str, answers: Sequence[Answer]) -> None:
-        """Count what one request was answered with."""
+        """Count the answers of one request."""
         self.answers.labels(version, route).inc(len(answers))
         for answer in answers:
             if answer.confidence is not None:
                 self.confidence.labels(version).observe(answer.confidence)
 
     def forget(self, version: str) -> None:
-        """Drop the series of a version that was unloaded, so that they do not grow with every release."""
+        """Drop the series of an unloaded version, so that their number does not grow with every release."""
         for metric in (self.answers, self.confidence, self.first_token_seconds, self.engine_seconds, self.trial):
             metric.remove_by_labels({"version": version})
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-class Measured:
-    """ASGI middleware that counts and times every HTTP request under the path of its route."""
+class MetricsMiddleware:
+    """ASGI middleware that counts and times HTTP requests by route path."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -160,7 +164,7 @@ class Measured:
 
 
 def path_of(scope: Scope) -> str:
-    """The path of the request's route, or "other"; a request refused before routing still has its path."""
+    """The path of the request's route, or "other"; also for requests refused before routing."""
     if "route" in scope:
         return str(getattr(scope["route"], "path", "other"))
     known = {getattr(route, "path", None) for route in scope["app"].routes}

@@ -1,4 +1,4 @@
-"""An engine that is watched: how long it takes, how soon it begins to speak, how much is under way."""
+"""An engine wrapper that records latency, time to first token, requests in flight and traces."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from perpetune.engines.engine import Engine
 from perpetune.gateway.telemetry import tracing
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation, OnDelta
+from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import Release
 from perpetune.records import Message
 
 
 class ObservedEngine:
-    """Passes everything on to `engine`; a version's series end when it is unloaded."""
+    """An `Engine` that delegates to `engine`; a version's metrics are dropped when it is unloaded."""
 
     def __init__(self, engine: Engine, metrics: Metrics) -> None:
         self._engine = engine
@@ -29,7 +29,7 @@ class ObservedEngine:
         self._metrics.forget(version)
 
     async def answer(
-        self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None = None
     ) -> tuple[Answer, ...]:
         began = time.perf_counter()
         first = True
@@ -39,13 +39,13 @@ class ObservedEngine:
             if first:
                 first = False
                 self._metrics.first_token_seconds.labels(version).observe(time.perf_counter() - began)
-            assert hear is not None
-            hear(delta)
+            assert on_delta is not None
+            on_delta(delta)
 
         self._metrics.engine_in_flight.inc()
         try:
             with tracing.span("engine", {"perpetune.version": version}):
-                answers = await self._engine.answer(version, messages, generation, note_first if hear else None)
+                answers = await self._engine.answer(version, messages, generation, note_first if on_delta else None)
         except Exception as fault:
             self._metrics.engine_refusals.labels(type(fault).__name__).inc()
             raise

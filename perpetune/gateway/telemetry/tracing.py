@@ -1,8 +1,8 @@
-"""Traces over OTLP: one server span for each request, with spans in it for the engine and the log.
+"""OpenTelemetry traces over OTLP: a server span per request, with child spans for the engine and the log.
 
-Off, and without cost worth naming, unless OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set;
-OpenTelemetry's other variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...) hold too. Names follow its semantic
-conventions for HTTP and for generative AI. What was asked and answered is never in a span.
+Tracing is off unless OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set; OpenTelemetry's other
+variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...) apply too. Names follow the semantic conventions for HTTP and
+generative AI. Prompts and answers are never in a span.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOTHING = nullcontext()
 
 @dataclass(frozen=True)
 class _Request:
-    """The request that is being answered, where it is traced."""
+    """The traced request of the current context."""
 
     tracer: Tracer
     span: Span
@@ -43,20 +43,20 @@ _request: ContextVar[_Request | None] = ContextVar("perpetune_traced_request", d
 
 
 def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[None]:
-    """A span within the request that is being answered; nothing where it is not traced."""
+    """A child span of the current request; a no-op if it is not traced."""
     request = _request.get()
     return _NOTHING if request is None else _child(request, name, attributes)
 
 
 def note(attributes: Attributes) -> None:
-    """Add attributes to the span of the request that is being answered."""
+    """Add attributes to the current request's span."""
     request = _request.get()
     if request is not None:
         request.span.set_attributes(dict(attributes))
 
 
 def note_answer(*, model: str, version: str, route: str, prompt_tokens: int, completion_tokens: int) -> None:
-    """Say in the request's span who answered and how much was read and written; `model` is the one asked for."""
+    """Record in the request's span which version answered, and its token counts; `model` is the requested one."""
     note(
         {
             "gen_ai.request.model": model,
@@ -69,7 +69,7 @@ def note_answer(*, model: str, version: str, route: str, prompt_tokens: int, com
 
 
 class Tracing:
-    """The traces of one gateway, sent in batches from a thread of their own."""
+    """The tracer of one gateway; spans are exported in batches by a background thread."""
 
     def __init__(self, task: str) -> None:
         self.task = task
@@ -77,13 +77,13 @@ class Tracing:
         self.tracer = self._provider.get_tracer("perpetune") if self._provider else None
 
     def close(self) -> None:
-        """Send what is left; takes as long as the collector does, within the exporter's time-out."""
+        """Export the remaining spans, within the exporter's timeout."""
         if self._provider:
             self._provider.shutdown()
 
 
-class Traced:
-    """ASGI middleware: the server span of every request under /v1, within the trace that its client began."""
+class TracingMiddleware:
+    """ASGI middleware: a server span for every request under /v1, in the client's trace if there is one."""
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
         self.app = app
@@ -121,12 +121,12 @@ class Traced:
 
 @contextmanager
 def _child(request: _Request, name: str, attributes: Attributes | None) -> Iterator[None]:
-    # Begun and ended by hand: a stream may be closed in another context than it was opened in.
+    # Started and ended explicitly: a stream may be closed in another context than the one it was opened in.
     child = request.tracer.start_span(name, request.context, attributes=attributes)
     try:
         yield
     except BaseException as fault:
-        _failed(child, type(fault).__name__)  # the fault's words may quote the request
+        _failed(child, type(fault).__name__)  # its message may quote the request
         raise
     finally:
         child.end()
@@ -154,7 +154,7 @@ def _failed(span: Span, kind: str) -> None:
 
 
 def _provider() -> TracerProvider:
-    # Late: a gateway that sends no traces does not wait for these to be imported.
+    # Late, so that a gateway without tracing does not import these.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from sklearn.pipeline import Pipeline
 
-from perpetune.classifiers.calibrated import calibrated
 from perpetune.classifiers.temperature import fit_temperature
+from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.evaluation.baselines import answers_of
 from perpetune.evaluation.costs import RefreshEconomics
 from perpetune.evaluation.evaluate import Evaluation, evaluate, score_answers
@@ -22,7 +22,7 @@ from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.evaluation.systems import LINEAR
 from perpetune.evaluation.vetoes import as_metrics
 from perpetune.generation.answer import Answer
-from perpetune.inference.answerer import load_answerer
+from perpetune.inference.predictor import load_predictor
 from perpetune.loop.assess.answering import IsBehind, Log, predict_until_clear, with_progress
 from perpetune.loop.assess.costs import log_economics
 from perpetune.loop.assess.golden_prompts import serving_facts
@@ -75,9 +75,9 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str,
     began = time.monotonic()
     train = read_split(workspace, "train")
     params, card = workspace.params.evaluate, challenger.card
-    answerer = load_answerer(card.base, workspace.assets, card.precision, params.batch_tokens)
-    held_out = held_out_rows(workspace, answerer, challenger, log)
-    systems = load_systems(workspace, answerer, challenger, train, held_out, log)
+    predictor = load_predictor(card.base, workspace.assets, card.precision, params.batch_tokens)
+    held_out = held_out_rows(workspace, predictor, challenger, log)
+    systems = load_systems(workspace, predictor, challenger, train, held_out, log)
     balanced = is_balanced(workspace, card, train)
     answers = _all_answers(workspace, systems, held_out, balanced, log)
     candidates = _candidates(workspace, systems, held_out, answers)
@@ -190,7 +190,7 @@ def _candidates(
             kept = _answered(held_out["frozen"], answers["frozen"][name])
             facts = serving_facts(
                 [row for row, _ in kept],
-                [calibrated(answer, temperature) for _, answer in kept],
+                [scale_temperature(answer, temperature) for _, answer in kept],
                 temperature,
                 own_card.max_new_tokens,
                 workspace.params.release,
@@ -220,7 +220,7 @@ def _calibrated(answers: Answers, systems: Systems, candidates: Mapping[str, Can
     if systems.champion is not None:
         temperatures["champion"] = systems.champion.evaluated.temperature
     return {
-        name: [answer and calibrated(answer, temperatures.get(name, 1.0)) for answer in given]
+        name: [answer and scale_temperature(answer, temperatures.get(name, 1.0)) for answer in given]
         for name, given in answers.items()
     }
 
@@ -229,7 +229,7 @@ def _log_for_serving(workspace: Workspace, run: Run, systems: Systems, rows: Seq
     """Log the golden prompts, and the calibration error before and after temperature scaling on the frozen holdout."""
     temperature, card = systems.temperature, systems.challenger.card
     answers = [answer for answer in given["challenger"] if answer is not None]
-    scaled = [calibrated(answer, temperature) for answer in answers]
+    scaled = [scale_temperature(answer, temperature) for answer in answers]
     facts = serving_facts(rows, scaled, temperature, card.max_new_tokens, workspace.params.release)
     log_text(run, to_json(facts.model_dump(mode="json")), EVALUATED)
     before, after = (calibration_error(rows, some) for some in (answers, scaled))

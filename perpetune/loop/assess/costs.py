@@ -15,7 +15,7 @@ from perpetune.evaluation.costs import (
     refresh_economics,
     to_document,
 )
-from perpetune.evaluation.evaluate import Evaluation, Scored
+from perpetune.evaluation.evaluate import Evaluation, SystemResults
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger, device_hours
 from perpetune.loop.run_context import ECONOMICS
@@ -63,7 +63,7 @@ def usage_of(evaluations: Mapping[str, Evaluation]) -> dict[str, Usage]:
     return {name: _usage(rows) for name, rows in found.items()}
 
 
-def _row_usage(scored: Scored, positions: Collection[int]) -> list[tuple[float, int, int]]:
+def _row_usage(scored: SystemResults, positions: Collection[int]) -> list[tuple[float, int, int]]:
     """Seconds, prompt tokens and completion tokens of the rows at these positions."""
     usage = zip(scored.seconds, scored.prompt_tokens, scored.completion_tokens, strict=True)
     return [row for position, row in zip(scored.positions, usage, strict=True) if position in positions]

@@ -12,10 +12,10 @@ from perpetune.classifiers.encoder import Encoder, load_encoder
 from perpetune.classifiers.ensemble import read_powers
 from perpetune.classifiers.linear import load_linear_model
 from perpetune.classifiers.temperature import fit_temperature
-from perpetune.engines.remote_engine import ask_remote
+from perpetune.engines.remote_engine import remote_answers
 from perpetune.evaluation.baselines import answers_of, fitted_linear
 from perpetune.generation.answer import Answer
-from perpetune.inference.answerer import Answerer
+from perpetune.inference.predictor import Predictor
 from perpetune.loop.assess.answering import Log, Predict, cached, with_progress
 from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import read_split
@@ -41,7 +41,7 @@ class LinearModel:
 class Systems:
     """What answers in an evaluation: the base's answerer, challenger, champion, linear models by name, few-shot examples."""
 
-    answerer: Answerer
+    predictor: Predictor
     challenger: Challenger
     temperature: float
     champion: Release | None
@@ -52,7 +52,7 @@ class Systems:
 
 def load_systems(
     workspace: Workspace,
-    answerer: Answerer,
+    predictor: Predictor,
     challenger: Challenger,
     train: Sequence[Example],
     held_out: Mapping[str, Sequence[Example]],
@@ -61,13 +61,13 @@ def load_systems(
     card = challenger.card
     champion = registry.fetch_champion(card.task, workspace.home / "releases")
     return Systems(
-        answerer,
+        predictor,
         challenger,
-        _temperature(workspace, answerer, challenger, log),
+        _temperature(workspace, predictor, challenger, log),
         champion,
         load_linear_model(champion.adapter, workspace.assets) if champion and champion.system == "linear" else None,
         _linear_models(workspace, train, log) if card.kind == "classification" else {},
-        _shots(workspace, answerer, challenger, train, [row for rows in held_out.values() for row in rows]),
+        _shots(workspace, predictor, challenger, train, [row for rows in held_out.values() for row in rows]),
     )
 
 
@@ -88,53 +88,53 @@ def _linear_models(workspace: Workspace, train: Sequence[Example], log: Log) -> 
 
 
 def held_out_rows(
-    workspace: Workspace, answerer: Answerer, challenger: Challenger, log: Log
+    workspace: Workspace, predictor: Predictor, challenger: Challenger, log: Log
 ) -> dict[str, list[Example]]:
     """The rows by holdout, without those too long for the model and without empty holdouts."""
     found = {
-        holdout: _readable(answerer, challenger, read_split(workspace, holdout), holdout, log) for holdout in HOLDOUTS
+        holdout: _readable(predictor, challenger, read_split(workspace, holdout), holdout, log) for holdout in HOLDOUTS
     }
     return {holdout: rows for holdout, rows in found.items() if rows}
 
 
-def _temperature(workspace: Workspace, answerer: Answerer, challenger: Challenger, log: Log) -> float:
+def _temperature(workspace: Workspace, predictor: Predictor, challenger: Challenger, log: Log) -> float:
     """The temperature of the challenger's confidence, fitted on the validation split."""
     card = challenger.card
     if card.labels is None:
         return 1.0
     if powers := read_powers(challenger.adapter):
         linear = f", the linear model on embeddings {powers.linear:.2f}" if powers.linear else ""
-        log(f"challenger: exponent of its probabilities in the ensemble {powers.own:.2f}{linear}")
+        log(f"challenger: exponent of its probabilities in the ensemble {powers.tuned:.2f}{linear}")
         return 1.0
-    rows = _readable(answerer, challenger, read_split(workspace, "validation"), "validation", lambda _: None)
+    rows = _readable(predictor, challenger, read_split(workspace, "validation"), "validation", lambda _: None)
     rows = rows[: workspace.params.train.validation_rows]
     log(f"challenger: answering {len(rows)} rows of the validation split to calibrate its confidence")
-    answerer.load_adapter("challenger", challenger.adapter)
+    predictor.load_adapter("challenger", challenger.adapter)
     try:
-        predict = _predictor(answerer, "challenger", card, card.max_new_tokens)
+        predict = _predictor(predictor, "challenger", card, card.max_new_tokens)
         answers = with_progress("challenger", predict, log)(rows)
     finally:
-        answerer.unload_adapter("challenger")
+        predictor.unload_adapter("challenger")
     return fit_temperature(answers, [row.output for row in rows])
 
 
 @contextmanager
 def adapters(systems: Systems) -> Iterator[dict[str, Predict]]:
     """Predictors of the champion, if there is one, and the challenger; their adapters are loaded meanwhile."""
-    answerer, card, champion = systems.answerer, systems.challenger.card, systems.champion
+    predictor, card, champion = systems.predictor, systems.challenger.card, systems.champion
     loaded = {"challenger": systems.challenger.adapter}
     if champion is not None and champion.system == "tuned":
         loaded["champion"] = champion.adapter
     for name, folder in loaded.items():
-        answerer.load_adapter(name, folder)
+        predictor.load_adapter(name, folder)
     try:
-        predictors = {"challenger": _predictor(answerer, "challenger", card, card.max_new_tokens)}
+        predictors = {"challenger": _predictor(predictor, "challenger", card, card.max_new_tokens)}
         if champion is not None:
             predictors = {"champion": _champion_predictor(systems, champion)} | predictors
         yield predictors
     finally:
         for name in loaded:
-            answerer.unload_adapter(name)
+            predictor.unload_adapter(name)
 
 
 def _champion_predictor(systems: Systems, champion: Release) -> Predict:
@@ -142,15 +142,15 @@ def _champion_predictor(systems: Systems, champion: Release) -> Predict:
     if model is not None:
         return lambda rows: answers_of(model, rows)
     adapter = "champion" if champion.system == "tuned" else None
-    return _predictor(systems.answerer, adapter, champion, systems.challenger.card.max_new_tokens)
+    return _predictor(systems.predictor, adapter, champion, systems.challenger.card.max_new_tokens)
 
 
-def _predictor(answerer: Answerer, adapter: str | None, version: ModelCard | Release, max_tokens: int) -> Predict:
+def _predictor(predictor: Predictor, adapter: str | None, version: ModelCard | Release, max_tokens: int) -> Predict:
     def predict(rows: Sequence[Example]) -> list[Answer]:
         conversations = [conversation(version.instruction, row, version.shots) for row in rows]
         if isinstance(version, Release) and version.remote:
-            return ask_remote(version, conversations, max_tokens, Settings().remote_api_key)
-        return answerer.answer(adapter, conversations, version.labels, max_tokens, version.json_schema)
+            return remote_answers(version, conversations, max_tokens, Settings().remote_api_key)
+        return predictor.answer(adapter, conversations, version.labels, max_tokens, version.json_schema)
 
     return predict
 
@@ -174,17 +174,19 @@ def prompted_systems(workspace: Workspace, systems: Systems, log: Log) -> dict[s
 
         settings: list[object] = [card.base_digest, card.precision, version.labels, card.max_new_tokens]
         settings += [version.json_schema, *([version.remote.model_dump()] if version.remote else [])]
-        predict = _predictor(systems.answerer, None, version, card.max_new_tokens)
+        predict = _predictor(systems.predictor, None, version, card.max_new_tokens)
         return cached(workspace.home / "answers", settings, messages_of, with_progress(name, predict, log))
 
     return {name: predictor(name, version) for name, version in versions.items()}
 
 
 def _readable(
-    answerer: Answerer, challenger: Challenger, rows: Sequence[Example], holdout: str, log: Log
+    predictor: Predictor, challenger: Challenger, rows: Sequence[Example], holdout: str, log: Log
 ) -> list[Example]:
     card = challenger.card
-    kept = [row for row in rows if answerer.fits(conversation(card.instruction, row), card.labels, card.max_new_tokens)]
+    kept = [
+        row for row in rows if predictor.fits(conversation(card.instruction, row), card.labels, card.max_new_tokens)
+    ]
     if len(kept) < len(rows):
         log(f"{len(rows) - len(kept)} rows of the {holdout} holdout are skipped: longer than the model's context")
     return kept
@@ -192,7 +194,7 @@ def _readable(
 
 def _shots(
     workspace: Workspace,
-    answerer: Answerer,
+    predictor: Predictor,
     challenger: Challenger,
     train: Sequence[Example],
     rows: Sequence[Example],
@@ -206,6 +208,6 @@ def _shots(
     for count in range(params.few_shot_examples, 0, -1):
         shots = few_shot(train, count, params.seed)
         prompt = conversation(card.instruction, longest, shots)
-        if shots and answerer.fits(prompt, card.labels, card.max_new_tokens):
+        if shots and predictor.fits(prompt, card.labels, card.max_new_tokens):
             return shots
     return ()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from perpetune.evaluation.forgetting import as_tokens, general_texts, losses_within
-from perpetune.evaluation.latency import LatencyPair, chosen, in_turns
+from perpetune.evaluation.forgetting import general_texts, losses_in_time, tokenize_texts
+from perpetune.evaluation.latency import LatencyPair, measure_interleaved, sample_positions
 from perpetune.evaluation.leakage import leakage
 from perpetune.evaluation.vetoes import forgetting_limit, latency_limits, leakage_limits
 from perpetune.loop.assess.answering import Log, Predict, with_request_progress
@@ -32,15 +32,15 @@ def measured_limits(
     """
     rules, params = workspace.params.promote, workspace.params.evaluate
     limits = leakage_limits(leakage(train, [row for rows in held_out.values() for row in rows]), rules)
-    answerer, champion = systems.answerer, systems.champion
-    texts = as_tokens(answerer.base.tokenizer, general_texts(), answerer.context)
+    predictor, champion = systems.predictor, systems.champion
+    texts = tokenize_texts(predictor.base.tokenizer, general_texts(), predictor.context)
     with adapters(systems) as predictors:
         log(f"measuring forgetting on {len(texts)} general texts")
         before = "champion" if champion is not None and champion.system == "tuned" else None
-        losses = losses_within(
+        losses = losses_in_time(
             FORGETTING_SECONDS,
-            lambda some: answerer.losses(before, some),
-            lambda some: answerer.losses("challenger", some),
+            lambda some: predictor.mean_losses(before, some),
+            lambda some: predictor.mean_losses("challenger", some),
             texts,
             params.seed,
         )
@@ -58,11 +58,11 @@ def _latency(
     predictors: Mapping[str, Predict], rows: Sequence[Example], least: int, seed: int, log: Log
 ) -> LatencyPair:
     """Seconds per request of the challenger and the champion, each as it is served."""
-    some = [rows[position] for position in chosen(rows, max(LATENCY_ROWS, least), seed)]
+    some = [rows[position] for position in sample_positions(rows, max(LATENCY_ROWS, least), seed)]
 
     def one(name: str) -> Callable[[int], object]:
         return lambda position: predictors[name]([some[position]])
 
-    return in_turns(
+    return measure_interleaved(
         one("champion"), with_request_progress(one("challenger"), "latency and cost", least, log), len(some), least
     )

@@ -16,7 +16,7 @@ from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.rollout import TrialEvidence, should_release
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.log import open_log
-from perpetune.prediction_log.trial_outcomes import outcomes_of, shadowed
+from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.records import parse_time
 from perpetune.runtime.gateway_client import NoGateway, gateway_of
 from perpetune.tracking import registry
@@ -98,7 +98,7 @@ def _evidence(workspace: Workspace, challenger: Version, champion: Version, tria
     log = open_log(workspace.settings.prediction_log)
     try:
         if trial.strategy == "shadow":
-            return shadow_evidence(shadowed(log, task.name, trial.version, since, MAX_ROWS), params, score)
+            return shadow_evidence(shadow_outcomes(log, task.name, trial.version, since, MAX_ROWS), params, score)
         ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS)
         theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS)
         return canary_evidence(ours, theirs, params, score)

@@ -15,7 +15,7 @@ from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels
 from perpetune.loop.watch.refresh_history import refreshes_before
 from perpetune.monitoring.decay import decay_threshold, measure_decay, reference_rows
-from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_detector, with_bound
+from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_state, with_bound
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.estimated_accuracy import estimate_fall
 from perpetune.monitoring.window import Window
@@ -181,7 +181,7 @@ def _check_decay(
         return DecayCheck(len(new), before, None)
     detector_state = with_bound(before, bound)
     restarted_from = before.detector.bound if detector_state is not before else None
-    detector_state = update_detector(detector_state, new, traffic.until, params)
+    detector_state = update_state(detector_state, new, traffic.until, params)
     return DecayCheck(
         len(new), detector_state, measure_decay(scores(traffic.last), reference, detector_state, params, restarted_from)
     )

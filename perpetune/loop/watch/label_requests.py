@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from perpetune.monitoring.label_sampling import candidates, choose
 from perpetune.monitoring.window import Window
-from perpetune.prediction_log.label_requests import ask, open_requests
+from perpetune.prediction_log.label_requests import open_requests, request_labels
 from perpetune.prediction_log.log import open_log
 from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
@@ -27,6 +27,6 @@ def ask_for_labels(workspace: Workspace, champion: Version, window: Window, rand
         known = still_open | {row.id for row in window.predictions if row.label is not None}
         ratio = params.watch.ask_random if random_ratio is None else random_ratio
         chosen = choose(candidates(window), known, missing, ratio, params.split.seed)
-        return ask(log, chosen, datetime.now(UTC))
+        return request_labels(log, chosen, datetime.now(UTC))
     finally:
         log.dispose()

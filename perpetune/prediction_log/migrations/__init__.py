@@ -1,1 +1,1 @@
-"""The history of the prediction log's tables, applied by `perpetune.prediction_log.log.open_log`."""
+"""Alembic migrations of the prediction log, applied by `perpetune.prediction_log.log.open_log`."""

@@ -1,4 +1,4 @@
-"""Alembic's entry: it upgrades over the connection, and inside the transaction, that `open_log` hands in."""
+"""Alembic's environment: migrations run on the connection and in the transaction of `open_log`."""
 
 from alembic import context
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from perpetune.curation.quarantine import Rejected
 from perpetune.curation.readers.reader import FIELDS, read_table, rejected
-from perpetune.curation.readers.row import BadRow, example_of, time_of
-from perpetune.curation.readers.table import Fault, Row
+from perpetune.curation.readers.row import InvalidRow, example_of, time_of
+from perpetune.curation.readers.table import Row, UnreadableRow
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
 
@@ -115,25 +115,25 @@ def divided(history: History, share: float) -> History:
 
 def _read(path: Path, label_delay: timedelta) -> Iterator[tuple[Request, bool] | Rejected]:
     for row in read_table(path, COLUMNS).rows:
-        if isinstance(row, Fault):
+        if isinstance(row, UnreadableRow):
             yield rejected(row, path, row.reason)
             continue
         try:
             yield _request(row, label_delay), _says_yes(row.values.get("change"))
-        except BadRow as fault:
+        except InvalidRow as fault:
             yield rejected(row, path, fault.reason, fault.field)
 
 
 def _request(row: Row, label_delay: timedelta) -> Request:
     example = example_of(row.values, "history")
     if example.time is None:
-        raise BadRow("time", "missing: a history is replayed in the order of its times")
+        raise InvalidRow("time", "missing: a history is replayed in the order of its times")
     known = time_of(row.values, "label_time") or example.time + label_delay
     if known < example.time:
-        raise BadRow("label_time", "must not be before the time of the request")
+        raise InvalidRow("label_time", "must not be before the time of the request")
     answer = row.values.get("answer")
     if answer not in (None, "") and not isinstance(answer, str):
-        raise BadRow("answer", f"must be text, got {answer!r:.40}")
+        raise InvalidRow("answer", f"must be text, got {answer!r:.40}")
     return Request(example, example.time, known, answer or None, _confidence(row.values))
 
 
@@ -146,7 +146,7 @@ def _confidence(values: Mapping[str, object]) -> float | None:
     except ValueError:
         found = math.nan
     if not 0 <= found <= 1:
-        raise BadRow("confidence", f"must be a number from 0 to 1, got {value!r:.40}")
+        raise InvalidRow("confidence", f"must be a number from 0 to 1, got {value!r:.40}")
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perpetune.inference.answerer import Answerer, load_answerer
+from perpetune.inference.predictor import Predictor, load_predictor
 from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.model.release import ModelCard
 from perpetune.params import Params
@@ -27,7 +27,7 @@ class BaseModel:
     folder: Path
     tell: Callable[[str], None] = lambda _: None
     at_once: int = 64
-    _answerer: Answerer | None = field(default=None, repr=False)
+    _answerer: Predictor | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -62,10 +62,10 @@ class BaseModel:
         )
         return FittedModel(_Tuned(trained.digest, self, folder, card), trained.seconds)
 
-    def answerer(self) -> Answerer:
+    def predictor(self) -> Predictor:
         params = self.workspace.params
         if self._answerer is None:
-            self._answerer = load_answerer(
+            self._answerer = load_predictor(
                 params.base, self.workspace.assets, params.train.precision, params.evaluate.batch_tokens
             )
         return self._answerer
@@ -94,13 +94,13 @@ class _Tuned:
         return [known[_asked(row)] for row in rows]
 
     def _ask(self, rows: Sequence[Example]) -> list[Reply]:
-        answerer, card = self.learner.answerer(), self.card
-        answerer.load_adapter(self.digest, self.folder / "adapter")
+        predictor, card = self.learner.predictor(), self.card
+        predictor.load_adapter(self.digest, self.folder / "adapter")
         try:
             asked = [conversation(card.instruction, row) for row in rows]
-            answers = answerer.answer(self.digest, asked, card.labels, card.max_new_tokens, card.json_schema)
+            answers = predictor.answer(self.digest, asked, card.labels, card.max_new_tokens, card.json_schema)
         finally:
-            answerer.unload_adapter(self.digest)
+            predictor.unload_adapter(self.digest)
         return [Reply(answer.text, answer.confidence) for answer in answers]
 
 

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from perpetune.monitoring.decay import decay_threshold, measure_decay, reference_rows
-from perpetune.monitoring.detector_state import DetectorState, update_detector
+from perpetune.monitoring.detector_state import DetectorState, update_state
 from perpetune.params import Params
 from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
 from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, moments, unsuccessful
-from perpetune.statistics.e_detector import start
+from perpetune.statistics.e_detector import new_detector
 
 
 @dataclass
@@ -27,7 +27,7 @@ class PerpetunePolicy:
     name: str = "perpetune"
     gated: bool = True
     _champion: Champion | None = field(default=None, repr=False)
-    _watched: DetectorState = field(default_factory=lambda: DetectorState(start(0.0)), repr=False)
+    _watched: DetectorState = field(default_factory=lambda: DetectorState(new_detector(0.0)), repr=False)
     _newest: list[float] = field(default_factory=list, repr=False)
 
     def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
@@ -39,10 +39,10 @@ class PerpetunePolicy:
         promised = promised_scores(observation.champion, self.params)
         if observation.champion is not self._champion:
             self._champion, self._newest = observation.champion, []
-            self._watched = DetectorState(start(decay_threshold(promised, self.params.watch) or 0.0))
+            self._watched = DetectorState(new_detector(decay_threshold(promised, self.params.watch) or 0.0))
         watch = self.params.watch
         self._newest = [*self._newest, *observation.judged][-watch.window :]
-        self._watched = update_detector(self._watched, observation.judged, 0, watch)
+        self._watched = update_state(self._watched, observation.judged, 0, watch)
         month = [each for each in observation.refreshes if observation.now - each.time < timedelta(days=MONTH_DAYS)]
         evidence = RetrainEvidence(
             labelled=len(observation.judged),

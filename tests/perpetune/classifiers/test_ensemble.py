@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perpetune.classifiers.ensemble import Pool, Powers, fit_powers, load_pool, save_pool
+from perpetune.classifiers.ensemble import POWERS, Pool, Powers, fit_powers, load_pool, read_powers, save_pool
 from perpetune.classifiers.temperature import fit_temperature
 from perpetune.evaluation.baselines import fitted_linear
 from perpetune.generation.answer import Answer
+from perpetune.model.release import POOL
 from perpetune.records import Example
 
 LABELS = ("blue", "green", "red")
@@ -40,7 +41,7 @@ def rows_of(seed: int, own: float, linear: float, n: int = 300) -> tuple[list[An
 def test_two_that_err_on_different_rows_are_better_together() -> None:
     own, linear, wanted = rows_of(1, 1.5, 1.5)
     powers = fit_powers(own, linear, wanted)
-    assert powers.own > 0.5
+    assert powers.tuned > 0.5
     assert powers.linear > 0.5
 
     others, beside, truth = rows_of(2, 1.5, 1.5, n=2000)
@@ -54,7 +55,7 @@ def _product(one: Answer, two: Answer, powers: Powers) -> str:
     assert one.probabilities
     assert two.probabilities
     scores = {
-        label: powers.own * math.log(share) + powers.linear * math.log(two.probabilities[label])
+        label: powers.tuned * math.log(share) + powers.linear * math.log(two.probabilities[label])
         for label, share in one.probabilities.items()
     }
     return max(scores, key=scores.__getitem__)
@@ -64,7 +65,7 @@ def test_one_that_knows_nothing_is_left_out_and_the_other_calibrated() -> None:
     own, linear, wanted = rows_of(3, 2.0, 0.0)
     powers = fit_powers(own, linear, wanted)
     assert powers.linear == 0
-    assert powers.own == pytest.approx(1 / fit_temperature(own, wanted), rel=1e-3)
+    assert powers.tuned == pytest.approx(1 / fit_temperature(own, wanted), rel=1e-3)
 
 
 def test_too_few_rows_change_nothing() -> None:
@@ -83,29 +84,35 @@ def things() -> list[Example]:
 def test_a_saved_pool_answers_with_the_product_of_both(things: list[Example], tmp_path: Path) -> None:
     model = fitted_linear(things, 0)
     assert model is not None
-    save_pool(tmp_path, Pool(Powers(own=0.5, linear=2.0), model))
+    save_pool(tmp_path, Pool(Powers(tuned=0.5, linear=2.0), model))
     pool = load_pool(tmp_path, tmp_path)
 
-    told = pool.pooled([answer([0.5, 0.3, 0.2])], ["the blood"])[0]
+    pooled = pool.combine([answer([0.5, 0.3, 0.2])], ["the blood"])[0]
     beside = dict(zip(model.classes_, model.predict_proba(["the blood"])[0], strict=True))
     products = {label: own**0.5 * beside[label] ** 2 for label, own in zip(LABELS, [0.5, 0.3, 0.2], strict=True)}
-    assert told.probabilities == pytest.approx(
+    assert pooled.probabilities == pytest.approx(
         {label: product / sum(products.values()) for label, product in products.items()}
     )
-    assert told.probabilities
-    assert told.text == max(products, key=products.__getitem__)
-    assert told.confidence == told.probabilities[told.text]
-    assert told.seconds > 0.5
+    assert pooled.probabilities
+    assert pooled.text == max(products, key=products.__getitem__)
+    assert pooled.confidence == pooled.probabilities[pooled.text]
+    assert pooled.seconds > 0.5
 
 
 def test_alone_it_is_only_calibrated(tmp_path: Path) -> None:
-    save_pool(tmp_path, Pool(Powers(own=2.0), None))
+    save_pool(tmp_path, Pool(Powers(tuned=2.0), None))
     pool = load_pool(tmp_path, tmp_path)
-    assert pool.pooled([answer([0.5, 0.25, 0.25])], ["the sky"])[0].probabilities == pytest.approx(
+    assert pool.combine([answer([0.5, 0.25, 0.25])], ["the sky"])[0].probabilities == pytest.approx(
         {"blue": 4 / 6, "green": 1 / 6, "red": 1 / 6}
     )
 
 
 def test_free_text_stays_as_it_is() -> None:
     free = Answer("some text", None, None, 3, 2, "stop", 0.5)
-    assert Pool(Powers(own=2.0), None).pooled([free], ["the sky"]) == [free]
+    assert Pool(Powers(tuned=2.0), None).combine([free], ["the sky"]) == [free]
+
+
+def test_powers_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    (tmp_path / POOL).mkdir()
+    (tmp_path / POOL / POWERS).write_text('{"own": 0.5, "linear": 2.0}')
+    assert read_powers(tmp_path) == Powers(tuned=0.5, linear=2.0)

@@ -63,22 +63,22 @@ def test_a_model_comes_back_as_it_was_kept(labels: int, tmp_path: Path) -> None:
 
 
 def test_what_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(PerpetuneError, match="no linear model can be read"):
+    with pytest.raises(PerpetuneError, match="the linear model cannot be read"):
         load_linear_model(tmp_path, tmp_path)
     save_linear_model(tmp_path, fitted(2))
     (tmp_path / DESCRIPTION).write_text(json.dumps({"labels": ["a"], "vectorizers": [{"terms": []}]}))
-    with pytest.raises(PerpetuneError, match="no linear model can be read"):
+    with pytest.raises(PerpetuneError, match="the linear model cannot be read"):
         load_linear_model(tmp_path, tmp_path)
     save_linear_model(tmp_path, fitted(2))
     (tmp_path / TENSORS).write_bytes(b"\x80\x04cos\nsystem\n")
-    with pytest.raises(PerpetuneError, match="no linear model can be read"):
+    with pytest.raises(PerpetuneError, match="the linear model cannot be read"):
         load_linear_model(tmp_path, tmp_path)
 
 
 def test_a_model_on_embeddings_comes_back_with_its_encoder(tiny_encoder: BaseParams, tmp_path: Path) -> None:
     encoder = load_encoder(tiny_encoder, tmp_path)
     assert load_encoder(tiny_encoder, tmp_path) is encoder, "versions share one"
-    np.testing.assert_allclose(np.linalg.norm(encoder.embedded(["the sky", "?"]), axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(encoder.encode(["the sky", "?"]), axis=1), 1, atol=1e-6)
     model = linear_model(7, encoder).fit([f"the {thing}" for thing in COLOURS], list(COLOURS.values()))
     assert (
         model[0].transform(["the sky"]).shape[1]
@@ -106,5 +106,5 @@ def test_what_is_no_encoder_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(PerpetuneError, match=r"evaluate\.encoder\.model"):
         load_encoder(BaseParams(model="pypi:nobody", revision="1"), tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(PerpetuneError, match="no sentence encoder can be read there"):
+    with pytest.raises(PerpetuneError, match="the encoder is no sentence-transformers model"):
         load_encoder(BaseParams(model=f"path:{tmp_path}", revision=None), tmp_path)

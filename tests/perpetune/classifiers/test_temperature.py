@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpetune.classifiers.calibrated import calibrated
 from perpetune.classifiers.temperature import fit_temperature
+from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.generation.answer import Answer
 
 LABELS = ("bad", "fair", "good")
@@ -36,7 +36,7 @@ def test_the_temperature_undoes_over_and_underconfidence(sharpness: float) -> No
     answers, wanted = answers_of(np.random.default_rng(1).dirichlet(np.ones(3), 4000), sharpness)
     temperature = fit_temperature(answers, wanted)
     assert temperature == pytest.approx(sharpness, rel=0.1)
-    told = [calibrated(answer, temperature) for answer in answers]
+    told = [scale_temperature(answer, temperature) for answer in answers]
     right = [answer.text == label for answer, label in zip(told, wanted, strict=True)]
     assert np.mean([answer.confidence for answer in told]) == pytest.approx(np.mean(right), abs=0.02)
 

@@ -11,7 +11,7 @@ import sqlalchemy
 from typer.testing import CliRunner, Result
 
 from perpetune.cli import app
-from perpetune.prediction_log.label_requests import ask
+from perpetune.prediction_log.label_requests import request_labels
 from perpetune.prediction_log.log import open_log, recent_predictions, record_rows
 from perpetune.records import Message, Prediction
 
@@ -28,7 +28,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlalchemy.
     monkeypatch.chdir(tmp_path)
     log = open_log(f"sqlite:///{tmp_path / '.perpetune' / 'predictions.db'}")
     record_rows(log, [answered(number) for number in range(5)])
-    ask(log, [("r1", "random"), ("r2", "uncertain"), ("r3", "uncertain")], NOON)
+    request_labels(log, [("r1", "random"), ("r2", "uncertain"), ("r3", "uncertain")], NOON)
     yield log
     log.dispose()
 

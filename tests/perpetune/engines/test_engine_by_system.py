@@ -15,7 +15,7 @@ from perpetune.engines.engine_by_system import EngineBySystem
 from perpetune.engines.linear_engine import LinearEngine
 from perpetune.engines.transformers_engine import TransformersEngine
 from perpetune.errors import PerpetuneError
-from perpetune.generation.parameters import Delta, Generation
+from perpetune.generation.parameters import Delta, GenerationConfig
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
@@ -23,7 +23,7 @@ from perpetune.testing.fake_engine import FakeEngine, FakeModel
 
 Make = Callable[..., Release]
 BASE = BaseParams(model="path:tiny", revision=None)
-SHORT = Generation(max_tokens=8)
+SHORT = GenerationConfig(max_tokens=8)
 LABELS = ("delivery", "money")
 
 
@@ -76,11 +76,11 @@ def test_a_linear_model_answers_the_last_thing_that_was_said(linear: Release, tm
     async def run() -> None:
         engine = LinearEngine(tmp_path)
         await engine.load(linear)
-        on_delta: list[Delta] = []
+        deltas: list[Delta] = []
         asked = (*said("a refund"), Message(role="assistant", content="money"), *said("where is the parcel"))
-        answers = await engine.answer("3", asked, replace(SHORT, n=2), on_delta.append)
+        answers = await engine.answer("3", asked, replace(SHORT, n=2), deltas.append)
         assert [answer.text for answer in answers] == ["delivery"] * 2
-        assert on_delta == [Delta(0, "delivery"), Delta(1, "delivery")]
+        assert deltas == [Delta(0, "delivery"), Delta(1, "delivery")]
         assert answers[0].probabilities is not None and set(answers[0].probabilities) == set(LABELS)
         assert (answers[0].prompt_tokens, answers[0].completion_tokens) == (0, 0)
         for refused in ({"top_logprobs": 1}, {"json_schema": "{}"}, {"tool_choice": '"required"'}):

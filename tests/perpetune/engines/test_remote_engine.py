@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from perpetune.engines.engine import EngineDown, NotLoaded
-from perpetune.engines.remote_engine import RemoteEngine, ask_remote
+from perpetune.engines.remote_engine import RemoteEngine, remote_answers
 from perpetune.errors import PerpetuneError
-from perpetune.generation.parameters import Delta, Generation
+from perpetune.generation.parameters import Delta, GenerationConfig
 from perpetune.model.release import Release
 from perpetune.params import RemoteModel
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
 
-SHORT = Generation(max_tokens=8)
+SHORT = GenerationConfig(max_tokens=8)
 LABELS = ("delivery", "money")
 ASKED = (Message(role="system", content="Sort it."), Message(role="user", content="where is my parcel"))
 
@@ -41,16 +41,16 @@ def remote(release: Callable[..., Release]) -> Callable[..., Release]:
 
 def test_labels_are_told_to_the_model_and_found_in_what_it_says(start, remote) -> None:
     far = start(FakeEngine(sorts))
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
 
     async def run() -> None:
         engine = RemoteEngine()
         await engine.load(remote(far.url, LABELS))
-        answers = await engine.answer("9", ASKED, replace(SHORT, n=2), on_delta.append)
+        answers = await engine.answer("9", ASKED, replace(SHORT, n=2), deltas.append)
         assert [(each.text, each.confidence, each.finish_reason) for each in answers] == [
             ("delivery", None, "stop")
         ] * 2
-        assert [(each.index, each.text) for each in on_delta] == [(0, "delivery"), (1, "delivery")]
+        assert [(each.index, each.text) for each in deltas] == [(0, "delivery"), (1, "delivery")]
         assert answers[0].prompt_tokens > 0
         with pytest.raises(EngineDown, match="'I cannot say', which is none of the 2 labels"):
             await engine.answer("9", (ASKED[0], Message(role="user", content="hello")), SHORT)
@@ -64,26 +64,26 @@ def test_labels_are_told_to_the_model_and_found_in_what_it_says(start, remote) -
 
 def test_free_text_is_passed_on_whole_and_in_pieces(start, remote) -> None:
     far = start(FakeEngine(lambda _, messages: f"you said {messages[-1].content}"))
-    on_delta: list[str] = []
+    deltas: list[str] = []
 
     async def run() -> None:
         engine = RemoteEngine()
         await engine.load(remote(far.url))
         [whole] = await engine.answer("9", ASKED, SHORT)
-        [streamed] = await engine.answer("9", ASKED, SHORT, lambda delta: on_delta.append(delta.text))
-        assert whole.text == streamed.text == "".join(on_delta) == "you said where is my parcel"
+        [streamed] = await engine.answer("9", ASKED, SHORT, lambda delta: deltas.append(delta.text))
+        assert whole.text == streamed.text == "".join(deltas) == "you said where is my parcel"
         await engine.close()
 
     asyncio.run(run())
-    assert len(on_delta) > 1
+    assert len(deltas) > 1
 
 
 def test_many_rows_are_asked_and_a_model_that_is_away_is_one_clear_error(start, remote) -> None:
     far = start(FakeEngine(sorts))
-    answers = ask_remote(remote(far.url, LABELS), [ASKED] * 20, 8, None)
+    answers = remote_answers(remote(far.url, LABELS), [ASKED] * 20, 8, None)
     assert [answer.text for answer in answers] == ["delivery"] * 20
     with pytest.raises(PerpetuneError, match=r"(?s)version 9 cannot be evaluated.*PERPETUNE_REMOTE_API_KEY"):
-        ask_remote(remote("http://127.0.0.1:9", LABELS), [ASKED], 8, None)
+        remote_answers(remote("http://127.0.0.1:9", LABELS), [ASKED], 8, None)
 
 
 @pytest.fixture
@@ -106,8 +106,8 @@ def picky(json_server) -> tuple[str, list[dict[str, Any]]]:
 
 def test_a_parameter_that_the_model_refuses_is_named_otherwise_or_left_out(picky, remote) -> None:
     url, taken = picky
-    assert [each.text for each in ask_remote(remote(url, LABELS), [ASKED, ASKED], 8, None)] == ["money", "money"]
+    assert [each.text for each in remote_answers(remote(url, LABELS), [ASKED, ASKED], 8, None)] == ["money", "money"]
     assert all(body["max_completion_tokens"] == 8 and "temperature" not in body for body in taken)
     other = replace(remote(url), remote=RemoteModel(url=f"{url}/v1", model="other"))
     with pytest.raises(PerpetuneError, match="no such model"):
-        ask_remote(other, [ASKED], 8, None)
+        remote_answers(other, [ASKED], 8, None)

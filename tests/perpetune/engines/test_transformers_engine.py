@@ -10,7 +10,7 @@ from perpetune.engines.engine import NotLoaded, Overloaded, Unsupported
 from perpetune.engines.transformers_engine import TransformersEngine
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, Generation
+from perpetune.generation.parameters import Delta, GenerationConfig
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
@@ -22,7 +22,9 @@ BASE = BaseParams(model="path:tiny", revision=None)
 
 def ask(engine: TransformersEngine, text: str, version: str = "1", max_tokens: int = 8) -> asyncio.Task[Answer]:
     async def answer() -> Answer:
-        (only,) = await engine.answer(version, (Message(role="user", content=text),), Generation(max_tokens=max_tokens))
+        (only,) = await engine.answer(
+            version, (Message(role="user", content=text),), GenerationConfig(max_tokens=max_tokens)
+        )
         return only
 
     return asyncio.create_task(answer())
@@ -80,21 +82,21 @@ def test_free_text_of_different_lengths_is_cut_where_each_asked(params: ServePar
 def test_pieces_are_heard_on_the_loop_as_they_are_written(params: ServeParams, release: Make) -> None:
     async def run() -> None:
         engine = await serving(FakeModel(), params, release("1"), release("2", ("good", "bad")))
-        on_delta: list[Delta] = []
+        deltas: list[Delta] = []
         threads = set()
 
-        def hear(delta: Delta) -> None:
-            on_delta.append(delta)
+        def on_delta(delta: Delta) -> None:
+            deltas.append(delta)
             threads.add(threading.current_thread())
 
-        twice = Generation(max_tokens=2, n=2)
-        answers = await engine.answer("1", (Message(role="user", content="one two three"),), twice, hear)
+        twice = GenerationConfig(max_tokens=2, n=2)
+        answers = await engine.answer("1", (Message(role="user", content="one two three"),), twice, on_delta)
         assert [answer.text for answer in answers] == ["one two"] * 2
-        assert [(delta.index, delta.text) for delta in on_delta] == [(0, "one"), (1, "one"), (0, " two"), (1, " two")]
-        on_delta.clear()
-        answers = await engine.answer("2", (Message(role="user", content="judge"),), twice, hear)
+        assert [(delta.index, delta.text) for delta in deltas] == [(0, "one"), (1, "one"), (0, " two"), (1, " two")]
+        deltas.clear()
+        answers = await engine.answer("2", (Message(role="user", content="judge"),), twice, on_delta)
         assert [answer.text for answer in answers] == ["good"] * 2
-        assert [(delta.index, delta.text) for delta in on_delta] == [(0, "good"), (1, "good")]
+        assert [(delta.index, delta.text) for delta in deltas] == [(0, "good"), (1, "good")]
         assert threads == {threading.current_thread()}
         await engine.close()
 
@@ -107,7 +109,7 @@ def test_requests_join_what_is_being_written_and_leave_it_when_given_up(params: 
         engine = await serving(model, params, release("1"))
         said = asyncio.Event()
         endless = " ".join(["word"] * 1_000_000)
-        long = Generation(max_tokens=1_000_000)
+        long = GenerationConfig(max_tokens=1_000_000)
         asked = (Message(role="user", content=endless),)
         first = asyncio.create_task(engine.answer("1", asked, long, lambda delta: said.set()))
         await said.wait()
@@ -145,15 +147,15 @@ def test_what_this_engine_cannot_do_is_refused(params: ServeParams, release: Mak
         engine = await serving(FakeModel(), params, release("1"), release("2", ("good", "bad")))
         asked = (Message(role="user", content="hello"),)
         for version, generation, param in [
-            ("1", Generation(8, tool_choice='"required"'), "tool_choice"),
-            ("1", Generation(8, tool_choice='{"type": "function", "function": {"name": "look"}}'), "tool_choice"),
-            ("2", Generation(8, top_logprobs=0), "logprobs"),
-            ("2", Generation(8, json_schema="{}"), "response_format"),
+            ("1", GenerationConfig(8, tool_choice='"required"'), "tool_choice"),
+            ("1", GenerationConfig(8, tool_choice='{"type": "function", "function": {"name": "look"}}'), "tool_choice"),
+            ("2", GenerationConfig(8, top_logprobs=0), "logprobs"),
+            ("2", GenerationConfig(8, json_schema="{}"), "response_format"),
         ]:
             with pytest.raises(Unsupported) as caught:
                 await engine.answer(version, asked, generation)
             assert caught.value.param == param
-        assert await engine.answer("1", asked, Generation(8, tool_choice="auto"))
+        assert await engine.answer("1", asked, GenerationConfig(8, tool_choice="auto"))
         await engine.close()
 
     asyncio.run(run())

@@ -16,12 +16,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
 from perpetune.engines.engine import EngineDown, NotLoaded, Overloaded, Unsupported
-from perpetune.engines.label_logprobs import MOST_TOKENS
-from perpetune.engines.openai_chat import turns
+from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS
+from perpetune.engines.openai_chat import message_dicts
 from perpetune.engines.vllm_engine import VllmEngine
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, PromptTooLong, TokenLogprob
-from perpetune.generation.parameters import Delta, Generation
+from perpetune.generation.parameters import Delta, GenerationConfig
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
@@ -30,7 +30,7 @@ from perpetune.testing.fake_vllm import FakeVllm, Reply, fault, rendered
 
 BASE = BaseParams(model="path:tiny", revision=None)
 ASKED = (Message(role="system", content="Judge it."), Message(role="user", content="the question"))
-SHORT = Generation(max_tokens=8)
+SHORT = GenerationConfig(max_tokens=8)
 
 
 @asynccontextmanager
@@ -105,7 +105,7 @@ def answered(
     vllm: FakeVllm,
     params: ServeParams,
     release: Release,
-    generation: Generation = SHORT,
+    generation: GenerationConfig = SHORT,
     on_delta: list[Delta] | None = None,
 ) -> tuple[Answer, ...]:
     async def run() -> tuple[Answer, ...]:
@@ -139,7 +139,7 @@ def test_labels_have_their_share_of_the_mass(
     assert sum(answer.probabilities.values()) == pytest.approx(1)
     assert answer.text == max(labels, key=mass.__getitem__)
     assert answer.confidence == answer.probabilities[answer.text]
-    assert answer.prompt_tokens == len(rendered(turns(ASKED)))
+    assert answer.prompt_tokens == len(rendered(message_dicts(ASKED)))
     assert answer.completion_tokens == len(answer.text) + 1
     assert len(vllm.asked("/v1/chat/completions")) + len(vllm.asked("/v1/completions")) <= questions
 
@@ -154,11 +154,11 @@ def test_many_labels_are_asked_for_in_parts(params: ServeParams, adapter: Make) 
     total = sum(mass.values())
     assert answer.probabilities == pytest.approx({label: mass[label] / total for label in labels}, abs=1e-3)
     named = [len(body["logprob_token_ids"]) for path, body in vllm.requests if "completions" in path]
-    assert max(named) <= MOST_TOKENS
+    assert max(named) <= MAX_LOGPROB_TOKENS
 
 
 def test_more_labels_than_vllm_tells_apart_are_refused(params: ServeParams, adapter: Make) -> None:
-    labels = tuple(chr(position) for position in range(0x4E00, 0x4E00 + MOST_TOKENS + 1))
+    labels = tuple(chr(position) for position in range(0x4E00, 0x4E00 + MAX_LOGPROB_TOKENS + 1))
     with pytest.raises(PerpetuneError, match="129 labels part at one token"):
         answered(FakeVllm(), params, adapter(labels=labels))
 
@@ -166,7 +166,9 @@ def test_more_labels_than_vllm_tells_apart_are_refused(params: ServeParams, adap
 def test_a_label_is_heard_at_once_with_the_log_probabilities_of_its_tokens(params: ServeParams, adapter: Make) -> None:
     on_delta: list[Delta] = []
     vllm = FakeVllm({"ab": 0.5, "ac": 0.25, "b": 0.25})
-    answers = answered(vllm, params, adapter(labels=("ab", "ac", "b")), Generation(1, n=2, top_logprobs=1), on_delta)
+    answers = answered(
+        vllm, params, adapter(labels=("ab", "ac", "b")), GenerationConfig(1, n=2, top_logprobs=1), on_delta
+    )
     assert [(delta.index, delta.text) for delta in on_delta] == [(0, "ab"), (1, "ab")]
     first, second = answers[0].logprobs or ()
     assert (first.token, second.token) == ("a", "b")
@@ -176,7 +178,7 @@ def test_a_label_is_heard_at_once_with_the_log_probabilities_of_its_tokens(param
 
 def test_what_is_asked_reaches_vllm_whole(params: ServeParams, adapter: Make) -> None:
     vllm = FakeVllm(reply=saying(choice("one", token_ids=[1, 2]), {**choice("two", token_ids=[3]), "index": 1}))
-    generation = Generation(
+    generation = GenerationConfig(
         max_tokens=5,
         n=2,
         stop=("\n",),
@@ -234,7 +236,7 @@ def test_a_reply_with_log_probabilities_and_tool_calls(params: ServeParams, adap
     told = {"token": "hi", "logprob": -0.5, "top_logprobs": [{"token": "hi", "logprob": -0.5}]}
     said = choice("", logprobs={"content": [told]}, finish_reason="tool_calls")
     said["message"] = {"content": None, "tool_calls": [call]}
-    [answer] = answered(FakeVllm(reply=saying(said)), params, adapter(), Generation(8, top_logprobs=1))
+    [answer] = answered(FakeVllm(reply=saying(said)), params, adapter(), GenerationConfig(8, top_logprobs=1))
     assert (answer.text, answer.finish_reason, answer.tool_calls) == ("", "tool_calls", (call,))
     assert answer.logprobs == (TokenLogprob("hi", -0.5, (("hi", -0.5),)),)
     assert (answer.prompt_tokens, answer.completion_tokens) == (7, 3)
@@ -244,7 +246,7 @@ def test_a_reply_with_log_probabilities_and_tool_calls(params: ServeParams, adap
 def test_greedy_answers_are_written_once(params: ServeParams, adapter: Make) -> None:
     vllm = FakeVllm(reply=streaming(piece(0, content="all"), piece(0, "stop", content=" alike"), USAGE))
     on_delta: list[Delta] = []
-    answers = answered(vllm, params, adapter(), Generation(8, n=3), on_delta)
+    answers = answered(vllm, params, adapter(), GenerationConfig(8, n=3), on_delta)
     assert [answer.text for answer in answers] == ["all alike"] * 3
     assert "n" not in vllm.asked("/v1/chat/completions")[0]
     for index in range(3):
@@ -263,7 +265,7 @@ def test_pieces_are_heard_as_they_come_and_add_up(params: ServeParams, adapter: 
         )
     )
     on_delta: list[Delta] = []
-    answers = answered(vllm, params, adapter(), Generation(8, n=2, temperature=1.0), on_delta)
+    answers = answered(vllm, params, adapter(), GenerationConfig(8, n=2, temperature=1.0), on_delta)
     assert [(delta.index, delta.text) for delta in on_delta] == [(0, "a"), (1, "x"), (1, "y"), (0, "b")]
     assert [(answer.text, answer.finish_reason) for answer in answers] == [("ab", "length"), ("xy", "stop")]
     assert answers[0].prompt_tokens == 7
@@ -349,7 +351,7 @@ def test_releases_that_vllm_cannot_serve(params: ServeParams, adapter: Make, rel
                 "input_tokens",
             ),
             PromptTooLong,
-            "8193 tokens, and the model reads 8192",
+            "8193 tokens; the context leaves 8192",
         ),
     ],
     ids=["500", "503", "grammar", "temperature", "too long"],
@@ -365,7 +367,7 @@ def test_faults(
     async def reply(_request: web.Request, _body: dict[str, Any]) -> web.Response:
         return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type)
 
-    generation = Generation(8, json_schema="{}")
+    generation = GenerationConfig(8, json_schema="{}")
     with pytest.raises(expected, match=text) as caught:
         answered(FakeVllm(reply=reply), params, adapter(), generation, on_delta)
     if isinstance(caught.value, Unsupported):

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.evaluation.forgetting import as_tokens, forgetting, general_texts
-from perpetune.inference.answerer import Answerer
+from perpetune.evaluation.forgetting import forgetting, general_texts, tokenize_texts
+from perpetune.inference.predictor import Predictor
 from perpetune.model.base import Base
 from perpetune.params import EvaluateParams
 
@@ -28,7 +28,7 @@ def test_the_slice_has_prose_instructions_code_sums_and_languages() -> None:
 
 
 def test_of_an_instruction_only_the_answer_is_scored_and_what_does_not_fit_is_left_out(tiny_base: Base) -> None:
-    texts = as_tokens(tiny_base.tokenizer, general_texts(), 64)
+    texts = tokenize_texts(tiny_base.tokenizer, general_texts(), 64)
     assert 0 < len(texts) <= len(general_texts())
     assert all(len(text.tokens) <= 64 for text in texts)
     end = tiny_base.tokenizer.eos_token_id
@@ -37,8 +37,8 @@ def test_of_an_instruction_only_the_answer_is_scored_and_what_does_not_fit_is_le
 
 
 def test_the_same_model_has_forgotten_nothing(tiny_base: Base) -> None:
-    answerer = Answerer(tiny_base, 64)
-    losses = answerer.losses(None, as_tokens(tiny_base.tokenizer, general_texts(), answerer.context))
+    predictor = Predictor(tiny_base, 64)
+    losses = predictor.mean_losses(None, tokenize_texts(tiny_base.tokenizer, general_texts(), predictor.context))
     found = forgetting(losses, losses, PARAMS)
     assert (found.low, found.value, found.high) == (0.0, 0.0, 0.0)
 

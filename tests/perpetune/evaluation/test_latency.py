@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from perpetune.evaluation.latency import LatencyPair, cost_ratio, in_turns, slowdown
+from perpetune.evaluation.latency import LatencyPair, cost_ratio, measure_interleaved, slowdown
 from perpetune.params import EvaluateParams
 
 
@@ -25,21 +25,21 @@ def test_one_long_answer_counts_for_cost_and_leaves_latency_in_doubt(params: Eva
 
 
 def test_what_takes_twice_as_long_is_seen() -> None:
-    pace = in_turns(lambda _: time.sleep(0.01), lambda _: time.sleep(0.02), 6, 6)
+    pace = measure_interleaved(lambda _: time.sleep(0.01), lambda _: time.sleep(0.02), 6, 6)
     assert len(pace.ours) == 6
     assert 1.5 < sum(pace.ours) / sum(pace.theirs) < 2.5
 
 
 def test_a_measurement_ends_in_time_with_as_many_rows_as_it_needs() -> None:
     asked: list[int] = []
-    pace = in_turns(asked.append, asked.append, 1000, 30, seconds=0.0)
+    pace = measure_interleaved(asked.append, asked.append, 1000, 30, seconds=0.0)
     assert len(pace.theirs) == len(pace.ours) == 30
     assert (max(asked), pace.rows) == (29, 30)
 
 
 def test_fewer_rows_are_asked_again_until_there_are_enough_requests() -> None:
     asked: list[int] = []
-    pace = in_turns(lambda _: None, asked.append, 6, 30)
+    pace = measure_interleaved(lambda _: None, asked.append, 6, 30)
     assert (len(pace.ours), pace.rows) == (30, 6)
     assert {row: asked[1:].count(row) for row in range(6)} == dict.fromkeys(range(6), 3 * 5)
 
@@ -51,5 +51,5 @@ def test_a_pause_of_the_machine_is_not_held_against_the_one_whom_it_met() -> Non
         asked.append(row)
         time.sleep(0.2 if len(asked) in range(2, 6) else 0.002)
 
-    pace = in_turns(lambda _: time.sleep(0.002), paused, 10, 10)
+    pace = measure_interleaved(lambda _: time.sleep(0.002), paused, 10, 10)
     assert max(pace.ours) < 0.1, "four of ten requests were paused the first time"

@@ -6,7 +6,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.evaluation.leakage import FEWEST_WORDS, JACCARD, jaccard, leakage, shingles, words
+from perpetune.evaluation.leakage import JACCARD, MIN_WORDS, jaccard, leakage, shingles, words
 from perpetune.records import Example, Message
 
 LONG = "the parcel that you sent on monday came without the second lamp so please send the other one soon"
@@ -42,9 +42,9 @@ def test_no_near_duplicate_is_missed(trained: list[str], base: str, position: in
     rows = [row(text, str(n)) for n, text in enumerate([*trained, base])]
     held = row(" ".join(changed), "held")
     exact = any(
-        jaccard(shingles(held), shingles(other)) >= JACCARD and len(words(other)) >= FEWEST_WORDS for other in rows
+        jaccard(shingles(held), shingles(other)) >= JACCARD and len(words(other)) >= MIN_WORDS for other in rows
     )
-    assert (leakage(rows, [held]).near == ("held",)) == (exact and len(words(held)) >= FEWEST_WORDS)
+    assert (leakage(rows, [held]).near == ("held",)) == (exact and len(words(held)) >= MIN_WORDS)
 
 
 def test_thousands_of_rows_are_compared_in_seconds() -> None:

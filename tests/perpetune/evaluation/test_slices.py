@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from perpetune.evaluation.evaluate import evaluate
-from perpetune.evaluation.slices import Slice, slices, together
+from perpetune.evaluation.slices import Slice, paired_scores, slices
 
 PAIRS = [("fine", "good"), ("great", "good"), ("awful", "bad")]
 
@@ -26,7 +26,7 @@ def test_a_slice_holds_the_rows_that_both_have_answered(params, examples, say) -
         "label bad": 1,
         "label good": 1,
     }
-    assert together(evaluation, "base", "challenger") == Slice((1, 1), (0, 1))
+    assert paired_scores(evaluation, "base", "challenger") == Slice((1, 1), (0, 1))
 
 
 def test_free_text_has_no_labels_and_a_single_source_is_no_slice(params, examples, say) -> None:

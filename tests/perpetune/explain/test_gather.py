@@ -9,24 +9,24 @@ from rich.console import Console
 from perpetune.errors import PerpetuneError
 from perpetune.explain.gather import gather
 from perpetune.explain.page import log_page, write_page
-from perpetune.explain.story import Story
 from perpetune.explain.terminal import as_dict, show_story
+from perpetune.explain.version_report import VersionReport
 from perpetune.tracking.runs import artifact_names, find_run
 from perpetune.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def story(twice: Workspace) -> Story:
+def story(twice: Workspace) -> VersionReport:
     return gather(twice, "2")
 
 
-def shown(story: Story) -> str:
+def shown(story: VersionReport) -> str:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     show_story(story, console)
     return console.export_text()
 
 
-def test_a_version_tells_where_it_comes_from(story: Story) -> None:
+def test_a_version_tells_where_it_comes_from(story: VersionReport) -> None:
     assert (story.task, story.version) == ("colours", "2")
     assert (story.trigger.kind, story.trigger.reason) == ("decay", "the champion scores 20 points less")
     assert story.data.previous == "1"
@@ -37,7 +37,7 @@ def test_a_version_tells_where_it_comes_from(story: Story) -> None:
     assert len(story.training.train_loss) > 1
 
 
-def test_every_score_has_its_interval_and_rows(story: Story) -> None:
+def test_every_score_has_its_interval_and_rows(story: VersionReport) -> None:
     (scores,) = [each for each in story.scores if each.holdout == "frozen"]
     assert {"base", "champion", "challenger"} <= set(scores.systems)
     for found in scores.systems.values():
@@ -63,7 +63,7 @@ def test_data_that_is_gone_is_said_to_be_gone(twice: Workspace, tmp_path: Path) 
     assert "cannot be told" in shown(story)
 
 
-def test_terminal_json_and_page_tell_the_same(story: Story, tmp_path: Path) -> None:
+def test_terminal_json_and_page_tell_the_same(story: VersionReport, tmp_path: Path) -> None:
     write_page(tmp_path / "2.html", story)
     page, text, plain = (tmp_path / "2.html").read_text(), shown(story), json.dumps(as_dict(story), default=str)
     for said in ("the champion scores 20 points less", story.data.version, "perpetune reproduce 2"):
@@ -72,7 +72,7 @@ def test_terminal_json_and_page_tell_the_same(story: Story, tmp_path: Path) -> N
     assert "<svg" in page and "src=" not in page and "<link" not in page
 
 
-def test_the_page_lies_with_the_run(twice: Workspace, story: Story) -> None:
+def test_the_page_lies_with_the_run(twice: Workspace, story: VersionReport) -> None:
     run = find_run(story.repeat.ids["MLflow run"])
     log_page(twice, run, "2")
     assert "explain.html" in artifact_names(run.id, "")

@@ -51,7 +51,7 @@ SCRIPT = textwrap.dedent("""
     with listen("127.0.0.1", 0) as address:
         print(address.getsockname()[1], flush=True)
         try:
-            run(app, address, grace_seconds=grace, notice_seconds=notice)
+            run(app, address, grace_seconds=grace, drain_seconds=notice)
         except PerpetuneError as fault:
             sys.exit(str(fault))
 """)

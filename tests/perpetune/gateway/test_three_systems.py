@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.classifiers.linear import linear_answer, linear_model
 from perpetune.gateway.app import create_app
-from perpetune.gateway.releases.first_release import SourceWithFirst
+from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.gateway.server import build_engine, listen
 from perpetune.loop.first_version import make_first_version
 from perpetune.loop.untrained_versions import save_linear_version
@@ -126,7 +126,7 @@ def world(
         app = create_app(
             TASK,
             engine=engine,
-            source=SourceWithFirst(
+            source=BootstrappingSource(
                 RegistrySource(TASK, tmp_path / "cache"), lambda: make_first_version(workspace, base)
             ),
             log=log,

@@ -12,18 +12,18 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from perpetune.generation.answer import Answer, PromptTooLong
-from perpetune.generation.parameters import BadSchema, Delta, Generation
+from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig
 from perpetune.generation.request import GenerationRequest
 from perpetune.generation.stop_sequences import StopFilter
-from perpetune.inference.answerer import KEPT_FOR_ONE_READ, Answerer
-from perpetune.inference.detokenizer import Pieces
-from perpetune.inference.json_grammar import Grammars
+from perpetune.inference.detokenizer import Detokenizer
+from perpetune.inference.json_grammar import GrammarCompiler
+from perpetune.inference.predictor import DECODE_TOKENS_FACTOR, Predictor
 from perpetune.model.base import Base
 from perpetune.model.chat_format import prompt_tokens
 from perpetune.output_schema import OutputSchema
 from perpetune.records import Message
 
-GREEDY = Generation(max_tokens=12)
+GREEDY = GenerationConfig(max_tokens=12)
 
 
 def ask(text: str, instruction: str = "which colour") -> tuple[Message, ...]:
@@ -60,27 +60,29 @@ def letters() -> Base:
     return Base(LlamaForCausalLM(config).eval(), fast, "")
 
 
-def write(base: Base, *wanted: tuple[Sequence[Message], Generation]) -> tuple[list[tuple[Answer, ...]], list[Delta]]:
+def write(
+    base: Base, *wanted: tuple[Sequence[Message], GenerationConfig]
+) -> tuple[list[tuple[Answer, ...]], list[Delta]]:
     """The answers to all, written together, and the pieces of the first."""
     answers: dict[int, tuple[Answer, ...]] = {}
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
 
     def fail(fault: Exception) -> None:
         raise fault
 
     def asked(position: int) -> GenerationRequest:
         messages, generation = wanted[position]
-        hear = on_delta.append if position == 0 else lambda delta: None
-        return GenerationRequest(messages, generation, lambda those: answers.update({position: those}), fail, hear)
+        callback = deltas.append if position == 0 else lambda delta: None
+        return GenerationRequest(messages, generation, lambda those: answers.update({position: those}), fail, callback)
 
     waiting = [[asked(position) for position in range(len(wanted))]]
-    Answerer(base, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
-    return [answers[position] for position in range(len(wanted))], on_delta
+    Predictor(base, 1024).generate(None, lambda writing: waiting.pop() if waiting else [])
+    return [answers[position] for position in range(len(wanted))], deltas
 
 
-def one(base: Base, messages: Sequence[Message], generation: Generation) -> Answer:
-    [[answer]], on_delta = write(base, (messages, generation))
-    assert "".join(delta.text for delta in on_delta) == answer.text
+def one(base: Base, messages: Sequence[Message], generation: GenerationConfig) -> Answer:
+    [[answer]], deltas = write(base, (messages, generation))
+    assert "".join(delta.text for delta in deltas) == answer.text
     return answer
 
 
@@ -98,7 +100,7 @@ def generated(base: Base, messages: Sequence[Message], tokens: int) -> str:
 @pytest.mark.parametrize("batch_tokens", [16, 1024])
 def test_greedy_answers_are_those_of_generate(tiny_base: Base, letters: Base, batch_tokens: int) -> None:
     for base in (tiny_base, letters):
-        answers = Answerer(base, batch_tokens).answer(None, ASKED, None, 24)
+        answers = Predictor(base, batch_tokens).answer(None, ASKED, None, 24)
         assert [answer.text for answer in answers] == [generated(base, messages, 24) for messages in ASKED]
         assert len({answer.text for answer in answers}) > 2
 
@@ -108,29 +110,29 @@ def test_answers_to_many_join_as_others_end(letters: Base, monkeypatch: pytest.M
     model.get_output_embeddings().weight.data[letters.tokenizer.eos_token_id] *= 3  # type: ignore[operator,union-attr]
     base = Base(model, letters.tokenizer, "")
     asked = [ask(f"{number} " * (1 + number % 3)) for number in range(12)]
-    alone = [Answerer(base, 1024).answer(None, [each], None, 24)[0] for each in asked]
+    alone = [Predictor(base, 1024).answer(None, [each], None, 24)[0] for each in asked]
     assert len({answer.completion_tokens for answer in alone}) > 2, "they end at different times"
-    answerer, beside = Answerer(base, 48), []
-    write = answerer.write
+    predictor, beside = Predictor(base, 48), []
+    generate = predictor.generate
 
-    def noted(adapter: str | None, next_asked: Callable[[int], Sequence[GenerationRequest]]) -> None:
+    def noted(adapter: str | None, next_requests: Callable[[int], Sequence[GenerationRequest]]) -> None:
         def note(writing: int) -> Sequence[GenerationRequest]:
-            joining = next_asked(writing)
+            joining = next_requests(writing)
             beside.append((writing, len(joining)))
             return joining
 
-        write(adapter, note)
+        generate(adapter, note)
 
-    monkeypatch.setattr(answerer, "write", noted)
-    assert [answer.text for answer in answerer.answer(None, asked, None, 24)] == [answer.text for answer in alone]
+    monkeypatch.setattr(predictor, "generate", noted)
+    assert [answer.text for answer in predictor.answer(None, asked, None, 24)] == [answer.text for answer in alone]
     assert any(writing and joining for writing, joining in beside), "none waits for the slowest"
     shortest = min(answer.prompt_tokens for answer in alone) + 24
-    assert max(map(sum, beside)) <= max(1, KEPT_FOR_ONE_READ * 48 // shortest)
+    assert max(map(sum, beside)) <= max(1, DECODE_TOKENS_FACTOR * 48 // shortest)
 
 
 def test_answers_that_join_and_leave_change_no_other(tiny_base: Base) -> None:
     limits = [7, 20, 3, 12, 1]
-    alone = [one(tiny_base, asked, Generation(limit)).text for asked, limit in zip(ASKED, limits, strict=True)]
+    alone = [one(tiny_base, asked, GenerationConfig(limit)).text for asked, limit in zip(ASKED, limits, strict=True)]
     answers: dict[int, str] = {}
     writing_at_each_step: list[int] = []
 
@@ -139,34 +141,34 @@ def test_answers_that_join_and_leave_change_no_other(tiny_base: Base) -> None:
             answers[position] = those[0].text
 
         return GenerationRequest(
-            ASKED[position], Generation(limits[position]), put, lambda fault: pytest.fail(str(fault))
+            ASKED[position], GenerationConfig(limits[position]), put, lambda fault: pytest.fail(str(fault))
         )
 
-    def next_asked(writing: int) -> list[GenerationRequest]:
+    def next_requests(writing: int) -> list[GenerationRequest]:
         step = len(writing_at_each_step)
         writing_at_each_step.append(writing)
         return [answered(step // 2)] if step % 2 == 0 and step // 2 < len(ASKED) else []
 
-    Answerer(tiny_base, 1024).write(None, next_asked)
+    Predictor(tiny_base, 1024).generate(None, next_requests)
     assert [answers[position] for position in range(len(ASKED))] == alone
     assert max(writing_at_each_step) > 1
 
 
 def test_a_sample_is_its_seeds_own_whoever_shares_its_batch(letters: Base) -> None:
-    sampled = Generation(max_tokens=20, temperature=1.0, seed=5, n=3)
-    [alone], on_delta = write(letters, (ASKED[0], sampled))
+    sampled = GenerationConfig(max_tokens=20, temperature=1.0, seed=5, n=3)
+    [alone], deltas = write(letters, (ASKED[0], sampled))
     [together, *_], _ = write(letters, (ASKED[0], sampled), (ASKED[1], GREEDY), (ASKED[3], replace(sampled, seed=9)))
     assert [answer.text for answer in alone] == [answer.text for answer in together]
     assert len({answer.text for answer in alone}) == 3, "each of n answers draws for itself"
     for index, answer in enumerate(alone):
-        assert "".join(delta.text for delta in on_delta if delta.index == index) == answer.text
+        assert "".join(delta.text for delta in deltas if delta.index == index) == answer.text
     assert one(letters, ASKED[0], replace(sampled, n=1, seed=6)).text == alone[1].text
     unseeded = replace(sampled, n=1, seed=None)
     assert one(letters, ASKED[0], unseeded).text != one(letters, ASKED[0], unseeded).text
 
 
 def test_samples_follow_temperature_and_top_p(tiny_base: Base) -> None:
-    first = Generation(max_tokens=1, temperature=2.0, seed=1, n=4000, top_logprobs=20)
+    first = GenerationConfig(max_tokens=1, temperature=2.0, seed=1, n=4000, top_logprobs=20)
     [answers], _ = write(tiny_base, (ASKED[0], first))
     weighed = next(answer.logprobs[0] for answer in answers if answer.logprobs)
     tempered = torch.tensor([value for _, value in weighed.top]).div(2).exp()
@@ -229,12 +231,12 @@ def test_what_may_begin_a_stop_string_is_held_back(pieces: list[str], stop: tupl
             break
     found.append("" if text.stopped else text.end())
     assert [piece for piece in found if piece] == said
-    assert text.said == "".join(said)
+    assert text.text == "".join(said)
 
 
 def test_pieces_end_where_characters_do(letters: Base) -> None:
     text = "naïve 🙂 ë"
-    pieces = Pieces(letters.tokenizer)
+    pieces = Detokenizer(letters.tokenizer)
     tokens = letters.tokenizer(text, add_special_tokens=False)["input_ids"]
     told = [pieces.add(token) for token in tokens]
     assert "".join(told) == text
@@ -245,9 +247,9 @@ def test_pieces_end_where_characters_do(letters: Base) -> None:
 
 def test_log_probabilities_are_the_models_own(tiny_base: Base) -> None:
     asked = replace(GREEDY, top_logprobs=3, temperature=3.0, seed=2, frequency_penalty=1.0)
-    [[answer]], on_delta = write(tiny_base, (ASKED[0], asked))
+    [[answer]], deltas = write(tiny_base, (ASKED[0], asked))
     assert answer.logprobs is not None
-    assert sum((delta.logprobs or () for delta in on_delta), ()) == answer.logprobs
+    assert sum((delta.logprobs or () for delta in deltas), ()) == answer.logprobs
     prompt = prompt_tokens(tiny_base.tokenizer, ASKED[0])
     tokens = tiny_base.tokenizer.convert_tokens_to_ids([one.token for one in answer.logprobs])
     with torch.inference_mode():
@@ -268,7 +270,7 @@ SCHEMA = {
 
 
 def test_answers_satisfy_their_schema(letters: Base) -> None:
-    asked = Generation(max_tokens=200, json_schema=json.dumps(SCHEMA), temperature=1.0, seed=3, n=4)
+    asked = GenerationConfig(max_tokens=200, json_schema=json.dumps(SCHEMA), temperature=1.0, seed=3, n=4)
     [answers, [free]], _ = write(letters, (ASKED[0], asked), (ASKED[1], GREEDY))
     for answer in answers:
         assert answer.finish_reason == "stop"
@@ -278,11 +280,11 @@ def test_answers_satisfy_their_schema(letters: Base) -> None:
 
 
 def test_evaluation_is_held_to_the_schema_too(letters: Base) -> None:
-    answerer = Answerer(letters, 1024)
-    for answer in answerer.answer(None, ASKED[:2], None, 200, json.dumps(SCHEMA)):
+    predictor = Predictor(letters, 1024)
+    for answer in predictor.answer(None, ASKED[:2], None, 200, json.dumps(SCHEMA)):
         assert answer.finish_reason == "stop"
         jsonschema.validate(json.loads(answer.text), SCHEMA)
-    assert answerer.answer(None, ASKED[:1], None, 3, json.dumps(SCHEMA))[0].finish_reason == "length"
+    assert predictor.answer(None, ASKED[:1], None, 3, json.dumps(SCHEMA))[0].finish_reason == "length"
 
 
 def test_the_grammar_takes_what_is_trained_on(letters: Base) -> None:
@@ -291,7 +293,7 @@ def test_the_grammar_takes_what_is_trained_on(letters: Base) -> None:
         "properties": {"name": {"type": "string"}, "near": {"type": "array", "items": {"type": "string"}}},
     }
     written = OutputSchema(schema).canonical('{"near": ["the \\"Bell\\"", "Caf\\u00e9"], "name": "A: b, {c}"}')
-    grammar = Grammars(letters.tokenizer, len(letters.tokenizer)).of(json.dumps(schema))
+    grammar = GrammarCompiler(letters.tokenizer, len(letters.tokenizer)).compile(json.dumps(schema))
     for token in letters.tokenizer(written, add_special_tokens=False).input_ids:
         assert grammar.allow(torch.zeros(len(letters.tokenizer)))[token] == 0
         grammar.wrote(token)
@@ -311,24 +313,24 @@ def test_a_bad_schema_fails_its_own_request_alone(letters: Base, schema: str) ->
             GenerationRequest(ASKED[1], GREEDY, answers.append, lambda fault: pytest.fail(str(fault))),
         ]
     ]
-    Answerer(letters, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
+    Predictor(letters, 1024).generate(None, lambda writing: waiting.pop() if waiting else [])
     assert [type(fault) for fault in faults] == [BadSchema, PromptTooLong]
     assert [answer.text for [answer] in answers] == [one(letters, ASKED[1], GREEDY).text]
 
 
 def test_an_answer_that_is_given_up_is_written_no_further(letters: Base) -> None:
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
     others: list[tuple[Answer, ...]] = []
     gone = GenerationRequest(
         ASKED[0],
-        Generation(max_tokens=200),
+        GenerationConfig(max_tokens=200),
         lambda those: pytest.fail("answered"),
         lambda fault: pytest.fail(str(fault)),
-        on_delta.append,
-        lambda: len(on_delta) > 2,
+        deltas.append,
+        lambda: len(deltas) > 2,
     )
     other = GenerationRequest(ASKED[1], GREEDY, others.append, lambda fault: pytest.fail(str(fault)))
     waiting = [[gone, other]]
-    Answerer(letters, 1024).write(None, lambda writing: waiting.pop() if waiting else [])
-    assert len(on_delta) == 3
+    Predictor(letters, 1024).generate(None, lambda writing: waiting.pop() if waiting else [])
+    assert len(deltas) == 3
     assert others[0][0].text == one(letters, ASKED[1], GREEDY).text

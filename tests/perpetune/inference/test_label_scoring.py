@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from perpetune.inference import label_scoring as scoring
 from perpetune.inference.label_scoring import (
-    FIRST_BRANCHES,
+    FIRST_BEAM,
     MANY_TOKENS,
     TOLERANCE,
     TOLERANCE_OF_MANY,
@@ -17,7 +17,7 @@ from perpetune.inference.label_scoring import (
     branch_of,
     label_log_probabilities,
 )
-from perpetune.inference.prefix_cache import NOTHING, read_on
+from perpetune.inference.prefix_cache import EMPTY_PREFIX, forward_tree
 
 SIZE = {
     "vocab_size": 97,
@@ -68,7 +68,7 @@ def test_scores_are_those_of_each_label_alone(
     model: type, config: type, labels: list[tuple[int, ...]], pass_tokens: int
 ) -> None:
     network = tiny(model, config)
-    found = label_log_probabilities(network, PROMPTS, labels, pass_tokens=pass_tokens)
+    found = label_log_probabilities(network, PROMPTS, labels, forward_tokens=pass_tokens)
     torch.testing.assert_close(found, all_alone(network, PROMPTS, labels), rtol=0, atol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_scores_are_those_of_each_label_alone(
 def test_a_beginning_that_is_read_once_serves_many_calls(model: type, config: type) -> None:
     network = tiny(model, config)
     labels = LABELS["share first tokens"]
-    beginning, _ = read_on(network, NOTHING, PREFIX, range(-1, len(PREFIX) - 1))
+    beginning, _ = forward_tree(network, EMPTY_PREFIX, PREFIX, range(-1, len(PREFIX) - 1))
     wanted = all_alone(network, PROMPTS, labels)
     for _ in range(2):
         found = label_log_probabilities(network, [prompt[len(PREFIX) :] for prompt in PROMPTS], labels, beginning)
@@ -88,7 +88,7 @@ def test_a_beginning_that_is_read_once_serves_many_calls(model: type, config: ty
 def test_the_size_of_passes_changes_no_score(pass_tokens: int) -> None:
     network, labels = tiny(), LABELS["one begins another"]
     prompts = [*PROMPTS, (90, 91), (92,)]
-    found = label_log_probabilities(network, prompts, labels, pass_tokens=pass_tokens)
+    found = label_log_probabilities(network, prompts, labels, forward_tokens=pass_tokens)
     torch.testing.assert_close(found, all_alone(network, prompts, labels), rtol=0, atol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_labels_that_cannot_matter_are_left_unread_within_the_tolerance(
     labels = [(a, b, c, END) for a in range(30, 40) for b in range(50, 53) for c in (60, 61)]
     exact = all_alone(network, PROMPTS, labels)
 
-    found = label_log_probabilities(network, PROMPTS, labels, pass_tokens=64)
+    found = label_log_probabilities(network, PROMPTS, labels, forward_tokens=64)
 
     unread = (found - exact).abs() > 1e-3
     assert unread.any(), "a model this sure leaves labels unread"
@@ -130,7 +130,7 @@ def test_labels_that_begin_unlikely_and_end_likely_are_read() -> None:
     first = torch.stack([torch.tensor([alone(network, prompt, label[:1]) for label in labels]) for prompt in prompts])
     assert (first.gather(1, exact.argmax(-1)[:, None])[:, 0] < first.max(-1).values).any()
 
-    found = label_log_probabilities(network, prompts, labels, pass_tokens=64)
+    found = label_log_probabilities(network, prompts, labels, forward_tokens=64)
 
     assert found.argmax(-1).tolist() == exact.argmax(-1).tolist()
     torch.testing.assert_close(found.softmax(-1), exact.softmax(-1), rtol=0, atol=2e-5)
@@ -163,7 +163,7 @@ def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(model, before, tokens, parents):  # type: ignore[no-untyped-def]
         seen.append(len(tokens))
-        return read_on(model, before, tokens, parents)
+        return forward_tree(model, before, tokens, parents)
 
     monkeypatch.setattr(scoring, "read_on", counted)
     return seen
@@ -173,7 +173,7 @@ def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("spread", [0.05, 0.7])
 def test_many_labels_are_within_their_tolerance_and_the_likeliest_is_exact(spread: float, pass_tokens: int) -> None:
     network = tiny(spread=spread)
-    found = label_log_probabilities(network, PROMPTS, MANY, pass_tokens=pass_tokens)
+    found = label_log_probabilities(network, PROMPTS, MANY, forward_tokens=pass_tokens)
     exact = all_alone(network, PROMPTS, MANY)
     assert float((found.softmax(-1) - exact.softmax(-1)).abs().max()) <= TOLERANCE_OF_MANY
     assert found.argmax(-1).tolist() == exact.argmax(-1).tolist()
@@ -184,20 +184,20 @@ def test_company_leaves_the_same_labels_unread() -> None:
     network = tiny(spread=0.5)
     together = label_log_probabilities(network, PROMPTS, MANY)
     for prompt, found in zip(PROMPTS, together, strict=True):
-        [single] = label_log_probabilities(network, [prompt], MANY, pass_tokens=8)
+        [single] = label_log_probabilities(network, [prompt], MANY, forward_tokens=8)
         torch.testing.assert_close(single, found, rtol=0, atol=1e-3)
 
 
 def test_the_likeliest_of_many_branches_are_read_first_and_fewer_than_at_the_finer_tolerance(
     tokens_read: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    label_log_probabilities(tiny(spread=0.7), [PROMPTS[1]], MANY, pass_tokens=8)
+    label_log_probabilities(tiny(spread=0.7), [PROMPTS[1]], MANY, forward_tokens=8)
     assert tokens_read[0] == len(PROMPTS[1])
-    assert tokens_read[1] <= FIRST_BRANCHES
+    assert tokens_read[1] <= FIRST_BEAM
     read = sum(tokens_read)
     tokens_read.clear()
     monkeypatch.setattr(scoring, "MANY_TOKENS", 1000)
-    label_log_probabilities(tiny(spread=0.7), [PROMPTS[1]], MANY, pass_tokens=8)
+    label_log_probabilities(tiny(spread=0.7), [PROMPTS[1]], MANY, forward_tokens=8)
     assert read < sum(tokens_read)
 
 

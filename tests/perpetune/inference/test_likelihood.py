@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from perpetune.inference.answerer import Answerer
 from perpetune.inference.likelihood import ScoredText
+from perpetune.inference.predictor import Predictor
 from perpetune.model.base import Base
 
 TEXTS = [ScoredText((2, 3, 4, 5, 6), 1), ScoredText((2, 3, 4, 9, 10, 11), 4), ScoredText((7, 8), 1)]
@@ -23,16 +23,16 @@ def alone(model: torch.nn.Module, text: ScoredText) -> float:
 
 @pytest.mark.parametrize("pass_tokens", [4, 1000])
 def test_losses_are_those_of_each_text_alone(tiny_base: Base, pass_tokens: int) -> None:
-    found = Answerer(tiny_base, pass_tokens).losses(None, TEXTS)
+    found = Predictor(tiny_base, pass_tokens).mean_losses(None, TEXTS)
     assert found == pytest.approx([alone(tiny_base.model, text) for text in TEXTS], rel=1e-4)
 
 
 def test_a_model_trained_in_full_is_judged_by_its_own_weights(tiny_base: Base, tmp_path: Path) -> None:
-    answerer = Answerer(tiny_base, 64)
-    before = answerer.losses(None, TEXTS)
+    predictor = Predictor(tiny_base, 64)
+    before = predictor.mean_losses(None, TEXTS)
     other = type(tiny_base.model)(tiny_base.model.config)  # type: ignore[arg-type]
     other.save_pretrained(tmp_path)
-    answerer.load_adapter("whole", tmp_path)
+    predictor.load_adapter("whole", tmp_path)
     expected = [alone(other.eval(), text) for text in TEXTS]
-    assert answerer.losses("whole", TEXTS) == pytest.approx(expected, rel=1e-4)
-    assert answerer.losses(None, TEXTS) == pytest.approx(before)
+    assert predictor.mean_losses("whole", TEXTS) == pytest.approx(expected, rel=1e-4)
+    assert predictor.mean_losses(None, TEXTS) == pytest.approx(before)

@@ -7,8 +7,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from perpetune.inference import merged_adapter as merging
-from perpetune.inference.answerer import Answerer
-from perpetune.inference.merged_adapter import merged
+from perpetune.inference.merged_adapter import merge_adapter
+from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base
 from perpetune.params import LoraParams, Method
@@ -36,10 +36,10 @@ def adapter(request: pytest.FixtureRequest, tiny_base: Base, tmp_path: Path) -> 
 
 
 def answers(base: Base, adapter: Path, labels: tuple[str, ...] | None = LABELS) -> list[list[float] | str]:
-    answerer = Answerer(base, 64)
-    answerer.load_adapter("tuned", adapter)
-    found = answerer.answer("tuned", ASKED, labels, 6)
-    answerer.unload_adapter("tuned")
+    predictor = Predictor(base, 64)
+    predictor.load_adapter("tuned", adapter)
+    found = predictor.answer("tuned", ASKED, labels, 6)
+    predictor.unload_adapter("tuned")
     return [list(each.probabilities.values()) if each.probabilities else each.text for each in found]
 
 
@@ -53,7 +53,7 @@ def test_a_merged_adapter_answers_as_it_does_apart(
     tiny_base: Base, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     untuned = [
-        list((each.probabilities or {}).values()) for each in Answerer(tiny_base, 64).answer(None, ASKED, LABELS, 4)
+        list((each.probabilities or {}).values()) for each in Predictor(tiny_base, 64).answer(None, ASKED, LABELS, 4)
     ]
     wanted = apart(tiny_base, adapter, monkeypatch)
     found = answers(tiny_base, adapter)
@@ -74,7 +74,7 @@ def test_in_bf16_the_answers_are_within_what_parity_tolerates(
 
 def test_merging_leaves_the_base_as_it_was_and_copies_what_the_adapter_changes(tiny_base: Base, adapter: Path) -> None:
     before = {name: weight.clone() for name, weight in tiny_base.model.named_parameters()}
-    model = merged(tiny_base.model, adapter)
+    model = merge_adapter(tiny_base.model, adapter)
     own = dict(model.named_parameters())
     for name, weight in tiny_base.model.named_parameters():
         assert torch.equal(weight, before[name])
@@ -88,7 +88,7 @@ def test_free_text_is_that_of_the_merged_model(tiny_base: Base, adapter: Path) -
     texts = answers(tiny_base, adapter, labels=None)
     assert texts == [
         each.text
-        for each in Answerer(Base(merged(tiny_base.model, adapter), tiny_base.tokenizer, ""), 64).answer(
+        for each in Predictor(Base(merge_adapter(tiny_base.model, adapter), tiny_base.tokenizer, ""), 64).answer(
             None, ASKED, None, 6
         )
     ]

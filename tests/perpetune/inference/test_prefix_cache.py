@@ -7,7 +7,7 @@ import torch
 
 from perpetune.generation.common_prefix import common_prefix
 from perpetune.inference import prefix_cache
-from perpetune.inference.answerer import Answerer
+from perpetune.inference.predictor import Predictor
 from perpetune.inference.prefix_cache import PrefixCache
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base
@@ -26,11 +26,11 @@ def ask(text: str, instruction: str = "which colour is it ?") -> tuple[Message, 
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(tokens read before, tokens read) of every pass."""
     seen: list[tuple[int, int]] = []
-    read_on = prefix_cache.read_on
+    forward_tree = prefix_cache.forward_tree
 
     def counted(model, before, tokens, parents):  # type: ignore[no-untyped-def]
         seen.append((len(before), len(tokens)))
-        return read_on(model, before, tokens, parents)
+        return forward_tree(model, before, tokens, parents)
 
     monkeypatch.setattr(prefix_cache, "read_on", counted)
     monkeypatch.setattr("perpetune.inference.label_scoring.read_on", counted)
@@ -48,22 +48,22 @@ def adapter(base: Base, folder: Path, seed: int) -> Path:
     return folder
 
 
-def probabilities(answerer: Answerer, name: str | None, *asked: tuple[Message, ...]) -> list[list[float]]:
-    return [list((answer.probabilities or {}).values()) for answer in answerer.answer(name, asked, LABELS, 4)]
+def probabilities(predictor: Predictor, name: str | None, *asked: tuple[Message, ...]) -> list[list[float]]:
+    return [list((answer.probabilities or {}).values()) for answer in predictor.answer(name, asked, LABELS, 4)]
 
 
 def test_an_instruction_is_read_once_for_all_calls(tiny_base: Base, lengths: list[tuple[int, int]]) -> None:
-    answerer = Answerer(tiny_base, 1024)
-    answerer.answer(None, [ask("sky")], LABELS, 4)
+    predictor = Predictor(tiny_base, 1024)
+    predictor.answer(None, [ask("sky")], LABELS, 4)
     instruction = lengths[0][1]
     assert lengths[0][0] == 0
     assert lengths[1][0] == instruction
     lengths.clear()
-    answerer.answer(None, [ask("leaf")], LABELS, 4)
-    answerer.answer(None, [ask("fire"), ask("sea is a sea"), ask("leaf")], LABELS, 4)
+    predictor.answer(None, [ask("leaf")], LABELS, 4)
+    predictor.answer(None, [ask("fire"), ask("sea is a sea"), ask("leaf")], LABELS, 4)
     assert all(before >= instruction for before, _ in lengths)
     lengths.clear()
-    answerer.answer(None, [ask("sky", "say colour")], LABELS, 4)
+    predictor.answer(None, [ask("sky", "say colour")], LABELS, 4)
     assert lengths[0][0] == 0
 
 
@@ -79,34 +79,34 @@ def test_an_instruction_is_read_once_for_all_calls(tiny_base: Base, lengths: lis
     ids=["one", "the same twice", "nothing in common", "like what is asked instead", "unsorted"],
 )
 def test_company_and_order_change_no_answer(tiny_base: Base, asked: list[tuple[Message, ...]]) -> None:
-    answerer = Answerer(tiny_base, 24)
-    together = probabilities(answerer, None, *asked)
+    predictor = Predictor(tiny_base, 24)
+    together = probabilities(predictor, None, *asked)
     for messages, found in zip(asked, together, strict=True):
-        assert found == pytest.approx(probabilities(Answerer(tiny_base, 24), None, messages)[0], rel=1e-5)
-    assert [answer.prompt_tokens for answer in answerer.answer(None, asked, LABELS, 4)] == [
+        assert found == pytest.approx(probabilities(Predictor(tiny_base, 24), None, messages)[0], rel=1e-5)
+    assert [answer.prompt_tokens for answer in predictor.answer(None, asked, LABELS, 4)] == [
         len(prompt_tokens(tiny_base.tokenizer, messages)) for messages in asked
     ]
 
 
 def test_nothing_asked_is_nothing_answered(tiny_base: Base) -> None:
-    assert Answerer(tiny_base, 24).answer(None, [], LABELS, 4) == []
+    assert Predictor(tiny_base, 24).answer(None, [], LABELS, 4) == []
 
 
 def test_what_one_adapter_read_is_not_taken_for_what_another_would(tiny_base: Base, tmp_path: Path) -> None:
     one, two = (adapter(tiny_base, tmp_path / str(seed), seed) for seed in (1, 2))
-    answerer = Answerer(tiny_base, 1024)
-    base = probabilities(answerer, None, ask("sky"))
-    answerer.load_adapter("name", one)
-    first = probabilities(answerer, "name", ask("sky"))
-    answerer.load_adapter("other", one)
-    answerer.unload_adapter("name")
-    answerer.load_adapter("name", two)
-    second = probabilities(answerer, "name", ask("sky"))
-    answerer.load_adapter("name", one)
-    third = probabilities(answerer, "name", ask("sky"))
+    predictor = Predictor(tiny_base, 1024)
+    base = probabilities(predictor, None, ask("sky"))
+    predictor.load_adapter("name", one)
+    first = probabilities(predictor, "name", ask("sky"))
+    predictor.load_adapter("other", one)
+    predictor.unload_adapter("name")
+    predictor.load_adapter("name", two)
+    second = probabilities(predictor, "name", ask("sky"))
+    predictor.load_adapter("name", one)
+    third = probabilities(predictor, "name", ask("sky"))
 
-    assert probabilities(answerer, None, ask("sky")) == base
-    assert first == third == probabilities(answerer, "other", ask("sky"))
+    assert probabilities(predictor, None, ask("sky")) == base
+    assert first == third == probabilities(predictor, "other", ask("sky"))
     assert first != base
     assert second != first
 
@@ -117,12 +117,12 @@ def test_the_least_recently_used_beginnings_are_let_go(
     monkeypatch.setattr(prefix_cache, "KEPT_TOKENS", 8)
     kept = PrefixCache()
     for tokens in [(1, 2, 3), (4, 5, 6), (1, 2, 3), (7, 8, 9), (1, 2, 3), (4, 5, 6)]:
-        kept.read(tiny_base.model, None, tokens)
+        kept.get(tiny_base.model, None, tokens)
     assert len(lengths) == 4, "the second of three was let go, the first was used meanwhile"
-    kept.read(tiny_base.model, "tuned", (4, 5, 6))
+    kept.get(tiny_base.model, "tuned", (4, 5, 6))
     assert len(lengths) == 5
-    assert len(kept.read(tiny_base.model, None, tuple(range(10)))) == 10, "one beyond the limit is read, not kept"
-    kept.read(tiny_base.model, None, tuple(range(10)))
+    assert len(kept.get(tiny_base.model, None, tuple(range(10)))) == 10, "one beyond the limit is read, not kept"
+    kept.get(tiny_base.model, None, tuple(range(10)))
     assert len(lengths) == 7
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from perpetune.classifiers.ensemble import Powers, load_pool, read_powers
-from perpetune.inference.answerer import Answerer, load_answerer
+from perpetune.inference.predictor import Predictor, load_predictor
 from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.model.adapters import trained_digest
 from perpetune.model.release import POOL
@@ -33,10 +33,10 @@ def job(tiny_params: BaseParams, train_params: TrainParams, tmp_path: Path) -> J
     )  # fmt: skip
 
 
-def _answerer(job: Job) -> Answerer:
-    answerer = load_answerer(job.base, job.assets, job.params.precision, 64)
-    answerer.load_adapter("version", job.adapter)
-    return answerer
+def _answerer(job: Job) -> Predictor:
+    predictor = load_predictor(job.base, job.assets, job.params.precision, 64)
+    predictor.load_adapter("version", job.adapter)
+    return predictor
 
 
 def _asked(text: str) -> tuple[Message, ...]:

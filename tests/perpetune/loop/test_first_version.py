@@ -12,8 +12,8 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from perpetune.curation.layout import INBOX, SPLITS
-from perpetune.gateway.releases.first_release import SourceWithFirst
-from perpetune.loop.first_version import MOST_TOKENS_OF_A_LABEL, first_version_card, make_first_version
+from perpetune.gateway.releases.first_release import BootstrappingSource
+from perpetune.loop.first_version import MAX_LABEL_TOKENS, first_version_card, make_first_version
 from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import check
 from perpetune.model.release import DesiredReleases, ServedBase
@@ -86,7 +86,7 @@ def test_labels_come_from_the_task_else_the_training_split_else_the_sources(work
 
 
 def test_where_labels_are_not_known_little_is_written(workspace: Any) -> None:
-    assert first_version_card(workspace(), BASE).max_new_tokens == MOST_TOKENS_OF_A_LABEL
+    assert first_version_card(workspace(), BASE).max_new_tokens == MAX_LABEL_TOKENS
     assert first_version_card(workspace(task={"kind": "generation"}), BASE).max_new_tokens == 128
     assert first_version_card(workspace(task={"labels": ["x", "y"]}), BASE).max_new_tokens == 128
 
@@ -159,7 +159,7 @@ def test_a_gateway_makes_one_only_while_there_is_no_champion() -> None:
         made.append(1)
         source.champion_version = "1"
 
-    following = SourceWithFirst(source, make)
+    following = BootstrappingSource(source, make)
     source.down = True
     with pytest.raises(Exception, match="does not answer"):
         following.wanted()
@@ -175,7 +175,7 @@ def test_a_gateway_that_could_not_make_one_waits_before_it_tries_again() -> None
         tries.append(1)
         raise OSError("no room")
 
-    following = SourceWithFirst(FakeSource(), fail)
+    following = BootstrappingSource(FakeSource(), fail)
     with pytest.raises(OSError, match="no room"):
         following.wanted()
     assert following.wanted() == DesiredReleases(None)

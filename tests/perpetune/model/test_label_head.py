@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from perpetune.inference.answerer import Answerer
+from perpetune.inference.predictor import Predictor
 from perpetune.model.base import Base
 from perpetune.model.label_head import TEMPERATURES, HeadShape, LabelHead, contrast, fit_probe, head_shape, load_head
 from perpetune.model.release import LABEL_HEAD
@@ -42,9 +42,9 @@ def head_of(base: Base) -> LabelHead:
 def test_it_learns_and_answers_what_it_learned(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
     trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, train_params, tmp_path, lambda _: None, labels=LABELS)
 
-    answerer = Answerer(tiny_base, 64)
-    answerer.load_adapter("colours", tmp_path)
-    answers = answerer.answer("colours", [conversation(INSTRUCTION, row) for row in ROWS], LABELS, 4)
+    predictor = Predictor(tiny_base, 64)
+    predictor.load_adapter("colours", tmp_path)
+    answers = predictor.answer("colours", [conversation(INSTRUCTION, row) for row in ROWS], LABELS, 4)
     assert [answer.text for answer in answers] == list(COLOURS.values())
     assert all(answer.probabilities and sum(answer.probabilities.values()) == pytest.approx(1) for answer in answers)
     told = [
@@ -68,15 +68,15 @@ def test_answers_do_not_depend_on_company_nor_on_the_order_of_labels(
         lambda _: None,
         labels=LABELS,
     )
-    answerer = Answerer(tiny_base, 64)
-    answerer.load_adapter("colours", tmp_path)
+    predictor = Predictor(tiny_base, 64)
+    predictor.load_adapter("colours", tmp_path)
     asked = [
         *(conversation(INSTRUCTION, row) for row in ROWS),
         (Message(role="system", content="say the"), Message(role="user", content="sky")),
     ]
-    together = answerer.answer("colours", asked, LABELS, 4)
+    together = predictor.answer("colours", asked, LABELS, 4)
     for question, answer in zip(asked, together, strict=True):
-        [alone] = answerer.answer("colours", [question], LABELS[::-1], 4)
+        [alone] = predictor.answer("colours", [question], LABELS[::-1], 4)
         assert alone.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
 
 

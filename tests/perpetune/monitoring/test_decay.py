@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from perpetune.monitoring.decay import decay_threshold, measure_decay
-from perpetune.monitoring.detector_state import DetectorState, update_detector
+from perpetune.monitoring.detector_state import DetectorState, update_state
 from perpetune.params import load_params
-from perpetune.statistics.e_detector import start
+from perpetune.statistics.e_detector import new_detector
 
 MONITOR = load_params(Path("params.yaml")).watch
-NEW = DetectorState(start(0.8))
+NEW = DetectorState(new_detector(0.8))
 SCORES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60) | st.lists(
     st.floats(0, 1), min_size=1, max_size=60
 )
@@ -69,9 +69,7 @@ def test_the_bound_is_missed_as_seldom_as_is_stated(graded: bool) -> None:
 
 
 def test_a_decay_has_its_scores_intervals_and_rows() -> None:
-    detector_state = update_detector(
-        update_detector(NEW, answers(285, 300), 300, MONITOR), answers(50, 100), 400, MONITOR
-    )
+    detector_state = update_state(update_state(NEW, answers(285, 300), 300, MONITOR), answers(50, 100), 400, MONITOR)
     decay = measure_decay(answers(50, 100), answers(540, 600), detector_state, MONITOR)
     assert decay is not None
     assert (decay.window.mean, decay.window.rows) == (0.5, 100)
@@ -98,7 +96,7 @@ def test_the_interval_of_the_drop_covers_it() -> None:
 @settings(deadline=None, max_examples=50)
 @given(SCORES, SCORES)
 def test_every_interval_holds_its_number(scores: list[float], promised: list[float]) -> None:
-    decay = measure_decay(scores, promised, update_detector(NEW, scores, 1, MONITOR), MONITOR)
+    decay = measure_decay(scores, promised, update_state(NEW, scores, 1, MONITOR), MONITOR)
     assert decay is not None
     for value, interval in (
         (decay.drop, decay.interval),
@@ -108,7 +106,7 @@ def test_every_interval_holds_its_number(scores: list[float], promised: list[flo
 
 
 def test_nothing_falls_below_a_bound_of_0() -> None:
-    detector_state = update_detector(DetectorState(start(0.0)), [0.0] * 20_000, 20_000, MONITOR)
+    detector_state = update_state(DetectorState(new_detector(0.0)), [0.0] * 20_000, 20_000, MONITOR)
     decay = measure_decay([0.0] * 50, answers(1, 60), detector_state, MONITOR)
     assert decay is not None
     assert decay.evidence >= decay.run_length

@@ -29,9 +29,9 @@ RULES = ReleaseParams(
 
 
 def outcome(number: int, output: str | None = "good", *, seconds: float = 0.1, **said: object) -> Outcome:
-    judged = number if said else None
+    first_feedback = number if said else None
     time = NOON + timedelta(seconds=number)
-    return Outcome(f"r{number}", time, output, 1000 * seconds, judged=judged, **said)  # type: ignore[arg-type]
+    return Outcome(f"r{number}", time, output, 1000 * seconds, first_feedback=first_feedback, **said)  # type: ignore[arg-type]
 
 
 def answers(chance: float, count: int, seed: int) -> list[Outcome]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from perpetune.params import load_params
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, Recall, should_promote
 from perpetune.policy.verdict import Interval
-from perpetune.statistics.non_inferiority import non_inferiority_p_value
+from perpetune.statistics.non_inferiority import inferiority_p_value
 from perpetune.statistics.paired import compare
 
 GATE = load_params(Path("params.yaml")).promote
@@ -358,7 +358,7 @@ def judged(rows: list[Judged]) -> PairedEvidence:
         found.p_value,
         found.n,
         found.discordance,
-        non_inferiority_p_value(GATE.slice_margin, theirs, ours),
+        inferiority_p_value(GATE.slice_margin, theirs, ours),
     )
 
 

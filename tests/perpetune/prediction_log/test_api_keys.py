@@ -14,7 +14,15 @@ from sqlalchemy import select, text
 
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.server import warn_if_open
-from perpetune.prediction_log.api_keys import Keyholder, Keyring, add_key, as_role, list_keys, read_keyring, revoke_key
+from perpetune.prediction_log.api_keys import (
+    Keyring,
+    KeyringCache,
+    add_key,
+    list_keys,
+    parse_role,
+    read_keyring,
+    revoke_key,
+)
 from perpetune.prediction_log.log import open_log
 from perpetune.prediction_log.tables import api_keys
 
@@ -72,7 +80,7 @@ def test_what_cannot_be(log: sqlalchemy.Engine) -> None:
     with pytest.raises(PerpetuneError, match="no key named nobody"):
         revoke_key(log, "nobody")
     with pytest.raises(PerpetuneError, match="ask, feedback, admin"):
-        as_role("king")
+        parse_role("king")
 
 
 def test_a_log_of_before_gains_the_table(log: sqlalchemy.Engine) -> None:
@@ -92,8 +100,8 @@ def test_a_database_that_is_down_leaves_the_last_keys(
     file = tmp_path / "log" / "predictions.db"
 
     async def scenario() -> tuple[Keyring | None, Keyring | None]:
-        unread = Keyholder(log)
-        holder = Keyholder(log)
+        unread = KeyringCache(log)
+        holder = KeyringCache(log)
         await holder.refresh()
         file.rename(file.with_suffix(".away"))
         await holder.refresh()

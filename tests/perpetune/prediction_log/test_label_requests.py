@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy
 
-from perpetune.prediction_log.label_requests import LabelRequest, ask, count_open, open_requests
+from perpetune.prediction_log.label_requests import LabelRequest, count_open, open_requests, request_labels
 from perpetune.prediction_log.log import add_feedback, delete_older, labelled_examples, newly_labelled, record_rows
 from perpetune.prediction_log.trial_outcomes import outcomes_of
 from perpetune.records import Feedback, Prediction
@@ -19,7 +19,7 @@ NOW = datetime(2024, 5, 2, tzinfo=UTC)
 def asked(log: sqlalchemy.Engine, prediction: Make) -> list[Prediction]:
     rows = [prediction(number) for number in range(4)]
     record_rows(log, [*rows, prediction(8, version="2"), prediction(9, task="other")])
-    ask(log, [("chatcmpl-2", "uncertain"), ("chatcmpl-1", "random"), ("chatcmpl-8", "random")], NOW)
+    request_labels(log, [("chatcmpl-2", "uncertain"), ("chatcmpl-1", "random"), ("chatcmpl-8", "random")], NOW)
     return rows
 
 
@@ -40,7 +40,7 @@ def test_what_is_asked_for_stays_open_until_it_is_labelled(log: sqlalchemy.Engin
 
 
 def test_asking_again_changes_nothing(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
-    again = ask(log, [("chatcmpl-1", "uncertain"), ("chatcmpl-3", "uncertain"), ("unknown", "random")], NOW)
+    again = request_labels(log, [("chatcmpl-1", "uncertain"), ("chatcmpl-3", "uncertain"), ("unknown", "random")], NOW)
     assert again == 1, "one was asked for before, and one is in no log"
     assert {row.request_id: row.why for row in open_requests(log, "reviews", version="1")} == {
         "chatcmpl-1": "random",
@@ -72,7 +72,7 @@ def test_nor_do_they_count_in_a_trial(log: sqlalchemy.Engine, asked: list[Predic
         label(log, row)
     found = outcomes_of(log, "reviews", "1", "champion", asked[0].time, 10)
     assert [row.label for row in found] == ["bad", "bad", None, "bad"]
-    assert [row.judged is None for row in found] == [False, False, True, False]
+    assert [row.first_feedback is None for row in found] == [False, False, True, False]
 
 
 def test_requests_go_with_their_predictions(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:

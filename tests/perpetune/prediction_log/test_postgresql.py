@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import ServeParams
-from perpetune.prediction_log.label_requests import ask, count_open
+from perpetune.prediction_log.label_requests import count_open, request_labels
 from perpetune.prediction_log.log import (
     add_feedback,
     counts,
@@ -35,7 +35,7 @@ from perpetune.prediction_log.log import (
     record_rows,
 )
 from perpetune.prediction_log.log import record_rows as record
-from perpetune.prediction_log.trial_outcomes import outcomes_of, shadowed
+from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.records import Failure, Feedback, Prediction, Shadow
 
 
@@ -222,7 +222,7 @@ def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(postgres: 
             # What is said of an answer is stored after it.
             _until(lambda: {row.id for row in stored() if row.label == "good"} >= set(answered[41:]))
             assert {row.id for row in stored()} == set(answered)
-            unseen = shadowed(log, "killed", "2", min(row.time for row in stored()), 1000)
+            unseen = shadow_outcomes(log, "killed", "2", min(row.time for row in stored()), 1000)
             # A shadow answers in the background: of the last request before the kill there may be none yet.
             assert len(unseen) >= len(answered) - 2
             assert {shadow.output for _, shadow in unseen} == {"2: hello"}
@@ -247,7 +247,7 @@ def test_all_kinds_of_rows_and_their_deletion(server: str, prediction: Callable[
 
     found = outcomes_of(log, "kept", "1", "canary", times[0], 100)
     assert [each.output for each in found] == [None, "good"] * 5, "a failure and an answer at each time"
-    pairs = shadowed(log, "kept", "2", times[0], 3)
+    pairs = shadow_outcomes(log, "kept", "2", times[0], 3)
     assert [(given.id, shadow.output) for given, shadow in pairs] == [(f"old-{n}", "a\ufffdb") for n in range(3)]
     with pytest.raises(IntegrityError):
         record_rows(log, [unseen[0].model_copy(update={"request_id": "nobody"})])
@@ -257,7 +257,7 @@ def test_all_kinds_of_rows_and_their_deletion(server: str, prediction: Callable[
     assert delete_older(log, "kept", times[4], limit=3) == 0
     [left] = recent_predictions(log, "kept", limit=None)
     assert (left.id, left.label) == ("old-4", "good")
-    assert len(shadowed(log, "kept", "2", times[0], 100)) == 1
+    assert len(shadow_outcomes(log, "kept", "2", times[0], 100)) == 1
     log.dispose()
 
 
@@ -271,7 +271,7 @@ def test_label_requests(server: str, prediction: Callable[..., Prediction]) -> N
     asked = [prediction(number, task="asked") for number in (11, 12)]
     record(log, asked)
     chosen = (("chatcmpl-11", "random"), ("chatcmpl-12", "uncertain"), ("unknown", "random"))
-    assert [ask(log, chosen, asked[1].time) for _ in range(2)] == [2, 0]
+    assert [request_labels(log, chosen, asked[1].time) for _ in range(2)] == [2, 0]
     assert count_open(log, "asked") == 2
     for row in asked:
         add_feedback(log, Feedback(request_id=row.id, time=row.time, label="good"))

@@ -5,7 +5,7 @@ import pytest
 
 from perpetune.statistics.balanced_accuracy import balanced_mean, compare_balanced, strata
 from perpetune.statistics.imbalance import is_imbalanced
-from perpetune.statistics.paired import Paired, compare
+from perpetune.statistics.paired import PairedComparison, compare
 
 HOW = {"confidence": 0.95, "samples": 2000, "seed": 3}
 
@@ -67,7 +67,7 @@ def test_its_errors_are_as_stated() -> None:
     rng = np.random.default_rng(11)
     labels = ["ham"] * 130 + ["spam"] * 20
     chance = np.where(np.array(labels) == "ham", 0.9, 0.6)
-    found: list[Paired] = []
+    found: list[PairedComparison] = []
     for _ in range(400):
         a, b = ((rng.random(150) < chance).astype(float).tolist() for _ in range(2))
         found.append(compare_balanced(labels, a, b, confidence=0.95, samples=400, seed=1))

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from perpetune.statistics.confidence_sequences import (
-    difference,
     drifting_mean_interval,
     log_capital_path,
+    mean_difference,
     mean_interval,
-    paired_difference,
+    paired_mean_difference,
 )
 
 ALPHA = 0.05
@@ -84,7 +84,7 @@ def test_the_mirror_image_has_the_mirrored_bounds(seen: np.ndarray) -> None:
 @settings(deadline=None)
 @given(SHARES, SHARES)
 def test_a_difference_turns_its_sign_with_the_sides(ours: np.ndarray, theirs: np.ndarray) -> None:
-    one, other = difference(ours, theirs, ALPHA), difference(theirs, ours, ALPHA)
+    one, other = mean_difference(ours, theirs, ALPHA), mean_difference(theirs, ours, ALPHA)
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
     assert -1 <= one.low <= one.mean <= one.high <= 1
 
@@ -102,16 +102,16 @@ def test_real_differences_are_found() -> None:
     champion = (random.random(4000) < 0.9).astype(float)
     worse = (random.random(1000) < 0.6).astype(float)
     alike = (random.random(4000) < 0.9).astype(float)
-    assert difference(worse, champion, ALPHA).high < -0.05
-    assert difference(alike, champion, ALPHA).low > -0.06
-    assert difference(alike, champion, ALPHA).low < 0 < difference(alike, champion, ALPHA).high
+    assert mean_difference(worse, champion, ALPHA).high < -0.05
+    assert mean_difference(alike, champion, ALPHA).low > -0.06
+    assert mean_difference(alike, champion, ALPHA).low < 0 < mean_difference(alike, champion, ALPHA).high
 
 
 def test_pairs_tell_more_than_two_streams() -> None:
     random = np.random.default_rng(6)
     hard = random.random(500)
     ours, theirs = (hard < 0.8).astype(float), (hard < 0.82).astype(float)
-    paired, apart = paired_difference(ours, theirs, ALPHA), difference(ours, theirs, ALPHA)
+    paired, apart = paired_mean_difference(ours, theirs, ALPHA), mean_difference(ours, theirs, ALPHA)
     assert paired.mean == pytest.approx(apart.mean)
     assert paired.high - paired.low < 0.6 * (apart.high - apart.low)
     assert paired.low <= -0.02 <= paired.high

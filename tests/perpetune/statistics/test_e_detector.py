@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.statistics.e_detector import RICHEST, evidence_paths, go_on, start
+from perpetune.statistics.e_detector import MAX_CAPITAL, evidence_paths, new_detector, update_detector
 
 BOUND = 0.85
 SCORES = st.lists(st.floats(0, 1), max_size=40)
@@ -62,33 +62,37 @@ def test_above_the_bound_it_stays_small_and_below_it_rings_soon() -> None:
 
 @given(SCORES, SCORES)
 def test_looks_may_divide_the_labels_as_they_like(one: list[float], other: list[float]) -> None:
-    assert go_on(go_on(start(BOUND), one), other) == go_on(start(BOUND), one + other)
+    assert update_detector(update_detector(new_detector(BOUND), one), other) == update_detector(
+        new_detector(BOUND), one + other
+    )
 
 
 @given(SCORES.filter(bool))
 def test_the_fall_began_when_the_richest_bettor_came_in(scores: list[float]) -> None:
     """What the one holds who came in k scores ago is what k scores leave less what k - 1 leave."""
-    held = [np.array(go_on(start(BOUND), scores[len(scores) - k :]).held) for k in range(len(scores) + 1)]
+    held = [
+        np.array(update_detector(new_detector(BOUND), scores[len(scores) - k :]).held) for k in range(len(scores) + 1)
+    ]
     alone = [max(more - less) for less, more in pairwise(held)]
-    detector = go_on(start(BOUND), scores)
+    detector = update_detector(new_detector(BOUND), scores)
     assert max(detector.most) == pytest.approx(max(alone), rel=1e-6)
     assert alone[detector.since_fall - 1] == pytest.approx(max(alone), rel=1e-6)
 
 
-@pytest.mark.parametrize("quiet", [0, 30, 500])
+@pytest.mark.parametrize("stable", [0, 30, 500])
 def test_the_beginning_of_a_fall_is_found(stable: int) -> None:
     guesses = []
     for seed in range(40):
         random = np.random.default_rng(seed)
         scores = [*(random.random(stable) < 0.95), *(random.random(60) < 0.4)]
-        guesses.append(go_on(start(BOUND), [float(score) for score in scores]).since_fall)
+        guesses.append(update_detector(new_detector(BOUND), [float(score) for score in scores]).since_fall)
     assert abs(np.median(guesses) - 60) <= 2
 
 
 @given(SCORES)
 def test_it_goes_on_as_the_simulated_paths_do(scores: list[float]) -> None:
     path = evidence_paths(np.array([[*scores, 0.5]]), BOUND)[0]
-    assert go_on(start(BOUND), [*scores, 0.5]).evidence == pytest.approx(path[-1])
+    assert update_detector(new_detector(BOUND), [*scores, 0.5]).evidence == pytest.approx(path[-1])
 
 
 @given(SCORES.filter(bool), st.data())
@@ -96,35 +100,35 @@ def test_a_worse_score_anywhere_never_takes_evidence_away(scores: list[float], d
     position = data.draw(st.integers(0, len(scores) - 1))
     worse = [*scores]
     worse[position] = data.draw(st.floats(0, scores[position]))
-    assert go_on(start(BOUND), worse).evidence >= go_on(start(BOUND), scores).evidence
+    assert update_detector(new_detector(BOUND), worse).evidence >= update_detector(new_detector(BOUND), scores).evidence
 
 
 def test_ever_so_many_wrong_answers_overflow_nothing_and_right_ones_bring_it_down_again() -> None:
-    rich = go_on(start(BOUND), [0.0] * 20_000)
-    assert rich.evidence == RICHEST
+    rich = update_detector(new_detector(BOUND), [0.0] * 20_000)
+    assert rich.evidence == MAX_CAPITAL
     assert rich.seen == 20_000
-    assert go_on(rich, [1.0] * 20_000).evidence < RICHEST / 1e80
+    assert update_detector(rich, [1.0] * 20_000).evidence < MAX_CAPITAL / 1e80
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.1, math.nan, math.inf])
 def test_what_is_no_score_is_refused(score: float) -> None:
     with pytest.raises(ValueError, match="within 0 and 1"):
-        go_on(start(BOUND), [0.5, score])
+        update_detector(new_detector(BOUND), [0.5, score])
 
 
 @pytest.mark.parametrize("bound", [-0.01, 1.01, math.nan])
 def test_what_is_no_bound_is_refused(bound: float) -> None:
     with pytest.raises(ValueError, match="bound"):
-        start(bound)
+        new_detector(bound)
 
 
 @pytest.mark.parametrize("bound", [0.0, 1.0])
 def test_against_a_bound_that_no_score_can_pass_nobody_bets(bound: float) -> None:
     """Each bettor keeps the unit it came with."""
-    assert go_on(start(bound), [0.0, 1.0, 0.5]).evidence == 3.0
+    assert update_detector(new_detector(bound), [0.0, 1.0, 0.5]).evidence == 3.0
 
 
 @pytest.mark.parametrize("bound", [0.001, 0.02, 0.5, 0.98, 0.999])
 def test_no_bettor_is_ever_in_debt(bound: float) -> None:
-    after = go_on(start(bound), [1.0, 0.0] * 200)
+    after = update_detector(new_detector(bound), [1.0, 0.0] * 200)
     assert min(after.held) >= 0

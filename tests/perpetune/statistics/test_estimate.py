@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from perpetune.statistics.estimate import bootstrap_counts, bootstrap_mean, interval_of_alike, mean_of, wilson
+from perpetune.statistics.estimate import bootstrap_counts, bootstrap_mean, estimate_mean, interval_of_constant, wilson
 
 QUICK = settings(max_examples=40, deadline=None)
 SETTINGS = {"confidence": 0.95, "samples": 400, "seed": 3}
@@ -26,7 +26,7 @@ def test_wilson_equals_scipy(successes: int, n: int, confidence: float) -> None:
 @QUICK
 @given(scores)
 def test_an_interval_holds_its_value_and_stays_in_bounds(values: list[float]) -> None:
-    estimate = mean_of(values, **SETTINGS)
+    estimate = estimate_mean(values, **SETTINGS)
     assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1 + 1e-12
 
 
@@ -34,7 +34,7 @@ def test_an_interval_holds_its_value_and_stays_in_bounds(values: list[float]) ->
 @given(scores, st.randoms())
 def test_the_order_of_rows_is_irrelevant(values: list[float], random) -> None:  # type: ignore[no-untyped-def]
     shuffled = random.sample(values, len(values))
-    assert mean_of(values, **SETTINGS) == mean_of(shuffled, **SETTINGS)
+    assert estimate_mean(values, **SETTINGS) == estimate_mean(shuffled, **SETTINGS)
 
 
 def test_the_bootstrap_agrees_with_the_normal_interval_of_a_large_sample() -> None:
@@ -45,14 +45,14 @@ def test_the_bootstrap_agrees_with_the_normal_interval_of_a_large_sample() -> No
 
 
 def test_one_row_says_little() -> None:
-    estimate = mean_of([0.5], **SETTINGS)
+    estimate = estimate_mean([0.5], **SETTINGS)
     assert estimate.low < 0.2
     assert estimate.high > 0.8
 
 
 @pytest.mark.parametrize("successes", [0, 30])
 def test_rows_that_are_all_alike_get_wilsons_interval(successes: int) -> None:
-    alike, known = interval_of_alike(successes / 30, 30, 0, 1, 0.95), wilson(successes, 30, 0.95)
+    alike, known = interval_of_constant(successes / 30, 30, 0, 1, 0.95), wilson(successes, 30, 0.95)
     assert (alike.low, alike.high) == pytest.approx((known.low, known.high))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multinomial
 
-from perpetune.statistics.non_inferiority import EXACT_ROWS, non_inferiority_p_value, worse_shares
+from perpetune.statistics.non_inferiority import EXACT_ROWS, inferiority_p_value, inferiority_p_value_of_counts
 
 QUICK = settings(max_examples=40, deadline=None)
 MARGIN = 0.1
@@ -22,21 +22,23 @@ def test_at_the_margin_the_exact_test_errs_with_its_level_at_most(rows: int, dis
     chances = multinomial(rows, [(discordant - MARGIN) / 2, (discordant + MARGIN) / 2, 1 - discordant])
     weights = chances.pmf([(up, down, rows - up - down) for up, down in tables])
     likely = [(table, weight) for table, weight in zip(tables, weights, strict=True) if weight > 1e-7]
-    p_values = np.array([worse_shares(*table, rows, MARGIN) for table, _ in likely])
+    p_values = np.array([inferiority_p_value_of_counts(*table, rows, MARGIN) for table, _ in likely])
     for level in (0.01, 0.05):
         assert sum(weight for (_, weight), p in zip(likely, p_values, strict=True) if p < level) <= level
 
 
 def test_the_exact_and_the_score_test_meet_where_one_takes_over() -> None:
     few, many = EXACT_ROWS, EXACT_ROWS + 1
-    assert worse_shares(5, 34, few, MARGIN) == pytest.approx(worse_shares(5, 34, many, MARGIN), rel=0.35)
+    assert inferiority_p_value_of_counts(5, 34, few, MARGIN) == pytest.approx(
+        inferiority_p_value_of_counts(5, 34, many, MARGIN), rel=0.35
+    )
 
 
 def test_great_harm_is_shown_and_equality_is_not() -> None:
     right, wrong = [1.0] * 60, [1.0] * 30 + [0.0] * 30
-    assert non_inferiority_p_value(MARGIN, right, wrong) < 1e-4
-    assert non_inferiority_p_value(MARGIN, right, right) > 0.5
-    assert non_inferiority_p_value(MARGIN, [0.9] * 60, [0.4] * 60) < 1e-4
+    assert inferiority_p_value(MARGIN, right, wrong) < 1e-4
+    assert inferiority_p_value(MARGIN, right, right) > 0.5
+    assert inferiority_p_value(MARGIN, [0.9] * 60, [0.4] * 60) < 1e-4
 
 
 @QUICK
@@ -44,19 +46,18 @@ def test_great_harm_is_shown_and_equality_is_not() -> None:
 def test_a_row_more_that_got_worse_never_raises_p(rows: int, data: st.DataObject) -> None:
     up = data.draw(st.integers(0, rows))
     down = data.draw(st.integers(0, rows - up))
-    before = worse_shares(up, down, rows, MARGIN)
+    before = inferiority_p_value_of_counts(up, down, rows, MARGIN)
     if up:
-        assert worse_shares(up - 1, down, rows, MARGIN) <= before + 1e-9
+        assert inferiority_p_value_of_counts(up - 1, down, rows, MARGIN) <= before + 1e-9
     if up + down < rows:
-        assert worse_shares(up, down + 1, rows, MARGIN) <= before + 1e-9
+        assert inferiority_p_value_of_counts(up, down + 1, rows, MARGIN) <= before + 1e-9
 
 
 @QUICK
 @given(graded, st.randoms())
 def test_the_order_of_rows_is_irrelevant(pairs: list[tuple[float, float]], shuffler: random.Random) -> None:
     found = [
-        non_inferiority_p_value(MARGIN, *zip(*some, strict=True))
-        for some in (pairs, shuffler.sample(pairs, len(pairs)))
+        inferiority_p_value(MARGIN, *zip(*some, strict=True)) for some in (pairs, shuffler.sample(pairs, len(pairs)))
     ]
     assert found[0] == found[1]
     assert 0 <= found[0] <= 1
@@ -67,7 +68,7 @@ def test_rare_large_gains_do_not_fool_the_test_of_graded_scores(rows: int) -> No
     # The mean is -0.1, at the margin, but four samples of 20 in ten hold none of the rows that lift it there.
     rng = np.random.default_rng(4)
     p_values = [
-        non_inferiority_p_value(MARGIN, [0.15] * rows, list(np.where(rng.random(rows) < 0.05, 1.0, 0.0)))
+        inferiority_p_value(MARGIN, [0.15] * rows, list(np.where(rng.random(rows) < 0.05, 1.0, 0.0)))
         for _ in range(400)
     ]
     assert np.mean(np.array(p_values) < 0.05) <= 0.05

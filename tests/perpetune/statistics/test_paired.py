@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar
 
-from perpetune.statistics.paired import MCNEMAR, PERMUTATION, Paired, compare, newcombe, unseen_ratio
+from perpetune.statistics.paired import MCNEMAR, PERMUTATION, PairedComparison, compare, newcombe, unseen_ratio
 
 QUICK = settings(max_examples=40, deadline=None)
 binary = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60)
 graded = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)
 
 
-def judged(pairs: list[tuple[float, float]]) -> Paired:
+def judged(pairs: list[tuple[float, float]]) -> PairedComparison:
     a, b = zip(*pairs, strict=True)
     return compare([float(x) for x in a], [float(x) for x in b], confidence=0.95, samples=300, seed=5)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from perpetune.errors import PerpetuneError
-from perpetune.inference.answerer import Answerer
-from perpetune.inference.merged_adapter import merged
+from perpetune.inference.merged_adapter import merge_adapter
+from perpetune.inference.predictor import Predictor
 from perpetune.model.base import Base, load_base
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, conversation
@@ -37,12 +37,12 @@ def test_other_adapters_learn_and_answer(
     assert trained.validation_loss is not None
     assert trained.validation_loss < 0.7 * seen[0].loss
 
-    answerer = Answerer(tiny_base, 64)
-    answerer.load_adapter(method, tmp_path / "adapter")
+    predictor = Predictor(tiny_base, 64)
+    predictor.load_adapter(method, tmp_path / "adapter")
     rows = [encode(tiny_base.tokenizer, one, INSTRUCTION) for one in ROWS]
-    assert mean_loss(learner(merged(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64) == pytest.approx(
-        trained.validation_loss, rel=1e-4
-    )
+    assert mean_loss(
+        learner(merge_adapter(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64
+    ) == pytest.approx(trained.validation_loss, rel=1e-4)
 
 
 def test_training_teaches_the_task_and_keeps_the_best_checkpoint(
@@ -57,10 +57,10 @@ def test_training_teaches_the_task_and_keeps_the_best_checkpoint(
     assert trained.best_step == min(losses, key=lambda step: losses[step])
     assert trained.validation_loss == losses[trained.best_step]
 
-    answerer = Answerer(tiny_base, 64)
-    answerer.load_adapter("colours", tmp_path / "adapter")
+    predictor = Predictor(tiny_base, 64)
+    predictor.load_adapter("colours", tmp_path / "adapter")
     asked = [conversation(INSTRUCTION, one) for one in ROWS]
-    assert [answer.text for answer in answerer.answer("colours", asked, LABELS, 4)] == list(COLOURS.values())
+    assert [answer.text for answer in predictor.answer("colours", asked, LABELS, 4)] == list(COLOURS.values())
 
 
 def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
@@ -70,13 +70,13 @@ def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
     other = [row(one.input, LABELS[LABELS.index(one.output) - 1]) for one in ROWS]
     trained = train(tiny_base, ROWS, other, INSTRUCTION, train_params, tmp_path / "adapter", lambda _: None)
 
-    answerer = Answerer(tiny_base, 64)
-    answerer.load_adapter("best", tmp_path / "adapter")
+    predictor = Predictor(tiny_base, 64)
+    predictor.load_adapter("best", tmp_path / "adapter")
     rows = [encode(tiny_base.tokenizer, one, INSTRUCTION) for one in other]
     assert trained.best_step < trained.steps
-    assert mean_loss(learner(merged(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64) == pytest.approx(
-        trained.validation_loss, rel=1e-4
-    )
+    assert mean_loss(
+        learner(merge_adapter(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64
+    ) == pytest.approx(trained.validation_loss, rel=1e-4)
 
 
 def test_all_weights_learn_and_answer(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Predictions, and what was later said of them."""
+"""Tables of predictions and of feedback."""
 
 import sqlalchemy as sa
 from alembic import op

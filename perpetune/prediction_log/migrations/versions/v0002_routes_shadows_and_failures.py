@@ -1,4 +1,4 @@
-"""Why a version answered, what versions on trial would have answered, and what was not answered."""
+"""The route of a prediction; tables of shadow answers and of failures."""
 
 import sqlalchemy as sa
 from alembic import op

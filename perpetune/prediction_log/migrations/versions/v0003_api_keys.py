@@ -1,4 +1,4 @@
-"""Who may ask the gateway."""
+"""The table of API keys."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Which requests people are asked to label, and why these."""
+"""The table of label requests."""
 
 import sqlalchemy as sa
 from alembic import op

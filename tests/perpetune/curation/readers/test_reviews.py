@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.curation.readers.reviews import Rated, find_wheel, labelled, product_examples, rated_sentences
+from perpetune.curation.readers.reviews import RatedSentence, find_wheel, labelled, product_examples, rated_sentences
 from perpetune.errors import PerpetuneError
 
 
@@ -12,10 +12,10 @@ def test_products_are_grouped_by_review_and_films_stand_alone(wheel: Path) -> No
     products = rated_sentences(wheel, "products")
     films = rated_sentences(wheel, "films")
 
-    assert products[0] == Rated("products-1_1", "products-1", 2.5, "A fine player.")
+    assert products[0] == RatedSentence("products-1_1", "products-1", 2.5, "A fine player.")
     assert [row.id for row in products] == [f"products-{n}" for n in ("1_1", "1_2", "2_1", "2_2", "3_3")]
     assert products[-1].text == "caf\ufffd"
-    assert films[0] == Rated("films-1", "films-1", 2.2, "The café scene ''shines''.")
+    assert films[0] == RatedSentence("films-1", "films-1", 2.2, "The café scene ''shines''.")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_products_are_grouped_by_review_and_films_stand_alone(wheel: Path) -> No
     ],
 )
 def test_ratings_become_words_or_nothing(rating: float, label: str | None) -> None:
-    example = labelled(Rated("films-1", "films-1", rating, "text"))
+    example = labelled(RatedSentence("films-1", "films-1", rating, "text"))
 
     assert (example.output if example else None) == label
 

@@ -148,7 +148,7 @@ def test_the_best_of_several_right_outputs_counts(
     )
     assert found.metrics["base"]["accuracy"].value == pytest.approx(2 / 3)
     assert found.scored["base"].scores == (1, 0, 1)
-    assert found.credited("base") == ["mixed", "bad", "bad"]
+    assert found.credited_labels("base") == ["mixed", "bad", "bad"]
     assert list(found.confusion_table("base")["wanted"]) == ["bad"]
     assert not any("cannot answer" in sentence for sentence in found.summary)
 

@@ -11,7 +11,7 @@ import pytest
 
 from perpetune.engines.openai_chat import chat_body
 from perpetune.gateway.releases.parity import require_parity
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import GoldenPrompt, Release, ServingFacts, Trial
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
@@ -67,7 +67,9 @@ def test_each_version_is_held_to_its_own_schema(start: Start, release: Make) -> 
         users = [(version, generation) for version, generation in engine.asked if generation.max_tokens > 1]
         found = {(version, generation.json_schema is not None) for version, generation in users}
     assert found == {("1", False), ("2", True)}
-    assert ("2", Generation(1, json_schema=json.dumps(SCHEMA))) in engine.asked, "its first grammar is made before"
+    assert ("2", GenerationConfig(1, json_schema=json.dumps(SCHEMA))) in engine.asked, (
+        "its first grammar is made before"
+    )
 
 
 def test_golden_prompts_are_asked_under_the_schema(release: Make, release_params: ReleaseParams) -> None:
@@ -80,4 +82,4 @@ def test_golden_prompts_are_asked_under_the_schema(release: Make, release_params
         await require_parity(engine, asked, release_params, 16)
 
     asyncio.run(check())
-    assert engine.asked == [("1", Generation(16, top_logprobs=5, json_schema=json.dumps(SCHEMA)))]
+    assert engine.asked == [("1", GenerationConfig(16, top_logprobs=5, json_schema=json.dumps(SCHEMA)))]

@@ -14,11 +14,11 @@ from openai import AuthenticationError, OpenAI, PermissionDeniedError
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
-from perpetune.gateway.middleware.access import Guard, role_for
+from perpetune.gateway.middleware.access import AccessMiddleware, role_for
 from perpetune.gateway.middleware.rate_limit import RateLimit
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import ServeParams
-from perpetune.prediction_log.api_keys import Keyholder, Keyring, Role, add_key, revoke_key
+from perpetune.prediction_log.api_keys import Keyring, KeyringCache, Role, add_key, revoke_key
 
 Start = Callable[..., Any]
 
@@ -44,7 +44,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def through(guard: Guard, path: str, host: str | None = None) -> list[Message]:
+def through(guard: AccessMiddleware, path: str, host: str | None = None) -> list[Message]:
     """What the guard sends to one request from this address."""
     sent: list[Message] = []
 
@@ -150,8 +150,8 @@ def test_a_key_shows_nowhere(
 def test_no_key_that_can_be_read_is_a_closed_gateway() -> None:
     """As at a start without the database."""
     log = sqlalchemy.create_engine("sqlite://")
-    holder = Keyholder(log)
-    guard = Guard(PlainTextResponse("fine"), holder, None, Metrics())
+    holder = KeyringCache(log)
+    guard = AccessMiddleware(PlainTextResponse("fine"), holder, None, Metrics())
     sent = through(guard, "/v1/models")
     assert sent[0]["status"] == 503
     assert b"keys_unavailable" in sent[1]["body"]
@@ -199,9 +199,9 @@ def test_without_keys_the_limit_is_of_an_address(start: Start, params: ServePara
 
 
 def test_addresses_of_one_ipv6_network_share_a_bucket() -> None:
-    holder = Keyholder(sqlalchemy.create_engine("sqlite://"))
+    holder = KeyringCache(sqlalchemy.create_engine("sqlite://"))
     holder.keyring = Keyring(())
-    guard = Guard(PlainTextResponse("fine"), holder, RateLimit(1), Metrics())
+    guard = AccessMiddleware(PlainTextResponse("fine"), holder, RateLimit(1), Metrics())
     hosts = ["2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1", "10.0.0.1", "10.0.0.2", "a socket", None]
     assert [through(guard, "/v1/models", host)[0]["status"] for host in hosts] == [200, 429, 200, 200, 200, 200, 200]
 

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from perpetune.gateway.middleware.head_limit import MAX_BYTES, BoundedHead
+from perpetune.gateway.middleware.head_limit import MAX_BYTES, HeadLimitProtocol
 from perpetune.gateway.server import listen
 
 
@@ -19,11 +19,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("fine")(scope, receive, send)
 
 
-class Impatient(BoundedHead):
+class Impatient(HeadLimitProtocol):
     seconds = 0.5
 
 
-@pytest.fixture(params=[BoundedHead, Impatient])
+@pytest.fixture(params=[HeadLimitProtocol, Impatient])
 def server(request: pytest.FixtureRequest) -> Iterator[int]:
     with listen("127.0.0.1", 0) as address:
         config = uvicorn.Config(app, loop="uvloop", http=request.param, ws="none", lifespan="off", log_level="error")

@@ -16,7 +16,7 @@ from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import LogParams
 from perpetune.prediction_log.log import UnknownRequest, recent_predictions
 from perpetune.prediction_log.tables import failures
-from perpetune.prediction_log.trial_outcomes import outcomes_of, shadowed
+from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.records import Failure, Feedback, Prediction, Shadow
 
 Make = Callable[..., Prediction]
@@ -77,7 +77,7 @@ def test_all_kinds_of_rows_arrive(log: sqlalchemy.Engine, prediction: Make, tmp_
     assert [row.label for row in recent_predictions(log, "reviews", limit=None)][7:9] == ["good", "good"]
     [failed] = outcomes_of(log, "reviews", "2", "canary", NOON, 10)
     assert (failed.id, failed.output) == ("x", None)
-    [(given, unseen)] = shadowed(log, "reviews", "2", NOON, 10)
+    [(given, unseen)] = shadow_outcomes(log, "reviews", "2", NOON, 10)
     assert (given.id, given.output, unseen.output) == (one.id, one.output, "bad")
     assert not list((tmp_path / "spool").glob("*.jsonl"))
 

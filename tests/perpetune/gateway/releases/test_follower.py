@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.gateway.releases.follower import Follower, NothingServed, UnknownVersion
+from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
 from perpetune.gateway.telemetry.metrics import Metrics
-from perpetune.generation.parameters import Generation
+from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import DesiredReleases, GoldenPrompt, Release, ServingFacts, Trial
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
@@ -40,8 +40,8 @@ def test_nothing_serves_until_there_is_a_champion(source: FakeSource) -> None:
         source.champion_version = None
         following = follower(source, FakeEngine())
         state = await following.refresh_now()
-        assert (state.serving, state.registry_trouble, state.release_trouble) == (None, None, None)
-        with pytest.raises(NothingServed), following.using():
+        assert (state.serving, state.registry_error, state.release_error) == (None, None, None)
+        with pytest.raises(NoReleaseLoaded), following.using():
             pass
         source.champion_version = "1"
         assert (await following.refresh_now()).serving == "1"
@@ -115,7 +115,7 @@ def test_going_back_to_a_release_that_is_ending_needs_no_loading(source: FakeSou
         assert engine.loaded["1"] is first
         with following.using() as routed:
             asked = (Message(role="user", content="still there?"),)
-            await engine.answer(routed.release.version, asked, Generation(max_tokens=1))
+            await engine.answer(routed.release.version, asked, GenerationConfig(max_tokens=1))
 
     asyncio.run(run())
 
@@ -130,11 +130,11 @@ def test_a_registry_that_is_down_changes_nothing_and_is_logged_once(
         for _ in range(3):
             state = await following.refresh_now()
         assert state.serving == "1"
-        assert "the registry does not answer" in str(state.registry_trouble)
+        assert "the registry does not answer" in str(state.registry_error)
         assert caplog.text.count("the registry cannot be asked") == 1
         source.down, source.champion_version = False, "2"
         state = await following.refresh_now()
-        assert (state.serving, state.registry_trouble) == ("2", None)
+        assert (state.serving, state.registry_error) == ("2", None)
 
     asyncio.run(run())
 
@@ -147,10 +147,10 @@ def test_a_release_that_does_not_load_leaves_the_old_one(source: FakeSource) -> 
         source.champion_version = "2"
         state = await following.refresh_now()
         assert (state.serving, state.champion) == ("1", "2")
-        assert "version 2 cannot be served" in str(state.release_trouble)
+        assert "version 2 cannot be served" in str(state.release_error)
         source.champion_version = "3"
         state = await following.refresh_now()
-        assert (state.serving, state.release_trouble) == ("3", None)
+        assert (state.serving, state.release_error) == ("3", None)
 
     asyncio.run(run())
 
@@ -168,7 +168,7 @@ def test_a_release_that_cannot_answer_is_unloaded_again(source: FakeSource) -> N
         source.champion_version = "2"
         state = await following.refresh_now()
         assert (state.serving, set(engine.loaded)) == ("1", {"1"})
-        assert "shapes do not match" in str(state.release_trouble)
+        assert "shapes do not match" in str(state.release_error)
 
     asyncio.run(run())
 
@@ -207,13 +207,13 @@ def test_a_version_that_answers_otherwise_than_at_evaluation_is_refused(
         source.promote("2")
         state = await following.refresh_now()
         assert (state.serving, state.champion) == ("1", "1")
-        assert "version 2 was refused" in str(state.release_trouble)
+        assert "version 2 was refused" in str(state.release_error)
         assert "something else" in source.refused["2"]
         assert (source.champion_version, source.previous_version) == ("1", None)
         assert set(engine.loaded) == {"1"}
         source.promote("3")
         state = await following.refresh_now()
-        assert (state.serving, state.release_trouble) == ("3", None)
+        assert (state.serving, state.release_error) == ("3", None)
 
     asyncio.run(run())
 
@@ -226,7 +226,7 @@ def test_where_nothing_serves_a_disparity_leaves_the_alias(
         following = Follower(source, FakeEngine(), Metrics(), 0.02, release_params, 16)
         state = await following.refresh_now()
         assert (state.serving, state.champion) == (None, "1")
-        assert "golden prompts" in str(state.release_trouble)
+        assert "golden prompts" in str(state.release_error)
         assert source.refused == {}
 
     asyncio.run(run())
@@ -259,7 +259,7 @@ def test_a_gateway_that_starts_keeps_the_previous_champion_ready(source: FakeSou
         assert set(engine.loaded) == {"1", "2"}
         engine = FakeEngine(broken=frozenset({"2"}))
         state = await follower(source, engine).refresh_now()
-        assert (state.serving, state.release_trouble) == ("1", None)
+        assert (state.serving, state.release_error) == ("1", None)
 
     asyncio.run(run())
 
@@ -332,7 +332,7 @@ def test_a_trial_that_cannot_be_loaded_or_is_refused_leaves_the_champion(
         source.trial = Trial("2", "canary", 1.0)
         state = await following.refresh_now()
         assert (state.serving, state.trial) == ("1", None)
-        assert "version 2 cannot be served" in str(state.release_trouble)
+        assert "version 2 cannot be served" in str(state.release_error)
         source.trial = Trial("3", "canary", 1.0)
         state = await following.refresh_now()
         assert (state.serving, state.trial, source.trial) == ("1", None, None)

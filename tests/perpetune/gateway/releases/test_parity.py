@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from perpetune.engines.engine import Overloaded
-from perpetune.gateway.releases.parity import Disparity, Parity, alike, require_parity
+from perpetune.gateway.releases.parity import ParityError, ParityResult, is_match, require_parity
 from perpetune.generation.answer import Answer, TokenLogprob
-from perpetune.generation.parameters import Generation, OnDelta
+from perpetune.generation.parameters import GenerationConfig, OnDelta
 from perpetune.model.release import GoldenPrompt, Release, ServingFacts
 from perpetune.params import ReleaseParams
 from perpetune.records import Message
@@ -37,8 +37,8 @@ def answer(text: str, probability: float) -> Answer:
     )
 
 
-def check(engine: FakeEngine, release: Release, params: ReleaseParams) -> Parity:
-    async def run() -> Parity:
+def check(engine: FakeEngine, release: Release, params: ReleaseParams) -> ParityResult:
+    async def run() -> ParityResult:
         await engine.load(release)
         return await require_parity(engine, release, params, 16)
 
@@ -48,16 +48,18 @@ def check(engine: FakeEngine, release: Release, params: ReleaseParams) -> Parity
 def test_the_same_answers_pass_and_others_are_told(release: Make, release_params: ReleaseParams) -> None:
     prompts = tuple(golden(text, f"1: {text}") for text in ("one", "two", "three"))
     asked = replace(release("1"), evaluated=ServingFacts(golden=prompts))
-    assert check(FakeEngine(), asked, release_params) == Parity(3, 3, None)
+    assert check(FakeEngine(), asked, release_params) == ParityResult(3, 3, None)
     other = replace(asked, evaluated=ServingFacts(golden=(*prompts, golden("four", "something else"))))
-    with pytest.raises(Disparity, match=r"1 of 4 golden prompts .* number 4: '1: four', where it was 'something else'"):
+    with pytest.raises(
+        ParityError, match=r"1 of 4 golden prompts .* number 4: '1: four', where it was 'something else'"
+    ):
         check(FakeEngine(), other, release_params)
     most = release_params.model_copy(update={"parity_share": 0.75})
-    assert check(FakeEngine(), other, most).alike == 3
+    assert check(FakeEngine(), other, most).matching == 3
 
 
 def test_a_release_without_golden_prompts_passes(release: Make, release_params: ReleaseParams) -> None:
-    assert check(FakeEngine(), release("1"), release_params) == Parity(0, 0, None)
+    assert check(FakeEngine(), release("1"), release_params) == ParityResult(0, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +73,12 @@ def test_a_release_without_golden_prompts_passes(release: Make, release_params: 
     ],
 )
 def test_a_label_needs_about_the_confidence_that_was_recorded(given: Answer, same: bool) -> None:
-    assert alike(golden("it", "good", 0.90), given, 0.05) is same
+    assert is_match(golden("it", "good", 0.90), given, 0.05) is same
 
 
 def test_another_label_passes_at_a_tie_alone() -> None:
-    assert alike(golden("it", "good", 0.51), answer("bad", 0.51), 0.05)
-    assert not alike(golden("it", "good", 0.56), answer("bad", 0.54), 0.05)
+    assert is_match(golden("it", "good", 0.51), answer("bad", 0.51), 0.05)
+    assert not is_match(golden("it", "good", 0.56), answer("bad", 0.54), 0.05)
 
 
 def written(*tokens: tuple[str, dict[str, float]], finish_reason: str = "stop") -> Answer:
@@ -117,12 +119,12 @@ def sure(*tokens: str) -> list[tuple[str, dict[str, float]]]:
     ],
 )
 def test_other_text_is_alike_only_if_it_parts_at_a_tie(given: Answer, same: bool) -> None:
-    assert alike(golden("it", "a red house by the sea"), given, 0.05) is same
+    assert is_match(golden("it", "a red house by the sea"), given, 0.05) is same
 
 
 def test_tokens_that_lost_their_blank_are_found_in_the_text() -> None:
     blankless = written(("red", {"red": 0.9}), ("boat", {"boat": 0.46, "house": 0.45}))
-    assert alike(golden("it", "red house"), replace(blankless, text="red boat"), 0.05)
+    assert is_match(golden("it", "red house"), replace(blankless, text="red boat"), 0.05)
 
 
 def test_32_tokens_are_compared_and_shown_from_where_they_part(release: Make, release_params: ReleaseParams) -> None:
@@ -131,8 +133,8 @@ def test_32_tokens_are_compared_and_shown_from_where_they_part(release: Make, re
     def against(output: str) -> Release:
         return replace(release("1"), evaluated=ServingFacts(golden=(golden("one", output),), max_tokens=64))
 
-    assert check(engine, against("word " * 40 + "right"), release_params).alike == 1
-    with pytest.raises(Disparity, match=r"number 1: …'(word ){6}word', where it was …'(word ){6}right'"):
+    assert check(engine, against("word " * 40 + "right"), release_params).matching == 1
+    with pytest.raises(ParityError, match=r"number 1: …'(word ){6}word', where it was …'(word ){6}right'"):
         check(engine, against("word " * 31 + "right"), release_params)
 
 
@@ -141,15 +143,19 @@ def test_a_busy_engine_is_asked_again(release: Make, release_params: ReleasePara
         refusals = 3
 
         async def answer(
-            self, version: str, messages: Sequence[Message], generation: Generation, hear: OnDelta | None = None
+            self,
+            version: str,
+            messages: Sequence[Message],
+            generation: GenerationConfig,
+            on_delta: OnDelta | None = None,
         ) -> tuple[Answer, ...]:
             if self.refusals:
                 self.refusals -= 1
                 raise Overloaded(9, retry_after=0.01)
-            return await super().answer(version, messages, generation, hear)
+            return await super().answer(version, messages, generation, on_delta)
 
     asked = replace(release("1"), evaluated=ServingFacts(golden=(golden("one", "1: one"), golden("two", "1: two"))))
-    assert check(Busy(), asked, release_params).alike == 2
+    assert check(Busy(), asked, release_params).matching == 2
 
 
 def test_nothing_is_being_answered_once_one_prompt_failed(release: Make, release_params: ReleaseParams) -> None:

@@ -3,14 +3,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.gateway.releases.routing import falls_to
+from perpetune.gateway.releases.routing import is_routed_to_trial
 from perpetune.model.release import Trial
 
 KEYS = [f"user {number}" for number in range(4000)]
 
 
 def share_of(version: str, share: float) -> set[str]:
-    return {key for key in KEYS if falls_to(Trial(version, "canary", share), key)}
+    return {key for key in KEYS if is_routed_to_trial(Trial(version, "canary", share), key)}
 
 
 @given(st.floats(0.01, 0.99))

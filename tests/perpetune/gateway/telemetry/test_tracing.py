@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from perpetune.gateway.telemetry.tracing import Traced, Tracing, note, note_answer, span
+from perpetune.gateway.telemetry.tracing import Tracing, TracingMiddleware, note, note_answer, span
 from perpetune.prediction_log.api_keys import add_key
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
@@ -143,7 +143,7 @@ def test_a_failure_is_an_error_without_the_words_of_the_fault(start: Start, coll
 def test_what_is_noted_of_an_answer(collector: Collector) -> None:
     app = FastAPI()
     tracing = Tracing("reviews")
-    app.add_middleware(Traced, tracing=tracing)
+    app.add_middleware(TracingMiddleware, tracing=tracing)
 
     @app.post("/v1/chat/completions")
     async def answer() -> str:

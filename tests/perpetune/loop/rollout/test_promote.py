@@ -19,10 +19,10 @@ from perpetune.explain.status import read_status
 from perpetune.loop.rollout.promote import emit_events, promote_manually
 from perpetune.loop.rollout.rollback import roll_back
 from perpetune.model.release import ModelCard, System
-from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_detector
+from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_state
 from perpetune.params import BaseParams
 from perpetune.policy.decision.record import Decision
-from perpetune.statistics.e_detector import start
+from perpetune.statistics.e_detector import new_detector
 from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, artifact_names, close_run, log_metrics, open_run
 from perpetune.workspace import Workspace
@@ -154,7 +154,7 @@ def test_an_alarm_of_the_past_does_not_undo_a_persons_word(releases: Open, tmp_p
     world = releases()
     version = make(world, tmp_path)
     rules = world.workspace.params.watch
-    alarmed = update_detector(DetectorState(start(0.8)), [0.0] * 200, 200, rules)
+    alarmed = update_state(DetectorState(new_detector(0.8)), [0.0] * 200, 200, rules)
     assert alarmed.alarmed_by is not None
     registry.tag_version(world.task, version, {DETECTOR: to_text(alarmed)})
     promote_manually(world.workspace, version, "the labels were wrong")
@@ -207,7 +207,7 @@ def test_prefect_is_told(releases: Open, tmp_path: Path, monkeypatch: pytest.Mon
             """No log lines."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, daemon=True).new_detector()
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}")
         workspace = releases().workspace
         done = promote_manually(workspace, version, "worth it")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from perpetune.generation.answer import Answer, PromptTooLong
-from perpetune.inference.answerer import Answerer
+from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base
 from perpetune.model.chat_format import answer_tokens, prompt_tokens
@@ -26,7 +26,7 @@ ASKED = [ask("the sky"), ask("a leaf"), ask("the fire is it ?"), ask("sea")]
 
 
 def test_probabilities_are_those_of_each_label_scored_alone(tiny_base: Base) -> None:
-    answers = Answerer(tiny_base, 64).answer(None, ASKED, LABELS, 4)
+    answers = Predictor(tiny_base, 64).answer(None, ASKED, LABELS, 4)
     for messages, answer in zip(ASKED, answers, strict=True):
         alone = [_log_probability(tiny_base, messages, label) for label in LABELS]
         total = sum(math.exp(score) for score in alone)
@@ -38,9 +38,9 @@ def test_probabilities_are_those_of_each_label_scored_alone(tiny_base: Base) -> 
 
 
 def test_free_text_is_the_same_alone_and_in_company(tiny_base: Base) -> None:
-    answerer = Answerer(tiny_base, 128)
-    together = [answer.text for answer in answerer.answer(None, ASKED, None, 6)]
-    assert together == [answerer.answer(None, [messages], None, 6)[0].text for messages in ASKED]
+    predictor = Predictor(tiny_base, 128)
+    together = [answer.text for answer in predictor.answer(None, ASKED, None, 6)]
+    assert together == [predictor.answer(None, [messages], None, 6)[0].text for messages in ASKED]
 
 
 def test_adapters_answer_beside_each_other_and_leave_the_base_as_it_was(tiny_base: Base, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -54,31 +54,31 @@ def test_adapters_answer_beside_each_other_and_leave_the_base_as_it_was(tiny_bas
                 torch.nn.init.normal_(weights)
         model.save_pretrained(str(tmp_path / name))
         model.unload()
-    answerer = Answerer(tiny_base, 64)
-    before = answerer.answer(None, ASKED, LABELS, 4)
-    answerer.load_adapter("one", tmp_path / "one")
-    one = answerer.answer("one", ASKED, LABELS, 4)
-    answerer.load_adapter("two", tmp_path / "two")
-    two = answerer.answer("two", ASKED, LABELS, 4)
+    predictor = Predictor(tiny_base, 64)
+    before = predictor.answer(None, ASKED, LABELS, 4)
+    predictor.load_adapter("one", tmp_path / "one")
+    one = predictor.answer("one", ASKED, LABELS, 4)
+    predictor.load_adapter("two", tmp_path / "two")
+    two = predictor.answer("two", ASKED, LABELS, 4)
 
     assert _probabilities(one) != _probabilities(two)
-    assert _probabilities(answerer.answer("one", ASKED, LABELS, 4)) == _probabilities(one)
-    assert _probabilities(answerer.answer(None, ASKED, LABELS, 4)) == _probabilities(before)
-    answerer.unload_adapter("one")
-    assert _probabilities(answerer.answer("two", ASKED, LABELS, 4)) == _probabilities(two)
-    answerer.unload_adapter("two")
-    assert _probabilities(answerer.answer(None, ASKED, LABELS, 4)) == _probabilities(before)
+    assert _probabilities(predictor.answer("one", ASKED, LABELS, 4)) == _probabilities(one)
+    assert _probabilities(predictor.answer(None, ASKED, LABELS, 4)) == _probabilities(before)
+    predictor.unload_adapter("one")
+    assert _probabilities(predictor.answer("two", ASKED, LABELS, 4)) == _probabilities(two)
+    predictor.unload_adapter("two")
+    assert _probabilities(predictor.answer(None, ASKED, LABELS, 4)) == _probabilities(before)
 
 
 def test_a_prompt_beyond_the_context_is_refused(tiny_base: Base) -> None:
-    answerer = Answerer(tiny_base, 64)
+    predictor = Predictor(tiny_base, 64)
     long = ask("the " * 70)
-    assert not answerer.fits(long, LABELS, 4)
-    assert answerer.fits(ASKED[0], LABELS, 4)
+    assert not predictor.fits(long, LABELS, 4)
+    assert predictor.fits(ASKED[0], LABELS, 4)
     with pytest.raises(PromptTooLong, match="the model reads 62"):
-        answerer.answer(None, [*ASKED, long], LABELS, 4)
+        predictor.answer(None, [*ASKED, long], LABELS, 4)
     with pytest.raises(PromptTooLong, match="the model reads 44"):
-        answerer.answer(None, [long], None, 20)
+        predictor.answer(None, [long], None, 20)
 
 
 def _probabilities(answers: list) -> list:  # type: ignore[type-arg]
@@ -97,16 +97,16 @@ def test_a_model_trained_in_full_answers_beside_the_base(tiny_base: Base, tmp_pa
     for weights in changed.parameters():
         weights.data.mul_(-1)
     changed.save_pretrained(tmp_path)
-    expected = Answerer(Base(changed, tiny_base.tokenizer, ""), 64).answer(None, ASKED, LABELS, 4)
+    expected = Predictor(Base(changed, tiny_base.tokenizer, ""), 64).answer(None, ASKED, LABELS, 4)
 
-    answerer = Answerer(tiny_base, 64)
-    before = answerer.answer(None, ASKED, LABELS, 4)
-    answerer.load_adapter("whole", tmp_path)
-    assert said(answerer.answer("whole", ASKED, LABELS, 4)) == said(expected) != said(before)
-    texts = [answer.text for answer in answerer.answer("whole", ASKED, None, 4)]
-    assert texts == [a.text for a in Answerer(Base(changed, tiny_base.tokenizer, ""), 64).answer(None, ASKED, None, 4)]
-    answerer.unload_adapter("whole")
-    assert said(answerer.answer(None, ASKED, LABELS, 4)) == said(before)
+    predictor = Predictor(tiny_base, 64)
+    before = predictor.answer(None, ASKED, LABELS, 4)
+    predictor.load_adapter("whole", tmp_path)
+    assert said(predictor.answer("whole", ASKED, LABELS, 4)) == said(expected) != said(before)
+    texts = [answer.text for answer in predictor.answer("whole", ASKED, None, 4)]
+    assert texts == [a.text for a in Predictor(Base(changed, tiny_base.tokenizer, ""), 64).answer(None, ASKED, None, 4)]
+    predictor.unload_adapter("whole")
+    assert said(predictor.answer(None, ASKED, LABELS, 4)) == said(before)
 
 
 def said(answers: list[Answer]) -> list[dict[str, float]]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from perpetune.classifiers.calibrated import calibrated
+from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.generation.answer import Answer
 
 
@@ -21,26 +21,26 @@ def test_it_is_the_softmax_of_the_scores_over_the_temperature() -> None:
         return {label: weight / sum(weights.values()) for label, weight in weights.items()}
 
     for temperature in (0.5, 1.0, 2.0, 7.0):
-        scaled = calibrated(answer_with(softmax(1.0)), temperature)
+        scaled = scale_temperature(answer_with(softmax(1.0)), temperature)
         assert scaled.probabilities == pytest.approx(softmax(temperature))
         assert scaled.confidence == pytest.approx(softmax(temperature)["good"])
 
 
 def test_a_sure_model_becomes_less_sure_and_stays_with_its_answer() -> None:
-    scaled = calibrated(answer_with({"good": 0.99, "bad": 0.01}), 3.0)
+    scaled = scale_temperature(answer_with({"good": 0.99, "bad": 0.01}), 3.0)
     assert scaled.text == "good"
     assert 0.5 < scaled.confidence < 0.99
 
 
 def test_extremes_stay_probabilities() -> None:
     for temperature in (0.01, 100.0):
-        scaled = calibrated(answer_with({"good": 1.0, "bad": 0.0}), temperature)
+        scaled = scale_temperature(answer_with({"good": 1.0, "bad": 0.0}), temperature)
         assert scaled.probabilities == {"good": 1.0, "bad": 0.0}
-    tiny = calibrated(answer_with({"good": 1e-300, "bad": 1e-301}), 0.1)
+    tiny = scale_temperature(answer_with({"good": 1e-300, "bad": 1e-301}), 0.1)
     assert sum(tiny.probabilities.values()) == pytest.approx(1.0)
 
 
 def test_free_text_and_temperature_one_change_nothing() -> None:
     free, sure = answer_with(None), answer_with({"good": 0.7, "bad": 0.3})
-    assert calibrated(free, 2.0) is free
-    assert calibrated(sure, 1.0) is sure
+    assert scale_temperature(free, 2.0) is free
+    assert scale_temperature(sure, 1.0) is sure

@@ -83,7 +83,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Reproduction:
     """What it takes to train the version again: commands, and the ids that they find it by."""
 
     commands: tuple[str, ...]
@@ -91,7 +91,7 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Story:
+class VersionReport:
     """One version. `verdicts` are newest first, and none before the first; `links` have titles as keys."""
 
     task: str
@@ -106,7 +106,7 @@ class Story:
     approval: Approval | None
     costs: tuple[str, ...]
     events: tuple[Event, ...]
-    repeat: Repeat
+    repeat: Reproduction
     links: Mapping[str, str]
 
     @property

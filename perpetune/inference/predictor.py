@@ -1,0 +1,364 @@
+"""Predictions of a base model with its adapters: label probabilities and generated text."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from perpetune.generation.answer import Answer, PromptTooLong
+from perpetune.generation.common_prefix import common_prefix
+from perpetune.generation.parameters import GenerationConfig
+from perpetune.generation.request import GenerationRequest
+from perpetune.inference.decoding import DecodeBatch, DecodeRequest
+from perpetune.inference.json_grammar import GrammarCompiler
+from perpetune.inference.label_head_scoring import before_input, head_probabilities
+from perpetune.inference.label_scoring import label_log_probabilities
+from perpetune.inference.likelihood import ScoredText, mean_losses
+from perpetune.inference.merged_adapter import can_merge, merge_adapter
+from perpetune.inference.prefix_cache import PrefixCache
+from perpetune.model.adapters import is_adapter
+from perpetune.model.base import Base, load_base, load_model
+from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.label_head import LabelHead, load_head
+from perpetune.model.release import POOL
+from perpetune.model.token_tree import groups_within
+from perpetune.params import BaseParams
+from perpetune.records import Message, last_user_message
+
+if TYPE_CHECKING:
+    from perpetune.classifiers.ensemble import Pool
+
+# Tokens of a forward pass on a CPU. Larger passes only add masked attention between rows: in bf16 on one core, SmolLM2
+# took 46 ms a review in passes of 96 tokens, 40 at 224, 41 at 320 and 46 at 448.
+CPU_FORWARD_TOKENS = 256
+
+# The key-value cache of sequences being decoded holds this many times `batch_tokens`: 190 MB for SmolLM2 in bf16 with
+# 8,192 tokens.
+DECODE_TOKENS_FACTOR = 4
+
+
+def load_predictor(
+    params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"], batch_tokens: int
+) -> Predictor:
+    """Load the base model. Raises PerpetuneError if it is missing."""
+    return Predictor(load_base(params, assets, precision), batch_tokens, assets)
+
+
+class Predictor:
+    """A loaded base model with named adapters. Not thread-safe."""
+
+    def __init__(self, base: Base, batch_tokens: int, assets: Path = Path("assets")) -> None:
+        self.base = base
+        self._batch_tokens = batch_tokens
+        self._assets = assets
+        self._adapted: PeftModel | None = None
+        self._merged: dict[str, PreTrainedModel] = {}  # merged adapters and fully trained models
+        self._merges = can_merge(base.model)
+        self._heads: dict[str, LabelHead] = {}  # by adapter
+        self._pools: dict[str, Pool] = {}  # by adapter
+        self._label_tokens: dict[str, list[int]] = {}  # tokenized once
+        self._prefixes = PrefixCache()
+        self._grammars = GrammarCompiler(base.tokenizer, int(base.model.config.vocab_size))
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter or a fully trained model, with its label head and pool.
+
+        An adapter is merged into a copy of the layers that it changes, unless the base is too large for copies.
+        """
+        self._prefixes.evict(name)
+        self._heads.pop(name, None)
+        self._pools.pop(name, None)
+        if head := load_head(folder, self.base.model.device):
+            self._heads[name] = head
+        if (folder / POOL).is_dir():
+            from perpetune.classifiers.ensemble import (
+                load_pool,  # late: scikit-learn may be missing on a GPU machine
+            )
+
+            self._pools[name] = load_pool(folder, self._assets)
+        if not is_adapter(folder):
+            self._merged[name] = load_model(folder, self.base.model.dtype)
+        elif self._merges:
+            self._merged[name] = merge_adapter(self.base.model, folder)
+        elif self._adapted is None:
+            self._adapted = PeftModel.from_pretrained(self.base.model, folder, adapter_name=name)
+        else:
+            self._adapted.load_adapter(str(folder), adapter_name=name)
+        if self._adapted is not None:
+            self._adapted.eval()
+
+    def unload_adapter(self, name: str) -> None:
+        """Free the adapter's memory."""
+        self._prefixes.evict(name)
+        self._heads.pop(name, None)
+        self._pools.pop(name, None)
+        if self._merged.pop(name, None) is not None:
+            return
+        assert self._adapted is not None
+        if list(self._adapted.peft_config) == [name]:
+            self._adapted.unload()
+            self._adapted = None
+        else:
+            self._adapted.delete_adapter(name)
+
+    def answer(
+        self,
+        adapter: str | None,
+        conversations: Sequence[Sequence[Message]],
+        labels: Sequence[str] | None,
+        max_new_tokens: int,
+        json_schema: str | None = None,
+    ) -> list[Answer]:
+        """Answer each conversation with the most likely of `labels`, or with free text if `labels` is None.
+
+        Free text is decoded greedily up to the end-of-turn token or `max_new_tokens`, and satisfies `json_schema` if
+        one is given and the answer is not cut off. `adapter` None is the base model. Raises PromptTooLong if a
+        conversation exceeds the context.
+        """
+        limit = self._token_limit(labels, max_new_tokens)
+        prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
+        longest = max(map(len, prompts), default=0)
+        if longest > limit:
+            raise PromptTooLong(longest, limit)
+        if labels is None:
+            return self._generate_all(
+                adapter, conversations, prompts, GenerationConfig(max_new_tokens, json_schema=json_schema)
+            )
+        with self._active(adapter) as model:
+            prefix = self._shared_prefix(conversations, prompts)
+            if adapter in self._heads:
+                prefix = before_input(self._heads[adapter], prefix)
+            answers = self._score_labels(model, adapter, prefix, prompts, labels)
+        if pool := self._pools.get(adapter or ""):
+            pooled = pool.combine(answers, [last_user_message(messages) for messages in conversations])
+            answers = [self._with_token_count(answer) for answer in pooled]
+        return answers
+
+    def _with_token_count(self, answer: Answer) -> Answer:
+        """The answer with the token count of its label, which pooling may have changed."""
+        return replace(answer, completion_tokens=len(self._tokens_of_label(answer.text)))
+
+    def generate(self, adapter: str | None, next_requests: Callable[[int], Sequence[GenerationRequest]]) -> None:
+        """Generate free text until no request is left.
+
+        Before each token `next_requests` is called with the number of sequences being decoded, and the requests that
+        it returns join the batch. A request's errors, such as PromptTooLong and BadSchema, go to its `on_error`.
+        """
+        with self._active(adapter) as model:
+            batch = DecodeBatch(model, self.base.tokenizer)
+            while True:
+                if request := next_requests(len(batch)):
+                    self._join(batch, model, adapter, request)
+                elif not batch:
+                    return
+                batch.step()
+
+    def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
+        """Whether the conversation and an answer fit the model's context."""
+        return len(prompt_tokens(self.base.tokenizer, messages)) <= self._token_limit(labels, max_new_tokens)
+
+    def mean_losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
+        """The mean loss of each text in nats per token; `adapter` None is the base model."""
+        with self._active(adapter) as model:
+            return mean_losses(model, texts, self._forward_tokens)
+
+    def _token_limit(self, labels: Sequence[str] | None, max_new_tokens: int) -> int:
+        """The maximum length of a prompt: the context less the longest answer."""
+        answer = max_new_tokens
+        if labels is not None:
+            answer = max(len(self._tokens_of_label(label)) for label in labels)
+        return self.context - answer
+
+    @property
+    def context(self) -> int:
+        """The model's context length, in tokens."""
+        return int(self.base.model.config.max_position_embeddings)
+
+    @property
+    def _forward_tokens(self) -> int:
+        on_cpu = self.base.model.device.type == "cpu"
+        return min(self._batch_tokens, CPU_FORWARD_TOKENS) if on_cpu else self._batch_tokens
+
+    def _tokens_of_label(self, label: str) -> list[int]:
+        if label not in self._label_tokens:
+            self._label_tokens[label] = answer_tokens(self.base.tokenizer, label)
+        return self._label_tokens[label]
+
+    @contextmanager
+    def _active(self, adapter: str | None) -> Iterator[PreTrainedModel]:
+        if adapter in self._merged:
+            yield self._merged[adapter]
+        elif self._adapted is None:
+            assert adapter is None, f"adapter {adapter} is not loaded"
+            yield self.base.model
+        elif adapter is None:
+            with self._adapted.disable_adapter():
+                yield self.base.model
+        else:
+            self._adapted.set_adapter(adapter)
+            yield self.base.model
+
+    def _shared_prefix(self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]]) -> tuple[int, ...]:
+        """The common prefix of the prompts up to the first one's last message, shorter than each prompt.
+
+        It is found with other last messages: one prompt does not show where its instruction ends.
+        """
+        if not prompts:
+            return ()
+        first = conversations[0]
+        role = first[-1].role if first else "user"
+        others = [
+            prompt_tokens(self.base.tokenizer, (*first[:-1], Message(role=role, content=other))) for other in "a0"
+        ]
+        return common_prefix([*others, *(prompt[:-1] for prompt in prompts)])
+
+    def _score_labels(
+        self,
+        model: PreTrainedModel,
+        adapter: str | None,
+        prefix: tuple[int, ...],
+        prompts: list[list[int]],
+        labels: Sequence[str],
+    ) -> list[Answer]:
+        """The most likely label of each prompt; sorted by length, so that batches are even and equal prompts meet."""
+        began = time.perf_counter()
+        label_tokens = [self._tokens_of_label(label) for label in labels]
+        cached = self._prefixes.get(model, adapter, prefix)
+        prefix_seconds = (time.perf_counter() - began) / max(1, len(prompts))
+        order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), prompts[index]))
+        rests = [prompts[index][len(prefix) :] for index in order]
+        answers: dict[int, Answer] = {}
+        for batch_rows in groups_within(rests, self._forward_tokens):
+            began = time.perf_counter()
+            here = [rests[position] for position in batch_rows]
+            if adapter in self._heads:
+                probabilities = head_probabilities(model, self._heads[adapter], here, labels, cached)
+            else:
+                scores = label_log_probabilities(model, here, label_tokens, cached, self._forward_tokens)
+                probabilities = scores.softmax(-1).tolist()
+            seconds = prefix_seconds + (time.perf_counter() - began) / len(batch_rows)
+            for position, row in zip(batch_rows, probabilities, strict=True):
+                best = max(range(len(labels)), key=row.__getitem__)
+                answers[order[position]] = Answer(
+                    text=labels[best],
+                    confidence=min(1.0, row[best]),
+                    probabilities=dict(zip(labels, row, strict=True)),
+                    prompt_tokens=len(prompts[order[position]]),
+                    completion_tokens=len(label_tokens[best]),
+                    finish_reason="stop",
+                    seconds=seconds,
+                )
+        return [answers[index] for index in range(len(prompts))]
+
+    def _generate_all(
+        self,
+        adapter: str | None,
+        conversations: Sequence[Sequence[Message]],
+        prompts: list[list[int]],
+        generation: GenerationConfig,
+    ) -> list[Answer]:
+        """Greedy free text, shortest prompts first; others join the batch as sequences end."""
+        answers: dict[int, Answer] = {}
+        waiting = deque(sorted(range(len(prompts)), key=lambda index: len(prompts[index])))
+
+        def request(index: int) -> GenerationRequest:
+            def on_answers(written: tuple[Answer, ...]) -> None:
+                [answers[index]] = written
+
+            return GenerationRequest(conversations[index], generation, on_answers, _raise)
+
+        def next_requests(batch: int) -> list[GenerationRequest]:
+            lengths = [len(prompts[index]) + generation.max_tokens for index in waiting]
+            joining = _admitted(batch, lengths, DECODE_TOKENS_FACTOR * self._batch_tokens)
+            return [request(waiting.popleft()) for _ in range(joining)]
+
+        self.generate(adapter, next_requests)
+        return [answers[index] for index in range(len(prompts))]
+
+    def _join(
+        self, batch: DecodeBatch, model: PreTrainedModel, adapter: str | None, joining: Sequence[GenerationRequest]
+    ) -> None:
+        prepared = [one for one in map(self._with_decode_requests, joining) if one]
+        if not prepared:
+            return
+        prompts = [list(requests[0].prompt) for _, requests in prepared]
+        prefix = self._shared_prefix([one.messages for one, _ in prepared], prompts)
+        cached = self._prefixes.get(model, adapter, prefix)
+        order = sorted((requests for _, requests in prepared), key=lambda requests: len(requests[0].prompt))
+        rests = [len(requests[0].prompt) - len(prefix) for requests in order]
+        for batch_rows in _padded_batches(rests, self._batch_tokens):
+            batch.add([each for position in batch_rows for each in order[position]], cached)
+
+    def _with_decode_requests(self, request: GenerationRequest) -> tuple[GenerationRequest, list[DecodeRequest]] | None:
+        """The request with one decode request per answer; None, after `on_error`, if it is invalid."""
+        try:
+            return request, self._decode_requests(request)
+        except Exception as fault:  # a chat template or a client's schema may raise anything
+            request.on_error(fault)
+            return None
+
+    def _decode_requests(self, request: GenerationRequest) -> list[DecodeRequest]:
+        generation = request.generation
+        prompt = prompt_tokens(self.base.tokenizer, request.messages, generation.tools)
+        limit = self._token_limit(None, generation.max_tokens)
+        if len(prompt) > limit:
+            raise PromptTooLong(len(prompt), limit)
+        answers: dict[int, Answer] = {}
+
+        def end(index: int, answer: Answer) -> None:
+            answers[index] = answer
+            if len(answers) == generation.n:
+                request.on_answers(tuple(answers[position] for position in range(generation.n)))
+
+        return [
+            DecodeRequest(
+                prompt=prompt,
+                index=index,
+                generation=generation,
+                grammar=self._grammars.compile(generation.json_schema) if generation.json_schema else None,
+                on_delta=request.on_delta,
+                on_end=partial(end, index),
+                on_error=request.on_error,
+                is_cancelled=request.is_cancelled,
+            )
+            for index in range(generation.n)
+        ]
+
+
+def _raise(fault: Exception) -> None:
+    raise fault
+
+
+def _admitted(batch: int, lengths: Sequence[int], limit: int) -> int:
+    """How many waiting sequences, sorted by length, join a batch of at most `limit` padded tokens.
+
+    Joining costs a forward pass of its own, so they wait until they make up a quarter of the batch.
+    """
+    if not lengths:
+        return 0
+    rows = 0
+    while rows < len(lengths) and (batch + rows + 1) * lengths[rows] <= limit:
+        rows += 1
+    if not batch:
+        return max(1, rows)
+    return rows if rows == len(lengths) or 4 * rows >= batch + rows else 0
+
+
+def _padded_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Split indices of sequences, sorted by length, into batches of at most `limit` padded tokens."""
+    runs: list[list[int]] = []
+    for position, length in enumerate(lengths):
+        if runs and (len(runs[-1]) + 1) * length <= limit:
+            runs[-1].append(position)
+        else:
+            runs.append([position])
+    return runs
