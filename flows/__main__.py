@@ -1,6 +1,6 @@
 """`python -m perpetune.flows`: register the deployments and run what is due, until a signal ends it.
 
-`python -m perpetune.flows deploy --pool gpu --image IMAGE --workspace /workspace`: leave them to the workers of a work pool (docs/clusters.md).
+`python -m perpetune.flows deploy --pool gpu --image IMAGE --workspace /workspace`: leave them to the workers of a work pool (docs/guides/gpus.md).
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _require(pool: str, image: str | None) -> None:
             raise PerpetuneError(
                 f"Prefect has no work pool {pool}",
                 where=str(client.api_url),
-                do="create it with `prefect work-pool create` (docs/clusters.md), or correct the name",
+                do="create it with `prefect work-pool create` (docs/guides/gpus.md), or correct the name",
             ) from fault
     if image is None and "image" in found.base_job_template.get("variables", {}).get("properties", {}):
         raise PerpetuneError(

@@ -37,7 +37,7 @@ _CHAT = "/v1/chat/completions"
 # A model's generation_config.json would set these where a request does not.
 _PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 _GREEDY = 1e-5  # vLLM takes any temperature below for 0
-_GUIDE = "docs/serving.md says how to start vLLM"
+_GUIDE = "docs/guides/vllm.md says how to start vLLM"
 
 
 @dataclass(frozen=True)

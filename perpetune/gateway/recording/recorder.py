@@ -1,7 +1,7 @@
 """Between the gateway and the prediction log: rows go to a spool at once, and from there to the database in groups.
 
 An answer goes out once its row is in the spool, which outlives the process; what a dead process left there, the
-next one writes. See docs/serving.md, "The log".
+next one writes. See docs/guides/prediction-log.md.
 """
 
 from __future__ import annotations
