@@ -8,6 +8,7 @@ RUN_TAGS = {
     "perpetune.reason": "Why, in words.",
     "perpetune.version": "The version of perpetune.",
     "perpetune.detector": "State of the decay detector after the check.",
+    "perpetune.state": "Of a search: how it ended, and of its trials how each ended.",
     "torch.version": "The version of torch.",
     "machine": "Operating system and processor.",
     "prefect.flow_run_id": "The flow run in Prefect.",

@@ -11,7 +11,7 @@ from markdown_text import ROOT, code, linked, table
 from mlflow_names import FAMILIES, METRICS, RUN_TAGS, VERSION_TAGS
 
 PAGE = "reference/mlflow.md"
-_WRITERS = ("loop", "tuning", "tracking")
+_WRITERS = ("loop", "monitoring", "tuning", "tracking")
 METRIC = re.compile(r"[a-z]+/[a-z0-9_]+")
 TAG = re.compile(r"[a-z]+(\.[a-z_]+)+")
 
