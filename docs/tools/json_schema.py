@@ -21,7 +21,7 @@ def type_text(schema: Schema) -> str:
     if "$ref" in schema:
         return f"[{ref_name(schema)}]"
     if "enum" in schema:
-        return ", ".join(str(each) for each in schema["enum"])
+        return "one of " + ", ".join(str(each) for each in schema["enum"])
     if "const" in schema:
         return str(schema["const"])
     return _plain(schema)
@@ -47,7 +47,7 @@ def _array(schema: Schema) -> str:
 def _bounds(schema: Schema) -> list[str]:
     bounds = [f"{sign} {schema[name]:g}" for name, sign in _BOUNDS.items() if name in schema]
     lengths = [f"of at least {schema['minLength']} character"] if schema.get("minLength") else []
-    pattern = [f"like {schema['pattern']}"] if "pattern" in schema else []
+    pattern = [f"like `{schema['pattern']}`"] if "pattern" in schema else []
     return [*([" and ".join(bounds)] if bounds else []), *lengths, *pattern]
 
 

@@ -48,5 +48,4 @@ def decision(number: int) -> str:
 
 def heading(path: Path) -> str:
     """The title of a page."""
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    return first.removeprefix("# ")
+    return next(line for line in path.read_text(encoding="utf-8").splitlines() if line[:2] == "# ")[2:]

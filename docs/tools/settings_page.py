@@ -122,7 +122,7 @@ def _entry(setting: Setting) -> str:
 
 def _type(text: str) -> str:
     """A model is described by the settings that follow."""
-    return re.sub(r"\[(\w+)\]", "a mapping, see below", text).replace("<", "&lt;").replace("*", "\\*")
+    return re.sub(r"\[(\w+)\]", "mapping, see below", text).replace("<", "&lt;")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def test_type_bounds_unit_and_shipped_value() -> None:
     setting = SETTINGS["train.validation_rows"]
     assert (setting.type, setting.unit, setting.shipped) == ("whole number ≥ 1", "rows", "100")
     assert SETTINGS["train.epochs"].type == "number > 0 or auto"
-    assert SETTINGS["promote.approval"].type == "none, required"
+    assert SETTINGS["promote.approval"].type == "one of none, required"
     assert SETTINGS["tune.rank"].type == "[whole number ≥ 1, whole number ≥ 1]"
     assert SETTINGS["serve.first.url"].description
 
