@@ -217,7 +217,7 @@ class TrainParams(Section):
     lora: LoraParams
     """The adapter, for every method but `full`."""
     precision: Literal["auto", "fp32", "bf16"]
-    """`auto` is bf16 if the processor multiplies it natively, else fp32."""
+    """`auto` is bf16 if the CPU or GPU multiplies it natively, else fp32."""
     epochs: PositiveOrAuto
     """Passes over the training rows on a cosine schedule; 1.5 is possible. `auto` trains until validation no longer
     improves from one epoch to the next (at least 2 epochs and 60 steps, at most 10 epochs or 200 steps) and then lets

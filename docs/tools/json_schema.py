@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 Schema = Mapping[str, Any]
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+_LARGEST = 2**53  # a bound beyond is that of 64 bits, which nobody meets
 _TYPES = {"integer": "whole number", "string": "text", "boolean": "true or false", "object": "mapping"}
 
 
@@ -21,10 +23,15 @@ def type_text(schema: Schema) -> str:
     if "$ref" in schema:
         return f"[{ref_name(schema)}]"
     if "enum" in schema:
-        return "one of " + ", ".join(str(each) for each in schema["enum"])
+        values = [_value(each) for each in schema["enum"]]
+        return values[0] if len(values) == 1 else "one of " + ", ".join(values)
     if "const" in schema:
-        return str(schema["const"])
+        return _value(schema["const"])
     return _plain(schema)
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _plain(schema: Schema) -> str:
@@ -45,7 +52,7 @@ def _array(schema: Schema) -> str:
 
 
 def _bounds(schema: Schema) -> list[str]:
-    bounds = [f"{sign} {schema[name]:g}" for name, sign in _BOUNDS.items() if name in schema]
+    bounds = [f"{sign} {schema[name]:g}" for name, sign in _BOUNDS.items() if abs(schema.get(name, inf)) < _LARGEST]
     lengths = [f"of at least {schema['minLength']} character"] if schema.get("minLength") else []
     pattern = [f"like `{schema['pattern']}`"] if "pattern" in schema else []
     return [*([" and ".join(bounds)] if bounds else []), *lengths, *pattern]
