@@ -1,6 +1,7 @@
-"""Take the screenshots of the site from a workspace in which `perpetune up` (or `perpetune demo --keep`) runs.
+"""Take the screenshots of the site from a workspace in which `perpetune up` runs, such as that of the demo.
 
-    python docs/screenshots.py --workspace demo
+    make demo && (cd demo && perpetune up)
+    python docs/screenshots.py --workspace demo     # in a second terminal
 
 Needs chromium (or Google Chrome) on the PATH. Writes docs/images/*.png.
 """
@@ -34,16 +35,18 @@ IMAGES = Path(__file__).parent / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SECONDS = 20  # of the page's own clock, in which it loads its data
 LARGEST = 300_000  # bytes
+ASSISTANT = 352  # pixels of a panel that MLflow opens beside its pages
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A page and the part of it that is shown, from the top, in pixels."""
+    """A page and the part of it that is shown, in pixels; `beside` are cut off at its right."""
 
     name: str
     url: str
     height: int
     width: int = 1360
+    beside: int = 0
 
 
 def main() -> None:
@@ -60,13 +63,13 @@ def main() -> None:
 
 
 def running_workspace(folder: Path) -> Workspace:
-    """The workspace, with the addresses of the services that run in it, as its commands find them."""
+    """The workspace, with the addresses of the services that run in it, or that the environment names."""
     os.chdir(folder)
-    addresses = remembered(Settings().home)
-    if not addresses:
+    os.environ |= remembered(Settings().home)
+    workspace = open_workspace()
+    if workspace.settings.mlflow_tracking_uri is None or workspace.settings.prefect_api_url is None:
         raise SystemExit(f"nothing runs in {folder}: start `perpetune up` there first")
-    os.environ |= addresses
-    return open_workspace()
+    return workspace
 
 
 def shots(workspace: Workspace, folder: Path) -> Iterator[Shot]:
@@ -77,9 +80,9 @@ def shots(workspace: Workspace, folder: Path) -> Iterator[Shot]:
     if champion is None:
         raise SystemExit(f"{task} has no champion yet: `perpetune refresh` makes one")
     run = find_run(champion.run_id)
-    yield Shot("mlflow-runs", runs_url(task), 620)
-    yield Shot("mlflow-run", f"{run.url}/model-metrics", 900)
-    yield Shot("mlflow-model", registry.model_url(task), 620)
+    yield Shot("mlflow-runs", runs_url(task), 620, beside=ASSISTANT)
+    yield Shot("mlflow-run", f"{run.url}/model-metrics", 900, beside=ASSISTANT)
+    yield Shot("mlflow-model", registry.model_url(task), 620, beside=ASSISTANT)
     prefect = str(workspace.settings.prefect_api_url)
     yield Shot("prefect-runs", f"{prefect.removesuffix('/api')}/runs", 900)
     flow_run = MlflowClient().get_run(champion.run_id).data.tags["prefect.flow_run_id"]
@@ -103,7 +106,7 @@ def take(shot: Shot, path: Path) -> None:
                 "--disable-gpu",
                 "--hide-scrollbars",
                 f"--user-data-dir={profile}",
-                f"--window-size={shot.width},{shot.height}",
+                f"--window-size={shot.width + shot.beside},{shot.height}",
                 f"--virtual-time-budget={1000 * SECONDS}",
                 f"--screenshot={path}",
                 shot.url,
@@ -113,7 +116,8 @@ def take(shot: Shot, path: Path) -> None:
             timeout=120,
         )
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+        shown = picture.crop((0, 0, shot.width, shot.height)).convert("RGB")
+        shown.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path}: {size / 1000:.0f} kB")
     if size > LARGEST:
