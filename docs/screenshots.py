@@ -35,7 +35,7 @@ IMAGES = Path(__file__).parent / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SECONDS = 20  # of the page's own clock, in which it loads its data
 LARGEST = 300_000  # bytes
-ASSISTANT = 352  # pixels of a panel that MLflow opens beside its pages
+ASSISTANT = 476  # pixels of a panel that MLflow opens beside a page of the default width
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,9 @@ def shots(workspace: Workspace, folder: Path) -> Iterator[Shot]:
         raise SystemExit(f"{task} has no champion yet: `perpetune refresh` makes one")
     run = find_run(champion.run_id)
     yield Shot("mlflow-runs", runs_url(task), 620, beside=ASSISTANT)
-    yield Shot("mlflow-run", f"{run.url}/model-metrics", 900, beside=ASSISTANT)
-    yield Shot("mlflow-model", registry.model_url(task), 620, beside=ASSISTANT)
+    yield Shot("mlflow-run", run.url, 900, beside=ASSISTANT)
+    yield Shot("mlflow-model", registry.model_url(task), 860, beside=ASSISTANT)
     prefect = str(workspace.settings.prefect_api_url)
-    yield Shot("prefect-runs", f"{prefect.removesuffix('/api')}/runs", 900)
     flow_run = MlflowClient().get_run(champion.run_id).data.tags["prefect.flow_run_id"]
     httpx.get(f"{prefect}/flow_runs/{flow_run}").raise_for_status()
     yield Shot("prefect-refresh", f"{prefect.removesuffix('/api')}/runs/flow-run/{flow_run}", 900)
@@ -116,8 +115,7 @@ def take(shot: Shot, path: Path) -> None:
             timeout=120,
         )
     with Image.open(path) as picture:
-        shown = picture.crop((0, 0, shot.width, shot.height)).convert("RGB")
-        shown.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture.crop((0, 0, shot.width, shot.height)).convert("RGB").save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path}: {size / 1000:.0f} kB")
     if size > LARGEST:
