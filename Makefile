@@ -5,7 +5,10 @@ BIN := .venv/bin
 # is set. Some packages hold templates that are no Python, which it reports as a failure.
 COMPILE := -m compileall -qq -j 0
 
-.PHONY: setup demo up test check bench lock vllm
+# Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+.PHONY: setup demo up test check docs bench lock vllm
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -50,6 +53,10 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(SITE) --quiet
+
+docs: .venv/ready
+	$(SITE)
 
 # The peers that benchmarks measure against come beside what is locked, and change none of it.
 bench: setup vllm

@@ -1,7 +1,7 @@
 """`python -m perpetune.flows`: serve the deployments until a signal.
 
 `python -m perpetune.flows deploy --pool gpu --image IMAGE --workspace /workspace`: register them with a work pool
-instead (docs/clusters.md).
+instead (docs/guides/gpus.md).
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def _require(pool: str, image: str | None) -> None:
             raise PerpetuneError(
                 f"Prefect has no work pool named {pool}",
                 where=str(client.api_url),
-                do="create it with `prefect work-pool create` (docs/clusters.md), or pass another name with --pool",
+                do="create it with `prefect work-pool create` (docs/guides/gpus.md), or pass another name with --pool",
             ) from fault
     if image is None and "image" in found.base_job_template.get("variables", {}).get("properties", {}):
         raise PerpetuneError(

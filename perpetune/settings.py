@@ -17,28 +17,57 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PERPETUNE_", frozen=True, populate_by_name=True)
 
-    home: Path = Field(default=Path(".perpetune"), description="databases, artifacts and caches of this workspace")
-    mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
-    prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
-    mlflow_ui_url: str | None = Field(default=None, description="MLflow's UI, if it is not at the tracking URI")
-    prefect_ui_url: str | None = Field(default=None, validation_alias="PREFECT_UI_URL")
-    database_url: str | None = None
-    dvc_remote: str | None = None
-    gateway_url: str | None = None
-    vllm_url: str | None = Field(default=None, description="the vLLM server used if serve.engine is vllm")
-    vllm_api_key: SecretStr | None = Field(default=None, description="the vLLM server's API key")
-    remote_api_key: SecretStr | None = Field(default=None, description="the API key of the server of serve.first")
-    vllm_python: Path | None = Field(default=None, description="a Python with vLLM, if it is not .venv-vllm's")
-    vllm_args: str = Field(default="", description="extra arguments for the vLLM server that `perpetune up` starts")
+    home: Path = Field(default=Path(".perpetune"), description="Databases, artifacts and caches of this workspace.")
+    mlflow_tracking_uri: str | None = Field(
+        default=None,
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="An MLflow server that runs elsewhere; unset, `perpetune up` starts one.",
+    )
+    prefect_api_url: str | None = Field(
+        default=None,
+        validation_alias="PREFECT_API_URL",
+        description="A Prefect server that runs elsewhere; unset, `perpetune up` starts one.",
+    )
+    mlflow_ui_url: str | None = Field(
+        default=None, description="Where people open MLflow's pages, if not at the tracking URI."
+    )
+    prefect_ui_url: str | None = Field(
+        default=None,
+        validation_alias="PREFECT_UI_URL",
+        description="Where people open Prefect's pages, if not at the API's address.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="The prediction log as an SQLAlchemy URL: PostgreSQL in production; unset, a SQLite file in the home.",
+    )
+    dvc_remote: str | None = Field(
+        default=None, description="Any DVC remote, such as `s3://bucket/path`; unset, a local folder."
+    )
+    gateway_url: str | None = Field(
+        default=None, description="A gateway that runs elsewhere; unset, `perpetune up` starts one."
+    )
+    vllm_url: str | None = Field(
+        default=None,
+        description="The vLLM server behind `serve.engine: vllm`; unset, `perpetune up` starts one. See docs/guides/vllm.md.",
+    )
+    vllm_api_key: SecretStr | None = Field(
+        default=None, description="The key that the vLLM server asks for (`--api-key`)."
+    )
+    remote_api_key: SecretStr | None = Field(
+        default=None, description="The key that the server of `serve.first` asks for."
+    )
+    vllm_python: Path | None = Field(default=None, description="A Python with vLLM, if not `.venv-vllm/bin/python`.")
+    vllm_args: str = Field(default="", description="More arguments for the vLLM that `perpetune up` starts.")
     api_key: SecretStr | None = Field(
-        default=None, description="the gateway's API key (role admin) for perpetune itself"
+        default=None, description="The key, of role admin, that perpetune's own calls of the gateway carry."
     )
     training_launcher: str | None = Field(
         default=None,
-        description="command that starts distributed training, such as `torchrun --nnodes 2 ...`; see docs/clusters.md",
+        description="A command that starts training on several machines. See docs/guides/gpus.md.",
     )
     assets: Path = Field(
-        default_factory=lambda: _assets(), description="folder of the wheels of assets.lock, downloaded by `make setup`"
+        default_factory=lambda: _assets(),
+        description="The wheels of assets.lock, if not in `assets` of this folder or of the checkout.",
     )
 
     @property

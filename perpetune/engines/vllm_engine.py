@@ -36,7 +36,7 @@ _CHAT = "/v1/chat/completions"
 # A model's generation_config.json would set these if a request does not.
 _PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 _GREEDY = 1e-5  # vLLM treats lower temperatures as 0
-_GUIDE = "see docs/serving.md on starting vLLM"
+_GUIDE = "see docs/guides/vllm.md on starting vLLM"
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
             raise PerpetuneError(
                 "serve.engine is vllm, but no vLLM server is configured",
                 where="PERPETUNE_VLLM_URL",
-                do="set it to the vLLM server, or use `perpetune up`, which starts one; see docs/serving.md",
+                do="set it to the vLLM server, or use `perpetune up`, which starts one; see docs/guides/vllm.md",
             )
         from perpetune.engines.vllm_engine import VllmEngine
 

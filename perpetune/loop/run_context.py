@@ -1,7 +1,7 @@
 """The MLflow run of a refresh or a check: its tags, parameters and decision record.
 
 An interrupted refresh is resumed in its own run by the next one that does the same work: see
-docs/decisions/0005-a-broken-pass-goes-on-in-its-run.md.
+docs/decisions/0005-a-broken-refresh-goes-on-in-its-run.md.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def vllm_python(named: Path | None) -> Path:
     if not python.is_file():
         raise PerpetuneError(
             f"serve.engine is vllm, and vLLM is not installed: there is no {python}",
-            do="run `make vllm`, or set PERPETUNE_VLLM_PYTHON, or PERPETUNE_VLLM_URL to a server; see docs/serving.md",
+            do="run `make vllm`, or set PERPETUNE_VLLM_PYTHON, or PERPETUNE_VLLM_URL to a server; see docs/guides/vllm.md",
         )
     return python
 

@@ -1,4 +1,4 @@
-"""Two machines train what one does: two torchrun agents meet on this one, through the launchers of docs/clusters.md."""
+"""Two machines train what one does: two torchrun agents meet on this one, through the launchers of docs/guides/gpus.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m perpetune.flows deploy` against a real Prefect server: the same deployments, in the work pool of docs/clusters.md."""
+"""`python -m perpetune.flows deploy` against a real Prefect server: the same deployments, in the work pool of docs/guides/gpus.md."""
 
 from __future__ import annotations
 

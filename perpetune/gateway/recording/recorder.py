@@ -1,7 +1,7 @@
 """Writing rows to the prediction log through a spool.
 
 An answer is sent once its row is in the spool, which survives the process. A writer thread moves rows to the database
-in groups; rows of a dead process are adopted by the next one. See docs/serving.md, "The log".
+in groups; rows of a dead process are adopted by the next one. See docs/guides/prediction-log.md.
 """
 
 from __future__ import annotations
