@@ -66,7 +66,7 @@ METRICS = {
     "tune/loss_now": "Validation loss with the settings of params.yaml.",
     "window/rows": "Predictions in the window of the check.",
     "window/labelled": "New labels that the check judged.",
-    "window/drifted_share": "Ratio of columns that drifted.",
+    "window/drifted_ratio": "Ratio of columns that drifted.",
     "window/estimated_score": "Accuracy of the window, estimated from confidence.",
     "window/estimated_fall": "How far the estimate lies below that of the reference.",
     "window/estimated_fall_low": "Lower end of its interval.",
@@ -84,7 +84,7 @@ METRICS = {
     "decay/score_high": "Upper end of that interval.",
     "decay/bound": "The threshold that the champion is held to.",
     "decay/evidence": "Evidence of decay; `watch.run_length` raises the alarm.",
-    "refreshes/vain": "Refreshes for decay since the champion was promoted that brought no better model.",
+    "refreshes/unsuccessful": "Refreshes for decay since the champion was promoted that brought no better model.",
     "refreshes/device_hours": "Device hours of the refreshes of the last 30 days.",
 }
 # Names that are put together while running.
