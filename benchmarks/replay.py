@@ -3,7 +3,7 @@
     python benchmarks/replay.py                # the bundled reviews, half a minute on two cores
     python benchmarks/replay.py --data DATA    # also 15 intents of customers of a bank, to which 15 others come
 
-DATA holds banking77/train.csv (columns text, category). 600 rows of 15 intents are taught; 500 more of them are
+DATA holds banking77/train.csv (columns text, category). 600 rows of 15 intents are initial; 500 more of them are
 asked, 50 a day, and then 1,500 rows of all 30. Labels come a day later. Which intents and rows these are is drawn by lot,
 five times; the mean of the five counts, and the first is plotted. The stand-in answers: TF-IDF with logistic
 regression, ours and the other policies' alike. The goal: not more than 3 points behind the best policy, with fewer
@@ -76,10 +76,10 @@ def intents(data: Path, seed: int) -> History:
     rng.shuffle(names)
     old, new = set(names[:INTENTS]), set(names[INTENTS : 2 * INTENTS])
     known = [_example(position, row) for position, row in enumerate(rows) if row[1] in old]
-    taught, stable, later = known[:TAUGHT], known[TAUGHT : TAUGHT + STABLE], known[TAUGHT + STABLE :]
+    initial, stable, later = known[:TAUGHT], known[TAUGHT : TAUGHT + STABLE], known[TAUGHT + STABLE :]
     mixed = [*later, *(_example(len(rows) + position, row) for position, row in enumerate(rows) if row[1] in new)]
     rng.shuffle(mixed)
-    return history_of("intents", taught, [*stable, *mixed[:CHANGED]], (STABLE,), DELAY)
+    return history_of("intents", initial, [*stable, *mixed[:CHANGED]], (STABLE,), DELAY)
 
 
 def _example(position: int, row: tuple[str, str]) -> Example:

@@ -16,7 +16,7 @@ RUN_TAGS = {
     "adapter.digest": "Digest of the trained adapter.",
     "decision": "The verdict.",
     "decision.reason": "Its reason, in one or more sentences.",
-    "foreseen": "What the holdouts are too small to show, said before training.",
+    "holdout.warnings": "What the holdouts are too small to show, said before training.",
 }
 VERSION_TAGS = {
     "system": "How the version answers: `tuned`, `prompted`, `linear` or `remote`.",

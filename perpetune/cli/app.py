@@ -42,7 +42,7 @@ MlflowPort = Annotated[int | None, typer.Option(help="Where MLflow listens; else
 HistoryArgument = Annotated[
     str | None,
     typer.Argument(
-        help="JSONL, CSV or Parquet with input, output and time; or `reviews` or `reviews-quiet`, the bundled streams. "
+        help="JSONL, CSV or Parquet with input, output and time; or `reviews` or `reviews-stable`, the bundled streams. "
         "Without it: the prediction log."
     ),
 ]
@@ -148,17 +148,17 @@ def tune(
 ) -> None:
     """Search for a better rank, learning rate and number of epochs within a budget of device minutes."""
     with _for_people(), _services(worker=False, prefect=False) as workspace:
-        from perpetune.tuning.params_file import rewrite
-        from perpetune.tuning.terminal import show_tuning, tune_aloud
+        from perpetune.tuning.params_file import replace_values
+        from perpetune.tuning.terminal import show_tuning, tune_on_terminal
         from perpetune.tuning.tune import with_budget
 
-        found = tune_aloud(with_budget(workspace, minutes, trials), errors if json_ else console)
+        found = tune_on_terminal(with_budget(workspace, minutes, trials), errors if json_ else console)
         if json_:
             _print_json(asdict(found))
         else:
             show_tuning(found, console)
         if write and found.changes:
-            rewrite(workspace.root / "params.yaml", {change.field: change.best for change in found.changes})
+            replace_values(workspace.root / "params.yaml", {change.field: change.best for change in found.changes})
             errors.print("written into params.yaml; `perpetune refresh` trains with it")
 
 
@@ -175,23 +175,23 @@ def replay(
         list[str] | None, typer.Option(help="Only this policy; may be given several times. The default is all.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="stand-in (seconds), or base: the model of params.yaml (hours).")
-    ] = "stand-in",
+        str, typer.Option(help="surrogate (seconds), or base: the model of params.yaml (hours).")
+    ] = "surrogate",
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="That a refresh of the stand-in is charged with.")
+        float | None, typer.Option(min=0, help="Training time charged for a refresh of the surrogate.")
     ] = None,
     settings: SettingsOption = None,
     out: Annotated[Path, typer.Option(help="Where replay.json and replay.png go.")] = Path(".perpetune/replay"),
     json_: Json = False,
 ) -> None:
     """Live through a recorded history under several policies of retraining, side by side."""
-    from perpetune.replay.command import replayed, source_of, with_settings
+    from perpetune.replay.command import run_replay, source_of, with_settings
     from perpetune.replay.report.table import show_replay
 
     with _for_people():
         workspace = with_settings(open_workspace(), settings or ())
         source = source_of(history, label_delay, change or (), examples, start)
-        found = replayed(source, workspace, model, out, minutes, policy or (), errors)
+        found = run_replay(source, workspace, model, out, minutes, policy or (), errors)
         if json_:
             _print_json(asdict(found))
             return
@@ -212,20 +212,20 @@ def calibrate(
     json_: Json = False,
 ) -> None:
     """Suggest the monitor's thresholds from a quiet stretch of your own history."""
-    from perpetune.replay.command import calibrated, source_of, with_settings
+    from perpetune.replay.command import run_calibration, source_of, with_settings
     from perpetune.replay.report.calibration_table import show_calibration
-    from perpetune.tuning.params_file import rewrite
+    from perpetune.tuning.params_file import replace_values
 
     with _for_people():
         workspace = with_settings(open_workspace(), settings or ())
         source = source_of(history, label_delay, (), None, start)
-        found, answered_by = calibrated(source, workspace, from_, to, false_alarms_per_year, errors)
+        found, answered_by = run_calibration(source, workspace, from_, to, false_alarms_per_year, errors)
         if json_:
             _print_json({**asdict(found), "answered_by": answered_by, "settings": found.settings})
         else:
             show_calibration(found, answered_by, console)
         if write:
-            rewrite(workspace.root / "params.yaml", found.settings)
+            replace_values(workspace.root / "params.yaml", found.settings)
             errors.print("written into params.yaml")
 
 
@@ -277,10 +277,10 @@ def reproduce(
     json_: Json = False,
 ) -> None:
     """Train a version again from its recorded data, settings and code, and compare. Exits with 1 where it differs."""
-    from perpetune.reproduction.terminal import reproduce_aloud, show_reproduction
+    from perpetune.reproduction.terminal import reproduce_on_terminal, show_reproduction
 
     with _for_people(), _services(worker=False, prefect=False) as workspace:
-        found = reproduce_aloud(workspace, version, errors if json_ else console, keep=keep)
+        found = reproduce_on_terminal(workspace, version, errors if json_ else console, keep=keep)
         if json_:
             _print_json(asdict(found))
         else:

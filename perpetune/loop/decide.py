@@ -35,7 +35,7 @@ def register(workspace: Workspace, run: Run, curated: CuratedData, challenger: C
 
     A resumed refresh returns the version that it registered before.
     """
-    made = registry.made_by(workspace.params.task.name, run, challenger.trained.digest)
+    made = registry.version_from_run(workspace.params.task.name, run, challenger.trained.digest)
     if made is not None:
         return made
     tags = {
@@ -118,7 +118,7 @@ def _register_rival(
     log_text(run, to_json(found), evaluated_file(candidate.card.system))
     tags = {"adapter.digest": digest, "answers": f"{run.id}/{system}", registry.SYSTEM: candidate.card.system}
     tags[registry.EVALUATED_AS] = system
-    made = registry.made_by(candidate.card.task, run, digest)
+    made = registry.version_from_run(candidate.card.task, run, digest)
     shared = ("data.version", "git.commit", "base.digest", "prefect.flow_run_id")
     tags = {name: challenger.tags[name] for name in shared if name in challenger.tags} | tags
     return made or registry.register(run, folder, candidate.card, tags)

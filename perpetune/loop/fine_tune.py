@@ -14,7 +14,7 @@ from perpetune.model.release import ModelCard
 from perpetune.model.weights import resolve
 from perpetune.settings import Settings
 from perpetune.tracking.runs import Run, log_metrics, log_params, system_metrics, tag
-from perpetune.tracking.training_curve import drawn
+from perpetune.tracking.training_curve import training_curve
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.trainer import OnForecast, Progress, Report, Trained
 from perpetune.workspace import Workspace
@@ -41,7 +41,7 @@ def fine_tune(
     if encoder and workspace.params.task.kind == "classification":
         resolve(encoder, workspace.assets, setting=SETTING)  # fail before the training rather than after it
     folder = workspace.run_folder(run.id)
-    with drawn(run, workspace.curve(run.id), LOSS) as draw:
+    with training_curve(run, workspace.curve(run.id), LOSS) as draw:
 
         def report(progress: Progress) -> None:
             draw(progress.step, _metrics(progress))

@@ -22,13 +22,13 @@ from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import (
     Run,
-    Unfinished,
+    UnfinishedRun,
     as_params,
     connect,
     find_run,
-    give_up_run,
     log_file,
     log_text,
+    mark_killed,
     open_run,
     reopen_run,
     tag,
@@ -81,7 +81,7 @@ def _resumable(
     kind: Kind,
     flow_run_id: str,
     settings: Mapping[str, object],
-    unfinished: Sequence[Unfinished],
+    unfinished: Sequence[UnfinishedRun],
 ) -> Run | None:
     """The interrupted run to resume: that of the same flow run, else the newest with the same settings; None for none.
 
@@ -94,16 +94,16 @@ def _resumable(
     return next((each.run for each in [*retried, *here]), None)
 
 
-def _undecided(unfinished: Sequence[Unfinished], settings: Mapping[str, object]) -> list[Unfinished]:
+def _undecided(unfinished: Sequence[UnfinishedRun], settings: Mapping[str, object]) -> list[UnfinishedRun]:
     wanted = as_params(settings).items()
     return [each for each in unfinished if "decision" not in each.tags and wanted <= each.params.items()]
 
 
-def _end_other_runs(run: Run, workspace: Workspace, unfinished: Sequence[Unfinished]) -> None:
+def _end_other_runs(run: Run, workspace: Workspace, unfinished: Sequence[UnfinishedRun]) -> None:
     """End other runs that are marked as running: only one runs at a time, so their processes were killed."""
     for each in unfinished:
         if each.running and each.run.id != run.id and workspace.has_run_folder(each.run.id):
-            give_up_run(each.run)
+            mark_killed(each.run)
 
 
 def data_version_of(workspace: Workspace, flow_run_id: str) -> str | None:

@@ -1,1 +1,1 @@
-"""A recorded history run again under one retraining policy after another. Imports loop; only the CLI imports it."""
+"""Simulate retraining policies on a recorded history. Imports loop; only the CLI imports it."""

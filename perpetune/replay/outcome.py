@@ -1,4 +1,4 @@
-"""What a replay found out of each policy."""
+"""The results of a replay for each policy."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from perpetune.replay.policies.policy import Refresh
 from perpetune.replay.simulate import PolicyRun
 from perpetune.statistics.estimate import Estimate, estimate_mean
 
-PIECES = 24  # of the history, at most, in which the score is shown over time
+MAX_SEGMENTS = 24  # of the history, for the score over time
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The score of the requests from `start` to `end`."""
+class Segment:
+    """The mean score of the requests from `start` to `end`."""
 
     start: datetime
     end: datetime
@@ -26,10 +26,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Detection:
-    """How soon after a change the first refresh began, and the first one that brought a new champion.
+    """The delay from a change to the first refresh, and to the first promoted one.
 
-    All are None where it never came before the next change. `labels` counts those of requests from the change on
-    that were known when the refresh began; `requests` those asked.
+    All are None if there was none before the next change. `requests` counts the requests from the change to the refresh,
+    `labels` those of them whose label was known by then.
     """
 
     change: datetime
@@ -42,7 +42,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One policy: `dollars` and `minutes` are those of training; `before` counts refreshes before the first change."""
+    """The result of one policy: `minutes` and `dollars` of training; `before`: refreshes before the first change."""
 
     policy: str
     score: Estimate
@@ -52,11 +52,11 @@ class Outcome:
     dollars: float
     before: int
     detections: tuple[Detection, ...]
-    pieces: tuple[Piece, ...]
+    segments: tuple[Segment, ...]
 
 
 def outcome(run: PolicyRun, history: History, params: EvaluateParams, min_rows: int) -> Outcome:
-    """Count and estimate; a piece of the history holds at least `min_rows` requests."""
+    """The result of a policy's run; a segment has at least `min_rows` requests."""
     seconds = sum(refresh.seconds for refresh in run.refreshes)
     changes = history.changes
     return Outcome(
@@ -71,12 +71,14 @@ def outcome(run: PolicyRun, history: History, params: EvaluateParams, min_rows: 
             _detection(change, after, run.refreshes, history)
             for change, after in zip(changes, (*changes[1:], None), strict=False)
         ),
-        pieces=_pieces([scored.score for scored in run.answers], history, params, min_rows),
+        segments=_pieces([scored.score for scored in run.answers], history, params, min_rows),
     )
 
 
-def as_it_was(history: History, scores: Sequence[float | None], params: EvaluateParams, min_rows: int) -> Outcome:
-    """The recorded answers as if they were a policy's; of their refreshes nothing is known."""
+def recorded_outcome(
+    history: History, scores: Sequence[float | None], params: EvaluateParams, min_rows: int
+) -> Outcome:
+    """The result of the recorded answers, whose refreshes are not known."""
     found = [score for score in scores if score is not None]
     return Outcome(
         "as recorded", _estimate(found, params), (), 0, 0.0, 0.0, 0, (), _pieces(scores, history, params, min_rows)
@@ -84,16 +86,16 @@ def as_it_was(history: History, scores: Sequence[float | None], params: Evaluate
 
 
 def _detection(change: datetime, after: datetime | None, refreshes: Sequence[Refresh], history: History) -> Detection:
-    mine = [refresh for refresh in refreshes if refresh.time >= change and (after is None or refresh.time < after)]
-    if not mine:
+    between = [refresh for refresh in refreshes if refresh.time >= change and (after is None or refresh.time < after)]
+    if not between:
         return Detection(change, None, None, None, None, None)
-    first = mine[0].time
-    since = [request for request in history.requests if change <= request.asked <= first]
-    promoted = next((refresh.time for refresh in mine if refresh.promoted), None)
+    first = between[0].time
+    since = [request for request in history.requests if change <= request.time <= first]
+    promoted = next((refresh.time for refresh in between if refresh.promoted), None)
     return Detection(
         change=change,
         refresh=first,
-        labels=sum(request.known <= first for request in since),
+        labels=sum(request.label_time <= first for request in since),
         requests=len(since),
         days=(first - change) / timedelta(days=1),
         promoted_days=(promoted - change) / timedelta(days=1) if promoted else None,
@@ -102,15 +104,15 @@ def _detection(change: datetime, after: datetime | None, refreshes: Sequence[Ref
 
 def _pieces(
     scores: Sequence[float | None], history: History, params: EvaluateParams, min_rows: int
-) -> tuple[Piece, ...]:
+) -> tuple[Segment, ...]:
     requests = history.requests
-    size = max(min_rows, -(-len(requests) // PIECES))
-    found: list[Piece] = []
+    size = max(min_rows, -(-len(requests) // MAX_SEGMENTS))
+    found: list[Segment] = []
     for start in range(0, len(requests), size):
         known = [score for score in scores[start : start + size] if score is not None]
         if known and (len(known) >= min_rows / 2 or not found):
             end = min(start + size, len(requests)) - 1
-            found.append(Piece(requests[start].asked, requests[end].asked, _estimate(known, params)))
+            found.append(Segment(requests[start].time, requests[end].time, _estimate(known, params)))
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""A replay: all policies through one history, side by side."""
+"""A replay: simulate all policies on one history and compare them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perpetune.params import Params
 from perpetune.replay.histories.history import History
 from perpetune.replay.models.learner import Learner
 from perpetune.replay.models.model_cache import ModelCache
-from perpetune.replay.outcome import Outcome, as_it_was, outcome
+from perpetune.replay.outcome import Outcome, outcome, recorded_outcome
 from perpetune.replay.policies.evidently_preset import EvidentlyPreset
 from perpetune.replay.policies.perpetune_policy import PerpetunePolicy
 from perpetune.replay.policies.policy import Policy
@@ -21,19 +21,20 @@ from perpetune.replay.simulate import simulate
 
 @dataclass(frozen=True)
 class Replay:
-    """`metric` is what scores mean, `model` what answered in place of the served one."""
+    """The result of a replay: the history, the metric of the scores, the model that answered, and each policy's outcome."""
 
     history: str
     metric: str
     model: str
     requests: int
     days: float
-    taught: int
+    initial: int
     rejected: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
 
 
 def policies(params: Params) -> tuple[Policy, ...]:
+    """The policies that are compared."""
     return (
         Never(),
         Scheduled(params.refresh.cron),
@@ -46,19 +47,19 @@ def replay(
     history: History,
     learner: Learner,
     params: Params,
-    tell: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     step: Callable[[str, int], None] = lambda policy, count: None,
     only: Collection[str] = (),
 ) -> Replay:
-    """Take the history, already divided, through each policy, or through those named.
+    """Simulate each policy, or those named in `only`, on a history with initial examples.
 
-    `tell` hears what is taught, `step` what was answered.
+    `log` gets a line before each training, `step` the policy and the number of requests answered.
 
-    Raises PerpetuneError where too little is taught.
+    Raises PerpetuneError if there are too few initial examples.
     """
     least = params.watch.min_rows
     scoring = scoring_of(params.task.kind, params.task.output_schema)
-    cache = ModelCache(learner, scoring, tell)
+    cache = ModelCache(learner, scoring, log)
     outcomes = []
     for policy in policies(params):
         if only and policy.name not in only:
@@ -70,14 +71,14 @@ def replay(
         for request in history.requests
     ]
     if any(each is not None for each in recorded):
-        outcomes.append(as_it_was(history, recorded, params.evaluate, least))
+        outcomes.append(recorded_outcome(history, recorded, params.evaluate, least))
     return Replay(
         history=history.name,
         metric=scoring.main,
         model=learner.name,
         requests=len(history.requests),
         days=history.days,
-        taught=len(history.taught),
+        initial=len(history.initial),
         rejected=tuple(str(row) for row in history.rejected),
         outcomes=tuple(outcomes),
     )

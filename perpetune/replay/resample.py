@@ -1,4 +1,4 @@
-"""Histories made of a quiet one, by resampling: how often the detector rings in them, and how soon after a drop."""
+"""Resampled histories of a stable period: the detector's false-alarm rate, and its delay after a drop."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Delay:
-    """Labels from a drop until the alarm: the median of `histories`; None where fewer than half of them rang.
+    """The median number of labels from a drop until the alarm; None if fewer than half of the histories had one.
 
-    `found` is the share that rang within `within` labels, with its interval.
+    `found` is the ratio of histories with an alarm within `within` labels.
     """
 
     drop: float
@@ -28,10 +28,10 @@ class Delay:
     within: int
 
 
-def resampled(scores: Numbers, histories: int, length: int, rng: np.random.Generator) -> Numbers:
-    """Histories x length, of runs of neighbours (a circular block bootstrap, Politis and Romano 1992).
+def block_bootstrap(scores: Numbers, histories: int, length: int, rng: np.random.Generator) -> Numbers:
+    """Resampled histories of shape (histories, length), by a circular block bootstrap (Politis and Romano 1992).
 
-    Runs are about the cube root of the rows long, so that what hangs together with its neighbours still does.
+    Blocks have about the cube root of the rows, to keep the correlation of neighbours.
     """
     run = max(1, round(len(scores) ** (1 / 3)))
     starts = rng.integers(0, len(scores), (histories, -(-length // run)))
@@ -39,29 +39,29 @@ def resampled(scores: Numbers, histories: int, length: int, rng: np.random.Gener
     return scores[positions.reshape(histories, -1)[:, :length]]
 
 
-def bounds_of(
+def resampled_thresholds(
     scores: Numbers, histories: int, rows: int, lower: Callable[[Numbers], Numbers], rng: np.random.Generator
 ) -> Numbers:
-    """A bound for each history: what `lower` makes of a holdout of so many rows, drawn from the same scores."""
+    """A threshold for each history: that of a holdout of `rows` rows, resampled from the same scores."""
     return lower(rng.choice(scores, (histories, rows)))
 
 
 def first_alarms(scores: Numbers, bounds: Numbers, run_length: float) -> Numbers:
-    """How many labels each history had seen at its first alarm; infinite where there was none.
+    """The number of labels until the first alarm of each history; infinite without an alarm.
 
-    Histories share a path only where they share a bound, so that bounds are rounded down to a thousandth.
+    Thresholds are rounded down to a thousandth, so that histories with the same one are computed together.
     """
     found = np.full(len(scores), np.inf)
     rounded = np.floor(bounds * 1000) / 1000
     for bound in np.unique(rounded):
-        mine = rounded == bound
-        rings = evidence_paths(scores[mine], float(bound)) >= run_length
-        found[mine] = np.where(rings.any(axis=1), rings.argmax(axis=1) + 1, np.inf)
+        same = rounded == bound
+        alarms = evidence_paths(scores[same], float(bound)) >= run_length
+        found[same] = np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1, np.inf)
     return found
 
 
 def alarm_rate(first: Numbers, length: int, confidence: float) -> tuple[float, float, float]:
-    """Alarms for each label, with Garwood's exact Poisson interval (1936): alarms over the labels seen until then."""
+    """The rate of first alarms per label, with Garwood's exact Poisson interval (1936)."""
     alarms, labels = int(np.isfinite(first).sum()), float(np.minimum(first, length).sum())
     tail = (1 - confidence) / 2
     low = float(chi2.ppf(tail, 2 * alarms)) / 2 if alarms else 0.0
@@ -69,14 +69,14 @@ def alarm_rate(first: Numbers, length: int, confidence: float) -> tuple[float, f
     return alarms / labels, low / labels, high / labels
 
 
-def dropped(scores: Numbers, drop: float, rng: np.random.Generator) -> Numbers:
-    """The same histories, scoring `drop` less on average: some answers, drawn by chance, score 0."""
+def with_drop(scores: Numbers, drop: float, rng: np.random.Generator) -> Numbers:
+    """The histories with a mean score lower by `drop`: random answers are set to 0."""
     mean = float(scores.mean())
     return np.where(rng.random(scores.shape) < min(1.0, drop / mean), 0.0, scores) if mean > 0 else scores
 
 
 def median_delay(first: Numbers, confidence: float, samples: int, rng: np.random.Generator) -> Estimate | None:
-    """The median with a percentile bootstrap interval; None where fewer than half rang."""
+    """The median with a percentile bootstrap interval; None if fewer than half had an alarm."""
     value = float(np.median(first))
     if not np.isfinite(value):
         return None

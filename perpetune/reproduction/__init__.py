@@ -1,1 +1,1 @@
-"""A version trained again from its record, and compared. Imports training and tracking."""
+"""Reproduce a version from its recorded data, settings and code, and compare. Imports training and tracking."""

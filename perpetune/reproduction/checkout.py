@@ -1,4 +1,4 @@
-"""The code that made a version, checked out beside the present one."""
+"""Check out the code that trained a version."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ JOB = "perpetune/training/job.py"
 
 
 @dataclass(frozen=True)
-class Code:
-    """Where the code lies; `folder` is None where the present code must do, and `note` says why ("" for no reason)."""
+class CodeCheckout:
+    """The folder of the code, None for the installed code, and a note about deviations ("" for none)."""
 
     folder: Path | None
     note: str
 
 
-def check_out(workspace: Path, commit: str, into: Path) -> Code:
-    """Clone the workspace's repository at the commit, leaving the repository as it is.
+def check_out(workspace: Path, commit: str, into: Path) -> CodeCheckout:
+    """Clone the workspace's repository at the commit into a folder.
 
-    A commit that ends with "+" had changes which were never committed.
+    A "+" at the end of the commit stands for uncommitted changes.
     """
     name = commit.removesuffix("+")
     repository = _git(workspace, "rev-parse", "--show-toplevel")
     if name == "unknown" or repository is None:
-        return Code(None, "No commit of its code is on record: the present code trains.")
+        return CodeCheckout(None, "The version has no recorded commit: the installed code is used.")
     if _git(workspace, "cat-file", "-e", f"{name}^{{commit}}") is None:
-        return Code(None, f"The repository does not know the commit {name[:12]}: the present code trains.")
+        return CodeCheckout(None, f"The repository does not have the commit {name[:12]}: the installed code is used.")
     if _git(workspace, "cat-file", "-e", f"{name}:{JOB}") is None:
-        return Code(None, f"The commit {name[:12]} holds no code of perpetune: the installed one trains.")
+        return CodeCheckout(None, f"The commit {name[:12]} does not contain perpetune: the installed code is used.")
     subprocess.run(["git", "clone", "--quiet", "--shared", "--no-checkout", repository, str(into)], check=True)
     subprocess.run(["git", "checkout", "--quiet", "--detach", name], cwd=into, check=True)
     lost = commit.endswith("+")
-    return Code(into, "Changes that were not committed when it was trained are lost." if lost else "")
+    return CodeCheckout(into, "Changes that were not committed at the training are missing." if lost else "")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says, or None where it fails or there is none."""
+    """The output of a git command; None if it fails or git is missing."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -50,11 +50,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def launcher(code: Code, params: TrainParams, launcher: str | None) -> str | None:
-    """The command that trains with this code, for `launch`; None where this process may train itself."""
+def training_command(code: CodeCheckout, params: TrainParams, launcher: str | None) -> str | None:
+    """The launcher command that trains with this code; None to train in this process."""
     if code.folder is None:
         return launcher
     count = process_count(params)
     command = shlex.split(launcher) if launcher else torchrun(count) if count > 1 else [sys.executable]
-    # Else Python would look into the folder that it was started in first, which may hold the present code.
+    # Otherwise Python would import from the current folder first, which may contain the installed code.
     return shlex.join(["env", f"PYTHONPATH={code.folder}", "PYTHONSAFEPATH=1", *command])

@@ -1,4 +1,4 @@
-"""What a version was trained with, as its run recorded it."""
+"""The recorded training settings of a version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Evaluate(BaseModel):
 
 
 class Recipe(BaseModel):
-    """The settings that training obeys. Others may have been added or have gone since: they are passed over."""
+    """The settings that training depends on; others are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,18 +36,18 @@ class Recipe(BaseModel):
 
 
 def recorded_recipe(run_id: str, scratch: Path) -> Recipe:
-    """Read the params.yaml of a run. Raises PerpetuneError where the run has none, or one that cannot be obeyed now."""
+    """Read a run's params.yaml. Raises PerpetuneError if the run has none, or its settings are not valid any more."""
     path = artifact(run_id, "params.yaml", scratch)
     if path is None:
         raise PerpetuneError(
-            f"the run {run_id} holds no params.yaml", do="its settings are lost: it cannot be repeated"
+            f"the run {run_id} has no params.yaml", do="choose another version: this one cannot be reproduced"
         )
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as fault:
         fields = ", ".join(".".join(map(str, each["loc"])) for each in fault.errors())
         raise PerpetuneError(
-            f"the recorded settings are not those of this perpetune: {fields}",
+            f"the recorded settings are not valid in this release of perpetune: {fields}",
             where=f"params.yaml of run {run_id}",
-            do="install the perpetune that made the version, and repeat it with that",
+            do="install the release of perpetune that made the version, and reproduce it with that",
         ) from fault

@@ -1,4 +1,4 @@
-"""Train a version again from what is on record, and compare."""
+"""Reproduce a version: train it again from its record, and compare."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.loop.run_context import LOSS, environment_tags, use_mlflow
 from perpetune.model.release import LABEL_HEAD, POOL, ModelCard, Release, read_card
 from perpetune.records import Example, RecordedAnswer, conversation, read_jsonl
-from perpetune.reproduction.checkout import check_out, launcher
+from perpetune.reproduction.checkout import check_out, training_command
 from perpetune.reproduction.comparison import (
-    Answers,
+    AnswerComparison,
     Comparison,
     compare_answers,
     compare_curves,
+    compare_versions,
     compare_weights,
-    judge,
 )
 from perpetune.reproduction.recorded_recipe import Recipe, recorded_recipe
 from perpetune.tracking import registry
@@ -41,7 +41,7 @@ VALIDATION = "validation/loss"
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A version trained again. `notes` say what was not as it had been; `folder` is None where nothing was kept."""
+    """The result of a reproduction. `notes` are deviations from the recorded training; `folder` is None unless kept."""
 
     version: str
     comparison: Comparison
@@ -53,22 +53,22 @@ class Reproduction:
 def reproduce(
     workspace: Workspace, version: str, say: Callable[[str], None], report: Report, *, keep: bool = False
 ) -> Reproduction:
-    """Train with the recorded data, settings, seed and, where its commit is known, code.
+    """Train with the recorded data, settings, seed and, if the commit is known, code; then compare.
 
-    `say` hears what is being done, `report` of every step. Raises PerpetuneError where the version, its settings or
-    its data cannot be brought back.
+    `say` gets a line for each stage, `report` every training step. Raises PerpetuneError if the version, its settings or
+    its data are missing.
     """
     began = time.monotonic()
     use_mlflow(workspace)
     found = registry.get(workspace.params.task.name, version)
     run = read_run(found.run_id)
     with _scratch(workspace, version, keep) as scratch:
-        say("bringing back the settings, the adapter and the data")
+        say("fetching the settings, the adapter and the data")
         release = registry.fetch_release(found.task, version, workspace.home / "releases")
         if release.system != "tuned":
             raise PerpetuneError(
-                f"version {version} is {release.system}: there is no training of it to repeat",
-                do="name a tuned version; `perpetune status` lists all",
+                f"version {version} is {release.system}: it was not trained",
+                do="choose a tuned version; `perpetune status` lists all versions",
             )
         recipe = recorded_recipe(found.run_id, scratch)
         data = dvc.checkout_splits(workspace.root, _data_version(found), scratch / "data")
@@ -78,19 +78,19 @@ def reproduce(
             say(note)
         losses: dict[str, dict[int, float]] = {LOSS: {}, VALIDATION: {}}
 
-        def tell(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             losses[LOSS][progress.step] = progress.loss
             if progress.validation_loss is not None:
                 losses[VALIDATION][progress.step] = progress.validation_loss
             report(progress)
 
-        command = launcher(code, recipe.train, workspace.settings.training_launcher)
-        trained = _train(workspace, recipe, release, data, scratch, tell, command)
+        command = training_command(code, recipe.train, workspace.settings.training_launcher)
+        trained = _train(workspace, recipe, release, data, scratch, on_progress, command)
         say("comparing")
         comparison = _compare(workspace, found, release, trained, data, losses)
         base = found.tags.get("base.digest")
         if base not in (None, trained.base_digest):
-            notes.append("The base model's weights are not those that it was trained on.")
+            notes.append("The base model's weights differ from those that it was trained on.")
     folder = str(scratch) if keep else None
     return Reproduction(version, comparison, tuple(notes), time.monotonic() - began, folder)
 
@@ -98,8 +98,8 @@ def reproduce(
 def _data_version(found: Version) -> str:
     if "data.version" not in found.tags:
         raise PerpetuneError(
-            f"version {found.version} does not say which data it was trained on",
-            do="only versions that `perpetune refresh` made can be repeated",
+            f"version {found.version} has no tag data.version, so its training data are not known",
+            do="choose a version that `perpetune refresh` made",
         )
     return found.tags["data.version"]
 
@@ -116,7 +116,7 @@ def _scratch(workspace: Workspace, version: str, keep: bool) -> Iterator[Path]:
 
 
 def _changed(run: RunRecord) -> list[str]:
-    """What figures may depend on that is not as it was when the version was made."""
+    """Notes on versions and machine that differ from the recorded ones."""
     titles = {"perpetune.version": "perpetune", "torch.version": "torch", "machine": "the machine"}
     return [
         f"{titles[name]} was {run.tags[name]} and is {now}."
@@ -162,7 +162,7 @@ def _compare(
     digest = version.tags["adapter.digest"]
     same = digest == trained.digest
     curves = tuple(compare_curves(name, curve_of(version.run_id, name), new) for name, new in losses.items() if new)
-    return judge(
+    return compare_versions(
         digest,
         trained.digest,
         None if same else compare_weights(release.adapter, trained.adapter),
@@ -172,8 +172,10 @@ def _compare(
     )
 
 
-def _answers(workspace: Workspace, version: Version, card: ModelCard, adapter: Path, data: Path) -> Answers | None:
-    """Answer the frozen rows that the version answered; None where its answers are not on record."""
+def _answers(
+    workspace: Workspace, version: Version, card: ModelCard, adapter: Path, data: Path
+) -> AnswerComparison | None:
+    """Answer the frozen rows again; None if the version's answers were not recorded."""
     path = artifact(version.run_id, "answers/challenger.jsonl", data)
     if path is None:
         return None
@@ -182,9 +184,9 @@ def _answers(workspace: Workspace, version: Version, card: ModelCard, adapter: P
     params = workspace.params.evaluate
     predictor = load_predictor(card.base, workspace.assets, card.precision, params.batch_tokens)
     predictor.load_adapter("reproduced", adapter)
-    asked = [conversation(card.instruction, row) for row in rows]
+    prompts = [conversation(card.instruction, row) for row in rows]
     schema = card.json_schema
-    texts = [each.text for each in predictor.answer("reproduced", asked, card.labels, card.max_new_tokens, schema)]
+    texts = [each.text for each in predictor.answer("reproduced", prompts, card.labels, card.max_new_tokens, schema)]
     before = [recorded[row.id] for row in rows]
     scoring = scoring_of(card.kind, card.output_schema)
     return compare_answers(

@@ -1,4 +1,4 @@
-"""A reproduction on a terminal: while it runs, and what it found."""
+"""A reproduction on a terminal: progress and result."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace
 
 
-def reproduce_aloud(workspace: Workspace, version: str, console: Console, *, keep: bool) -> Reproduction:
-    """Reproduce with a line for what is being done and, on a terminal, one for the step that training is at."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would break the lines
+def reproduce_on_terminal(workspace: Workspace, version: str, console: Console, *, keep: bool) -> Reproduction:
+    """Reproduce with a line for each stage and a status line for the training step."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # it would break the lines
     with console.status(f"reproducing version {version}") as status:
 
         def say(line: str) -> None:
@@ -31,7 +31,7 @@ def reproduce_aloud(workspace: Workspace, version: str, console: Console, *, kee
 
 
 def show_reproduction(found: Reproduction, console: Console) -> None:
-    """The verdict first, then what was compared."""
+    """Print the verdict and a table of the comparison."""
     comparison = found.comparison
     style = "red" if comparison.verdict == "different" else "green"
     console.print(f"version {found.version}: {comparison.verdict}. {comparison.reason}", style=style, soft_wrap=True)
@@ -47,10 +47,10 @@ def _lines(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
     yield "adapter", f"{comparison.digest[:12]} against {comparison.recorded_digest[:12]}", "sha256"
     if comparison.weights is not None:
         weights = comparison.weights
-        yield "weights", f"at most {weights.largest:.2g} apart, {weights.relative:.2%} of their size in all", ""
+        yield "weights", f"largest difference {weights.largest:.2g}, {weights.relative:.2%} relative", ""
     for curve in comparison.curves:
-        others = f", {curve.other_steps} steps of only one run" if curve.other_steps else ""
-        yield curve.metric, f"at most {curve.largest:.2g} apart", f"{curve.steps} steps{others}"
+        others = f", {curve.other_steps} steps in one run only" if curve.other_steps else ""
+        yield curve.metric, f"largest difference {curve.largest:.2g}", f"{curve.steps} steps{others}"
     if comparison.answers is not None:
         agreement, score = comparison.answers.agreement, comparison.answers.score
         yield (

@@ -1,1 +1,1 @@
-"""The services of one machine, and clients of Prefect and of the gateway. Imports settings and workspace."""
+"""The services on one machine, and clients of Prefect and the gateway. Imports settings and workspace."""

@@ -1,34 +1,34 @@
-"""Whether a `perpetune up` runs in a workspace, and where its services listen."""
+"""The addresses of the services of a running `perpetune up`, for other commands of the workspace."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from perpetune.runtime.file_locks import is_claimed
+from perpetune.runtime.file_locks import is_locked
 
 ADDRESSES = "addresses.env"
-CLAIM = "up.lock"
+LOCK_FILE = "up.lock"
 _NAMES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PERPETUNE_GATEWAY_URL")
 
 
 def is_up(home: Path) -> bool:
-    """Whether one runs, or starts. One that has died is none, whatever files it has left."""
-    return is_claimed(home / CLAIM)
+    """Whether a `perpetune up` of this workspace runs or is starting; a killed one does not count."""
+    return is_locked(home / LOCK_FILE)
 
 
-def remember(home: Path, variables: Mapping[str, str]) -> None:
-    """Leave word of the addresses for other commands of this workspace."""
+def save_addresses(home: Path, variables: Mapping[str, str]) -> None:
+    """Save the addresses for other commands of this workspace."""
     lines = [f"{name}={variables[name]}\n" for name in _NAMES]
     (home / ADDRESSES).write_text("".join(lines), encoding="utf-8")
 
 
-def forget(home: Path) -> None:
+def delete_addresses(home: Path) -> None:
     (home / ADDRESSES).unlink(missing_ok=True)
 
 
-def remembered(home: Path) -> dict[str, str]:
-    """The environment variables that name the services which run here; {} if none run, or they only start."""
+def saved_addresses(home: Path) -> dict[str, str]:
+    """Environment variables with the addresses of the running services; {} if none run or they are starting."""
     file = home / ADDRESSES
     if not is_up(home) or not file.is_file():
         return {}

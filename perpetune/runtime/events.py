@@ -1,4 +1,4 @@
-"""The loop's events, which Prefect's automations react to."""
+"""Names of the Prefect events of the loop."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ ROLLED_BACK = "perpetune.model.rolled_back"
 
 
 def resource(task: str) -> dict[str, str]:
-    """What Prefect calls the task's model."""
+    """The Prefect resource of the task's model."""
     return {"prefect.resource.id": f"perpetune.model.{task}", "prefect.resource.name": task}

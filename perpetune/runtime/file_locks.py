@@ -1,4 +1,4 @@
-"""Claims on files: held by one process of this machine, and given back however it ends."""
+"""File locks (flock) that the operating system releases when the process ends."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import BinaryIO
 
 import psutil
 
-_SECOND_TRY = 0.1  # seconds; a look at who holds it takes less
+_RETRY_SECONDS = 0.1  # longer than `is_locked` holds the lock
 
 
-def claim(file: Path) -> BinaryIO | None:
-    """Hold the file until it is closed, by every process that inherits it; None if it is held already."""
+def acquire(file: Path) -> BinaryIO | None:
+    """Lock the file until all processes that inherit it have closed it; None if it is already locked."""
     held = _open(file)
     if not _lock(held):
-        time.sleep(_SECOND_TRY)
+        time.sleep(_RETRY_SECONDS)
         if not _lock(held):
             held.close()
             return None
@@ -29,25 +29,25 @@ def claim(file: Path) -> BinaryIO | None:
     return held
 
 
-def is_claimed(file: Path) -> bool:
+def is_locked(file: Path) -> bool:
     if not file.exists():
         return False
     with _open(file) as probe:
         return not _lock(probe)
 
 
-def claimed_by(file: Path) -> int | None:
-    """The process that has claimed it last; it may have ended, and left the claim to those it started."""
+def lock_owner(file: Path) -> int | None:
+    """The process that locked the file last; it may have ended while its children still hold the lock."""
     words = file.read_text(encoding="utf-8").split()
     return int(words[0]) if words else None
 
 
 def end_leftovers(file: Path, seconds: float) -> bool:
-    """End the services that hold the file for one that was killed, and what they have started; False if it runs."""
+    """End the services left by a killed owner of the lock, with their children; False if the owner still runs."""
     holders = [each for each in psutil.process_iter() if _holds(each, file)]
-    if claimed_by(file) in [each.pid for each in holders]:
+    if lock_owner(file) in [each.pid for each in holders]:
         return False
-    # Services lead sessions of their own; another command may be looking at the file just now.
+    # Services are session leaders; other commands may have the file open only to test the lock.
     holders = [each for each in holders if os.getsid(each.pid) == each.pid]
     ended = bool(holders)
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -61,7 +61,7 @@ def end_leftovers(file: Path, seconds: float) -> bool:
 def _holds(process: psutil.Process, file: Path) -> bool:
     try:
         return any(Path(each.path) == file.resolve() for each in process.open_files())
-    except psutil.Error:  # gone by now, or another user's
+    except psutil.Error:  # it ended, or belongs to another user
         return False
 
 

@@ -1,6 +1,6 @@
-"""The gateway of this workspace, asked to follow the aliases at once or to go back.
+"""A client of the gateway's release API: reload the aliases, or roll back.
 
-Imports httpx and nothing heavier: going back must not wait for MLflow to be imported.
+Imports httpx and nothing heavier, because a rollback must not wait for the import of MLflow.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any
 import httpx
 
 from perpetune.errors import NoPrevious, PerpetuneError
-from perpetune.runtime.addresses import remembered
+from perpetune.runtime.addresses import saved_addresses
 from perpetune.workspace import Workspace
 
 SWAP_SECONDS = 120.0
 
 
 class NoGateway(Exception):
-    """No gateway is known, or nothing listens at its address."""
+    """The gateway's address is not known, or nothing listens there."""
 
 
 @dataclass(frozen=True)
 class RollbackReply:
-    """The version that no longer serves, the one that serves again, and the seconds that the gateway took."""
+    """The version rolled back, the one restored, and the seconds until it served (None without a gateway)."""
 
     rolled_back: str
     restored: str
@@ -33,7 +33,7 @@ class RollbackReply:
 
 @dataclass(frozen=True)
 class GatewayState:
-    """What it answers with, what the registry names, who is on trial there, and "ok" or what is wrong."""
+    """The version that serves, the champion alias, the version on trial, and "ok" or the last error of a release."""
 
     serving: str | None
     champion: str | None
@@ -43,13 +43,13 @@ class GatewayState:
 
 @dataclass(frozen=True)
 class GatewayClient:
-    """A gateway at `url`; each call carries `headers`."""
+    """A client of the gateway at `url`."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> GatewayState:
-        """Have it follow the aliases now. Raises NoGateway, or PerpetuneError where it does not do so."""
+        """Have the gateway reload the aliases now. Raises NoGateway, or PerpetuneError if it refuses or fails."""
         answer = self._post("/v1/release/check", None)
         if answer.is_error:
             raise self._refusal(answer)
@@ -59,7 +59,7 @@ class GatewayClient:
         return GatewayState(state.get("serving"), state.get("champion"), named, str(state.get("release") or "ok"))
 
     def roll_back(self, reason: str) -> RollbackReply:
-        """Have it go back to the previous champion. Raises NoGateway, NoPrevious, or PerpetuneError."""
+        """Roll back to the previous champion. Raises NoGateway, NoPrevious, or PerpetuneError if it refuses or fails."""
         answer = self._post("/v1/release/rollback", {"reason": reason})
         if answer.is_error:
             raise self._refusal(answer)
@@ -73,25 +73,27 @@ class GatewayClient:
             raise NoGateway from fault
         except httpx.HTTPError as fault:
             raise PerpetuneError(
-                f"the gateway did not answer ({type(fault).__name__})", where=self.url, do="read the gateway's log"
+                f"the gateway did not answer ({type(fault).__name__})", where=self.url, do="see the gateway's log"
             ) from fault
 
     def _refusal(self, answer: httpx.Response) -> PerpetuneError:
         code = None
         try:
             error = answer.json()["error"]
-            said, code = str(error["message"]), error.get("code")
+            message, code = str(error["message"]), error.get("code")
         except (ValueError, KeyError, TypeError):
-            said = answer.text[:300]
-        advice = "set PERPETUNE_API_KEY to one of its keys" if answer.status_code in (401, 403) else None
+            message = answer.text[:300]
+        advice = (
+            "set PERPETUNE_API_KEY to one of its keys with role admin" if answer.status_code in (401, 403) else None
+        )
         kind = NoPrevious if code == "nothing_to_roll_back" else PerpetuneError
-        return kind(f"the gateway refused ({answer.status_code}): {said}", where=self.url, do=advice)
+        return kind(f"the gateway refused ({answer.status_code}): {message}", where=self.url, do=advice)
 
 
 def gateway_of(workspace: Workspace) -> GatewayClient:
-    """The one that the environment names, else that of a `perpetune up` here. Raises NoGateway where none is known."""
+    """The client of PERPETUNE_GATEWAY_URL, else of the running `perpetune up`. Raises NoGateway if neither is there."""
     settings = workspace.settings
-    url = settings.gateway_url or remembered(workspace.home).get("PERPETUNE_GATEWAY_URL")
+    url = settings.gateway_url or saved_addresses(workspace.home).get("PERPETUNE_GATEWAY_URL")
     if url is None:
         raise NoGateway
     return GatewayClient(url, settings.gateway_headers)

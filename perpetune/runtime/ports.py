@@ -1,4 +1,4 @@
-"""Which ports a stack takes: those that were named, else the usual ones, else the next that are free."""
+"""The ports of a stack: those given as options, else the default ones, else the next free ones."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
-from perpetune.runtime.file_locks import claim
+from perpetune.runtime.file_locks import acquire
 from perpetune.runtime.processes import is_free, port_taken, require_free
 from perpetune.runtime.stack import Ports
 
 
 @dataclass(frozen=True)
 class NamedPorts:
-    """None: the usual port, or the next free one."""
+    """Ports given as options; None for the default port or the next free one."""
 
     prefect: int | None = None
     mlflow: int | None = None
@@ -25,31 +25,31 @@ class NamedPorts:
 
 
 @contextmanager
-def claimed_ports(named: NamedPorts) -> Iterator[Ports]:
-    """Ports for a stack, kept from other stacks of this user for as long as the block lasts.
+def reserved_ports(named: NamedPorts) -> Iterator[Ports]:
+    """Ports for a stack, reserved against other stacks of this user while the block runs.
 
-    A service takes its port seconds after it was started: until then only the claim tells. Raises PerpetuneError if
-    a named port is taken.
+    A service binds its port seconds after its start; the lock file reserves it until then. Raises PerpetuneError if a
+    given port is in use.
     """
-    with ExitStack() as claims:
+    with ExitStack() as locks:
         kept = {name: port for name, port in asdict(named).items() if port is not None}
         for name, port in kept.items():
-            if not _take(claims, port):
+            if not _take(locks, port):
                 require_free(port, name)
                 raise port_taken(port, name, "another `perpetune up`")
-        usual = {"prefect": Ports.prefect, "mlflow": Ports.mlflow, "gateway": Ports.gateway, "worker": Ports.worker}
-        free = {name: _next_free(claims, port) for name, port in usual.items() if name not in kept}
+        defaults = {"prefect": Ports.prefect, "mlflow": Ports.mlflow, "gateway": Ports.gateway, "worker": Ports.worker}
+        free = {name: _next_free(locks, port) for name, port in defaults.items() if name not in kept}
         yield Ports(**kept, **free)
 
 
-def _next_free(claims: ExitStack, first: int) -> int:
-    return next(port for port in count(first) if _take(claims, port))
+def _next_free(locks: ExitStack, first: int) -> int:
+    return next(port for port in count(first) if _take(locks, port))
 
 
-def _take(claims: ExitStack, port: int) -> bool:
+def _take(locks: ExitStack, port: int) -> bool:
     if not is_free(port):
         return False
-    held = claim(Path(tempfile.gettempdir()) / f"perpetune-{os.getuid()}" / f"port-{port}.lock")
+    held = acquire(Path(tempfile.gettempdir()) / f"perpetune-{os.getuid()}" / f"port-{port}.lock")
     if held is not None:
-        claims.enter_context(held)
+        locks.enter_context(held)
     return held is not None

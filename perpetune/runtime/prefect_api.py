@@ -1,6 +1,6 @@
-"""The Prefect server, through its REST API: start a deployment, follow its run.
+"""A client of Prefect's REST API: start a deployment, follow its run, emit events.
 
-Spoken to over HTTP so that nothing in this package imports Prefect, which takes seconds.
+It uses HTTP so that nothing in this package imports Prefect, which takes seconds.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from perpetune.settings import Settings
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 PAGE = 200
-# A run's process sends its lines every two seconds, so that the last come after the run has ended; one that was killed
-# sends none any more.
-QUIET_SECONDS = 10.0
+# A run sends its log every two seconds, so the last lines come after its end; a killed run sends none.
+LOG_TIMEOUT = 10.0
 LATE = timedelta(seconds=30)
-BESIDE_ANOTHER = "concurrency limit"  # is in what Prefect says of a run that it cancelled because another was under way
-PREFECT_SAYS = ("Beginning flow run", "Finished in state", "View at ")
-# Prefect answers so while its database is locked; it asks its own client to try again too. A writer waits a minute for
-# SQLite's lock, and meanwhile the server may answer nobody.
+CONCURRENCY_MESSAGE = "concurrency limit"  # in Prefect's message of a run cancelled by the concurrency limit
+PREFECT_LINES = ("Beginning flow run", "Finished in state", "View at ")
+# Prefect's answers while its database is locked; its own client retries too. A writer waits up to a minute for SQLite's
+# lock, and the server may not answer meanwhile.
 BUSY = {429, 502, 503}
-TIMEOUT, PATIENCE = 30.0, 90.0  # seconds: for one answer, and for one that is no refusal
+TIMEOUT, RETRY_SECONDS = 30.0, 90.0  # of one request, and of all retries
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A flow run and how it stands; `message` is Prefect's own word on the state."""
+    """A flow run and its state; `message` is Prefect's message of the state."""
 
     id: str
     name: str
@@ -49,21 +48,21 @@ class FlowRun:
         return self.state in FINAL
 
     def fault(self) -> PerpetuneError | None:
-        """Why an ended run has not done its work; None if it has."""
+        """The error of an ended run; None if it completed."""
         if self.state == "COMPLETED":
             return None
-        if self.state == "CANCELLED" and BESIDE_ANOTHER in self.message:
+        if self.state == "CANCELLED" and CONCURRENCY_MESSAGE in self.message:
             return PerpetuneError(
-                f"{self.name} did not begin: another run of the same kind was under way",
+                f"{self.name} did not start because another run of the deployment was running",
                 where=self.url,
-                do="start it again when that has ended",
+                do="start it again when that one has ended",
             )
         return PerpetuneError(f"{self.name} ended as {self.state.lower()}: {self.message}", where=self.url)
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of a run's log; `of_task` says whether one of its tasks wrote it."""
+    """A line of a run's log; `of_task` is True if a task run wrote it."""
 
     id: str
     time: datetime
@@ -71,12 +70,12 @@ class LogLine:
     of_task: bool
 
     @property
-    def is_for_people(self) -> bool:
-        return not self.message.startswith(PREFECT_SAYS) and "Traceback (most recent call last)" not in self.message
+    def is_user_line(self) -> bool:
+        return not self.message.startswith(PREFECT_LINES) and "Traceback (most recent call last)" not in self.message
 
     @property
     def is_last(self) -> bool:
-        """Whether the engine ends the log of a run with it."""
+        """Whether it is the last line of a run's log."""
         return not self.of_task and self.message.startswith("Finished in state")
 
 
@@ -91,18 +90,18 @@ def _log_line(found: Mapping[str, object]) -> LogLine:
 
 @cache
 def _client() -> httpx.Client:
-    """One for all calls: making one reads certificates, which costs more than the call."""
+    """A shared client, because creating one reads certificates and takes longer than a request."""
     return httpx.Client(timeout=TIMEOUT)
 
 
 @dataclass(frozen=True)
 class Prefect:
-    """The server whose API is at `url`."""
+    """A client of the Prefect API at `url`. Its methods raise PerpetuneError if the server does not answer or refuses."""
 
     url: str
 
     def start(self, deployment: str, parameters: Mapping[str, object]) -> FlowRun:
-        """Start a run of `FLOW/DEPLOYMENT`. Raises PerpetuneError where server or deployment is missing."""
+        """Start a run of `FLOW/DEPLOYMENT`. Raises PerpetuneError if there is no such deployment."""
         found = self._get(f"/deployments/name/{deployment}")
         if found is None:
             raise PerpetuneError(
@@ -113,14 +112,14 @@ class Prefect:
         return self._flow_run(created.json())
 
     def check(self, run: FlowRun) -> FlowRun:
-        """The run as it stands now."""
+        """The run with its current state. Raises PerpetuneError if it was deleted."""
         found = self._get(f"/flow_runs/{run.id}")
         if found is None:
             raise PerpetuneError(f"the flow run {run.name} was deleted", where=self.url)
         return self._flow_run(found)
 
     def runs_of(self, deployment: str, limit: int = 20) -> list[FlowRun]:
-        """The newest runs of `FLOW/DEPLOYMENT` that have begun, newest first."""
+        """The newest started runs of `FLOW/DEPLOYMENT`, newest first."""
         found = self._get(f"/deployments/name/{deployment}")
         if found is None:
             return []
@@ -133,41 +132,41 @@ class Prefect:
         return [self._flow_run(each) for each in self._call("POST", "/flow_runs/filter", body).json()]
 
     def follow(self, run: FlowRun, say: Callable[[str], None], poll_seconds: float = 1.0) -> FlowRun:
-        """Pass on what the flow says until its run has ended and its last line has come, and return how.
+        """Pass the run's log lines to `say` until it has ended; returns the ended run.
 
-        Tracebacks stay in Prefect's log.
+        Tracebacks are left out; they are in Prefect's UI.
         """
-        told: set[str] = set()
-        newest, on_delta = datetime.fromtimestamp(0, UTC), time.monotonic()
+        printed: set[str] = set()
+        newest, last_change = datetime.fromtimestamp(0, UTC), time.monotonic()
         while True:
             now = self.check(run)
-            lines = [line for line in self._logs(run, newest) if line.id not in told]
+            lines = [line for line in self._logs(run, newest) if line.id not in printed]
             for line in lines:
-                if line.is_for_people:
+                if line.is_user_line:
                     say(line.message)
-            told |= {line.id for line in lines}
+            printed |= {line.id for line in lines}
             newest = max([newest, *(line.time for line in lines)])
             if any(line.is_last for line in lines) and (ended := self.check(run)).final:
                 return ended
             if lines or not now.final:
-                on_delta = time.monotonic()
-            elif time.monotonic() - on_delta >= QUIET_SECONDS:
+                last_change = time.monotonic()
+            elif time.monotonic() - last_change >= LOG_TIMEOUT:
                 return now
             time.sleep(poll_seconds)
 
     def emit(self, event: str, task: str, payload: Mapping[str, object]) -> None:
-        """Tell the server that something happened to the task's model, as `perpetune.tasks.events` does within a flow."""
-        happened = {
+        """Emit an event with the task's model as resource, as `perpetune.tasks.events` does within a flow."""
+        emitted = {
             "id": str(uuid.uuid4()),
             "occurred": datetime.now(UTC).isoformat(),
             "event": event,
             "resource": resource(task),
             "payload": dict(payload),
         }
-        self._call("POST", "/events", [happened])
+        self._call("POST", "/events", [emitted])
 
     def _logs(self, run: FlowRun, newest: datetime) -> list[LogLine]:
-        """The lines since `newest` and some seconds before: those of several processes do not arrive in order."""
+        """The lines since `newest` less `LATE`, because lines of several processes arrive out of order."""
         since = (newest - LATE).isoformat()
         logs = {"flow_run_id": {"any_": [run.id]}, "timestamp": {"after_": since}}
         lines: list[LogLine] = []
@@ -194,8 +193,8 @@ class Prefect:
         return None if answer.status_code == 404 else dict(answer.json())
 
     def _call(self, method: str, path: str, body: object = None) -> httpx.Response:
-        """Asked again while Prefect is busy: each request only reads, or has an id by which it happens once."""
-        until = time.monotonic() + PATIENCE
+        """Make a request, with retries while Prefect is busy: every request is idempotent."""
+        until = time.monotonic() + RETRY_SECONDS
         for pause in chain(PAUSES, repeat(PAUSES[-1])):
             try:
                 answer = _client().request(method, f"{self.url}{path}", json=body)
@@ -216,5 +215,5 @@ class Prefect:
         return PerpetuneError(
             f"the Prefect server does not answer at {self.url} ({type(fault).__name__})",
             where="PREFECT_API_URL",
-            do="start it with `perpetune up`, or correct the address",
+            do="start it with `perpetune up`, or correct PREFECT_API_URL",
         )

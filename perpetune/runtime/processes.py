@@ -1,4 +1,4 @@
-"""Child processes on this machine: started, watched over, restarted and stopped."""
+"""A supervisor of child processes: start, health check, restart, stop."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ import psutil
 
 from perpetune.errors import PerpetuneError
 
-# A machine that is busy with other things takes ten times as long as an idle one.
+# A busy machine takes ten times as long as an idle one.
 START_SECONDS = 600.0
 STOP_SECONDS = 10.0
-LONGEST_BACKOFF = 30.0
-SECONDS_BETWEEN_WORDS = 10.0
+MAX_BACKOFF = 30.0
+LOG_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Service:
-    """One process, healthy when the address `health` answers below 400 (or, without one, while it runs).
+    """A service process: it is healthy if the URL `health` returns a status below 400, or while it runs without one.
 
-    `page` is the address that people open. It has `start_seconds` to become healthy.
+    `page` is the URL for users; `start_seconds` is the time limit to become healthy.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Service:
 
 @dataclass
 class Child:
-    """A service's process, and how often it had to be started again."""
+    """The process of a service and the number of its restarts."""
 
     service: Service
     log: Path
@@ -59,10 +59,9 @@ class Child:
 
 
 class Supervisor:
-    """Runs services in `folder`, their output in `logs`, until the `with` block ends.
+    """Runs services in `folder`, with logs in `logs`, until the `with` block ends.
 
-    A service that dies is reported and started again, after a pause that grows with each death. The services inherit
-    the open files `kept`.
+    A service that ends is reported and restarted with exponential back-off. The services inherit the open files `kept`.
     """
 
     def __init__(
@@ -99,40 +98,39 @@ class Supervisor:
             for child in reversed(self.children):
                 _await_end(child, deadline)
         finally:
-            # Whoever is asked twice to stop does not wait. What is left of a service goes too: a flow run must not
-            # outlive the worker that started it.
+            # Also after a second Ctrl-C. The whole process group is killed: a flow run must not outlive its worker.
             for child in self.children:
                 _signal(child, signal.SIGKILL)
                 child.process.wait()
 
     def start(self, services: Sequence[Service]) -> None:
-        """Start services and return when all are healthy. Raises PerpetuneError as `starting` does."""
+        """Start services and wait until all are healthy. Raises PerpetuneError as `starting` does."""
         for _ in self.starting(services):
             pass
 
     def starting(self, services: Sequence[Service]) -> Iterator[Child]:
-        """Start services at once, and pass on each when it has become healthy. What it waits for is reported.
+        """Start all services and yield each when it is healthy; reports what it waits for.
 
-        Raises PerpetuneError if a port is taken, or if one ends or does not answer in time.
+        Raises PerpetuneError if a port is in use, or a service ends or is not healthy in time.
         """
         for service in services:
             if service.port is not None:
                 require_free(service.port, service.name)
-        began = told = time.monotonic()
-        waiting = [self._begin(service) for service in services]
+        began = reported = time.monotonic()
+        waiting = [self._start(service) for service in services]
         while waiting:
             for child in [child for child in waiting if child.healthy()]:
                 waiting.remove(child)
                 yield child
             now = time.monotonic()
             for child in waiting:
-                _require_coming(child, now - began)
-            if waiting and now - told >= SECONDS_BETWEEN_WORDS:
-                told = now
+                _require_starting(child, now - began)
+            if waiting and now - reported >= LOG_SECONDS:
+                reported = now
                 self._report(f"waiting for {', '.join(child.service.name for child in waiting)} ({now - began:.0f} s)")
             time.sleep(0.2 if waiting else 0)
 
-    def _begin(self, service: Service) -> Child:
+    def _start(self, service: Service) -> Child:
         child = Child(service, self._logs / f"{service.name}.log", self._spawn(service))
         self.children.append(child)
         return child
@@ -158,7 +156,7 @@ class Supervisor:
                 if child.alive():
                     continue
                 if name not in due:
-                    pause = min(2.0**child.restarts, LONGEST_BACKOFF)
+                    pause = min(2.0**child.restarts, MAX_BACKOFF)
                     due[name] = time.monotonic() + pause
                     self._report(
                         f"{name} ended with code {child.process.returncode}; "
@@ -170,16 +168,16 @@ class Supervisor:
                     child.process = self._spawn(child.service)
 
 
-def _require_coming(child: Child, seconds: float) -> None:
-    """Raises PerpetuneError if a service that is not healthy after these seconds will not be."""
+def _require_starting(child: Child, seconds: float) -> None:
+    """Raises PerpetuneError if the service has ended or exceeded its time limit."""
     if child.restarts or not child.alive():
         raise PerpetuneError(
-            f"{child.service.name} ended while starting; its last words:\n{_last_lines(child.log)}",
-            do=f"read {child.log}",
+            f"{child.service.name} ended while starting; the end of its log:\n{_last_lines(child.log)}",
+            do=f"see {child.log}",
         )
     if seconds > child.service.start_seconds:
         raise PerpetuneError(
-            f"{child.service.name} did not answer within {child.service.start_seconds:.0f} s", do=f"read {child.log}"
+            f"{child.service.name} did not answer within {child.service.start_seconds:.0f} s", do=f"see {child.log}"
         )
 
 
@@ -192,12 +190,12 @@ def answers(url: str) -> bool:
 
 @cache
 def _client() -> httpx.Client:
-    """One for all: making one takes twenty times as long as asking."""
+    """A shared client, because creating one takes twenty times as long as a request."""
     return httpx.Client(timeout=2, follow_redirects=True)
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing listens on the port of this machine."""
+    """Whether nothing listens on the port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -208,7 +206,7 @@ def is_free(port: int) -> bool:
 
 
 def require_free(port: int, name: str) -> None:
-    """Raises PerpetuneError if something listens on the port; it says which process, if that may be known."""
+    """Raises PerpetuneError if the port is in use, with the process that listens if it is visible."""
     if not is_free(port):
         raise port_taken(port, name, _listener(port))
 
@@ -216,22 +214,22 @@ def require_free(port: int, name: str) -> None:
 def port_taken(port: int, name: str, holder: str | None) -> PerpetuneError:
     return PerpetuneError(
         f"port {port}, meant for {name}, is in use" + (f" by {holder}" if holder else ""),
-        do=f"stop what listens there, or choose another with --{name}-port",
+        do=f"stop that process, or choose another port with --{name}-port",
     )
 
 
 def _listener(port: int) -> str | None:
-    """The process that listens there, in words."""
+    """The process that listens on the port, for an error message; None if not visible."""
     try:
         found = psutil.net_connections("tcp")
         pids = [each.pid for each in found if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,)]
         return f"process {pids[0]} ({' '.join(psutil.Process(pids[0]).cmdline())[:120]})" if pids and pids[0] else None
-    except psutil.Error:  # of another user, or gone by now
+    except psutil.Error:  # it belongs to another user, or ended
         return None
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on at the moment."""
+    """Ports on which nothing listens now."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:

@@ -1,4 +1,4 @@
-"""Which services make up perpetune on one machine, and where they listen."""
+"""The services of perpetune on one machine: commands, ports, environment."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from perpetune.workspace import Workspace
 HOST = "127.0.0.1"
 PYTHON = sys.executable
 
-# How the servers behave on one machine: they should cost next to nothing while nothing happens.
+# Server settings for one machine: idle servers should use almost no CPU.
 SERVERS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # Who holds the one place of a refresh: kept in memory, a killed server would leave it taken for ever.
+    # On disk, because a killed server with leases in memory would block the concurrency limit forever.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    # Its services look for what was missed (late, paused, cancelled or orphaned runs, workers that are away): once a
-    # minute is enough. Neither schedules nor automations on events wait for them but for the first run of a schedule.
+    # These services clean up late, paused, cancelled or orphaned runs: once a minute is enough. Schedules and event
+    # triggers do not wait for them, except for the first run of a schedule.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "60",
     "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "60",
@@ -25,7 +25,7 @@ SERVERS = {
     "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "60",
     "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "15",
     "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT60S",
-    # Nine processes for scorers and the optimisation of prompts, which we do not use.
+    # Nine processes for scorers and prompt optimisation, which perpetune does not use.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 
@@ -36,13 +36,13 @@ class Ports:
     mlflow: int = 5000
     gateway: int = 8000
     worker: int = 4201
-    vllm: int | None = None  # none is started
+    vllm: int | None = None  # None: not started
 
 
 def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
-    """What every service and command of this workspace needs to find the others.
+    """Environment variables with the addresses and settings of the services of this workspace.
 
-    Addresses set by the caller win: they name services that run elsewhere.
+    Addresses set in the caller's environment take precedence, for services that run elsewhere.
     """
     settings = workspace.settings
     home = workspace.home
@@ -63,10 +63,10 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "DVC_NO_ANALYTICS": "true",
         "GIT_PYTHON_REFRESH": "quiet",
         "PYTHONUNBUFFERED": "1",
-        # The workspace may hold a flows.py or a folder mlflow/: nothing is imported from the folder a service starts in.
+        # The workspace may contain flows.py or mlflow/, which must not be imported instead of the packages.
         "PYTHONSAFEPATH": "1",
-        # Training and answering share the cores, so threads that wait for work soon sleep. At once would be too soon: the
-        # next piece comes within microseconds, and training took 1.4 times as long. GNU's and LLVM's OpenMP in turn.
+        # Training and inference share the cores, so waiting OpenMP threads should sleep soon. Without any spinning,
+        # training took 1.4 times as long. For GNU's and LLVM's OpenMP.
         "GOMP_SPINCOUNT": "20000",
         "KMP_BLOCKTIME": "1",
         **SERVERS,
@@ -77,7 +77,7 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
 
 
 def servers(workspace: Workspace, ports: Ports) -> list[Service]:
-    """Prefect and MLflow, each only where its address is not set to one that runs elsewhere."""
+    """The Prefect and MLflow services, unless their addresses are set because they run elsewhere."""
     settings = workspace.settings
     services = []
     if settings.prefect_api_url is None:
@@ -106,7 +106,7 @@ def _mlflow(workspace: Workspace, port: int) -> Service:
 
 
 def worker(port: int) -> Service:
-    """Serves the deployments: starts flow runs when they are due."""
+    """The service that starts flow runs when they are due."""
     return Service("worker", (PYTHON, "-m", "perpetune.flows"), port, f"http://{HOST}:{port}/health")
 
 

@@ -1,4 +1,4 @@
-"""All services on one machine: shown in one table, stopped together."""
+"""`perpetune up`: all services on one machine, with a health table."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.addresses import CLAIM, forget, is_up, remember, remembered
-from perpetune.runtime.file_locks import claim, claimed_by, end_leftovers
-from perpetune.runtime.ports import NamedPorts, claimed_ports
+from perpetune.runtime.addresses import LOCK_FILE, delete_addresses, is_up, save_addresses, saved_addresses
+from perpetune.runtime.file_locks import acquire, end_leftovers, lock_owner
+from perpetune.runtime.ports import NamedPorts, reserved_ports
 from perpetune.runtime.processes import Child, Service, Supervisor, answers, free_ports
 from perpetune.runtime.stack import Ports, environment, gateway, servers
 from perpetune.runtime.stack import worker as worker_service
@@ -28,57 +28,57 @@ from perpetune.runtime.vllm_service import starts_vllm, vllm_service
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
-# A check costs each service a millisecond or two; one that has died is seen at once.
-SECONDS_BETWEEN_CHECKS = 15.0
-SECONDS_AFTER_A_CHANGE = 2.0
-SECONDS_FOR_LEFTOVERS = 10.0
-SECONDS_FOR_A_VERSION = 30.0
+# A check takes a millisecond or two per service; an ended process is noticed within a second.
+CHECK_SECONDS = 15.0
+CHECK_SECONDS_AFTER_CHANGE = 2.0
+STOP_SECONDS = 10.0
+FIRST_VERSION_SECONDS = 30.0
 
 
 def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Console) -> None:
-    """Start everything, say when it is ready and where, show its health, stop on Ctrl-C, SIGTERM or SIGHUP.
+    """Start all services, print their addresses, show their health, and stop on Ctrl-C, SIGTERM or SIGHUP.
 
-    Raises PerpetuneError if one runs here already, a named port is taken or a service does not start; what was
-    started is stopped.
+    Raises PerpetuneError if `perpetune up` already runs here, a given port is in use or a service does not start; all
+    services are then stopped.
     """
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup sets SIG_IGN
         signal.signal(signal.SIGHUP, _interrupt)  # the terminal was closed
 
     def say(line: str) -> None:
         console.print(line, style="yellow", markup=False, soft_wrap=True)
 
-    with _only_one(workspace, say) as claimed, claimed_ports(named) as ports:
+    with _only_one(workspace, say) as lock, reserved_ports(named) as ports:
         ports = replace(ports, vllm=free_ports(1)[0]) if starts_vllm(workspace) else ports
         variables = environment(workspace, ports)
-        # First, because it tells at once what is missing.
+        # First, because it fails at once if vLLM or the base is missing.
         vllm = [vllm_service(workspace, ports.vllm)] if ports.vllm is not None else []
         logs = workspace.home / "logs"
-        with Supervisor(workspace.root, logs, variables, say, kept=[claimed]) as supervisor:
+        with Supervisor(workspace.root, logs, variables, say, kept=[lock]) as supervisor:
             try:
                 first = [*servers(workspace, ports), worker_service(ports.worker), *vllm]
                 last = gateway(ports.gateway)
-                _tell_ports([*first, last], named, console)
+                _print_ports([*first, last], named, console)
                 start_all(supervisor, first, last, console)
-                remember(workspace.home, variables)
+                save_addresses(workspace.home, variables)
                 show(supervisor, console)
             except KeyboardInterrupt:
                 console.print("stopping")
-        forget(workspace.home)
+        delete_addresses(workspace.home)
     console.print("all services have stopped")
 
 
-def _tell_ports(services: Sequence[Service], named: NamedPorts, console: Console) -> None:
-    usual = {name: getattr(Ports, name) for name, port in asdict(named).items() if port is None}
+def _print_ports(services: Sequence[Service], named: NamedPorts, console: Console) -> None:
+    defaults = {name: getattr(Ports, name) for name, port in asdict(named).items() if port is None}
     for service in services:
-        if service.port != usual.get(service.name, service.port):
-            line = f"port {usual[service.name]} is taken: {service.name} listens on {service.port}"
+        if service.port != defaults.get(service.name, service.port):
+            line = f"port {defaults[service.name]} is in use: {service.name} listens on {service.port}"
             _print(console, line)
 
 
 def start_all(supervisor: Supervisor, services: list[Service], last: Service, console: Console) -> None:
-    """All at once, and a line for each that has become healthy."""
+    """Start the services in parallel, and print a line for each healthy one."""
     began = time.monotonic()
-    # A gateway that finds no vLLM would wait longer and longer before it asks again.
+    # The gateway would retry vLLM with increasing pauses, so it starts after it.
     needs_vllm = any(service.name == "vllm" for service in services)
     waves = [services, [last]] if needs_vllm else [[*services, last]]
     for child in chain.from_iterable(supervisor.starting(wave) for wave in waves):
@@ -90,8 +90,8 @@ def start_all(supervisor: Supervisor, services: list[Service], last: Service, co
 
 
 def _first_answer(gateway: Service) -> bool:
-    """Wait until a version answers, for a while: one that does not load should not hold up the rest."""
-    until = time.monotonic() + SECONDS_FOR_A_VERSION
+    """Wait for a limited time until the gateway is ready with a version."""
+    until = time.monotonic() + FIRST_VERSION_SECONDS
     while time.monotonic() < until:
         if answers(_readiness(gateway)):
             return True
@@ -100,7 +100,7 @@ def _first_answer(gateway: Service) -> bool:
 
 
 def show(supervisor: Supervisor, console: Console) -> None:
-    """A table on a terminal; elsewhere a line for each change."""
+    """Show a table on a terminal, otherwise a line for each change."""
     if not console.is_terminal:
         known: dict[str, str] = {}
         for states in _states(supervisor):
@@ -114,24 +114,24 @@ def show(supervisor: Supervisor, console: Console) -> None:
 
 
 def _states(supervisor: Supervisor) -> Iterator[dict[str, str]]:
-    """The health of each service, for ever: asked for seldom while nothing changes."""
+    """Yield the health of each service forever; checks are rarer while nothing changes."""
     before: dict[str, str] = {}
     while True:
-        lives = _lives(supervisor)
+        alive = _alive(supervisor)
         states = {child.service.name: health(child) for child in supervisor.children}
         yield states
-        until = time.monotonic() + (SECONDS_BETWEEN_CHECKS if states == before else SECONDS_AFTER_A_CHANGE)
-        while time.monotonic() < until and lives == _lives(supervisor):
+        until = time.monotonic() + (CHECK_SECONDS if states == before else CHECK_SECONDS_AFTER_CHANGE)
+        while time.monotonic() < until and alive == _alive(supervisor):
             time.sleep(1)
         before = states
 
 
-def _lives(supervisor: Supervisor) -> list[tuple[bool, int]]:
+def _alive(supervisor: Supervisor) -> list[tuple[bool, int]]:
     return [(child.alive(), child.restarts) for child in supervisor.children]
 
 
 def table(children: list[Child], states: Mapping[str, str]) -> Table:
-    """Name, address, health, restarts and log of each service."""
+    """A table with address, health, restarts and log of each service."""
     shown = Table("service", "address", "health", "restarts", "log", title="perpetune: Ctrl-C stops everything")
     for child in children:
         name, page = child.service.name, child.service.page or ""
@@ -150,7 +150,7 @@ def health(child: Child) -> str:
 
 
 def _readiness(gateway: Service) -> str:
-    """Where it says whether a version answers."""
+    """The URL of the gateway's readiness probe."""
     return f"{str(gateway.health).removesuffix('healthz')}readyz"
 
 
@@ -168,24 +168,24 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _only_one(workspace: Workspace, say: Callable[[str], None]) -> Iterator[int]:
-    """The open file by which one `perpetune up`, and what it starts, holds this workspace.
+    """Lock the workspace for one `perpetune up`; yields the file descriptor, which the services inherit.
 
-    Services that one left which was killed are ended. Raises PerpetuneError if one runs.
+    Services left by a killed `perpetune up` are stopped. Raises PerpetuneError if one runs.
     """
-    file = workspace.home / CLAIM
-    held = claim(file)
-    if held is None and end_leftovers(file, SECONDS_FOR_LEFTOVERS):
-        say("ended the services that a `perpetune up` which was killed had left here")
-        held = claim(file)
+    file = workspace.home / LOCK_FILE
+    held = acquire(file)
+    if held is None and end_leftovers(file, STOP_SECONDS):
+        say("stopped services left by a killed `perpetune up`")
+        held = acquire(file)
     if held is None:
-        addresses = " ".join(remembered(workspace.home).values()) or "it is still starting"
+        addresses = " ".join(saved_addresses(workspace.home).values()) or "it is still starting"
         raise PerpetuneError(
-            f"`perpetune up` runs here already, as process {claimed_by(file)}: {addresses}",
+            f"`perpetune up` already runs here as process {lock_owner(file)}: {addresses}",
             where=str(workspace.root),
-            do=f"use it, or stop it with Ctrl-C in its terminal or `kill {claimed_by(file)}`",
+            do=f"use it, or stop it with Ctrl-C in its terminal or `kill {lock_owner(file)}`",
         )
     with held:
-        forget(workspace.home)
+        delete_addresses(workspace.home)
         yield held.fileno()
 
 
@@ -193,16 +193,16 @@ def _only_one(workspace: Workspace, say: Callable[[str], None]) -> Iterator[int]
 def with_services(
     workspace: Workspace, *, worker: bool, report: Callable[[str], None], prefect: bool = True
 ) -> Iterator[Workspace]:
-    """The workspace with the addresses of MLflow and, unless it can do without, of Prefect.
+    """The workspace with the addresses of running MLflow and, if `prefect`, Prefect servers.
 
-    Addresses in the environment count; else those of a `perpetune up` that runs here; else servers are
-    started on free ports for as long as the block lasts.
+    Addresses come from the environment, else from the running `perpetune up`; else servers are started on free ports
+    while the block runs.
     """
     known = _addressed(workspace, prefect, report)
     if known is not None:
         yield known
         return
-    report(f"no services run here: starting {'Prefect and ' if prefect else ''}MLflow for this command")
+    report(f"`perpetune up` does not run: starting {'Prefect and ' if prefect else ''}MLflow for this command")
     ports = Ports(**dict(zip(("prefect", "mlflow", "worker"), free_ports(3), strict=True)))
     variables = environment(workspace, ports)
     variables.pop("PERPETUNE_GATEWAY_URL")
@@ -226,11 +226,11 @@ def _addressed(workspace: Workspace, prefect: bool, report: Callable[[str], None
 
 
 def _awaited(home: Path, report: Callable[[str], None]) -> dict[str, str]:
-    """The addresses of the `perpetune up` that runs here, once it is ready; {} if none runs."""
-    found = remembered(home)
+    """The addresses of the running `perpetune up`, after waiting for its start; {} if none runs."""
+    found = saved_addresses(home)
     if not found and is_up(home):
-        report("waiting for the `perpetune up` of this workspace, which is starting")
+        report("waiting for `perpetune up` of this workspace to start")
     while not found and is_up(home):
         time.sleep(0.5)
-        found = remembered(home)
+        found = saved_addresses(home)
     return found

@@ -1,4 +1,4 @@
-"""vLLM as a service on this machine, from the environment of its own that `make vllm` lays out."""
+"""vLLM as a service on this machine, from the separate environment that `make vllm` creates."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from perpetune.runtime.processes import Service
 from perpetune.runtime.stack import HOST
 from perpetune.workspace import Workspace
 
-# On two cores SmolLM2 took about a minute; a large model that is fetched from a disk and compiled takes longer.
+# On two cores SmolLM2 took about a minute; a large model that is loaded from disk and compiled takes longer.
 START_SECONDS = 900.0
-# What the base, champion, its predecessor and a version on trial need, with one more that is being loaded.
-LOADED_AT_ONCE = 4
-# vLLM takes these ranks alone.
+# Champion, previous champion, version on trial, and one that is being loaded.
+MAX_LORAS = 4
+# The ranks that vLLM supports.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 _ENVIRONMENT = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, of a CPU's memory
-    "HF_HUB_OFFLINE": "1",  # the base is a folder by now
+    "HF_HUB_OFFLINE": "1",  # the base is a local folder
     "VLLM_NO_USAGE_STATS": "1",
 }
 
 
 def starts_vllm(workspace: Workspace) -> bool:
-    """Whether answers come from a vLLM that does not run elsewhere."""
+    """Whether `serve.engine` is vllm and no server elsewhere is set."""
     return workspace.params.serve.engine == "vllm" and workspace.settings.vllm_url is None
 
 
 def vllm_service(workspace: Workspace, port: int) -> Service:
-    """vLLM with the base model of params.yaml, in the precision that it is trained in.
+    """The vLLM service with the base model of params.yaml, in the precision of the training.
 
-    Raises PerpetuneError where vLLM is not installed, or the base model is missing.
+    Raises PerpetuneError if vLLM is not installed or the base model is missing.
     """
     python = vllm_python(workspace.settings.vllm_python)
-    # Late, because it brings torch, and only these services need a base model.
+    # Imported late, because it imports torch.
     from perpetune.model.base import device_name, torch_dtype
     from perpetune.model.weights import resolve
 
@@ -50,7 +50,7 @@ def vllm_service(workspace: Workspace, port: int) -> Service:
         port,
         dtype=dtype,
         rank=highest_rank(workspace.params),
-        # On a CPU compiling takes minutes.
+        # On a CPU, compilation takes minutes.
         eager=device_name() == "cpu",
         more=shlex.split(workspace.settings.vllm_args),
     )
@@ -59,7 +59,7 @@ def vllm_service(workspace: Workspace, port: int) -> Service:
 
 
 def vllm_python(named: Path | None) -> Path:
-    """The Python that has vLLM. Raises PerpetuneError where there is none."""
+    """The Python with vLLM. Raises PerpetuneError if it does not exist."""
     python = named or Path(perpetune.__file__).parent.parent / ".venv-vllm" / "bin" / "python"
     if not python.is_file():
         raise PerpetuneError(
@@ -72,12 +72,12 @@ def vllm_python(named: Path | None) -> Path:
 def vllm_command(
     python: Path, base: Path, port: int, *, dtype: str, rank: int, eager: bool, more: list[str]
 ) -> tuple[str, ...]:
-    """What the caller's environment sets wins over what is set here, and `more` over the arguments before it."""
+    """The command line; the caller's environment variables take precedence, and `more` overrides earlier arguments."""
     variables = [f"{name}={value}" for name, value in _ENVIRONMENT.items() if name not in os.environ]
     return (
         *("env", *variables, str(python), "-m", "vllm.entrypoints.openai.api_server"),
         *("--host", HOST, "--port", str(port), "--model", str(base), "--dtype", dtype),
-        *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(LOADED_AT_ONCE)),
+        *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(MAX_LORAS)),
         *("--generation-config", "vllm", "--disable-uvicorn-access-log"),
         *(("--enforce-eager",) if eager else ()),
         *more,
@@ -85,13 +85,13 @@ def vllm_command(
 
 
 def highest_rank(params: Params) -> int:
-    """The least that vLLM takes and that holds every adapter which these settings can train. Raises PerpetuneError."""
+    """The lowest supported rank for all adapters of these settings. Raises PerpetuneError if there is none."""
     wanted = max(params.train.lora.rank, params.tune.rank[1])
     for rank in _RANKS:
         if rank >= wanted:
             return rank
     raise PerpetuneError(
-        f"vLLM serves adapters up to rank {_RANKS[-1]}, and {wanted} is asked for",
+        f"vLLM serves adapters up to rank {_RANKS[-1]}, but the settings allow {wanted}",
         where="params.yaml: train.lora.rank, tune.rank",
         do="choose a lower rank",
     )

@@ -1,1 +1,1 @@
-"""MLflow: runs, registry and the logged model. The only part that imports MLflow."""
+"""MLflow: runs, registry and the logged model. The only package that imports MLflow."""

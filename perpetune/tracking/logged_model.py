@@ -1,6 +1,6 @@
-"""A registered version as an MLflow model: `mlflow.pyfunc.load_model("models:/NAME@champion").predict(...)`.
+"""A registered version as an MLflow pyfunc model: `mlflow.pyfunc.load_model("models:/NAME@champion").predict(...)`.
 
-MLflow stores model_code.py, which names this class, beside the adapter or the linear model; the base is loaded by
+MLflow stores model_code.py, which imports this class, with the adapter or the linear model; the base is loaded by
 reference.
 """
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class VersionModel(PythonModel):
-    """Reads a frame with the column `input`, gives one with `output` (and `confidence`)."""
+    """Takes a frame with the column `input`, returns one with `output` and, for labels, `confidence`."""
 
     def load_context(self, context: PythonModelContext) -> None:
         from perpetune.model.release import read_card
 
         folder = Path(context.artifacts["adapter"])
         self.card = read_card(folder)
-        ways = {"linear": _linear, "remote": _remote}
-        self.answers = ways.get(self.card.system, _of_base)(folder, self.card)
+        loaders = {"linear": _load_linear, "remote": _load_remote}
+        self.answers = loaders.get(self.card.system, _load_language_model)(folder, self.card)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -41,8 +41,8 @@ class VersionModel(PythonModel):
         return table
 
 
-def _remote(folder: Path, card: ModelCard) -> Answers:
-    """Of the model that somebody else serves."""
+def _load_remote(folder: Path, card: ModelCard) -> Answers:
+    """A model behind an OpenAI-compatible API."""
     from perpetune.engines.remote_engine import remote_answers
     from perpetune.model.release import ServingFacts, release_of
     from perpetune.records import Message
@@ -51,13 +51,13 @@ def _remote(folder: Path, card: ModelCard) -> Answers:
     release = release_of(card, card.task, "logged", folder, ServingFacts())
 
     def answer(texts: Sequence[str]) -> list[Answer]:
-        asked = [release.conversation((Message(role="user", content=text),)) for text in texts]
-        return remote_answers(release, asked, card.max_new_tokens, Settings().remote_api_key)
+        prompts = [release.conversation((Message(role="user", content=text),)) for text in texts]
+        return remote_answers(release, prompts, card.max_new_tokens, Settings().remote_api_key)
 
     return answer
 
 
-def _linear(folder: Path, card: ModelCard) -> Answers:
+def _load_linear(folder: Path, card: ModelCard) -> Answers:
     from perpetune.classifiers.linear import linear_answers, load_linear_model
     from perpetune.settings import Settings
 
@@ -65,8 +65,8 @@ def _linear(folder: Path, card: ModelCard) -> Answers:
     return lambda texts: linear_answers(model, texts)
 
 
-def _of_base(folder: Path, card: ModelCard) -> Answers:
-    """The base, with the adapter of a tuned version or the examples of a prompted one."""
+def _load_language_model(folder: Path, card: ModelCard) -> Answers:
+    """The base with the adapter of a tuned version, or the few-shot examples of a prompted one."""
     from perpetune.inference.predictor import load_predictor
     from perpetune.records import Message, with_instruction
     from perpetune.settings import Settings
@@ -77,9 +77,9 @@ def _of_base(folder: Path, card: ModelCard) -> Answers:
         predictor.load_adapter(adapter, folder)
 
     def answer(texts: Sequence[str]) -> list[Answer]:
-        asked = [
+        prompts = [
             with_instruction(card.instruction, (Message(role="user", content=text),), card.shots) for text in texts
         ]
-        return predictor.answer(adapter, asked, card.labels, card.max_new_tokens, card.json_schema)
+        return predictor.answer(adapter, prompts, card.labels, card.max_new_tokens, card.json_schema)
 
     return answer

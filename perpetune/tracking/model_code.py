@@ -1,4 +1,4 @@
-"""What MLflow stores with a version ("models from code"): no more than what to import, so that the package may change."""
+"""The code that MLflow stores with a version ("models from code"): only an import, so that the package may change."""
 
 import mlflow
 

@@ -1,7 +1,7 @@
-"""The one place that talks to MLflow's model registry.
+"""MLflow's model registry: versions, aliases, tags, trials.
 
-A version is an adapter of a few MB (or examples, or a linear model) and a reference to its base model, never a copy of
-the base.
+A version is an adapter of a few MB (or few-shot examples, or a linear model) and a reference to its base model, never a
+copy of the base.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from perpetune.model.release import (
     release_of,
 )
 from perpetune.records import to_json
-from perpetune.tracking.runs import Run, pages
+from perpetune.tracking.runs import Run, ui_url
 
 Alias = Literal["champion", "challenger", "previous"]
 
-# Tags of a version: what became of it (canary, shadow, released, promoted, aborted, refused, rolled back), the share
-# of the traffic that its trial has, since when, and why it was refused.
+# Tags of a version: its state (canary, shadow, released, promoted, aborted, refused, rolled back), the ratio of traffic
+# of its trial, the time of the state, and the reason of a refusal.
 STATE, SHARE, TIME, REASON = "release.state", "release.share", "release.time", "release.reason"
-SYSTEM = "system"  # a version's tag: how it answers (perpetune.model.release.System)
-EVALUATED_AS = "evaluated.as"  # a version's tag: its name among the systems of the run that evaluated it
-_LONGEST_TAG = 4000  # characters
+SYSTEM = "system"  # tag: perpetune.model.release.System
+EVALUATED_AS = "evaluated.as"  # tag: its name among the systems in the run that evaluated it
+_MAX_TAG = 4000  # characters
 
 
 @dataclass(frozen=True)
 class Version:
-    """One model version as the registry knows it."""
+    """A model version in the registry."""
 
     task: str
     version: str
@@ -57,9 +57,9 @@ class Version:
 
 
 def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) -> str:
-    """Make the adapter, or what candidates.py has saved, a new version of the task's model; returns its number.
+    """Register the folder of an adapter, or of an untrained version, as a new version; returns its number.
 
-    Its alias is `challenger`, unless a version on trial bears that: its trial goes on until another begins.
+    It gets the alias `challenger`, unless a version on trial has it.
     """
     (adapter / CARD).write_text(to_json(card.model_dump(mode="json")), encoding="utf-8")
     with mlflow.start_run(run_id=run.id):
@@ -82,7 +82,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
     MlflowClient().update_run(run.id, status="RUNNING")
     tag_version(card.task, version, {SYSTEM: card.system, **tags})
     if wanted(card.task).trial is None:
-        _point(card.task, "challenger", version)
+        _set_alias(card.task, "challenger", version)
     return version
 
 
@@ -94,27 +94,27 @@ def _signature(card: ModelCard) -> ModelSignature:
 
 
 def promote(task: str, version: str) -> str | None:
-    """Move `champion` to the version and `previous` to the old champion, whose number is returned."""
+    """Move `champion` to the version and `previous` to the old champion; returns the old champion's number, if any."""
     old = find(task, "champion")
     if old is not None and old.version != version:
-        _point(task, "previous", old.version)
-    _point(task, "champion", version)
+        _set_alias(task, "previous", old.version)
+    _set_alias(task, "champion", version)
     tag_version(task, version, {STATE: "released", TIME: _now()})
     _drop_challenger(task, version)
     return old.version if old is not None else None
 
 
 def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], share: float) -> None:
-    """Put the version on trial, as `challenger`, for this share of the traffic, in place of any other."""
+    """Put the version on trial as `challenger`, for the ratio `share` of the traffic; another trial is aborted."""
     running = wanted(task).trial
     if running is not None and running.version != version:
         end_trial(task, running.version, "aborted")
     tag_version(task, version, {STATE: strategy, SHARE: f"{share:g}", TIME: _now()})
-    _point(task, "challenger", version)
+    _set_alias(task, "challenger", version)
 
 
 def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -> None:
-    """The version is not tried any more. One that is not on trial, as it took over meanwhile, stays what it is."""
+    """End the version's trial; does nothing if it is not on trial, for example because it was promoted meanwhile."""
     trial = wanted(task).trial
     if trial is None or trial.version != version:
         return
@@ -123,20 +123,20 @@ def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -
 
 
 def restore(task: str, champion: str, previous: str | None) -> None:
-    """Put the aliases back to where they were before a promotion that failed."""
-    _point(task, "champion", champion)
+    """Restore the aliases from before a failed promotion."""
+    _set_alias(task, "champion", champion)
     if previous is None:
         _drop_alias(task, "previous")
     else:
-        _point(task, "previous", previous)
+        _set_alias(task, "previous", previous)
 
 
 def refuse(task: str, version: str, back_to: str | None, why: str) -> bool:
-    """Mark a version that a gateway may not serve, and take back from it the alias that it still bears.
+    """Tag a version as refused by a gateway, and remove its alias `champion` or `challenger`.
 
-    A champion or challenger that has moved on meanwhile stays what it is. Returns whether an alias moved.
+    Aliases that have moved to another version meanwhile stay. Returns whether an alias was moved or removed.
     """
-    tag_version(task, version, {STATE: "refused", REASON: why[:_LONGEST_TAG]})
+    tag_version(task, version, {STATE: "refused", REASON: why[:_MAX_TAG]})
     dropped = _drop_challenger(task, version)
     champion = find(task, "champion")
     if champion is None or champion.version != version:
@@ -144,7 +144,7 @@ def refuse(task: str, version: str, back_to: str | None, why: str) -> bool:
     if back_to is None:
         _drop_alias(task, "champion")
         return True
-    _point(task, "champion", back_to)
+    _set_alias(task, "champion", back_to)
     previous = find(task, "previous")
     if previous is not None and previous.version == back_to:
         _drop_alias(task, "previous")
@@ -152,17 +152,17 @@ def refuse(task: str, version: str, back_to: str | None, why: str) -> bool:
 
 
 def roll_back(task: str) -> tuple[str, str]:
-    """Make the previous champion champion again; returns the version that no longer is, and the one that is.
+    """Move `champion` back to `previous`; returns the version rolled back and the one restored.
 
-    Nothing is `previous` afterwards, so that a second call does not go forth again. Raises NoPrevious where
-    there is nothing to go back to.
+    The alias `previous` is removed, so that a second call does not undo the first. Raises NoPrevious if there is no
+    previous champion.
     """
     champion, previous = find(task, "champion"), find(task, "previous")
     if champion is None or previous is None or previous.version == champion.version:
         raise NoPrevious(
-            f"there is no previous champion of {task} to go back to", do="have another serve with `perpetune promote`"
+            f"{task} has no previous champion to roll back to", do="promote another version with `perpetune promote`"
         )
-    _point(task, "champion", previous.version)
+    _set_alias(task, "champion", previous.version)
     _drop_alias(task, "previous")
     tag_version(task, champion.version, {STATE: "rolled back"})
     tag_version(task, previous.version, {STATE: "released", TIME: _now()})
@@ -170,7 +170,7 @@ def roll_back(task: str) -> tuple[str, str]:
 
 
 def wanted(task: str) -> DesiredReleases:
-    """What a gateway should hold."""
+    """The versions that a gateway should load."""
     aliases = _aliases(task)
     champion, challenger = aliases.get("champion"), aliases.get("challenger")
     trial = _trial(get(task, challenger)) if champion and challenger else None
@@ -178,7 +178,7 @@ def wanted(task: str) -> DesiredReleases:
 
 
 def aliases_of(task: str) -> dict[str, tuple[str, ...]]:
-    """The aliases of each version that has any."""
+    """The aliases by version."""
     found: dict[str, tuple[str, ...]] = {}
     for alias, version in _aliases(task).items():
         found[version] = (*found.get(version, ()), alias)
@@ -186,7 +186,7 @@ def aliases_of(task: str) -> dict[str, tuple[str, ...]]:
 
 
 def _aliases(task: str) -> dict[str, str]:
-    """Every alias and its version, asked for at once."""
+    """The version of each alias, in one request."""
     try:
         found = MlflowClient().get_registered_model(task).aliases
         return {alias: str(version) for alias, version in found.items()}  # a local store has them as numbers
@@ -196,12 +196,12 @@ def _aliases(task: str) -> dict[str, str]:
         raise
 
 
-def _point(task: str, alias: Alias, version: str) -> None:
-    _insist(MlflowClient().set_registered_model_alias, task, alias, version)
+def _set_alias(task: str, alias: Alias, version: str) -> None:
+    _write(MlflowClient().set_registered_model_alias, task, alias, version)
 
 
-def _insist(write: Callable[..., object], *values: str) -> None:
-    """Write an alias or a tag. If two write it for the first time at once, the database refuses one: it tries again."""
+def _write(write: Callable[..., object], *values: str) -> None:
+    """Write an alias or a tag; retries once if another process created it at the same time."""
     try:
         write(*values)
     except MlflowException as fault:
@@ -235,7 +235,7 @@ def _now() -> str:
 
 
 def find(task: str, alias: Alias) -> Version | None:
-    """The version that bears the alias, or None where none does."""
+    """The version with the alias; None if there is none."""
     try:
         found = MlflowClient().get_model_version_by_alias(task, alias)
     except MlflowException as fault:
@@ -246,7 +246,7 @@ def find(task: str, alias: Alias) -> Version | None:
 
 
 def get(task: str, version: str) -> Version:
-    """A version by its number. Raises PerpetuneError where there is none."""
+    """A version by its number. Raises PerpetuneError if there is none."""
     try:
         found = MlflowClient().get_model_version(task, version)
     except MlflowException as fault:
@@ -264,8 +264,8 @@ def versions(task: str) -> list[Version]:
     return sorted(all_versions, key=lambda each: int(each.version), reverse=True)
 
 
-def made_by(task: str, run: Run, adapter_digest: str) -> str | None:
-    """The version that a run has already made of this adapter."""
+def version_from_run(task: str, run: Run, adapter_digest: str) -> str | None:
+    """The version that a run has already registered for this adapter; None if there is none."""
     found = (
         each for each in versions(task) if each.run_id == run.id and each.tags.get("adapter.digest") == adapter_digest
     )
@@ -274,31 +274,31 @@ def made_by(task: str, run: Run, adapter_digest: str) -> str | None:
 
 def tag_version(task: str, version: str, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
-        _insist(MlflowClient().set_model_version_tag, task, version, key, value)
+        _write(MlflowClient().set_model_version_tag, task, version, key, value)
 
 
 def describe_version(task: str, version: str, text: str) -> None:
-    """What MLflow's page says of the version."""
+    """Set the version's description in MLflow."""
     MlflowClient().update_model_version(task, version, text)
 
 
 def delete_version(task: str, version: str) -> None:
-    """Take a version away, with the run that made it."""
+    """Delete a version and its run."""
     found = get(task, version)
     MlflowClient().delete_model_version(task, version)
     MlflowClient().delete_run(found.run_id)
 
 
 def model_url(task: str, version: str | None = None) -> str:
-    """The page of the model, or of one of its versions."""
-    page = f"{pages()}/#/models/{task}"
+    """The URL of the model, or of one of its versions, in MLflow's UI."""
+    page = f"{ui_url()}/#/models/{task}"
     return f"{page}/versions/{version}" if version else page
 
 
 def fetch_release(task: str, version: str, cache: Path) -> Release:
-    """Bring a version's adapter into the folder `cache` and read its card.
+    """Download a version into the folder `cache` and read its model card and serving facts.
 
-    Raises PerpetuneError where the version or its files are missing.
+    Raises PerpetuneError if the version or its files are missing.
     """
     folder = cache / task / version
     if not folder.is_dir():
@@ -308,7 +308,7 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
             mlflow.artifacts.download_artifacts(f"models:/{task}/{version}", dst_path=str(unfinished))
             unfinished.rename(folder)
         except (MlflowException, OSError) as fault:
-            if not folder.is_dir():  # else another process was faster
+            if not folder.is_dir():  # unless another process downloaded it
                 raise PerpetuneError(
                     f"could not fetch version {version} of {task} from MLflow: {fault}",
                     do="check that the version exists and its artifacts are reachable",
@@ -322,15 +322,15 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
 
 
 def fetch_champion(task: str, cache: Path) -> Release | None:
-    """The champion, as `fetch_release` brings it; None if there is none."""
+    """The champion's release (see `fetch_release`); None if there is no champion."""
     found = find(task, "champion")
     return fetch_release(task, found.version, cache) if found else None
 
 
 def _evaluated(run_id: str, name: str, folder: Path) -> ServingFacts:
-    """Asked for anew each time: a version is registered, and may be fetched, before it is evaluated.
+    """Not cached, because a version may be fetched before it is evaluated.
 
-    Only where the run surely has none may the check of parity be left out: an unreachable store raises.
+    The parity check is skipped only if the run has no such file: an unreachable store raises.
     """
     client = MlflowClient()
     if name not in [file.path for file in client.list_artifacts(run_id)]:
@@ -344,16 +344,16 @@ def _adapter_folder(folder: Path, task: str, version: str) -> Path:
     card = next(folder.rglob(CARD), None)
     if card is None:
         raise PerpetuneError(
-            f"version {version} of {task} holds no {CARD}: perpetune did not register it",
+            f"version {version} of {task} has no {CARD}: perpetune did not register it",
             where=str(folder),
-            do="promote a version that `perpetune refresh` made",
+            do="use a version that `perpetune refresh` made",
         )
     return card.parent
 
 
 @dataclass(frozen=True)
 class RegistrySource:
-    """The task's releases, as the gateway follows them."""
+    """The source of the task's releases for the gateway."""
 
     task: str
     cache: Path

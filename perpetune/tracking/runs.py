@@ -1,4 +1,4 @@
-"""MLflow tracking: one run for each pass through the loop or look at the traffic."""
+"""MLflow tracking: a run for each refresh and each check."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from mlflow.utils.time import get_current_time_millis
 from perpetune.errors import PerpetuneError
 from perpetune.settings import Settings
 
-# A dead server is to be reported within seconds; MLflow's own default keeps trying for minutes.
-# Its progress bars of a file of some KB and the address of each run that ends would stand in the middle of what a
-# command says, or of its JSON.
-_MANNERS = {
+# MLflow retries a dead server for minutes by default. Its progress bars and URLs would mix with a command's output.
+_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -33,12 +31,12 @@ _MANNERS = {
 }
 
 
-MlflowError = MlflowException  # what its client raises, for those who may not import it
+MlflowError = MlflowException  # for modules that may not import MLflow
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run in MLflow and the page that shows it."""
+    """An MLflow run and its URL."""
 
     id: str
     experiment_id: str
@@ -46,8 +44,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A run that did not finish: it failed, was killed, or is still said to be running."""
+class UnfinishedRun:
+    """A run that did not finish: it failed, was killed, or is marked as running."""
 
     run: Run
     running: bool
@@ -57,7 +55,7 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that a run holds but its files; `metrics` are the last values."""
+    """A run without its artifacts; `metrics` are the last values."""
 
     run: Run
     started: datetime
@@ -67,8 +65,8 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A run that finished or failed: when, in seconds since 1970, with its tags and the last value of each metric."""
+class EndedRun:
+    """A run that finished or failed, with times in Unix seconds and the last value of each metric."""
 
     run_id: str
     began: float
@@ -80,7 +78,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured at a step; `time` in milliseconds since 1970."""
+    """The metrics of a step; `time` in Unix milliseconds."""
 
     step: int
     time: int
@@ -88,8 +86,8 @@ class Point:
 
 
 def connect(uri: str) -> None:
-    """Use the MLflow server at `uri` from now on. Raises PerpetuneError where it does not answer."""
-    for name, value in _MANNERS.items():
+    """Use the MLflow server at `uri`. Raises PerpetuneError if it does not answer."""
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if uri.startswith("http"):
         try:
@@ -98,13 +96,13 @@ def connect(uri: str) -> None:
             raise PerpetuneError(
                 f"the MLflow server does not answer at {uri} ({type(fault).__name__})",
                 where="MLFLOW_TRACKING_URI",
-                do="start it with `perpetune up`, or correct the address",
+                do="start it with `perpetune up`, or correct MLFLOW_TRACKING_URI",
             ) from fault
     mlflow.set_tracking_uri(uri)
 
 
 def open_run(experiment: str, name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> Run:
-    """Begin a run that stays open until `close_run`."""
+    """Start a run, which is running until `close_run`."""
     client = MlflowClient()
     experiment_id = _experiment(client, experiment)
     run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
@@ -113,18 +111,18 @@ def open_run(experiment: str, name: str, tags: Mapping[str, str], params: Mappin
 
 
 def as_params(values: Mapping[str, object]) -> dict[str, str]:
-    """Values as MLflow keeps them, which is no longer than 6000 characters."""
+    """Values as MLflow stores them: strings of at most 6000 characters."""
     return {key: str(value)[:6000] for key, value in values.items()}
 
 
 def reopen_run(run: Run, tags: Mapping[str, str]) -> Run:
-    """Go on in a run: it is running again, and its tags say for whom."""
+    """Resume a run with new tags."""
     MlflowClient().update_run(run.id, status="RUNNING")
     tag(run, tags)
     return run
 
 
-def unfinished_runs(experiment: str, kind: str) -> list[Unfinished]:
+def unfinished_runs(experiment: str, kind: str) -> list[UnfinishedRun]:
     """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first."""
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
@@ -138,7 +136,7 @@ def unfinished_runs(experiment: str, kind: str) -> list[Unfinished]:
         order_by=["attributes.start_time DESC"],
     )
     return [
-        Unfinished(
+        UnfinishedRun(
             run_ref(found.experiment_id, each.info.run_id),
             each.info.status == "RUNNING",
             dict(each.data.tags),
@@ -155,7 +153,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
     try:
         return str(client.create_experiment(name))
     except MlflowException:
-        # Somebody else created it between the two calls.
+        # Another process created it between the two calls.
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
@@ -163,7 +161,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def open_child(parent: Run, name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> Run:
-    """Begin a run that MLflow's pages show under `parent`."""
+    """Start a child run of `parent`."""
     client = MlflowClient()
     run = client.create_run(parent.experiment_id, run_name=name, tags={**tags, MLFLOW_PARENT_RUN_ID: parent.id})
     client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
@@ -171,18 +169,18 @@ def open_child(parent: Run, name: str, tags: Mapping[str, str], params: Mapping[
 
 
 def run_ref(experiment_id: str, run_id: str) -> Run:
-    return Run(run_id, experiment_id, f"{pages()}/#/experiments/{experiment_id}/runs/{run_id}")
+    return Run(run_id, experiment_id, f"{ui_url()}/#/experiments/{experiment_id}/runs/{run_id}")
 
 
 def runs_url(experiment: str) -> str:
-    """The list of an experiment's runs; MLflow's own page would open on its features for agents."""
+    """The URL of an experiment's runs; without `workflowType` MLflow opens its GenAI page."""
     found = MlflowClient().get_experiment_by_name(experiment)
     position = f"/{found.experiment_id}/runs" if found else ""
-    return f"{pages()}/#/experiments{position}?workflowType=machine_learning"
+    return f"{ui_url()}/#/experiments{position}?workflowType=machine_learning"
 
 
-def pages() -> str:
-    """Where people open MLflow's pages: in a container that is not where its API is."""
+def ui_url() -> str:
+    """The URL of MLflow's UI, which may differ from that of its API, for example in a container."""
     return Settings().mlflow_ui_url or mlflow.get_tracking_uri()
 
 
@@ -195,23 +193,23 @@ def close_run(run: Run, *, succeeded: bool) -> None:
 
 
 def delete_run(run: Run) -> None:
-    """Move a run to MLflow's trash."""
+    """Delete a run (MLflow keeps it in its trash)."""
     MlflowClient().delete_run(run.id)
 
 
-def give_up_run(run: Run) -> None:
-    """Say of a run whose process is gone that it was killed."""
+def mark_killed(run: Run) -> None:
+    """Set the status of a run whose process has ended to KILLED."""
     MlflowClient().set_terminated(run.id, "KILLED")
 
 
 @contextmanager
 def system_metrics(run: Run) -> Iterator[None]:
-    """Sample CPU, memory and GPU into the run while the block lasts."""
+    """Log system metrics (CPU, memory, GPU) to the run while the block runs."""
     mlflow.set_system_metrics_sampling_interval(5)  # type: ignore[no-untyped-call]
     mlflow.set_system_metrics_samples_before_logging(1)  # type: ignore[no-untyped-call]
     with mlflow.start_run(run_id=run.id, log_system_metrics=True):
         yield
-    # Leaving the block ended the run, which goes on with the next step.
+    # Leaving the block ended the run; reopen it.
     MlflowClient().update_run(run.id, status="RUNNING")
 
 
@@ -221,7 +219,7 @@ def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
 
 
 def log_points(run: Run, points: Sequence[Point]) -> None:
-    """Send the metrics of many steps in one request, which takes at most 1000 of them."""
+    """Log the metrics of many steps in one request, at most 1000 metrics."""
     MlflowClient().log_batch(
         run.id,
         metrics=[
@@ -231,21 +229,21 @@ def log_points(run: Run, points: Sequence[Point]) -> None:
 
 
 def last_step(run: Run, metric: str) -> int:
-    """The last step that MLflow has of a metric; 0 before the first."""
+    """The last logged step of a metric; 0 if there is none."""
     return max((each.step for each in MlflowClient().get_metric_history(run.id, metric)), default=0)
 
 
 def log_params(run: Run, params: Mapping[str, object]) -> None:
-    """What is logged again must be as it was. Raises PerpetuneError where it is not."""
+    """Log params. Raises PerpetuneError if one was logged before with another value."""
     try:
         MlflowClient().log_batch(run.id, params=[Param(key, value) for key, value in as_params(params).items()])
     except MlflowException as fault:
         if fault.error_code != "INVALID_PARAMETER_VALUE":
             raise
         raise PerpetuneError(
-            f"this run went on in one that began with other values: {fault.message}",
+            f"the resumed run was started with other values: {fault.message}",
             where=run.url,
-            do="delete that run on its page; the next one then begins anew",
+            do="delete that run in MLflow; the next one then starts a new run",
         ) from fault
 
 
@@ -262,17 +260,17 @@ def log_text(run: Run, text: str, name: str) -> None:
 
 
 def log_table(run: Run, table: pd.DataFrame, name: str) -> None:
-    """A table that MLflow's page shows as one, in place of an older of that name; `name` ends in .json."""
+    """Log a table as an MLflow table artifact, replacing one of the same name; `name` ends in .json."""
     client = MlflowClient()
     if any(each.path == name for each in client.list_artifacts(run.id, str(PurePosixPath(name).parent))):
-        # MLflow would append the rows to those that are there.
+        # MLflow's log_table would append the rows.
         client.log_text(run.id, table.to_json(orient="split", index=False, date_format="iso"), name)
     else:
         client.log_table(run.id, table, name)
 
 
 def log_dataset(run: Run, name: str, version: str, source: str, rows: int, context: str) -> None:
-    """Say which data the run used: its name, DVC version and size, never its rows."""
+    """Log a dataset of the run: name, DVC version and size, not the rows."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag
@@ -288,7 +286,7 @@ def log_dataset(run: Run, name: str, version: str, source: str, rows: int, conte
 
 
 def artifact(run_id: str, name: str, folder: Path) -> Path | None:
-    """A local copy of a run's artifact, or None where the run has none of that name."""
+    """A local copy of a run's artifact; None if the run has no such artifact."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         return Path(MlflowClient().download_artifacts(run_id, name, str(folder)))
@@ -297,12 +295,12 @@ def artifact(run_id: str, name: str, folder: Path) -> Path | None:
 
 
 def artifact_names(run_id: str, folder: str) -> list[str]:
-    """The paths of a run's artifacts in a folder, sorted; [] where there is no such folder."""
+    """The sorted paths of a run's artifacts in a folder; [] if there is no such folder."""
     return sorted(str(each.path) for each in MlflowClient().list_artifacts(run_id, folder))
 
 
 def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
-    """The newest finished run tagged `perpetune.kind`=kind, and when it ended (seconds since 1970)."""
+    """The newest finished run tagged `perpetune.kind`=kind, and its end time (Unix seconds)."""
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
     if found is None:
@@ -320,7 +318,7 @@ def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
 
 
 def read_run(run_id: str) -> RunRecord:
-    """What a run holds."""
+    """Read a run."""
     found = MlflowClient().get_run(run_id)
     return RunRecord(
         run_ref(found.info.experiment_id, run_id),
@@ -332,27 +330,27 @@ def read_run(run_id: str) -> RunRecord:
 
 
 def curve_of(run_id: str, metric: str) -> dict[int, float]:
-    """A metric at each of its steps; {} where the run has none of that name."""
+    """The history of a metric by step; {} if the run has none of that name."""
     return {each.step: each.value for each in MlflowClient().get_metric_history(run_id, metric)}
 
 
-def ended_runs(experiment: str, kind: str, since: float) -> list[Ended]:
-    """The runs tagged `perpetune.kind`=kind that began since then and finished or failed, oldest first."""
+def ended_runs(experiment: str, kind: str, since: float) -> list[EndedRun]:
+    """Runs tagged `perpetune.kind`=kind started since `since` (Unix seconds) that finished or failed, oldest first."""
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return []
-    wanted = f"tags.`perpetune.kind` = '{kind}' and attributes.start_time >= {int(since * 1000)}"
-    ask = partial(
-        client.search_runs, [found.experiment_id], wanted, ViewType.ACTIVE_ONLY, order_by=["attributes.start_time"]
+    query = f"tags.`perpetune.kind` = '{kind}' and attributes.start_time >= {int(since * 1000)}"
+    search = partial(
+        client.search_runs, [found.experiment_id], query, ViewType.ACTIVE_ONLY, order_by=["attributes.start_time"]
     )
-    some = ask()
-    runs = list(some)
-    while some.token:
-        some = ask(page_token=some.token)
-        runs += some
+    page = search()
+    runs = list(page)
+    while page.token:
+        page = search(page_token=page.token)
+        runs += page
     return [
-        Ended(
+        EndedRun(
             run.info.run_id,
             run.info.start_time / 1000,
             run.info.end_time / 1000,
@@ -366,5 +364,5 @@ def ended_runs(experiment: str, kind: str, since: float) -> list[Ended]:
 
 
 def metrics_of(run_id: str) -> dict[str, float]:
-    """The last value of each of a run's metrics."""
+    """The last value of each metric of a run."""
     return dict(MlflowClient().get_run(run_id).data.metrics)

@@ -1,9 +1,8 @@
-"""The curve of a training run: one point for each step, on disk at once, in MLflow a few seconds later.
+"""The training curve of a run: a point for each step, written to disk at once and to MLflow a few seconds later.
 
-A request for each step would hold up a GPU that makes many of them in a second, and metrics that wait in memory
-are lost with the process, though the checkpoint that training goes on from comes after them. So each step is
-first written to a file beside the run's other files; every few seconds what MLflow lacks is sent in one request.
-Training that goes on from a checkpoint repeats the steps since; they are left out, so that each stands there once.
+A request for each step would slow down a fast GPU, and metrics buffered in memory would be lost with the process. So each
+step is first appended to a file in the run's folder, and every few seconds the new points are sent in one request. A
+training resumed from a checkpoint repeats some steps; these are skipped, so that each step is logged once.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from perpetune.tracking.runs import MlflowError, Point, Run, last_step, log_poin
 
 logger = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_REQUESTS = 5.0
-# MLflow's client tries for several seconds before it gives up; training is not to spend its time on that.
-SECONDS_WHILE_AWAY = 60.0
-METRICS_IN_A_REQUEST = 1000
+SEND_SECONDS = 5.0
+# After an error, because MLflow's client retries for several seconds, which would delay the training.
+RETRY_SECONDS = 60.0
+MAX_METRICS = 1000  # of a request
 
 Record = Callable[[int, Mapping[str, float]], None]
 
 
 @contextmanager
-def drawn(run: Run, journal: Path, metric: str, every_seconds: float = SECONDS_BETWEEN_REQUESTS) -> Iterator[Record]:
-    """What takes a step's metrics, in the order of steps, while the block lasts.
+def training_curve(run: Run, journal: Path, metric: str, every_seconds: float = SEND_SECONDS) -> Iterator[Record]:
+    """Yields a function that records the metrics of a step, in the order of steps.
 
-    `metric` is one that every step has. A step that the journal or MLflow knows already is left out. Where MLflow
-    does not answer, points are kept and tried again; at the end of the block all are sent, or its error raised.
+    `metric` is one that every step has. Steps that the journal or MLflow already has are skipped. If MLflow does not
+    answer, points are kept and sent later; at the end of the block all are sent, or MlflowError is raised.
     """
     known = _read(journal)
     sent = last_step(run, metric)
@@ -42,17 +41,17 @@ def drawn(run: Run, journal: Path, metric: str, every_seconds: float = SECONDS_B
 
     def send() -> None:
         while waiting:
-            some = waiting[: METRICS_IN_A_REQUEST // max(len(point.metrics) for point in waiting)]
+            some = waiting[: MAX_METRICS // max(len(point.metrics) for point in waiting)]
             log_points(run, some)
             del waiting[: len(some)]
 
     def try_to_send() -> float:
-        """Returns for how many seconds not to try again."""
+        """Send, and return the seconds until the next attempt."""
         try:
             send()
         except MlflowError as fault:
-            logger.warning("%d steps wait until MLflow answers again: %s", len(waiting), fault)
-            return max(every_seconds, SECONDS_WHILE_AWAY)
+            logger.warning("MLflow does not answer, %d steps will be sent later: %s", len(waiting), fault)
+            return max(every_seconds, RETRY_SECONDS)
         return every_seconds
 
     with journal.open("a", encoding="utf-8") as file:
@@ -77,7 +76,7 @@ def drawn(run: Run, journal: Path, metric: str, every_seconds: float = SECONDS_B
 
 
 def _read(journal: Path) -> list[Point]:
-    """The points on disk; a line that a power cut broke off is as if it had not been written."""
+    """The points on disk, without incomplete lines."""
     points = []
     for line in journal.read_text(encoding="utf-8", errors="replace").splitlines() if journal.is_file() else []:
         try:

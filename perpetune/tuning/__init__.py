@@ -1,1 +1,1 @@
-"""`perpetune tune`: a search for better settings under a budget. Imports loop and training."""
+"""`perpetune tune`: a hyperparameter search with a time budget. Imports loop and training."""

@@ -1,6 +1,6 @@
-"""Optuna's search under a budget of device time, whatever a trial trains.
+"""Hyperparameter search with Optuna under a budget of device time.
 
-Proposals come from TPE (Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011).
+The sampler is TPE (Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from perpetune.training.trainer import Progress
 
 State = Literal["finished", "pruned", "stopped"]
 
-# A budget pays for about a dozen trials: Optuna's own ten at random would leave two for what was learned.
+# A budget allows about a dozen trials; Optuna's default of ten random ones would leave two for TPE.
 RANDOM_TRIALS = 5
-# The median of fewer is the judgement of one.
+# The median of fewer trials is too noisy.
 FINISHED_BEFORE_PRUNING = 3
-# At the first, settings differ mostly in how far their learning rate has come.
+# At the first validation, trials differ mostly in their learning-rate warm-up.
 VALIDATIONS_BEFORE_PRUNING = 1
 
-_TOLD: dict[State, TrialState] = {
+_OPTUNA_STATES: dict[State, TrialState] = {
     "finished": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "stopped": TrialState.FAIL,
@@ -35,7 +35,7 @@ _TOLD: dict[State, TrialState] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What is searched for."""
+    """The hyperparameters that are searched."""
 
     rank: int
     learning_rate: float
@@ -44,7 +44,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trial:
-    """One try, the first is number 1. Only a finished one has a `validation_loss`, the lowest it reached."""
+    """A trial, numbered from 1. `validation_loss` is the lowest one reached, None unless finished."""
 
     number: int
     settings: Settings
@@ -54,21 +54,21 @@ class Trial:
 
 
 class TrialPruned(Exception):
-    """Raised into a trial: to go on would not pay, or there is nothing left to pay with."""
+    """Raised in a trial to end it: it is pruned, or the budget is used up ("stopped")."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
         self.state: State = state
 
 
-# Told of every step and of the device minutes used so far; raises GivenUp.
-Judge = Callable[[Progress, float], None]
-# Trains with the settings of the trial of this number and returns the lowest validation loss.
-Attempt = Callable[[int, Settings, Judge], float]
+# Called at every step with the device minutes used so far; raises TrialPruned.
+OnProgress = Callable[[Progress, float], None]
+# Trains with the settings of a trial (by number) and returns the lowest validation loss.
+TrainTrial = Callable[[int, Settings, OnProgress], float]
 
 
-def search(params: TuneParams, now: Settings, attempt: Attempt) -> Iterator[Trial]:
-    """Try today's settings, then others while the budget lasts; yields each trial as it ends."""
+def search(params: TuneParams, now: Settings, train_trial: TrainTrial) -> Iterator[Trial]:
+    """Try the current settings, then others within the budget; yields each trial when it ends."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=params.seed),
@@ -77,56 +77,58 @@ def search(params: TuneParams, now: Settings, attempt: Attempt) -> Iterator[Tria
     study.enqueue_trial(asdict(now))
     left = params.minutes
     for number in range(1, params.trials + 1):
-        asked = study.ask()
-        settings = _proposed(asked, params) if number > 1 else _today(asked, params, now)
-        trial = _try(asked, number, settings, left, attempt)
-        study.tell(asked, trial.validation_loss, _TOLD[trial.state])
+        optuna_trial = study.ask()
+        settings = _suggest(optuna_trial, params) if number > 1 else _suggest_current(optuna_trial, params, now)
+        trial = _run_trial(optuna_trial, number, settings, left, train_trial)
+        study.tell(optuna_trial, trial.validation_loss, _OPTUNA_STATES[trial.state])
         yield trial
         left -= trial.minutes
         if left <= 0:
             return
 
 
-def _today(asked: optuna.Trial, params: TuneParams, now: Settings) -> Settings:
+def _suggest_current(optuna_trial: optuna.Trial, params: TuneParams, now: Settings) -> Settings:
     with warnings.catch_warnings():
-        # Today's settings are the measure wherever they lie.
+        # The current settings may be out of the search range.
         warnings.filterwarnings("ignore", message="Fixed parameter .* is out of range", category=UserWarning)
-        _proposed(asked, params)
+        _suggest(optuna_trial, params)
     return now
 
 
-def _proposed(asked: optuna.Trial, params: TuneParams) -> Settings:
+def _suggest(optuna_trial: optuna.Trial, params: TuneParams) -> Settings:
     return Settings(
-        asked.suggest_int("rank", *params.rank, log=True),
-        _short(asked.suggest_float("learning_rate", *params.learning_rate, log=True), params.learning_rate),
-        _short(asked.suggest_float("epochs", *params.epochs), params.epochs),
+        optuna_trial.suggest_int("rank", *params.rank, log=True),
+        _rounded(optuna_trial.suggest_float("learning_rate", *params.learning_rate, log=True), params.learning_rate),
+        _rounded(optuna_trial.suggest_float("epochs", *params.epochs), params.epochs),
     )
 
 
-def _short(value: float, span: tuple[float, float]) -> float:
-    """Three digits, as a person would write it: what is tried is what may be written into params.yaml."""
+def _rounded(value: float, span: tuple[float, float]) -> float:
+    """Round to three digits within the range, because the value may be written to params.yaml."""
     return min(max(float(f"{value:.3g}"), span[0]), span[1])
 
 
-def _try(asked: optuna.Trial, number: int, settings: Settings, left: float, attempt: Attempt) -> Trial:
+def _run_trial(
+    optuna_trial: optuna.Trial, number: int, settings: Settings, left: float, train_trial: TrainTrial
+) -> Trial:
     used, validations = 0.0, 0
 
-    def judge(progress: Progress, minutes: float) -> None:
+    def on_progress(progress: Progress, minutes: float) -> None:
         nonlocal used, validations
         used = minutes
         if progress.validation_loss is not None:
             validations += 1
-            # By number, not by step: runs of different lengths are compared at the same share of their steps.
-            asked.report(progress.validation_loss, validations)
+            # By validation number, not by step, to compare runs of different lengths at the same fraction of their steps.
+            optuna_trial.report(progress.validation_loss, validations)
         if progress.step == progress.steps:
-            return  # all of it is paid for
+            return
         if minutes >= left:
             raise TrialPruned("stopped")
-        if progress.validation_loss is not None and _hopeless(asked, progress.validation_loss):
+        if progress.validation_loss is not None and _hopeless(optuna_trial, progress.validation_loss):
             raise TrialPruned("pruned")
 
     try:
-        loss = attempt(number, settings, judge)
+        loss = train_trial(number, settings, on_progress)
     except TrialPruned as end:
         return Trial(number, settings, end.state, None, used)
     if not math.isfinite(loss):
@@ -134,5 +136,5 @@ def _try(asked: optuna.Trial, number: int, settings: Settings, left: float, atte
     return Trial(number, settings, "finished", loss, used)
 
 
-def _hopeless(asked: optuna.Trial, loss: float) -> bool:
-    return not math.isfinite(loss) or asked.should_prune()
+def _hopeless(optuna_trial: optuna.Trial, loss: float) -> bool:
+    return not math.isfinite(loss) or optuna_trial.should_prune()

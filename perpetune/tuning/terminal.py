@@ -1,4 +1,4 @@
-"""A search on a terminal: while it runs, and what it found."""
+"""A search on a terminal: progress and result."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from perpetune.tuning.tune import Tuning, tune
 from perpetune.workspace import Workspace
 
 
-def tune_aloud(workspace: Workspace, console: Console) -> Tuning:
-    """Search with a line for each trial that has ended and, on a terminal, one for the trial that runs."""
-    # Each trial loads the base, whose bar would break the lines.
+def tune_on_terminal(workspace: Workspace, console: Console) -> Tuning:
+    """Search with a line for each ended trial and a status line for the running one."""
+    # The progress bar of loading the base would break the lines.
     disable_progress_bar()  # type: ignore[no-untyped-call]
     with console.status("curating the data") as status:
         return tune(
             workspace,
-            tell=lambda trial: console.print(trial_line(trial), markup=False, soft_wrap=True),
-            show=lambda number, settings, progress: status.update(progress_line(number, settings, progress)),
+            on_trial=lambda trial: console.print(trial_line(trial), markup=False, soft_wrap=True),
+            on_progress=lambda number, settings, progress: status.update(progress_line(number, settings, progress)),
         )
 
 
@@ -31,8 +31,8 @@ def trial_line(trial: Trial) -> str:
 
 
 def progress_line(number: int, settings: Settings, progress: Progress) -> str:
-    where = f"step {progress.step}/{progress.steps}, {progress.seconds_left:.0f} s left"
-    return f"trial {number}: {_words(settings)}: {where}"
+    position = f"step {progress.step}/{progress.steps}, {progress.seconds_left:.0f} s left"
+    return f"trial {number}: {_words(settings)}: {position}"
 
 
 def _words(settings: Settings) -> str:
@@ -41,12 +41,12 @@ def _words(settings: Settings) -> str:
 
 
 def show_tuning(found: Tuning, console: Console) -> None:
-    """All trials, and what the best would change."""
+    """Print all trials, and the changes that the best one suggests."""
     table = Table("trial", "rank", "learning rate", "epochs", "validation loss", "minutes", "state")
     for trial in found.trials:
         settings, loss = trial.settings, trial.validation_loss
         table.add_row(
-            f"{trial.number} (today's)" if trial.number == 1 else str(trial.number),
+            f"{trial.number} (current)" if trial.number == 1 else str(trial.number),
             str(settings.rank),
             as_yaml(settings.learning_rate),
             as_yaml(settings.epochs),
@@ -59,5 +59,5 @@ def show_tuning(found: Tuning, console: Console) -> None:
     for change in found.changes:
         console.print(f"{change.field}: {as_yaml(change.now)} → {as_yaml(change.best)}", markup=False)
     if not found.changes:
-        console.print("nothing that was tried is better than today's settings", markup=False)
+        console.print("no trial is better than the current settings", markup=False)
     console.print(f"MLflow: {found.run.url}", markup=False, soft_wrap=True)

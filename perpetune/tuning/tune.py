@@ -1,4 +1,4 @@
-"""`perpetune tune`: the search on the data and with the engine of a refresh, kept in MLflow."""
+"""`perpetune tune`: search with the data and the trainer of a refresh, logged to MLflow."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from perpetune.records import Example
 from perpetune.tracking.runs import (
     Run,
     close_run,
-    give_up_run,
     log_file,
     log_metrics,
     log_params,
     log_table,
+    mark_killed,
     open_child,
     open_run,
     tag,
@@ -38,15 +38,15 @@ from perpetune.training.launch import launch, process_count
 from perpetune.training.recipe import explicit
 from perpetune.training.trainer import Progress
 from perpetune.tuning.plot import history
-from perpetune.tuning.search import Attempt, Judge, Settings, Trial, TrialPruned, search
+from perpetune.tuning.search import OnProgress, Settings, TrainTrial, Trial, TrialPruned, search
 from perpetune.workspace import Workspace
 
-LEAST_VALIDATIONS = 4  # fewer say too late that a trial is hopeless
+MIN_VALIDATIONS = 4  # with fewer, trials are pruned too late
 
 
 @dataclass(frozen=True)
 class Change:
-    """A field of params.yaml, what it is today and what the best trial had."""
+    """A field of params.yaml, with its current value and that of the best trial."""
 
     field: str
     now: int | float
@@ -55,7 +55,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a search found. No changes: nothing that was tried beat today's settings."""
+    """The result of a search; without `changes` no trial was better than the current settings."""
 
     trials: tuple[Trial, ...]
     best: Trial
@@ -71,15 +71,15 @@ class _Data:
 
 
 def tune(
-    workspace: Workspace, tell: Callable[[Trial], None], show: Callable[[int, Settings, Progress], None]
+    workspace: Workspace, on_trial: Callable[[Trial], None], on_progress: Callable[[int, Settings, Progress], None]
 ) -> Tuning:
-    """Curate as a refresh does and search; the runs in MLflow hold all of it.
+    """Curate the data as a refresh does, search, and log a run with a child run for each trial to MLflow.
 
-    `tell` hears of each trial as it ends, `show` of each step. Raises PerpetuneError where there is
-    nothing to train on or to validate with, or where the budget ends before any trial.
+    `on_trial` is called with each ended trial, `on_progress` at each step. Raises PerpetuneError if there are no training
+    or validation rows, or if the budget ends before the first trial.
     """
     params = workspace.params.tune
-    budget = f"{params.trials} trials at most in {params.minutes:g} device minutes"
+    budget = f"at most {params.trials} trials in {params.minutes:g} device minutes"
     with _parent_run(workspace, budget) as run:
         data = _read(workspace, run)
         trials = []
@@ -88,9 +88,9 @@ def tune(
         space = (
             params if workspace.params.train.method != "full" else params.model_copy(update={"rank": (now.rank,) * 2})
         )
-        for trial in search(space, now, _attempt(workspace, data, run, show)):
+        for trial in search(space, now, _train_trial(workspace, data, run, on_progress)):
             trials.append(trial)
-            tell(trial)
+            on_trial(trial)
         best = _best(trials, params.minutes)
         better = changes(explicit_now, best.settings)
         found = Tuning(tuple(trials), best, better, sum(trial.minutes for trial in trials), run)
@@ -99,7 +99,7 @@ def tune(
 
 
 def with_budget(workspace: Workspace, minutes: float | None, trials: int | None) -> Workspace:
-    """The workspace with these in the place of those of params.yaml, where they are given."""
+    """The workspace with this budget instead of that of params.yaml; None keeps a value."""
     given = {"minutes": minutes, "trials": trials}
     update = {name: value for name, value in given.items() if value is not None}
     budget = workspace.params.tune.model_copy(update=update)
@@ -107,7 +107,7 @@ def with_budget(workspace: Workspace, minutes: float | None, trials: int | None)
 
 
 def _explicit(workspace: Workspace) -> TrainParams:
-    """Today's settings with numbers for what is `auto`."""
+    """The current settings with numbers instead of "auto"."""
     base = resolve(workspace.params.base, workspace.assets)
     return explicit(workspace.params.train, AutoConfig.from_pretrained(base).get_text_config().hidden_size)
 
@@ -118,7 +118,7 @@ def settings_in(params: TrainParams) -> Settings:
 
 
 def with_settings(params: TrainParams, settings: Settings) -> TrainParams:
-    """The section `train` with these settings. `alpha` keeps its ratio to the rank, and the adapter its scale."""
+    """The section `train` with these settings; `alpha` is scaled with the rank, to keep the adapter's scale."""
     alpha = max(1, round(params.lora.alpha * settings.rank / params.lora.rank))
     lora = params.lora.model_copy(update={"rank": settings.rank, "alpha": alpha})
     update = {"lora": lora, "learning_rate": settings.learning_rate, "epochs": settings.epochs}
@@ -145,31 +145,31 @@ def _read(workspace: Workspace, run: Run) -> _Data:
         raise PerpetuneError(
             "there are no validation rows to compare settings on",
             where="params.yaml: split.validation",
-            do="raise it, or bring more examples: perpetune ingest FILE",
+            do="raise it, or add examples with `perpetune ingest FILE`",
         )
     return data
 
 
 def _best(trials: list[Trial], minutes: float) -> Trial:
-    """The finished trial with the lowest validation loss, of equal ones the first."""
+    """The finished trial with the lowest validation loss, the first of equal ones."""
     finished = {trial.validation_loss: trial for trial in reversed(trials) if trial.validation_loss is not None}
     if not finished:
         raise PerpetuneError(
-            f"no trial came to its end ({minutes:g} device minutes were given)",
+            f"no trial finished within {minutes:g} device minutes",
             where="params.yaml: tune.minutes",
-            do="raise it, or give more with --minutes",
+            do="raise it, or use --minutes",
         )
     return finished[min(finished)]
 
 
-def _attempt(
-    workspace: Workspace, data: _Data, parent: Run, show: Callable[[int, Settings, Progress], None]
-) -> Attempt:
+def _train_trial(
+    workspace: Workspace, data: _Data, parent: Run, on_progress: Callable[[int, Settings, Progress], None]
+) -> TrainTrial:
     section = workspace.params.training
-    section = section.model_copy(update={"validations": max(section.validations, LEAST_VALIDATIONS)})
+    section = section.model_copy(update={"validations": max(section.validations, MIN_VALIDATIONS)})
 
-    def attempt(number: int, settings: Settings, judge: Judge) -> float:
-        # What trained before may hold itself in cycles, and two bases may not fit into memory.
+    def train_trial(number: int, settings: Settings, check_budget: OnProgress) -> float:
+        # Free the last trial's model, because two bases may not fit into memory.
         gc.collect()
         params = with_settings(section, settings)
         with _child_run(parent, number, settings, params) as run, _scratch(workspace) as adapter:
@@ -179,8 +179,8 @@ def _attempt(
                 minutes = (time.monotonic() - began) * process_count(params) / 60
                 if progress.validation_loss is not None:
                     log_metrics(run, _metrics(progress, progress.validation_loss, minutes), progress.step)
-                show(number, settings, progress)
-                judge(progress, minutes)
+                on_progress(number, settings, progress)
+                check_budget(progress, minutes)
 
             job = Job(
                 base=workspace.params.base,
@@ -194,19 +194,19 @@ def _attempt(
             trained = launch(job, data.train, data.validation, report)
             if trained.validation_loss is None:
                 raise PerpetuneError(
-                    f"none of the validation rows has at most {params.max_example_tokens} tokens",
+                    f"all validation rows are longer than {params.max_example_tokens} tokens",
                     where="params.yaml: train.max_example_tokens",
                     do="raise it, or shorten the inputs",
                 )
             log_metrics(run, {"validation/best_loss": trained.validation_loss}, trained.steps)
         return trained.validation_loss
 
-    return attempt
+    return train_trial
 
 
 @contextmanager
 def _scratch(workspace: Workspace) -> Iterator[Path]:
-    """A folder for an adapter that nobody will use."""
+    """A temporary folder for a trial's adapter."""
     workspace.home.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=workspace.home) as folder:
         yield Path(folder)
@@ -238,7 +238,7 @@ def _parent_run(workspace: Workspace, note: str) -> Iterator[Run]:
 
 @contextmanager
 def _child_run(parent: Run, number: int, settings: Settings, params: TrainParams) -> Iterator[Run]:
-    """The run of one trial: killed where it was given up, failed where it failed."""
+    """The MLflow run of a trial; its status is KILLED if the trial was pruned or stopped."""
     run = open_child(
         parent,
         f"trial {number}",
@@ -249,10 +249,10 @@ def _child_run(parent: Run, number: int, settings: Settings, params: TrainParams
         yield run
     except TrialPruned as end:
         tag(run, {"perpetune.state": end.state})
-        give_up_run(run)
+        mark_killed(run)
         raise
     except KeyboardInterrupt:
-        give_up_run(run)
+        mark_killed(run)
         raise
     except BaseException:
         close_run(run, succeeded=False)

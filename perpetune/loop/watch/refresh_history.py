@@ -10,7 +10,7 @@ from perpetune.loop.curate import LABELS
 from perpetune.loop.run_context import DEVICE_HOURS
 from perpetune.policy.retraining import LONGEST_COOLDOWN
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import Ended, ended_runs, read_run, unfinished_runs
+from perpetune.tracking.runs import EndedRun, ended_runs, read_run, unfinished_runs
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def newest_refresh(task: str) -> float | None:
     return max([*succeeded, *(read_run(run_id).started.timestamp() for run_id in running)], default=None)
 
 
-def _device_hours(runs: Sequence[Ended]) -> float:
+def _device_hours(runs: Sequence[EndedRun]) -> float:
     """The sum of device hours; a run that failed before logging them counts with its whole duration on one device."""
     hours = [run.metrics.get(DEVICE_HOURS, 0.0 if run.succeeded else (run.ended - run.began) / 3600) for run in runs]
     return sum(hours)

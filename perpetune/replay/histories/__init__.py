@@ -1,1 +1,1 @@
-"""Where a history comes from: a file, the prediction log, the bundled reviews. Imports curation."""
+"""Sources of histories: a file, the prediction log, the bundled reviews. Imports curation."""

@@ -1,4 +1,4 @@
-"""A history: requests in order of time, each with its label and when that became known."""
+"""A history: requests in order of time, each with its label and the time when the label became known."""
 
 from __future__ import annotations
 
@@ -20,97 +20,97 @@ COLUMNS = (*FIELDS, "label_time", "answer", "confidence", "change")
 
 @dataclass(frozen=True)
 class Request:
-    """One request: what was asked when, the label (the example's output), and when that became known.
+    """One request: `time` of the request, label (the example's output), and `label_time`, when it became known.
 
-    `answer` and `confidence` are the recorded ones of the model of that time, where the history has them.
+    `answer` and `confidence` are those of the model that served then, if they were recorded.
     """
 
     example: Example
-    asked: datetime
-    known: datetime
+    time: datetime
+    label_time: datetime
     answer: str | None = None
     confidence: float | None = None
 
 
 @dataclass(frozen=True)
 class History:
-    """Requests by the time they were asked; `changes` are the moments at which the world is known to have changed.
+    """Requests in order of time; `changes` are the known times at which the traffic or its labels changed.
 
-    `taught` is what the first model learns from; where it is empty, the earliest requests are.
+    `initial` are the training examples of the first model; if empty, the earliest requests are used.
     """
 
     name: str
     requests: tuple[Request, ...]
     changes: tuple[datetime, ...] = ()
-    taught: tuple[Example, ...] = ()
+    initial: tuple[Example, ...] = ()
     rejected: tuple[Rejected, ...] = ()
 
     @property
     def begins(self) -> datetime:
-        return self.requests[0].asked
+        return self.requests[0].time
 
     @property
     def ends(self) -> datetime:
-        """When the last request had been asked and the last label was known."""
-        return max(max(request.asked, request.known) for request in self.requests)
+        """The time of the last request or label."""
+        return max(max(request.time, request.label_time) for request in self.requests)
 
     @property
     def days(self) -> float:
-        """From the first request to the last."""
-        return (self.requests[-1].asked - self.begins) / timedelta(days=1)
+        """Days from the first request to the last."""
+        return (self.requests[-1].time - self.begins) / timedelta(days=1)
 
 
 def read_history(path: Path, label_delay: timedelta = timedelta()) -> History:
-    """Read JSONL, CSV or Parquet with `input`, `output` and `time`, and perhaps the other `COLUMNS`.
+    """Read JSONL, CSV or Parquet with `input`, `output`, `time`, and optionally the other `COLUMNS`.
 
-    A row without `label_time` has its label `label_delay` after its request. A row whose `change` says yes marks the
-    moment of a change. Bad rows are set aside with line, field and reason. Raises PerpetuneError where the file
-    cannot be read, or has not one good row.
+    A row without `label_time` gets its label `label_delay` after the request. A true `change` marks the time of a change.
+    Bad rows are quarantined with line, field and reason. Raises PerpetuneError if the file cannot be read or has no
+    valid row.
     """
     read = list(_read(path, label_delay))
     requests = [row[0] for row in read if not isinstance(row, Rejected)]
     quarantined = tuple(row for row in read if isinstance(row, Rejected))
     if not requests:
-        raise PerpetuneError(f"it has no row that could be replayed; the first: {quarantined[0]}", where=str(path))
-    changes = sorted({row[0].asked for row in read if not isinstance(row, Rejected) and row[1]})
-    return History(path.name, in_time(requests), tuple(changes), rejected=quarantined)
+        raise PerpetuneError(f"there is no valid row; the first error: {quarantined[0]}", where=str(path))
+    changes = sorted({row[0].time for row in read if not isinstance(row, Rejected) and row[1]})
+    return History(path.name, by_time(requests), tuple(changes), rejected=quarantined)
 
 
-def in_time(requests: Sequence[Request]) -> tuple[Request, ...]:
-    """In the order of asking, whatever order they came in."""
-    return tuple(sorted(requests, key=lambda request: (request.asked, request.example.id)))
+def by_time(requests: Sequence[Request]) -> tuple[Request, ...]:
+    """The requests in order of time."""
+    return tuple(sorted(requests, key=lambda request: (request.time, request.example.id)))
 
 
 def between(history: History, start: datetime | None, end: datetime | None) -> History:
-    """The part asked from `start` on and before `end`. Raises PerpetuneError where it holds nothing."""
+    """The requests from `start` up to, but not including, `end`. Raises PerpetuneError if there are none."""
     kept = [
         request
         for request in history.requests
-        if (start is None or request.asked >= start) and (end is None or request.asked < end)
+        if (start is None or request.time >= start) and (end is None or request.time < end)
     ]
     if not kept:
         raise PerpetuneError(
-            f"it has no request between {start or history.begins} and {end or history.ends}", where=history.name
+            f"there is no request between {start or history.begins} and {end or history.ends}", where=history.name
         )
     return replace(history, requests=tuple(kept))
 
 
-def divided(history: History, share: float) -> History:
-    """The history behind what the first model is taught: its earliest `share`, unless it brought examples for that.
+def with_initial_examples(history: History, ratio: float) -> History:
+    """The history with initial examples: its own, or else its earliest requests (the ratio `ratio` of all).
 
-    What is taught was known before the rest was asked: its labels are taken as there from the start.
+    The labels of the initial examples count as known from the start. Raises PerpetuneError if there are too few requests.
     """
-    if history.taught:
+    if history.initial:
         return history
-    count = math.ceil(share * len(history.requests))
+    count = math.ceil(ratio * len(history.requests))
     if not 0 < count < len(history.requests):
         raise PerpetuneError(
-            f"{len(history.requests)} requests cannot be divided into what is taught and what is replayed",
+            f"{len(history.requests)} requests are too few to train a first model and to replay the rest",
             where=history.name,
-            do="bring more, or another --start",
+            do="use a longer history, or another --start",
         )
-    taught = tuple(request.example.model_copy(update={"source": "taught"}) for request in history.requests[:count])
-    return replace(history, requests=history.requests[count:], taught=taught)
+    initial = tuple(request.example.model_copy(update={"source": "initial"}) for request in history.requests[:count])
+    return replace(history, requests=history.requests[count:], initial=initial)
 
 
 def _read(path: Path, label_delay: timedelta) -> Iterator[tuple[Request, bool] | Rejected]:
@@ -119,7 +119,7 @@ def _read(path: Path, label_delay: timedelta) -> Iterator[tuple[Request, bool] |
             yield rejected(row, path, row.reason)
             continue
         try:
-            yield _request(row, label_delay), _says_yes(row.values.get("change"))
+            yield _request(row, label_delay), _is_true(row.values.get("change"))
         except InvalidRow as fault:
             yield rejected(row, path, fault.reason, fault.field)
 
@@ -127,14 +127,14 @@ def _read(path: Path, label_delay: timedelta) -> Iterator[tuple[Request, bool] |
 def _request(row: Row, label_delay: timedelta) -> Request:
     example = example_of(row.values, "history")
     if example.time is None:
-        raise InvalidRow("time", "missing: a history is replayed in the order of its times")
-    known = time_of(row.values, "label_time") or example.time + label_delay
-    if known < example.time:
+        raise InvalidRow("time", "missing, but a replay needs the time of every request")
+    label_time = time_of(row.values, "label_time") or example.time + label_delay
+    if label_time < example.time:
         raise InvalidRow("label_time", "must not be before the time of the request")
     answer = row.values.get("answer")
     if answer not in (None, "") and not isinstance(answer, str):
         raise InvalidRow("answer", f"must be text, got {answer!r:.40}")
-    return Request(example, example.time, known, answer or None, _confidence(row.values))
+    return Request(example, example.time, label_time, answer or None, _confidence(row.values))
 
 
 def _confidence(values: Mapping[str, object]) -> float | None:
@@ -150,5 +150,5 @@ def _confidence(values: Mapping[str, object]) -> float | None:
     return found
 
 
-def _says_yes(value: object) -> bool:
+def _is_true(value: object) -> bool:
     return value is True or str(value).strip().casefold() in {"1", "true", "yes"}

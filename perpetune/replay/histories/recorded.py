@@ -1,4 +1,4 @@
-"""The history that this workspace has recorded itself: its prediction log, with the labels that came later."""
+"""The history in this workspace's prediction log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from perpetune.curation.sources import is_traffic
 from perpetune.errors import PerpetuneError
 from perpetune.prediction_log.log import labelled_history, open_log
 from perpetune.records import Example, read_jsonl
-from perpetune.replay.histories.history import History, Request, in_time
+from perpetune.replay.histories.history import History, Request, by_time
 from perpetune.workspace import Workspace
 
 
 def recorded_history(workspace: Workspace) -> History:
-    """All labelled requests of the log; the first model learns from the curated examples, where there are any.
+    """All labelled requests of the log; the first model is trained on the curated examples, if there are any.
 
-    Raises PerpetuneError where the log holds no label.
+    Raises PerpetuneError if the log has no label.
     """
     log = open_log(workspace.settings.prediction_log)
     try:
@@ -23,14 +23,14 @@ def recorded_history(workspace: Workspace) -> History:
         log.dispose()
     if not found:
         raise PerpetuneError(
-            "the prediction log holds no labelled request yet",
-            do="name a file with a history: perpetune replay history.jsonl",
+            "the prediction log has no labelled request yet",
+            do="use a file with a history: perpetune replay history.jsonl",
         )
     requests = [
         Request(example, prediction.time, max(known, prediction.time), prediction.output, prediction.confidence)
         for prediction, example, known in found
     ]
-    return History("the prediction log", in_time(requests), taught=_curated(workspace))
+    return History("the prediction log", by_time(requests), initial=_curated(workspace))
 
 
 def _curated(workspace: Workspace) -> tuple[Example, ...]:

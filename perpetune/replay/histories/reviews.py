@@ -1,8 +1,9 @@
-"""The bundled reviews as a history: sentences of product reviews, and then of film reviews."""
+"""The bundled reviews as a history: sentences of product reviews, then of film reviews."""
 
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,37 +14,46 @@ from perpetune.demo.data import CLEAR, SEED, divide
 from perpetune.records import Example
 from perpetune.replay.histories.history import History, Request
 
-Stream = Literal["reviews", "reviews-quiet"]
+Stream = Literal["reviews", "reviews-stable"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
+FORMER_NAMES: dict[str, Stream] = {"reviews-quiet": "reviews-stable"}
 
-BEGINS = datetime(2024, 1, 1, 12, tzinfo=UTC)  # the sentences have no times of their own
-A_DAY = 50
-STABLE = 600  # requests about products before the stream turns
+BEGINS = datetime(2024, 1, 1, 12, tzinfo=UTC)  # the sentences have no times
+PER_DAY = 50
+STABLE = 600  # requests about products before the change
 FILMS = 1800
 
 
-def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> History:
-    """Products throughout ("reviews-quiet"), or products and then films ("reviews").
+def stream_named(name: str) -> Stream | None:
+    """The bundled stream of this name; None if there is none. A former name gives a FutureWarning."""
+    if name in FORMER_NAMES:
+        warnings.warn(f"the stream `{name}` is now called `{FORMER_NAMES[name]}`", FutureWarning, stacklevel=2)
+        return FORMER_NAMES[name]
+    return next((stream for stream in STREAMS if stream == name), None)
 
-    As in the demo the first model learns from whole reviews of products, and the stream holds the others. With the
-    films the team introduces a third answer, "mixed". Raises PerpetuneError if the wheel with the reviews is missing.
+
+def review_history(stream: Stream, assets: Path, label_delay: timedelta) -> History:
+    """The stream "reviews", product reviews and then film reviews, or "reviews-stable", only product reviews.
+
+    As in the demo, the first model is trained on whole product reviews that are not in the stream. With the films comes a
+    third label, "mixed". Raises PerpetuneError if the wheel with the reviews is missing.
     """
     wheel = find_wheel(assets)
-    taught, stable = divide(product_examples(wheel, CLEAR))
-    if stream == "reviews-quiet":
-        return history_of(stream, taught, stable, (), label_delay)
+    initial, stable = divide(product_examples(wheel, CLEAR))
+    if stream == "reviews-stable":
+        return history_of(stream, initial, stable, (), label_delay)
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
     random.Random(SEED).shuffle(films)
-    return history_of(stream, taught, [*stable[:STABLE], *films[:FILMS]], (STABLE,), label_delay)
+    return history_of(stream, initial, [*stable[:STABLE], *films[:FILMS]], (STABLE,), label_delay)
 
 
 def history_of(
-    stream: str, taught: Sequence[Example], asked: Sequence[Example], changes: Sequence[int], label_delay: timedelta
+    stream: str, initial: Sequence[Example], rows: Sequence[Example], changes: Sequence[int], label_delay: timedelta
 ) -> History:
-    """Rows without times as a history: 50 are asked a day; `changes` are places among them."""
-    times = [BEGINS + position * timedelta(days=1) / A_DAY for position in range(len(asked))]
+    """A history of rows without times, 50 requests a day; `changes` are positions in `rows`."""
+    times = [BEGINS + position * timedelta(days=1) / PER_DAY for position in range(len(rows))]
     requests = tuple(
         Request(example.model_copy(update={"time": time}), time, time + label_delay)
-        for example, time in zip(asked, times, strict=True)
+        for example, time in zip(rows, times, strict=True)
     )
-    return History(stream, requests, tuple(times[position] for position in changes), tuple(taught))
+    return History(stream, requests, tuple(times[position] for position in changes), tuple(initial))

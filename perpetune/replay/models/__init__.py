@@ -1,1 +1,1 @@
-"""What learns and answers in a replay. Imports training and inference."""
+"""Models of a replay: the base model, a fast surrogate, and a cache of both. Imports training and inference."""

@@ -1,4 +1,4 @@
-"""The real model in a replay: the base of params.yaml, fine-tuned and asked as the loop does it."""
+"""The base model of params.yaml in a replay, fine-tuned and prompted as in the loop."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from perpetune.workspace import Workspace
 
 @dataclass
 class BaseModel:
-    """Fine-tunes in `folder`, where what was trained and answered is kept: a replay that is repeated is quick."""
+    """Fine-tunes the base; adapters and answers are cached in `folder`, so that a repeated replay is fast."""
 
     workspace: Workspace
     folder: Path
-    tell: Callable[[str], None] = lambda _: None
-    at_once: int = 64
+    log: Callable[[str], None] = lambda _: None
+    batch_size: int = 64
     _answerer: Predictor | None = field(default=None, repr=False)
 
     @property
@@ -34,9 +34,9 @@ class BaseModel:
         return f"the base model of params.yaml, {self.workspace.params.base.model}, fine-tuned at each refresh"
 
     def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> FittedModel:
-        """Train, or take what was trained before with the same rows and settings."""
+        """Train, or load the adapter trained before on the same rows with the same settings."""
         params = self.workspace.params
-        folder = self.folder / _identity(params, train, validation)
+        folder = self.folder / _training_digest(params, train, validation)
         if not (folder / TRAINED).is_file():
             job = Job(
                 base=params.base,
@@ -71,7 +71,7 @@ class BaseModel:
         return self._answerer
 
     def _report(self, progress: Progress) -> None:
-        self.tell(f"training: step {progress.step}/{progress.steps}, {progress.seconds_left:.0f} s left")
+        self.log(f"training: step {progress.step}/{progress.steps}, {progress.seconds_left:.0f} s left")
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,23 @@ class _Tuned:
     card: ModelCard
 
     def answer(self, rows: Sequence[Example]) -> list[Reply]:
-        """From the file of what it has answered before, else from the model."""
+        """Answers from the cache, the others from the model."""
         path = self.folder / "answers.jsonl"
         known = _read(path)
-        new = [row for row in rows if _asked(row) not in known]
+        new = [row for row in rows if _key(row) not in known]
         if new:
             with path.open("a", encoding="utf-8") as file:
-                for row, reply in zip(new, self._ask(new), strict=True):
-                    known[_asked(row)] = reply
-                    file.write(json.dumps([_asked(row), reply.answer, reply.confidence]) + "\n")
-        return [known[_asked(row)] for row in rows]
+                for row, reply in zip(new, self._predict(new), strict=True):
+                    known[_key(row)] = reply
+                    file.write(json.dumps([_key(row), reply.answer, reply.confidence]) + "\n")
+        return [known[_key(row)] for row in rows]
 
-    def _ask(self, rows: Sequence[Example]) -> list[Reply]:
+    def _predict(self, rows: Sequence[Example]) -> list[Reply]:
         predictor, card = self.learner.predictor(), self.card
         predictor.load_adapter(self.digest, self.folder / "adapter")
         try:
-            asked = [conversation(card.instruction, row) for row in rows]
-            answers = predictor.answer(self.digest, asked, card.labels, card.max_new_tokens, card.json_schema)
+            prompts = [conversation(card.instruction, row) for row in rows]
+            answers = predictor.answer(self.digest, prompts, card.labels, card.max_new_tokens, card.json_schema)
         finally:
             predictor.unload_adapter(self.digest)
         return [Reply(answer.text, answer.confidence) for answer in answers]
@@ -111,13 +111,13 @@ def _read(path: Path) -> dict[str, Reply]:
     return {key: Reply(answer, confidence) for key, answer, confidence in lines}
 
 
-def _asked(row: Example) -> str:
-    """What tells apart what is asked: the wanted output is no part of it."""
-    said = json.dumps([row.input, [message.model_dump() for message in row.messages]])
-    return hashlib.sha256(said.encode()).hexdigest()[:24]
+def _key(row: Example) -> str:
+    """The cache key of a row's prompt."""
+    prompt = json.dumps([row.input, [message.model_dump() for message in row.messages]])
+    return hashlib.sha256(prompt.encode()).hexdigest()[:24]
 
 
-def _identity(params: Params, train: Sequence[Example], validation: Sequence[Example]) -> str:
+def _training_digest(params: Params, train: Sequence[Example], validation: Sequence[Example]) -> str:
     parts = [
         params.task.model_dump_json(),
         params.base.model_dump_json(),

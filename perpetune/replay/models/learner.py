@@ -1,4 +1,4 @@
-"""What answers and learns in a replay."""
+"""Protocols of the models in a replay."""
 
 from __future__ import annotations
 
@@ -11,37 +11,39 @@ from perpetune.records import Example
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, and how sure the model is of it (0 to 1; None where it does not say)."""
+    """An answer and its confidence (0 to 1; None if the model has none)."""
 
     answer: str
     confidence: float | None
 
 
 class Model(Protocol):
-    """Models of the same digest give the same answers."""
+    """A trained model. Models with the same digest give the same answers."""
 
     @property
     def digest(self) -> str: ...
 
     def answer(self, rows: Sequence[Example]) -> list[Reply]:
-        """One reply for each row, in their order."""
+        """The replies to the rows, in order."""
 
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A model, and the seconds of training that it is charged with."""
+    """A trained model and its training time in seconds."""
 
     model: Model
     seconds: float
 
 
 class Learner(Protocol):
-    @property
-    def name(self) -> str:
-        """What the reader is told that this is."""
+    """Trains the models of a replay."""
 
     @property
-    def at_once(self) -> int:
-        """How many rows are worth answering in one call."""
+    def name(self) -> str:
+        """A description for reports."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many rows to answer in one call."""
 
     def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> FittedModel: ...

@@ -1,7 +1,6 @@
-"""A stand-in that learns in seconds: TF-IDF with logistic regression for labels, the nearest neighbour for free text.
+"""A surrogate model that trains in seconds: TF-IDF with logistic regression for labels, nearest neighbour for free text.
 
-Its scores are not those of the language model. They rise and fall with the data as the model's do, and that is all
-that a policy sees.
+Its scores differ from those of the language model but change with the data in a similar way, which is what policies use.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ ASSUMED_MINUTES = 10.0  # of a refresh of a small model on two cores
 
 @dataclass(frozen=True)
 class Surrogate:
-    """Learns from words and pairs of words; `minutes` is what a refresh is charged with."""
+    """A model of word unigrams and bigrams; `minutes` is the training time that a refresh is charged."""
 
     kind: Kind
     seed: int
     minutes: float = ASSUMED_MINUTES
-    at_once: int = 256
+    batch_size: int = 256
 
     @property
     def name(self) -> str:
         what = "TF-IDF with logistic regression" if self.kind == "classification" else "the nearest known request"
-        return f"a stand-in, {what}: its score is not the model's, but rises and falls with the data"
+        return f"a surrogate, {what}: its score is not that of the language model"
 
     def fit(self, train: Sequence[Example], validation: Sequence[Example]) -> FittedModel:
-        """It has nothing to stop early, so that it learns from the validation rows too."""
+        """Train on the training and validation rows, because there is no early stopping."""
         rows = [*train, *validation]
         model = _classifier(rows, self.seed) if self.kind == "classification" else _neighbours(rows)
         return FittedModel(model, 60 * self.minutes)
@@ -45,13 +44,13 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class _Constant:
-    """Where there is one answer only, or no word to learn from."""
+    """The model if there is only one answer, or no word."""
 
     digest: str
-    only: str
+    output: str
 
     def answer(self, rows: Sequence[Example]) -> list[Reply]:
-        return [Reply(self.only, 1.0) for _ in rows]
+        return [Reply(self.output, 1.0) for _ in rows]
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""When to retrain: perpetune, a schedule, Evidently, never. Imports monitoring and policy."""
+"""Retraining policies: perpetune, a schedule, Evidently, never. Imports monitoring and policy."""

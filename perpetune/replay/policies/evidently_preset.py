@@ -1,4 +1,4 @@
-"""The policy that many start with: Evidently's DataDriftPreset, as it is, on each window of requests."""
+"""A policy that retrains on drift found by Evidently's DataDriftPreset with its defaults."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from perpetune.monitoring.window import SCORE, Window, current_frame, reference_
 from perpetune.params import WatchParams
 from perpetune.records import Prediction
 from perpetune.replay.models.model_cache import ScoredAnswer
-from perpetune.replay.policies.policy import Champion, Observation, RetrainCall, moments
+from perpetune.replay.policies.policy import Champion, Observation, RetrainCall, cron_times
 
 
 @dataclass
 class EvidentlyPreset:
-    """Retrains where the preset says "dataset drift", and releases what it trained.
+    """Retrains if the preset finds dataset drift, and releases every trained model.
 
-    It is run on every `window` new answers of a champion, against the held-out rows of that champion: the columns
-    that describe inputs, the answer and the confidence, with Evidently's own choice of tests and thresholds.
+    The preset compares every `window` new answers of a champion with its held-out rows, on the columns that describe
+    inputs, the answer and the confidence, with Evidently's choice of tests and thresholds.
     """
 
     params: WatchParams
     kind: Kind
     name: str = "Evidently preset"
     gated: bool = False
-    _seen: int = 0
+    _checked: int = 0
     _champion: Champion | None = field(default=None, repr=False)
 
     def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
-        return moments(self.params.cron, begins, ends)
+        return cron_times(self.params.cron, begins, ends)
 
     def check(self, observation: Observation) -> RetrainCall | None:
         if observation.champion is not self._champion:
-            self._champion, self._seen = observation.champion, 0
-        if len(observation.answered) < self._seen + self.params.window:
+            self._champion, self._checked = observation.champion, 0
+        if len(observation.answered) < self._checked + self.params.window:
             return None
-        self._seen = len(observation.answered)
-        drifted, share = preset_says(
+        self._checked = len(observation.answered)
+        drifted, ratio = preset_drift(
             observation.answered[-self.params.window :],
             [*observation.champion.frozen, *observation.champion.recent],
             self.kind,
@@ -53,21 +53,20 @@ class EvidentlyPreset:
         )
         if not drifted:
             return None
-        said = f"as Evidently's preset judges {self.params.window} requests"
-        return RetrainCall(f"{drifted} columns drifted ({share:.0%}), {said}.")
+        return RetrainCall(f"{drifted} columns drifted ({ratio:.0%}) in {self.params.window} requests.")
 
 
-def preset_says(
+def preset_drift(
     current: Sequence[ScoredAnswer], reference: Sequence[ScoredAnswer], kind: Kind, now: datetime
 ) -> tuple[int, float]:
-    """How many columns drifted and what share of all; (0, share) where that is less than half of them."""
+    """The number and ratio of drifted columns; (0, ratio) if the ratio is below one half."""
     window = Window(
         [_prediction(position, scored, now) for position, scored in enumerate(current)],
         [scored.example for scored in reference],
         {scored.example.id: (scored.reply.answer, scored.reply.confidence) for scored in reference},
         kind,
     )
-    # The score is no part of it: it is known of labelled requests alone, and late.
+    # Without the score, which is known for labelled requests only, and late.
     now_frame, then_frame = (_usable(frame) for frame in (current_frame(window), reference_frame(window)))
     columns = [column for column in now_frame if column in then_frame]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -76,8 +75,8 @@ def preset_says(
     found = next(
         metric["value"] for metric in snapshot.dict()["metrics"] if "DriftedColumnsCount" in metric["config"]["type"]
     )
-    count, share = int(found["count"]), float(found["share"])
-    return (count if share >= 0.5 else 0), share
+    count, ratio = int(found["count"]), float(found["share"])
+    return (count if ratio >= 0.5 else 0), ratio
 
 
 def _usable(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The promotion gate of a replay: the same rule, from marks on the same rows."""
+"""The promotion gate of a replay."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from perpetune.policy.promotion import PromotionEvidence, should_promote
 from perpetune.policy.verdict import Verdict
 from perpetune.replay.models.model_cache import ScoredAnswer
 
-Marks = Sequence[ScoredAnswer]
+Scored = Sequence[ScoredAnswer]
 
 
-def judge(
-    champion: tuple[Marks, Marks],
-    challenger: tuple[Marks, Marks],
+def promotion_verdict(
+    champion: tuple[Scored, Scored],
+    challenger: tuple[Scored, Scored],
     rules: PromoteParams,
     params: EvaluateParams,
     ratios: Mapping[str, float],
 ) -> Verdict:
-    """The verdict on a challenger from both models' marks on the (frozen, recent) holdout; recent may be empty.
+    """The verdict on a challenger from both models' scored answers on the (frozen, recent) holdouts; recent may be empty.
 
-    `ratios` of the labels that come join each.
+    `ratios` of new labels join each holdout.
     """
     frozen, recent = (
         paired_evidence(Slice(_scores(before), _scores(after)), params, rules) if after else None
@@ -33,5 +33,5 @@ def judge(
     return should_promote(PromotionEvidence(frozen, recent, "champion", label_ratios=ratios), rules)
 
 
-def _scores(marks: Marks) -> tuple[float, ...]:
-    return tuple(scored.score for scored in marks)
+def _scores(scored_answers: Scored) -> tuple[float, ...]:
+    return tuple(scored.score for scored in scored_answers)

@@ -1,4 +1,4 @@
-"""perpetune's own policy: the very functions by which the watch judges labels and starts a refresh, and the schedule."""
+"""perpetune's policy: the functions that `watch` and the schedule use in production."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from perpetune.monitoring.decay import decay_threshold, measure_decay, reference
 from perpetune.monitoring.detector_state import DetectorState, update_state
 from perpetune.params import Params
 from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
-from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, moments, unsuccessful
+from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, cron_times, unsuccessful
 from perpetune.statistics.e_detector import new_detector
 
 
 @dataclass
 class PerpetunePolicy:
-    """Retrains where `should_retrain` says so, from the labels alone, and at `refresh.cron`.
+    """Retrains on decay (`should_retrain`, on labels only) and at `refresh.cron`.
 
-    Not with too little that is new (`nothing_new`), and challengers must pass the promotion gate.
+    Refreshes without enough new data are skipped (`nothing_new`), and challengers must pass the promotion gate.
     """
 
     params: Params
     name: str = "perpetune"
     gated: bool = True
     _champion: Champion | None = field(default=None, repr=False)
-    _watched: DetectorState = field(default_factory=lambda: DetectorState(new_detector(0.0)), repr=False)
+    _detector: DetectorState = field(default_factory=lambda: DetectorState(new_detector(0.0)), repr=False)
     _newest: list[float] = field(default_factory=list, repr=False)
 
     def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
         crons = (self.params.watch.cron, self.params.refresh.cron)
-        every = heapq.merge(*(moments(cron, begins, ends) for cron in crons))
+        every = heapq.merge(*(cron_times(cron, begins, ends) for cron in crons))
         return (moment for moment, _ in groupby(every))
 
     def check(self, observation: Observation) -> RetrainCall | None:
-        promised = promised_scores(observation.champion, self.params)
+        reference = reference_scores(observation.champion, self.params)
         if observation.champion is not self._champion:
             self._champion, self._newest = observation.champion, []
-            self._watched = DetectorState(new_detector(decay_threshold(promised, self.params.watch) or 0.0))
+            self._detector = DetectorState(new_detector(decay_threshold(reference, self.params.watch) or 0.0))
         watch = self.params.watch
-        self._newest = [*self._newest, *observation.judged][-watch.window :]
-        self._watched = update_state(self._watched, observation.judged, 0, watch)
+        self._newest = [*self._newest, *observation.new_scores][-watch.window :]
+        self._detector = update_state(self._detector, observation.new_scores, 0, watch)
         month = [each for each in observation.refreshes if observation.now - each.time < timedelta(days=MONTH_DAYS)]
         evidence = RetrainEvidence(
-            labelled=len(observation.judged),
-            labelled_in_all=self._watched.labels,
-            decay=measure_decay(self._newest, promised, self._watched, watch),
-            alarms_in_a_row=self._watched.alarms,
+            labelled=len(observation.new_scores),
+            labelled_in_all=self._detector.labels,
+            decay=measure_decay(self._newest, reference, self._detector, watch),
+            alarms_in_a_row=self._detector.alarms,
             drift=None,
             minutes_since_refresh=_minutes_since(observation.refreshes, observation.now),
             unsuccessful_refreshes=unsuccessful(observation.refreshes),
@@ -58,20 +58,20 @@ class PerpetunePolicy:
         verdict = should_retrain(evidence, watch, self.params.refresh)
         if verdict.outcome == "retrain":
             return RetrainCall(verdict.reasons[0], "decay")
-        return RetrainCall("The schedule said so.") if self._is_due(observation.now) else None
+        return RetrainCall("Scheduled refresh.") if self._is_due(observation.now) else None
 
     def _is_due(self, now: datetime) -> bool:
         minute = timedelta(minutes=1)
-        return next(moments(self.params.refresh.cron, now - minute, now), None) == now
+        return next(cron_times(self.params.refresh.cron, now - minute, now), None) == now
 
 
-def promised_scores(champion: Champion, params: Params) -> list[float]:
-    """How well it did on the unseen rows that it is held to."""
+def reference_scores(champion: Champion, params: Params) -> list[float]:
+    """The champion's scores on its reference rows."""
     return [scored.score for scored in reference_rows(champion.recent, champion.frozen, params.reference)]
 
 
 def _minutes_since(refreshes: Sequence[Refresh], now: datetime) -> float | None:
-    """Since the last one ended."""
+    """Minutes since the last refresh ended; None if there was none."""
     if not refreshes:
         return None
     last = refreshes[-1]

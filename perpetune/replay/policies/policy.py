@@ -1,4 +1,4 @@
-"""What a policy is: when it looks, and whether what it sees calls for a refresh."""
+"""The protocol of retraining policies: when they check, and whether they start a refresh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from perpetune.replay.models.model_cache import ScoredAnswer
 
 @dataclass(frozen=True)
 class Champion:
-    """The model that answers, since when, and its marks on the holdouts of the refresh that made it."""
+    """The model that serves, since when, and its scored answers on the holdouts of its refresh."""
 
     model: Model
     since: datetime
@@ -28,13 +28,14 @@ class Champion:
 
 @dataclass(frozen=True)
 class Refresh:
-    """One refresh: why it was started, what came of it, and what it took.
+    """A simulated refresh.
 
-    `outcome` is the gate's verdict, or "released" where the policy has no gate; `reason` is its decisive sentence.
+    `outcome` is the gate's verdict, or "released" if the policy has no gate; `reason` is the decisive reason of the
+    verdict, `trigger_reason` why the refresh started.
     """
 
     time: datetime
-    why: str
+    trigger_reason: str
     outcome: str
     reason: str
     train_rows: int
@@ -48,59 +49,61 @@ class Refresh:
 
 @dataclass(frozen=True)
 class Observation:
-    """What can be seen at a look.
+    """What a policy knows at a check.
 
-    `answered` are all answers of the present champion, oldest first; `judged` are the scores of those whose labels
-    became known since the last look, in the order in which they did. `labels_since_refresh` counts all that have become
-    known since the data of the last refresh, or of the first model, were put together.
+    `answered` are all answers of the current champion, oldest first; `new_scores` are the scores of those whose labels
+    became known since the last check, in that order. `labels_since_refresh` counts the labels since the data of the last
+    refresh, or of the first model, were curated.
     """
 
     now: datetime
     champion: Champion
     answered: Sequence[ScoredAnswer]
-    judged: Sequence[float]
+    new_scores: Sequence[float]
     refreshes: Sequence[Refresh]
     labels_since_refresh: int = 0
 
 
 @dataclass(frozen=True)
 class RetrainCall:
-    """A refresh is called for: why, and by what."""
+    """A policy's call for a refresh."""
 
-    why: str
+    reason: str
     trigger: Trigger = "schedule"
 
 
 class Policy(Protocol):
+    """A retraining policy."""
+
     @property
     def name(self) -> str: ...
 
     @property
     def gated(self) -> bool:
-        """Whether its challengers must pass the promotion gate; else whatever was trained is released."""
+        """Whether challengers must pass the promotion gate; otherwise every trained model is released."""
 
     def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
-        """The moments of its looks, in order."""
+        """The times of its checks, in order."""
 
     def check(self, observation: Observation) -> RetrainCall | None:
-        """What calls for a refresh now, or None."""
+        """A call for a refresh, or None."""
 
 
 def unsuccessful(refreshes: Sequence[Refresh]) -> int:
-    """Those that decay has started since the last one that was promoted."""
+    """The number of refreshes for decay since the last promoted one."""
     since = takewhile(lambda each: not each.promoted, reversed(refreshes))
     return sum(each.trigger == "decay" for each in since)
 
 
-def moments(cron: str, begins: datetime, ends: datetime) -> Iterator[datetime]:
-    """The moments of a schedule behind `begins` and up to `ends`. Raises PerpetuneError where it is none."""
+def cron_times(cron: str, begins: datetime, ends: datetime) -> Iterator[datetime]:
+    """The times of a cron schedule after `begins` and up to `ends`. Raises PerpetuneError if `cron` is invalid."""
     try:
         schedule = CronSim(cron, begins)
     except CronSimError as fault:
         raise PerpetuneError(
-            f"{cron!r} is no schedule: {fault}", where="params.yaml", do='write it like "0 3 * * 1"'
+            f"{cron!r} is not a cron schedule: {fault}", where="params.yaml", do='write it as in "0 3 * * 1"'
         ) from None
-    for moment in schedule:
-        if moment > ends:
+    for time in schedule:
+        if time > ends:
             return
-        yield moment
+        yield time

@@ -1,4 +1,4 @@
-"""The two policies that look at nothing: never retrain, and retrain by the calendar."""
+"""The policies without monitoring: never retrain, and retrain on a schedule."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from perpetune.replay.policies.policy import Observation, RetrainCall, moments
+from perpetune.replay.policies.policy import Observation, RetrainCall, cron_times
 
 
 @dataclass(frozen=True)
 class Never:
+    """Never retrains."""
+
     name: str = "never"
     gated: bool = False
 
@@ -23,14 +25,14 @@ class Never:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """Retrains at every moment of `cron`, and releases what it trained."""
+    """Retrains at every time of `cron`, and releases every trained model."""
 
     cron: str
     name: str = "every week"
     gated: bool = False
 
     def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
-        return moments(self.cron, begins, ends)
+        return cron_times(self.cron, begins, ends)
 
     def check(self, observation: Observation) -> RetrainCall | None:
-        return RetrainCall("The schedule said so.")
+        return RetrainCall("Scheduled refresh.")

@@ -1,1 +1,1 @@
-"""A replay on a terminal and as a picture. Imports replay."""
+"""A replay as tables and as a plot. Imports replay."""

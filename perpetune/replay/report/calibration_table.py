@@ -1,4 +1,4 @@
-"""What a calibration suggests, as a table and as lines for params.yaml."""
+"""A calibration as a table and as lines for params.yaml."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def show_calibration(found: Calibration, answered_by: str, console: Console) -> 
 
     score, rate = found.score, found.false_alarms
     say(
-        f"{found.labels:,} labels of a quiet stretch, {found.labels_per_day:.0f} a day; score {100 * score.value:.1f} "
-        f"({100 * score.low:.1f} to {100 * score.high:.1f}), bound from {found.holdout} held-out rows"
+        f"{found.labels:,} labels of a stable period, {found.labels_per_day:.0f} a day; score {100 * score.value:.1f} "
+        f"({100 * score.low:.1f} to {100 * score.high:.1f}), threshold from {found.holdout} held-out rows"
     )
     say(f"answered by {answered_by}")
     say(
@@ -35,16 +35,16 @@ def show_calibration(found: Calibration, answered_by: str, console: Console) -> 
         say(f"  {field.removeprefix('watch.')}: {as_yaml(value)}")
 
 
-def _cells(delay: Delay, a_day: float) -> tuple[str, str, str]:
-    share = f"{delay.found.value:.0%} ({delay.found.low:.0%} to {delay.found.high:.0%}, n {delay.found.n})"
+def _cells(delay: Delay, per_day: float) -> tuple[str, str, str]:
+    ratio = f"{delay.found.value:.0%} ({delay.found.low:.0%} to {delay.found.high:.0%}, n {delay.found.n})"
     if delay.labels is None:
-        return "not in half of them", "", share
+        return "not in half of them", "", ratio
     labels = delay.labels
     spans = [
         f"{value / per:,.{digits}f} ({low / per:,.{digits}f} to {high / per:,.{digits}f})"
         for value, low, high, per, digits in (
             (labels.value, labels.low, labels.high, 1.0, 0),
-            (labels.value, labels.low, labels.high, a_day, 1),
+            (labels.value, labels.low, labels.high, per_day, 1),
         )
     ]
-    return spans[0], spans[1], share
+    return spans[0], spans[1], ratio

@@ -1,4 +1,4 @@
-"""A replay as a picture: each policy's score over time, with the moments at which it retrained."""
+"""A plot of a replay: each policy's score over time, with its refreshes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from perpetune.evaluation.report.style import LIGHT, house_style
-from perpetune.replay.outcome import Outcome, Piece
+from perpetune.replay.outcome import Outcome, Segment
 from perpetune.replay.replay import Replay
 
 _COLOURS = {
@@ -22,19 +22,19 @@ _COLOURS = {
     "perpetune": LIGHT["champion"],
     "as recorded": LIGHT["ink"],
 }
-_HEIGHT = 1.45  # inches of a policy
+_HEIGHT = 1.45  # inches per policy
 
 
 def scores_over_time(found: Replay, changes: Sequence[datetime]) -> Figure:
-    """A panel for each policy: its score with the interval, that of "never" beside it in grey, and its refreshes.
+    """A panel for each policy: its score with interval, the score of "never" in grey, and its refreshes.
 
-    A filled mark is a refresh that brought a new champion, a hollow one is a refresh that did not.
+    A filled marker is a refresh that was promoted, a hollow one was not.
     """
     outcomes = found.outcomes
     with house_style():
         figure = Figure(figsize=(8.6, 1.2 + _HEIGHT * len(outcomes)))
         figure.suptitle(
-            f"{found.metric.replace('_', ' ').capitalize()} over time, by policy of retraining: {found.history}",
+            f"{found.metric.replace('_', ' ').capitalize()} over time by retraining policy: {found.history}",
             x=0.01,
             ha="left",
             fontsize=11,
@@ -50,8 +50,7 @@ def scores_over_time(found: Replay, changes: Sequence[datetime]) -> Figure:
         bottom.xaxis.set_major_locator(locator)
         bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         figure.supxlabel(
-            "bands are intervals; marks are refreshes, filled where they brought a new champion; "
-            "grey is the first model, never retrained",
+            "bands are intervals; markers are refreshes, filled if promoted; grey is the first model, never retrained",
             fontsize=8,
             color=LIGHT["muted"],
             x=0.01,
@@ -61,8 +60,8 @@ def scores_over_time(found: Replay, changes: Sequence[datetime]) -> Figure:
 
 
 def _span(outcomes: Sequence[Outcome]) -> tuple[float, float]:
-    pieces = [piece.score for outcome in outcomes for piece in outcome.pieces]
-    low, high = min(score.low for score in pieces), max(score.high for score in pieces)
+    segments = [segment.score for outcome in outcomes for segment in outcome.segments]
+    low, high = min(score.low for score in segments), max(score.high for score in segments)
     return max(-0.02, low - 0.12 * (high - low)), min(1.02, high + 0.05)
 
 
@@ -71,22 +70,22 @@ def _panel(axes: Axes, outcome: Outcome, never: Outcome, changes: Sequence[datet
     axes.grid(axis="y")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if outcome is not never:
-        axes.plot(*_line(never.pieces), color=LIGHT["majority"], linewidth=1.2, zorder=2)
-    times, values = _line(outcome.pieces)
+        axes.plot(*_line(never.segments), color=LIGHT["majority"], linewidth=1.2, zorder=2)
+    times, values = _line(outcome.segments)
     axes.fill_between(
         times,
-        [piece.score.low for piece in outcome.pieces],
-        [piece.score.high for piece in outcome.pieces],
+        [segment.score.low for segment in outcome.segments],
+        [segment.score.high for segment in outcome.segments],
         color=shade,
         alpha=0.16,
         linewidth=0,
     )
     axes.plot(times, values, color=shade, linewidth=2, zorder=3)
     for change in changes:
-        axes.axvline(_place(change), color=LIGHT["muted"], linewidth=1, linestyle=(0, (4, 4)), zorder=1)
+        axes.axvline(_date(change), color=LIGHT["muted"], linewidth=1, linestyle=(0, (4, 4)), zorder=1)
     for refresh in outcome.refreshes:
         axes.plot(
-            [_place(refresh.time)],
+            [_date(refresh.time)],
             [0.06],
             "^",
             transform=axes.get_xaxis_transform(),
@@ -107,10 +106,10 @@ def _heading(outcome: Outcome) -> str:
     return f"{outcome.policy}: {score}, {times}, ${outcome.dollars:.2f} of training"
 
 
-def _line(pieces: Sequence[Piece]) -> tuple[list[float], list[float]]:
-    middles = [_place(piece.start + (piece.end - piece.start) / 2) for piece in pieces]
-    return middles, [piece.score.value for piece in pieces]
+def _line(segments: Sequence[Segment]) -> tuple[list[float], list[float]]:
+    middles = [_date(segment.start + (segment.end - segment.start) / 2) for segment in segments]
+    return middles, [segment.score.value for segment in segments]
 
 
-def _place(time: datetime) -> float:
+def _date(time: datetime) -> float:
     return float(date2num(time))  # type: ignore[no-untyped-call]

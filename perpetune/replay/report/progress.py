@@ -1,4 +1,4 @@
-"""How far a replay has come, on a terminal: a bar for each policy, and what is being learned."""
+"""Progress bars of a replay on a terminal."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 Step = Callable[[str, int], None]
 
 
 @contextmanager
-def bars(console: Console, requests: int) -> Iterator[tuple[Tell, Step]]:
-    """Two functions: one says what goes on beside the newest bar, one moves the bar of a policy on."""
+def progress_bars(console: Console, requests: int) -> Iterator[tuple[Log, Step]]:
+    """Two functions: `log` sets the text beside the newest bar, `step` advances the bar of a policy."""
     columns = (
         TextColumn("{task.description:18}"),
         BarColumn(),
@@ -30,8 +30,8 @@ def bars(console: Console, requests: int) -> Iterator[tuple[Tell, Step]]:
                 shown[policy] = progress.add_task(policy, total=requests, doing="")
             progress.update(shown[policy], advance=count, doing="")
 
-        def tell(line: str) -> None:
+        def log(line: str) -> None:
             if shown:
                 progress.update(list(shown.values())[-1], doing=line)
 
-        yield tell, step
+        yield log, step

@@ -1,4 +1,4 @@
-"""A replay as a table, with why and when each policy retrained."""
+"""A replay as a table, with the time and reason of each refresh."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perpetune.replay.outcome import Detection, Outcome
 from perpetune.replay.replay import Replay
 from perpetune.statistics.estimate import Estimate
 
-MOST_REASONS = 5  # refreshes of a policy that are shown with their reasons
+MAX_REASONS = 5  # refreshes of a policy that are listed with their reasons
 
 
 def show_replay(found: Replay, console: Console) -> None:
@@ -18,20 +18,20 @@ def show_replay(found: Replay, console: Console) -> None:
 
     say(
         f"{found.history}: {found.requests:,} labelled requests in {found.days:.0f} days; "
-        f"the first model learned from {found.taught:,} examples"
+        f"the first model was trained on {found.initial:,} examples"
     )
     say(f"answered by {found.model}")
     for row in found.rejected[:3]:
-        say(f"set aside: {row}", "yellow")
+        say(f"quarantined: {row}", "yellow")
     if len(found.rejected) > 3:
-        say(f"set aside: {len(found.rejected) - 3} more rows, all in replay.json", "yellow")
+        say(f"quarantined: {len(found.rejected) - 3} more rows, all in replay.json", "yellow")
     console.print(_table(found))
     for outcome in found.outcomes:
-        for refresh in outcome.refreshes[:MOST_REASONS] if outcome.policy != "every week" else ():
-            say(f"{refresh.time:%Y-%m-%d %H:%M} {outcome.policy}: {refresh.why}")
+        for refresh in outcome.refreshes[:MAX_REASONS] if outcome.policy != "every week" else ():
+            say(f"{refresh.time:%Y-%m-%d %H:%M} {outcome.policy}: {refresh.trigger_reason}")
             say(f"    {refresh.outcome}: {refresh.reason}", "dim")
-        if len(outcome.refreshes) > MOST_REASONS and outcome.policy != "every week":
-            say(f"{outcome.policy}: {len(outcome.refreshes) - MOST_REASONS} more refreshes, all in replay.json")
+        if len(outcome.refreshes) > MAX_REASONS and outcome.policy != "every week":
+            say(f"{outcome.policy}: {len(outcome.refreshes) - MAX_REASONS} more refreshes, all in replay.json")
 
 
 def _table(found: Replay) -> Table:

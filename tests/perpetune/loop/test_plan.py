@@ -65,10 +65,10 @@ def test_each_step_has_its_rows_and_its_time():
 def test_what_answers_every_row_is_planned_with_every_row():
     """A label head quickly, free text at its length; the requests that are timed come on top."""
     labelled, written = WORK, replace(WORK, labels=0)
-    assert WORK.asked == pytest.approx(0.1 * 330 + 2 * (80 + 30))
-    assert replace(labelled, tuned=2).asked == pytest.approx(2 * 0.1 * 330 + (80 + 30))
-    assert written.asked == pytest.approx(330 + 2 * (80 + 30))
-    assert replace(written, timed=60).asked == written.asked + 60
+    assert WORK.prompted_rows == pytest.approx(0.1 * 330 + 2 * (80 + 30))
+    assert replace(labelled, tuned=2).prompted_rows == pytest.approx(2 * 0.1 * 330 + (80 + 30))
+    assert written.prompted_rows == pytest.approx(330 + 2 * (80 + 30))
+    assert replace(written, timed=60).prompted_rows == written.prompted_rows + 60
 
 
 def test_more_labels_take_longer_to_evaluate():
@@ -132,12 +132,14 @@ def test_epochs_that_the_training_finds_are_assumed(releases: Open):
     assert epochs_of(params.model_copy(update={"train": found})) == 3.0
 
 
-def test_the_pace_is_kept_for_the_task_and_a_broken_file_is_none(releases: Open):
+def test_durations_are_saved_for_the_task_and_a_broken_file_is_ignored(releases: Open):
     workspace = releases().workspace
     assert read_durations(workspace) is None
     write_durations(workspace, DURATIONS)
     assert read_durations(workspace) == DURATIONS
     file: Path = workspace.home / "durations.json"
+    file.rename(workspace.home / "pace.json")
+    assert read_durations(workspace) == DURATIONS, "the file's former name is read"
     file.write_text('{"other": {"train_row": "?"}}')
     assert read_durations(workspace) is None
     write_durations(workspace, DURATIONS)

@@ -46,16 +46,21 @@ def example(position: int, picks: random.Random, words: Mapping[str, list[str]],
 
 
 def stream(
-    *, stable: int, turned: int, seed: int = 7, taught: int = 1000, late: tuple[Mapping[str, list[str]], int] = (NEW, 6)
+    *,
+    stable: int,
+    turned: int,
+    seed: int = 7,
+    initial: int = 1000,
+    late: tuple[Mapping[str, list[str]], int] = (NEW, 6),
 ) -> History:
     """Requests a quarter of an hour apart, labelled a day later.
 
     After `stable` ones they have `late` words for the answers, and another number of words that say nothing.
     """
     picks = random.Random(seed)
-    teach = tuple(example(position, picks, OLD) for position in range(taught))
+    teach = tuple(example(position, picks, OLD) for position in range(initial))
     asked = [
-        example(taught + position, picks, *((OLD, 6) if position < stable else late))
+        example(initial + position, picks, *((OLD, 6) if position < stable else late))
         for position in range(stable + turned)
     ]
     times = [BEGINS + position * timedelta(minutes=15) for position in range(len(asked))]

@@ -5,8 +5,8 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
-from perpetune.replay.calibrate import calibrate, lower_bounds
-from perpetune.replay.resample import alarm_rate, dropped, first_alarms, resampled
+from perpetune.replay.calibrate import calibrate, thresholds
+from perpetune.replay.resample import alarm_rate, block_bootstrap, first_alarms, with_drop
 
 
 def scores(n: int, mean: float, seed: int = 7) -> list[float]:
@@ -32,15 +32,15 @@ def test_larger_drops_are_found_sooner_and_more_surely(params: Params) -> None:
     assert ten.labels.value < five.labels.value
 
 
-def test_a_stretch_with_a_fall_in_it_is_called_out(params: Params) -> None:
+def test_a_period_with_a_drop_gives_a_warning(params: Params) -> None:
     fallen = [*scores(800, 0.95), *scores(800, 0.5)]
     stable = scores(1600, 0.95)
 
-    assert any("not quiet" in warning for warning in calibrate(fallen, 160, 300, 1, params).warnings)
-    assert not any("not quiet" in warning for warning in calibrate(stable, 160, 300, 1, params).warnings)
+    assert any("not stable" in warning for warning in calibrate(fallen, 160, 300, 1, params).warnings)
+    assert not any("not stable" in warning for warning in calibrate(stable, 160, 300, 1, params).warnings)
 
 
-def test_a_short_stretch_is_called_out_or_refused(params: Params) -> None:
+def test_a_short_period_gives_a_warning_or_an_error(params: Params) -> None:
     warnings = calibrate(scores(100, 0.9), 10, 50, 1, params).warnings
 
     assert any("fewer than 200" in warning for warning in warnings)
@@ -52,7 +52,7 @@ def test_a_short_stretch_is_called_out_or_refused(params: Params) -> None:
 
 def test_resampling_keeps_neighbours_together() -> None:
     rng = np.random.default_rng(7)
-    made = resampled(np.arange(1000.0) / 1000, 20, 500, rng)
+    made = block_bootstrap(np.arange(1000.0) / 1000, 20, 500, rng)
 
     assert made.shape == (20, 500)
     steps = np.diff(made, axis=1)
@@ -63,7 +63,7 @@ def test_a_drop_lowers_the_mean_by_its_size() -> None:
     rng = np.random.default_rng(7)
     rows = (rng.random((200, 1000)) < 0.8).astype(float)
 
-    assert rows.mean() - dropped(rows, 0.1, rng).mean() == pytest.approx(0.1, abs=0.01)
+    assert rows.mean() - with_drop(rows, 0.1, rng).mean() == pytest.approx(0.1, abs=0.01)
 
 
 def test_alarms_are_counted_over_the_labels_seen_until_then() -> None:
@@ -83,5 +83,5 @@ def test_alarms_come_at_the_first_label_that_reaches_the_run_length() -> None:
 def test_bounds_fall_with_the_margin_and_rise_with_the_rows() -> None:
     few, many = np.tile([1.0, 1.0, 1.0, 0.0], (1, 10)), np.tile([1.0, 1.0, 1.0, 0.0], (1, 100))
 
-    assert lower_bounds(few, 0.0, 0.9)[0] < lower_bounds(many, 0.0, 0.9)[0] < 0.75
-    assert lower_bounds(few, 0.05, 0.9)[0] == pytest.approx(lower_bounds(few, 0.0, 0.9)[0] - 0.05)
+    assert thresholds(few, 0.0, 0.9)[0] < thresholds(many, 0.0, 0.9)[0] < 0.75
+    assert thresholds(few, 0.05, 0.9)[0] == pytest.approx(thresholds(few, 0.0, 0.9)[0] - 0.05)

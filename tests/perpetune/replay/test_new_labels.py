@@ -41,20 +41,20 @@ def row(position: int, labels: range, picks: random.Random) -> Example:
 
 
 def new_labels() -> History:
-    """400 rows of 8 labels are taught; then come 250 requests with those, and 1,150 with 16; 50 a day."""
+    """400 rows of 8 labels are initial; then come 250 requests with those, and 1,150 with 16; 50 a day."""
     picks = random.Random(5)
-    taught = tuple(row(position, OLD, picks) for position in range(400))
+    initial = tuple(row(position, OLD, picks) for position in range(400))
     asked = [row(400 + position, OLD if position < 250 else ALL, picks) for position in range(1400)]
     times = [BEGINS + position * timedelta(days=1) / 50 for position in range(len(asked))]
     requests = tuple(
         Request(each.model_copy(update={"time": time}), time, time + timedelta(days=1))
         for each, time in zip(asked, times, strict=True)
     )
-    return History("new labels", requests, (times[250],), taught)
+    return History("new labels", requests, (times[250],), initial)
 
 
 @pytest.fixture(scope="module")
-def lives() -> dict[str, PolicyRun]:
+def runs() -> dict[str, PolicyRun]:
     params: Params = load_params(ROOT / "params.yaml")
     cache = ModelCache(Surrogate("classification", 7), scoring_of("classification", None))
     history = new_labels()
@@ -66,16 +66,16 @@ def accuracy(run: PolicyRun) -> float:
     return sum(scored.score for scored in run.answers) / len(run.answers)
 
 
-def test_the_loop_ends_within_three_points_of_the_best_with_fewer_refreshes(lives: dict[str, PolicyRun]) -> None:
-    weekly, ours = lives["every week"], lives["perpetune"]
+def test_the_loop_ends_within_three_points_of_the_best_with_fewer_refreshes(runs: dict[str, PolicyRun]) -> None:
+    weekly, ours = runs["every week"], runs["perpetune"]
 
-    assert accuracy(weekly) > accuracy(lives["never"]) + 0.1
+    assert accuracy(weekly) > accuracy(runs["never"]) + 0.1
     assert accuracy(ours) > accuracy(weekly) - 0.03
     assert len(ours.refreshes) < len(weekly.refreshes)
 
 
-def test_no_refresh_repeats_another(lives: dict[str, PolicyRun]) -> None:
-    rows = [refresh.train_rows for refresh in lives["perpetune"].refreshes]
+def test_no_refresh_repeats_another(runs: dict[str, PolicyRun]) -> None:
+    rows = [refresh.train_rows for refresh in runs["perpetune"].refreshes]
 
     assert len(set(rows)) == len(rows)
-    assert any(refresh.promoted for refresh in lives["perpetune"].refreshes)
+    assert any(refresh.promoted for refresh in runs["perpetune"].refreshes)

@@ -41,22 +41,22 @@ def test_retrains_once_soon_after_the_change(turning: History, params: Params) -
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_decay_never_retrains_in_a_quiet_stretch(stable: Callable[[int], History], params: Params, seed: int) -> None:
+def test_decay_never_retrains_in_a_stable_period(stable: Callable[[int], History], params: Params, seed: int) -> None:
     run = simulate(stable(seed), PerpetunePolicy(params), cache(), params)
     found = outcome(run, stable(seed), params.evaluate, params.watch.min_rows)
 
     assert all(refresh.trigger == "schedule" for refresh in found.refreshes)
     assert found.detections == ()
-    assert sum(piece.score.n for piece in found.pieces) == found.score.n == 2400
+    assert sum(segment.score.n for segment in found.segments) == found.score.n == 2400
 
 
 def test_the_raw_preset_retrains_where_inputs_moved_and_nothing_was_lost(wordier: History, params: Params) -> None:
-    taught = cache()
+    initial = cache()
 
-    assert simulate(wordier, EvidentlyPreset(params.watch, "classification"), taught, params).refreshes
+    assert simulate(wordier, EvidentlyPreset(params.watch, "classification"), initial, params).refreshes
     assert all(
         refresh.trigger == "schedule"
-        for refresh in simulate(wordier, PerpetunePolicy(params), taught, params).refreshes
+        for refresh in simulate(wordier, PerpetunePolicy(params), initial, params).refreshes
     )
 
 
@@ -79,19 +79,19 @@ def test_every_request_is_answered_once_and_in_order(turning: History, params: P
 def test_labels_that_come_later_are_found_out_later(turning: History, params: Params) -> None:
     late = replace(
         turning,
-        requests=tuple(replace(each, known=each.known + timedelta(days=3)) for each in turning.requests),
+        requests=tuple(replace(each, label_time=each.label_time + timedelta(days=3)) for each in turning.requests),
     )
     [soon] = simulate(turning, PerpetunePolicy(params), cache(), params).refreshes[:1]
     [later] = simulate(late, PerpetunePolicy(params), cache(), params).refreshes[:1]
 
-    # The schedule is a look too, and alarms are counted in looks.
+    # A scheduled refresh is a check too, and alarms are counted in checks.
     assert abs(later.time - soon.time - timedelta(days=3)) <= timedelta(days=1)
 
 
 def test_nothing_is_learned_from_labels_that_are_not_known_yet(turning: History, params: Params) -> None:
     unknown = replace(
         turning,
-        requests=tuple(replace(each, known=each.known + timedelta(days=30)) for each in turning.requests),
+        requests=tuple(replace(each, label_time=each.label_time + timedelta(days=30)) for each in turning.requests),
     )
     first, second, *_ = simulate(unknown, Scheduled("0 3 * * 1"), cache(), params).refreshes
     _, usual, *_ = simulate(turning, Scheduled("0 3 * * 1"), cache(), params).refreshes
@@ -100,8 +100,8 @@ def test_nothing_is_learned_from_labels_that_are_not_known_yet(turning: History,
 
 
 def test_too_little_to_teach_says_so(turning: History, params: Params) -> None:
-    with pytest.raises(PerpetuneError, match="the first model is taught 10 rows"):
-        simulate(replace(turning, taught=turning.taught[:10]), Never(), cache(), params)
+    with pytest.raises(PerpetuneError, match="10 examples for the first model are too few"):
+        simulate(replace(turning, initial=turning.initial[:10]), Never(), cache(), params)
 
 
 @pytest.fixture
@@ -114,15 +114,16 @@ def assets() -> Path:
 
 
 def test_on_the_real_reviews_decay_retrains_only_after_the_films_came(assets: Path) -> None:
-    params, taught = load_params(ROOT / "params.yaml"), cache()
+    params, initial = load_params(ROOT / "params.yaml"), cache()
     history = review_history("reviews", assets, timedelta(days=1))
-    run = simulate(history, PerpetunePolicy(params), taught, params)
+    run = simulate(history, PerpetunePolicy(params), initial, params)
 
     by_decay = [refresh for refresh in run.refreshes if refresh.trigger == "decay"]
     assert by_decay[-1].promoted
     assert 0 < (by_decay[0].time - history.changes[0]) / timedelta(days=1) < 14
 
-    stable = review_history("reviews-quiet", assets, timedelta(days=1))
+    stable = review_history("reviews-stable", assets, timedelta(days=1))
     assert all(
-        refresh.trigger == "schedule" for refresh in simulate(stable, PerpetunePolicy(params), taught, params).refreshes
+        refresh.trigger == "schedule"
+        for refresh in simulate(stable, PerpetunePolicy(params), initial, params).refreshes
     )

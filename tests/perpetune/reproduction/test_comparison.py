@@ -10,25 +10,32 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from perpetune.params import EvaluateParams, load_params
-from perpetune.reproduction.comparison import Answers, Weights, compare_answers, compare_curves, compare_weights, judge
+from perpetune.reproduction.comparison import (
+    AnswerComparison,
+    WeightDifference,
+    compare_answers,
+    compare_curves,
+    compare_versions,
+    compare_weights,
+)
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
 QUICK: EvaluateParams = PARAMS.evaluate.model_copy(update={"bootstrap_samples": 50})
 RULES = PARAMS.promote.model_copy(update={"margin": 0.05, "min_rows": 50})
 
 
-def answers(rows: int, other: int) -> Answers | None:
+def answers(rows: int, other: int) -> AnswerComparison | None:
     """`rows` right answers, `other` of which are wrong the second time."""
     new = ["no"] * other + ["yes"] * (rows - other)
     return compare_answers(["yes"] * rows, new, [1.0] * rows, [float(said == "yes") for said in new], QUICK)
 
 
-def verdict(found: Answers | None, digest: str = "b") -> str:
-    return judge("a", digest, Weights(0.1, 0.1), (), found, RULES).verdict
+def verdict(found: AnswerComparison | None, digest: str = "b") -> str:
+    return compare_versions("a", digest, WeightDifference(0.1, 0.1), (), found, RULES).verdict
 
 
 def test_what_is_bit_for_bit_the_same_is_identical() -> None:
-    assert judge("a", "a", None, (), None, RULES).verdict == "identical"
+    assert compare_versions("a", "a", None, (), None, RULES).verdict == "identical"
 
 
 def test_equal_needs_enough_rows_and_a_narrow_interval() -> None:
@@ -50,8 +57,8 @@ def test_weights_apart(tmp_path: Path) -> None:
     for name, last in (("one", 4.0), ("other", 4.5)):
         (tmp_path / name).mkdir()
         save_file({"w": torch.tensor([3.0, last])}, tmp_path / name / "adapter_model.safetensors")
-    assert compare_weights(tmp_path / "one", tmp_path / "other") == Weights(0.5, pytest.approx(0.1))
-    assert compare_weights(tmp_path / "one", tmp_path / "one") == Weights(0.0, 0.0)
+    assert compare_weights(tmp_path / "one", tmp_path / "other") == WeightDifference(0.5, pytest.approx(0.1))
+    assert compare_weights(tmp_path / "one", tmp_path / "one") == WeightDifference(0.0, 0.0)
     save_file({"w": torch.zeros(3)}, tmp_path / "other" / "adapter_model.safetensors")
     assert math.isinf(compare_weights(tmp_path / "one", tmp_path / "other").largest)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.reproduction.checkout import check_out, launcher
+from perpetune.reproduction.checkout import check_out, training_command
 from perpetune.reproduction.reproduce import reproduce
 from perpetune.tracking import registry
 from perpetune.tracking.runs import connect
@@ -33,7 +33,7 @@ def test_an_older_version_comes_out_bit_for_bit(twice: Workspace) -> None:
     assert found.comparison.digest == registry.get("colours", "1").tags["adapter.digest"]
     assert [curve.largest for curve in found.comparison.curves] == [0.0, 0.0]
     assert told[-1].step == told[-1].steps
-    assert any("present code trains" in line for line in said), "the workspace is in no repository"
+    assert any("installed code is used" in line for line in said), "the workspace is in no repository"
     assert found.folder is None and not list((twice.home / "reproductions").iterdir())
 
 
@@ -76,13 +76,13 @@ def test_code_that_cannot_be_had_is_said(tmp_path: Path, twice: Workspace) -> No
     for name, why in ((commit, "holds no code"), ("f" * 40, "does not know"), ("unknown", "No commit")):
         code = check_out(tmp_path, name, tmp_path / "into")
         assert code.folder is None and why in code.note
-        assert launcher(code, twice.params.train, None) is None
+        assert training_command(code, twice.params.train, None) is None
 
 
 @pytest.mark.parametrize("given", [None, "srun --ntasks 2 python"])
 def test_the_checked_out_code_goes_first(given: str | None, twice: Workspace, tmp_path: Path) -> None:
-    from perpetune.reproduction.checkout import Code
+    from perpetune.reproduction.checkout import CodeCheckout
 
-    command = launcher(Code(tmp_path, ""), twice.params.train, given)
+    command = training_command(CodeCheckout(tmp_path, ""), twice.params.train, given)
     assert command is not None and command.startswith(f"env PYTHONPATH={tmp_path} PYTHONSAFEPATH=1 ")
     assert given is None or command.endswith(given)

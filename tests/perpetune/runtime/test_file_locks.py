@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from perpetune.runtime.file_locks import claim, claimed_by, end_leftovers, is_claimed
+from perpetune.runtime.file_locks import acquire, end_leftovers, is_locked, lock_owner
 
 # Claims the file, starts something that inherits the claim, says its id and waits.
 OWNER = """
@@ -27,13 +27,13 @@ time.sleep(99)
 
 def test_one_holds_it_until_it_is_closed(tmp_path: Path) -> None:
     file = tmp_path / "new" / "up.lock"
-    assert not is_claimed(file)
-    held = claim(file)
+    assert not is_locked(file)
+    held = acquire(file)
     assert held is not None
-    assert (is_claimed(file), claimed_by(file)) == (True, os.getpid())
-    assert claim(file) is None
+    assert (is_locked(file), lock_owner(file)) == (True, os.getpid())
+    assert acquire(file) is None
     held.close()
-    assert not is_claimed(file)
+    assert not is_locked(file)
 
 
 def test_what_a_killed_owner_has_started_is_found_and_ended(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_what_a_killed_owner_has_started_is_found_and_ended(tmp_path: Path) -> N
         assert child.is_running()
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-    assert is_claimed(file), "by what it has started"
+    assert is_locked(file), "by what it has started"
     assert end_leftovers(file, 10)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
-    assert not is_claimed(file)
+    assert not is_locked(file)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.ports import NamedPorts, claimed_ports
+from perpetune.runtime.ports import NamedPorts, reserved_ports
 from perpetune.runtime.processes import free_ports
 from perpetune.runtime.stack import Ports
 
@@ -21,7 +21,7 @@ def taken() -> Iterator[int]:
 
 
 def test_two_stacks_share_no_port_though_nothing_listens_yet() -> None:
-    with claimed_ports(NamedPorts()) as one, claimed_ports(NamedPorts()) as two:
+    with reserved_ports(NamedPorts()) as one, reserved_ports(NamedPorts()) as two:
         ports = [getattr(each, name) for each in (one, two) for name in ("prefect", "mlflow", "gateway", "worker")]
         assert len(set(ports)) == 8
         assert one.prefect >= Ports.prefect and one.gateway >= Ports.gateway
@@ -29,32 +29,32 @@ def test_two_stacks_share_no_port_though_nothing_listens_yet() -> None:
 
 def test_a_usual_port_that_is_taken_is_passed_over(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ports, "gateway", taken)
-    with claimed_ports(NamedPorts()) as ports:
+    with reserved_ports(NamedPorts()) as ports:
         assert ports.gateway > taken
 
 
 def test_a_named_port_is_taken_or_refused(taken: int) -> None:
     [free] = free_ports(1)
-    with claimed_ports(NamedPorts(mlflow=free)) as ports:
+    with reserved_ports(NamedPorts(mlflow=free)) as ports:
         assert ports.mlflow == free
         with (
             pytest.raises(PerpetuneError, match=f"port {free}, .* is in use by another `perpetune up`"),
-            claimed_ports(NamedPorts(mlflow=free)),
+            reserved_ports(NamedPorts(mlflow=free)),
         ):
             pass
     with (
         pytest.raises(
             PerpetuneError, match=f"port {taken}, meant for gateway, is in use by process {os.getpid()}"
         ) as no,
-        claimed_ports(NamedPorts(gateway=taken)),
+        reserved_ports(NamedPorts(gateway=taken)),
     ):
         pass
     assert "--gateway-port" in str(no.value)
 
 
 def test_a_named_port_wins_over_a_usual_one() -> None:
-    with claimed_ports(NamedPorts(gateway=free_ports(1)[0])) as first:
+    with reserved_ports(NamedPorts(gateway=free_ports(1)[0])) as first:
         usual = first.prefect
-    with claimed_ports(NamedPorts(gateway=usual)) as ports:
+    with reserved_ports(NamedPorts(gateway=usual)) as ports:
         assert ports.gateway == usual
         assert ports.prefect != usual

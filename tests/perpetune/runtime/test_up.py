@@ -17,8 +17,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from perpetune.cli import app
-from perpetune.runtime.addresses import CLAIM, is_up, remember, remembered
-from perpetune.runtime.file_locks import claim
+from perpetune.runtime.addresses import LOCK_FILE, is_up, save_addresses, saved_addresses
+from perpetune.runtime.file_locks import acquire
 from perpetune.runtime.processes import Service, Supervisor, answers, free_ports
 from perpetune.runtime.up import show, start_all
 
@@ -134,13 +134,13 @@ def test_into_a_file_it_says_what_changes(tmp_path: Path) -> None:
 
 
 def test_addresses_of_a_stack_that_died_are_not_believed(tmp_path: Path) -> None:
-    held = claim(tmp_path / CLAIM)
+    held = acquire(tmp_path / LOCK_FILE)
     assert held is not None
-    assert (is_up(tmp_path), remembered(tmp_path)) == (True, {}), "it starts"
-    remember(tmp_path, ADDRESSES | {"PREFECT_HOME": "/elsewhere"})
-    assert remembered(tmp_path) == ADDRESSES
+    assert (is_up(tmp_path), saved_addresses(tmp_path)) == (True, {}), "it starts"
+    save_addresses(tmp_path, ADDRESSES | {"PREFECT_HOME": "/elsewhere"})
+    assert saved_addresses(tmp_path) == ADDRESSES
     held.close()  # as when its process ends, however
-    assert (is_up(tmp_path), remembered(tmp_path)) == (False, {})
+    assert (is_up(tmp_path), saved_addresses(tmp_path)) == (False, {})
 
 
 def test_a_second_one_in_a_workspace_is_refused_and_told_where_the_first_is(
@@ -150,11 +150,11 @@ def test_a_second_one_in_a_workspace_is_refused_and_told_where_the_first_is(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PERPETUNE_HOME", raising=False)
     home = tmp_path / ".perpetune"
-    with claim(home / CLAIM) or pytest.fail("it is held"):
-        remember(home, ADDRESSES)
+    with acquire(home / LOCK_FILE) or pytest.fail("it is held"):
+        save_addresses(home, ADDRESSES)
         said = CliRunner().invoke(app, ["up"])
-        assert remembered(home) == ADDRESSES
+        assert saved_addresses(home) == ADDRESSES
     assert said.exit_code == 1
-    assert f"`perpetune up` runs here already, as process {os.getpid()}" in said.stderr
+    assert f"`perpetune up` already runs here as process {os.getpid()}" in said.stderr
     assert "http://127.0.0.1:8001" in said.stderr
     assert not (home / "logs").exists(), "nothing was started"

@@ -52,8 +52,8 @@ def register(base: BaseParams, folder: Path) -> str:
     )
     run = open_run("colours", "refresh", {"perpetune.kind": "refresh"}, {})
     version = registry.register(run, adapter, card, {"data.version": "abc", "adapter.digest": "f00d"})
-    assert registry.made_by("colours", run, "f00d") == version
-    assert registry.made_by("colours", run, "cafe") is None
+    assert registry.version_from_run("colours", run, "f00d") == version
+    assert registry.version_from_run("colours", run, "cafe") is None
     close_run(run, succeeded=True)
     assert newest_run("colours", "refresh") is not None
     return version

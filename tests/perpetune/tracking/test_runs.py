@@ -16,10 +16,10 @@ from perpetune.tracking.runs import (
     close_run,
     connect,
     ended_runs,
-    give_up_run,
     log_metrics,
     log_params,
     log_table,
+    mark_killed,
     open_run,
     reopen_run,
     unfinished_runs,
@@ -78,7 +78,7 @@ def test_what_finished_or_failed_is_told_with_what_it_measured() -> None:
     log_metrics(runs[0], {"train/device_hours": 1.5})
     close_run(runs[0], succeeded=True)
     close_run(runs[1], succeeded=False)
-    give_up_run(runs[2])
+    mark_killed(runs[2])
     found = ended_runs("sounds", "refresh", 0)
     assert [(run.run_id, run.succeeded, dict(run.metrics)) for run in found] == [
         (runs[0].id, True, {"train/device_hours": 1.5}),

@@ -14,7 +14,7 @@ import mlflow
 import pytest
 
 from perpetune.tracking.runs import MlflowError, Run, connect
-from perpetune.tracking.training_curve import drawn
+from perpetune.tracking.training_curve import training_curve
 
 RUN = Run("0" * 32, "1", "http://mlflow/run")
 
@@ -71,7 +71,7 @@ def metrics(step: int) -> dict[str, float]:
 
 
 def test_many_steps_go_in_few_requests_each_with_its_own_step_and_time(server: Server, tmp_path: Path) -> None:
-    with drawn(RUN, tmp_path / "curve", "loss") as draw:
+    with training_curve(RUN, tmp_path / "curve", "loss") as draw:
         for step in range(1, 801):
             draw(step, metrics(step))
         assert server.requests == [], "nothing within the first seconds"
@@ -84,7 +84,7 @@ def test_many_steps_go_in_few_requests_each_with_its_own_step_and_time(server: S
 
 
 def test_a_server_that_is_away_holds_nothing_up_and_misses_nothing(server: Server, tmp_path: Path) -> None:
-    with drawn(RUN, tmp_path / "curve", "loss", every_seconds=0) as draw:
+    with training_curve(RUN, tmp_path / "curve", "loss", every_seconds=0) as draw:
         draw(1, metrics(1))
         server.away = True
         for step in (2, 3, 4):
@@ -95,21 +95,21 @@ def test_a_server_that_is_away_holds_nothing_up_and_misses_nothing(server: Serve
 
 def test_what_could_not_be_sent_at_the_end_is_an_error_and_is_sent_by_the_next(server: Server, tmp_path: Path) -> None:
     def train() -> None:
-        with drawn(RUN, tmp_path / "curve", "loss") as draw:
+        with training_curve(RUN, tmp_path / "curve", "loss") as draw:
             draw(1, metrics(1))
             server.away = True
 
     with pytest.raises(MlflowError):
         train()
     server.away = False
-    with drawn(RUN, tmp_path / "curve", "loss"):
+    with training_curve(RUN, tmp_path / "curve", "loss"):
         pass
     assert server.points("loss") == [(1, 1.0)]
 
 
 def test_the_error_of_training_is_not_hidden_and_its_steps_are_sent(server: Server, tmp_path: Path) -> None:
     def train(step: int, *, away: bool) -> None:
-        with drawn(RUN, tmp_path / "curve", "loss") as draw:
+        with training_curve(RUN, tmp_path / "curve", "loss") as draw:
             draw(step, metrics(step))
             server.away = away
             raise MemoryError
@@ -123,23 +123,23 @@ def test_the_error_of_training_is_not_hidden_and_its_steps_are_sent(server: Serv
 
 def test_steps_made_again_after_a_kill_stand_there_once(server: Server, tmp_path: Path) -> None:
     journal = tmp_path / "curve"
-    with drawn(RUN, journal, "loss", every_seconds=0) as draw:
+    with training_curve(RUN, journal, "loss", every_seconds=0) as draw:
         for step in (1, 2, 3):
             draw(step, metrics(step))
     # What was on disk and not yet in MLflow when the process was killed, and a line that it broke off in.
     with journal.open("a") as file:
         file.write('\n{"step": 4, "time": 1, "metrics": {"loss": 0.25, "rate": 0.1}}\n{"step": 5, "time"')
-    with drawn(RUN, journal, "loss") as draw:
+    with training_curve(RUN, journal, "loss") as draw:
         for step in (3, 4, 5, 6):
             draw(step, metrics(step))
-    with drawn(RUN, journal, "loss") as draw:
+    with training_curve(RUN, journal, "loss") as draw:
         draw(7, metrics(7))
     assert server.points("loss") == [(step, 1 / step) for step in range(1, 8)]
 
 
 def test_without_its_journal_it_still_repeats_nothing(server: Server, tmp_path: Path) -> None:
     for journal in ("here", "elsewhere"):
-        with drawn(RUN, tmp_path / journal, "loss") as draw:
+        with training_curve(RUN, tmp_path / journal, "loss") as draw:
             for step in (1, 2):
                 draw(step, metrics(step))
     assert server.points("loss") == [(1, 1.0), (2, 0.5)]

@@ -22,8 +22,8 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams, TuneParams, load_params
 from perpetune.tracking.runs import connect
 from perpetune.training.trainer import Progress
-from perpetune.tuning.params_file import as_yaml, rewrite
-from perpetune.tuning.search import Judge, Settings, Trial, search
+from perpetune.tuning.params_file import as_yaml, replace_values
+from perpetune.tuning.search import OnProgress, Settings, Trial, search
 from perpetune.tuning.tune import changes, with_settings
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +32,7 @@ SPACE = TuneParams(minutes=1000, trials=20, rank=(4, 32), learning_rate=(1e-5, 1
 MINUTES = 10.0  # of each made-up trial
 
 
-def bowl(number: int, settings: Settings, judge: Judge) -> float:
+def bowl(number: int, settings: Settings, judge: OnProgress) -> float:
     """A made-up training, validated at each of its four steps; the nearer the rate is to 3e-3, the better."""
     losses = [1 / step + abs(settings.learning_rate - 3e-3) for step in (1, 2, 3, 4)]
     for step, loss in enumerate(losses, start=1):
@@ -84,7 +84,7 @@ def test_a_hopeless_trial_is_pruned_and_cheaper() -> None:
 
 
 def test_a_diverged_trial_is_pruned_at_once() -> None:
-    def diverge(number: int, settings: Settings, judge: Judge) -> float:
+    def diverge(number: int, settings: Settings, judge: OnProgress) -> float:
         judge(Progress(1, 4, 1, 1, 1, 1, float("nan")), 1.0)
         raise AssertionError("it went on")
 
@@ -131,7 +131,9 @@ def test_rewriting_touches_the_values_only(tmp_path: Path, line_end: str) -> Non
         text = re.sub(f"^  {field}: auto.*$", f"  {field}: {value}", text, flags=re.MULTILINE)
     before = text.replace("\n", line_end)
     path.write_bytes(before.encode())
-    rewrite(path, {"train.lora.rank": 16, "train.lora.alpha": 32, "train.epochs": 1.5, "train.learning_rate": 3e-4})
+    replace_values(
+        path, {"train.lora.rank": 16, "train.lora.alpha": 32, "train.epochs": 1.5, "train.learning_rate": 3e-4}
+    )
     after = path.read_bytes().decode()
     assert [line for line in ndiff(before.split(line_end), after.split(line_end)) if line[0] in "+-"] == [
         "-   lora: {rank: 8, alpha: 16, dropout: 0.0, target_modules: all-linear}",
@@ -158,7 +160,7 @@ def test_what_is_more_than_a_number_is_left_alone(tmp_path: Path, text: str) -> 
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(PerpetuneError, match=r"params.yaml.*: train.epochs: there is no plain number to replace"):
-        rewrite(path, {"train.epochs": 3})
+        replace_values(path, {"train.epochs": 3})
     assert path.read_text() == text
 
 
@@ -298,7 +300,7 @@ def test_a_budget_that_no_trial_fits_into(done: Done) -> None:
     (done.folder / "params.yaml").write_text(text.replace("  epochs: ", "  epochs: 50000  # ", 1))
     said = CliRunner().invoke(app, ["tune", "--minutes", "0.01", "--write"])
     assert said.exit_code == 1
-    assert "no trial came to its end (0.01 device minutes were given)" in said.stderr
+    assert "no trial finished within 0.01 device minutes" in said.stderr
     assert ": stopped after 0.0" in said.output
     (done.folder / "params.yaml").write_text(text)
 

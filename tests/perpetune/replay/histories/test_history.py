@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.replay.histories.history import between, divided, read_history
+from perpetune.replay.histories.history import between, read_history, with_initial_examples
+from perpetune.replay.histories.reviews import stream_named
 
 ROWS = [
     {"input": "b", "output": "no", "time": "2024-01-02T00:00:00Z", "change": True},
@@ -33,7 +34,7 @@ def test_rows_are_put_in_order_of_time(tmp_path: Path, suffix: str) -> None:
     history = read_history(written(tmp_path, ROWS, suffix), timedelta(hours=6))
 
     assert [request.example.input for request in history.requests] == ["a", "b", "c"]
-    assert [request.known for request in history.requests] == [
+    assert [request.label_time for request in history.requests] == [
         datetime(2024, 1, 5, tzinfo=UTC),
         datetime(2024, 1, 2, 6, tzinfo=UTC),
         datetime(2024, 1, 3, 6, tzinfo=UTC),
@@ -65,22 +66,29 @@ def test_bad_rows_are_set_aside_by_line_and_field(tmp_path: Path, fault: dict[st
 
 
 def test_a_file_without_one_good_row_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PerpetuneError, match="no row that could be replayed"):
+    with pytest.raises(PerpetuneError, match="there is no valid row"):
         read_history(written(tmp_path, [{"input": "a", "output": "b"}], ".jsonl"))
 
 
 def test_the_earliest_share_is_taught_and_the_rest_replayed(tmp_path: Path) -> None:
-    history = divided(read_history(written(tmp_path, ROWS, ".jsonl")), 0.3)
+    history = with_initial_examples(read_history(written(tmp_path, ROWS, ".jsonl")), 0.3)
 
-    assert [row.input for row in history.taught] == ["a"]
+    assert [row.input for row in history.initial] == ["a"]
     assert [request.example.input for request in history.requests] == ["b", "c"]
-    assert divided(history, 0.5) == history
+    assert with_initial_examples(history, 0.5) == history
 
 
-def test_a_stretch_holds_its_beginning_and_not_its_end(tmp_path: Path) -> None:
+def test_a_period_includes_its_start_and_not_its_end(tmp_path: Path) -> None:
     history = read_history(written(tmp_path, ROWS, ".jsonl"))
-    stretch = between(history, datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC))
+    period = between(history, datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC))
 
-    assert [request.example.input for request in stretch.requests] == ["a", "b"]
+    assert [request.example.input for request in period.requests] == ["a", "b"]
     with pytest.raises(PerpetuneError, match="no request between"):
         between(history, datetime(2025, 1, 1, tzinfo=UTC), None)
+
+
+def test_a_stream_under_its_former_name_gives_a_warning() -> None:
+    assert stream_named("reviews") == "reviews"
+    with pytest.warns(FutureWarning, match="`reviews-quiet` is now called `reviews-stable`"):
+        assert stream_named("reviews-quiet") == "reviews-stable"
+    assert stream_named("history.jsonl") is None

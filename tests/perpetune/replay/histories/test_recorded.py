@@ -43,9 +43,13 @@ def test_labelled_requests_of_the_log_are_a_history(tmp_path: Path, params: Para
     log.dispose()
 
     first, second = recorded_history(workspace).requests
-    assert (first.example.input, first.example.output, first.known) == ("text 0", "positive", NOON + timedelta(days=3))
+    assert (first.example.input, first.example.output, first.label_time) == (
+        "text 0",
+        "positive",
+        NOON + timedelta(days=3),
+    )
     assert (second.example.output, second.answer, second.confidence) == ("negative", "positive", 0.8)
-    assert second.asked == NOON + timedelta(hours=2)
+    assert second.time == NOON + timedelta(hours=2)
 
 
 def test_the_first_model_learns_from_what_is_no_traffic_and_no_label_that_was_asked_for(
@@ -60,4 +64,4 @@ def test_the_first_model_learns_from_what_is_no_traffic_and_no_label_that_was_as
     rows = [Example(input=each, output="positive", id=each, group=each, source=each) for each in sources]
     write_jsonl(workspace.split("train"), rows)
 
-    assert [row.source for row in recorded_history(workspace).taught] == ["file"]
+    assert [row.source for row in recorded_history(workspace).initial] == ["file"]
