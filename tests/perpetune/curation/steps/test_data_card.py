@@ -19,7 +19,7 @@ ALL = MixParams(replay=None, recent_days=None)
 def card(example: Make, task: Callable[..., TaskParams]) -> Card:
     train = [example(f"text {n}", "yes" if n % 3 else "no", hour=n) for n in range(12)]
     frozen = [example("a <b>bold</b> | text", "never_seen")]
-    quarantined = [Quarantined(reason="a duplicate", detail=f"of {n}", example=example(f"again {n}")) for n in range(5)]
+    quarantined = [Quarantined(reason="duplicate", detail=f"of {n}", example=example(f"again {n}")) for n in range(5)]
     return describe(
         task(),
         "0123abcd",
