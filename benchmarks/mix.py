@@ -129,7 +129,7 @@ def measure(name: str, splits: Splits, params: Params, asked: argparse.Namespace
     from perpetune.curation.steps.mix import mix
 
     settings = params.mix.model_copy(update={"replay": RATIOS.get(name)})
-    chosen = mix(splits.train, settings, least=0)
+    chosen = mix(splits.train, settings, min_rows=0)
     recent = () if name == NO_TRAFFIC else chosen.recent
     rows = [*recent, *chosen.replayed]
     began = time.monotonic()

@@ -1,1 +1,1 @@
-"""From files of examples to the splits that a model is trained and evaluated on. Imports only what all parts share."""
+"""Data curation: from files of examples to training, validation and holdout splits. Imports only what all parts share."""

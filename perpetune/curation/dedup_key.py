@@ -1,4 +1,4 @@
-"""When two examples ask the same."""
+"""Keys by which examples with the same conversation are found."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ DedupKey = tuple[tuple[str, str], ...]
 
 
 def dedup_key(example: Example) -> DedupKey:
-    """The whole conversation before the output, up to case, white space and Unicode form."""
+    """The conversation before the output, with normalised texts."""
     if not example.messages:
         return (("user", normalised(example.input)),)
     return tuple((message.role, normalised(message.content)) for message in example.messages)
 
 
 def input_key(example: Example) -> DedupKey:
-    """The question without its system messages.
+    """The dedup key without system messages.
 
-    A logged request carries the task's instruction and the curated example that asks the same does
-    not: across splits they must count as the same, or the holdout leaks.
+    A logged request has the task's instruction, an equal curated example does not. They must count as the same input,
+    or the holdout leaks.
     """
     return tuple(turn for turn in dedup_key(example) if turn[0] != "system")

@@ -1,4 +1,4 @@
-"""How one version of the data differs from another."""
+"""The difference between two versions of the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Splits = Mapping[str, Sequence[Example]]
 
 @dataclass(frozen=True)
 class Count:
-    """Rows of a kind before and after."""
+    """A number of rows before and after."""
 
     before: int
     after: int
@@ -21,9 +21,9 @@ class Count:
 
 @dataclass(frozen=True)
 class Difference:
-    """Rows that came, went, were rewritten (same id, another text) or stand in another split than before.
+    """Rows added, removed, changed (same id, different text) and moved to another split.
 
-    The counts are by split, by source and by label; there are none by label where outputs are free text.
+    Counts are by split, source and label; `labels` is empty if outputs are free text.
     """
 
     added: int
@@ -37,12 +37,12 @@ class Difference:
 
 def difference(before: Splits, after: Splits, *, labelled: bool) -> Difference:
     """Compare two versions of the splits, row by row."""
-    old, new = _placed(before), _placed(after)
+    old, new = _rows_by_id(before), _rows_by_id(after)
     both = old.keys() & new.keys()
     return Difference(
         added=len(new.keys() - old.keys()),
         removed=len(old.keys() - new.keys()),
-        changed=sum(_said(old[key][1]) != _said(new[key][1]) for key in both),
+        changed=sum(_content(old[key][1]) != _content(new[key][1]) for key in both),
         moved=sum(old[key][0] != new[key][0] for key in both),
         splits=_counts((name for name, _ in old.values()), (name for name, _ in new.values())),
         sources=_counts((row.source for _, row in old.values()), (row.source for _, row in new.values())),
@@ -52,17 +52,17 @@ def difference(before: Splits, after: Splits, *, labelled: bool) -> Difference:
     )
 
 
-def _placed(splits: Splits) -> dict[tuple[str, str], tuple[str, Example]]:
-    """Each row and the split that it stands in, by what names it."""
+def _rows_by_id(splits: Splits) -> dict[tuple[str, str], tuple[str, Example]]:
+    """Each row with its split, by source and id."""
     return {(row.source, row.id): (name, row) for name, rows in splits.items() for row in rows}
 
 
-def _said(row: Example) -> tuple[object, ...]:
+def _content(row: Example) -> tuple[object, ...]:
     return row.input, row.output, row.messages
 
 
 def _counts(before: Iterable[str], after: Iterable[str]) -> dict[str, Count]:
-    """The commonest afterwards first."""
+    """Sorted by the count afterwards, largest first."""
     old, new = Counter(before), Counter(after)
     names = sorted(old.keys() | new.keys(), key=lambda name: (-new[name], -old[name], name))
     return {name: Count(old[name], new[name]) for name in names}

@@ -1,4 +1,4 @@
-"""The data pipeline through DVC's command line, which is DVC's stable interface."""
+"""Running the data pipeline with DVC's command line, its stable interface."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _STAGE_FAILED = re.compile(r"^ERROR: failed to reproduce '([^']+)'", re.MULTILIN
 
 @dataclass(frozen=True)
 class DataVersion:
-    """What the pipeline last made: `version` is the MD5 of the splits, `outputs` the MD5 of each output folder."""
+    """The data in `dvc.lock`: `version` is the MD5 of the splits, `outputs` the MD5 of each output folder."""
 
     version: str
     outputs: dict[str, str]
 
 
 def prepare(workspace: Path, remote: str | None) -> None:
-    """Make the workspace one that DVC works in, with a default remote; repeating it changes nothing.
+    """Initialise DVC in the workspace, with a default remote. Idempotent.
 
-    `remote` is any URL that DVC knows; without one it is a folder of the workspace, unless the
-    workspace's own `.dvc/config` names another. Raises PerpetuneError where there is no `dvc.yaml`.
+    `remote` is any URL that DVC supports; None means the remote of `.dvc/config`, or a folder of the workspace. Raises
+    PerpetuneError if there is no `dvc.yaml`.
     """
     if not (workspace / "dvc.yaml").is_file():
         raise PerpetuneError(
@@ -58,28 +58,27 @@ def prepare(workspace: Path, remote: str | None) -> None:
 
 
 def reproduce(workspace: Path) -> DataVersion:
-    """Bring every output up to date, running only the stages whose data or settings have changed.
-
-    Raises PerpetuneError with the stage's own words where one fails.
-    """
+    """Run `dvc repro`: only stages whose data or settings changed. Raises PerpetuneError with a failed stage's error."""
     _dvc(workspace, "repro")
     return data_version(workspace)
 
 
 def push(workspace: Path) -> None:
-    """Send the outputs to the default remote; raises PerpetuneError where it cannot be reached."""
+    """Run `dvc push` to the default remote. Raises PerpetuneError if it cannot be reached."""
     _dvc(workspace, "push")
 
 
 def data_version(workspace: Path) -> DataVersion:
-    """Read the version of the data from `dvc.lock`; raises PerpetuneError where nothing was made yet."""
+    """Read the data version from `dvc.lock`. Raises PerpetuneError if no data was curated yet."""
     lock = workspace / "dvc.lock"
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.is_file() else {}).get("stages", {})
     outputs = {
         out["path"]: str(out["md5"]).removesuffix(".dir") for stage in stages.values() for out in stage.get("outs", ())
     }
     if SPLITS.as_posix() not in outputs:
-        raise PerpetuneError("no data was curated yet", where=str(lock), do="run `dvc repro` or `perpetune refresh`")
+        raise PerpetuneError(
+            "no data has been curated yet", where=str(lock), do="run `dvc repro` or `perpetune refresh`"
+        )
     return DataVersion(outputs[SPLITS.as_posix()], outputs)
 
 
@@ -89,14 +88,14 @@ def has_version(workspace: Path, version: str) -> bool:
 
 
 def checkout_splits(workspace: Path, version: str, into: Path) -> Path:
-    """Lay the splits of an older version into the folder `into`, and return where they lie.
+    """Check out the splits of an older data version into the folder `into`; returns their path.
 
-    They come from the workspace's cache or else from its default remote. A repository of its own holds them, so that
-    nothing of the workspace changes. Raises PerpetuneError where neither has them.
+    They come from the workspace's DVC cache or its default remote, through a separate DVC repository, so that the
+    workspace does not change. Raises PerpetuneError if neither has them.
     """
     if not (workspace / ".dvc").is_dir():
         raise PerpetuneError(
-            f"the data {version[:8]} cannot be brought back: DVC was never set up here",
+            f"the data version {version[:8]} cannot be checked out: DVC is not initialised here",
             where=str(workspace),
             do="run this in the workspace that trained on it",
         )
@@ -108,7 +107,7 @@ def checkout_splits(workspace: Path, version: str, into: Path) -> Path:
         _dvc(into, "pull", "--quiet")
     except PerpetuneError as fault:
         raise PerpetuneError(
-            f"the data {version[:8]} is neither in DVC's cache nor at its remote",
+            f"the data version {version[:8]} is neither in DVC's cache nor in its remote",
             where=str(workspace),
             do="name the remote that has it in PERPETUNE_DVC_REMOTE or .dvc/config",
         ) from fault
@@ -116,7 +115,7 @@ def checkout_splits(workspace: Path, version: str, into: Path) -> Path:
 
 
 def _config_for_checkout(home: Path) -> ConfigParser:
-    """The settings of a workspace's DVC for a repository elsewhere, with its cache: paths are relative to `home`."""
+    """The DVC config of a workspace for another repository: relative paths, also of the cache, become absolute."""
     config = ConfigParser(interpolation=None)
     config.read([home / "config", home / "config.local"], encoding="utf-8")
     config.read_dict({"core": {"no_scm": "true"}})
@@ -130,7 +129,7 @@ def _config_for_checkout(home: Path) -> ConfigParser:
 
 
 def _dvc(workspace: Path, *arguments: str) -> None:
-    # The stages say `python`: it must be the one that runs this.
+    # The stages run `python`, which must be this interpreter.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
@@ -146,13 +145,13 @@ def _dvc(workspace: Path, *arguments: str) -> None:
 
 
 def _failure(command: str, stderr: str) -> PerpetuneError:
-    """What a stage itself said, where a stage failed, and else what DVC said."""
+    """The error of the failed stage, or else DVC's error."""
     stage = _STAGE_FAILED.search(stderr)
     said = stderr[: stage.start()].strip() if stage else ""
     if stage and said:
         return PerpetuneError(said, where=f"data stage {stage[1]}")
     noise = re.sub(r"^(ERROR|WARNING): ", "", stderr.strip(), flags=re.MULTILINE)
-    return PerpetuneError(noise or "it failed without a word", where=f"dvc {command}")
+    return PerpetuneError(noise or "it failed without an error message", where=f"dvc {command}")
 
 
 def _config(path: Path) -> ConfigParser:

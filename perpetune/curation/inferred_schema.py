@@ -1,4 +1,4 @@
-"""A JSON Schema that all outputs satisfy, for a person to start from."""
+"""Inferring a JSON Schema from outputs, as a proposal for task.output_schema."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 
 from perpetune.output_schema import InvalidOutput, parsed, to_text
 
-MAX_ENUM_VALUES = 10  # a longer list of values is no enumeration ...
-ROWS_PER_VALUE = 5  # ... nor is one whose values are on fewer rows each
+MAX_ENUM_VALUES = 10
+ROWS_PER_VALUE = 5  # at least, on average, for an enumeration
 
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array"}
 
 
 def advice(outputs: Sequence[str]) -> str | None:
-    """What to paste into params.yaml where all outputs are JSON objects, else None."""
+    """Advice with a schema to paste into params.yaml if all outputs are JSON objects, else None."""
     schema = inferred_schema(outputs)
     if schema is None:
         return None
     return (
-        "all outputs are JSON objects: with a task.output_schema answers are always valid and are scored slot by slot. "
-        f"Read this one, which the training rows satisfy, and paste it into params.yaml under task:\n"
+        "all outputs are JSON objects: with task.output_schema, answers are always valid and scored by slot F1. "
+        f"Check this schema, which the training rows satisfy, and paste it into params.yaml under task:\n"
         f"  output_schema: {to_text(schema)}"
     )
 
 
 def inferred_schema(outputs: Sequence[str]) -> dict[str, Any] | None:
-    """What these outputs have in common; None where there are none, or one is no JSON object.
+    """A schema that all outputs satisfy; None if there are none or one is no JSON object.
 
-    A key is required where all have it. Strings are an enumeration where few values occur, each often.
+    Keys that all objects have are required. Strings become an enumeration if there are few values, each frequent.
     """
     try:
         values = [parsed(output) for output in outputs]

@@ -1,4 +1,4 @@
-"""Somebody's file of examples, brought into the inbox of a workspace."""
+"""Ingesting a file of examples into the inbox of a workspace."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from perpetune.records import read_jsonl, write_jsonl
 
 @dataclass(frozen=True)
 class Ingestion:
-    """What became of a file: how many examples it brought and which rows were refused.
+    """The result of an ingestion: the number of examples, and the rejected rows.
 
-    `repeated` says that the inbox held this very content already, and nothing was written.
+    `repeated` is true if the inbox already has this content, and nothing was written.
     """
 
     source: str
@@ -30,45 +30,45 @@ class Ingestion:
 
 
 def ingest(path: Path, inbox: Path) -> Ingestion:
-    """Read `path` and write its examples to the inbox, named after the file and the hash of its content.
+    """Write the examples of a file to the inbox, named after the file and the hash of its content.
 
-    Refused rows go to `inbox/rejected/` with their reasons. Raises PerpetuneError, and writes nothing,
-    where the file cannot be read or holds no example.
+    Rejected rows are written to `inbox/rejected/` with their reasons. Raises PerpetuneError, and writes nothing, if the
+    file cannot be read or has no valid example.
     """
     source = source_name(path)
-    reading = read_examples(path, source)
-    if not reading.examples:
-        raise PerpetuneError(_no_examples(reading), where=str(path), do="mend these rows and ingest the file again")
+    result = read_examples(path, source)
+    if not result.examples:
+        raise PerpetuneError(_no_examples(result), where=str(path), do="fix these rows and ingest the file again")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     earlier = next(iter(sorted(inbox.glob(f"*-{digest}.jsonl"))), None)
     target = earlier or inbox / f"{source}-{digest}.jsonl"
-    rejected_path = rejected_file(target) if reading.rejected else None
+    rejected_path = rejected_file(target) if result.rejected else None
     if not earlier:
-        # The examples last: where they are, the file was ingested whole.
+        # The examples last: if they exist, the ingestion was complete.
         if rejected_path:
-            write_jsonl(rejected_path, reading.rejected)
-        write_jsonl(target, reading.examples)
-    return Ingestion(source, target, len(reading.examples), reading.rejected, rejected_path, repeated=bool(earlier))
+            write_jsonl(rejected_path, result.rejected)
+        write_jsonl(target, result.examples)
+    return Ingestion(source, target, len(result.examples), result.rejected, rejected_path, repeated=bool(earlier))
 
 
 def rejected_file(examples: Path) -> Path:
-    """Where the refused rows of an inbox file lie."""
+    """The path of an inbox file's rejected rows."""
     return examples.parent / "rejected" / f"{examples.stem}.rejected.jsonl"
 
 
 def read_rejected(examples: Path) -> list[Rejected]:
-    """The refused rows of an inbox file."""
+    """The rejected rows of an inbox file."""
     path = rejected_file(examples)
     return read_jsonl(path, Rejected) if path.is_file() else []
 
 
 def source_name(path: Path) -> str:
-    """The file's name as a source: `traffic` is kept for what production labelled."""
+    """The file's name as a source; `traffic` is reserved for labelled production traffic."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-.")[:60] or "examples"
     return "traffic-file" if name == "traffic" else name
 
 
-def _no_examples(reading: ReadResult) -> str:
-    counts = Counter((row.field, row.reason) for row in reading.rejected)
+def _no_examples(result: ReadResult) -> str:
+    counts = Counter((row.field, row.reason) for row in result.rejected)
     reasons = [f"{field or 'row'}: {reason} ({count:,})" for (field, reason), count in counts.most_common(3)]
-    return f"none of its {len(reading.rejected):,} rows is an example: {'; '.join(reasons)}"
+    return f"none of its {len(result.rejected):,} rows is a valid example: {'; '.join(reasons)}"

@@ -1,4 +1,4 @@
-"""Where the files of each step lie in a workspace."""
+"""Paths of each curation step's files in a workspace."""
 
 from __future__ import annotations
 

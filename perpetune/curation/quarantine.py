@@ -1,4 +1,4 @@
-"""What curation does not pass on, and why: nothing leaves the pipeline unseen."""
+"""Rejected and quarantined rows: everything that curation drops, with its reason."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from perpetune.records import Example
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
-"""Stands for the time of an example that has none."""
+"""The time of an example that has none."""
 
 
 class Rejected(BaseModel):
-    """A row of somebody's file that is no example. `line` counts from 1 (in Parquet: the row)."""
+    """A row of a file that is no valid example. `line` counts from 1 (for Parquet: the row)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ class Rejected(BaseModel):
 
 
 class Quarantined(BaseModel):
-    """An example that a step dropped. `reason` is one of a few fixed sentences, so that they can be counted."""
+    """An example that a step dropped. `reason` is one of a fixed set, so that reasons can be counted."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,20 +43,20 @@ class Quarantined(BaseModel):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step kept and what it set aside; together they are all that it was given."""
+    """The rows that a step kept and those that it quarantined; together they are its input."""
 
     kept: tuple[Example, ...]
     quarantined: tuple[Quarantined, ...]
 
 
 def by_reason(quarantined: Iterable[Quarantined]) -> dict[str, int]:
-    """How many were set aside for each reason, the commonest first."""
+    """The number of quarantined rows by reason, most frequent first."""
     counts = Counter(row.reason for row in quarantined)
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def in_order(examples: Iterable[Example]) -> list[Example]:
-    """The one order in which every file of the pipeline is written, whatever order rows came in."""
+    """The canonical order of every file of the pipeline, independent of the input's order."""
     return sorted(examples, key=lambda row: (row.source, row.id, row.model_dump_json()))
 
 

@@ -1,4 +1,4 @@
-"""Rows with several right outputs."""
+"""Rows with several correct outputs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from perpetune.records import Example
 
 
 def with_all_references(rows: Sequence[Example]) -> Example:
-    """The first of rows that ask and answer the same, with the references of all."""
+    """The first of rows with the same input and output, with the references of all."""
     first = rows[0]
     others = tuple(dict.fromkeys(each for row in rows for each in row.references if each != first.output))
     return first if others == first.references else first.model_copy(update={"references": others})
 
 
 def equivalent_outputs(rows: Sequence[Example]) -> dict[str, str]:
-    """Of rows that ask the same, from each output's likeness to that of the first which says as much.
+    """For rows with the same input: each normalised output mapped to the first equivalent one.
 
-    Two outputs say as much where each is among the references of a row with the other.
+    Two outputs are equivalent if each is a reference of a row with the other.
     """
-    taken: dict[str, set[str]] = {}
+    references: dict[str, set[str]] = {}
     for row in rows:
-        taken.setdefault(normalised(row.output), set()).update(map(normalised, row.references))
-    alike: dict[str, str] = {}
-    for one in taken:
-        alike[one] = next((alike[other] for other in alike if other in taken[one] and one in taken[other]), one)
-    return alike
+        references.setdefault(normalised(row.output), set()).update(map(normalised, row.references))
+    equivalent: dict[str, str] = {}
+    for one in references:
+        equivalent[one] = next(
+            (equivalent[other] for other in equivalent if other in references[one] and one in references[other]), one
+        )
+    return equivalent

@@ -1,4 +1,4 @@
-"""Where rows of production come from, as their `source` says."""
+"""The `source` of rows from production traffic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from perpetune.records import Example
 
 TRAFFIC = "traffic"
 IN_DOUBT = "traffic in doubt"
-"""Labelled because the model was unsure of its answer: it teaches, but a holdout of such rows would be too hard."""
+"""Labelled because the model was unsure: used for training only, because a holdout of such rows would be too hard."""
 
 
 def is_traffic(row: Example) -> bool:

@@ -1,1 +1,1 @@
-"""From answers to scores, comparisons and costs. Imports statistics, policy and models; no torch, no MLflow."""
+"""Evaluation: scores, comparisons and costs of answers. Imports statistics, policy and models; no torch, no MLflow."""

@@ -1,4 +1,4 @@
-"""The cheap systems that a language model has to beat on the same rows."""
+"""Cheap baselines: the majority answer and linear models."""
 
 from __future__ import annotations
 
@@ -15,27 +15,24 @@ from perpetune.records import Example
 
 
 def majority_answers(train: Sequence[Example], rows: Sequence[Example], kind: Kind) -> list[Answer]:
-    """The most frequent output of the training rows, for every row (of several, the first in the alphabet).
+    """The most frequent output of the training rows (ties: alphabetically first) for every row.
 
-    For classification its probabilities are the shares of the outputs.
+    For classification the probabilities are the outputs' relative frequencies.
     """
     counts = Counter(example.output for example in train)
     answer = min(counts, key=lambda output: (-counts[output], output))
-    shares = {output: count / len(train) for output, count in sorted(counts.items())}
-    return [_answer(answer, shares if kind == "classification" else None, seconds=0.0) for _ in rows]
+    frequencies = {output: count / len(train) for output, count in sorted(counts.items())}
+    return [_answer(answer, frequencies if kind == "classification" else None, seconds=0.0) for _ in rows]
 
 
 def fitted_answers(train: Sequence[Example], rows: Sequence[Example], seed: int) -> list[Answer]:
-    """What TF-IDF with logistic regression answers, trained on the same rows as the model.
-
-    Where there is nothing to learn from it is the majority answer.
-    """
+    """The answers of TF-IDF with logistic regression, fitted on `train`; the majority answer if it cannot be fitted."""
     model = fitted_linear(train, seed)
     return answers_of(model, rows) if model else majority_answers(train, rows, "classification")
 
 
 def fitted_linear(train: Sequence[Example], seed: int, encoder: Encoder | None = None) -> Pipeline | None:
-    """The linear model fitted on these rows; None if they teach it nothing: one label, or no input with text."""
+    """The linear model fitted on these rows; None if they have one label or no input with text."""
     if len({example.output for example in train}) < 2 or not any(example.input.strip() for example in train):
         return None
     model = linear_model(seed, encoder)
@@ -43,7 +40,7 @@ def fitted_linear(train: Sequence[Example], seed: int, encoder: Encoder | None =
 
 
 def answers_of(model: Pipeline, rows: Sequence[Example]) -> list[Answer]:
-    """The likeliest label of each row, with the probabilities of all."""
+    """The most likely label of each row, with all probabilities."""
     return linear_answers(model, [row.input for row in rows])
 
 

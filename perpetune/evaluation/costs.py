@@ -1,4 +1,4 @@
-"""What an answer costs, and what a refresh costs and saves: seconds, tokens and dollars."""
+"""Costs of answers and of a refresh, and when a refresh pays for itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAYS_PER_MONTH = 30
 
 @dataclass(frozen=True)
 class Economics:
-    """Busy seconds and tokens per request, and dollars per 1,000 requests on a machine kept busy."""
+    """Compute seconds and tokens per request, and dollars per 1,000 requests on a fully used machine."""
 
     requests: int
     seconds_mean: float
@@ -37,7 +37,7 @@ class Economics:
 
 
 def economics(answers: Sequence[Answer], dollars_per_hour: float) -> Economics:
-    """The cost of these answers, at the price of the machine that gave them."""
+    """The cost of answers at the machine's price per hour."""
     seconds = np.array([answer.seconds for answer in answers])
     mean = float(seconds.mean())
     return Economics(
@@ -52,13 +52,13 @@ def economics(answers: Sequence[Answer], dollars_per_hour: float) -> Economics:
 
 
 def times_as_much(other: Economics, own: Economics) -> float | None:
-    """The cost of `other` in costs of `own`: 6 where it costs six times as much; None where `own` is free."""
+    """The cost of `other` divided by that of `own`; None if `own` is free."""
     return other.dollars_per_1000 / own.dollars_per_1000 if own.dollars_per_1000 > 0 else None
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one system took to answer the held-out rows: a number for each row, the same row at the same place."""
+    """Seconds and tokens of one system for each held-out row, in the same order for all systems."""
 
     seconds: tuple[float, ...]
     prompt_tokens: tuple[int, ...]
@@ -67,7 +67,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class RefreshCost:
-    """What a refresh took: hours of all its devices together, and labels that were given for it."""
+    """What a refresh used: device hours (summed over devices), and new labels."""
 
     device_hours: float
     labels: int
@@ -75,10 +75,10 @@ class RefreshCost:
 
 @dataclass(frozen=True)
 class CostComparison:
-    """Another way to get the same answers, and after how many requests the refresh is cheaper.
+    """The challenger's cost against an alternative, and the break-even of the refresh.
 
-    `saved_per_1000` is its cost less the challenger's, row by row. `requests` pays the refresh back, somewhere from
-    `low` to `high`; None is never.
+    `saved_per_1000` is the alternative's cost less the challenger's, row by row. The refresh pays for itself after
+    `requests`, with an interval from `low` to `high`; None is never.
     """
 
     name: str
@@ -91,10 +91,10 @@ class CostComparison:
 
 @dataclass(frozen=True)
 class RefreshEconomics:
-    """Dollars per 1,000 requests with what serves otherwise (`before`) and with the challenger (`after`).
+    """Dollars per 1,000 requests with the system that would serve otherwise (`before`) and the challenger (`after`).
 
-    `refresh_dollars` is what device hours and labels cost together; `rivals` are the base prompted with examples and
-    the larger model where params names one. Intervals have the level `confidence`.
+    `refresh_dollars` is the cost of device hours and labels. `rivals` are the base model prompted with examples and the
+    larger model of params.yaml, if any. Intervals have the level `confidence`.
     """
 
     before_system: str
@@ -110,7 +110,7 @@ class RefreshEconomics:
     confidence: float
 
     def flat_metrics(self) -> dict[str, float]:
-        """Every number under a name that MLflow takes; what never pays for itself has no break-even."""
+        """All numbers by their MLflow metric names; without a break-even if there is none."""
         flat = {
             "economics/device_hours": self.device_hours,
             "economics/labels": float(self.labels),
@@ -139,11 +139,11 @@ def refresh_economics(
     evaluate: EvaluateParams,
     requests_per_month: int | None,
 ) -> RefreshEconomics:
-    """What the refresh is worth, from what each system took for the same rows.
+    """The costs and savings of a refresh, from each system's usage on the same rows.
 
-    `usage` has "challenger", "base" and, where they answered, "champion" and "few-shot". A larger model is priced at
-    the tokens that the prompted base read and wrote, as our tokenizer counts them. The intervals are percentile
-    bootstraps over rows; where all rows cost alike they have no width.
+    `usage` has "challenger", "base" and, if they answered, "champion" and "few-shot". A larger model is priced by the
+    tokens of the prompted base, counted with our tokenizer. Intervals are percentile bootstraps over rows; they have no
+    width if all rows cost the same.
     """
     prompted = "few-shot" if "few-shot" in usage else "base"
     before = "champion" if "champion" in usage else prompted
@@ -169,12 +169,12 @@ def refresh_economics(
 
 
 def _busy(usage: Usage, dollars_per_hour: float) -> NDArray[np.float64]:
-    """Dollars of each row on a machine that is kept busy: (rows,)."""
+    """Dollars of each row on a fully used machine, (rows,)."""
     return np.asarray(usage.seconds, dtype=np.float64) * dollars_per_hour / SECONDS_PER_HOUR
 
 
 def _bought(usage: Usage, model: LargerModel) -> NDArray[np.float64]:
-    """Dollars of each row at a price per token: (rows,)."""
+    """Dollars of each row at a price per token, (rows,)."""
     read = np.asarray(usage.prompt_tokens, dtype=np.float64) * model.dollars_per_million_prompt_tokens
     written = np.asarray(usage.completion_tokens, dtype=np.float64) * model.dollars_per_million_completion_tokens
     return np.asarray((read + written) / 1e6, dtype=np.float64)
@@ -207,14 +207,14 @@ def _rival(
 
 
 def _requests_until(refresh: float, saved_per_1000: float) -> float | None:
-    """How many requests save what the refresh cost; None for never. What cost nothing is paid back at once."""
+    """The number of requests until the savings equal the cost of the refresh; None for never, 0 if it was free."""
     if saved_per_1000 > 0:
         return refresh / saved_per_1000 * 1000
     return 0.0 if refresh == 0 and saved_per_1000 == 0 else None
 
 
 def sentences(economics: RefreshEconomics) -> list[str]:
-    """What the refresh costs and saves, told to a person."""
+    """The costs and savings as sentences."""
     refresh = f"The refresh cost {dollars(economics.refresh_dollars)}: {_spent(economics)}."
     return [_before_and_after(economics), refresh, *(_paid_back(rival, economics) for rival in economics.rivals)]
 
@@ -222,8 +222,8 @@ def sentences(economics: RefreshEconomics) -> list[str]:
 def _before_and_after(economics: RefreshEconomics) -> str:
     before, after = _with_interval(economics.before), _with_interval(economics.after)
     return (
-        f"1,000 requests cost {after} with the challenger, and {before} with {phrase(economics.before_system)}, "
-        f"which would serve without it (n = {economics.after.n:,})."
+        f"1,000 requests cost {after} with the challenger and {before} with {phrase(economics.before_system)}, "
+        f"which serves otherwise (n = {economics.after.n:,})."
     )
 
 
@@ -239,14 +239,10 @@ def _paid_back(rival: CostComparison, economics: RefreshEconomics) -> str:
     against = f"Against {rival.name} ({_with_interval(rival.dollars_per_1000)} per 1,000 requests)"
     saved = rival.saved_per_1000
     if rival.requests is None:
-        chance = (
-            ""
-            if rival.low is None
-            else f", though chance may explain it: from {requests_text(rival.low)} requests to never"
-        )
-        return f"{against} it never pays for itself, as it saves nothing{chance} (n = {saved.n:,})."
+        chance = "" if rival.low is None else f", with an interval from {requests_text(rival.low)} requests to never"
+        return f"{against} it never pays for itself, because it saves nothing{chance} (n = {saved.n:,})."
     if rival.requests == 0:
-        return f"{against} it has nothing to pay back (n = {saved.n:,})."
+        return f"{against} it has no cost to pay back (n = {saved.n:,})."
     span = f"{requests_text(rival.low)} to {requests_text(rival.high)}"
     return f"{against} it pays for itself after {requests_text(rival.requests)} requests ({span}, n = {saved.n:,}){_time(rival.requests, economics)}."
 
@@ -266,7 +262,7 @@ def _with_interval(estimate: Estimate) -> str:
 
 
 def requests_text(requests: float | None) -> str:
-    """To three significant figures, as the interval is wider than what is lost; None is never."""
+    """A number of requests to three significant figures; None is "never"."""
     if requests is None:
         return "never"
     whole = math.ceil(requests)
@@ -274,7 +270,7 @@ def requests_text(requests: float | None) -> str:
 
 
 def dollars(amount: float) -> str:
-    """Dollars to three significant figures, never in scientific notation."""
+    """Dollars to three significant figures, without scientific notation."""
     if amount == 0:
         return "$0"
     decimals = max(2, 2 - math.floor(math.log10(abs(amount))))
@@ -283,17 +279,17 @@ def dollars(amount: float) -> str:
 
 
 def to_document(economics: RefreshEconomics) -> dict[str, Any]:
-    """As JSON has it."""
+    """The JSON document of economics.json."""
     return asdict(economics)
 
 
-def from_document(said: Mapping[str, Any]) -> RefreshEconomics:
-    """What `to_document` wrote."""
+def from_document(document: Mapping[str, Any]) -> RefreshEconomics:
+    """Read what `to_document` wrote."""
     rivals = tuple(
         CostComparison(
             **{**rival, **{name: Estimate(**rival[name]) for name in ("dollars_per_1000", "saved_per_1000")}}
         )
-        for rival in said["rivals"]
+        for rival in document["rivals"]
     )
-    ends = {name: Estimate(**said[name]) for name in ("before", "after")}
-    return RefreshEconomics(**{**said, **ends, "rivals": rivals})
+    ends = {name: Estimate(**document[name]) for name in ("before", "after")}
+    return RefreshEconomics(**{**document, **ends, "rivals": rivals})

@@ -1,4 +1,4 @@
-"""All systems on the same rows: scores, intervals, paired comparisons and what they mean."""
+"""Evaluation of all systems on the same rows: scores, intervals, paired comparisons and a summary."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from perpetune.statistics.paired import PairedComparison, compare
 
 @dataclass(frozen=True)
 class SystemResults:
-    """One system's answers, row by row. `scores`: 1 or 0 for right or wrong; for free text its main metric.
+    """One system's answers, row by row. `scores` are 1 or 0 for labels, the main metric for free text.
 
-    `positions` are those of its rows among all: a system may have answered only some.
+    `positions` are the indices of the answered rows: a system may have answered only a sample.
     """
 
     system: str
@@ -43,23 +43,22 @@ class SystemResults:
     completion_tokens: tuple[int, ...]
 
     def at(self, positions: Sequence[int]) -> tuple[float, ...]:
-        """The scores of these rows, which it has answered."""
+        """The scores of these rows, all of which must be answered."""
         scores = dict(zip(self.positions, self.scores, strict=True))
         return tuple(scores[position] for position in positions)
 
 
 def common_positions(one: SystemResults, other: SystemResults) -> list[int]:
-    """The places of the rows that both have answered."""
+    """The indices of the rows that both have answered."""
     return sorted(set(one.positions) & set(other.positions))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every system on the same rows, or on some of them. Mappings have the systems as keys, in the order of tables and plots.
+    """The results of all systems. Mappings are by system, in the order of tables and plots.
 
-    `comparisons` are `subject` (the challenger, where there is one) minus each other system, on the rows that both
-    have answered;
-    `known_labels` are the labels that a system can answer; `summary` holds sentences, the most important first.
+    `comparisons` are `subject` (the challenger, if there is one) minus each other system, on the rows that both have
+    answered. `known_labels` are the labels that a system can answer. `summary` has sentences, most important first.
     """
 
     kind: Kind
@@ -81,27 +80,27 @@ class Evaluation:
         return self.scoring.main
 
     @property
-    def wanted(self) -> tuple[str, ...]:
-        """The wanted outputs, written as the answers are."""
+    def expected(self) -> tuple[str, ...]:
+        """The expected outputs, with normalised whitespace."""
         return tuple(tidy(row.output) for row in self.rows)
 
     def credited_labels(self, system: str) -> list[str]:
-        """The wanted labels of the rows that a system answered; of several right ones its answer, if that is one."""
+        """The expected label of each answered row; the answer itself, if it is one of several correct labels."""
         scored = self.scored[system]
         return _credited([self.rows[position] for position in scored.positions], scored.texts)
 
     @property
     def sampled(self) -> tuple[str, ...]:
-        """The systems that have answered only some of the rows."""
+        """The systems that have answered only a sample of the rows."""
         return tuple(name for name, scored in self.scored.items() if len(scored.positions) < len(self.rows))
 
-    def wanted_of(self, system: str) -> tuple[str, ...]:
-        """The wanted outputs of the rows that a system has answered."""
-        wanted = self.wanted
-        return tuple(wanted[position] for position in self.scored[system].positions)
+    def expected_of(self, system: str) -> tuple[str, ...]:
+        """The expected outputs of the rows that a system has answered."""
+        expected = self.expected
+        return tuple(expected[position] for position in self.scored[system].positions)
 
     def flat_metrics(self, holdout: str) -> dict[str, float]:
-        """Every number under a name that MLflow takes, as `frozen/challenger/accuracy`."""
+        """All numbers by their MLflow metric names, such as `frozen/challenger/accuracy`."""
         flat = {f"{holdout}/rows": float(len(self.rows))}
         for system, scored in self.scored.items():
             flat[f"{holdout}/{system}/rows"] = float(len(scored.positions))
@@ -141,11 +140,11 @@ class Evaluation:
         )
 
     def confusion_table(self, system: str) -> pd.DataFrame:
-        """Each wrong answer that one system gave for each wanted label, the most frequent first."""
-        pairs = pd.DataFrame({"wanted": self.credited_labels(system), "answered": self.scored[system].texts})
-        wrong = pairs[pairs["wanted"] != pairs["answered"]]
-        counted = wrong.groupby(["wanted", "answered"]).size().reset_index(name="rows")
-        return counted.sort_values(["rows", "wanted", "answered"], ascending=[False, True, True], ignore_index=True)
+        """The pairs of expected label and wrong answer of one system, most frequent first."""
+        pairs = pd.DataFrame({"expected": self.credited_labels(system), "answered": self.scored[system].texts})
+        wrong = pairs[pairs["expected"] != pairs["answered"]]
+        counted = wrong.groupby(["expected", "answered"]).size().reset_index(name="rows")
+        return counted.sort_values(["rows", "expected", "answered"], ascending=[False, True, True], ignore_index=True)
 
     def _comparison_table(self) -> pd.DataFrame:
         lines = []
@@ -163,7 +162,7 @@ class Evaluation:
         columns: dict[str, Sequence[object]] = {
             "id": [row.id for row in self.rows],
             "input": [row.input for row in self.rows],
-            "wanted": self.wanted,
+            "expected": self.expected,
         }
         for system, scored in self.scored.items():
             columns |= {
@@ -175,7 +174,7 @@ class Evaluation:
         return pd.DataFrame(columns)
 
     def _spread(self, scored: SystemResults, values: Sequence[object]) -> list[object]:
-        """A value for every row, None for those that were not answered."""
+        """The values by row, None for rows that were not answered."""
         found = dict(zip(scored.positions, values, strict=True))
         return [found.get(position) for position in range(len(self.rows))]
 
@@ -188,18 +187,19 @@ def evaluate(
     params: EvaluateParams,
     schema: Schema | None = None,
 ) -> Evaluation:
-    """Judge every system on the same rows, beside the baselines that `train` affords.
+    """Evaluate every system on the same rows, with baselines fitted on `train`.
 
-    `answers_by_system` maps "base", "few-shot", "champion", "challenger" (those that there are) to one
-    answer per row, None for a row that it was not asked; a system that was asked nothing is left out. "majority" and,
-    for classification, "linear" are added where they are not given. `schema` is that of the outputs. Raises
-    PerpetuneError where there are no rows, ValueError where there is no system, one has not as many answers as there
-    are rows, or the one that the others are compared with has not answered all.
+    `answers_by_system` maps systems such as "base", "few-shot", "champion" and "challenger" to one answer per row, None
+    for rows without one; a system without answers is dropped. "majority" and, for classification, "linear" are added if
+    they are missing. `schema` is the output schema.
+
+    Raises PerpetuneError if there are no rows; ValueError if there is no system, a system has not one entry per row,
+    or the subject has not answered all rows.
     """
     if not answers_by_system:
         raise ValueError("there is no system to evaluate")
     if not rows:
-        raise PerpetuneError("there are no rows to evaluate on", do="add examples, or a larger share to the holdout")
+        raise PerpetuneError("there are no rows to evaluate on", do="add examples, or enlarge the holdout")
     answers = _with_baselines(rows, answers_by_system, train, kind, params.seed)
     for system, given in answers.items():
         if len(given) != len(rows):
@@ -278,7 +278,7 @@ def _given(answers: Sequence[Answer | None]) -> list[Answer]:
 def score_answers(
     system: str, rows: Sequence[Example], given: Sequence[Answer | None], kind: Kind, scoring: Scoring
 ) -> SystemResults:
-    """What a system answered, with the score of each row that it was asked."""
+    """A system's answers with their scores."""
     positions = tuple(position for position, answer in enumerate(given) if answer is not None)
     answers, rows = _given(given), [rows[position] for position in positions]
     texts = tuple(tidy(answer.text) if kind == "classification" else answer.text for answer in answers)
@@ -297,16 +297,16 @@ def score_answers(
 
 
 def _tidy_keys(probabilities: Mapping[str, float] | None) -> Mapping[str, float] | None:
-    return {tidy(label): share for label, share in probabilities.items()} if probabilities else None
+    return {tidy(label): probability for label, probability in probabilities.items()} if probabilities else None
 
 
 def _known_labels(scored: SystemResults, trained_labels: frozenset[str]) -> frozenset[str]:
-    """The labels that a system gave probabilities to; those of the training rows where it gave none."""
+    """The labels with probabilities in a system's answers, or else those of the training rows."""
     return frozenset(label for row in scored.probabilities if row for label in row) or trained_labels
 
 
 def _unknown_labels(rows: Sequence[Example], known: frozenset[str]) -> dict[str, int]:
-    """The wanted labels that a system cannot answer, with the rows that it gets wrong whatever it says."""
+    """The expected labels that a system cannot answer, with the number of rows that it therefore gets wrong."""
     answerable = {id(row) for row in rows if any(tidy(label) in known for label in row.right_outputs)}
     return label_metrics.unknown_labels([tidy(row.output) for row in rows if id(row) not in answerable], known)
 
@@ -321,10 +321,12 @@ def _estimates(
     confidence, samples, seed = params.confidence, params.bootstrap_samples, params.seed
     rows = [rows[position] for position in scored.positions]
     if kind == "classification":
-        wanted = _credited(rows, scored.texts)
+        expected = _credited(rows, scored.texts)
         return {
-            "accuracy": label_metrics.accuracy(wanted, scored.texts, confidence=confidence),
-            "macro_f1": label_metrics.macro_f1(wanted, scored.texts, confidence=confidence, samples=samples, seed=seed),
+            "accuracy": label_metrics.accuracy(expected, scored.texts, confidence=confidence),
+            "macro_f1": label_metrics.macro_f1(
+                expected, scored.texts, confidence=confidence, samples=samples, seed=seed
+            ),
         }
     return {
         name: estimate_mean(

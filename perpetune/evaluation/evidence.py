@@ -1,4 +1,4 @@
-"""What the scores of two systems on the same rows say, as the promotion gate weighs it."""
+"""Evidence for the promotion gate from the scores of two systems on the same rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perpetune.statistics.paired import PairedComparison, compare
 
 
 def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
-    """What the scores of the same rows say of the subject against the other."""
+    """The paired comparison of the subject (`ours`) with the other system (`theirs`)."""
     paired = compare(
         scores.theirs,
         scores.ours,
@@ -30,7 +30,7 @@ def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams)
 def balanced_evidence(
     labels: Sequence[str], scores: Slice, params: EvaluateParams, rules: PromoteParams
 ) -> PairedEvidence:
-    """The same, each label counting alike. `labels` are those that were wanted of the rows."""
+    """The same with equal weight for every label; `labels` are the rows' expected labels."""
     paired = compare_balanced(
         labels,
         scores.theirs,
@@ -43,10 +43,10 @@ def balanced_evidence(
 
 
 def recalls(by_label: Mapping[str, Slice], alpha: float, *, serves: bool) -> dict[str, Recall]:
-    """How many of each label's rows are found, beside what serves, if the other one of a slice does.
+    """The recall of each label; with `serves`, also that of the other system, which serves.
 
-    The intervals are Clopper and Pearson's (1934), exact at any size, and hold together for all labels (Bonferroni):
-    a floor that is met by all of them is called missed with a chance of at most `alpha`.
+    The intervals are Clopper and Pearson's (1934), exact at any size, with Bonferroni correction: if all labels meet
+    their minimum recall, one is reported below it with a probability of at most `alpha`.
     """
     level = 1 - 2 * alpha / max(1, len(by_label))
     return {

@@ -1,4 +1,4 @@
-"""What a model has unlearned of all that it could do beside its task."""
+"""Forgetting: the rise of the loss on general text after fine-tuning."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from perpetune.params import EvaluateParams
 from perpetune.records import Message
 from perpetune.statistics.estimate import Estimate, bootstrap_mean
 
-TEXTS_PER_BATCH = 12  # texts between two looks at the clock
+TEXTS_PER_BATCH = 12  # between two checks of the time limit
 
 
 class GeneralText(BaseModel):
-    """A short text that any model should find likely, or the answer to what was `asked`."""
+    """A short text that any language model should find likely; with `prompt`, the answer to it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["prose", "facts", "arithmetic", "code", "language", "instruction"]
     text: str
-    asked: str | None = None
+    prompt: str | None = None
 
 
 def general_texts() -> list[GeneralText]:
-    """The slice that ships with perpetune, written for it: the same for every task and version."""
+    """The bundled general texts, the same for every task and version."""
     lines = files(__package__).joinpath("general.jsonl").read_text(encoding="utf-8").splitlines()
     return [GeneralText.model_validate_json(line) for line in lines]
 
@@ -40,15 +40,15 @@ def general_texts() -> list[GeneralText]:
 def tokenize_texts(
     tokenizer: PreTrainedTokenizerBase, general: Sequence[GeneralText], context: int
 ) -> list[ScoredText]:
-    """The texts that fit into `context` tokens; of an instruction only the answer is scored."""
+    """Tokenize the texts that fit into `context` tokens; with a prompt, only the answer is scored."""
     texts = [_encoded(tokenizer, each) for each in general]
     return [text for text in texts if text.scored_from < len(text.tokens) <= context]
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, general: GeneralText) -> ScoredText:
-    if general.asked is None:
+    if general.prompt is None:
         return ScoredText(tuple(tokenizer(general.text, add_special_tokens=False)["input_ids"]), 1)
-    prompt = prompt_tokens(tokenizer, [Message(role="user", content=general.asked)])
+    prompt = prompt_tokens(tokenizer, [Message(role="user", content=general.prompt)])
     return ScoredText((*prompt, *answer_tokens(tokenizer, general.text)), len(prompt))
 
 
@@ -59,7 +59,7 @@ def losses_in_time(
     texts: Sequence[ScoredText],
     seed: int,
 ) -> tuple[list[float], list[float]]:
-    """The losses of both on the same texts: on all, or on those that there was time for, drawn by lot."""
+    """The losses of two models on the same texts, in random order until the time limit."""
     drawn = list(texts)
     random.Random(seed).shuffle(drawn)
     one: list[float] = []
@@ -75,9 +75,10 @@ def losses_in_time(
 
 
 def forgetting(before: Sequence[float], after: Sequence[float], params: EvaluateParams) -> Estimate:
-    """How much the loss has risen, in nats a token, each text counting alike; its interval is a paired bootstrap.
+    """The mean rise of the loss in nats per token, over texts, with a paired bootstrap interval.
 
-    (Catastrophic forgetting: McCloskey and Cohen 1989; of fine-tuned language models: Luo et al. 2023, arXiv:2308.08747.)
+    (Catastrophic forgetting: McCloskey and Cohen 1989; in fine-tuned language models: Luo et al. 2023,
+    arXiv:2308.08747.)
     """
     rises = np.asarray(after) - np.asarray(before)
     return bootstrap_mean(

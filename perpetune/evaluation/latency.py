@@ -1,4 +1,4 @@
-"""Which of two systems answers faster: both are asked the same rows in turns."""
+"""Latency of two systems, measured in alternation on the same rows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from perpetune.statistics.estimate import Estimate, Floats
 
 Ask = Callable[[int], object]
 
-SECONDS = 10.0  # beyond the requests that a measurement needs, it takes no longer than this
+SECONDS = 10.0  # the time limit beyond the required requests
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class LatencyPair:
-    """Seconds that each request took, alone and one after the other: of the one system and of the other.
+    """Seconds of each request, sent one at a time, for both systems.
 
-    They were made of so many different rows; if these are fewer, rows were asked again.
+    `rows` is the number of different rows; if it is smaller than the number of requests, rows were repeated.
     """
 
     theirs: tuple[float, ...]
@@ -29,22 +29,22 @@ class LatencyPair:
     rows: int
 
 
-def measure_interleaved(theirs: Ask, ours: Ask, rows: int, least: int, seconds: float = SECONDS) -> LatencyPair:
+def measure_interleaved(theirs: Ask, ours: Ask, rows: int, min_requests: int, seconds: float = SECONDS) -> LatencyPair:
     """Ask both of row 0, 1, ..., so that whatever slows the machine down slows both; who is first alternates.
 
-    At least `least` requests are timed, from the first row on again if there are no more. Row 0 is asked once before,
+    At least `min_requests` requests are timed, from the first row on again if there are no more. Row 0 is asked once before,
     since what is read for the first time takes longer. If time is left, all are asked again, up to twice, and the fastest
     of each counts: what else runs on the machine only ever adds.
     """
     for ask in (theirs, ours):
         ask(0)
-    until, count = time.monotonic() + seconds, max(rows, least)
+    until, count = time.monotonic() + seconds, max(rows, min_requests)
     fastest: dict[int, tuple[float, float]] = {}
     for turn in range(ROUNDS * count):
-        if turn >= least and time.monotonic() > until:
+        if turn >= min_requests and time.monotonic() > until:
             break
-        lap, request = divmod(turn, count)
-        one, other = _one_turn(theirs, ours, request % rows, swapped=(request + lap) % 2 == 1)
+        round_number, request = divmod(turn, count)
+        one, other = _one_turn(theirs, ours, request % rows, swapped=(request + round_number) % 2 == 1)
         before = fastest.get(request, (one, other))
         fastest[request] = min(one, before[0]), min(other, before[1])
     pairs = fastest.values()
@@ -65,19 +65,19 @@ def _timed(ask: Ask, row: int) -> float:
     return time.perf_counter() - began
 
 
-def slowdown(pace: LatencyPair, params: EvaluateParams) -> Estimate:
-    """How many times their 95th percentile of seconds an answer ours is."""
-    return _ratio(pace, lambda seconds: np.quantile(seconds, 0.95, axis=-1), params)
+def slowdown(latencies: LatencyPair, params: EvaluateParams) -> Estimate:
+    """Our 95th percentile of seconds divided by theirs."""
+    return _ratio(latencies, lambda seconds: np.quantile(seconds, 0.95, axis=-1), params)
 
 
-def cost_ratio(pace: LatencyPair, params: EvaluateParams) -> Estimate:
-    """How many times their dollars a request ours takes: mean seconds, as both run on the same machine."""
-    return _ratio(pace, lambda seconds: seconds.mean(axis=-1), params)
+def cost_ratio(latencies: LatencyPair, params: EvaluateParams) -> Estimate:
+    """Our cost per request divided by theirs: the ratio of mean seconds, because both use the same machine."""
+    return _ratio(latencies, lambda seconds: seconds.mean(axis=-1), params)
 
 
-def _ratio(pace: LatencyPair, statistic: Callable[[Floats], Floats], params: EvaluateParams) -> Estimate:
-    """A ratio of two statistics of the same requests, with a percentile bootstrap over them."""
-    theirs, ours = np.array(pace.theirs), np.array(pace.ours)
+def _ratio(latencies: LatencyPair, statistic: Callable[[Floats], Floats], params: EvaluateParams) -> Estimate:
+    """The ratio of a statistic, with a percentile bootstrap interval over requests."""
+    theirs, ours = np.array(latencies.theirs), np.array(latencies.ours)
     drawn = np.random.default_rng(params.seed).integers(0, len(ours), (params.bootstrap_samples, len(ours)))
     value = float(statistic(ours) / statistic(theirs))
     tail = (1 - params.confidence) / 2
@@ -86,5 +86,5 @@ def _ratio(pace: LatencyPair, statistic: Callable[[Floats], Floats], params: Eva
 
 
 def sample_positions(rows: Sequence[object], count: int, seed: int) -> list[int]:
-    """The places of at most `count` rows, from all over."""
+    """A random sample of at most `count` row indices."""
     return np.random.default_rng(seed).permutation(len(rows))[:count].tolist()  # type: ignore[no-any-return]

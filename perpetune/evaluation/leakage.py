@@ -1,4 +1,4 @@
-"""Which held-out rows were in truth trained on."""
+"""Leakage: held-out rows that were trained on, exactly or as near duplicates."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from perpetune.curation.dedup_key import input_key
 from perpetune.records import Example
 
-# The sameness at which Lee et al. (2022, arXiv:2107.06499) call two texts near duplicates, and the words of a shingle.
+# The threshold of near duplicates in Lee et al. (2022, arXiv:2107.06499), and the words per shingle.
 JACCARD = 0.8
 SHINGLE = 5
-# "Great product, works well" is said by many who never met: a row with fewer words counts only where it is the same.
+# Short texts such as "Great product, works well" occur independently: rows with fewer words count only if they are equal.
 MIN_WORDS = 10
 
 Shingle = tuple[str, ...]
@@ -22,7 +22,7 @@ Shingle = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Leakage:
-    """Ids of held-out rows: whose question is in the training rows, and, of the `long` others, nearly is."""
+    """Ids of held-out rows whose input is in the training rows (`same`) or nearly so (`near`, of the `long` others)."""
 
     same: tuple[str, ...]
     near: tuple[str, ...]
@@ -31,11 +31,11 @@ class Leakage:
 
 
 def leakage(trained: Sequence[Example], held_out: Sequence[Example]) -> Leakage:
-    """Compare each held-out row with all training rows, whatever the outputs.
+    """Compare the input of each held-out row with all training rows.
 
-    Two rows are near duplicates where the sets of their runs of five words overlap by 0.8 (Jaccard), case and
-    punctuation aside. All pairs are found: two sets that overlap so much share one of their rarest shingles (prefix
-    filtering: Chaudhuri et al. 2006, ICDE), and only rows that do are compared.
+    Two rows are near duplicates if the Jaccard similarity of their five-word shingles is at least 0.8, ignoring case
+    and punctuation. Prefix filtering (Chaudhuri et al. 2006, ICDE) finds all such pairs: they share one of their rarest
+    shingles, and only rows that do are compared.
     """
     questions = {input_key(row) for row in trained}
     same = {row.id for row in held_out if input_key(row) in questions}
@@ -48,34 +48,40 @@ def leakage(trained: Sequence[Example], held_out: Sequence[Example]) -> Leakage:
             index[shingle].append(each)
     near = [
         id_
-        for id_, own in others.items()
-        if any(jaccard(own, other) >= JACCARD for shingle in _rarest(own, counts) for other in index.get(shingle, ()))
+        for id_, shingle_set in others.items()
+        if any(
+            jaccard(shingle_set, other) >= JACCARD
+            for shingle in _rarest(shingle_set, counts)
+            for other in index.get(shingle, ())
+        )
     ]
     return Leakage(tuple(sorted(same)), tuple(sorted(near)), len(others), len(held_out))
 
 
 def words(row: Example) -> list[str]:
-    """The words of the bare question."""
+    """The words of the input, without system messages."""
     return re.findall(r"\w+", " ".join(text for _, text in input_key(row)))
 
 
 def shingles(row: Example) -> frozenset[Shingle]:
-    """All runs of five words."""
-    said = words(row)
-    return frozenset(tuple(said[position : position + SHINGLE]) for position in range(len(said) - SHINGLE + 1))
+    """All five-word shingles."""
+    words_of_row = words(row)
+    return frozenset(
+        tuple(words_of_row[position : position + SHINGLE]) for position in range(len(words_of_row) - SHINGLE + 1)
+    )
 
 
 def jaccard(one: frozenset[Shingle], other: frozenset[Shingle]) -> float:
-    """The share of both that is in each; 0 for empty sets."""
-    together = len(one | other)
-    return len(one & other) / together if together else 0.0
+    """The Jaccard similarity; 0 for empty sets."""
+    union = len(one | other)
+    return len(one & other) / union if union else 0.0
 
 
 def _is_long(row: Example) -> bool:
     return len(words(row)) >= MIN_WORDS
 
 
-def _rarest(own: frozenset[Shingle], counts: Counter[Shingle]) -> list[Shingle]:
-    """So many of the rarest shingles that a set without any of them shares too little of the rest."""
-    needed = math.ceil(JACCARD * len(own) - 1e-9)  # rounding must not ask for one more
-    return sorted(own, key=lambda shingle: (counts[shingle], shingle))[: len(own) - needed + 1]
+def _rarest(shingle_set: frozenset[Shingle], counts: Counter[Shingle]) -> list[Shingle]:
+    """The rarest shingles, enough that a set without any of them cannot reach the threshold."""
+    needed = math.ceil(JACCARD * len(shingle_set) - 1e-9)  # rounding must not add one
+    return sorted(shingle_set, key=lambda shingle: (counts[shingle], shingle))[: len(shingle_set) - needed + 1]

@@ -1,4 +1,4 @@
-"""Answers that a hosted or larger model gave elsewhere, beside which the others are judged."""
+"""Recorded answers of a hosted or larger model, for comparison (evaluate.recorded)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class _Line(BaseModel):
 
 
 def recorded_answers(path: Path, rows: Sequence[Example]) -> list[Answer | None]:
-    """The recorded answer to each row, found by its id or else by its input; None for a row that has none.
+    """The recorded answer to each row, by id or else by input; None if there is none.
 
-    Raises PerpetuneError naming the file and the line that is not like {"id" or "input": ..., "output": ...}.
+    Raises PerpetuneError with file and line if a line is not {"id" or "input": ..., "output": ...}.
     """
     lines = _read(path)
     by_id = {line.id: line.output for line in lines if line.id is not None}
@@ -35,7 +35,7 @@ def recorded_answers(path: Path, rows: Sequence[Example]) -> list[Answer | None]
 def _read(path: Path) -> list[_Line]:
     if not path.is_file():
         raise PerpetuneError(
-            "there is no such file", where=str(path), do="correct evaluate.recorded, or set it to null"
+            "the file does not exist", where=str(path), do="correct evaluate.recorded, or set it to null"
         )
     texts = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
     return [_line(text, f"{path}:{number}") for number, text in texts if text.strip()]
@@ -46,10 +46,10 @@ def _line(text: str, where: str) -> _Line:
         line = _Line.model_validate_json(text)
     except ValidationError as fault:
         raise PerpetuneError(
-            f"this is no recorded answer: {fault.errors()[0]['msg']}",
+            f"the line is no recorded answer: {fault.errors()[0]['msg']}",
             where=where,
             do='write {"id": ..., "output": ...} or {"input": ..., "output": ...}',
         ) from None
     if line.id is None and line.input is None:
-        raise PerpetuneError("this answer says neither id nor input", where=where, do="name the row that it answers")
+        raise PerpetuneError("the answer has neither id nor input", where=where, do="add the row's id or input")
     return line

@@ -1,4 +1,4 @@
-"""The held-out rows of one label or one source, of all holdouts together."""
+"""Slices: the held-out rows of one label or one source, over all holdouts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Slice:
 
 
 def slices(evaluations: Iterable[Evaluation], against: str, subject: str | None = None) -> dict[str, Slice]:
-    """Every slice by its name ("label positive", "source traffic"), in order: the rows that both have answered.
+    """The slices by name ("label positive", "source traffic"), of the rows that both systems have answered.
 
-    Labels are the wanted outputs of a classification. One label or source that has all rows is no slice. `subject` is
-    the challenger unless another system is named.
+    Label slices are by expected output, for classification only. A label or source with all rows is no slice. `subject`
+    is the evaluation's subject by default.
     """
     members: dict[str, list[tuple[float, float]]] = {}
     total = 0
@@ -33,26 +33,26 @@ def slices(evaluations: Iterable[Evaluation], against: str, subject: str | None 
 
 
 def paired_scores(evaluation: Evaluation, against: str, subject: str) -> Slice:
-    """The scores of both on the rows that both have answered."""
+    """The scores of two systems on the rows that both have answered."""
     one, other = evaluation.scored[against], evaluation.scored[subject]
     positions = common_positions(one, other)
     return Slice(one.at(positions), other.at(positions))
 
 
 def labels_of(evaluation: Evaluation, against: str, subject: str) -> list[str]:
-    """The wanted labels of the same rows, in the same order."""
-    wanted = evaluation.wanted
-    return [wanted[position] for position in common_positions(evaluation.scored[against], evaluation.scored[subject])]
+    """The expected labels of the rows of `paired_scores`."""
+    expected = evaluation.expected
+    return [expected[position] for position in common_positions(evaluation.scored[against], evaluation.scored[subject])]
 
 
 def _rows(evaluation: Evaluation, against: str, subject: str) -> Iterator[tuple[list[str], tuple[float, float]]]:
-    """The names of the slices that a row is in, with the scores of the other and of the subject."""
+    """The slice names of each row, with the scores of the other system and the subject."""
     if against not in evaluation.scored or subject not in evaluation.scored:
         return
     positions = common_positions(evaluation.scored[against], evaluation.scored[subject])
-    scores, wanted = paired_scores(evaluation, against, subject), evaluation.wanted
+    scores, expected = paired_scores(evaluation, against, subject), evaluation.expected
     for position, their, our in zip(positions, scores.theirs, scores.ours, strict=True):
-        labels = [f"label {wanted[position]}"] if evaluation.kind == "classification" else []
+        labels = [f"label {expected[position]}"] if evaluation.kind == "classification" else []
         yield [*labels, f"source {evaluation.rows[position].source}"], (their, our)
 
 

@@ -1,4 +1,4 @@
-"""Who answers the rows, and what people read for each of them."""
+"""The systems of an evaluation, their metrics, and the display names of both."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal
 
 Kind = Literal["classification", "generation"]
 
-# In the order of tables and plots. `few-shot` is the base model prompted with examples, `recorded` a hosted or larger
-# model whose answers were brought.
+# In the order of tables and plots. `few-shot` is the base model prompted with examples, `recorded` has the recorded
+# answers of a hosted or larger model.
 TITLES = {
     "majority": "Majority answer",
     "linear": "TF-IDF + logistic regression",
@@ -20,13 +20,12 @@ TITLES = {
     "challenger": "Challenger",
 }
 
-# The linear models inside a sentence.
+# In sentences.
 LINEAR = {
     "linear": "TF-IDF with logistic regression",
     "embeddings": "logistic regression on sentence embeddings",
 }
 
-# Of all metrics, as people read them.
 METRIC_TITLES = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
@@ -45,19 +44,19 @@ def title(system: str) -> str:
 
 
 def phrase(system: str) -> str:
-    """The name of a system inside a sentence."""
+    """The name of a system in sentences."""
     if system in LINEAR:
         return LINEAR[system]
     return f"the {title(system).lower()}" if system in TITLES else system
 
 
 def in_order(systems: Iterable[str]) -> list[str]:
-    """Known systems in the order of TITLES, others after them by name."""
+    """Known systems in the order of TITLES, then others by name."""
     known = list(TITLES)
     return sorted(systems, key=lambda system: (known.index(system) if system in TITLES else len(known), system))
 
 
 def subject_of(systems: Collection[str]) -> str:
-    """The system that the others are compared with: the challenger, or the nearest to it that there is."""
+    """The system that the others are compared with: the challenger, or else the next best."""
     nearest = ("challenger", "champion", "few-shot", "base", *in_order(systems))
     return next(system for system in nearest if system in systems)

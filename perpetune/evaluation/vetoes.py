@@ -1,4 +1,4 @@
-"""What else may veto a promotion, measured: the policy only compares it with its limit."""
+"""Measurements with a limit that can veto a promotion: forgetting, latency, cost and leakage."""
 
 from __future__ import annotations
 
@@ -21,45 +21,47 @@ def forgetting_limit(
     *,
     vetoes: bool = True,
 ) -> dict[str, Limit]:
-    """The rise of the loss on general text, which vetoes where a maximum is set; {} where no text fitted."""
+    """The rise of the loss on general text; {} if no text fits the context. `vetoes` False sets no limit."""
     if not after:
         return {}
-    most = rules.max_forgetting if vetoes else None
-    unit = "nats a token more on general text"
-    return {"forgetting": _estimated(forgetting(before, after, params), most, unit, "promote.max_forgetting", params)}
+    limit_value = rules.max_forgetting if vetoes else None
+    unit = "nats per token more on general text"
+    return {
+        "forgetting": _estimated(forgetting(before, after, params), limit_value, unit, "promote.max_forgetting", params)
+    }
 
 
 def latency_limits(
-    pace: LatencyPair, other: str, rules: PromoteParams, params: EvaluateParams, *, vetoes: bool = True
+    latencies: LatencyPair, other: str, rules: PromoteParams, params: EvaluateParams, *, vetoes: bool = True
 ) -> dict[str, Limit]:
-    """Latency and cost, as many times that of the `other`, where they are asked for."""
+    """Latency and cost as ratios to those of the `other` system, if params.yaml sets a maximum."""
     found = {}
-    again = f", {pace.rows} rows asked again and again" if pace.rows < len(pace.ours) else ""
+    repeated = f", {latencies.rows} rows, repeated" if latencies.rows < len(latencies.ours) else ""
     if rules.max_slowdown is not None:
-        most = rules.max_slowdown if vetoes else None
-        unit = f"times the {other}'s 95th percentile{again}"
-        found["latency"] = _estimated(slowdown(pace, params), most, unit, "promote.max_slowdown", params)
+        limit_value = rules.max_slowdown if vetoes else None
+        unit = f"times the {other}'s 95th percentile{repeated}"
+        found["latency"] = _estimated(slowdown(latencies, params), limit_value, unit, "promote.max_slowdown", params)
     if rules.max_cost is not None:
-        most = rules.max_cost if vetoes else None
-        unit = f"times the {other}'s cost of a request{again}"
-        found["cost"] = _estimated(cost_ratio(pace, params), most, unit, "promote.max_cost", params)
+        limit_value = rules.max_cost if vetoes else None
+        unit = f"times the {other}'s cost of a request{repeated}"
+        found["cost"] = _estimated(cost_ratio(latencies, params), limit_value, unit, "promote.max_cost", params)
     return found
 
 
 def leakage_limits(found: Leakage, rules: PromoteParams) -> dict[str, Limit]:
-    """No held-out question may have been trained on.
+    """Limits on held-out rows that were trained on: none may be equal.
 
-    Near duplicates are natural in some data (forms, logs), so a share of them is borne: one of at most
-    `promote.margin`, since answers known by heart then move a score by at most the margin.
+    Near duplicates are natural in some data (forms, logs), so up to `promote.margin` of the rows may be: memorised
+    answers then change a score by at most the margin.
     """
-    share = len(found.near) / found.rows
+    ratio = len(found.near) / found.rows
     same = Limit(len(found.same), None, 0.0, found.rows, "held-out rows that were trained on")
-    near = Limit(share, None, rules.margin, found.rows, "of the held-out rows", "promote.margin")
+    near = Limit(ratio, None, rules.margin, found.rows, "of the held-out rows", "promote.margin")
     return {"leakage": same, "near leakage": near}
 
 
 def as_metrics(limits: Mapping[str, Limit]) -> dict[str, float]:
-    """Flat names for MLflow: forgetting/value, forgetting/low, ..."""
+    """MLflow metrics: forgetting/value, forgetting/low, ..."""
     metrics = {}
     for name, limit in limits.items():
         prefix = name.replace(" ", "_")

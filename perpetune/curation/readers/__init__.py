@@ -1,1 +1,1 @@
-"""A team's files as rows: CSV, JSON Lines, Parquet, and the bundled reviews. Imports only what all parts share."""
+"""Readers of CSV, JSON Lines, Parquet and the bundled reviews. Imports only what all parts share."""

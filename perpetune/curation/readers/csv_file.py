@@ -1,4 +1,4 @@
-"""Comma-separated values, with a header line and line numbers that stay right in spite of line breaks in quotes."""
+"""Reading CSV with a header line. Line numbers are correct even with line breaks in quotes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _UNDECODABLE = re.compile("[\udc80-\udcff]")
 
 
 def csv_table(data: bytes, path: Path) -> Table:
-    """The rows of a CSV file, by the names in its first line.
+    """The rows of a CSV file, with the columns of its header.
 
-    A record that cannot be parsed (an open quote, say) costs its first line; reading goes on after it.
+    If a record cannot be parsed (such as an open quote), its first line is rejected and reading continues after it.
+    Raises PerpetuneError if the header cannot be read.
     """
-    # Bytes that are not UTF-8 become lone surrogates, which mark the record they are in.
+    # Bytes that are not UTF-8 become lone surrogates, which mark their record.
     text = data.decode("utf-8-sig", "surrogateescape")
     lines = list(io.StringIO(text, newline=""))
     usual_limit = csv.field_size_limit(MAX_CHARS)
@@ -35,10 +36,10 @@ def _table(lines: list[str], path: Path) -> Table:
     try:
         header, used = _record(lines, start)
     except csv.Error as fault:
-        raise PerpetuneError(f"its header line cannot be read: {fault}", where=f"{path}:{start + 1}") from None
+        raise PerpetuneError(f"the header line cannot be read: {fault}", where=f"{path}:{start + 1}") from None
     columns = tuple(name.strip() for name in header)
     if any("\0" in name or _UNDECODABLE.search(name) for name in columns):
-        raise PerpetuneError("its header line is not UTF-8 text", where=f"{path}:{start + 1}", do="save it as UTF-8")
+        raise PerpetuneError("the header line is not UTF-8 text", where=f"{path}:{start + 1}", do="save it as UTF-8")
     return Table(columns, tuple(_rows(lines, start + used, columns)))
 
 
@@ -53,15 +54,15 @@ def _rows(lines: list[str], start: int, columns: tuple[str, ...]) -> Iterator[Ro
 
 
 def _row(lines: list[str], start: int, columns: tuple[str, ...]) -> tuple[Row | UnreadableRow, int]:
-    """The record that begins at line `start`, and how many lines it took."""
+    """The record at line `start`, and its number of lines."""
     try:
         fields, used = _record(lines, start)
     except csv.Error as fault:
         return UnreadableRow(start + 1, lines[start].rstrip("\r\n"), f"broken CSV: {fault}"), 1
     raw = "".join(lines[start : start + used]).rstrip("\r\n")
     if len(fields) != len(columns):
-        # A stray quote swallows whole lines: give up this one only.
-        reason = f"{len(fields)} columns where the header has {len(columns)}"
+        # A stray quote can span lines: reject only the first.
+        reason = f"{len(fields)} columns, but the header has {len(columns)}"
         return UnreadableRow(start + 1, raw, reason), 1
     if _UNDECODABLE.search(raw):
         return UnreadableRow(start + 1, raw, "not UTF-8"), used

@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line, each read on its own so that a bad line costs one line."""
+"""Reading JSON Lines; an invalid line is rejected alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def jsonl_table(data: bytes, path: Path) -> Table:
-    """The objects of a JSON Lines file; raises PerpetuneError where not one line is a JSON object."""
+    """The objects of a JSON Lines file. Raises PerpetuneError if no line is a JSON object."""
     lines = data.removeprefix(_BYTE_ORDER_MARK).split(b"\n")
     rows = [_row(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     good = [row for row in rows if isinstance(row, Row)]
@@ -43,10 +43,10 @@ def _no_constant(name: str) -> NoReturn:
 
 def _refuse(data: bytes, rows: list[Row | UnreadableRow], path: Path) -> NoReturn:
     if b"\0" in data:
-        raise PerpetuneError("this is not text, in spite of its suffix", where=str(path))
+        raise PerpetuneError(f"the file is not text, as {path.suffix} would be", where=str(path))
     if data.lstrip().startswith(b"["):
         raise PerpetuneError(
-            "this is one JSON list, not one example a line",
+            "the file is a JSON list, not JSON Lines",
             where=str(path),
             do=f"convert it: jq -c '.[]' {path.name} > {path.stem}.jsonl",
         )

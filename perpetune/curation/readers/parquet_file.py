@@ -1,4 +1,4 @@
-"""Parquet; a row with unreadable values costs one row."""
+"""Reading Parquet; a row with unreadable values is rejected alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perpetune.errors import PerpetuneError
 
 
 def parquet_table(data: bytes, path: Path, wanted: Container[str]) -> Table:
-    """The wanted columns of a Parquet file; raises PerpetuneError where it is not one."""
+    """The `wanted` columns of a Parquet file. Raises PerpetuneError if it cannot be read."""
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
         names = file.schema_arrow.names
@@ -33,6 +33,6 @@ def _rows(batch: pyarrow.RecordBatch, start: int) -> list[Row | UnreadableRow]:
     except (ValueError, pyarrow.ArrowException) as fault:
         if batch.num_rows == 1:
             return [UnreadableRow(start + 1, "", f"unreadable values: {fault}")]
-    # Somewhere in here is a value that cannot be read: halve until it stands alone.
+    # One value cannot be read: find its row by bisection.
     middle = batch.num_rows // 2
     return _rows(batch.slice(0, middle), start) + _rows(batch.slice(middle), start + middle)

@@ -1,4 +1,4 @@
-"""Somebody's file of examples, read row by row: a bad row costs one row, and only a bad file is an error."""
+"""Reading a file of examples. Invalid rows are rejected one by one; only an unusable file is an error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OUTPUT_NAMES = "output label category answer response completion target intent 
 
 @dataclass(frozen=True)
 class ReadResult:
-    """The examples of a file, and its rows that are none."""
+    """The examples of a file, and its rejected rows."""
 
     examples: tuple[Example, ...]
     rejected: tuple[Rejected, ...]
@@ -34,9 +34,9 @@ class ReadResult:
 def read_examples(path: Path, source: str) -> ReadResult:
     """Read JSONL, CSV or Parquet, chosen by the file's suffix.
 
-    `source` names where rows come from that do not say so themselves. Rows that are no examples are
-    returned with their line, field and reason. Raises PerpetuneError where the file as a whole cannot
-    be used: it is missing, empty, not what its suffix says, or lacks the columns.
+    `source` is for rows without a `source`. Invalid rows are returned with line, field and reason. Raises
+    PerpetuneError if the whole file is unusable: missing, empty, of another format than its suffix, or without the
+    required columns.
     """
     table = read_table(path, FIELDS)
     rows = list(_examples(table, path, source))
@@ -47,13 +47,10 @@ def read_examples(path: Path, source: str) -> ReadResult:
 
 
 def read_table(path: Path, wanted: Container[str]) -> Table:
-    """The rows of a file of examples, before anyone asks whether they are; of Parquet the wanted columns alone.
-
-    Raises PerpetuneError as `read_examples` does.
-    """
+    """The unvalidated rows of a file; of Parquet only the `wanted` columns. Raises PerpetuneError as `read_examples`."""
     if path.suffix.lower() not in SUFFIXES:
         raise PerpetuneError(
-            f"files of the kind {path.suffix or '(no suffix)'} cannot be read",
+            f"files with the suffix {path.suffix or '(none)'} cannot be read",
             where=str(path),
             do=f"save it as one of {', '.join(SUFFIXES)}",
         )
@@ -63,7 +60,7 @@ def read_table(path: Path, wanted: Container[str]) -> Table:
 
 
 def rejected(row: Row | UnreadableRow, path: Path, reason: str, field: str | None = None) -> Rejected:
-    """The row set aside, with what it said."""
+    """The rejected row, with its content."""
     raw = row.raw or (json.dumps(row.values, ensure_ascii=False, default=str) if isinstance(row, Row) else "")
     return Rejected(file=path.name, line=row.line, field=field, reason=reason, raw=shortened(raw))
 
@@ -72,17 +69,17 @@ def _bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise PerpetuneError("there is no such file", where=str(path)) from None
+        raise PerpetuneError("the file does not exist", where=str(path)) from None
     except OSError as fault:
-        raise PerpetuneError(f"cannot be read: {fault.strerror}", where=str(path)) from None
+        raise PerpetuneError(f"the file cannot be read: {fault.strerror}", where=str(path)) from None
     if not data.strip():
-        raise PerpetuneError("the file is empty", where=str(path), do="give it at least one example")
+        raise PerpetuneError("the file is empty", where=str(path), do="add at least one example")
     return data
 
 
 def _table(data: bytes, path: Path, wanted: Container[str]) -> Table:
     if path.suffix.lower() == ".parquet":
-        # pyarrow takes a moment to import, and most workspaces hold no Parquet.
+        # Late: pyarrow is slow to import, and most workspaces have no Parquet.
         from perpetune.curation.readers.parquet_file import parquet_table
 
         return parquet_table(data, path, wanted)
@@ -106,13 +103,13 @@ def _check_columns(columns: tuple[str, ...], path: Path) -> None:
     known = [name for name in columns if name in {"input", "output", "messages"}]
     twice = next((name for name in known if known.count(name) > 1), None)
     if twice:
-        raise PerpetuneError(f"it has the column `{twice}` twice", where=str(path), do="rename or remove one of them")
+        raise PerpetuneError(f"the column `{twice}` occurs twice", where=str(path), do="rename or remove one of them")
     if {"input", "output"} <= set(known) or "messages" in known:
         return
     missing = " and ".join(f"`{name}`" for name in ("input", "output") if name not in known)
     found = ", ".join(f"`{shortened(name, 40)}`" for name in columns[:20]) or "none"
     raise PerpetuneError(
-        f"it has no column {missing}; its columns are: {found}", where=str(path), do=_advice(columns, path)
+        f"there is no column {missing}; the columns are: {found}", where=str(path), do=_advice(columns, path)
     )
 
 
@@ -129,6 +126,6 @@ def _advice(columns: tuple[str, ...], path: Path) -> str:
 
 
 def _likeliest(columns: tuple[str, ...], names: list[str]) -> str:
-    """The column that most likely holds what is missing; people's usual names come first."""
+    """The column that most likely has the missing values, by common names."""
     by_name = {column.lower(): column for column in columns}
     return next((by_name[name] for name in names if name in by_name), "the column that holds it")

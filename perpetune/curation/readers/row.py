@@ -1,4 +1,4 @@
-"""One row of somebody's file, made an Example or refused with a reason."""
+"""Validation of one row: an Example, or InvalidRow with a reason."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from perpetune.curation.text import fingerprint, normalised
 from perpetune.records import Example, Message, parse_time
 
 MAX_CHARS = 1_000_000
-"""A text longer than this is refused: it is a mistake, and it would cost every later step."""
+"""Longer texts are rejected as mistakes, because every later step would pay for them."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
 class InvalidRow(Exception):
-    """Why a row is no example; `field` is None where the fault is the whole row's."""
+    """Why a row is no valid example; `field` is None if the whole row is invalid."""
 
     def __init__(self, field: str | None, reason: str) -> None:
         self.field = field
@@ -30,17 +30,17 @@ class InvalidRow(Exception):
 
 
 def example_of(row: Mapping[str, object], source: str) -> Example:
-    """Read `{"input", "output", ...}` or OpenAI's `{"messages": [...]}`; raises InvalidRow.
+    """Validate `{"input", "output", ...}` or OpenAI's `{"messages": [...]}`. Raises InvalidRow.
 
-    Either may have `references`, other right outputs. Unknown keys are ignored. A row without an id gets the hash of its content, a row without a group
-    the hash of its normalised input, so that equal inputs never straddle two splits.
+    Both may have `references`, other correct outputs. Unknown keys are ignored. A missing id becomes the hash of the
+    content, a missing group the hash of the normalised input, so that equal inputs are never in two splits.
     """
     if _absent(row.get("output")) and not _absent(row.get("messages")):
         conversation, output = _chat(row["messages"])
     else:
         conversation, output = _prompted(row), _output(row.get("output"))
     input = conversation[-1].content
-    # A single user message says no more than the input does.
+    # A single user message is redundant with the input.
     messages = conversation if len(conversation) > 1 else ()
     try:
         return Example(
@@ -100,7 +100,7 @@ def _messages(value: object) -> tuple[Message, ...]:
 
 
 def _is_blank_system(value: object) -> bool:
-    """Many exports put an empty system message first; it says nothing."""
+    """Many exports begin with an empty system message, which is dropped."""
     return isinstance(value, Mapping) and value.get("role") == "system" and value.get("content") in ("", None)
 
 
@@ -125,7 +125,7 @@ def _message(value: object, field: str) -> Message:
 
 
 def _tool_calls(value: object, field: str) -> list[dict[str, object]] | None:
-    """The calls that an assistant's turn made; such a turn may have no text."""
+    """The tool calls of an assistant's turn, which may have no text."""
     if _absent(value) or value == []:
         return None
     if not isinstance(value, list) or not all(isinstance(call, Mapping) for call in value):
@@ -148,7 +148,7 @@ def _joined_parts(content: object, field: str) -> object:
 
 
 def _output(value: object, field: str = "output") -> str:
-    """The output as text: objects and lists as compact JSON, numbers and booleans as JSON writes them."""
+    """The output as text; values other than strings as compact JSON."""
     if _absent(value) or isinstance(value, str):
         return _text(value, field)
     try:
@@ -159,7 +159,7 @@ def _output(value: object, field: str = "output") -> str:
 
 
 def _references(value: object, output: str) -> tuple[str, ...]:
-    """Other right outputs: a list, or the JSON of one (in CSV)."""
+    """Other correct outputs: a list, or (in CSV) a JSON list."""
     if _absent(value) or value == "":
         return ()
     if isinstance(value, str):
@@ -185,7 +185,7 @@ def _text(value: object, field: str) -> str:
     if "\0" in value:
         raise InvalidRow(field, "contains a NUL character")
     if _SURROGATES.search(value):
-        raise InvalidRow(field, "contains half a character (a lone surrogate), which no encoding can hold")
+        raise InvalidRow(field, "contains a lone surrogate, which cannot be encoded")
     return value
 
 
@@ -199,7 +199,7 @@ def _name(row: Mapping[str, object], field: str) -> str | None:
 
 
 def time_of(row: Mapping[str, object], field: str) -> datetime | None:
-    """The time in this field, None where there is none; raises InvalidRow."""
+    """The time in this field, None if it is empty. Raises InvalidRow."""
     value = row.get(field)
     if _absent(value) or value == "":
         return None
@@ -213,7 +213,7 @@ def time_of(row: Mapping[str, object], field: str) -> datetime | None:
 
 
 def _absent(value: object) -> bool:
-    """Whether there is no value: tables write a missing number as NaN."""
+    """Whether the value is missing; tables write missing numbers as NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

@@ -1,4 +1,4 @@
-"""What a file of rows holds before anyone asks whether the rows are examples."""
+"""The rows of a file before validation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """The values of one row, at a line counted from 1; `raw` is None where the file is not text."""
+    """The values of one row; `line` counts from 1, `raw` is None if the file is not text."""
 
     line: int
     raw: str | None
@@ -17,7 +17,7 @@ class Row:
 
 @dataclass(frozen=True)
 class UnreadableRow:
-    """A line that could not be read as a row."""
+    """A line that cannot be parsed."""
 
     line: int
     raw: str
@@ -26,7 +26,7 @@ class UnreadableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of a file, in order, and the names of its columns (in JSONL: the keys that occur)."""
+    """All rows of a file, in order, and its column names (in JSONL: all keys)."""
 
     columns: tuple[str, ...]
     rows: tuple[Row | UnreadableRow, ...]

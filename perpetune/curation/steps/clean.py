@@ -1,4 +1,4 @@
-"""Step 3: tidy texts, and set aside what a model should not learn from."""
+"""Step 3: clean texts, and quarantine rows that a model should not be trained on."""
 
 from __future__ import annotations
 
@@ -17,45 +17,44 @@ from perpetune.output_schema import InvalidOutput, OutputSchema
 from perpetune.params import CleanParams, TaskParams
 from perpetune.records import Example, read_jsonl
 
-EMPTY = "nothing left after tidying"
+EMPTY = "empty input or output"
 LONG_INPUT = "input too long"
 LONG_OUTPUT = "output too long"
-UNKNOWN = "not one of the task's labels"
-OUTVOTED = "most rows with this input say otherwise"
-OUTDATED = "a newer row with this input says otherwise"
-UNDECIDED = "rows with this input disagree, none prevails"
-DUPLICATE = "a duplicate"
-INVALID = "its output does not satisfy task.output_schema"
-RARE = "a label seen too seldom"
+UNKNOWN = "label not in task.labels"
+OUTVOTED = "most rows with this input have another output"
+OUTDATED = "a newer row with this input has another output"
+UNDECIDED = "rows with this input disagree, without a majority"
+DUPLICATE = "duplicate"
+INVALID = "output does not satisfy task.output_schema"
+RARE = "label with too few rows"
 
 
 def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) -> StepResult:
-    """Tidy every text and set aside what a model should not learn from.
+    """Clean every text and quarantine rows that a model should not be trained on.
 
-    That is, in this order: what is empty or too long, what does not satisfy the task's schema, unknown
-    labels, answers that contradict each other, duplicates, and rare labels. Free text has no labels, and an
-    input may have several answers.
+    In this order: empty or too long texts, outputs that do not satisfy the task's schema, unknown labels, conflicting
+    labels, duplicates, and rare labels. Free text has no labels, and an input may have several outputs.
 
-    Rows from `traffic` are never compared with curated ones here: which of two wins depends on the
-    holdouts, which `split` knows.
+    Rows from `traffic` are not compared with curated ones, because which one is kept depends on the holdouts: see
+    `split`.
     """
-    outcome = StepResult(tuple(tidied(row) for row in in_order(examples)), ())
-    outcome = _drop(outcome, lambda row: _fault(row, params))
+    result = StepResult(tuple(tidied(row) for row in in_order(examples)), ())
+    result = _drop(result, lambda row: _fault(row, params))
     if task.output_schema is not None:
-        outcome = _canonical(outcome, OutputSchema(task.output_schema))
+        result = _canonical(result, OutputSchema(task.output_schema))
     if task.kind == "classification":
-        outcome = StepResult(tuple(with_one_spelling(outcome.kept, task.labels)), outcome.quarantined)
-        outcome = _drop(outcome, lambda row: UNKNOWN if task.labels and row.output not in task.labels else None)
-        outcome = _by_dedup_key(outcome, _agreed)
-    outcome = _drop_duplicates(outcome)
+        result = StepResult(tuple(with_one_spelling(result.kept, task.labels)), result.quarantined)
+        result = _drop(result, lambda row: UNKNOWN if task.labels and row.output not in task.labels else None)
+        result = _resolve_conflicts(result, _majority_or_newest)
+    result = _drop_duplicates(result)
     if task.kind == "classification":
-        counts = Counter(row.output for row in outcome.kept)
-        outcome = _drop(outcome, lambda row: RARE if counts[row.output] < params.min_label_rows else None)
-    return outcome
+        counts = Counter(row.output for row in result.kept)
+        result = _drop(result, lambda row: RARE if counts[row.output] < params.min_label_rows else None)
+    return result
 
 
 def tidied(row: Example) -> Example:
-    """The example with each of its texts tidied."""
+    """The example with all texts cleaned."""
     messages = tuple(message.model_copy(update={"content": tidy(message.content)}) for message in row.messages)
     texts = {"input": tidy(row.input), "output": tidy(row.output), "messages": messages}
     return _with_references(row.model_copy(update=texts), tidy)
@@ -69,7 +68,7 @@ def _with_references(row: Example, change: Callable[[str], str]) -> Example:
 
 
 def with_one_spelling(examples: Sequence[Example], labels: Sequence[str] | None) -> list[Example]:
-    """Write labels that differ in case or white space alone as the task does, or else as most rows do."""
+    """Unify labels that differ only in case or whitespace to the task's spelling, or else to the most frequent one."""
     spellings: dict[str, str] = {}
     counts = Counter(row.output for row in examples)
     for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
@@ -79,17 +78,17 @@ def with_one_spelling(examples: Sequence[Example], labels: Sequence[str] | None)
     return [_with_references(row, lambda text: spellings.get(normalised(text), text)) for row in spelled]
 
 
-def _canonical(outcome: StepResult, schema: OutputSchema) -> StepResult:
-    """Write outputs as a model that is held to the schema can write them; set aside what does not satisfy it."""
+def _canonical(result: StepResult, schema: OutputSchema) -> StepResult:
+    """Write outputs in the canonical form of constrained decoding; quarantine those that do not satisfy the schema."""
     kept: list[Example] = []
     quarantined: list[Quarantined] = []
-    for row in outcome.kept:
+    for row in result.kept:
         try:
             written = row.model_copy(update={"output": schema.canonical(row.output)})
             kept.append(_with_references(written, schema.canonical))
         except InvalidOutput as fault:
             quarantined.append(Quarantined(reason=INVALID, detail=shortened(str(fault)), example=row))
-    return StepResult(tuple(kept), (*outcome.quarantined, *quarantined))
+    return StepResult(tuple(kept), (*result.quarantined, *quarantined))
 
 
 def _fault(row: Example, params: CleanParams) -> str | None:
@@ -102,36 +101,36 @@ def _fault(row: Example, params: CleanParams) -> str | None:
     return LONG_OUTPUT if len(row.output) > params.max_output_chars else None
 
 
-def _drop(outcome: StepResult, fault: Callable[[Example], str | None]) -> StepResult:
-    faults = [(row, fault(row)) for row in outcome.kept]
+def _drop(result: StepResult, fault: Callable[[Example], str | None]) -> StepResult:
+    faults = [(row, fault(row)) for row in result.kept]
     return StepResult(
         kept=tuple(row for row, reason in faults if not reason),
-        quarantined=outcome.quarantined
+        quarantined=result.quarantined
         + tuple(Quarantined(reason=reason, example=row) for row, reason in faults if reason),
     )
 
 
-def _by_dedup_key(outcome: StepResult, decide: Callable[[Sequence[Example]], StepResult]) -> StepResult:
-    """Decide on each set of rows that ask the same, curated rows and traffic apart."""
-    asked = defaultdict(list)
-    for row in outcome.kept:
-        asked[is_traffic(row), dedup_key(row)].append(row)
-    decided = [decide(rows) for rows in asked.values()]
+def _resolve_conflicts(result: StepResult, decide: Callable[[Sequence[Example]], StepResult]) -> StepResult:
+    """Apply `decide` to each set of rows with the same dedup key, separately for curated rows and traffic."""
+    by_key = defaultdict(list)
+    for row in result.kept:
+        by_key[is_traffic(row), dedup_key(row)].append(row)
+    decided = [decide(rows) for rows in by_key.values()]
     return StepResult(
         kept=tuple(row for part in decided for row in part.kept),
-        quarantined=outcome.quarantined + tuple(row for part in decided for row in part.quarantined),
+        quarantined=result.quarantined + tuple(row for part in decided for row in part.quarantined),
     )
 
 
-def _agreed(rows: Sequence[Example]) -> StepResult:
-    """Of rows that ask the same, those that give the one answer that prevails.
+def _majority_or_newest(rows: Sequence[Example]) -> StepResult:
+    """Of rows with the same input, those with the newest output, or else that of the majority.
 
-    Outputs that name each other as references are one answer.
+    Outputs that are references of each other count as the same.
     """
-    alike = equivalent_outputs(rows)
+    equal = equivalent_outputs(rows)
 
     def answer_of(row: Example) -> str:
-        return alike[normalised(row.output)]
+        return equal[normalised(row.output)]
 
     votes = Counter(map(answer_of, rows))
     if len(votes) == 1:
@@ -147,10 +146,10 @@ def _agreed(rows: Sequence[Example]) -> StepResult:
 
 
 def _keep_answer(rows: Sequence[Example], answer_of: Callable[[Example], str], answer: str, reason: str) -> StepResult:
-    losers = [row for row in rows if answer_of(row) != answer]
+    others = [row for row in rows if answer_of(row) != answer]
     return StepResult(
         kept=tuple(row for row in rows if answer_of(row) == answer),
-        quarantined=tuple(Quarantined(reason=reason, detail=_tally(rows), example=row) for row in losers),
+        quarantined=tuple(Quarantined(reason=reason, detail=_tally(rows), example=row) for row in others),
     )
 
 
@@ -158,19 +157,19 @@ def _tally(rows: Iterable[Example]) -> str:
     return ", ".join(f"{output:.40} ({count})" for output, count in Counter(row.output for row in rows).most_common())
 
 
-def _drop_duplicates(outcome: StepResult) -> StepResult:
-    """Keep the newest of rows that ask and answer the same.
+def _drop_duplicates(result: StepResult) -> StepResult:
+    """Keep the newest of rows with the same input and output.
 
-    Only within a group: which of two groups keeps a row would decide in which split it lies, and the
-    frozen holdout would change when data is added. `split` sees to those.
+    Only within a group: a choice between groups would move rows between splits, and the frozen holdout would change
+    when data is added. `split` handles those.
     """
-    alike = defaultdict(list)
-    for row in outcome.kept:
-        alike[is_traffic(row), row.group, dedup_key(row), normalised(row.output)].append(row)
-    newest_first = [sorted(rows, key=lambda row: row.time or EARLIEST, reverse=True) for rows in alike.values()]
+    equal = defaultdict(list)
+    for row in result.kept:
+        equal[is_traffic(row), row.group, dedup_key(row), normalised(row.output)].append(row)
+    newest_first = [sorted(rows, key=lambda row: row.time or EARLIEST, reverse=True) for rows in equal.values()]
     return StepResult(
         kept=tuple(map(with_all_references, newest_first)),
-        quarantined=outcome.quarantined
+        quarantined=result.quarantined
         + tuple(
             Quarantined(reason=DUPLICATE, detail=f"of {rows[0].id}", example=row)
             for rows in newest_first
@@ -180,6 +179,6 @@ def _drop_duplicates(outcome: StepResult) -> StepResult:
 
 
 def run(params: CleanParams, task: TaskParams, workspace: Path) -> str:
-    """Write `data/clean/`: examples, those set aside, counts."""
-    outcome = clean(read_jsonl(workspace / VALID / "examples.jsonl", Example), params, task)
-    return write_step(workspace / CLEAN, outcome)
+    """Write `data/clean/`: examples, quarantined rows, counts."""
+    result = clean(read_jsonl(workspace / VALID / "examples.jsonl", Example), params, task)
+    return write_step(workspace / CLEAN, result)

@@ -1,4 +1,4 @@
-"""The data card: what the data is, where it came from, and what was left out and why."""
+"""The data card: sources, splits, labels, lengths, and quarantined rows with their reasons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from perpetune.records import Example, read_jsonl, to_json
 
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 SHOWN_ROWS = 3
-"""How many rows the card shows of those set aside for one reason."""
+"""Example rows per quarantine reason."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Lengths:
 
     median: int
     p95: int
-    longest: int
+    max: int
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """`first` and `last` are the dates of its oldest and newest rows, where rows have times."""
+    """A split; `first` and `last` are the dates of its oldest and newest rows, None if no row has a time."""
 
     name: str
     rows: int
@@ -50,7 +50,7 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Step:
-    """What went into a step of curation and what came out of it."""
+    """The rows that a curation step received and kept."""
 
     name: str
     rows: int
@@ -63,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A row that was left out: where it stood, what it said, and more about the reason."""
+    """A rejected or quarantined row: its location, content and detail of the reason."""
 
     where: str
     input: str
@@ -73,7 +73,7 @@ class ShownRow:
 
 @dataclass(frozen=True)
 class QuarantineReason:
-    """How many rows a step left out for one reason, and a few of them."""
+    """The number of rows that a step dropped for one reason, with examples."""
 
     step: str
     reason: str
@@ -83,7 +83,7 @@ class QuarantineReason:
 
 @dataclass(frozen=True)
 class Source:
-    """How many rows a source brought, and how many of them are in a split."""
+    """The number of rows of a source, and how many of them are in a split."""
 
     name: str
     rows: int
@@ -92,26 +92,26 @@ class Source:
 
 @dataclass(frozen=True)
 class TrainingMix:
-    """What is trained on: recent traffic, and as many of the older rows as the mix keeps; `replay` as in params."""
+    """The training rows: recent traffic and older rows; `replay` as in params.yaml."""
 
     recent: int
     older: int
-    older_left_out: int
+    not_replayed: int
     replay: float | None
 
     @property
     def sentence(self) -> str:
-        parts = f"{self.recent:,} recent rows of labelled traffic and {self.older:,} older rows are trained on"
+        parts = f"The training split has {self.recent:,} recent rows of labelled traffic and {self.older:,} older rows"
         if not self.recent:
-            return f"No recent labelled traffic: all {self.older:,} older rows are trained on."
-        if not self.older_left_out:
-            return f"{parts}, all that there are."
-        return f"{parts}; {self.older_left_out:,} older ones are left out (mix.replay: {self.replay:g})."
+            return f"The training split has no recent labelled traffic, only {self.older:,} older rows."
+        if not self.not_replayed:
+            return f"{parts}."
+        return f"{parts}; {self.not_replayed:,} more older rows are not replayed (mix.replay: {self.replay:g})."
 
 
 @dataclass(frozen=True)
 class Card:
-    """All that the card says. `version` is the data version as DVC has it; `remarks` are for people to read first."""
+    """The content of the card. `version` is DVC's data version; `warnings` come first."""
 
     task: str
     kind: str
@@ -119,18 +119,18 @@ class Card:
     steps: tuple[Step, ...]
     sources: tuple[Source, ...]
     splits: tuple[SplitSummary, ...]
-    left_out: tuple[QuarantineReason, ...]
-    mixed: TrainingMix
-    remarks: tuple[str, ...]
+    quarantine: tuple[QuarantineReason, ...]
+    training_mix: TrainingMix
+    warnings: tuple[str, ...]
 
     @property
     def labels(self) -> list[str]:
-        """All labels, the commonest first."""
+        """All labels, most frequent first."""
         names = {label for split in self.splits for label in split.labels}
         return sorted(names, key=lambda label: (-self.total(label), label))
 
     def total(self, label: str) -> int:
-        """How many rows of all splits have the label."""
+        """The number of rows with the label, over all splits."""
         return sum(split.labels.get(label, 0) for split in self.splits)
 
 
@@ -143,10 +143,7 @@ def describe(
     splits: Mapping[str, Sequence[Example]],
     mixing: MixParams,
 ) -> Card:
-    """Gather what the card says.
-
-    `quarantined` holds what each step set aside, in the order of the steps; `splits` the rows by split.
-    """
+    """Build the card. `quarantined` has each step's quarantined rows, in the order of the steps; `splits` the rows."""
     labelled = task.kind == "classification"
     facts = tuple(_split_facts(name, rows, labelled) for name, rows in splits.items())
     card = Card(
@@ -156,11 +153,14 @@ def describe(
         steps=_steps(len(fetched), len(rejected), quarantined),
         sources=_sources(fetched, splits),
         splits=facts,
-        left_out=(*_refused(rejected), *(part for step, rows in quarantined.items() for part in _left_out(step, rows))),
-        mixed=_mixed(splits["train"], quarantined, mixing),
-        remarks=(),
+        quarantine=(
+            *_rejected_reasons(rejected),
+            *(part for step, rows in quarantined.items() for part in _reasons(step, rows)),
+        ),
+        training_mix=_training_mix(splits["train"], quarantined, mixing),
+        warnings=(),
     )
-    return Card(**{**vars(card), "remarks": tuple(_remarks(card))})
+    return Card(**{**vars(card), "warnings": tuple(_warnings(card))})
 
 
 def _steps(fetched: int, rejected: int, quarantined: Mapping[str, Sequence[Quarantined]]) -> tuple[Step, ...]:
@@ -170,18 +170,18 @@ def _steps(fetched: int, rejected: int, quarantined: Mapping[str, Sequence[Quara
     return tuple(steps)
 
 
-def _mixed(
+def _training_mix(
     train: Sequence[Example], quarantined: Mapping[str, Sequence[Quarantined]], params: MixParams
 ) -> TrainingMix:
     recent, older = recent_and_older(train, params)
-    left_out = sum(row.reason == NOT_REPLAYED for rows in quarantined.values() for row in rows)
-    return TrainingMix(len(recent), len(older), left_out, params.replay)
+    quarantine = sum(row.reason == NOT_REPLAYED for rows in quarantined.values() for row in rows)
+    return TrainingMix(len(recent), len(older), quarantine, params.replay)
 
 
 def _sources(fetched: Sequence[Example], splits: Mapping[str, Sequence[Example]]) -> tuple[Source, ...]:
-    brought = Counter(row.source for row in fetched)
+    fetched_rows = Counter(row.source for row in fetched)
     used = Counter(row.source for rows in splits.values() for row in rows)
-    return tuple(Source(name, rows, used[name]) for name, rows in brought.most_common())
+    return tuple(Source(name, rows, used[name]) for name, rows in fetched_rows.most_common())
 
 
 def _split_facts(name: str, rows: Sequence[Example], labelled: bool) -> SplitSummary:
@@ -204,7 +204,7 @@ def _lengths(lengths: Sequence[int]) -> Lengths:
     return Lengths(*(int(value) for value in np.percentile(lengths, [50, 95, 100], method="nearest")))
 
 
-def _left_out(step: str, quarantined: Sequence[Quarantined]) -> list[QuarantineReason]:
+def _reasons(step: str, quarantined: Sequence[Quarantined]) -> list[QuarantineReason]:
     by_reason: dict[str, list[Quarantined]] = defaultdict(list)
     for row in quarantined:
         by_reason[row.reason].append(row)
@@ -224,11 +224,11 @@ def _shown(row: Quarantined) -> ShownRow:
     )
 
 
-def _refused(rejected: Sequence[Rejected]) -> list[QuarantineReason]:
-    """Refused rows by the field at fault: their reasons quote values, and would not add up."""
+def _rejected_reasons(rejected: Sequence[Rejected]) -> list[QuarantineReason]:
+    """Rejected rows by invalid field, because their reasons quote values and are all different."""
     by_field: dict[str, list[Rejected]] = defaultdict(list)
     for row in rejected:
-        by_field[f"bad {row.field}" if row.field else "unreadable rows"].append(row)
+        by_field[f"invalid {row.field}" if row.field else "unreadable row"].append(row)
     return [
         QuarantineReason(
             "fetch",
@@ -242,27 +242,33 @@ def _refused(rejected: Sequence[Rejected]) -> list[QuarantineReason]:
     ]
 
 
-def _remarks(card: Card) -> list[str]:
+def _warnings(card: Card) -> list[str]:
     by_name = {split.name: split for split in card.splits}
     train = by_name["train"]
-    remarks = []
+    warnings = []
     first, last = card.steps[0].rows, card.steps[-1].kept
     if last < 0.8 * first:
-        remarks.append(f"{first - last:,} of {first:,} rows are in no split; see what was left out.")
-    untaught = [label for label in card.labels if label not in train.labels]
-    if untaught:
-        remarks.append(f"Never trained on, yet in a holdout: {_listed(untaught)}. The model cannot know them.")
-    judged = by_name["frozen"].labels | by_name["recent"].labels
-    unjudged = [label for label in train.labels if label not in judged]
-    if unjudged:
-        remarks.append(f"Trained on, yet in no holdout: {_listed(unjudged)}. Nothing judges how well it knows them.")
+        warnings.append(f"{first - last:,} of {first:,} rows are in no split; see the quarantine below.")
+    untrained = [label for label in card.labels if label not in train.labels]
+    if untrained:
+        warnings.append(
+            f"Labels in a holdout but not in the training split: {_listed(untrained)}. The model cannot know them."
+        )
+    held_out = by_name["frozen"].labels | by_name["recent"].labels
+    unevaluated = [label for label in train.labels if label not in held_out]
+    if unevaluated:
+        warnings.append(
+            f"Labels in the training split but in no holdout: {_listed(unevaluated)}. They are not evaluated."
+        )
     if train.labels and max(train.labels.values()) > 10 * min(train.labels.values()):
-        remarks.append("The commonest label has more than ten times the training rows of the rarest.")
+        warnings.append("The most frequent label has more than ten times the training rows of the rarest.")
     if 0 < by_name["frozen"].rows < 100:
-        remarks.append(f"The frozen holdout is small ({by_name['frozen'].rows}): small differences will not show.")
+        warnings.append(
+            f"The frozen holdout is small ({by_name['frozen'].rows}): small differences between models cannot be detected."
+        )
     if not by_name["validation"].rows:
-        remarks.append("The validation split is empty; training cannot choose its best checkpoint.")
-    return remarks
+        warnings.append("The validation split is empty, so training cannot choose the best checkpoint.")
+    return warnings
 
 
 def _listed(labels: Sequence[str]) -> str:
@@ -271,14 +277,14 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def data_version(folder: Path) -> str:
-    """The MD5 that DVC gives a folder of plain files: the one in `dvc.lock`, known before DVC writes it."""
+    """DVC's MD5 of a folder of plain files, as it will be in `dvc.lock`."""
     files = sorted(file for file in folder.iterdir() if file.is_file())
     entries = [{"md5": hashlib.md5(file.read_bytes()).hexdigest(), "relpath": file.name} for file in files]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def render(card: Card, template: str) -> str:
-    """The card by one of the templates beside this file: `data_card.html` or `data_card.md`."""
+    """Render the card with a template: `data_card.html` or `data_card.md`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=template.endswith(".html"),
@@ -292,13 +298,13 @@ def render(card: Card, template: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text for one cell of a Markdown table."""
+    """Escape text for a cell of a Markdown table."""
     marks = str.maketrans({mark: f"\\{mark}" for mark in "\\|`*_<>[]"})
     return " ".join(text.translate(marks).split())
 
 
 def _breakable(text: str) -> Markup:
-    """HTML of a name that may be broken after each underscore, as names of labels like to be long."""
+    """HTML of a name with possible line breaks after underscores, because labels can be long."""
     return Markup("_<wbr>").join(text.split("_"))
 
 
@@ -310,7 +316,10 @@ def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
         data_version(workspace / SPLITS),
         read_jsonl(workspace / RAW / "examples.jsonl", Example),
         read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
-        {step: read_jsonl(workspace / folder / "set_aside.jsonl", Quarantined) for step, folder in quarantined.items()},
+        {
+            step: read_jsonl(workspace / folder / "quarantined.jsonl", Quarantined)
+            for step, folder in quarantined.items()
+        },
         {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES},
         mixing,
     )

@@ -1,4 +1,4 @@
-"""Step 5: the rows that drift is measured against."""
+"""Step 5: the reference rows of drift detection."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from perpetune.records import Example, read_jsonl, write_jsonl
 
 
 def reference(recent: Sequence[Example], frozen: Sequence[Example], params: ReferenceParams) -> list[Example]:
-    """Up to `rows` examples of the recent holdout; the frozen one fills up where those are fewer than `min_recent`.
+    """Up to `rows` examples of the recent holdout, filled up from the frozen one if there are fewer than `min_recent`.
 
-    Traffic that has changed since the first data was collected is not to be taken for decay: where there is
-    enough of the newer kind, it is the measure. None was trained on, so that the champion's answers on them are what it gives on unseen input.
-    Where there are too many, those whose hash is smallest are taken: a uniform sample that hardly
-    changes when rows are added.
+    Recent rows are preferred, so that changes since the first data was collected do not count as drift. Only holdout
+    rows are used, so that the champion's answers are those on unseen input. The sample takes the smallest hashes: it
+    is uniform and hardly changes when rows are added.
     """
     chosen = _sample(recent, params.rows)
     if len(recent) >= params.min_recent:
@@ -34,4 +33,4 @@ def run(params: ReferenceParams, workspace: Path) -> str:
     recent = read_jsonl(workspace / SPLITS / "recent.jsonl", Example)
     frozen = read_jsonl(workspace / SPLITS / "frozen.jsonl", Example)
     count = write_jsonl(workspace / REFERENCE / "reference.jsonl", reference(recent, frozen, params))
-    return f"{count:,} rows of reference"
+    return f"{count:,} reference rows"

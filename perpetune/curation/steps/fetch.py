@@ -1,4 +1,4 @@
-"""Step 1: bring the examples of all sources together, and the rows that are none."""
+"""Step 1: read the examples of all sources."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ REVIEW_LABELS = ("positive", "negative")
 
 
 def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
-    """Read every source, rows in the one order of the pipeline.
+    """Read every source, with rows in canonical order.
 
-    A source is `reviews` (product reviews from the wheel in `assets`), `inbox` (what was ingested),
-    `traffic` (what was labelled in production), or a file or folder. Raises PerpetuneError where one
-    cannot be read, or where all of them together hold no example.
+    A source is `reviews` (product reviews from the wheel in `assets`), `inbox` (ingested files), `traffic` (labelled
+    production traffic), or a file or folder. Raises PerpetuneError if one cannot be read, or there is no example in
+    all of them.
     """
     sources = tuple(sources)
-    reading = _together(_read(source, workspace, assets) for source in sources)
-    examples = in_order(reading.examples)
-    rejected = sorted(reading.rejected, key=lambda row: (row.file, row.line, row.reason))
+    result = _merged(_read(source, workspace, assets) for source in sources)
+    examples = in_order(result.examples)
+    rejected = sorted(result.rejected, key=lambda row: (row.file, row.line, row.reason))
     if not examples:
         raise PerpetuneError(
-            f"there is not one example in fetch.sources ({', '.join(sources)})"
-            + (f"; {len(rejected):,} rows were refused, the first: {rejected[0]}" if rejected else ""),
-            do="bring some: perpetune ingest FILE, and list `inbox` in fetch.sources of params.yaml",
+            f"there are no examples in fetch.sources ({', '.join(sources)})"
+            + (f"; {len(rejected):,} rows were rejected, the first: {rejected[0]}" if rejected else ""),
+            do="add some with `perpetune ingest FILE`, and list `inbox` in fetch.sources of params.yaml",
         )
     return ReadResult(tuple(examples), tuple(rejected))
 
@@ -55,58 +55,58 @@ def _read(source: str, workspace: Path, assets: Path) -> ReadResult:
 def _traffic(path: Path) -> ReadResult:
     if not path.is_file() or not path.stat().st_size:
         return ReadResult((), ())
-    reading = read_examples(path, TRAFFIC)
-    rows = (row if is_traffic(row) else row.model_copy(update={"source": TRAFFIC}) for row in reading.examples)
-    return ReadResult(tuple(rows), reading.rejected)
+    result = read_examples(path, TRAFFIC)
+    rows = (row if is_traffic(row) else row.model_copy(update={"source": TRAFFIC}) for row in result.examples)
+    return ReadResult(tuple(rows), result.rejected)
 
 
 def _inbox(folder: Path) -> ReadResult:
     files = sorted(folder.glob("*.jsonl"))
-    together = _together(read_examples(file, source_name(file)) for file in files)
-    refused_before = [row for file in files for row in read_rejected(file)]
-    return ReadResult(together.examples, (*together.rejected, *refused_before))
+    merged = _merged(read_examples(file, source_name(file)) for file in files)
+    rejected_at_ingestion = [row for file in files for row in read_rejected(file)]
+    return ReadResult(merged.examples, (*merged.rejected, *rejected_at_ingestion))
 
 
 def _path(path: Path) -> ReadResult:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         if not files:
-            raise PerpetuneError(f"this folder holds no {', '.join(SUFFIXES)} file", where=str(path))
-        return _together(read_examples(file, source_name(file)) for file in files)
+            raise PerpetuneError(f"the folder has no {', '.join(SUFFIXES)} file", where=str(path))
+        return _merged(read_examples(file, source_name(file)) for file in files)
     if not path.exists():
         raise PerpetuneError(
-            "there is no such file or folder",
+            "the file or folder does not exist",
             where=str(path),
-            do="mend fetch.sources in params.yaml: reviews, inbox, traffic, or the path of a file or folder",
+            do="correct fetch.sources in params.yaml: reviews, inbox, traffic, or the path of a file or folder",
         )
     return read_examples(path, source_name(path))
 
 
-def _together(readings: Iterable[ReadResult]) -> ReadResult:
-    all_of_them = tuple(readings)
+def _merged(results: Iterable[ReadResult]) -> ReadResult:
+    results = tuple(results)
     return ReadResult(
-        examples=tuple(row for reading in all_of_them for row in reading.examples),
-        rejected=tuple(row for reading in all_of_them for row in reading.rejected),
+        examples=tuple(row for result in results for row in result.examples),
+        rejected=tuple(row for result in results for row in result.rejected),
     )
 
 
 def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
-    """Write `data/raw/`: examples, refused rows, counts, the outputs' schema, and the digest of this very code."""
-    reading = fetch(params.sources, workspace, Settings().assets or workspace / "assets")
+    """Write `data/raw/`: examples, rejected rows, counts, the output schema, and the digest of the curation code."""
+    result = fetch(params.sources, workspace, Settings().assets or workspace / "assets")
     raw = workspace / RAW
-    write_jsonl(raw / "examples.jsonl", reading.examples)
-    write_jsonl(raw / "rejected.jsonl", reading.rejected)
+    write_jsonl(raw / "examples.jsonl", result.examples)
+    write_jsonl(raw / "rejected.jsonl", result.rejected)
     counts = {
-        "examples": len(reading.examples),
-        "rejected": len(reading.rejected),
-        "sources": dict(sorted(Counter(row.source for row in reading.examples).items())),
+        "examples": len(result.examples),
+        "rejected": len(result.rejected),
+        "sources": dict(sorted(Counter(row.source for row in result.examples).items())),
     }
     (raw / "counts.json").write_text(to_json(counts), encoding="utf-8")
-    # `clean` runs again where it has changed, be it in a file that DVC does not know.
+    # So that DVC runs `clean` again if the schema has changed in its own file.
     (raw / "output_schema.json").write_text(to_json(task.output_schema), encoding="utf-8")
-    # All later steps depend on this file, so that they run again when curation itself has changed.
+    # All later steps depend on this file, so that they run again if the curation code has changed.
     (raw / "code.sha256").write_text(_code_digest() + "\n", encoding="utf-8")
-    return f"{len(reading.examples):,} examples, {len(reading.rejected):,} rows refused"
+    return f"{len(result.examples):,} examples, {len(result.rejected):,} rows rejected"
 
 
 def _code_digest() -> str:

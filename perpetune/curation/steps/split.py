@@ -1,6 +1,6 @@
-"""Step 4: who is trained on and who judges. It depends on seed, groups and times, never on the order of rows.
+"""Step 4: training, validation and holdout splits, from seed, groups and times but not from the order of rows.
 
-Why the holdouts are drawn as they are: docs/decisions/0014-holdouts-that-labels-can-fill.md.
+See docs/decisions/0014-holdouts-that-labels-can-fill.md.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import MixParams, SplitParams, TaskParams
 from perpetune.records import Example, read_jsonl, write_jsonl
 
-SUPERSEDED = "production labelled this input anew"
-DOUBTED = "it was labelled for the model's doubt, which rows that judge must not be chosen by"
+SUPERSEDED = "relabelled in production"
+DOUBTED = "labelled because the model was unsure, so not used for evaluation"
 LEAKED = {
-    "frozen": "its like is in the frozen holdout",
-    "recent": "its like is in the recent holdout",
-    "validation": "its like is in the validation split",
+    "frozen": "same input as a row of the frozen holdout",
+    "recent": "same input as a row of the recent holdout",
+    "validation": "same input as a row of the validation split",
 }
-"""Why a row is in no split: one named here, and before its own, keeps a row that asks the same."""
+"""By split, in order of precedence: why a row with the same input is in no later split."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The four splits, and the rows that are in none.
+    """The four splits, and the quarantined rows.
 
-    `frozen` is never trained on and never re-split; `recent` is drawn from the newest labelled traffic.
+    `frozen` is never trained on and never re-split; `recent` is sampled from the newest labelled traffic.
     """
 
     train: tuple[Example, ...]
@@ -46,37 +46,37 @@ class Splits:
     quarantined: tuple[Quarantined, ...]
 
     def parts(self) -> dict[str, tuple[Example, ...]]:
-        """The rows by the name of their split."""
+        """The rows by split name."""
         return {"train": self.train, "validation": self.validation, "frozen": self.frozen, "recent": self.recent}
 
 
 def split(examples: Sequence[Example], params: SplitParams) -> Splits:
-    """Divide examples in whole groups.
+    """Split examples by whole groups.
 
-    Curated groups fall by a hash of seed and group, so that no group ever moves, whatever is added.
-    Of traffic, groups drawn by lot (`frozen_traffic` of them) join the frozen holdout once and for ever, before
-    anything else is decided on them. The recent holdout is drawn by lot too, one group in two, from the newest of
-    the rest: what is new is learned from and judged by at once. What is left falls like curated groups. No input is left in two splits: the holdouts keep it, and its likes elsewhere are set
-    aside. Traffic that was labelled because the model was unsure of its answer is trained on, or set aside if its
-    group judges.
+    Curated groups are assigned by a hash of seed and group, so that no group moves when data is added. A hash sample
+    of traffic groups (`frozen_traffic` of them) joins the frozen holdout permanently. Every second group, by hash, of
+    the newest other traffic is the recent holdout, so that new inputs are both trained and evaluated on. The remaining
+    traffic is assigned like curated groups. No input is in two splits: holdouts keep it, and equal inputs elsewhere are
+    quarantined. Traffic labelled because the model was unsure is trained on, or quarantined if its group is in another
+    split.
     """
     rows = in_order(examples)
     assignments = _assignments(rows, params)
     parts: dict[str, tuple[Example, ...]] = {}
     quarantined: list[Quarantined] = []
-    leaks: dict[DedupKey, str] = {}
+    seen_in: dict[DedupKey, str] = {}
     for name in (*LEAKED, "train"):
-        faults = _faults([row for row in rows if assignments[row.group] == name], name, leaks, params)
+        faults = _faults([row for row in rows if assignments[row.group] == name], name, seen_in, params)
         parts[name] = tuple(row for row, fault in faults if not fault)
         quarantined += [Quarantined(reason=fault, example=row) for row, fault in faults if fault]
-        leaks |= {input_key(row): LEAKED[name] for row in parts[name] if name in LEAKED}
+        seen_in |= {input_key(row): LEAKED[name] for row in parts[name] if name in LEAKED}
     return Splits(**parts, quarantined=tuple(quarantined))
 
 
 def _faults(
-    rows: Sequence[Example], name: str, leaks: dict[DedupKey, str], params: SplitParams
+    rows: Sequence[Example], name: str, seen_in: dict[DedupKey, str], params: SplitParams
 ) -> list[tuple[Example, str | None]]:
-    """Each row of a split with the reason why it may not stay there, if any."""
+    """Each row of a split with its reason for quarantine, if any."""
     relabelled = {input_key(row) for row in rows if is_traffic(row)}
 
     def fault(row: Example) -> str | None:
@@ -84,49 +84,49 @@ def _faults(
             return DOUBTED
         if name == "frozen":
             return LEAKED["frozen"] if is_traffic(row) and not _is_frozen_traffic(row.group, params) else None
-        if input_key(row) in leaks:
-            return leaks[input_key(row)]
+        if input_key(row) in seen_in:
+            return seen_in[input_key(row)]
         return SUPERSEDED if input_key(row) in relabelled and not is_traffic(row) else None
 
     return [(row, fault(row)) for row in rows]
 
 
 def _assignments(rows: Sequence[Example], params: SplitParams) -> dict[str, str]:
-    """The split in which each group lives. A group that has curated rows lives where those do.
+    """The split of each group. A group with curated rows follows them.
 
-    The lot comes first, whatever else a group of traffic has: so none moves between the holdouts, and none that was
-    trained on joins the frozen one.
+    Membership in the frozen sample of traffic is decided first, so that no group moves between the holdouts, and none
+    that was trained on joins the frozen one.
     """
     curated = {row.group for row in rows if not is_traffic(row)}
     traffic = [row for row in rows if row.group not in curated and not _is_frozen_traffic(row.group, params)]
-    judging = [row for row in traffic if not is_in_doubt(row)]
+    evaluable = [row for row in traffic if not is_in_doubt(row)]
     assignments = dict.fromkeys((row.group for row in rows), "frozen")
     assignments |= {group: _assignment(group, params, "frozen") for group in curated}
     assignments |= dict.fromkeys((row.group for row in traffic), "train")
-    assignments |= {row.group: _assignment(row.group, params, "train") for row in judging}
-    return assignments | dict.fromkeys(_recent_groups(judging, params), "recent")
+    assignments |= {row.group: _assignment(row.group, params, "train") for row in evaluable}
+    return assignments | dict.fromkeys(_recent_groups(evaluable, params), "recent")
 
 
 def _is_frozen_traffic(group: str, params: SplitParams) -> bool:
-    """Whether traffic of this group is drawn into the frozen holdout."""
+    """Whether traffic of this group is in the sample for the frozen holdout."""
     return hash_position(group, params.seed) < params.frozen_traffic
 
 
 def _assignment(group: str, params: SplitParams, first: str) -> str:
-    where = hash_position(group, params.seed)
-    if where < params.frozen:
+    position = hash_position(group, params.seed)
+    if position < params.frozen:
         return first
-    return "validation" if where < params.frozen + params.validation else "train"
+    return "validation" if position < params.frozen + params.validation else "train"
 
 
 def hash_position(group: str, seed: int) -> float:
-    """Where a group falls between 0 and 1: uniform over groups, and for one seed always the same."""
+    """The hash of a group in [0, 1): uniform over groups, and fixed for a seed."""
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _recent_groups(traffic: Sequence[Example], params: SplitParams) -> list[str]:
-    """Every other group, by lot, of the newest ones with twice the rows: together they have the ratio asked for."""
+    """Every second group, by hash, of the newest groups with twice `params.recent` of the rows."""
     span = min(1.0, 2 * params.recent)
     return [
         group
@@ -135,14 +135,14 @@ def _recent_groups(traffic: Sequence[Example], params: SplitParams) -> list[str]
     ]
 
 
-def _newest_groups(traffic: Sequence[Example], share: float) -> list[str]:
-    """The groups with the newest rows that together hold the share of all rows, to the nearest group."""
+def _newest_groups(traffic: Sequence[Example], ratio: float) -> list[str]:
+    """The groups with the newest rows that together have this ratio of all rows, to the nearest group."""
     groups: dict[str, list[Example]] = defaultdict(list)
     for row in traffic:
         groups[row.group].append(row)
     newest_first = sorted(groups, key=lambda group: (_newest(groups[group]), group), reverse=True)
     chosen: list[str] = []
-    budget = share * len(traffic)
+    budget = ratio * len(traffic)
     for group in newest_first:
         size = len(groups[group])
         if size > 2 * budget:
@@ -157,40 +157,40 @@ def _newest(rows: Sequence[Example]) -> datetime:
 
 
 def require_enough(splits: Splits, params: SplitParams, task: TaskParams) -> None:
-    """Raise PerpetuneError where the splits cannot train a model and judge it, with counts and advice."""
-    more = "bring more examples: perpetune ingest FILE, with `inbox` in fetch.sources of params.yaml"
+    """Raise PerpetuneError, with counts and advice, if the splits are too small to train and evaluate a model."""
+    more = "add more examples with `perpetune ingest FILE`, and `inbox` in fetch.sources of params.yaml"
     if len(splits.train) < params.min_train_rows:
         raise PerpetuneError(
-            f"{len(splits.train)} training rows are too few, split.min_train_rows is {params.min_train_rows} "
+            f"{len(splits.train)} training rows are fewer than split.min_train_rows, {params.min_train_rows} "
             f"({_counts(splits)})",
             do=more,
         )
     if not splits.frozen:
         raise PerpetuneError(
-            f"nothing fell into the frozen holdout, so that no model could be judged ({_counts(splits)})",
+            f"the frozen holdout is empty, so no model can be evaluated ({_counts(splits)})",
             do=f"raise split.frozen in params.yaml, or {more}",
         )
     labels = sorted({row.output for row in splits.train})
     if task.kind == "classification" and len(labels) < 2:
         raise PerpetuneError(
             f"all {len(splits.train)} training rows have the same label, {labels[0]!r}",
-            do="bring examples of another label, or set task.kind to generation in params.yaml",
+            do="add examples of another label, or set task.kind: generation in params.yaml",
         )
 
 
 def _counts(splits: Splits) -> str:
     held = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.parts().items())
-    return f"{held}; set aside {len(splits.quarantined):,}"
+    return f"{held}; quarantined {len(splits.quarantined):,}"
 
 
-def mixed(splits: Splits, params: MixParams, least: int) -> Splits:
-    """The splits with no more older training rows than the mix asks for; the rest is set aside."""
-    chosen = mix(splits.train, params, least)
+def mixed(splits: Splits, params: MixParams, min_rows: int) -> Splits:
+    """The splits with the training mix; older rows that are not replayed are quarantined."""
+    chosen = mix(splits.train, params, min_rows)
     return replace(splits, train=chosen.rows, quarantined=(*splits.quarantined, *chosen.quarantined))
 
 
 def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path) -> str:
-    """Write `data/splits/`, one file a split, and what leaked or was not replayed to `data/leakage/`."""
+    """Write `data/splits/`, one file per split, and the quarantined rows to `data/leakage/`."""
     divided = split(read_jsonl(workspace / CLEAN / "examples.jsonl", Example), params)
     splits = mixed(divided, mixing, params.min_train_rows)
     require_enough(splits, params, task)

@@ -1,4 +1,4 @@
-"""The files that a step leaves: what it kept, what it set aside, and how many of each."""
+"""The output files of a step: kept rows, quarantined rows and counts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from perpetune.curation.quarantine import StepResult, by_reason, in_order, quara
 from perpetune.records import to_json, write_jsonl
 
 
-def write_step(folder: Path, outcome: StepResult) -> str:
-    """Write `examples.jsonl`, `set_aside.jsonl` and `counts.json`; returns the counts as a sentence."""
-    write_jsonl(folder / "examples.jsonl", in_order(outcome.kept))
-    write_quarantine(folder, outcome)
-    return f"{len(outcome.kept):,} examples, {len(outcome.quarantined):,} set aside"
+def write_step(folder: Path, result: StepResult) -> str:
+    """Write `examples.jsonl`, `quarantined.jsonl` and `counts.json`; returns a summary line."""
+    write_jsonl(folder / "examples.jsonl", in_order(result.kept))
+    write_quarantine(folder, result)
+    return f"{len(result.kept):,} examples, {len(result.quarantined):,} quarantined"
 
 
-def write_quarantine(folder: Path, outcome: StepResult) -> None:
-    """Write `set_aside.jsonl` and `counts.json` alone."""
-    write_jsonl(folder / "set_aside.jsonl", quarantine_in_order(outcome.quarantined))
+def write_quarantine(folder: Path, result: StepResult) -> None:
+    """Write `quarantined.jsonl` and `counts.json`."""
+    write_jsonl(folder / "quarantined.jsonl", quarantine_in_order(result.quarantined))
     counts = {
-        "rows": len(outcome.kept) + len(outcome.quarantined),
-        "kept": len(outcome.kept),
-        "set_aside": by_reason(outcome.quarantined),
+        "rows": len(result.kept) + len(result.quarantined),
+        "kept": len(result.kept),
+        "quarantined": by_reason(result.quarantined),
     }
     (folder / "counts.json").write_text(to_json(counts), encoding="utf-8")

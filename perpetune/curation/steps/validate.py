@@ -1,4 +1,4 @@
-"""Step 2: what must hold across rows: an id names one example."""
+"""Step 2: make ids unique."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from perpetune.curation.references import with_all_references
 from perpetune.curation.steps.step_files import write_step
 from perpetune.records import Example, read_jsonl
 
-REPEATED = "the same row again"
-CONTRADICTED = "the same id as a newer row"
-AMBIGUOUS = "one id for different rows"
+REPEATED = "repeated row"
+CONTRADICTED = "same id as a newer row"
+AMBIGUOUS = "same id as a different row"
 
 
 def validate(examples: Sequence[Example]) -> StepResult:
     """Make ids unique.
 
-    Within a source a repeated row is dropped; of different rows with one id the newest stays, and
-    where times do not tell, none. Sources that use the same id for different things (every file
-    numbers its rows from 1) get it qualified: `SOURCE:ID`.
+    Within a source, repeated rows are quarantined. Of different rows with one id the newest is kept, or none if their
+    times are equal or missing. Ids used by several sources (such as row numbers) are qualified: `SOURCE:ID`.
     """
     by_id: dict[tuple[str, str], list[Example]] = defaultdict(list)
     for example in in_order(examples):
@@ -37,7 +36,7 @@ def validate(examples: Sequence[Example]) -> StepResult:
 
 
 def _one_of(rows: Sequence[Example]) -> tuple[list[Example], list[Quarantined]]:
-    """Of rows with one id, the one to keep (or none), and the others."""
+    """For rows with one id: the row to keep, if any, and the quarantined others."""
     newest_first = sorted(rows, key=lambda row: row.time or EARLIEST, reverse=True)
     different: dict[object, Example] = {}
     repeated: list[Quarantined] = []
@@ -65,6 +64,6 @@ def _qualified(examples: Sequence[Example]) -> list[Example]:
 
 
 def run(workspace: Path) -> str:
-    """Write `data/valid/`: examples, those set aside, counts."""
-    outcome = validate(read_jsonl(workspace / RAW / "examples.jsonl", Example))
-    return write_step(workspace / VALID, outcome)
+    """Write `data/valid/`: examples, quarantined rows, counts."""
+    result = validate(read_jsonl(workspace / RAW / "examples.jsonl", Example))
+    return write_step(workspace / VALID, result)

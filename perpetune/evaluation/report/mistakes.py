@@ -1,4 +1,4 @@
-"""The rows most worth a person's look."""
+"""The worst mistakes of a system, for manual review."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from perpetune.evaluation.evaluate import Evaluation
 
 @dataclass(frozen=True)
 class Mistake:
-    """One row that a system did not answer as wanted."""
+    """A row with a wrong or imperfect answer."""
 
     id: str
     input: str
-    wanted: str
+    expected: str
     answer: str
     score: float
     confidence: float | None
 
 
 def worst_mistakes(evaluation: Evaluation, system: str, limit: int) -> list[Mistake]:
-    """The wrong answers of which the system was surest; for free text those with the lowest score."""
+    """The wrong answers with the highest confidence; for free text those with the lowest score."""
     scored = evaluation.scored[system]
     mistakes = [
         Mistake(*row)
         for row in zip(
             scored.ids,
             (evaluation.rows[position].input for position in scored.positions),
-            evaluation.wanted_of(system),
+            evaluation.expected_of(system),
             scored.texts,
             scored.scores,
             scored.confidences,

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, as matplotlib figures in the house style."""
+"""The figures of an evaluation, in matplotlib."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from perpetune.statistics.paired import PairedComparison
 
 MAX_ANNOTATED = 12  # labels of a confusion matrix with numbers in its cells
 MAX_NAMED = 100  # labels of a confusion matrix with names on its axes
-WIDTH = 5.4  # inches: readable on a phone, two beside each other on a page
+WIDTH = 5.4  # inches: readable on a phone, two side by side on a page
 
 
 def comparison(estimates: Mapping[str, Estimate], heading: str, *, percent: bool) -> Figure:
-    """One dot with its interval for each system, the first at the bottom."""
+    """A dot with its interval for each system, the first at the bottom."""
     with house_style():
         figure, axes = _dots(estimates, heading)
         most = max(estimate.n for estimate in estimates.values())
@@ -44,10 +44,10 @@ def comparison(estimates: Mapping[str, Estimate], heading: str, *, percent: bool
 
 
 def differences(comparisons: Mapping[str, PairedComparison], subject: str, measure: str, *, percent: bool) -> Figure:
-    """How much better the subject is than each rival on the same rows; what crosses the line at 0 may be chance."""
+    """The subject's difference to each other system on the same rows, with intervals."""
     scale = 100 if percent else 1
     with house_style():
-        figure, axes = _dots(comparisons, f"{title(subject)} minus each other system, row by row")
+        figure, axes = _dots(comparisons, f"{title(subject)} minus each other system, on the same rows")
         for row, (rival, paired) in enumerate(comparisons.items()):
             text = f"{scale * paired.difference:+.1f}" if percent else f"{paired.difference:+.3f}"
             limits = scale * paired.low, scale * paired.high
@@ -62,7 +62,7 @@ def differences(comparisons: Mapping[str, PairedComparison], subject: str, measu
 
 
 def forest(estimates: Mapping[str, Estimate], heading: str, unit: str) -> Figure:
-    """Differences, the first at the top, each with its interval, name and rows; what crosses 0 may be chance."""
+    """Differences with intervals, the first at the top; significant ones are coloured."""
     names = list(estimates)[::-1]
     with house_style():
         figure, axes = _dots(names, heading)
@@ -78,10 +78,10 @@ def forest(estimates: Mapping[str, Estimate], heading: str, unit: str) -> Figure
 
 
 def loss_curves(train: Mapping[int, float], validation: Mapping[int, float]) -> Figure:
-    """The loss at each step of training, and on the validation split where it was measured."""
+    """The training and validation loss by step."""
     with house_style():
         figure = Figure(figsize=(WIDTH, 2.6))
-        _head(figure, "Loss while it was trained")
+        _heading(figure, "Training and validation loss")
         axes = figure.add_subplot()
         axes.grid(axis="y")
         axes.plot(list(train), list(train.values()), color=LIGHT["base"], linewidth=1.4, label="training")
@@ -95,7 +95,7 @@ def loss_curves(train: Mapping[int, float], validation: Mapping[int, float]) -> 
 
 def _dots(systems: Collection[str], heading: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * len(systems)))
-    _head(figure, heading)
+    _heading(figure, heading)
     axes = figure.add_subplot()
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
@@ -111,15 +111,15 @@ def _dot(axes: Axes, row: int, value: float, low: float, high: float, text: str,
     axes.annotate(text, (1.02, row), xycoords=beside, va="center", color=shade, fontweight="bold")
 
 
-def _head(figure: Figure, text: str) -> None:
+def _heading(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
 
 
 def reliability(found: Calibration, system: str) -> Figure:
-    """Accuracy against confidence, a dot with its interval per bin; on the diagonal they are the same."""
+    """Reliability diagram: accuracy against confidence, a dot with its interval per bin."""
     with house_style():
         figure = Figure(figsize=(4.6, 4.6))
-        _head(figure, f"{title(system)}: is it as sure as it is right?")
+        _heading(figure, f"{title(system)}: calibration")
         axes = figure.add_subplot()
         axes.grid()
         axes.plot([0, 1], [0, 1], color=LIGHT["muted"], linewidth=1, linestyle=(0, (4, 4)))
@@ -153,10 +153,9 @@ def reliability(found: Calibration, system: str) -> Figure:
 
 
 def confusion(matrix: Confusion, system: str) -> Figure:
-    """Wanted labels against answers, each cell the darker the larger its share of the wanted label's rows.
+    """Confusion matrix, shaded by the ratio of the expected label's rows.
 
-    Right answers have one colour and wrong ones another. Numbers where there are few labels, names
-    where they can still be read.
+    Right and wrong answers have different colours. Few labels have numbers; names are shown while they are readable.
     """
     count = len(matrix.labels)
     named, annotated = count <= MAX_NAMED, count <= MAX_ANNOTATED
@@ -166,7 +165,7 @@ def confusion(matrix: Confusion, system: str) -> Figure:
     side = min(14.0, 1.2 + margin + count * (0.62 if annotated else 0.125 if named else 0.05))
     with house_style():
         figure = Figure(figsize=(max(side, 4.0), side))
-        _head(figure, f"{title(system)}: wanted against answered")
+        _heading(figure, f"{title(system)}: expected against answered")
         axes = figure.add_subplot()
         axes.imshow(_shades(matrix), interpolation="nearest")
         if named:
@@ -180,29 +179,29 @@ def confusion(matrix: Confusion, system: str) -> Figure:
         axes.set_yticks(np.arange(1, count) - 0.5, minor=True)
         axes.grid(which="minor", linewidth=1.5 if annotated else 0.4)
         axes.tick_params(which="minor", length=0)
-        axes.set(xlabel="answered", ylabel="wanted")
+        axes.set(xlabel="answered", ylabel="expected")
         axes.spines[:].set_visible(False)
         if annotated:
             _annotate(axes, matrix)
         return figure
 
 
-def _shares(matrix: Confusion) -> Floats:
-    """(labels, labels): each cell's share of its row."""
+def _row_ratios(matrix: Confusion) -> Floats:
+    """Each cell divided by the sum of its row, (labels, labels)."""
     return np.asarray(matrix.counts / np.maximum(matrix.counts.sum(axis=1, keepdims=True), 1), dtype=np.float64)
 
 
 def _shades(matrix: Confusion) -> Floats:
-    """(labels, labels, 4): colour and opacity of each cell."""
+    """The RGBA colour of each cell, (labels, labels, 4)."""
     count = len(matrix.labels)
     shades = np.tile(to_rgba(LIGHT["wrong"]), (count, count, 1))
     shades[np.arange(count), np.arange(count)] = to_rgba(LIGHT["right"])
-    shades[..., 3] = 0.9 * np.sqrt(_shares(matrix))
+    shades[..., 3] = 0.9 * np.sqrt(_row_ratios(matrix))
     return shades
 
 
 def _annotate(axes: Axes, matrix: Confusion) -> None:
-    shares = _shares(matrix)
+    ratios = _row_ratios(matrix)
     for row, column in np.argwhere(matrix.counts > 0):
         axes.text(
             column,
@@ -210,7 +209,7 @@ def _annotate(axes: Axes, matrix: Confusion) -> None:
             f"{matrix.counts[row, column]:,}",
             ha="center",
             va="center",
-            color="white" if shares[row, column] > 0.3 else LIGHT["ink"],
+            color="white" if ratios[row, column] > 0.3 else LIGHT["ink"],
         )
 
 

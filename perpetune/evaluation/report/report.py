@@ -1,4 +1,4 @@
-"""One self-contained page that tells a person what an evaluation found."""
+"""The evaluation report, a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from perpetune.files import write_atomic
 
 WORST_MISTAKES = 10
 FREQUENT_CONFUSIONS = 12
-OPEN_LABELS = 12  # a longer table of labels is folded
-MOST_CHARS = 600  # of a text in the table of mistakes
+OPEN_LABELS = 12  # a longer label table is collapsed
+MOST_CHARS = 600  # of a text in the list of mistakes
 
 
 @dataclass(frozen=True)
 class _Section:
-    """One holdout as the template shows it."""
+    """The template's data of one holdout."""
 
     name: str
     evaluation: Evaluation
@@ -48,11 +48,11 @@ def write_report(
     facts: Mapping[str, str] | None = None,
     worth: RefreshEconomics | None = None,
 ) -> None:
-    """Write the page for the evaluations on each holdout (by its name), whole or not at all.
+    """Write the report of the evaluations (by holdout), atomically.
 
-    `version` is what the title calls the challenger, for instance "version 4".
-    `facts` are shown under the title as they are, for instance {"data version": "…", "base": "…"}; a
-    value that starts with https:// or http:// becomes a link. `worth` is what the refresh costs and saves. Everything that comes from data is escaped.
+    `version` is the challenger's name in the title, such as "version 4". `facts` are listed under the title, such as
+    {"data version": "…", "base": "…"}; URLs become links. `worth` has the costs and savings of the refresh. All data is
+    escaped.
     """
     environment = Environment(
         loader=PackageLoader("perpetune.evaluation.report", ""),
@@ -74,7 +74,7 @@ def write_report(
         version=version,
         facts=facts or {},
         worth=worth,
-        worth_words=sentences(worth) if worth else [],
+        worth_sentences=sentences(worth) if worth else [],
         sections=[_section(name, evaluation) for name, evaluation in evaluations.items()],
         metric_titles=METRIC_TITLES,
         light=style.LIGHT,
@@ -87,7 +87,7 @@ def write_report(
 
 
 def figures(evaluation: Evaluation) -> dict[str, Figure]:
-    """The pictures of an evaluation by name: comparison, differences, confusion, reliability (those that there are)."""
+    """The figures of an evaluation by name: comparison and, if available, differences, confusion, reliability."""
     percent = evaluation.kind == "classification"
     subject = evaluation.subject
     heading = f"{METRIC_TITLES[evaluation.main_metric]} with {evaluation.params.confidence:.0%} intervals"
@@ -115,8 +115,8 @@ def _section(name: str, evaluation: Evaluation) -> _Section:
         name=name,
         evaluation=evaluation,
         comparison=Markup(style.svg(drawn["comparison"], "The score of each system with its interval")),
-        differences=picture("differences", "How much better than each other system, with intervals"),
-        confusion=picture("confusion", "Confusion matrix: wanted labels against answers"),
+        differences=picture("differences", "The difference to each other system with its interval"),
+        confusion=picture("confusion", "Confusion matrix: expected labels against answers"),
         reliability=picture("reliability", "Accuracy against confidence"),
         mistakes=worst_mistakes(evaluation, evaluation.subject, WORST_MISTAKES),
     )
@@ -127,5 +127,5 @@ def _shorten(text: str) -> str:
 
 
 def _unbroken(sentence: str) -> str:
-    """A p-value is never parted at the end of a line."""
+    """Keep a p-value on one line."""
     return re.sub(r"p ([<=]) ", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", sentence)

@@ -1,4 +1,4 @@
-"""The house style of plots and reports: every colour in one place."""
+"""Colours and matplotlib settings of plots and reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-# Light and dark. Plots are drawn in the light colours; a page swaps them for variables that follow its reader.
+# Plots use the light colours; pages replace them by CSS variables that follow the reader's colour scheme.
 LIGHT = {
     "ink": "#1d2433",
     "muted": "#667085",
@@ -81,23 +81,23 @@ def colour(system: str) -> str:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Everything drawn or saved inside looks like the house's. Letters that the font lacks are no warning."""
+    """Apply the style to everything drawn or saved in the context, without warnings about missing glyphs."""
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         yield
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG of 160 dots per inch, the folder too if need be."""
+    """Write the figure as a PNG at 160 dpi, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with house_style():
         figure.savefig(path, format="png", dpi=160)
 
 
 def svg(figure: Figure, description: str) -> str:
-    """The figure as an `<svg>` element whose colours are the page's CSS variables, on no background.
+    """The figure as a transparent `<svg>` element whose colours are the page's CSS variables.
 
-    `description` is read to those who cannot see it; it is escaped here.
+    `description` is its aria-label; it is escaped here.
     """
     drawn = io.StringIO()
     with house_style():

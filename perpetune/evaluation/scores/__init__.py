@@ -1,1 +1,1 @@
-"""How good one answer is, from 0 to 1. Imports statistics."""
+"""Scores of an answer, from 0 to 1. Imports statistics."""

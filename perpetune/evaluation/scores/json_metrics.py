@@ -1,4 +1,4 @@
-"""How close a JSON answer is to the wanted one, row by row, in [0, 1]."""
+"""Metrics of a JSON answer against the expected one, in [0, 1]."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perpetune.output_schema import InvalidOutput, OutputSchema, parsed
 
 
 def is_valid(answer: str, schema: OutputSchema) -> float:
-    """1 where the answer is JSON that satisfies the schema, else 0."""
+    """1 if the answer is JSON that satisfies the schema, else 0."""
     try:
         schema.parsed(answer)
     except InvalidOutput:
@@ -20,36 +20,35 @@ def is_valid(answer: str, schema: OutputSchema) -> float:
     return 1.0
 
 
-def object_match(wanted: str, answer: str, schema: OutputSchema) -> float:
-    """1 where both are the same value, else 0; equal is what `slot_f1` counts as equal."""
-    return float(slot_f1(wanted, answer, schema) == 1)
+def object_match(expected: str, answer: str, schema: OutputSchema) -> float:
+    """1 if both are equal as in `slot_f1`, else 0."""
+    return float(slot_f1(expected, answer, schema) == 1)
 
 
-def slot_f1(wanted: str, answer: str, schema: OutputSchema) -> float:
-    """The F1 of the slots that both share, as slot filling is scored since CoNLL (Tjong Kim Sang and De Meulder 2003,
-    aclanthology.org/W03-0419): what is found counts where its kind and its whole value are right.
+def slot_f1(expected: str, answer: str, schema: OutputSchema) -> float:
+    """Slot F1, as in CoNLL: a slot counts if its type and its whole value are correct (Tjong Kim Sang and De Meulder
+    2003, aclanthology.org/W03-0419).
 
-    A slot is a path into the object with the value there. Strings are
-    equal up to white space and Unicode form, numbers by their value (1 and 1.0), and case counts. The order of keys and
-    of a list's items does not count: items are paired so that they share most. An empty object or list is one slot.
-    An answer that is not JSON, or does not satisfy the schema, scores 0.
+    A slot is a path into the object with its value. Strings are compared case-sensitively, up to whitespace and Unicode
+    form, numbers by value (1 and 1.0). The order of keys and list items does not matter: items are paired to share the
+    most slots. An empty object or list is one slot. An answer that does not satisfy the schema scores 0.
     """
     try:
-        said, right = schema.parsed(answer), parsed(wanted)
+        answered_slots, expected_slots = schema.parsed(answer), parsed(expected)
     except InvalidOutput:
         return 0.0
-    return 2 * _shared(right, said) / (_slots(right) + _slots(said))
+    return 2 * _shared(expected_slots, answered_slots) / (_slots(expected_slots) + _slots(answered_slots))
 
 
 def _slots(value: Any) -> int:
-    """How many leaves a value has."""
+    """The number of leaves of a value."""
     if isinstance(value, dict | list) and value:
         return sum(map(_slots, value.values() if isinstance(value, dict) else value))
     return 1
 
 
 def _shared(one: Any, other: Any) -> int:
-    """How many leaves two values share."""
+    """The number of leaves that two values share."""
     if isinstance(one, dict) and isinstance(other, dict) and one and other:
         return sum(_shared(one[key], other[key]) for key in one.keys() & other.keys())
     if isinstance(one, list) and isinstance(other, list) and one and other:
@@ -59,7 +58,7 @@ def _shared(one: Any, other: Any) -> int:
 
 
 def _leaf(value: Any) -> tuple[str, Any]:
-    """A value as it is compared, with its type: JSON's true is not 1."""
+    """A leaf normalised for comparison, with its type: JSON's true is not 1."""
     if isinstance(value, str):
         return "text", tidy(value)
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""How well answers from a fixed set of labels agree with the wanted ones."""
+"""Classification metrics: accuracy, macro F1, per-label table and confusion matrix."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from perpetune.statistics.estimate import Estimate, Floats, bootstrap_counts, wi
 
 @dataclass(frozen=True)
 class Confusion:
-    """counts[i, j]: rows whose wanted label is labels[i] and whose answer is labels[j]."""
+    """counts[i, j]: rows with the expected label labels[i] and the answer labels[j]."""
 
     labels: tuple[str, ...]
     counts: NDArray[np.int64]
 
 
-def accuracy(wanted: Sequence[str], answers: Sequence[str], *, confidence: float) -> Estimate:
-    """The share of right answers, with Wilson's interval."""
-    return wilson(sum(w == a for w, a in zip(wanted, answers, strict=True)), len(wanted), confidence)
+def accuracy(expected: Sequence[str], answers: Sequence[str], *, confidence: float) -> Estimate:
+    """The accuracy, with Wilson's interval."""
+    return wilson(sum(w == a for w, a in zip(expected, answers, strict=True)), len(expected), confidence)
 
 
-def macro_f1(wanted: Sequence[str], answers: Sequence[str], *, confidence: float, samples: int, seed: int) -> Estimate:
-    """The mean F1 of the labels that are wanted at least once, with a bootstrap interval over rows.
+def macro_f1(
+    expected: Sequence[str], answers: Sequence[str], *, confidence: float, samples: int, seed: int
+) -> Estimate:
+    """Macro F1 over the labels that are expected at least once, with a bootstrap interval over rows.
 
-    A label that is answered but never wanted lowers the precision of no wanted label and has no F1
-    of its own; its rows count against the recall of the labels they should have had.
+    A label that is answered but never expected has no F1; its rows only lower the recall of their expected labels.
     """
-    kinds = Counter(zip(wanted, answers, strict=True))
+    kinds = Counter(zip(expected, answers, strict=True))
     pairs = sorted(kinds)
     labels = sorted({w for w, _ in pairs})
-    is_wanted = np.array([[w == label for label in labels] for w, _ in pairs], dtype=np.float64)
+    is_expected = np.array([[w == label for label in labels] for w, _ in pairs], dtype=np.float64)
     is_answered = np.array([[a == label for label in labels] for _, a in pairs], dtype=np.float64)
 
     def mean_f1(counts: Floats) -> Floats:
-        support, predicted = counts @ is_wanted, counts @ is_answered
-        hits = counts @ (is_wanted * is_answered)
+        support, predicted = counts @ is_expected, counts @ is_answered
+        hits = counts @ (is_expected * is_answered)
         f1 = 2 * hits / np.maximum(support + predicted, 1)
-        present = support > 0  # a resample can lack a rare label altogether
+        present = support > 0  # a resample can lack a rare label
         return np.asarray((f1 * present).sum(axis=1) / present.sum(axis=1), dtype=np.float64)
 
     counts = np.array([kinds[pair] for pair in pairs], dtype=np.int64)
     return bootstrap_counts(counts, mean_f1, confidence=confidence, samples=samples, seed=seed)
 
 
-def label_table(wanted: Sequence[str], answers: Sequence[str], known: Collection[str]) -> pd.DataFrame:
-    """Precision, recall, F1 and support per label, the commonest label first.
+def label_table(expected: Sequence[str], answers: Sequence[str], known: Collection[str]) -> pd.DataFrame:
+    """Precision, recall, F1 and support per label, by descending support.
 
-    `known` are the labels that the system can answer. A wanted label that it does not know is an
-    error on every row and stands in the table with `known` False.
+    `known` are the labels that the system can answer; other expected labels have `known` False.
     """
-    labels = all_labels(wanted, answers)
-    precision, recall, f1, support = precision_recall_fscore_support(wanted, answers, labels=labels, zero_division=0)
+    labels = all_labels(expected, answers)
+    precision, recall, f1, support = precision_recall_fscore_support(expected, answers, labels=labels, zero_division=0)
     table = pd.DataFrame(
         {
             "label": labels,
@@ -72,21 +72,21 @@ def label_table(wanted: Sequence[str], answers: Sequence[str], known: Collection
     return table.sort_values(["support", "label"], ascending=[False, True], ignore_index=True)
 
 
-def confusion(wanted: Sequence[str], answers: Sequence[str]) -> Confusion:
-    """The confusion matrix over all labels wanted or answered, in alphabetical order."""
-    labels = all_labels(wanted, answers)
+def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
+    """The confusion matrix over all expected or answered labels, in alphabetical order."""
+    labels = all_labels(expected, answers)
     position = {label: number for number, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    for (w, a), rows in Counter(zip(wanted, answers, strict=True)).items():
+    for (w, a), rows in Counter(zip(expected, answers, strict=True)).items():
         counts[position[w], position[a]] = rows
     return Confusion(tuple(labels), counts)
 
 
-def all_labels(wanted: Sequence[str], answers: Sequence[str]) -> list[str]:
-    """Every label wanted or answered, in alphabetical order."""
-    return sorted({*wanted, *answers})
+def all_labels(expected: Sequence[str], answers: Sequence[str]) -> list[str]:
+    """All expected or answered labels, in alphabetical order."""
+    return sorted({*expected, *answers})
 
 
-def unknown_labels(wanted: Sequence[str], known: Collection[str]) -> dict[str, int]:
-    """The wanted labels that a system cannot answer, with their rows."""
-    return {label: rows for label, rows in sorted(Counter(wanted).items()) if label not in known}
+def unknown_labels(expected: Sequence[str], known: Collection[str]) -> dict[str, int]:
+    """The expected labels that a system cannot answer, with their number of rows."""
+    return {label: rows for label, rows in sorted(Counter(expected).items()) if label not in known}

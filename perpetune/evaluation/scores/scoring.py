@@ -1,4 +1,4 @@
-"""How well an answer does, from 0 to 1: one choice for a task, the same in evaluation, watch, trial and replay."""
+"""The scoring of a task, the same in evaluation, checks, trials and replay."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from perpetune.output_schema import OutputSchema, Schema
 from perpetune.records import Example
 
 Metric = Callable[[str, str], float]
-"""From the wanted output and the answer to 0 (wrong) ... 1 (right)."""
+"""Maps the expected output and the answer to a score from 0 (wrong) to 1 (right)."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """The metrics of a row by name; `main` names the one that its score is."""
+    """The metrics of a row by name; `main` is the name of its score."""
 
     main: str
     metrics: Mapping[str, Metric]
 
-    def score(self, wanted: str, answer: str) -> float:
-        return self.metrics[self.main](wanted, answer)
+    def score(self, expected: str, answer: str) -> float:
+        return self.metrics[self.main](expected, answer)
 
     def score_row(self, row: Example, answer: str) -> float:
         return self.best(self.main, row, answer)
 
     def best(self, name: str, row: Example, answer: str) -> float:
-        """A metric of the answer beside the row's output, or another right one that it is closer to."""
-        return max(self.metrics[name](wanted, answer) for wanted in row.right_outputs)
+        """The metric against the best of the row's correct outputs."""
+        return max(self.metrics[name](expected, answer) for expected in row.right_outputs)
 
 
 def scoring_of(kind: Kind, schema: Schema | None) -> Scoring:
-    """Right or wrong for labels, slot F1 where outputs have a schema, token F1 for other free text."""
+    """Accuracy for labels, slot F1 for outputs with a schema, token F1 for other free text."""
     if kind == "classification":
         return Scoring("accuracy", {"accuracy": same_label})
     if schema is None:
@@ -52,5 +52,5 @@ def scoring_of(kind: Kind, schema: Schema | None) -> Scoring:
 
 
 def credited_label(row: Example, answer: str) -> str:
-    """The label that an answer is judged by: itself where it is a right one, else the row's output."""
+    """The expected label for an answer: the answer itself if it is correct, else the row's output."""
     return tidy(answer if any(same_label(label, answer) for label in row.right_outputs) else row.output)

@@ -32,7 +32,7 @@ def frozen(workspace: Path) -> list[Example]:
 
 
 def test_the_pipeline_follows_its_data(workspace: Path) -> None:
-    with pytest.raises(PerpetuneError, match="no data was curated yet"):
+    with pytest.raises(PerpetuneError, match="no data has been curated yet"):
         dvc.data_version(workspace)
     dvc.prepare(workspace, None)
     first = dvc.reproduce(workspace)
@@ -63,7 +63,7 @@ def test_the_pipeline_follows_its_data(workspace: Path) -> None:
 
     (workspace / "mine.csv").write_text("input,output\na,yes\nb,no\nc,yes\n")
     traffic.unlink()
-    with pytest.raises(PerpetuneError, match=r"data stage split: \d training rows are too few") as caught:
+    with pytest.raises(PerpetuneError, match=r"data stage split: \d training rows are fewer") as caught:
         dvc.reproduce(workspace)
     assert "ERROR" not in str(caught.value)
     assert "perpetune ingest" in str(caught.value)

@@ -55,7 +55,7 @@ def test_a_file_without_one_good_row_writes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("input,output\na,\n,b\n")
 
-    with pytest.raises(PerpetuneError, match="none of its 2 rows is an example: output: empty"):
+    with pytest.raises(PerpetuneError, match="none of its 2 rows is a valid example: output: empty"):
         ingest(file, tmp_path / "inbox")
 
     assert not (tmp_path / "inbox").exists()

@@ -92,7 +92,7 @@ def test_tables_hold_every_label_and_row(puzzling: Evaluation) -> None:
     assert unknown["label"].tolist() == ["mixed"]
     predictions = tables["predictions"]
     assert len(predictions) == 40
-    assert {"wanted", "challenger_answer", "challenger_confidence", "linear_score"} <= set(predictions)
+    assert {"expected", "challenger_answer", "challenger_confidence", "linear_score"} <= set(predictions)
     confusions = tables["confusions"]
     assert confusions[confusions["system"] == "base"]["rows"].tolist() == [14, 12]
     assert confusions[confusions["system"] == "challenger"].empty

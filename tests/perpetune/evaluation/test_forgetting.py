@@ -24,7 +24,7 @@ def test_the_slice_has_prose_instructions_code_sums_and_languages() -> None:
     texts = general_texts()
     assert {each.kind for each in texts} >= {"prose", "facts", "arithmetic", "code", "language", "instruction"}
     assert len({each.text for each in texts}) == len(texts) >= 40
-    assert all((each.asked is not None) == (each.kind == "instruction") for each in texts)
+    assert all((each.prompt is not None) == (each.kind == "instruction") for each in texts)
 
 
 def test_of_an_instruction_only_the_answer_is_scored_and_what_does_not_fit_is_left_out(tiny_base: Base) -> None:

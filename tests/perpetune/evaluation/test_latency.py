@@ -19,28 +19,28 @@ def test_a_ratio_lies_within_its_interval_and_turns_over_with_the_sides(params: 
 
 
 def test_one_long_answer_counts_for_cost_and_leaves_latency_in_doubt(params: EvaluateParams) -> None:
-    pace = LatencyPair((1.0,) * 40, (*(1.0,) * 39, 41.0), 40)
-    assert cost_ratio(pace, params).value == pytest.approx(2)
-    assert slowdown(pace, params).low == pytest.approx(1)
+    latencies = LatencyPair((1.0,) * 40, (*(1.0,) * 39, 41.0), 40)
+    assert cost_ratio(latencies, params).value == pytest.approx(2)
+    assert slowdown(latencies, params).low == pytest.approx(1)
 
 
 def test_what_takes_twice_as_long_is_seen() -> None:
-    pace = measure_interleaved(lambda _: time.sleep(0.01), lambda _: time.sleep(0.02), 6, 6)
-    assert len(pace.ours) == 6
-    assert 1.5 < sum(pace.ours) / sum(pace.theirs) < 2.5
+    latencies = measure_interleaved(lambda _: time.sleep(0.01), lambda _: time.sleep(0.02), 6, 6)
+    assert len(latencies.ours) == 6
+    assert 1.5 < sum(latencies.ours) / sum(latencies.theirs) < 2.5
 
 
 def test_a_measurement_ends_in_time_with_as_many_rows_as_it_needs() -> None:
     asked: list[int] = []
-    pace = measure_interleaved(asked.append, asked.append, 1000, 30, seconds=0.0)
-    assert len(pace.theirs) == len(pace.ours) == 30
-    assert (max(asked), pace.rows) == (29, 30)
+    latencies = measure_interleaved(asked.append, asked.append, 1000, 30, seconds=0.0)
+    assert len(latencies.theirs) == len(latencies.ours) == 30
+    assert (max(asked), latencies.rows) == (29, 30)
 
 
 def test_fewer_rows_are_asked_again_until_there_are_enough_requests() -> None:
     asked: list[int] = []
-    pace = measure_interleaved(lambda _: None, asked.append, 6, 30)
-    assert (len(pace.ours), pace.rows) == (30, 6)
+    latencies = measure_interleaved(lambda _: None, asked.append, 6, 30)
+    assert (len(latencies.ours), latencies.rows) == (30, 6)
     assert {row: asked[1:].count(row) for row in range(6)} == dict.fromkeys(range(6), 3 * 5)
 
 
@@ -51,5 +51,5 @@ def test_a_pause_of_the_machine_is_not_held_against_the_one_whom_it_met() -> Non
         asked.append(row)
         time.sleep(0.2 if len(asked) in range(2, 6) else 0.002)
 
-    pace = measure_interleaved(lambda _: time.sleep(0.002), paused, 10, 10)
-    assert max(pace.ours) < 0.1, "four of ten requests were paused the first time"
+    latencies = measure_interleaved(lambda _: time.sleep(0.002), paused, 10, 10)
+    assert max(latencies.ours) < 0.1, "four of ten requests were paused the first time"

@@ -173,7 +173,7 @@ def test_csv_counts_lines_through_quoted_line_breaks_and_a_byte_order_mark(tmp_p
     ]
     assert [(row.line, row.field, row.reason) for row in reading.rejected] == [
         (5, "input", "empty"),
-        (7, None, "4 columns where the header has 3"),
+        (7, None, "4 columns, but the header has 3"),
     ]
 
 
@@ -221,13 +221,13 @@ def test_parquet_text_that_is_not_utf8_costs_one_row(tmp_path: Path) -> None:
         ("a.jsonl", b" \n\n", ["empty"]),
         ("a.jsonl", b"\x00\x01\x02\n\x00", ["not text"]),
         ("a.jsonl", "input".encode("utf-16"), ["UTF-16", "UTF-8"]),
-        ("a.json", b'[{"input": "a", "output": "b"}]', ["one JSON list", "jq"]),
+        ("a.json", b'[{"input": "a", "output": "b"}]', ["JSON list", "jq"]),
         ("a.jsonl", b"hello\nworld", ["none of its 2 lines", "line 1"]),
         ("a.jsonl", b'{"prompt": "a", "completion": "b"}', ["`prompt` to `input`", "`completion` to `output`"]),
         ("a.csv", b"text,category\na,b\n", ["`text`, `category`", "`text` to `input` and `category` to `output`"]),
         ("a.csv", b"Input,output\na,b\n", ["`Input` to `input`"]),
         ("a.csv", b"input;output\na;b\n", ["separate the columns by commas"]),
-        ("a.csv", b"input,input,output\na,b,c\n", ["`input` twice"]),
+        ("a.csv", b"input,input,output\na,b,c\n", ["`input` occurs twice"]),
         ("a.csv", b"\x00\xff\xfe,b\n", ["not UTF-8"]),
         ("a.csv", b'"input,output\na,b\n', ["header"]),
         ("a.parquet", b"PAR1 nonsense", ["Parquet"]),
@@ -244,7 +244,7 @@ def test_a_bad_file_is_one_error_that_says_what_to_do(tmp_path: Path, name: str,
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
-    for name, word in (("none.csv", "no such file"), ("folder.csv", "cannot be read")):
+    for name, word in (("none.csv", "does not exist"), ("folder.csv", "cannot be read")):
         with pytest.raises(PerpetuneError, match=word):
             read_examples(tmp_path / name, "mine")
 

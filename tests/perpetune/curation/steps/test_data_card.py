@@ -19,7 +19,7 @@ ALL = MixParams(replay=None, recent_days=None)
 def card(example: Make, task: Callable[..., TaskParams]) -> Card:
     train = [example(f"text {n}", "yes" if n % 3 else "no", hour=n) for n in range(12)]
     frozen = [example("a <b>bold</b> | text", "never_seen")]
-    quarantined = [Quarantined(reason="a duplicate", detail=f"of {n}", example=example(f"again {n}")) for n in range(5)]
+    quarantined = [Quarantined(reason="duplicate", detail=f"of {n}", example=example(f"again {n}")) for n in range(5)]
     return describe(
         task(),
         "0123abcd",
@@ -46,20 +46,20 @@ def test_labels_lengths_and_times_by_split(card: Card) -> None:
 
     assert card.labels == ["yes", "no", "never_seen"]
     assert train.labels == {"yes": 8, "no": 4}
-    assert (train.input.median, train.input.longest, train.output.longest) == (6, 7, 3)
+    assert (train.input.median, train.input.max, train.output.max) == (6, 7, 3)
     assert (train.first, train.last) == ("2024-05-01", "2024-05-01")
 
 
-def test_what_was_left_out_is_shown_with_three_examples(card: Card) -> None:
-    assert [(part.step, part.reason, part.rows, len(part.examples)) for part in card.left_out] == [
-        ("fetch", "bad input", 1, 1),
-        ("clean", "a duplicate", 5, 3),
+def test_quarantined_rows_are_shown_with_three_examples(card: Card) -> None:
+    assert [(part.step, part.reason, part.rows, len(part.examples)) for part in card.quarantine] == [
+        ("fetch", "invalid input", 1, 1),
+        ("clean", "duplicate", 5, 3),
     ]
-    assert card.left_out[0].examples[0].where == "a.csv:3"
+    assert card.quarantine[0].examples[0].where == "a.csv:3"
 
 
-def test_remarks_name_what_a_person_should_know(card: Card) -> None:
-    remarks = " ".join(card.remarks)
+def test_warnings_name_problems_of_the_data(card: Card) -> None:
+    warnings = " ".join(card.warnings)
 
     for words in (
         "6 of 19 rows",
@@ -68,10 +68,10 @@ def test_remarks_name_what_a_person_should_know(card: Card) -> None:
         "holdout is small (1)",
         "validation split is empty",
     ):
-        assert words in remarks
+        assert words in warnings
 
 
-def test_the_pages_say_it_all_and_escape_what_rows_say(card: Card) -> None:
+def test_pages_escape_the_content_of_rows(card: Card) -> None:
     html, markdown = render(card, "data_card.html"), render(card, "data_card.md")
 
     parser = HTMLParser()
@@ -95,14 +95,15 @@ def test_free_text_has_no_labels(example: Make, task: Callable[..., TaskParams])
 
 def test_it_says_what_the_mix_was(example: Make, task: Callable[..., TaskParams], card: Card) -> None:
     train = [example("new", source="traffic"), example("old")]
-    left_out = [Quarantined(reason=NOT_REPLAYED, example=example(f"older {n}")) for n in range(3)]
+    older = [Quarantined(reason=NOT_REPLAYED, example=example(f"older {n}")) for n in range(3)]
     parts = {"train": train, "validation": [], "frozen": [], "recent": []}
-    quarantined = {"validate": [], "clean": [], "split": left_out}
+    quarantined = {"validate": [], "clean": [], "split": older}
     mixed = describe(task(), "0", train, [], quarantined, parts, MixParams(replay=1.0, recent_days=None))
 
-    told = (
-        "1 recent rows of labelled traffic and 1 older rows are trained on; 3 older ones are left out (mix.replay: 1)"
+    sentence = (
+        "The training split has 1 recent rows of labelled traffic and 1 older rows; "
+        "3 more older rows are not replayed (mix.replay: 1)."
     )
-    assert told in render(mixed, "data_card.md")
-    assert told in render(mixed, "data_card.html")
-    assert "No recent labelled traffic: all 12 older rows" in render(card, "data_card.md")
+    assert sentence in render(mixed, "data_card.md")
+    assert sentence in render(mixed, "data_card.html")
+    assert "no recent labelled traffic, only 12 older rows" in render(card, "data_card.md")

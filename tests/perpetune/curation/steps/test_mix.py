@@ -115,7 +115,7 @@ def test_a_rare_label_is_replayed_as_often_as_a_common_one(example: Make) -> Non
 
 def test_a_handful_of_recent_rows_does_not_leave_a_model_without_data(example: Make) -> None:
     older = [example(f"old {n}") for n in range(40)]
-    chosen = mix([*older, example("new", source="traffic")], all_traffic(0.0), least=20)
+    chosen = mix([*older, example("new", source="traffic")], all_traffic(0.0), min_rows=20)
 
     assert (len(chosen.recent), len(chosen.replayed), len(chosen.quarantined)) == (1, 19, 21)
 
@@ -157,4 +157,4 @@ def test_the_stage_writes_the_mix_and_says_what_it_left_out(
     train = read_jsonl(tmp_path / "data/splits/train.jsonl", Example)
     traffic = sum(row.source == "traffic" for row in train)
     assert len(train) == traffic + traffic // 2
-    assert NOT_REPLAYED in (tmp_path / "data/leakage/set_aside.jsonl").read_text(encoding="utf-8")
+    assert NOT_REPLAYED in (tmp_path / "data/leakage/quarantined.jsonl").read_text(encoding="utf-8")

@@ -213,7 +213,7 @@ def test_what_production_labelled_anew_replaces_the_curated_row(example: Make) -
 @pytest.mark.parametrize(
     ("texts", "outputs", "words"),
     [
-        (range(3), "yes no", ["training rows are too few", "min_train_rows is 20", "ingest"]),
+        (range(3), "yes no", ["training rows are fewer than split.min_train_rows, 20", "ingest"]),
         (range(200), "yes", ["training rows have the same label, 'yes'"]),
     ],
 )

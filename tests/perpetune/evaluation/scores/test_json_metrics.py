@@ -26,12 +26,12 @@ ORDER = {
 }
 
 
-def f1(wanted: object, answer: object) -> float:
-    return slot_f1(json.dumps(wanted), json.dumps(answer), ANY)
+def f1(expected: object, answer: object) -> float:
+    return slot_f1(json.dumps(expected), json.dumps(answer), ANY)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "answer", "score"),
+    ("expected", "answer", "score"),
     [
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}, 1),
         ({"a": 1, "b": 2}, {"a": 1, "b": 3}, 0.5),
@@ -56,10 +56,10 @@ def f1(wanted: object, answer: object) -> float:
         ({"a": None}, {"a": False}, 0),
     ],
 )
-def test_slots_that_both_share_count(wanted: object, answer: object, score: float) -> None:
-    assert f1(wanted, answer) == pytest.approx(score)
-    assert f1(answer, wanted) == pytest.approx(score)
-    assert object_match(json.dumps(wanted), json.dumps(answer), ANY) == (score == 1)
+def test_slots_that_both_share_count(expected: object, answer: object, score: float) -> None:
+    assert f1(expected, answer) == pytest.approx(score)
+    assert f1(answer, expected) == pytest.approx(score)
+    assert object_match(json.dumps(expected), json.dumps(answer), ANY) == (score == 1)
 
 
 @pytest.mark.parametrize("answer", ['{"size": "small"', '{"size": "huge"}', '{"size": "small", "x": 1}', "small", ""])
@@ -149,7 +149,7 @@ def test_the_best_of_several_right_outputs_counts(
     assert found.metrics["base"]["accuracy"].value == pytest.approx(2 / 3)
     assert found.scored["base"].scores == (1, 0, 1)
     assert found.credited_labels("base") == ["mixed", "bad", "bad"]
-    assert list(found.confusion_table("base")["wanted"]) == ["bad"]
+    assert list(found.confusion_table("base")["expected"]) == ["bad"]
     assert not any("cannot answer" in sentence for sentence in found.summary)
 
 

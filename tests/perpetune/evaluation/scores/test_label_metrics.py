@@ -28,9 +28,9 @@ def test_macro_f1_by_hand() -> None:
 @QUICK
 @given(pairs)
 def test_macro_f1_is_scikit_learns_over_the_wanted_labels(rows: list[tuple[str, str]]) -> None:
-    wanted, answers = zip(*rows, strict=True)
-    known = f1_score(wanted, answers, labels=sorted(set(wanted)), average="macro", zero_division=0)
-    estimate = macro_f1(wanted, answers, **SETTINGS)
+    expected, answers = zip(*rows, strict=True)
+    known = f1_score(expected, answers, labels=sorted(set(expected)), average="macro", zero_division=0)
+    estimate = macro_f1(expected, answers, **SETTINGS)
     assert estimate.value == pytest.approx(known)
     assert estimate.low <= estimate.value <= estimate.high
 

@@ -17,7 +17,7 @@ def test_exact_match_ignores_whitespace_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "answer", "f1"),
+    ("expected", "answer", "f1"),
     [
         ("The cat sat.", "a cat sat", 1.0),
         ("red green blue", "green blue yellow black", 2 * 2 / 7),
@@ -30,8 +30,8 @@ def test_exact_match_ignores_whitespace_alone() -> None:
         ("«Größe»", "größe", 1.0),
     ],
 )
-def test_token_f1_by_hand(wanted: str, answer: str, f1: float) -> None:
-    assert token_f1(wanted, answer) == pytest.approx(f1)
+def test_token_f1_by_hand(expected: str, answer: str, f1: float) -> None:
+    assert token_f1(expected, answer) == pytest.approx(f1)
 
 
 def test_tokens_are_those_of_squads_scorer() -> None:
@@ -45,8 +45,8 @@ def test_rouge_l_by_hand() -> None:
 
 @QUICK
 @given(st.text("abc XY.,-'7", max_size=40), st.text("abc XY.,-'7", max_size=40))
-def test_rouge_l_of_english_is_that_of_the_package(wanted: str, answer: str) -> None:
-    assert rouge_l(wanted, answer) == RougeScorer(["rougeL"]).score(wanted, answer)["rougeL"].fmeasure
+def test_rouge_l_of_english_is_that_of_the_package(expected: str, answer: str) -> None:
+    assert rouge_l(expected, answer) == RougeScorer(["rougeL"]).score(expected, answer)["rougeL"].fmeasure
 
 
 def test_rouge_l_reads_other_scripts() -> None:
@@ -55,7 +55,7 @@ def test_rouge_l_reads_other_scripts() -> None:
 
 @QUICK
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_every_score_is_a_share_and_equal_texts_are_right(wanted: str, answer: str) -> None:
+def test_every_score_is_a_share_and_equal_texts_are_right(expected: str, answer: str) -> None:
     for metric in TEXT_METRICS.values():
-        assert 0 <= metric(wanted, answer) <= 1
-    assert exact_match(wanted, wanted) == token_f1(wanted, wanted) == 1
+        assert 0 <= metric(expected, answer) <= 1
+    assert exact_match(expected, expected) == token_f1(expected, expected) == 1
