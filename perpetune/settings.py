@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     vllm_url: str | None = Field(default=None, description="the vLLM server that answers with serve.engine: vllm")
     vllm_api_key: SecretStr | None = Field(default=None, description="the key that the vLLM server asks for")
     remote_api_key: SecretStr | None = Field(
-        default=None, description="the key that the server of serve.first asks for"
+        default=None, description="the key that the server of serve.initial_model asks for"
     )
     vllm_python: Path | None = Field(default=None, description="a Python with vLLM, where it is not .venv-vllm's")
     vllm_args: str = Field(default="", description="more arguments for the vLLM that `perpetune up` starts")

@@ -30,7 +30,7 @@ MOST_TOKENS_OF_A_LABEL = 16  # while the labels are not known
 
 
 def make_first(workspace: Workspace, base: ServedBase) -> str:
-    """Make the prompted base, or the model of `serve.first`, champion of a task that has none; returns its version.
+    """Make the prompted base, or the model of `serve.initial_model`, champion of a task that has none; returns its version.
 
     Of gateways that do so at once, the one whose version is the oldest wins; the others take theirs back.
     """
@@ -105,8 +105,8 @@ def first_card(workspace: Workspace, base: ServedBase) -> ModelCard:
         base_digest=base.digest,
         precision=params.train.precision,
         max_new_tokens=MOST_TOKENS_OF_A_LABEL if guesses else params.evaluate.max_new_tokens,
-        system="remote" if params.serve.first else "prompted",
-        remote=params.serve.first,
+        system="remote" if params.serve.initial_model else "prompted",
+        remote=params.serve.initial_model,
     )
     return card.model_copy(update={"shots": _shots(params, card, teaching, base)})
 

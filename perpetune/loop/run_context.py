@@ -17,6 +17,8 @@ from typing import Literal
 
 from perpetune.errors import PerpetuneError
 from perpetune.output_schema import to_text
+from perpetune.params import as_yaml
+from perpetune.params.renamed_settings import flat_with_new_names
 from perpetune.policy.decision.record import Decision, Ids
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
@@ -38,6 +40,7 @@ from perpetune.workspace import Workspace
 
 Kind = Literal["refresh", "watch"]
 RECORD = "decision.json"
+RESOLVED = "resolved-params.yaml"
 REPORT = "evaluation.html"
 ECONOMICS = "economics.json"
 LOSS = "train/loss"
@@ -72,8 +75,14 @@ def open_loop_run(
         run = open_run(task, f"{kind} {datetime.now(UTC):%Y-%m-%d %H:%M} ({trigger})", origin, settings)
     _give_up_all_but(run, workspace, unfinished)
     workspace.run_folder(run.id)
-    log_file(run, workspace.root / "params.yaml")
+    log_params_files(run, workspace)
     return run
+
+
+def log_params_files(run: Run, workspace: Workspace) -> None:
+    """Log params.yaml as it was written, and every setting as it held: a later perpetune may have other defaults."""
+    log_file(run, workspace.root / "params.yaml")
+    log_text(run, as_yaml(workspace.params), RESOLVED)
 
 
 def _the_same_work(
@@ -97,7 +106,11 @@ def _the_same_work(
 
 def _undecided(unfinished: Sequence[Unfinished], settings: Mapping[str, object]) -> list[Unfinished]:
     wanted = as_params(settings).items()
-    return [each for each in unfinished if "decision" not in each.tags and wanted <= each.params.items()]
+    return [
+        each
+        for each in unfinished
+        if "decision" not in each.tags and wanted <= flat_with_new_names(each.params).items()
+    ]
 
 
 def _give_up_all_but(run: Run, workspace: Workspace, unfinished: Sequence[Unfinished]) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from perpetune.loop.curate import LABELS, SPLIT_NAMES, Curated, rows_metric
 from perpetune.loop.run_context import RECORD, settings_of, surroundings, use_mlflow
 from perpetune.loop.watch.refresh_history import refreshes_before
+from perpetune.params.renamed_settings import flat_with_new_names
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.unchanged import LastRefresh, NewData, Trigger, nothing_new
 from perpetune.tracking import registry
@@ -51,7 +52,9 @@ def _same_settings(workspace: Workspace, record: RunRecord) -> bool:
     """The commit is no part of it: a workspace commits its `dvc.lock` after each refresh."""
     here = surroundings()
     programs = all(record.tags.get(name) == here[name] for name in PROGRAMS)
-    return programs and as_params(settings_of(workspace, "refresh")).items() <= record.params.items()
+    return (
+        programs and as_params(settings_of(workspace, "refresh")).items() <= flat_with_new_names(record.params).items()
+    )
 
 
 def _stands(task: str, decision: Decision) -> bool:

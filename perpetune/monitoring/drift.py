@@ -48,7 +48,7 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
     false-alarm rate `LEVEL` is shared out among the input columns, and among the prediction
     columns, so that a quiet window shows even one drifted column in either in at most that share of looks.
     In large windows tiny shifts become significant: ones below a KS distance of 0.1 (or Cohen's w of
-    0.1 for answers) never count. Inputs drifted where `params.drift_share` of their columns did,
+    0.1 for answers) never count. Inputs drifted where `params.drift_ratio` of their columns did,
     predictions where the answers or their confidence did.
 
     Rows are taken as independent. Where neighbours are alike, alarms are likelier: of quiet windows of
@@ -73,7 +73,7 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
         rows=len(current),
         reference_rows=len(reference),
         share=share,
-        inputs_drifted=share >= params.drift_share,
+        inputs_drifted=share >= params.drift_ratio,
         predictions_drifted=any(columns[column].drifted for column in predictions),
         columns=columns,
     )
@@ -130,7 +130,7 @@ def _run(
     metrics: list[MetricOrContainer] = [
         DataDriftPreset(
             columns=list(inputs),
-            drift_share=params.drift_share,
+            drift_share=params.drift_ratio,
             num_method=KOLMOGOROV_SMIRNOV,
             per_column_threshold=dict(inputs),
         )

@@ -45,7 +45,7 @@ class Choice:
 def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
     """Decide whether anything takes over, and what.
 
-    The challenger is tested against what serves. Where it passes, a simpler rival that is at most `simpler` worse takes
+    The challenger is tested against what serves. Where it passes, a simpler rival that is at most `simpler_margin` worse takes
     its place. If it does not, and nothing trained serves (or a linear model, which is fitted again on each pass), the
     best rival is put to the same test. While nothing trained serves there is no skill to lose: then the best estimate
     decides, if no test does. If nothing serves at all, the prompted base does from now on. A system that is shown to do
@@ -76,7 +76,7 @@ def _tested(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
         return tested
     majority = evidence.rivals["majority"]
     no_better = (
-        f"The tuned model is not more than {100 * rules.simpler:g} points (promote.simpler) better than the majority "
+        f"The tuned model is not more than {100 * rules.simpler_margin:g} points (promote.simpler_margin) better than the majority "
         f"answer: {_beside('majority', majority, evidence)}."
     )
     return Verdict("reject", (no_better, *tested.reasons), tested.rule)
@@ -97,14 +97,14 @@ def _sound(evidence: PromotionEvidence, rules: PromoteParams) -> dict[System, fl
 def _beats_majority(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> bool:
     majority = evidence.rivals.get("majority")
     own = 0.0 if name == "challenger" else -evidence.rivals[name].lead.difference
-    return majority is None or own + majority.lead.difference > rules.simpler
+    return majority is None or own + majority.lead.difference > rules.simpler_margin
 
 
 def _simplest(ahead: Mapping[System, float], rules: PromoteParams) -> System:
-    """The simplest of those that are at most `simpler` behind the best."""
+    """The simplest of those that are at most `simpler_margin` behind the best."""
     best = max(ahead.values())
     order: tuple[System, ...] = (*SIMPLEST_FIRST, "challenger")
-    return next(name for name in order if name in ahead and ahead[name] >= best - rules.simpler)
+    return next(name for name in order if name in ahead and ahead[name] >= best - rules.simpler_margin)
 
 
 def _passes(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> bool:
@@ -113,7 +113,7 @@ def _passes(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> 
 
 
 def _likeliest(sound: Mapping[System, float], evidence: PromotionEvidence, rules: PromoteParams) -> System | None:
-    """The best by its estimate, if that is more than `simpler` above what serves; None for what serves."""
+    """The best by its estimate, if that is more than `simpler_margin` above what serves; None for what serves."""
     ahead: dict[System, float] = dict(sound)
     if not harms(evidence, rules) and _beats_majority("challenger", evidence, rules):
         ahead["challenger"] = 0.0
@@ -122,7 +122,7 @@ def _likeliest(sound: Mapping[System, float], evidence: PromotionEvidence, rules
     best = _simplest(ahead, rules)
     found = _against_what_serves(best, evidence)
     enough = found.rows >= least_rows(evidence, rules)
-    return best if enough and found.difference > rules.simpler else None
+    return best if enough and found.difference > rules.simpler_margin else None
 
 
 def _against_what_serves(name: System, evidence: PromotionEvidence) -> PairedEvidence:
@@ -151,7 +151,7 @@ def _promoted(name: System, tested: Verdict, evidence: PromotionEvidence, rules:
     assert rival.gate is not None
     own = should_promote(rival.gate, rules)
     needless = "so no training is needed" if name in PROMPTED else "so no language model is needed"
-    quarantined = f", {needless}" if rival.lead.difference <= rules.simpler else ""
+    quarantined = f", {needless}" if rival.lead.difference <= rules.simpler_margin else ""
     headline = f"Serve {SERVED[name]}: {_beside(name, rival, evidence)}{quarantined}."
     why = [
         f"The tuned model was not promoted: {reason}" for reason in tested.reasons[:1] if tested.outcome != "promote"
@@ -169,11 +169,11 @@ def _something_to_serve(tested: Verdict, evidence: PromotionEvidence, rules: Pro
 
 
 def _better_prompted(evidence: PromotionEvidence, rules: PromoteParams) -> Simple:
-    """With examples, if that is more than `simpler` better on the same rows and does no harm; else without."""
+    """With examples, if that is more than `simpler_margin` better on the same rows and does no harm; else without."""
     shown = evidence.rivals.get("few-shot")
     if shown is None or shown.gate is None or harms(shown.gate, rules):
         return "base"
-    return "few-shot" if shown.gate.frozen.difference > rules.simpler else "base"
+    return "few-shot" if shown.gate.frozen.difference > rules.simpler_margin else "base"
 
 
 def _with_rivals(tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -187,7 +187,7 @@ def _as_good(evidence: PromotionEvidence, rules: PromoteParams, but: str = "") -
     near = [
         name
         for name in SIMPLEST_FIRST
-        if name != but and name in evidence.rivals and evidence.rivals[name].lead.difference <= rules.simpler
+        if name != but and name in evidence.rivals and evidence.rivals[name].lead.difference <= rules.simpler_margin
     ]
     if not near:
         return ""
@@ -203,7 +203,7 @@ def _tuned(evidence: PromotionEvidence, rules: PromoteParams) -> str | None:
         return None
     name = min(others, key=lambda name: others[name].lead.difference)
     rival = others[name]
-    as_good = rival.lead.difference <= rules.simpler
+    as_good = rival.lead.difference <= rules.simpler_margin
     claim = "is as good, but does harm or is not to serve" if as_good else "is the best rival"
     return (
         f"Serve the tuned model: it {_scores(rival.challenger, rival.lead.rows, evidence)}; {NAMES.get(name, name)} {claim} "
@@ -244,6 +244,6 @@ def _number(value: float, evidence: PromotionEvidence) -> str:
 
 def _rule(tested: Verdict, rules: PromoteParams) -> str:
     return (
-        f"{tested.rule.removesuffix('.')}; a simpler system that is at most {100 * rules.simpler:g} points behind "
-        "(promote.simpler) is served instead."
+        f"{tested.rule.removesuffix('.')}; a simpler system that is at most {100 * rules.simpler_margin:g} points behind "
+        "(promote.simpler_margin) is served instead."
     )

@@ -64,5 +64,5 @@ def _rule(refresh: RefreshParams) -> str:
     return (
         f"While the prompted base serves, retrain as soon as there are {refresh.first_labels:,} labelled requests or "
         f"rows that no refresh has used, {refresh.cooldown_minutes:g} minutes after the last refresh and "
-        f"{refresh.back_off:g} times as long for each that did not help."
+        f"{refresh.backoff_factor:g} times as long for each that did not help."
     )

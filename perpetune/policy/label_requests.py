@@ -49,10 +49,10 @@ def without_labels(
 
     Both must speak: the whole interval of the estimated fall lies above the margin, and inputs or predictions
     drifted. Where answers carry no confidence, and so there is no estimate, drift asks for labels at most: alone it
-    never retrains. Where `labelled` of the window's answers, `ask_labels` or more, are labelled, what could be asked
+    never retrains. Where `labelled` of the window's answers, `label_requests` or more, are labelled, what could be asked
     for is there, and labels decide.
     """
-    if labelled >= rules.ask_labels or rules.without_labels == "nothing" or not _drifted(drift):
+    if labelled >= rules.label_requests or rules.without_labels == "nothing" or not _drifted(drift):
         return LabelDecision("nothing", ())
     if estimate is None:
         return LabelDecision("ask", (_UNKNOWN,))
@@ -75,7 +75,7 @@ _ASSUMED = "The estimate sees only what the model doubts: where the right answer
 def _rule(rules: WatchParams) -> str:
     step = {"ask": "ask for labels", "retrain": "retrain", "nothing": "do nothing"}[rules.without_labels]
     return (
-        f"With fewer than {rules.ask_labels} labels in the window {step} where the accuracy estimated from confidence "
+        f"With fewer than {rules.label_requests} labels in the window {step} where the accuracy estimated from confidence "
         f"is shown to have fallen by more than {points(rules.margin)} and inputs or predictions drifted."
     )
 

@@ -103,9 +103,9 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
 
     - "collect more labels": nothing new is labelled, and no alarm stands.
     - "keep": the labels do not show decay, which is a mean score below what was promised less the margin.
-    - "confirming": they do, in fewer looks in a row than `persistence`.
+    - "confirming": they do, in fewer looks in a row than `consecutive_checks`.
     - "over budget" and "cooling down": they do, and a refresh must wait for the budget, or for the cooldown, which is
-      `back_off` times as long for each refresh that has not helped, up to 30 days.
+      `backoff_factor` times as long for each refresh that has not helped, up to 30 days.
     - "collect more labels" too: they do, and fewer than `new_labels` have come since the last refresh, or since the fall.
     - "retrain": they do, and nothing holds it up.
 
@@ -127,7 +127,7 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     told = _evidence_sentences(decay, rules)
     if not decay.alarms:
         return verdict("keep", _no_decay(decay), *told)
-    if evidence.alarms_in_a_row < rules.persistence:
+    if evidence.alarms_in_a_row < rules.consecutive_checks:
         return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *told)
     waiting = held_up(evidence, refresh)
     if waiting:
@@ -172,7 +172,7 @@ def labels_wanted(unsuccessful_refreshes: int, refresh: RefreshParams) -> int:
 def grown(value: float, unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
     """What backs off, after so many refreshes that did not help."""
     # exp(100) is beyond every month, and a power of many refreshes would overflow.
-    return value * exp(min(unsuccessful_refreshes * log(refresh.back_off), 100.0))
+    return value * exp(min(unsuccessful_refreshes * log(refresh.backoff_factor), 100.0))
 
 
 def _over_budget(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
@@ -230,7 +230,7 @@ def _nothing_to_lose(decay: Decay) -> str:
 
 
 def _confirming(alarms: int, rules: WatchParams) -> str:
-    return f"Decay was found in {alarms} of the {rules.persistence} looks in a row that must find it."
+    return f"Decay was found in {alarms} of the {rules.consecutive_checks} looks in a row that must find it."
 
 
 def _no_decay(decay: Decay) -> str:
@@ -281,13 +281,13 @@ def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
 
 
 def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
-    checks = f" in {rules.persistence} looks in a row" if rules.persistence > 1 else ""
+    checks = f" in {rules.consecutive_checks} looks in a row" if rules.consecutive_checks > 1 else ""
     budget = refresh.gpu_hours_per_month
     within = "" if budget is None else f", within {budget:g} device hours in {MONTH_DAYS} days"
     return (
         f"Retrain where the evidence reaches {amount(rules.run_length)}{checks} that the mean score is more than "
         f"{points(rules.margin)} below the one promised (its lower bound at {rules.reference_confidence:.0%} "
         f"confidence), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, and as "
-        f"many labels after the fall, each {refresh.back_off:g} times as much for each refresh that did not help{within}; "
+        f"many labels after the fall, each {refresh.backoff_factor:g} times as much for each refresh that did not help{within}; "
         f"drift alone never retrains."
     )

@@ -40,7 +40,8 @@ Alias = Literal["champion", "challenger", "previous"]
 
 # Tags of a version: what became of it (canary, shadow, released, promoted, aborted, refused, rolled back), the share
 # of the traffic that its trial has, since when, and why it was refused.
-STATE, SHARE, TIME, REASON = "release.state", "release.share", "release.time", "release.reason"
+STATE, TIME, REASON = "release.state", "release.time", "release.reason"
+TRAFFIC, OLD_TRAFFIC = "release.traffic_ratio", "release.share"  # the old one is on versions of perpetune 0.1
 SYSTEM = "system"  # a version's tag: how it answers (perpetune.model.release.System)
 EVALUATED_AS = "evaluated.as"  # a version's tag: its name among the systems of the run that evaluated it
 _LONGEST_TAG = 4000  # characters
@@ -109,8 +110,13 @@ def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], 
     running = wanted(task).trial
     if running is not None and running.version != version:
         end_trial(task, running.version, "aborted")
-    tag_version(task, version, {STATE: strategy, SHARE: f"{share:g}", TIME: _now()})
+    tag_version(task, version, {STATE: strategy, TRAFFIC: f"{share:g}", TIME: _now()})
     _point(task, "challenger", version)
+
+
+def traffic_ratio(tags: Mapping[str, str]) -> float:
+    """How much of the traffic a version on trial gets."""
+    return float(tags.get(TRAFFIC, tags.get(OLD_TRAFFIC, 0)))
 
 
 def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -> None:
@@ -212,7 +218,7 @@ def _insist(write: Callable[..., object], *values: str) -> None:
 
 def _trial(challenger: Version) -> Trial | None:
     strategy = challenger.tags.get(STATE)
-    share = float(challenger.tags.get(SHARE, "0"))
+    share = traffic_ratio(challenger.tags)
     if strategy == "canary":
         return Trial(challenger.version, "canary", share)
     return Trial(challenger.version, "shadow", share) if strategy == "shadow" else None

@@ -48,7 +48,7 @@ _KINDS: dict[str, type[Row]] = {
 }
 # What the database says of a row, or the driver of a value (ValueError, OverflowError), rather than of itself.
 _REFUSED = (DataError, IntegrityError, ValueError, OverflowError)
-_EVERYTHING = LogParams(sample=1, keep_days=None, redact=False)
+_EVERYTHING = LogParams(sample_rate=1, retention_days=None, redact=False)
 
 
 class LogUnavailable(Exception):
@@ -171,7 +171,7 @@ class Recorder:
 
     def stores(self, request_id: str) -> bool:
         """Whether this request is among the share that is stored: the same on every gateway."""
-        return self._params.sample >= 1 or is_sampled(storable(request_id), self._params.sample)
+        return self._params.sample_rate >= 1 or is_sampled(storable(request_id), self._params.sample_rate)
 
     def flush(self, seconds: float = 10.0) -> None:
         """Wait until what was handed over is in the database. Raises TimeoutError."""
@@ -317,9 +317,9 @@ class Recorder:
 
     def _sweep(self) -> None:
         """Delete a batch of the rows that are too old, when it is time."""
-        if self._params.keep_days is None or self._task is None or time.monotonic() < self._sweep_at:
+        if self._params.retention_days is None or self._task is None or time.monotonic() < self._sweep_at:
             return
-        before = datetime.now(UTC) - timedelta(days=self._params.keep_days)
+        before = datetime.now(UTC) - timedelta(days=self._params.retention_days)
         try:
             if delete_older(self._log, self._task, before):
                 self._some.set()

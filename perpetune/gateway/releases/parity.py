@@ -44,15 +44,15 @@ async def require_parity(engine: Engine, release: Release, params: ReleaseParams
     """Ask the golden prompts of a loaded release.
 
     A version without any passes, for instance one that was registered elsewhere. Raises Disparity if a smaller share
-    than `parity_share` is answered alike, and PerpetuneError if a minute does not suffice.
+    than `parity_rate` is answered alike, and PerpetuneError if a minute does not suffice.
     """
     found = await _compare(engine, release, params, max_tokens)
-    if found.alike < params.parity_share * found.asked:
+    if found.alike < params.parity_rate * found.asked:
         raise Disparity(
             f"{found.asked - found.alike} of {found.asked} golden prompts are answered differently than at evaluation; "
             f"{found.first}",
             do="serve it with the base, precision and engine that it was evaluated with; or allow the difference by "
-            f"release.parity_share in params.yaml, restart `perpetune up`, and `perpetune promote {release.version} "
+            f"release.parity_rate in params.yaml, restart `perpetune up`, and `perpetune promote {release.version} "
             "--reason TEXT`",
         )
     return found
@@ -85,7 +85,7 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
     unlike = [
         f"number {number}: {_differing(prompt, answer)}"
         for number, (prompt, answer) in enumerate(zip(golden, answers, strict=True), start=1)
-        if not alike(prompt, answer, params.parity_confidence)
+        if not alike(prompt, answer, params.parity_tolerance)
     ]
     return Parity(len(golden), len(golden) - len(unlike), unlike[0] if unlike else None)
 

