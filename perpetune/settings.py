@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -30,7 +31,9 @@ class Settings(BaseSettings):
     remote_api_key: SecretStr | None = Field(
         default=None, description="the key that the server of serve.initial_model asks for"
     )
-    vllm_python: Path | None = Field(default=None, description="a Python with vLLM, where it is not .venv-vllm's")
+    vllm_python: Path | None = Field(
+        default=None, description="a Python that has vLLM, if it is not that of `make vllm`"
+    )
     vllm_args: str = Field(default="", description="more arguments for the vLLM that `perpetune up` starts")
     api_key: SecretStr | None = Field(default=None, description="the gateway's key for our own calls: role admin")
     training_launcher: str | None = Field(
@@ -38,7 +41,9 @@ class Settings(BaseSettings):
         description="starts training on a cluster, such as `torchrun --nnodes 2 ...`; see docs/clusters.md",
     )
     assets: Path = Field(
-        default_factory=lambda: _assets(), description="where `make setup` lays the wheels of assets.lock"
+        default_factory=lambda: _assets(),
+        description="the wheels that carry models and reviews; unset: `assets` of the workspace or of the checkout, else "
+        "`perpetune/assets` in the cache of the user",
     )
 
     @property
@@ -53,7 +58,19 @@ class Settings(BaseSettings):
         return {"authorization": f"Bearer {key}"} if key else {}
 
 
+def checkout() -> Path | None:
+    """The repository that this code lies in; None if it was installed from a wheel."""
+    root = Path(__file__).parents[1]
+    return root if (root / "pyproject.toml").is_file() else None
+
+
 def _assets() -> Path:
-    """Of the folder that a person works in, else of the checkout that this package is installed from."""
-    here, checkout = Path("assets"), Path(__file__).parents[1] / "assets"
-    return checkout if checkout.is_dir() and not here.exists() else here
+    """Of the folder that a person works in, else of the checkout, else of the user: each wheel is fetched once."""
+    here, root = Path("assets"), checkout()
+    if here.exists():
+        return here
+    return root / "assets" if root else _user_cache() / "perpetune" / "assets"
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

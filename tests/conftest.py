@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -28,6 +29,9 @@ from perpetune.records import Example
 from perpetune.training.job import Job
 
 pytest_plugins = ["gateways"]
+
+# A wheel that is missing is not fetched here: what a test finds must not depend on the network.
+os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
 
 torch.set_num_threads(1)  # threads would wait for each other longer than a tiny model computes
 

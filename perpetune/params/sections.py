@@ -608,6 +608,12 @@ class Params(Section):
         return self
 
     @property
+    def models(self) -> dict[str, BaseParams]:
+        """What must lie on this machine, each under the setting that names it."""
+        encoder = self.evaluate.encoder
+        return {"base": self.base, **({"evaluate.encoder": encoder} if encoder else {})}
+
+    @property
     def training(self) -> TrainParams:
         """The section `train` for this task: free text has no labels to balance."""
         if self.task.kind == "generation":
