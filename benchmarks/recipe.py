@@ -5,7 +5,7 @@
     python benchmarks/recipe.py --quick                                # reviews alone, not written down
 
 Ours are the tuned model and the linear models on TF-IDF and on embeddings. "perpetune" is the one of them that would be
-served: the simplest within `promote.simpler` of the best on further rows, a fifth as many as were trained on. The score
+served: the simplest within `promote.simpler_margin` of the best on further rows, a fifth as many as were trained on. The score
 is taken on held-out rows that none of this has seen.
 
 DATA holds banking77/{train,test}.csv (columns text, category), contracts/ and restaurants/{train,test}.jsonl; reviews
@@ -162,10 +162,10 @@ def measure(task: Task, size: int, params: Params, asked: argparse.Namespace) ->
 
 
 def chosen(ours: Sequence[Cell], choosing: int, params: Params) -> Cell:
-    """The first of ours, simplest first, that is at most `promote.simpler` behind the best on the rows that choose."""
+    """The first of ours, simplest first, that is at most `promote.simpler_margin` behind the best on the rows that choose."""
     seen = {cell.system: sum(cell.scores[:choosing]) / max(1, choosing) for cell in ours}
     best = max(seen.values())
-    taken = next(cell for cell in ours if seen[cell.system] >= best - params.promote.simpler)
+    taken = next(cell for cell in ours if seen[cell.system] >= best - params.promote.simpler_margin)
     seconds = sum(cell.seconds for cell in ours)
     return replace(_judged(taken, choosing), system=OURS, seconds=seconds, chosen=taken.system)
 

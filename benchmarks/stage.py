@@ -86,7 +86,7 @@ def _wait_until_ready(gateway: str) -> None:
 
 
 def _workspace(folder: Path, assets: Path, tiny: bool) -> Params:
-    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    values = load_params(Path("params.yaml")).model_dump(mode="json")
     if tiny:
         real = resolve(load_params(Path("params.yaml")).base, assets)
         values["base"] = {"model": f"path:{_write_tiny(real, folder / 'tiny')}", "revision": None}
@@ -95,7 +95,7 @@ def _workspace(folder: Path, assets: Path, tiny: bool) -> Params:
     values["train"] |= {"precision": PRECISION}
     values["tune"] |= {"rank": [_LORA.rank, _LORA.rank]}  # vLLM pads every adapter to the highest rank there may be
     # In half precision two engines part where two words are nearly as likely, which random adapters make common.
-    values["release"] |= {"parity_share": 0.5}
+    values["release"] |= {"parity_rate": 0.5}
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return load_params(folder / "params.yaml")
 

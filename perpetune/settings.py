@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -54,7 +55,7 @@ class Settings(BaseSettings):
         default=None, description="The key that the vLLM server asks for (`--api-key`)."
     )
     remote_api_key: SecretStr | None = Field(
-        default=None, description="The key that the server of `serve.first` asks for."
+        default=None, description="The key that the server of `serve.initial_model` asks for."
     )
     vllm_python: Path | None = Field(default=None, description="A Python with vLLM, if not `.venv-vllm/bin/python`.")
     vllm_args: str = Field(default="", description="More arguments for the vLLM that `perpetune up` starts.")
@@ -67,7 +68,7 @@ class Settings(BaseSettings):
     )
     assets: Path = Field(
         default_factory=lambda: _assets(),
-        description="The wheels of assets.lock, if not in `assets` of this folder or of the checkout.",
+        description="The folder of the wheels with models and reviews; unset, `assets` of this folder or of the checkout, else `perpetune/assets` in the user's cache.",
     )
 
     @property
@@ -82,7 +83,19 @@ class Settings(BaseSettings):
         return {"authorization": f"Bearer {key}"} if key else {}
 
 
+def checkout() -> Path | None:
+    """The repository that this code lies in; None if it was installed from a wheel."""
+    root = Path(__file__).parents[1]
+    return root if (root / "pyproject.toml").is_file() else None
+
+
 def _assets() -> Path:
-    """`assets` in the current folder if it exists, otherwise that of the checkout that this package comes from."""
-    here, checkout = Path("assets"), Path(__file__).parents[1] / "assets"
-    return checkout if checkout.is_dir() and not here.exists() else here
+    """`assets` in the current folder if it exists, else in the checkout, else in the user's cache."""
+    here, root = Path("assets"), checkout()
+    if here.exists():
+        return here
+    return root / "assets" if root else _user_cache() / "perpetune" / "assets"
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

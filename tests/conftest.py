@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -28,6 +29,9 @@ from perpetune.records import Example
 from perpetune.training.job import Job
 
 pytest_plugins = ["gateways"]
+
+# A wheel that is missing is not fetched here: what a test finds must not depend on the network.
+os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
 
 torch.set_num_threads(1)  # threads would wait for each other longer than a tiny model computes
 
@@ -198,16 +202,16 @@ def train_params() -> TrainParams:
         minutes=None,
         batch_size=3,
         learning_rate=0.01,
-        warmup_share=0.1,
+        warmup_ratio=0.1,
         weight_decay=0.0,
-        max_gradient_norm=1.0,
+        max_grad_norm=1.0,
         max_example_tokens=32,
         max_packed_tokens=64,
         gradient_checkpointing=False,
         class_weights="none",
         validations=5,
         validation_rows=10,
-        early_stopping=None,
+        early_stopping_patience=None,
         processes=1,
         checkpoint_seconds=0,
         seed=7,

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from perpetune.curation.layout import RESOLVED
 from perpetune.curation.steps import clean, drift_reference, fetch, split, validate
 from perpetune.errors import PerpetuneError
-from perpetune.params import Params, load_params
+from perpetune.files import write_atomic
+from perpetune.params import Params, as_yaml, load_params
 
 
 def _card(params: Params, workspace: Path) -> str:
@@ -19,7 +21,14 @@ def _card(params: Params, workspace: Path) -> str:
     return data_card.run(params.task, params.mix, workspace)
 
 
+def _resolved(params: Params, workspace: Path) -> str:
+    """What params.yaml and the defaults give: later stages depend on it, and so run again if a default changes."""
+    write_atomic(workspace / RESOLVED, as_yaml(params))
+    return f"every setting as it holds, in {RESOLVED}"
+
+
 STAGES: dict[str, Callable[[Params, Path], str]] = {
+    "params": _resolved,
     "fetch": lambda params, workspace: fetch.run(params.fetch, params.task, workspace),
     "validate": lambda _, workspace: validate.run(workspace),
     "clean": lambda params, workspace: clean.run(params.clean, params.task, workspace),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 INBOX = Path("data/inbox")
 TRAFFIC = Path("data/traffic/labelled.jsonl")
+RESOLVED = Path("data/params.yaml")
 RAW = Path("data/raw")
 VALID = Path("data/valid")
 CLEAN = Path("data/clean")

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-
 from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, write_jsonl
+from perpetune.scaffold.create import template
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace, open_workspace
 
@@ -34,19 +33,16 @@ class DemoData:
     turned: tuple[Example, ...]
 
 
-def prepare(source: Workspace, folder: Path) -> DemoData:
+def prepare(assets: Path, folder: Path) -> DemoData:
     """Make the folder anew, with settings that fit the demo, and divide the reviews.
 
     Raises PerpetuneError where the folder holds something that no demo left there.
     """
     _clear(folder)
-    settings = yaml.safe_load(files(__package__).joinpath("params.yaml").read_text(encoding="utf-8"))
-    params = source.params.model_dump(mode="json")
-    for section, values in settings.items():
-        params[section] |= values
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-    shutil.copy(source.root / "dvc.yaml", folder / "dvc.yaml")
-    wheel = find_wheel(source.assets)
+    text = files(__package__).joinpath("params.yaml").read_text(encoding="utf-8")
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    (folder / "dvc.yaml").write_text(template("dvc.yaml"), encoding="utf-8")
+    wheel = find_wheel(assets)
     team, stable = divide(_short(product_examples(wheel, CLEAR)))
     films = [example for rated in rated_sentences(wheel, "films") if (example := labelled(rated))]
     news = [
@@ -55,16 +51,16 @@ def prepare(source: Workspace, folder: Path) -> DemoData:
     ]
     curated = folder / "product-reviews.jsonl"
     write_jsonl(curated, team)
-    return DemoData(_open(source, folder), curated, tuple(stable), tuple(_one_each(_short(films), _short(news))))
+    return DemoData(_open(assets, folder), curated, tuple(stable), tuple(_one_each(_short(films), _short(news))))
 
 
 def _short(examples: Sequence[Example]) -> list[Example]:
     return [example for example in examples if len(example.input.split()) <= MOST_WORDS]
 
 
-def _open(source: Workspace, folder: Path) -> Workspace:
-    """The demo shares nothing with the workspace it was started from but the wheels."""
-    (folder / "assets").symlink_to(source.assets.resolve())
+def _open(assets: Path, folder: Path) -> Workspace:
+    """The demo shares nothing with the folder that it was started in but the wheels."""
+    (folder / "assets").symlink_to(assets.resolve())
     opened = open_workspace(folder)
     return Workspace(folder, opened.params, Settings.model_construct())
 

@@ -59,7 +59,7 @@ class DemoRecord:
     stages: list[tuple[str, float]] = field(default_factory=list)
 
 
-def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> dict[str, object]:
+def tell(assets: Path, folder: Path, *, keep: bool, console: Console) -> dict[str, object]:
     """Run the demo, write `report.html` into its folder and return the summary.
 
     Raises PerpetuneError where a part of the loop fails. A loop that does not help is no failure: the
@@ -70,7 +70,7 @@ def tell(source: Workspace, folder: Path, *, keep: bool, console: Console) -> di
 
     story = DemoRecord()
     with _stage(story, console, "lay out the folder and the reviews"):
-        scene = prepare(source, folder)
+        scene = prepare(assets, folder)
         brought = ingest(scene.curated, folder / INBOX)
         console.print(
             f"  {brought.examples} rated sentences of product reviews ingested; demo folder: {folder}", markup=False

@@ -133,7 +133,7 @@ def _versions(task: str) -> tuple[VersionLine, ...]:
 def _release(tags: Mapping[str, str]) -> str:
     state = tags.get("release.state", "")
     if state in ("canary", "shadow"):
-        return f"{state}, {float(tags.get('release.share', 0)):.0%}"
+        return f"{state}, {registry.traffic_ratio(tags):.0%}"
     return f"{state}: {tags['release.reason']}" if state == "refused" and "release.reason" in tags else state
 
 

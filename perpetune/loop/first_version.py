@@ -30,7 +30,7 @@ MAX_LABEL_TOKENS = 16  # while the labels are not known
 
 
 def make_first_version(workspace: Workspace, base: ServedBase) -> str:
-    """Register the prompted base, or the model of `serve.first`, as champion of a task that has none; returns its version.
+    """Register the prompted base, or the model of `serve.initial_model`, as champion of a task that has none; returns its version.
 
     If several gateways do so at once, the oldest version wins and the others are deleted.
     """
@@ -105,8 +105,8 @@ def first_version_card(workspace: Workspace, base: ServedBase) -> ModelCard:
         base_digest=base.digest,
         precision=params.train.precision,
         max_new_tokens=MAX_LABEL_TOKENS if unknown_labels else params.evaluate.max_new_tokens,
-        system="remote" if params.serve.first else "prompted",
-        remote=params.serve.first,
+        system="remote" if params.serve.initial_model else "prompted",
+        remote=params.serve.initial_model,
     )
     return card.model_copy(update={"shots": _shots(params, card, teachable, base)})
 

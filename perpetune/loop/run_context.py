@@ -17,6 +17,8 @@ from typing import Literal
 
 from perpetune.errors import PerpetuneError
 from perpetune.output_schema import to_text
+from perpetune.params import as_yaml
+from perpetune.params.renamed_settings import flat_with_new_names
 from perpetune.policy.decision.record import Decision, Ids
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
@@ -38,6 +40,7 @@ from perpetune.workspace import Workspace
 
 Kind = Literal["refresh", "watch"]
 RECORD = "decision.json"
+RESOLVED = "resolved-params.yaml"
 REPORT = "evaluation.html"
 ECONOMICS = "economics.json"
 LOSS = "train/loss"
@@ -72,7 +75,7 @@ def open_loop_run(
         run = open_run(task, f"{kind} {datetime.now(UTC):%Y-%m-%d %H:%M} ({trigger})", origin, settings)
     _end_other_runs(run, workspace, unfinished)
     workspace.run_folder(run.id)
-    log_file(run, workspace.root / "params.yaml")
+    log_params_files(run, workspace)
     return run
 
 
@@ -94,9 +97,19 @@ def _resumable(
     return next((each.run for each in [*retried, *here]), None)
 
 
+def log_params_files(run: Run, workspace: Workspace) -> None:
+    """Log params.yaml as written, and every setting with its value: defaults may change with a later release."""
+    log_file(run, workspace.root / "params.yaml")
+    log_text(run, as_yaml(workspace.params), RESOLVED)
+
+
 def _undecided(unfinished: Sequence[UnfinishedRun], settings: Mapping[str, object]) -> list[UnfinishedRun]:
     wanted = as_params(settings).items()
-    return [each for each in unfinished if "decision" not in each.tags and wanted <= each.params.items()]
+    return [
+        each
+        for each in unfinished
+        if "decision" not in each.tags and wanted <= flat_with_new_names(each.params).items()
+    ]
 
 
 def _end_other_runs(run: Run, workspace: Workspace, unfinished: Sequence[UnfinishedRun]) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from perpetune.loop.curate import LABELS, SPLIT_NAMES, CuratedData, rows_metric
 from perpetune.loop.run_context import RECORD, environment_tags, settings_of, use_mlflow
 from perpetune.loop.watch.refresh_history import refreshes_before
+from perpetune.params.renamed_settings import flat_with_new_names
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.unchanged import LastRefresh, NewData, Trigger, nothing_new
 from perpetune.tracking import registry
@@ -51,7 +52,8 @@ def _same_settings(workspace: Workspace, record: RunRecord) -> bool:
     """Whether versions and settings are equal. The git commit is ignored: it changes with every committed `dvc.lock`."""
     here = environment_tags()
     same_versions = all(record.tags.get(name) == here[name] for name in VERSION_TAGS)
-    return same_versions and as_params(settings_of(workspace, "refresh")).items() <= record.params.items()
+    recorded = flat_with_new_names(record.params).items()
+    return same_versions and as_params(settings_of(workspace, "refresh")).items() <= recorded
 
 
 def _stands(task: str, decision: Decision) -> bool:

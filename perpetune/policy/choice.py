@@ -76,7 +76,7 @@ def _tested(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
         return tested
     majority = evidence.rivals["majority"]
     no_better = (
-        f"The tuned model is not more than {100 * rules.simpler:g} points (promote.simpler) better than the majority "
+        f"The tuned model is not more than {100 * rules.simpler_margin:g} points (promote.simpler_margin) better than the majority "
         f"answer: {_versus('majority', majority, evidence)}."
     )
     return Verdict("reject", (no_better, *tested.reasons), tested.rule)
@@ -97,14 +97,14 @@ def _eligible(evidence: PromotionEvidence, rules: PromoteParams) -> dict[System,
 def _beats_majority(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> bool:
     majority = evidence.rivals.get("majority")
     lead = 0.0 if name == "challenger" else -evidence.rivals[name].lead.difference
-    return majority is None or lead + majority.lead.difference > rules.simpler
+    return majority is None or lead + majority.lead.difference > rules.simpler_margin
 
 
 def _simplest(ahead: Mapping[System, float], rules: PromoteParams) -> System:
     """The simplest system that is at most `simpler` behind the best."""
     best = max(ahead.values())
     order: tuple[System, ...] = (*SIMPLEST_FIRST, "challenger")
-    return next(name for name in order if name in ahead and ahead[name] >= best - rules.simpler)
+    return next(name for name in order if name in ahead and ahead[name] >= best - rules.simpler_margin)
 
 
 def _passes(name: System, evidence: PromotionEvidence, rules: PromoteParams) -> bool:
@@ -122,7 +122,7 @@ def _best_estimate(sound: Mapping[System, float], evidence: PromotionEvidence, r
     best = _simplest(ahead, rules)
     found = _against_what_serves(best, evidence)
     enough = found.rows >= least_rows(evidence, rules)
-    return best if enough and found.difference > rules.simpler else None
+    return best if enough and found.difference > rules.simpler_margin else None
 
 
 def _against_what_serves(name: System, evidence: PromotionEvidence) -> PairedEvidence:
@@ -151,7 +151,7 @@ def _promoted(name: System, tested: Verdict, evidence: PromotionEvidence, rules:
     assert rival.gate is not None
     tested_rival = should_promote(rival.gate, rules)
     saving = "so no training is needed" if name in PROMPTED else "so no language model is needed"
-    conclusion = f", {saving}" if rival.lead.difference <= rules.simpler else ""
+    conclusion = f", {saving}" if rival.lead.difference <= rules.simpler_margin else ""
     headline = f"Serve {SERVED[name]}: {_versus(name, rival, evidence)}{conclusion}."
     why = [
         f"The tuned model was not promoted: {reason}" for reason in tested.reasons[:1] if tested.outcome != "promote"
@@ -175,7 +175,7 @@ def _better_prompted(evidence: PromotionEvidence, rules: PromoteParams) -> Simpl
     shown = evidence.rivals.get("few-shot")
     if shown is None or shown.gate is None or harms(shown.gate, rules):
         return "base"
-    return "few-shot" if shown.gate.frozen.difference > rules.simpler else "base"
+    return "few-shot" if shown.gate.frozen.difference > rules.simpler_margin else "base"
 
 
 def _with_rivals(tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -189,7 +189,7 @@ def _equal_rival(evidence: PromotionEvidence, rules: PromoteParams, but: str = "
     near = [
         name
         for name in SIMPLEST_FIRST
-        if name != but and name in evidence.rivals and evidence.rivals[name].lead.difference <= rules.simpler
+        if name != but and name in evidence.rivals and evidence.rivals[name].lead.difference <= rules.simpler_margin
     ]
     if not near:
         return ""
@@ -205,7 +205,7 @@ def _tuned(evidence: PromotionEvidence, rules: PromoteParams) -> str | None:
         return None
     name = min(others, key=lambda name: others[name].lead.difference)
     rival = others[name]
-    as_good = rival.lead.difference <= rules.simpler
+    as_good = rival.lead.difference <= rules.simpler_margin
     claim = "is as good but does harm or cannot serve" if as_good else "is the best rival"
     return (
         f"Serve the tuned model: it {_scores(rival.challenger, rival.lead.rows, evidence)}; {NAMES.get(name, name)} {claim} "
@@ -246,6 +246,6 @@ def _number(value: float, evidence: PromotionEvidence) -> str:
 
 def _rule(tested: Verdict, rules: PromoteParams) -> str:
     return (
-        f"{tested.rule.removesuffix('.')}; a simpler system at most {100 * rules.simpler:g} points behind "
-        "(promote.simpler) is promoted instead."
+        f"{tested.rule.removesuffix('.')}; a simpler system at most {100 * rules.simpler_margin:g} points behind "
+        "(promote.simpler_margin) is promoted instead."
     )

@@ -63,6 +63,6 @@ def _counted(evidence: FirstRefreshEvidence) -> str:
 def _rule(refresh: RefreshParams) -> str:
     return (
         f"While the prompted base serves, retrain if there are {refresh.first_labels:,} unused labelled requests or "
-        f"rows, at least {refresh.cooldown_minutes:g} minutes after the last refresh and {refresh.back_off:g} times as "
+        f"rows, at least {refresh.cooldown_minutes:g} minutes after the last refresh and {refresh.backoff_factor:g} times as "
         f"long for each unsuccessful one."
     )

@@ -48,10 +48,10 @@ def label_decision(
     """Decide between nothing, requesting labels and, if `watch.without_labels` is "retrain", a refresh.
 
     Both conditions must hold: the interval of the estimated fall lies above the margin, and inputs or predictions
-    drifted. If answers have no confidence there is no estimate, and drift can only request labels. If `ask_labels` or
+    drifted. If answers have no confidence there is no estimate, and drift can only request labels. If `label_requests` or
     more of the window's answers are labelled, labels decide.
     """
-    if labelled >= rules.ask_labels or rules.without_labels == "nothing" or not _drifted(drift):
+    if labelled >= rules.label_requests or rules.without_labels == "nothing" or not _drifted(drift):
         return LabelDecision("nothing", ())
     if estimate is None:
         return LabelDecision("ask", (_UNKNOWN,))
@@ -76,7 +76,7 @@ _ASSUMED = "The estimate does not see concept drift, a change of the correct ans
 def _rule(rules: WatchParams) -> str:
     step = {"ask": "ask for labels", "retrain": "retrain", "nothing": "do nothing"}[rules.without_labels]
     return (
-        f"With fewer than {rules.ask_labels} labels in the window {step} if the accuracy estimated from confidence has "
+        f"With fewer than {rules.label_requests} labels in the window {step} if the accuracy estimated from confidence has "
         f"fallen by more than {points(rules.margin)} and inputs or predictions drifted."
     )
 

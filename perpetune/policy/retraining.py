@@ -106,9 +106,9 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     - "collect more labels": there are no new labels and no alarm; or decay was found, but there are fewer than
       `new_labels` labels since the last refresh or since the fall.
     - "keep": the labels do not show decay, a mean score below the reference less the margin.
-    - "confirming": decay was found in fewer checks in a row than `persistence`.
+    - "confirming": decay was found in fewer checks in a row than `consecutive_checks`.
     - "over budget" and "cooling down": decay was found, and a refresh waits for the budget or for the cooldown, which
-      grows by `back_off` with each unsuccessful refresh, up to 30 days.
+      grows by `backoff_factor` with each unsuccessful refresh, up to 30 days.
     - "retrain": decay was found and a refresh may start.
 
     Only decay triggers a refresh, drift does not. Without decay at least `run_length` labels come before a false alarm on
@@ -129,7 +129,7 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     told = _evidence_sentences(decay)
     if not decay.alarms:
         return verdict("keep", _no_decay(decay), *told)
-    if evidence.alarms_in_a_row < rules.persistence:
+    if evidence.alarms_in_a_row < rules.consecutive_checks:
         return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *told)
     waiting = waiting_for(evidence, refresh)
     if waiting:
@@ -174,7 +174,7 @@ def labels_wanted(unsuccessful_refreshes: int, refresh: RefreshParams) -> int:
 def with_backoff(value: float, unsuccessful_refreshes: int, refresh: RefreshParams) -> float:
     """The value after exponential back-off by so many unsuccessful refreshes."""
     # exp(100) exceeds every limit, and a larger power could overflow.
-    return value * exp(min(unsuccessful_refreshes * log(refresh.back_off), 100.0))
+    return value * exp(min(unsuccessful_refreshes * log(refresh.backoff_factor), 100.0))
 
 
 def _over_budget(evidence: RefreshesBefore, refresh: RefreshParams) -> list[tuple[Outcome, str]]:
@@ -232,7 +232,7 @@ def _low_reference(decay: Decay) -> str:
 
 
 def _confirming(alarms: int, rules: WatchParams) -> str:
-    return f"Decay was found in {alarms} of the {rules.persistence} checks in a row that must find it."
+    return f"Decay was found in {alarms} of the {rules.consecutive_checks} checks in a row that must find it."
 
 
 def _no_decay(decay: Decay) -> str:
@@ -281,13 +281,13 @@ def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
 
 
 def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
-    checks = f" in {rules.persistence} checks in a row" if rules.persistence > 1 else ""
+    checks = f" in {rules.consecutive_checks} checks in a row" if rules.consecutive_checks > 1 else ""
     budget = refresh.gpu_hours_per_month
     within = "" if budget is None else f", within {budget:g} device hours in {MONTH_DAYS} days"
     return (
         f"Retrain if the evidence reaches {amount(rules.run_length)}{checks} that the mean score is more than "
         f"{points(rules.margin)} below the reference score (its lower bound at {rules.reference_confidence:.0%} "
         f"confidence), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, and as "
-        f"many labels after the fall, all multiplied by {refresh.back_off:g} for each unsuccessful refresh{within}; drift "
+        f"many labels after the fall, all multiplied by {refresh.backoff_factor:g} for each unsuccessful refresh{within}; drift "
         f"does not trigger a refresh."
     )

@@ -12,6 +12,7 @@ from perpetune.params import TrainParams
 from perpetune.training.launch import process_count, torchrun
 
 JOB = "perpetune/training/job.py"
+RENAMES = "perpetune/params/renamed_settings.py"
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class CodeCheckout:
 
     folder: Path | None
     note: str
+
+    @property
+    def has_old_names(self) -> bool:
+        """Whether it is older than schema 2 of params.yaml, which renamed settings of training."""
+        return self.folder is not None and not (self.folder / RENAMES).is_file()
 
 
 def check_out(workspace: Path, commit: str, into: Path) -> CodeCheckout:

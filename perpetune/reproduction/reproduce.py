@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from perpetune.curation import dvc
 from perpetune.errors import PerpetuneError
@@ -18,6 +21,7 @@ from perpetune.inference.predictor import load_predictor
 from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.loop.run_context import LOSS, environment_tags, use_mlflow
 from perpetune.model.release import LABEL_HEAD, POOL, ModelCard, Release, read_card
+from perpetune.params.renamed_settings import with_old_names
 from perpetune.records import Example, RecordedAnswer, conversation, read_jsonl
 from perpetune.reproduction.checkout import check_out, training_command
 from perpetune.reproduction.comparison import (
@@ -37,6 +41,15 @@ from perpetune.training.trainer import Progress, Report, Trained
 from perpetune.workspace import Workspace
 
 VALIDATION = "validation/loss"
+
+
+class OldJob(Job):
+    """A job that code from before schema 2 of params.yaml can read."""
+
+    @model_serializer(mode="wrap")
+    def _with_old_names(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = serialize(self)
+        return {**values, "params": with_old_names(values["params"], "train")}
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,8 @@ def reproduce(
             report(progress)
 
         command = training_command(code, recipe.train, workspace.settings.training_launcher)
-        trained = _train(workspace, recipe, release, data, scratch, on_progress, command)
+        kind = OldJob if code.has_old_names else Job
+        trained = _train(workspace, recipe, release, data, scratch, on_progress, command, kind)
         say("comparing")
         comparison = _compare(workspace, found, release, trained, data, losses)
         base = found.tags.get("base.digest")
@@ -133,11 +147,12 @@ def _train(
     scratch: Path,
     report: Report,
     command: str | None,
+    kind: type[Job],
 ) -> Trained:
     params = recipe.train
     if release.labels is None:  # see Params.training
         params = params.model_copy(update={"class_weights": "none"})
-    job = Job(
+    job = kind(
         base=recipe.base,
         assets=workspace.assets,
         instruction=recipe.task.instruction,

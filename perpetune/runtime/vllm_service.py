@@ -6,11 +6,11 @@ import os
 import shlex
 from pathlib import Path
 
-import perpetune
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
 from perpetune.runtime.processes import Service
 from perpetune.runtime.stack import HOST
+from perpetune.settings import checkout
 from perpetune.workspace import Workspace
 
 # On two cores SmolLM2 took about a minute; a large model that is loaded from disk and compiled takes longer.
@@ -59,14 +59,17 @@ def vllm_service(workspace: Workspace, port: int) -> Service:
 
 
 def vllm_python(named: Path | None) -> Path:
-    """The Python with vLLM. Raises PerpetuneError if it does not exist."""
-    python = named or Path(perpetune.__file__).parent.parent / ".venv-vllm" / "bin" / "python"
-    if not python.is_file():
-        raise PerpetuneError(
-            f"serve.engine is vllm, and vLLM is not installed: there is no {python}",
-            do="run `make vllm`, or set PERPETUNE_VLLM_PYTHON, or PERPETUNE_VLLM_URL to a server; see docs/guides/vllm.md",
-        )
-    return python
+    """The Python that has vLLM. Raises PerpetuneError where there is none."""
+    root = checkout()
+    python = named or (root / ".venv-vllm" / "bin" / "python" if root else None)
+    if python is not None and python.is_file():
+        return python
+    missing = f": there is no {python}" if python else ""
+    raise PerpetuneError(
+        f"serve.engine is vllm, and vLLM is not installed{missing}",
+        do=f"{'run `make vllm`, or ' if root else 'install vLLM into an environment of its own and '}"
+        "set PERPETUNE_VLLM_PYTHON to its Python, or PERPETUNE_VLLM_URL to a server",
+    )
 
 
 def vllm_command(

@@ -40,7 +40,8 @@ Alias = Literal["champion", "challenger", "previous"]
 
 # Tags of a version: its state (canary, shadow, released, promoted, aborted, refused, rolled back), the ratio of traffic
 # of its trial, the time of the state, and the reason of a refusal.
-STATE, SHARE, TIME, REASON = "release.state", "release.share", "release.time", "release.reason"
+STATE, TIME, REASON = "release.state", "release.time", "release.reason"
+TRAFFIC, OLD_TRAFFIC = "release.traffic_ratio", "release.share"  # the old one is on versions of perpetune 0.1
 SYSTEM = "system"  # tag: perpetune.model.release.System
 EVALUATED_AS = "evaluated.as"  # tag: its name among the systems in the run that evaluated it
 _MAX_TAG = 4000  # characters
@@ -104,13 +105,18 @@ def promote(task: str, version: str) -> str | None:
     return old.version if old is not None else None
 
 
-def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], share: float) -> None:
-    """Put the version on trial as `challenger`, for the ratio `share` of the traffic; another trial is aborted."""
+def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], ratio: float) -> None:
+    """Put the version on trial as `challenger`, for this ratio (0 to 1) of the traffic; another trial is aborted."""
     running = wanted(task).trial
     if running is not None and running.version != version:
         end_trial(task, running.version, "aborted")
-    tag_version(task, version, {STATE: strategy, SHARE: f"{share:g}", TIME: _now()})
+    tag_version(task, version, {STATE: strategy, TRAFFIC: f"{ratio:g}", TIME: _now()})
     _set_alias(task, "challenger", version)
+
+
+def traffic_ratio(tags: Mapping[str, str]) -> float:
+    """The ratio (0 to 1) of the traffic that a version on trial gets."""
+    return float(tags.get(TRAFFIC, tags.get(OLD_TRAFFIC, 0)))
 
 
 def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -> None:
@@ -212,7 +218,7 @@ def _write(write: Callable[..., object], *values: str) -> None:
 
 def _trial(challenger: Version) -> Trial | None:
     strategy = challenger.tags.get(STATE)
-    share = float(challenger.tags.get(SHARE, "0"))
+    share = traffic_ratio(challenger.tags)
     if strategy == "canary":
         return Trial(challenger.version, "canary", share)
     return Trial(challenger.version, "shadow", share) if strategy == "shadow" else None

@@ -15,7 +15,7 @@ from itertools import count, takewhile
 from perpetune.params import TrainParams
 
 COOLING = 0.2  # of the steps before it
-PATIENCE = 2  # validations without improvement, if train.early_stopping does not say
+PATIENCE = 2  # validations without improvement, if train.early_stopping_patience does not say
 LEAST_STEPS, LEAST_EPOCHS = 60, 2
 FEWEST_STEPS = round(LEAST_STEPS * (1 + COOLING))  # of a run with `epochs: auto`, however little time it has
 MOST_STEPS, MOST_EPOCHS = 200, 10  # whichever is more
@@ -86,7 +86,7 @@ def schedule_of(rows: int, params: TrainParams, batch_size: int, *, validates: b
         warmup=_warmup(LEAST_STEPS, params),
         validate_at=checks,
         least=min(most, max(LEAST_STEPS, round(LEAST_EPOCHS * per_epoch))),
-        patience=params.early_stopping or PATIENCE,
+        patience=params.early_stopping_patience or PATIENCE,
         open_ended=True,
     )
 
@@ -98,8 +98,8 @@ def _fixed(steps: int, params: TrainParams, *, validates: bool) -> Schedule:
         _warmup(steps, params),
         steps,
         tuple(checks) if validates else (),
-        patience=params.early_stopping or math.inf,
-        stop_at_once=params.early_stopping is not None,
+        patience=params.early_stopping_patience or math.inf,
+        stop_at_once=params.early_stopping_patience is not None,
         cosine=True,
     )
 
@@ -109,4 +109,4 @@ def _constant(steps: int, params: TrainParams) -> Schedule:
 
 
 def _warmup(steps: int, params: TrainParams) -> int:
-    return max(1, round(steps * params.warmup_share))
+    return max(1, round(steps * params.warmup_ratio))

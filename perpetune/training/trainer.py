@@ -336,7 +336,7 @@ def take_step(
         loss = summed_loss(network, rows, weights[0].device) / answers
         (loss * world.size).backward()  # type: ignore[no-untyped-call]  # FSDP divides by the size of the world
         total += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_(weights, params.max_gradient_norm)
+    torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return summed(total, world)

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
+from perpetune.params.edit import as_yaml
 from perpetune.training.trainer import Progress
-from perpetune.tuning.params_file import as_yaml
 from perpetune.tuning.search import Settings, Trial
 from perpetune.tuning.tune import Tuning, tune
 from perpetune.workspace import Workspace

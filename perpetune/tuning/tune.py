@@ -17,7 +17,7 @@ from transformers import AutoConfig
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.report.style import write_png
 from perpetune.loop.curate import curate, log_data, read_split
-from perpetune.loop.run_context import git_commit, settings_of, use_mlflow
+from perpetune.loop.run_context import git_commit, log_params_files, settings_of, use_mlflow
 from perpetune.model.weights import resolve
 from perpetune.params import TrainParams
 from perpetune.records import Example
@@ -229,7 +229,7 @@ def _parent_run(workspace: Workspace, note: str) -> Iterator[Run]:
     run = open_run(workspace.params.task.name, name, tags, settings_of(workspace, "tune"))
     succeeded = False
     try:
-        log_file(run, workspace.root / "params.yaml")
+        log_params_files(run, workspace)
         yield run
         succeeded = True
     finally:

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 
 from perpetune.explain.status import decisions_of
+from perpetune.params import load_params
 from perpetune.policy.decision.record import Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
@@ -71,7 +72,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 
 def with_hours(folder: Path, hours: float) -> Workspace:
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     settings["task"]["name"] = "colours"
     settings["promote"] |= {"approval": "required", "approval_hours": hours}
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))

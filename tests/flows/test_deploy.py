@@ -16,6 +16,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from perpetune.params import load_params
 from perpetune.runtime.events import ROLLED_BACK, TRIAL
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.runtime.processes import Supervisor, free_ports
@@ -34,7 +35,7 @@ FLOWS = ("refresh", "watch", "trial")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Supervisor, Ports]]:
     """A workspace with its Prefect server."""
     folder = tmp_path_factory.mktemp("workspace")
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     settings["task"]["name"] = "colours"
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     ports = Ports(*free_ports(4))

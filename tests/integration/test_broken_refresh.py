@@ -28,7 +28,7 @@ from perpetune.curation.layout import INBOX
 from perpetune.loop.curate import read_split
 from perpetune.loop.run_context import use_mlflow
 from perpetune.model.base import load_base
-from perpetune.params import BaseParams
+from perpetune.params import BaseParams, load_params
 from perpetune.records import Example, write_jsonl
 from perpetune.runtime.prefect_api import FlowRun, Prefect
 from perpetune.runtime.processes import Supervisor, free_ports
@@ -105,7 +105,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, tiny_params: BaseParams) -> Iterator[World]:
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     for section, values in (SETTINGS | {"base": tiny_params.model_dump()}).items():
         settings[section] |= values
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))

@@ -236,7 +236,7 @@ def _fake_vllm(port: int) -> Service:
 
 
 def _settings(folder: Path, base: BaseParams, engine: str) -> Params:
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values = load_params(ROOT / "params.yaml").model_dump(mode="json")
     values["base"] = base.model_dump()
     values["task"] |= {"name": "colours", "instruction": INSTRUCTION, "labels": list(LABELS)}
     values["train"] |= {"precision": "fp32"}

@@ -26,6 +26,7 @@ from perpetune.demo.application import Application
 from perpetune.explain.status import newest_decision, read_status
 from perpetune.loop.rollout.promote import promote_manually
 from perpetune.loop.run_context import use_mlflow
+from perpetune.params import load_params
 from perpetune.prediction_log.log import counts, open_log
 from perpetune.records import Example, write_jsonl
 from perpetune.runtime.prefect_api import FlowRun, Prefect
@@ -101,7 +102,7 @@ def world(
 ) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("desk")
     base = random_model(tmp_path_factory.mktemp("base"), known_words(), 256)
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     for section, values in SETTINGS.items():
         settings[section] |= values
     settings["base"] = {"model": f"path:{base}", "revision": None}

@@ -15,6 +15,7 @@ from perpetune.loop.curate import curate, log_data
 from perpetune.loop.decide import decide, register
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.run_context import open_loop_run
+from perpetune.params import load_params
 from perpetune.settings import Settings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect
@@ -35,7 +36,7 @@ TRAIN = {
     "max_example_tokens": 48,
     "max_packed_tokens": 64,
     "validations": 2,
-    "early_stopping": None,
+    "early_stopping_patience": None,
     "processes": 1,
     "checkpoint_seconds": 0,
     "seed": 7,
@@ -68,7 +69,7 @@ def one_pass(workspace: Workspace, trigger: str, reason: str) -> str:
 
 def lay_out(root: Path, tiny_folder: Path) -> Workspace:
     """An empty workspace with the tiny model as its base."""
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     settings["task"] |= {"name": "colours", "instruction": "which colour", "labels": None}
     settings["base"] = {"model": f"path:{tiny_folder}", "revision": None}
     settings["fetch"]["sources"] = ["mine.csv"]

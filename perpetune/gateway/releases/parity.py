@@ -44,15 +44,15 @@ async def require_parity(engine: Engine, release: Release, params: ReleaseParams
     """Compare a loaded release's answers to its golden prompts with the recorded ones.
 
     A version without golden prompts, such as one registered by other tools, passes. Raises ParityError if the ratio of
-    matching answers is below `parity_share`, and PerpetuneError if a minute does not suffice.
+    matching answers is below `parity_rate`, and PerpetuneError if a minute does not suffice.
     """
     found = await _compare(engine, release, params, max_tokens)
-    if found.matching < params.parity_share * found.prompts:
+    if found.matching < params.parity_rate * found.prompts:
         raise ParityError(
             f"{found.prompts - found.matching} of {found.prompts} golden prompts are answered differently than at evaluation; "
             f"{found.first_mismatch}",
             do="serve it with the base, precision and engine that it was evaluated with; or allow the difference by "
-            f"release.parity_share in params.yaml, restart `perpetune up`, and `perpetune promote {release.version} "
+            f"release.parity_rate in params.yaml, restart `perpetune up`, and `perpetune promote {release.version} "
             "--reason TEXT`",
         )
     return found
@@ -89,7 +89,7 @@ async def _compare(engine: Engine, release: Release, params: ReleaseParams, max_
     mismatches = [
         f"number {number}: {_mismatch(prompt, answer)}"
         for number, (prompt, answer) in enumerate(zip(golden, answers, strict=True), start=1)
-        if not is_match(prompt, answer, params.parity_confidence)
+        if not is_match(prompt, answer, params.parity_tolerance)
     ]
     return ParityResult(len(golden), len(golden) - len(mismatches), mismatches[0] if mismatches else None)
 

@@ -150,8 +150,8 @@ def _trained(workspace: Workspace, systems: Systems, rows: Sequence[Example]) ->
 def _is_behind(
     workspace: Workspace, card: ModelCard, rows: Sequence[Example], answers: Answers, balanced: bool
 ) -> IsBehind:
-    """A test of whether a system is behind the best trained one by more than `promote.simpler`."""
-    params, simpler = workspace.params.evaluate, workspace.params.promote.simpler
+    """A test of whether a system is behind the best trained one by more than `promote.simpler_margin`."""
+    params, simpler = workspace.params.evaluate, workspace.params.promote.simpler_margin
     scoring = scoring_of(card.kind, card.output_schema)
     whole = [name for name in answers if name in TRAINED and None not in answers[name]]
     trained = [score_answers(name, rows, answers[name], card.kind, scoring) for name in whole]

@@ -96,4 +96,4 @@ def requests_per_month(workspace: Workspace, now: datetime) -> int | None:
         log.dispose()
     if first is None or now - first < timedelta(days=1):
         return None
-    return round(count / workspace.params.log.sample * (timedelta(days=DAYS_PER_MONTH) / (now - first)))
+    return round(count / workspace.params.log.sample_rate * (timedelta(days=DAYS_PER_MONTH) / (now - first)))

@@ -36,7 +36,7 @@ def _is_tie(answer: Answer, params: ReleaseParams) -> bool:
     if answer.probabilities is None or len(answer.probabilities) < 2:
         return False
     first, second, *_ = sorted(answer.probabilities.values(), reverse=True)
-    return first - second <= 2 * params.parity_confidence
+    return first - second <= 2 * params.parity_tolerance
 
 
 def _messages(row: Example) -> tuple[Message, ...]:

@@ -51,16 +51,16 @@ def start_trial(workspace: Workspace, version: str) -> Trial:
     """
     rules, task = workspace.params.release, workspace.params.task.name
     assert rules.strategy != "immediate"
-    registry.begin_trial(task, version, rules.strategy, rules.share)
+    registry.begin_trial(task, version, rules.strategy, rules.traffic_ratio)
     try:
         state = gateway_of(workspace).check()
     except NoGateway:
-        return Trial(version, rules.strategy, rules.share)
+        return Trial(version, rules.strategy, rules.traffic_ratio)
     except PerpetuneError as fault:
         raise _refused(task, version, str(fault)) from fault
     if state.trial != version:
         raise _refused(task, version, state.release)
-    return Trial(version, rules.strategy, rules.share)
+    return Trial(version, rules.strategy, rules.traffic_ratio)
 
 
 def check_trial(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:

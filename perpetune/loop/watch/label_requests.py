@@ -13,19 +13,19 @@ from perpetune.workspace import Workspace
 
 
 def ask_for_labels(workspace: Workspace, champion: Version, window: Window, random_ratio: float | None = None) -> int:
-    """Request labels until `watch.ask_labels` requests of the champion are open; returns how many were added.
+    """Request labels until `watch.label_requests` requests of the champion are open; returns how many were added.
 
-    `random_ratio` of them are drawn at random; None for `watch.ask_random`.
+    `random_ratio` of them are drawn at random; None for `watch.random_label_ratio`.
     """
     params = workspace.params
     log = open_log(workspace.settings.prediction_log)
     try:
         still_open = {each.request_id for each in open_requests(log, champion.task, version=champion.version)}
-        missing = params.watch.ask_labels - len(still_open)
+        missing = params.watch.label_requests - len(still_open)
         if missing <= 0:
             return 0
         known = still_open | {row.id for row in window.predictions if row.label is not None}
-        ratio = params.watch.ask_random if random_ratio is None else random_ratio
+        ratio = params.watch.random_label_ratio if random_ratio is None else random_ratio
         chosen = choose(candidates(window), known, missing, ratio, params.split.seed)
         return request_labels(log, chosen, datetime.now(UTC))
     finally:

@@ -143,7 +143,7 @@ def _confirming(decision: Decision) -> str:
     seen = decision.evidence.get("alarms_in_a_row")
     wanted = _number(r"of the (\d+) looks", decision.reason)
     more = f"{int(wanted) - seen} more" if wanted and isinstance(seen, int) else "more"
-    return f"A refresh starts after {more} checks in a row that find it (watch.persistence): {_next_check()}."
+    return f"A refresh starts after {more} checks in a row that find it (watch.consecutive_checks): {_next_check()}."
 
 
 def _cooling(decision: Decision) -> str:
@@ -151,7 +151,7 @@ def _cooling(decision: Decision) -> str:
     wanted = _number(r"cooldown is ([\d,]+) minutes", " ".join(decision.reasons))
     left = f" in {max(int(wanted.replace(',', '')) - since, 0):.0f} minutes" if wanted and since is not None else ""
     return (
-        f"The first check after the cooldown starts the refresh{left} (refresh.cooldown_minutes, refresh.back_off); "
+        f"The first check after the cooldown starts the refresh{left} (refresh.cooldown_minutes, refresh.backoff_factor); "
         "now: `perpetune refresh`."
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from perpetune.params.edit import as_yaml
 from perpetune.replay.calibrate import Calibration
 from perpetune.replay.resample import Delay
-from perpetune.tuning.params_file import as_yaml
 
 
 def show_calibration(found: Calibration, answered_by: str, console: Console) -> None:

@@ -11,6 +11,7 @@ import yaml
 from perpetune.curation import dvc
 from perpetune.curation.steps.data_card import data_version
 from perpetune.errors import PerpetuneError
+from perpetune.params import load_params
 from perpetune.records import Example, read_jsonl
 
 ROOT = Path(__file__).parents[3]
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = load_params(ROOT / "params.yaml").model_dump(mode="json")
     params["fetch"]["sources"] = ["mine.csv", "inbox", "traffic"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     rows = [f"text {n},{'yes' if n % 2 else 'no'}" for n in range(80)]
@@ -84,3 +85,18 @@ def test_a_remote_of_ones_own_is_set_once(workspace: Path) -> None:
 def test_a_folder_without_pipeline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PerpetuneError, match=r"no dvc\.yaml"):
         dvc.prepare(tmp_path, None)
+
+
+def test_stages_follow_the_value_that_holds_be_it_a_default(workspace: Path) -> None:
+    """As a new perpetune whose default has changed: params.yaml says nothing of it."""
+    full = yaml.safe_load((workspace / "params.yaml").read_text())
+    short = {"task": full["task"], "fetch": full["fetch"]}
+    (workspace / "params.yaml").write_text(yaml.safe_dump(short))
+    dvc.prepare(workspace, None)
+    first = dvc.reproduce(workspace)
+    ran = (workspace / "data/splits/train.jsonl").stat().st_mtime_ns
+    (workspace / "params.yaml").write_text(yaml.safe_dump(full))
+    assert dvc.reproduce(workspace) == first
+    assert (workspace / "data/splits/train.jsonl").stat().st_mtime_ns == ran, "written out, the default is the same"
+    (workspace / "params.yaml").write_text(yaml.safe_dump({**short, "split": {"seed": 8}}))
+    assert dvc.reproduce(workspace).version != first.version

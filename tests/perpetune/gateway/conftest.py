@@ -15,13 +15,13 @@ def params() -> ServeParams:
 def release_params() -> ReleaseParams:
     return ReleaseParams(
         strategy="immediate",
-        share=0.1,
+        traffic_ratio=0.1,
         margin=0.05,
         alpha=0.05,
         min_labels=50,
         max_requests=2000,
         slow_seconds=2.0,
         parity_prompts=16,
-        parity_share=1.0,
-        parity_confidence=0.05,
+        parity_rate=1.0,
+        parity_tolerance=0.05,
     )

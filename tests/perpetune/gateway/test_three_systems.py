@@ -100,7 +100,7 @@ class World:
 def world(
     tmp_path: Path, tiny_folder: Path, colour_rows: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     settings["task"] |= {"name": TASK, "instruction": "which colour"}
     settings["base"] = {"model": f"path:{tiny_folder}", "revision": None}
     settings["fetch"]["sources"] = ["inbox"]

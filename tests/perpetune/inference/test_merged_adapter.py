@@ -19,7 +19,7 @@ ASKED = [
     (Message(role="system", content="which colour"), Message(role="user", content=text))
     for text in ("the sky", "a leaf", "the fire is it ?", "sea")
 ]
-PARITY = 0.05  # release.parity_confidence
+PARITY = 0.05  # release.parity_tolerance
 
 
 @pytest.fixture(params=["lora", "rslora", "dora"])

@@ -19,6 +19,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import DEVICE_HOURS, open_loop_run
 from perpetune.loop.watch.check import CheckResult, check
+from perpetune.params import load_params
 from perpetune.prediction_log.log import add_feedback, open_log, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, RecordedAnswer
 from perpetune.tracking import registry
@@ -81,7 +82,7 @@ def releases(
     ) -> Releases:
         if gateway:
             monkeypatch.setenv("PERPETUNE_GATEWAY_URL", gateway)
-        settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+        settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
         settings["task"]["name"] = task
         settings["release"] |= release
         settings["watch"] |= watch

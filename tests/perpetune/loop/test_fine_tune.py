@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.run_context import DEVICE_HOURS
-from perpetune.params import BaseParams, TrainParams
+from perpetune.params import BaseParams, TrainParams, load_params
 from perpetune.records import Example, write_jsonl
 from perpetune.tracking.runs import Run, close_run, connect, metrics_of, open_run
 from perpetune.training.trainer import Progress
@@ -27,7 +27,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path, tiny_params: BaseParams, train_params: TrainParams) -> Workspace:
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"epochs": 4}}
     settings["task"] |= {"name": "colours", "instruction": "which colour"}
     settings["evaluate"]["encoder"] = None

@@ -10,6 +10,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from perpetune.loop.run_context import Kind, data_version_of, open_loop_run
+from perpetune.params import load_params
 from perpetune.tracking.runs import Run, close_run, connect, tag
 from perpetune.workspace import Workspace, open_workspace
 
@@ -32,7 +33,7 @@ def workspace(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reque
 
 def at(folder: Path, task: str, **train: object) -> Workspace:
     folder.mkdir(exist_ok=True)
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     settings["task"]["name"] = task
     settings["train"] |= train
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))

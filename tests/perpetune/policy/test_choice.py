@@ -117,7 +117,9 @@ def test_what_is_no_better_than_the_majority_answer_is_not_served():
     assert choose(replace(FIRST, rivals=rivals), GATE).system == "base"
     prompted = choose(replace(FIRST, against="champion", rivals=rivals), GATE)
     assert (prompted.system, prompted.verdict.outcome) == (None, "reject")
-    assert prompted.verdict.reasons[0].startswith("The tuned model is not more than 1 points (promote.simpler) better")
+    assert prompted.verdict.reasons[0].startswith(
+        "The tuned model is not more than 1 points (promote.simpler_margin) better"
+    )
     tuned = choose(replace(FIRST, against="champion", untrained=False, rivals={"majority": rivals["majority"]}), GATE)
     assert tuned.system == "challenger", "what serves is held to no more than what it replaced"
 

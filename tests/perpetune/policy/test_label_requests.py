@@ -41,7 +41,7 @@ def drift(inputs: bool, predictions: bool, judged: bool = True) -> DriftEvidence
         ("nothing", 0.15, True, 0, "nothing"),
         ("retrain", 0.03, True, 0, "nothing"),
         ("retrain", 0.15, False, 0, "nothing"),
-        ("retrain", 0.15, True, WATCH.ask_labels, "nothing"),
+        ("retrain", 0.15, True, WATCH.label_requests, "nothing"),
         ("retrain", None, True, 0, "ask"),
     ],
 )

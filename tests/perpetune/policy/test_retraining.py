@@ -21,7 +21,7 @@ from perpetune.policy.verdict import Interval, Score, Verdict
 
 PARAMS = load_params(Path("params.yaml"))
 WATCH, REFRESH = PARAMS.watch, PARAMS.refresh
-PATIENT = WATCH.model_copy(update={"persistence": 2})
+PATIENT = WATCH.model_copy(update={"consecutive_checks": 2})
 THRIFTY = REFRESH.model_copy(update={"gpu_hours_per_month": 20.0})
 RANK = {"collect more labels": 0, "keep": 0, "confirming": 1, "cooling down": 2, "over budget": 2, "retrain": 3}
 
@@ -217,8 +217,10 @@ def test_refreshes_that_did_not_help_and_hours_spent_never_start_one(
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1e6), st.floats(1, 1e6))
-def test_backing_off_only_lengthens_and_ends_at_30_days(failures: int, more: int, minutes: float, back_off: float):
-    refresh = REFRESH.model_copy(update={"cooldown_minutes": minutes, "back_off": back_off})
+def test_backing_off_only_lengthens_and_ends_at_30_days(
+    failures: int, more: int, minutes: float, backoff_factor: float
+):
+    refresh = REFRESH.model_copy(update={"cooldown_minutes": minutes, "backoff_factor": backoff_factor})
     assert (
         minutes <= cooldown(failures, refresh) <= cooldown(failures + more, refresh) <= max(LONGEST_COOLDOWN, minutes)
     )

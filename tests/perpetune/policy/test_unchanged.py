@@ -15,7 +15,7 @@ RULES = RefreshParams(
     cooldown_minutes=60,
     new_labels=100,
     growth=0.3,
-    back_off=2.0,
+    backoff_factor=2.0,
     gpu_hours_per_month=None,
 )
 LAST = LastRefresh(

@@ -79,7 +79,7 @@ def params() -> Params:
 
 def changed(params: Params) -> Params:
     values = params.model_dump()
-    values["watch"] |= {"cron": "0 6 * * *", "persistence": 4, "window": 200}
+    values["watch"] |= {"cron": "0 6 * * *", "consecutive_checks": 4, "window": 200}
     values["refresh"] |= {"cooldown_minutes": 24 * 60, "growth": 99.0}
     values["evaluate"] |= {"bootstrap_samples": 200, "encoder": None}
     return Params.model_validate(values)

@@ -242,3 +242,8 @@ def test_several_that_promote_the_first_version_at_once_all_succeed(tmp_path: Pa
         with ThreadPoolExecutor(8) as gateways:
             list(gateways.map(lambda _, task=task: registry.promote(task, "1"), range(8)))
         assert registry.wanted(task) == DesiredReleases("1")
+
+
+def test_a_trial_that_an_older_perpetune_began_keeps_its_traffic() -> None:
+    assert registry.traffic_ratio({"release.share": "0.2"}) == 0.2
+    assert registry.traffic_ratio({"release.share": "0.2", "release.traffic_ratio": "0.1"}) == 0.1

@@ -87,8 +87,8 @@ def test_auto_without_validation_is_a_fixed_number_of_epochs(train_params: Train
 
 
 def test_patience_is_a_setting(train_params: TrainParams) -> None:
-    impatient, _ = run(auto(train_params, early_stopping=1), {100: 1.0, 200: 2.0})
-    patient, _ = run(auto(train_params, early_stopping=3), {100: 1.0, 200: 2.0, 300: 2.0})
+    impatient, _ = run(auto(train_params, early_stopping_patience=1), {100: 1.0, 200: 2.0})
+    patient, _ = run(auto(train_params, early_stopping_patience=3), {100: 1.0, 200: 2.0, 300: 2.0})
     assert (impatient.steps, patient.steps) == (240, 480)
 
 

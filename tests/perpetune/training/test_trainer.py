@@ -94,7 +94,7 @@ def test_it_stops_early_where_validation_gets_no_better(
     tiny_base: Base, train_params: TrainParams, tmp_path: Path
 ) -> None:
     other = [row(one.input, LABELS[LABELS.index(one.output) - 1]) for one in ROWS]
-    params = train_params.model_copy(update={"validations": 20, "early_stopping": 2})
+    params = train_params.model_copy(update={"validations": 20, "early_stopping_patience": 2})
     seen: list[Progress] = []
     trained = train(tiny_base, ROWS, other, INSTRUCTION, params, tmp_path / "adapter", seen.append)
 

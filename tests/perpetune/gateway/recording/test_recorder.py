@@ -244,7 +244,7 @@ def test_a_spool_that_cannot_be_written(log: sqlalchemy.Engine, prediction: Make
 
 def test_a_share_of_the_requests_is_stored(log: sqlalchemy.Engine, prediction: Make) -> None:
     async def run() -> None:
-        recorder = Recorder(log, Metrics(), params=LogParams(sample=0.25, keep_days=None, redact=False))
+        recorder = Recorder(log, Metrics(), params=LogParams(sample_rate=0.25, retention_days=None, redact=False))
         recorder.start()
         for number in range(400):
             await recorder.record(prediction(number))
@@ -268,7 +268,7 @@ def test_a_share_of_the_requests_is_stored(log: sqlalchemy.Engine, prediction: M
 
 def test_old_rows_are_deleted(log: sqlalchemy.Engine, prediction: Make) -> None:
     async def run() -> None:
-        keep_a_day = LogParams(sample=1, keep_days=1, redact=False)
+        keep_a_day = LogParams(sample_rate=1, retention_days=1, redact=False)
         recorder = Recorder(log, Metrics(), task="reviews", params=keep_a_day)
         await recorder.record(prediction(1))
         await recorder.feedback(say("chatcmpl-1"))

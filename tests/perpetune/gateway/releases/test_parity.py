@@ -54,7 +54,7 @@ def test_the_same_answers_pass_and_others_are_told(release: Make, release_params
         ParityError, match=r"1 of 4 golden prompts .* number 4: '1: four', where it was 'something else'"
     ):
         check(FakeEngine(), other, release_params)
-    most = release_params.model_copy(update={"parity_share": 0.75})
+    most = release_params.model_copy(update={"parity_rate": 0.75})
     assert check(FakeEngine(), other, most).matching == 3
 
 

@@ -18,7 +18,7 @@ from perpetune.loop.decide import _register_rival, decide, promotion_evidence, r
 from perpetune.loop.fine_tune import Challenger, fine_tune
 from perpetune.loop.first_version import make_first_version
 from perpetune.model.release import ServedBase
-from perpetune.params import BaseParams, Method, RemoteModel, TrainParams
+from perpetune.params import BaseParams, Method, RemoteModel, TrainParams, load_params
 from perpetune.policy.choice import choose
 from perpetune.records import Example, write_jsonl
 from perpetune.tracking import registry
@@ -38,7 +38,7 @@ def method() -> Method:
 def workspace(tmp_path: Path, tiny_params: BaseParams, train_params: TrainParams, method: Method) -> Workspace:
     connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
     MlflowClient().create_experiment("colours", artifact_location=str(tmp_path / "artifacts"))
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"method": method, "epochs": 4}}
     settings["task"] |= {"name": "colours", "instruction": "which colour"}
     settings["evaluate"] |= {"bootstrap_samples": 100, "encoder": None}
@@ -167,7 +167,7 @@ def test_a_larger_model_that_serves_is_asked_each_row_once(
     workspace: Workspace, larger: tuple[RemoteModel, list[str]]
 ) -> None:
     remote, asked = larger
-    serving = workspace.params.serve.model_copy(update={"first": remote})
+    serving = workspace.params.serve.model_copy(update={"initial_model": remote})
     workspace = replace(workspace, params=workspace.params.model_copy(update={"serve": serving}))
     make_first_version(workspace, ServedBase(digest="b", tokens=lambda _: 1, context=1000))
     run, trained, version = challenger(workspace)

@@ -99,7 +99,7 @@ class World:
 
 @pytest.fixture
 def world(releases: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    workspace = releases(strategy="canary", share=0.5).workspace
+    workspace = releases(strategy="canary", traffic_ratio=0.5).workspace
     settings = workspace.params.serve.model_copy(update={"poll_seconds": 60.0})  # nothing but what asks for it moves it
     right: set[str] = set()
 

@@ -82,7 +82,7 @@ def test_few_labels_are_judged_as_they_come_and_add_up(watched: Open) -> None:
 
 
 def test_an_alarm_stands_until_answers_are_right_again(watched: Open) -> None:
-    world = watched(watch={"persistence": 2})
+    world = watched(watch={"consecutive_checks": 2})
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
     assert world.checked().decision.outcome == "confirming"

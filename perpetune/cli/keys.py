@@ -1,0 +1,76 @@
+"""`perpetune keys`: who may ask, judge and release."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from perpetune.cli.console import Json, console, errors, for_people, prediction_log, print_json, say
+
+commands = typer.Typer(help="Keys of the gateway: who may ask, judge and release.", no_args_is_help=True)
+
+
+@commands.command("add", epilog="Example: `perpetune keys add shop --role ask --role feedback`")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="Who it is for, such as an application.")],
+    role: Annotated[
+        list[str],
+        typer.Option(help="ask, feedback or admin (which may do everything); several may be given."),
+    ],
+    json_: Json = False,
+) -> None:
+    """Make a key and print it, once: only its digest is stored. From the first key on, every request needs one."""
+    from perpetune.prediction_log.api_keys import add_key, parse_role
+
+    with for_people():
+        roles = [parse_role(each) for each in role]
+        with prediction_log() as log:
+            secret = add_key(log, name, roles)
+        if json_:
+            print_json({"name": name, "roles": sorted(set(roles)), "key": secret})
+            return
+        for line in (
+            "this is the only time that the key is shown; send it as `Authorization: Bearer KEY`",
+            "every request needs a key now; ours take one with the role admin from PERPETUNE_API_KEY",
+        ):
+            errors.print(line, markup=False, soft_wrap=True)
+        typer.echo(secret)
+
+
+@commands.command("list", epilog="Example: `perpetune keys list --json`")
+def keys_list(json_: Json = False) -> None:
+    """Every key that was ever made, revoked ones too."""
+    from rich.table import Table
+
+    from perpetune.prediction_log.api_keys import list_keys
+
+    with for_people():
+        with prediction_log() as log:
+            found = list_keys(log)
+        if json_:
+            print_json([asdict(key) for key in found])
+            return
+        if not found:
+            say("there is no key yet: anybody who reaches the gateway may ask it")
+            return
+        table = Table("name", "roles", "made", "revoked")
+        for key in found:
+            revoked = f"{key.revoked:%Y-%m-%d %H:%M %Z}" if key.revoked else ""
+            table.add_row(key.name, ", ".join(key.roles), f"{key.created:%Y-%m-%d %H:%M %Z}", revoked)
+        console.print(table)
+
+
+@commands.command("revoke", epilog="Example: `perpetune keys revoke shop`")
+def keys_revoke(name: Annotated[str, typer.Argument(help="The name it was made with.")], json_: Json = False) -> None:
+    """End a key for good. Gateways that run refuse it within seconds."""
+    from perpetune.prediction_log.api_keys import revoke_key
+
+    with for_people():
+        with prediction_log() as log:
+            key = revoke_key(log, name)
+        if json_:
+            print_json(asdict(key))
+        else:
+            say(f"{key.name} was revoked at {key.revoked:%Y-%m-%d %H:%M:%S %Z}")

@@ -1,0 +1,95 @@
+"""`perpetune refresh`, `watch` and `tune`: the loop, started by hand."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from perpetune.cli.console import Json, as_json, console, errors, for_people, print_json, say, services
+
+if TYPE_CHECKING:
+    from perpetune.policy.decision.record import Decision
+    from perpetune.runtime.prefect_api import FlowRun
+
+
+NOTHING_TO_JUDGE = "nothing to judge: no champion has answered a request yet (`perpetune status`)"
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: `perpetune refresh --reason 'a new product line'`")
+def refresh(
+    reason: Annotated[str, typer.Option(help="Why; shown in Prefect and MLflow.")] = "somebody asked for it",
+    again: Annotated[
+        bool, typer.Option("--again", help="Even if data and settings are those of the last refresh.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it."""
+    run_flow("refresh", {"trigger": "manual", "reason": reason, "again": again}, json_)
+
+
+@commands.command(epilog="Example: `perpetune watch`")
+def watch(json_: Json = False) -> None:
+    """Judge the newest traffic; decay starts a refresh."""
+    run_flow("watch", {"trigger": "manual"}, json_)
+
+
+@commands.command(epilog="Example: `perpetune tune --minutes 20 --write`")
+def tune(
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Device minutes, for those of params.yaml.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Most trials, for those of params.yaml.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the best settings into params.yaml.")] = False,
+    json_: Json = False,
+) -> None:
+    """Search for a better rank, learning rate and number of epochs within a budget of device minutes."""
+    with for_people(), services(worker=False, prefect=False) as workspace:
+        from perpetune.params.edit import replace_values
+        from perpetune.tuning.terminal import show_tuning, tune_on_terminal
+        from perpetune.tuning.tune import with_budget
+
+        found = tune_on_terminal(with_budget(workspace, minutes, trials), errors if json_ else console)
+        if json_:
+            print_json(asdict(found))
+        else:
+            show_tuning(found, console)
+        if write and found.changes:
+            replace_values(workspace.root / "params.yaml", {change.field: change.best for change in found.changes})
+            errors.print("written into params.yaml; `perpetune refresh` trains with it")
+
+
+def run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], json_: bool) -> None:
+    """Start a deployment, pass its log on, and exit as it did."""
+    from perpetune.explain.status import decision_of
+    from perpetune.runtime.prefect_api import Prefect
+
+    out = errors if json_ else console
+
+    def say(line: str) -> None:
+        out.print(line, markup=False, soft_wrap=True)
+
+    with for_people(), services(worker=True) as workspace:
+        prefect = Prefect(str(workspace.settings.prefect_api_url))
+        run = prefect.start(f"{flow}/{workspace.params.task.name}", parameters)
+        say(f"{run.name}: {run.url}")
+        ended = prefect.follow(run, lambda line: say(f"  {line}"))
+        if fault := ended.fault():
+            if json_:
+                print_json({**asdict(ended), "decision": None})
+            raise fault
+        _show_verdict(decision_of(workspace, flow, run.id), ended, json_)
+
+
+def _show_verdict(decision: Decision | None, ended: FlowRun, json_: bool) -> None:
+    """The verdict as the last line; the flow's log has said why, and what to do next."""
+    from perpetune.policy.decision.headline import headline
+    from perpetune.policy.decision.next_step import next_steps
+
+    verdict = headline(decision) if decision else NOTHING_TO_JUDGE
+    if json_:
+        steps = next_steps(decision) if decision else ()
+        print_json({**asdict(ended), "verdict": verdict, "next": steps, "decision": as_json(decision)})
+    else:
+        say(verdict)

@@ -1,0 +1,124 @@
+"""`perpetune status`, `explain`, `reproduce`, `promote` and `rollback`: the versions of the model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perpetune.cli.console import Json, as_json, console, errors, for_people, print_json, say, services
+from perpetune.errors import NoPrevious
+from perpetune.workspace import open_workspace
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: `perpetune status --json`")
+def status(json_: Json = False) -> None:
+    """Which version serves, what it was last judged on, and what the log holds."""
+    from perpetune.explain.status import read_status, show_status
+
+    with for_people(), services(worker=False) as workspace:
+        found = read_status(workspace)
+        if json_:
+            print_json(asdict(found))
+        else:
+            show_status(found, console)
+
+
+@commands.command(epilog="Example: `perpetune explain 3 --html version-3.html`")
+def explain(
+    version: Annotated[str, typer.Argument(help="A version number.")],
+    html: Annotated[Path | None, typer.Option(help="Write it as a page, one file that needs nothing else.")] = None,
+    json_: Json = False,
+) -> None:
+    """What triggered a version, its data and how it differs, the numbers, who approved, what it costs."""
+    from perpetune.explain.gather import gather
+    from perpetune.explain.page import write_page
+    from perpetune.explain.terminal import as_dict, show_story
+
+    with for_people(), services(worker=False, prefect=False) as workspace:
+        story = gather(workspace, version)
+        if html is not None:
+            write_page(html, story)
+            errors.print(f"written to {html}", markup=False)
+        if json_:
+            print_json(as_dict(story))
+        elif html is None:
+            show_story(story, console)
+
+
+@commands.command(epilog="Example: `perpetune reproduce 3 --keep`")
+def reproduce(
+    version: Annotated[str, typer.Argument(help="A version number.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the code, the data and the adapter on disk.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train a version again from its recorded data, settings and code, and compare. Exits with 1 where it differs."""
+    from perpetune.reproduction.terminal import reproduce_on_terminal, show_reproduction
+
+    with for_people(), services(worker=False, prefect=False) as workspace:
+        found = reproduce_on_terminal(workspace, version, errors if json_ else console, keep=keep)
+        if json_:
+            print_json(asdict(found))
+        else:
+            show_reproduction(found, console)
+    if found.comparison.verdict == "different":
+        raise typer.Exit(1)
+
+
+@commands.command(epilog="Example: `perpetune promote 3 --reason 'we want it, dearer or not'`")
+def promote(
+    version: Annotated[str, typer.Argument(help="A version number, of any system; `perpetune status` lists them.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")],
+    json_: Json = False,
+) -> None:
+    """Have a version serve on your word, whatever the gate said of it."""
+    with for_people(), services(worker=False, prefect=False) as workspace:
+        from perpetune.loop.rollout.promote import emit_events, promote_manually
+
+        done = promote_manually(workspace, version, reason)
+        emit_events(workspace, done, lambda line: errors.print(line, markup=False))
+        if json_:
+            print_json({**asdict(done.released), "system": done.system, "decision": as_json(done.decision)})
+            return
+        if done.released.served:
+            say(f"version {version} ({done.system}) serves after {done.released.seconds:.1f} s")
+        else:
+            say(f"version {version} ({done.system}) is champion; no gateway runs: the next one to start serves it")
+
+
+@commands.command(epilog="Example: `perpetune rollback --reason 'it promises refunds'`")
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")] = "somebody asked for it",
+    json_: Json = False,
+) -> None:
+    """Let the previous champion serve again, at once."""
+    from perpetune.runtime.gateway_client import NoGateway, gateway_of
+
+    with for_people():
+        went = refusal = None
+        try:
+            # Before anything heavy is imported: the gateway can do it alone.
+            went = gateway_of(open_workspace()).roll_back(reason)
+            errors.print(f"version {went.restored} serves again instead of version {went.rolled_back}", markup=False)
+        except NoGateway:
+            pass
+        except NoPrevious as fault:
+            refusal = fault
+        with services(worker=False, prefect=False) as workspace:
+            from perpetune.loop.rollout.rollback import emit_event, move_aliases, record_rollback, with_choices
+
+            if refusal is not None:
+                raise with_choices(workspace, refusal)
+            done = went or move_aliases(workspace)
+            if went is None:
+                errors.print("no gateway runs: the next one to start serves the previous champion", markup=False)
+            decision = record_rollback(workspace, done, reason)
+            emit_event(workspace, done, reason, lambda line: errors.print(line, markup=False))
+            if json_:
+                print_json({**asdict(done), "reason": reason, "decision": decision.model_dump(mode="json")})
+            else:
+                say(decision.reason)

@@ -1,0 +1,1 @@
+"""A new workspace from templates. Imports params and curation."""
