@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from perpetune.policy.unchanged import Trigger
+from perpetune.policy.wording import one_line
 from perpetune.runtime.events import REFRESHED, UNCHANGED
 from perpetune.workspace import open_workspace
 
@@ -15,11 +16,14 @@ def run_name() -> str:
 
 
 @flow(name="refresh", flow_run_name=run_name, log_prints=True)
-def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", again: bool = False) -> str:
+def refresh(
+    trigger: Trigger = "manual", reason: str = "somebody asked for it", again: bool = False, verbose: bool = False
+) -> str:
     """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it or try it on real traffic.
 
     Returns what was decided: "promote", "reject" or "collect more labels"; or "unchanged", when it ended before training
-    because it would only have repeated the last one. `again` does not ask whether it would.
+    because it would only have repeated the last one. `again` does not ask whether it would;
+    `verbose` logs every reason too (perpetune.tasks.verdict reads it from the run).
     """
     # Late: they bring torch, MLflow and Evidently, which a worker, who only starts runs, does without.
     from perpetune.flows.approval import approve
@@ -38,7 +42,7 @@ def refresh(trigger: Trigger = "manual", reason: str = "somebody asked for it", 
     from perpetune.tasks.trial import begin_trial
 
     workspace = open_workspace()
-    print(f"why: {reason}")
+    print(one_line(f"why: {reason}"))
     taken: dict[str, float] = {}
     with timed(taken, CURATE):
         curated = curate(workspace)

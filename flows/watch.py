@@ -15,8 +15,11 @@ def run_name() -> str:
 
 
 @flow(name="watch", flow_run_name=run_name, log_prints=True)
-def watch(trigger: Literal["manual", "schedule"] = "manual") -> str:
-    """Judge the newest predictions; returns the verdict, or "nothing to judge"."""
+def watch(trigger: Literal["manual", "schedule"] = "manual", verbose: bool = False) -> str:
+    """Judge the newest predictions; returns the verdict, or "nothing to judge".
+
+    `verbose` logs every reason too (perpetune.tasks.verdict reads it from the run).
+    """
     # Late: they bring MLflow and Evidently, which a worker, who only starts runs, does without.
     from perpetune.tasks.check import check
     from perpetune.tasks.rollback import roll_back

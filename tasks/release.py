@@ -16,8 +16,8 @@ from perpetune.workspace import Workspace
 def release(workspace: Workspace, version: str) -> DeployResult:
     released = release_version(workspace, version)
     if released.served:
-        print(f"the gateway answers with version {version} after {released.seconds:.1f} s")
+        print(f"version {version} serves after {released.seconds:.1f} s")
         emit(DEPLOYED, workspace.params.task.name, {"version": version, "previous": released.previous})
     else:
-        print(f"version {version} is champion; no gateway runs, the next one to start will serve it")
+        print(f"version {version} is champion; no gateway runs: the next one to start serves it")
     return released

@@ -17,7 +17,7 @@ from perpetune.workspace import Workspace
 def roll_back(workspace: Workspace, decision: Decision) -> RollbackReply:
     went = go_back(workspace, decision.reason)
     file_away(decision, went)
-    print(f"version {went.restored} serves again instead of version {went.rolled_back}")
+    print(f"version {went.restored} serves again, in place of version {went.rolled_back}")
     payload = {"version": went.rolled_back, "restored": went.restored, "reason": decision.reason}
     emit(ROLLED_BACK, decision.task, payload)
     return went

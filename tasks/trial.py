@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -10,12 +11,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.loop.rollout.trial import TrialCheck, begin, judge
-from perpetune.policy.decision.record import as_markdown
+from perpetune.policy.decision.record import Decision, Ids, as_markdown, record
 from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_it_is_for_people
 from perpetune.tasks.trial_lock import only_judge
-from perpetune.tasks.verdict import log_next_steps
+from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
 SECONDS_BETWEEN_CHECKS = 5.0
@@ -41,7 +42,7 @@ def judge_trial(workspace: Workspace) -> str | None:
         return None
     if check is None:
         return None
-    _tell(check)
+    _tell(check, workspace.params.task.name)
     return check.verdict.outcome
 
 
@@ -67,18 +68,24 @@ def _follow(workspace: Workspace) -> str | None:
             return None
         if check.decision is not None or time.monotonic() - told > SECONDS_BETWEEN_LINES:
             told = time.monotonic()
-            _tell(check)
+            _tell(check, workspace.params.task.name)
         if check.decision is not None:
             return check.verdict.outcome
         time.sleep(SECONDS_BETWEEN_CHECKS)
 
 
-def _tell(check: TrialCheck) -> None:
-    print(f"trial of version {check.version}: {check.verdict.outcome}. {' '.join(check.verdict.reasons)}")
+def _so_far(check: TrialCheck, task: str) -> Decision:
+    """What the trial shows before there is a verdict, as a decision that nothing keeps."""
+    ids = Ids(model_version=check.version)
+    return record(check.verdict, check.evidence, task=task, time=datetime.now(UTC), ids=ids)
+
+
+def _tell(check: TrialCheck, task: str) -> None:
     decision = check.decision
     if decision is None:
+        log_verdict(_so_far(check, task))
         return
-    log_next_steps(decision)
+    log_verdict(decision)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)
     payload = {"version": check.version, "outcome": decision.outcome, "reason": decision.reason}
     emit(PROMOTED if check.released else ABORTED, decision.task, payload)

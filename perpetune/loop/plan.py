@@ -32,7 +32,7 @@ from perpetune.loop.step_durations import (
 )
 from perpetune.model.base import device_name
 from perpetune.params import Params
-from perpetune.policy.holdout_size import Holdouts, holdout_warnings
+from perpetune.policy.holdout_size import Holdouts, HoldoutWarning, holdout_warnings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, tag
 from perpetune.training.recipe import batch_size, most_minutes
@@ -79,7 +79,7 @@ def remember(workspace: Workspace, planned: Plan, taken: Mapping[str, float], tr
     write_durations(workspace, measured_durations(planned.work, taken, before, training))
 
 
-def log_holdout_warnings(workspace: Workspace, run: Run, curated: Curated) -> tuple[str, ...]:
+def log_holdout_warnings(workspace: Workspace, run: Run, curated: Curated) -> tuple[HoldoutWarning, ...]:
     """What the holdouts are too small to decide, kept in the run."""
     held = Holdouts(
         rows=curated.rows,
@@ -87,7 +87,7 @@ def log_holdout_warnings(workspace: Workspace, run: Run, curated: Curated) -> tu
         has_champion=registry.find(workspace.params.task.name, "champion") is not None,
     )
     foreseen = holdout_warnings(held, workspace.params)
-    tag(run, {"foreseen": " ".join(foreseen) or "The holdouts are large enough."})
+    tag(run, {"foreseen": " ".join(map(str, foreseen)) or "The holdouts are large enough."})
     return foreseen
 
 
@@ -175,6 +175,12 @@ def as_lines(plan: Plan) -> list[str]:
         for step in plan.steps
     ]
     return [head, *rows]
+
+
+def as_line(plan: Plan) -> str:
+    """The plan as one line of a log."""
+    steps = ", ".join(f"{step.name} {_minutes(step.seconds)}" for step in plan.steps)
+    return f"plan: about {_minutes(plan.seconds)} ({plan.source}): {steps}"
 
 
 def as_table(plan: Plan) -> str:

@@ -17,7 +17,7 @@ PROGRAMS = ("perpetune.version", "torch.version")
 
 
 def why_unchanged(workspace: Workspace, curated: Curated, trigger: Trigger) -> str | None:
-    """In a sentence, why a refresh on this data is not worth running; None if it is."""
+    """Why a refresh on this data is not worth running, for one line; None if it is worth it."""
     use_mlflow(workspace)
     params, task = workspace.params.refresh, workspace.params.task.name
     champion = registry.find(task, "champion")

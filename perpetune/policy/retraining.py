@@ -83,6 +83,7 @@ class RetrainEvidence:
     `device_hours` are what all refreshes of the last 30 days have trained. `estimate` is None where answers have no
     confidence; `labelled_in_window` counts labels of the requests that drift and estimate are about.
     `labels_since_refresh` counts those of whatever version since the last refresh reached a verdict, None if none has.
+    `metric` names the score: accuracy, slot_f1 or token_f1.
     """
 
     labelled: int
@@ -96,6 +97,7 @@ class RetrainEvidence:
     estimate: EstimatedFall | None = None
     labelled_in_window: int = 0
     labels_since_refresh: int | None = None
+    metric: str = ""
 
 
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:
@@ -124,7 +126,7 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
         return verdict("keep", "The champion has no recorded score on the reference, so decay cannot be judged.")
     if decay.bound <= 0:
         return verdict("keep", _nothing_to_lose(decay))
-    told = _evidence_sentences(decay, rules)
+    told = _evidence_sentences(decay)
     if not decay.alarms:
         return verdict("keep", _no_decay(decay), *told)
     if evidence.alarms_in_a_row < rules.persistence:
@@ -248,13 +250,12 @@ def _scores(decay: Decay) -> str:
     )
 
 
-def _evidence_sentences(decay: Decay, rules: WatchParams) -> list[str]:
+def _evidence_sentences(decay: Decay) -> list[str]:
     needed = amount(decay.run_length)
     told = [
-        f"Evidence that its mean score is below {100 * decay.bound:.1f} (what it surely was promoted with at "
-        f"{rules.reference_confidence:.0%} confidence, less the margin) stands at {amount(decay.evidence)}, of which "
-        f"chance brings in 1 a label on average at most, and {needed} raise the alarm: so false alarms are at least "
-        f"{needed} labels apart on average.",
+        f"The evidence that its mean score is below the threshold of {100 * decay.bound:.1f} is "
+        f"{amount(decay.evidence)}, and {needed} raise the alarm: without decay at least {needed} labels come before a "
+        f"false alarm, on average.",
         f"Over all its labels it scores {score(decay.since_release)}, an interval that holds however often one looks.",
     ]
     if decay.restarted_from is not None:

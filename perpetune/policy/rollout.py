@@ -48,8 +48,8 @@ class TrialEvidence:
 class RollbackEvidence:
     """A champion found decayed: within how many of its labels, what could serve instead, and how well.
 
-    `alarmed_by` labels judged, the alarm that stands had come; within the first `window` it is early. `previous_score` is the previous champion's on the holdout that the decay is measured against, None where it was
-    not asked.
+    `alarmed_by` labels judged, the alarm that stands had come; within the first `window` it is early. `previous_score` is the previous champion's on the holdout that the decay is measured against, None if it was
+    not asked; `metric` names both scores.
     """
 
     decay: Decay
@@ -57,6 +57,7 @@ class RollbackEvidence:
     window: int
     previous: str | None
     previous_score: float | None
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
         f"{score(decay.reference)}, so back to version {previous}{before}."
     )
     evidence_says = (
-        f"Evidence that its mean score is below {100 * decay.bound:.1f} stands at {amount(decay.evidence)}, and "
-        f"{amount(decay.run_length)} raise the alarm."
+        f"The evidence that its mean score is below the threshold of {100 * decay.bound:.1f} is "
+        f"{amount(decay.evidence)}, and {amount(decay.run_length)} raise the alarm."
     )
     rule = (
         f"Go back where the alarm comes within the first {evidence.window} labels after a release and the previous "

@@ -112,6 +112,7 @@ def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | Non
         estimate=estimate_fall((row.confidence for row in read.recent), (row.confidence for row in promised), params),
         labelled_in_window=sum(row.label is not None for row in read.recent),
         labels_since_refresh=None if refreshes.labels is None else read.labels - refreshes.labels,
+        metric=_metric(workspace),
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
     back = _going_back(workspace, champion, judged, verdict, folder)
@@ -183,6 +184,11 @@ def _judge(
     )
 
 
+def _metric(workspace: Workspace) -> str:
+    task = workspace.params.task
+    return scoring_of(task.kind, task.output_schema).main
+
+
 def _going_back(
     workspace: Workspace, champion: Version, judged: DecayCheck, verdict: Verdict, folder: Path
 ) -> tuple[Verdict, RollbackEvidence] | None:
@@ -205,6 +211,7 @@ def _going_back(
         window=workspace.params.watch.window,
         previous=previous.version if previous is not None and usable else None,
         previous_score=sum(known) / len(known) if known else None,
+        metric=_metric(workspace),
     )
     back = should_roll_back(found)
     return (back, found) if back else None

@@ -27,7 +27,7 @@ ENOUGH = FirstRefreshEvidence(
         ({}, WATCH, REFRESH.model_copy(update={"first_labels": 201}), "ask for labels"),
         ({"minutes_since_refresh": 59.0}, WATCH, REFRESH, "cooling down"),
         ({"minutes_since_refresh": 60.0}, WATCH, REFRESH, "retrain"),
-        ({"minutes_since_refresh": 100.0, "vain_refreshes": 1}, WATCH, REFRESH, "cooling down"),
+        ({"minutes_since_refresh": 100.0, "unsuccessful_refreshes": 1}, WATCH, REFRESH, "cooling down"),
         ({"device_hours": 20.0}, WATCH, THRIFTY, "over budget"),
     ],
 )

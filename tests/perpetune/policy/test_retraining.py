@@ -80,13 +80,13 @@ DECAYED = RetrainEvidence(
         ({"minutes_since_refresh": 59.0}, WATCH, REFRESH, "cooling down"),
         ({"labels_since_refresh": 199}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 200}, WATCH, REFRESH, "retrain"),
-        ({"labels_since_refresh": 799, "vain_refreshes": 2}, WATCH, REFRESH, "collect more labels"),
+        ({"labels_since_refresh": 799, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=199)}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=200)}, WATCH, REFRESH, "retrain"),
-        ({"decay": decay(12_400, since_fall=399), "vain_refreshes": 1}, WATCH, REFRESH, "collect more labels"),
+        ({"decay": decay(12_400, since_fall=399), "unsuccessful_refreshes": 1}, WATCH, REFRESH, "collect more labels"),
         ({"minutes_since_refresh": 60.0}, WATCH, REFRESH, "retrain"),
-        ({"minutes_since_refresh": 239.0, "vain_refreshes": 2}, WATCH, REFRESH, "cooling down"),
-        ({"minutes_since_refresh": 240.0, "vain_refreshes": 2}, WATCH, REFRESH, "retrain"),
+        ({"minutes_since_refresh": 239.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "cooling down"),
+        ({"minutes_since_refresh": 240.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "retrain"),
         ({"device_hours": 500.0}, WATCH, REFRESH, "retrain"),
         ({"device_hours": 19.9}, WATCH, THRIFTY, "retrain"),
         ({"device_hours": 20.0}, WATCH, THRIFTY, "over budget"),
@@ -102,9 +102,8 @@ def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
         "The champion has decayed by more than the margin of 5.0 points: it scores 54.0 (95% interval 44.0 to 64.0, "
         "100 rows) on its newest labels and was promoted with 89.2 (95% interval 86.0 to 92.0, 600 rows), a drop of "
         "35.2 points (95% interval 25.2 to 45.2).",
-        "Evidence that its mean score is below 82.1 (what it surely was promoted with at 90% confidence, less the "
-        "margin) stands at 12,400, of which chance brings in 1 a label on average at most, and 10,000 raise the "
-        "alarm: so false alarms are at least 10,000 labels apart on average.",
+        "The evidence that its mean score is below the threshold of 82.1 is 12,400, and 10,000 raise the alarm: "
+        "without decay at least 10,000 labels come before a false alarm, on average.",
         "Over all its labels it scores 70.0 (95% interval 64.0 to 76.0, 420 rows), an interval that holds however "
         "often one looks.",
     )
@@ -115,7 +114,7 @@ def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
     [
         ({}, PATIENT, REFRESH, "Decay was found in 1 of the 2 looks in a row that must find it."),
         (
-            {"minutes_since_refresh": 90.0, "vain_refreshes": 2},
+            {"minutes_since_refresh": 90.0, "unsuccessful_refreshes": 2},
             WATCH,
             REFRESH,
             "The last refresh was 90 minutes ago and the cooldown is 240 minutes, grown from 60 after 2 that did not "

@@ -128,7 +128,7 @@ def test_what_is_bad_from_the_start_goes_back() -> None:
         "The first 60 labels since its release show decay by more than the margin of 5.0 points: the champion scores "
         "60.0 (95% interval 50.0 to 70.0, 60 rows) on its newest labels and was promoted with 90.0 (95% interval 85.0 "
         "to 95.0, 200 rows), so back to version 1, which scored 80.0 when the two were compared.",
-        "Evidence that its mean score is below 82.0 stands at 12,400, and 10,000 raise the alarm.",
+        "The evidence that its mean score is below the threshold of 82.0 is 12,400, and 10,000 raise the alarm.",
     )
 
 

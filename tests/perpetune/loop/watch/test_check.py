@@ -104,7 +104,7 @@ def test_refreshes_in_vain_back_off_and_a_budget_ends_them(detector_state: Open)
     decision = world.looked().decision
     assert decision.outcome == "cooling down"
     assert "the cooldown is 240 minutes, grown from 60 after 2 that did not help" in decision.reasons[0]
-    assert (decision.evidence["vain_refreshes"], decision.evidence["device_hours"]) == (2, 2.5)
+    assert (decision.evidence["unsuccessful_refreshes"], decision.evidence["device_hours"]) == (2, 2.5)
     world.refreshed("decay", 0.5)
     decision = world.looked().decision
     assert decision.outcome == "over budget"
@@ -130,7 +130,7 @@ def test_a_refresh_that_failed_has_not_helped_either(detector_state: Open) -> No
     world.traffic(version, 0.2)
     world.refreshed("decay", 0.0, succeeded=False)
     decision = world.looked().decision
-    assert (decision.outcome, decision.evidence["vain_refreshes"]) == ("cooling down", 1)
+    assert (decision.outcome, decision.evidence["unsuccessful_refreshes"]) == ("cooling down", 1)
     assert 0 < decision.evidence["device_hours"] < 0.01, "its whole time"
 
 
