@@ -29,7 +29,7 @@ from perpetune.workspace import Workspace
 def check(workspace: Workspace, run: Run) -> CheckResult | None:
     check_result = look_at_traffic(workspace, run, str(flow_run.id))
     if check_result is None:
-        print("there is no traffic of a champion to judge yet")
+        print("nothing to judge: no champion has answered a request yet")
         return None
     decision = check_result.decision
     links = {"MLflow run": run.url}
@@ -47,7 +47,7 @@ def check(workspace: Workspace, run: Run) -> CheckResult | None:
     elif decision.outcome == "retrain":
         emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
     if check_result.asked:
-        print(f"{check_result.asked} labels are wanted: perpetune labels")
+        print(f"{check_result.asked} labels are wanted: `perpetune labels`")
         payload = {"reason": decision.reason, "version": decision.ids.champion_version, "labels": check_result.asked}
         emit(LABELS_WANTED, decision.task, payload)
     return check_result

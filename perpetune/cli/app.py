@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from perpetune.policy.decision.record import Decision
-    from perpetune.runtime.prefect_api import FlowRun
-
-NOTHING_TO_JUDGE = "nothing to judge: no champion has answered a request yet (`perpetune status`)"
 
 app = typer.Typer(
     help="Keeps a fine-tuned language model good at its task for as long as it is in production.",
@@ -37,6 +34,7 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print the reasons, the rule and all next steps too.")]
 PrefectPort = Annotated[int | None, typer.Option(help="Where Prefect listens; else 4200 or the next free port.")]
 MlflowPort = Annotated[int | None, typer.Option(help="Where MLflow listens; else 5000 or the next free port.")]
 HistoryArgument = Annotated[
@@ -133,10 +131,11 @@ def refresh(
     again: Annotated[
         bool, typer.Option("--again", help="Even if data and settings are those of the last refresh.")
     ] = False,
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it."""
-    _run_flow("refresh", {"trigger": "manual", "reason": reason, "again": again}, json_)
+    _run_flow("refresh", {"trigger": "manual", "reason": reason, "again": again}, verbose, json_)
 
 
 @app.command(epilog="Example: `perpetune tune --minutes 20 --write`")
@@ -182,6 +181,7 @@ def replay(
     ] = None,
     settings: SettingsOption = None,
     out: Annotated[Path, typer.Option(help="Where replay.json and replay.png go.")] = Path(".perpetune/replay"),
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Live through a recorded history under several policies of retraining, side by side."""
@@ -195,7 +195,7 @@ def replay(
         if json_:
             _print_json(asdict(found))
             return
-        show_replay(found, console)
+        show_replay(found, console, verbose=verbose)
         _say(f"{_shown(out / 'replay.png')} and {_shown(out / 'replay.json')}")
 
 
@@ -230,13 +230,13 @@ def calibrate(
 
 
 @app.command(epilog="Example: `perpetune watch`")
-def watch(json_: Json = False) -> None:
+def watch(verbose: Verbose = False, json_: Json = False) -> None:
     """Judge the newest traffic; decay starts a refresh."""
-    _run_flow("watch", {"trigger": "manual"}, json_)
+    _run_flow("watch", {"trigger": "manual"}, verbose, json_)
 
 
 @app.command(epilog="Example: `perpetune status --json`")
-def status(json_: Json = False) -> None:
+def status(verbose: Verbose = False, json_: Json = False) -> None:
     """Which version serves, what it was last judged on, and what the log holds."""
     from perpetune.explain.status import read_status, show_status
 
@@ -245,7 +245,7 @@ def status(json_: Json = False) -> None:
         if json_:
             _print_json(asdict(found))
         else:
-            show_status(found, console)
+            show_status(found, console, verbose=verbose)
 
 
 @app.command(epilog="Example: `perpetune explain 3 --html version-3.html`")
@@ -274,6 +274,7 @@ def explain(
 def reproduce(
     version: Annotated[str, typer.Argument(help="A version number.")],
     keep: Annotated[bool, typer.Option("--keep", help="Leave the code, the data and the adapter on disk.")] = False,
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Train a version again from its recorded data, settings and code, and compare. Exits with 1 where it differs."""
@@ -284,7 +285,7 @@ def reproduce(
         if json_:
             _print_json(asdict(found))
         else:
-            show_reproduction(found, console)
+            show_reproduction(found, console, verbose=verbose)
     if found.comparison.verdict == "different":
         raise typer.Exit(1)
 
@@ -293,6 +294,7 @@ def reproduce(
 def promote(
     version: Annotated[str, typer.Argument(help="A version number, of any system; `perpetune status` lists them.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")],
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Have a version serve on your word, whatever the gate said of it."""
@@ -304,6 +306,7 @@ def promote(
         if json_:
             _print_json({**asdict(done.released), "system": done.system, "decision": _as_json(done.decision)})
             return
+        _say_verdict(done.decision, verbose)
         if done.released.served:
             _say(f"version {version} ({done.system}) serves after {done.released.seconds:.1f} s")
         else:
@@ -313,6 +316,7 @@ def promote(
 @app.command(epilog="Example: `perpetune rollback --reason 'it promises refunds'`")
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")] = "somebody asked for it",
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Let the previous champion serve again, at once."""
@@ -341,7 +345,7 @@ def rollback(
             if json_:
                 _print_json({**asdict(done), "reason": reason, "decision": decision.model_dump(mode="json")})
             else:
-                _say(decision.reason)
+                _say_verdict(decision, verbose)
 
 
 @app.command(epilog="Example: `perpetune labels --out wanted.jsonl`, then `perpetune labels --bring wanted.jsonl`")
@@ -455,39 +459,45 @@ def _prediction_log() -> Iterator[Engine]:
         log.dispose()
 
 
-def _run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], json_: bool) -> None:
+def _run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], verbose: bool, json_: bool) -> None:
     """Start a deployment, pass its log on, and exit as it did."""
+    from perpetune.cli.verdict_lines import as_json, unsaid
     from perpetune.explain.status import decision_of
     from perpetune.runtime.prefect_api import Prefect
 
-    out = errors if json_ else console
+    out, logged = errors if json_ else console, list[str]()
+    if verbose:
+        parameters = {**parameters, "verbose": True}
 
     def say(line: str) -> None:
         out.print(line, markup=False, soft_wrap=True)
+
+    def pass_on(line: str) -> None:
+        logged.append(line)
+        say(f"  {line}")
 
     with _for_people(), _services(worker=True) as workspace:
         prefect = Prefect(str(workspace.settings.prefect_api_url))
         run = prefect.start(f"{flow}/{workspace.params.task.name}", parameters)
         say(f"{run.name}: {run.url}")
-        ended = prefect.follow(run, lambda line: say(f"  {line}"))
+        ended = prefect.follow(run, pass_on)
         if fault := ended.fault():
             if json_:
                 _print_json({**asdict(ended), "decision": None})
             raise fault
-        _show_verdict(decision_of(workspace, flow, run.id), ended, json_)
+        decision = decision_of(workspace, flow, run.id)
+        if json_:
+            _print_json(as_json(decision, ended, logged))
+            return
+        for line in unsaid(decision, logged, verbose=verbose):
+            say(line)
 
 
-def _show_verdict(decision: Decision | None, ended: FlowRun, json_: bool) -> None:
-    """The verdict as the last line; the flow's log has said why, and what to do next."""
-    from perpetune.policy.decision.headline import headline
-    from perpetune.policy.decision.next_step import next_steps
+def _say_verdict(decision: Decision, verbose: bool) -> None:
+    from perpetune.cli.verdict_lines import lines_of
 
-    verdict = headline(decision) if decision else NOTHING_TO_JUDGE
-    if json_:
-        steps = next_steps(decision) if decision else ()
-        _print_json({**asdict(ended), "verdict": verdict, "next": steps, "decision": _as_json(decision)})
-    else:
-        _say(verdict)
+    for line in lines_of(decision, verbose=verbose):
+        _say(line)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from perpetune.loop.untrained_versions import save_card, save_linear
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
+from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
 from perpetune.records import to_json
@@ -100,7 +101,9 @@ def decide(
 
 
 def _say(decision: Decision, version: str, what: str) -> None:
-    registry.tag_version(decision.task, version, {"decision": what, "decision.reason": decision.reason})
+    line = headline(decision) if what == decision.outcome else what
+    tags = {"decision": what, "decision.reason": decision.reason, "decision.line": line}
+    registry.tag_version(decision.task, version, tags)
     registry.describe_version(decision.task, version, f"{what}: {' '.join(decision.reasons)}")
 
 

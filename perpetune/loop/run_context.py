@@ -17,6 +17,7 @@ from typing import Literal
 
 from perpetune.errors import PerpetuneError
 from perpetune.output_schema import to_text
+from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision, Ids
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
@@ -200,13 +201,17 @@ def ids_of(workspace: Workspace, version: Version, champion: str | None) -> Ids:
 def log_decision(run: Run, decision: Decision) -> None:
     """Log the decision record."""
     log_text(run, decision.to_json(), RECORD)
-    tag(run, {"decision": decision.outcome, "decision.reason": decision.reason})
+    tag(run, {"decision": decision.outcome, "decision.reason": decision.reason, "decision.line": headline(decision)})
 
 
 def file_decision(decision: Decision, version: Version) -> None:
     """Log with a version's run what was decided on it afterwards, and say so on its page."""
     name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)
-    tags = {"decision": decision.outcome, "decision.reason": decision.reason}
+    tags = {
+        "decision": decision.outcome,
+        "decision.reason": decision.reason,
+        "decision.line": headline(decision),
+    }
     registry.tag_version(version.task, version.version, tags)
     registry.describe_version(version.task, version.version, f"{decision.outcome}: {' '.join(decision.reasons)}")

@@ -1,4 +1,4 @@
-"""A replay as a table, with why and when each policy retrained."""
+"""A replay as a table, with when each policy retrained, and why if that is asked for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from perpetune.replay.outcome import Detection, Outcome
 from perpetune.replay.replay import Replay
 from perpetune.statistics.estimate import Estimate
 
-MOST_REASONS = 5  # refreshes of a policy that are shown with their reasons
+MOST_REASONS = 5  # refreshes of a policy that are shown one by one
 
 
-def show_replay(found: Replay, console: Console) -> None:
+def show_replay(found: Replay, console: Console, *, verbose: bool = False) -> None:
     def say(line: str, style: str | None = None) -> None:
         console.print(line, markup=False, soft_wrap=True, style=style)
 
@@ -28,8 +28,13 @@ def show_replay(found: Replay, console: Console) -> None:
     console.print(_table(found))
     for outcome in found.outcomes:
         for refresh in outcome.refreshes[:MOST_REASONS] if outcome.policy != "every week" else ():
-            say(f"{refresh.time:%Y-%m-%d %H:%M} {outcome.policy}: {refresh.why}")
-            say(f"    {refresh.outcome}: {refresh.reason}", "dim")
+            say(
+                f"{refresh.time:%Y-%m-%d %H:%M} {outcome.policy}: {refresh.outcome}, {refresh.trigger}, "
+                f"{refresh.train_rows:,} rows, {refresh.seconds / 60:.1f} min"
+            )
+            if verbose:
+                say(f"    {refresh.why}", "dim")
+                say(f"    {refresh.reason}", "dim")
         if len(outcome.refreshes) > MOST_REASONS and outcome.policy != "every week":
             say(f"{outcome.policy}: {len(outcome.refreshes) - MOST_REASONS} more refreshes, all in replay.json")
 
