@@ -130,7 +130,7 @@ class Summary:
 
 
 def _place(position: int | None) -> str:
-    return "never" if position is None else f"by the look after request {position}"
+    return "never" if position is None else f"by the check after request {position}"
 
 
 def _cost(cost: Cost) -> str:
@@ -255,8 +255,8 @@ def _links(workspace: Workspace, story: DemoRecord) -> tuple[Link, ...]:
         link
         for number, check in enumerate(story.checks, 1)
         for link in (
-            Link(f"Prefect: look {number}, {check.outcome}", check.run.url),
-            Link(f"Evidently's report of look {number}", f"{check.mlflow}/artifacts/drift.html"),
+            Link(f"Prefect: check {number}, {check.outcome}", check.run.url),
+            Link(f"Evidently's report of check {number}", f"{check.mlflow}/artifacts/drift.html"),
         )
     ]
     pages = (Link("MLflow: all runs", runs_url(task)), Link("MLflow: the model", registry.model_url(task)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import pytest
@@ -23,7 +24,8 @@ def test_a_stage_is_one_line_that_stays(terminal: bool) -> None:
         stage.came("promote the challenger: +6.1 points [n=219]")
     with found.stage("services"):
         pass
-    last = [line for line in out.getvalue().replace("\r", "\n").splitlines() if line.strip()]
+    plain = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", out.getvalue()).replace("\r", "\n")
+    last = [line for line in plain.splitlines() if line.strip()]
     assert "00:00 first refresh: 0 failed; promote the challenger: +6.1 points [n=219]" in last
     assert last[-1].endswith("00:00 services")
     assert [title for title, _ in found.done] == ["first refresh", "services"]
