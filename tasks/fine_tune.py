@@ -61,7 +61,7 @@ def _teller(bar: UUID) -> Callable[[Progress], None]:
 
 def forecast_line(forecast: Forecast) -> str:
     return (
-        f"{forecast.steps} steps of training will take about {_rounded(forecast.seconds)}, and "
+        f"training: {forecast.steps} steps, about {_rounded(forecast.seconds)}, "
         f"{forecast.bytes_needed / 1e9:.1f} GB of memory beside the base model ({forecast.bytes_free / 1e9:.1f} GB free)"
     )
 

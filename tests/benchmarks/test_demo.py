@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -57,17 +56,16 @@ def words(picture: Path) -> set[str]:
     return {"".join(each.itertext()).strip() for each in found}
 
 
-def test_a_finished_folder_is_enough(tmp_path: Path) -> None:
+def test_a_finished_folder_is_enough(
+    demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "demo.json").write_text(json.dumps(SAVED))
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path), "--out", str(tmp_path / "images")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == [str(tmp_path / "images" / name) for name in ("demo.svg", "demo.json")]
-    missing = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "x")], capture_output=True, text=True)
-    assert missing.returncode == 1 and "no finished demo lies here" in missing.stderr
+    monkeypatch.setattr(sys, "argv", ["demo.py", str(tmp_path), "--out", str(tmp_path / "images")])
+    assert demo.main() == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "images" / name) for name in ("demo.svg", "demo.json")]
+    monkeypatch.setattr(sys, "argv", ["demo.py", str(tmp_path / "x")])
+    assert demo.main() == 1
+    assert "no finished demo lies here" in capsys.readouterr().err
 
 
 def test_the_picture_names_every_moment_and_each_accuracy(demo: ModuleType, tmp_path: Path) -> None:
