@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from perpetune.policy.unchanged import Trigger
+from perpetune.policy.wording import one_line
 from perpetune.runtime.events import REFRESHED, UNCHANGED
 from perpetune.workspace import open_workspace
 
@@ -15,11 +16,14 @@ def run_name() -> str:
 
 
 @flow(name="refresh", flow_run_name=run_name, log_prints=True)
-def refresh(trigger: Trigger = "manual", reason: str = "started manually", again: bool = False) -> str:
+def refresh(
+    trigger: Trigger = "manual", reason: str = "started manually", again: bool = False, verbose: bool = False
+) -> str:
     """Curate, fine-tune, evaluate, decide and, if the challenger passes the gate, release it or put it on trial.
 
     Returns the outcome: "promote", "reject" or "collect more labels"; or "unchanged" if it ended before training because
-    data and settings are those of the last refresh. `again` skips that test.
+    data and settings are those of the last refresh. `again` skips that test; `verbose` logs every reason
+    too (perpetune.tasks.verdict reads it from the run).
     """
     # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
     from perpetune.flows.approval import approve
@@ -38,7 +42,7 @@ def refresh(trigger: Trigger = "manual", reason: str = "started manually", again
     from perpetune.tasks.trial import begin_trial
 
     workspace = open_workspace()
-    print(f"reason: {reason}")
+    print(one_line(f"reason: {reason}"))
     taken: dict[str, float] = {}
     with timed(taken, CURATE):
         curated = curate(workspace)

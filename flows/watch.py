@@ -15,8 +15,11 @@ def run_name() -> str:
 
 
 @flow(name="watch", flow_run_name=run_name, log_prints=True)
-def watch(trigger: Literal["manual", "schedule"] = "manual") -> str:
-    """Check the champion's newest predictions; returns the outcome, or "nothing to judge" if there are none."""
+def watch(trigger: Literal["manual", "schedule"] = "manual", verbose: bool = False) -> str:
+    """Check the champion's newest predictions; returns the outcome, or "nothing to judge" if there are none.
+
+    `verbose` logs every reason too (perpetune.tasks.verdict reads it from the run).
+    """
     # Imported late: a worker, which only starts runs, does not need MLflow and Evidently.
     from perpetune.tasks.check import check
     from perpetune.tasks.rollback import roll_back

@@ -47,7 +47,7 @@ def check(workspace: Workspace, run: Run) -> CheckResult | None:
     elif decision.outcome == "retrain":
         emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
     if result.asked:
-        print(f"{result.asked} labels are requested: `perpetune labels` lists them")
+        print(f"{result.asked} labels are wanted: `perpetune labels`")
         payload = {"reason": decision.reason, "version": decision.ids.champion_version, "labels": result.asked}
         emit(LABELS_WANTED, decision.task, payload)
     return result

@@ -11,6 +11,7 @@ from perpetune.loop.curate import CuratedData
 from perpetune.loop.unchanged import why_unchanged
 from perpetune.policy.unchanged import Trigger
 from perpetune.tasks.retries import unless_user_error
+from perpetune.tasks.verdict import log_details
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
@@ -28,7 +29,8 @@ def curate(workspace: Workspace) -> CuratedData:
     curated = curation.curate(workspace, str(flow_run.id))
     print(f"data {curated.version[:8]}: " + ", ".join(f"{count} {name}" for name, count in curated.rows.items()))
     if advice := curation.schema_advice(workspace):
-        print(advice)
+        print("all outputs are JSON objects: task.output_schema would keep them valid (`--verbose` shows one)")
+        log_details(advice)
     return curated
 
 
@@ -44,6 +46,7 @@ def nothing_new(workspace: Workspace, curated: CuratedData, trigger: Trigger) ->
     why = why_unchanged(workspace, curated, trigger)
     if why is not None:
         print(f"unchanged: {why}")
+        print("next: `perpetune refresh --again` runs it anyway")
     return why
 
 

@@ -61,8 +61,8 @@ def _progress_reporter(bar: UUID) -> Callable[[Progress], None]:
 
 def forecast_line(forecast: Forecast) -> str:
     return (
-        f"{forecast.steps} training steps will take about {_rounded(forecast.seconds)} and "
-        f"{forecast.bytes_needed / 1e9:.1f} GB of memory besides the base model ({forecast.bytes_free / 1e9:.1f} GB free)"
+        f"training: {forecast.steps} steps, about {_rounded(forecast.seconds)}, "
+        f"{forecast.bytes_needed / 1e9:.1f} GB of memory beside the base model ({forecast.bytes_free / 1e9:.1f} GB free)"
     )
 
 

@@ -11,7 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from perpetune.loop import plan as plans
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.plan import Plan, plan_lines, plan_table
+from perpetune.loop.plan import Plan, plan_line, plan_lines, plan_table
+from perpetune.tasks.verdict import log_details
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
@@ -21,8 +22,10 @@ def plan(workspace: Workspace, run: Run, curated: CuratedData) -> Plan:
     """Print the plan and warnings about holdouts that are too small. It never refuses."""
     planned = plans.plan(workspace, curated)
     warnings = plans.log_holdout_warnings(workspace, run, curated)
-    for line in (*warnings, *plan_lines(planned)):
-        print(line)
+    for warning in warnings:
+        print(f"warning: {warning.short}")
+    print(plan_line(planned))
+    log_details(*map(str, warnings), *plan_lines(planned))
     create_markdown_artifact(
         "\n".join([plan_table(planned), *(f"- {line}" for line in warnings)]), key="plan", description=planned.source
     )
@@ -32,8 +35,8 @@ def plan(workspace: Workspace, run: Run, curated: CuratedData) -> Plan:
 def correct(planned: Plan, training_seconds: float) -> None:
     """Print the plan again with the training's forecast, and update its artifact."""
     updated = plans.with_forecast(planned, training_seconds)
-    for line in plan_lines(updated):
-        print(line)
+    print(plan_line(updated))
+    log_details(*plan_lines(updated))
     create_markdown_artifact(plan_table(updated), key="plan", description=updated.source)
 
 

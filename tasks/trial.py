@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -11,12 +12,12 @@ from prefect.runtime import flow_run
 
 from perpetune.loop.rollout.trial import TrialCheck, start_trial
 from perpetune.loop.rollout.trial import check_trial as check_running_trial
-from perpetune.policy.decision.record import as_markdown
+from perpetune.policy.decision.record import Decision, Ids, as_markdown, record
 from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.trial_lock import trial_lock
-from perpetune.tasks.verdict import log_next_steps
+from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
 CHECK_SECONDS = 5.0
@@ -42,7 +43,7 @@ def check_trial(workspace: Workspace) -> str | None:
         return None
     if check is None:
         return None
-    _report(check)
+    _report(check, workspace.params.task.name)
     return check.verdict.outcome
 
 
@@ -68,18 +69,24 @@ def _follow(workspace: Workspace) -> str | None:
             return None
         if check.decision is not None or time.monotonic() - logged > LOG_SECONDS:
             logged = time.monotonic()
-            _report(check)
+            _report(check, workspace.params.task.name)
         if check.decision is not None:
             return check.verdict.outcome
         time.sleep(CHECK_SECONDS)
 
 
-def _report(check: TrialCheck) -> None:
-    print(f"trial of version {check.version}: {check.verdict.outcome}. {' '.join(check.verdict.reasons)}")
+def _so_far(check: TrialCheck, task: str) -> Decision:
+    """The trial's evidence before its verdict, as a decision that is not logged."""
+    ids = Ids(model_version=check.version)
+    return record(check.verdict, check.evidence, task=task, time=datetime.now(UTC), ids=ids)
+
+
+def _report(check: TrialCheck, task: str) -> None:
     decision = check.decision
     if decision is None:
+        log_verdict(_so_far(check, task))
         return
-    log_next_steps(decision)
+    log_verdict(decision)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)
     payload = {"version": check.version, "outcome": decision.outcome, "reason": decision.reason}
     emit(PROMOTED if check.released else ABORTED, decision.task, payload)

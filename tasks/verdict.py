@@ -1,16 +1,30 @@
-"""Say a verdict in the flow's log: why, and what to do next."""
+"""Write a verdict into the flow's log: one line, and at most one more with the next command."""
 
 from __future__ import annotations
 
-from perpetune.policy.decision.next_step import next_steps
+from prefect.runtime import flow_run
+
+from perpetune.policy.decision.headline import headline
+from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
 
 
 def log_verdict(decision: Decision) -> None:
-    print(f"{decision.outcome}: {' '.join(decision.reasons)}")
-    log_next_steps(decision)
-
-
-def log_next_steps(decision: Decision) -> None:
-    for step in next_steps(decision):
+    print(headline(decision))
+    step = next_step(decision)
+    if verbose():
+        log_details(*decision.reasons, f"rule: {decision.rule}", *(f"next: {each}" for each in next_steps(decision)))
+    elif step is not None:
         print(f"next: {step}")
+
+
+def log_details(*lines: str) -> None:
+    """Lines that only a run with `verbose` shows; the artifacts and MLflow hold them for all others."""
+    if verbose():
+        for line in lines:
+            print(line)
+
+
+def verbose() -> bool:
+    """Whether this flow run was asked to tell its reasons too."""
+    return bool(flow_run.parameters.get("verbose"))

@@ -26,6 +26,7 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print the reasons, the rule and all next steps too.")]
 
 
 @contextmanager
@@ -76,6 +77,13 @@ def prediction_log() -> Iterator[Engine]:
 
 def say(line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
+
+
+def say_verdict(decision: Decision, verbose: bool) -> None:
+    from perpetune.cli.verdict_lines import lines_of
+
+    for line in lines_of(decision, verbose=verbose):
+        say(line)
 
 
 def print_json(value: Any) -> None:

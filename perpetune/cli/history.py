@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from perpetune.cli.console import Json, console, errors, for_people, print_json, say, shown
+from perpetune.cli.console import Json, Verbose, console, errors, for_people, print_json, say, shown
 from perpetune.workspace import open_workspace
 
 commands = typer.Typer()
@@ -50,6 +50,7 @@ def replay(
     ] = None,
     settings: SettingsOption = None,
     out: Annotated[Path, typer.Option(help="Where replay.json and replay.png go.")] = Path(".perpetune/replay"),
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Live through a recorded history under several policies of retraining, side by side."""
@@ -63,7 +64,7 @@ def replay(
         if json_:
             print_json(asdict(found))
             return
-        show_replay(found, console)
+        show_replay(found, console, verbose=verbose)
         say(f"{shown(out / 'replay.png')} and {shown(out / 'replay.json')}")
 
 

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from perpetune.cli.console import Json, as_json, console, errors, for_people, print_json, say, services
-
-if TYPE_CHECKING:
-    from perpetune.policy.decision.record import Decision
-    from perpetune.runtime.prefect_api import FlowRun
-
-
-NOTHING_TO_JUDGE = "nothing to judge: no champion has answered a request yet (`perpetune status`)"
+from perpetune.cli.console import Json, Verbose, console, errors, for_people, print_json, services
 
 commands = typer.Typer()
 
 
 @commands.command(epilog="Example: `perpetune refresh --reason 'a new product line'`")
 def refresh(
-    reason: Annotated[str, typer.Option(help="Why; shown in Prefect and MLflow.")] = "somebody asked for it",
+    reason: Annotated[str, typer.Option(help="Why; shown in Prefect and MLflow.")] = "started manually",
     again: Annotated[
         bool, typer.Option("--again", help="Even if data and settings are those of the last refresh.")
     ] = False,
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it."""
-    run_flow("refresh", {"trigger": "manual", "reason": reason, "again": again}, json_)
+    run_flow("refresh", {"trigger": "manual", "reason": reason, "again": again}, verbose, json_)
 
 
 @commands.command(epilog="Example: `perpetune watch`")
-def watch(json_: Json = False) -> None:
+def watch(verbose: Verbose = False, json_: Json = False) -> None:
     """Judge the newest traffic; decay starts a refresh."""
-    run_flow("watch", {"trigger": "manual"}, json_)
+    run_flow("watch", {"trigger": "manual"}, verbose, json_)
 
 
 @commands.command(epilog="Example: `perpetune tune --minutes 20 --write`")
@@ -60,36 +54,35 @@ def tune(
             errors.print("written into params.yaml; `perpetune refresh` trains with it")
 
 
-def run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], json_: bool) -> None:
-    """Start a deployment, pass its log on, and exit as it did."""
+def run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], verbose: bool, json_: bool) -> None:
+    """Start a deployment, print its log, and exit as it did."""
+    from perpetune.cli.verdict_lines import as_json, unsaid
     from perpetune.explain.status import decision_of
     from perpetune.runtime.prefect_api import Prefect
 
-    out = errors if json_ else console
+    out, logged = errors if json_ else console, list[str]()
+    if verbose:
+        parameters = {**parameters, "verbose": True}
 
     def say(line: str) -> None:
         out.print(line, markup=False, soft_wrap=True)
+
+    def pass_on(line: str) -> None:
+        logged.append(line)
+        say(f"  {line}")
 
     with for_people(), services(worker=True) as workspace:
         prefect = Prefect(str(workspace.settings.prefect_api_url))
         run = prefect.start(f"{flow}/{workspace.params.task.name}", parameters)
         say(f"{run.name}: {run.url}")
-        ended = prefect.follow(run, lambda line: say(f"  {line}"))
+        ended = prefect.follow(run, pass_on)
         if fault := ended.fault():
             if json_:
                 print_json({**asdict(ended), "decision": None})
             raise fault
-        _show_verdict(decision_of(workspace, flow, run.id), ended, json_)
-
-
-def _show_verdict(decision: Decision | None, ended: FlowRun, json_: bool) -> None:
-    """The verdict as the last line; the flow's log has said why, and what to do next."""
-    from perpetune.policy.decision.headline import headline
-    from perpetune.policy.decision.next_step import next_steps
-
-    verdict = headline(decision) if decision else NOTHING_TO_JUDGE
-    if json_:
-        steps = next_steps(decision) if decision else ()
-        print_json({**asdict(ended), "verdict": verdict, "next": steps, "decision": as_json(decision)})
-    else:
-        say(verdict)
+        decision = decision_of(workspace, flow, run.id)
+        if json_:
+            print_json(as_json(decision, ended, logged))
+            return
+        for line in unsaid(decision, logged, verbose=verbose):
+            say(line)

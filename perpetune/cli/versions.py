@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from perpetune.cli.console import Json, as_json, console, errors, for_people, print_json, say, services
+from perpetune.cli.console import (
+    Json,
+    Verbose,
+    as_json,
+    console,
+    errors,
+    for_people,
+    print_json,
+    say,
+    say_verdict,
+    services,
+)
 from perpetune.errors import NoPrevious
 from perpetune.workspace import open_workspace
 
@@ -16,7 +27,7 @@ commands = typer.Typer()
 
 
 @commands.command(epilog="Example: `perpetune status --json`")
-def status(json_: Json = False) -> None:
+def status(verbose: Verbose = False, json_: Json = False) -> None:
     """Which version serves, what it was last judged on, and what the log holds."""
     from perpetune.explain.status import read_status, show_status
 
@@ -25,7 +36,7 @@ def status(json_: Json = False) -> None:
         if json_:
             print_json(asdict(found))
         else:
-            show_status(found, console)
+            show_status(found, console, verbose=verbose)
 
 
 @commands.command(epilog="Example: `perpetune explain 3 --html version-3.html`")
@@ -54,6 +65,7 @@ def explain(
 def reproduce(
     version: Annotated[str, typer.Argument(help="A version number.")],
     keep: Annotated[bool, typer.Option("--keep", help="Leave the code, the data and the adapter on disk.")] = False,
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Train a version again from its recorded data, settings and code, and compare. Exits with 1 where it differs."""
@@ -64,7 +76,7 @@ def reproduce(
         if json_:
             print_json(asdict(found))
         else:
-            show_reproduction(found, console)
+            show_reproduction(found, console, verbose=verbose)
     if found.comparison.verdict == "different":
         raise typer.Exit(1)
 
@@ -73,6 +85,7 @@ def reproduce(
 def promote(
     version: Annotated[str, typer.Argument(help="A version number, of any system; `perpetune status` lists them.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")],
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Have a version serve on your word, whatever the gate said of it."""
@@ -84,6 +97,7 @@ def promote(
         if json_:
             print_json({**asdict(done.released), "system": done.system, "decision": as_json(done.decision)})
             return
+        say_verdict(done.decision, verbose)
         if done.released.served:
             say(f"version {version} ({done.system}) serves after {done.released.seconds:.1f} s")
         else:
@@ -92,7 +106,8 @@ def promote(
 
 @commands.command(epilog="Example: `perpetune rollback --reason 'it promises refunds'`")
 def rollback(
-    reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")] = "somebody asked for it",
+    reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")] = "started manually",
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
     """Let the previous champion serve again, at once."""
@@ -121,4 +136,4 @@ def rollback(
             if json_:
                 print_json({**asdict(done), "reason": reason, "decision": decision.model_dump(mode="json")})
             else:
-                say(decision.reason)
+                say_verdict(decision, verbose)

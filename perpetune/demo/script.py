@@ -1,23 +1,23 @@
-"""The demo's plot: what happens, in which order, told as it happens."""
+"""The demo: what happens, in which order, and a line for each stage as it happens."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
 from perpetune.demo.application import Application, SentRequest
 from perpetune.demo.data import DemoData, prepare
+from perpetune.demo.stages import Stage, Stages
 from perpetune.errors import PerpetuneError
+from perpetune.policy.decision.headline import headline
 from perpetune.records import Example
 from perpetune.runtime.prefect_api import FlowRun, Prefect
 from perpetune.runtime.processes import Supervisor, answers, free_ports
@@ -37,7 +37,10 @@ READY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """One look of the monitor: after how many requests, what it decided, whether inputs had drifted."""
+    """One check of the monitor: after how many requests, what it decided, whether inputs had drifted.
+
+    `line` is its verdict in one line, `reason` the decisive sentence.
+    """
 
     requests: int
     outcome: str
@@ -45,6 +48,7 @@ class CheckSummary:
     inputs_drifted: bool
     run: FlowRun
     mlflow: str
+    line: str = ""
 
 
 @dataclass
@@ -59,50 +63,60 @@ class DemoRecord:
     stages: list[tuple[str, float]] = field(default_factory=list)
 
 
-def tell(assets: Path, folder: Path, *, keep: bool, console: Console) -> dict[str, object]:
-    """Run the demo, write `report.html` into its folder and return the summary.
+@dataclass(frozen=True)
+class Scene:
+    """Who plays in the demo, and where it is told."""
 
-    Raises PerpetuneError where a part of the loop fails. A loop that does not help is no failure: the
+    data: DemoData
+    prefect: Prefect
+    application: Application
+    record: DemoRecord
+    stages: Stages
+
+
+def tell(assets: Path, folder: Path, *, keep: bool, console: Console) -> dict[str, object]:
+    """Run the demo, write `report.html` and `demo.json` into its folder and return the summary.
+
+    Raises PerpetuneError if a part of the loop fails. A loop that does not help is no failure: the
     report says so.
     """
     from perpetune.demo.report import write_report
+    from perpetune.demo.saved import save_summary
     from perpetune.demo.summary import summarise
 
     story = DemoRecord()
-    with _stage(story, console, "lay out the folder and the reviews"):
-        scene = prepare(assets, folder)
-        brought = ingest(scene.curated, folder / INBOX)
-        console.print(
-            f"  {brought.examples} rated sentences of product reviews ingested; demo folder: {folder}", markup=False
-        )
+    stages = Stages(console, story.began, story.stages)
+    with stages.stage("folder and examples") as stage:
+        data = prepare(assets, folder)
+        brought = ingest(data.curated, folder / INBOX)
+        stage.came(f"{brought.examples} rated sentences of product reviews in {folder}")
     ports = Ports(*free_ports(4))
-    variables = environment(scene.workspace, ports)
+    variables = environment(data.workspace, ports)
     os.environ.update(variables)
     with Supervisor(
-        folder, scene.workspace.home / "logs", variables, lambda line: console.print(line, style="yellow")
+        folder, data.workspace.home / "logs", variables, lambda line: console.print(line, style="yellow")
     ) as supervisor:
-        with _stage(story, console, "start Prefect, MLflow, the worker and the gateway"):
-            supervisor.start(servers(scene.workspace, ports))
+        with stages.stage("services") as stage:
+            supervisor.start(servers(data.workspace, ports))
             supervisor.start([worker(ports.worker), gateway(ports.gateway)])
-            for child in supervisor.children:
-                console.print(f"  {child.service.name:8} {child.service.page or ''}", markup=False, soft_wrap=True)
-        scene = DemoData(
-            Workspace(folder, scene.workspace.params, Settings()), scene.curated, scene.stable, scene.turned
-        )
-        settings = scene.workspace.settings
+            pages = [f"{child.service.name} {page}" for child in supervisor.children if (page := child.service.page)]
+            stage.came(", ".join(pages))
+        data = DemoData(Workspace(folder, data.workspace.params, Settings()), data.curated, data.stable, data.turned)
+        settings = data.workspace.settings
         application = Application(
-            str(settings.gateway_url), scene.workspace.params.task.name, headers=settings.gateway_headers
+            str(settings.gateway_url), data.workspace.params.task.name, headers=settings.gateway_headers
         )
-        _play(story, scene, application, console)
+        _play(Scene(data, Prefect(str(settings.prefect_api_url)), application, story, stages))
         story.swap_at = _swap(application.asked)
-        with _stage(story, console, "let the first champion answer the same stream, and write the report"):
-            summary = summarise(scene.workspace, story, application.asked)
-            page = write_report(folder / "report.html", scene.workspace, summary)
-        _show(summary, page, console)
+        with stages.stage("the first champion answers the same requests, for comparison"):
+            summary = summarise(data.workspace, story, application.asked)
+            report = write_report(folder / "report.html", data.workspace, summary)
+            save_summary(folder, summary)
+        _show(summary, report, console)
         if keep:
             _keep(console)
     console.print(
-        f"To open the pages of this demo again: cd {os.path.relpath(folder)} && perpetune up "
+        f"open its pages again: cd {os.path.relpath(folder)} && perpetune up "
         f"--prefect-port {ports.prefect} --mlflow-port {ports.mlflow} --gateway-port {ports.gateway}",
         markup=False,
         soft_wrap=True,
@@ -110,82 +124,88 @@ def tell(assets: Path, folder: Path, *, keep: bool, console: Console) -> dict[st
     return asdict(summary)
 
 
-def _play(story: DemoRecord, scene: DemoData, application: Application, console: Console) -> None:
-    prefect = Prefect(str(scene.workspace.settings.prefect_api_url))
-    turned = iter(scene.turned)
-    with _stage(story, console, "refresh: curate, fine-tune, evaluate, decide, release the first champion"):
-        story.refreshes.append(_refresh(prefect, scene, console))
-        _await_gateway(scene)
-    with _stage(story, console, f"{STABLE_REQUESTS} requests about products; their labels arrive; the monitor looks"):
-        application.label(_tell_asked(application.send(scene.stable[:STABLE_REQUESTS]), console))
-        _look(story, prefect, scene, application, console)
+def _play(scene: Scene) -> None:
+    story, application, stages = scene.record, scene.application, scene.stages
+    turned = iter(scene.data.turned)
+    with stages.stage("first refresh") as stage:
+        run = scene.prefect.start(_deployment("refresh", scene), {"trigger": "manual", "reason": "the first model"})
+        _follow(scene, run, stage)
+        _await_gateway(scene.data)
+    with stages.stage(f"{STABLE_REQUESTS} requests about products, labelled") as stage:
+        application.label(_told(application.send(scene.data.stable[:STABLE_REQUESTS]), stage))
+        _check(scene, stage)
     story.turned_at = len(application.asked)
-    before = {run.id for run in prefect.runs_of(_deployment("refresh", scene))}
-    with _stage(
-        story, console, f"the stream turns to films and to what is no review: {UNLABELLED} requests, no labels yet"
-    ):
-        waiting = _tell_asked(application.send(_next(turned, UNLABELLED)), console)
-        _look(story, prefect, scene, application, console)
-    with _stage(story, console, "more of these requests; the labels of all arrive; the monitor looks"):
-        for _ in range(ROUNDS_AT_MOST):
-            waiting += _tell_asked(application.send(_next(turned, LATE)), console)
-            application.label(waiting)
-            waiting = []
-            if _look(story, prefect, scene, application, console).outcome == "retrain":
-                break
-        else:
-            console.print("  the monitor saw no decay in all of it")
-            return
-    with _stage(story, console, "the automation starts a refresh on old and newly labelled data, while requests go on"):
+    before = {run.id for run in scene.prefect.runs_of(_deployment("refresh", scene))}
+    with stages.stage(f"{UNLABELLED} requests about films and news, no labels yet") as stage:
+        waiting = _told(application.send(_next(turned, UNLABELLED)), stage, labelled=False)
+        _check(scene, stage)
+    if not _decays(scene, turned, waiting):
+        return
+    with stages.stage("refresh by Prefect's automation, requests go on") as stage:
         with application.trickle(turned, TRICKLE_SECONDS) as so_far:
-            run = _automated(prefect, scene, before)
-            console.print(f"  {run.name}: {run.url}", markup=False, soft_wrap=True)
-            story.refreshes.append(
-                prefect.follow(run, lambda line: console.print(f"  {line}", markup=False, soft_wrap=True))
-            )
+            _follow(scene, _automated(scene, before), stage)
             asked = so_far()
-            console.print(f"  {len(asked)} requests meanwhile, {sum(one.answer is None for one in asked)} failed")
-    with _stage(story, console, f"{AFTERWARDS} more of these requests; their labels arrive; the monitor looks"):
-        application.label(_tell_asked(application.send(_next(turned, AFTERWARDS)), console))
-        _look(story, prefect, scene, application, console)
+            stage.came(f"{len(asked)} requests meanwhile, {sum(one.answer is None for one in asked)} failed")
+    with stages.stage(f"{AFTERWARDS} more requests, labelled") as stage:
+        application.label(_told(application.send(_next(turned, AFTERWARDS)), stage))
+        _check(scene, stage)
 
 
-def _refresh(prefect: Prefect, scene: DemoData, console: Console) -> FlowRun:
-    run = prefect.start(_deployment("refresh", scene), {"trigger": "manual", "reason": "the first model"})
-    console.print(f"  {run.name}: {run.url}", markup=False, soft_wrap=True)
-    ended = prefect.follow(run, lambda line: console.print(f"  {line}", markup=False, soft_wrap=True))
+def _decays(scene: Scene, turned: Iterator[Example], waiting: list[SentRequest]) -> bool:
+    """Whether the monitor finds decay in more of the new requests, now that labels arrive."""
+    for _ in range(ROUNDS_AT_MOST):
+        with scene.stages.stage(f"{LATE} more, all labelled") as stage:
+            waiting += _told(scene.application.send(_next(turned, LATE)), stage)
+            scene.application.label(waiting)
+            waiting = []
+            if _check(scene, stage).outcome == "retrain":
+                return True
+    return False
+
+
+def _follow(scene: Scene, run: FlowRun, stage: Stage) -> None:
+    """Wait until a refresh has ended, and tell its verdict."""
+    from perpetune.explain.status import decision_of
+
+    ended = scene.prefect.follow(run, stage.show)
+    scene.record.refreshes.append(ended)
     if fault := ended.fault():
         raise fault
-    return ended
+    decision = decision_of(scene.data.workspace, "refresh", run.id)
+    stage.came(headline(decision) if decision else "no verdict")
 
 
-def _await_gateway(scene: DemoData) -> None:
+def _await_gateway(data: DemoData) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while not answers(f"{scene.workspace.settings.gateway_url}/readyz"):
+    while not answers(f"{data.workspace.settings.gateway_url}/readyz"):
         if time.monotonic() > deadline:
             raise PerpetuneError(
-                "the gateway serves no champion", do=f"read {scene.workspace.home / 'logs/gateway.log'}"
+                "the gateway serves no champion", do=f"read {data.workspace.home / 'logs/gateway.log'}"
             )
         time.sleep(0.5)
 
 
-def _look(
-    story: DemoRecord, prefect: Prefect, scene: DemoData, application: Application, console: Console
-) -> CheckSummary:
+def _check(scene: Scene, stage: Stage) -> CheckSummary:
     """Run the watch deployment, as the hourly schedule would."""
     from perpetune.explain.status import newest_decision
 
-    run = prefect.start(_deployment("watch", scene), {"trigger": "manual"})
-    ended = prefect.follow(run, lambda line: None)
+    run = scene.prefect.start(_deployment("watch", scene), {"trigger": "manual"})
+    ended = scene.prefect.follow(run, stage.show)
     if fault := ended.fault():
         raise fault
-    decision, page = newest_decision(scene.workspace, "watch")
+    decision, page = newest_decision(scene.data.workspace, "watch")
     drift = decision.evidence.get("drift") or {}
     check = CheckSummary(
-        len(application.asked), decision.outcome, decision.reason, bool(drift.get("inputs_drifted")), ended, page
+        requests=len(scene.application.asked),
+        outcome=decision.outcome,
+        reason=decision.reason,
+        inputs_drifted=bool(drift.get("inputs_drifted")),
+        run=ended,
+        mlflow=page,
+        line=headline(decision),
     )
-    story.checks.append(check)
-    console.print(f"  the monitor: {check.outcome}. {' '.join(decision.reasons)}", markup=False, soft_wrap=True)
+    scene.record.checks.append(check)
+    stage.came(check.line)
     return check
 
 
@@ -193,11 +213,11 @@ def _next(examples: Iterator[Example], count: int) -> list[Example]:
     return [example for _, example in zip(range(count), examples, strict=False)]
 
 
-def _automated(prefect: Prefect, scene: DemoData, before: set[str]) -> FlowRun:
+def _automated(scene: Scene, before: set[str]) -> FlowRun:
     """The refresh that Prefect's automation has started."""
     deadline = time.monotonic() + AUTOMATION_SECONDS
     while time.monotonic() < deadline:
-        for run in prefect.runs_of(_deployment("refresh", scene)):
+        for run in scene.prefect.runs_of(_deployment("refresh", scene)):
             if run.id not in before:
                 return run
         time.sleep(1)
@@ -213,39 +233,28 @@ def _swap(asked: Sequence[SentRequest]) -> int | None:
     return next((position for position, one in enumerate(asked) if one.version not in ("", first)), None)
 
 
-def _tell_asked(asked: list[SentRequest], console: Console) -> list[SentRequest]:
-    right = sum(one.answer == one.example.output for one in asked)
-    seconds = max(one.time + one.seconds for one in asked) - min(one.time for one in asked)
+def _told(asked: list[SentRequest], stage: Stage, *, labelled: bool = True) -> list[SentRequest]:
+    """Tell how many failed, and of requests whose labels the monitor does not know yet how many are right."""
+    right = sum(one.answer == one.example.output for one in asked) / len(asked)
     failed = sum(one.answer is None for one in asked)
-    console.print(
-        f"  {len(asked)} requests in {seconds:.0f} s, {failed} failed, {right / len(asked):.1%} right", markup=False
-    )
+    stage.came(f"{failed} failed" if labelled else f"{right:.1%} right, {failed} failed")
     return asked
 
 
-def _deployment(flow: str, scene: DemoData) -> str:
-    return f"{flow}/{scene.workspace.params.task.name}"
+def _deployment(flow: str, scene: Scene) -> str:
+    return f"{flow}/{scene.data.workspace.params.task.name}"
 
 
-@contextmanager
-def _stage(story: DemoRecord, console: Console, title: str) -> Iterator[None]:
-    began = time.time()
-    clock = time.strftime("%M:%S", time.gmtime(began - story.began))
-    console.print(f"[bold]{clock}[/] {escape(title)}", soft_wrap=True)
-    yield
-    story.stages.append((title, time.time() - began))
-
-
-def _show(summary: object, page: Path, console: Console) -> None:
+def _show(summary: object, report: Path, console: Console) -> None:
     from perpetune.demo.summary import Summary
 
     assert isinstance(summary, Summary)
-    table = Table(title="what happened", show_header=False)
-    for name, value in summary.lines():
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in summary.short_lines():
         table.add_row(name, value)
     console.print(table)
     console.print(summary.verdict, style="bold", markup=False, soft_wrap=True)
-    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    console.print(f"report: {report}", markup=False, soft_wrap=True)
 
 
 def _keep(console: Console) -> None:

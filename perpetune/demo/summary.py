@@ -14,11 +14,18 @@ from perpetune.inference.predictor import load_predictor
 from perpetune.loop.run_context import use_mlflow
 from perpetune.records import Message, with_instruction
 from perpetune.runtime.prefect_api import FlowRun
-from perpetune.statistics.estimate import wilson
+from perpetune.statistics.estimate import Estimate, wilson
 from perpetune.statistics.paired import PairedComparison, compare
 from perpetune.tracking import registry
 from perpetune.tracking.runs import find_run, metrics_of, runs_url
 from perpetune.workspace import Workspace
+
+STRETCHES = {
+    "before": "before the change",
+    "changed": "after the change, first champion",
+    "after": "after the swap, with the loop",
+    "after_without": "the same requests, without it",
+}
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,28 @@ class Summary:
         """After how many requests a look called for a refresh."""
         return next((check.requests for check in self.checks if check.outcome == "retrain"), None)
 
+    def accuracies(self) -> dict[str, Estimate]:
+        """The share right of each stretch of the stream that has requests; see `STRETCHES`."""
+        turned, swap = self.turned_at, self.swap_at
+        after = () if swap is None else self.moments[swap:]
+        found = {
+            "before": estimate_of(self.moments[:turned], with_loop=True),
+            "changed": estimate_of(self.moments[turned:swap], with_loop=True),
+            "after": estimate_of(after, with_loop=True),
+            "after_without": estimate_of(after, with_loop=False),
+        }
+        return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+    def short_lines(self) -> list[tuple[str, str]]:
+        """The table that the terminal shows."""
+        minutes = sum(seconds for _, seconds in self.stages) / 60
+        return [
+            *((STRETCHES[name], _accuracy(found)) for name, found in self.accuracies().items()),
+            ("requests", f"{len(self.moments)}, {self.failed} failed, {minutes:.1f} minutes in all"),
+        ]
+
     def lines(self) -> list[tuple[str, str]]:
-        """The table that the terminal and the report show."""
+        """The table that the report shows."""
         before, turned = self.moments[: self.turned_at], self.moments[self.turned_at : self.swap_at]
         lines = [
             ("requests", f"{len(self.moments)}, of which {self.failed} failed"),
@@ -103,7 +130,7 @@ class Summary:
 
 
 def _place(position: int | None) -> str:
-    return "never" if position is None else f"by the look after request {position}"
+    return "never" if position is None else f"by the check after request {position}"
 
 
 def _cost(cost: Cost) -> str:
@@ -112,13 +139,20 @@ def _cost(cost: Cost) -> str:
 
 def accuracy_of(moments: Sequence[Moment], *, with_loop: bool) -> str:
     """A share with its interval and sample size."""
+    found = estimate_of(moments, with_loop=with_loop)
+    return _accuracy(found) if found else "no requests"
+
+
+def estimate_of(moments: Sequence[Moment], *, with_loop: bool) -> Estimate | None:
+    """The share right of the requests that did not fail; None if there are none."""
     right = [
         moment.with_loop if with_loop else moment.without_loop for moment in moments if moment.with_loop is not None
     ]
-    if not right:
-        return "no requests"
-    found = wilson(sum(map(bool, right)), len(right), 0.95)
-    return f"{found.value:.1%} right ({found.low:.1%} to {found.high:.1%}, n={len(right)})"
+    return wilson(sum(map(bool, right)), len(right), 0.95) if right else None
+
+
+def _accuracy(found: Estimate) -> str:
+    return f"{found.value:.1%} right ({found.low:.1%} to {found.high:.1%}, n={found.n})"
 
 
 def summarise(workspace: Workspace, story: DemoRecord, asked: Sequence[SentRequest]) -> Summary:
@@ -221,8 +255,8 @@ def _links(workspace: Workspace, story: DemoRecord) -> tuple[Link, ...]:
         link
         for number, check in enumerate(story.checks, 1)
         for link in (
-            Link(f"Prefect: look {number}, {check.outcome}", check.run.url),
-            Link(f"Evidently's report of look {number}", f"{check.mlflow}/artifacts/drift.html"),
+            Link(f"Prefect: check {number}, {check.outcome}", check.run.url),
+            Link(f"Evidently's report of check {number}", f"{check.mlflow}/artifacts/drift.html"),
         )
     ]
     pages = (Link("MLflow: all runs", runs_url(task)), Link("MLflow: the model", registry.model_url(task)))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from perpetune.errors import PerpetuneError
@@ -16,9 +17,9 @@ from perpetune.loop.rollout.versions import system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.policy.decision.headline import headline
-from perpetune.policy.decision.next_step import next_steps
+from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
-from perpetune.policy.wording import amount
+from perpetune.policy.wording import amount, one_line
 from perpetune.prediction_log.label_requests import count_open
 from perpetune.prediction_log.log import counts, open_log
 from perpetune.tracking import registry
@@ -32,7 +33,7 @@ KINDS: tuple[Kind, ...] = ("refresh", "watch")
 class VersionLine:
     """One version: its aliases, how it was last decided on and why, how its release stands ("" before one).
 
-    `system` is how it answers: tuned, prompted base or linear model.
+    `system` is how it answers: tuned, prompted base or linear model; `verdict` is the decision in one line.
     """
 
     version: str
@@ -42,11 +43,15 @@ class VersionLine:
     data_version: str
     release: str = ""
     system: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
 class Status:
-    """The state of one task. `serving` is None where no gateway answers; `wanted` are labels that were asked for."""
+    """The state of one task. `serving` is None if no gateway answers; `wanted` are labels that were asked for.
+
+    `next_step` is the command to run next, if any; `next_steps` says it in sentences.
+    """
 
     task: str
     serving: str | None
@@ -58,6 +63,7 @@ class Status:
     addresses: dict[str, str]
     detector_state: str | None = None
     next_steps: tuple[str, ...] = ()
+    next_step: str | None = None
 
     @property
     def system(self) -> str | None:
@@ -76,11 +82,13 @@ def read_status(workspace: Workspace) -> Status:
         log.dispose()
     settings = workspace.settings
     versions = _versions(task)
+    step, steps = _next(workspace, versions)
     return Status(
         task=task,
         serving=_serving(settings.gateway_url),
         versions=versions,
-        next_steps=_next_steps(workspace, versions),
+        next_steps=steps,
+        next_step=step,
         last_check=_last_look(workspace),
         detector_state=_watched(workspace),
         predictions=found.predictions,
@@ -94,15 +102,17 @@ def read_status(workspace: Workspace) -> Status:
     )
 
 
-def _next_steps(workspace: Workspace, versions: Sequence[VersionLine]) -> tuple[str, ...]:
-    """After the newest verdict there is; before the first, and where nothing serves, what makes something serve."""
+def _next(workspace: Workspace, versions: Sequence[VersionLine]) -> tuple[str | None, tuple[str, ...]]:
+    """After the newest verdict there is; before the first, and if nothing serves, what makes something serve."""
     if not versions:
-        return ("`perpetune refresh` makes a first version.",)
+        return "`perpetune refresh`", ("`perpetune refresh` makes a first version.",)
     found = [each for kind in KINDS if (each := _newest(workspace, kind)) is not None]
-    steps = next_steps(max(found, key=lambda decision: decision.time)) if found else ()
+    newest = max(found, key=lambda decision: decision.time) if found else None
+    steps = next_steps(newest) if newest else ()
     if not any("champion" in line.aliases for line in versions) and not steps:
-        return (f"Nothing serves: `perpetune promote {versions[0].version} --reason '...'`, or `perpetune refresh`.",)
-    return steps
+        command = f"`perpetune promote {versions[0].version} --reason '...'`, or `perpetune refresh`"
+        return command, (f"Nothing serves: {command}.",)
+    return next_step(newest) if newest else None, steps
 
 
 def _newest(workspace: Workspace, kind: Kind) -> Decision | None:
@@ -125,9 +135,16 @@ def _versions(task: str) -> tuple[VersionLine, ...]:
             each.tags.get("data.version", ""),
             _release(each.tags),
             system_of(each.tags),
+            _verdict(each.tags),
         )
         for each in registry.versions(task)
     )
+
+
+def _verdict(tags: Mapping[str, str]) -> str:
+    """As its line; a version from before lines were kept has its reason, cut."""
+    decision, reason = tags.get("decision", "undecided"), tags.get("decision.reason", "")
+    return tags.get("decision.line") or one_line(f"{decision}: {reason}" if reason else decision)
 
 
 def _release(tags: Mapping[str, str]) -> str:
@@ -149,9 +166,9 @@ def _watched(workspace: Workspace) -> str | None:
         return None
     detector_state, rules = from_text(champion.tags[DETECTOR], 0.0), workspace.params.watch
     return (
-        f"{detector_state.labels} labels of version {champion.version} judged, evidence that it scores below "
-        f"{100 * detector_state.detector.bound:.1f} is {amount(detector_state.detector.evidence)} of the {amount(rules.run_length)} "
-        "that raise the alarm"
+        f"{detector_state.labels} labels of version {champion.version}, threshold "
+        f"{100 * detector_state.detector.bound:.1f}, evidence {amount(detector_state.detector.evidence)} of "
+        f"{amount(rules.run_length)}"
     )
 
 
@@ -199,26 +216,20 @@ def _read_decision(run_id: str, name: str = RECORD) -> Decision:
         return Decision.from_json(path.read_text(encoding="utf-8"))
 
 
-def show_status(status: Status, console: Console) -> None:
-    """The state as a table for a terminal."""
-    table = Table(
-        "version",
-        "aliases",
-        "system",
-        "release",
-        "decision",
-        "why",
-        title=f"{status.task}: {_served(status)}",
-    )
+def show_status(status: Status, console: Console, *, verbose: bool = False) -> None:
+    """The state as a table for a terminal; with `verbose` why each version was decided on as it was, and all next steps."""
+    table = Table("version", "aliases", "system", "release", "verdict", title=f"{status.task}: {_served(status)}")
     for line in status.versions:
-        table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, line.decision, line.reason)
+        verdict = f"{line.decision}: {line.reason}" if verbose and line.reason else line.verdict
+        table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, escape(verdict))
     console.print(table)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
     if status.wanted:
-        console.print(f"{status.wanted} labels wanted: perpetune labels", markup=False)
-    console.print(f"last look: {status.last_check or 'none yet'}", markup=False)
-    console.print(f"watched: {status.detector_state or 'no labels judged yet'}", markup=False)
-    for step in status.next_steps:
+        console.print(f"{status.wanted} labels wanted: `perpetune labels`", markup=False)
+    console.print(f"last check: {status.last_check or 'none yet'}", markup=False, soft_wrap=True)
+    console.print(f"watched: {status.detector_state or 'no labels judged yet'}", markup=False, soft_wrap=True)
+    short = () if status.next_step is None else (status.next_step,)
+    for step in status.next_steps if verbose else short:
         console.print(f"next: {step}", markup=False)
     for name, address in status.addresses.items():
         console.print(f"{name}: {address}", markup=False)

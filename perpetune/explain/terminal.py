@@ -16,6 +16,7 @@ from perpetune.evaluation.systems import title
 from perpetune.explain import wording
 from perpetune.explain.version_report import Scores, VerdictSummary, VersionReport
 
+TERMS = "docs/verdicts.md"
 TITLES = {"splits": "split", "sources": "source", "labels": "label"}
 
 
@@ -25,14 +26,21 @@ def as_dict(story: VersionReport) -> dict[str, Any]:
     plain["verdicts"] = [
         {"decision": told.decision.model_dump(mode="json"), "numbers": asdict(told.numbers)} for told in story.verdicts
     ]
-    return {**plain, "outcome": story.outcome, "reason": story.reason, "next": list(story.next_steps)}
+    return {
+        **plain,
+        "outcome": story.outcome,
+        "reason": story.reason,
+        "line": story.line,
+        "next": list(story.next_steps),
+    }
 
 
 def show_story(story: VersionReport, console: Console) -> None:
     """The verdict first, then what led to it and what came of it."""
     aliases = f" ({', '.join(story.aliases)})" if story.aliases else ""
     console.print(f"[bold]{escape(story.task)}, version {escape(story.version)}{aliases}: {story.outcome}[/]")
-    _say(console, story.reason)
+    for sentence in filter(None, (story.line, story.reason)):
+        _say(console, sentence)
     for step in story.next_steps:
         _say(console, f"next: {step}")
     _head(console, "What triggered it")
@@ -44,6 +52,8 @@ def show_story(story: VersionReport, console: Console) -> None:
         _show_scores(scores, console)
     for told in story.verdicts:
         _show_verdict(told, console)
+    if story.verdicts:
+        _say(console, f"What the terms mean: {TERMS}")
     _head(console, "Who approved it")
     _say(console, wording.approval(story))
     _head(console, "What it costs")

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from perpetune.curation.difference import Difference
 from perpetune.explain.numbers import Numbers
+from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.next_step import next_steps
 from perpetune.policy.decision.record import Decision
 from perpetune.statistics.estimate import Estimate
@@ -114,9 +115,14 @@ class VersionReport:
         return self.verdicts[0].decision.outcome if self.verdicts else "undecided"
 
     @property
+    def line(self) -> str:
+        """The newest verdict in one line."""
+        return headline(self.verdicts[0].decision) if self.verdicts else "No verdict on this version is on record."
+
+    @property
     def reason(self) -> str:
         """The decisive reason of the newest verdict, one sentence."""
-        return self.verdicts[0].decision.reason if self.verdicts else "No verdict on this version is on record."
+        return self.verdicts[0].decision.reason if self.verdicts else ""
 
     @property
     def next_steps(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from perpetune.loop.untrained_versions import save_linear_version, save_untraine
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
+from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
 from perpetune.records import to_json
@@ -100,7 +101,9 @@ def decide(
 
 
 def _tag_version(decision: Decision, version: str, outcome: str) -> None:
-    registry.tag_version(decision.task, version, {"decision": outcome, "decision.reason": decision.reason})
+    line = headline(decision) if outcome == decision.outcome else outcome
+    tags = {"decision": outcome, "decision.reason": decision.reason, "decision.line": line}
+    registry.tag_version(decision.task, version, tags)
     registry.describe_version(decision.task, version, f"{outcome}: {' '.join(decision.reasons)}")
 
 

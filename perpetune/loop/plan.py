@@ -32,7 +32,7 @@ from perpetune.loop.step_durations import (
 )
 from perpetune.model.base import device_name
 from perpetune.params import Params
-from perpetune.policy.holdout_size import Holdouts, holdout_warnings
+from perpetune.policy.holdout_size import Holdouts, HoldoutWarning, holdout_warnings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, tag
 from perpetune.training.recipe import batch_size, most_minutes
@@ -79,7 +79,7 @@ def save_durations(workspace: Workspace, planned: Plan, taken: Mapping[str, floa
     write_durations(workspace, measured_durations(planned.work, taken, before, training))
 
 
-def log_holdout_warnings(workspace: Workspace, run: Run, curated: CuratedData) -> tuple[str, ...]:
+def log_holdout_warnings(workspace: Workspace, run: Run, curated: CuratedData) -> tuple[HoldoutWarning, ...]:
     """Warnings about holdouts that are too small, also logged as a tag of the run."""
     held = Holdouts(
         rows=curated.rows,
@@ -87,7 +87,7 @@ def log_holdout_warnings(workspace: Workspace, run: Run, curated: CuratedData) -
         has_champion=registry.find(workspace.params.task.name, "champion") is not None,
     )
     warnings = holdout_warnings(held, workspace.params)
-    tag(run, {"holdout.warnings": " ".join(warnings) or "The holdouts are large enough."})
+    tag(run, {"holdout.warnings": " ".join(map(str, warnings)) or "The holdouts are large enough."})
     return warnings
 
 
@@ -176,6 +176,12 @@ def plan_lines(plan: Plan) -> list[str]:
         for step in plan.steps
     ]
     return [head, *rows]
+
+
+def plan_line(plan: Plan) -> str:
+    """The plan as one log line."""
+    steps = ", ".join(f"{step.name} {_minutes(step.seconds)}" for step in plan.steps)
+    return f"plan: about {_minutes(plan.seconds)} ({plan.source}): {steps}"
 
 
 def plan_table(plan: Plan) -> str:

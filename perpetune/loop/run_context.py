@@ -19,6 +19,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.output_schema import to_text
 from perpetune.params import as_yaml
 from perpetune.params.renamed_settings import flat_with_new_names
+from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision, Ids
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
@@ -212,13 +213,17 @@ def ids_of(workspace: Workspace, version: Version, champion: str | None) -> Ids:
 def log_decision(run: Run, decision: Decision) -> None:
     """Log the decision record and its tags to the run."""
     log_text(run, decision.to_json(), RECORD)
-    tag(run, {"decision": decision.outcome, "decision.reason": decision.reason})
+    tag(run, {"decision": decision.outcome, "decision.reason": decision.reason, "decision.line": headline(decision)})
 
 
 def log_later_decision(decision: Decision, version: Version) -> None:
     """Log a decision made after a version's own run to that run, and tag and describe the version."""
     name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)
-    tags = {"decision": decision.outcome, "decision.reason": decision.reason}
+    tags = {
+        "decision": decision.outcome,
+        "decision.reason": decision.reason,
+        "decision.line": headline(decision),
+    }
     registry.tag_version(version.task, version.version, tags)
     registry.describe_version(version.task, version.version, f"{decision.outcome}: {' '.join(decision.reasons)}")

@@ -24,7 +24,18 @@ class Holdouts:
     has_champion: bool
 
 
-def holdout_warnings(held: Holdouts, params: Params) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class HoldoutWarning:
+    """What the rows are too few for: `short` is one line, `detail` the chances and what to do."""
+
+    short: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.short} {self.detail}".strip()
+
+
+def holdout_warnings(held: Holdouts, params: Params) -> tuple[HoldoutWarning, ...]:
     """Warnings with the number of rows that are missing and how to add them; () if the holdouts are large enough.
 
     The recent holdout must show the gain against a champion, otherwise the frozen one. The actual discordance may
@@ -38,25 +49,29 @@ def holdout_warnings(held: Holdouts, params: Params) -> tuple[str, ...]:
     )
 
 
-def _too_small(holdout: str, held: Holdouts, params: Params, *, gain: bool = True) -> Iterator[str]:
+def _too_small(holdout: str, held: Holdouts, params: Params, *, gain: bool = True) -> Iterator[HoldoutWarning]:
     rules, rows = params.promote, held.rows.get(holdout, 0)
     needed = rules.min_rows
     if gain:
         needed = max(needed, rows_needed(rules.gain, DISCORDANCE, alpha=rules.alpha, power=rules.power))
     if rows >= needed:
         return
-    yield f"The {holdout} holdout has {rows} rows: {_missed(rows, needed, params, gain)}. {_more(holdout, needed, held, params)}"
+    few = rows < rules.min_rows
+    wanted = "a verdict (promote.min_rows)" if few else f"a gain of {points(rules.gain)} (promote.gain)"
+    yield HoldoutWarning(
+        f"The {holdout} holdout has {rows} of {rules.min_rows if few else needed} rows needed for {wanted}.",
+        f"{_missed(rows, needed, params, gain)}{_more(holdout, needed, held, params)}",
+    )
 
 
 def _missed(rows: int, needed: int, params: Params, gain: bool) -> str:
     rules = params.promote
     if rows < rules.min_rows:
-        few = f"there is no verdict with fewer than {rules.min_rows} (promote.min_rows)"
-        return f"{few}, and {needed} are needed to find a gain of {points(rules.gain)}" if gain else few
+        return f"{needed} rows are needed to find a gain of {points(rules.gain)} (promote.gain). " if gain else ""
     chance = 1 - power_of(rows, rules.gain, DISCORDANCE, alpha=rules.alpha)
     return (
-        f"a gain of {points(rules.gain)} (promote.gain) would be missed with a chance of {chance:.0%} if "
-        f"{DISCORDANCE:.0%} of the rows are answered differently; {needed} rows are needed for a chance of {1 - rules.power:.0%}"
+        f"Such a gain would be missed with a chance of {chance:.0%} if {DISCORDANCE:.0%} of the rows are answered "
+        f"differently; with {needed} rows the chance is {1 - rules.power:.0%}. "
     )
 
 
@@ -71,7 +86,7 @@ def _more(holdout: str, needed: int, held: Holdouts, params: Params) -> str:
     return f"Add about {_round(missing / ratio)} examples{raised}." if ratio else "Raise split.frozen."
 
 
-def _rare_labels(held: Holdouts, params: Params) -> Iterator[str]:
+def _rare_labels(held: Holdouts, params: Params) -> Iterator[HoldoutWarning]:
     least = params.promote.slice_rows
     rare = {label: rows for label, rows in sorted(held.labels.items(), key=lambda each: each[1]) if rows < least}
     if not rare:
@@ -80,9 +95,9 @@ def _rare_labels(held: Holdouts, params: Params) -> Iterator[str]:
     more = f" and {len(rare) - MOST_NAMED} more" if len(rare) > MOST_NAMED else ""
     label = "1 label has" if len(rare) == 1 else f"{len(rare)} of {len(held.labels)} labels have"
     missing = least - min(rare.values())
-    yield (
-        f"{label} fewer than {least} rows in the holdouts (promote.slice_rows), so that harm to them alone is not "
-        f"shown: {named}{more}. Add about {_round(missing / max(params.split.frozen, 0.01))} examples of the rarest."
+    yield HoldoutWarning(
+        f"{label} fewer than {least} rows in the holdouts (promote.slice_rows): {named}{more}.",
+        f"Harm to them alone is not shown. Add about {_round(missing / max(params.split.frozen, 0.01))} examples of the rarest.",
     )
 
 

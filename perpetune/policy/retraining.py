@@ -85,6 +85,7 @@ class RetrainEvidence:
       all refreshes of the last 30 days.
     - `estimate`: None if answers have no confidence. `labelled_in_window`: labels in the window of drift and estimate.
     - `labels_since_refresh`: labels of all versions since the last refresh with a verdict; None if there is none.
+    - `metric`: the score: accuracy, slot_f1 or token_f1.
     """
 
     labelled: int
@@ -98,6 +99,7 @@ class RetrainEvidence:
     estimate: EstimatedFall | None = None
     labelled_in_window: int = 0
     labels_since_refresh: int | None = None
+    metric: str = ""
 
 
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:

@@ -48,8 +48,8 @@ class TrialEvidence:
 class RollbackEvidence:
     """The evidence on rolling back a decayed champion.
 
-    `alarmed_by` labels judged, the alarm that stands had come; within the first `window` it is early. `previous_score` is the previous champion's on the holdout that the decay is measured against, None where it was
-    not asked.
+    `alarmed_by` labels judged, the alarm that stands had come; within the first `window` it is early. `previous_score` is the previous champion's on the holdout that the decay is measured against, None if it was
+    not asked; `metric` names both scores.
     """
 
     decay: Decay
@@ -57,6 +57,7 @@ class RollbackEvidence:
     window: int
     previous: str | None
     previous_score: float | None
+    metric: str = ""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class NewData:
 def nothing_new(
     last: LastRefresh | None, now: NewData, trigger: Trigger, unsuccessful: int, rules: RefreshParams
 ) -> str | None:
-    """Why a refresh is not worth running, and what changes that; None if it is worth it.
+    """Why a refresh is not worth running, for one line; None if it is worth it.
 
     The same data, settings and champion give the same verdict. A scheduled refresh also waits for `growth`, and one for
     decay for `labels_wanted`. `unsuccessful` counts the refreshes for decay that did not replace the champion.
@@ -54,20 +54,13 @@ def nothing_new(
         return None
     labels, rows = now.labels - last.labels, now.rows - last.rows
     if now.version == last.data_version:
-        return f"{_since(last)} on the same data, settings and programs: {_labels(labels)}. {_FORCE}"
+        return f"same data, settings and programs as {_named(last)}, {labels} new labels"
     if trigger == "schedule" and rows < (wanted := math.ceil(rules.growth * last.rows)):
-        return f"{_since(last)}, and {rows} of the {wanted} rows that a scheduled one waits for are new. {_FORCE}"
+        return f"{rows} of {wanted} new rows since {_named(last)}"
     if trigger == "decay" and labels < (wanted := labels_wanted(unsuccessful, rules)):
-        return f"{_since(last)}, and {labels} of the {wanted} labels that the next one waits for have come. {_FORCE}"
+        return f"{labels} of {wanted} new labels since {_named(last)}"
     return None
 
 
-_FORCE = "More labels or other settings change that; `perpetune refresh --again` runs it anyway."
-
-
-def _since(last: LastRefresh) -> str:
-    return f"The refresh of {last.ended:%Y-%m-%d %H:%M} ended with {last.outcome!r}"
-
-
-def _labels(count: int) -> str:
-    return f"of {count} new labels none is in its splits"
+def _named(last: LastRefresh) -> str:
+    return f"the refresh of {last.ended:%Y-%m-%d %H:%M} ({last.outcome})"

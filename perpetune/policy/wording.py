@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from perpetune.policy.verdict import Interval, Score
+
+WIDTH = 120  # of a verdict's line, at most
 
 
 def score(score: Score) -> str:
@@ -26,3 +30,9 @@ def amount(evidence: float) -> str:
     if evidence >= 1e9:
         return "more than a billion"
     return f"{evidence:,.0f}" if evidence >= 10 else f"{evidence:.1f}"
+
+
+def one_line(text: str, width: int = WIDTH) -> str:
+    """On one line of a terminal, cut at a word if it is longer: numbers come first, so that it is words that go."""
+    whole = " ".join(text.split())
+    return whole if len(whole) <= width else textwrap.shorten(whole, width, placeholder=" …")

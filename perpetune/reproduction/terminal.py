@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -30,17 +31,29 @@ def reproduce_on_terminal(workspace: Workspace, version: str, console: Console, 
         return reproduce(workspace, version, say, report, keep=keep)
 
 
-def show_reproduction(found: Reproduction, console: Console) -> None:
-    """Print the verdict and a table of the comparison."""
+def show_reproduction(found: Reproduction, console: Console, *, verbose: bool = False) -> None:
+    """The verdict first, then what was compared."""
     comparison = found.comparison
     style = "red" if comparison.verdict == "different" else "green"
-    console.print(f"version {found.version}: {comparison.verdict}. {comparison.reason}", style=style, soft_wrap=True)
+    console.print(f"{comparison.verdict}: {_number(comparison)}", style=style, markup=False, soft_wrap=True)
+    if verbose:
+        console.print(comparison.reason, markup=False, soft_wrap=True)
     table = Table("compared", "result", "on", box=None, pad_edge=False)
     for line in _lines(comparison):
         table.add_row(*line)
     console.print(table)
     if found.folder is not None:
         console.print(f"kept in {found.folder}", markup=False, soft_wrap=True)
+
+
+def _number(comparison: Comparison) -> str:
+    """The verdict's number: the answers' agreement if they were compared, else the weights'."""
+    if comparison.answers is not None:
+        same = comparison.answers.agreement
+        return f"{same.value:.1%} same answers ({100 * same.low:.1f} to {100 * same.high:.1f}, n={same.n})"
+    if comparison.weights is not None and math.isfinite(comparison.weights.largest):
+        return f"weights at most {comparison.weights.largest:.2g} apart, no answers on record"
+    return "every weight the same" if comparison.verdict == "identical" else "other weights, no answers on record"
 
 
 def _lines(comparison: Comparison) -> Iterator[tuple[str, str, str]]:

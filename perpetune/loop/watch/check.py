@@ -116,6 +116,7 @@ def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | Non
         ),
         labelled_in_window=sum(row.label is not None for row in traffic.recent),
         labels_since_refresh=None if refreshes.labels is None else traffic.labels - refreshes.labels,
+        metric=_metric(workspace),
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
     rollback = _rollback_verdict(workspace, champion, decay_check, verdict, folder)
@@ -187,6 +188,11 @@ def _check_decay(
     )
 
 
+def _metric(workspace: Workspace) -> str:
+    task = workspace.params.task
+    return scoring_of(task.kind, task.output_schema).main
+
+
 def _rollback_verdict(
     workspace: Workspace, champion: Version, decay_check: DecayCheck, verdict: Verdict, folder: Path
 ) -> tuple[Verdict, RollbackEvidence] | None:
@@ -209,6 +215,7 @@ def _rollback_verdict(
         window=workspace.params.watch.window,
         previous=previous.version if previous is not None and usable else None,
         previous_score=sum(known) / len(known) if known else None,
+        metric=_metric(workspace),
     )
     rollback = should_roll_back(evidence)
     return (rollback, evidence) if rollback else None

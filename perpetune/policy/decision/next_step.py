@@ -1,6 +1,7 @@
 """What to do after a verdict, with the command: no verdict is a dead end.
 
-Read from the decision record alone, which may be older or newer than this file: what it lacks is left out.
+Read from the decision record alone, which may be older or newer than this file: what it lacks is left out. A log and a
+terminal show `next_step`; `perpetune explain` and the record's page show all `next_steps`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,49 @@ def next_steps(decision: Decision) -> tuple[str, ...]:
     return tuple(told(decision))
 
 
+def next_step(decision: Decision) -> str | None:
+    """The next command in a few words, for a line of a terminal; None if nothing is to be done."""
+    if decision.outcome in ("promote", "continue", "retrain"):
+        return None
+    told = _SHORT.get(decision.kind)
+    return told(decision) if told else "`perpetune status`"
+
+
+def _short_promotion(decision: Decision) -> str:
+    if decision.outcome == "collect more labels":
+        recent = any(_wanted(reason) and _holdout(reason) == "recent" for reason in decision.reasons)
+        return f"{'POST /v1/feedback' if recent else '`perpetune ingest FILE`'}, then `perpetune refresh`"
+    exceeded, examples = list(_exceeded(decision.evidence)), [*_harmed_slices(decision), *_missed_labels(decision)]
+    if exceeded:
+        name, limit = exceeded[0]
+        return f"{_setting(name, limit)}, or {_command(decision.ids.model_version or 'VERSION')}"
+    if examples:
+        return f"`perpetune ingest FILE` with more examples of {examples[0]}, then `perpetune refresh`"
+    return "`perpetune tune --write`, or more examples with `perpetune ingest FILE`"
+
+
+def _setting(name: str, limit: Mapping[str, Any]) -> str:
+    if "leakage" in name:
+        return f"remove the {name} from the training data"
+    return f"raise {limit.get('setting') or LIMIT_SETTINGS.get(name, 'its limit')}"
+
+
+def _short_approval(decision: Decision) -> str:
+    if decision.evidence.get("approve") is None and decision.ids.model_version:
+        return _command(decision.ids.model_version)
+    return "`perpetune refresh`"
+
+
+def _short_check(decision: Decision) -> str | None:
+    if decision.outcome == "keep":
+        return "`perpetune refresh`" if decision.evidence.get("decay", ...) is None else None
+    return _SHORT_CHECKS.get(decision.outcome)
+
+
+def _short_trial(decision: Decision) -> str:
+    return f"`perpetune refresh`, or {_command(decision.ids.model_version or 'VERSION')}"
+
+
 def _nothing(decision: Decision) -> Iterator[str]:
     yield "`perpetune status` shows what serves and what else there is."
 
@@ -38,18 +82,22 @@ def _promotion(decision: Decision) -> Iterator[str]:
     if decision.outcome == "collect more labels":
         yield from _wanted_rows(decision)
     else:
-        yield from _mended(decision)
+        yield from _rejected(decision)
     yield _anyway(decision)
 
 
 def _wanted_rows(decision: Decision) -> Iterator[str]:
     """How many rows of which holdout, as the reasons say, and how they come there."""
     for reason in decision.reasons:
-        rows, holdout = _number(r"collect ([\d,]+) more", reason), _holdout(reason)
+        rows, holdout = _wanted(reason), _holdout(reason)
         if rows is not None:
             yield f"{rows} more labelled rows are wanted in the {holdout} holdout: {_bring(holdout)}."
             return
     yield f"More labels are wanted: {FEEDBACK}, then `perpetune refresh`."
+
+
+def _wanted(reason: str) -> str | None:
+    return _number(r"(?:collect|bring) ([\d,]+) more", reason)
 
 
 def _holdout(reason: str) -> str:
@@ -68,7 +116,7 @@ def _bring(holdout: str) -> str:
     )
 
 
-def _mended(decision: Decision) -> Iterator[str]:
+def _rejected(decision: Decision) -> Iterator[str]:
     """What would have let the challenger pass: the limits, the slices, or a better challenger."""
     settings = [_raised(name, limit) for name, limit in _exceeded(decision.evidence)]
     harmed, missed = _harmed_slices(decision), _missed_labels(decision)
@@ -123,7 +171,7 @@ def _missed_labels(decision: Decision) -> list[str]:
 
 def _approval(decision: Decision) -> Iterator[str]:
     if decision.evidence.get("approve") is None:
-        yield "Raise promote.approval_hours where nobody can come in time."
+        yield "Raise promote.approval_hours if nobody can answer in time."
     else:
         yield f"{_kept(decision)}; `perpetune refresh` makes a new challenger."
     yield _anyway(decision)
@@ -141,7 +189,7 @@ def _kept_on(decision: Decision) -> str:
 
 def _confirming(decision: Decision) -> str:
     seen = decision.evidence.get("alarms_in_a_row")
-    wanted = _number(r"of the (\d+) looks", decision.reason)
+    wanted = _number(r"of the (\d+) (?:looks|checks)", decision.reason)
     more = f"{int(wanted) - seen} more" if wanted and isinstance(seen, int) else "more"
     return f"A refresh starts after {more} checks in a row that find it (watch.consecutive_checks): {_next_check()}."
 
@@ -164,7 +212,7 @@ def _over_budget(decision: Decision) -> str:
 
 
 def _ask_for_labels(decision: Decision) -> str:
-    return f"Label the requests that tell most: {LABELS}; {_next_check()}."
+    return f"Label the most informative requests: {LABELS}; {_next_check()}."
 
 
 def _more_labels(decision: Decision) -> str:
@@ -194,7 +242,7 @@ def _rollback(decision: Decision) -> Iterator[str]:
     yield "`perpetune refresh` makes a new challenger from the newest labels."
     gave_way = decision.evidence.get("rolled_back") or decision.ids.model_version
     if gave_way is not None:
-        yield f"To go forth to version {gave_way} again: {_command(gave_way)}."
+        yield f"To serve version {gave_way} again: {_command(gave_way)}."
 
 
 def _anyway(decision: Decision) -> str:
@@ -223,6 +271,21 @@ _CHECKS: Mapping[str, Callable[[Decision], str]] = {
     "ask for labels": _ask_for_labels,
     "collect more labels": _more_labels,
     "retrain": _retrain,
+}
+_SHORT_CHECKS: Mapping[str, str] = {
+    "confirming": "`perpetune watch` checks again",
+    "cooling down": "`perpetune refresh` starts it now",
+    "over budget": "raise refresh.gpu_hours_per_month, or `perpetune refresh`",
+    "ask for labels": "`perpetune labels --out wanted.jsonl`",
+    "collect more labels": "POST /v1/feedback, or `perpetune labels --out wanted.jsonl`",
+    "roll back": "`perpetune refresh`",
+}
+_SHORT: Mapping[str, Callable[[Decision], str | None]] = {
+    "promotion": _short_promotion,
+    "approval": _short_approval,
+    "retraining": _short_check,
+    "trial": _short_trial,
+    "rollback": lambda decision: "`perpetune refresh`",
 }
 _BY_KIND: Mapping[str, Callable[[Decision], Iterator[str]]] = {
     "promotion": _promotion,

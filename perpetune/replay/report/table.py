@@ -12,7 +12,7 @@ from perpetune.statistics.estimate import Estimate
 MAX_REASONS = 5  # refreshes of a policy that are listed with their reasons
 
 
-def show_replay(found: Replay, console: Console) -> None:
+def show_replay(found: Replay, console: Console, *, verbose: bool = False) -> None:
     def say(line: str, style: str | None = None) -> None:
         console.print(line, markup=False, soft_wrap=True, style=style)
 
@@ -28,8 +28,13 @@ def show_replay(found: Replay, console: Console) -> None:
     console.print(_table(found))
     for outcome in found.outcomes:
         for refresh in outcome.refreshes[:MAX_REASONS] if outcome.policy != "every week" else ():
-            say(f"{refresh.time:%Y-%m-%d %H:%M} {outcome.policy}: {refresh.trigger_reason}")
-            say(f"    {refresh.outcome}: {refresh.reason}", "dim")
+            say(
+                f"{refresh.time:%Y-%m-%d %H:%M} {outcome.policy}: {refresh.outcome}, {refresh.trigger}, "
+                f"{refresh.train_rows:,} rows, {refresh.seconds / 60:.1f} min"
+            )
+            if verbose:
+                say(f"    {refresh.trigger_reason}", "dim")
+                say(f"    {refresh.reason}", "dim")
         if len(outcome.refreshes) > MAX_REASONS and outcome.policy != "every week":
             say(f"{outcome.policy}: {len(outcome.refreshes) - MAX_REASONS} more refreshes, all in replay.json")
 

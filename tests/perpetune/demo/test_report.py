@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from perpetune.demo.report import rolling, write_report
+from perpetune.demo.saved import read_saved, save_summary
 from perpetune.demo.script import CheckSummary
 from perpetune.demo.summary import Cost, Link, Moment, Summary
+from perpetune.errors import PerpetuneError
 from perpetune.runtime.prefect_api import FlowRun
 from perpetune.workspace import Workspace, open_workspace
 
@@ -49,8 +51,8 @@ def test_the_page_tells_all_and_stands_alone(summary: Summary, workspace: Worksp
     for said in (
         "The loop helped: +100.0 points.",
         "160, of which 1 failed",
-        "by the look after request 100",
-        "by the look after request 120",
+        "by the check after request 100",
+        "by the check after request 120",
         "at request 121",
         "$0.00200 (52 prompt tokens each, 90.0% right)",
         "1.5 minutes",
@@ -77,3 +79,31 @@ def test_rolling_starts_anew_where_the_stream_turns() -> None:
     assert shares[9] == shares[59] == 1.0
     assert math.isnan(shares[60])
     assert shares[69] == 0.0
+
+
+def test_the_terminal_gets_a_short_table(summary: Summary) -> None:
+    assert summary.short_lines() == [
+        ("before the change", "100.0% right (93.9% to 100.0%, n=59)"),
+        ("after the change, first champion", "0.0% right (0.0% to 6.0%, n=60)"),
+        ("after the swap, with the loop", "100.0% right (91.2% to 100.0%, n=40)"),
+        ("the same requests, without it", "0.0% right (0.0% to 8.8%, n=40)"),
+        ("requests", "160, 1 failed, 1.5 minutes in all"),
+    ]
+    stable = replace(summary, swap_at=None)
+    assert [name for name, _ in stable.short_lines()] == [
+        "before the change",
+        "after the change, first champion",
+        "requests",
+    ]
+
+
+def test_a_finished_demo_can_be_read_again(summary: Summary, workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(PerpetuneError, match="no finished demo lies here"):
+        read_saved(tmp_path)
+    save_summary(tmp_path, summary)
+    saved = read_saved(tmp_path)
+    assert (saved["requests"], saved["failed"], saved["seconds"]) == (160, 1, 90.0)
+    assert (saved["drift_at"], saved["decay_at"], saved["summary"]["swap_at"]) == (100, 120, 120)
+    assert saved["accuracies"]["before"]["n"] == 59
+    assert len(saved["summary"]["moments"]) == 160
+    assert {"torch", "prefect"} <= saved["versions"].keys() and saved["commit"] and saved["device"]

@@ -14,6 +14,7 @@ from perpetune.loop.plan import (
     log_holdout_warnings,
     make_plan,
     plan,
+    plan_line,
     plan_lines,
     plan_table,
     planned_vs_taken,
@@ -60,6 +61,9 @@ def test_each_step_has_its_rows_and_its_time():
     assert any("1,000 rows x 2 epochs" in line and "8.7 min" in line and "train.epochs" in line for line in lines)
     assert any("330 rows x 3 systems" in line and "split.frozen" in line for line in lines)
     assert "| evaluate | 330 rows x 3 systems | 2.0 min |" in plan_table(made)
+    assert plan_line(made) == (
+        "plan: about 10.9 min (measured): curate 6 s, fine-tune 8.7 min, evaluate 2.0 min, decide 2 s, release 3 s"
+    )
 
 
 def test_what_answers_every_row_is_planned_with_every_row():
@@ -165,6 +169,6 @@ def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run
     run = open_run(world.task, "refresh", {"perpetune.kind": "refresh"}, {})
     said = log_holdout_warnings(workspace, run, curated)
     close_run(run, succeeded=True)
-    assert "The frozen holdout has 25 rows: there is no verdict with fewer than 50" in said[0]
-    assert "bad (0)" in said[1], "a label that no holdout has is the rarest"
-    assert read_run(run.id).tags["holdout.warnings"] == " ".join(said)
+    assert said[0].short == "The frozen holdout has 25 of 50 rows needed for a verdict (promote.min_rows)."
+    assert "bad (0)" in said[1].short, "a label that no holdout has is the rarest"
+    assert read_run(run.id).tags["holdout.warnings"] == " ".join(map(str, said))

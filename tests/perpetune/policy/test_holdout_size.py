@@ -30,19 +30,20 @@ NEEDED = rows_needed(0.05, DISCORDANCE, alpha=0.05, power=0.9)
 def test_a_small_frozen_holdout_says_the_chance_the_rows_and_both_ways_there():
     (said,) = holdout_warnings(held(train=600, validation=100, frozen=100), NORMAL)
     chance = 1 - power_of(100, 0.05, DISCORDANCE, alpha=0.05)
-    assert said.startswith(
-        f"The frozen holdout has 100 rows: a gain of 5.0 points (promote.gain) would be missed with a chance of {chance:.0%}"
-    )
-    assert f"{NEEDED} rows are needed for a chance of 10%" in said
+    assert said.short == f"The frozen holdout has 100 of {NEEDED} rows needed for a gain of 5.0 points (promote.gain)."
+    assert said.detail.startswith(f"Such a gain would be missed with a chance of {chance:.0%} if 10% of the rows are")
+    assert f"with {NEEDED} rows the chance is 10%" in said.detail
+    assert str(said) == f"{said.short} {said.detail}"
     more = (NEEDED - 100) / 0.2
-    assert f"Add about {round(more / 100 + 0.5) * 100:,} examples" in said
-    assert f"raise split.frozen to {NEEDED / 800 + 0.005:.2f}" in said
+    assert f"Add about {round(more / 100 + 0.5) * 100:,} examples" in said.detail
+    assert f"raise split.frozen to {NEEDED / 800 + 0.005:.2f}" in said.detail
 
 
 def test_fewer_rows_than_a_verdict_needs():
     (said,) = holdout_warnings(held(train=130, validation=20, frozen=30), NORMAL)
-    assert "there is no verdict with fewer than 50 (promote.min_rows)" in said
-    assert "raise split.frozen" not in said, "more than half of the examples would be held out"
+    assert said.short == "The frozen holdout has 30 of 50 rows needed for a verdict (promote.min_rows)."
+    assert said.detail.startswith(f"{NEEDED} rows are needed to find a gain of 5.0 points (promote.gain). Add about")
+    assert "raise split.frozen" not in said.detail, "more than half of the examples would be held out"
 
 
 def test_enough_rows_say_nothing():
@@ -58,20 +59,21 @@ def test_the_settings_of_the_gate_decide():
 def test_rare_labels_are_named_rarest_first():
     labels = {"ham": 73, "spam": 11, "newsletter": 14}
     said = holdout_warnings(held(labels, train=4000, validation=500, frozen=1000), NORMAL)[-1]
-    assert said.startswith("2 of 3 labels have fewer than 20 rows")
-    assert "spam (11), newsletter (14)" in said
-    assert "Add about 45 examples of the rarest" in said
+    assert said.short == (
+        "2 of 3 labels have fewer than 20 rows in the holdouts (promote.slice_rows): spam (11), newsletter (14)."
+    )
+    assert "Add about 45 examples of the rarest" in said.detail
     many = {f"intent {number}": number for number in range(12)}
-    assert "and 7 more" in holdout_warnings(held(many, train=4000, validation=500, frozen=1000), NORMAL)[-1]
+    assert "and 7 more" in holdout_warnings(held(many, train=4000, validation=500, frozen=1000), NORMAL)[-1].short
 
 
 def test_against_a_champion_the_gain_is_looked_for_on_the_recent_holdout():
     rows = held(train=4000, validation=500, frozen=1000, recent=60, champion=True)
     (said,) = holdout_warnings(rows, NORMAL)
-    assert said.startswith("The recent holdout has 60 rows")
-    assert "labels to POST /v1/feedback" in said
+    assert said.short.startswith("The recent holdout has 60 of ")
+    assert "labels to POST /v1/feedback" in said.detail
     few = held(train=400, validation=50, frozen=30, recent=60, champion=True)
-    assert holdout_warnings(few, NORMAL)[1].startswith("The frozen holdout has 30 rows: there is no verdict")
+    assert holdout_warnings(few, NORMAL)[1].short.startswith("The frozen holdout has 30 of 50 rows")
     assert holdout_warnings(held(train=4000, validation=500, frozen=1000, recent=60), NORMAL) == ()
 
 

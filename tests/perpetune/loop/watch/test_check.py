@@ -52,7 +52,7 @@ def test_a_look_leaves_the_next_one_what_it_has_judged(watched: Open) -> None:
     assert state(world, version) == before
     said = read_status(world.workspace).detector_state
     assert said is not None
-    assert said.startswith("60 labels of version 1 judged, evidence that it scores below 79.9 is ")
+    assert said.startswith("60 labels of version 1, threshold 79.9, evidence ")
 
 
 def test_a_look_that_is_killed_before_it_remembers_changes_nothing(watched: Open) -> None:

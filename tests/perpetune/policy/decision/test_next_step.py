@@ -7,8 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from perpetune.params import PromoteParams
-from perpetune.policy.decision.headline import headline
-from perpetune.policy.decision.next_step import next_steps
+from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision, Ids, as_markdown
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, should_promote
 from perpetune.policy.verdict import Interval, Outcome
@@ -144,25 +143,36 @@ def test_the_page_of_a_decision_says_it_too():
     assert "What to do next" not in as_markdown(decision("promotion", "promote"))
 
 
-def test_a_promotion_in_one_line():
-    evidence = asdict(PromotionEvidence(SAME, PairedEvidence(0.27, Interval(0.179, 0.353), 0.001, 111), "champion"))
-    assert headline(decision("promotion", "promote", evidence)) == (
-        "promote, version 3: +27.0 points (95% interval 17.9 to 35.3, n=111) against the champion, recent holdout"
-    )
-    first = asdict(PromotionEvidence(BETTER, None, "base"))
-    assert headline(decision("promotion", "reject", first)).endswith("n=300) against the base, frozen holdout")
+@pytest.mark.parametrize(
+    ("told", "step"),
+    [
+        (decision("promotion", "promote"), None),
+        (decision("promotion", "reject"), "`perpetune tune --write`, or more examples with `perpetune ingest FILE`"),
+        (decision("retraining", "keep", {"decay": DECAY}), None),
+        (decision("retraining", "keep", {"decay": None}), "`perpetune refresh`"),
+        (decision("retraining", "retrain"), None),
+        (decision("retraining", "ask for labels"), "`perpetune labels --out wanted.jsonl`"),
+        (decision("trial", "continue"), None),
+        (decision("trial", "abort"), "`perpetune refresh`, or `perpetune promote 3 --reason '...'`"),
+        (decision("rollback", "roll back"), "`perpetune refresh`"),
+        (decision("approval", "reject", {"approve": None}), "`perpetune promote 3 --reason '...'`"),
+        (decision("approval", "reject", {"approve": False}), "`perpetune refresh`"),
+    ],
+)
+def test_a_terminal_gets_one_command_or_none(told, step):
+    assert next_step(told) == step
 
 
-def test_a_check_in_one_line():
-    assert headline(decision("retraining", "keep", {"decay": DECAY})) == (
-        "keep, version 3: scores 70.0 (95% interval 60.0 to 80.0, n=120), promoted with 90.0"
-    )
-    assert headline(decision("retraining", "collect more labels", {"decay": DECAY})).endswith(": It is so.")
-
-
-@pytest.mark.parametrize("kind", ["promotion", "retraining", "trial", "rollback", "approval", "promotion by hand"])
-def test_a_record_without_numbers_gives_its_reason(kind):
-    assert headline(decision(kind, "reject")) == "reject, version 3: It is so."
+def test_the_short_step_names_what_stood_in_the_way():
+    limits = {"latency": Limit(1.9, Interval(1.8, 2.0), 1.5, 40, "times")}
+    vetoed = next_step(judged(PromotionEvidence(BETTER, None, "base", limits=limits)))
+    assert vetoed == "raise promote.max_slowdown, or `perpetune promote 3 --reason '...'`"
+    harmed = PairedEvidence(-0.4, Interval(-0.6, -0.2), 1.0, 40, 0.4, p_worse=0.0001)
+    slices = judged(PromotionEvidence(BETTER, None, "base", slices={"label refund": harmed}))
+    assert next_step(slices) == "`perpetune ingest FILE` with more examples of label refund, then `perpetune refresh`"
+    few = PairedEvidence(0.1, Interval(-0.1, 0.3), 0.2, 30)
+    assert str(next_step(judged(PromotionEvidence(SAME, few, "champion")))).startswith("POST /v1/feedback, then")
+    assert str(next_step(judged(PromotionEvidence(few, None, "base")))).startswith("`perpetune ingest FILE`, then")
 
 
 def test_what_a_later_gate_records_is_read_too():
