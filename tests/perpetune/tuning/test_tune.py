@@ -135,7 +135,8 @@ task:
   kind: classification
   instruction: which colour
 
-base: {model: BASE}
+base:
+  model: path:BASE
 fetch: {sources: [mine.csv]}
 
 train:
@@ -172,7 +173,7 @@ class Done:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("tune")
-    (folder / "params.yaml").write_text(SETTINGS.replace("BASE", f"path:{tiny_folder}"))
+    (folder / "params.yaml").write_text(SETTINGS.replace("BASE", str(tiny_folder)))
     shutil.copy(ROOT / "dvc.yaml", folder)
     rows = [f"the {thing} {n},{colour}" for n in range(20) for thing, colour in COLOURS.items()]
     (folder / "mine.csv").write_text("\n".join(["input,output", *rows]))
