@@ -1,4 +1,4 @@
-"""`python -m perpetune.training`: lay the models of params.yaml ready, so that nothing waits for them later."""
+"""`python -m perpetune.training`: download and unpack the models of params.yaml."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from perpetune.model.weights import resolve
 from perpetune.workspace import open_workspace
 
 try:
-    here = open_workspace()
-    print(f"base model: {resolve(here.params.base, here.assets)}")
-    if encoder := here.params.evaluate.encoder:
-        print(f"encoder: {resolve(encoder, here.assets, setting='evaluate.encoder')}")
+    workspace = open_workspace()
+    print(f"base model: {resolve(workspace.params.base, workspace.assets)}")
+    if encoder := workspace.params.evaluate.encoder:
+        print(f"encoder: {resolve(encoder, workspace.assets, setting='evaluate.encoder')}")
 except PerpetuneError as fault:
     sys.exit(str(fault))

@@ -43,7 +43,11 @@ def test_labelled_requests_of_the_log_are_a_history(tmp_path: Path, params: Para
     log.dispose()
 
     first, second = recorded_history(workspace).requests
-    assert (first.example.input, first.example.output, first.label_time) == ("text 0", "positive", NOON + timedelta(days=3))
+    assert (first.example.input, first.example.output, first.label_time) == (
+        "text 0",
+        "positive",
+        NOON + timedelta(days=3),
+    )
     assert (second.example.output, second.answer, second.confidence) == ("negative", "positive", 0.8)
     assert second.time == NOON + timedelta(hours=2)
 
