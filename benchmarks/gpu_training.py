@@ -425,14 +425,14 @@ def in_four_bits(model: Any, compute: Any) -> None:
 def _ours(model: Any, batches: Sequence[Sequence[Any]], meter: Meter, asked: argparse.Namespace) -> float:
     import torch
 
-    from perpetune.training.decoder.fused import learner
-    from perpetune.training.distributed import ALONE
+    from perpetune.training.decoder.fused import training_network
+    from perpetune.training.distributed import SINGLE_PROCESS
     from perpetune.training.trainer import take_step
 
     params = _train_params(asked)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     compute = torch.float32 if asked.smoke else torch.bfloat16
-    network = learner(model, compute, checkpointing=asked.checkpointing)
+    network = training_network(model, compute, checkpointing=asked.checkpointing)
     optimizer = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=params.weight_decay, fused=True)
 
     def read(_: Any, inputs: tuple[Any, ...]) -> None:
@@ -442,7 +442,7 @@ def _ours(model: Any, batches: Sequence[Sequence[Any]], meter: Meter, asked: arg
     network.register_forward_pre_hook(read)
     losses = []
     for batch in batches:
-        losses.append(take_step(network, optimizer, weights, batch, params.learning_rate, params, ALONE))
+        losses.append(take_step(network, optimizer, weights, batch, params.learning_rate, params, SINGLE_PROCESS))
         meter.end_step()
     meter.stop()
     return statistics.mean(losses)

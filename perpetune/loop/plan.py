@@ -35,8 +35,8 @@ from perpetune.params import Params
 from perpetune.policy.holdout_size import Holdouts, HoldoutWarning, holdout_warnings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, tag
-from perpetune.training.recipe import batch_size, most_minutes
-from perpetune.training.schedule import FEWEST_STEPS
+from perpetune.training.recipe import batch_size, time_limit
+from perpetune.training.schedule import MIN_STEPS
 from perpetune.workspace import Workspace
 
 ASSUMED_EPOCHS = 3.0
@@ -104,8 +104,8 @@ def _work(workspace: Workspace, curated: CuratedData) -> Work:
     )
     if params.train.epochs != "auto":
         return work
-    rows, minutes = max(1, curated.rows.get("train", 0)), most_minutes(params.train, device_name())
-    least = FEWEST_STEPS * batch_size(params.train, rows) / rows
+    rows, minutes = max(1, curated.rows.get("train", 0)), time_limit(params.train, device_name())
+    least = MIN_STEPS * batch_size(params.train, rows) / rows
     return replace(work, epochs=max(work.epochs, least), minutes=minutes, least_epochs=least)
 
 

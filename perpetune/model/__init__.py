@@ -1,1 +1,1 @@
-"""What training and inference share: base, adapters, chat format, token trees. Imports only what all parts share."""
+"""Base, adapters, chat format and token trees, for training and inference. Imports only params, records and statistics."""

@@ -1,4 +1,4 @@
-"""What of the model is trained: low-rank adapters by peft, or all of it.
+"""Trainable models: low-rank adapters by peft, or full fine-tuning.
 
 LoRA (Hu et al. 2021, arXiv:2106.09685), rank-stabilised (Kalajdzievski 2023, arXiv:2312.03732),
 weight-decomposed (DoRA, Liu et al. 2024, arXiv:2402.09353), and LoRA on a base in 4 bits (QLoRA, Dettmers et
@@ -25,9 +25,9 @@ WHOLE = "model.safetensors"
 
 
 def trainable(base: Base, method: Method, params: LoraParams, seed: int) -> PeftModel | PreTrainedModel:
-    """The base with a fresh adapter, its first weights drawn from the seed; for `full` the base itself, in fp32.
+    """The base with a new adapter, initialised from the seed; for `full` the base itself in fp32.
 
-    Small updates would be rounded away in bf16, so what is trained is kept in fp32.
+    Trained weights are in fp32, because small updates would be rounded away in bf16.
     """
     torch.manual_seed(seed)
     if method == "full":
@@ -49,17 +49,17 @@ def trainable(base: Base, method: Method, params: LoraParams, seed: int) -> Peft
     return model
 
 
-def save(
+def save_trained(
     model: PeftModel | PreTrainedModel,
     weights: Mapping[str, Tensor],
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     compute: torch.dtype,
 ) -> None:
-    """Write what was trained.
+    """Write the trained weights.
 
-    `weights` holds the trained ones by name, whole. An adapter is a few MB beside its base; a fully trained model
-    is written in the precision that it computes in, with its tokenizer.
+    `weights` are the gathered trained weights by name. A fully fine-tuned model is written in its compute precision, with
+    its tokenizer.
     """
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), state_dict=dict(weights))
@@ -74,7 +74,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def trained_digest(folder: Path) -> str:
-    """The sha256 of the trained weights; behind those of the model those of a label head, and what that is pooled with."""
+    """The sha256 of the trained weights, label head and ensemble included."""
     digest = hashlib.sha256()
     weights = folder / (ADAPTER if is_adapter(folder) else WHOLE)
     for path in (weights, folder / LABEL_HEAD, *sorted((folder / POOL).glob("*"))):

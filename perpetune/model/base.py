@@ -1,4 +1,4 @@
-"""The base model in memory: the model, its tokenizer and the digest of its weights."""
+"""The base model: load model and tokenizer, choose device and precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.model.weights import resolve, weights_digest
 from perpetune.params import BaseParams
 
-# peft 0.21 asks transformers for the old name of a property, each time it wraps a model.
+# peft 0.21 uses a deprecated property of transformers.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
@@ -31,9 +31,9 @@ class Base:
 def load_base(
     params: BaseParams, assets: Path, precision: Literal["auto", "fp32", "bf16"], *, four_bit: bool = False
 ) -> Base:
-    """Load the base model onto the GPU where there is one, else the CPU; `four_bit` is NF4 by bitsandbytes.
+    """Load the base model onto the GPU if there is one, else the CPU; `four_bit` loads it in NF4 with bitsandbytes.
 
-    Raises PerpetuneError where the model is missing or cannot be fetched, or 4 bits cannot be had.
+    Raises PerpetuneError if the model is missing or cannot be fetched, or bitsandbytes is not installed.
     """
     folder = resolve(params, assets)
     dtype = torch_dtype(precision)
@@ -42,7 +42,7 @@ def load_base(
 
 
 def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """A model that save_pretrained wrote, ready to answer."""
+    """Load a model that save_pretrained wrote, for inference."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
     assert isinstance(model, PreTrainedModel)
     model.to(device_name())  # type: ignore[arg-type]
@@ -88,16 +88,16 @@ def _in_four_bits(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def torch_dtype(precision: Literal["auto", "fp32", "bf16"]) -> torch.dtype:
-    """`auto` is bf16 where the processor multiplies it natively, since elsewhere it is slower than fp32."""
+    """The dtype of a precision; "auto" is bf16 if the device supports it natively, because it is slower elsewhere."""
     if precision == "auto":
-        return torch.bfloat16 if _multiplies_bf16() else torch.float32
+        return torch.bfloat16 if _supports_bf16() else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
-def _multiplies_bf16() -> bool:
+def _supports_bf16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # ATEN_CPU_CAPABILITY may hold torch to less than there is
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # ATEN_CPU_CAPABILITY may limit torch
         return False
     try:
         flags = Path("/proc/cpuinfo").read_text()

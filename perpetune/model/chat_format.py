@@ -1,4 +1,4 @@
-"""From conversations to tokens, in the model's own chat format."""
+"""Conversations to tokens, with the tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from transformers import PreTrainedTokenizerBase
 
 from perpetune.records import Message
 
-# For base models that were never taught a chat format.
+# For base models without a chat template.
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
 
 
 def prompt_tokens(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None
 ) -> list[int]:
-    """The tokens after which the model is to answer. `tools` is the JSON of OpenAI's list of tools."""
+    """The tokens of a prompt, with the generation prompt. `tools` is OpenAI's list of tools as JSON."""
     text = _render(tokenizer, messages, json.loads(tools) if tools else None)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, output: str) -> list[int]:
-    """The tokens of an answer, closed by the end-of-turn token.
+    """The tokens of an answer with the end-of-turn token.
 
-    They are cut apart from the prompt's, as they are when the model writes them one by one.
+    They are tokenised separately from the prompt, as the model generates them.
     """
     text = output if tokenizer.chat_template else " " + output
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
@@ -37,7 +37,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], too
     try:
         return _apply(tokenizer, turns, tools)
     except jinja2.TemplateError:
-        # Mistral's and Gemma's templates refuse a system message: it goes before the first user turn.
+        # Mistral's and Gemma's templates reject system messages: put it before the first user message.
         if not turns or turns[0]["role"] != "system":
             raise
         return _apply(tokenizer, _fold_system(turns), tools)
@@ -46,12 +46,12 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], too
 def _turn(message: Message) -> dict[str, Any]:
     turn = message.model_dump(exclude_none=True)
     if message.tool_calls:
-        turn["tool_calls"] = [_with_read_arguments(call) for call in message.tool_calls]
+        turn["tool_calls"] = [_with_parsed_arguments(call) for call in message.tool_calls]
     return turn
 
 
-def _with_read_arguments(call: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI sends a call's arguments as JSON text; templates write them as JSON themselves."""
+def _with_parsed_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    """Parse a call's arguments, which OpenAI sends as JSON text, because templates serialise them."""
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return call

@@ -1,11 +1,10 @@
-"""A label head: which label a prompt has, from what the model makes of its tokens.
+"""A label head: a linear classifier of a prompt's label on the model's hidden states.
 
-A language model that writes labels pays for each of their tokens, in training and for every answer. A head pays for the
-prompt alone, however many labels there are. It is a linear layer over the last hidden states of the input: of the last
-token, and their mean. It begins as a linear probe of the untrained model, so that the adapter is not distorted by the
-gradients of random weights (Kumar et al. 2022, Fine-tuning can distort pretrained features, arXiv:2202.10054). While it
-learns, rows of one label are drawn together and others apart (`contrast`): else the cross-entropy of few rows is soon 0
-and teaches the adapter nothing more.
+A model that generates labels computes all of their tokens, in training and for every answer; a head needs the prompt only,
+whatever the number of labels. It is a linear layer over the hidden state of the last token and the mean over the input. It
+is initialised as a linear probe of the untrained model, so that gradients of random weights do not distort the adapter
+(Kumar et al. 2022, Fine-tuning can distort pretrained features, arXiv:2202.10054). A contrastive loss (`contrast`) is
+added, because the cross-entropy of few rows soon reaches 0.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ from perpetune.model.chat_format import prompt_tokens
 from perpetune.model.release import LABEL_HEAD
 from perpetune.records import Message, with_instruction
 
-PENALTY = 100.0  # features outnumber rows
-BOUND = 1e-3  # on the bias of a label that no row has, which nothing else holds
+PENALTY = 100.0  # L2, because features outnumber rows
+BIAS_PENALTY = 1e-3  # bounds the bias of a label without rows
 ITERATIONS = 100
-CONTRAST = 1.0  # of the contrastive loss, beside 1 of the cross-entropy
+CONTRAST = 1.0  # weight of the contrastive loss, relative to the cross-entropy
 TEMPERATURE = 0.1
-TEMPERATURES = tuple(2 ** (step / 4) for step in range(-8, 13))  # of the scores, that a validation tries: 0.25 to 8
+TEMPERATURES = tuple(2 ** (step / 4) for step in range(-8, 13))  # tried in validation: 0.25 to 8
 
 
 @dataclass(frozen=True)
 class HeadShape:
-    """The labels, in the order of the scores, and from which token of a prompt on the input begins."""
+    """The labels in the order of the scores, and the position of the first input token in a prompt."""
 
     labels: tuple[str, ...]
     input_from: int
 
 
 class LabelHead(nn.Module):
-    """Scores (rows, labels) of features (rows, 2 * size), which it standardises first."""
+    """A linear layer from standardised features (rows, 2 * size) to scores (rows, labels)."""
 
     mean: Tensor
     scale: Tensor
@@ -63,58 +62,57 @@ class LabelHead(nn.Module):
         return (features - self.mean) / self.scale
 
     def summed_loss(self, features: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Cross-entropy of the labels (rows,), each as much as its weight (rows,); in training with the contrast."""
+        """Weighted sum of the cross-entropy of the labels (rows,), in training plus the contrastive loss."""
         losses = cross_entropy(self(features), labels, reduction="none")
         if self.training:
             losses = losses + CONTRAST * contrast(self._standard(features), labels)
         return losses.mul(weights).sum()
 
     def losses_by_temperature(self, features: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """The weighted sum of the cross-entropy of scores divided by each of `TEMPERATURES`, (temperatures,)."""
+        """Weighted sum of the cross-entropy at each of `TEMPERATURES`, shape (temperatures,)."""
         scores = self(features)
         losses = [cross_entropy(scores / temperature, labels, reduction="none") for temperature in TEMPERATURES]
         return torch.stack(losses).mul(weights).sum(-1)
 
 
 def contrast(vectors: Tensor, labels: Tensor) -> Tensor:
-    """The supervised contrastive loss of each row (rows,), given vectors (rows, size) and labels (rows,).
+    """The supervised contrastive loss of each row (rows,) for vectors (rows, size) and labels (rows,).
 
-    Minus the mean log-probability of the other rows of its label, among all other rows, if they are drawn by
-    exp(cosine / `TEMPERATURE`); 0 for a row that is alone with its label (Khosla et al. 2020, arXiv:2004.11362; beside
-    cross-entropy, in the fine-tuning of language models, Gunel et al. 2021, arXiv:2011.01403).
+    It is minus the mean log-softmax of cosine / `TEMPERATURE` over the other rows with the same label; 0 if there are none
+    (Khosla et al. 2020, arXiv:2004.11362; with cross-entropy in fine-tuning: Gunel et al. 2021, arXiv:2011.01403).
     """
     unit = normalize(vectors, dim=-1)
-    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    alike = (labels[:, None] == labels[None]) & ~itself
-    chances = (unit @ unit.T / TEMPERATURE).masked_fill(itself, torch.finfo(unit.dtype).min).log_softmax(-1)
-    return -chances.masked_fill(~alike, 0.0).sum(-1) / alike.sum(-1).clamp(min=1)
+    diagonal = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    same = (labels[:, None] == labels[None]) & ~diagonal
+    logprobs = (unit @ unit.T / TEMPERATURE).masked_fill(diagonal, torch.finfo(unit.dtype).min).log_softmax(-1)
+    return -logprobs.masked_fill(~same, 0.0).sum(-1) / same.sum(-1).clamp(min=1)
 
 
 def head_shape(tokenizer: PreTrainedTokenizerBase, instruction: str, labels: Sequence[str]) -> HeadShape:
-    """The input begins where two prompts that differ in nothing else do."""
+    """The shape of a head; the input begins at the first token where prompts with different inputs differ."""
     one, other = (
         prompt_tokens(tokenizer, with_instruction(instruction, (Message(role="user", content=text),))) for text in "a0"
     )
-    alike = next((position for position, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
-    return HeadShape(tuple(labels), alike)
+    input_from = next((position for position, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    return HeadShape(tuple(labels), input_from)
 
 
 def features(hidden: Tensor, positions: Sequence[Sequence[int]], input_from: int) -> Tensor:
-    """Of prompts whose tokens have these places in `hidden` (n, size): the mean of the input and the last, in fp32.
+    """Features (rows, 2 * size) in fp32 of prompts with token positions in `hidden` (n, size): input mean and last token.
 
-    A prompt that ends before `input_from` has its last token alone as input.
+    If a prompt ends before `input_from`, its input is the last token.
     """
     rows = []
     for path in positions:
-        own = hidden[list(path[min(input_from, len(path) - 1) :])].float()
-        rows.append(torch.cat([own.mean(0), own[-1]]))
+        inputs = hidden[list(path[min(input_from, len(path) - 1) :])].float()
+        rows.append(torch.cat([inputs.mean(0), inputs[-1]]))
     return torch.stack(rows)
 
 
 def fit_probe(head: LabelHead, found: Tensor, labels: Sequence[int], weights: Sequence[float]) -> None:
-    """Set the head to a logistic regression on features of the untrained model, (rows, 2 * size).
+    """Fit the head as a logistic regression on features (rows, 2 * size) of the untrained model.
 
-    It minimises the weighted cross-entropy and `PENALTY` / 2 times the squares of all weights but the biases.
+    It minimises the weighted cross-entropy plus `PENALTY` / 2 times the squared weights (L2, without biases).
     """
     with torch.no_grad():
         head.mean.copy_(found.mean(0))
@@ -129,7 +127,7 @@ def fit_probe(head: LabelHead, found: Tensor, labels: Sequence[int], weights: Se
     def objective() -> Tensor:
         search.zero_grad()
         errors = cross_entropy(linear(standard, weight, bias), wanted, reduction="none").mul(counts).sum()
-        loss: Tensor = errors + PENALTY / 2 * weight.square().sum() + BOUND * bias.square().sum()
+        loss: Tensor = errors + PENALTY / 2 * weight.square().sum() + BIAS_PENALTY * bias.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -140,20 +138,20 @@ def fit_probe(head: LabelHead, found: Tensor, labels: Sequence[int], weights: Se
 
 
 def save_head(folder: Path, head: LabelHead, tensors: dict[str, Tensor]) -> None:
-    """Write it beside the adapter; `tensors` are its weight and bias, whole."""
+    """Write the head to the adapter's folder; `tensors` are its gathered weight and bias."""
     kept = {"mean": head.mean.cpu(), "scale": head.scale.cpu(), **tensors}
-    # One entry of metadata: safetensors writes several in an order of its own, and equal heads have one digest.
+    # One metadata entry, because safetensors writes several in random order, and equal heads must have equal digests.
     shape = {"shape": json.dumps(asdict(head.shape))}
     save_file({name: tensor.detach().contiguous() for name, tensor in kept.items()}, folder / LABEL_HEAD, shape)
 
 
 def load_head(folder: Path, device: torch.device) -> LabelHead | None:
-    """What `save_head` wrote; None if the version writes its labels as text."""
+    """Load a head that `save_head` wrote; None if the version has none."""
     if not (folder / LABEL_HEAD).is_file():
         return None
     with safe_open(folder / LABEL_HEAD, "pt") as file:
         shape = json.loads(file.metadata()["shape"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     head = LabelHead(HeadShape(tuple(shape["labels"]), shape["input_from"]), len(tensors["mean"]) // 2)
     head.load_state_dict(tensors)
     return head.to(device).eval()

@@ -1,4 +1,4 @@
-"""Cross-entropy of the answers, without ever holding all logits."""
+"""Cross-entropy without materialising all logits."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-# Rows of logits held at once: 256 x 50,000 words are 51 MB in fp32.
+# Rows of logits in memory at once: 256 x 50,000 tokens are 51 MB in fp32.
 LOGIT_ROWS = 256
 
 
 def plain_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Summed over the targets (n,), each as much as its weight (n,); logits (n, words)."""
+    """Weighted sum of the cross-entropy of targets (n,), with weights (n,) and logits (n, vocabulary)."""
     return cross_entropy(logits.float(), targets, reduction="none").mul(weights).sum()
 
 
 def chunked_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """`plain_cross_entropy(hidden @ head.T, ...)` for hidden (n, size) and head (words, size).
+    """`plain_cross_entropy(hidden @ head.T, ...)` for hidden (n, size) and head (vocabulary, size).
 
-    Logits and their gradients exist for `LOGIT_ROWS` rows at a time: memory grows with n * size, not with
-    n * words. (As Wijmans et al. 2024, Cut Your Losses, arXiv:2411.09009, without its kernel.)
+    Logits and their gradients are computed for `LOGIT_ROWS` rows at a time, so memory grows with n * size, not with
+    n * vocabulary. (As Wijmans et al. 2024, Cut Your Losses, arXiv:2411.09009, without its kernel.)
     """
     result: Tensor = _Chunked.apply(hidden, head, targets, weights, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return result
@@ -29,10 +29,10 @@ def chunked_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weights
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, learns: bool) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, needs_grad: bool) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        d_hidden = torch.empty_like(hidden) if learns and ctx.needs_input_grad[0] else None
-        d_head = torch.zeros_like(head, dtype=torch.float32) if learns and ctx.needs_input_grad[1] else None
+        d_hidden = torch.empty_like(hidden) if needs_grad and ctx.needs_input_grad[0] else None
+        d_head = torch.zeros_like(head, dtype=torch.float32) if needs_grad and ctx.needs_input_grad[1] else None
         matrix = head.to(hidden.dtype)
         for first in range(0, len(hidden), LOGIT_ROWS):
             rows = slice(first, first + LOGIT_ROWS)

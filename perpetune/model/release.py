@@ -1,4 +1,4 @@
-"""A model version on this machine: the adapter's folder and the card that tells how to use it."""
+"""A model version on this machine: its folder, model card and serving facts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from perpetune.output_schema import to_text
 from perpetune.params import BaseParams, RemoteModel
 from perpetune.records import Message, Route, with_instruction
 
-# How a version answers: an adapter on the base (tuned), the base with an instruction and maybe examples (prompted),
-# logistic regression (linear), or a model that somebody else serves, prompted as the base is (remote).
+# An adapter on the base (tuned), the base with instruction and examples (prompted), logistic regression (linear), or a
+# model behind an API, prompted as the base (remote).
 System = Literal["tuned", "prompted", "linear", "remote"]
 UNTRAINED: tuple[System, ...] = ("prompted", "remote")
 
 CARD = "perpetune.json"
-LABEL_HEAD = "label_head.safetensors"  # beside an adapter that learned its labels by one
-POOL = "pool"  # a folder beside it: what it is pooled with (perpetune.classifiers.ensemble)
+LABEL_HEAD = "label_head.safetensors"  # in the adapter's folder
+POOL = "pool"  # folder of the ensemble, in the adapter's folder (perpetune.classifiers.ensemble)
 EVALUATED = "evaluated.json"
 
 
 class ModelCard(BaseModel):
-    """What a version needs beside its weights to answer; travels in the version's folder.
+    """The model card: what a version needs to answer besides its weights; stored in its folder as perpetune.json.
 
-    `shots` are the examples of a prompted version, user and assistant in turn; they stand behind the instruction.
-    Answers are constrained to `output_schema`, a JSON Schema. `remote` is where the model of a remote version answers.
+    `shots` are the few-shot examples of a prompted version, user and assistant in turn, after the instruction. Answers are
+    constrained to `output_schema`, a JSON Schema. `remote` is the API of a remote version.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,14 +48,14 @@ class ModelCard(BaseModel):
 
     @property
     def json_schema(self) -> str | None:
-        """The schema as text, as `Generation` takes it."""
+        """The schema as JSON text, as `Generation` takes it."""
         return None if self.output_schema is None else to_text(self.output_schema)
 
 
 class GoldenPrompt(BaseModel):
-    """A conversation, without the instruction, and what the model answered to it when it was evaluated.
+    """A conversation without the instruction, and the version's answer in its evaluation, for the parity check.
 
-    `confidence` is the calibrated one; None for free text.
+    `confidence` is calibrated; None for free text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,10 +66,10 @@ class GoldenPrompt(BaseModel):
 
 
 class ServingFacts(BaseModel):
-    """What evaluation found out that serving needs; an artifact of the version's run.
+    """What serving needs from the evaluation; an artifact of the version's run.
 
-    `temperature` calibrates the confidence in a label (Guo et al., ICML 2017): probabilities are raised to its
-    inverse and normalised again. The golden prompts were answered with up to `max_tokens`.
+    `temperature` calibrates the confidence in a label (Guo et al., ICML 2017): probabilities are raised to its inverse and
+    normalised. The golden prompts were answered with at most `max_tokens` tokens.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,9 +81,9 @@ class ServingFacts(BaseModel):
 
 @dataclass(frozen=True)
 class Release:
-    """One model version on this machine, ready to be served.
+    """A model version on this machine, ready to be served.
 
-    It writes no more than `max_new_tokens`, whatever a request allows; None leaves that to the request.
+    It generates at most `max_new_tokens`, whatever a request allows; None for the request's limit only.
     """
 
     task: str
@@ -101,17 +101,17 @@ class Release:
 
     @property
     def json_schema(self) -> str | None:
-        """The schema as text, as `Generation` takes it."""
+        """The schema as JSON text, as `Generation` takes it."""
         return None if self.output_schema is None else to_text(self.output_schema)
 
     def conversation(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """What the version reads for a request or a row with these messages."""
+        """The version's prompt for a request or a row with these messages."""
         return with_instruction(self.instruction, messages, self.shots)
 
 
 @dataclass(frozen=True)
 class ServedBase:
-    """The base that a gateway serves: sha256 of its weights, tokens of a conversation (or a bound), and its context."""
+    """The base of a gateway: sha256 of its weights, a function that counts a conversation's tokens, context length."""
 
     digest: str
     tokens: Callable[[Sequence[Message]], int]
@@ -120,7 +120,7 @@ class ServedBase:
 
 @dataclass(frozen=True)
 class Trial:
-    """A version that is tried on a share of the traffic before it may become champion."""
+    """A version on trial with the ratio `share` of the traffic, before it may become champion."""
 
     version: str
     strategy: Literal["canary", "shadow"]
@@ -129,7 +129,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class DesiredReleases:
-    """What the registry says should be loaded. `previous` stays loaded, so that going back to it takes no time."""
+    """The versions that a gateway should load. `previous` stays loaded for a fast rollback."""
 
     champion: str | None
     previous: str | None = None
@@ -138,7 +138,7 @@ class DesiredReleases:
 
 @dataclass(frozen=True)
 class RoutedRelease:
-    """The release that answers a request, why it is that one, and one that answers beside it unseen."""
+    """The release that answers a request, the route by which it was chosen, and the shadow release, if any."""
 
     release: Release
     route: Route
@@ -146,7 +146,7 @@ class RoutedRelease:
 
 
 def release_of(card: ModelCard, task: str, version: str, adapter: Path, evaluated: ServingFacts) -> Release:
-    """The version whose folder `adapter` holds this card."""
+    """The release of a version with this card and the folder `adapter`."""
     return Release(
         task,
         version,
@@ -164,7 +164,7 @@ def release_of(card: ModelCard, task: str, version: str, adapter: Path, evaluate
 
 
 def evaluated_file(system: System) -> str:
-    """The artifact that holds what was found out of a version: a run makes at most one version of each system."""
+    """The artifact name of a version's serving facts; a run makes at most one version of each system."""
     return EVALUATED if system == "tuned" else f"evaluated-{system}.json"
 
 

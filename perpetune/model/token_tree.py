@@ -1,11 +1,9 @@
-"""Token trees: several sequences in one, with what they share computed once.
+"""Token trees: several sequences packed into one, with common prefixes computed once.
 
-Examples of a narrow task begin with the same tokens (the instruction), and the labels of a
-classification begin alike behind the same input. Laid out as a tree in which every token knows its
-parent, the shared beginnings are one path: a token attends to itself and its ancestors, its position
-is its depth, and the logits at a token predict its children. Each sequence sees exactly what it would
-see alone, so losses and gradients are those of the unpacked computation. (Tree attention is known from
-speculative decoding: Miao et al., SpecInfer, 2023, arXiv:2305.09781.)
+Examples of a narrow task have a common prefix (the instruction), and so have the labels of a classification after the same
+input. In a tree (trie) of tokens each common prefix is one path: a token attends to itself and its ancestors, its position
+is its depth, and the logits at a token predict its children. So losses and gradients equal those of the unpacked
+computation. (Tree attention is known from speculative decoding: Miao et al., SpecInfer, 2023, arXiv:2305.09781.)
 """
 
 from __future__ import annotations
@@ -20,10 +18,10 @@ import torch
 
 @dataclass(frozen=True)
 class Tree:
-    """n tokens in preorder: each parent before its children, each subtree in one piece.
+    """A tree of n tokens in preorder.
 
-    `tokens`, `depths` and `ends` are arrays of shape (n,); `ends` holds the place after a token's subtree.
-    `paths[k]` holds the places of the tokens of sequence k.
+    `tokens`, `depths` and `ends` have shape (n,); `ends` is the position after a token's subtree. `paths[k]` are the
+    positions of the tokens of sequence k.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -36,14 +34,14 @@ class Tree:
 
 
 def build_tree(sequences: Iterable[Sequence[int]]) -> Tree:
-    """Lay token sequences into one tree, equal beginnings shared."""
+    """Build a tree of token sequences, with shared common prefixes."""
     rows = [tuple(sequence) for sequence in sequences]
     tokens: list[int] = []
     depths: list[int] = []
     paths: list[tuple[int, ...]] = [()] * len(rows)
     before: tuple[int, ...] = ()
     path: tuple[int, ...] = ()
-    for index in sorted(range(len(rows)), key=rows.__getitem__):  # neighbours share most: that gives preorder
+    for index in sorted(range(len(rows)), key=rows.__getitem__):  # sorted order gives preorder
         row = rows[index]
         shared = _shared(before, row)
         path = (*path[:shared], *range(len(tokens), len(tokens) + len(row) - shared))
@@ -55,13 +53,13 @@ def build_tree(sequences: Iterable[Sequence[int]]) -> Tree:
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
+    """The length of the common prefix."""
     differ = (position for position, (mine, yours) in enumerate(zip(one, other, strict=False)) if mine != yours)
     return next(differ, min(len(one), len(other)))
 
 
 def _ends(depths: Sequence[int]) -> npt.NDArray[np.int64]:
-    """In preorder a subtree ends where the depth comes back to that of its root."""
+    """The position after each token's subtree: the next one whose depth is not larger."""
     ends = np.full(len(depths), len(depths))
     unfinished: list[int] = []
     for position, depth in enumerate(depths):
@@ -72,7 +70,7 @@ def _ends(depths: Sequence[int]) -> npt.NDArray[np.int64]:
 
 
 def parents(tree: Tree) -> list[int]:
-    """The place of each token's parent, -1 for a root: in preorder, the last token that is one less deep."""
+    """The position of each token's parent, -1 for a root."""
     newest = {-1: -1}
     found: list[int] = []
     for position, depth in enumerate(tree.depths.tolist()):
@@ -82,13 +80,13 @@ def parents(tree: Tree) -> list[int]:
 
 
 def is_visible(tree: Tree, queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Shape (queries, keys): whether the key's token is the query's own or an ancestor of it."""
+    """A mask (queries, keys): whether the key's token is the query's token or an ancestor of it."""
     visible: npt.NDArray[np.bool_] = (keys <= queries[:, None]) & (queries[:, None] < tree.ends[keys])
     return visible
 
 
 def model_inputs(tree: Tree, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """What a transformers decoder reads: ids and positions (1, n), an additive mask (1, 1, n, n)."""
+    """Inputs of a transformers decoder: ids and positions (1, n), an additive attention mask (1, 1, n, n)."""
     positions = np.arange(len(tree))
     visible = torch.from_numpy(is_visible(tree, positions, positions)).to(device)
     mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, torch.finfo(dtype).min)
@@ -100,29 +98,29 @@ def model_inputs(tree: Tree, device: torch.device, dtype: torch.dtype) -> dict[s
 
 
 def groups_within(sequences: Sequence[Sequence[int]], limit: int) -> list[list[int]]:
-    """Cut a list of sequences, in its order, into runs whose trees hold at most `limit` tokens.
+    """Group consecutive sequences so that the tree of each group has at most `limit` tokens; returns their indices.
 
-    A sequence longer than the limit gets a run of its own. Returns the indices of each run.
+    A sequence longer than the limit is a group by itself.
     """
-    runs: list[list[int]] = []
-    seen: set[tuple[int, int]] = set()
+    groups: list[list[int]] = []
+    known: set[tuple[int, int]] = set()
     ids: dict[tuple[int, int], int] = {}
     size = 0
     for index, sequence in enumerate(sequences):
         nodes = _nodes(sequence, ids)
-        new = [node for node in nodes if node not in seen]
-        if runs and size + len(new) <= limit:
-            runs[-1].append(index)
+        new = [node for node in nodes if node not in known]
+        if groups and size + len(new) <= limit:
+            groups[-1].append(index)
         else:
-            runs.append([index])
-            seen, new, size = set(), nodes, 0
-        seen.update(new)
+            groups.append([index])
+            known, new, size = set(), nodes, 0
+        known.update(new)
         size += len(new)
-    return runs
+    return groups
 
 
 def _nodes(sequence: Sequence[int], ids: dict[tuple[int, int], int]) -> list[tuple[int, int]]:
-    """The sequence as tree nodes (parent, token), parents numbered alike for equal beginnings."""
+    """The sequence as tree nodes (parent, token); equal prefixes have equal parent numbers."""
     nodes: list[tuple[int, int]] = []
     parent = -1
     for token in sequence:

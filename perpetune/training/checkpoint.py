@@ -1,8 +1,7 @@
-"""A training run, put down so that it can be taken up again as if it had never stopped.
+"""Checkpoints of a training run: save and resume with the same result as without the interruption.
 
-What is written between two steps is all that the next step depends on: the adapter's weights, the
-optimizer's state, the random state, and the best weights so far. The order of rows follows from the
-seed and the step.
+A checkpoint has all that the next step depends on: trained weights, optimizer state, random state, and the best weights so
+far. The order of rows follows from the seed and the step.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ FILE = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `step` steps, `seconds` of training and `tokens` read; `best_*` as in the trainer."""
+    """The state after `step` steps, `seconds` of training and `tokens` processed; `best_*` at the best validation."""
 
     step: int
     tokens: int
@@ -39,7 +38,7 @@ class Checkpoint:
 
 
 def random_state() -> list[torch.Tensor]:
-    """Of the CPU and of each GPU."""
+    """The random states of the CPU and of each GPU."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 
@@ -49,8 +48,8 @@ def restore_random_state(state: list[torch.Tensor]) -> None:
         torch.cuda.set_rng_state_all(state[1:])
 
 
-def identity(params: TrainParams, base_digest: str, rows: Sequence[Sequence[int]]) -> str:
-    """What a run is: its settings, base model and rows. Only a run of the same identity may go on from a checkpoint."""
+def run_digest(params: TrainParams, base_digest: str, rows: Sequence[Sequence[int]]) -> str:
+    """A hash of settings, base model and rows. A checkpoint is resumed only by a run with the same hash."""
     digest = hashlib.sha256(f"{params.model_dump_json()}\n{base_digest}\n".encode())
     for row in rows:
         digest.update(repr(tuple(row)).encode())
@@ -58,15 +57,15 @@ def identity(params: TrainParams, base_digest: str, rows: Sequence[Sequence[int]
 
 
 @dataclass(frozen=True)
-class Resume:
-    """Where a run of this `identity` is put down, every so many seconds, and taken up again."""
+class CheckpointStore:
+    """The checkpoint file of a run with this `identity`, saved every `every_seconds`."""
 
     folder: Path
     identity: str
     every_seconds: float
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write it whole or not at all, kill -9 and power cuts included."""
+        """Save atomically, also against kill -9 and power cuts."""
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f"{FILE}.unfinished"
         with unfinished.open("wb") as file:
@@ -77,7 +76,7 @@ class Resume:
         unfinished.replace(self.folder / FILE)
 
     def load(self) -> Checkpoint | None:
-        """The checkpoint of this very run, or None where there is none or it belongs to another."""
+        """Load the checkpoint; None if there is none or it is of another run."""
         path = self.folder / FILE
         if not path.is_file():
             return None

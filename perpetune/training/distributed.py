@@ -1,7 +1,7 @@
-"""Several processes train one model: each reads its share of every batch and holds its share of the weights.
+"""Data-parallel training of one model in several processes, with sharded weights.
 
-Joined by torchrun or `accelerate launch` through accelerate, sharded by FSDP2 (Zhao et al. 2023,
-arXiv:2304.11277): NCCL between GPUs, gloo between CPUs.
+Started by torchrun or `accelerate launch`, sharded by FSDP2 (Zhao et al. 2023, arXiv:2304.11277): NCCL between GPUs, gloo
+between CPUs.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from perpetune.training.batches import Encoded
 
 @dataclass(frozen=True)
 class World:
-    """This process among `size` that train together."""
+    """The rank of this process, and the number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         return self.rank == 0
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
-def join() -> World:
-    """Meet the other processes that the launcher started; alone where it started none."""
+def init_distributed() -> World:
+    """Initialise the process group of the launcher; a world of size 1 without a launcher."""
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available())
     return World(state.process_index, state.num_processes)
 
 
-def leave(world: World) -> None:
-    """Wait for the others: a process that ends breaks the connections that a slower one still reads from."""
+def shutdown_distributed(world: World) -> None:
+    """Wait for the other processes, which may still read from this one, and end the process group."""
     if world.size > 1:
         dist.barrier()
         dist.destroy_process_group()
 
 
 def shard(model: nn.Module, layers: Sequence[nn.Module], world: World) -> None:
-    """Spread the weights over the world, layer by layer: each is whole only while it is computed."""
+    """Shard the weights over the processes, layer by layer (FSDP2)."""
     if world.size == 1:
         return
     from torch.distributed.fsdp import fully_shard
@@ -58,14 +58,14 @@ def shard(model: nn.Module, layers: Sequence[nn.Module], world: World) -> None:
     fully_shard(model)
 
 
-def share(batch: Sequence[Encoded], world: World) -> list[Encoded]:
-    """This process's rows. One that would have none gets a row that counts nothing, to keep step with the others."""
-    mine = list(batch[world.rank :: world.size])
-    return mine or [replace(batch[0], weight=0.0)]
+def local_rows(batch: Sequence[Encoded], world: World) -> list[Encoded]:
+    """This process's rows of a batch; a row of weight 0 if it would have none."""
+    rows = list(batch[world.rank :: world.size])
+    return rows or [replace(batch[0], weight=0.0)]
 
 
-def in_step(runs: list[list[Encoded]], world: World) -> list[list[Encoded]]:
-    """As many passes as the process with the most, since each pass is computed together."""
+def padded_passes(runs: list[list[Encoded]], world: World) -> list[list[Encoded]]:
+    """Pad the micro-batches to the largest number of any process, with rows of weight 0: FSDP needs equal numbers."""
     if world.size == 1:
         return runs
     most = torch.tensor(len(runs), device=_device())
@@ -74,8 +74,8 @@ def in_step(runs: list[list[Encoded]], world: World) -> list[list[Encoded]]:
     return runs + [idle] * (int(most) - len(runs))
 
 
-def summed(value: float, world: World) -> float:
-    """The sum of all processes' values."""
+def all_reduce_sum(value: float, world: World) -> float:
+    """The sum of the values of all processes."""
     if world.size == 1:
         return value
     total = torch.tensor(value, device=_device(), dtype=torch.float64 if _device().type == "cpu" else torch.float32)
@@ -83,29 +83,29 @@ def summed(value: float, world: World) -> float:
     return float(total)
 
 
-def agreed(wish: bool, world: World) -> bool:
-    """What the leader wishes: clocks differ, decisions must not."""
+def leader_decision(decision: bool, world: World) -> bool:
+    """The leader's decision, for decisions that depend on the clock."""
     if world.size == 1:
-        return wish
-    said = torch.tensor(int(wish), device=_device())
-    dist.broadcast(said, 0)
-    return bool(said)
+        return decision
+    value = torch.tensor(int(decision), device=_device())
+    dist.broadcast(value, 0)
+    return bool(value)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A copy of the tensor in this process's memory, gathered where it is spread over several."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """A copy of the tensor in CPU memory, gathered if it is sharded."""
     gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return gathered.detach().to("cpu", copy=True)
 
 
 @torch.no_grad()
-def put(value: Tensor, tensor: Tensor) -> None:
-    """Write a whole value into a tensor, into this process's share where it is spread."""
-    tensor.copy_(placed(value, tensor))
+def copy_into(value: Tensor, tensor: Tensor) -> None:
+    """Copy a full value into a tensor that may be sharded."""
+    tensor.copy_(distribute_like(value, tensor))
 
 
-def placed(value: Tensor, like: Tensor) -> Tensor:
-    """A whole value spread as another tensor of its shape is."""
+def distribute_like(value: Tensor, like: Tensor) -> Tensor:
+    """A full value on the device, and with the sharding, of another tensor of its shape."""
     if not isinstance(like, DTensor):
         return value.to(like.device)
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)

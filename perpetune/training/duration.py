@@ -1,4 +1,4 @@
-"""How long a run will take, from two of its own passes."""
+"""Estimate the duration of a training from two of its micro-batches."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import islice
 import torch
 
 from perpetune.params import TrainParams
-from perpetune.training.batches import Encoded, batches, packed, pass_size
+from perpetune.training.batches import Encoded, batches, pack_rows, tree_size
 from perpetune.training.decoder.fused import FusedModel, PlainModel, summed_loss
-from perpetune.training.distributed import World, in_step, share
+from perpetune.training.distributed import World, local_rows, padded_passes
 from perpetune.training.recipe import batch_size
 from perpetune.training.schedule import Schedule
 
-STEPS_LOOKED_AT = 50
-FORWARD = 1 / 3  # of a pass with its gradients
+SAMPLE_STEPS = 50
+FORWARD = 1 / 3  # of a forward and backward pass
 
 
 def expected_seconds(
@@ -27,23 +27,25 @@ def expected_seconds(
     schedule: Schedule,
     world: World,
 ) -> float:
-    """Time a pass of the median size, once to warm up and once to measure, and count the tokens of all steps.
+    """Time a micro-batch of the median size, after a warm-up, and extrapolate to the tokens of all steps; in seconds.
 
-    Every process of the world calls this: their passes are computed together.
+    All processes must call this together.
     """
     size = batch_size(params, len(rows))
-    looked_at = list(islice(batches(rows, size, params.seed), min(STEPS_LOOKED_AT, schedule.steps)))
-    by_step = [in_step(packed(share(batch, world), params.max_packed_tokens), world) for batch in looked_at]
-    sizes = [pass_size(run) for runs in by_step for run in runs]
-    typical = sorted((run for runs in by_step for run in runs), key=pass_size)[len(sizes) // 2]
+    sample = list(islice(batches(rows, size, params.seed), min(SAMPLE_STEPS, schedule.steps)))
+    by_step = [padded_passes(pack_rows(local_rows(batch, world), params.max_packed_tokens), world) for batch in sample]
+    sizes = [tree_size(run) for runs in by_step for run in runs]
+    typical = sorted((run for runs in by_step for run in runs), key=tree_size)[len(sizes) // 2]
     network.train()
     _time(network, typical)
-    per_token = _time(network, typical) / pass_size(typical)
-    training = sum(sizes) / len(looked_at) * schedule.steps
-    checked = (
-        sum(pass_size(run) for run in packed(share(validation, world), params.max_packed_tokens)) if validation else 0
+    per_token = _time(network, typical) / tree_size(typical)
+    training = sum(sizes) / len(sample) * schedule.steps
+    validation_tokens = (
+        sum(tree_size(run) for run in pack_rows(local_rows(validation, world), params.max_packed_tokens))
+        if validation
+        else 0
     )
-    return per_token * (training + FORWARD * checked * len(schedule.validate_at))
+    return per_token * (training + FORWARD * validation_tokens * len(schedule.validate_at))
 
 
 def _time(network: FusedModel | PlainModel, rows: Sequence[Encoded]) -> float:

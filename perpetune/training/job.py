@@ -1,7 +1,7 @@
-"""`torchrun --nproc-per-node 4 -m perpetune.training.job FOLDER`: one training run, from files, in any launcher.
+"""`torchrun --nproc-per-node 4 -m perpetune.training.job FOLDER`: a training run from files, for any launcher.
 
-The folder holds `job.json` (see `Job`), `train.jsonl` and `validation.jsonl`. The leading process says its
-progress as JSON lines, and at last writes `trained.json`.
+The folder has `job.json` (see `Job`), `train.jsonl` and `validation.jsonl`. The leader prints its progress as JSON lines
+and finally writes `trained.json`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from perpetune.model.weights import resolve
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.batches import encode_all
-from perpetune.training.distributed import ALONE, World, join, leave
+from perpetune.training.distributed import SINGLE_PROCESS, World, init_distributed, shutdown_distributed
 from perpetune.training.memory_estimate import estimate_memory, refuse_if_too_small, shape_of
 from perpetune.training.trainer import Forecast, OnForecast, Progress, Report, Trained, train
 
 TRAINED = "trained.json"
-REFUSED = 3  # exit status: what went wrong is for people, and written to refused.json
+REFUSED = 3  # exit status of a PerpetuneError, which is written to refused.json
 
 
 class Job(BaseModel):
-    """What to train, and where its files go. `labels` are those of a label head; None learns to write answers."""
+    """A training run: data-independent settings and output folders. `labels` are those of a label head, None for none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,18 +56,18 @@ def write_trained(folder: Path, trained: Trained) -> None:
 
 
 def read_trained(folder: Path) -> Trained:
-    said = json.loads((folder / TRAINED).read_text(encoding="utf-8"))
-    return Trained(**{**said, "adapter": Path(said["adapter"])})
+    values = json.loads((folder / TRAINED).read_text(encoding="utf-8"))
+    return Trained(**{**values, "adapter": Path(values["adapter"])})
 
 
 def run_job(folder: Path) -> None:
     job = Job.model_validate_json((folder / "job.json").read_text(encoding="utf-8"))
-    world = join()
+    world = init_distributed()
     rows, validation = _rows(folder / "train.jsonl"), _rows(folder / "validation.jsonl")
-    trained = train_here(job, rows, validation, _say, _say, world)
-    if world.leads:
+    trained = train_here(job, rows, validation, _print_json, _print_json, world)
+    if world.is_leader:
         write_trained(folder, trained)
-    leave(world)
+    shutdown_distributed(world)
 
 
 def train_here(
@@ -76,9 +76,9 @@ def train_here(
     validation_rows: Sequence[Example],
     report: Report,
     on_forecast: OnForecast | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Trained:
-    """Train in this process, one of the world. Raises PerpetuneError as `train` does, and where memory will not do."""
+    """Train in this process. Raises PerpetuneError as `train` does, and if memory is insufficient."""
     base = _load_for(job, train_rows, validation_rows, world.size)
     return train(
         base,
@@ -96,7 +96,7 @@ def train_here(
 
 
 def _load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example], processes: int) -> Base:
-    """The base model, once it is sure that training it fits into memory. Raises PerpetuneError where it does not."""
+    """Load the base model. Raises PerpetuneError before, if its training does not fit into memory."""
     folder = resolve(job.base, job.assets)
     rows = encode_all(load_tokenizer(folder), train_rows, job.instruction, job.params, job.labels)
     if rows:
@@ -110,8 +110,8 @@ def _rows(path: Path) -> list[Example]:
     return [Example.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _say(what: Progress | Forecast) -> None:
-    print(json.dumps(asdict(what)), flush=True)
+def _print_json(message: Progress | Forecast) -> None:
+    print(json.dumps(asdict(message)), flush=True)
 
 
 if __name__ == "__main__":

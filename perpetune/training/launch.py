@@ -1,4 +1,4 @@
-"""Train in this process, or in several that share the model: the same call."""
+"""Launch a training in this process or in several."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def launch(
     launcher: str | None = None,
     on_forecast: OnForecast | None = None,
 ) -> Trained:
-    """Train as the job says, in `job.params.processes` processes on this machine, or through a `launcher`.
+    """Train in `job.params.processes` processes on this machine, or through a `launcher`.
 
-    A launcher is a command that starts `-m perpetune.training.job FOLDER` on every process of a cluster, such as
-    `torchrun --nnodes 2 ...`; FOLDER is then beside the adapter, on storage that all of them see.
-    Raises PerpetuneError as `train` does, where memory will not do, and where a process dies.
+    A launcher is a command such as `torchrun --nnodes 2 ...` that starts `-m perpetune.training.job FOLDER` in every
+    process of a cluster; FOLDER is in the adapter's parent folder, which must be on shared storage.
+    Raises PerpetuneError as `train` does, if memory is insufficient, and if a process fails.
     """
     count = process_count(job.params)
     if count == 1 and launcher is None:
@@ -46,17 +46,17 @@ def launch(
 
 
 def process_count(params: TrainParams) -> int:
-    """`auto` is one process for each GPU, and one where there is none."""
+    """The number of processes; "auto" is one for each GPU, one without a GPU."""
     return max(1, torch.cuda.device_count()) if params.processes == "auto" else params.processes
 
 
 def torchrun(count: int) -> list[str]:
-    """The command that starts so many processes on this machine."""
+    """The torchrun command for so many processes on this machine."""
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
 
 
 def _follow(command: list[str], folder: Path, report: Report, on_forecast: OnForecast | None) -> None:
-    """Run the command to its end, handing on each line of progress."""
+    """Run the command, and report its progress lines."""
     last: list[str] = []
     with (folder / "stderr").open("w+", encoding="utf-8") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as processes:
@@ -71,13 +71,13 @@ def _follow(command: list[str], folder: Path, report: Report, on_forecast: OnFor
                 processes.terminate()
                 raise
         errors.seek(0)
-        last = _last_words(errors.read().splitlines())
+        last = _error_lines(errors.read().splitlines())
     if processes.returncode:
         raise _fault(folder, processes.returncode, last)
 
 
-def _last_words(lines: list[str]) -> list[str]:
-    """Of the process that failed first: what a launcher prints after that says which one it was, and not why."""
+def _error_lines(lines: list[str]) -> list[str]:
+    """The last lines of the process that failed first, without the launcher's summary after them."""
     end = next((position for position, line in enumerate(lines) if "failed (exitcode" in line), len(lines))
     return lines[max(0, end - 15) : end]
 
@@ -90,5 +90,5 @@ def _fault(folder: Path, status: int, last: list[str]) -> PerpetuneError:
     return PerpetuneError(
         f"a training process ended with status {status}:\n" + "\n".join(last),
         where="params.yaml: train.processes",
-        do="mend what it says, and run this again: it goes on from the last checkpoint",
+        do="fix the error and run it again: it resumes from the last checkpoint",
     )

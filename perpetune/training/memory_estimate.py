@@ -1,8 +1,8 @@
-"""Whether a run fits into the memory at hand, told before anything is loaded.
+"""Estimate the memory of a training before anything is loaded.
 
-What a run holds is known: the base's weights, what is trained with its gradients and AdamW's two moments, what
-each layer keeps of a pass for its gradient, and the largest thing computed in between. The formulas follow
-`kernels.py` and `attention.py`; for architectures outside the fused family they are an estimate.
+It is the sum of the base's weights, the trained weights with gradients and AdamW's two moments, the activations that each
+layer saves for the backward pass, and the largest intermediate tensor. The formulas follow `kernels.py` and
+`attention.py`; for other architectures they are scaled by a measured factor.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ from perpetune.errors import PerpetuneError
 from perpetune.model.base import torch_dtype
 from perpetune.model.loss import LOGIT_ROWS
 from perpetune.params import BaseParams, TrainParams
-from perpetune.training.batches import Encoded, batches, packed, pass_size
+from perpetune.training.batches import Encoded, batches, pack_rows, tree_size
 from perpetune.training.decoder.attention import BLOCK
 from perpetune.training.decoder.fused import FUSED
 from perpetune.training.recipe import batch_size
 
-STEPS_LOOKED_AT = 200  # each epoch deals the rows anew, so the largest pass of these is that of nearly all
+SAMPLE_STEPS = 200  # steps searched for the largest micro-batch
 FOUR_BITS = 0.516  # bytes of a weight in NF4 with double quantization (QLoRA, section 3)
-# Measured: what transformers' own layers keep, with casts, repeated keys and a dense mask, over what ours keep.
+# Measured: activations of transformers' layers, with casts, repeated keys and a dense mask, relative to the fused ones.
 UNFUSED = 2.5
-# Measured: a CPU's heap does not give the room of one layer to the next as a GPU's allocator does; it holds up to
-# so many of those that are computed again.
-HEAP_IN_PIECES = 5
+# Measured: with gradient checkpointing, a CPU's fragmented heap holds the activations of up to so many layers.
+HEAP_FRAGMENTATION = 5
 GB = 1e9
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Peak bytes that a run adds to the process, by what holds them, and the bytes that are free for it."""
+    """Peak memory of a training in bytes, by kind, and the free memory of the device."""
 
     weights: int
     trained: int
@@ -54,7 +53,7 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of an architecture decides its memory. `adapted` are the parameters of an adapter of rank 1."""
+    """The sizes of an architecture that determine its memory. `adapted` are the parameters of an adapter of rank 1."""
 
     parameters: int
     linear: int
@@ -71,7 +70,7 @@ class Shape:
 
 
 def shape_of(config: PreTrainedConfig, targets: tuple[str, ...] | str) -> Shape:
-    """Read from the model's config alone: no weights are loaded."""
+    """The shape of a model from its config, without loading weights."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     head = model.get_output_embeddings()
@@ -98,7 +97,7 @@ def shape_of(config: PreTrainedConfig, targets: tuple[str, ...] | str) -> Shape:
 def estimate_memory(
     shape: Shape, params: TrainParams, rows: Sequence[Encoded], *, validates: bool, processes: int = 1
 ) -> MemoryEstimate:
-    """What training on these rows needs of each process's device; FSDP spreads weights over the processes."""
+    """The memory that training on these rows needs on each process's device; FSDP shards the weights."""
     compute = torch_dtype(params.precision).itemsize
     on_cpu = not torch.cuda.is_available()
     trained = shape.parameters if params.method == "full" else shape.adapted * params.lora.rank
@@ -106,10 +105,10 @@ def estimate_memory(
         "full": 0,
         "qlora": round(FOUR_BITS * shape.linear) + compute * (shape.parameters - shape.linear),
     }.get(params.method, compute * shape.parameters)
-    # Weight, gradient and two moments in fp32; on a CPU the best weights lie in the same memory.
+    # Weight, gradient and two moments in fp32; on a CPU the best weights are in the same memory.
     held = 4 * trained * (5 if on_cpu and validates else 4)
     if params.method == "full" and compute < 4:
-        held += compute * trained  # the pass multiplies with rounded copies, kept for the gradient
+        held += compute * trained  # bf16 copies saved for the backward pass
     tokens = _largest_pass(rows, params, processes)
     return MemoryEstimate(
         weights // processes,
@@ -121,30 +120,30 @@ def estimate_memory(
 
 
 def _largest_pass(rows: Sequence[Encoded], params: TrainParams, processes: int) -> int:
-    """Tokens of the largest forward pass."""
+    """Tokens of the largest micro-batch."""
     size = batch_size(params, len(rows))
-    looked_at = islice(batches(rows, size, params.seed), min(STEPS_LOOKED_AT, math.ceil(len(rows) / size)))
-    passes = (run for batch in looked_at for run in packed(batch[::processes], params.max_packed_tokens))
-    return max(map(pass_size, passes))
+    sample = islice(batches(rows, size, params.seed), min(SAMPLE_STEPS, math.ceil(len(rows) / size)))
+    passes = (run for batch in sample for run in pack_rows(batch[::processes], params.max_packed_tokens))
+    return max(map(tree_size, passes))
 
 
 def _activations(shape: Shape, params: TrainParams, tokens: int, compute: int, on_cpu: bool) -> int:
     rank = 0 if params.method == "full" else params.lora.rank
-    # Per token: two norms' inputs and outputs; q, k, v; what attention gives; gate, up and their product.
+    # Per token: inputs and outputs of two norms; q, k, v; attention output; gate, up and their product.
     numbers = 4 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 3 * shape.inner
     numbers += rank * shape.adapters // shape.layers
-    # On a CPU also the attention weights: a block's queries see the prefix and themselves.
+    # On a CPU also the attention weights of a block's queries to the prefix and themselves.
     numbers += shape.heads * min(tokens, 2 * BLOCK) if on_cpu else shape.queries
     layer = compute * tokens * numbers
     if not shape.fused:
         layer = round(layer * UNFUSED)
     kept = shape.layers * layer
     if params.gradient_checkpointing:
-        again = HEAP_IN_PIECES if on_cpu else 1  # times the layer that is computed again
-        kept = shape.layers * compute * tokens * shape.hidden + again * layer
-    passing = compute * tokens * 6 * shape.inner
+        recomputed = HEAP_FRAGMENTATION if on_cpu else 1  # layers in memory
+        kept = shape.layers * compute * tokens * shape.hidden + recomputed * layer
+    intermediate = compute * tokens * 6 * shape.inner
     logits = min(tokens, LOGIT_ROWS) * shape.words * (4 + compute)
-    return kept + max(passing, logits)
+    return kept + max(intermediate, logits)
 
 
 def free_bytes() -> int:
@@ -154,22 +153,22 @@ def free_bytes() -> int:
 
 
 def refuse_if_too_small(memory: MemoryEstimate, base: BaseParams, shape: Shape, params: TrainParams) -> None:
-    """Raises PerpetuneError with what would fit, where the run does not."""
+    """Raises PerpetuneError, with settings that would need less, if the training does not fit into memory."""
     if memory.needed <= memory.free:
         return
     size = f"{shape.parameters / 1e9:.1f}B" if shape.parameters >= 1e9 else f"{shape.parameters / 1e6:.0f}M"
     dtype = {2: "bf16", 4: "fp32"}[torch_dtype(params.precision).itemsize]
     raise PerpetuneError(
-        f"{base.model}, {size} in {dtype} by {params.method}, needs {memory.needed / GB:.1f} GB ({memory.weights / GB:.1f} for "
-        f"the base, {memory.trained / GB:.1f} for what is trained, {memory.activations / GB:.1f} for a pass), and "
-        f"{memory.device} has {memory.free / GB:.1f} free",
+        f"training {base.model} ({size}, {dtype}, {params.method}) needs {memory.needed / GB:.1f} GB "
+        f"({memory.weights / GB:.1f} for the base, {memory.trained / GB:.1f} for trained weights and optimizer, "
+        f"{memory.activations / GB:.1f} for activations), and {memory.device} has {memory.free / GB:.1f} GB free",
         where="params.yaml: train",
         do=_advice(memory, params),
     )
 
 
 def _advice(memory: MemoryEstimate, params: TrainParams) -> str:
-    """The first of what helps that is not yet done."""
+    """The first setting that would help."""
     if params.method == "full" and memory.trained > memory.free / 2:
         return "set method: lora, or train in more processes"
     if memory.activations > memory.needed / 3 and not params.gradient_checkpointing:
@@ -178,4 +177,4 @@ def _advice(memory: MemoryEstimate, params: TrainParams) -> str:
         return "set method: qlora"
     if memory.activations > memory.needed / 3:
         return "halve max_packed_tokens"
-    return "take a smaller base model, or a machine with more memory"
+    return "use a smaller base model, or a machine with more memory"

@@ -1,4 +1,4 @@
-"""The training loop: token trees, loss on the answers only, the best checkpoint kept."""
+"""The training loop: token trees, loss on the answers only, weights of the best validation."""
 
 from __future__ import annotations
 
@@ -14,33 +14,44 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from perpetune.errors import PerpetuneError
-from perpetune.model.adapters import save, trainable, trained_digest
+from perpetune.model.adapters import save_trained, trainable, trained_digest
 from perpetune.model.base import Base, torch_dtype
 from perpetune.model.label_head import LabelHead, fit_probe, head_shape, save_head
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.batches import Encoded, batches, encode_all, packed, some
-from perpetune.training.checkpoint import Checkpoint, Resume, identity, random_state, restore_random_state
+from perpetune.training.batches import Encoded, batches, encode_all, pack_rows, sample_rows
+from perpetune.training.checkpoint import Checkpoint, CheckpointStore, random_state, restore_random_state, run_digest
 from perpetune.training.decoder.fused import (
     FusedModel,
     PlainModel,
-    learner,
     losses_by_temperature,
     prompt_features,
     summed_loss,
+    training_network,
 )
-from perpetune.training.distributed import ALONE, World, agreed, in_step, placed, put, shard, share, summed, whole
+from perpetune.training.distributed import (
+    SINGLE_PROCESS,
+    World,
+    all_reduce_sum,
+    copy_into,
+    distribute_like,
+    full_tensor,
+    leader_decision,
+    local_rows,
+    padded_passes,
+    shard,
+)
 from perpetune.training.duration import expected_seconds
 from perpetune.training.memory_estimate import estimate_memory, shape_of
-from perpetune.training.recipe import batch_size, learning_rate, most_minutes
+from perpetune.training.recipe import batch_size, learning_rate, time_limit
 from perpetune.training.schedule import Schedule, fewest_steps, schedule_of
 
-TIME_BEFORE_COOLING = 0.8  # of train.minutes
+TIME_BEFORE_COOLDOWN = 0.8  # of train.minutes
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the run stands after a step of `steps` at most. `tokens_per_second` counts what a plain run would process."""
+    """Progress after a step of at most `steps`. `tokens_per_second` counts tokens without packing."""
 
     step: int
     steps: int
@@ -53,7 +64,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take at most, said before its first step: seconds, and bytes of memory beside those in use."""
+    """The maximum duration and the memory of a run, estimated before the first step; memory excludes the base."""
 
     steps: int
     seconds: float
@@ -63,9 +74,9 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: the folder and digest of what was trained, the digest of its base, and how it went.
+    """The result of a training: folder and digest of the trained weights, digest of the base, and statistics.
 
-    `seconds` are those of the whole run, on each of the `devices` at once.
+    `seconds` is the wall-clock time on all `devices`; `too_long` counts rows that were left out.
     """
 
     adapter: Path
@@ -93,31 +104,30 @@ def train(
     adapter: Path,
     report: Report,
     checkpoints: Path | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     on_forecast: OnForecast | None = None,
     labels: Sequence[str] | None = None,
 ) -> Trained:
-    """Fine-tune the base by `params.method` and write what was trained to the folder `adapter`.
+    """Fine-tune the base by `params.method` and write the trained weights to the folder `adapter`.
 
-    With a folder for `checkpoints`, a run that was killed goes on from the last of its own and ends with
-    the weights of an unbroken one (on a CPU, to the bit). Every process of the `world` calls this with the
-    same arguments; the leader alone reports and writes. `on_forecast` hears once, before the first step, what the run
-    will take. Full fine-tuning changes the base in place.
+    With a folder for `checkpoints`, an interrupted run resumes from its last one, with the same result as without the
+    interruption (bitwise on a CPU). All processes of the `world` call this with the same arguments; only the leader
+    reports and writes. `on_forecast` is called once before the first step. Full fine-tuning changes the base in place.
 
-    With `labels` a label head is trained beside the adapter; without, the model learns to write its answers. Examples
-    longer than `max_example_tokens`, and those with another label, are left out and counted. Without validation rows the
-    last weights are kept, else those with the lowest validation loss. Raises PerpetuneError where no
-    example is short enough, and where one is longer than the base's sliding window.
+    With `labels` a label head is trained with the adapter; without, the model learns to generate its answers. Examples
+    longer than `max_example_tokens`, and those with other labels, are left out and counted. The weights with the lowest
+    validation loss are kept, or the last ones without validation rows. Raises PerpetuneError if no example is short
+    enough, or one is longer than the base's sliding window.
     """
     rows = encode_all(base.tokenizer, train_rows, instruction, params, labels)
     if not rows:
         raise PerpetuneError(
-            f"none of the {len(train_rows)} training examples has at most {params.max_example_tokens} tokens",
+            f"all {len(train_rows)} training examples are longer than {params.max_example_tokens} tokens",
             where="params.yaml: train.max_example_tokens",
             do="raise it, or shorten the inputs",
         )
     validation = encode_all(
-        base.tokenizer, some(validation_rows, params.validation_rows, params.seed), instruction, params, labels
+        base.tokenizer, sample_rows(validation_rows, params.validation_rows, params.seed), instruction, params, labels
     )
     _refuse_beyond_window(base, [*rows, *validation])
     head = None
@@ -127,11 +137,11 @@ def train(
     model = trainable(base, params.method, params.lora, params.seed)
     resume = None
     if checkpoints is not None:
-        work = identity(params, base.digest, [row.tokens for row in rows])
-        resume = Resume(checkpoints, work, params.checkpoint_seconds)
+        work = run_digest(params, base.digest, [row.tokens for row in rows])
+        resume = CheckpointStore(checkpoints, work, params.checkpoint_seconds)
     outcome = _run(_Job(model, head, rows, validation, params, report, resume, world, on_forecast))
     digest = _save(model, head, base, adapter, params, world)
-    if resume and world.leads:
+    if resume and world.is_leader:
         resume.remove()
     if isinstance(model, PeftModel) and world.size == 1:
         model.unload()
@@ -140,24 +150,24 @@ def train(
 
 
 def _save(model: nn.Module, head: LabelHead | None, base: Base, folder: Path, params: TrainParams, world: World) -> str:
-    """Write what was trained; every process gathers it, and the leader returns its digest."""
-    weights = {name: whole(weight) for name, weight in model.named_parameters() if weight.requires_grad}
-    scores = {name: whole(weight) for name, weight in head.named_parameters()} if head else {}
-    if not world.leads:
+    """Write the trained weights; all processes gather them, and the leader returns their digest."""
+    weights = {name: full_tensor(weight) for name, weight in model.named_parameters() if weight.requires_grad}
+    scores = {name: full_tensor(weight) for name, weight in head.named_parameters()} if head else {}
+    if not world.is_leader:
         return ""
-    save(cast(PeftModel, model), weights, base.tokenizer, folder, torch_dtype(params.precision))
+    save_trained(cast(PeftModel, model), weights, base.tokenizer, folder, torch_dtype(params.precision))
     if head is not None:
         save_head(folder, head, scores)
     return trained_digest(folder)
 
 
 def _refuse_beyond_window(base: Base, rows: Sequence[Encoded]) -> None:
-    """A token tree has no sliding window: within its length every model attends to all that came before."""
+    """Raises PerpetuneError if a row exceeds the sliding window, which token trees do not implement."""
     window = getattr(base.model.config.get_text_config(), "sliding_window", None)
     longest = max(len(row.tokens) for row in rows)
     if window and longest > window:
         raise PerpetuneError(
-            f"the attention of this base reaches {window} tokens back, and the longest example has {longest}",
+            f"the base has a sliding window of {window} tokens, and the longest example has {longest}",
             where="params.yaml: train.max_example_tokens",
             do=f"set it to {window} or less: longer examples are left out and counted",
         )
@@ -171,14 +181,14 @@ class _Job:
     validation: Sequence[Encoded]
     params: TrainParams
     report: Report
-    resume: Resume | None
+    resume: CheckpointStore | None
     world: World
     on_forecast: OnForecast | None
 
 
 def _run(job: _Job) -> Trained:
     params, world = job.params, job.world
-    network = learner(
+    network = training_network(
         job.model, torch_dtype(params.precision), checkpointing=params.gradient_checkpointing, label_head=job.head
     )
     if job.head is not None:
@@ -186,14 +196,14 @@ def _run(job: _Job) -> Trained:
     shard(network, network.blocks(), world)
     size = batch_size(params, len(job.rows))
     schedule = schedule_of(len(job.rows), params, size, validates=bool(job.validation))
-    minutes = most_minutes(params, next(job.model.parameters()).device.type)
+    minutes = time_limit(params, next(job.model.parameters()).device.type)
     if job.on_forecast is not None:
         forecast = _forecast(job, network, schedule, minutes if schedule.open_ended else None)
-        if world.leads:
+        if world.is_leader:
             job.on_forecast(forecast)
     weights = [weight for part in (job.model, job.head) if part for weight in part.parameters() if weight.requires_grad]
-    fastest = learning_rate(params, cast(Any, job.model).config.get_text_config().hidden_size)
-    optimizer = torch.optim.AdamW(weights, lr=fastest, weight_decay=params.weight_decay, fused=True)
+    base_rate = learning_rate(params, cast(Any, job.model).config.get_text_config().hidden_size)
+    optimizer = torch.optim.AdamW(weights, lr=base_rate, weight_decay=params.weight_decay, fused=True)
     step, best, tokens, began = 0, _Best(None, 0, []), 0, time.monotonic()
     found = job.resume.load() if job.resume else None
     if found is not None:
@@ -206,30 +216,30 @@ def _run(job: _Job) -> Trained:
         if step == schedule.steps:
             break
         step += 1
-        rate = fastest * schedule.rate(step)
+        rate = base_rate * schedule.rate(step)
         loss = take_step(network, optimizer, weights, batch, rate, params, world)
-        tokens += sum(len(row.read) for row in batch)
-        checked = None
+        tokens += sum(len(row.inputs) for row in batch)
+        validation_loss = None
         if step in schedule.validate_at:
-            checked = mean_loss(network, job.validation, params.max_packed_tokens, world)
-            best = best.or_better(checked, step, weights)
+            validation_loss = mean_loss(network, job.validation, params.max_packed_tokens, world)
+            best = best.or_better(validation_loss, step, weights)
         seconds = time.monotonic() - began
-        time_is_up = minutes is not None and seconds >= 60 * minutes * TIME_BEFORE_COOLING
-        schedule = schedule.after(step, best.step, time_is_up=agreed(time_is_up, world))
-        if world.leads:
+        time_is_up = minutes is not None and seconds >= 60 * minutes * TIME_BEFORE_COOLDOWN
+        schedule = schedule.after(step, best.step, time_is_up=leader_decision(time_is_up, world))
+        if world.is_leader:
             left = seconds / step * (schedule.steps - step)
             if schedule.open_ended and minutes is not None:
                 least = seconds / step * (fewest_steps(schedule) - step)
                 left = min(left, max(60 * minutes - seconds, least))
-            job.report(Progress(step, schedule.steps, loss, rate, tokens / seconds, left, checked))
-        if job.resume and agreed(time.monotonic() - saved >= job.resume.every_seconds, world):
+            job.report(Progress(step, schedule.steps, loss, rate, tokens / seconds, left, validation_loss))
+        if job.resume and leader_decision(time.monotonic() - saved >= job.resume.every_seconds, world):
             _save_state(
                 job,
                 Checkpoint(
                     step,
                     tokens,
                     seconds,
-                    [whole(weight) for weight in weights],
+                    [full_tensor(weight) for weight in weights],
                     _state(optimizer),
                     random_state(),
                     best.loss,
@@ -240,17 +250,17 @@ def _run(job: _Job) -> Trained:
             )
             saved = time.monotonic()
     for weight, value in zip(weights, best.weights, strict=False):
-        put(value, weight)
+        copy_into(value, weight)
     seconds = time.monotonic() - began
     return Trained(Path(), "", "", step, best.step or step, best.loss, tokens, seconds, too_long=0, devices=world.size)
 
 
 def _start_from_probe(job: _Job, network: FusedModel | PlainModel) -> None:
-    """Every process does this, so that all begin with the same head. The adapter adds nothing yet."""
+    """Initialise the label head with a linear probe of the base; all processes compute the same."""
     assert job.head is not None
     network.eval()
     device = job.head.bias.device
-    runs = packed(job.rows, job.params.max_packed_tokens)
+    runs = pack_rows(job.rows, job.params.max_packed_tokens)
     with torch.no_grad():
         found = [prompt_features(network, run, device) for run in runs]
     rows = [row for run in runs for row in run]
@@ -267,7 +277,7 @@ def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule, m
     )
     random = random_state()
     seconds = expected_seconds(network, job.rows, job.validation, job.params, schedule, job.world)
-    restore_random_state(random)  # dropout has drawn from it: a forecast must not change what it foretells
+    restore_random_state(random)  # dropout has used it, and the forecast must not change the training
     if minutes is not None:
         seconds = min(seconds, max(60 * minutes, seconds * fewest_steps(schedule) / schedule.steps))
     return Forecast(schedule.steps, seconds, memory.needed - memory.weights, memory.free)
@@ -275,7 +285,7 @@ def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule, m
 
 @dataclass(frozen=True)
 class _Best:
-    """The best weights seen so far, whole; those of an adapter are a few MB."""
+    """The best weights so far, gathered in CPU memory."""
 
     loss: float | None
     step: int
@@ -284,28 +294,30 @@ class _Best:
     def or_better(self, loss: float, step: int, weights: list[nn.Parameter]) -> _Best:
         if self.loss is not None and loss >= self.loss:
             return self
-        return _Best(loss, step, [whole(weight) for weight in weights])
+        return _Best(loss, step, [full_tensor(weight) for weight in weights])
 
 
 def _state(optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    """The optimizer's state with whole tensors."""
+    """The optimizer's state with gathered tensors."""
     state = optimizer.state_dict()
-    kept = {index: {name: whole(value) for name, value in entry.items()} for index, entry in state["state"].items()}
+    kept = {
+        index: {name: full_tensor(value) for name, value in entry.items()} for index, entry in state["state"].items()
+    }
     return {**state, "state": kept}
 
 
 def _save_state(job: _Job, checkpoint: Checkpoint) -> None:
-    if job.world.leads:
+    if job.world.is_leader:
         assert job.resume is not None
         job.resume.save(checkpoint)
 
 
 def _restore_state(found: Checkpoint, weights: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     for weight, value in zip(weights, found.weights, strict=True):
-        put(value, weight)
+        copy_into(value, weight)
     state = {
         index: {
-            name: placed(value, weights[index]) if value.shape == weights[index].shape else value
+            name: distribute_like(value, weights[index]) if value.shape == weights[index].shape else value
             for name, value in entry.items()
         }
         for index, entry in found.optimizer["state"].items()
@@ -323,40 +335,40 @@ def take_step(
     params: TrainParams,
     world: World,
 ) -> float:
-    """One optimizer step over the batch; returns its mean loss per answer token.
+    """An optimizer step on the batch; returns its mean loss per answer token.
 
-    The batch is accumulated over as many passes as `max_packed_tokens` makes of it.
+    Gradients are accumulated over micro-batches of at most `max_packed_tokens` tokens.
     """
     network.train()
     for group in optimizer.param_groups:
         group["lr"] = rate
     answers = sum(row.answer_weight for row in batch)
     total = 0.0
-    for rows in in_step(packed(share(batch, world), params.max_packed_tokens), world):
+    for rows in padded_passes(pack_rows(local_rows(batch, world), params.max_packed_tokens), world):
         loss = summed_loss(network, rows, weights[0].device) / answers
-        (loss * world.size).backward()  # type: ignore[no-untyped-call]  # FSDP divides by the size of the world
+        (loss * world.size).backward()  # type: ignore[no-untyped-call]  # FSDP averages over the processes
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return summed(total, world)
+    return all_reduce_sum(total, world)
 
 
 @torch.no_grad()
 def mean_loss(
-    network: FusedModel | PlainModel, rows: Sequence[Encoded], max_packed_tokens: int, world: World = ALONE
+    network: FusedModel | PlainModel, rows: Sequence[Encoded], max_packed_tokens: int, world: World = SINGLE_PROCESS
 ) -> float:
-    """Mean cross-entropy per answer token, or of the labels at their best temperature.
+    """Mean cross-entropy per answer token, or per label at the best temperature.
 
-    A head that is right ever more often also becomes too sure of itself, which its calibration undoes before it serves:
-    the loss as it stands would rise meanwhile.
+    A head becomes overconfident while its accuracy still improves, and is calibrated before it serves; the loss without
+    temperature scaling would rise meanwhile.
     """
     network.eval()
     device = next(network.parameters()).device
-    passes = in_step(packed(share(rows, world), max_packed_tokens), world)
+    passes = padded_passes(pack_rows(local_rows(rows, world), max_packed_tokens), world)
     if network.label_head is None:
         totals = [sum(float(summed_loss(network, run, device)) for run in passes)]
     else:
         each = [losses_by_temperature(network, run, device).tolist() for run in passes]
         totals = [sum(sums) for sums in zip(*each, strict=True)]
-    return min(summed(total, world) for total in totals) / sum(row.answer_weight for row in rows)
+    return min(all_reduce_sum(total, world) for total in totals) / sum(row.answer_weight for row in rows)

@@ -1,1 +1,1 @@
-"""The forward and backward pass of a decoder over token trees. Imports model."""
+"""Forward and backward pass of a decoder over token trees. Imports model."""

@@ -1,9 +1,8 @@
-"""Attention over a token tree: each token sees itself and its ancestors.
+"""Attention over a token tree: each token attends to itself and its ancestors.
 
-A tree in preorder has a convenience: the ancestors of the tokens in a run of places all lie in the run
-itself or among the few that are still open where it begins. On a CPU each block of queries therefore
-multiplies with those keys alone, not with all n; on a GPU FlexAttention (Dong et al. 2024,
-arXiv:2412.05496) skips the blocks that nothing sees.
+In preorder, the ancestors of a block of tokens are in the block itself or among the few whose subtree is not finished at
+its start. On a CPU each block of queries therefore multiplies with those keys only; on a GPU FlexAttention (Dong et al.
+2024, arXiv:2412.05496) skips masked blocks.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from torch.nn.functional import pad
 from perpetune.model.token_tree import Tree, is_visible
 
 BLOCK = 128
-_LEAST_HEAD = 16  # FlexAttention's kernel on a GPU takes no smaller heads
+_MIN_HEAD = 16  # smallest head size of FlexAttention's GPU kernel
 
 
 @dataclass(frozen=True)
 class Block:
-    """The queries `first` to `last` - 1, the places of their keys (k,), and the additive mask (queries, k)."""
+    """The queries `first` to `last` - 1, the positions of their keys (k,), and the additive mask (queries, k)."""
 
     first: int
     last: int
@@ -34,30 +33,30 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Who sees whom, as the device computes it: blocks on a CPU, FlexAttention's mask on a GPU."""
+class AttentionPlan:
+    """The attention mask for the device: blocks on a CPU, FlexAttention's block mask on a GPU."""
 
     blocks: tuple[Block, ...]
     flex: Any = None
 
 
-def plan(tree: Tree, device: torch.device, dtype: torch.dtype) -> Plan:
+def plan(tree: Tree, device: torch.device, dtype: torch.dtype) -> AttentionPlan:
     if device.type == "cuda":
-        return Plan((), _flex_mask(tree, device))
-    return Plan(tuple(_block(tree, first, dtype) for first in range(0, len(tree), BLOCK)))
+        return AttentionPlan((), _flex_mask(tree, device))
+    return AttentionPlan(tuple(_block(tree, first, dtype) for first in range(0, len(tree), BLOCK)))
 
 
 def _block(tree: Tree, first: int, dtype: torch.dtype) -> Block:
     last = min(first + BLOCK, len(tree))
-    still_open = np.nonzero(tree.ends[:first] > first)[0]
-    keys = np.concatenate([still_open, np.arange(first, last)])
+    unfinished = np.nonzero(tree.ends[:first] > first)[0]
+    keys = np.concatenate([unfinished, np.arange(first, last)])
     visible = torch.from_numpy(is_visible(tree, np.arange(first, last), keys))
     mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
     return Block(first, last, torch.from_numpy(keys), mask)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, plan: Plan) -> Tensor:
-    """q (n, heads, size), k and v (n, key heads, size); returns (n, heads, size)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
+    """Attention of q (n, heads, size) to k and v (n, key heads, size); returns (n, heads, size)."""
     if plan.flex is not None:
         return _flex(q, k, v, scale, plan.flex)
     result: Tensor = _Blocked.apply(q, k, v, scale, plan.blocks)  # type: ignore[no-untyped-call]
@@ -65,7 +64,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, plan: Plan) -> Tensor:
 
 
 class _Blocked(torch.autograd.Function):
-    """Softmax attention with grouped queries: the heads that share a key head are rows of one product."""
+    """Softmax attention with grouped queries: heads with the same key head are rows of one product."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, blocks: tuple[Block, ...]) -> Tensor:
@@ -86,7 +85,7 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, *weights = ctx.saved_tensors
         dq = torch.empty_like(q)
-        # Many blocks add to the shared prefix: in fp32, lest small shares be rounded away.
+        # Many blocks add to the shared prefix: in fp32, so that small terms are not rounded away.
         dk, dv = (torch.zeros(k.shape, dtype=torch.float32) for _ in range(2))
         for block, weight in zip(ctx.blocks, weights, strict=True):
             keys, values = k[block.keys].transpose(0, 1), v[block.keys].permute(1, 2, 0)
@@ -109,7 +108,7 @@ def _grouped(x: Tensor, block: Block, key_heads: int) -> Tensor:
 
 
 def _ungroup(x: Tensor, block: Block, value: Tensor) -> None:
-    """Write what `_grouped` laid out back to the block's rows of x."""
+    """The inverse of `_grouped`: write the value to the block's rows of x."""
     key_heads, _, size = value.shape
     rows = x[block.first : block.last]
     rows.view(len(rows), key_heads, -1, size).copy_(value.view(key_heads, -1, len(rows), size).permute(2, 0, 1, 3))
@@ -127,7 +126,7 @@ def _flex_mask(tree: Tree, device: torch.device) -> Any:
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Any) -> Tensor:
-    missing = max(0, _LEAST_HEAD - q.shape[-1])  # zeros behind a head change no score, and add zeros to what is read
+    missing = max(0, _MIN_HEAD - q.shape[-1])  # zero padding changes neither scores nor output
     heads_first = [pad(x, (0, missing)).transpose(0, 1)[None] for x in (q, k, v)]
     out: Tensor = _compiled_flex()(*heads_first, block_mask=mask, scale=scale, enable_gqa=True)
     return out[0, ..., : v.shape[-1]].transpose(0, 1)
@@ -135,9 +134,8 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Any) -> Tensor:
 
 @cache
 def _compiled_flex() -> Any:
-    """Compiled at its first use: importing Triton takes seconds, and a CPU never needs it."""
+    """Compiled at the first use, because importing Triton takes seconds and a CPU does not need it."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    # Only n changes from pass to pass. Told that all shapes do, the compiler would make variables of the
-    # numbers of heads, which Triton needs as constants.
+    # Not dynamic=True: only n changes, and Triton needs the numbers of heads as constants.
     return torch.compile(flex_attention)

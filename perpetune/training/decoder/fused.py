@@ -1,8 +1,8 @@
-"""A causal language model as the trainer needs it: from a token tree to the loss of its answers.
+"""Causal language models for the trainer: from a token tree to the loss of its answers.
 
-`FusedModel` runs the layers of the Llama family (Llama, Mistral, Qwen 2 and 3) over a tree's tokens with the
-functions of `kernels.py` and `attention.py`; `PlainModel` asks transformers' own forward pass, which knows every
-other architecture, with a dense mask. Both hold the very modules of the model that they are given.
+`FusedModel` runs the layers of the Llama family (Llama, Mistral, Qwen 2 and 3) over a tree's tokens with the functions of
+`kernels.py` and `attention.py`; `PlainModel` uses transformers' forward pass with a dense mask, for every other
+architecture. Both share the modules of the model that they wrap.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perpetune.model.label_head import LabelHead, features
 from perpetune.model.loss import chunked_cross_entropy, plain_cross_entropy
 from perpetune.model.token_tree import Tree, build_tree, model_inputs
 from perpetune.training.batches import Encoded
-from perpetune.training.decoder.attention import Plan, attend, plan
+from perpetune.training.decoder.attention import AttentionPlan, attend, plan
 from perpetune.training.decoder.kernels import lora_linear, rms_norm, rotated, silu_gated
 
 FUSED = ("llama", "mistral", "qwen2", "qwen3")
@@ -30,7 +30,7 @@ FUSED = ("llama", "mistral", "qwen2", "qwen3")
 
 @dataclass(frozen=True)
 class TokenTargets:
-    """At each of `positions` (m,) of a tree one of `tokens` (m,) is to come, and counts as much as its weight (m,)."""
+    """The next tokens (m,) at `positions` (m,) of a tree, with weights (m,)."""
 
     positions: Tensor
     tokens: Tensor
@@ -39,7 +39,7 @@ class TokenTargets:
 
 @dataclass(frozen=True)
 class LabelTargets:
-    """The labels (rows,) of prompts whose tokens stand at `paths` in a tree, and their weights (rows,)."""
+    """The labels (rows,) of prompts whose tokens are at `paths` in a tree, with weights (rows,)."""
 
     paths: Sequence[Sequence[int]]
     labels: Tensor
@@ -47,13 +47,13 @@ class LabelTargets:
 
 
 @dataclass(frozen=True)
-class JudgedLabels(LabelTargets):
-    """Asks for the loss of the labels at each of the temperatures that a validation tries, instead of one to learn from."""
+class TemperatureTargets(LabelTargets):
+    """Label targets whose loss is computed at each of `TEMPERATURES`, for validation."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Asks for what a label head reads of the prompts at `paths`, instead of a loss."""
+    """Prompts at `paths` of which the label head's features are computed instead of a loss."""
 
     paths: Sequence[Sequence[int]]
 
@@ -61,10 +61,10 @@ class Features:
 Targets = TokenTargets | LabelTargets | Features
 
 
-def learner(
+def training_network(
     model: nn.Module, compute: torch.dtype, *, checkpointing: bool = False, label_head: LabelHead | None = None
 ) -> FusedModel | PlainModel:
-    """The fastest way to train `model`, which may be a PeftModel; activations have the dtype `compute`."""
+    """The fastest network to train `model`, which may be a PeftModel; activations have the dtype `compute`."""
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if causal.config.model_type in FUSED and causal.config.hidden_act == "silu":
         return FusedModel(causal, compute, checkpointing, label_head)
@@ -72,24 +72,24 @@ def learner(
 
 
 def summed_loss(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
-    """Cross-entropy summed over the answer tokens of the rows, or over their labels, in one packed pass."""
-    tree = build_tree(row.read for row in rows)
+    """Cross-entropy summed over the answer tokens of the rows, or over their labels, in one packed forward pass."""
+    tree = build_tree(row.inputs for row in rows)
     targets = _label_targets(rows, tree, device) if model.label_head else _token_targets(rows, tree, device)
     loss: Tensor = model(tree, targets, device)
     return loss
 
 
 def losses_by_temperature(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
-    """Cross-entropy summed over the labels of the rows, at each of `TEMPERATURES`, in one packed pass."""
-    tree = build_tree(row.read for row in rows)
+    """Cross-entropy summed over the labels of the rows, at each of `TEMPERATURES`, shape (temperatures,)."""
+    tree = build_tree(row.inputs for row in rows)
     targets = _label_targets(rows, tree, device)
-    losses: Tensor = model(tree, JudgedLabels(targets.paths, targets.labels, targets.weights), device)
+    losses: Tensor = model(tree, TemperatureTargets(targets.paths, targets.labels, targets.weights), device)
     return losses
 
 
 def prompt_features(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
-    """What a label head reads of the rows, (rows, 2 * size) in fp32, in one packed pass."""
-    tree = build_tree(row.read for row in rows)
+    """The label head's features of the rows, (rows, 2 * size) in fp32."""
+    tree = build_tree(row.inputs for row in rows)
     found: Tensor = model(tree, Features(tree.paths), device)
     return found
 
@@ -115,19 +115,19 @@ def _label_targets(rows: Sequence[Encoded], tree: Tree, device: torch.device) ->
     )
 
 
-def _judged_by(head: LabelHead | None, hidden: Tensor, targets: LabelTargets | Features) -> Tensor:
-    """The loss of the labels, or what the head reads, from the last hidden states (n, size) of all tokens."""
-    assert head is not None, "labels are learned by a label head"
+def _label_loss(head: LabelHead | None, hidden: Tensor, targets: LabelTargets | Features) -> Tensor:
+    """The loss of the labels, or the head's features, from the last hidden states (n, size) of all tokens."""
+    assert head is not None, "label targets need a label head"
     found = features(hidden, targets.paths, head.shape.input_from)
     if isinstance(targets, Features):
         return found
-    if isinstance(targets, JudgedLabels):
+    if isinstance(targets, TemperatureTargets):
         return head.losses_by_temperature(found, targets.labels, targets.weights)
     return head.summed_loss(found, targets.labels, targets.weights)
 
 
 class PlainModel(nn.Module):
-    """Any causal language model of transformers."""
+    """Any causal language model of transformers over a token tree."""
 
     def __init__(
         self, causal: nn.Module, compute: torch.dtype, checkpointing: bool, label_head: LabelHead | None = None
@@ -151,11 +151,11 @@ class PlainModel(nn.Module):
                 hidden = cast(Any, self.causal).get_decoder()(**inputs).last_hidden_state[0]
         if isinstance(targets, TokenTargets):
             return plain_cross_entropy(logits, targets.tokens, targets.weights)
-        return _judged_by(self.label_head, hidden, targets)
+        return _label_loss(self.label_head, hidden, targets)
 
 
 class FusedModel(nn.Module):
-    """A decoder of the Llama family over the tokens of a tree, without batch or padding: (n, size)."""
+    """A decoder of the Llama family over the tokens of a tree, with hidden states (n, size) without batch and padding."""
 
     def __init__(
         self, causal: nn.Module, compute: torch.dtype, checkpointing: bool, label_head: LabelHead | None = None
@@ -173,14 +173,14 @@ class FusedModel(nn.Module):
     def forward(self, tree: Tree, targets: Targets, device: torch.device) -> Tensor:
         hidden = self.embedding(torch.from_numpy(tree.tokens).to(device)).to(self.compute)
         angles = _angles(self.angles, hidden, torch.from_numpy(tree.depths).to(device))
-        who_sees = plan(tree, device, self.compute)
+        attention_plan = plan(tree, device, self.compute)
         for layer in self.layers:
             if self.checkpointing and self.training:
-                hidden = checkpoint(layer, hidden, angles, who_sees, use_reentrant=False)
+                hidden = checkpoint(layer, hidden, angles, attention_plan, use_reentrant=False)
             else:
-                hidden = layer(hidden, angles, who_sees)
+                hidden = layer(hidden, angles, attention_plan)
         if not isinstance(targets, TokenTargets):
-            return _judged_by(self.label_head, _normed(self.norm, hidden), targets)
+            return _label_loss(self.label_head, _normed(self.norm, hidden), targets)
         final = _normed(self.norm, hidden[targets.positions])
         if _is_adapted(self.head):
             return plain_cross_entropy(_projected(self.head, final), targets.tokens, targets.weights)
@@ -192,28 +192,28 @@ class FusedLayer(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, hidden: Tensor, angles: tuple[Tensor, Tensor], who_sees: Plan) -> Tensor:
+    def forward(self, hidden: Tensor, angles: tuple[Tensor, Tensor], attention_plan: AttentionPlan) -> Tensor:
         layer = cast(Any, self.layer)
-        hidden = hidden + _attention(layer.self_attn, _normed(layer.input_layernorm, hidden), angles, who_sees)
+        hidden = hidden + _attention(layer.self_attn, _normed(layer.input_layernorm, hidden), angles, attention_plan)
         inner = _normed(layer.post_attention_layernorm, hidden)
         mlp = layer.mlp
         gated = silu_gated(_projected(mlp.gate_proj, inner), _projected(mlp.up_proj, inner))
         return hidden + _projected(mlp.down_proj, gated)
 
 
-def _attention(module: Any, x: Tensor, angles: tuple[Tensor, Tensor], who_sees: Plan) -> Tensor:
+def _attention(module: Any, x: Tensor, angles: tuple[Tensor, Tensor], attention_plan: AttentionPlan) -> Tensor:
     by_head = (len(x), -1, module.head_dim)
     q = _projected(module.q_proj, x).view(by_head)
     k = _projected(module.k_proj, x).view(by_head)
     v = _projected(module.v_proj, x).view(by_head)
     if hasattr(module, "q_norm"):
         q, k = _normed(module.q_norm, q), _normed(module.k_norm, k)
-    seen = attend(rotated(q, *angles), rotated(k, *angles), v, module.scaling, who_sees)
-    return _projected(module.o_proj, seen.reshape(len(x), -1))
+    attended = attend(rotated(q, *angles), rotated(k, *angles), v, module.scaling, attention_plan)
+    return _projected(module.o_proj, attended.reshape(len(x), -1))
 
 
 def _angles(rotary: nn.Module, hidden: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin of each token's angles, shape (n, 1, size), the first half of the sines negated."""
+    """cos and sin of each token's rotary angles, shape (n, 1, size), with the first half of the sines negated."""
     cosine, sine = rotary(hidden[None], depths[None])
     half = sine.shape[-1] // 2
     return cosine[0, :, None], torch.cat((-sine[0, :, :half], sine[0, :, half:]), -1)[:, None]
@@ -224,7 +224,7 @@ def _normed(module: Any, x: Tensor) -> Tensor:
 
 
 def _projected(module: Any, x: Tensor) -> Tensor:
-    """What a linear layer makes of x, with its adapter where it has one."""
+    """The output of a linear layer, with its adapter if it has one."""
     if type(module) is nn.Linear:
         bias = module.bias
         return linear(x, module.weight.to(x.dtype), None if bias is None else bias.to(x.dtype))

@@ -1,11 +1,10 @@
-"""The decoder's operations with their gradients written out, so that each is a few calls instead of dozens.
+"""The decoder's operations with explicit gradients, so that each takes a few kernel calls instead of dozens.
 
-On narrow tasks a step has a few hundred tokens, and what a framework adds to the matrix products (casts of
-the adapter's inputs, copies, one kernel for each factor) costs more than the products. Every function here
-computes what the module that it stands for computes, and is tested against it. (The same idea as in
-Unsloth and the Liger Kernel, Hsu et al. 2024, arXiv:2410.10989.)
+On narrow tasks a step has a few hundred tokens, and the overhead around the matrix products (casts, copies, a kernel for
+each factor) costs more than the products. Every function is tested against the module that it replaces. (The same idea as
+in Unsloth and the Liger Kernel, Hsu et al. 2024, arXiv:2410.10989.)
 
-What is no matrix product is written as a formula of its own, which a GPU runs compiled into one kernel.
+Elementwise operations are separate formulas, which a GPU runs compiled into one kernel.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ Output = TypeVar("Output")
 
 
 def lora_linear(x: Tensor, dropped: Tensor | None, layer: nn.Module, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """`layer(x) + scale * x @ down.T @ up.T` for a frozen linear layer, 4-bit ones included.
+    """`layer(x) + scale * x @ down.T @ up.T` for a frozen linear layer, also a 4-bit one.
 
-    x (n, inputs), down (rank, inputs), up (outputs, rank); `dropped` is x after dropout, for the adapter alone.
-    The adapter is multiplied in x's precision, as under autocast; its weights and gradients keep their own.
+    x (n, inputs), down (rank, inputs), up (outputs, rank); `dropped` is x after dropout, for the adapter only.
+    The adapter is multiplied in x's precision, as under autocast; its weights and gradients keep their precision.
     """
     result: Tensor = _LoraLinear.apply(x, dropped, layer, down, up, scale)  # type: ignore[no-untyped-call]
     return result
@@ -39,7 +38,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def silu_gated(gate: Tensor, up: Tensor) -> Tensor:
-    """`silu(gate) * up` (SwiGLU, arXiv:2002.05202); the activation is computed anew for the gradient."""
+    """`silu(gate) * up` (SwiGLU, arXiv:2002.05202); the activation is recomputed in the backward pass."""
     result: Tensor = _SiluGated.apply(gate, up)  # type: ignore[no-untyped-call]
     return result
 
@@ -47,14 +46,14 @@ def silu_gated(gate: Tensor, up: Tensor) -> Tensor:
 def rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotary position embedding (arXiv:2104.09864) of x (n, heads, size) by angles (n, 1, size).
 
-    The first half of `sine` is negated, so that one swap of halves rotates.
+    The first half of `sine` is negated, so that swapping the halves rotates.
     """
     result: Tensor = _Rotated.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
     return result
 
 
 def dense_weight(layer: nn.Module, dtype: torch.dtype) -> Tensor:
-    """A linear layer's weight (outputs, inputs), unpacked where it is stored in 4 bits."""
+    """A linear layer's weight (outputs, inputs), dequantized if it is stored in 4 bits."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     if hasattr(weight, "quant_state"):
@@ -70,19 +69,19 @@ class _LoraLinear(torch.autograd.Function):
         ctx: Any, x: Tensor, dropped: Tensor | None, layer: nn.Module, down: Tensor, up: Tensor, scale: float
     ) -> Tensor:
         low, high, bias = down.to(x.dtype), up.to(x.dtype), cast(Tensor | None, layer.bias)
-        read = x if dropped is None else dropped
+        inputs = x if dropped is None else dropped
         y = linear(x, dense_weight(layer, x.dtype), None if bias is None else bias.to(x.dtype))
-        inner = linear(read, low)
-        ctx.save_for_backward(read, low, high, inner)
-        ctx.layer, ctx.scale, ctx.own = layer, scale, down.dtype
+        inner = linear(inputs, low)
+        ctx.save_for_backward(inputs, low, high, inner)
+        ctx.layer, ctx.scale, ctx.dtype = layer, scale, down.dtype
         return y.addmm_(inner, high.t(), alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None, Tensor, Tensor, None]:
-        read, low, high, inner = ctx.saved_tensors
+        inputs, low, high, inner = ctx.saved_tensors
         d_inner = (dy @ high).mul_(ctx.scale)
-        d_up = (dy.t() @ inner).to(ctx.own).mul_(ctx.scale)
-        d_down = (d_inner.t() @ read).to(ctx.own)
+        d_up = (dy.t() @ inner).to(ctx.dtype).mul_(ctx.scale)
+        d_down = (d_inner.t() @ inputs).to(ctx.dtype)
         dx = dy @ dense_weight(ctx.layer, dy.dtype) if ctx.needs_input_grad[0] else None
         d_dropped = None
         if ctx.needs_input_grad[1]:
@@ -93,14 +92,14 @@ class _LoraLinear(torch.autograd.Function):
 
 
 def _run(formula: Callable[Inputs, Output], *inputs: Inputs.args, **named: Inputs.kwargs) -> Output:
-    """The formula, fused where it runs on a GPU: each of its passes over memory would take as long as all of it."""
+    """Run a formula, compiled into one kernel on a GPU."""
     on_gpu = isinstance(inputs[0], Tensor) and inputs[0].is_cuda
     return (_compiled(formula) if on_gpu else formula)(*inputs, **named)
 
 
 @cache
 def _compiled(formula: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
-    return torch.compile(formula)  # here, not where it is written: importing the compiler takes seconds
+    return torch.compile(formula)  # late, because importing the compiler takes seconds
 
 
 class _RmsNorm(torch.autograd.Function):

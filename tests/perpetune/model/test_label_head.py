@@ -15,7 +15,13 @@ from perpetune.model.release import LABEL_HEAD
 from perpetune.params import TrainParams
 from perpetune.records import Example, Message, conversation
 from perpetune.training.batches import Encoded, batches, encode_all
-from perpetune.training.decoder.fused import PlainModel, learner, losses_by_temperature, prompt_features, summed_loss
+from perpetune.training.decoder.fused import (
+    PlainModel,
+    losses_by_temperature,
+    prompt_features,
+    summed_loss,
+    training_network,
+)
 from perpetune.training.trainer import Progress, mean_loss, train
 
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
@@ -82,9 +88,9 @@ def test_answers_do_not_depend_on_company_nor_on_the_order_of_labels(
 
 def test_features_are_the_mean_of_the_input_and_the_last_token(tiny_base: Base, train_params: TrainParams) -> None:
     rows, head = encoded(tiny_base, train_params), head_of(tiny_base)
-    found = prompt_features(learner(tiny_base.model, torch.float32, label_head=head), rows, CPU)
+    found = prompt_features(training_network(tiny_base.model, torch.float32, label_head=head), rows, CPU)
     for row, mine in zip(rows, found, strict=True):
-        hidden = tiny_base.model.get_decoder()(torch.tensor([row.read])).last_hidden_state[0]
+        hidden = tiny_base.model.get_decoder()(torch.tensor([row.inputs])).last_hidden_state[0]
         wanted = torch.cat([hidden[head.shape.input_from :].mean(0), hidden[-1]])
         torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-4)
 
@@ -93,7 +99,7 @@ def test_the_loss_is_that_of_the_rows_one_by_one(tiny_base: Base, train_params: 
     rows, head = encoded(tiny_base, train_params), head_of(tiny_base)
     rows = [replace(row, weight=weight) for row, weight in zip(rows, (1.0, 2.0, 0.0, 1.0, 0.5, 1.0), strict=True)]
     for network in (
-        learner(tiny_base.model, torch.float32, label_head=head),
+        training_network(tiny_base.model, torch.float32, label_head=head),
         PlainModel(tiny_base.model, torch.float32, False, head),
     ):
         network.eval()  # in training rows are held against each other too
@@ -117,7 +123,7 @@ def test_the_contrast_is_that_of_its_paper() -> None:
 
 def test_it_counts_in_training_alone(tiny_base: Base, train_params: TrainParams) -> None:
     rows, head = encoded(tiny_base, train_params), head_of(tiny_base)
-    network = learner(tiny_base.model, torch.float32, label_head=head)
+    network = training_network(tiny_base.model, torch.float32, label_head=head)
     learning, judging = (float(summed_loss(network.train(on), rows, CPU)) for on in (True, False))
     features = prompt_features(network, rows, CPU)
     labels = torch.tensor([row.label for row in rows])
@@ -143,7 +149,7 @@ def test_a_validation_does_not_hold_overconfidence_against_a_head() -> None:
 
 def test_the_validation_loss_is_that_at_the_best_temperature(tiny_base: Base, train_params: TrainParams) -> None:
     rows, head = encoded(tiny_base, train_params), head_of(tiny_base)
-    network = learner(tiny_base.model, torch.float32, label_head=head)
+    network = training_network(tiny_base.model, torch.float32, label_head=head)
     each = losses_by_temperature(network.eval(), rows, CPU)
     for limit in (64, 12):  # in one pass, and in several
         assert mean_loss(network, rows, limit) == pytest.approx(float(each.min()) / len(rows), rel=1e-4)

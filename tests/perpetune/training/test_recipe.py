@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from perpetune.params import TrainParams
-from perpetune.training.recipe import batch_size, explicit, learning_rate, most_minutes
+from perpetune.training.recipe import batch_size, explicit, learning_rate, time_limit
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def test_batches_grow_with_the_rows(auto: TrainParams) -> None:
 
 def test_a_run_on_a_cpu_ends_within_minutes_and_one_on_a_gpu_when_it_is_done(auto: TrainParams) -> None:
     unset = auto.model_copy(update={"minutes": "auto"})
-    assert (most_minutes(unset, "cpu"), most_minutes(unset, "cuda")) == (3.0, None)
-    assert most_minutes(auto.model_copy(update={"minutes": 9.0}), "cpu") == 9.0
-    assert most_minutes(auto.model_copy(update={"minutes": None}), "cpu") is None
+    assert (time_limit(unset, "cpu"), time_limit(unset, "cuda")) == (3.0, None)
+    assert time_limit(auto.model_copy(update={"minutes": 9.0}), "cpu") == 9.0
+    assert time_limit(auto.model_copy(update={"minutes": None}), "cpu") is None
 
 
 def test_a_number_is_taken_as_it_is(train_params: TrainParams) -> None:

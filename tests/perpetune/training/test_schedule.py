@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from perpetune.params import TrainParams
-from perpetune.training.schedule import LEAST_STEPS, MOST_STEPS, Schedule, fewest_steps, schedule_of
+from perpetune.training.schedule import MAX_STEPS, MIN_STEPS_BEFORE_COOLDOWN, Schedule, fewest_steps, schedule_of
 
 
 def auto(params: TrainParams, rows: int = 800, **update: object) -> Schedule:
@@ -64,9 +64,9 @@ def test_auto_goes_on_while_it_helps_and_ends_at_the_most(train_params: TrainPar
 def test_auto_never_takes_fewer_steps_than_the_rows_need(train_params: TrainParams) -> None:
     """Of 24 rows every third step is an epoch: what is stale at once is trained on for a while nevertheless."""
     end, rates = run(auto(train_params, rows=24), {})
-    assert len(rates) >= LEAST_STEPS
-    assert auto(train_params, rows=24).steps == MOST_STEPS
-    assert end.steps < MOST_STEPS
+    assert len(rates) >= MIN_STEPS_BEFORE_COOLDOWN
+    assert auto(train_params, rows=24).steps == MAX_STEPS
+    assert end.steps < MAX_STEPS
 
 
 def test_auto_cools_down_in_time(train_params: TrainParams) -> None:
@@ -76,7 +76,7 @@ def test_auto_cools_down_in_time(train_params: TrainParams) -> None:
 
 def test_auto_takes_its_least_steps_however_little_time_there_is(train_params: TrainParams) -> None:
     end, rates = run(auto(train_params), {step: 1 / step for step in range(1, 2000)}, time_is_up_at=1)
-    assert len(rates) == end.steps == LEAST_STEPS * 1.2
+    assert len(rates) == end.steps == MIN_STEPS_BEFORE_COOLDOWN * 1.2
 
 
 def test_auto_without_validation_is_a_fixed_number_of_epochs(train_params: TrainParams) -> None:

@@ -12,7 +12,7 @@ from perpetune.model.base import Base, load_base
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, conversation
 from perpetune.training.batches import encode, encode_all
-from perpetune.training.decoder.fused import learner
+from perpetune.training.decoder.fused import training_network
 from perpetune.training.trainer import Progress, mean_loss, train
 
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
@@ -41,7 +41,7 @@ def test_other_adapters_learn_and_answer(
     predictor.load_adapter(method, tmp_path / "adapter")
     rows = [encode(tiny_base.tokenizer, one, INSTRUCTION) for one in ROWS]
     assert mean_loss(
-        learner(merge_adapter(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64
+        training_network(merge_adapter(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64
     ) == pytest.approx(trained.validation_loss, rel=1e-4)
 
 
@@ -75,7 +75,7 @@ def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
     rows = [encode(tiny_base.tokenizer, one, INSTRUCTION) for one in other]
     assert trained.best_step < trained.steps
     assert mean_loss(
-        learner(merge_adapter(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64
+        training_network(merge_adapter(tiny_base.model, tmp_path / "adapter"), torch.float32), rows, 64
     ) == pytest.approx(trained.validation_loss, rel=1e-4)
 
 
@@ -85,7 +85,9 @@ def test_all_weights_learn_and_answer(tiny_base: Base, train_params: TrainParams
 
     whole = load_base(BaseParams(model=f"path:{tmp_path / 'tuned'}", revision=None), tmp_path, "fp32")
     rows = [encode(whole.tokenizer, one, INSTRUCTION) for one in ROWS]
-    assert mean_loss(learner(whole.model, torch.float32), rows, 64) == pytest.approx(trained.validation_loss, rel=1e-4)
+    assert mean_loss(training_network(whole.model, torch.float32), rows, 64) == pytest.approx(
+        trained.validation_loss, rel=1e-4
+    )
     assert trained.validation_loss is not None
     assert trained.validation_loss < 0.1
 

@@ -10,7 +10,7 @@ from torch.nn.attention import flex_attention
 from torch.nn.attention.flex_attention import create_mask
 
 from perpetune.model.token_tree import Tree, build_tree, is_visible
-from perpetune.training.decoder.attention import Plan, _flex_mask, attend, plan
+from perpetune.training.decoder.attention import AttentionPlan, _flex_mask, attend, plan
 
 CPU = torch.device("cpu")
 
@@ -39,13 +39,13 @@ def test_both_ways_of_attending_agree(shared: int, own: int, size: int, monkeypa
     planted = tree(shared, own)
     q, k, v, d_out = (torch.randn(len(planted), heads, size) for heads in (8, 2, 2, 8))
 
-    def learned(who_sees: Plan) -> list[Tensor]:
+    def learned(who_sees: AttentionPlan) -> list[Tensor]:
         inputs = [x.clone().requires_grad_() for x in (q, k, v)]
         out = attend(*inputs, 0.25, who_sees)
         return [out, *torch.autograd.grad(out, inputs, d_out)]
 
     by_blocks = learned(plan(planted, CPU, torch.float32))
     with torch.compiler.set_stance("force_eager"):
-        by_flex = learned(Plan((), _flex_mask(planted, CPU)))
+        by_flex = learned(AttentionPlan((), _flex_mask(planted, CPU)))
     for mine, other in zip(by_blocks, by_flex, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)

@@ -24,7 +24,7 @@ from transformers import (
 
 from perpetune.training.batches import Encoded
 from perpetune.training.decoder import attention
-from perpetune.training.decoder.fused import FusedModel, PlainModel, learner, summed_loss
+from perpetune.training.decoder.fused import FusedModel, PlainModel, summed_loss, training_network
 
 SIZE = {
     "vocab_size": 97,
@@ -105,7 +105,7 @@ def assert_equal_to_row_by_row(model: torch.nn.Module, trained: FusedModel | Pla
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"use_dora": True}], ids=["lora", "rslora", "dora"])
 def test_adapters_of_the_llama_family(model: Any, config: Any, settings: dict[str, bool]) -> None:
     adapted = with_adapter(causal(model, config), **settings)
-    trained = learner(adapted, torch.float32)
+    trained = training_network(adapted, torch.float32)
     assert isinstance(trained, FusedModel)
     assert_equal_to_row_by_row(adapted, trained)
 
@@ -114,12 +114,12 @@ def test_adapters_of_the_llama_family(model: Any, config: Any, settings: dict[st
 @pytest.mark.parametrize("tied", [True, False])
 def test_all_weights_of_the_llama_family(model: Any, config: Any, tied: bool) -> None:
     network = model(config(**SIZE, tie_word_embeddings=tied)).eval()
-    assert_equal_to_row_by_row(network, learner(network, torch.float32))
+    assert_equal_to_row_by_row(network, training_network(network, torch.float32))
 
 
 def test_other_architectures_go_through_transformers() -> None:
     adapted = with_adapter(causal(Gemma2ForCausalLM, Gemma2Config))
-    trained = learner(adapted, torch.float32)
+    trained = training_network(adapted, torch.float32)
     assert isinstance(trained, PlainModel)
     assert_equal_to_row_by_row(adapted, trained)
 
@@ -127,7 +127,7 @@ def test_other_architectures_go_through_transformers() -> None:
 @pytest.mark.parametrize(("model", "config"), [FAMILY[0], (Gemma2ForCausalLM, Gemma2Config)])
 def test_gradient_checkpointing_changes_memory_alone(model: Any, config: Any) -> None:
     adapted = with_adapter(causal(model, config))
-    trained = learner(adapted, torch.float32, checkpointing=True)
+    trained = training_network(adapted, torch.float32, checkpointing=True)
     trained.train()
     assert_equal_to_row_by_row(adapted, trained)
 
@@ -135,7 +135,7 @@ def test_gradient_checkpointing_changes_memory_alone(model: Any, config: Any) ->
 def test_many_blocks_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "BLOCK", 3)
     adapted = with_adapter(causal(*FAMILY[0]))
-    assert_equal_to_row_by_row(adapted, learner(adapted, torch.float32))
+    assert_equal_to_row_by_row(adapted, training_network(adapted, torch.float32))
 
 
 def test_dropout_reaches_the_adapter_alone() -> None:
@@ -143,7 +143,7 @@ def test_dropout_reaches_the_adapter_alone() -> None:
     network = causal(*FAMILY[0])
     silent = row_by_row(network).detach()
     adapted = with_adapter(network, lora_dropout=1.0)
-    trained = learner(adapted, torch.float32)
+    trained = training_network(adapted, torch.float32)
     trained.train()
     loss = summed_loss(trained, ROWS, CPU)
     loss.backward()
@@ -152,7 +152,7 @@ def test_dropout_reaches_the_adapter_alone() -> None:
 
 
 def test_weights_and_rows_without_weight() -> None:
-    trained = learner(causal(*FAMILY[0]), torch.float32)
+    trained = training_network(causal(*FAMILY[0]), torch.float32)
     alone = summed_loss(trained, ROWS[1:2], CPU)
     with_company = summed_loss(trained, [ROWS[1], replace(ROWS[0], weight=0.0)], CPU)
     torch.testing.assert_close(alone, with_company, rtol=1e-5, atol=0)
@@ -160,6 +160,6 @@ def test_weights_and_rows_without_weight() -> None:
 
 def test_bf16_is_close() -> None:
     network = causal(*FAMILY[0])
-    exact = float(summed_loss(learner(network, torch.float32), ROWS, CPU))
-    rough = float(summed_loss(learner(network.to(torch.bfloat16), torch.bfloat16), ROWS, CPU))
+    exact = float(summed_loss(training_network(network, torch.float32), ROWS, CPU))
+    rough = float(summed_loss(training_network(network.to(torch.bfloat16), torch.bfloat16), ROWS, CPU))
     assert rough == pytest.approx(exact, rel=0.03)
