@@ -1,4 +1,4 @@
-"""What stands where: read back from the registry, the runs and the log."""
+"""The status of a task, from the registry, the runs, the gateway and the prediction log."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ KINDS: tuple[Kind, ...] = ("refresh", "watch")
 
 @dataclass(frozen=True)
 class VersionLine:
-    """One version: its aliases, how it was last decided on and why, how its release stands ("" before one).
+    """One version: aliases, last decision with its reason, release state ("" before a release).
 
-    `system` is how it answers: tuned, prompted base or linear model.
+    `system` is tuned, prompted base or linear model.
     """
 
     version: str
@@ -46,7 +46,7 @@ class VersionLine:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of one task. `serving` is None where no gateway answers; `wanted` are labels that were asked for."""
+    """The state of one task. `serving` is None where no gateway answers; `open_label_requests` are labels that were asked for."""
 
     task: str
     serving: str | None
@@ -54,24 +54,24 @@ class Status:
     last_check: str | None
     predictions: int
     labelled: int
-    wanted: int
+    open_label_requests: int
     addresses: dict[str, str]
     detector_state: str | None = None
     next_steps: tuple[str, ...] = ()
 
     @property
     def system(self) -> str | None:
-        """How the version that serves answers."""
+        """The system of the serving version."""
         return next((line.system for line in self.versions if line.version == self.serving), None)
 
 
 def read_status(workspace: Workspace) -> Status:
-    """Ask MLflow, the gateway and the prediction log. Raises PerpetuneError where MLflow is down."""
+    """Read MLflow, the gateway and the prediction log. Raises PerpetuneError if MLflow is down."""
     use_mlflow(workspace)
     task = workspace.params.task.name
     log = open_log(workspace.settings.prediction_log)
     try:
-        found, wanted = counts(log, task), count_open(log, task)
+        found, open_label_requests = counts(log, task), count_open(log, task)
     finally:
         log.dispose()
     settings = workspace.settings
@@ -81,11 +81,11 @@ def read_status(workspace: Workspace) -> Status:
         serving=_serving(settings.gateway_url),
         versions=versions,
         next_steps=_next_steps(workspace, versions),
-        last_check=_last_look(workspace),
-        detector_state=_watched(workspace),
+        last_check=_last_check(workspace),
+        detector_state=_detector_state(workspace),
         predictions=found.predictions,
         labelled=found.labelled,
-        wanted=wanted,
+        open_label_requests=open_label_requests,
         addresses={
             "MLflow": runs_url(task),
             "Prefect": str(settings.prefect_api_url).removesuffix("/api"),
@@ -95,13 +95,15 @@ def read_status(workspace: Workspace) -> Status:
 
 
 def _next_steps(workspace: Workspace, versions: Sequence[VersionLine]) -> tuple[str, ...]:
-    """After the newest verdict there is; before the first, and where nothing serves, what makes something serve."""
+    """The next steps after the newest verdict, or how to get a serving version."""
     if not versions:
-        return ("`perpetune refresh` makes a first version.",)
+        return ("`perpetune refresh` trains the first version.",)
     found = [each for kind in KINDS if (each := _newest(workspace, kind)) is not None]
     steps = next_steps(max(found, key=lambda decision: decision.time)) if found else ()
     if not any("champion" in line.aliases for line in versions) and not steps:
-        return (f"Nothing serves: `perpetune promote {versions[0].version} --reason '...'`, or `perpetune refresh`.",)
+        return (
+            f"No version serves: run `perpetune promote {versions[0].version} --reason '...'` or `perpetune refresh`.",
+        )
     return steps
 
 
@@ -137,21 +139,20 @@ def _release(tags: Mapping[str, str]) -> str:
     return f"{state}: {tags['release.reason']}" if state == "refused" and "release.reason" in tags else state
 
 
-def _last_look(workspace: Workspace) -> str | None:
+def _last_check(workspace: Workspace) -> str | None:
     decision = _newest(workspace, "watch")
     return f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}" if decision else None
 
 
-def _watched(workspace: Workspace) -> str | None:
-    """How near the champion is to an alarm."""
+def _detector_state(workspace: Workspace) -> str | None:
+    """The champion's evidence of decay against the alarm threshold."""
     champion = registry.find(workspace.params.task.name, "champion")
     if champion is None or DETECTOR not in champion.tags:
         return None
     detector_state, rules = from_text(champion.tags[DETECTOR], 0.0), workspace.params.watch
     return (
-        f"{detector_state.labels} labels of version {champion.version} judged, evidence that it scores below "
-        f"{100 * detector_state.detector.bound:.1f} is {amount(detector_state.detector.evidence)} of the {amount(rules.run_length)} "
-        "that raise the alarm"
+        f"{detector_state.labels} labels of version {champion.version}, evidence of a score below "
+        f"{100 * detector_state.detector.bound:.1f}: {amount(detector_state.detector.evidence)} of {amount(rules.run_length)}"
     )
 
 
@@ -160,29 +161,29 @@ def _serving(gateway: str | None) -> str | None:
         return None
     try:
         serving = httpx.get(f"{gateway}/readyz", timeout=5).json().get("serving")
-    except (httpx.HTTPError, ValueError):  # something else listens there, or a proxy whose gateway is away
+    except (httpx.HTTPError, ValueError):  # another server listens there, or a proxy without the gateway
         return None
     return None if serving is None else str(serving)
 
 
 def newest_decision(workspace: Workspace, kind: Kind) -> tuple[Decision, str]:
-    """The newest decision of this kind and the page of its run. Raises PerpetuneError where there is none."""
+    """The newest decision of this kind and the URL of its run. Raises PerpetuneError if there is none."""
     use_mlflow(workspace)
     found = newest_run(workspace.params.task.name, kind)
     if found is None:
-        raise PerpetuneError(f"there was no {kind} yet", do=f"run `perpetune {kind}`")
+        raise PerpetuneError(f"there has been no {kind} yet", do=f"run `perpetune {kind}`")
     run, _ = found
     return _read_decision(run.id), run.url
 
 
 def decision_of(workspace: Workspace, kind: Kind, flow_run_id: str) -> Decision | None:
-    """What a flow run decided in the end, a person's word on it included; None where there was nothing to decide."""
+    """The final decision of a flow run, including a person's approval; None if it made no decision."""
     decision = _newest(workspace, kind)
     return decision if decision and decision.ids.prefect_flow_run_id == flow_run_id else None
 
 
 def decisions_of(workspace: Workspace, version: str) -> list[Decision]:
-    """All that was decided on a version, newest first. Raises PerpetuneError where there is nothing."""
+    """All decisions on a version, newest first. Raises PerpetuneError if there is none."""
     use_mlflow(workspace)
     run_id = registry.get(workspace.params.task.name, version).run_id
     later = [_read_decision(run_id, name) for name in artifact_names(run_id, LATER)]
@@ -194,13 +195,13 @@ def _read_decision(run_id: str, name: str = RECORD) -> Decision:
         path = artifact(run_id, name, Path(folder))
         if path is None:
             raise PerpetuneError(
-                f"the run {run_id} holds no decision record", do="it may have failed before it decided"
+                f"the run {run_id} has no decision record", do="check in MLflow whether it failed before its decision"
             )
         return Decision.from_json(path.read_text(encoding="utf-8"))
 
 
 def show_status(status: Status, console: Console) -> None:
-    """The state as a table for a terminal."""
+    """Print the status as a table."""
     table = Table(
         "version",
         "aliases",
@@ -208,23 +209,23 @@ def show_status(status: Status, console: Console) -> None:
         "release",
         "decision",
         "why",
-        title=f"{status.task}: {_served(status)}",
+        title=f"{status.task}: {_serving_text(status)}",
     )
     for line in status.versions:
         table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, line.decision, line.reason)
     console.print(table)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
-    if status.wanted:
-        console.print(f"{status.wanted} labels wanted: perpetune labels", markup=False)
-    console.print(f"last look: {status.last_check or 'none yet'}", markup=False)
-    console.print(f"watched: {status.detector_state or 'no labels judged yet'}", markup=False)
+    if status.open_label_requests:
+        console.print(f"label requests: {status.open_label_requests} open, see `perpetune labels`", markup=False)
+    console.print(f"last check: {status.last_check or 'none yet'}", markup=False)
+    console.print(f"decay detector: {status.detector_state or 'no labels yet'}", markup=False)
     for step in status.next_steps:
         console.print(f"next: {step}", markup=False)
     for name, address in status.addresses.items():
         console.print(f"{name}: {address}", markup=False)
 
 
-def _served(status: Status) -> str:
+def _serving_text(status: Status) -> str:
     if status.serving is None:
-        return "serving nothing"
+        return "no version is serving"
     return f"serving version {status.serving}" + (f", {status.system}" if status.system else "")
