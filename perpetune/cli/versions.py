@@ -48,7 +48,7 @@ def explain(
     """What triggered a version, its data and how it differs, the numbers, who approved, what it costs."""
     from perpetune.explain.gather import gather
     from perpetune.explain.page import write_page
-    from perpetune.explain.terminal import as_dict, show_story
+    from perpetune.explain.terminal import as_dict, show_report
 
     with for_people(), services(worker=False, prefect=False) as workspace:
         story = gather(workspace, version)
@@ -58,7 +58,7 @@ def explain(
         if json_:
             print_json(as_dict(story))
         elif html is None:
-            show_story(story, console)
+            show_report(story, console)
 
 
 @commands.command(epilog="Example: `perpetune reproduce 3 --keep`")

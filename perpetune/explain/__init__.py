@@ -1,1 +1,1 @@
-"""What is on record of a version, shown to a person. Imports loop and tracking; only the CLI and the flows import it."""
+"""Reports on versions and the task's status. Imports loop and tracking; only the CLI and the flows import it."""

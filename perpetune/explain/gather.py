@@ -1,4 +1,4 @@
-"""Read a story back from MLflow, the decision records and DVC."""
+"""Reading a version report from MLflow, the decision records and DVC."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TRAINED_WITH = {
 
 
 def gather(workspace: Workspace, version: str) -> VersionReport:
-    """All that is on record of a version. Raises PerpetuneError where there is no such version, or no MLflow."""
+    """The report on a version. Raises PerpetuneError if the version does not exist or MLflow is down."""
     use_mlflow(workspace)
     task = workspace.params.task.name
     found = registry.get(task, version)
@@ -58,7 +58,7 @@ def gather(workspace: Workspace, version: str) -> VersionReport:
     return VersionReport(
         task=task,
         version=version,
-        aliases=tuple(alias for alias in ("champion", "challenger", "previous") if _bears(found, alias)),
+        aliases=tuple(alias for alias in ("champion", "challenger", "previous") if _has_alias(found, alias)),
         written=datetime.now(UTC),
         trigger=Trigger(
             run.tags.get("perpetune.trigger", "unknown"), run.tags.get("perpetune.reason", ""), run.started
@@ -81,20 +81,20 @@ def gather(workspace: Workspace, version: str) -> VersionReport:
 
 
 def _decisions(workspace: Workspace, version: str) -> list[Decision]:
-    """None where the refresh has not decided yet, or broke off before it did."""
+    """The decisions on a version; empty if the refresh is undecided or failed before its decision."""
     try:
         return decisions_of(workspace, version)
     except PerpetuneError:
         return []
 
 
-def _bears(version: Version, alias: registry.Alias) -> bool:
+def _has_alias(version: Version, alias: registry.Alias) -> bool:
     found = registry.find(version.task, alias)
     return found is not None and found.version == version.version
 
 
 def _compared_with(version: Version, decisions: list[Decision]) -> Version | None:
-    """The champion that the version was weighed against, else the newest version before it."""
+    """The champion that the version was compared with, or else the previous version."""
     promotion = next((each for each in decisions if each.kind == "promotion"), None)
     if promotion is not None and promotion.ids.champion_version not in (None, version.version):
         return registry.get(version.task, str(promotion.ids.champion_version))
@@ -103,20 +103,20 @@ def _compared_with(version: Version, decisions: list[Decision]) -> Version | Non
 
 
 def _data(workspace: Workspace, version: Version, run: RunRecord, previous: Version | None) -> Data:
-    now = version.tags.get("data.version", "unknown")
+    current = version.tags.get("data.version", "unknown")
     rows = {name: int(run.metrics[f"data/{name}_rows"]) for name in SPLIT_NAMES if f"data/{name}_rows" in run.metrics}
     if previous is None:
-        return Data(now, rows, None, None, "This is the first version: there is no earlier data to compare with.")
+        return Data(current, rows, None, None, "This is the first version, so there is no previous data.")
     before = previous.tags.get("data.version")
     if before is None:
-        return Data(now, rows, previous.version, None, f"Version {previous.version} was trained on no data.")
-    if before == now:
-        return Data(now, rows, previous.version, None, f"The data is that of version {previous.version}.")
+        return Data(current, rows, previous.version, None, f"Version {previous.version} has no data version.")
+    if before == current:
+        return Data(current, rows, previous.version, None, f"The data is the same as for version {previous.version}.")
     try:
-        return Data(now, rows, previous.version, _difference(workspace, before, now), "")
+        return Data(current, rows, previous.version, _difference(workspace, before, current), "")
     except PerpetuneError as fault:
-        note = f"How it differs from the data of version {previous.version} cannot be told: {fault.what}."
-        return Data(now, rows, previous.version, None, note)
+        note = f"The difference to the data of version {previous.version} is not available: {fault.what}."
+        return Data(current, rows, previous.version, None, note)
 
 
 def _difference(workspace: Workspace, before: str, after: str) -> Difference:
@@ -125,7 +125,7 @@ def _difference(workspace: Workspace, before: str, after: str) -> Difference:
 
 
 def _splits(workspace: Workspace, version: str) -> dict[str, list[Example]]:
-    """The rows of a version of the data: those that lie here where they are it."""
+    """The splits of a data version: the workspace's if they have this version, else checked out."""
     if (workspace.root / "dvc.lock").is_file() and dvc.has_version(workspace.root, version):
         return _read(workspace.split("train").parent)
     with tempfile.TemporaryDirectory() as scratch:
@@ -172,7 +172,7 @@ def _scores(run: RunRecord) -> list[Scores]:
 
 
 def _rows(run: RunRecord, holdout: str, system: str) -> int:
-    """Of a system that answered a sample fewer; runs of before know only those of the holdout."""
+    """The rows that a system answered; older runs have only the rows of the holdout."""
     return int(run.metrics.get(f"{holdout}/{system}/rows", run.metrics.get(f"{holdout}/rows", 0)))
 
 
@@ -188,9 +188,9 @@ def _costs(workspace: Workspace, run: RunRecord) -> list[str]:
 
 
 def _events(tags: Mapping[str, str], run: RunRecord, decisions: list[Decision]) -> tuple[Event, ...]:
-    """From its refresh on, oldest first; the state that it has now comes last where its time is not known."""
-    began = "first version" if run.tags.get("perpetune.kind") == FIRST else "refresh began"
-    events = [Event(run.started, began, run.tags.get("perpetune.reason", ""))]
+    """The events since its refresh, oldest first; a release state without a time comes last."""
+    first_event = "first version" if run.tags.get("perpetune.kind") == FIRST else "refresh began"
+    events = [Event(run.started, first_event, run.tags.get("perpetune.reason", ""))]
     events += [Event(each.time, f"{each.kind}: {each.outcome}", each.reason) for each in decisions]
     if "release.state" in tags:
         time = parse_time(tags["release.time"]) if "release.time" in tags else None
@@ -212,4 +212,4 @@ def _repeat(version: Version, run: RunRecord, decisions: list[Decision]) -> Repr
         "Prefect flow run": version.tags.get("prefect.flow_run_id"),
     }
     commands = (f"perpetune reproduce {version.version}",) if "data.version" in version.tags else ()
-    return Reproduction(commands, {name: said for name, said in ids.items() if said})
+    return Reproduction(commands, {name: value for name, value in ids.items() if value})

@@ -1,4 +1,4 @@
-"""The numbers of a decision record, whatever evidence it holds: those with intervals first."""
+"""The numbers of a decision record's evidence, of any kind: measurements first, then other facts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What the value is called beside its interval. Shares are told in points of a hundred.
-SHARES = {"difference": "difference", "drop": "drop", "mean": "score"}
-VALUES = (*SHARES, "value")
+# Fields of an estimate's value. The first are shown in percentage points.
+PERCENT_VALUES = {"difference": "difference", "drop": "drop", "mean": "score"}
+VALUES = (*PERCENT_VALUES, "value")
 INTERVAL = {"low", "high", "level"}
 SUBJECTS = {
     "frozen": "frozen holdout",
@@ -19,20 +19,20 @@ SUBJECTS = {
     "window": "labelled window",
     "reference": "reference",
     "decay": "decay",
-    "lead": "the challenger minus it",
-    "gate": "beside what serves",
-    "balanced": "gain, each label counting alike",
-    "recalls": "found",
-    "small": "too small to be tested",
+    "lead": "challenger minus it",
+    "gate": "against the serving version",
+    "balanced": "gain in balanced accuracy",
+    "recalls": "recall",
+    "small": "too few rows to test",
 }
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A number as people read it.
+    """A number of the evidence, for display.
 
-    `low`, `high` and `level` are None where it was counted and not estimated, `rows` where none were; shares are in
-    points of a hundred. `limit` is what the number may be at most. `unit` is "points", "" or the record's own.
+    `low`, `high` and `level` are None for counts. Proportions are in percentage points. `limit` is the maximum. `unit`
+    is "points", "" or that of the record.
     """
 
     name: str
@@ -46,21 +46,21 @@ class Measurement:
 
     @property
     def within(self) -> bool | None:
-        """Whether the limit is not shown to be exceeded, as for the gate; None where there is none."""
+        """Whether the limit is not significantly exceeded, as in the promotion gate; None without a limit."""
         shown = self.value if self.low is None else self.low
         return None if self.limit is None else shown <= self.limit
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers with an interval or a limit, and all other facts of the evidence by name."""
+    """Numbers with an interval or a limit, and all other facts by name."""
 
     measured: tuple[Measurement, ...]
     facts: Mapping[str, str]
 
 
 def numbers_of(evidence: Mapping[str, Any]) -> Numbers:
-    """Read the evidence of a record; nothing in it is left out."""
+    """Read all of a record's evidence."""
     return Numbers(tuple(_measured(evidence, ())), dict(_facts(evidence, ())))
 
 
@@ -74,14 +74,14 @@ def _measured(part: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Measur
 
 
 def _value_name(part: Mapping[str, Any]) -> str | None:
-    """The field that is the number itself, where this part is about one."""
+    """The field with the number, if this part of the evidence is an estimate."""
     if not (_is_interval(part.get("interval")) or part.get("limit") is not None):
         return None
     return next((name for name in VALUES if isinstance(part.get(name), int | float)), None)
 
 
 def _one(part: Mapping[str, Any], value: str, path: tuple[str, ...]) -> Measurement:
-    scale, unit = (100.0, "points") if value in SHARES else (1.0, str(part.get("unit", "")))
+    scale, unit = (100.0, "points") if value in PERCENT_VALUES else (1.0, str(part.get("unit", "")))
     interval = part.get("interval") or {}
 
     def scaled(number: float | None) -> float | None:
@@ -100,8 +100,8 @@ def _one(part: Mapping[str, Any], value: str, path: tuple[str, ...]) -> Measurem
 
 
 def _facts(part: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    told = _value_name(part)
-    shown = {told, "interval", "rows", "limit", "unit"} if told is not None else set()
+    value_name = _value_name(part)
+    shown = {value_name, "interval", "rows", "limit", "unit"} if value_name is not None else set()
     for name, value in part.items():
         if _is_interval(value) and name not in shown:
             yield _named(path, name), f"{value['low']:.4g} to {value['high']:.4g} ({value['level']:.0%})"
@@ -112,7 +112,7 @@ def _facts(part: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def _subject(path: tuple[str, ...]) -> str:
-    """What the number is about, as in "frozen holdout" or "label positive"."""
+    """The display name of a path in the evidence, such as "frozen holdout" or "label positive"."""
     named = [part for part in path if part not in ("slices", "limits", "rivals")]
     return ", ".join(SUBJECTS.get(part, part.replace("_", " ")) for part in named) or "evidence"
 

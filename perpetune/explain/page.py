@@ -1,4 +1,4 @@
-"""A story as one self-contained page."""
+"""A version report as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PAGE = "explain.html"
 
 
 def log_page(workspace: Workspace, run: Run, version: str) -> None:
-    """Put the page of a version among the files of its run. Raises PerpetuneError where it cannot be gathered."""
+    """Log the page of a version as an artifact of its run. Raises PerpetuneError if the report cannot be read."""
     path = workspace.run_folder(run.id) / PAGE
     write_page(path, gather(workspace, version))
     log_file(run, path)
 
 
-def write_page(path: Path, story: VersionReport) -> None:
-    """Write the page, whole or not at all. Everything that comes from data is escaped."""
+def write_page(path: Path, report: VersionReport) -> None:
+    """Write the page atomically. All data is escaped."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader("perpetune.explain", ""), PackageLoader("perpetune.evaluation.report", "")]),
         autoescape=True,
@@ -40,20 +40,20 @@ def write_page(path: Path, story: VersionReport) -> None:
     )
     environment.filters |= {"system": title}
     page = environment.get_template("version_report.html").render(
-        story=story,
+        report=report,
         words=wording,
-        curve=_curve(story),
-        scores=[(scores, _scores(scores)) for scores in story.scores],
-        verdicts=[(told, _forest(told)) for told in story.verdicts],
-        kinds=_kinds(story),
+        curve=_curve(report),
+        scores=[(scores, _scores(scores)) for scores in report.scores],
+        verdicts=[(verdict, _forest(verdict)) for verdict in report.verdicts],
+        count_tables=_count_tables(report),
         light=style.LIGHT,
         dark=style.DARK,
     )
     write_atomic(path, page)
 
 
-def _curve(story: VersionReport) -> Markup | None:
-    training = story.training
+def _curve(report: VersionReport) -> Markup | None:
+    training = report.training
     if not training.train_loss:
         return None
     drawn = plots.loss_curves(training.train_loss, training.validation_loss)
@@ -66,12 +66,12 @@ def _scores(scores: Scores) -> Markup:
     return Markup(style.svg(drawn, f"The score of each system on the {scores.holdout} holdout"))
 
 
-def _forest(told: VerdictSummary) -> Markup | None:
-    """The differences; scores are no differences, and what has a unit of its own is on another scale."""
-    found = {each.name: _estimate(each) for each in told.numbers.measured if _is_difference(each)}
-    if not found or told.decision.kind == "retraining":
+def _forest(verdict: VerdictSummary) -> Markup | None:
+    """A forest plot of the verdict's differences in points; other numbers have other scales."""
+    found = {each.name: _estimate(each) for each in verdict.numbers.measured if _is_difference(each)}
+    if not found or verdict.decision.kind == "retraining":
         return None
-    drawn = plots.forest(found, "Challenger minus the other (rows)", "points")
+    drawn = plots.forest(found, "Challenger minus the other system (rows)", "points")
     return Markup(style.svg(drawn, "Each difference with its interval"))
 
 
@@ -84,10 +84,10 @@ def _estimate(found: Measurement) -> Estimate:
     return Estimate(found.value, found.low, found.high, found.rows or 0)
 
 
-def _kinds(story: VersionReport) -> dict[str, dict[str, Count]]:
-    """The counts of the difference, by what they count; the commonest only where there are many."""
-    apart = story.data.difference
-    if apart is None:
+def _count_tables(report: VersionReport) -> dict[str, dict[str, Count]]:
+    """Row counts of the data difference by split, source and label, at most `MAX_ROWS` of each."""
+    difference = report.data.difference
+    if difference is None:
         return {}
-    kinds = {"split": apart.splits, "source": apart.sources, "label": apart.labels}
-    return {name: dict(list(counts.items())[: wording.MOST_KINDS]) for name, counts in kinds.items() if counts}
+    count_tables = {"split": difference.splits, "source": difference.sources, "label": difference.labels}
+    return {name: dict(list(counts.items())[: wording.MAX_ROWS]) for name, counts in count_tables.items() if counts}

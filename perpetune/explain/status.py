@@ -1,4 +1,4 @@
-"""What stands where: read back from the registry, the runs and the log."""
+"""The status of a task, from the registry, the runs, the gateway and the prediction log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KINDS: tuple[Kind, ...] = ("refresh", "watch")
 
 @dataclass(frozen=True)
 class VersionLine:
-    """One version: its aliases, how it was last decided on and why, how its release stands ("" before one).
+    """One version: aliases, last decision with its reason, release state ("" before a release).
 
     `system` is how it answers: tuned, prompted base or linear model; `verdict` is the decision in one line.
     """
@@ -48,7 +48,8 @@ class VersionLine:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of one task. `serving` is None if no gateway answers; `wanted` are labels that were asked for.
+    """The state of one task. `serving` is None if no gateway answers; `open_label_requests` counts the labels that
+    were requested and are not known yet.
 
     `next_step` is the command to run next, if any; `next_steps` says it in sentences.
     """
@@ -59,7 +60,7 @@ class Status:
     last_check: str | None
     predictions: int
     labelled: int
-    wanted: int
+    open_label_requests: int
     addresses: dict[str, str]
     detector_state: str | None = None
     next_steps: tuple[str, ...] = ()
@@ -67,17 +68,17 @@ class Status:
 
     @property
     def system(self) -> str | None:
-        """How the version that serves answers."""
+        """The system of the serving version."""
         return next((line.system for line in self.versions if line.version == self.serving), None)
 
 
 def read_status(workspace: Workspace) -> Status:
-    """Ask MLflow, the gateway and the prediction log. Raises PerpetuneError where MLflow is down."""
+    """Read MLflow, the gateway and the prediction log. Raises PerpetuneError if MLflow is down."""
     use_mlflow(workspace)
     task = workspace.params.task.name
     log = open_log(workspace.settings.prediction_log)
     try:
-        found, wanted = counts(log, task), count_open(log, task)
+        found, open_label_requests = counts(log, task), count_open(log, task)
     finally:
         log.dispose()
     settings = workspace.settings
@@ -89,11 +90,11 @@ def read_status(workspace: Workspace) -> Status:
         versions=versions,
         next_steps=steps,
         next_step=step,
-        last_check=_last_look(workspace),
-        detector_state=_watched(workspace),
+        last_check=_last_check(workspace),
+        detector_state=_detector_state(workspace),
         predictions=found.predictions,
         labelled=found.labelled,
-        wanted=wanted,
+        open_label_requests=open_label_requests,
         addresses={
             "MLflow": runs_url(task),
             "Prefect": str(settings.prefect_api_url).removesuffix("/api"),
@@ -103,15 +104,15 @@ def read_status(workspace: Workspace) -> Status:
 
 
 def _next(workspace: Workspace, versions: Sequence[VersionLine]) -> tuple[str | None, tuple[str, ...]]:
-    """After the newest verdict there is; before the first, and if nothing serves, what makes something serve."""
+    """The command and the steps after the newest verdict, or how to get a serving version."""
     if not versions:
-        return "`perpetune refresh`", ("`perpetune refresh` makes a first version.",)
+        return "`perpetune refresh`", ("`perpetune refresh` trains the first version.",)
     found = [each for kind in KINDS if (each := _newest(workspace, kind)) is not None]
     newest = max(found, key=lambda decision: decision.time) if found else None
     steps = next_steps(newest) if newest else ()
     if not any("champion" in line.aliases for line in versions) and not steps:
         command = f"`perpetune promote {versions[0].version} --reason '...'`, or `perpetune refresh`"
-        return command, (f"Nothing serves: {command}.",)
+        return command, (f"No version serves: {command}.",)
     return next_step(newest) if newest else None, steps
 
 
@@ -154,13 +155,13 @@ def _release(tags: Mapping[str, str]) -> str:
     return f"{state}: {tags['release.reason']}" if state == "refused" and "release.reason" in tags else state
 
 
-def _last_look(workspace: Workspace) -> str | None:
+def _last_check(workspace: Workspace) -> str | None:
     decision = _newest(workspace, "watch")
     return f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}" if decision else None
 
 
-def _watched(workspace: Workspace) -> str | None:
-    """How near the champion is to an alarm."""
+def _detector_state(workspace: Workspace) -> str | None:
+    """The champion's evidence of decay against the alarm threshold."""
     champion = registry.find(workspace.params.task.name, "champion")
     if champion is None or DETECTOR not in champion.tags:
         return None
@@ -177,29 +178,29 @@ def _serving(gateway: str | None) -> str | None:
         return None
     try:
         serving = httpx.get(f"{gateway}/readyz", timeout=5).json().get("serving")
-    except (httpx.HTTPError, ValueError):  # something else listens there, or a proxy whose gateway is away
+    except (httpx.HTTPError, ValueError):  # another server listens there, or a proxy without the gateway
         return None
     return None if serving is None else str(serving)
 
 
 def newest_decision(workspace: Workspace, kind: Kind) -> tuple[Decision, str]:
-    """The newest decision of this kind and the page of its run. Raises PerpetuneError where there is none."""
+    """The newest decision of this kind and the URL of its run. Raises PerpetuneError if there is none."""
     use_mlflow(workspace)
     found = newest_run(workspace.params.task.name, kind)
     if found is None:
-        raise PerpetuneError(f"there was no {kind} yet", do=f"run `perpetune {kind}`")
+        raise PerpetuneError(f"there has been no {kind} yet", do=f"run `perpetune {kind}`")
     run, _ = found
     return _read_decision(run.id), run.url
 
 
 def decision_of(workspace: Workspace, kind: Kind, flow_run_id: str) -> Decision | None:
-    """What a flow run decided in the end, a person's word on it included; None where there was nothing to decide."""
+    """The final decision of a flow run, including a person's approval; None if it made no decision."""
     decision = _newest(workspace, kind)
     return decision if decision and decision.ids.prefect_flow_run_id == flow_run_id else None
 
 
 def decisions_of(workspace: Workspace, version: str) -> list[Decision]:
-    """All that was decided on a version, newest first. Raises PerpetuneError where there is nothing."""
+    """All decisions on a version, newest first. Raises PerpetuneError if there is none."""
     use_mlflow(workspace)
     run_id = registry.get(workspace.params.task.name, version).run_id
     later = [_read_decision(run_id, name) for name in artifact_names(run_id, LATER)]
@@ -211,23 +212,23 @@ def _read_decision(run_id: str, name: str = RECORD) -> Decision:
         path = artifact(run_id, name, Path(folder))
         if path is None:
             raise PerpetuneError(
-                f"the run {run_id} holds no decision record", do="it may have failed before it decided"
+                f"the run {run_id} has no decision record", do="check in MLflow whether it failed before its decision"
             )
         return Decision.from_json(path.read_text(encoding="utf-8"))
 
 
 def show_status(status: Status, console: Console, *, verbose: bool = False) -> None:
-    """The state as a table for a terminal; with `verbose` why each version was decided on as it was, and all next steps."""
-    table = Table("version", "aliases", "system", "release", "verdict", title=f"{status.task}: {_served(status)}")
+    """Print the status as a table; with `verbose` the reason of each decision, and all next steps."""
+    table = Table("version", "aliases", "system", "release", "verdict", title=f"{status.task}: {_serving_text(status)}")
     for line in status.versions:
         verdict = f"{line.decision}: {line.reason}" if verbose and line.reason else line.verdict
         table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, escape(verdict))
     console.print(table)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
-    if status.wanted:
-        console.print(f"{status.wanted} labels wanted: `perpetune labels`", markup=False)
+    if status.open_label_requests:
+        console.print(f"label requests: {status.open_label_requests} open, see `perpetune labels`", markup=False)
     console.print(f"last check: {status.last_check or 'none yet'}", markup=False, soft_wrap=True)
-    console.print(f"watched: {status.detector_state or 'no labels judged yet'}", markup=False, soft_wrap=True)
+    console.print(f"decay detector: {status.detector_state or 'no labels yet'}", markup=False, soft_wrap=True)
     short = () if status.next_step is None else (status.next_step,)
     for step in status.next_steps if verbose else short:
         console.print(f"next: {step}", markup=False)
@@ -235,7 +236,7 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
         console.print(f"{name}: {address}", markup=False)
 
 
-def _served(status: Status) -> str:
+def _serving_text(status: Status) -> str:
     if status.serving is None:
-        return "serving nothing"
+        return "no version is serving"
     return f"serving version {status.serving}" + (f", {status.system}" if status.system else "")

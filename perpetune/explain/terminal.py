@@ -1,4 +1,4 @@
-"""A story on a terminal, and as JSON."""
+"""A version report on a terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -16,110 +16,111 @@ from perpetune.evaluation.systems import title
 from perpetune.explain import wording
 from perpetune.explain.version_report import Scores, VerdictSummary, VersionReport
 
-TERMS = "docs/verdicts.md"
+TERMS = "docs/guides/verdicts.md"
 TITLES = {"splits": "split", "sources": "source", "labels": "label"}
 
 
-def as_dict(story: VersionReport) -> dict[str, Any]:
-    """All of it, for JSON."""
-    plain = asdict(story)
+def as_dict(report: VersionReport) -> dict[str, Any]:
+    """The report as a JSON-serialisable dict."""
+    plain = asdict(report)
     plain["verdicts"] = [
-        {"decision": told.decision.model_dump(mode="json"), "numbers": asdict(told.numbers)} for told in story.verdicts
+        {"decision": verdict.decision.model_dump(mode="json"), "numbers": asdict(verdict.numbers)}
+        for verdict in report.verdicts
     ]
     return {
         **plain,
-        "outcome": story.outcome,
-        "reason": story.reason,
-        "line": story.line,
-        "next": list(story.next_steps),
+        "outcome": report.outcome,
+        "reason": report.reason,
+        "line": report.line,
+        "next": list(report.next_steps),
     }
 
 
-def show_story(story: VersionReport, console: Console) -> None:
-    """The verdict first, then what led to it and what came of it."""
-    aliases = f" ({', '.join(story.aliases)})" if story.aliases else ""
-    console.print(f"[bold]{escape(story.task)}, version {escape(story.version)}{aliases}: {story.outcome}[/]")
-    for sentence in filter(None, (story.line, story.reason)):
-        _say(console, sentence)
-    for step in story.next_steps:
-        _say(console, f"next: {step}")
-    _head(console, "What triggered it")
-    _say(console, wording.trigger(story.trigger))
-    _show_data(story, console)
-    _head(console, "How it was trained")
-    _table(console, story.training.facts.items())
-    for scores in story.scores:
+def show_report(report: VersionReport, console: Console) -> None:
+    """Print the report, the newest verdict first."""
+    aliases = f" ({', '.join(report.aliases)})" if report.aliases else ""
+    console.print(f"[bold]{escape(report.task)}, version {escape(report.version)}{aliases}: {report.outcome}[/]")
+    for sentence in filter(None, (report.line, report.reason)):
+        _print(console, sentence)
+    for step in report.next_steps:
+        _print(console, f"next: {step}")
+    _heading(console, "Trigger")
+    _print(console, wording.trigger(report.trigger))
+    _show_data(report, console)
+    _heading(console, "Training")
+    _table(console, report.training.facts.items())
+    for scores in report.scores:
         _show_scores(scores, console)
-    for told in story.verdicts:
-        _show_verdict(told, console)
-    if story.verdicts:
-        _say(console, f"What the terms mean: {TERMS}")
-    _head(console, "Who approved it")
-    _say(console, wording.approval(story))
-    _head(console, "What it costs")
-    for cost in story.costs or ("Nothing is on record.",):
-        _say(console, cost)
-    _head(console, "What became of it")
-    _table(console, ((wording.when(event.time), event.what, event.why) for event in story.events))
-    _head(console, "How to repeat it")
-    for command in story.repeat.commands:
-        _say(console, command)
-    _table(console, story.repeat.ids.items())
-    _head(console, "Where to read on")
-    _table(console, story.links.items())
+    for verdict in report.verdicts:
+        _show_verdict(verdict, console)
+    if report.verdicts:
+        _print(console, f"What the terms mean: {TERMS}")
+    _heading(console, "Approval")
+    _print(console, wording.approval(report))
+    _heading(console, "Costs")
+    for cost in report.costs or ("No costs are recorded.",):
+        _print(console, cost)
+    _heading(console, "History")
+    _table(console, ((wording.when(event.time), event.what, event.why) for event in report.events))
+    _heading(console, "Reproduction")
+    for command in report.repeat.commands:
+        _print(console, command)
+    _table(console, report.repeat.ids.items())
+    _heading(console, "Links")
+    _table(console, report.links.items())
 
 
-def _show_data(story: VersionReport, console: Console) -> None:
-    data = story.data
-    _head(console, "What it was trained on")
-    _say(console, wording.data(data))
+def _show_data(report: VersionReport, console: Console) -> None:
+    data = report.data
+    _heading(console, "Data")
+    _print(console, wording.data(data))
     if data.difference is None:
         return
-    _say(console, wording.difference(data))
-    for name, counts in _kinds(data.difference):
+    _print(console, wording.difference(data))
+    for name, counts in _count_tables(data.difference):
         _show_counts(TITLES[name], counts, console)
 
 
-def _kinds(found: Difference) -> Iterable[tuple[str, Mapping[str, Count]]]:
+def _count_tables(found: Difference) -> Iterable[tuple[str, Mapping[str, Count]]]:
     return [(name, counts) for name in TITLES if (counts := getattr(found, name))]
 
 
 def _show_counts(title: str, counts: Mapping[str, Count], console: Console) -> None:
     table = _grid(f"rows by {title}", "before", "now", "")
-    for name, count in list(counts.items())[: wording.MOST_KINDS]:
+    for name, count in list(counts.items())[: wording.MAX_ROWS]:
         table.add_row(escape(name), f"{count.before:,}", f"{count.after:,}", wording.change(count))
     console.print(Padding(table, (0, 0, 0, 2)))
-    if len(counts) > wording.MOST_KINDS:
-        _say(console, f"and {len(counts) - wording.MOST_KINDS} more")
+    if len(counts) > wording.MAX_ROWS:
+        _print(console, f"and {len(counts) - wording.MAX_ROWS} more")
 
 
 def _show_scores(scores: Scores, console: Console) -> None:
-    _head(console, wording.scores_title(scores))
+    _heading(console, wording.scores_title(scores))
     table = _grid("system", "score", f"{scores.level:.0%} interval", "rows")
     for system, found in reversed(list(scores.systems.items())):
         table.add_row(title(system), *wording.score(found, scores.metric), f"{found.n:,}")
     console.print(Padding(table, (0, 0, 0, 2)))
 
 
-def _show_verdict(told: VerdictSummary, console: Console) -> None:
-    decision = told.decision
-    _head(console, f"{decision.kind.capitalize()}, {wording.when(decision.time)}: {decision.outcome}")
+def _show_verdict(verdict: VerdictSummary, console: Console) -> None:
+    decision = verdict.decision
+    _heading(console, f"{decision.kind.capitalize()}, {wording.when(decision.time)}: {decision.outcome}")
     for reason in decision.reasons:
-        _say(console, reason)
+        _print(console, reason)
     console.print(Padding(f"[dim]Rule: {escape(decision.rule)}[/]", (0, 0, 0, 2)))
-    if told.numbers.measured:
+    if verdict.numbers.measured:
         table = _grid("number", "value", "interval", "rows", "limit")
-        for each in told.numbers.measured:
+        for each in verdict.numbers.measured:
             table.add_row(escape(each.name), *wording.columns(each))
         console.print(Padding(table, (0, 0, 0, 2)))
-    _table(console, told.numbers.facts.items())
+    _table(console, verdict.numbers.facts.items())
 
 
-def _head(console: Console, text: str) -> None:
+def _heading(console: Console, text: str) -> None:
     console.print(f"\n[bold cyan]{escape(text)}[/]")
 
 
-def _say(console: Console, text: str) -> None:
+def _print(console: Console, text: str) -> None:
     console.print(Padding(escape(text), (0, 0, 0, 2)))
 
 

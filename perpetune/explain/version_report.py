@@ -1,4 +1,4 @@
-"""What is on record of one version, from its trigger to its release."""
+"""The report on one version, from its trigger to its release."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perpetune.statistics.estimate import Estimate
 
 @dataclass(frozen=True)
 class Trigger:
-    """Who or what asked for the refresh (manual, schedule, decay), why, and when it began."""
+    """The trigger of the refresh (manual, schedule, decay), its reason, and the start time."""
 
     kind: str
     reason: str
@@ -25,10 +25,10 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Data:
-    """What was trained on: its DVC version and the rows of each split.
+    """The data: its DVC version and the rows of each split.
 
-    `previous` is the version of the model that the difference is from. Where there is no difference to show,
-    `difference` is None and `note` says why.
+    `difference` is against the data of the model version `previous`. If there is none, `difference` is None and `note`
+    says why.
     """
 
     version: str
@@ -40,7 +40,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """What was trained and how it went; a loss curve has the steps as keys."""
+    """Training settings and results; loss curves are by step."""
 
     facts: Mapping[str, str]
     train_loss: Mapping[int, float]
@@ -49,7 +49,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Scores:
-    """The systems on the rows of one holdout, with intervals of `level`; `metric` is accuracy, slot_f1 or token_f1."""
+    """Scores of all systems on one holdout, with intervals of `level`; `metric` is accuracy, slot_f1 or token_f1."""
 
     holdout: str
     metric: str
@@ -67,7 +67,7 @@ class VerdictSummary:
 
 @dataclass(frozen=True)
 class Approval:
-    """What a person said to a promotion, and who it was."""
+    """A person's decision on a promotion."""
 
     state: str
     by: str
@@ -76,7 +76,7 @@ class Approval:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that became of the version; `time` is None where none was recorded."""
+    """An event in the history of the version; `time` is None if it was not recorded."""
 
     time: datetime | None
     what: str
@@ -85,7 +85,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What it takes to train the version again: commands, and the ids that they find it by."""
+    """How to train the version again: commands, and the ids of everything they use."""
 
     commands: tuple[str, ...]
     ids: Mapping[str, str]
@@ -93,7 +93,7 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class VersionReport:
-    """One version. `verdicts` are newest first, and none before the first; `links` have titles as keys."""
+    """One version. `verdicts` are newest first; `links` are by title."""
 
     task: str
     version: str
@@ -117,14 +117,14 @@ class VersionReport:
     @property
     def line(self) -> str:
         """The newest verdict in one line."""
-        return headline(self.verdicts[0].decision) if self.verdicts else "No verdict on this version is on record."
+        return headline(self.verdicts[0].decision) if self.verdicts else "There is no verdict on this version."
 
     @property
     def reason(self) -> str:
-        """The decisive reason of the newest verdict, one sentence."""
+        """The main reason of the newest verdict, one sentence; "" without one."""
         return self.verdicts[0].decision.reason if self.verdicts else ""
 
     @property
     def next_steps(self) -> tuple[str, ...]:
-        """What to do after the newest verdict, with the commands."""
+        """The next steps after the newest verdict, with commands."""
         return next_steps(self.verdicts[0].decision) if self.verdicts else ()

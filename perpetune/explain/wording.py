@@ -1,4 +1,4 @@
-"""How the parts of a story are said, on a terminal and on a page."""
+"""Texts of a version report, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from perpetune.explain.numbers import Measurement
 from perpetune.explain.version_report import Data, Scores, Trigger, VersionReport
 from perpetune.statistics.estimate import Estimate
 
-MOST_KINDS = 12  # labels or sources in a table
-WHO = {
-    "manual": "Somebody asked for it",
-    "schedule": "It was due by the schedule",
-    "decay": "The monitor found that the champion had decayed",
+MAX_ROWS = 12  # labels or sources in a table
+TRIGGERS = {
+    "manual": "Started manually",
+    "schedule": "Started by the schedule",
+    "decay": "Started because the champion has decayed",
 }
 
 
@@ -23,23 +23,27 @@ def when(time: datetime | None) -> str:
 
 
 def trigger(found: Trigger) -> str:
-    who = WHO.get(found.kind, f"Trigger: {found.kind}")
-    return f"{who}, {when(found.time)}: {found.reason}" if found.reason else f"{who}, {when(found.time)}."
+    trigger_text = TRIGGERS.get(found.kind, f"Trigger: {found.kind}")
+    return (
+        f"{trigger_text}, {when(found.time)}: {found.reason}"
+        if found.reason
+        else f"{trigger_text}, {when(found.time)}."
+    )
 
 
 def data(found: Data) -> str:
     rows = ", ".join(f"{count:,} {name}" for name, count in found.rows.items())
-    said = f"DVC version {found.version}: {rows} rows." if rows else f"DVC version {found.version}."
-    return f"{said} {found.note}".strip()
+    text = f"DVC version {found.version}: {rows} rows." if rows else f"DVC version {found.version}."
+    return f"{text} {found.note}".strip()
 
 
 def difference(found: Data) -> str:
-    """Against the data of the previous version, in one sentence."""
-    apart = found.difference
-    assert apart is not None
+    """The difference to the previous version's data, in one sentence."""
+    counts = found.difference
+    assert counts is not None
     return (
-        f"Against the data of version {found.previous}: {apart.added:,} rows added, {apart.removed:,} removed, "
-        f"{apart.changed:,} changed, {apart.moved:,} moved to another split."
+        f"Against the data of version {found.previous}: {counts.added:,} rows added, {counts.removed:,} removed, "
+        f"{counts.changed:,} changed, {counts.moved:,} moved to another split."
     )
 
 
@@ -47,10 +51,10 @@ def change(count: Count) -> str:
     return signed(count.after - count.before, ",d") if count.after != count.before else ""
 
 
-def approval(story: VersionReport) -> str:
-    found = story.approval
+def approval(report: VersionReport) -> str:
+    found = report.approval
     if found is None:
-        return "Nobody was asked: the policy decided alone."
+        return "Not required: the policy decided automatically."
     by = f" by {found.by}" if found.by else ""
     return f"{found.state.capitalize()}{by}" + (f": {found.comment}" if found.comment else ".")
 
@@ -88,5 +92,5 @@ def columns(found: Measurement) -> tuple[str, str, str, str]:
 
 
 def signed(value: float, form: str, *, plus: bool = True) -> str:
-    """With a real minus sign, which is as wide as a plus."""
+    """A formatted number with a typographic minus sign."""
     return format(value, f"{'+' if plus else ''}{form}").replace("-", "\N{MINUS SIGN}")

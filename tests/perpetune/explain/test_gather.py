@@ -9,7 +9,7 @@ from rich.console import Console
 from perpetune.errors import PerpetuneError
 from perpetune.explain.gather import gather
 from perpetune.explain.page import log_page, write_page
-from perpetune.explain.terminal import as_dict, show_story
+from perpetune.explain.terminal import as_dict, show_report
 from perpetune.explain.version_report import VersionReport
 from perpetune.tracking.runs import artifact_names, find_run
 from perpetune.workspace import Workspace
@@ -22,7 +22,7 @@ def story(twice: Workspace) -> VersionReport:
 
 def shown(story: VersionReport) -> str:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    show_story(story, console)
+    show_report(story, console)
     return console.export_text()
 
 

@@ -85,7 +85,7 @@ def test_labels_are_asked_for_once_and_shown(world: Any) -> None:
     log = open_log(world.workspace.settings.prediction_log)
     assert Counter(each.why for each in open_requests(log, world.task)) == {"random": 20, "uncertain": 30}
     log.dispose()
-    assert read_status(world.workspace).wanted == 50
+    assert read_status(world.workspace).open_label_requests == 50
     again = checked(world)
     assert (again.decision.outcome, again.asked) == ("ask for labels", 0), "50 are still open"
 
