@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertModel,
-    BertTokenizerFast,
+    BertTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -102,12 +102,12 @@ def _save_random_model(folder: Path, known: Sequence[str], positions: int) -> Pa
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> BaseParams:
     """A random sentence encoder, in the format of sentence-transformers."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers import models as modules
+    from sentence_transformers.sentence_transformer import modules
 
     bare, whole = tmp_path_factory.mktemp("bert"), tmp_path_factory.mktemp("encoder")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (bare / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(bare / "vocab.txt")).save_pretrained(bare)
+    BertTokenizer(str(bare / "vocab.txt")).save_pretrained(bare)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32

@@ -16,7 +16,7 @@ from perpetune.workspace import Workspace
 
 def reproduce_aloud(workspace: Workspace, version: str, console: Console, *, keep: bool) -> Reproduction:
     """Reproduce with a line for what is being done and, on a terminal, one for the step that training is at."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would break the lines
+    disable_progress_bar()  # its bar would break the lines
     with console.status(f"reproducing version {version}") as status:
 
         def say(line: str) -> None:

@@ -334,7 +334,7 @@ def take_step(
     total = 0.0
     for rows in in_step(packed(share(batch, world), params.max_packed_tokens), world):
         loss = summed_loss(network, rows, weights[0].device) / answers
-        (loss * world.size).backward()  # type: ignore[no-untyped-call]  # FSDP divides by the size of the world
+        (loss * world.size).backward()  # FSDP divides by the size of the world
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(weights, params.max_gradient_norm)
     optimizer.step()

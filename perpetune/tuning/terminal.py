@@ -16,7 +16,7 @@ from perpetune.workspace import Workspace
 def tune_aloud(workspace: Workspace, console: Console) -> Tuning:
     """Search with a line for each trial that has ended and, on a terminal, one for the trial that runs."""
     # Each trial loads the base, whose bar would break the lines.
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     with console.status("curating the data") as status:
         return tune(
             workspace,

@@ -63,7 +63,9 @@ def no_model_needed(subject: str, rival: str, score: float, linear: float, paire
     """
     if paired.difference > AS_GOOD or significantly_better(paired, alpha) or 2 * 0.5**paired.n >= alpha:
         return None
-    headroom = f" These rows leave room for a gain of {100 * paired.high:.1f} points at most." if paired.high > 0 else ""
+    headroom = (
+        f" These rows leave room for a gain of {100 * paired.high:.1f} points at most." if paired.high > 0 else ""
+    )
     return (
         f"No language model is needed: {phrase(rival)} is right on {linear:.1%} of these "
         f"{paired.n:,} rows and {phrase(subject)} on {score:.1%}, {_verdict(paired, alpha)} "

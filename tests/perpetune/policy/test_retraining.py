@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -80,24 +81,26 @@ DECAYED = RetrainEvidence(
         ({"minutes_since_refresh": 59.0}, WATCH, REFRESH, "cooling down"),
         ({"labels_since_refresh": 199}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 200}, WATCH, REFRESH, "retrain"),
-        ({"labels_since_refresh": 799, "vain_refreshes": 2}, WATCH, REFRESH, "collect more labels"),
+        ({"labels_since_refresh": 799, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=199)}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=200)}, WATCH, REFRESH, "retrain"),
-        ({"decay": decay(12_400, since_fall=399), "vain_refreshes": 1}, WATCH, REFRESH, "collect more labels"),
+        ({"decay": decay(12_400, since_fall=399), "unsuccessful_refreshes": 1}, WATCH, REFRESH, "collect more labels"),
         ({"minutes_since_refresh": 60.0}, WATCH, REFRESH, "retrain"),
-        ({"minutes_since_refresh": 239.0, "vain_refreshes": 2}, WATCH, REFRESH, "cooling down"),
-        ({"minutes_since_refresh": 240.0, "vain_refreshes": 2}, WATCH, REFRESH, "retrain"),
+        ({"minutes_since_refresh": 239.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "cooling down"),
+        ({"minutes_since_refresh": 240.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "retrain"),
         ({"device_hours": 500.0}, WATCH, REFRESH, "retrain"),
         ({"device_hours": 19.9}, WATCH, THRIFTY, "retrain"),
         ({"device_hours": 20.0}, WATCH, THRIFTY, "over budget"),
         ({"device_hours": 20.0, "minutes_since_refresh": 1.0}, WATCH, THRIFTY, "over budget"),
     ],
 )
-def test_only_decay_retrains_and_only_when_nothing_holds_it_up(changes, rules, refresh, outcome):
+def test_only_decay_retrains_and_only_when_nothing_holds_it_up(
+    changes: dict[str, Any], rules: WatchParams, refresh: RefreshParams, outcome: str
+) -> None:
     assert should_retrain(replace(DECAYED, **changes), rules, refresh).outcome == outcome
 
 
-def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
+def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means() -> None:
     assert should_retrain(DECAYED, WATCH, REFRESH).reasons == (
         "The champion has decayed by more than the margin of 5.0 points: it scores 54.0 (95% interval 44.0 to 64.0, "
         "100 rows) on its newest labels and was promoted with 89.2 (95% interval 86.0 to 92.0, 600 rows), a drop of "
@@ -115,7 +118,7 @@ def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
     [
         ({}, PATIENT, REFRESH, "Decay was found in 1 of the 2 looks in a row that must find it."),
         (
-            {"minutes_since_refresh": 90.0, "vain_refreshes": 2},
+            {"minutes_since_refresh": 90.0, "unsuccessful_refreshes": 2},
             WATCH,
             REFRESH,
             "The last refresh was 90 minutes ago and the cooldown is 240 minutes, grown from 60 after 2 that did not "
@@ -150,11 +153,13 @@ def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
         ),
     ],
 )
-def test_what_holds_it_up_comes_first(changes, rules, refresh, reason):
+def test_what_holds_it_up_comes_first(
+    changes: dict[str, Any], rules: WatchParams, refresh: RefreshParams, reason: str
+) -> None:
     assert should_retrain(replace(DECAYED, **changes), rules, refresh).reasons[0] == reason
 
 
-def test_that_the_evidence_began_anew_is_said():
+def test_that_the_evidence_began_anew_is_said() -> None:
     moved = replace(decay(3.0), restarted_from=0.8)
     assert any(
         "hold the champion to 82.1 now and held it to 80.0 before" in reason
@@ -162,7 +167,7 @@ def test_that_the_evidence_began_anew_is_said():
     )
 
 
-def test_drift_says_that_labels_are_wanted():
+def test_drift_says_that_labels_are_wanted() -> None:
     verdict = should_retrain(replace(DECAYED, labelled=0, decay=None, drift=drift(True)), WATCH, REFRESH)
     assert verdict.reasons[1:] == (
         "Inputs drifted (words; 300 rows against 600), which alone never retrains but says that labels of these "
@@ -185,7 +190,7 @@ refreshes = st.sampled_from([REFRESH, THRIFTY])
 @given(retrainings, drifts, watches, refreshes)
 def test_drift_never_changes_the_outcome(
     evidence: RetrainEvidence, other: DriftEvidence | None, rules: WatchParams, refresh: RefreshParams
-):
+) -> None:
     changed = replace(evidence, drift=other)
     assert should_retrain(changed, rules, refresh).outcome == should_retrain(evidence, rules, refresh).outcome
 
@@ -193,7 +198,7 @@ def test_drift_never_changes_the_outcome(
 @given(retrainings, st.floats(1, 1e10), st.integers(0, 3), st.integers(0, 50), watches, refreshes)
 def test_more_evidence_of_decay_never_ranks_lower(
     evidence: RetrainEvidence, times: float, checks: int, labels: int, rules: WatchParams, refresh: RefreshParams
-):
+) -> None:
     if evidence.decay is None:
         return
     more = replace(
@@ -210,7 +215,7 @@ def test_more_evidence_of_decay_never_ranks_lower(
 @given(retrainings, st.integers(0, 10), st.floats(0, 100), watches, refreshes)
 def test_refreshes_that_did_not_help_and_hours_spent_never_start_one(
     evidence: RetrainEvidence, failures: int, hours: float, rules: WatchParams, refresh: RefreshParams
-):
+) -> None:
     spent = replace(
         evidence,
         unsuccessful_refreshes=evidence.unsuccessful_refreshes + failures,
@@ -221,19 +226,21 @@ def test_refreshes_that_did_not_help_and_hours_spent_never_start_one(
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1e6), st.floats(1, 1e6))
-def test_backing_off_only_lengthens_and_ends_at_30_days(failures: int, more: int, minutes: float, back_off: float):
+def test_backing_off_only_lengthens_and_ends_at_30_days(
+    failures: int, more: int, minutes: float, back_off: float
+) -> None:
     refresh = REFRESH.model_copy(update={"cooldown_minutes": minutes, "back_off": back_off})
     assert (
         minutes <= cooldown(failures, refresh) <= cooldown(failures + more, refresh) <= max(LONGEST_COOLDOWN, minutes)
     )
 
 
-def test_the_cooldown_doubles():
+def test_the_cooldown_doubles() -> None:
     assert [cooldown(failures, REFRESH) for failures in range(4)] == pytest.approx([60, 120, 240, 480])
 
 
 @given(retrainings, watches, refreshes)
-def test_every_reason_is_one_sentence(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams):
+def test_every_reason_is_one_sentence(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> None:
     verdict = should_retrain(evidence, rules, refresh)
     assert verdict.reasons
     for reason in (*verdict.reasons, verdict.rule):

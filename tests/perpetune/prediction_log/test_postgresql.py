@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import ServeParams
-from perpetune.prediction_log.label_requests import ask, count_open
+from perpetune.prediction_log.label_requests import Why, ask, count_open
 from perpetune.prediction_log.log import (
     add_feedback,
     counts,
@@ -61,7 +61,7 @@ class Postgres:
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self.url = f"postgresql://ann@/postgres?host={folder}"
-        self._run = [*_as_somebody_else(), programs / "postgres", "-D", folder / "data", "-k", folder]
+        self._run: list[str | Path] = [*_as_somebody_else(), programs / "postgres", "-D", folder / "data", "-k", folder]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -87,7 +87,17 @@ def postgres() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     if _as_somebody_else():
         shutil.chown(folder, "nobody", "nogroup")
-    make = [programs / "initdb", "-D", folder / "data", "-U", "ann", "--no-sync", "-E", "UTF8", "--locale=C"]
+    make: list[str | Path] = [
+        programs / "initdb",
+        "-D",
+        folder / "data",
+        "-U",
+        "ann",
+        "--no-sync",
+        "-E",
+        "UTF8",
+        "--locale=C",
+    ]
     subprocess.run([*_as_somebody_else(), *make], check=True, capture_output=True, cwd="/")
     postgres = Postgres(programs, folder)
     try:
@@ -270,7 +280,11 @@ def test_label_requests(server: str, prediction: Callable[..., Prediction]) -> N
     log = open_log(server)
     asked = [prediction(number, task="asked") for number in (11, 12)]
     record(log, asked)
-    chosen = (("chatcmpl-11", "random"), ("chatcmpl-12", "uncertain"), ("unknown", "random"))
+    chosen: tuple[tuple[str, Why], ...] = (
+        ("chatcmpl-11", "random"),
+        ("chatcmpl-12", "uncertain"),
+        ("unknown", "random"),
+    )
     assert [ask(log, chosen, asked[1].time) for _ in range(2)] == [2, 0]
     assert count_open(log, "asked") == 2
     for row in asked:

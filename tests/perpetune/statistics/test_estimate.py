@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from scipy.stats import binomtest
 from perpetune.statistics.estimate import bootstrap_counts, bootstrap_mean, interval_of_alike, mean_of, wilson
 
 QUICK = settings(max_examples=40, deadline=None)
-SETTINGS = {"confidence": 0.95, "samples": 400, "seed": 3}
+SETTINGS: dict[str, Any] = {"confidence": 0.95, "samples": 400, "seed": 3}
 scores = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 
 
@@ -32,8 +35,8 @@ def test_an_interval_holds_its_value_and_stays_in_bounds(values: list[float]) ->
 
 @QUICK
 @given(scores, st.randoms())
-def test_the_order_of_rows_is_irrelevant(values: list[float], random) -> None:  # type: ignore[no-untyped-def]
-    shuffled = random.sample(values, len(values))
+def test_the_order_of_rows_is_irrelevant(values: list[float], shuffler: random.Random) -> None:
+    shuffled = shuffler.sample(values, len(values))
     assert mean_of(values, **SETTINGS) == mean_of(shuffled, **SETTINGS)
 
 

@@ -54,7 +54,13 @@ def through(guard: Guard, path: str, host: str | None = None) -> list[Message]:
     async def receive() -> Message:
         return {"type": "http.request"}
 
-    scope = {"type": "http", "path": path, "method": "GET", "headers": [], "client": (host, 1) if host else None}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "path": path,
+        "method": "GET",
+        "headers": [],
+        "client": (host, 1) if host else None,
+    }
     asyncio.run(guard(scope, receive, send))
     return sent
 

@@ -118,7 +118,8 @@ def test_what_is_not_tuned_is_a_champion_like_any_other(workspace: Workspace, ti
         again = assess(workspace, run, trained, version, print)
         assert again.champion_system == release.system == first.candidates[name].card.system
         before, after = first.evaluations["frozen"].scored[name], again.evaluations["frozen"].scored["champion"]
-        assert (after.texts, after.confidences) == (before.texts, pytest.approx(before.confidences))
+        assert after.texts == before.texts
+        assert after.confidences == pytest.approx(before.confidences)
         assert (again.limits["latency"].limit is None) == (release.system == "linear")
 
 
