@@ -27,7 +27,7 @@ from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.job import Job
 
-pytest_plugins = ["gateways"]
+pytest_plugins = ["gateways", "workspaces"]
 
 torch.set_num_threads(1)  # threads would wait for each other longer than a tiny model computes
 

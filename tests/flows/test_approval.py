@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
+from waiting import eventually
 
 from perpetune.explain.status import decisions_of
 from perpetune.policy.decision.record import Ids, record
@@ -51,12 +51,14 @@ print("OUTCOME", refresh())
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[Path], str], seed_servers: Callable[..., None]
+) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PREFECT_API_URL", "PERPETUNE_GATEWAY_URL", "PERPETUNE_DATABASE_URL", "PERPETUNE_HOME"):
             patch.delenv(name, raising=False)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", new_mlflow_store(folder))
         opened = with_hours(folder, 1.0)
         ports = Ports(*free_ports(4))
         for name, value in environment(opened, ports).items():
@@ -65,6 +67,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         connect(os.environ["MLFLOW_TRACKING_URI"])
         MlflowClient().create_experiment("colours", artifact_location=str(folder / "artifacts"))
         MlflowClient().create_registered_model("colours")
+        seed_servers(opened, "prefect")
         with Supervisor(folder, opened.home / "logs", {}, print) as supervisor:
             supervisor.start(servers(opened, ports))
             yield opened
@@ -112,14 +115,6 @@ def ask(method: str, path: str, body: object = None) -> Any:
     return answer.json()
 
 
-def within(seconds: float, check: Callable[[], list[Any]]) -> list[Any]:
-    until = time.monotonic() + seconds
-    while not (seen := check()) and time.monotonic() < until:
-        time.sleep(0.5)
-    assert seen
-    return seen
-
-
 def runs(name: str, state: str) -> list[Any]:
     flow = {"name": {"any_": [name]}}
     return list(ask("POST", "/flow_runs/filter", {"flows": flow, "flow_runs": {"state": {"type": {"any_": [state]}}}}))
@@ -135,11 +130,11 @@ def payloads(event: str, version: str) -> list[dict[str, Any]]:
 def test_a_version_waits_for_a_person_and_carries_what_was_said(workspace: Workspace) -> None:
     version = promoted(workspace)
     child = begin(workspace)
-    [waiting] = within(240, lambda: runs("approval", "PAUSED"))
+    [waiting] = eventually(lambda: runs("approval", "PAUSED"), 240)
     assert waiting["name"] == f"may version {version} take over?"
     assert len(runs("refresh", "RUNNING")) == 1, "it keeps the one place of a refresh meanwhile"
     assert registry.get("colours", version).tags["approval"] == "waiting"
-    [told] = within(60, lambda: payloads(WAITING, version))
+    [told] = eventually(lambda: payloads(WAITING, version), 60)
     assert told["flow_run_id"] == waiting["id"]
 
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
@@ -155,7 +150,7 @@ def test_a_version_waits_for_a_person_and_carries_what_was_said(workspace: Works
     assert (approval.kind, approval.outcome, promotion.kind) == ("approval", "promote", "promotion")
     assert approval.time.isoformat() == tags["approval.time"]
     assert "Ada" in approval.reason and "reads well" in approval.reason
-    assert within(60, lambda: payloads(PROMOTED, version))
+    assert eventually(lambda: payloads(PROMOTED, version), 60)
 
 
 @pytest.mark.integration
@@ -166,6 +161,6 @@ def test_nobodys_word_is_a_no(workspace: Workspace) -> None:
     assert outcome(child) == "reject"
     assert registry.get("colours", version).tags["approval"] == "nobody came"
     assert decisions_of(workspace, version)[0].reason == f"Nobody approved version {version} within 0.001 hours."
-    assert within(60, lambda: payloads(REJECTED, version))
-    assert within(60, lambda: runs("approval", "FAILED"))
+    assert eventually(lambda: payloads(REJECTED, version), 60)
+    assert eventually(lambda: runs("approval", "FAILED"), 60)
     assert not runs("refresh", "FAILED"), "a no is a result of the refresh, and no failure"

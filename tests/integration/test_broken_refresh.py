@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -22,6 +21,7 @@ import torch
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from waiting import eventually
 
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
@@ -88,11 +88,11 @@ class World:
     def kill_in_training(self, run: FlowRun) -> None:
         """Wait until it has trained some steps more than there are, then kill -9 every process of the flow run."""
         enough = self.steps_made() + STEPS_BEFORE_A_KILL
-        eventually(lambda: self.steps_made() >= enough or self.prefect.check(run).final)
+        eventually(lambda: self.steps_made() >= enough or self.prefect.check(run).final, 120)
         assert not self.prefect.check(run).final, self.prefect.check(run).message
         for process in self.worker.children(recursive=True):
             process.send_signal(signal.SIGKILL)
-        eventually(lambda: self.prefect.check(run).state == "CRASHED")
+        eventually(lambda: self.prefect.check(run).state == "CRASHED", 120)
 
     def steps_made(self) -> int:
         return sum(path.read_text().count("\n") for path in self.workspace.home.glob("runs/*/curve.jsonl"))
@@ -104,7 +104,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, tiny_params: BaseParams) -> Iterator[World]:
+def world(tmp_path: Path, tiny_params: BaseParams, seed_servers: Callable[..., None]) -> Iterator[World]:
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in (SETTINGS | {"base": tiny_params.model_dump()}).items():
         settings[section] |= values
@@ -116,6 +116,7 @@ def world(tmp_path: Path, tiny_params: BaseParams) -> Iterator[World]:
         ports = Ports(*free_ports(4))
         workspace = open_workspace(tmp_path)
         os.environ |= environment(workspace, ports)
+        seed_servers(workspace)
         with Supervisor(tmp_path, workspace.home / "logs", os.environ, print) as supervisor:
             supervisor.start(servers(workspace, ports))
             supervisor.start([worker(ports.worker)])
@@ -175,10 +176,3 @@ def unbroken(workspace: Workspace, base: BaseParams, folder: Path) -> tuple[str,
         load_base(base, folder, "fp32"), rows, validation, instruction, params, folder, report, labels=labels
     )
     return trained.digest, losses
-
-
-def eventually(check: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
-        time.sleep(0.1)

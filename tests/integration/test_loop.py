@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import pytest
 import yaml
+from waiting import eventually
 
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
@@ -34,7 +33,6 @@ from perpetune.runtime.stack import Ports, environment, gateway, servers, worker
 from perpetune.tracking import registry
 from perpetune.workspace import Workspace, open_workspace
 
-T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, dict[str, object]] = {
     "task": {"name": "desk", "instruction": "Which desk answers this question?"},
@@ -97,7 +95,9 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(
-    tmp_path_factory: pytest.TempPathFactory, random_model: Callable[[Path, Sequence[str], int], Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    random_model: Callable[[Path, Sequence[str], int], Path],
+    seed_servers: Callable[..., None],
 ) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("desk")
     base = random_model(tmp_path_factory.mktemp("base"), known_words(), 256)
@@ -113,6 +113,7 @@ def world(
         workspace = open_workspace(folder)
         ports = Ports(*free_ports(4))
         os.environ |= environment(workspace, ports)
+        seed_servers(workspace)
         with Supervisor(folder, workspace.home / "logs", os.environ, print) as supervisor:
             supervisor.start(servers(workspace, ports))
             supervisor.start([worker(ports.worker), gateway(ports.gateway)])
@@ -180,15 +181,6 @@ def test_the_loop(world: World) -> None:
     assert sum(one.answer == one.example.output for one in after) > 0.8 * len(after)
     assert {one.version for one in after} == {newest}
     eventually(lambda: _logged(world) == len(world.application.asked))
-
-
-def eventually(check: Callable[[], T], seconds: float = 60.0) -> T:
-    """What `check` returns as soon as that is true of it."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {check()}"
-        time.sleep(0.5)
-    return found
 
 
 def _scheduled(world: World) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,7 +66,7 @@ def one_pass(workspace: Workspace, trigger: str, reason: str) -> str:
     return version
 
 
-def lay_out(root: Path, tiny_folder: Path) -> Workspace:
+def lay_out(root: Path, tiny_folder: Path, new_mlflow_store: Callable[[Path], str]) -> Workspace:
     """An empty workspace with the tiny model as its base."""
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     settings["task"] |= {"name": "colours", "instruction": "which colour", "labels": None}
@@ -77,7 +77,7 @@ def lay_out(root: Path, tiny_folder: Path) -> Workspace:
     settings["evaluate"] |= {"few_shot_examples": 0, "bootstrap_samples": 100, "encoder": None}
     (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     shutil.copy(ROOT / "dvc.yaml", root)
-    store = f"sqlite:///{root / 'mlflow.db'}"
+    store = new_mlflow_store(root)
     connect(store)
     MlflowClient().create_experiment("colours", artifact_location=str(root / "artifacts"))
     addresses = Settings(mlflow_tracking_uri=store, database_url=f"sqlite:///{root / 'predictions.db'}")
@@ -85,9 +85,11 @@ def lay_out(root: Path, tiny_folder: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def twice(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Workspace:
+def twice(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, new_mlflow_store: Callable[[Path], str]
+) -> Workspace:
     """Version 1, champion, and version 2 on more rows, some of them with another colour. No test changes it."""
-    workspace = lay_out(tmp_path_factory.mktemp("twice"), tiny_folder)
+    workspace = lay_out(tmp_path_factory.mktemp("twice"), tiny_folder, new_mlflow_store)
     write_rows(workspace.root, FILLERS[:8])
     one_pass(workspace, "manual", "a first model")
     write_rows(workspace.root, FILLERS, fire="blue")

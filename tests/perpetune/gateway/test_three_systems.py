@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,11 @@ class World:
 
 @pytest.fixture
 def world(
-    tmp_path: Path, tiny_folder: Path, colour_rows: list[Example], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_folder: Path,
+    colour_rows: list[Example],
+    monkeypatch: pytest.MonkeyPatch,
+    new_mlflow_store: Callable[[Path], str],
 ) -> Iterator[World]:
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     settings["task"] |= {"name": TASK, "instruction": "which colour"}
@@ -114,7 +118,7 @@ def world(
         for row in colour_rows
     ]
     write_jsonl(tmp_path / "data" / "inbox" / "mine.jsonl", ingested)
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = new_mlflow_store(tmp_path)
     connect(store)
     MlflowClient().create_experiment(TASK, artifact_location=str(tmp_path / "artifacts"))
     addresses = Settings(mlflow_tracking_uri=store, database_url=f"sqlite:///{tmp_path / 'predictions.db'}")

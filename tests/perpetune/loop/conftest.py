@@ -29,8 +29,8 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
-def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('releases') / 'mlflow.db'}"
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[Path], str]) -> str:
+    return new_mlflow_store(tmp_path_factory.mktemp("releases"))
 
 
 @dataclass

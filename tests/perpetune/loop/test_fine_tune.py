@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "bloo
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> None:
-    connect(f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}")
+def store(tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[Path], str]) -> None:
+    connect(new_mlflow_store(tmp_path_factory.mktemp("mlflow")))
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import httpx
 import pytest
 from gateways import PARAMS
 from sqlalchemy.exc import IntegrityError
+from waiting import eventually
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import ServeParams
@@ -67,7 +67,14 @@ class Postgres:
     def start(self) -> None:
         options = ["-c", "listen_addresses=", "-c", "fsync=off"]
         self._process = subprocess.Popen([*self._run, *options], stderr=subprocess.DEVNULL, cwd="/")
-        _wait_for(self.url)
+        eventually(self._answers, 20)
+
+    def _answers(self) -> bool:
+        try:
+            open_log(self.url).dispose()
+        except PerpetuneError:
+            return False
+        return True
 
     def stop(self) -> None:
         """At once, as its immediate shutdown does: SIGTERM would wait for pooled connections."""
@@ -151,7 +158,7 @@ def gateway(folder: Path, url: str, params: ServeParams) -> Iterator[tuple[subpr
         try:
             assert process.stdout
             with httpx.Client(base_url=f"http://127.0.0.1:{int(process.stdout.readline())}", timeout=20) as client:
-                _until(lambda: client.get("/readyz").json().get("trial") == "2")
+                eventually(lambda: client.get("/readyz").json().get("trial") == "2")
                 yield process, client
         finally:
             process.kill()
@@ -168,24 +175,6 @@ def ask_often(client: httpx.Client, count: int) -> list[str]:
         said = client.post("/v1/feedback", json={"request_id": answered[-1], "label": "good"})
         assert said.status_code in (200, 503), "the answer's row may be in the database, which is stopped"
     return answered
-
-
-def _until(happened: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            open_log(url).dispose()
-            return
-        except PerpetuneError:
-            assert time.monotonic() < deadline, "PostgreSQL did not start"
-            time.sleep(0.05)
 
 
 def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
@@ -214,7 +203,7 @@ def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(postgres: 
         postgres.stop()
         try:
             answered += ask_often(client, 40)
-            _until(lambda: "rows waiting" in client.get("/readyz").json()["log"])
+            eventually(lambda: "rows waiting" in client.get("/readyz").json()["log"])
         finally:
             killed.kill()
             postgres.start()
@@ -227,10 +216,10 @@ def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(postgres: 
     try:
         with gateway(tmp_path, postgres.url, PARAMS) as (_, client):
             answered += ask_often(client, 5)
-            _until(lambda: client.get("/readyz").json()["log"] == "ok")
-            _until(lambda: len(stored()) == len(answered))
+            eventually(lambda: client.get("/readyz").json()["log"] == "ok")
+            eventually(lambda: len(stored()) == len(answered))
             # What is said of an answer is stored after it.
-            _until(lambda: {row.id for row in stored() if row.label == "good"} >= set(answered[41:]))
+            eventually(lambda: {row.id for row in stored() if row.label == "good"} >= set(answered[41:]))
             assert {row.id for row in stored()} == set(answered)
             unseen = shadowed(log, "killed", "2", min(row.time for row in stored()), 1000)
             # A shadow answers in the background: of the last request before the kill there may be none yet.

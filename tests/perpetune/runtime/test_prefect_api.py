@@ -62,7 +62,7 @@ killed()
 
 
 @pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+def prefect(tmp_path_factory: pytest.TempPathFactory, seed_servers: Callable[..., None]) -> Iterator[Prefect]:
     folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PREFECT_API_URL", "PERPETUNE_GATEWAY_URL", "PERPETUNE_DATABASE_URL", "PERPETUNE_HOME"):
@@ -71,6 +71,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         workspace, ports = open_workspace(folder), Ports(*free_ports(4))
         for name, value in environment(workspace, ports).items():
             patch.setenv(name, value)
+        seed_servers(workspace, "prefect")
         with Supervisor(folder, workspace.home / "logs", {}, print) as supervisor:
             supervisor.start([server for server in servers(workspace, ports) if server.name == "prefect"])
             yield Prefect(os.environ["PREFECT_API_URL"])

@@ -35,8 +35,14 @@ def method() -> Method:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, tiny_params: BaseParams, train_params: TrainParams, method: Method) -> Workspace:
-    connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+def workspace(
+    tmp_path: Path,
+    tiny_params: BaseParams,
+    train_params: TrainParams,
+    method: Method,
+    new_mlflow_store: Callable[[Path], str],
+) -> Workspace:
+    connect(new_mlflow_store(tmp_path))
     MlflowClient().create_experiment("colours", artifact_location=str(tmp_path / "artifacts"))
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"method": method, "epochs": 4}}
