@@ -13,10 +13,10 @@ from uuid import UUID
 
 import httpx
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 from waiting import eventually
+from workspaces import write_params
 
 from perpetune.explain.status import decisions_of
 from perpetune.policy.decision.record import Ids, record
@@ -74,10 +74,7 @@ def workspace(
 
 
 def with_hours(folder: Path, hours: float) -> Workspace:
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    settings["task"]["name"] = "colours"
-    settings["promote"] |= {"approval": "required", "approval_hours": hours}
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(folder, task={"name": "colours"}, promote={"approval": "required", "approval_hours": hours})
     return open_workspace(folder)
 
 

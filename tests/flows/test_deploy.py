@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
 from waiting import eventually
+from workspaces import write_params
 
 from perpetune.runtime.events import ROLLED_BACK, TRIAL
 from perpetune.runtime.prefect_api import Prefect
@@ -37,9 +37,7 @@ def workspace(
 ) -> Iterator[tuple[Path, Supervisor, Ports]]:
     """A workspace with a Prefect server of its own, and its environment."""
     folder = tmp_path_factory.mktemp("workspace")
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    settings["task"]["name"] = "colours"
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(folder, task={"name": "colours"})
     ports = Ports(*free_ports(4))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)

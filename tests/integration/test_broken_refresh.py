@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from waiting import eventually
+from workspaces import write_params
 
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
@@ -38,7 +38,7 @@ from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]
 THINGS = {"blue": ("sky", "sea"), "green": ("grass", "leaf"), "red": ("blood", "fire")}
-SETTINGS = {
+SETTINGS: dict[str, dict[str, object]] = {
     "task": {"name": "colours", "instruction": "which colour is it ?"},
     "fetch": {"sources": ["inbox"]},
     "split": {"frozen": 0.3, "validation": 0.1, "min_train_rows": 5},
@@ -105,10 +105,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, tiny_params: BaseParams, seed_servers: Callable[..., None]) -> Iterator[World]:
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in (SETTINGS | {"base": tiny_params.model_dump()}).items():
-        settings[section] |= values
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(tmp_path, **SETTINGS, base=tiny_params.model_dump())
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     old = dict(os.environ)
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -25,9 +25,9 @@ from typing import Any
 import httpx
 import pytest
 import torch
-import yaml
 from mlflow.exceptions import MlflowException
 from waiting import eventually
+from workspaces import write_params
 
 from perpetune.inference.answerer import Answerer
 from perpetune.model.adapters import trainable
@@ -43,7 +43,6 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[2]
 LABELS = ("blue", "green", "red")
 THINGS = ("sky", "sea", "grass", "leaf", "blood", "fire")
 INSTRUCTION = "which colour"
@@ -244,13 +243,14 @@ def _fake_vllm(port: int) -> Service:
 
 
 def _settings(folder: Path, base: BaseParams, engine: str) -> Params:
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["base"] = base.model_dump()
-    values["task"] |= {"name": "colours", "instruction": INSTRUCTION, "labels": list(LABELS)}
-    values["train"] |= {"precision": "fp32"}
-    values["serve"] |= {"poll_seconds": 0.2, "engine": engine}
-    (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    return load_params(folder / "params.yaml")
+    path = write_params(
+        folder,
+        base=base.model_dump(),
+        task={"name": "colours", "instruction": INSTRUCTION, "labels": list(LABELS)},
+        train={"precision": "fp32"},
+        serve={"poll_seconds": 0.2, "engine": engine},
+    )
+    return load_params(path)
 
 
 def _register(params: Params, folder: Path, number: int) -> str:

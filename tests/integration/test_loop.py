@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 from waiting import eventually
+from workspaces import write_params
 
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
@@ -101,11 +101,7 @@ def world(
 ) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("desk")
     base = random_model(tmp_path_factory.mktemp("base"), known_words(), 256)
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in SETTINGS.items():
-        settings[section] |= values
-    settings["base"] = {"model": f"path:{base}", "revision": None}
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(folder, **SETTINGS, base={"model": f"path:{base}", "revision": None})
     shutil.copy(ROOT / "dvc.yaml", folder)
     old = dict(os.environ)
     os.environ["PERPETUNE_ASSETS"] = str(ROOT / "assets")

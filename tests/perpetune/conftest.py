@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import curate, log_data
@@ -68,14 +68,15 @@ def one_pass(workspace: Workspace, trigger: str, reason: str) -> str:
 
 def lay_out(root: Path, tiny_folder: Path, new_mlflow_store: Callable[[Path], str]) -> Workspace:
     """An empty workspace with the tiny model as its base."""
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    settings["task"] |= {"name": "colours", "instruction": "which colour", "labels": None}
-    settings["base"] = {"model": f"path:{tiny_folder}", "revision": None}
-    settings["fetch"]["sources"] = ["mine.csv"]
-    settings["split"] |= {"frozen": 0.3, "validation": 0.1, "min_train_rows": 5}
-    settings["train"] |= TRAIN
-    settings["evaluate"] |= {"few_shot_examples": 0, "bootstrap_samples": 100, "encoder": None}
-    (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    write_params(
+        root,
+        task={"name": "colours", "instruction": "which colour", "labels": None},
+        base={"model": f"path:{tiny_folder}", "revision": None},
+        fetch={"sources": ["mine.csv"]},
+        split={"frozen": 0.3, "validation": 0.1, "min_train_rows": 5},
+        train=TRAIN,
+        evaluate={"few_shot_examples": 0, "bootstrap_samples": 100, "encoder": None},
+    )
     shutil.copy(ROOT / "dvc.yaml", root)
     store = new_mlflow_store(root)
     connect(store)

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import torch
 import uvicorn
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.classifiers.linear import linear_answer, linear_model
 from perpetune.gateway.app import create_app
@@ -36,7 +36,6 @@ from perpetune.tracking.registry import RegistrySource
 from perpetune.tracking.runs import close_run, connect, log_text, open_run
 from perpetune.workspace import Workspace
 
-ROOT = Path(__file__).parents[3]
 TASK = "systems"
 LABELS = ("blue", "green", "red")
 
@@ -104,14 +103,15 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     new_mlflow_store: Callable[[Path], str],
 ) -> Iterator[World]:
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    settings["task"] |= {"name": TASK, "instruction": "which colour"}
-    settings["base"] = {"model": f"path:{tiny_folder}", "revision": None}
-    settings["fetch"]["sources"] = ["inbox"]
-    settings["train"]["precision"] = "fp32"
-    settings["evaluate"] |= {"max_new_tokens": 4, "few_shot_examples": 3}
-    settings["serve"]["poll_seconds"] = 60
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    params = write_params(
+        tmp_path,
+        task={"name": TASK, "instruction": "which colour"},
+        base={"model": f"path:{tiny_folder}", "revision": None},
+        fetch={"sources": ["inbox"]},
+        train={"precision": "fp32"},
+        evaluate={"max_new_tokens": 4, "few_shot_examples": 3},
+        serve={"poll_seconds": 60},
+    )
     ingested = [
         row.model_copy(update={"id": f"{row.id}{position}", "input": f"{say} {row.id}", "group": f"{row.id}{position}"})
         for position, say in enumerate(("the", "a", "say", "it is"))
@@ -122,7 +122,7 @@ def world(
     connect(store)
     MlflowClient().create_experiment(TASK, artifact_location=str(tmp_path / "artifacts"))
     addresses = Settings(mlflow_tracking_uri=store, database_url=f"sqlite:///{tmp_path / 'predictions.db'}")
-    workspace = Workspace(tmp_path, load_params(tmp_path / "params.yaml"), addresses)
+    workspace = Workspace(tmp_path, load_params(params), addresses)
     with ExitStack() as stack:
         log = open_log(addresses.prediction_log)
         stack.callback(log.dispose)

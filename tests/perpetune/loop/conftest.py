@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.curation.layout import REFERENCE
 from perpetune.errors import PerpetuneError
@@ -24,8 +24,6 @@ from perpetune.records import Example, Feedback, Message, Prediction, Recorded
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, find_run, log_metrics, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +79,7 @@ def releases(
     ) -> Releases:
         if gateway:
             monkeypatch.setenv("PERPETUNE_GATEWAY_URL", gateway)
-        settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-        settings["task"]["name"] = task
-        settings["release"] |= release
-        settings["watch"] |= watch
-        settings["refresh"] |= refresh
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+        write_params(tmp_path, task={"name": task}, release=release, watch=watch, refresh=refresh)
         return Releases(open_workspace(tmp_path))
 
     return begin

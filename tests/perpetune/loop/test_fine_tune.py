@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.run_context import DEVICE_HOURS
@@ -17,7 +17,6 @@ from perpetune.tracking.runs import Run, close_run, connect, metrics_of, open_ru
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[3]
 THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
 
@@ -28,11 +27,13 @@ def store(tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[
 
 @pytest.fixture
 def workspace(tmp_path: Path, tiny_params: BaseParams, train_params: TrainParams) -> Workspace:
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"epochs": 4}}
-    settings["task"] |= {"name": "colours", "instruction": "which colour"}
-    settings["evaluate"]["encoder"] = None
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(
+        tmp_path,
+        base=tiny_params.model_dump(),
+        train=train_params.model_dump() | {"epochs": 4},
+        task={"name": "colours", "instruction": "which colour"},
+        evaluate={"encoder": None},
+    )
     workspace = open_workspace(tmp_path)
     rows = [Example(input=f"the {thing}", output=THINGS[thing], id=thing, group=thing, source="t") for thing in THINGS]
     for split in ("train", "validation"):

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.loop.run_context import Kind, data_of, open_loop_run
 from perpetune.tracking.runs import Run, close_run, connect, tag
 from perpetune.workspace import Workspace, open_workspace
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +32,7 @@ def workspace(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reque
 
 def at(folder: Path, task: str, **train: object) -> Workspace:
     folder.mkdir(exist_ok=True)
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    settings["task"]["name"] = task
-    settings["train"] |= train
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(folder, task={"name": task}, train=train)
     return open_workspace(folder)
 
 

@@ -88,9 +88,9 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     programs = _programs()
     if programs is None:
-        pytest.skip("PostgreSQL's initdb and postgres are not on this machine")
+        pytest.skip("PostgreSQL is not installed: `apt-get install postgresql` (initdb and postgres are enough)")
     if _as_somebody_else() and not shutil.which("setpriv"):
-        pytest.skip("PostgreSQL does not run as root, and setpriv, which would change the user, is not here")
+        pytest.skip("PostgreSQL does not run as root and setpriv is missing: `apt-get install util-linux`")
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     if _as_somebody_else():
         shutil.chown(folder, "nobody", "nogroup")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
@@ -31,13 +30,6 @@ def test_wilson_equals_scipy(successes: int, n: int, confidence: float) -> None:
 def test_an_interval_holds_its_value_and_stays_in_bounds(values: list[float]) -> None:
     estimate = mean_of(values, **SETTINGS)
     assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1 + 1e-12
-
-
-@QUICK
-@given(scores, st.randoms())
-def test_the_order_of_rows_is_irrelevant(values: list[float], shuffler: random.Random) -> None:
-    shuffled = shuffler.sample(values, len(values))
-    assert mean_of(values, **SETTINGS) == mean_of(shuffled, **SETTINGS)
 
 
 def test_the_bootstrap_agrees_with_the_normal_interval_of_a_large_sample() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,12 +46,6 @@ def test_swapping_the_systems_mirrors_mcnemar(pairs: list[tuple[int, int]]) -> N
     one, other = judged(pairs), judged([(b, a) for a, b in pairs])
     assert (one.difference, one.p_two_sided) == pytest.approx((-other.difference, other.p_two_sided))
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
-
-
-@QUICK
-@given(st.one_of(binary, graded), st.randoms())
-def test_the_order_of_rows_is_irrelevant(pairs: list[tuple[float, float]], shuffler: random.Random) -> None:
-    assert judged(pairs) == judged(shuffler.sample(pairs, len(pairs)))
 
 
 @QUICK

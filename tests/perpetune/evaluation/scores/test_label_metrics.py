@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -38,13 +37,6 @@ def test_macro_f1_is_scikit_learns_over_the_wanted_labels(rows: list[tuple[str, 
     estimate = macro_f1(wanted, answers, **SETTINGS)
     assert estimate.value == pytest.approx(known)
     assert estimate.low <= estimate.value <= estimate.high
-
-
-@QUICK
-@given(pairs, st.randoms())
-def test_the_order_of_rows_is_irrelevant(rows: list[tuple[str, str]], shuffler: random.Random) -> None:
-    shuffled = shuffler.sample(rows, len(rows))
-    assert macro_f1(*columns(rows), **SETTINGS) == macro_f1(*columns(shuffled), **SETTINGS)
 
 
 def test_the_label_table_shows_labels_that_the_system_cannot_answer() -> None:

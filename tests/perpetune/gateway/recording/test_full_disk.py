@@ -24,7 +24,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     try:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no file system may be mounted here")
+        pytest.skip("a small file system cannot be mounted: run the tests as root on Linux")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 

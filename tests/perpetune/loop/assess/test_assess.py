@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.errors import PerpetuneError
 from perpetune.loop.assess.assess import assess
@@ -25,7 +25,6 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, artifact, connect, metrics_of, open_run
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[4]
 THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
 
@@ -44,11 +43,13 @@ def workspace(
 ) -> Workspace:
     connect(new_mlflow_store(tmp_path))
     MlflowClient().create_experiment("colours", artifact_location=str(tmp_path / "artifacts"))
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"method": method, "epochs": 4}}
-    settings["task"] |= {"name": "colours", "instruction": "which colour"}
-    settings["evaluate"] |= {"bootstrap_samples": 100, "encoder": None}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(
+        tmp_path,
+        base=tiny_params.model_dump(),
+        train=train_params.model_dump() | {"method": method, "epochs": 4},
+        task={"name": "colours", "instruction": "which colour"},
+        evaluate={"bootstrap_samples": 100, "encoder": None},
+    )
     workspace = open_workspace(tmp_path)
     splits = {"train": "the {}", "validation": "a {}", "frozen": "is it the {}"}
     for split, words in splits.items():
