@@ -62,7 +62,7 @@ class Delay:
 
 
 def answers(accuracy: float) -> Source:
-    return lambda rng, shape: (rng.random(shape) < accuracy) * 1.0
+    return lambda rng, shape: (rng.random(shape) < accuracy).astype(np.float64)
 
 
 def resampled(scores: Sequence[float]) -> Source:

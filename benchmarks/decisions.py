@@ -300,7 +300,7 @@ def draw(verdicts: Sequence[Verdicts], lengths: Sequence[RunLength], delays: Seq
 
     with house_style():
         figure = Figure(figsize=(10, 11), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+        top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1), squeeze=False)[:, 0]
         _draw_verdicts(top.subplots(), verdicts)
         left, right = bottom.subplots(1, 2)
         _draw_quiet(left, lengths, params.watch.run_length)

@@ -53,7 +53,7 @@ SYSTEMS = (OURS, PEER)
 METHODS = ("lora", "qlora")
 LABELS = {"lora": "LoRA", "qlora": "QLoRA"}
 
-LLAMA_3_8B = {
+LLAMA_3_8B: dict[str, Any] = {
     "vocab_size": 128256,
     "hidden_size": 4096,
     "intermediate_size": 14336,
@@ -65,7 +65,7 @@ LLAMA_3_8B = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": False,
 }
-TINY = {
+TINY: dict[str, Any] = {
     **LLAMA_3_8B,
     "vocab_size": 512,
     "hidden_size": 64,
@@ -556,7 +556,7 @@ def model_flops(model: dict[str, Any], tokens: int, logits: int, pairs: int) -> 
     size = hidden // heads
     attention = 2 * hidden * size * (heads + model["num_key_value_heads"])
     matrices = layers * (attention + 3 * hidden * model["intermediate_size"])
-    return 4.0 * matrices * tokens + 4.0 * hidden * model["vocab_size"] * logits + 12.0 * layers * heads * size * pairs
+    return float(4 * matrices * tokens + 4 * hidden * model["vocab_size"] * logits + 12 * layers * heads * size * pairs)
 
 
 def peak_flops() -> tuple[float, str]:

@@ -58,7 +58,8 @@ class Verdicts:
 
 def simulate(scenario: Scenario, simulated: int, params: Params, seed: int) -> Verdicts:
     rng = np.random.default_rng(seed)
-    outcomes, differs = [], []
+    outcomes: list[str] = []
+    differs: list[float] = []
     for _ in range(simulated):
         held_out = {"frozen": scenario.frozen(rng, scenario.rows)}
         if scenario.recent:
@@ -117,7 +118,9 @@ def drawn(accuracy: float, discordance: float, gain: float = 0.0, lost: float = 
         labels = rng.choice(len(LABELS), rows, p=LABELS)
         moved = chances + mended * ((1 - chances) if gain > 0 else chances)
         moved = np.where(labels == len(LABELS) - 1, moved * (1 - lost / accuracy), moved)
-        return Answers((rng.random(rows) < chances) * 1.0, (rng.random(rows) < moved) * 1.0, labels)
+        return Answers(
+            (rng.random(rows) < chances).astype(np.float64), (rng.random(rows) < moved).astype(np.float64), labels
+        )
 
     return draw
 
@@ -133,6 +136,6 @@ def resampled(champion: Sequence[float], challenger: Sequence[float], labels: Se
         if not chances:
             return Answers(one[picked], other[picked], numbers[picked])
         first, second = (rng.random(rows) < some[picked] for some in (one, other))
-        return Answers(first * 1.0, second * 1.0, numbers[picked])
+        return Answers(first.astype(np.float64), second.astype(np.float64), numbers[picked])
 
     return draw

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perpetune.params import Params
-    from perpetune.records import Example
+    from perpetune.records import Example, Message
 
 LABELS = ("negative", "positive")
 INSTRUCTION = "Is this sentence of a review positive or negative? Answer with one word."
@@ -54,12 +54,13 @@ def _make(assets: Path, held_out: int) -> list[Answered]:
     rows = {"products": products[:held_out], "films": films[:held_out]}
     predictor = load_predictor(params.base, assets, params.train.precision, params.evaluate.batch_tokens)
     with tempfile.TemporaryDirectory() as folder:
-        for system, examples in TRAINED_ON.items():
+        for trained, examples in TRAINED_ON.items():
             print(f"training on {examples} product reviews", flush=True)
-            adapter = _train(params, assets, products[held_out:][:examples], Path(folder) / system)
-            predictor.load_adapter(system, adapter)
+            adapter = _train(params, assets, products[held_out:][:examples], Path(folder) / trained)
+            predictor.load_adapter(trained, adapter)
         found = []
-        for system in (None, *TRAINED_ON):
+        systems: tuple[str | None, ...] = (None, *TRAINED_ON)
+        for system in systems:
             for kind, some in rows.items():
                 print(f"{system or 'base'} answers {len(some)} sentences of {kind}", flush=True)
                 asked = [_asked(row) for row in some]
@@ -76,7 +77,7 @@ def _make(assets: Path, held_out: int) -> list[Answered]:
     return found
 
 
-def _asked(row: Example):  # type: ignore[no-untyped-def]
+def _asked(row: Example) -> tuple[Message, ...]:
     from perpetune.records import conversation
 
     return conversation(INSTRUCTION, row)

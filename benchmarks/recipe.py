@@ -240,7 +240,7 @@ def trl(task: Task, train: Sequence[tuple[str, str]], seconds: float, params: Pa
     from perpetune.inference.predictor import Predictor
     from perpetune.model.base import load_base
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_training_stop |= time.monotonic() - began >= seconds
 
@@ -266,7 +266,7 @@ def trl(task: Task, train: Sequence[tuple[str, str]], seconds: float, params: Pa
         began = time.monotonic()
         trainer.train()
         spent = time.monotonic() - began
-        trainer.model.save_pretrained(folder)
+        trainer.save_model(folder)
         predictor = Predictor(
             load_base(params.base, asked.assets, params.train.precision), params.evaluate.batch_tokens
         )
@@ -419,8 +419,8 @@ def _intents(count: int) -> Callable[[argparse.Namespace], Task]:
     def task(asked: argparse.Namespace) -> Task:
         train, test = banking(asked.data, "train"), banking(asked.data, "test")
         kept = set(random.Random(SEED).sample(sorted({label for _, label in train}), count))
-        parts = [[row for row in rows if row[1] in kept] for rows in (train, test)]
-        return _task(f"intents{count}", "Which intent does this customer message have?", *parts, asked)
+        train, test = ([row for row in rows if row[1] in kept] for rows in (train, test))
+        return _task(f"intents{count}", "Which intent does this customer message have?", train, test, asked)
 
     return task
 
@@ -441,11 +441,11 @@ def _rare(asked: argparse.Namespace) -> Task:
 
 def _files(name: str, instruction: str, schema: Schema | None = None) -> Callable[[argparse.Namespace], Task]:
     def task(asked: argparse.Namespace) -> Task:
-        parts = [
+        train, test = (
             [(row["input"], row["output"]) for row in map(json.loads, (asked.data / name / f"{part}.jsonl").open())]
             for part in ("train", "test")
-        ]
-        return replace(_task(name, instruction, *parts, asked), schema=schema)
+        )
+        return replace(_task(name, instruction, train, test, asked), schema=schema)
 
     return task
 
@@ -457,9 +457,11 @@ def _reviews(asked: argparse.Namespace) -> Task:
     rows = product_examples(wheel, ("positive", "negative", "mixed"))
     groups = sorted({row.group for row in rows})
     held_out = set(random.Random(SEED).sample(groups, len(groups) // 4))
-    parts = [[(row.input, row.output) for row in rows if (row.group in held_out) is test] for test in (False, True)]
+    train, test = (
+        [(row.input, row.output) for row in rows if (row.group in held_out) is tested] for tested in (False, True)
+    )
     instruction = "Is this sentence of a review positive, negative or mixed? Answer with one word."
-    return _task("reviews", instruction, *parts, asked)
+    return _task("reviews", instruction, train, test, asked)
 
 
 def _task(

@@ -24,8 +24,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from record import Claim, write
+
+if TYPE_CHECKING:
+    from perpetune.model.base import Base
+    from perpetune.params import Params
 
 SYSTEMS = ("perpetune", "trl", "trl packed")
 # About 40 of a row's 63 tokens are the same in every row, as in many a narrow task.
@@ -228,13 +233,13 @@ def take_turn(system: str, work: Work) -> Turn:
     return Turn(system, seconds, tokens * share / seconds, examples * share / seconds, peak, right)
 
 
-def _base():  # type: ignore[no-untyped-def]
+def _base() -> Base:
     from perpetune.model.base import load_base
 
     return load_base(_params().base, Path("assets"), _params().train.precision)
 
 
-def _params():  # type: ignore[no-untyped-def]
+def _params() -> Params:
     from perpetune.params import load_params
 
     return load_params(Path("params.yaml"))
@@ -327,7 +332,7 @@ def _trl(work: Work, adapter: Path, *, packed: bool) -> list[float]:
             ),
         )
         trainer.train()
-        trainer.model.save_pretrained(str(adapter))
+        trainer.save_model(str(adapter))
     return times
 
 

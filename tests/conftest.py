@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertModel,
-    BertTokenizerFast,
+    BertTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -28,7 +28,7 @@ from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.job import Job
 
-pytest_plugins = ["gateways"]
+pytest_plugins = ["gateways", "workspaces"]
 
 # A wheel that is missing is not fetched here: what a test finds must not depend on the network.
 os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
@@ -106,12 +106,12 @@ def _save_random_model(folder: Path, known: Sequence[str], positions: int) -> Pa
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> BaseParams:
     """A random sentence encoder, in the format of sentence-transformers."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers import models as modules
+    from sentence_transformers.sentence_transformer import modules
 
     bare, whole = tmp_path_factory.mktemp("bert"), tmp_path_factory.mktemp("encoder")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (bare / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(bare / "vocab.txt")).save_pretrained(bare)
+    BertTokenizer(str(bare / "vocab.txt")).save_pretrained(bare)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32

@@ -187,7 +187,7 @@ def _moments(workspace: Workspace, asked: Sequence[SentRequest]) -> list[Moment]
     number = next(one.version for one in asked if one.version)
     first = registry.fetch_release(workspace.params.task.name, number, workspace.home / "releases")
     unasked = [one for one in asked if one.version != number]
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # half a second of bar would tear the story apart
+    disable_progress_bar()  # half a second of bar would tear the story apart
     predictor = load_predictor(
         first.base, workspace.assets, workspace.params.train.precision, workspace.params.evaluate.batch_tokens
     )

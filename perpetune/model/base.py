@@ -72,7 +72,7 @@ def _in_four_bits(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             where="params.yaml: train.method: qlora",
             do="pip install bitsandbytes, or set method: lora",
         )
-    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

@@ -128,10 +128,10 @@ def fit_probe(head: LabelHead, found: Tensor, labels: Sequence[int], weights: Se
         search.zero_grad()
         errors = cross_entropy(linear(standard, weight, bias), wanted, reduction="none").mul(counts).sum()
         loss: Tensor = errors + PENALTY / 2 * weight.square().sum() + BIAS_PENALTY * bias.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    search.step(objective)  # type: ignore[no-untyped-call]
+    search.step(objective)
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)

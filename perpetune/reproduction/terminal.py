@@ -17,7 +17,7 @@ from perpetune.workspace import Workspace
 
 def reproduce_on_terminal(workspace: Workspace, version: str, console: Console, *, keep: bool) -> Reproduction:
     """Reproduce with a line for each stage and a status line for the training step."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # it would break the lines
+    disable_progress_bar()  # it would break the lines
     with console.status(f"reproducing version {version}") as status:
 
         def say(line: str) -> None:

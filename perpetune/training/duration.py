@@ -52,7 +52,7 @@ def _time(network: FusedModel | PlainModel, rows: Sequence[Encoded]) -> float:
     device = next(network.parameters()).device
     _wait(device)
     began = time.perf_counter()
-    summed_loss(network, rows, device).backward()  # type: ignore[no-untyped-call]
+    summed_loss(network, rows, device).backward()
     _wait(device)
     seconds = time.perf_counter() - began
     network.zero_grad(set_to_none=True)

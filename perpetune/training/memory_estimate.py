@@ -72,7 +72,7 @@ class Shape:
 def shape_of(config: PreTrainedConfig, targets: tuple[str, ...] | str) -> Shape:
     """The shape of a model from its config, without loading weights."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        model = AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings()
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
     chosen = [m for name, m in linears.items() if targets == "all-linear" or name.rpartition(".")[2] in targets]

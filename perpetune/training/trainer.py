@@ -346,7 +346,7 @@ def take_step(
     total = 0.0
     for rows in padded_passes(pack_rows(local_rows(batch, world), params.max_packed_tokens), world):
         loss = summed_loss(network, rows, weights[0].device) / answers
-        (loss * world.size).backward()  # type: ignore[no-untyped-call]  # FSDP averages over the processes
+        (loss * world.size).backward()  # FSDP averages over the processes
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm)
     optimizer.step()

@@ -16,7 +16,7 @@ from perpetune.workspace import Workspace
 def tune_on_terminal(workspace: Workspace, console: Console) -> Tuning:
     """Search with a line for each ended trial and a status line for the running one."""
     # The progress bar of loading the base would break the lines.
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     with console.status("curating the data") as status:
         return tune(
             workspace,

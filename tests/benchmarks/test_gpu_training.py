@@ -62,7 +62,7 @@ def test_both_systems_do_the_same_work(smoke: tuple[str, dict[str, Any], Path]) 
 def test_the_flops_are_those_that_torch_counts(benchmark: ModuleType) -> None:
     """A forward pass: a third of attention's FLOPs, half of the matrices'; torch counts the whole square of pairs."""
     length = 32
-    model = LlamaForCausalLM(LlamaConfig(**benchmark.TINY, attn_implementation="eager"))
+    model = LlamaForCausalLM._from_config(LlamaConfig(**benchmark.TINY), attn_implementation="eager")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, length, dtype=torch.long))
     matrices = benchmark.model_flops(benchmark.TINY, length, length, 0) / 2

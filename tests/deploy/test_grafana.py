@@ -73,7 +73,7 @@ def test_the_shape_that_grafana_imports(dashboard: dict[str, Any]) -> None:
     assert {"uid", "title", "schemaVersion", "panels", "templating", "annotations", "time"} <= set(dashboard)
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
-    positions = set()
+    positions: set[tuple[int, int]] = set()
     for panel in panels:
         assert {"id", "type", "title", "gridPos", "targets", "datasource", "fieldConfig", "options"} <= set(panel)
         position = panel["gridPos"]

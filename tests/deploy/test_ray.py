@@ -21,7 +21,7 @@ from perpetune.training.job import Job
 from perpetune.training.launch import launch
 from perpetune.training.trainer import Progress, Trained
 
-pytest.importorskip("ray")
+pytest.importorskip("ray", reason="Ray is not installed: .venv/bin/pip install -c requirements.lock ray")
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]

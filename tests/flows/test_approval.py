@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +13,12 @@ from uuid import UUID
 
 import httpx
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
+from waiting import eventually
+from workspaces import write_params
 
 from perpetune.explain.status import decisions_of
-from perpetune.params import load_params
 from perpetune.policy.decision.record import Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
@@ -52,12 +51,14 @@ print("OUTCOME", refresh())
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[Path], str], seed_servers: Callable[..., None]
+) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PREFECT_API_URL", "PERPETUNE_GATEWAY_URL", "PERPETUNE_DATABASE_URL", "PERPETUNE_HOME"):
             patch.delenv(name, raising=False)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", new_mlflow_store(folder))
         opened = with_hours(folder, 1.0)
         ports = Ports(*free_ports(4))
         for name, value in environment(opened, ports).items():
@@ -66,16 +67,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         connect(os.environ["MLFLOW_TRACKING_URI"])
         MlflowClient().create_experiment("colours", artifact_location=str(folder / "artifacts"))
         MlflowClient().create_registered_model("colours")
+        seed_servers(opened, "prefect")
         with Supervisor(folder, opened.home / "logs", {}, print) as supervisor:
             supervisor.start(servers(opened, ports))
             yield opened
 
 
 def with_hours(folder: Path, hours: float) -> Workspace:
-    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    settings["task"]["name"] = "colours"
-    settings["promote"] |= {"approval": "required", "approval_hours": hours}
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(folder, task={"name": "colours"}, promote={"approval": "required", "approval_hours": hours})
     return open_workspace(folder)
 
 
@@ -113,14 +112,6 @@ def ask(method: str, path: str, body: object = None) -> Any:
     return answer.json()
 
 
-def within(seconds: float, check: Callable[[], list[Any]]) -> list[Any]:
-    until = time.monotonic() + seconds
-    while not (seen := check()) and time.monotonic() < until:
-        time.sleep(0.5)
-    assert seen
-    return seen
-
-
 def runs(name: str, state: str) -> list[Any]:
     flow = {"name": {"any_": [name]}}
     return list(ask("POST", "/flow_runs/filter", {"flows": flow, "flow_runs": {"state": {"type": {"any_": [state]}}}}))
@@ -136,12 +127,12 @@ def payloads(event: str, version: str) -> list[dict[str, Any]]:
 def test_a_version_waits_for_a_person_and_carries_what_was_said(workspace: Workspace) -> None:
     version = promoted(workspace)
     child = begin(workspace)
-    [waiting] = within(240, lambda: runs("approval", "PAUSED"))
-    assert waiting["name"] == f"approve version {version}?"
-    assert len(runs("refresh", "RUNNING")) == 1, "it keeps its concurrency slot meanwhile"
+    [waiting] = eventually(lambda: runs("approval", "PAUSED"), 240)
+    assert waiting["name"] == f"may version {version} take over?"
+    assert len(runs("refresh", "RUNNING")) == 1, "it keeps the one place of a refresh meanwhile"
     assert registry.get("colours", version).tags["approval"] == "waiting"
-    [payload] = within(60, lambda: payloads(WAITING, version))
-    assert payload["flow_run_id"] == waiting["id"]
+    [told] = eventually(lambda: payloads(WAITING, version), 60)
+    assert told["flow_run_id"] == waiting["id"]
 
     with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
         without_comment = client.resume_flow_run(UUID(waiting["id"]), {"approve": True, "who": "Ada", "comment": ""})
@@ -156,7 +147,7 @@ def test_a_version_waits_for_a_person_and_carries_what_was_said(workspace: Works
     assert (approval.kind, approval.outcome, promotion.kind) == ("approval", "promote", "promotion")
     assert approval.time.isoformat() == tags["approval.time"]
     assert "Ada" in approval.reason and "reads well" in approval.reason
-    assert within(60, lambda: payloads(PROMOTED, version))
+    assert eventually(lambda: payloads(PROMOTED, version), 60)
 
 
 @pytest.mark.integration
@@ -167,6 +158,6 @@ def test_nobodys_word_is_a_no(workspace: Workspace) -> None:
     assert outcome(child) == "reject"
     assert registry.get("colours", version).tags["approval"] == "timed out"
     assert decisions_of(workspace, version)[0].reason == f"Nobody approved version {version} within 0.001 hours."
-    assert within(60, lambda: payloads(REJECTED, version))
-    assert within(60, lambda: runs("approval", "FAILED"))
-    assert not runs("refresh", "FAILED"), "a refusal is a result of the refresh, not a failure"
+    assert eventually(lambda: payloads(REJECTED, version), 60)
+    assert eventually(lambda: runs("approval", "FAILED"), 60)
+    assert not runs("refresh", "FAILED"), "a no is a result of the refresh, and no failure"

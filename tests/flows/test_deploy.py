@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
+from waiting import eventually
+from workspaces import write_params
 
-from perpetune.params import load_params
 from perpetune.runtime.events import ROLLED_BACK, TRIAL
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.runtime.processes import Supervisor, free_ports
@@ -32,12 +32,12 @@ FLOWS = ("refresh", "watch", "trial")
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Supervisor, Ports]]:
-    """A workspace with its Prefect server."""
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory, seed_servers: Callable[..., None]
+) -> Iterator[tuple[Path, Supervisor, Ports]]:
+    """A workspace with a Prefect server of its own, and its environment."""
     folder = tmp_path_factory.mktemp("workspace")
-    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    settings["task"]["name"] = "colours"
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(folder, task={"name": "colours"})
     ports = Ports(*free_ports(4))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
@@ -47,6 +47,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
         for name, value in environment(opened, ports).items():
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        seed_servers(opened, "prefect")
         with Supervisor(folder, opened.home / "logs", {}, print) as supervisor:
             supervisor.start(servers(opened, ports))
             python(
@@ -141,15 +142,18 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     prefect = Prefect(os.environ["PREFECT_API_URL"])
     prefect.emit(TRIAL, "another", {"version": "3"})
     prefect.emit(TRIAL, "colours", {"version": "3"})
-    assert within(60, lambda: [run.name for run in prefect.runs_of("trial/colours")]) == ["trial (begun)"]
+    assert eventually(lambda: [run.name for run in prefect.runs_of("trial/colours")]) == ["trial (begun)"]
 
 
 @pytest.mark.integration
 def test_going_back_by_hand_is_told_to_prefect(
-    workspace: tuple[Path, Supervisor, Ports], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: tuple[Path, Supervisor, Ports],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    new_mlflow_store: Callable[[Path], str],
 ) -> None:
     folder, _, _ = workspace
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = new_mlflow_store(tmp_path)
     connect(store)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     client = MlflowClient()
@@ -162,18 +166,10 @@ def test_going_back_by_hand_is_told_to_prefect(
         registry.promote("colours", version)
     python("-m", "typer", "perpetune.cli", "run", "rollback", "--reason", "it promises refunds", folder=folder)
     body = {"filter": {"event": {"name": [ROLLED_BACK]}}}
-    events = within(30, lambda: ask("POST", "/events/filter", body)["events"])
+    events = eventually(lambda: ask("POST", "/events/filter", body)["events"], 30)
     assert [(each["resource"]["prefect.resource.id"], each["payload"]) for each in events] == [
         ("perpetune.model.colours", {"version": "2", "restored": "1", "reason": "it promises refunds"})
     ]
-
-
-def within(seconds: float, check: Callable[[], list[Any]]) -> list[Any]:
-    """The first result that is not empty."""
-    until = time.monotonic() + seconds
-    while not (seen := check()) and time.monotonic() < until:
-        time.sleep(0.5)
-    return seen
 
 
 @pytest.mark.integration

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -19,16 +18,17 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from waiting import eventually
+from workspaces import write_params
 
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
 from perpetune.loop.curate import read_split
 from perpetune.loop.run_context import use_mlflow
 from perpetune.model.base import load_base
-from perpetune.params import BaseParams, load_params
+from perpetune.params import BaseParams
 from perpetune.records import Example, write_jsonl
 from perpetune.runtime.prefect_api import FlowRun, Prefect
 from perpetune.runtime.processes import Supervisor, free_ports
@@ -38,7 +38,7 @@ from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]
 THINGS = {"blue": ("sky", "sea"), "green": ("grass", "leaf"), "red": ("blood", "fire")}
-SETTINGS = {
+SETTINGS: dict[str, dict[str, object]] = {
     "task": {"name": "colours", "instruction": "which colour is it ?"},
     "fetch": {"sources": ["inbox"]},
     "split": {"frozen": 0.3, "validation": 0.1, "min_train_rows": 5},
@@ -88,11 +88,11 @@ class World:
     def kill_in_training(self, run: FlowRun) -> None:
         """Wait until it has trained some steps more than there are, then kill -9 every process of the flow run."""
         enough = self.steps_made() + STEPS_BEFORE_A_KILL
-        eventually(lambda: self.steps_made() >= enough or self.prefect.check(run).final)
+        eventually(lambda: self.steps_made() >= enough or self.prefect.check(run).final, 120)
         assert not self.prefect.check(run).final, self.prefect.check(run).message
         for process in self.worker.children(recursive=True):
             process.send_signal(signal.SIGKILL)
-        eventually(lambda: self.prefect.check(run).state == "CRASHED")
+        eventually(lambda: self.prefect.check(run).state == "CRASHED", 120)
 
     def steps_made(self) -> int:
         return sum(path.read_text().count("\n") for path in self.workspace.home.glob("runs/*/curve.jsonl"))
@@ -104,11 +104,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, tiny_params: BaseParams) -> Iterator[World]:
-    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    for section, values in (SETTINGS | {"base": tiny_params.model_dump()}).items():
-        settings[section] |= values
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+def world(tmp_path: Path, tiny_params: BaseParams, seed_servers: Callable[..., None]) -> Iterator[World]:
+    write_params(tmp_path, **SETTINGS, base=tiny_params.model_dump())
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     old = dict(os.environ)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -116,6 +113,7 @@ def world(tmp_path: Path, tiny_params: BaseParams) -> Iterator[World]:
         ports = Ports(*free_ports(4))
         workspace = open_workspace(tmp_path)
         os.environ |= environment(workspace, ports)
+        seed_servers(workspace)
         with Supervisor(tmp_path, workspace.home / "logs", os.environ, print) as supervisor:
             supervisor.start(servers(workspace, ports))
             supervisor.start([worker(ports.worker)])
@@ -175,10 +173,3 @@ def unbroken(workspace: Workspace, base: BaseParams, folder: Path) -> tuple[str,
         load_base(base, folder, "fp32"), rows, validation, instruction, params, folder, report, labels=labels
     )
     return trained.digest, losses
-
-
-def eventually(check: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
-        time.sleep(0.1)

@@ -25,8 +25,9 @@ from typing import Any
 import httpx
 import pytest
 import torch
-import yaml
 from mlflow.exceptions import MlflowException
+from waiting import eventually
+from workspaces import write_params
 
 from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
@@ -42,7 +43,6 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[2]
 LABELS = ("blue", "green", "red")
 THINGS = ("sky", "sea", "grass", "leaf", "blood", "fire")
 INSTRUCTION = "which colour"
@@ -160,7 +160,7 @@ class World:
     def goes_on(self, answers: int = 20) -> None:
         """Return when so many more were answered."""
         before = len(self.clients.answered)
-        eventually(lambda: len(self.clients.answered) >= before + answers)
+        eventually(lambda: len(self.clients.answered) >= before + answers, 90)
 
     def must_have_logged_all(self) -> None:
         """Stop everything, and compare what clients were told with what the log holds."""
@@ -187,25 +187,32 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, tiny_params: BaseParams, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with _running(tmp_path, tiny_params, "transformers", monkeypatch) as world:
+def world(
+    tmp_path: Path, tiny_params: BaseParams, monkeypatch: pytest.MonkeyPatch, seed_servers: Callable[..., None]
+) -> Iterator[World]:
+    with _running(tmp_path, tiny_params, "transformers", monkeypatch, seed_servers) as world:
         yield world
 
 
 @pytest.fixture
-def vllm_world(tmp_path: Path, tiny_params: BaseParams, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with _running(tmp_path, tiny_params, "vllm", monkeypatch) as world:
+def vllm_world(
+    tmp_path: Path, tiny_params: BaseParams, monkeypatch: pytest.MonkeyPatch, seed_servers: Callable[..., None]
+) -> Iterator[World]:
+    with _running(tmp_path, tiny_params, "vllm", monkeypatch, seed_servers) as world:
         yield world
 
 
 @contextmanager
-def _running(folder: Path, base: BaseParams, engine: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def _running(
+    folder: Path, base: BaseParams, engine: str, monkeypatch: pytest.MonkeyPatch, seed: Callable[..., None]
+) -> Iterator[World]:
     ports = Ports(*free_ports(len(Ports.__dataclass_fields__)))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{ports.mlflow}")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1")  # none is needed: what is not set would be started
     params = _settings(folder, base, engine)
     workspace = open_workspace(folder)
+    seed(workspace, "mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     (mlflow_service,) = servers(open_workspace(folder), ports)
     around = environment(workspace, ports) | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports.mlflow}"}
@@ -236,13 +243,14 @@ def _fake_vllm(port: int) -> Service:
 
 
 def _settings(folder: Path, base: BaseParams, engine: str) -> Params:
-    values = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    values["base"] = base.model_dump()
-    values["task"] |= {"name": "colours", "instruction": INSTRUCTION, "labels": list(LABELS)}
-    values["train"] |= {"precision": "fp32"}
-    values["serve"] |= {"poll_seconds": 0.2, "engine": engine}
-    (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    return load_params(folder / "params.yaml")
+    path = write_params(
+        folder,
+        base=base.model_dump(),
+        task={"name": "colours", "instruction": INSTRUCTION, "labels": list(LABELS)},
+        train={"precision": "fp32"},
+        serve={"poll_seconds": 0.2, "engine": engine},
+    )
+    return load_params(path)
 
 
 def _register(params: Params, folder: Path, number: int) -> str:
@@ -298,13 +306,6 @@ def _registered(params: Params, number: int, adapter: Path, base_digest: str, go
     return version
 
 
-def eventually(happened: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def logged(workspace: Workspace) -> dict[str, Prediction]:
     log = open_log(f"sqlite:///{workspace.home / 'predictions.db'}")
     try:
@@ -315,20 +316,20 @@ def logged(workspace: Workspace) -> dict[str, Prediction]:
 
 @pytest.mark.timeout(600)
 def test_killed_in_the_middle_of_swaps_alias_service_and_log_agree(world: World) -> None:
-    eventually(lambda: world.serving() == world.versions[0])
+    eventually(lambda: world.serving() == world.versions[0], 90)
     world.clients.start()
     draw = random.Random(7)
     for number in range(1, ROUNDS + 1):
         version = world.versions[number % len(world.versions)]
         before = len(world.clients.answered)
-        eventually(lambda before=before: len(world.clients.answered) > before + 5)  # type: ignore[misc]
+        eventually(lambda before=before: len(world.clients.answered) > before + 5, 90)  # type: ignore[misc]
         telling = world.swap_to(version)
         time.sleep(draw.uniform(0, 0.3))
         victim = world.gateway if number % 2 else world.mlflow
         victim.kill()
         telling.join()
         victim.start()
-        eventually(lambda version=version: world.serving() == version)  # type: ignore[misc]
+        eventually(lambda version=version: world.serving() == version, 90)  # type: ignore[misc]
         champion = registry.find("colours", "champion")
         assert champion is not None and champion.version == version
     assert set(world.clients.answered.values()) == set(world.versions)
@@ -339,7 +340,7 @@ def test_killed_in_the_middle_of_swaps_alias_service_and_log_agree(world: World)
 def test_a_registry_killed_in_the_middle_of_promotions_stops_nobody(vllm_world: World) -> None:
     """What a promotion had written by then is what serves after the restart; repeated, it is whole."""
     world = vllm_world
-    eventually(lambda: world.serving() == world.versions[0])
+    eventually(lambda: world.serving() == world.versions[0], 90)
     world.clients.start()
     world.goes_on()
     draw = random.Random(3)
@@ -350,14 +351,14 @@ def test_a_registry_killed_in_the_middle_of_promotions_stops_nobody(vllm_world: 
         world.mlflow.kill()
         promoting.join()
         waited = Counter(world.clients.told_to_wait)
-        eventually(lambda: world.readiness()["registry"] != "ok")
+        eventually(lambda: world.readiness()["registry"] != "ok", 90)
         world.goes_on()
         assert world.clients.told_to_wait == waited, "it serves on with what is loaded"
         world.mlflow.start()
-        eventually(lambda: world.readiness()["registry"] == "ok" and world.serving() == world.champion())
+        eventually(lambda: world.readiness()["registry"] == "ok" and world.serving() == world.champion(), 90)
         assert world.champion() in (old, new)
         registry.promote("colours", new)
-        eventually(lambda new=new: world.serving() == new)  # type: ignore[misc]
+        eventually(lambda new=new: world.serving() == new, 90)  # type: ignore[misc]
         previous = registry.find("colours", "previous")
         assert world.champion() == new and previous is not None and previous.version == old
         world.goes_on()
@@ -369,7 +370,7 @@ def test_a_registry_killed_in_the_middle_of_promotions_stops_nobody(vllm_world: 
 def test_an_engine_killed_in_the_middle_of_swaps_takes_up_what_the_registry_wants(vllm_world: World) -> None:
     world = vllm_world
     assert world.vllm
-    eventually(lambda: world.serving() == world.versions[0])
+    eventually(lambda: world.serving() == world.versions[0], 90)
     world.clients.start()
     draw = random.Random(5)
     for number in range(1, len(world.versions) + 1):
@@ -380,9 +381,9 @@ def test_an_engine_killed_in_the_middle_of_swaps_takes_up_what_the_registry_want
         time.sleep(draw.uniform(0, 0.4))
         world.vllm.kill()
         telling.join()
-        eventually(lambda told=told: world.clients.told_to_wait["engine_unavailable"] > told)  # type: ignore[misc]
+        eventually(lambda told=told: world.clients.told_to_wait["engine_unavailable"] > told, 90)  # type: ignore[misc]
         world.vllm.start()
-        eventually(lambda version=version: world.serving() == version)  # type: ignore[misc]
+        eventually(lambda version=version: world.serving() == version, 90)  # type: ignore[misc]
         assert world.champion() == version, "an engine that is down is no reason to refuse a version"
         world.goes_on()
     _must_each_say_its_own(world)

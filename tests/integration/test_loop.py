@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import pytest
-import yaml
+from waiting import eventually
+from workspaces import write_params
 
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
@@ -26,7 +25,6 @@ from perpetune.demo.application import Application
 from perpetune.explain.status import newest_decision, read_status
 from perpetune.loop.rollout.promote import promote_manually
 from perpetune.loop.run_context import use_mlflow
-from perpetune.params import load_params
 from perpetune.prediction_log.log import counts, open_log
 from perpetune.records import Example, write_jsonl
 from perpetune.runtime.prefect_api import FlowRun, Prefect
@@ -35,7 +33,6 @@ from perpetune.runtime.stack import Ports, environment, gateway, servers, worker
 from perpetune.tracking import registry
 from perpetune.workspace import Workspace, open_workspace
 
-T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, dict[str, object]] = {
     "task": {"name": "desk", "instruction": "Which desk answers this question?"},
@@ -98,15 +95,13 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(
-    tmp_path_factory: pytest.TempPathFactory, random_model: Callable[[Path, Sequence[str], int], Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    random_model: Callable[[Path, Sequence[str], int], Path],
+    seed_servers: Callable[..., None],
 ) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("desk")
     base = random_model(tmp_path_factory.mktemp("base"), known_words(), 256)
-    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    for section, values in SETTINGS.items():
-        settings[section] |= values
-    settings["base"] = {"model": f"path:{base}", "revision": None}
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(folder, **SETTINGS, base={"model": f"path:{base}", "revision": None})
     shutil.copy(ROOT / "dvc.yaml", folder)
     old = dict(os.environ)
     os.environ["PERPETUNE_ASSETS"] = str(ROOT / "assets")
@@ -114,6 +109,7 @@ def world(
         workspace = open_workspace(folder)
         ports = Ports(*free_ports(4))
         os.environ |= environment(workspace, ports)
+        seed_servers(workspace)
         with Supervisor(folder, workspace.home / "logs", os.environ, print) as supervisor:
             supervisor.start(servers(workspace, ports))
             supervisor.start([worker(ports.worker), gateway(ports.gateway)])
@@ -181,15 +177,6 @@ def test_the_loop(world: World) -> None:
     assert sum(one.answer == one.example.output for one in after) > 0.8 * len(after)
     assert {one.version for one in after} == {newest}
     eventually(lambda: _logged(world) == len(world.application.asked))
-
-
-def eventually(check: Callable[[], T], seconds: float = 60.0) -> T:
-    """What `check` returns as soon as that is true of it."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {check()}"
-        time.sleep(0.5)
-    return found
 
 
 def _scheduled(world: World) -> int:

@@ -84,7 +84,7 @@ def server(params: Params, assets: Path, tmp_path_factory: pytest.TempPathFactor
     try:
         python = vllm_python(Settings().vllm_python)
     except PerpetuneError as fault:
-        pytest.skip(str(fault))
+        pytest.skip(f"vLLM is not installed: `make vllm` ({fault.what})")
     [port] = free_ports(1)
     folder = resolve(params.base, assets).resolve()
     command = vllm_command(python, folder, port, dtype="float32", rank=8, eager=True, more=["--max-model-len", "512"])

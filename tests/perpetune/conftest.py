@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import curate, log_data
 from perpetune.loop.decide import decide, register
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.run_context import open_loop_run
-from perpetune.params import load_params
 from perpetune.settings import Settings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect
@@ -67,18 +66,19 @@ def one_pass(workspace: Workspace, trigger: str, reason: str) -> str:
     return version
 
 
-def lay_out(root: Path, tiny_folder: Path) -> Workspace:
+def lay_out(root: Path, tiny_folder: Path, new_mlflow_store: Callable[[Path], str]) -> Workspace:
     """An empty workspace with the tiny model as its base."""
-    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    settings["task"] |= {"name": "colours", "instruction": "which colour", "labels": None}
-    settings["base"] = {"model": f"path:{tiny_folder}", "revision": None}
-    settings["fetch"]["sources"] = ["mine.csv"]
-    settings["split"] |= {"frozen": 0.3, "validation": 0.1, "min_train_rows": 5}
-    settings["train"] |= TRAIN
-    settings["evaluate"] |= {"few_shot_examples": 0, "bootstrap_samples": 100, "encoder": None}
-    (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    write_params(
+        root,
+        task={"name": "colours", "instruction": "which colour", "labels": None},
+        base={"model": f"path:{tiny_folder}", "revision": None},
+        fetch={"sources": ["mine.csv"]},
+        split={"frozen": 0.3, "validation": 0.1, "min_train_rows": 5},
+        train=TRAIN,
+        evaluate={"few_shot_examples": 0, "bootstrap_samples": 100, "encoder": None},
+    )
     shutil.copy(ROOT / "dvc.yaml", root)
-    store = f"sqlite:///{root / 'mlflow.db'}"
+    store = new_mlflow_store(root)
     connect(store)
     MlflowClient().create_experiment("colours", artifact_location=str(root / "artifacts"))
     addresses = Settings(mlflow_tracking_uri=store, database_url=f"sqlite:///{root / 'predictions.db'}")
@@ -86,9 +86,11 @@ def lay_out(root: Path, tiny_folder: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def twice(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Workspace:
+def twice(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, new_mlflow_store: Callable[[Path], str]
+) -> Workspace:
     """Version 1, champion, and version 2 on more rows, some of them with another colour. No test changes it."""
-    workspace = lay_out(tmp_path_factory.mktemp("twice"), tiny_folder)
+    workspace = lay_out(tmp_path_factory.mktemp("twice"), tiny_folder, new_mlflow_store)
     write_rows(workspace.root, FILLERS[:8])
     one_pass(workspace, "manual", "a first model")
     write_rows(workspace.root, FILLERS, fire="blue")

@@ -29,7 +29,7 @@ def test_it_is_the_softmax_of_the_scores_over_the_temperature() -> None:
 def test_a_sure_model_becomes_less_sure_and_stays_with_its_answer() -> None:
     scaled = scale_temperature(answer_with({"good": 0.99, "bad": 0.01}), 3.0)
     assert scaled.text == "good"
-    assert 0.5 < scaled.confidence < 0.99
+    assert scaled.confidence is not None and 0.5 < scaled.confidence < 0.99
 
 
 def test_extremes_stay_probabilities() -> None:
@@ -37,6 +37,7 @@ def test_extremes_stay_probabilities() -> None:
         scaled = scale_temperature(answer_with({"good": 1.0, "bad": 0.0}), temperature)
         assert scaled.probabilities == {"good": 1.0, "bad": 0.0}
     tiny = scale_temperature(answer_with({"good": 1e-300, "bad": 1e-301}), 0.1)
+    assert tiny.probabilities is not None
     assert sum(tiny.probabilities.values()) == pytest.approx(1.0)
 
 

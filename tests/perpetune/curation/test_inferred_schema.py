@@ -9,7 +9,7 @@ from perpetune.output_schema import OutputSchema, schema_error
 
 
 def test_what_rows_have_in_common_is_the_schema() -> None:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"name": f"n{number}", "size": "small" if number % 2 else "large", "price": number / 2, "tags": ["é"] * number}
         for number in range(12)
     ]

@@ -16,7 +16,7 @@ from perpetune.engines.linear_engine import LinearEngine
 from perpetune.engines.transformers_engine import TransformersEngine
 from perpetune.errors import PerpetuneError
 from perpetune.generation.parameters import Delta, GenerationConfig
-from perpetune.model.release import Release
+from perpetune.model.release import Release, System
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine, FakeModel
@@ -43,7 +43,8 @@ def test_each_version_goes_to_the_engine_of_its_system(release: Make) -> None:
     async def run() -> None:
         base, linear = FakeEngine(), FakeEngine()
         engine = EngineBySystem({"tuned": base, "prompted": base, "linear": linear})
-        for version, system in (("1", "prompted"), ("2", "tuned"), ("3", "linear")):
+        systems: dict[str, System] = {"1": "prompted", "2": "tuned", "3": "linear"}
+        for version, system in systems.items():
             await engine.load(replace(release(version), system=system))
         assert (list(base.loaded), list(linear.loaded)) == (["1", "2"], ["3"])
         for version in ("3", "1", "2"):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from gateways import Gateway
 
 from perpetune.engines.engine import EngineDown, NotLoaded
 from perpetune.engines.remote_engine import RemoteEngine, remote_answers
@@ -17,6 +18,10 @@ from perpetune.model.release import Release
 from perpetune.params import RemoteModel
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
+
+Start = Callable[..., Gateway]
+Remote = Callable[..., Release]
+Reply = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
 
 SHORT = GenerationConfig(max_tokens=8)
 LABELS = ("delivery", "money")
@@ -39,7 +44,7 @@ def remote(release: Callable[..., Release]) -> Callable[..., Release]:
     return make
 
 
-def test_labels_are_told_to_the_model_and_found_in_what_it_says(start, remote) -> None:
+def test_labels_are_told_to_the_model_and_found_in_what_it_says(start: Start, remote: Remote) -> None:
     far = start(FakeEngine(sorts))
     deltas: list[Delta] = []
 
@@ -62,7 +67,7 @@ def test_labels_are_told_to_the_model_and_found_in_what_it_says(start, remote) -
     asyncio.run(run())
 
 
-def test_free_text_is_passed_on_whole_and_in_pieces(start, remote) -> None:
+def test_free_text_is_passed_on_whole_and_in_pieces(start: Start, remote: Remote) -> None:
     far = start(FakeEngine(lambda _, messages: f"you said {messages[-1].content}"))
     deltas: list[str] = []
 
@@ -78,7 +83,7 @@ def test_free_text_is_passed_on_whole_and_in_pieces(start, remote) -> None:
     assert len(deltas) > 1
 
 
-def test_many_rows_are_asked_and_a_model_that_is_away_is_one_clear_error(start, remote) -> None:
+def test_many_rows_are_asked_and_a_model_that_is_away_is_one_clear_error(start: Start, remote: Remote) -> None:
     far = start(FakeEngine(sorts))
     answers = remote_answers(remote(far.url, LABELS), [ASKED] * 20, 8, None)
     assert [answer.text for answer in answers] == ["delivery"] * 20
@@ -87,7 +92,7 @@ def test_many_rows_are_asked_and_a_model_that_is_away_is_one_clear_error(start, 
 
 
 @pytest.fixture
-def picky(json_server) -> tuple[str, list[dict[str, Any]]]:
+def picky(json_server: Callable[[Reply], str]) -> tuple[str, list[dict[str, Any]]]:
     """It takes `max_completion_tokens` and no temperature, and says so, one at a time; and what it has taken."""
     taken: list[dict[str, Any]] = []
 
@@ -104,7 +109,9 @@ def picky(json_server) -> tuple[str, list[dict[str, Any]]]:
     return json_server(reply), taken
 
 
-def test_a_parameter_that_the_model_refuses_is_named_otherwise_or_left_out(picky, remote) -> None:
+def test_a_parameter_that_the_model_refuses_is_named_otherwise_or_left_out(
+    picky: tuple[str, list[dict[str, Any]]], remote: Remote
+) -> None:
     url, taken = picky
     assert [each.text for each in remote_answers(remote(url, LABELS), [ASKED, ASKED], 8, None)] == ["money", "money"]
     assert all(body["max_completion_tokens"] == 8 and "temperature" not in body for body in taken)

@@ -28,7 +28,7 @@ def answer(seconds: float, prompt: int = 60, completion: int = 1) -> Answer:
 def test_costs_by_hand() -> None:
     found = economics([answer(0.1), answer(0.2), answer(0.3, prompt=90)], dollars_per_hour=3.6)
     assert found.dollars_per_1000 == pytest.approx(0.2)  # 200 busy seconds at a tenth of a cent
-    assert (found.seconds_mean, found.seconds_p50) == (pytest.approx(0.2), pytest.approx(0.2))
+    assert (found.seconds_mean, found.seconds_p50) == pytest.approx((0.2, 0.2))
     assert found.seconds_p95 == pytest.approx(0.29)
     assert (found.requests, found.prompt_tokens, found.completion_tokens) == (3, 70, 1)
 
@@ -72,11 +72,11 @@ def test_break_even_by_hand(params: EvaluateParams) -> None:
     prompted = found.rivals[0]
 
     assert found.before_system == "few-shot"
-    assert (found.before.value, found.after.value) == (pytest.approx(0.3), pytest.approx(0.1))
+    assert (found.before.value, found.after.value) == pytest.approx((0.3, 0.1))
     assert found.refresh_dollars == pytest.approx(0.5 * 3.6 + 10 * 0.02)
     assert prompted.saved_per_1000.value == pytest.approx(0.2)
     assert prompted.requests == pytest.approx(10_000)
-    assert (prompted.low, prompted.high) == (pytest.approx(10_000), pytest.approx(10_000)), "all rows cost alike"
+    assert (prompted.low, prompted.high) == pytest.approx((10_000, 10_000)), "all rows cost alike"
 
 
 def test_the_larger_model_is_priced_at_the_tokens_of_the_prompt_with_examples(params: EvaluateParams) -> None:
@@ -92,7 +92,8 @@ def test_the_champion_is_what_would_serve_and_the_prompted_base_still_the_rival(
     usage = {"base": alike(0.2), "few-shot": alike(0.3), "champion": alike(0.1), "challenger": alike(0.12)}
     found = worth(params, usage)
 
-    assert (found.before_system, found.before.value) == ("champion", pytest.approx(0.1))
+    assert found.before_system == "champion"
+    assert found.before.value == pytest.approx(0.1)
     assert found.rivals[0].name == "the base model with examples"
 
 

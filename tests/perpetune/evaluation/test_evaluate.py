@@ -156,7 +156,7 @@ def test_a_system_may_answer_some_of_the_rows_and_is_compared_on_those(
 ) -> None:
     rows = examples([("a", "good"), ("b", "bad"), ("c", "good"), ("d", "bad")])
     some = [None, say("bad"), None, say("good")]
-    systems = {"challenger": [say("good")] * 4, "base": some, "few-shot": [None] * 4}
+    systems: dict[str, list[Answer | None]] = {"challenger": [say("good")] * 4, "base": some, "few-shot": [None] * 4}
     found = evaluate(rows, systems, [], "classification", params)
     assert list(found.scored) == ["base", "challenger"], "who was asked nothing is left out"
     assert (found.scored["base"].ids, found.scored["base"].scores) == (("row-1", "row-3"), (1.0, 0.0))

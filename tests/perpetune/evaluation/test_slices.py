@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from perpetune.evaluation.evaluate import evaluate
 from perpetune.evaluation.slices import Slice, paired_scores, slices
+from perpetune.generation.answer import Answer
+from perpetune.params import EvaluateParams
+from perpetune.records import Example
+
+Examples = Callable[[Sequence[tuple[str, str]]], list[Example]]
+Say = Callable[..., Answer]
 
 PAIRS = [("fine", "good"), ("great", "good"), ("awful", "bad")]
 
 
-def test_a_slice_pools_the_holdouts(params, examples, say) -> None:
+def test_a_slice_pools_the_holdouts(params: EvaluateParams, examples: Examples, say: Say) -> None:
     rows = examples(PAIRS)
     traffic = [row.model_copy(update={"source": "traffic"}) for row in rows]
     champion, challenger = [say("good")] * 3, [say("bad")] * 3
@@ -18,9 +26,12 @@ def test_a_slice_pools_the_holdouts(params, examples, say) -> None:
     assert (found["source traffic"].theirs, found["source traffic"].ours) == ((1, 1, 0), (0, 0, 1))
 
 
-def test_a_slice_holds_the_rows_that_both_have_answered(params, examples, say) -> None:
+def test_a_slice_holds_the_rows_that_both_have_answered(params: EvaluateParams, examples: Examples, say: Say) -> None:
     rows = examples(PAIRS)
-    answers = {"base": [say("good"), None, say("bad")], "challenger": [say("bad")] * 3}
+    answers: dict[str, list[Answer | None]] = {
+        "base": [say("good"), None, say("bad")],
+        "challenger": [say("bad")] * 3,
+    }
     evaluation = evaluate(rows, answers, [], "classification", params)
     assert {name: len(found.ours) for name, found in slices([evaluation], "base").items()} == {
         "label bad": 1,
@@ -29,13 +40,17 @@ def test_a_slice_holds_the_rows_that_both_have_answered(params, examples, say) -
     assert paired_scores(evaluation, "base", "challenger") == Slice((1, 1), (0, 1))
 
 
-def test_free_text_has_no_labels_and_a_single_source_is_no_slice(params, examples, say) -> None:
+def test_free_text_has_no_labels_and_a_single_source_is_no_slice(
+    params: EvaluateParams, examples: Examples, say: Say
+) -> None:
     answers = {"base": [say("good")] * 3, "challenger": [say("bad")] * 3}
     evaluation = evaluate(examples(PAIRS), answers, [], "generation", params)
     assert slices([evaluation], "base") == {}
 
 
-def test_a_label_that_the_champion_does_not_know_counts_for_the_challenger(params, examples, say) -> None:
+def test_a_label_that_the_champion_does_not_know_counts_for_the_challenger(
+    params: EvaluateParams, examples: Examples, say: Say
+) -> None:
     rows = examples([*PAIRS, ("give it back", "refund"), ("money back", "refund")])
     known = {"good": 0.6, "bad": 0.4}
     champion = [say("good", known), say("good", known), say("bad", known), say("bad", known), say("bad", known)]

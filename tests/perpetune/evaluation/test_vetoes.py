@@ -63,8 +63,9 @@ def test_each_limit_carries_its_estimate_interval_and_rows(rules: PromoteParams,
 
 def test_one_row_trained_on_is_too_many_and_near_ones_may_be_a_share(rules: PromoteParams) -> None:
     limits = leakage_limits(Leakage(("a",), ("b", "c"), 50, 100), rules)
-    assert limits["leakage"].value > limits["leakage"].limit
-    assert limits["near leakage"].value == 0.02 <= limits["near leakage"].limit == rules.margin
+    assert limits["leakage"].limit is not None and limits["leakage"].value > limits["leakage"].limit
+    assert limits["near leakage"].limit == rules.margin
+    assert limits["near leakage"].value == 0.02 <= rules.margin
     assert "near_leakage/low" not in as_metrics(limits), "it is counted and not estimated"
 
 

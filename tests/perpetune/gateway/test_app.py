@@ -171,7 +171,7 @@ def test_what_is_not_supported_is_refused_by_name(standing: Any, option: str, va
 
 
 def test_harmless_options_are_accepted(start: Start) -> None:
-    harmless = {
+    harmless: dict[str, Any] = {
         "temperature": 0,
         "top_p": 1,
         "seed": 1,

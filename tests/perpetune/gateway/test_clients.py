@@ -69,7 +69,7 @@ def test_openai_parses_what_a_schema_promises(start: Start, client: Any) -> None
     gateway = start(engine)
     done = client(gateway).chat.completions.parse(model="reviews", messages=HELLO, response_format=Review)
     assert done.choices[0].message.parsed == Review(stars=4, reason="hello")
-    schema = json.loads(engine.asked[-1][1].json_schema)
+    schema = json.loads(engine.asked[-1][1].json_schema or "")
     assert (schema["required"], schema["properties"]["stars"]["type"]) == (["stars", "reason"], "integer")
 
 
@@ -118,7 +118,7 @@ def test_openai_error_classes(start: Start, client: Any) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
         create(model="gpt-4o", messages=HELLO)
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
-    assert missing.value.request_id.startswith("chatcmpl-")
+    assert (missing.value.request_id or "").startswith("chatcmpl-")
     with pytest.raises(openai.BadRequestError) as bad:
         create(model="reviews", messages=HELLO, logit_bias={"1": 1})
     assert (bad.value.code, bad.value.param) == ("unsupported_parameter", "logit_bias")
@@ -151,7 +151,7 @@ def test_openai_tries_again_after_as_long_as_it_is_told(start: Start, client: An
         finally:
             engine.fault = None if engine.fault is fault else engine.fault
 
-    engine.answer = answer_then_recover
+    engine.answer = answer_then_recover  # type: ignore[method-assign,assignment]
     done = client(gateway, max_retries=1).chat.completions.create(model="reviews", messages=HELLO)
     assert done.choices[0].message.content == "1: hello"
 
@@ -161,6 +161,7 @@ def test_langchain_invokes_and_streams(start: Start) -> None:
     model = chain(gateway, temperature=0.5, max_tokens=16)
     said = model.invoke([SystemMessage("Be kind."), HumanMessage("good day")])
     assert said.content == "you said good day"
+    assert said.usage_metadata is not None
     assert said.usage_metadata["input_tokens"] == len(["Be", "kind.", "good", "day"])
     assert [chunk.content for chunk in model.stream("hello") if chunk.content] == ["you", " said", " hello"]
     assert [answer.content for answer in model.batch(["a", "b"])] == ["you said a", "you said b"]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from waiting import eventually
 
 from perpetune.params import ServeParams
 from perpetune.prediction_log.log import open_log, recent_predictions
@@ -91,7 +92,7 @@ def begin(tmp_path: Path, params: ServeParams) -> Iterator[Begin]:
         children.append(child)
         assert child.stdout
         process = Process(child, f"http://127.0.0.1:{int(child.stdout.readline())}")
-        wait_for(lambda: is_ready(process), 60)
+        eventually(lambda: is_ready(process), 60)
         return process
 
     yield start
@@ -107,13 +108,6 @@ def is_ready(process: Process) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def under_way(process: Process) -> int:
     text = httpx.get(f"{process.url}/metrics", timeout=5).text
     [line] = [line for line in text.splitlines() if line.startswith("perpetune_engine_requests_in_flight ")]
@@ -124,14 +118,14 @@ def test_requests_under_way_end_well_and_the_log_holds_them(begin: Begin, tmp_pa
     process = begin(4.0, grace=20, notice=2)
     with ThreadPoolExecutor(9) as pool:
         asked = [pool.submit(process.ask, f"question {n}", stream=n % 2 == 0) for n in range(8)]
-        wait_for(lambda: under_way(process) == 8, 10)
+        eventually(lambda: under_way(process) == 8, 10)
         process.child.send_signal(signal.SIGTERM)
-        wait_for(lambda: not is_ready(process), 1.5)
+        eventually(lambda: not is_ready(process), 1.5)
         ready = httpx.get(f"{process.url}/readyz", timeout=5)
         assert (ready.status_code, ready.json()["draining"]) == (503, True)
         assert ready.headers["connection"] == "close"
         late = pool.submit(process.ask, "question 8", stream=False)  # from where the notice has not come yet
-        wait_for(process.refuses, 5)
+        eventually(process.refuses, 5)
         assert process.child.poll() is None  # it accepts no more, and goes on with what it has
         assert [answer.result() for answer in [*asked, late]] == [200] * 9
     assert process.child.wait(timeout=10) == 0
@@ -147,7 +141,7 @@ def one_under_way(process: Process) -> Iterator[None]:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(head + b"content-length: %d\r\n\r\n" % len(body) + body)
-        wait_for(lambda: under_way(process) == 1, 10)
+        eventually(lambda: under_way(process) == 1, 10)
         yield
 
 

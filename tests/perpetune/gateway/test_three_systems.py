@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import torch
 import uvicorn
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.classifiers.linear import linear_answer, linear_model
 from perpetune.gateway.app import create_app
@@ -36,7 +36,6 @@ from perpetune.tracking.registry import RegistrySource
 from perpetune.tracking.runs import close_run, connect, log_text, open_run
 from perpetune.workspace import Workspace
 
-ROOT = Path(__file__).parents[3]
 TASK = "systems"
 LABELS = ("blue", "green", "red")
 
@@ -98,27 +97,32 @@ class World:
 
 @pytest.fixture
 def world(
-    tmp_path: Path, tiny_folder: Path, colour_rows: list[Example], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_folder: Path,
+    colour_rows: list[Example],
+    monkeypatch: pytest.MonkeyPatch,
+    new_mlflow_store: Callable[[Path], str],
 ) -> Iterator[World]:
-    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    settings["task"] |= {"name": TASK, "instruction": "which colour"}
-    settings["base"] = {"model": f"path:{tiny_folder}", "revision": None}
-    settings["fetch"]["sources"] = ["inbox"]
-    settings["train"]["precision"] = "fp32"
-    settings["evaluate"] |= {"max_new_tokens": 4, "few_shot_examples": 3}
-    settings["serve"]["poll_seconds"] = 60
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    params = write_params(
+        tmp_path,
+        task={"name": TASK, "instruction": "which colour"},
+        base={"model": f"path:{tiny_folder}", "revision": None},
+        fetch={"sources": ["inbox"]},
+        train={"precision": "fp32"},
+        evaluate={"max_new_tokens": 4, "few_shot_examples": 3},
+        serve={"poll_seconds": 60},
+    )
     ingested = [
         row.model_copy(update={"id": f"{row.id}{position}", "input": f"{say} {row.id}", "group": f"{row.id}{position}"})
         for position, say in enumerate(("the", "a", "say", "it is"))
         for row in colour_rows
     ]
     write_jsonl(tmp_path / "data" / "inbox" / "mine.jsonl", ingested)
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = new_mlflow_store(tmp_path)
     connect(store)
     MlflowClient().create_experiment(TASK, artifact_location=str(tmp_path / "artifacts"))
     addresses = Settings(mlflow_tracking_uri=store, database_url=f"sqlite:///{tmp_path / 'predictions.db'}")
-    workspace = Workspace(tmp_path, load_params(tmp_path / "params.yaml"), addresses)
+    workspace = Workspace(tmp_path, load_params(params), addresses)
     with ExitStack() as stack:
         log = open_log(addresses.prediction_log)
         stack.callback(log.dispose)

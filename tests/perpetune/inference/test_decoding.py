@@ -107,7 +107,7 @@ def test_greedy_answers_are_those_of_generate(tiny_base: Base, letters: Base, ba
 
 def test_answers_to_many_join_as_others_end(letters: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     model = copy.deepcopy(letters.model)
-    model.get_output_embeddings().weight.data[letters.tokenizer.eos_token_id] *= 3  # type: ignore[operator,union-attr]
+    model.get_output_embeddings().weight.data[letters.tokenizer.eos_token_id] *= 3
     base = Base(model, letters.tokenizer, "")
     asked = [ask(f"{number} " * (1 + number % 3)) for number in range(12)]
     alone = [Predictor(base, 1024).answer(None, [each], None, 24)[0] for each in asked]
@@ -251,7 +251,7 @@ def test_log_probabilities_are_the_models_own(tiny_base: Base) -> None:
     assert answer.logprobs is not None
     assert sum((delta.logprobs or () for delta in deltas), ()) == answer.logprobs
     prompt = prompt_tokens(tiny_base.tokenizer, ASKED[0])
-    tokens = tiny_base.tokenizer.convert_tokens_to_ids([one.token for one in answer.logprobs])
+    tokens = [int(tiny_base.tokenizer.convert_tokens_to_ids(one.token)) for one in answer.logprobs]  # type: ignore[arg-type]
     with torch.inference_mode():
         likely = tiny_base.model(torch.tensor([prompt + tokens])).logits[0].log_softmax(-1)
     for step, (token, weighed) in enumerate(zip(tokens, answer.logprobs, strict=True)):
@@ -296,7 +296,7 @@ def test_the_grammar_takes_what_is_trained_on(letters: Base) -> None:
     grammar = GrammarCompiler(letters.tokenizer, len(letters.tokenizer)).compile(json.dumps(schema))
     for token in letters.tokenizer(written, add_special_tokens=False).input_ids:
         assert grammar.allow(torch.zeros(len(letters.tokenizer)))[token] == 0
-        grammar.wrote(token)
+        grammar.accept(token)
     assert grammar.is_complete
 
 

@@ -31,7 +31,7 @@ MODELS = [(LlamaForCausalLM, LlamaConfig), (MistralForCausalLM, MistralConfig), 
 END = 2
 PREFIX = (5, 6, 7, 8)
 PROMPTS = [(*PREFIX, 11), (*PREFIX, 12, 13, 14, 15), (*PREFIX, 11), (*PREFIX, 11, 12)]
-LABELS = {
+LABELS: dict[str, list[tuple[int, ...]]] = {
     "share first tokens": [(40, 41, 42, END), (40, 41, 43, END), (40, 44, END), (50, END)],
     "one begins another": [(40, END), (40, 41, END), (40, 41, 42, 43, END)],
     "one alone": [(40, 41, END)],
@@ -45,7 +45,8 @@ MANY = [(first, second, third, END) for first in range(30, 55) for second in (60
 
 def tiny(model: type = LlamaForCausalLM, config: type = LlamaConfig, spread: float = 0.02) -> torch.nn.Module:
     torch.manual_seed(0)
-    return model(config(**SIZE, initializer_range=spread, tie_word_embeddings=False)).eval()
+    network: torch.nn.Module = model(config(**SIZE, initializer_range=spread, tie_word_embeddings=False))
+    return network.eval()
 
 
 def alone(network: torch.nn.Module, prompt: Sequence[int], label: Sequence[int]) -> float:

@@ -30,7 +30,7 @@ def test_losses_are_those_of_each_text_alone(tiny_base: Base, pass_tokens: int) 
 def test_a_model_trained_in_full_is_judged_by_its_own_weights(tiny_base: Base, tmp_path: Path) -> None:
     predictor = Predictor(tiny_base, 64)
     before = predictor.mean_losses(None, TEXTS)
-    other = type(tiny_base.model)(tiny_base.model.config)  # type: ignore[arg-type]
+    other = type(tiny_base.model)(tiny_base.model.config)
     other.save_pretrained(tmp_path)
     predictor.load_adapter("whole", tmp_path)
     expected = [alone(other.eval(), text) for text in TEXTS]

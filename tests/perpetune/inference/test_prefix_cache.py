@@ -44,7 +44,7 @@ def adapter(base: Base, folder: Path, seed: int) -> Path:
         if weights.requires_grad:
             torch.nn.init.normal_(weights)
     model.save_pretrained(str(folder))
-    model.unload()
+    model.unload()  # type: ignore[operator]
     return folder
 
 

@@ -11,27 +11,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.curation.layout import REFERENCE
 from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import DEVICE_HOURS, open_loop_run
 from perpetune.loop.watch.check import CheckResult, check
-from perpetune.params import load_params
 from perpetune.prediction_log.log import add_feedback, open_log, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, RecordedAnswer
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, find_run, log_metrics, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture(scope="session")
-def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('releases') / 'mlflow.db'}"
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[Path], str]) -> str:
+    return new_mlflow_store(tmp_path_factory.mktemp("releases"))
 
 
 @dataclass
@@ -82,12 +79,7 @@ def releases(
     ) -> Releases:
         if gateway:
             monkeypatch.setenv("PERPETUNE_GATEWAY_URL", gateway)
-        settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-        settings["task"]["name"] = task
-        settings["release"] |= release
-        settings["watch"] |= watch
-        settings["refresh"] |= refresh
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+        write_params(tmp_path, task={"name": task}, release=release, watch=watch, refresh=refresh)
         return Releases(open_workspace(tmp_path))
 
     return begin

@@ -86,7 +86,7 @@ def test_rivals_are_weighed_on_the_rows_that_both_have_answered() -> None:
     evidence = promotion_evidence(found, RULES)
     assert list(evidence.rivals) == ["linear", "base"]
     linear = evidence.rivals["linear"]
-    assert (linear.score, linear.challenger) == (pytest.approx(0.9), pytest.approx(53 / 60))
+    assert (linear.score, linear.challenger) == pytest.approx((0.9, 53 / 60))
     assert linear.gate is not None and linear.gate.subject == "the linear model" and linear.gate.against == "base"
     assert evidence.rivals["base"].gate is None and evidence.untrained
     assert len(bad) == 20 and choose(evidence, RULES).system == "linear"

@@ -56,7 +56,7 @@ def test_a_version_answers_with_the_linear_model_that_helps_it(job: Job, tiny_en
     (job.adapter / POOL / "powers.json").write_text(Powers().model_dump_json())
     alone = _answerer(job).answer("version", [_asked(row.input) for row in ROWS], LABELS, 4)
     for row, own, both in zip(ROWS, alone, together, strict=True):
-        assert both.probabilities == pytest.approx(pool.pooled([own], [row.input])[0].probabilities, abs=1e-5)
+        assert both.probabilities == pytest.approx(pool.combine([own], [row.input])[0].probabilities, abs=1e-5)
 
 
 def test_training_again_makes_the_same_version(job: Job, tiny_encoder: BaseParams) -> None:

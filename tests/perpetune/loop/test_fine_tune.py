@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.run_context import DEVICE_HOURS
-from perpetune.params import BaseParams, TrainParams, load_params
+from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, write_jsonl
 from perpetune.tracking.runs import Run, close_run, connect, metrics_of, open_run
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[3]
 THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> None:
-    connect(f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}")
+def store(tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[Path], str]) -> None:
+    connect(new_mlflow_store(tmp_path_factory.mktemp("mlflow")))
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, tiny_params: BaseParams, train_params: TrainParams) -> Workspace:
-    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"epochs": 4}}
-    settings["task"] |= {"name": "colours", "instruction": "which colour"}
-    settings["evaluate"]["encoder"] = None
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(
+        tmp_path,
+        base=tiny_params.model_dump(),
+        train=train_params.model_dump() | {"epochs": 4},
+        task={"name": "colours", "instruction": "which colour"},
+        evaluate={"encoder": None},
+    )
     workspace = open_workspace(tmp_path)
     rows = [Example(input=f"the {thing}", output=THINGS[thing], id=thing, group=thing, source="t") for thing in THINGS]
     for split in ("train", "validation"):

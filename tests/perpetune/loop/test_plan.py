@@ -51,7 +51,7 @@ def test_few_rows_are_trained_on_longer_than_these_minutes() -> None:
     assert seconds(replace(WORK, epochs=3, minutes=4.0, least_epochs=2))["fine-tune"] == 20 + 0.25 * 2000
 
 
-def test_each_step_has_its_rows_and_its_time():
+def test_each_step_has_its_rows_and_its_time() -> None:
     made = make_plan(WORK, DURATIONS, "measured")
     assert [step.name for step in made.steps] == ["curate", "fine-tune", "evaluate", "decide", "release"]
     assert seconds()["fine-tune"] == pytest.approx(20 + 0.25 * 2000)
@@ -66,7 +66,7 @@ def test_each_step_has_its_rows_and_its_time():
     )
 
 
-def test_what_answers_every_row_is_planned_with_every_row():
+def test_what_answers_every_row_is_planned_with_every_row() -> None:
     """A label head quickly, free text at its length; the requests that are timed come on top."""
     labelled, written = WORK, replace(WORK, labels=0)
     assert WORK.prompted_rows == pytest.approx(0.1 * 330 + 2 * (80 + 30))
@@ -75,19 +75,19 @@ def test_what_answers_every_row_is_planned_with_every_row():
     assert replace(written, timed=60).prompted_rows == written.prompted_rows + 60
 
 
-def test_more_labels_take_longer_to_evaluate():
+def test_more_labels_take_longer_to_evaluate() -> None:
     assert seconds(replace(WORK, labels=150))["evaluate"] > 3 * seconds()["evaluate"]
     assert seconds(replace(WORK, labels=150))["fine-tune"] == seconds()["fine-tune"]
 
 
-def test_the_training_corrects_the_plan_and_nothing_else():
-    made = make_plan(WORK, DURATIONS, "estimated")
+def test_the_training_corrects_the_plan_and_nothing_else() -> None:
+    made = make_plan(WORK, DURATIONS, "guessed")
     better = with_forecast(made, 60.0)
     assert better.seconds == pytest.approx(made.seconds - seconds()["fine-tune"] + 60)
     assert "corrected" in plan_lines(better)[0]
 
 
-def test_what_was_measured_is_what_is_planned_next():
+def test_what_was_measured_is_what_is_planned_next() -> None:
     taken = {"curate": 9.0, "fine-tune": 320.0, "evaluate": 218.0, "decide": 1.0}
     found = measured_durations(WORK, taken, DURATIONS, training=300.0)
     again = seconds(durations=found)
@@ -95,17 +95,17 @@ def test_what_was_measured_is_what_is_planned_next():
     assert again["release"] == DURATIONS.release, "nothing was released, so nothing was measured"
 
 
-def test_a_training_that_was_over_before_says_nothing_of_its_pace():
+def test_a_training_that_was_over_before_says_nothing_of_its_pace() -> None:
     taken = {"curate": 9.0, "fine-tune": 0.2, "evaluate": 218.0}
     assert measured_durations(WORK, taken, DURATIONS, training=300.0).train_row == DURATIONS.train_row
 
 
-def test_the_end_says_planned_and_taken():
+def test_the_end_says_planned_and_taken() -> None:
     said = planned_vs_taken(make_plan(WORK, DURATIONS, "measured"), {"curate": 9.0, "fine-tune": 300.0})
     assert said == "took 5.2 min, planned 8.8 min (curate 9 s of 6 s, fine-tune 5.0 min of 8.7 min)"
 
 
-def test_time_is_added_up():
+def test_time_is_added_up() -> None:
     taken: dict[str, float] = {}
     for _ in range(2):
         with timed(taken, "curate"):
@@ -120,7 +120,7 @@ def rows(count: int, chars: int, label: str = "good") -> list[Example]:
     ]
 
 
-def test_a_guess_grows_with_the_rows_and_shrinks_with_the_cores(releases: Open):
+def test_a_guess_grows_with_the_rows_and_shrinks_with_the_cores(releases: Open) -> None:
     params = releases().workspace.params
     short, long = (assumed_durations(params, rows(5, chars), 3, 2) for chars in (40, 4000))
     assert long.train_row > 5 * short.train_row
@@ -128,7 +128,7 @@ def test_a_guess_grows_with_the_rows_and_shrinks_with_the_cores(releases: Open):
     assert assumed_durations(params, [], 0, 1).evaluate_row > 0
 
 
-def test_epochs_that_the_training_finds_are_assumed(releases: Open):
+def test_epochs_that_the_training_finds_are_assumed(releases: Open) -> None:
     params = releases().workspace.params
     fixed = params.train.model_copy(update={"epochs": 2.0})
     found = params.train.model_copy(update={"epochs": "auto"})
@@ -136,7 +136,7 @@ def test_epochs_that_the_training_finds_are_assumed(releases: Open):
     assert epochs_of(params.model_copy(update={"train": found})) == 3.0
 
 
-def test_durations_are_saved_for_the_task_and_a_broken_file_is_ignored(releases: Open):
+def test_the_pace_is_kept_for_the_task_and_a_broken_file_is_none(releases: Open) -> None:
     workspace = releases().workspace
     assert read_durations(workspace) is None
     write_durations(workspace, DURATIONS)
@@ -150,7 +150,7 @@ def test_durations_are_saved_for_the_task_and_a_broken_file_is_ignored(releases:
     assert read_durations(workspace) == DURATIONS
 
 
-def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run(releases: Open):
+def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run(releases: Open) -> None:
     world = releases()
     auto = world.workspace.params.train.model_copy(update={"epochs": "auto", "batch_size": 8})
     workspace = replace(world.workspace, params=world.workspace.params.model_copy(update={"train": auto}))

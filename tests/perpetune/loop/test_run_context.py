@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.loop.run_context import Kind, data_version_of, open_loop_run
-from perpetune.params import load_params
 from perpetune.tracking.runs import Run, close_run, connect, tag
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+def store(tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[Path], str]) -> str:
+    return new_mlflow_store(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture
@@ -33,10 +32,7 @@ def workspace(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reque
 
 def at(folder: Path, task: str, **train: object) -> Workspace:
     folder.mkdir(exist_ok=True)
-    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    settings["task"]["name"] = task
-    settings["train"] |= train
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(folder, task={"name": task}, train=train)
     return open_workspace(folder)
 
 

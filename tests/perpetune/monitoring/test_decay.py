@@ -56,7 +56,7 @@ def test_all_right_is_not_held_to_all_right() -> None:
 def test_the_bound_lies_below_what_was_promised_and_not_below_0(promised: list[float]) -> None:
     bound = decay_threshold(promised, MONITOR)
     assert bound is not None
-    assert 0 <= bound <= max(np.mean(promised) - MONITOR.margin, 0) + 1e-9
+    assert 0 <= bound <= max(float(np.mean(promised)) - MONITOR.margin, 0) + 1e-9
 
 
 @pytest.mark.parametrize("graded", [False, True])

@@ -56,7 +56,7 @@ def window(
     return Window(predictions, reference, answers, "generation" if kind == "generation" else "classification")
 
 
-def test_a_quiet_window_has_not_drifted(tmp_path: Path):
+def test_a_quiet_window_has_not_drifted(tmp_path: Path) -> None:
     page = tmp_path / "deep" / "drift.html"
     found = drift_report(window(texts(200, OLD, 12, seed=2), ["good", "bad"], label="good"), MONITOR, page)
     assert found.judged
@@ -70,7 +70,7 @@ def test_a_quiet_window_has_not_drifted(tmp_path: Path):
     assert "200 predictions" in page.read_text(encoding="utf-8")
 
 
-def test_other_texts_and_an_answer_never_seen_are_drift(tmp_path: Path):
+def test_other_texts_and_an_answer_never_seen_are_drift(tmp_path: Path) -> None:
     found = drift_report(window(texts(200, NEW, 40, seed=2), ["mixed"]), MONITOR, tmp_path / "drift.html")
     assert found.share >= 0.5
     assert found.inputs_drifted
@@ -80,7 +80,7 @@ def test_other_texts_and_an_answer_never_seen_are_drift(tmp_path: Path):
     assert not found.columns["confidence"].drifted
 
 
-def test_seventy_seven_labels_of_which_most_vanished(tmp_path: Path):
+def test_seventy_seven_labels_of_which_most_vanished(tmp_path: Path) -> None:
     labels = [f"intent {number}" for number in range(77)]
     moved = window(texts(200, OLD, 12, seed=2), labels[:10], label=labels[0], reference_outputs=labels)
     found = drift_report(moved, MONITOR, tmp_path / "drift.html")
@@ -88,21 +88,21 @@ def test_seventy_seven_labels_of_which_most_vanished(tmp_path: Path):
     assert not found.inputs_drifted
 
 
-def test_free_text_without_confidence_is_judged_by_its_length(tmp_path: Path):
+def test_free_text_without_confidence_is_judged_by_its_length(tmp_path: Path) -> None:
     written = window(texts(200, OLD, 12, seed=2), ["a much longer answer"], kind="generation", confidence=None)
     found = drift_report(written, MONITOR, tmp_path / "drift.html")
     assert "confidence" not in found.columns
     assert found.columns["answer length"].drifted
 
 
-def test_empty_texts_and_constant_columns_are_judged(tmp_path: Path):
+def test_empty_texts_and_constant_columns_are_judged(tmp_path: Path) -> None:
     found = drift_report(window([""] * 60, ["good"]), MONITOR, tmp_path / "drift.html")
     assert found.columns["characters"].drifted
     assert not found.columns["confidence"].drifted
 
 
 @pytest.mark.parametrize("rows", [0, 49])
-def test_too_few_rows_are_not_judged_and_the_page_says_so(tmp_path: Path, rows: int):
+def test_too_few_rows_are_not_judged_and_the_page_says_so(tmp_path: Path, rows: int) -> None:
     page = tmp_path / "drift.html"
     found = drift_report(window(texts(rows, NEW, 40, seed=2), ["mixed"]), MONITOR, page)
     assert not found.judged
@@ -111,7 +111,7 @@ def test_too_few_rows_are_not_judged_and_the_page_says_so(tmp_path: Path, rows: 
     assert "Too few rows for a test: each side needs 50." in page.read_text(encoding="utf-8")
 
 
-def test_tiny_shifts_of_large_windows_do_not_count(tmp_path: Path):
+def test_tiny_shifts_of_large_windows_do_not_count(tmp_path: Path) -> None:
     shifted = [f"{text} x" if number % 20 == 0 else text for number, text in enumerate(texts(3500, OLD, 12, seed=3))]
     found = drift_report(window(shifted, ["good", "bad"]), MONITOR, tmp_path / "drift.html")
     assert found.columns["words"].threshold < 0.01 / 5

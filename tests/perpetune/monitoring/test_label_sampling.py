@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -25,13 +26,17 @@ SHARES = st.floats(0.01, 1)
 
 
 @given(rows=ROWS, count=st.integers(0, 40), share=SHARES, seed=st.integers(), data=st.data())
-def test_the_order_of_the_rows_decides_nothing(rows, count, share, seed, data):
+def test_the_order_of_the_rows_decides_nothing(
+    rows: list[Candidate], count: int, share: float, seed: int, data: st.DataObject
+) -> None:
     shuffled = data.draw(st.permutations(rows))
     assert choose(shuffled, (), count, share, seed) == choose(rows, (), count, share, seed)
 
 
 @given(rows=ROWS, count=st.integers(0, 40), share=SHARES, seed=st.integers(), data=st.data())
-def test_nothing_labelled_is_asked_for_and_nothing_twice(rows, count, share, seed, data):
+def test_nothing_labelled_is_asked_for_and_nothing_twice(
+    rows: list[Candidate], count: int, share: float, seed: int, data: st.DataObject
+) -> None:
     labelled = {row.request_id for row in rows if data.draw(st.booleans())}
     chosen = [request_id for request_id, _ in choose(rows, labelled, count, share, seed)]
     assert len(set(chosen)) == len(chosen) <= count
@@ -39,22 +44,24 @@ def test_nothing_labelled_is_asked_for_and_nothing_twice(rows, count, share, see
 
 
 @given(rows=ROWS, share=SHARES, seed=st.integers())
-def test_where_more_is_wanted_than_there_is_all_of_it_is_asked_for(rows, share, seed):
+def test_where_more_is_wanted_than_there_is_all_of_it_is_asked_for(
+    rows: list[Candidate], share: float, seed: int
+) -> None:
     assert len(choose(rows, (), round(len(rows) / share) * 2 + 99, share, seed)) == len(rows)
 
 
 @given(rows=ROWS, seed=st.integers(), data=st.data())
-def test_doubt_has_no_say_in_what_is_drawn_by_chance(rows, seed, data):
+def test_doubt_has_no_say_in_what_is_drawn_by_chance(rows: list[Candidate], seed: int, data: st.DataObject) -> None:
     others = [replace(row, uncertainty=data.draw(st.floats(0, 1))) for row in rows]
 
-    def drawn(rows):
+    def drawn(rows: list[Candidate]) -> list[str]:
         return [request_id for request_id, why in choose(rows, (), 10, 0.4, seed) if why == "random"]
 
     assert drawn(others) == drawn(rows)
 
 
 @given(rows=ROWS, seed=st.integers())
-def test_what_doubt_chose_before_leaves_the_draw_as_it_is(rows, seed):
+def test_what_doubt_chose_before_leaves_the_draw_as_it_is(rows: list[Candidate], seed: int) -> None:
     first = choose(rows, (), 20, 0.4, seed)
     uncertain = {request_id for request_id, why in first if why == "uncertain"}
     again = choose(rows, uncertain, 20, 0.4, seed)
@@ -62,7 +69,7 @@ def test_what_doubt_chose_before_leaves_the_draw_as_it_is(rows, seed):
     assert [request_id for request_id, why in again if why == "random"][: len(random)] == random
 
 
-def test_every_request_is_as_likely_to_be_drawn():
+def test_every_request_is_as_likely_to_be_drawn() -> None:
     rows = [some(number, uncertainty=number / 100) for number in range(100)]
     drawn = Counter(
         request_id for seed in range(2000) for request_id, why in choose(rows, (), 25, 0.4, seed) if why == "random"
@@ -71,7 +78,7 @@ def test_every_request_is_as_likely_to_be_drawn():
     assert all(140 < times < 260 for times in drawn.values()), "10 of 100, 2,000 times"
 
 
-def test_the_most_doubtful_are_chosen():
+def test_the_most_doubtful_are_chosen() -> None:
     rows = [some(number, uncertainty=number / 200) for number in range(200)]
     chosen = dict(choose(rows, (), 50, 0.4, 0))
     uncertain = [int(request_id.split("-")[1]) for request_id, why in chosen.items() if why == "uncertain"]
@@ -79,7 +86,7 @@ def test_the_most_doubtful_are_chosen():
     assert min(uncertain) > 100
 
 
-def test_likes_and_one_label_do_not_crowd_out_the_rest():
+def test_likes_and_one_label_do_not_crowd_out_the_rest() -> None:
     same = [some(number, 0.9, "good", f"THE  same{' ' * number}") for number in range(50)]
     doubtful = [some(100 + number, 0.8, "good") for number in range(50)]
     sure = [some(200 + number, 0.1, label) for label in ("bad", "mixed") for number in range(number_of(label), 60)]
@@ -94,8 +101,15 @@ def number_of(label: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["classification", "generation"])
-def test_doubt_is_low_confidence_or_else_strange_words(kind):
-    values = {"task": "t", "version": "1", "messages": (), "prompt_tokens": 1, "completion_tokens": 1, "latency_ms": 1}
+def test_doubt_is_low_confidence_or_else_strange_words(kind: Literal["classification", "generation"]) -> None:
+    values: dict[str, Any] = {
+        "task": "t",
+        "version": "1",
+        "messages": (),
+        "prompt_tokens": 1,
+        "completion_tokens": 1,
+        "latency_ms": 1,
+    }
 
     def answered(text: str, confidence: float | None) -> Prediction:
         time = datetime(2024, 5, 1, tzinfo=UTC)

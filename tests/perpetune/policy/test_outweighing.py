@@ -17,7 +17,9 @@ from perpetune.statistics.paired import compare
         (0.05, (0.01, 0.09), (-0.01, 0.1), False),  # no gain is shown
     ],
 )
-def test_a_gain_opens_the_gate_only_if_it_is_more_than_what_may_be_lost(difference, guard, gain, opens):
+def test_a_gain_opens_the_gate_only_if_it_is_more_than_what_may_be_lost(
+    difference: float, guard: tuple[float, float], gain: tuple[float, float], opens: bool
+) -> None:
     assert gain_outweighs_loss(difference, Interval(*guard), Interval(*gain), 0.03) is opens
 
 
@@ -37,7 +39,7 @@ def passes(seed: int, frozen: tuple[float, float], recent: tuple[float, float]) 
     return seen and gain.p_value < 0.05
 
 
-def test_it_opens_for_hardly_any_challenger_that_is_no_better_and_for_most_that_are_much_better():
+def test_it_opens_for_hardly_any_challenger_that_is_no_better_and_for_most_that_are_much_better() -> None:
     useless = np.mean([passes(seed, (0.05, 0.05), (0.05, 0.05)) for seed in range(300)])
     on_balance_worse = np.mean([passes(seed, (0.1, 0.02), (0.05, 0.1)) for seed in range(300)])
     much_better = np.mean([passes(seed, (0.03, 0.03), (0.0, 0.19)) for seed in range(60)])

@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -50,11 +51,13 @@ UNSURE = paired(-0.01, 0.05, 0.6)
         (BETTER, WORSE, "base", "reject"),
     ],
 )
-def test_the_gate_guards_the_frozen_holdout_and_wants_a_gain(frozen, recent, against, outcome):
+def test_the_gate_guards_the_frozen_holdout_and_wants_a_gain(
+    frozen: PairedEvidence, recent: PairedEvidence | None, against: Literal["champion", "base"], outcome: str
+) -> None:
     assert should_promote(PromotionEvidence(frozen, recent, against), GATE).outcome == outcome
 
 
-def test_too_few_rows_ask_for_the_missing_labels():
+def test_too_few_rows_ask_for_the_missing_labels() -> None:
     verdict = should_promote(PromotionEvidence(SAME, paired(0.2, 0.1, 0.001, rows=38), "champion"), GATE)
     assert verdict.outcome == "collect more labels"
     assert verdict.reasons[0] == (
@@ -62,7 +65,7 @@ def test_too_few_rows_ask_for_the_missing_labels():
     )
 
 
-def test_twenty_rows_are_enough_where_nothing_trained_serves():
+def test_twenty_rows_are_enough_where_nothing_trained_serves() -> None:
     sure = paired(0.5, 0.2, 0.001, rows=25)
     assert should_promote(PromotionEvidence(sure, None, "champion"), GATE).outcome == "collect more labels"
     assert should_promote(PromotionEvidence(sure, None, "champion", untrained=True), GATE).outcome == "promote"
@@ -70,7 +73,7 @@ def test_twenty_rows_are_enough_where_nothing_trained_serves():
     assert should_promote(few, GATE).reasons[0].startswith("The frozen holdout has 19 of the 20 rows")
 
 
-def test_rows_that_are_all_alike_show_that_nothing_was_lost():
+def test_rows_that_are_all_alike_show_that_nothing_was_lost() -> None:
     alike = paired(0.0, 0.05, 1.0, rows=122, discordance=0.0)  # 1 - 0.025 ** (1 / 122) is 2.98%, the margin 3%
     assert should_promote(PromotionEvidence(alike, BETTER, "champion"), GATE).outcome == "promote"
     verdict = should_promote(PromotionEvidence(replace(alike, rows=91), BETTER, "champion"), GATE)
@@ -82,7 +85,7 @@ def test_rows_that_are_all_alike_show_that_nothing_was_lost():
     assert should_promote(PromotionEvidence(replace(alike, rows=121), BETTER, "champion"), GATE).outcome != "promote"
 
 
-def test_rows_that_would_miss_a_gain_ask_for_more_until_they_would_not():
+def test_rows_that_would_miss_a_gain_ask_for_more_until_they_would_not() -> None:
     unshown = paired(0.02, 0.04, 0.2, rows=200)  # up to 6 points: a gain of 5 may be there
     verdict = should_promote(PromotionEvidence(SAME, unshown, "champion"), GATE)
     assert verdict.outcome == "collect more labels"
@@ -94,7 +97,7 @@ def test_rows_that_would_miss_a_gain_ask_for_more_until_they_would_not():
     assert should_promote(with_them, GATE).outcome == "reject"
 
 
-def test_a_frozen_holdout_too_small_to_clear_an_equal_challenger_asks_too():
+def test_a_frozen_holdout_too_small_to_clear_an_equal_challenger_asks_too() -> None:
     verdict = should_promote(PromotionEvidence(paired(0.0, 0.04, 0.5, rows=500), BETTER, "champion"), GATE)
     assert verdict.outcome == "collect more labels"
     assert verdict.reasons[0] == (
@@ -103,29 +106,29 @@ def test_a_frozen_holdout_too_small_to_clear_an_equal_challenger_asks_too():
     )
 
 
-def test_a_gain_that_is_ruled_out_rejects_however_few_the_rows():
+def test_a_gain_that_is_ruled_out_rejects_however_few_the_rows() -> None:
     ruled_out = paired(-0.02, 0.06, 0.8, rows=100)
     assert should_promote(PromotionEvidence(SAME, ruled_out, "champion"), GATE).outcome == "reject"
 
 
-def test_a_gain_that_is_not_there_is_no_reason_to_ask_for_frozen_labels():
+def test_a_gain_that_is_not_there_is_no_reason_to_ask_for_frozen_labels() -> None:
     verdict = should_promote(PromotionEvidence(paired(0.0, 0.04, 0.5, rows=500), SAME, "champion"), GATE)
     assert verdict.outcome == "reject"
     assert verdict.reasons[0].startswith("On the recent holdout the challenger is not shown to be better")
 
 
-def test_without_a_margin_the_guard_asks_for_the_rows_that_show_a_gain():
+def test_without_a_margin_the_guard_asks_for_the_rows_that_show_a_gain() -> None:
     rules = GATE.model_copy(update={"margin": 0.0})
     evidence = PromotionEvidence(paired(0.0, 0.04, 0.5, rows=100), BETTER, "champion")
     assert "a challenger that is better by 5.0 points with" in should_promote(evidence, rules).reasons[0]
 
 
-def test_harm_rejects_although_other_labels_are_missing():
+def test_harm_rejects_although_other_labels_are_missing() -> None:
     verdict = should_promote(PromotionEvidence(WORSE, paired(0.2, 0.1, 0.001, rows=3), "champion"), GATE)
     assert verdict.outcome == "reject"
 
 
-def test_a_slice_that_is_much_worse_vetoes():
+def test_a_slice_that_is_much_worse_vetoes() -> None:
     harmed = paired(-0.3, 0.1, 0.999, rows=60, p_worse=0.001)
     evidence = PromotionEvidence(SAME, BETTER, "champion", {"label mixed": harmed, "label positive": SAME})
     verdict = should_promote(evidence, GATE)
@@ -138,7 +141,7 @@ def test_a_slice_that_is_much_worse_vetoes():
     assert verdict.reasons[1].startswith("On the recent holdout the challenger is better"), "the gain is told too"
 
 
-def test_one_low_p_value_among_many_slices_is_chance():
+def test_one_low_p_value_among_many_slices_is_chance() -> None:
     harmed = paired(-0.2, 0.15, 0.98, rows=30, p_worse=0.02)
     many = {f"label {number}": SAME for number in range(9)} | {"label ten": harmed}
     assert should_promote(PromotionEvidence(SAME, BETTER, "champion", {"label ten": harmed}), GATE).outcome == "reject"
@@ -147,14 +150,14 @@ def test_one_low_p_value_among_many_slices_is_chance():
     assert "the lowest difference, on label ten, is -20.0 points" in verdict.reasons[2]
 
 
-def test_holm_steps_down_from_the_smallest_p_value():
+def test_holm_steps_down_from_the_smallest_p_value() -> None:
     slices = {"label a": paired(-0.3, 0.1, 1, p_worse=0.01), "label b": paired(-0.3, 0.1, 1, p_worse=0.03)}
     reasons = should_promote(PromotionEvidence(SAME, BETTER, "champion", slices), GATE).reasons
     assert [reason.split("one-sided ")[1].split(" after")[0] for reason in reasons[:2]] == ["p 0.02", "p 0.03"]
 
 
 @pytest.mark.parametrize("value", [0.2, math.nan])
-def test_a_count_beyond_its_limit_vetoes(value):
+def test_a_count_beyond_its_limit_vetoes(value: float) -> None:
     found = Limit(value, None, 0.15, 64, "nats a token")
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": found}), GATE)
     assert verdict.outcome == "reject"
@@ -172,20 +175,20 @@ def test_a_count_beyond_its_limit_vetoes(value):
         ),
     ],
 )
-def test_limits_that_are_kept_are_told(value, told):
+def test_limits_that_are_kept_are_told(value: float, told: str) -> None:
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": limit(value)}), GATE)
     assert verdict.outcome == "promote"
     assert verdict.reasons[-1] == told
 
 
-def test_a_limit_that_is_shown_to_be_exceeded_vetoes():
+def test_a_limit_that_is_shown_to_be_exceeded_vetoes() -> None:
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": limit(0.21)}), GATE)
     assert verdict.reasons[0] == (
         "Forgetting is 0.21 nats a token (95% interval 0.16 to 0.26, 64 rows), beyond the limit of 0.15."
     )
 
 
-def test_what_has_no_limit_is_told_with_its_setting_and_vetoes_nothing():
+def test_what_has_no_limit_is_told_with_its_setting_and_vetoes_nothing() -> None:
     found = Limit(1.1, Interval(1.0, 1.2), None, 46, "nats a token", "promote.max_forgetting")
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": found}), GATE)
     assert verdict.outcome == "promote"
@@ -198,7 +201,7 @@ def test_what_has_no_limit_is_told_with_its_setting_and_vetoes_nothing():
     assert verdict.reasons[0].endswith("beyond the limit of 0.5 (promote.max_forgetting).")
 
 
-def test_all_harm_is_told_and_the_gain_beside_it():
+def test_all_harm_is_told_and_the_gain_beside_it() -> None:
     limits = {"latency": Limit(2.0, Interval(1.8, 2.2), 1.5, 30, "times", "promote.max_slowdown"), "cost": limit(0.3)}
     slices = {"label mixed": paired(-0.3, 0.1, 0.999, rows=60, p_worse=0.001)}
     reasons = should_promote(PromotionEvidence(WORSE, BETTER, "champion", slices, limits), GATE).reasons
@@ -206,7 +209,7 @@ def test_all_harm_is_told_and_the_gain_beside_it():
     assert [reason.startswith(start) for reason, start in zip(reasons, told, strict=True)] == [True] * 6
 
 
-def test_a_slice_too_small_to_be_tested_is_named():
+def test_a_slice_too_small_to_be_tested_is_named() -> None:
     small = {"label spam": 11, "source film": 1}
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", small=small), GATE)
     assert verdict.outcome == "promote"
@@ -215,7 +218,7 @@ def test_a_slice_too_small_to_be_tested_is_named():
     )
 
 
-def test_a_label_that_is_hardly_found_vetoes_unless_what_serves_finds_no_more():
+def test_a_label_that_is_hardly_found_vetoes_unless_what_serves_finds_no_more() -> None:
     spam = Recall(1 / 11, Interval(0.002, 0.413), 11, None)
     found = PromotionEvidence(SAME, BETTER, "champion", recalls={"spam": spam})
     verdict = should_promote(found, GATE)
@@ -229,14 +232,14 @@ def test_a_label_that_is_hardly_found_vetoes_unless_what_serves_finds_no_more():
     assert should_promote(found, GATE.model_copy(update={"min_recall": None})).outcome == "promote"
 
 
-def test_the_gain_is_the_balanced_one_where_labels_are_rare():
+def test_the_gain_is_the_balanced_one_where_labels_are_rare() -> None:
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", balanced=SAME), GATE)
     assert verdict.outcome == "reject"
     assert "the challenger, each label counting alike, is not shown to be better" in verdict.reasons[0]
     assert should_promote(PromotionEvidence(SAME, SAME, "champion", balanced=BETTER), GATE).outcome == "promote"
 
 
-def test_reasons_carry_difference_interval_and_rows():
+def test_reasons_carry_difference_interval_and_rows() -> None:
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion"), GATE)
     assert verdict.reasons[0] == (
         "On the recent holdout the challenger is better than the champion: the difference is +6.0 points "
@@ -279,11 +282,13 @@ def worse(paired: PairedEvidence, shift: float, p_value: float, fewer: int) -> P
 
 
 @given(promotions | passing, st.data(), st.floats(0, 0.5), chances)
-def test_more_harm_anywhere_never_ranks_higher(evidence, data, shift, p_value):
+def test_more_harm_anywhere_never_ranks_higher(
+    evidence: PromotionEvidence, data: st.DataObject, shift: float, p_value: float
+) -> None:
     positions = ["frozen", *(["recent"] if evidence.recent else []), *evidence.slices, *evidence.limits]
     position = data.draw(st.sampled_from(positions))
     if position in ("frozen", "recent"):
-        harmed = replace(evidence, **{position: worse(getattr(evidence, position), shift, p_value, 0)})
+        harmed = replace(evidence, **{position: worse(getattr(evidence, position), shift, p_value, 0)})  # type: ignore[arg-type]
     elif position in evidence.slices:
         slices = {**evidence.slices, position: worse(evidence.slices[position], shift, p_value, 0)}
         harmed = replace(evidence, slices=slices)
@@ -294,7 +299,7 @@ def test_more_harm_anywhere_never_ranks_higher(evidence, data, shift, p_value):
 
 
 @given(promotions | passing, st.integers(0, 500), st.integers(0, 500))
-def test_fewer_rows_never_promote(evidence, fewer, recently):
+def test_fewer_rows_never_promote(evidence: PromotionEvidence, fewer: int, recently: int) -> None:
     fewer_rows = replace(
         evidence,
         frozen=worse(evidence.frozen, 0, 0, fewer),
@@ -305,7 +310,9 @@ def test_fewer_rows_never_promote(evidence, fewer, recently):
 
 
 @given(promotions | passing, st.just(0) | st.floats(0.01, 1), st.integers(0, 200), st.floats(0.01, 0.3), chances)
-def test_stricter_rules_never_promote(evidence, margin, rows, gain, power):
+def test_stricter_rules_never_promote(
+    evidence: PromotionEvidence, margin: float, rows: int, gain: float, power: float
+) -> None:
     strict = GATE.model_copy(
         update={
             "margin": GATE.margin * margin,
@@ -319,14 +326,14 @@ def test_stricter_rules_never_promote(evidence, margin, rows, gain, power):
 
 
 @given(promotions | passing, st.floats(0.001, 1))
-def test_a_smaller_alpha_never_promotes_where_no_slice_is_looked_at(evidence, alpha):
+def test_a_smaller_alpha_never_promotes_where_no_slice_is_looked_at(evidence: PromotionEvidence, alpha: float) -> None:
     whole = replace(evidence, slices={})
     if should_promote(whole, GATE.model_copy(update={"alpha": GATE.alpha * alpha})).outcome == "promote":
         assert should_promote(whole, GATE).outcome == "promote"
 
 
 @given(promotions | passing)
-def test_what_is_asked_for_is_said_and_never_for_nothing(evidence):
+def test_what_is_asked_for_is_said_and_never_for_nothing(evidence: PromotionEvidence) -> None:
     verdict = should_promote(evidence, GATE)
     if verdict.outcome == "collect more labels":
         asked = verdict.reasons[0].rpartition("collect ")[2].partition(" more labels")[0]
@@ -334,7 +341,7 @@ def test_what_is_asked_for_is_said_and_never_for_nothing(evidence):
 
 
 @given(promotions | passing)
-def test_every_reason_is_one_sentence(evidence):
+def test_every_reason_is_one_sentence(evidence: PromotionEvidence) -> None:
     verdict = should_promote(evidence, GATE)
     assert verdict.reasons
     for reason in (*verdict.reasons, verdict.rule):
@@ -370,14 +377,18 @@ def evidence_of(frozen: list[Judged], recent: list[Judged]) -> PromotionEvidence
 
 @settings(max_examples=25, deadline=None)
 @given(answers, answers, st.randoms())
-def test_the_verdict_does_not_depend_on_the_order_of_rows(frozen, recent, shuffler: random.Random):
+def test_the_verdict_does_not_depend_on_the_order_of_rows(
+    frozen: list[Judged], recent: list[Judged], shuffler: random.Random
+) -> None:
     shuffled = evidence_of(shuffler.sample(frozen, len(frozen)), shuffler.sample(recent, len(recent)))
     assert should_promote(shuffled, GATE) == should_promote(evidence_of(frozen, recent), GATE)
 
 
 @settings(max_examples=25, deadline=None)
 @given(answers, answers, st.data())
-def test_a_right_answer_that_turns_wrong_never_promotes(frozen, recent, data):
+def test_a_right_answer_that_turns_wrong_never_promotes(
+    frozen: list[Judged], recent: list[Judged], data: st.DataObject
+) -> None:
     right = [position for position, ((_, ours), _) in enumerate(recent) if ours]
     for position in data.draw(st.lists(st.sampled_from(right), min_size=1, max_size=9, unique=True)) if right else []:
         before = should_promote(evidence_of(frozen, recent), GATE).outcome

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -93,11 +94,13 @@ DECAYED = RetrainEvidence(
         ({"device_hours": 20.0, "minutes_since_refresh": 1.0}, WATCH, THRIFTY, "over budget"),
     ],
 )
-def test_only_decay_retrains_and_only_when_nothing_holds_it_up(changes, rules, refresh, outcome):
+def test_only_decay_retrains_and_only_when_nothing_holds_it_up(
+    changes: dict[str, Any], rules: WatchParams, refresh: RefreshParams, outcome: str
+) -> None:
     assert should_retrain(replace(DECAYED, **changes), rules, refresh).outcome == outcome
 
 
-def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
+def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means() -> None:
     assert should_retrain(DECAYED, WATCH, REFRESH).reasons == (
         "The champion has decayed by more than the margin of 5.0 points: it scores 54.0 (95% interval 44.0 to 64.0, "
         "100 rows) on its newest labels and was promoted with 89.2 (95% interval 86.0 to 92.0, 600 rows), a drop of "
@@ -147,11 +150,13 @@ def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
         ),
     ],
 )
-def test_what_holds_it_up_comes_first(changes, rules, refresh, reason):
+def test_what_holds_it_up_comes_first(
+    changes: dict[str, Any], rules: WatchParams, refresh: RefreshParams, reason: str
+) -> None:
     assert should_retrain(replace(DECAYED, **changes), rules, refresh).reasons[0] == reason
 
 
-def test_a_restart_of_the_evidence_is_a_reason():
+def test_that_the_evidence_began_anew_is_said() -> None:
     moved = replace(decay(3.0), restarted_from=0.8)
     assert any(
         "changed the threshold from 80.0 to 82.1" in reason
@@ -159,7 +164,7 @@ def test_a_restart_of_the_evidence_is_a_reason():
     )
 
 
-def test_drift_says_that_labels_are_wanted():
+def test_drift_says_that_labels_are_wanted() -> None:
     verdict = should_retrain(replace(DECAYED, labelled=0, decay=None, drift=drift(True)), WATCH, REFRESH)
     assert verdict.reasons[1:] == (
         "Inputs drifted (words; 300 rows against 600), which does not trigger a refresh: label some of these requests.",
@@ -181,7 +186,7 @@ refreshes = st.sampled_from([REFRESH, THRIFTY])
 @given(retrainings, drifts, watches, refreshes)
 def test_drift_never_changes_the_outcome(
     evidence: RetrainEvidence, other: DriftEvidence | None, rules: WatchParams, refresh: RefreshParams
-):
+) -> None:
     changed = replace(evidence, drift=other)
     assert should_retrain(changed, rules, refresh).outcome == should_retrain(evidence, rules, refresh).outcome
 
@@ -189,7 +194,7 @@ def test_drift_never_changes_the_outcome(
 @given(retrainings, st.floats(1, 1e10), st.integers(0, 3), st.integers(0, 50), watches, refreshes)
 def test_more_evidence_of_decay_never_ranks_lower(
     evidence: RetrainEvidence, times: float, checks: int, labels: int, rules: WatchParams, refresh: RefreshParams
-):
+) -> None:
     if evidence.decay is None:
         return
     more = replace(
@@ -206,7 +211,7 @@ def test_more_evidence_of_decay_never_ranks_lower(
 @given(retrainings, st.integers(0, 10), st.floats(0, 100), watches, refreshes)
 def test_refreshes_that_did_not_help_and_hours_spent_never_start_one(
     evidence: RetrainEvidence, failures: int, hours: float, rules: WatchParams, refresh: RefreshParams
-):
+) -> None:
     spent = replace(
         evidence,
         unsuccessful_refreshes=evidence.unsuccessful_refreshes + failures,
@@ -218,20 +223,20 @@ def test_refreshes_that_did_not_help_and_hours_spent_never_start_one(
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1e6), st.floats(1, 1e6))
 def test_backing_off_only_lengthens_and_ends_at_30_days(
-    failures: int, more: int, minutes: float, backoff_factor: float
-):
-    refresh = REFRESH.model_copy(update={"cooldown_minutes": minutes, "backoff_factor": backoff_factor})
+    failures: int, more: int, minutes: float, back_off: float
+) -> None:
+    refresh = REFRESH.model_copy(update={"cooldown_minutes": minutes, "back_off": back_off})
     assert (
         minutes <= cooldown(failures, refresh) <= cooldown(failures + more, refresh) <= max(LONGEST_COOLDOWN, minutes)
     )
 
 
-def test_the_cooldown_doubles():
+def test_the_cooldown_doubles() -> None:
     assert [cooldown(failures, REFRESH) for failures in range(4)] == pytest.approx([60, 120, 240, 480])
 
 
 @given(retrainings, watches, refreshes)
-def test_every_reason_is_one_sentence(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams):
+def test_every_reason_is_one_sentence(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> None:
     verdict = should_retrain(evidence, rules, refresh)
     assert verdict.reasons
     for reason in (*verdict.reasons, verdict.rule):

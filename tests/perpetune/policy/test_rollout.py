@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -96,7 +97,7 @@ def test_more_harm_never_makes_promotion_likelier(evidence: TrialEvidence, measu
         difference=before.difference + shift,
         interval=Interval(before.interval.low + shift, before.interval.high + shift),
     )
-    worse = replace(evidence, **{measure: moved})
+    worse = replace(evidence, **{measure: moved})  # type: ignore[arg-type]
     assert ORDER[should_release(worse, RULES).outcome] <= ORDER[should_release(evidence, RULES).outcome]
 
 
@@ -133,12 +134,12 @@ def test_what_is_bad_from_the_start_goes_back() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"previous_score": None}, {"alarmed_by": 300}, {"previous_score": 0.61}])
-def test_a_previous_champion_not_known_to_be_worse_will_do(changes: dict[str, object]) -> None:
+def test_a_previous_champion_not_known_to_be_worse_will_do(changes: dict[str, Any]) -> None:
     assert should_roll_back(replace(EARLY, **changes)) is not None
 
 
 @pytest.mark.parametrize("changes", [{"previous": None}, {"alarmed_by": 301}, {"previous_score": 0.6}])
-def test_otherwise_a_refresh_is_the_answer(changes: dict[str, object]) -> None:
+def test_otherwise_a_refresh_is_the_answer(changes: dict[str, Any]) -> None:
     assert should_roll_back(replace(EARLY, **changes)) is None
 
 

@@ -38,7 +38,7 @@ def say(prediction: Prediction, minutes: int = 1, **what: object) -> Feedback:
 
 def rows_of_feedback(log: sqlalchemy.Engine) -> int:
     with log.connect() as connection:
-        return connection.execute(sqlalchemy.text("select count(*) from feedback")).scalar_one()
+        return int(connection.execute(sqlalchemy.text("select count(*) from feedback")).scalar_one())
 
 
 def test_what_is_recorded_comes_back(log: sqlalchemy.Engine, prediction: Make) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,10 +19,11 @@ import httpx
 import pytest
 from gateways import PARAMS
 from sqlalchemy.exc import IntegrityError
+from waiting import eventually
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import ServeParams
-from perpetune.prediction_log.label_requests import count_open, request_labels
+from perpetune.prediction_log.label_requests import LabelReason, count_open, request_labels
 from perpetune.prediction_log.log import (
     add_feedback,
     counts,
@@ -61,13 +61,20 @@ class Postgres:
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self.url = f"postgresql://ann@/postgres?host={folder}"
-        self._run = [*_as_somebody_else(), programs / "postgres", "-D", folder / "data", "-k", folder]
+        self._run: list[str | Path] = [*_as_somebody_else(), programs / "postgres", "-D", folder / "data", "-k", folder]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         options = ["-c", "listen_addresses=", "-c", "fsync=off"]
         self._process = subprocess.Popen([*self._run, *options], stderr=subprocess.DEVNULL, cwd="/")
-        _wait_for(self.url)
+        eventually(self._answers, 20)
+
+    def _answers(self) -> bool:
+        try:
+            open_log(self.url).dispose()
+        except PerpetuneError:
+            return False
+        return True
 
     def stop(self) -> None:
         """At once, as its immediate shutdown does: SIGTERM would wait for pooled connections."""
@@ -81,13 +88,23 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     programs = _programs()
     if programs is None:
-        pytest.skip("PostgreSQL's initdb and postgres are not on this machine")
+        pytest.skip("PostgreSQL is not installed: `apt-get install postgresql` (initdb and postgres are enough)")
     if _as_somebody_else() and not shutil.which("setpriv"):
-        pytest.skip("PostgreSQL does not run as root, and setpriv, which would change the user, is not here")
+        pytest.skip("PostgreSQL does not run as root and setpriv is missing: `apt-get install util-linux`")
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     if _as_somebody_else():
         shutil.chown(folder, "nobody", "nogroup")
-    make = [programs / "initdb", "-D", folder / "data", "-U", "ann", "--no-sync", "-E", "UTF8", "--locale=C"]
+    make: list[str | Path] = [
+        programs / "initdb",
+        "-D",
+        folder / "data",
+        "-U",
+        "ann",
+        "--no-sync",
+        "-E",
+        "UTF8",
+        "--locale=C",
+    ]
     subprocess.run([*_as_somebody_else(), *make], check=True, capture_output=True, cwd="/")
     postgres = Postgres(programs, folder)
     try:
@@ -141,7 +158,7 @@ def gateway(folder: Path, url: str, params: ServeParams) -> Iterator[tuple[subpr
         try:
             assert process.stdout
             with httpx.Client(base_url=f"http://127.0.0.1:{int(process.stdout.readline())}", timeout=20) as client:
-                _until(lambda: client.get("/readyz").json().get("trial") == "2")
+                eventually(lambda: client.get("/readyz").json().get("trial") == "2")
                 yield process, client
         finally:
             process.kill()
@@ -158,24 +175,6 @@ def ask_often(client: httpx.Client, count: int) -> list[str]:
         said = client.post("/v1/feedback", json={"request_id": answered[-1], "label": "good"})
         assert said.status_code in (200, 503), "the answer's row may be in the database, which is stopped"
     return answered
-
-
-def _until(happened: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            open_log(url).dispose()
-            return
-        except PerpetuneError:
-            assert time.monotonic() < deadline, "PostgreSQL did not start"
-            time.sleep(0.05)
 
 
 def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
@@ -204,7 +203,7 @@ def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(postgres: 
         postgres.stop()
         try:
             answered += ask_often(client, 40)
-            _until(lambda: "rows waiting" in client.get("/readyz").json()["log"])
+            eventually(lambda: "rows waiting" in client.get("/readyz").json()["log"])
         finally:
             killed.kill()
             postgres.start()
@@ -217,10 +216,10 @@ def test_a_gateway_killed_while_the_database_is_stopped_loses_nothing(postgres: 
     try:
         with gateway(tmp_path, postgres.url, PARAMS) as (_, client):
             answered += ask_often(client, 5)
-            _until(lambda: client.get("/readyz").json()["log"] == "ok")
-            _until(lambda: len(stored()) == len(answered))
+            eventually(lambda: client.get("/readyz").json()["log"] == "ok")
+            eventually(lambda: len(stored()) == len(answered))
             # What is said of an answer is stored after it.
-            _until(lambda: {row.id for row in stored() if row.label == "good"} >= set(answered[41:]))
+            eventually(lambda: {row.id for row in stored() if row.label == "good"} >= set(answered[41:]))
             assert {row.id for row in stored()} == set(answered)
             unseen = shadow_outcomes(log, "killed", "2", min(row.time for row in stored()), 1000)
             # A shadow answers in the background: of the last request before the kill there may be none yet.
@@ -270,7 +269,11 @@ def test_label_requests(server: str, prediction: Callable[..., Prediction]) -> N
     log = open_log(server)
     asked = [prediction(number, task="asked") for number in (11, 12)]
     record(log, asked)
-    chosen = (("chatcmpl-11", "random"), ("chatcmpl-12", "uncertain"), ("unknown", "random"))
+    chosen: tuple[tuple[str, LabelReason], ...] = (
+        ("chatcmpl-11", "random"),
+        ("chatcmpl-12", "uncertain"),
+        ("unknown", "random"),
+    )
     assert [request_labels(log, chosen, asked[1].time) for _ in range(2)] == [2, 0]
     assert count_open(log, "asked") == 2
     for row in asked:

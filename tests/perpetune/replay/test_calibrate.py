@@ -10,7 +10,7 @@ from perpetune.replay.resample import alarm_rate, block_bootstrap, first_alarms,
 
 
 def scores(n: int, mean: float, seed: int = 7) -> list[float]:
-    return (np.random.default_rng(seed).random(n) < mean).astype(float).tolist()
+    return [float(drawn < mean) for drawn in np.random.default_rng(seed).random(n)]
 
 
 def test_the_run_length_is_the_labels_of_a_year_over_the_budget(params: Params) -> None:

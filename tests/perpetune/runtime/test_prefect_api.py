@@ -62,7 +62,7 @@ killed()
 
 
 @pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+def prefect(tmp_path_factory: pytest.TempPathFactory, seed_servers: Callable[..., None]) -> Iterator[Prefect]:
     folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PREFECT_API_URL", "PERPETUNE_GATEWAY_URL", "PERPETUNE_DATABASE_URL", "PERPETUNE_HOME"):
@@ -71,6 +71,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         workspace, ports = open_workspace(folder), Ports(*free_ports(4))
         for name, value in environment(workspace, ports).items():
             patch.setenv(name, value)
+        seed_servers(workspace, "prefect")
         with Supervisor(folder, workspace.home / "logs", {}, print) as supervisor:
             supervisor.start([server for server in servers(workspace, ports) if server.name == "prefect"])
             yield Prefect(os.environ["PREFECT_API_URL"])
@@ -100,11 +101,11 @@ def test_the_last_line_of_a_flow_is_passed_on_once_and_in_order(prefect: Prefect
     began = time.monotonic()
     assert prefect.follow(run, again.append).final
     assert again == said, "one that has ended is told from its beginning"
-    assert time.monotonic() - began < prefect_api.QUIET_SECONDS, "its last line has come: nothing to wait for"
+    assert time.monotonic() - began < prefect_api.LOG_TIMEOUT, "its last line has come: nothing to wait for"
 
 
 def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefect_api, "QUIET_SECONDS", 1.0)
+    monkeypatch.setattr(prefect_api, "LOG_TIMEOUT", 1.0)
     child, run = begun(KILLED)
     child.kill()
     child.wait()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from perpetune.statistics.balanced_accuracy import balanced_mean, compare_balanc
 from perpetune.statistics.imbalance import is_imbalanced
 from perpetune.statistics.paired import PairedComparison, compare
 
-HOW = {"confidence": 0.95, "samples": 2000, "seed": 3}
+HOW: dict[str, Any] = {"confidence": 0.95, "samples": 2000, "seed": 3}
 
 
 @pytest.mark.parametrize(

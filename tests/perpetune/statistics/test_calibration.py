@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ from sklearn.metrics import brier_score_loss
 from perpetune.statistics.calibration import brier, calibration, reliability
 
 QUICK = settings(max_examples=40, deadline=None)
-SETTINGS = {"confidence": 0.95, "samples": 100, "seed": 1}
+SETTINGS: dict[str, Any] = {"confidence": 0.95, "samples": 100, "seed": 1}
 
 
 def test_calibration_error_by_hand() -> None:
@@ -20,10 +20,8 @@ def test_calibration_error_by_hand() -> None:
     found = calibration(wanted, ["a"] * 20, probabilities, **SETTINGS)
     assert found is not None
     assert found.error == pytest.approx(0.05)
-    assert [(bin.confidence, bin.accuracy.value, bin.accuracy.n) for bin in found.bins] == [
-        (pytest.approx(0.6), 0.6, 10),
-        (pytest.approx(0.9), 0.8, 10),
-    ]
+    assert [bin.confidence for bin in found.bins] == pytest.approx([0.6, 0.9])
+    assert [(bin.accuracy.value, bin.accuracy.n) for bin in found.bins] == [(0.6, 10), (0.8, 10)]
 
 
 def test_bins_hold_equally_many_rows() -> None:
@@ -35,12 +33,10 @@ rows = st.lists(st.tuples(st.sampled_from([0.3, 0.5, 0.51, 0.9, 1.0]), st.boolea
 
 
 @QUICK
-@given(rows, st.randoms())
-def test_the_order_of_rows_is_irrelevant(pairs: list[tuple[float, bool]], shuffler: random.Random) -> None:
-    shuffled = shuffler.sample(pairs, len(pairs))
-    one, other = (reliability(*zip(*order, strict=True), confidence=0.95) for order in (pairs, shuffled))
-    assert [bin.accuracy for bin in one] == [bin.accuracy for bin in other]
-    assert sum(bin.accuracy.n for bin in one) == len(pairs)
+@given(rows)
+def test_every_row_is_in_a_bin(pairs: list[tuple[float, bool]]) -> None:
+    bins = reliability(*zip(*pairs, strict=True), confidence=0.95)
+    assert sum(bin.accuracy.n for bin in bins) == len(pairs)
 
 
 def test_rows_of_equal_confidence_are_never_parted() -> None:

@@ -43,9 +43,8 @@ def test_an_ordinary_test_at_every_label_would_ring_far_sooner() -> None:
 def test_at_the_bound_what_is_held_grows_by_one_a_label_at_most(graded: bool) -> None:
     """E[evidence after n] = n there. Few labels, since the few histories that hold nearly all of it must be sampled."""
     random, histories, length = np.random.default_rng(3), 200_000, 10
-    scores = (
-        random.beta(8.5, 1.5, (histories, length)) if graded else (random.random((histories, length)) < BOUND) * 1.0
-    )
+    size = (histories, length)
+    scores = random.beta(8.5, 1.5, size) if graded else (random.random(size) < BOUND).astype(np.float64)
     found = evidence_paths(scores, BOUND)
     means, reach = found.mean(axis=0), 4 * found.std(axis=0, ddof=1) / math.sqrt(histories)
     assert (np.abs(means - np.arange(1, length + 1)) <= reach).all()

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,13 +52,9 @@ def test_a_row_more_that_got_worse_never_raises_p(rows: int, data: st.DataObject
 
 
 @QUICK
-@given(graded, st.randoms())
-def test_the_order_of_rows_is_irrelevant(pairs: list[tuple[float, float]], shuffler: random.Random) -> None:
-    found = [
-        inferiority_p_value(MARGIN, *zip(*some, strict=True)) for some in (pairs, shuffler.sample(pairs, len(pairs)))
-    ]
-    assert found[0] == found[1]
-    assert 0 <= found[0] <= 1
+@given(graded)
+def test_a_p_value_is_a_probability(pairs: list[tuple[float, float]]) -> None:
+    assert 0 <= inferiority_p_value(MARGIN, *zip(*pairs, strict=True)) <= 1
 
 
 @pytest.mark.parametrize("rows", [20, 200])

@@ -22,24 +22,26 @@ def exact_power(rows: int, gain: float, discordance: float, alpha: float) -> flo
 
 
 @pytest.mark.parametrize("discordance", [0.06, 0.12, 0.3])
-def test_the_exact_test_has_the_stated_power_with_the_rows_asked_for(discordance):
+def test_the_exact_test_has_the_stated_power_with_the_rows_asked_for(discordance: float) -> None:
     rows = rows_needed(0.05, discordance, alpha=0.05, power=0.9)
     assert 0.89 < exact_power(rows, 0.05, discordance, 0.05) < 0.95
 
 
-def test_a_margin_asks_for_fewer_rows():
+def test_a_margin_asks_for_fewer_rows() -> None:
     assert rows_needed(0.05, 0.12, alpha=0.05, power=0.9, margin=0.03) < rows_needed(0.05, 0.12, alpha=0.05, power=0.9)
 
 
 @given(st.floats(0.005, 0.5), st.floats(0, 1), st.floats(0.001, 0.2), st.floats(0.5, 0.99), st.floats(0, 0.2))
-def test_so_many_rows_have_the_power_and_half_of_them_have_not(gain, discordance, alpha, power, margin):
+def test_so_many_rows_have_the_power_and_half_of_them_have_not(
+    gain: float, discordance: float, alpha: float, power: float, margin: float
+) -> None:
     rows = rows_needed(gain, discordance, alpha=alpha, power=power, margin=margin)
     assert power_of(rows, gain, discordance, alpha=alpha, margin=margin) >= power - 1e-9
     if rows > 3:
         assert power_of(rows // 2, gain, discordance, alpha=alpha, margin=margin) < power
 
 
-def test_equal_answers_need_the_rows_of_the_exact_bound():
+def test_equal_answers_need_the_rows_of_the_exact_bound() -> None:
     """122 rows without a difference leave less than 3 points of harm at 2.5%, and 121 do not."""
     needed = rows_needed(0.0, 0.0, alpha=0.025, power=0.9, margin=0.03)
     assert needed == 122
@@ -66,12 +68,12 @@ def guard_power(rows: int, discordance: float, margin: float) -> float:
 
 
 @pytest.mark.parametrize("discordance", [0.005, 0.02, 0.05])
-def test_the_guard_has_the_stated_power_however_little_the_two_differ(discordance):
+def test_the_guard_has_the_stated_power_however_little_the_two_differ(discordance: float) -> None:
     rows = rows_needed(0.0, discordance, alpha=0.025, power=0.9, margin=0.03)
     assert guard_power(rows, discordance, 0.03) > 0.89
     assert guard_power(rows // 2, discordance, 0.03) < 0.9
 
 
 @pytest.mark.parametrize(("rows", "ratio", "labels"), [(31, 0.1, 310), (1, 0.3, 4), (30, 0.3, 100), (5, 0.0, None)])
-def test_a_holdout_that_labels_join_by_lot_takes_more_of_them(rows, ratio, labels):
+def test_a_holdout_that_labels_join_by_lot_takes_more_of_them(rows: int, ratio: float, labels: int | None) -> None:
     assert labels_to_collect(rows, ratio) == labels

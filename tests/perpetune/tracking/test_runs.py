@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -27,9 +28,9 @@ from perpetune.tracking.runs import (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> None:
+def store(tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[Path], str]) -> None:
     folder = tmp_path_factory.mktemp("mlflow")
-    connect(f"sqlite:///{folder / 'mlflow.db'}")
+    connect(new_mlflow_store(folder))
     MlflowClient().create_experiment("colours", artifact_location=str(folder / "artifacts"))
 
 

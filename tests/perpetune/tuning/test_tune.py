@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,13 +171,15 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Path]:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, new_mlflow_store: Callable[[Path], str]
+) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("tune")
     (folder / "params.yaml").write_text(SETTINGS.replace("BASE", str(tiny_folder)))
     shutil.copy(ROOT / "dvc.yaml", folder)
     rows = [f"the {thing} {n},{colour}" for n in range(20) for thing, colour in COLOURS.items()]
     (folder / "mine.csv").write_text("\n".join(["input,output", *rows]))
-    store = f"sqlite:///{folder / 'mlflow.db'}"
+    store = new_mlflow_store(folder)
     connect(store)
     MlflowClient().create_experiment("colours", artifact_location=str(folder / "artifacts"))
     with pytest.MonkeyPatch.context() as patch:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import sqlalchemy
 from openai import AuthenticationError, OpenAI, PermissionDeniedError
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
+from waiting import eventually
 
 from perpetune.gateway.middleware.access import AccessMiddleware, role_for
 from perpetune.gateway.middleware.rate_limit import RateLimit
@@ -37,13 +37,6 @@ def error_of(response: httpx.Response, status: int) -> dict[str, str]:
     return error
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def through(guard: AccessMiddleware, path: str, host: str | None = None) -> list[Message]:
     """What the guard sends to one request from this address."""
     sent: list[Message] = []
@@ -54,7 +47,13 @@ def through(guard: AccessMiddleware, path: str, host: str | None = None) -> list
     async def receive() -> Message:
         return {"type": "http.request"}
 
-    scope = {"type": "http", "path": path, "method": "GET", "headers": [], "client": (host, 1) if host else None}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "path": path,
+        "method": "GET",
+        "headers": [],
+        "client": (host, 1) if host else None,
+    }
     asyncio.run(guard(scope, receive, send))
     return sent
 
@@ -110,10 +109,10 @@ def test_the_gateway_is_open_until_a_first_key_and_closes_while_it_runs(start: S
     gateway = start()
     assert gateway.ask("hello").status_code == 200
     key = add_key(log, "shop", ["ask"])
-    wait_for(lambda: gateway.ask("hello").status_code == 401)
+    eventually(lambda: gateway.ask("hello").status_code == 401)
     assert send(gateway.url, "POST", "/v1/chat/completions", key, json=BODY).status_code == 200
     revoke_key(log, "shop")
-    wait_for(lambda: send(gateway.url, "POST", "/v1/chat/completions", key, json=BODY).status_code == 401)
+    eventually(lambda: send(gateway.url, "POST", "/v1/chat/completions", key, json=BODY).status_code == 401)
     assert gateway.ask("hello").status_code == 401
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
+from waiting import eventually
 
 from perpetune.prediction_log.log import open_log, recent_predictions
 
@@ -24,7 +24,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     try:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no file system may be mounted here")
+        pytest.skip("a small file system cannot be mounted: run the tests as root on Linux")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 
@@ -43,13 +43,6 @@ def fill(disk: Path) -> Path:
         while shutil.disk_usage(disk).free:
             file.write(bytes(4 * KIB))
     return filler
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_answers_go_out_and_nothing_is_said_to_be_recorded(
@@ -76,7 +69,7 @@ def test_answers_go_out_and_nothing_is_said_to_be_recorded(
     assert float(in_memory.split()[1]) > 0
 
     filler.unlink()
-    until(lambda: gateway.ask("after").status_code == 200 and gateway.get("/readyz").json()["log"] == "ok")
+    eventually(lambda: gateway.ask("after").status_code == 200 and gateway.get("/readyz").json()["log"] == "ok")
     said = gateway.post("/v1/feedback", {"request_id": answered[-1], "label": "good"})
     assert said.status_code == 200
     stored = {row.id: row.label for row in recent_predictions(gateway.log, "reviews", limit=None)}

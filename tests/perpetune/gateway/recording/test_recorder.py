@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from waiting import eventually_async
 
 from perpetune.gateway.recording.recorder import LogUnavailable, NotStored, Recorder
 from perpetune.gateway.telemetry.metrics import Metrics
@@ -40,12 +41,6 @@ def say(request_id: str, label: str = "good") -> Feedback:
 
 def failure(request_id: str) -> Failure:
     return Failure(id=request_id, time=NOON, task="reviews", version="2", route="canary", code="timeout", latency_ms=1)
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not happened():
-            await asyncio.sleep(0.01)
 
 
 def stored(log: sqlalchemy.Engine) -> list[str]:
@@ -95,9 +90,9 @@ def test_rows_wait_while_the_database_is_gone(log: sqlalchemy.Engine, prediction
             await recorder.feedback(say("chatcmpl-3"))
             with pytest.raises(LogUnavailable):
                 await recorder.feedback(say("chatcmpl-1"))
-            await until(lambda: str(recorder.state) == "4 rows waiting, unable to open database file")
+            await eventually_async(lambda: str(recorder.state) == "4 rows waiting, unable to open database file")
             assert b"perpetune_log_rows_waiting 4.0" in metrics.text()
-        await until(lambda: str(recorder.state) == "ok")
+        await eventually_async(lambda: str(recorder.state) == "ok")
         assert len(stored(log)) == 4
         assert recent_predictions(log, "reviews", limit=None)[2].label == "good"
         await recorder.close()
@@ -115,9 +110,9 @@ def test_a_locked_database_does_not_hold_up_answers(log: sqlalchemy.Engine, pred
         for number in range(10):
             await recorder.record(prediction(number))
         assert time.monotonic() - began < 1
-        await until(lambda: str(recorder.state) == "10 rows waiting, the database is slow to answer")
+        await eventually_async(lambda: str(recorder.state) == "10 rows waiting, the database is slow to answer")
         holder.execute("ROLLBACK")
-        await until(lambda: str(recorder.state) == "ok" and not recorder.state.waiting)
+        await eventually_async(lambda: str(recorder.state) == "ok" and not recorder.state.waiting)
         assert len(stored(log)) == 10
         await recorder.close()
 
@@ -132,8 +127,10 @@ def test_the_spool_is_bounded_and_says_what_it_lost(log: sqlalchemy.Engine, pred
         with without_its_file(log):
             for number in range(5):
                 await recorder.record(prediction(number))
-            await until(lambda: str(recorder.state) == "3 rows waiting, unable to open database file; 2 rows lost")
-        await until(lambda: str(recorder.state) == "2 rows lost")
+            await eventually_async(
+                lambda: str(recorder.state) == "3 rows waiting, unable to open database file; 2 rows lost"
+            )
+        await eventually_async(lambda: str(recorder.state) == "2 rows lost")
         assert b"perpetune_log_rows_lost_total 2.0" in metrics.text()
         assert stored(log) == ["chatcmpl-0", "chatcmpl-1", "chatcmpl-2"]
         await recorder.close()
@@ -201,7 +198,7 @@ def test_what_a_gateway_leaves_is_written_by_one_that_lives(
         with without_its_file(log):
             await dies.record(prediction(2))
             await dies.close()
-        await until(lambda: len(list((tmp_path / "spool").glob("*.jsonl"))) == 1 and not lives.state.waiting)
+        await eventually_async(lambda: len(list((tmp_path / "spool").glob("*.jsonl"))) == 1 and not lives.state.waiting)
         await lives.close()
 
     asyncio.run(run())
@@ -275,7 +272,7 @@ def test_old_rows_are_deleted(log: sqlalchemy.Engine, prediction: Make) -> None:
         await recorder.record(prediction(2, task="other"))
         recorder.start()
         await asyncio.to_thread(recorder.flush)
-        await until(lambda: stored(log) == [])
+        await eventually_async(lambda: stored(log) == [])
         await recorder.close()
 
     asyncio.run(run())

@@ -4,6 +4,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from perpetune.generation.answer import Answer
 from perpetune.loop.assess.answering import (
     FIRST_ROWS,
@@ -89,8 +91,9 @@ def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
     assert ask.rows == ["row 1"]
 
 
-def test_it_says_how_far_it_is_and_what_time_is_left(monkeypatch) -> None:
-    clock, told = [0.0], []
+def test_it_says_how_far_it_is_and_what_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    told: list[str] = []
 
     def slow(rows: Sequence[Example]) -> list[Answer]:
         clock[0] += len(rows) * 0.5
@@ -103,8 +106,9 @@ def test_it_says_how_far_it_is_and_what_time_is_left(monkeypatch) -> None:
     assert told[1] == "base: 24 of 50 rows answered, about 13 s left"
 
 
-def test_timed_requests_are_told_of_every_few_seconds(monkeypatch) -> None:
-    clock, told = [0.0], []
+def test_timed_requests_are_told_of_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    told: list[str] = []
 
     def ask(position: int) -> int:
         clock[0] += 3

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.errors import PerpetuneError
 from perpetune.loop.assess.assess import assess
@@ -18,14 +18,13 @@ from perpetune.loop.decide import _register_rival, decide, promotion_evidence, r
 from perpetune.loop.fine_tune import Challenger, fine_tune
 from perpetune.loop.first_version import make_first_version
 from perpetune.model.release import ServedBase
-from perpetune.params import BaseParams, Method, RemoteModel, TrainParams, load_params
+from perpetune.params import BaseParams, Method, RemoteModel, TrainParams
 from perpetune.policy.choice import choose
 from perpetune.records import Example, write_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, artifact, connect, metrics_of, open_run
 from perpetune.workspace import Workspace, open_workspace
 
-ROOT = Path(__file__).parents[4]
 THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
 
@@ -35,14 +34,22 @@ def method() -> Method:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, tiny_params: BaseParams, train_params: TrainParams, method: Method) -> Workspace:
-    connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+def workspace(
+    tmp_path: Path,
+    tiny_params: BaseParams,
+    train_params: TrainParams,
+    method: Method,
+    new_mlflow_store: Callable[[Path], str],
+) -> Workspace:
+    connect(new_mlflow_store(tmp_path))
     MlflowClient().create_experiment("colours", artifact_location=str(tmp_path / "artifacts"))
-    settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    settings |= {"base": tiny_params.model_dump(), "train": train_params.model_dump() | {"method": method, "epochs": 4}}
-    settings["task"] |= {"name": "colours", "instruction": "which colour"}
-    settings["evaluate"] |= {"bootstrap_samples": 100, "encoder": None}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(
+        tmp_path,
+        base=tiny_params.model_dump(),
+        train=train_params.model_dump() | {"method": method, "epochs": 4},
+        task={"name": "colours", "instruction": "which colour"},
+        evaluate={"bootstrap_samples": 100, "encoder": None},
+    )
     workspace = open_workspace(tmp_path)
     splits = {"train": "the {}", "validation": "a {}", "frozen": "is it the {}"}
     for split, words in splits.items():
@@ -118,7 +125,8 @@ def test_what_is_not_tuned_is_a_champion_like_any_other(workspace: Workspace, ti
         again = assess(workspace, run, trained, version, print)
         assert again.champion_system == release.system == first.candidates[name].card.system
         before, after = first.evaluations["frozen"].scored[name], again.evaluations["frozen"].scored["champion"]
-        assert (after.texts, after.confidences) == (before.texts, pytest.approx(before.confidences))
+        assert after.texts == before.texts
+        assert after.confidences == pytest.approx(before.confidences)
         assert (again.limits["latency"].limit is None) == (release.system == "linear")
 
 

@@ -207,7 +207,7 @@ def test_prefect_is_told(releases: Open, tmp_path: Path, monkeypatch: pytest.Mon
             """No log lines."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).new_detector()
+        Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}")
         workspace = releases().workspace
         done = promote_manually(workspace, version, "worth it")

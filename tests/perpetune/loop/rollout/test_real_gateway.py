@@ -94,7 +94,7 @@ class World:
             if check.decision is not None:
                 return check
             time.sleep(0.2)
-        raise AssertionError(check.verdict.reasons)
+        raise AssertionError(check and check.verdict.reasons)
 
 
 @pytest.fixture

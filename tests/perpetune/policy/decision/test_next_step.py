@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from perpetune.params import PromoteParams
-from perpetune.policy.decision.next_step import next_step, next_steps
+from perpetune.policy.decision.next_step import next_steps
 from perpetune.policy.decision.record import Decision, Ids, as_markdown
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, should_promote
 from perpetune.policy.verdict import Interval, Outcome
@@ -61,7 +61,7 @@ def judged(evidence: PromotionEvidence) -> Decision:
 
 @pytest.mark.parametrize("kind", ["promotion", "approval", "retraining", "trial", "rollback", "promotion by hand"])
 @pytest.mark.parametrize("outcome", get_args(Outcome))
-def test_no_verdict_but_a_promotion_is_a_dead_end(kind, outcome):
+def test_no_verdict_but_a_promotion_is_a_dead_end(kind: str, outcome: str) -> None:
     said = next_steps(decision(kind, outcome))
     assert bool(said) == (outcome != "promote")
     assert not said or any(sign in " ".join(said) for sign in ("`perpetune ", "POST /v1/feedback"))
@@ -70,7 +70,7 @@ def test_no_verdict_but_a_promotion_is_a_dead_end(kind, outcome):
 @pytest.mark.parametrize(
     ("name", "setting"), [("forgetting", "max_forgetting"), ("latency", "max_slowdown"), ("cost", "max_cost")]
 )
-def test_a_limit_that_vetoes_names_its_setting_and_the_way_past_it(name, setting):
+def test_a_limit_that_vetoes_names_its_setting_and_the_way_past_it(name: str, setting: str) -> None:
     limits = {name: Limit(1.489, Interval(1.4, 1.6), 1.3, 40, "times"), "other": Limit(1, Interval(0, 2), 1.5, 40, "")}
     said = next_steps(judged(PromotionEvidence(BETTER, None, "base", limits=limits)))
     assert f"set promote.{setting} above 1.49 in params.yaml" in said[0]
@@ -78,13 +78,13 @@ def test_a_limit_that_vetoes_names_its_setting_and_the_way_past_it(name, setting
     assert said[-1] == "Or take it anyway: `perpetune promote 3 --reason '...'`."
 
 
-def test_what_was_trained_on_the_holdout_has_no_setting():
+def test_what_was_trained_on_the_holdout_has_no_setting() -> None:
     limits = {"leakage": Limit(4, None, 0, 100, "rows")}
     (said, _) = next_steps(judged(PromotionEvidence(BETTER, None, "base", limits=limits)))
     assert "remove the leakage from the training data" in said
 
 
-def test_a_harmed_label_asks_for_examples_of_it():
+def test_a_harmed_label_asks_for_examples_of_it() -> None:
     harmed = PairedEvidence(-0.4, Interval(-0.6, -0.2), 1.0, 40, 0.4, p_worse=0.0001)
     unharmed = PairedEvidence(0.1, Interval(0.0, 0.2), 0.1, 40, 0.2)
     slices = {"label refund": harmed, "label parcel": unharmed}
@@ -93,7 +93,7 @@ def test_a_harmed_label_asks_for_examples_of_it():
     assert "parcel" not in said[0]
 
 
-def test_too_few_rows_say_how_many_of_which_holdout_and_how_they_come_there():
+def test_too_few_rows_say_how_many_of_which_holdout_and_how_they_come_there() -> None:
     frozen = judged(PromotionEvidence(PairedEvidence(0.1, Interval(-0.1, 0.3), 0.2, 30), None, "base"))
     assert "20 more labelled rows are wanted in the frozen holdout: `perpetune ingest FILE`" in next_steps(frozen)[0]
     recent = judged(PromotionEvidence(SAME, PairedEvidence(0.1, Interval(-0.1, 0.3), 0.2, 30), "champion"))
@@ -101,7 +101,7 @@ def test_too_few_rows_say_how_many_of_which_holdout_and_how_they_come_there():
     assert "POST /v1/feedback" in next_steps(recent)[0]
 
 
-def test_a_challenger_that_is_no_better_leaves_what_serves():
+def test_a_challenger_that_is_no_better_leaves_what_serves() -> None:
     no_better = PromotionEvidence(SAME, SAME, "champion")
     verdict = should_promote(no_better, RULES)
     assert verdict.outcome == "reject"
@@ -123,59 +123,29 @@ def test_a_challenger_that_is_no_better_leaves_what_serves():
         ("collect more labels", {}, "No labels.", "POST /v1/feedback"),
     ],
 )
-def test_each_outcome_of_a_check_says_what_happens_next(outcome, evidence, reason, wanted):
+def test_each_outcome_of_a_check_says_what_happens_next(
+    outcome: str, evidence: dict[str, Any], reason: str, wanted: str
+) -> None:
     assert wanted in next_steps(decision("retraining", outcome, evidence, reason))[0]
 
 
-def test_nobodys_word_and_a_no_are_told_apart():
+def test_nobodys_word_and_a_no_are_told_apart() -> None:
     assert "promote.approval_hours" in next_steps(decision("approval", "reject", {"approve": None}))[0]
     assert "`perpetune refresh`" in next_steps(decision("approval", "reject", {"approve": False}))[0]
 
 
-def test_what_gave_way_can_come_again():
+def test_what_gave_way_can_come_again() -> None:
     said = next_steps(decision("rollback", "roll back", {"rolled_back": "4", "restored": "3"}))
     assert "`perpetune promote 4 --reason '...'`" in said[1]
 
 
-def test_the_page_of_a_decision_says_it_too():
+def test_the_page_of_a_decision_says_it_too() -> None:
     page = as_markdown(decision("promotion", "reject"))
     assert "## What to do next\n\n- No version serves yet" in page
     assert "What to do next" not in as_markdown(decision("promotion", "promote"))
 
 
-@pytest.mark.parametrize(
-    ("told", "step"),
-    [
-        (decision("promotion", "promote"), None),
-        (decision("promotion", "reject"), "`perpetune tune --write`, or more examples with `perpetune ingest FILE`"),
-        (decision("retraining", "keep", {"decay": DECAY}), None),
-        (decision("retraining", "keep", {"decay": None}), "`perpetune refresh`"),
-        (decision("retraining", "retrain"), None),
-        (decision("retraining", "ask for labels"), "`perpetune labels --out wanted.jsonl`"),
-        (decision("trial", "continue"), None),
-        (decision("trial", "abort"), "`perpetune refresh`, or `perpetune promote 3 --reason '...'`"),
-        (decision("rollback", "roll back"), "`perpetune refresh`"),
-        (decision("approval", "reject", {"approve": None}), "`perpetune promote 3 --reason '...'`"),
-        (decision("approval", "reject", {"approve": False}), "`perpetune refresh`"),
-    ],
-)
-def test_a_terminal_gets_one_command_or_none(told, step):
-    assert next_step(told) == step
-
-
-def test_the_short_step_names_what_stood_in_the_way():
-    limits = {"latency": Limit(1.9, Interval(1.8, 2.0), 1.5, 40, "times")}
-    vetoed = next_step(judged(PromotionEvidence(BETTER, None, "base", limits=limits)))
-    assert vetoed == "raise promote.max_slowdown, or `perpetune promote 3 --reason '...'`"
-    harmed = PairedEvidence(-0.4, Interval(-0.6, -0.2), 1.0, 40, 0.4, p_worse=0.0001)
-    slices = judged(PromotionEvidence(BETTER, None, "base", slices={"label refund": harmed}))
-    assert next_step(slices) == "`perpetune ingest FILE` with more examples of label refund, then `perpetune refresh`"
-    few = PairedEvidence(0.1, Interval(-0.1, 0.3), 0.2, 30)
-    assert str(next_step(judged(PromotionEvidence(SAME, few, "champion")))).startswith("POST /v1/feedback, then")
-    assert str(next_step(judged(PromotionEvidence(few, None, "base")))).startswith("`perpetune ingest FILE`, then")
-
-
-def test_what_a_later_gate_records_is_read_too():
+def test_what_a_later_gate_records_is_read_too() -> None:
     limits = {
         "size": {"value": 3.0, "limit": 2.0, "interval": None, "setting": "promote.max_size"},
         "forgetting": {"value": 9.0, "limit": None, "interval": {"low": 8.0, "high": 9.9, "level": 0.95}},

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from perpetune.policy.decision.record import Decision, Ids, as_markdown, record
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence
 from perpetune.policy.retraining import ColumnDrift, Decay, DriftEvidence, RetrainEvidence
-from perpetune.policy.verdict import Interval, Score, Verdict
+from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 
 PROMOTION = PromotionEvidence(
     frozen=PairedEvidence(0.004, Interval(-0.012, 0.02), 0.3, 400, 0.03, 1.0),
@@ -41,38 +41,38 @@ RETRAINING = RetrainEvidence(
 
 
 def decision(evidence: PromotionEvidence | RetrainEvidence, ids: Ids | None = None) -> Decision:
-    outcome = "promote" if isinstance(evidence, PromotionEvidence) else "retrain"
+    outcome: Outcome = "promote" if isinstance(evidence, PromotionEvidence) else "retrain"
     verdict = Verdict(outcome, ("It is better.", "It is not worse."), "Promote what is better.")
     time = datetime(2025, 1, 2, 3, 4, tzinfo=UTC)
     return record(verdict, evidence, task="reviews", time=time, ids=ids or Ids(run_id="abc", data_version="0f"))
 
 
-def test_the_kind_follows_the_evidence():
+def test_the_kind_follows_the_evidence() -> None:
     assert (decision(PROMOTION).kind, decision(RETRAINING).kind) == ("promotion", "retraining")
 
 
 @pytest.mark.parametrize("evidence", [PROMOTION, RETRAINING])
-def test_a_record_survives_json(evidence):
+def test_a_record_survives_json(evidence: PromotionEvidence | RetrainEvidence) -> None:
     written = decision(evidence)
     assert Decision.from_json(written.to_json()) == written
 
 
-def test_the_record_holds_the_decisive_reason():
+def test_the_record_holds_the_decisive_reason() -> None:
     assert json.loads(decision(PROMOTION).to_json())["reason"] == "It is better."
 
 
-def test_a_record_of_a_later_version_can_be_read():
+def test_a_record_of_a_later_version_can_be_read() -> None:
     later = json.loads(decision(PROMOTION).to_json()) | {"approved_by": "somebody"}
     assert Decision.from_json(json.dumps(later)) == decision(PROMOTION)
 
 
 @pytest.mark.parametrize("changes", [{"reasons": []}, {"outcome": "maybe"}, {"time": "2025-01-02T03:04:00"}])
-def test_a_broken_record_is_refused(changes):
+def test_a_broken_record_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Decision.from_json(json.dumps(json.loads(decision(PROMOTION).to_json()) | changes))
 
 
-def test_a_promotion_reads_as_a_page():
+def test_a_promotion_reads_as_a_page() -> None:
     page = as_markdown(decision(PROMOTION), {"MLflow run": "http://host/run"})
     assert page.startswith("# Promotion of reviews: promote\n\n**It is better.**\n\n- It is not worse.\n")
     assert "|  | difference | interval | p value | rows | discordance | p worse |" in page
@@ -83,7 +83,7 @@ def test_a_promotion_reads_as_a_page():
     assert page.endswith("[MLflow run](http://host/run)\n")
 
 
-def test_slices_and_limits_have_tables_of_their_own():
+def test_slices_and_limits_have_tables_of_their_own() -> None:
     slices = {"label mixed": PairedEvidence(-0.02, Interval(-0.12, 0.07), 0.7, 60, 0.1, 0.93)}
     limits = {
         "forgetting": Limit(0.02, Interval(-0.01, 0.05), 0.15, 64, "nats a token"),
@@ -96,7 +96,7 @@ def test_slices_and_limits_have_tables_of_their_own():
     assert "| leakage | 0 |  | 0 | 580 | rows |" in page
 
 
-def test_a_retraining_shows_scores_and_drifted_columns():
+def test_a_retraining_shows_scores_and_drifted_columns() -> None:
     page = as_markdown(decision(RETRAINING))
     assert "| window | 0.7 | 0.6 to 0.8 (95%) | 120 |" in page
     assert "| since release | 0.8 | 0.7 to 0.9 (95%) | 420 |" in page
@@ -108,5 +108,5 @@ def test_a_retraining_shows_scores_and_drifted_columns():
     assert "minutes since refresh" not in page
 
 
-def test_a_bar_in_a_value_does_not_break_its_table():
+def test_a_bar_in_a_value_does_not_break_its_table() -> None:
     assert "| `a\\|b` |" in as_markdown(decision(PROMOTION, Ids(run_id="a|b")))

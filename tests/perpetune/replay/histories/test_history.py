@@ -11,7 +11,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.replay.histories.history import between, read_history, with_initial_examples
 from perpetune.replay.histories.reviews import stream_named
 
-ROWS = [
+ROWS: list[dict[str, object]] = [
     {"input": "b", "output": "no", "time": "2024-01-02T00:00:00Z", "change": True},
     {"input": "a", "output": "yes", "time": "2024-01-01T00:00:00Z", "label_time": "2024-01-05T00:00:00Z"},
     {"input": "c", "output": "no", "time": "2024-01-03T00:00:00Z", "answer": "yes", "confidence": 0.75},

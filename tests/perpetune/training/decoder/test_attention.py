@@ -40,8 +40,8 @@ def test_both_ways_of_attending_agree(shared: int, own: int, size: int, monkeypa
     q, k, v, d_out = (torch.randn(len(planted), heads, size) for heads in (8, 2, 2, 8))
 
     def learned(who_sees: AttentionPlan) -> list[Tensor]:
-        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
-        out = attend(*inputs, 0.25, who_sees)
+        one, two, three = inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        out = attend(one, two, three, 0.25, who_sees)
         return [out, *torch.autograd.grad(out, inputs, d_out)]
 
     by_blocks = learned(plan(planted, CPU, torch.float32))

@@ -23,7 +23,9 @@ FORMULAS: dict[Callable[..., Any], list[tuple[str | int, ...]]] = {
 def test_compiled_formulas_compute_the_same(formula: Callable[..., Any]) -> None:
     compiled = torch.compile(formula, backend="aot_eager", fullgraph=True)
     for tokens in (5, 9, 130):
-        inputs = [torch.randn([tokens if size == N else size for size in shape]) for shape in FORMULAS[formula]]
+        inputs = [
+            torch.randn([tokens if isinstance(size, str) else size for size in shape]) for shape in FORMULAS[formula]
+        ]
         torch.testing.assert_close(compiled(*inputs), formula(*inputs))
 
 

@@ -1,0 +1,74 @@
+"""A workspace in a folder of the test: the repository's params.yaml with other settings, and databases ready for use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from perpetune.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+MLFLOW = """
+import sys
+from mlflow.tracking import MlflowClient
+MlflowClient(f"sqlite:///{sys.argv[1]}/mlflow.db").search_experiments()
+"""
+PREFECT = """
+import asyncio
+from prefect.server.database import provide_database_interface
+asyncio.run(provide_database_interface().create_db())
+"""
+SCRIPTS = {"mlflow": MLFLOW, "prefect": PREFECT}
+
+
+def write_params(folder: Path, /, **sections: Mapping[str, object]) -> Path:
+    """The repository's params.yaml with these settings in place of its own; the others of each section stay."""
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for section, values in sections.items():
+        settings[section] |= values
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def new_mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Put an empty MLflow store into a folder, and return its address."""
+    return lambda folder: f"sqlite:///{shutil.copy(_made(tmp_path_factory, 'mlflow', MLFLOW), folder)}"
+
+
+@pytest.fixture(scope="session")
+def seed_servers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Give a workspace's servers, both or those named, the databases that they take seconds to make at a first start."""
+
+    def seed(workspace: Workspace, *names: str) -> None:
+        for name in names or ("prefect", "mlflow"):
+            folder = workspace.home / name
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(_made(tmp_path_factory, name, SCRIPTS[name]), folder)
+
+    return seed
+
+
+def _made(folders: pytest.TempPathFactory, name: str, script: str) -> Path:
+    """An empty database, migrated once for all workers of this session."""
+    base = folders.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "databases"
+    shared.mkdir(exist_ok=True)
+    made = shared / f"{name}.db"
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            folder = shared / f"{name}-home"
+            folder.mkdir()
+            around = {**os.environ, "PREFECT_HOME": str(folder), "DO_NOT_TRACK": "1"}
+            subprocess.run([sys.executable, "-c", script, str(folder)], env=around, check=True, capture_output=True)
+            (folder / f"{name}.db").rename(made)
+    return made
