@@ -93,7 +93,7 @@ def test_what_a_process_refuses_is_told_as_it_is(
     tmp_path: Path,
 ) -> None:
     params = train_params.model_copy(update={"processes": 2, "max_example_tokens": 1})
-    with pytest.raises(PerpetuneError, match="none of the 6 training examples has at most 1 tokens"):
+    with pytest.raises(PerpetuneError, match="all 6 training examples are longer than 1 tokens"):
         run(colour_job(params, tmp_path), colour_rows)
 
 

@@ -129,7 +129,7 @@ def test_8b_on_16_gb(
         refuse_if_too_small(memory, base, shape, params)
         return
     with pytest.raises(
-        PerpetuneError, match=r"8\.0B in bf16 by .*needs .* GB .*this GPU \(NVIDIA T4\) has 15\.8 free"
+        PerpetuneError, match=r"\(8\.0B, bf16, .*needs .* GB .*this GPU \(NVIDIA T4\) has 15\.8 GB free"
     ) as fault:
         refuse_if_too_small(memory, base, shape, params)
     assert fault.value.do == advice

@@ -163,7 +163,7 @@ def test_examples_beyond_a_sliding_window_are_refused(
     tiny_base: Base, train_params: TrainParams, tmp_path: Path
 ) -> None:
     tiny_base.model.config.sliding_window = 5
-    with pytest.raises(PerpetuneError, match="reaches 5 tokens back"):
+    with pytest.raises(PerpetuneError, match="sliding window of 5 tokens"):
         train(tiny_base, ROWS, [], INSTRUCTION, train_params, tmp_path, lambda _: None)
 
 
