@@ -72,7 +72,7 @@ def test_the_loss_curve_is_that_of_one_process(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_what_a_process_refuses_is_told_as_it_is(
+def test_an_error_of_a_process_is_raised_unchanged(
     colour_job: Callable[[TrainParams, Path], Job],
     train_params: TrainParams,
     colour_rows: list[Example],
@@ -112,7 +112,7 @@ def test_all_end_with_the_launcher(tmp_path: Path, how: signal.Signals) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_cluster_that_is_too_small_is_told() -> None:
+def test_a_cluster_that_is_too_small_is_an_error() -> None:
     command = [*COMMAND[:2], "--nodes", "3", "--gpus-per-node", "0", "--wait-seconds", "3", "-m", "this"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1

@@ -144,7 +144,7 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
 
 
 @pytest.mark.integration
-def test_going_back_by_hand_is_told_to_prefect(
+def test_a_manual_rollback_emits_an_event(
     workspace: tuple[Path, Supervisor, Ports], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _, _ = workspace
@@ -183,7 +183,7 @@ def within(seconds: float, check: Callable[[], list[Any]]) -> list[Any]:
         (("--pool", "gpu"), "the work pool gpu starts containers, so it needs an image"),
     ],
 )
-def test_what_is_missing_is_said(
+def test_a_missing_pool_or_image_is_an_error(
     workspace: tuple[Path, Supervisor, Ports], arguments: tuple[str, ...], says: str
 ) -> None:
     done = subprocess.run(

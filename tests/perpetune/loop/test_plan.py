@@ -62,7 +62,7 @@ def test_each_step_has_its_rows_and_its_time():
     assert "| evaluate | 330 rows x 3 systems | 2.0 min |" in plan_table(made)
 
 
-def test_what_answers_every_row_is_planned_with_every_row():
+def test_tuned_systems_are_planned_with_every_row():
     """A label head quickly, free text at its length; the requests that are timed come on top."""
     labelled, written = WORK, replace(WORK, labels=0)
     assert WORK.prompted_rows == pytest.approx(0.1 * 330 + 2 * (80 + 30))
@@ -83,7 +83,7 @@ def test_the_training_corrects_the_plan_and_nothing_else():
     assert "corrected" in plan_lines(better)[0]
 
 
-def test_what_was_measured_is_what_is_planned_next():
+def test_measured_durations_are_used_in_the_next_plan():
     taken = {"curate": 9.0, "fine-tune": 320.0, "evaluate": 218.0, "decide": 1.0}
     found = measured_durations(WORK, taken, DURATIONS, training=300.0)
     again = seconds(durations=found)
@@ -91,17 +91,17 @@ def test_what_was_measured_is_what_is_planned_next():
     assert again["release"] == DURATIONS.release, "nothing was released, so nothing was measured"
 
 
-def test_a_training_that_was_over_before_says_nothing_of_its_pace():
+def test_a_training_that_ended_earlier_is_not_measured():
     taken = {"curate": 9.0, "fine-tune": 0.2, "evaluate": 218.0}
     assert measured_durations(WORK, taken, DURATIONS, training=300.0).train_row == DURATIONS.train_row
 
 
-def test_the_end_says_planned_and_taken():
+def test_planned_and_actual_durations_are_compared():
     said = planned_vs_taken(make_plan(WORK, DURATIONS, "measured"), {"curate": 9.0, "fine-tune": 300.0})
     assert said == "took 5.2 min, planned 8.8 min (curate 9 s of 6 s, fine-tune 5.0 min of 8.7 min)"
 
 
-def test_time_is_added_up():
+def test_durations_of_a_step_are_summed():
     taken: dict[str, float] = {}
     for _ in range(2):
         with timed(taken, "curate"):
@@ -116,7 +116,7 @@ def rows(count: int, chars: int, label: str = "good") -> list[Example]:
     ]
 
 
-def test_a_guess_grows_with_the_rows_and_shrinks_with_the_cores(releases: Open):
+def test_assumed_durations_grow_with_rows_and_shrink_with_cores(releases: Open):
     params = releases().workspace.params
     short, long = (assumed_durations(params, rows(5, chars), 3, 2) for chars in (40, 4000))
     assert long.train_row > 5 * short.train_row
@@ -124,7 +124,7 @@ def test_a_guess_grows_with_the_rows_and_shrinks_with_the_cores(releases: Open):
     assert assumed_durations(params, [], 0, 1).evaluate_row > 0
 
 
-def test_epochs_that_the_training_finds_are_assumed(releases: Open):
+def test_epochs_are_assumed_if_auto(releases: Open):
     params = releases().workspace.params
     fixed = params.train.model_copy(update={"epochs": 2.0})
     found = params.train.model_copy(update={"epochs": "auto"})
@@ -146,7 +146,7 @@ def test_durations_are_saved_for_the_task_and_a_broken_file_is_ignored(releases:
     assert read_durations(workspace) == DURATIONS
 
 
-def test_a_workspace_is_planned_and_what_its_rows_cannot_show_is_kept_in_the_run(releases: Open):
+def test_the_plan_of_a_workspace_and_its_holdout_warnings(releases: Open):
     world = releases()
     auto = world.workspace.params.train.model_copy(update={"epochs": "auto", "batch_size": 8})
     workspace = replace(world.workspace, params=world.workspace.params.model_copy(update={"train": auto}))

@@ -53,7 +53,7 @@ def test_all_right_is_not_held_to_all_right() -> None:
 
 @settings(deadline=None)
 @given(SCORES)
-def test_the_bound_lies_below_what_was_promised_and_not_below_0(promised: list[float]) -> None:
+def test_the_threshold_is_below_the_reference_and_at_least_0(promised: list[float]) -> None:
     bound = decay_threshold(promised, MONITOR)
     assert bound is not None
     assert 0 <= bound <= max(np.mean(promised) - MONITOR.margin, 0) + 1e-9
@@ -97,7 +97,7 @@ def test_the_interval_of_the_drop_covers_it() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(SCORES, SCORES)
-def test_every_interval_holds_its_number(scores: list[float], promised: list[float]) -> None:
+def test_every_interval_contains_its_estimate(scores: list[float], promised: list[float]) -> None:
     decay = measure_decay(scores, promised, update_detector(NEW, scores, 1, MONITOR), MONITOR)
     assert decay is not None
     for value, interval in (

@@ -18,7 +18,7 @@ SCORES = st.lists(st.floats(0, 1), max_size=30)
 
 
 @given(st.lists(SCORES, max_size=5))
-def test_however_the_looks_divide_the_labels_the_evidence_is_the_same(checks: list[list[float]]) -> None:
+def test_the_evidence_does_not_depend_on_the_division_into_checks(checks: list[list[float]]) -> None:
     detector_state, number = NEW, 0
     for scores in checks:
         number += len(scores)
@@ -43,16 +43,16 @@ def test_it_comes_back_from_its_text_to_the_bit(scores: list[float], number: int
 
 
 @pytest.mark.parametrize("text", [None, "", "12", '{"until": 3}'])
-def test_where_nothing_can_be_read_it_begins(text: str | None) -> None:
+def test_an_unreadable_state_is_a_new_state(text: str | None) -> None:
     assert from_text(text, BOUND) == NEW
 
 
-def test_looks_without_labels_change_nothing() -> None:
+def test_checks_without_labels_change_nothing() -> None:
     alarmed = update_detector(NEW, [0.0] * 40, 40, RULES)
     assert update_detector(alarmed, [], 40, RULES) == alarmed
 
 
-def test_looks_in_a_row_are_counted_until_one_is_silent() -> None:
+def test_alarms_in_a_row_are_counted() -> None:
     first = update_detector(NEW, [0.0] * 40, 40, RULES)
     second = update_detector(first, [0.0], 41, RULES)
     silent = update_detector(second, [1.0] * 2000, 2041, RULES)
@@ -60,13 +60,13 @@ def test_looks_in_a_row_are_counted_until_one_is_silent() -> None:
     assert [each.alarmed_by for each in (NEW, first, second, silent)] == [None, 40, 40, None]
 
 
-def test_an_early_alarm_is_known_as_one_where_the_look_brought_many_labels() -> None:
+def test_an_early_alarm_is_recognised_in_a_check_of_many_labels() -> None:
     assert update_detector(NEW, [0.0] * 300, 300, RULES).alarmed_by == RULES.window
     late = update_detector(NEW, [1.0] * 250 + [0.0] * 50, 300, RULES)
     assert (late.alarms, late.alarmed_by) == (1, 300)
 
 
-def test_another_bound_begins_anew_with_what_comes_next() -> None:
+def test_another_threshold_restarts_the_detector() -> None:
     alarmed = update_detector(NEW, [0.0] * 40, 40, RULES)
     moved = with_bound(alarmed, 0.7)
     assert moved == DetectorState(start(0.7), until=40, labels=40, total=0.0)

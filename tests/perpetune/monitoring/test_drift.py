@@ -56,7 +56,7 @@ def window(
     return Window(predictions, reference, answers, "generation" if kind == "generation" else "classification")
 
 
-def test_a_quiet_window_has_not_drifted(tmp_path: Path):
+def test_a_stable_window_has_not_drifted(tmp_path: Path):
     page = tmp_path / "deep" / "drift.html"
     found = drift_report(window(texts(200, OLD, 12, seed=2), ["good", "bad"], label="good"), MONITOR, page)
     assert found.judged
@@ -88,21 +88,21 @@ def test_seventy_seven_labels_of_which_most_vanished(tmp_path: Path):
     assert not found.inputs_drifted
 
 
-def test_free_text_without_confidence_is_judged_by_its_length(tmp_path: Path):
+def test_free_text_without_confidence_is_tested_by_length(tmp_path: Path):
     written = window(texts(200, OLD, 12, seed=2), ["a much longer answer"], kind="generation", confidence=None)
     found = drift_report(written, MONITOR, tmp_path / "drift.html")
     assert "confidence" not in found.columns
     assert found.columns["answer length"].drifted
 
 
-def test_empty_texts_and_constant_columns_are_judged(tmp_path: Path):
+def test_empty_texts_and_constant_columns_are_tested(tmp_path: Path):
     found = drift_report(window([""] * 60, ["good"]), MONITOR, tmp_path / "drift.html")
     assert found.columns["characters"].drifted
     assert not found.columns["confidence"].drifted
 
 
 @pytest.mark.parametrize("rows", [0, 49])
-def test_too_few_rows_are_not_judged_and_the_page_says_so(tmp_path: Path, rows: int):
+def test_too_few_rows_are_not_tested_and_the_page_says_so(tmp_path: Path, rows: int):
     page = tmp_path / "drift.html"
     found = drift_report(window(texts(rows, NEW, 40, seed=2), ["mixed"]), MONITOR, page)
     assert not found.judged

@@ -34,7 +34,7 @@ def test_a_fall_beyond_the_margin_is_found_and_one_within_it_is_not():
         assert (estimate.p_value < ALPHA) is found
 
 
-def test_quiet_windows_seldom_seem_to_have_fallen():
+def test_stable_windows_rarely_alarm():
     rng = np.random.default_rng(3)
     estimates = [estimate_fall(rng.beta(9, 1, 100) - 0.05, rng.beta(9, 1, 100), PARAMS) for _ in range(1000)]
     alarms = sum(estimate is not None and estimate.p_value < 0.01 for estimate in estimates)
@@ -59,7 +59,7 @@ def test_more_confidence_never_makes_the_fall_larger(window, reference, more):
 
 
 @given(window=CONFIDENCES, reference=CONFIDENCES)
-def test_the_interval_says_what_the_test_says(window, reference):
+def test_the_interval_agrees_with_the_test(window, reference):
     estimate = estimate_fall(window, reference, PARAMS)
     assert estimate is not None
     if abs(estimate.interval.low - PARAMS.margin) > 1e-6:

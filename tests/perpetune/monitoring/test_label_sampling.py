@@ -31,7 +31,7 @@ def test_the_order_of_the_rows_decides_nothing(rows, count, share, seed, data):
 
 
 @given(rows=ROWS, count=st.integers(0, 40), share=SHARES, seed=st.integers(), data=st.data())
-def test_nothing_labelled_is_asked_for_and_nothing_twice(rows, count, share, seed, data):
+def test_no_labelled_request_is_chosen_and_none_twice(rows, count, share, seed, data):
     labelled = {row.request_id for row in rows if data.draw(st.booleans())}
     chosen = [request_id for request_id, _ in choose(rows, labelled, count, share, seed)]
     assert len(set(chosen)) == len(chosen) <= count
@@ -39,12 +39,12 @@ def test_nothing_labelled_is_asked_for_and_nothing_twice(rows, count, share, see
 
 
 @given(rows=ROWS, share=SHARES, seed=st.integers())
-def test_where_more_is_wanted_than_there_is_all_of_it_is_asked_for(rows, share, seed):
+def test_all_requests_are_chosen_if_there_are_too_few(rows, share, seed):
     assert len(choose(rows, (), round(len(rows) / share) * 2 + 99, share, seed)) == len(rows)
 
 
 @given(rows=ROWS, seed=st.integers(), data=st.data())
-def test_doubt_has_no_say_in_what_is_drawn_by_chance(rows, seed, data):
+def test_uncertainty_does_not_affect_the_random_sample(rows, seed, data):
     others = [replace(row, uncertainty=data.draw(st.floats(0, 1))) for row in rows]
 
     def drawn(rows):
@@ -54,7 +54,7 @@ def test_doubt_has_no_say_in_what_is_drawn_by_chance(rows, seed, data):
 
 
 @given(rows=ROWS, seed=st.integers())
-def test_what_doubt_chose_before_leaves_the_draw_as_it_is(rows, seed):
+def test_earlier_uncertain_requests_do_not_change_the_random_sample(rows, seed):
     first = choose(rows, (), 20, 0.4, seed)
     uncertain = {request_id for request_id, why in first if why == "uncertain"}
     again = choose(rows, uncertain, 20, 0.4, seed)
@@ -94,7 +94,7 @@ def number_of(label: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["classification", "generation"])
-def test_doubt_is_low_confidence_or_else_strange_words(kind):
+def test_uncertainty_is_low_confidence_or_unseen_words(kind):
     values = {"task": "t", "version": "1", "messages": (), "prompt_tokens": 1, "completion_tokens": 1, "latency_ms": 1}
 
     def answered(text: str, confidence: float | None) -> Prediction:

@@ -42,13 +42,13 @@ def test_descriptors_of_inputs():
     assert row["unseen word ratio"] == 0.5
 
 
-def test_a_word_of_its_own_group_alone_counts_as_unseen_in_the_reference():
+def test_a_word_of_one_group_only_is_unseen_in_the_reference():
     reference = [example("1", "shared own", group="g"), example("2", "own", group="g"), example("3", "shared")]
     frame = reference_frame(Window([], reference, {}, "classification"))
     assert frame["unseen word ratio"].tolist() == [0.5, 1.0, 0.0]
 
 
-def test_scores_are_there_where_labels_and_recorded_answers_are():
+def test_scores_need_labels_or_recorded_answers():
     window = Window(
         [prediction("a", "good", "Good "), prediction("b", "good", "bad"), prediction("c")],
         [example("1", "x", "good"), example("2", "y", "bad"), example("3", "z")],
@@ -60,7 +60,7 @@ def test_scores_are_there_where_labels_and_recorded_answers_are():
     assert reference_frame(window)["confidence"].dropna().tolist() == [0.8, 0.7]
 
 
-def test_free_text_answers_are_seen_by_their_length_and_scored_as_told():
+def test_free_text_answers_have_a_length_and_the_given_score():
     window = Window(
         [prediction("a", "one two", "one", None)], [example("1", "x")], {}, "generation", lambda output, wanted: 0.25
     )

@@ -29,7 +29,7 @@ def rival(lead: float, challenger: float = 0.9, gate: PairedEvidence | None = BE
     return Rival(challenger - lead, challenger, paired(lead), tested)
 
 
-def test_the_linear_model_is_served_where_it_is_as_good():
+def test_the_linear_model_is_served_if_it_is_as_good():
     choice = choose(replace(FIRST, rivals={"linear": rival(-0.006, 0.982), "majority": rival(0.9, gate=None)}), GATE)
     assert (choice.system, choice.verdict.outcome) == ("linear", "promote")
     assert choice.verdict.reasons[0] == (
@@ -56,7 +56,7 @@ def test_a_simpler_model_within_a_point_is_preferred(lead, system):
     assert choose(replace(FIRST, rivals={"linear": rival(lead)}), GATE).system == system
 
 
-def test_the_tuned_model_is_told_beside_its_best_rival():
+def test_the_reason_compares_the_tuned_model_with_its_best_rival():
     rivals = {"linear": rival(0.1), "few-shot": rival(0.05), "recorded": rival(-0.05, gate=None)}
     reasons = choose(replace(FIRST, rivals=rivals), GATE).verdict.reasons
     assert reasons[0].startswith(
@@ -83,7 +83,7 @@ def test_a_recorded_model_cannot_be_served():
     assert choose(replace(FIRST, rivals={"recorded": rival(-0.1, gate=None)}), GATE).system == "challenger"
 
 
-def test_the_rival_is_tested_where_the_first_challenger_fails():
+def test_the_rival_is_tested_if_the_first_challenger_fails():
     spam = Recall(1 / 11, Interval(0.002, 0.413), 11, None)
     vetoed = replace(FIRST, recalls={"spam": spam}, rivals={"linear": rival(-0.027, 0.865)})
     choice = choose(vetoed, GATE)
@@ -93,7 +93,7 @@ def test_the_rival_is_tested_where_the_first_challenger_fails():
 
 
 @pytest.mark.parametrize("serves", [{"untrained": True}, {"refitted": True}])
-def test_it_is_tested_against_a_champion_that_was_not_tuned_and_left_alone_beside_one_that_was(serves):
+def test_a_rival_is_tested_only_against_an_untuned_champion(serves):
     evidence = replace(UNPROVEN, against="champion", untrained=False, rivals={"linear": rival(-0.3)})
     assert choose(replace(evidence, **serves), GATE).system == "linear"
     kept = choose(evidence, GATE)
@@ -104,7 +104,7 @@ def test_it_is_tested_against_a_champion_that_was_not_tuned_and_left_alone_besid
 
 
 @pytest.mark.parametrize(("gain", "system"), [(0.2, "few-shot"), (0.005, "base")])
-def test_where_nothing_is_better_than_the_base_the_prompted_base_serves(gain, system):
+def test_the_prompted_base_serves_if_nothing_is_better(gain, system):
     shown = rival(0.1, gate=paired(gain, 0.3, 0.4))
     choice = choose(replace(UNPROVEN, rivals={"base": rival(0.0, gate=None), "few-shot": shown}), GATE)
     assert (choice.system, choice.verdict.outcome) == (system, "promote")
@@ -112,7 +112,7 @@ def test_where_nothing_is_better_than_the_base_the_prompted_base_serves(gain, sy
     assert "nothing is shown to be better" in choice.verdict.reasons[0]
 
 
-def test_what_is_no_better_than_the_majority_answer_is_not_served():
+def test_a_system_no_better_than_the_majority_answer_is_not_served():
     rivals = {"majority": rival(0.005, gate=None), "linear": rival(0.002), "base": rival(0.6, gate=None)}
     assert choose(replace(FIRST, rivals=rivals), GATE).system == "base"
     prompted = choose(replace(FIRST, against="champion", rivals=rivals), GATE)

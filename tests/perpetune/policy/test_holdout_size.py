@@ -65,7 +65,7 @@ def test_rare_labels_are_named_rarest_first():
     assert "and 7 more" in holdout_warnings(held(many, train=4000, validation=500, frozen=1000), NORMAL)[-1]
 
 
-def test_against_a_champion_the_gain_is_looked_for_on_the_recent_holdout():
+def test_against_a_champion_the_recent_holdout_must_show_the_gain():
     rows = held(train=4000, validation=500, frozen=1000, recent=60, champion=True)
     (said,) = holdout_warnings(rows, NORMAL)
     assert said.startswith("The recent holdout has 60 rows")

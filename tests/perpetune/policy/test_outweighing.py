@@ -17,7 +17,7 @@ from perpetune.statistics.paired import compare
         (0.05, (0.01, 0.09), (-0.01, 0.1), False),  # no gain is shown
     ],
 )
-def test_a_gain_opens_the_gate_only_if_it_is_more_than_what_may_be_lost(difference, guard, gain, opens):
+def test_a_gain_passes_only_if_it_outweighs_the_possible_loss(difference, guard, gain, opens):
     assert gain_outweighs_loss(difference, Interval(*guard), Interval(*gain), 0.03) is opens
 
 

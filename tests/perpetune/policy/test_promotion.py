@@ -62,7 +62,7 @@ def test_too_few_rows_ask_for_the_missing_labels():
     )
 
 
-def test_twenty_rows_are_enough_where_nothing_trained_serves():
+def test_twenty_rows_are_enough_if_nothing_trained_serves():
     sure = paired(0.5, 0.2, 0.001, rows=25)
     assert should_promote(PromotionEvidence(sure, None, "champion"), GATE).outcome == "collect more labels"
     assert should_promote(PromotionEvidence(sure, None, "champion", untrained=True), GATE).outcome == "promote"
@@ -70,7 +70,7 @@ def test_twenty_rows_are_enough_where_nothing_trained_serves():
     assert should_promote(few, GATE).reasons[0].startswith("The frozen holdout has 19 of the 20 rows")
 
 
-def test_rows_that_are_all_alike_show_that_nothing_was_lost():
+def test_rows_without_differences_bound_the_loss():
     alike = paired(0.0, 0.05, 1.0, rows=122, discordance=0.0)  # 1 - 0.025 ** (1 / 122) is 2.98%, the margin 3%
     assert should_promote(PromotionEvidence(alike, BETTER, "champion"), GATE).outcome == "promote"
     verdict = should_promote(PromotionEvidence(replace(alike, rows=91), BETTER, "champion"), GATE)
@@ -172,7 +172,7 @@ def test_a_count_beyond_its_limit_vetoes(value):
         ),
     ],
 )
-def test_limits_that_are_kept_are_told(value, told):
+def test_limits_that_are_kept_are_reasons(value, told):
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": limit(value)}), GATE)
     assert verdict.outcome == "promote"
     assert verdict.reasons[-1] == told
@@ -185,7 +185,7 @@ def test_a_limit_that_is_shown_to_be_exceeded_vetoes():
     )
 
 
-def test_what_has_no_limit_is_told_with_its_setting_and_vetoes_nothing():
+def test_a_measurement_without_a_limit_names_its_setting_and_does_not_veto():
     found = Limit(1.1, Interval(1.0, 1.2), None, 46, "nats a token", "promote.max_forgetting")
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", limits={"forgetting": found}), GATE)
     assert verdict.outcome == "promote"
@@ -198,7 +198,7 @@ def test_what_has_no_limit_is_told_with_its_setting_and_vetoes_nothing():
     assert verdict.reasons[0].endswith("beyond the limit of 0.5 (promote.max_forgetting).")
 
 
-def test_all_harm_is_told_and_the_gain_beside_it():
+def test_all_harm_and_the_gain_are_reasons():
     limits = {"latency": Limit(2.0, Interval(1.8, 2.2), 1.5, 30, "times", "promote.max_slowdown"), "cost": limit(0.3)}
     slices = {"label mixed": paired(-0.3, 0.1, 0.999, rows=60, p_worse=0.001)}
     reasons = should_promote(PromotionEvidence(WORSE, BETTER, "champion", slices, limits), GATE).reasons
@@ -215,7 +215,7 @@ def test_a_slice_too_small_to_be_tested_is_named():
     )
 
 
-def test_a_label_that_is_hardly_found_vetoes_unless_what_serves_finds_no_more():
+def test_a_low_recall_vetoes_unless_the_champion_has_no_higher_one():
     spam = Recall(1 / 11, Interval(0.002, 0.413), 11, None)
     found = PromotionEvidence(SAME, BETTER, "champion", recalls={"spam": spam})
     verdict = should_promote(found, GATE)
@@ -229,7 +229,7 @@ def test_a_label_that_is_hardly_found_vetoes_unless_what_serves_finds_no_more():
     assert should_promote(found, GATE.model_copy(update={"min_recall": None})).outcome == "promote"
 
 
-def test_the_gain_is_the_balanced_one_where_labels_are_rare():
+def test_the_gain_is_balanced_if_labels_are_rare():
     verdict = should_promote(PromotionEvidence(SAME, BETTER, "champion", balanced=SAME), GATE)
     assert verdict.outcome == "reject"
     assert "the challenger, each label counting alike, is not shown to be better" in verdict.reasons[0]
@@ -319,14 +319,14 @@ def test_stricter_rules_never_promote(evidence, margin, rows, gain, power):
 
 
 @given(promotions | passing, st.floats(0.001, 1))
-def test_a_smaller_alpha_never_promotes_where_no_slice_is_looked_at(evidence, alpha):
+def test_a_smaller_alpha_never_promotes_without_slices(evidence, alpha):
     whole = replace(evidence, slices={})
     if should_promote(whole, GATE.model_copy(update={"alpha": GATE.alpha * alpha})).outcome == "promote":
         assert should_promote(whole, GATE).outcome == "promote"
 
 
 @given(promotions | passing)
-def test_what_is_asked_for_is_said_and_never_for_nothing(evidence):
+def test_requested_rows_are_named_and_more_than_zero(evidence):
     verdict = should_promote(evidence, GATE)
     if verdict.outcome == "collect more labels":
         asked = verdict.reasons[0].rpartition("collect ")[2].partition(" more labels")[0]

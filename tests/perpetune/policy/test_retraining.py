@@ -93,11 +93,11 @@ DECAYED = RetrainEvidence(
         ({"device_hours": 20.0, "minutes_since_refresh": 1.0}, WATCH, THRIFTY, "over budget"),
     ],
 )
-def test_only_decay_retrains_and_only_when_nothing_holds_it_up(changes, rules, refresh, outcome):
+def test_only_decay_retrains_and_only_if_it_need_not_wait(changes, rules, refresh, outcome):
     assert should_retrain(replace(DECAYED, **changes), rules, refresh).outcome == outcome
 
 
-def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
+def test_the_reasons_of_decay_have_scores_intervals_rows_and_evidence():
     assert should_retrain(DECAYED, WATCH, REFRESH).reasons == (
         "The champion has decayed by more than the margin of 5.0 points: it scores 54.0 (95% interval 44.0 to 64.0, "
         "100 rows) on its newest labels and was promoted with 89.2 (95% interval 86.0 to 92.0, 600 rows), a drop of "
@@ -147,7 +147,7 @@ def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means():
         ),
     ],
 )
-def test_what_holds_it_up_comes_first(changes, rules, refresh, reason):
+def test_the_reason_to_wait_comes_first(changes, rules, refresh, reason):
     assert should_retrain(replace(DECAYED, **changes), rules, refresh).reasons[0] == reason
 
 
@@ -159,7 +159,7 @@ def test_a_restart_of_the_evidence_is_a_reason():
     )
 
 
-def test_drift_says_that_labels_are_wanted():
+def test_drift_suggests_labels():
     verdict = should_retrain(replace(DECAYED, labelled=0, decay=None, drift=drift(True)), WATCH, REFRESH)
     assert verdict.reasons[1:] == (
         "Inputs drifted (words; 300 rows against 600), which does not trigger a refresh: label some of these requests.",

@@ -120,7 +120,7 @@ DECAY = Decay(
 EARLY = RollbackEvidence(DECAY, alarmed_by=60, window=300, previous="1", previous_score=0.8)
 
 
-def test_what_is_bad_from_the_start_goes_back() -> None:
+def test_early_decay_rolls_back() -> None:
     verdict = should_roll_back(EARLY)
     assert verdict is not None
     assert verdict.outcome == "roll back"
@@ -138,10 +138,10 @@ def test_a_previous_champion_not_known_to_be_worse_will_do(changes: dict[str, ob
 
 
 @pytest.mark.parametrize("changes", [{"previous": None}, {"alarmed_by": 301}, {"previous_score": 0.6}])
-def test_otherwise_a_refresh_is_the_answer(changes: dict[str, object]) -> None:
+def test_otherwise_there_is_no_rollback(changes: dict[str, object]) -> None:
     assert should_roll_back(replace(EARLY, **changes)) is None
 
 
-def test_what_a_person_decided_says_why() -> None:
+def test_a_manual_rollback_has_its_reason() -> None:
     verdict = manual_rollback(ManualRollback("wrong tone", "3", "2", 0.2))
     assert verdict.reasons == ("Rolled back from version 3 to version 2: wrong tone",)

@@ -86,7 +86,7 @@ def test_two_processes_go_on_from_their_checkpoint(
     assert [step.loss for step in after] == pytest.approx([wanted[step.step] for step in after], rel=1e-5)
 
 
-def test_what_a_process_refuses_is_told_as_it_is(
+def test_an_error_of_a_process_is_raised_unchanged(
     colour_job: Callable[[TrainParams, Path], Job],
     train_params: TrainParams,
     colour_rows: list[Example],
@@ -98,7 +98,7 @@ def test_what_a_process_refuses_is_told_as_it_is(
 
 
 @pytest.mark.parametrize("afterwards", ["", "echo failed '(exitcode: 9)' >&2; seq 40 >&2; "])
-def test_a_process_that_dies_is_an_error_for_people(
+def test_a_process_that_fails_is_a_perpetune_error(
     colour_job: Callable[[TrainParams, Path], Job],
     train_params: TrainParams,
     colour_rows: list[Example],
