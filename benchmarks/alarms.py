@@ -1,4 +1,4 @@
-"""Alarms of decay on streams of right and wrong answers: ours beside Evidently's default, a threshold and ADWIN."""
+"""Decay detectors on simulated streams of right and wrong answers: perpetune, Evidently's default, a threshold, ADWIN."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from perpetune.statistics.e_detector import evidence_paths
 
 Numbers = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-WINDOW = 50  # labels between two looks
+WINDOW = 50  # labels between two checks
 STABLE = 1000  # labels before the change
-BLOCK = 100  # histories at once, so that memory stays small
+BLOCK = 100  # histories at once, to limit memory
 EVIDENTLY = 0.05  # its default threshold of the p-value
 OURS, EVIDENTLYS, FIXED, ADWINS = "perpetune", "Evidently default", "fixed threshold", "ADWIN"
 
 Source = Callable[[np.random.Generator, tuple[int, int]], Numbers]
 
-# From histories of scores (histories x labels) and their references (histories x rows): whether each look alarms.
+# From histories of scores (histories x labels) and their references (histories x rows): whether each check alarms.
 Method = Callable[[Numbers, Numbers], Bools]
 
 
 @dataclass(frozen=True)
 class RunLength:
-    """Labels to the first false alarm, from `alarmed` of `histories` that rang within `labels` labels each.
+    """Labels to the first false alarm; `alarmed` of `histories` had one within `labels` labels.
 
-    Censored exponential estimate and its interval of 95%; without an alarm its lower end alone is known. `seen` are
-    the labels of all histories up to their first alarm.
+    A censored exponential estimate with its 95% interval; without an alarm only the lower end is known. `seen` is the total
+    of labels up to the first alarms.
     """
 
     method: str
@@ -50,7 +50,7 @@ class RunLength:
 
 @dataclass(frozen=True)
 class Delay:
-    """Labels from a drop to the first alarm after it; those not found within `labels` count as so many."""
+    """Labels from a drop to the first alarm after it, censored at `labels`."""
 
     method: str
     drop: str
@@ -72,19 +72,19 @@ def resampled(scores: Sequence[float]) -> Source:
 
 
 def ours(watch: WatchParams) -> Method:
-    """The e-detector against what the product holds a champion to; all references score alike."""
+    """The e-detector with the product's decay threshold; all references have the same score."""
 
     def alarms(scores: Numbers, references: Numbers) -> Bools:
         bound = decay_threshold(references[0].tolist(), watch)
         if bound is None:
-            raise ValueError("a reference without rows promises nothing")
+            raise ValueError("a reference needs rows")
         return np.asarray(evidence_paths(scores, bound)[:, WINDOW - 1 :: WINDOW] >= watch.run_length)
 
     return alarms
 
 
 def evidently(scores: Numbers, references: Numbers) -> Bools:
-    """What Evidently 0.7 picks for a column of two values and up to 1,000 reference rows: the two-sided z test."""
+    """Evidently 0.7's default test for a binary column and up to 1,000 reference rows: the two-sided z test."""
     return evidently_p(scores, references) < EVIDENTLY
 
 
@@ -97,12 +97,12 @@ def evidently_p(scores: Numbers, references: Numbers) -> Numbers:
 
 
 def fixed(margin: float) -> Method:
-    """The window's mean is below the reference's by more than the margin."""
+    """Alarm if the window's mean is below the reference's by more than the margin."""
     return lambda scores, references: _windows(scores) < references.mean(axis=1, keepdims=True) - margin
 
 
 def adwin(scores: Numbers, references: Numbers) -> Bools:
-    """river's ADWIN with its defaults, fed the reference first; alarms towards more right answers do not count."""
+    """river's ADWIN with its defaults, with the reference as first input; alarms on improvements do not count."""
     from river.drift import ADWIN
 
     found = np.zeros((len(scores), scores.shape[1] // WINDOW), dtype=bool)
@@ -123,19 +123,19 @@ def _windows(scores: Numbers) -> Numbers:
 
 
 def run_length_at_bound(watch: WatchParams, bound: float, histories: int, labels: int, seed: int) -> RunLength:
-    """The least favourable quiet stream, its mean just the bound, looked at after every single label."""
+    """The worst stable stream, with the mean at the threshold, checked after every label."""
     rng = np.random.default_rng(seed)
     firsts: list[int | None] = []
     for start in range(0, histories, BLOCK):
         scores = answers(bound)(rng, (min(BLOCK, histories - start), labels))
         firsts += _firsts(evidence_paths(scores, bound) >= watch.run_length, 1)
-    return _run_length(OURS, f"mean at the bound of {bound:g}, a look at every label", firsts, labels, None)
+    return _run_length(OURS, f"mean at the threshold of {bound:g}, a check at every label", firsts, labels, None)
 
 
 def run_length(
     name: str, method: Method, stable: Source, rows: int, histories: int, labels: int, seed: int, stream: str
 ) -> RunLength:
-    """Quiet histories, looked at once a window; the reference is `rows` answers from the same source."""
+    """Stable histories, checked once a window; the reference is `rows` answers from the same source."""
     rng = np.random.default_rng(seed)
     firsts: list[int | None] = []
     rung = 0
@@ -181,7 +181,7 @@ def delay(
 ) -> Delay:
     """`STABLE` labels come from the first source, as the reference does, then `labels` from the second.
 
-    Alarms before the change are waved away, as a person would who finds nothing.
+    Alarms before the change are ignored.
     """
     rng = np.random.default_rng(seed)
     before, after = sources
@@ -210,7 +210,7 @@ def _interval(value: float, again: Numbers) -> tuple[float, float, float]:
 
 
 def _alike(references: Numbers) -> Iterator[Numbers]:
-    """References with the same score together: they have the same bound, and one pass judges them all."""
+    """Group references with the same score, because they have the same threshold and are computed together."""
     right = references.sum(axis=1)
     for each in np.unique(right):
         same = references[right == each]

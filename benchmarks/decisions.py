@@ -1,13 +1,13 @@
-"""How often the decisions err: promotions of what is no better, alarms of decay where nothing decayed.
+"""Error rates of the decisions: promotions of challengers that are no better, and false alarms of decay.
 
     make setup && pip install river && python benchmarks/decisions.py
 
-Promotions: answers of a champion and a challenger are drawn, and the product's own tests, slices and gate decide.
-"A/A" is a model beside itself. Alarms: streams of right and wrong answers, 50 labels a window, watched by perpetune's
-e-detector beside what Evidently picks by itself for such a column (the two-sided z test, p below 0.05), a fixed
-threshold (the window's mean below the reference's by more than the margin) and river's ADWIN (delta 0.002). A drop
-within the margin is by definition no decay, so perpetune is shown without a margin too. Then the same on
-real answers of SmolLM2 to product and film reviews, rows drawn with replacement.
+Promotions: answers of a champion and a challenger are simulated, and the product's tests, slices and gate decide. "A/A"
+compares a model with itself. Alarms: streams of right and wrong answers, 50 labels a window, for perpetune's e-detector,
+Evidently's default test for such a column (the two-sided z test, p below 0.05), a fixed threshold (the window's mean below
+the reference's by more than the margin) and river's ADWIN (delta 0.002). A drop within the margin is by definition no
+decay, so perpetune is shown without a margin too. Then the same on real answers of SmolLM2 to product and film reviews,
+with rows drawn with replacement.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACCURACY = 0.85
-DISCORDANCE = 0.10  # of two answers of the same model: one row in ten is answered otherwise
+DISCORDANCE = 0.10  # of two answers of the same model: one row in ten differs
 ROWS = 500  # in each holdout, and in the reference of the monitor
 WINDOWS = 1000
 FALSE_PROMOTIONS, POWER = 0.05, 0.9
@@ -68,7 +68,7 @@ def main() -> int:
     params = load_params(Path("params.yaml"))
     verdicts = promotions(params, asked.simulated)
     _check_evidently()
-    lengths = quiet_histories(params, asked.histories, asked.adwin_histories, WINDOWS * WINDOW // asked.shorter)
+    lengths = stable_histories(params, asked.histories, asked.adwin_histories, WINDOWS * WINDOW // asked.shorter)
     delays = drops(params, asked.histories, asked.adwin_histories)
     real = real_answers(asked.assets, asked.held_out) if asked.held_out else []
     if real:
@@ -78,7 +78,7 @@ def main() -> int:
     claims = claims_of(verdicts, lengths, params, quick=asked.quick)
     for claim in claims:
         print(
-            f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:.4g} "
+            f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.4g} "
             f"({claim.interval[0]:.4g} to {claim.interval[1]:.4g}), goal {claim.goal:g}"
         )
     details = {
@@ -99,9 +99,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--simulated", type=int, default=1000, help="promotions of each kind")
     parser.add_argument("--histories", type=int, default=1000)
-    parser.add_argument("--adwin-histories", type=int, default=200, help="ADWIN takes its labels one by one")
-    parser.add_argument("--held-out", type=int, default=300, help="real rows of each kind; 0 leaves the model out")
-    parser.add_argument("--quick", action="store_true", help="few and short histories, no model, nothing written")
+    parser.add_argument("--adwin-histories", type=int, default=200, help="histories for ADWIN, which is slow")
+    parser.add_argument("--held-out", type=int, default=300, help="real rows of each kind; 0 skips the model")
+    parser.add_argument("--quick", action="store_true", help="few and short histories, no model, no output files")
     asked = parser.parse_args()
     asked.shorter = 1
     if asked.quick:
@@ -111,7 +111,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def promotions(params: Params, simulated: int) -> list[Verdicts]:
-    """Made-up answers, all with the same accuracy of the champion."""
+    """Scenarios with simulated answers and the same accuracy of the champion."""
     same, unsteady = drawn(ACCURACY, DISCORDANCE), drawn(ACCURACY, 2 * DISCORDANCE)
     better, much_better = (drawn(ACCURACY, DISCORDANCE, gain=gain) for gain in (0.05, 0.08))
     unsteady_better = drawn(ACCURACY, 2 * DISCORDANCE, gain=0.05)
@@ -136,12 +136,12 @@ def promotions(params: Params, simulated: int) -> list[Verdicts]:
 
 
 def real_promotions(real: Sequence[Answered], params: Params, simulated: int) -> list[Verdicts]:
-    """Rows of product reviews, drawn with replacement."""
+    """Scenarios with rows of product reviews, drawn with replacement."""
     found = {each.system: each for each in real if each.rows == "products"}
     base, short, longer = (found[system] for system in ("base", "short", "longer"))
     again = resampled_rows(longer.chance, longer.chance, longer.labels, chances=True)
     scenarios = [
-        Scenario("real: A/A, answers drawn with the model's own chances", again, again, ROWS, "false promotions")
+        Scenario("real: A/A, answers sampled from the model's probabilities", again, again, ROWS, "false promotions")
     ]
     for name, one, other in (
         ("real: fine-tuned on 320 against on 80", short, longer),
@@ -166,7 +166,7 @@ def _share(share: tuple[float, float, float]) -> str:
 
 
 def _methods(params: Params) -> dict[str, Method]:
-    """At the default margin, and ours without one too."""
+    """The methods at the default margin, and perpetune also without a margin."""
     watch = params.watch
     return {
         OURS: ours(watch),
@@ -178,7 +178,7 @@ def _methods(params: Params) -> dict[str, Method]:
 
 
 def _check_evidently() -> None:
-    """Evidently itself on a few windows, so that the fast copy of its default is shown to be its default."""
+    """Check the fast copy of Evidently's default test against Evidently on a few windows."""
     import pandas as pd
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
@@ -193,19 +193,19 @@ def _check_evidently() -> None:
         )
         said = Report([ValueDrift(column="score")]).run(now, then).dict()["metrics"][0]
         if "method=Z-test" not in said["metric_name"] or abs(float(said["value"]) - ours_p) > 1e-9:
-            raise AssertionError(f"Evidently says {said['metric_name']} {said['value']}, and not {ours_p}")
-    print("Evidently's own z test gives the same p-values", flush=True)
+            raise AssertionError(f"Evidently gives {said['metric_name']} {said['value']} instead of {ours_p}")
+    print("Evidently's z test gives the same p-values", flush=True)
 
 
-def quiet_histories(params: Params, histories: int, adwin_histories: int, labels: int) -> list[RunLength]:
-    """At the least favourable mean, and at the champion's own with a reference of `ROWS` rows."""
+def stable_histories(params: Params, histories: int, adwin_histories: int, labels: int) -> list[RunLength]:
+    """False alarms at the worst mean, and at the champion's mean with a reference of `ROWS` rows."""
     bound = ACCURACY - params.watch.margin
     found = [_told_length(run_length_at_bound(params.watch, bound, histories, labels, 1))]
-    stable, stream = answers(ACCURACY), f"made up, {ACCURACY:.0%} right as the reference"
-    return [*found, *_quiet(_methods(params), stable, stream, histories, adwin_histories, labels)]
+    stable, stream = answers(ACCURACY), f"simulated, {ACCURACY:.0%} right as the reference"
+    return [*found, *_stable(_methods(params), stable, stream, histories, adwin_histories, labels)]
 
 
-def _quiet(
+def _stable(
     methods: dict[str, Method], stable: Source, stream: str, histories: int, adwin_histories: int, labels: int
 ) -> list[RunLength]:
     return [
@@ -221,7 +221,7 @@ def _told_length(found: RunLength) -> RunLength:
     high = f"{found.high:,.0f}" if found.high else "unknown"
     often = "" if found.per_thousand_windows is None else f", {found.per_thousand_windows:.2f} alarms in 1,000 windows"
     print(
-        f"{found.method:20} quiet, {found.stream}: {found.alarmed} of {found.histories} histories of {found.labels:,} "
+        f"{found.method:20} stable, {found.stream}: {found.alarmed} of {found.histories} histories of {found.labels:,} "
         f"labels alarmed, labels to a false alarm {mean} ({found.low:,.0f} to {high}){often}",
         flush=True,
     )
@@ -257,7 +257,7 @@ def _delays(
 def real_alarms(
     real: Sequence[Answered], params: Params, histories: int, adwin_histories: int, shorter: int
 ) -> tuple[list[RunLength], list[Delay]]:
-    """The model fine-tuned on product reviews, on product reviews and then on films."""
+    """The model fine-tuned on product reviews, on a stream of product reviews and then films."""
     found = {(each.system, each.rows): each.right for each in real}
     products, films = found["longer", "products"], found["longer", "films"]
     points = 100 * (np.mean(products) - np.mean(films))
@@ -265,7 +265,7 @@ def real_alarms(
     stable, changed = resampled(products), resampled(films)
     stream = f"real, {np.mean(products):.1%} right on product reviews"
     return (
-        _quiet(methods, stable, stream, histories, adwin_histories, WINDOWS * WINDOW // shorter),
+        _stable(methods, stable, stream, histories, adwin_histories, WINDOWS * WINDOW // shorter),
         _delays(methods, f"{points:.1f} points (real: films)", (stable, changed), histories, adwin_histories),
     )
 
@@ -273,7 +273,7 @@ def real_alarms(
 def claims_of(
     verdicts: Sequence[Verdicts], lengths: Sequence[RunLength], params: Params, *, quick: bool = False
 ) -> list[Claim]:
-    """In a quick run, of few histories, a claim fails only where its interval rules the goal out."""
+    """The claims. In a quick run a claim fails only if its interval excludes the goal."""
     claims = []
     for each in verdicts:
         value, low, high = each.shares["promote"]
@@ -286,7 +286,7 @@ def claims_of(
     goal = params.watch.run_length
     for length in lengths:
         if length.method == OURS:
-            value = length.mean or length.low  # without an alarm: at least so many
+            value = length.mean or length.low  # the lower bound if there was no alarm
             interval = (length.low, length.high or float(length.seen))
             holds = (interval[1] if quick else value) >= goal
             claims.append(Claim(f"labels to a false alarm: {length.stream}", value, interval, goal, holds))
@@ -303,13 +303,13 @@ def draw(verdicts: Sequence[Verdicts], lengths: Sequence[RunLength], delays: Seq
         top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1), squeeze=False)[:, 0]
         _draw_verdicts(top.subplots(), verdicts)
         left, right = bottom.subplots(1, 2)
-        _draw_quiet(left, lengths, params.watch.run_length)
+        _draw_stable(left, lengths, params.watch.run_length)
         _draw_delays(right, delays)
         write_png(figure, Path(__file__).parent / "results" / "decisions.png")
 
 
 def _draw_verdicts(axes: Axes, verdicts: Sequence[Verdicts]) -> None:
-    """The shares of each outcome, a bar for each scenario."""
+    """A stacked bar of the outcomes for each scenario."""
     from perpetune.evaluation.report.style import colour
 
     names = [f"{each.scenario}, {each.rows} rows" for each in verdicts]
@@ -328,8 +328,8 @@ def _draw_verdicts(axes: Axes, verdicts: Sequence[Verdicts]) -> None:
     axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
 
 
-def _draw_quiet(axes: Axes, lengths: Sequence[RunLength], goal: float) -> None:
-    """Labels to a false alarm, with intervals; an arrow where none was seen."""
+def _draw_stable(axes: Axes, lengths: Sequence[RunLength], goal: float) -> None:
+    """Labels to a false alarm, with intervals; an arrow if there was none."""
     from perpetune.evaluation.report.style import colour
 
     for position, length in enumerate(lengths):
@@ -349,7 +349,7 @@ def _draw_quiet(axes: Axes, lengths: Sequence[RunLength], goal: float) -> None:
         range(len(lengths)), [f"{length.method}\n{_stream(length.stream)}" for length in lengths], fontsize=8
     )
     axes.set_ylim(len(lengths) - 0.5, -0.7)
-    axes.set_title("Quiet streams: labels to a false alarm\n(dashed: what is stated)", loc="left", fontsize=10)
+    axes.set_title("Stable streams: labels to a false alarm\n(dashed: the guarantee)", loc="left", fontsize=10)
     _plain_logarithm(axes)
 
 
@@ -367,12 +367,12 @@ def _plain(value: float) -> str:
 
 
 def _stream(stream: str) -> str:
-    """Its first words: where its answers come from."""
+    """The short name of a stream: the source of its answers."""
     return stream.split(",")[0]
 
 
 def _draw_delays(axes: Axes, delays: Sequence[Delay]) -> None:
-    """Median labels to an alarm after each drop; a hollow mark where fewer than half were found."""
+    """Median labels to an alarm after each drop; a hollow marker if fewer than half were found."""
     from perpetune.evaluation.report.style import colour
 
     kinds = list(dict.fromkeys(each.drop for each in delays))

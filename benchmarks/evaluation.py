@@ -1,18 +1,17 @@
-"""Scoring fixed labels, three ways: perpetune, each label alone, and each input with its labels as one batch.
+"""Label scoring in three ways: perpetune, each label separately, and the labels of an input as one batch.
 
     python benchmarks/evaluation.py
-    python benchmarks/evaluation.py --labels 27 --rows 40 --peer-rows 4           # made-up labels; 150 too
+    python benchmarks/evaluation.py --labels 27 --rows 40 --peer-rows 4           # synthetic labels; also 150
     python benchmarks/evaluation.py --data intents.csv --peer-rows 2     # columns input, output (or text, category)
 
-The peers are plain transformers. "each label alone" is one pass for every label behind every input; "labels batched"
-pads the labels of an input into one batch. All see the same tokens and give log p(label | input) with the end-of-turn
-token. Speed is taken in turns, in the precision that the machine computes best; that the scores are equal is shown in
-fp32, on the same inputs. Where peers would take hours, `--peer-rows` gives them the first rows only, and seconds a row
-are compared: each row costs them the same.
+The peers use plain transformers: "each label alone" is a forward pass for every label of every input; "labels batched"
+pads the labels of an input into one batch. All compute log p(label | input) of the same tokens, with the end-of-turn token.
+Speed is measured alternately in the machine's best precision, equality of the scores in fp32 on the same inputs. With
+`--peer-rows` the slow peers answer the first rows only, and seconds per row are compared.
 
-Few labels are all read, so the scores are those of each label alone. Of many, those that cannot hold a hundredth of the
-probability together are not, and that much is granted. Beside it: what an adapter costs a request,
-against the bare base in turns, and free text to many at once against one after the other.
+With few labels all are scored, so the scores equal those of the peers. With many, labels that together have less than a
+hundredth of the probability are skipped, so that much difference is allowed. It also measures the cost of an adapter per
+request, and batched against sequential generation of free text.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ if TYPE_CHECKING:
 GOAL = 4.0
 LOG_TOLERANCE = 1e-4
 QUICK_ROWS = 12
-ADAPTER_GOAL = 1.05  # times the seconds of the bare base
+ADAPTER_GOAL = 1.05  # times the seconds of the base without an adapter
 TEXT_TOKENS = 24
 SYSTEMS = ("perpetune", "labels batched", "each label alone")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is asked, among which labels, and the tokens that plain loops score: (rows, labels)."""
+    """The prompts, the labels, and the tokens for the peers: (rows, labels)."""
 
     asked: list[tuple[Message, ...]]
     labels: list[str]
@@ -56,7 +55,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Turn:
-    """One system's turn: seconds for so many rows, and what it answered."""
+    """One measurement of a system: seconds for so many rows, and its answers."""
 
     system: str
     round: int
@@ -71,9 +70,9 @@ class Turn:
 
 @dataclass(frozen=True)
 class Equality:
-    """The largest differences from each label alone in fp32; in log-probability among labels of 1e-3 and more.
+    """The largest differences from "each label alone" in fp32; in log-probability only for labels of at least 1e-3.
 
-    `many` labels are not all read, and are granted a difference for it.
+    With `many` labels not all are scored, so a difference is allowed.
     """
 
     rows: int
@@ -99,7 +98,7 @@ def main() -> int:
     claims = [*claims_of(turns, equality), *_ratio_claims(texts, adapters)]
     for claim in claims:
         print(
-            f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:.3g} "
+            f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.3g} "
             f"({claim.interval[0]:.3g} to {claim.interval[1]:.3g}), goal {claim.goal:g}"
         )
     name = f"evaluation-{_source(asked)}"
@@ -121,15 +120,15 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="CSV or JSONL; its labels are listed in the instruction")
-    parser.add_argument("--labels", type=int, help="so many made-up labels for the reviews, instead of theirs")
+    parser.add_argument("--labels", type=int, help="number of synthetic labels for the reviews")
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--adapter", type=Path, help="a fine-tuned adapter for all systems; without it, the base")
     parser.add_argument("--rows", type=int, default=200)
-    parser.add_argument("--peer-rows", type=int, help="rows for the peers; without it, all")
+    parser.add_argument("--peer-rows", type=int, help="rows for the peers; default: all")
     parser.add_argument("--exact-rows", type=int, default=40, help="rows on which scores are compared in fp32")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="few rows, one round, and nothing written")
+    parser.add_argument("--quick", action="store_true", help="few rows, one round, no output files")
     asked = parser.parse_args()
     if asked.quick:
         asked.rows, asked.exact_rows, asked.rounds = min(asked.rows, QUICK_ROWS), 4, 1
@@ -245,7 +244,7 @@ def adapter_against_base(predictor: Predictor, work: Work, rounds: int) -> list[
         return _seconds(lambda: predictor.answer(adapter, [messages], work.labels, 16))
 
     some = work.asked[:QUICK_ROWS]
-    ask(None, some[0]), ask("random", some[0])  # the instruction is read
+    ask(None, some[0]), ask("random", some[0])  # warm-up of the prefix cache
     ratios = []
     for _ in range(rounds):
         pairs = [(ask("random", messages), ask(None, messages)) for messages in some]
@@ -261,7 +260,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _score(logits: torch.Tensor, start: int, tail: Sequence[int]) -> float:
-    """log p of the tail, the first token of which the logits before `start` predict."""
+    """The log-probability of the tokens from `start` on."""
     steps = logits[start - 1 : start - 1 + len(tail)].float().log_softmax(-1)
     return sum(float(steps[step, token]) for step, token in enumerate(tail))
 
@@ -320,7 +319,7 @@ def claims_of(turns: Sequence[Turn], equality: Equality) -> list[Claim]:
 
 
 def _ratio_claims(texts: Sequence[float], adapters: Sequence[float]) -> list[Claim]:
-    named = [("times as fast: free text to many at once as one after the other", texts, 1.0, True)]
+    named = [("times as fast: batched as sequential generation of free text", texts, 1.0, True)]
     if adapters:
         named.append(("times the seconds of the base: a request to an adapter", adapters, ADAPTER_GOAL, False))
     claims = []
@@ -362,7 +361,7 @@ def _source(asked: argparse.Namespace) -> str:
 
 
 def _made_up(asked: argparse.Namespace) -> Work:
-    """Names as intents have them: some begin alike, some are long."""
+    """Names like those of intents: some with common prefixes, some long."""
     from perpetune.curation.readers.reviews import find_wheel, product_examples
 
     doing = ("cancel", "change", "get_help_with", "track", "report_lost", "request", "review", "explain_fee_of")

@@ -1,27 +1,26 @@
-"""Fine-tuning Llama 3 8B's architecture, with random weights, on one GPU: perpetune beside transformers Trainer + peft.
+"""Fine-tuning Llama 3 8B's architecture, with random weights, on one GPU: perpetune and transformers Trainer + peft.
 
     python benchmarks/gpu_training.py                               # on a GPU of 80 GB
     python benchmarks/gpu_training.py --methods lora --rounds 1
     python benchmarks/gpu_training.py --smoke                       # the same code on a CPU, with a tiny model
 
-It needs a checkout, torch, transformers, peft, accelerate and pydantic, for QLoRA bitsandbytes, for the picture
-matplotlib; nothing is fetched. A row is random token ids. Short answers: 350 tokens of instruction that all rows share,
-30 to 50 of their own and 3 of answer. Long: 2,048 tokens, none shared, the last 256 learned.
+It needs a checkout, torch, transformers, peft, accelerate and pydantic, bitsandbytes for QLoRA, matplotlib for the plot;
+it downloads nothing. Rows are random token ids. Short answers: 350 tokens of a common instruction, 30 to 50 of input and 3
+of answer. Long: 2,048 tokens without a common prefix, the last 256 are the answer.
 
-Both systems get the same random weights, the same first adapter, the same rows in the same order, AdamW, and the same
-setting of gradient checkpointing. Each turn is a process of its own; where it runs out of memory it is repeated with
-half the tokens in a pass, so that each system runs with the largest pass that fits. Warm-up steps are not timed.
+Both systems get the same random weights, initial adapter, rows in the same order, AdamW, and setting of gradient
+checkpointing. Each measurement is a separate process; if it runs out of memory it is repeated with half the tokens per
+micro-batch, so that each system runs with the largest micro-batch that fits. Warm-up steps are not timed.
 
-Useful tokens are those of each row as a plain run would read them, without padding, whatever was really computed.
-Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B, arXiv:2204.02311) counts what was really computed,
-padding included, recomputation not:
+Useful tokens are those of each row without padding, whatever was computed. Model FLOPs utilisation (Chowdhery et al. 2022,
+PaLM, appendix B, arXiv:2204.02311) counts what was computed, with padding, without recomputation:
 
     4 * matrices * tokens + 4 * hidden * words * logits + 12 * layers * heads * head size * pairs
 
-over seconds times the device's peak. `matrices` are the weights of the layers' linear maps. A frozen weight costs 2
-FLOPs a token forward and 2 for the gradient of its input; that of the weight itself is never computed. `logits` are
-the places whose logits are computed, `pairs` those of a query and a key that it sees: the causal half. The adapter's
-own FLOPs, about one in a hundred, are left out.
+over seconds times the device's peak. `matrices` are the weights of the linear layers. A frozen weight costs 2 FLOPs per
+token forward and 2 for the gradient of its input; its own gradient is not computed. `logits` are the positions whose
+logits are computed, `pairs` those of a query and a visible key: the causal half. The adapter's FLOPs, about one in a
+hundred, are left out.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from typing import Any
 
 from record import RESULTS, Claim, write
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a GPU machine need not install perpetune
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # perpetune need not be installed on the GPU machine
 
 OURS, PEER = "perpetune", "transformers Trainer"
 SYSTEMS = (OURS, PEER)
@@ -75,7 +74,7 @@ TINY: dict[str, Any] = {
     "num_key_value_heads": 2,
 }
 
-# FLOPs per second of dense bf16 products, from NVIDIA's data sheets; the first whose words are all in the name.
+# FLOPs per second of dense bf16 products, from NVIDIA's data sheets; the first entry whose words are all in the name.
 PEAKS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -88,7 +87,7 @@ PEAKS = {
 
 @dataclass(frozen=True)
 class Workload:
-    """Rows of `shared` tokens that all begin with, then `least` to `most` of their own, then `answer` to be learned."""
+    """Rows with a common prefix of `shared` tokens, `least` to `most` tokens of input, and `answer` tokens of answer."""
 
     name: str
     batch_size: int
@@ -116,7 +115,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one system did in its timed steps. `mean_loss` is over all steps, those of the warm-up included."""
+    """The measurement of a system in its timed steps. `mean_loss` is over all steps, with the warm-up."""
 
     method: str
     workload: str
@@ -144,13 +143,15 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="a tiny model on the CPU; no goal is judged")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model on the CPU, without goals")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--workloads", nargs="+", choices=FULL_SIZE, default=tuple(FULL_SIZE))
-    parser.add_argument("--steps", type=int, default=10, help="timed steps of a turn")
-    parser.add_argument("--warmup", type=int, default=4, help="steps before them: kernels are compiled")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps of a measurement")
+    parser.add_argument("--warmup", type=int, default=4, help="steps before them, in which kernels are compiled")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--tokens-per-pass", type=int, default=8192, help="at most; halved where memory is short")
+    parser.add_argument(
+        "--tokens-per-pass", type=int, default=8192, help="largest micro-batch; halved if memory is insufficient"
+    )
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, for both systems")
     parser.add_argument("--out", type=Path, help="folder of the results; benchmarks/results, or for --smoke a new one")
     parser.add_argument("--turn", help=argparse.SUPPRESS)
@@ -168,7 +169,7 @@ def compare(asked: argparse.Namespace) -> int:
     claims = claims_of(turns)
     print()
     for claim in claims:
-        verdict = "" if asked.smoke else "holds " if claim.holds else "FAILS "
+        verdict = "" if asked.smoke else "PASS " if claim.holds else "FAIL "
         print(f"{verdict}{claim.claim}: {claim.value:.2f} {claim.interval}, goal {claim.goal}")
     name = "gpu-training" if set(methods) == set(METHODS) else "gpu-training-" + "-".join(methods)
     details = {
@@ -186,7 +187,7 @@ def compare(asked: argparse.Namespace) -> int:
 
 def _can_run(method: str) -> bool:
     if method == "qlora" and find_spec("bitsandbytes") is None:
-        print("QLoRA is left out: its 4-bit weights need bitsandbytes, which is not installed.")
+        print("QLoRA is skipped because bitsandbytes is not installed")
         return False
     return True
 
@@ -197,7 +198,7 @@ def _workloads(asked: argparse.Namespace) -> dict[str, Workload]:
 
 
 def _turns(asked: argparse.Namespace, methods: Sequence[str]) -> Iterator[Turn]:
-    """The systems in turns, round after round; what memory taught in one round holds for the next."""
+    """Measure the systems alternately; the size of the micro-batch that fits is kept for later rounds."""
     fits: dict[Case, int] = {}
     print(
         f"\n{'method':7} {'workload':14} {'system':21} {'useful tokens/s':>15} {'computed/s':>11} {'MFU':>6} "
@@ -217,11 +218,11 @@ def _turns(asked: argparse.Namespace, methods: Sequence[str]) -> Iterator[Turn]:
 
 
 def _largest(case: Case, asked: argparse.Namespace, tokens_per_pass: int) -> Turn:
-    """The case's turn with the largest pass that fits into memory."""
+    """The measurement with the largest micro-batch that fits into memory."""
     while True:
         command = [sys.executable, __file__, *sys.argv[1:], "--turn", json.dumps(asdict(case))]
         command += ["--tokens-per-pass", str(tokens_per_pass)]
-        # Passes differ in size: without this the memory that is free falls into pieces that fit none.
+        # Against fragmentation, because micro-batches differ in size.
         environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
         said = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if said.returncode:
@@ -235,7 +236,7 @@ def _largest(case: Case, asked: argparse.Namespace, tokens_per_pass: int) -> Tur
 
 
 def claims_of(turns: Sequence[Turn]) -> list[Claim]:
-    """Utilisation and speed; the goals that were set are for LoRA, for the rest it is to be no slower and no larger."""
+    """Claims on utilisation and speed; the goals are for LoRA, for other methods to be no slower and no larger."""
     claims = []
     for method, workload in dict.fromkeys((turn.method, turn.workload) for turn in turns):
         ours, theirs = (
@@ -268,7 +269,7 @@ def _at_least(claim: str, values: Sequence[float], goal: float) -> Claim:
 
 def draw(turns: Sequence[Turn], path: Path) -> None:
     if find_spec("matplotlib") is None:
-        print("No picture is drawn: matplotlib is not installed.")
+        print("no plot: matplotlib is not installed")
         return
     from matplotlib.figure import Figure
 
@@ -301,11 +302,11 @@ def draw(turns: Sequence[Turn], path: Path) -> None:
         write_png(figure, path)
 
 
-# What follows runs in the process of one turn.
+# The following runs in the process of a measurement.
 
 
 class Meter:
-    """The time, and what was computed, of the steps after the warm-up."""
+    """Measures time and computed tokens of the steps after the warm-up."""
 
     def __init__(self, warmup: int, device: Any) -> None:
         self.warmup, self.device = warmup, device
@@ -335,7 +336,7 @@ class Meter:
 
 
 def take_turn(case: Case, asked: argparse.Namespace) -> dict[str, Any] | None:
-    """The turn as a dictionary, or None where the device's memory was too small for it."""
+    """The measurement as a dictionary; None if it ran out of memory."""
     import torch
 
     if asked.smoke:
@@ -346,7 +347,7 @@ def take_turn(case: Case, asked: argparse.Namespace) -> dict[str, Any] | None:
         device = torch.device("cpu" if asked.smoke else "cuda")
         model, meter = adapted(case.method, asked), Meter(asked.warmup, device)
         if not asked.smoke:
-            torch.cuda.reset_peak_memory_stats()  # what it took to draw the weights is nobody's
+            torch.cuda.reset_peak_memory_stats()  # without the initialisation of the weights
         loss = (_ours if case.system == OURS else _peer)(model, batches, meter, asked)
     except torch.OutOfMemoryError:
         return None
@@ -386,7 +387,7 @@ def _tokens(drawn: random.Random, count: int, words: int) -> tuple[int, ...]:
 
 
 def adapted(method: str, asked: argparse.Namespace) -> Any:
-    """The model with random weights, made where it is trained, and a fresh adapter on all linear layers."""
+    """The model with random weights on the device, and a new adapter on all linear layers."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -406,7 +407,7 @@ def adapted(method: str, asked: argparse.Namespace) -> Any:
 
 
 def in_four_bits(model: Any, compute: Any) -> None:
-    """Store the weights of the linear layers, all but the head's, as load_base would: NF4, its constants quantized."""
+    """Quantize the linear layers, without the output layer, as load_base does: NF4 with double quantization."""
     from bitsandbytes.nn import Linear4bit, Params4bit
     from torch import nn
 
@@ -418,7 +419,7 @@ def in_four_bits(model: Any, compute: Any) -> None:
             )
             weight = linear.weight
             small.weight = Params4bit(weight.data, requires_grad=False, module=small, **kind)
-            layer.set_submodule(name, small.to(weight.device))  # moving it to where it is quantizes it
+            layer.set_submodule(name, small.to(weight.device))  # .to() quantizes it
     model.is_loaded_in_4bit = True  # peft asks
 
 
@@ -528,14 +529,14 @@ def _peer(model: Any, batches: Sequence[Sequence[Any]], meter: Meter, asked: arg
 
 
 def _rows_at_once(batch_size: int, longest: int, tokens: int) -> int:
-    """The largest equal part of a batch that stays within the tokens, at least one row."""
+    """The largest equal part of a batch within the token limit, at least one row."""
     return max(
         rows for rows in range(1, batch_size + 1) if batch_size % rows == 0 and (rows == 1 or rows * longest <= tokens)
     )
 
 
 def padded(rows: Sequence[Any]) -> dict[str, Any]:
-    """Rows padded to the longest; outside the answers the labels are -100, which teach nothing."""
+    """Rows padded to the longest, with labels of -100 (ignored) outside the answers."""
     import torch
 
     width = max(len(row.tokens) for row in rows)
@@ -551,7 +552,7 @@ def padded(rows: Sequence[Any]) -> dict[str, Any]:
 
 
 def model_flops(model: dict[str, Any], tokens: int, logits: int, pairs: int) -> float:
-    """As the head of this file says."""
+    """The formula of the module docstring."""
     hidden, layers, heads = model["hidden_size"], model["num_hidden_layers"], model["num_attention_heads"]
     size = hidden // heads
     attention = 2 * hidden * size * (heads + model["num_key_value_heads"])
@@ -560,7 +561,7 @@ def model_flops(model: dict[str, Any], tokens: int, logits: int, pairs: int) -> 
 
 
 def peak_flops() -> tuple[float, str]:
-    """FLOPs per second that the device is able to, and where that is known from."""
+    """The device's peak FLOPs per second, and the source of the number."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""A closed-loop load generator for OpenAI's chat API: so many clients, each asking again once it was answered."""
+"""A closed-loop load generator for OpenAI's chat API: each client sends its next request after the last answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Target:
-    """A server to drive, and the name of the model there. `instruction` is sent only where the server adds none."""
+    """A server and its model name. `instruction` is sent only if the server adds none."""
 
     name: str
     url: str
@@ -29,9 +29,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as its client saw it; times in seconds, `began` on the clock of time.perf_counter.
+    """A request as seen by the client; times in seconds, `began` by time.perf_counter.
 
-    `engine` is how long the gateway waited for its engine, None where there is no gateway.
+    `engine` is the time that the gateway waited for its engine; None without a gateway.
     """
 
     prompt: int
@@ -53,10 +53,9 @@ def drive(
     max_tokens: int,
     report: Callable[[int], None] = lambda done: None,
 ) -> list[Asked]:
-    """Ask `requests` times in all, prompt after prompt, and return what became of each in the order of its end.
+    """Send `requests` requests, and return their results in the order of completion.
 
-    While it runs it does as little as it can, since it shares its cores with what it measures: bodies are written
-    before and replies read afterwards.
+    Because it shares the cores with the server, bodies are serialised before the run and replies parsed after it.
     """
     bodies = [_body(target, prompt, max_tokens) for prompt in prompts]
     return [_read(reply) for reply in uvloop.run(_drive(target, bodies, clients, requests, report))]

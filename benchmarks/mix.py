@@ -1,13 +1,13 @@
-"""What replay of older rows does: the old skill kept and the new one learned, for several mixes.
+"""Training on recent traffic with replay of older rows: accuracy on old and new inputs for several mixes.
 
     python benchmarks/mix.py
-    python benchmarks/mix.py --quick     # smaller, not written down
+    python benchmarks/mix.py --quick     # smaller, no output files
 
-The older rows are sentences of product reviews, the recent traffic what the demo's stream turns to: film reviews, and
-sentences of newspapers that want a third answer. Rows are divided by perpetune's own split and mix; each model is the
-real small base trained from the start with the settings of params.yaml, and all answer the same held-out rows: of
-products (the frozen holdout) and of half of the traffic (the recent one). Intervals are of paired differences over
-rows; each mix is trained once, so that they do not hold how training varies with its seed.
+The older rows are sentences of product reviews; the recent traffic is that of the demo: film reviews, and sentences of
+newspapers with a third label. Rows are divided by perpetune's split and mix; each model is the real small base trained with
+the settings of params.yaml, and all answer the same held-out rows: of products (the frozen holdout) and of half of the
+traffic (the recent one). Intervals are of paired differences over rows; each mix is trained once, so they do not cover the
+variation between seeds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Found:
-    """One mix: what it was trained on, and which held-out rows its model got right (1) or wrong (0)."""
+    """A mix: its training rows, and which held-out rows its model answered right (1) or wrong (0)."""
 
     mix: str
     recent_rows: int
@@ -65,13 +65,13 @@ def main() -> int:
     for claim in claims:
         low, high = claim.interval
         print(
-            f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:+.3f} ({low:+.3f} to {high:+.3f}), "
+            f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:+.3f} ({low:+.3f} to {high:+.3f}), "
             f"the low end above {claim.goal:g}"
         )
     if not asked.quick:
         print(write("mix", claims, [told(one) for one in found], time.monotonic() - began))
         draw(found)
-    # A tenth of the rows shows that the code runs, and can show nothing else.
+    # A tenth of the rows tests only that the code runs.
     return 0 if asked.quick or all(claim.holds for claim in claims) else 1
 
 
@@ -81,7 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--older", type=int, default=800, help="sentences of products; half of them are held out")
     parser.add_argument("--recent", type=int, default=400, help="rows of traffic; half of it is held out")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, not written down")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, no output files")
     asked = parser.parse_args()
     if asked.quick:
         asked.older, asked.recent = asked.older // 10, asked.recent // 10
@@ -104,7 +104,7 @@ def _products(asked: argparse.Namespace) -> list[Example]:
 
 
 def _traffic(asked: argparse.Namespace) -> list[Example]:
-    """Film reviews that say clearly good or bad, and as many sentences of newspapers, one a minute."""
+    """Clearly positive or negative film reviews, and as many sentences of newspapers, one a minute."""
     from perpetune.curation.readers.reviews import find_wheel, labelled, rated_sentences
 
     wheel, picks = find_wheel(asked.assets), random.Random(SEED)
@@ -118,14 +118,14 @@ def _traffic(asked: argparse.Namespace) -> list[Example]:
     picks.shuffle(both)
     start = datetime(2024, 5, 1, tzinfo=UTC)
     return [
-        # Each request is a group of its own, as where an application names no user.
+        # Each request is a group, as without user names.
         row.model_copy(update={"source": "traffic", "group": row.id, "time": start + timedelta(minutes=minute)})
         for minute, row in enumerate(both)
     ]
 
 
 def measure(name: str, splits: Splits, params: Params, asked: argparse.Namespace) -> Found:
-    """Train on one mix, and answer both holdouts."""
+    """Train on a mix, and answer both holdouts."""
     from perpetune.curation.steps.mix import mix
 
     settings = params.mix.model_copy(update={"replay": RATIOS.get(name)})
@@ -176,7 +176,7 @@ def _train_and_answer(
 
 
 def claims_of(found: Sequence[Found]) -> list[Claim]:
-    """The mix that params.yaml has against no replay, and against no traffic: paired over the same rows."""
+    """The default mix against no replay and against no traffic, paired over the same rows."""
     from perpetune.statistics.paired import compare
 
     by_mix = {one.mix: one for one in found}

@@ -1,4 +1,4 @@
-"""Simulated promotions: answers are drawn, and the product's own evidence and gate decide."""
+"""Simulated promotions: simulated answers, decided by the product's evidence and gate."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from perpetune.params import Params
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
 
 Numbers = npt.NDArray[np.float64]
-LABELS = (0.5, 0.3, 0.2)  # shares of three labels
+LABELS = (0.5, 0.3, 0.2)  # ratios of three labels
 OUTCOMES = ("promote", "collect more labels", "reject")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Of one holdout: scores of champion and challenger, and each row's label."""
+    """A holdout: scores of champion and challenger, and each row's label."""
 
     champion: Numbers
     challenger: Numbers
@@ -35,7 +35,7 @@ Draw = Callable[[np.random.Generator, int], Answers]
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is drawn, `rows` in each holdout, and what is claimed of it, if anything."""
+    """A scenario: how answers are drawn, `rows` in each holdout, and the claim on it, if any."""
 
     name: str
     frozen: Draw
@@ -46,7 +46,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What became of so many simulated promotions; `shares` by outcome, each with its interval of 95%."""
+    """The result of the simulated promotions; `shares` are ratios by outcome with 95% intervals."""
 
     scenario: str
     claim: Claimed | None
@@ -78,7 +78,7 @@ def simulate(scenario: Scenario, simulated: int, params: Params, seed: int) -> V
 
 
 def share(count: int, n: int) -> tuple[float, float, float]:
-    """A share with Clopper and Pearson's interval of 95%."""
+    """A ratio with Clopper and Pearson's 95% interval."""
     low = float(beta.ppf(0.025, count, n - count + 1)) if count else 0.0
     high = float(beta.ppf(0.975, count + 1, n - count)) if count < n else 1.0
     return count / n, low, high
@@ -103,11 +103,11 @@ def _judged(some: Sequence[Answers], label: int | None, params: Params) -> Paire
 
 
 def drawn(accuracy: float, discordance: float, gain: float = 0.0, lost: float = 0.0) -> Draw:
-    """Each row has a chance of its own to be answered rightly, and each of its two answers is drawn with it.
+    """Each row has a probability of a right answer, and both answers are drawn with it.
 
-    The chances are Beta with mean `accuracy`, spread so that two answers of equal models differ in `discordance` of
-    the rows. The challenger turns so many of the wrong chances to right that it gains `gain` in all (or the reverse),
-    and has lost `lost` on the rarest label.
+    The probabilities have a Beta distribution with mean `accuracy`, such that two answers of equal models differ on the
+    ratio `discordance` of rows. The challenger gains `gain` in total (a loss if negative), and loses `lost` on the rarest
+    label.
     """
     mixing = discordance / (2 * accuracy * (1 - accuracy))
     size = mixing / (1 - mixing)
@@ -126,7 +126,7 @@ def drawn(accuracy: float, discordance: float, gain: float = 0.0, lost: float = 
 
 
 def resampled(champion: Sequence[float], challenger: Sequence[float], labels: Sequence[str], *, chances: bool) -> Draw:
-    """Rows drawn with replacement from real ones; their scores, or answers drawn with the chances that are given."""
+    """Real rows drawn with replacement; their scores, or answers drawn with the given probabilities."""
     one, other = np.asarray(champion), np.asarray(challenger)
     known = sorted(set(labels))
     numbers = np.array([known.index(label) for label in labels])

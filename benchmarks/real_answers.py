@@ -1,4 +1,4 @@
-"""Real answers of the real small model: the base and two fine-tunes of it on held-out product and film reviews."""
+"""Real answers: the base and two fine-tuned models on held-out product and film reviews."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAINED_ON = {"short": 80, "longer": 320}  # examples
 
 @dataclass(frozen=True)
 class Answered:
-    """One system's answers to one set of rows: right or wrong, and the probability it gave the wanted label."""
+    """A system's answers to a set of rows: right or wrong, and the probability of the right label."""
 
     system: str
     rows: str
@@ -31,7 +31,7 @@ class Answered:
 
 
 def real_answers(assets: Path, held_out: int) -> list[Answered]:
-    """Train, answer, and keep what came out in the folder for temporary files: the second time takes no time."""
+    """Train and answer, with a cache in the folder for temporary files."""
     kept = Path(tempfile.gettempdir()) / f"perpetune-decisions-{held_out}.json"
     if kept.is_file():
         return [Answered(**one) for one in json.loads(kept.read_text(encoding="utf-8"))]

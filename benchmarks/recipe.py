@@ -1,19 +1,19 @@
-"""What the defaults are worth: the scores of what they would serve beside rivals, on tasks and sizes of many kinds.
+"""The default training recipe: scores against rivals on several tasks and training sizes.
 
     python benchmarks/recipe.py --data DATA                            # every task, hours on two cores
     python benchmarks/recipe.py --data DATA --task intents20 --rows 300 1000
-    python benchmarks/recipe.py --quick                                # reviews alone, not written down
+    python benchmarks/recipe.py --quick                                # reviews only, no output files
 
 Ours are the tuned model and the linear models on TF-IDF and on embeddings. "perpetune" is the one of them that would be
 served: the simplest within `promote.simpler_margin` of the best on further rows, a fifth as many as were trained on. The score
 is taken on held-out rows that none of this has seen.
 
-DATA holds banking77/{train,test}.csv (columns text, category), contracts/ and restaurants/{train,test}.jsonl; reviews
-come with the product. Rivals learn from the same rows and answer the same held-out ones: TF-IDF with logistic
-regression; sentence embeddings by all-MiniLM-L6-v2 with logistic regression (as in SetFit, Tunstall et al. 2022,
-arXiv:2209.11055, without its contrastive step); and TRL's SFTTrainer with its own defaults on the same base, stopped
-after the wall time that our fine-tuning took (`--trl`). Each cell is one training, so intervals hold how
-held-out rows vary, and not how training varies with its seed. What was measured before is kept: cells are added.
+DATA has banking77/{train,test}.csv (columns text, category), contracts/ and restaurants/{train,test}.jsonl; reviews come
+with the product. Rivals are trained on the same rows and answer the same held-out ones: TF-IDF with logistic regression;
+sentence embeddings by all-MiniLM-L6-v2 with logistic regression (as in SetFit, Tunstall et al. 2022, arXiv:2209.11055,
+without its contrastive step); and TRL's SFTTrainer with its defaults on the same base, stopped after the wall time of
+perpetune's fine-tuning (`--trl`). Each cell is one training, so intervals cover the variation of held-out rows, not that
+between seeds. Earlier results are kept, and cells are added.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from perpetune.records import Example
 
 SIZES = (100, 300, 1000, 3000)
-GOAL = -0.02  # points of 100 behind the best rival, with a thousand rows or more
+GOAL = -0.02  # largest loss against the best rival, with a thousand rows or more
 SEED = 7
 PROMPTED_AT, PROMPTED_ROWS = 300, 60  # training rows, and held-out rows that the base is prompted with
-CHOOSING = 40  # rows at least that choose which of ours is served
+CHOOSING = 40  # least rows for the choice of the served system
 OURS, TUNED, LINEAR, BASE, TRL = (
     "perpetune",
     "fine-tuned",
@@ -51,7 +51,7 @@ OURS, TUNED, LINEAR, BASE, TRL = (
 )
 RIVALS = ("TF-IDF", "embeddings", TRL)
 SLOTS = ("name", "eatType", "food", "priceRange", "customer rating", "area", "familyFriendly", "near")
-DRAWN = {  # with the colours of the house
+DRAWN = {  # system and colour
     TUNED: "challenger",
     LINEAR: "champion",
     "embeddings": "embeddings",
@@ -63,7 +63,7 @@ DRAWN = {  # with the colours of the house
 
 @dataclass(frozen=True)
 class Task:
-    """Rows (input, output) to learn from and to be judged on; the outputs are labels, or satisfy the schema."""
+    """Training and held-out rows (input, output); the outputs are labels, or satisfy the schema."""
 
     name: str
     instruction: str
@@ -78,9 +78,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Cell:
-    """One system on one task and size: a score for each held-out row, and the seconds of its training.
+    """A system on a task and training size: a score for each held-out row, and the seconds of its training.
 
-    `chosen`: which of ours would be served, if the system is that one; `chosen_by`: its mean score on the rows that chose.
+    `chosen`: the system that would be served, for the system "perpetune"; `chosen_by`: its mean score on the choosing rows.
     """
 
     task: str
@@ -117,7 +117,7 @@ def main() -> int:
     claims = claims_of(cells)
     for claim in claims:
         low, high = claim.interval
-        print(f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:+.3f} ({low:+.3f} to {high:+.3f})")
+        print(f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:+.3f} ({low:+.3f} to {high:+.3f})")
     if not asked.quick:
         draw(cells)
     return 0 if asked.quick or all(claim.holds for claim in claims) else 1
@@ -125,14 +125,14 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a folder with banking77, contracts and restaurants")
+    parser.add_argument("--data", type=Path, help="folder with banking77, contracts and restaurants")
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--task", nargs="+", choices=tuple(TASKS))
     parser.add_argument("--rows", nargs="+", type=int, default=SIZES)
     parser.add_argument("--held-out", type=int, default=300)
-    parser.add_argument("--trl", action="store_true", help="train by TRL's defaults too, for as long as ours took")
+    parser.add_argument("--trl", action="store_true", help="also train with TRL's defaults, for the same time")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="100 reviews, 60 held out, not written down")
+    parser.add_argument("--quick", action="store_true", help="100 reviews, 60 held out, no output files")
     asked = parser.parse_args()
     if asked.quick:
         asked.task, asked.rows, asked.held_out, asked.trl = ["reviews"], [100], 60, False
@@ -141,13 +141,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def measure(task: Task, size: int, params: Params, asked: argparse.Namespace) -> Iterator[Cell]:
-    """Our recipe and its rivals on the first `size` rows; a tenth of them more is for validation."""
+    """The recipe and its rivals on the first `size` rows, with a tenth more rows for validation."""
     from perpetune.model.weights import resolve
 
     end = size + max(20, size // 10)
     train, validation = task.train[:size], task.train[size:end]
     choosing = task.train[end : end + max(CHOOSING, size // 5)]
-    # One system answers the rows that choose and those that are judged in one go.
+    # A system answers the choosing and the held-out rows in one call.
     both = replace(task, test=[*choosing, *task.test])
     tuned = fine_tuned(both, train, validation, params, asked)
     linear = [fitted(both, train, name, params, asked) for name in ("TF-IDF", LINEAR)] if task.labels else []
@@ -176,7 +176,7 @@ def _judged(cell: Cell, choosing: int) -> Cell:
 
 
 def fitted(task: Task, train: Sequence[tuple[str, str]], name: str, params: Params, asked: Any) -> Cell:
-    """A linear model of ours: on TF-IDF, or on TF-IDF and embeddings."""
+    """A linear model of perpetune: on TF-IDF, or on TF-IDF and embeddings."""
     from perpetune.classifiers.encoder import load_encoder
     from perpetune.evaluation.baselines import answers_of, fitted_linear, majority_answers
 
@@ -230,7 +230,7 @@ def prompted(task: Task, train: Sequence[tuple[str, str]], params: Params, asked
 
 
 def trl(task: Task, train: Sequence[tuple[str, str]], seconds: float, params: Params, asked: Any) -> Cell:
-    """SFTTrainer as it comes, with peft's default LoRA on all linear layers; the best that a user has without tuning."""
+    """SFTTrainer with its defaults and peft's default LoRA on all linear layers."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -330,7 +330,7 @@ def _examples(rows: Sequence[tuple[str, str]]) -> list[Example]:
 
 
 def claims_of(cells: Sequence[Cell]) -> list[Claim]:
-    """What is served beside the best rival (taken by its score on these rows) and the prompted base; ours beside TRL."""
+    """Claims: the served system against the best rival (by its score on these rows) and the prompted base, tuned against TRL."""
     claims = []
     for task, rows in sorted({(cell.task, cell.rows) for cell in cells}):
         here = {cell.system: cell.scores for cell in cells if (cell.task, cell.rows) == (task, rows)}
@@ -360,7 +360,7 @@ def show(cell: Cell) -> None:
 
     found = estimate_mean(cell.scores, confidence=0.95, samples=2000, seed=SEED)
     steps = f", serves {cell.chosen}" if cell.chosen else f", {cell.steps} steps" if cell.steps else ""
-    seen = f" ({cell.chosen_by:.1%} on the rows that chose)" if cell.chosen_by is not None else ""
+    seen = f" ({cell.chosen_by:.1%} on the choosing rows)" if cell.chosen_by is not None else ""
     print(
         f"{cell.task:12} {cell.rows:5} rows  {cell.system:21} {found.value:.1%} ({found.low:.1%} to {found.high:.1%}, "
         f"n={len(cell.scores)})  {cell.seconds:.0f} s{steps}{seen}",
@@ -369,7 +369,7 @@ def show(cell: Cell) -> None:
 
 
 def draw(cells: Sequence[Cell]) -> None:
-    """A panel for each task: the score of each system by training rows; a ring is what would be served."""
+    """A panel for each task: the score of each system by training rows; a ring marks the served system."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
@@ -426,7 +426,7 @@ def _intents(count: int) -> Callable[[argparse.Namespace], Task]:
 
 
 def _rare(asked: argparse.Namespace) -> Task:
-    """One message of eight is about a card or phone that is gone."""
+    """A rare label: one message of eight is about a lost or stolen card or phone."""
     gone = {"lost_or_stolen_card", "compromised_card", "lost_or_stolen_phone", "card_swallowed"}
 
     def divided(part: str) -> list[tuple[str, str]]:

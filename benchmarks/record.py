@@ -1,4 +1,4 @@
-"""What every benchmark writes: its claims with their goals, where it ran, and with what."""
+"""The JSON of a benchmark: claims with goals, device and versions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A measured value with its interval (all rounds lie in it) and the goal it must reach."""
+    """A measured value with its interval (all rounds are in it) and its goal."""
 
     claim: str
     value: float

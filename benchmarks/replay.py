@@ -1,13 +1,12 @@
-"""What each policy of retraining would have done on a stream: on the bundled ones, and on intents of which half are new.
+"""Retraining policies on streams: the bundled reviews, and intents of which half are new.
 
     python benchmarks/replay.py                # the bundled reviews, half a minute on two cores
-    python benchmarks/replay.py --data DATA    # also 15 intents of customers of a bank, to which 15 others come
+    python benchmarks/replay.py --data DATA    # also 15 intents of a bank's customers, later 15 others too
 
-DATA holds banking77/train.csv (columns text, category). 600 rows of 15 intents are initial; 500 more of them are
-asked, 50 a day, and then 1,500 rows of all 30. Labels come a day later. Which intents and rows these are is drawn by lot,
-five times; the mean of the five counts, and the first is plotted. The stand-in answers: TF-IDF with logistic
-regression, ours and the other policies' alike. The goal: not more than 3 points behind the best policy, with fewer
-retrainings than it.
+DATA has banking77/train.csv (columns text, category). The first model is trained on 600 rows of 15 intents; then come 500
+requests of these, 50 a day, and 1,500 of all 30. Labels come a day later. Intents and rows are drawn at random five times;
+the mean of the five counts, and the first is plotted. The surrogate answers for all policies: TF-IDF with logistic
+regression. The goal: at most 3 points behind the best policy, with fewer retrainings.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def main() -> int:
         ]
         write_png(scores_over_time(found[0], alike[0].changes), RESULTS / f"replay-{found[0].history}.png")
     for claim in claims:
-        print(f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:g}, goal {claim.goal:g}")
+        print(f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:g}, goal {claim.goal:g}")
     print(write("replay", claims, details, time.monotonic() - began))
     return 0 if all(claim.holds for claim in claims) else 1
 
@@ -69,7 +68,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def intents(data: Path, seed: int) -> History:
-    """Requests about 15 intents, and after ten days about 15 others too."""
+    """Requests of 15 intents, and after ten days of 15 others too."""
     rng, rows = random.Random(seed), banking(data, "train")
     rng.shuffle(rows)
     names = sorted({label for _, label in rows})
@@ -88,7 +87,7 @@ def _example(position: int, row: tuple[str, str]) -> Example:
 
 
 def claims_of(found: Sequence[Replay]) -> list[Claim]:
-    """How far we are behind the best of the other policies, and how many more retrainings we took than it: mean, range."""
+    """The score behind the best other policy, and the difference in retrainings: mean and range."""
 
     def each(policy: str, of: Callable[[Outcome], float]) -> np.ndarray:
         return np.array([of(one) for replay in found for one in replay.outcomes if one.policy == policy])

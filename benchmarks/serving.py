@@ -1,13 +1,12 @@
-"""The gateway in front of vLLM beside vLLM itself, and ten swaps with two rollbacks under load.
+"""The gateway's overhead over vLLM, and ten promotions with two rollbacks under load.
 
     make vllm && python benchmarks/serving.py
     python benchmarks/serving.py --quick
 
-One closed-loop load generator drives both addresses of the same vLLM in turns, with the same prompts and adapter, at
-1, 8 and 64 clients. "added" is what a client of the gateway waited beyond the gateway's own wait for vLLM: parsing,
-routing, logging and one more connection. Then, on a tiny base so that it takes minutes, 10,000 requests while the
-registry's champion changes ten times and is rolled back twice; each answer must name a version that was to serve while
-it was asked for, and must not be what only another version says to that prompt.
+A closed-loop load generator drives vLLM directly and through the gateway alternately, with the same prompts and adapter, at
+1, 8 and 64 clients. "added" is the latency beyond the gateway's wait for vLLM: parsing, routing, logging and a connection.
+Then, on a tiny base, 10,000 requests while the champion changes ten times and is rolled back twice; each answer must name a
+version that was champion during the request, and must not be an answer that only another version gives to that prompt.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ SWAP_CLIENTS = 16
 
 @dataclass(frozen=True)
 class Turn:
-    """One target driven once: latencies and added latencies in milliseconds."""
+    """A measurement of a target: latencies and added latencies in milliseconds."""
 
     target: str
     clients: int
@@ -56,7 +55,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Change:
-    """One change of the champion: `began` and `ended` on the clock of the requests, in seconds."""
+    """A change of the champion: `began` and `ended` in seconds on the clock of the requests."""
 
     kind: str
     version: str
@@ -103,7 +102,7 @@ def _swaps(asked: argparse.Namespace, prompts: Sequence[str]) -> list[Claim]:
 def _told(name: str, claims: list[Claim], details: object, began: float, quick: bool) -> list[Claim]:
     for claim in claims:
         print(
-            f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:.4g} "
+            f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.4g} "
             f"({claim.interval[0]:.4g} to {claim.interval[1]:.4g}), goal {claim.goal:g}"
         )
     if not quick:
@@ -131,13 +130,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--prompts", type=int, default=24)
-    parser.add_argument("--requests", type=int, default=192, help="for each target, number of clients and round")
+    parser.add_argument("--requests", type=int, default=192, help="per target, number of clients and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--swap-requests", type=int, default=10_000)
     parser.add_argument("--swaps", type=int, default=10)
     parser.add_argument("--rollbacks", type=int, default=2)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--quick", action="store_true", help="few requests, one round, and nothing written")
+    parser.add_argument("--quick", action="store_true", help="few requests, one round, no output files")
     asked = parser.parse_args()
     if asked.quick:
         asked.requests, asked.rounds, asked.swap_requests, asked.swaps, asked.prompts = 64, 1, 400, 3, 8
@@ -152,14 +151,14 @@ def _prompts(assets: Path, count: int) -> list[str]:
 
 
 def overhead(ready: Stage, prompts: Sequence[str], rounds: int, requests: int) -> list[Turn]:
-    """Both targets in turns. vLLM is asked for the champion's adapter under the name that the gateway gave it."""
+    """Measure both targets alternately. Direct requests use the name that the gateway gave the champion's adapter."""
     from stage import INSTRUCTION, MAX_TOKENS, TASK, adapter_in
 
     targets = (
         Target("direct", ready.vllm, adapter_in(ready.vllm), INSTRUCTION),
         Target("gateway", ready.gateway, TASK, None),
     )
-    for target in targets:  # the first requests warm both up
+    for target in targets:  # warm-up
         drive(target, prompts, clients=8, requests=len(prompts), max_tokens=MAX_TOKENS)
     turns = []
     for turn in range(rounds):
@@ -205,7 +204,7 @@ def _print(turn: Turn) -> None:
 
 
 def references(ready: Stage, prompts: Sequence[str]) -> dict[str, list[str]]:
-    """What each version says to each prompt, from vLLM itself."""
+    """Each version's answer to each prompt, from vLLM directly."""
     from stage import INSTRUCTION, MAX_TOKENS, reference
 
     said: dict[str, list[str]] = {}
@@ -220,7 +219,7 @@ def references(ready: Stage, prompts: Sequence[str]) -> dict[str, list[str]]:
 def swaps(
     ready: Stage, prompts: Sequence[str], requests: int, count: int, rollbacks: int
 ) -> tuple[list[Change], list[Asked]]:
-    """Drive the gateway while the champion changes at even distances, measured in requests."""
+    """Drive the gateway while the champion changes every so many requests."""
     from stage import MAX_TOKENS, TASK
 
     plan = _plan(list(ready.adapters), count, rollbacks)
@@ -258,7 +257,7 @@ def swaps(
 
 
 def _plan(versions: Sequence[str], count: int, rollbacks: int) -> list[tuple[str, str]]:
-    """Promotions in order, with a rollback after every (count / rollbacks)th; a rollback goes back by one."""
+    """Promotions in order, with a rollback after every (count / rollbacks)th."""
     plan: list[tuple[str, str]] = []
     every = max(1, count // max(1, rollbacks))
     for number in range(1, count + 1):
@@ -299,7 +298,7 @@ def claims_of_overhead(turns: Sequence[Turn]) -> list[Claim]:
         name = f"{clients} clients" if clients > 1 else "1 client"
         claims.append(
             Claim(
-                f"throughput as a share of direct, {name}",
+                f"throughput relative to direct, {name}",
                 value,
                 (min(ratios), max(ratios)),
                 THROUGHPUT_GOAL,
@@ -332,15 +331,15 @@ def claims_of_swaps(said: dict[str, list[str]], changes: Sequence[Change], answe
     rollbacks = [change.ended - change.began for change in changes if change.kind == "roll back"]
     exact = (
         (f"of {len(answered)} requests failed while the champion changed", failed, 0.0),
-        ("answers by a version that was not to serve then", unloaded, 0.0),
-        ("answers that only another version than the named one gives", strange, 0.0),
+        ("answers by a version that was not champion then", unloaded, 0.0),
+        ("answers that only another version gives", strange, 0.0),
         ("seconds until the slowest rollback served", max(rollbacks, default=0.0), 1.0),
     )
     claims = [Claim(name, value, (value, value), goal, value <= goal) for name, value, goal in exact]
     ratio = worst / usual
     return [
         *claims,
-        Claim("worst second's median latency over the usual one", ratio, (ratio, ratio), 10.0, ratio <= 10),
+        Claim("worst second's median latency over the overall one", ratio, (ratio, ratio), 10.0, ratio <= 10),
     ]
 
 
@@ -349,7 +348,7 @@ def _version(each: Asked) -> str:
 
 
 def _serving(each: Asked, said: dict[str, list[str]], changes: Sequence[Change]) -> set[str]:
-    """The versions that were champion at some time between a request's beginning and its end."""
+    """The versions that were champion at some time during a request."""
     serving = {next(iter(said))}
     for change in changes:
         if change.began > each.began + each.seconds:
@@ -366,7 +365,7 @@ def _said_by_another(each: Asked, said: dict[str, list[str]]) -> bool:
 
 @dataclass(frozen=True)
 class Second:
-    """What was answered in one second of the run: since its beginning, in seconds, and latencies in seconds."""
+    """The latencies in seconds of each second of the run."""
 
     began: float
     answers: int

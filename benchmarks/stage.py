@@ -1,4 +1,4 @@
-"""What the serving benchmark needs around it: vLLM, a registry with real versions, and the gateway, as processes."""
+"""The setup of the serving benchmark: vLLM, a registry with real versions, and the gateway, as processes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ MAX_TOKENS = 4
 PRECISION: Literal["bf16"] = "bf16"  # in fp32 vLLM answers one request a second on two cores
 READY_SECONDS = 120.0
 _LORA = LoraParams(rank=8, alpha=16, dropout=0.0, target_modules="all-linear")
-_WEIGHT = 0.2  # standard deviation of an adapter's second matrix: each seed then says something of its own
+_WEIGHT = 0.2  # standard deviation of an adapter's second matrix, so that each seed gives other answers
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Both servers' addresses, and each version's adapter. The first version is champion."""
+    """The addresses of both servers, and each version's adapter. The first version is champion."""
 
     vllm: str
     gateway: str
@@ -52,7 +52,7 @@ class Stage:
 def stage(
     folder: Path, assets: Path, prompts: Sequence[str], versions: int, golden: int, *, tiny: bool
 ) -> Iterator[Stage]:
-    """Lay out a workspace, register so many versions with their golden prompts, and run vLLM and the gateway.
+    """Create a workspace, register so many versions with golden prompts, and run vLLM and the gateway.
 
     The base model is that of params.yaml or a `tiny` one with its tokenizer.
     """
@@ -77,7 +77,7 @@ def stage(
 
 
 def _wait_until_ready(gateway: str) -> None:
-    """The first release loads after the gateway answers that it lives."""
+    """Wait until the gateway is ready: the first release loads after /healthz answers."""
     deadline = time.monotonic() + READY_SECONDS
     while not answers(f"{gateway}/readyz"):
         if time.monotonic() > deadline:
@@ -126,7 +126,7 @@ def _write_tiny(real: Path, folder: Path) -> Path:
 
 def _register(params: Params, folder: Path, assets: Path, golden: Sequence[str], versions: int) -> dict[str, Path]:
     connect(os.environ["MLFLOW_TRACKING_URI"])
-    # Without a place of its own a local store lays its artifacts into the folder that the benchmark is started from.
+    # By default a local store writes artifacts to the current folder.
     MlflowClient().create_experiment(TASK, artifact_location=str(folder / "artifacts"))
     adapters: dict[str, Path] = {}
     for number in range(versions):
@@ -186,7 +186,7 @@ def _card(params: Params, predictor: Predictor) -> ModelCard:
 
 @contextmanager
 def reference(vllm: str, version: str, adapter: Path) -> Iterator[str]:
-    """The name of a second copy of a version's adapter in vLLM, which the gateway knows nothing of."""
+    """The name of a second copy of a version's adapter in vLLM, unknown to the gateway."""
     name = f"reference-{version}"
     httpx.post(
         f"{vllm}/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(adapter)}, timeout=60
@@ -198,7 +198,7 @@ def reference(vllm: str, version: str, adapter: Path) -> Iterator[str]:
 
 
 def adapter_in(vllm: str) -> str:
-    """The name under which vLLM holds the one adapter that the gateway has loaded."""
+    """The name in vLLM of the one adapter that the gateway has loaded."""
     served = httpx.get(f"{vllm}/v1/models", timeout=10).json()["data"]
     (adapter,) = [model["id"] for model in served if model.get("parent")]
     return str(adapter)

@@ -1,12 +1,11 @@
-"""Fine-tuning through perpetune's engine and through TRL's SFTTrainer: the same work, in turns, in one run.
+"""Fine-tuning with perpetune and with TRL's SFTTrainer: the same work, alternately, in one run.
 
     python benchmarks/training.py --peer trl
     python benchmarks/training.py --peer trl --data intents.csv     # columns input, output (or text, category)
 
-Every system starts from the same base model, sees the same rows, trains a LoRA of the same shape with the same
-schedule for as many steps of as many examples, and is asked about the same held-out rows. Each turn is a process of
-its own, so that its peak memory is its own. Tokens per second are useful ones: those of each example as a plain run
-would read them, without padding, whatever the system really computed.
+Every system starts from the same base model and trains a LoRA of the same shape on the same rows, with the same schedule,
+steps and batch size, and answers the same held-out rows. Each measurement is a separate process, for its peak memory.
+Tokens per second are useful ones: those of each example without padding, whatever the system computed.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ if TYPE_CHECKING:
     from perpetune.params import Params
 
 SYSTEMS = ("perpetune", "trl", "trl packed")
-# About 40 of a row's 63 tokens are the same in every row, as in many a narrow task.
+# About 40 of a row's 63 tokens are the same in every row, as in many narrow tasks.
 REVIEWS = (
     "You read sentences of customers' reviews of products. Does this sentence speak well or ill of the product? "
     "Answer with one word: positive or negative."
 )
 GOALS = {"reviews": 6.0, "listed": 10.0}
 
-RATE = 5.0e-4  # of both
+RATE = 5.0e-4  # of both systems
 
 
 @dataclass(frozen=True)
 class Work:
-    """The rows to learn, the rows to be asked about, and how."""
+    """Training rows, held-out rows and the training settings."""
 
     instruction: str
     labels: list[str]
@@ -59,7 +58,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Turn:
-    """One system's turn: seconds of its steps after the first, which warms it up, and what it learned."""
+    """A measurement of a system: seconds of its steps without the first (warm-up), and its accuracy."""
 
     system: str
     seconds: float
@@ -85,10 +84,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--micro-batch", type=int, default=8, help="rows of one pass of TRL, which is slower with more")
+    parser.add_argument(
+        "--micro-batch", type=int, default=8, help="micro-batch of TRL, which is slower with a larger one"
+    )
     parser.add_argument("--held-out", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="one round of 3 steps, not written down")
+    parser.add_argument("--quick", action="store_true", help="one round of 3 steps, no output files")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turn", choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -117,7 +118,7 @@ def compare(asked: argparse.Namespace) -> int:
     claims = claims_of(turns, GOALS["listed" if asked.data else "reviews"])
     for claim in claims:
         print(
-            f"{'holds ' if claim.holds else 'FAILS '} {claim.claim}: {claim.value:.2f} {claim.interval}, goal {claim.goal}"
+            f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.2f} {claim.interval}, goal {claim.goal}"
         )
     details = [{**asdict(turn), "right": sum(turn.right), "of": len(turn.right)} for turn in turns]
     if not asked.quick:
@@ -136,7 +137,7 @@ def show(turn: int, found: Turn) -> None:
 
 
 def claims_of(turns: Sequence[Turn], goal: float) -> list[Claim]:
-    """Against TRL's best setting: speed in each round, accuracy over the same held-out rows, peak memory."""
+    """Claims against TRL's best setting: speed in each round, accuracy on the same held-out rows, peak memory."""
     from perpetune.statistics.paired import compare as paired
 
     by_system = {system: [turn for turn in turns if turn.system == system] for system in SYSTEMS}
@@ -228,9 +229,9 @@ def take_turn(system: str, work: Work) -> Turn:
         base = _base()
         right = _ask(work, base, adapter)
     tokens, examples = sum(_lengths(work, base.tokenizer)), len(work.train)
-    share = (len(times) - 1) / len(times)  # the first step warms up
+    ratio = (len(times) - 1) / len(times)  # without the warm-up step
     seconds = times[-1] - times[0]
-    return Turn(system, seconds, tokens * share / seconds, examples * share / seconds, peak, right)
+    return Turn(system, seconds, tokens * ratio / seconds, examples * ratio / seconds, peak, right)
 
 
 def _base() -> Base:
@@ -245,7 +246,7 @@ def _params() -> Params:
     return load_params(Path("params.yaml"))
 
 
-def _ours(work: Work, adapter: Path) -> list[float]:  # it writes its answers as TRL's model does: the same work
+def _ours(work: Work, adapter: Path) -> list[float]:  # without a label head, as TRL
     from perpetune.records import Example
     from perpetune.training.trainer import Progress, train
 
@@ -310,7 +311,7 @@ def _trl(work: Work, adapter: Path, *, packed: bool) -> list[float]:
             args=SFTConfig(
                 output_dir=folder,
                 max_steps=work.steps,
-                # Packed, one sequence holds as many examples as a pass would.
+                # A packed sequence has as many examples as a micro-batch.
                 per_device_train_batch_size=1 if packed else work.micro_batch,
                 gradient_accumulation_steps=work.batch_size // work.micro_batch,
                 max_length=int(statistics.mean(lengths) * work.micro_batch) if packed else max(lengths),

@@ -1,4 +1,4 @@
--- One server, one database for each that keeps something.
+-- One database for each service with state.
 CREATE DATABASE prefect;
 CREATE DATABASE mlflow;
 CREATE DATABASE perpetune;

@@ -1,7 +1,7 @@
 #!/bin/sh
-# What one machine of a Slurm allocation runs:
+# The command of one machine of a Slurm allocation:
 #     srun --nodes 2 --ntasks-per-node 1 --gpus-per-node 8 --kill-on-bad-exit=1 node.sh ARGUMENTS
-# starts `torchrun ARGUMENTS` on each, all of them joined. docs/guides/gpus.md says how perpetune is told.
+# starts `torchrun ARGUMENTS` on each machine with a common rendezvous. See docs/guides/gpus.md for the setting.
 set -eu
 leader=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 exec torchrun \

@@ -38,7 +38,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     return said.stdout, json.loads((folder / "gpu-training-lora.json").read_text(encoding="utf-8")), folder
 
 
-def test_the_smoke_run_prints_a_table_and_judges_no_goal(smoke: tuple[str, dict[str, Any], Path]) -> None:
+def test_the_smoke_run_prints_a_table_without_goals(smoke: tuple[str, dict[str, Any], Path]) -> None:
     said, record, folder = smoke
     for workload in ("short answers", "2,048 tokens"):
         for system in ("perpetune", "transformers Trainer"):

@@ -44,14 +44,14 @@ def _labels() -> dict[str, tuple[str, ...]]:
     return {each._name: each._labelnames for each in vars(Metrics()).values() if hasattr(each, "_labelnames")}
 
 
-def test_every_metric_asked_for_is_counted(dashboard: dict[str, Any]) -> None:
+def test_every_metric_of_the_dashboard_exists(dashboard: dict[str, Any]) -> None:
     known = samples()
     asked = {name for query in queries(dashboard) for name in re.findall(r"perpetune_\w+", query)}
     assert asked
     assert asked <= set(known)
 
 
-def test_every_label_asked_for_is_there(dashboard: dict[str, Any]) -> None:
+def test_every_label_of_the_dashboard_exists(dashboard: dict[str, Any]) -> None:
     known = samples()
     for query in queries(dashboard):
         [name] = set(re.findall(r"perpetune_\w+", query))
@@ -61,7 +61,7 @@ def test_every_label_asked_for_is_there(dashboard: dict[str, Any]) -> None:
         assert query.count("(") == query.count(")")
 
 
-def test_what_an_operator_needs_is_shown(dashboard: dict[str, Any]) -> None:
+def test_the_dashboard_shows_the_main_metrics(dashboard: dict[str, Any]) -> None:
     everything = " ".join(queries(dashboard))
     for name in ("http_requests", "first_token", "tokens", "confidence", "in_flight", "log_rows_lost", "rate_limited"):
         assert f"perpetune_{name}" in everything or f"_{name}" in everything

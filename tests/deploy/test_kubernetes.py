@@ -51,7 +51,7 @@ def test_a_flow_run_gets_gpus_the_workspace_and_shared_memory(pool: dict[str, An
     assert volumes["workspace"]["persistentVolumeClaim"] == {"claimName": "perpetune"}
 
 
-def test_what_the_pool_names_is_there(pool: dict[str, Any], manifests: dict[tuple[str, str], Any]) -> None:
+def test_resources_of_the_work_pool_exist(pool: dict[str, Any], manifests: dict[tuple[str, str], Any]) -> None:
     [container] = job(pool, image="perpetune:1")["spec"]["template"]["spec"]["containers"]
     assert container["envFrom"] == [{"configMapRef": {"name": "perpetune"}}, {"secretRef": {"name": "perpetune"}}]
     assert ("ConfigMap", "perpetune") in manifests

@@ -72,14 +72,14 @@ def test_the_loss_curve_is_that_of_one_process(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_what_a_process_refuses_is_told_as_it_is(
+def test_an_error_of_a_process_is_raised_unchanged(
     colour_job: Callable[[TrainParams, Path], Job],
     train_params: TrainParams,
     colour_rows: list[Example],
     tmp_path: Path,
 ) -> None:
     params = train_params.model_copy(update={"max_example_tokens": 1})
-    with pytest.raises(PerpetuneError, match="none of the 6 training examples has at most 1 tokens"):
+    with pytest.raises(PerpetuneError, match="all 6 training examples are longer than 1 tokens"):
         run(colour_job(params, tmp_path), colour_rows, LAUNCHER)
 
 
@@ -112,7 +112,7 @@ def test_all_end_with_the_launcher(tmp_path: Path, how: signal.Signals) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_cluster_that_is_too_small_is_told() -> None:
+def test_a_cluster_that_is_too_small_is_an_error() -> None:
     command = [*COMMAND[:2], "--nodes", "3", "--gpus-per-node", "0", "--wait-seconds", "3", "-m", "this"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1

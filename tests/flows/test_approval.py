@@ -124,7 +124,7 @@ def payloads(event: str, version: str) -> list[dict[str, Any]]:
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-def test_a_version_waits_for_a_person_and_carries_what_was_said(workspace: Workspace) -> None:
+def test_a_version_waits_for_approval_and_has_the_response_in_its_tags(workspace: Workspace) -> None:
     version = promoted(workspace)
     child = begin(workspace)
     [waiting] = eventually(lambda: runs("approval", "PAUSED"), 240)
@@ -152,7 +152,7 @@ def test_a_version_waits_for_a_person_and_carries_what_was_said(workspace: Works
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-def test_nobodys_word_is_a_no(workspace: Workspace) -> None:
+def test_without_a_response_the_version_is_rejected(workspace: Workspace) -> None:
     version = promoted(workspace)
     child = begin(with_hours(workspace.root, 0.001))
     assert outcome(child) == "reject"

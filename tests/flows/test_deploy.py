@@ -180,7 +180,7 @@ def test_going_back_by_hand_is_told_to_prefect(
         (("--pool", "gpu"), "the work pool gpu starts containers, so it needs an image"),
     ],
 )
-def test_what_is_missing_is_said(
+def test_a_missing_pool_or_image_is_an_error(
     workspace: tuple[Path, Supervisor, Ports], arguments: tuple[str, ...], says: str
 ) -> None:
     done = subprocess.run(

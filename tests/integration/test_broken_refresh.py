@@ -128,7 +128,7 @@ def world(tmp_path: Path, tiny_params: BaseParams, seed_servers: Callable[..., N
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-def test_a_killed_refresh_goes_on_as_one_run(world: World, tiny_params: BaseParams, tmp_path: Path) -> None:
+def test_a_killed_refresh_resumes_in_the_same_run(world: World, tiny_params: BaseParams, tmp_path: Path) -> None:
     inbox = world.workspace.root / INBOX
     write_jsonl(tmp_path / "start.jsonl", questions()[:-1])
     ingest(tmp_path / "start.jsonl", inbox)

@@ -337,7 +337,7 @@ def test_killed_in_the_middle_of_swaps_alias_service_and_log_agree(world: World)
 
 
 @pytest.mark.timeout(300)
-def test_a_registry_killed_in_the_middle_of_promotions_stops_nobody(vllm_world: World) -> None:
+def test_a_registry_killed_during_promotions_does_not_stop_serving(vllm_world: World) -> None:
     """What a promotion had written by then is what serves after the restart; repeated, it is whole."""
     world = vllm_world
     eventually(lambda: world.serving() == world.versions[0], 90)
@@ -367,7 +367,7 @@ def test_a_registry_killed_in_the_middle_of_promotions_stops_nobody(vllm_world: 
 
 
 @pytest.mark.timeout(300)
-def test_an_engine_killed_in_the_middle_of_swaps_takes_up_what_the_registry_wants(vllm_world: World) -> None:
+def test_an_engine_killed_during_swaps_loads_the_desired_releases_again(vllm_world: World) -> None:
     world = vllm_world
     assert world.vllm
     eventually(lambda: world.serving() == world.versions[0], 90)

@@ -237,7 +237,7 @@ def test_labels_have_the_probabilities_of_the_answerer_in_process(
     use(body)
 
 
-def test_text_streams_and_adds_up_to_what_comes_whole(use: Use, release: Make, params: Params) -> None:
+def test_streamed_text_equals_the_whole_text(use: Use, release: Make, params: Params) -> None:
     messages = asked(params, REVIEWS[2])
 
     async def body(engine: VllmEngine) -> None:
@@ -258,7 +258,7 @@ def test_text_streams_and_adds_up_to_what_comes_whole(use: Use, release: Make, p
     use(body)
 
 
-def test_several_answers_that_are_drawn_and_where_they_stop(use: Use, release: Make, params: Params) -> None:
+def test_several_sampled_answers_end_at_stop_sequences(use: Use, release: Make, params: Params) -> None:
     messages = asked(params, REVIEWS[0])
 
     async def body(engine: VllmEngine) -> None:

@@ -68,7 +68,7 @@ def test_outputs_are_written_as_the_grammar_takes_them(text: str, written: str |
         ('{"name": "x", "price": 1e999}', "cannot be written as JSON: "),
     ],
 )
-def test_a_bad_output_is_refused_with_its_place(text: str, reason: str) -> None:
+def test_an_invalid_output_is_rejected_with_its_path(text: str, reason: str) -> None:
     with pytest.raises(InvalidOutput) as caught:
         OutputSchema(BOOKING).canonical(text)
     assert str(caught.value).startswith(reason)

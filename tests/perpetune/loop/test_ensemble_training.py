@@ -64,7 +64,7 @@ def test_training_again_makes_the_same_version(job: Job, tiny_encoder: BaseParam
     assert launch_ensemble(job, tiny_encoder, ROWS, ROWS, lambda _: None).digest == first.digest
 
 
-def test_without_an_encoder_a_head_or_rows_that_judge_it_answers_alone(job: Job, tiny_encoder: BaseParams) -> None:
+def test_without_an_encoder_a_head_or_validation_rows_there_is_no_ensemble(job: Job, tiny_encoder: BaseParams) -> None:
     launch_ensemble(job, tiny_encoder, ROWS, ROWS, lambda _: None)
     launch_ensemble(job, None, ROWS, ROWS, lambda _: None)
     assert read_powers(job.adapter) is None

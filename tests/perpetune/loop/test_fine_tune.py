@@ -54,7 +54,7 @@ class PowerCut(Exception):
     pass
 
 
-def test_training_that_breaks_off_is_one_curve_in_the_end(workspace: Workspace, run: Run) -> None:
+def test_an_interrupted_training_has_one_curve(workspace: Workspace, run: Run) -> None:
     told: list[int] = []
 
     def tell(progress: Progress) -> None:
@@ -71,7 +71,7 @@ def test_training_that_breaks_off_is_one_curve_in_the_end(workspace: Workspace, 
     assert steps(run, "validation/loss") == [2, 4, 5, 7, 8]
 
 
-def test_what_is_trained_is_not_trained_again(workspace: Workspace, run: Run) -> None:
+def test_a_finished_training_is_not_repeated(workspace: Workspace, run: Run) -> None:
     told: list[Progress] = []
     first = fine_tune(workspace, run, told.append)
     made = len(told)

@@ -75,7 +75,7 @@ def curated(workspace: Workspace, examples: Sequence[Example]) -> Workspace:
     return workspace
 
 
-def test_labels_come_from_the_task_else_the_training_split_else_the_sources(workspace: Any) -> None:
+def test_labels_come_from_the_task_the_training_split_or_the_sources(workspace: Any) -> None:
     assert first_version_card(workspace(), BASE).labels is None, "nothing is known yet"
     known = ingested(workspace(), [*rows(20), *rows(1, ["once"])])
     assert first_version_card(known, BASE).labels == ("bad", "good"), "a label seen once is set aside, as curation does"
@@ -131,7 +131,7 @@ def test_the_first_version_is_made_once_and_serves(workspace: Any) -> None:
     assert [message.role for message in asked] == ["system", *["user", "assistant"] * 8, "user"]
 
 
-def test_a_model_that_somebody_else_serves_can_be_the_first(workspace: Any) -> None:
+def test_a_remote_model_can_be_the_first_version(workspace: Any) -> None:
     larger = {"url": "http://127.0.0.1:9/v1", "model": "large"}
     opened = ingested(workspace(serve={"first": larger}), rows(20))
     version = make_first_version(opened, BASE)
@@ -142,7 +142,7 @@ def test_a_model_that_somebody_else_serves_can_be_the_first(workspace: Any) -> N
     assert tags["decision.reason"] == "large: the first version, not tuned"
 
 
-def test_one_that_lost_its_alias_is_champion_again(workspace: Any) -> None:
+def test_a_first_version_without_its_alias_becomes_champion_again(workspace: Any) -> None:
     """As if a gateway died between the two."""
     opened = workspace()
     first = make_first_version(opened, BASE)
@@ -219,7 +219,7 @@ def refreshed(workspace: Workspace, trigger: str = "decay") -> None:
     close_run(run, succeeded=True)
 
 
-def test_the_watch_asks_for_labels_until_there_are_enough_for_a_first_refresh(workspace: Any) -> None:
+def test_checks_request_labels_until_there_are_enough_for_a_first_refresh(workspace: Any) -> None:
     opened = workspace(refresh={"first_labels": 70, "cooldown_minutes": 0})
     version = make_first_version(opened, BASE)
     assert checked(opened) is None, "no traffic, no labels"
@@ -242,7 +242,7 @@ def test_the_watch_asks_for_labels_until_there_are_enough_for_a_first_refresh(wo
     assert checked(opened).decision.outcome == "retrain"
 
 
-def test_a_refresh_that_did_not_help_is_waited_for(workspace: Any) -> None:
+def test_a_first_refresh_waits_for_the_cooldown_of_an_unsuccessful_one(workspace: Any) -> None:
     opened = workspace(refresh={"first_labels": 10})
     version = make_first_version(opened, BASE)
     refreshed(opened)
@@ -252,7 +252,7 @@ def test_a_refresh_that_did_not_help_is_waited_for(workspace: Any) -> None:
     assert "the cooldown is 120 minutes" in decision.reason
 
 
-def test_rows_that_were_brought_count_before_the_first_request(workspace: Any) -> None:
+def test_ingested_rows_count_before_the_first_request(workspace: Any) -> None:
     opened = ingested(workspace(refresh={"first_labels": 30}), rows(30))
     make_first_version(opened, BASE)
     decision = checked(opened).decision

@@ -44,7 +44,7 @@ def status(run: Run) -> str:
     return str(MlflowClient().get_run(run.id).info.status)
 
 
-def test_a_broken_refresh_is_gone_on_with_by_its_flow_run_and_by_a_new_one(workspace: Workspace) -> None:
+def test_an_interrupted_refresh_is_resumed_by_its_flow_run_and_by_a_new_one(workspace: Workspace) -> None:
     run = begin(workspace, "first")
     assert begin(workspace, "first") == run, "it was killed: nobody closed it"
     close_run(run, succeeded=False)
@@ -65,7 +65,7 @@ def test_a_schema_is_one_parameter_whatever_its_keys_are_called(workspace: Works
     assert json.loads(MlflowClient().get_run(run.id).data.params["task.output_schema"]) == schema
 
 
-def test_other_data_or_settings_are_another_run_and_the_broken_one_was_killed(workspace: Workspace) -> None:
+def test_other_data_or_settings_start_another_run_and_the_interrupted_one_is_killed(workspace: Workspace) -> None:
     run = begin(workspace, "first")
     newer = begin(workspace, "second", "data 2")
     task = workspace.params.task.name
@@ -75,16 +75,14 @@ def test_other_data_or_settings_are_another_run_and_the_broken_one_was_killed(wo
     assert begin(at(workspace.root, task), "third") == run, "the first data again"
 
 
-def test_a_run_that_has_decided_keeps_its_decision(workspace: Workspace) -> None:
+def test_a_run_with_a_decision_is_not_resumed(workspace: Workspace) -> None:
     run = begin(workspace, "first")
     tag(run, {"decision": "promote"})
     close_run(run, succeeded=False)
     assert begin(workspace, "first") != run
 
 
-def test_what_runs_in_another_workspace_is_left_alone_save_by_its_own_flow_run(
-    workspace: Workspace, tmp_path: Path
-) -> None:
+def test_a_run_of_another_workspace_is_resumed_only_by_its_flow_run(workspace: Workspace, tmp_path: Path) -> None:
     run = begin(workspace, "first")
     there = at(tmp_path / "there", workspace.params.task.name)
     assert begin(there, "second") != run
@@ -92,14 +90,14 @@ def test_what_runs_in_another_workspace_is_left_alone_save_by_its_own_flow_run(
     assert begin(there, "first") == run
 
 
-def test_each_look_is_a_run_of_its_own_unless_it_is_tried_again(workspace: Workspace) -> None:
+def test_each_check_is_a_run_unless_it_is_retried(workspace: Workspace) -> None:
     run = begin(workspace, "first", None, "watch")
     close_run(run, succeeded=False)
     assert begin(workspace, "second", None, "watch") != run
     assert begin(workspace, "first", None, "watch") == run
 
 
-def test_a_flow_run_keeps_the_data_that_it_has_made_a_step_on(workspace: Workspace) -> None:
+def test_a_flow_run_keeps_its_data_after_the_first_training_step(workspace: Workspace) -> None:
     run = begin(workspace, "first")
     assert data_version_of(workspace, "first") is None
     workspace.curve(run.id).write_text("a step")

@@ -33,7 +33,7 @@ def test_other_settings_are_worth_a_refresh(twice: Workspace) -> None:
     assert why_unchanged(other, curated(twice), "manual") is None
 
 
-def test_what_nobody_asked_for_waits_for_rows_and_labels(twice: Workspace) -> None:
+def test_automatic_refreshes_wait_for_rows_and_labels(twice: Workspace) -> None:
     now = replace(curated(twice), version="other", labels=1)
 
     assert "new rows since the refresh of" in str(why_unchanged(twice, now, "schedule"))

@@ -37,6 +37,6 @@ def test_templates_that_know_tools_are_shown_calls_and_results(tokenizer: PreTra
     assert str(tokenizer.decode(prompt_tokens(tokenizer, TALK))).split() == expected.split()[2:]
 
 
-def test_templates_that_know_no_tools_are_shown_what_was_said(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_templates_without_tools_get_the_messages(tokenizer: PreTrainedTokenizerBase) -> None:
     plain = tuple(Message(role=message.role, content=message.content) for message in TALK)
     assert prompt_tokens(tokenizer, TALK) == prompt_tokens(tokenizer, plain)

@@ -45,7 +45,7 @@ def head_of(base: Base) -> LabelHead:
     return head
 
 
-def test_it_learns_and_answers_what_it_learned(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+def test_a_head_learns_its_labels(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
     trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, train_params, tmp_path, lambda _: None, labels=LABELS)
 
     predictor = Predictor(tiny_base, 64)
@@ -121,7 +121,7 @@ def test_the_contrast_is_that_of_its_paper() -> None:
         assert found == pytest.approx(sum(wanted) / len(wanted) if wanted else 0.0, abs=1e-4)
 
 
-def test_it_counts_in_training_alone(tiny_base: Base, train_params: TrainParams) -> None:
+def test_the_contrastive_loss_is_used_in_training_only(tiny_base: Base, train_params: TrainParams) -> None:
     rows, head = encoded(tiny_base, train_params), head_of(tiny_base)
     network = training_network(tiny_base.model, torch.float32, label_head=head)
     learning, judging = (float(summed_loss(network.train(on), rows, CPU)) for on in (True, False))
@@ -155,7 +155,7 @@ def test_the_validation_loss_is_that_at_the_best_temperature(tiny_base: Base, tr
         assert mean_loss(network, rows, limit) == pytest.approx(float(each.min()) / len(rows), rel=1e-4)
 
 
-def test_a_batch_has_rows_that_are_alike_and_an_epoch_each_row_once() -> None:
+def test_a_batch_has_pairs_of_a_label_and_an_epoch_each_row_once() -> None:
     rows = [Encoded((number, 1), 1, label=number % 10) for number in range(40)]
     order = list(islice(batches(rows, 8, seed=3), 10))
     for epoch in (order[:5], order[5:]):

@@ -18,7 +18,7 @@ def test_equal_beginnings_are_one_path() -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=12))
-def test_each_sequence_sees_itself_and_nothing_else(sequences: list[list[int]]) -> None:
+def test_each_sequence_attends_only_to_itself(sequences: list[list[int]]) -> None:
     tree = build_tree(sequences)
     positions = np.arange(len(tree))
     visible = is_visible(tree, positions, positions)

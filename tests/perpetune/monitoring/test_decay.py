@@ -53,7 +53,7 @@ def test_all_right_is_not_held_to_all_right() -> None:
 
 @settings(deadline=None)
 @given(SCORES)
-def test_the_bound_lies_below_what_was_promised_and_not_below_0(promised: list[float]) -> None:
+def test_the_threshold_is_below_the_reference_and_at_least_0(promised: list[float]) -> None:
     bound = decay_threshold(promised, MONITOR)
     assert bound is not None
     assert 0 <= bound <= max(float(np.mean(promised)) - MONITOR.margin, 0) + 1e-9

@@ -18,7 +18,7 @@ SCORES = st.lists(st.floats(0, 1), max_size=30)
 
 
 @given(st.lists(SCORES, max_size=5))
-def test_however_the_looks_divide_the_labels_the_evidence_is_the_same(checks: list[list[float]]) -> None:
+def test_the_evidence_does_not_depend_on_the_division_into_checks(checks: list[list[float]]) -> None:
     detector_state, number = NEW, 0
     for scores in checks:
         number += len(scores)
@@ -43,7 +43,7 @@ def test_it_comes_back_from_its_text_to_the_bit(scores: list[float], number: int
 
 
 @pytest.mark.parametrize("text", [None, "", "12", '{"until": 3}'])
-def test_where_nothing_can_be_read_it_begins(text: str | None) -> None:
+def test_an_unreadable_state_is_a_new_state(text: str | None) -> None:
     assert from_text(text, BOUND) == NEW
 
 

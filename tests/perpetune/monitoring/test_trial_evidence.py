@@ -51,7 +51,7 @@ def test_a_worse_challenger_is_aborted_and_an_equal_one_is_not() -> None:
     assert should_release(better, RULES).outcome == "promote"
 
 
-def test_failures_and_slow_answers_are_counted_apart() -> None:
+def test_failures_and_slow_answers_are_counted_separately() -> None:
     ours = [outcome(1, None, seconds=60), outcome(2, seconds=3), outcome(3), outcome(4)]
     evidence = canary_evidence(ours, [outcome(5)], RULES, same_label)
     assert (evidence.requests, evidence.errors.challenger, evidence.errors.rows) == (4, 0.25, 4)
@@ -60,7 +60,7 @@ def test_failures_and_slow_answers_are_counted_apart() -> None:
     assert (evidence.quality.interval.low, evidence.quality.interval.high) == (-1, 1)
 
 
-def test_scores_count_where_nobody_labels() -> None:
+def test_scores_count_without_labels() -> None:
     ours = [outcome(1, score=5.0), outcome(2, score=0.5), outcome(3)]
     theirs = [outcome(4, score=0.0)]
     evidence = canary_evidence(ours, theirs, RULES, same_label)
@@ -85,7 +85,7 @@ def test_a_shadow_is_compared_on_the_same_requests() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.randoms(use_true_random=False))
-def test_the_order_of_rows_within_a_look_changes_nothing(dice: random.Random) -> None:
+def test_the_order_of_rows_in_a_check_does_not_matter(dice: random.Random) -> None:
     ours, theirs = answers(0.8, 40, 5), answers(0.9, 60, 6)
     pairs = list(zip(theirs, ours, strict=False))
     canary, shadow = canary_evidence(ours, theirs, RULES, same_label), shadow_evidence(pairs, RULES, same_label)
@@ -95,7 +95,7 @@ def test_the_order_of_rows_within_a_look_changes_nothing(dice: random.Random) ->
     assert shadow_evidence(pairs, RULES, same_label) == shadow
 
 
-def test_a_harmless_challenger_is_seldom_aborted_however_often_one_looks() -> None:
+def test_an_equal_challenger_is_rarely_aborted_at_any_number_of_checks() -> None:
     """Twenty looks at each of sixty trials of a challenger as good as the champion: harm is shown in 5% at most."""
     aborted = 0
     for seed in range(60):

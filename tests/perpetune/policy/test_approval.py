@@ -13,7 +13,9 @@ versions = st.none() | st.sampled_from(["1", "2"])
 
 
 @given(versions, versions, st.none() | st.booleans())
-def test_only_a_yes_to_what_was_compared_releases(before: str | None, now: str | None, word: bool | None) -> None:
+def test_only_an_approval_with_the_same_champion_promotes(
+    before: str | None, now: str | None, word: bool | None
+) -> None:
     verdict = approved(replace(YES, compared_with=before, champion=now, approve=word))
     assert (verdict.outcome == "promote") == (word is True and before == now)
 

@@ -35,7 +35,7 @@ def test_the_first_refresh(changes, rules, refresh, outcome) -> None:  # type: i
     assert should_tune_first_version(replace(ENOUGH, **changes), rules, refresh).outcome == outcome
 
 
-def test_the_reason_counts_what_is_there() -> None:
+def test_the_reason_counts_labels_and_rows() -> None:
     assert should_tune_first_version(ENOUGH, WATCH, REFRESH).reasons[0] == (
         "160 labelled requests and 40 rows are enough for a first tuned version."
     )

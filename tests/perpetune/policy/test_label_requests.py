@@ -75,7 +75,7 @@ def test_drift_alone_never_retrains(
 
 
 @given(labelled=LABELS, moved=DRIFTS, setting=SETTINGS, low=LOWS, high=LOWS)
-def test_more_confidence_never_asks_more(
+def test_more_confidence_never_requests_more(
     labelled: int, moved: DriftEvidence | None, setting: Literal["ask"], low: float, high: float
 ) -> None:
     low, high = sorted((low, high))
@@ -84,7 +84,7 @@ def test_more_confidence_never_asks_more(
 
 
 @given(fewer=LABELS, more=LABELS, moved=DRIFTS, setting=SETTINGS, low=LOWS)
-def test_more_labels_never_ask_for_more(
+def test_more_labels_never_request_more(
     fewer: int, more: int, moved: DriftEvidence | None, setting: str, low: float
 ) -> None:
     fewer, more = sorted((fewer, more))
@@ -93,7 +93,7 @@ def test_more_labels_never_ask_for_more(
 
 
 @given(labelled=LABELS, setting=SETTINGS, low=LOWS | st.none())
-def test_confidence_alone_starts_nothing(labelled: int, setting: str, low: float | None) -> None:
+def test_low_confidence_without_drift_starts_nothing(labelled: int, setting: str, low: float | None) -> None:
     estimate = None if low is None else fallen(low)
     for stable in (None, drift(False, False), drift(True, True, judged=False)):
         assert label_decision(labelled, estimate, stable, rules(setting)).step == "nothing"
@@ -115,7 +115,7 @@ def test_confidence_alone_starts_nothing(labelled: int, setting: str, low: float
         ("cooling down", "retrain", None, 0, "cooling down"),
     ],
 )
-def test_labels_have_the_first_word(
+def test_decisions_on_labels_come_first(
     judged: Outcome, setting: str, since: float | None, hours: float, outcome: Outcome
 ) -> None:
     evidence = RetrainEvidence(

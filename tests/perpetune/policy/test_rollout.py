@@ -121,7 +121,7 @@ DECAY = Decay(
 EARLY = RollbackEvidence(DECAY, alarmed_by=60, window=300, previous="1", previous_score=0.8)
 
 
-def test_what_is_bad_from_the_start_goes_back() -> None:
+def test_early_decay_rolls_back() -> None:
     verdict = should_roll_back(EARLY)
     assert verdict is not None
     assert verdict.outcome == "roll back"
@@ -143,6 +143,6 @@ def test_otherwise_a_refresh_is_the_answer(changes: dict[str, Any]) -> None:
     assert should_roll_back(replace(EARLY, **changes)) is None
 
 
-def test_what_a_person_decided_says_why() -> None:
+def test_a_manual_rollback_has_its_reason() -> None:
     verdict = manual_rollback(ManualRollback("wrong tone", "3", "2", 0.2))
     assert verdict.reasons == ("Rolled back from version 3 to version 2: wrong tone",)

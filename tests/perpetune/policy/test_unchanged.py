@@ -30,7 +30,7 @@ LAST = LastRefresh(
 
 
 @pytest.mark.parametrize("trigger", ["manual", "schedule", "decay"])
-def test_the_same_evidence_is_not_gathered_again_whoever_asks(trigger: Trigger) -> None:
+def test_the_same_data_is_not_refreshed_again_by_any_trigger(trigger: Trigger) -> None:
     said = nothing_new(LAST, NewData("a", 900, 412), trigger, 0, RULES)
     assert said == "same data, settings and programs as the refresh of 2024-05-01 12:00 (reject), 12 new labels"
 
@@ -54,7 +54,7 @@ def test_other_settings_another_champion_or_other_data_are_worth_a_refresh(last:
         ("manual", 901, 401, 5, True),
     ],
 )
-def test_what_nobody_asked_for_waits_for_more(
+def test_automatic_refreshes_wait_for_more(
     trigger: Trigger, rows: int, labels: int, unsuccessful: int, runs: bool
 ) -> None:
     said = nothing_new(LAST, NewData("b", rows, labels), trigger, unsuccessful, RULES)

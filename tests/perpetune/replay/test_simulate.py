@@ -50,7 +50,7 @@ def test_decay_never_retrains_in_a_stable_period(stable: Callable[[int], History
     assert sum(segment.score.n for segment in found.segments) == found.score.n == 2400
 
 
-def test_the_raw_preset_retrains_where_inputs_moved_and_nothing_was_lost(wordier: History, params: Params) -> None:
+def test_the_preset_retrains_on_drift_without_decay(wordier: History, params: Params) -> None:
     initial = cache()
 
     assert simulate(wordier, EvidentlyPreset(params.watch, "classification"), initial, params).refreshes
@@ -76,7 +76,7 @@ def test_every_request_is_answered_once_and_in_order(turning: History, params: P
     assert sum(counted) == len(turning.requests)
 
 
-def test_labels_that_come_later_are_found_out_later(turning: History, params: Params) -> None:
+def test_later_labels_delay_the_detection(turning: History, params: Params) -> None:
     late = replace(
         turning,
         requests=tuple(replace(each, label_time=each.label_time + timedelta(days=3)) for each in turning.requests),
@@ -88,7 +88,7 @@ def test_labels_that_come_later_are_found_out_later(turning: History, params: Pa
     assert abs(later.time - soon.time - timedelta(days=3)) <= timedelta(days=1)
 
 
-def test_nothing_is_learned_from_labels_that_are_not_known_yet(turning: History, params: Params) -> None:
+def test_unknown_labels_are_not_used(turning: History, params: Params) -> None:
     unknown = replace(
         turning,
         requests=tuple(replace(each, label_time=each.label_time + timedelta(days=30)) for each in turning.requests),
@@ -99,7 +99,7 @@ def test_nothing_is_learned_from_labels_that_are_not_known_yet(turning: History,
     assert first.train_rows == second.train_rows < usual.train_rows
 
 
-def test_too_little_to_teach_says_so(turning: History, params: Params) -> None:
+def test_too_few_initial_examples_are_an_error(turning: History, params: Params) -> None:
     with pytest.raises(PerpetuneError, match="10 examples for the first model are too few"):
         simulate(replace(turning, initial=turning.initial[:10]), Never(), cache(), params)
 

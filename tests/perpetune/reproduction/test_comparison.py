@@ -35,7 +35,7 @@ def verdict(found: AnswerComparison | None, digest: str = "b") -> str:
     return compare_versions("a", digest, WeightDifference(0.1, 0.1), (), found, RULES).verdict
 
 
-def test_what_is_bit_for_bit_the_same_is_identical() -> None:
+def test_bitwise_equal_weights_are_identical() -> None:
     assert compare_versions("a", "a", None, (), None, RULES).verdict == "identical"
 
 
@@ -54,7 +54,7 @@ def test_more_wrong_answers_never_make_it_equal(rows: int, first: int, second: i
         assert verdict(answers(rows, fewer)) == "equal"
 
 
-def test_weights_apart(tmp_path: Path) -> None:
+def test_weight_differences(tmp_path: Path) -> None:
     for name, last in (("one", 4.0), ("other", 4.5)):
         (tmp_path / name).mkdir()
         save_file({"w": torch.tensor([3.0, last])}, tmp_path / name / "adapter_model.safetensors")
@@ -64,6 +64,6 @@ def test_weights_apart(tmp_path: Path) -> None:
     assert math.isinf(compare_weights(tmp_path / "one", tmp_path / "other").largest)
 
 
-def test_curves_are_compared_where_they_meet() -> None:
+def test_curves_are_compared_at_common_steps() -> None:
     found = compare_curves("train/loss", {1: 2.0, 2: 1.0, 3: 0.5}, {1: 2.0, 2: 1.25})
     assert (found.largest, found.steps, found.other_steps) == (0.25, 2, 1)

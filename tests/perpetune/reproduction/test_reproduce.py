@@ -67,7 +67,7 @@ def test_code_of_another_kind_is_checked_out_and_found_to_differ(twice: Workspac
     assert git(repository, "worktree", "list").count("\n") == 0, "the repository is as it was"
 
 
-def test_code_that_cannot_be_had_is_said(tmp_path: Path, twice: Workspace) -> None:
+def test_missing_code_is_noted(tmp_path: Path, twice: Workspace) -> None:
     git(tmp_path, "init", "--quiet", ".")
     (tmp_path / "notes.txt").write_text("nothing to train with")
     git(tmp_path, "add", "-A")

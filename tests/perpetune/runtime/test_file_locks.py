@@ -25,7 +25,7 @@ time.sleep(99)
 """
 
 
-def test_one_holds_it_until_it_is_closed(tmp_path: Path) -> None:
+def test_a_lock_is_held_until_the_file_is_closed(tmp_path: Path) -> None:
     file = tmp_path / "new" / "up.lock"
     assert not is_locked(file)
     held = acquire(file)
@@ -36,7 +36,7 @@ def test_one_holds_it_until_it_is_closed(tmp_path: Path) -> None:
     assert not is_locked(file)
 
 
-def test_what_a_killed_owner_has_started_is_found_and_ended(tmp_path: Path) -> None:
+def test_services_of_a_killed_owner_are_stopped(tmp_path: Path) -> None:
     file = tmp_path / "up.lock"
     with subprocess.Popen([sys.executable, "-c", OWNER, str(file)], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None

@@ -122,7 +122,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_hangs_and_then_is_busy_is_asked_again(
+def test_requests_are_retried_while_the_server_is_busy(
     json_server: Callable[[Callable[[Any], tuple[int, object]]], str],
 ) -> None:
     asked: list[str] = []
@@ -139,7 +139,7 @@ def test_a_server_that_hangs_and_then_is_busy_is_asked_again(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("status", "seconds", "told"), [(200, 1, "does not answer"), (503, 0, "Prefect refused POST")])
-def test_a_server_that_stays_away_is_told_of(
+def test_a_server_that_does_not_answer_is_an_error(
     status: int, seconds: float, told: str, json_server: Callable[[Callable[[Any], tuple[int, object]]], str]
 ) -> None:
     def reply(_: Any) -> tuple[int, object]:
@@ -150,7 +150,7 @@ def test_a_server_that_stays_away_is_told_of(
         Prefect(json_server(reply)).emit("perpetune.tested", "any", {})
 
 
-def test_a_run_that_did_not_do_its_work_says_why_and_what_to_do() -> None:
+def test_the_error_of_a_failed_run_says_why_and_what_to_do() -> None:
     def ended(state: str, message: str) -> FlowRun:
         return FlowRun("1", "watch (manual)", state, message, "http://prefect/1")
 

@@ -72,13 +72,13 @@ def test_a_port_in_use_is_one_clear_error(supervisor: Supervisor) -> None:
     assert supervisor.children == [], "nothing is started by halves"
 
 
-def test_one_that_ends_while_starting_tells_its_last_words(supervisor: Supervisor) -> None:
+def test_a_service_that_ends_while_starting_shows_its_log(supervisor: Supervisor) -> None:
     broken = program("import os, sys; sys.exit(os.environ['GREETING'] + ', no database')", health="http://127.0.0.1:9")
     with pytest.raises(PerpetuneError, match="hello, no database"):
         supervisor.start([broken])
 
 
-def test_what_a_child_has_started_ends_with_it(tmp_path: Path) -> None:
+def test_processes_of_a_child_end_with_it(tmp_path: Path) -> None:
     """A flow run must not outlive the worker that started it."""
     grandchild = tmp_path / "pid"
     code = (

@@ -110,7 +110,7 @@ def test_it_says_so_if_no_version_answers(tmp_path: Path, monkeypatch: pytest.Mo
     assert out.getvalue().splitlines()[-1].startswith("ready, but the gateway has no version yet (/readyz says why): ")
 
 
-def test_into_a_file_it_says_what_changes(tmp_path: Path) -> None:
+def test_without_a_terminal_changes_are_printed(tmp_path: Path) -> None:
     class Watching(StringIO):
         """Somebody who reads along, and stops it at the second change."""
 
@@ -143,7 +143,7 @@ def test_addresses_of_a_stack_that_died_are_not_believed(tmp_path: Path) -> None
     assert (is_up(tmp_path), saved_addresses(tmp_path)) == (False, {})
 
 
-def test_a_second_one_in_a_workspace_is_refused_and_told_where_the_first_is(
+def test_a_second_one_in_a_workspace_is_refused_with_the_addresses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())

@@ -18,7 +18,7 @@ def with_engine(engine: str) -> Params:
     return PARAMS.model_copy(update={"serve": PARAMS.serve.model_copy(update={"engine": engine})})
 
 
-def test_it_is_started_only_where_answers_come_from_it_and_none_runs_elsewhere(tmp_path: Path) -> None:
+def test_vllm_is_started_only_if_it_is_the_engine_and_runs_nowhere_else(tmp_path: Path) -> None:
     def starts(engine: str, url: str | None) -> bool:
         return starts_vllm(Workspace(tmp_path, with_engine(engine), Settings(vllm_url=url)))
 
@@ -27,13 +27,13 @@ def test_it_is_started_only_where_answers_come_from_it_and_none_runs_elsewhere(t
     assert not starts("transformers", None)
 
 
-def test_the_gateway_is_told_where_it_is(tmp_path: Path) -> None:
+def test_the_gateway_gets_the_address_of_vllm(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, with_engine("vllm"), Settings())
     assert environment(workspace, Ports(vllm=8123))["PERPETUNE_VLLM_URL"] == "http://127.0.0.1:8123"
     assert "PERPETUNE_VLLM_URL" not in environment(workspace, Ports())
 
 
-def test_without_vllm_it_says_what_to_run(tmp_path: Path) -> None:
+def test_without_vllm_the_error_names_the_command(tmp_path: Path) -> None:
     missing = tmp_path / "python"
     workspace = Workspace(tmp_path, with_engine("vllm"), Settings(vllm_python=missing))
     with pytest.raises(PerpetuneError, match="make vllm") as caught:
@@ -43,7 +43,7 @@ def test_without_vllm_it_says_what_to_run(tmp_path: Path) -> None:
     assert vllm_python(missing) == missing
 
 
-def test_the_command_serves_the_base_to_adapters_and_leaves_the_last_word_to_the_user(
+def test_the_vllm_command_enables_adapters_and_user_arguments_take_precedence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")
@@ -69,7 +69,7 @@ def test_every_adapter_that_can_be_trained_has_room(trained: int, tuned: int, ex
     assert highest_rank(ranked(trained, tuned)) == expected
 
 
-def test_a_rank_beyond_what_vllm_takes() -> None:
+def test_a_rank_that_vllm_does_not_support_is_an_error() -> None:
     with pytest.raises(PerpetuneError, match="up to rank 512, and 600"):
         highest_rank(ranked(600, 4))
 

@@ -132,7 +132,7 @@ def test_a_promotion_says_since_when(task: str) -> None:
     assert datetime.now(UTC) - datetime.fromisoformat(said["release.time"]) < timedelta(seconds=30)
 
 
-def test_a_trial_takes_the_place_of_another(task: str) -> None:
+def test_a_trial_replaces_another(task: str) -> None:
     assert registry.wanted(task) == registry.wanted("unheard of") == DesiredReleases(None)
     champion, one = version_of(task, promoted=True), version_of(task)
     assert registry.wanted(task) == DesiredReleases(champion), "a challenger that was only registered is not tried"
@@ -147,7 +147,7 @@ def test_a_trial_takes_the_place_of_another(task: str) -> None:
     assert (registry.wanted(task), tags(task, other)["release.state"]) == (DesiredReleases(champion), "refused")
 
 
-def test_a_trial_goes_on_while_another_version_is_registered(tiny_params: BaseParams, tmp_path: Path) -> None:
+def test_a_trial_continues_while_another_version_is_registered(tiny_params: BaseParams, tmp_path: Path) -> None:
     first = register(tiny_params, tmp_path)
     registry.promote("colours", first)
     second = register(tiny_params, tmp_path)
@@ -188,7 +188,7 @@ def test_a_promotion_that_failed_is_undone(task: str) -> None:
     assert third not in aliases(task)
 
 
-def test_what_is_refused_loses_only_the_aliases_it_bears(task: str) -> None:
+def test_a_refused_version_loses_its_aliases(task: str) -> None:
     first, second, third = version_of(task, promoted=True), version_of(task, promoted=True), version_of(task)
     assert not registry.refuse(task, first, None, "it was slow")
     assert aliases(task) == [second, third, first], "it was champion no more"
@@ -202,7 +202,7 @@ def test_what_is_refused_loses_only_the_aliases_it_bears(task: str) -> None:
     assert aliases(task) == [None, None, None]
 
 
-def test_going_back_is_done_once(task: str) -> None:
+def test_a_rollback_is_done_once(task: str) -> None:
     first = version_of(task, promoted=True)
     with pytest.raises(PerpetuneError, match="no previous champion"):
         registry.roll_back(task)
@@ -216,7 +216,7 @@ def test_going_back_is_done_once(task: str) -> None:
     assert aliases(task) == [first, None, None]
 
 
-def test_what_evaluation_found_comes_with_a_release_fetched_before(tiny_params: BaseParams, tmp_path: Path) -> None:
+def test_serving_facts_are_fetched_again(tiny_params: BaseParams, tmp_path: Path) -> None:
     version, cache = register(tiny_params, tmp_path), tmp_path / "cache"
     assert registry.fetch_release("colours", version, cache).evaluated == ServingFacts()
     golden = GoldenPrompt(messages=(Message(role="user", content="the sky"),), output="blue", confidence=0.9)

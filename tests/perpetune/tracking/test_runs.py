@@ -39,7 +39,7 @@ def begin(flow_run_id: str = "a") -> Run:
     return open_run("colours", "refresh", tags, {"train.epochs": 3, "note": "x" * 7000})
 
 
-def test_a_run_goes_on_under_its_id_for_another_flow_run() -> None:
+def test_a_run_is_resumed_by_another_flow_run() -> None:
     run = begin("a")
     close_run(run, succeeded=False)
     (found,) = unfinished_runs("colours", "refresh")
@@ -53,7 +53,7 @@ def test_a_run_goes_on_under_its_id_for_another_flow_run() -> None:
     assert unfinished_runs("flavours", "refresh") == []
 
 
-def test_equal_params_may_be_logged_again_and_others_are_one_clear_error() -> None:
+def test_equal_params_may_be_logged_again_and_others_are_an_error() -> None:
     run = begin()
     log_params(run, {"train.epochs": 3, "note": "x" * 7000})
     with pytest.raises(PerpetuneError, match="began with other values") as fault:
@@ -62,7 +62,7 @@ def test_equal_params_may_be_logged_again_and_others_are_one_clear_error() -> No
     close_run(run, succeeded=True)
 
 
-def test_a_table_that_is_logged_again_stands_there_once(tmp_path: Path) -> None:
+def test_a_table_that_is_logged_again_is_replaced(tmp_path: Path) -> None:
     run = begin()
     for score in (0.5, 0.75):
         log_table(run, pd.DataFrame({"system": ["base"], "score": [score]}), "tables/scores.json")
@@ -72,7 +72,7 @@ def test_a_table_that_is_logged_again_stands_there_once(tmp_path: Path) -> None:
     close_run(run, succeeded=True)
 
 
-def test_what_finished_or_failed_is_told_with_what_it_measured() -> None:
+def test_ended_runs_have_their_metrics() -> None:
     MlflowClient().create_experiment("sounds")
     runs = [open_run("sounds", "refresh", {"perpetune.kind": "refresh"}, {}) for _ in range(4)]
     close_run(open_run("sounds", "watch", {"perpetune.kind": "watch"}, {}), succeeded=True)

@@ -83,7 +83,7 @@ def test_many_steps_go_in_few_requests_each_with_its_own_step_and_time(server: S
     assert len(set(times)) > 1, "they say when a step was made, not when it was sent"
 
 
-def test_a_server_that_is_away_holds_nothing_up_and_misses_nothing(server: Server, tmp_path: Path) -> None:
+def test_points_are_sent_after_an_outage_without_delaying_the_training(server: Server, tmp_path: Path) -> None:
     with training_curve(RUN, tmp_path / "curve", "loss", every_seconds=0) as draw:
         draw(1, metrics(1))
         server.away = True
@@ -93,7 +93,7 @@ def test_a_server_that_is_away_holds_nothing_up_and_misses_nothing(server: Serve
     assert [step for step, _ in server.points("loss")] == [1, 2, 3, 4]
 
 
-def test_what_could_not_be_sent_at_the_end_is_an_error_and_is_sent_by_the_next(server: Server, tmp_path: Path) -> None:
+def test_points_not_sent_at_the_end_are_an_error_and_are_sent_by_the_next_run(server: Server, tmp_path: Path) -> None:
     def train() -> None:
         with training_curve(RUN, tmp_path / "curve", "loss") as draw:
             draw(1, metrics(1))

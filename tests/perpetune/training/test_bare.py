@@ -84,7 +84,7 @@ def test_all_of_training_can_be_imported(bare: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_a_bare_machine_lacks_cannot_be_imported(bare: dict[str, str]) -> None:
+def test_packages_missing_on_a_bare_machine_cannot_be_imported(bare: dict[str, str]) -> None:
     done = subprocess.run([sys.executable, "-c", "import mlflow"], env=bare, capture_output=True, text=True)
     assert "No module named 'mlflow'" in done.stderr
 

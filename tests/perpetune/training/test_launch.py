@@ -86,19 +86,19 @@ def test_two_processes_go_on_from_their_checkpoint(
     assert [step.loss for step in after] == pytest.approx([wanted[step.step] for step in after], rel=1e-5)
 
 
-def test_what_a_process_refuses_is_told_as_it_is(
+def test_an_error_of_a_process_is_raised_unchanged(
     colour_job: Callable[[TrainParams, Path], Job],
     train_params: TrainParams,
     colour_rows: list[Example],
     tmp_path: Path,
 ) -> None:
     params = train_params.model_copy(update={"processes": 2, "max_example_tokens": 1})
-    with pytest.raises(PerpetuneError, match="none of the 6 training examples has at most 1 tokens"):
+    with pytest.raises(PerpetuneError, match="all 6 training examples are longer than 1 tokens"):
         run(colour_job(params, tmp_path), colour_rows)
 
 
 @pytest.mark.parametrize("afterwards", ["", "echo failed '(exitcode: 9)' >&2; seq 40 >&2; "])
-def test_a_process_that_dies_is_an_error_for_people(
+def test_a_process_that_fails_is_a_perpetune_error(
     colour_job: Callable[[TrainParams, Path], Job],
     train_params: TrainParams,
     colour_rows: list[Example],

@@ -129,7 +129,7 @@ def test_8b_on_16_gb(
         refuse_if_too_small(memory, base, shape, params)
         return
     with pytest.raises(
-        PerpetuneError, match=r"8\.0B in bf16 by .*needs .* GB .*this GPU \(NVIDIA T4\) has 15\.8 free"
+        PerpetuneError, match=r"\(8\.0B, bf16, .*needs .* GB .*this GPU \(NVIDIA T4\) has 15\.8 GB free"
     ) as fault:
         refuse_if_too_small(memory, base, shape, params)
     assert fault.value.do == advice
@@ -156,7 +156,7 @@ def test_a_run_that_cannot_fit_is_refused_before_the_base_is_loaded(
         launch(colour_job(train_params, tmp_path), colour_rows, [], lambda _: None)
 
 
-def test_what_a_run_will_take_is_said_before_its_first_step(
+def test_the_forecast_comes_before_the_first_step(
     colour_job: Callable[[TrainParams, Path], Job],
     train_params: TrainParams,
     colour_rows: list[Example],

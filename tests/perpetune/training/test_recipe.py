@@ -39,7 +39,7 @@ def test_a_number_is_taken_as_it_is(train_params: TrainParams) -> None:
     assert batch_size(train_params, 3000) == train_params.batch_size
 
 
-def test_a_search_begins_with_numbers(auto: TrainParams) -> None:
+def test_a_search_starts_with_numbers(auto: TrainParams) -> None:
     found = explicit(auto, 576)
     assert found.learning_rate == learning_rate(auto, 576)
     assert found.epochs == 3

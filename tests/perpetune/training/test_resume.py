@@ -71,7 +71,7 @@ def run(base: Base, params: TrainParams, folder: Path, *, until: int | None = No
 
 
 @pytest.mark.parametrize("every", [0.0, 1e9])
-def test_broken_and_unbroken_runs_end_alike(
+def test_interrupted_and_uninterrupted_runs_have_equal_results(
     tiny_params: BaseParams, params: TrainParams, tmp_path: Path, every: float
 ) -> None:
     params = params.model_copy(update={"checkpoint_seconds": every})

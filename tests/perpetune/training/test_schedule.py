@@ -53,7 +53,7 @@ def test_however_little_time_there_is_some_steps_are_taken(train_params: TrainPa
     assert len(rates) == end.steps == fewest_steps(schedule) == 72
 
 
-def test_auto_goes_on_while_it_helps_and_ends_at_the_most(train_params: TrainParams) -> None:
+def test_auto_continues_while_it_improves_up_to_the_maximum(train_params: TrainParams) -> None:
     schedule = auto(train_params)
     end, rates = run(schedule, {step: 1 / step for step in range(1, 2000)})
     assert len(rates) == schedule.steps == end.steps == 1000

@@ -45,7 +45,7 @@ def test_other_adapters_learn_and_answer(
     ) == pytest.approx(trained.validation_loss, rel=1e-4)
 
 
-def test_training_teaches_the_task_and_keeps_the_best_checkpoint(
+def test_training_learns_the_task_and_keeps_the_best_checkpoint(
     tiny_base: Base, train_params: TrainParams, tmp_path: Path
 ) -> None:
     seen: list[Progress] = []
@@ -63,9 +63,7 @@ def test_training_teaches_the_task_and_keeps_the_best_checkpoint(
     assert [answer.text for answer in predictor.answer("colours", asked, LABELS, 4)] == list(COLOURS.values())
 
 
-def test_what_is_saved_is_the_best_checkpoint_and_not_the_last(
-    tiny_base: Base, train_params: TrainParams, tmp_path: Path
-) -> None:
+def test_the_best_weights_are_saved_not_the_last(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
     """The validation answers contradict those that are learned: the more is learned, the worse they fare."""
     other = [row(one.input, LABELS[LABELS.index(one.output) - 1]) for one in ROWS]
     trained = train(tiny_base, ROWS, other, INSTRUCTION, train_params, tmp_path / "adapter", lambda _: None)
@@ -92,9 +90,7 @@ def test_all_weights_learn_and_answer(tiny_base: Base, train_params: TrainParams
     assert trained.validation_loss < 0.1
 
 
-def test_it_stops_early_where_validation_gets_no_better(
-    tiny_base: Base, train_params: TrainParams, tmp_path: Path
-) -> None:
+def test_it_stops_early_without_improvement(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
     other = [row(one.input, LABELS[LABELS.index(one.output) - 1]) for one in ROWS]
     params = train_params.model_copy(update={"validations": 20, "early_stopping_patience": 2})
     seen: list[Progress] = []
@@ -163,11 +159,11 @@ def test_examples_beyond_a_sliding_window_are_refused(
     tiny_base: Base, train_params: TrainParams, tmp_path: Path
 ) -> None:
     tiny_base.model.config.sliding_window = 5
-    with pytest.raises(PerpetuneError, match="reaches 5 tokens back"):
+    with pytest.raises(PerpetuneError, match="sliding window of 5 tokens"):
         train(tiny_base, ROWS, [], INSTRUCTION, train_params, tmp_path, lambda _: None)
 
 
-def test_a_forecast_changes_nothing_that_it_foretells(
+def test_a_forecast_does_not_change_the_training(
     tiny_params: BaseParams, train_params: TrainParams, tmp_path: Path
 ) -> None:
     lora = train_params.lora.model_copy(update={"dropout": 0.2})

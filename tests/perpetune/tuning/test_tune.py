@@ -54,7 +54,7 @@ def test_todays_settings_come_first_and_others_beat_them() -> None:
     assert trials == tried(SPACE), "the seed decides"
 
 
-def test_what_is_tried_lies_in_the_ranges_and_is_short() -> None:
+def test_proposals_are_in_the_ranges_and_rounded() -> None:
     for trial in tried(SPACE)[1:]:
         settings = trial.settings
         assert 4 <= settings.rank <= 32
@@ -64,7 +64,7 @@ def test_what_is_tried_lies_in_the_ranges_and_is_short() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_todays_settings_are_the_measure_even_outside_the_ranges() -> None:
+def test_current_settings_are_tried_even_outside_the_ranges() -> None:
     outside = Settings(rank=64, learning_rate=3e-3, epochs=9)
     narrow = SPACE.model_copy(update={"learning_rate": (1e-5, 1e-4), "trials": 6})
     trials = tried(narrow, outside)
@@ -88,7 +88,7 @@ def test_a_diverged_trial_is_pruned_at_once() -> None:
 
 
 @given(minutes=st.floats(0.1, 95))
-def test_the_budget_holds(minutes: float) -> None:
+def test_the_budget_is_kept(minutes: float) -> None:
     trials = tried(SPACE.model_copy(update={"minutes": minutes}))
     used = sum(trial.minutes for trial in trials)
     assert minutes <= used <= minutes + MINUTES / 4, "at most the step that the budget ends in"
@@ -227,7 +227,7 @@ def test_each_trial_is_a_child_run(done: Done) -> None:
             assert min(point.value for point in curve) == trial["validation_loss"]
 
 
-def test_the_parent_run_holds_what_was_found(done: Done) -> None:
+def test_the_parent_run_has_the_result(done: Done) -> None:
     best = done.found["best"]
     assert done.parent.info.status == "FINISHED"
     assert done.parent.data.metrics["tune/best_loss"] == best["validation_loss"]

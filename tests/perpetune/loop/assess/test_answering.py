@@ -40,14 +40,14 @@ class FakeSystem:
 ROWS = [row(number) for number in range(200)]
 
 
-def test_all_rows_are_answered_in_order_while_it_is_not_clear() -> None:
+def test_all_rows_are_answered_in_order_if_it_is_not_behind() -> None:
     ask = FakeSystem()
     found = predict_until_clear(ask, ROWS, lambda *_: False, 0.95, 7)
     assert found == [say(each) for each in ROWS]
     assert sorted(ask.rows) == sorted(each.input for each in ROWS)
 
 
-def test_a_sample_drawn_by_lot_is_enough_once_it_is_clear() -> None:
+def test_a_random_sample_is_answered_if_it_is_behind() -> None:
     checks: list[tuple[int, float]] = []
 
     def is_behind(positions: Sequence[int], answers: Sequence[Answer], confidence: float) -> bool:
@@ -63,11 +63,11 @@ def test_a_sample_drawn_by_lot_is_enough_once_it_is_clear() -> None:
     assert checks == [(40, 1 - 0.05 / 3), (80, 1 - 0.05 / 3)]
 
 
-def test_few_rows_are_all_asked() -> None:
+def test_few_rows_are_all_answered() -> None:
     assert None not in predict_until_clear(FakeSystem(), ROWS[:FIRST_TEST], lambda *_: True, 0.95, 7)
 
 
-def test_what_was_answered_once_is_not_asked_again(tmp_path: Path) -> None:
+def test_cached_answers_are_not_computed_again(tmp_path: Path) -> None:
     def messages_of(one: Example) -> tuple[Message, ...]:
         return conversation("which", one)
 
@@ -79,7 +79,7 @@ def test_what_was_answered_once_is_not_asked_again(tmp_path: Path) -> None:
     assert len(other.rows) == 3, "other settings may give other answers"
 
 
-def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
+def test_an_incomplete_cache_line_is_computed_again(tmp_path: Path) -> None:
     cached(tmp_path, "", lambda one: conversation("", one), FakeSystem())(ROWS[:2])
     [path] = tmp_path.iterdir()
     path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")

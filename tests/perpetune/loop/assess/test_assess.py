@@ -72,7 +72,7 @@ def challenger(workspace: Workspace) -> tuple[Run, Challenger, str]:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_an_encoder_that_is_missing_is_told_of_before_training(workspace: Workspace) -> None:
+def test_a_missing_encoder_is_an_error_before_training(workspace: Workspace) -> None:
     gone = BaseParams(model="pypi:nobody", revision="1")
     evaluating = workspace.params.evaluate.model_copy(update={"encoder": gone})
     workspace = replace(workspace, params=workspace.params.model_copy(update={"evaluate": evaluating}))
@@ -81,7 +81,7 @@ def test_an_encoder_that_is_missing_is_told_of_before_training(workspace: Worksp
         fine_tune(workspace, run, lambda _: pytest.fail("it trains"))
 
 
-def test_all_limits_are_measured_and_pace_beside_what_serves(workspace: Workspace) -> None:
+def test_all_limits_are_measured_and_latency_against_the_champion(workspace: Workspace) -> None:
     run, trained, version = challenger(workspace)
     against_base = assess(workspace, run, trained, version, print)
     assert set(against_base.limits) == {"leakage", "near leakage", "forgetting"}, "nothing serves yet"
@@ -108,7 +108,7 @@ def test_a_held_out_row_that_was_trained_on_is_counted(workspace: Workspace) -> 
     assert (found.value, found.limit, found.rows) == (2, 0, 8)
 
 
-def test_what_is_not_tuned_is_a_champion_like_any_other(workspace: Workspace, tiny_encoder: BaseParams) -> None:
+def test_an_untuned_version_can_be_champion(workspace: Workspace, tiny_encoder: BaseParams) -> None:
     """A linear and a prompted version answer as they did when they were candidates."""
     evaluating = workspace.params.evaluate.model_copy(update={"encoder": tiny_encoder})
     workspace = replace(workspace, params=workspace.params.model_copy(update={"evaluate": evaluating}))
@@ -130,7 +130,7 @@ def test_what_is_not_tuned_is_a_champion_like_any_other(workspace: Workspace, ti
         assert (again.limits["latency"].limit is None) == (release.system == "linear")
 
 
-def test_the_base_is_not_asked_the_same_twice(workspace: Workspace) -> None:
+def test_answers_of_the_base_are_cached(workspace: Workspace) -> None:
     run, trained, version = challenger(workspace)
     once = assess(workspace, run, trained, version, print)
     kept = {path: path.read_text() for path in (workspace.home / "answers").iterdir()}
@@ -171,9 +171,7 @@ def larger(json_server: Callable[..., str]) -> tuple[RemoteModel, list[str]]:
     return RemoteModel(url=f"{json_server(reply)}/v1", model="large"), asked
 
 
-def test_a_larger_model_that_serves_is_asked_each_row_once(
-    workspace: Workspace, larger: tuple[RemoteModel, list[str]]
-) -> None:
+def test_a_remote_champion_answers_each_row_once(workspace: Workspace, larger: tuple[RemoteModel, list[str]]) -> None:
     remote, asked = larger
     serving = workspace.params.serve.model_copy(update={"initial_model": remote})
     workspace = replace(workspace, params=workspace.params.model_copy(update={"serve": serving}))

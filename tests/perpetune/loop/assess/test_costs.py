@@ -7,7 +7,7 @@ from perpetune.loop.assess.costs import new_labels
 from perpetune.records import Example, write_jsonl
 
 
-def test_labels_that_were_asked_for_are_counted_as_those_that_came(releases: Callable[..., Any]) -> None:
+def test_requested_labels_count_like_other_labels(releases: Callable[..., Any]) -> None:
     workspace = releases().workspace
     for split, sources in (
         ("train", ("file", "traffic", "traffic in doubt")),

@@ -9,7 +9,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.deploy import release
 
 
-def test_a_version_takes_over_where_no_gateway_runs(releases: Callable[..., Any]) -> None:
+def test_a_version_is_released_without_a_gateway(releases: Callable[..., Any]) -> None:
     world = releases()
     first, second = world.make(), world.make()
     assert (release(world.workspace, first).previous, world.aliases()) == (None, [first, None, second])
@@ -18,7 +18,9 @@ def test_a_version_takes_over_where_no_gateway_runs(releases: Callable[..., Any]
 
 
 @pytest.mark.parametrize("names_back", [True, False])
-def test_what_the_gateway_refuses_is_not_champion(releases: Callable[..., Any], gateway: Any, names_back: bool) -> None:
+def test_a_version_that_the_gateway_refuses_is_not_champion(
+    releases: Callable[..., Any], gateway: Any, names_back: bool
+) -> None:
     world = releases(gateway.url)
     gateway.task, gateway.names_back = world.task, names_back
     first, second = world.make(), world.make()

@@ -61,7 +61,7 @@ def perpetune(workspace: Workspace, *arguments: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("system", ["tuned", "prompted", "linear"])
-def test_what_was_rejected_serves_on_a_persons_word(
+def test_a_rejected_version_can_be_promoted_manually(
     releases: Open, gateway: Any, tmp_path: Path, system: System
 ) -> None:
     world = releases(gateway.url)
@@ -87,7 +87,9 @@ def decisions_of_later(world: Any, version: str) -> Iterator[Decision]:
         yield Decision.from_json(path.read_text())
 
 
-def test_the_command_says_what_serves_and_keeps_the_reason(releases: Open, gateway: Any, tmp_path: Path) -> None:
+def test_the_command_prints_the_serving_version_and_logs_the_reason(
+    releases: Open, gateway: Any, tmp_path: Path
+) -> None:
     world = releases(gateway.url)
     gateway.task = world.task
     first, second = make(world, tmp_path), make(world, tmp_path, "linear")
@@ -103,7 +105,7 @@ def test_the_command_says_what_serves_and_keeps_the_reason(releases: Open, gatew
     assert found["decision"]["ids"]["champion_version"] == second
 
 
-def test_a_reason_is_asked_for(releases: Open) -> None:
+def test_a_reason_is_required(releases: Open) -> None:
     said = perpetune(releases().workspace, "promote", "1")
     assert said.returncode == 2
     assert "--reason" in said.stderr
@@ -137,7 +139,9 @@ def test_the_champion_and_another_base_are_refused(releases: Open, tmp_path: Pat
     assert promote_manually(world.workspace, needs_none, "it needs no base").system == "linear"
 
 
-def test_what_the_gateway_refuses_does_not_serve(releases: Open, gateway: Any, tmp_path: Path) -> None:
+def test_a_manual_promotion_that_the_gateway_refuses_does_not_serve(
+    releases: Open, gateway: Any, tmp_path: Path
+) -> None:
     world = releases(gateway.url)
     gateway.task = world.task
     first, second = make(world, tmp_path), make(world, tmp_path)
@@ -150,7 +154,7 @@ def test_what_the_gateway_refuses_does_not_serve(releases: Open, gateway: Any, t
     assert not list(decisions_of_later(world, second))
 
 
-def test_an_alarm_of_the_past_does_not_undo_a_persons_word(releases: Open, tmp_path: Path) -> None:
+def test_an_old_alarm_does_not_undo_a_manual_promotion(releases: Open, tmp_path: Path) -> None:
     world = releases()
     version = make(world, tmp_path)
     rules = world.workspace.params.watch
@@ -163,7 +167,7 @@ def test_an_alarm_of_the_past_does_not_undo_a_persons_word(releases: Open, tmp_p
     assert (kept.until, kept.labels) == (200, 200), "labels that were judged are not judged again"
 
 
-def test_going_back_with_nothing_before_says_what_serves_and_what_could(
+def test_a_rollback_without_a_previous_champion_lists_the_versions(
     releases: Open, gateway: Any, tmp_path: Path
 ) -> None:
     world = releases()
@@ -181,7 +185,7 @@ def test_going_back_with_nothing_before_says_what_serves_and_what_could(
         assert f"`perpetune promote {second} --reason '...'`" in said.stderr
 
 
-def test_the_status_shows_which_system_serves_and_what_is_next(releases: Open, gateway: Any, tmp_path: Path) -> None:
+def test_the_status_shows_the_serving_system_and_the_next_step(releases: Open, gateway: Any, tmp_path: Path) -> None:
     world = releases()
     assert read_status(world.workspace).next_steps == ("`perpetune refresh` makes a first version.",)
     version = make(world, tmp_path, "linear")
@@ -192,7 +196,7 @@ def test_the_status_shows_which_system_serves_and_what_is_next(releases: Open, g
     assert "linear" in said.stdout and f"next: Nothing serves: `perpetune promote {version}" in said.stdout
 
 
-def test_prefect_is_told(releases: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manual_promotion_emits_an_event(releases: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = releases()
     version = make(world, tmp_path)
     told: list[dict[str, Any]] = []

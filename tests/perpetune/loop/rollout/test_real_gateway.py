@@ -136,7 +136,7 @@ def aliases(world: World) -> list[str | None]:
     return [version.version if version else None for version in found]
 
 
-def test_a_canary_that_is_right_takes_over_and_somebody_goes_back(world: World) -> None:
+def test_a_good_canary_is_promoted_and_rolled_back_manually(world: World) -> None:
     first, second = world.make(), world.make()
     assert release(world.workspace, first).served
     start_trial(world.workspace, second)
@@ -161,7 +161,7 @@ def test_a_canary_that_is_right_takes_over_and_somebody_goes_back(world: World) 
     assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_roll_back")
 
 
-def test_a_canary_that_is_wrong_is_dropped(world: World) -> None:
+def test_a_bad_canary_is_aborted(world: World) -> None:
     first, second = world.make(), world.make()
     assert release(world.workspace, first).served
     start_trial(world.workspace, second)
@@ -173,7 +173,7 @@ def test_a_canary_that_is_wrong_is_dropped(world: World) -> None:
     assert {world.ask(f"user {number}")["choices"][0]["message"]["content"] for number in range(20)} == {"good"}
 
 
-def test_a_persons_word_is_what_the_gateway_answers_with(world: World) -> None:
+def test_the_gateway_serves_a_manually_promoted_version(world: World) -> None:
     first, second = world.make(), world.make()
     assert release(world.workspace, first).served
     world.right.add(second)

@@ -44,7 +44,7 @@ def perpetune(world: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=world.workspace.root, capture_output=True, text=True, env=dict(os.environ))
 
 
-def test_without_a_gateway_the_registry_goes_back_and_the_record_is_found(releases: Open) -> None:
+def test_without_a_gateway_the_registry_rolls_back_and_the_record_is_logged(releases: Open) -> None:
     world = releases()
     first, second = released(world)
     went = roll_back(world.workspace, "wrong tone")
@@ -69,7 +69,7 @@ def test_there_must_be_a_previous_champion(releases: Open, gateway: Any) -> None
         roll_back(releases(gateway.url).workspace, "why not")
 
 
-def test_the_command_goes_back_through_the_gateway_at_once(releases: Open, gateway: Any) -> None:
+def test_the_command_rolls_back_through_the_gateway(releases: Open, gateway: Any) -> None:
     world = releases(gateway.url)
     gateway.task = world.task
     first, second = released(world)

@@ -59,7 +59,7 @@ def on_trial(world: Any) -> tuple[str, str]:
     return first, second
 
 
-def test_only_where_there_is_a_champion_and_a_strategy(releases: Open) -> None:
+def test_a_trial_needs_a_champion_and_a_strategy(releases: Open) -> None:
     world = releases(strategy="canary")
     assert not needs_trial(world.workspace)
     release(world.workspace, world.make())
@@ -68,7 +68,7 @@ def test_only_where_there_is_a_champion_and_a_strategy(releases: Open) -> None:
     assert check_trial(world.workspace, "flow") is None
 
 
-def test_a_good_canary_takes_over(releases: Open, gateway: Any) -> None:
+def test_a_good_canary_is_promoted(releases: Open, gateway: Any) -> None:
     world = releases(gateway.url, strategy="canary", margin=0.15)
     gateway.task = world.task
     first, second = on_trial(world)
@@ -86,7 +86,7 @@ def test_a_good_canary_takes_over(releases: Open, gateway: Any) -> None:
     assert world.tags(second)["release.state"] == "released"
 
 
-def test_a_bad_canary_is_dropped_and_the_record_is_found(releases: Open, gateway: Any) -> None:
+def test_a_bad_canary_is_aborted_and_the_record_is_logged(releases: Open, gateway: Any) -> None:
     world = releases(gateway.url, strategy="canary")
     gateway.task = world.task
     first, second = on_trial(world)
@@ -131,7 +131,7 @@ def test_errors_abort_a_canary(releases: Open) -> None:
     assert "more errors than the champion" in check.verdict.reasons[0]
 
 
-def test_a_shadow_is_judged_on_the_same_requests(releases: Open) -> None:
+def test_a_shadow_is_compared_on_the_same_requests(releases: Open) -> None:
     world = releases(strategy="shadow")
     first, second = on_trial(world)
     ids = answer(world, first, right(0.7, 250), "champion")
@@ -157,7 +157,7 @@ def test_a_shadow_is_judged_on_the_same_requests(releases: Open) -> None:
     assert world.aliases() == [second, first, None]
 
 
-def test_a_gateway_that_refuses_ends_the_trial(releases: Open, gateway: Any) -> None:
+def test_a_trial_ends_if_the_gateway_refuses_it(releases: Open, gateway: Any) -> None:
     world = releases(gateway.url, strategy="canary")
     gateway.task = world.task
     first, second = world.make(), world.make()

@@ -28,7 +28,7 @@ def recorded(holdout: str, *scores: float) -> list[RecordedAnswer]:
     ]
 
 
-def test_newer_traffic_is_the_measure_where_there_is_enough_of_it() -> None:
+def test_the_reference_is_the_recent_holdout_if_it_is_large_enough() -> None:
     frozen = recorded("frozen", 1, 1, 1, 1)
     assert reference_scores([*frozen, *recorded("recent", 0, 1, 0)], PARAMS) == [0, 1, 0]
     assert reference_scores([*frozen, *recorded("recent", 0, 1)], PARAMS) == [1, 1, 1, 1, 0, 1]
@@ -40,7 +40,7 @@ def state(world: Any, version: str) -> Any:
     return from_text(world.tags(version)[DETECTOR], 0.5)
 
 
-def test_a_look_leaves_the_next_one_what_it_has_judged(watched: Open) -> None:
+def test_a_check_saves_its_state_for_the_next_one(watched: Open) -> None:
     world = watched()
     version = world.released(right=0.9)
     world.traffic(version, 0.9, labels=60)
@@ -55,7 +55,7 @@ def test_a_look_leaves_the_next_one_what_it_has_judged(watched: Open) -> None:
     assert said.startswith("60 labels of version 1, threshold 79.9, evidence ")
 
 
-def test_a_look_that_is_killed_before_it_remembers_changes_nothing(watched: Open) -> None:
+def test_a_check_killed_before_saving_changes_nothing(watched: Open) -> None:
     world = watched()
     version = world.released(right=0.9)
     world.traffic(version, 0.9)
@@ -69,7 +69,7 @@ def test_a_look_that_is_killed_before_it_remembers_changes_nothing(watched: Open
     assert world.tags(version)[DETECTOR] == after
 
 
-def test_few_labels_are_judged_as_they_come_and_add_up(watched: Open) -> None:
+def test_evidence_of_few_labels_adds_up(watched: Open) -> None:
     world = watched()
     version = world.released(right=0.9)
     outcomes = []
@@ -95,7 +95,7 @@ def test_an_alarm_stands_until_answers_are_right_again(watched: Open) -> None:
     assert world.checked().decision.outcome == "keep"
 
 
-def test_refreshes_in_vain_back_off_and_a_budget_ends_them(watched: Open) -> None:
+def test_unsuccessful_refreshes_back_off_and_the_budget_ends_them(watched: Open) -> None:
     world = watched(refresh={"cooldown_minutes": 60, "gpu_hours_per_month": 3.0})
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
@@ -134,7 +134,7 @@ def test_a_refresh_that_failed_has_not_helped_either(watched: Open) -> None:
     assert 0 < decision.evidence["device_hours"] < 0.01, "its whole time"
 
 
-def test_another_margin_begins_anew_and_says_so(watched: Open) -> None:
+def test_another_margin_restarts_the_evidence(watched: Open) -> None:
     world = watched()
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
@@ -148,7 +148,7 @@ def test_another_margin_begins_anew_and_says_so(watched: Open) -> None:
     assert not any("begun anew" in reason for reason in world.checked().decision.reasons)
 
 
-def test_a_new_version_begins_by_itself(watched: Open) -> None:
+def test_a_new_version_has_a_new_detector(watched: Open) -> None:
     world = watched()
     first = world.released(right=0.9)
     world.traffic(first, 0.2)
@@ -158,7 +158,7 @@ def test_a_new_version_begins_by_itself(watched: Open) -> None:
     assert (world.checked().decision.outcome, state(world, second).labels) == ("keep", 80)
 
 
-def test_what_was_seen_is_in_the_run(watched: Open) -> None:
+def test_metrics_are_logged_to_the_run(watched: Open) -> None:
     world = watched()
     version = world.released(right=0.9)
     world.traffic(version, 0.2)
@@ -172,7 +172,7 @@ def test_what_was_seen_is_in_the_run(watched: Open) -> None:
     assert (metrics["decay/labels"], metrics["decay/alarms_in_a_row"]) == (80, 1)
 
 
-def test_a_look_brings_no_library_that_trains() -> None:
+def test_a_check_does_not_import_training_libraries() -> None:
     code = "import sys, perpetune.tasks.check, perpetune.tasks.rollback, perpetune.tasks.trial; print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ran.stdout.strip() == "set()", ran.stdout + ran.stderr

@@ -19,7 +19,7 @@ def world(watched: Open) -> Any:
     return watched()
 
 
-def test_what_was_bad_from_the_start_gives_way_and_what_decays_later_is_tuned_anew(world: Any) -> None:
+def test_early_decay_rolls_back_and_later_decay_retrains(world: Any) -> None:
     first = world.released(right=0.9)
     second = world.released(right=0.95, champion_right=0.9)
     world.traffic(second, 0.4)
@@ -38,7 +38,7 @@ def test_what_was_bad_from_the_start_gives_way_and_what_decays_later_is_tuned_an
     assert (decision.outcome, decision.ids.model_version) == ("retrain", first), "there is nothing left to go back to"
 
 
-def test_later_decay_asks_for_a_refresh(watched: Open) -> None:
+def test_later_decay_starts_a_refresh(watched: Open) -> None:
     world = watched(watch={"window": 100})
     world.released(right=0.9)
     second = world.released(right=0.95, champion_right=0.9)
@@ -48,14 +48,14 @@ def test_later_decay_asks_for_a_refresh(watched: Open) -> None:
     assert world.checked().decision.outcome == "retrain"
 
 
-def test_a_previous_champion_known_to_be_worse_does_not_come_back(world: Any) -> None:
+def test_no_rollback_to_a_previous_champion_known_to_be_worse(world: Any) -> None:
     world.released(right=0.3)
     second = world.released(right=0.95, champion_right=0.3)
     world.traffic(second, 0.4)
     assert world.checked().decision.outcome == "retrain"
 
 
-def test_no_cooldown_and_no_budget_hold_up_going_back(watched: Open) -> None:
+def test_cooldown_and_budget_do_not_delay_a_rollback(watched: Open) -> None:
     world = watched(refresh={"cooldown_minutes": 60, "gpu_hours_per_month": 1.0})
     world.released(right=0.9)
     second = world.released(right=0.95, champion_right=0.9)

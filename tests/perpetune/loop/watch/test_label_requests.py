@@ -74,7 +74,7 @@ def checked(world: Any) -> CheckResult:
     return check_result
 
 
-def test_labels_are_asked_for_once_and_shown(world: Any) -> None:
+def test_labels_are_requested_once(world: Any) -> None:
     asked(world, "an altogether different matter of strange and unseen words", 0.5)
     check_result = checked(world)
     decision = check_result.decision
@@ -90,7 +90,7 @@ def test_labels_are_asked_for_once_and_shown(world: Any) -> None:
     assert (again.decision.outcome, again.asked) == ("ask for labels", 0), "50 are still open"
 
 
-def test_drift_of_inputs_on_which_it_is_sure_asks_for_nothing(world: Any) -> None:
+def test_drift_with_high_confidence_requests_no_labels(world: Any) -> None:
     asked(world, "an altogether different matter of strange and unseen words", 0.9)
     check_result = checked(world)
     assert check_result.decision.evidence["drift"]["inputs_drifted"]

@@ -65,7 +65,7 @@ def test_bad_rows_are_set_aside_by_line_and_field(tmp_path: Path, fault: dict[st
     assert str(history.rejected[0]).startswith(f"history.jsonl:2: {field}: ")
 
 
-def test_a_file_without_one_good_row_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_valid_row_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PerpetuneError, match="there is no valid row"):
         read_history(written(tmp_path, [{"input": "a", "output": "b"}], ".jsonl"))
 

@@ -52,9 +52,7 @@ def test_labelled_requests_of_the_log_are_a_history(tmp_path: Path, params: Para
     assert second.time == NOON + timedelta(hours=2)
 
 
-def test_the_first_model_learns_from_what_is_no_traffic_and_no_label_that_was_asked_for(
-    tmp_path: Path, params: Params
-) -> None:
+def test_the_first_model_is_trained_without_traffic(tmp_path: Path, params: Params) -> None:
     workspace = Workspace(tmp_path, params, Settings(database_url=f"sqlite:///{tmp_path / 'log.db'}"))
     log = open_log(workspace.settings.prediction_log)
     record_rows(log, [answered(0, params)])

@@ -9,7 +9,7 @@ from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
 
-def test_what_was_trained_and_answered_is_kept(
+def test_adapters_and_answers_are_cached(
     tmp_path: Path, params: Params, tiny_params: BaseParams, train_params: TrainParams, colour_rows: list[Example]
 ) -> None:
     task = params.task.model_copy(update={"instruction": "which colour"})

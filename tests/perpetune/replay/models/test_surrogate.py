@@ -22,17 +22,17 @@ def test_free_text_is_answered_by_the_nearest_known_request() -> None:
 
 
 @pytest.mark.parametrize("rows", [[row("a", "yes"), row("b", "yes")], [row(" ", "yes"), row("  ", "yes")]])
-def test_one_answer_alone_is_given_to_all(rows: list[Example]) -> None:
+def test_a_single_known_answer_is_given_to_all(rows: list[Example]) -> None:
     for kind in ("classification", "generation"):
         [reply] = Surrogate(kind, 7).fit(rows, ()).model.answer([row("c", "no")])
         assert reply.answer == "yes"
 
 
-def test_a_refresh_is_charged_with_the_minutes_that_were_said() -> None:
+def test_a_refresh_is_charged_the_given_minutes() -> None:
     assert Surrogate("generation", 7, minutes=3).fit(ROWS, ()).seconds == 180
 
 
-def test_the_digest_tells_what_was_learned() -> None:
+def test_the_digest_depends_on_the_rows() -> None:
     learner = Surrogate("generation", 7)
 
     assert learner.fit(ROWS, ()).model.digest == learner.fit(ROWS[:1], ROWS[1:]).model.digest

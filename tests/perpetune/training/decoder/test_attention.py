@@ -24,7 +24,7 @@ def tree(shared: int, own: int) -> Tree:
 
 
 @pytest.mark.parametrize(("shared", "own"), [(100, 40), (10, 3), (0, 64)])
-def test_the_mask_of_a_gpu_says_who_sees_whom(shared: int, own: int) -> None:
+def test_the_gpu_mask_equals_the_visibility(shared: int, own: int) -> None:
     planted = tree(shared, own)
     positions = np.arange(len(planted))
     mask = create_mask(_flex_mask(planted, CPU).mask_mod, None, None, len(planted), len(planted), device="cpu")

@@ -125,7 +125,7 @@ def test_other_architectures_go_through_transformers() -> None:
 
 
 @pytest.mark.parametrize(("model", "config"), [FAMILY[0], (Gemma2ForCausalLM, Gemma2Config)])
-def test_gradient_checkpointing_changes_memory_alone(model: Any, config: Any) -> None:
+def test_gradient_checkpointing_changes_only_memory(model: Any, config: Any) -> None:
     adapted = with_adapter(causal(model, config))
     trained = training_network(adapted, torch.float32, checkpointing=True)
     trained.train()
@@ -138,7 +138,7 @@ def test_many_blocks_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_equal_to_row_by_row(adapted, training_network(adapted, torch.float32))
 
 
-def test_dropout_reaches_the_adapter_alone() -> None:
+def test_dropout_affects_only_the_adapter() -> None:
     """With everything dropped the adapter is silent, and it learns nothing."""
     network = causal(*FAMILY[0])
     silent = row_by_row(network).detach()
