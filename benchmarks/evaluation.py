@@ -187,7 +187,7 @@ def each_label_alone(predictor: Predictor, work: Work) -> list[list[float]]:
     import torch
 
     scores: list[list[float]] = []
-    with predictor._speaking_as(_adapter(predictor)) as model, torch.inference_mode():
+    with predictor._active(_adapter(predictor)) as model, torch.inference_mode():
         for prompt, tails in _tokens(predictor, work):
             scores.append([])
             for tail in tails:
@@ -200,7 +200,7 @@ def labels_batched(predictor: Predictor, work: Work) -> list[list[float]]:
     import torch
 
     pad, scores = predictor.base.tokenizer.pad_token_id, []
-    with predictor._speaking_as(_adapter(predictor)) as model, torch.inference_mode():
+    with predictor._active(_adapter(predictor)) as model, torch.inference_mode():
         for prompt, tails in _tokens(predictor, work):
             longest = max(map(len, tails))
             ids = [[*prompt, *tail, *[pad] * (longest - len(tail))] for tail in tails]
@@ -275,7 +275,7 @@ def _tokens(predictor: Predictor, work: Work) -> list[tuple[list[int], list[list
 
 
 def _adapter(predictor: Predictor) -> str | None:
-    return "tuned" if "tuned" in predictor._whole else None
+    return "tuned" if "tuned" in predictor._merged else None
 
 
 def compare(predictor: Predictor, work: Work, rows: int) -> Equality:

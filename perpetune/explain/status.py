@@ -46,7 +46,7 @@ class VersionLine:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of one task. `serving` is None where no gateway answers; `open_label_requests` are labels that were asked for."""
+    """The status of one task. `serving` is None if no gateway answers."""
 
     task: str
     serving: str | None

@@ -296,7 +296,7 @@ def test_the_grammar_takes_what_is_trained_on(letters: Base) -> None:
     grammar = GrammarCompiler(letters.tokenizer, len(letters.tokenizer)).compile(json.dumps(schema))
     for token in letters.tokenizer(written, add_special_tokens=False).input_ids:
         assert grammar.allow(torch.zeros(len(letters.tokenizer)))[token] == 0
-        grammar.wrote(token)
+        grammar.accept(token)
     assert grammar.is_complete
 
 
