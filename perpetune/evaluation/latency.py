@@ -30,11 +30,10 @@ class LatencyPair:
 
 
 def measure_interleaved(theirs: Ask, ours: Ask, rows: int, min_requests: int, seconds: float = SECONDS) -> LatencyPair:
-    """Ask both of row 0, 1, ..., so that whatever slows the machine down slows both; who is first alternates.
+    """Send rows 0, 1, ... to both systems in alternation, so that other load slows both equally.
 
-    At least `min_requests` requests are timed, from the first row on again if there are no more. Row 0 is asked once before,
-    since what is read for the first time takes longer. If time is left, all are asked again, up to twice, and the fastest
-    of each counts: what else runs on the machine only ever adds.
+    At least `min_requests` are timed, repeating rows if needed, after one warm-up request. In the remaining time all
+    are repeated up to twice, and the fastest of each counts, because other load only adds time.
     """
     for ask in (theirs, ours):
         ask(0)

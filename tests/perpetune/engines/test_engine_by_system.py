@@ -64,7 +64,7 @@ def test_what_does_not_load_is_not_there(release: Make, tmp_path: Path) -> None:
         engine = EngineBySystem({"tuned": FakeEngine(broken=frozenset({"2"})), "linear": LinearEngine(tmp_path)})
         with pytest.raises(PerpetuneError):
             await engine.load(release("2"))
-        with pytest.raises(PerpetuneError, match="no linear model can be read"):
+        with pytest.raises(PerpetuneError, match="the linear model cannot be read"):
             await engine.load(replace(release("3", LABELS), system="linear"))
         for version in ("2", "3"):
             with pytest.raises(NotLoaded):
@@ -107,7 +107,7 @@ def test_a_prompted_version_asks_the_base_beside_adapters(params: ServeParams, r
         await engine.unload("1")
         with pytest.raises(NotLoaded):
             await engine.answer("1", said("well?"), SHORT)
-        with pytest.raises(PerpetuneError, match="answers with the base path:other"):
+        with pytest.raises(PerpetuneError, match="needs the base model path:other"):
             await engine.load(
                 replace(release("4", base=BaseParams(model="path:other", revision=None)), system="prompted")
             )

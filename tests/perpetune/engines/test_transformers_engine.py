@@ -232,7 +232,7 @@ def test_adapters_are_named_by_what_they_hold(params: ServeParams, release: Make
 def test_a_release_of_another_base_is_refused(params: ServeParams, release: Make) -> None:
     async def run() -> None:
         engine = await serving(FakeModel(), params)
-        with pytest.raises(PerpetuneError, match="hf:other/base main, and path:tiny is loaded"):
+        with pytest.raises(PerpetuneError, match="hf:other/base main, but path:tiny is loaded"):
             await engine.load(release("1", base=BaseParams(model="hf:other/base", revision="main")))
         await engine.close()
 

@@ -106,12 +106,12 @@ def answered(
     params: ServeParams,
     release: Release,
     generation: GenerationConfig = SHORT,
-    on_delta: list[Delta] | None = None,
+    deltas: list[Delta] | None = None,
 ) -> tuple[Answer, ...]:
     async def run() -> tuple[Answer, ...]:
         async with engine_over(vllm, params, release) as engine:
             return await engine.answer(
-                release.version, ASKED, generation, on_delta.append if on_delta is not None else None
+                release.version, ASKED, generation, deltas.append if deltas is not None else None
             )
 
     return asyncio.run(run())
@@ -159,17 +159,17 @@ def test_many_labels_are_asked_for_in_parts(params: ServeParams, adapter: Make) 
 
 def test_more_labels_than_vllm_tells_apart_are_refused(params: ServeParams, adapter: Make) -> None:
     labels = tuple(chr(position) for position in range(0x4E00, 0x4E00 + MAX_LOGPROB_TOKENS + 1))
-    with pytest.raises(PerpetuneError, match="129 labels part at one token"):
+    with pytest.raises(PerpetuneError, match="129 labels differ at one token"):
         answered(FakeVllm(), params, adapter(labels=labels))
 
 
 def test_a_label_is_heard_at_once_with_the_log_probabilities_of_its_tokens(params: ServeParams, adapter: Make) -> None:
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
     vllm = FakeVllm({"ab": 0.5, "ac": 0.25, "b": 0.25})
     answers = answered(
-        vllm, params, adapter(labels=("ab", "ac", "b")), GenerationConfig(1, n=2, top_logprobs=1), on_delta
+        vllm, params, adapter(labels=("ab", "ac", "b")), GenerationConfig(1, n=2, top_logprobs=1), deltas
     )
-    assert [(delta.index, delta.text) for delta in on_delta] == [(0, "ab"), (1, "ab")]
+    assert [(delta.index, delta.text) for delta in deltas] == [(0, "ab"), (1, "ab")]
     first, second = answers[0].logprobs or ()
     assert (first.token, second.token) == ("a", "b")
     assert first.logprob == pytest.approx(math.log(0.75)) and second.logprob == pytest.approx(math.log(2 / 3))
@@ -245,12 +245,12 @@ def test_a_reply_with_log_probabilities_and_tool_calls(params: ServeParams, adap
 
 def test_greedy_answers_are_written_once(params: ServeParams, adapter: Make) -> None:
     vllm = FakeVllm(reply=streaming(piece(0, content="all"), piece(0, "stop", content=" alike"), USAGE))
-    on_delta: list[Delta] = []
-    answers = answered(vllm, params, adapter(), GenerationConfig(8, n=3), on_delta)
+    deltas: list[Delta] = []
+    answers = answered(vllm, params, adapter(), GenerationConfig(8, n=3), deltas)
     assert [answer.text for answer in answers] == ["all alike"] * 3
     assert "n" not in vllm.asked("/v1/chat/completions")[0]
     for index in range(3):
-        assert "".join(delta.text for delta in on_delta if delta.index == index) == "all alike"
+        assert "".join(delta.text for delta in deltas if delta.index == index) == "all alike"
 
 
 def test_pieces_are_heard_as_they_come_and_add_up(params: ServeParams, adapter: Make) -> None:
@@ -264,9 +264,9 @@ def test_pieces_are_heard_as_they_come_and_add_up(params: ServeParams, adapter: 
             USAGE,
         )
     )
-    on_delta: list[Delta] = []
-    answers = answered(vllm, params, adapter(), GenerationConfig(8, n=2, temperature=1.0), on_delta)
-    assert [(delta.index, delta.text) for delta in on_delta] == [(0, "a"), (1, "x"), (1, "y"), (0, "b")]
+    deltas: list[Delta] = []
+    answers = answered(vllm, params, adapter(), GenerationConfig(8, n=2, temperature=1.0), deltas)
+    assert [(delta.index, delta.text) for delta in deltas] == [(0, "a"), (1, "x"), (1, "y"), (0, "b")]
     assert [(answer.text, answer.finish_reason) for answer in answers] == [("ab", "length"), ("xy", "stop")]
     assert answers[0].prompt_tokens == 7
     [body] = vllm.asked("/v1/chat/completions")
@@ -277,11 +277,11 @@ def test_tool_calls_stream_in_pieces(params: ServeParams, adapter: Make) -> None
     begun = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
     pieces = [{"index": 0, "function": {"arguments": text}} for text in ('{"x"', ": 1}")]
     events = [piece(0, tool_calls=[one]) for one in (begun, *pieces)]
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
     vllm = FakeVllm(reply=streaming(*events, piece(0, "tool_calls"), USAGE))
-    [answer] = answered(vllm, params, adapter(), on_delta=on_delta)
+    [answer] = answered(vllm, params, adapter(), deltas=deltas)
     assert answer.tool_calls == ({"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},)
-    assert [delta.tool_calls for delta in on_delta] == [(begun,), (pieces[0],), (pieces[1],)]
+    assert [delta.tool_calls for delta in deltas] == [(begun,), (pieces[0],), (pieces[1],)]
 
 
 def test_what_vllm_forgot_is_loaded_again(params: ServeParams, adapter: Make) -> None:
@@ -329,7 +329,7 @@ def test_releases_that_vllm_cannot_serve(params: ServeParams, adapter: Make, rel
                 await engine.load(release("1"))
             with pytest.raises(PerpetuneError, match="DoRA"):
                 await engine.load(adapter("2", use_dora=True))
-            with pytest.raises(PerpetuneError, match="hf:other/base main, and path:tiny is loaded"):
+            with pytest.raises(PerpetuneError, match="hf:other/base main, but path:tiny is loaded"):
                 await engine.load(release("3", base=BaseParams(model="hf:other/base", revision="main")))
 
     asyncio.run(run())
@@ -362,14 +362,14 @@ def test_faults(
     answer: web.Response,
     expected: type[Exception],
     text: str,
-    on_delta: list[Delta] | None,
+    deltas: list[Delta] | None,
 ) -> None:
     async def reply(_request: web.Request, _body: dict[str, Any]) -> web.Response:
         return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type)
 
     generation = GenerationConfig(8, json_schema="{}")
     with pytest.raises(expected, match=text) as caught:
-        answered(FakeVllm(reply=reply), params, adapter(), generation, on_delta)
+        answered(FakeVllm(reply=reply), params, adapter(), generation, deltas)
     if isinstance(caught.value, Unsupported):
         assert caught.value.param == (
             "temperature" if "temperature" in text or "negative" in text else "response_format"
@@ -385,10 +385,10 @@ def test_faults(
     ids=["cut off", "an error as the last event"],
 )
 def test_a_stream_that_breaks(params: ServeParams, adapter: Make, reply: Reply) -> None:
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
     with pytest.raises(EngineDown):
-        answered(FakeVllm(reply=reply), params, adapter(), on_delta=on_delta)
-    assert [delta.text for delta in on_delta] == ["a"]
+        answered(FakeVllm(reply=reply), params, adapter(), deltas=deltas)
+    assert [delta.text for delta in deltas] == ["a"]
 
 
 def test_a_server_that_is_gone(params: ServeParams, adapter: Make) -> None:
@@ -467,12 +467,10 @@ def test_a_trace_goes_on_in_vllm(params: ServeParams, adapter: Make) -> None:
 
 def test_the_space_around_a_text_is_left_out_as_in_process(params: ServeParams, adapter: Make) -> None:
     [whole] = answered(FakeVllm(reply=saying(choice(" \n all is well \n"))), params, adapter())
-    on_delta: list[Delta] = []
+    deltas: list[Delta] = []
     pieces = [piece(0, content=text) for text in (" ", "\n all", " is", " ", "well \n")]
-    [streamed] = answered(
-        FakeVllm(reply=streaming(*pieces, piece(0, "stop"), USAGE)), params, adapter(), on_delta=on_delta
-    )
-    assert whole.text == streamed.text == "".join(delta.text for delta in on_delta) == "all is well"
+    [streamed] = answered(FakeVllm(reply=streaming(*pieces, piece(0, "stop"), USAGE)), params, adapter(), deltas=deltas)
+    assert whole.text == streamed.text == "".join(delta.text for delta in deltas) == "all is well"
 
 
 def test_a_key_goes_with_every_call_and_only_where_there_is_one(params: ServeParams, adapter: Make) -> None:

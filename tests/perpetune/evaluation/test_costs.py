@@ -115,7 +115,7 @@ def test_a_free_machine_leaves_nothing_to_pay_back(params: EvaluateParams) -> No
     found = worth(params.model_copy(update={"dollars_per_hour": 0.0}))
 
     assert (found.after.value, found.refresh_dollars, found.rivals[0].requests) == (0, 0, 0)
-    assert "nothing to pay back" in sentences(found)[2]
+    assert "no cost to pay back" in sentences(found)[2]
 
 
 def test_labels_cost_where_the_machine_is_free(params: EvaluateParams) -> None:
@@ -162,8 +162,8 @@ def test_sentences_say_cost_refresh_and_days(params: EvaluateParams) -> None:
     told = sentences(worth(params, spent=RefreshCost(0.5, 1), monthly=3_000))
 
     assert told == [
-        "1,000 requests cost $0.100 with the challenger, and $0.300 with the base model with examples, "
-        "which would serve without it (n = 8).",
+        "1,000 requests cost $0.100 with the challenger and $0.300 with the base model with examples, "
+        "which serves otherwise (n = 8).",
         "The refresh cost $1.80: 0.5 device hours at $3.60 and 1 label at $0.",
         "Against the base model with examples ($0.300 per 1,000 requests) it pays for itself after 9,000 requests "
         "(9,000 to 9,000, n = 8): about 90 days at 3,000 requests a month.",

@@ -48,5 +48,5 @@ def test_a_line_that_is_none_is_named(tmp_path: Path, line: str, fault: str) -> 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PerpetuneError, match="no such file"):
+    with pytest.raises(PerpetuneError, match="does not exist"):
         recorded_answers(tmp_path / "none.jsonl", [])

@@ -40,7 +40,7 @@ def test_forgetting_is_told_whether_or_not_it_vetoes(rules: PromoteParams, param
 def test_rows_that_were_asked_again_are_told(rules: PromoteParams, params: EvaluateParams) -> None:
     again = LatencyPair((1.0,) * 30, (1.0,) * 30, 6)
     assert latency_limits(again, "champion", rules, params)["cost"].unit == (
-        "times the champion's cost of a request, 6 rows asked again and again"
+        "times the champion's cost of a request, 6 rows, repeated"
     )
 
 

@@ -155,7 +155,7 @@ def test_a_second_signal_ends_it_at_once(begin: Begin, number: signal.Signals) -
         process.child.send_signal(number)
         assert process.child.wait(timeout=5) == 1
     assert process.child.stderr
-    assert "a second signal ended the gateway" in process.child.stderr.read()
+    assert "a second signal stopped the gateway" in process.child.stderr.read()
 
 
 def test_the_grace_period_ends_too(begin: Begin) -> None:

@@ -96,7 +96,7 @@ def test_the_size_of_passes_changes_no_score(pass_tokens: int) -> None:
 def test_logits_are_computed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     network, labels = tiny(), LABELS["share first tokens"]
     whole = label_log_probabilities(network, PROMPTS, labels)
-    monkeypatch.setattr(scoring, "LOGIT_ROWS", 2)
+    monkeypatch.setattr(scoring, "LOGITS_ROWS", 2)
     torch.testing.assert_close(label_log_probabilities(network, PROMPTS, labels), whole)
 
 
@@ -166,7 +166,7 @@ def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(len(tokens))
         return forward_tree(model, before, tokens, parents)
 
-    monkeypatch.setattr(scoring, "read_on", counted)
+    monkeypatch.setattr(scoring, "forward_tree", counted)
     return seen
 
 

@@ -75,9 +75,9 @@ def test_a_prompt_beyond_the_context_is_refused(tiny_base: Base) -> None:
     long = ask("the " * 70)
     assert not predictor.fits(long, LABELS, 4)
     assert predictor.fits(ASKED[0], LABELS, 4)
-    with pytest.raises(PromptTooLong, match="the model reads 62"):
+    with pytest.raises(PromptTooLong, match="the context leaves 62"):
         predictor.answer(None, [*ASKED, long], LABELS, 4)
-    with pytest.raises(PromptTooLong, match="the model reads 44"):
+    with pytest.raises(PromptTooLong, match="the context leaves 44"):
         predictor.answer(None, [long], None, 20)
 
 

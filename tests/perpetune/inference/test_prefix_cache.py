@@ -32,8 +32,8 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         seen.append((len(before), len(tokens)))
         return forward_tree(model, before, tokens, parents)
 
-    monkeypatch.setattr(prefix_cache, "read_on", counted)
-    monkeypatch.setattr("perpetune.inference.label_scoring.read_on", counted)
+    monkeypatch.setattr(prefix_cache, "forward_tree", counted)
+    monkeypatch.setattr("perpetune.inference.label_scoring.forward_tree", counted)
     return seen
 
 
@@ -114,7 +114,7 @@ def test_what_one_adapter_read_is_not_taken_for_what_another_would(tiny_base: Ba
 def test_the_least_recently_used_beginnings_are_let_go(
     tiny_base: Base, lengths: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefix_cache, "KEPT_TOKENS", 8)
+    monkeypatch.setattr(prefix_cache, "MAX_CACHED_TOKENS", 8)
     kept = PrefixCache()
     for tokens in [(1, 2, 3), (4, 5, 6), (1, 2, 3), (7, 8, 9), (1, 2, 3), (4, 5, 6)]:
         kept.get(tiny_base.model, None, tokens)

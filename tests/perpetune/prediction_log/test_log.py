@@ -193,8 +193,8 @@ def test_several_processes_may_open_it_at_once(tmp_path: Path) -> None:
     ("url", "says"),
     [
         ("nonsense secret", "not a database URL"),
-        ("mysql://ann:secret@db/x", "PostgreSQL or a file of SQLite"),
-        ("sqlite://", "PostgreSQL or a file of SQLite"),
+        ("mysql://ann:secret@db/x", "PostgreSQL and SQLite files"),
+        ("sqlite://", "PostgreSQL and SQLite files"),
         ("postgresql://ann:sec@ret@127.0.0.1/x", "%40"),
         ("postgresql://ann:secret@127.0.0.1:1/x", "cannot be opened"),
         ("postgresql://127.0.0.1:1/x?user=ann&password=secret", "cannot be opened"),

@@ -179,7 +179,7 @@ def test_what_is_not_written_at_the_end_is_written_by_the_next(
 
     asyncio.run(run())
     assert "1 rows were not written to the prediction log" in caplog.text
-    assert "torn and left out" in caplog.text
+    assert "is incomplete" in caplog.text
     [row] = recent_predictions(log, "reviews", limit=None)
     assert (row.id, row.label) == ("chatcmpl-1", "good")
     assert not list(spool.glob("*.jsonl"))

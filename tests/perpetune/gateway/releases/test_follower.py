@@ -126,7 +126,7 @@ def test_a_registry_that_is_down_changes_nothing_and_is_logged_once(
             state = await following.refresh_now()
         assert state.serving == "1"
         assert "the registry does not answer" in str(state.registry_error)
-        assert caplog.text.count("the registry cannot be asked") == 1
+        assert caplog.text.count("the registry cannot be read") == 1
         source.down, source.champion_version = False, "2"
         state = await following.refresh_now()
         assert (state.serving, state.registry_error) == ("2", None)

@@ -51,7 +51,7 @@ def test_the_same_answers_pass_and_others_are_told(release: Make, release_params
     assert check(FakeEngine(), asked, release_params) == ParityResult(3, 3, None)
     other = replace(asked, evaluated=ServingFacts(golden=(*prompts, golden("four", "something else"))))
     with pytest.raises(
-        ParityError, match=r"1 of 4 golden prompts .* number 4: '1: four', where it was 'something else'"
+        ParityError, match=r"1 of 4 golden prompts .* number 4: got '1: four', expected 'something else'"
     ):
         check(FakeEngine(), other, release_params)
     most = release_params.model_copy(update={"parity_rate": 0.75})
@@ -134,7 +134,7 @@ def test_32_tokens_are_compared_and_shown_from_where_they_part(release: Make, re
         return replace(release("1"), evaluated=ServingFacts(golden=(golden("one", output),), max_tokens=64))
 
     assert check(engine, against("word " * 40 + "right"), release_params).matching == 1
-    with pytest.raises(ParityError, match=r"number 1: …'(word ){6}word', where it was …'(word ){6}right'"):
+    with pytest.raises(ParityError, match=r"number 1: got …'(word ){6}word', expected …'(word ){6}right'"):
         check(engine, against("word " * 31 + "right"), release_params)
 
 

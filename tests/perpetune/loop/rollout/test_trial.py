@@ -101,7 +101,7 @@ def test_a_bad_canary_is_aborted_and_the_record_is_logged(releases: Open, gatewa
     assert gateway.asked[-1] == "/v1/release/check", "the gateway reloads at once"
     lines = {line.version: line for line in read_status(world.workspace).versions}
     assert (lines[second].release, lines[second].decision) == ("aborted", "abort")
-    with pytest.raises(PerpetuneError, match="holds no decision record"):
+    with pytest.raises(PerpetuneError, match="has no decision record"):
         decisions_of(world.workspace, second)  # the record of the promotion, which this test made none of
 
 
