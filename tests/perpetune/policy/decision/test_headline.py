@@ -40,7 +40,7 @@ from perpetune.policy.wording import WIDTH
 
 PARAMS = load_params(Path(__file__).parents[4] / "params.yaml")
 GATE = PARAMS.promote.model_copy(update={"min_rows": 50, "max_slowdown": 1.5, "min_recall": 0.5})
-WATCH = PARAMS.watch.model_copy(update={"persistence": 2, "run_length": 10_000})
+WATCH = PARAMS.watch.model_copy(update={"consecutive_checks": 2, "run_length": 10_000})
 REFRESH = PARAMS.refresh.model_copy(
     update={"new_labels": 100, "cooldown_minutes": 60, "gpu_hours_per_month": 3, "first_labels": 200}
 )
@@ -104,7 +104,7 @@ def checked(**changes: Any) -> Decision:
         ({"metric": "slot_f1"}, "keep: slot f1 87.0 (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000"),
         ({"metric": ""}, "keep: score 87.0 (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000"),
         ({"decay": decay(0.87, 0.862, 0.878, 1.24)}, "keep: 87.0% right (86.2 to 87.8, n=100), threshold 81.4, evidence 1.2 of 10,000"),
-        ({"decay": None}, "keep: The champion has no recorded score on the reference, so decay cannot be judged."),
+        ({"decay": None}, "keep: The champion has no recorded score on the reference, so decay cannot be tested."),
         ({"decay": decay(0.03, 0.01, 0.08, 5, bound=0.0)}, "keep: 3.0% right (1 to 8, n=100), promoted with 90.0"),
         ({"decay": DECAYED}, "retrain: 46.0% right (37 to 56, n=100), threshold 81.4, evidence over a million of 10,000"),
         ({"decay": DECAYED, "alarms_in_a_row": 1}, "confirming: 46.0% right (37 to 56, n=100), threshold 81.4, found in 1 of 2 checks"),
