@@ -5,7 +5,7 @@ BIN := .venv/bin
 # is set. Some packages hold templates that are no Python, which it reports as a failure.
 COMPILE := -m compileall -qq -j 0
 
-.PHONY: setup demo up test check bench lock vllm
+.PHONY: setup demo up test test-fast check bench lock vllm
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -43,6 +43,10 @@ up: setup
 # At the niceness of the worker: at another, one test's refresh would stand still while the other process computes.
 test: setup
 	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Without the tests marked slow. One that takes as long as this timeout wants the mark, or less to do.
+test-fast: setup
+	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow" --timeout 20
 
 check: .venv/ready
 	$(BIN)/ruff check .

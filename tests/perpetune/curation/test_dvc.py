@@ -13,6 +13,8 @@ from perpetune.curation.steps.data_card import data_version
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, read_jsonl
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

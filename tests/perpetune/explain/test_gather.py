@@ -14,6 +14,8 @@ from perpetune.explain.terminal import as_dict, show_story
 from perpetune.tracking.runs import artifact_names, find_run
 from perpetune.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def story(twice: Workspace) -> Story:

@@ -95,6 +95,7 @@ def test_the_order_of_rows_within_a_look_changes_nothing(dice: random.Random) ->
     assert shadow_evidence(pairs, RULES, same_label) == shadow
 
 
+@pytest.mark.slow
 def test_a_harmless_challenger_is_seldom_aborted_however_often_one_looks() -> None:
     """Twenty looks at each of sixty trials of a challenger as good as the champion: harm is shown in 5% at most."""
     aborted = 0

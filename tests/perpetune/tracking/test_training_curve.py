@@ -16,6 +16,8 @@ import pytest
 from perpetune.tracking.runs import MlflowFault, Run, connect
 from perpetune.tracking.training_curve import drawn
 
+pytestmark = pytest.mark.slow
+
 RUN = Run("0" * 32, "1", "http://mlflow/run")
 
 

@@ -11,6 +11,8 @@ import pytest
 from perpetune.explain.status import read_status
 from perpetune.loop.rollout.rollback import file_away, go_back
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Any]
 
 
