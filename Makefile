@@ -8,7 +8,7 @@ COMPILE := -m compileall -qq -j 0
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test check docs bench lock vllm
+.PHONY: setup demo up test test-fast check docs bench lock vllm
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -46,6 +46,10 @@ up: setup
 # At the niceness of the worker: at another, one test's refresh would stand still while the other process computes.
 test: setup
 	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Without the tests marked slow. One that takes as long as this timeout wants the mark, or less to do.
+test-fast: setup
+	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow" --timeout 20
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ from perpetune.training.job import Job
 from perpetune.training.launch import launch
 from perpetune.training.trainer import Progress, Trained
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "deploy" / "slurm" / "node.sh"
 # As Slurm's srun does: the same command on each machine, which learns from its environment which one it is.

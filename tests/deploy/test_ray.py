@@ -22,7 +22,7 @@ from perpetune.training.launch import launch
 from perpetune.training.trainer import Progress, Trained
 
 pytest.importorskip("ray", reason="Ray is not installed: .venv/bin/pip install -c requirements.lock ray")
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, str(ROOT / "deploy" / "ray" / "launch.py"), "--nodes", "2", "--gpus-per-node", "0"]

@@ -29,6 +29,8 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, open_run
 from perpetune.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 # A refresh that has just decided to promote.

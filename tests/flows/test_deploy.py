@@ -25,6 +25,8 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, open_run
 from perpetune.workspace import open_workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 POOL = ROOT / "deploy" / "kubernetes" / "work-pool.json"
 IMAGE = "registry.example/perpetune:1"

@@ -36,6 +36,8 @@ from perpetune.runtime.stack import Ports, environment, servers, worker
 from perpetune.training.trainer import Progress, train
 from perpetune.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 THINGS = {"blue": ("sky", "sea"), "green": ("grass", "leaf"), "red": ("blood", "fire")}
 SETTINGS: dict[str, dict[str, object]] = {

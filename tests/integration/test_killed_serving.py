@@ -43,6 +43,8 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("blue", "green", "red")
 THINGS = ("sky", "sea", "grass", "leaf", "blood", "fire")
 INSTRUCTION = "which colour"

@@ -33,6 +33,8 @@ from perpetune.runtime.stack import Ports, environment, gateway, servers, worker
 from perpetune.tracking import registry
 from perpetune.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, dict[str, object]] = {
     "task": {"name": "desk", "instruction": "Which desk answers this question?"},

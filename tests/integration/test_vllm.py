@@ -37,7 +37,7 @@ START_SECONDS = 240
 LABELS = ("positive", "negative", "mixed", "mixed feelings")
 REVIEWS = ("The battery is great.", "It broke after a day, never again.", "Good sound but the strap tore.")
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.slow]
 
 
 @dataclass

@@ -14,6 +14,8 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import load_params
 from perpetune.records import Example, read_jsonl
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -14,6 +14,8 @@ from perpetune.explain.version_report import VersionReport
 from perpetune.tracking.runs import artifact_names, find_run
 from perpetune.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def report(twice: Workspace) -> VersionReport:

@@ -13,6 +13,8 @@ from perpetune.params import load_params
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_port_in_use_is_one_clear_error() -> None:
     with socket.socket() as other:

@@ -22,6 +22,8 @@ from waiting import eventually
 from perpetune.params import ServeParams
 from perpetune.prediction_log.log import open_log, recent_predictions
 
+pytestmark = pytest.mark.slow
+
 Begin = Callable[..., "Process"]
 
 SCRIPT = textwrap.dedent("""

@@ -36,6 +36,8 @@ from perpetune.tracking.registry import RegistrySource
 from perpetune.tracking.runs import close_run, connect, log_text, open_run
 from perpetune.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 TASK = "systems"
 LABELS = ("blue", "green", "red")
 

@@ -167,6 +167,7 @@ def test_a_sample_is_its_seeds_own_whoever_shares_its_batch(letters: Base) -> No
     assert one(letters, ASKED[0], unseeded).text != one(letters, ASKED[0], unseeded).text
 
 
+@pytest.mark.slow
 def test_samples_follow_temperature_and_top_p(tiny_base: Base) -> None:
     first = GenerationConfig(max_tokens=1, temperature=2.0, seed=1, n=4000, top_logprobs=20)
     [answers], _ = write(tiny_base, (ASKED[0], first))

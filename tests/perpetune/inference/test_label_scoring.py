@@ -122,6 +122,7 @@ def test_labels_that_cannot_matter_are_left_unread_within_the_tolerance(
     assert found.argmax(-1).tolist() == exact.argmax(-1).tolist()
 
 
+@pytest.mark.slow
 def test_labels_that_begin_unlikely_and_end_likely_are_read() -> None:
     """The likeliest first token need not lead to the likeliest label: what was put off is taken up again."""
     network = tiny(spread=1.0)
@@ -170,6 +171,7 @@ def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pass_tokens", [8, 2048])
 @pytest.mark.parametrize("spread", [0.05, 0.7])
 def test_many_labels_are_within_their_tolerance_and_the_likeliest_is_exact(spread: float, pass_tokens: int) -> None:

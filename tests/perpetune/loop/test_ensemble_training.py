@@ -13,6 +13,8 @@ from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, Message
 from perpetune.training.job import Job
 
+pytestmark = pytest.mark.slow
+
 INSTRUCTION = "which colour"
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 LABELS = ("blue", "green", "red")

@@ -17,6 +17,8 @@ from perpetune.tracking.runs import Run, close_run, connect, metrics_of, open_ru
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.slow
+
 THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
 

@@ -26,6 +26,8 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, open_run, read_run
 from perpetune.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Any]
 
 

@@ -12,6 +12,8 @@ from perpetune.loop.unchanged import why_unchanged
 from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 
 def curated(workspace: Workspace) -> CuratedData:
     rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}

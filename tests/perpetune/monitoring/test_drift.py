@@ -12,6 +12,8 @@ from perpetune.monitoring.window import INPUT_COLUMNS, Window
 from perpetune.params import load_params
 from perpetune.records import Example, Prediction
 
+pytestmark = pytest.mark.slow
+
 MONITOR = load_params(Path("params.yaml")).watch
 OLD = [f"{'word' * (1 + number % 3)}{chr(97 + number % 26)}{chr(97 + number // 26)}" for number in range(300)]
 NEW = [f"other{word}" for word in OLD]

@@ -34,6 +34,7 @@ def test_a_fall_beyond_the_margin_is_found_and_one_within_it_is_not() -> None:
         assert (estimate.p_value < ALPHA) is found
 
 
+@pytest.mark.slow
 def test_quiet_windows_seldom_seem_to_have_fallen() -> None:
     rng = np.random.default_rng(3)
     estimates = [estimate_fall(rng.beta(9, 1, 100) - 0.05, rng.beta(9, 1, 100), PARAMS) for _ in range(1000)]

@@ -69,6 +69,7 @@ def test_what_doubt_chose_before_leaves_the_draw_as_it_is(rows: list[Candidate],
     assert [request_id for request_id, why in again if why == "random"][: len(random)] == random
 
 
+@pytest.mark.slow
 def test_every_request_is_as_likely_to_be_drawn() -> None:
     rows = [some(number, uncertainty=number / 100) for number in range(100)]
     drawn = Counter(

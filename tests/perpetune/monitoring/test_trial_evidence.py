@@ -95,6 +95,7 @@ def test_the_order_of_rows_in_a_check_does_not_matter(dice: random.Random) -> No
     assert shadow_evidence(pairs, RULES, same_label) == shadow
 
 
+@pytest.mark.slow
 def test_an_equal_challenger_is_rarely_aborted_at_any_number_of_checks() -> None:
     """Twenty looks at each of sixty trials of a challenger as good as the champion: harm is shown in 5% at most."""
     aborted = 0

@@ -38,6 +38,8 @@ from perpetune.prediction_log.log import record_rows as record
 from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.records import Failure, Feedback, Prediction, Shadow
 
+pytestmark = pytest.mark.slow
+
 
 def _programs() -> Path | None:
     found = shutil.which("initdb")

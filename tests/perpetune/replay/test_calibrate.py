@@ -8,6 +8,8 @@ from perpetune.params import Params
 from perpetune.replay.calibrate import calibrate, thresholds
 from perpetune.replay.resample import alarm_rate, block_bootstrap, first_alarms, with_drop
 
+pytestmark = pytest.mark.slow
+
 
 def scores(n: int, mean: float, seed: int = 7) -> list[float]:
     return [float(drawn < mean) for drawn in np.random.default_rng(seed).random(n)]

@@ -19,6 +19,8 @@ from perpetune.replay.policies.policy import Policy
 from perpetune.replay.policies.scheduled import Never, Scheduled
 from perpetune.replay.simulate import PolicyRun, simulate
 
+pytestmark = pytest.mark.slow
+
 BEGINS = datetime(2024, 1, 1, tzinfo=UTC)
 FILLING = ["this", "that", "which", "here", "there", "every", "some", "many", "often", "never"]
 ROOT = Path(__file__).parents[3]

@@ -22,6 +22,8 @@ from perpetune.replay.policies.policy import Policy
 from perpetune.replay.policies.scheduled import Never, Scheduled
 from perpetune.replay.simulate import simulate
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -16,6 +16,8 @@ from perpetune.tracking.runs import connect
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -20,6 +20,8 @@ from perpetune.runtime.processes import Supervisor, free_ports
 from perpetune.runtime.stack import Ports, environment, servers
 from perpetune.workspace import open_workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 # A run that says nothing for longer than two polls, and its verdict at its very end, as a watch does.

@@ -13,6 +13,8 @@ import pytest
 from perpetune.errors import PerpetuneError
 from perpetune.runtime.processes import Service, Supervisor, answers, free_ports
 
+pytestmark = pytest.mark.slow
+
 SERVER = "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
 
 

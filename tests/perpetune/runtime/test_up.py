@@ -22,6 +22,8 @@ from perpetune.runtime.file_locks import acquire
 from perpetune.runtime.processes import Service, Supervisor, answers, free_ports
 from perpetune.runtime.up import show, start_all
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SERVER = "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
 ADDRESSES = {

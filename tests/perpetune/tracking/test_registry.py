@@ -23,6 +23,8 @@ from perpetune.records import Message
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, close_run, connect, find_run, log_text, newest_run, open_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def store(tmp_path_factory: pytest.TempPathFactory, new_mlflow_store: Callable[[Path], str]) -> None:

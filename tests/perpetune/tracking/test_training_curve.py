@@ -16,6 +16,8 @@ import pytest
 from perpetune.tracking.runs import MlflowError, Run, connect
 from perpetune.tracking.training_curve import training_curve
 
+pytestmark = pytest.mark.slow
+
 RUN = Run("0" * 32, "1", "http://mlflow/run")
 
 

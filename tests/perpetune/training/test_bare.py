@@ -16,6 +16,8 @@ from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.job import Job, read_trained, write_job
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 # docs/guides/gpus.md says to install these; what they require comes with them.
 INSTALLED = ("torch", "transformers", "peft", "accelerate", "pydantic", "jinja2")

@@ -18,6 +18,8 @@ from perpetune.training.job import Job
 from perpetune.training.launch import launch, process_count
 from perpetune.training.trainer import Progress, Trained
 
+pytestmark = pytest.mark.slow
+
 
 class PowerCut(Exception):
     pass

@@ -20,6 +20,8 @@ from perpetune.training.launch import launch
 from perpetune.training.memory_estimate import MemoryEstimate, estimate_memory, refuse_if_too_small, shape_of
 from perpetune.training.trainer import Forecast
 
+pytestmark = pytest.mark.slow
+
 LLAMA_3_8B = LlamaConfig(
     vocab_size=128256,
     hidden_size=4096,

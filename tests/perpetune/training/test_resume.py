@@ -16,6 +16,8 @@ from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.trainer import Progress, Trained, train
 
+pytestmark = pytest.mark.slow
+
 THINGS = ("sky", "sea", "grass", "leaf", "blood", "fire")
 ROWS = [
     Example(input=f"the {thing}", output=colour, id=thing, group=thing, source="test")

@@ -15,6 +15,8 @@ from perpetune.training.batches import encode, encode_all
 from perpetune.training.decoder.fused import training_network
 from perpetune.training.trainer import Progress, mean_loss, train
 
+pytestmark = pytest.mark.slow
+
 COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
 

@@ -22,6 +22,8 @@ from perpetune.training.trainer import Progress
 from perpetune.tuning.search import OnProgress, Settings, Trial, search
 from perpetune.tuning.tune import changes, with_settings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 NOW = Settings(rank=8, learning_rate=1e-3, epochs=2)
 SPACE = TuneParams(minutes=1000, trials=20, rank=(4, 32), learning_rate=(1e-5, 1e-1), epochs=(1, 3), seed=7)

@@ -76,6 +76,7 @@ def test_the_frozen_holdout_keeps_its_members_when_data_is_added(before: list[Ex
     assert kept <= set(split(before + added, PARAMS).frozen)
 
 
+@pytest.mark.slow
 @given(st.lists(ROWS, min_size=2, max_size=5))
 @settings(max_examples=100, deadline=None)
 def test_over_a_growing_history_no_group_leaves_a_holdout_for_the_other(history: list[list[Example]]) -> None:

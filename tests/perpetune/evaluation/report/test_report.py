@@ -75,6 +75,7 @@ def test_text_from_data_is_escaped(tmp_path: Path, examples: Examples, say: Say,
     assert "&lt;script&gt;" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classification", "generation"])
 @pytest.mark.parametrize(
     "pairs",

@@ -14,6 +14,8 @@ from waiting import eventually
 
 from perpetune.prediction_log.log import open_log, recent_predictions
 
+pytestmark = pytest.mark.slow
+
 KIB = 1024
 
 

@@ -25,6 +25,8 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, artifact, connect, metrics_of, open_run
 from perpetune.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.slow
+
 THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
 

@@ -3,8 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from perpetune.loop.assess.costs import new_labels
 from perpetune.records import Example, write_jsonl
+
+pytestmark = pytest.mark.slow
 
 
 def test_requested_labels_count_like_other_labels(releases: Callable[..., Any]) -> None:

@@ -8,6 +8,8 @@ import pytest
 from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.deploy import release
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_version_is_released_without_a_gateway(releases: Callable[..., Any]) -> None:
     world = releases()

@@ -27,6 +27,8 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, artifact_names, close_run, log_metrics, open_run
 from perpetune.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Any]
 
 

@@ -31,6 +31,8 @@ from perpetune.tracking.registry import RegistrySource
 from perpetune.tracking.runs import close_run, open_run
 from perpetune.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Any]
 USERS = 160
 

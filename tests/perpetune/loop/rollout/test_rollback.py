@@ -22,6 +22,8 @@ from perpetune.policy.verdict import Interval, Verdict
 from perpetune.tracking import registry
 from perpetune.tracking.runs import find_run
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Any]
 BETTER = PairedEvidence(0.1, Interval(0.05, 0.15), 0.001, 200)
 

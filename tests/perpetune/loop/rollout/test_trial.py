@@ -16,6 +16,8 @@ from perpetune.prediction_log.log import add_feedback, open_log, record_rows
 from perpetune.prediction_log.tables import failures, shadows
 from perpetune.records import Feedback, Message, Prediction, Route
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Any]
 
 

@@ -16,6 +16,8 @@ from perpetune.records import RecordedAnswer
 from perpetune.tracking import registry
 from perpetune.tracking.runs import metrics_of
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Any]
 
 PARAMS = ReferenceParams(rows=100, min_recent=3)

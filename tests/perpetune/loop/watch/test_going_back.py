@@ -11,6 +11,8 @@ import pytest
 from perpetune.explain.status import read_status
 from perpetune.loop.rollout.rollback import log_rollback, roll_back
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Any]
 
 

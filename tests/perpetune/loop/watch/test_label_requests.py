@@ -20,6 +20,8 @@ from perpetune.records import Example, Message, Prediction, RecordedAnswer, writ
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, find_run, log_text
 
+pytestmark = pytest.mark.slow
+
 ROWS = 80
 
 
