@@ -40,6 +40,7 @@ from perpetune.training.schedule import MIN_STEPS
 from perpetune.workspace import Workspace
 
 ASSUMED_EPOCHS = 3.0
+NAMED_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,9 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def plan_line(plan: Plan) -> str:
-    """The plan as one log line."""
-    steps = ", ".join(f"{step.name} {_minutes(step.seconds)}" for step in plan.steps)
-    return f"plan: about {_minutes(plan.seconds)} ({plan.source}): {steps}"
+    """The plan as one log line, which names the steps that take at least `NAMED_SECONDS`."""
+    steps = ", ".join(f"{step.name} {_minutes(step.seconds)}" for step in plan.steps if step.seconds >= NAMED_SECONDS)
+    return f"plan: about {_minutes(plan.seconds)} ({plan.source}){f': {steps}' if steps else ''}"
 
 
 def plan_table(plan: Plan) -> str:

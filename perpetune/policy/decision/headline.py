@@ -1,4 +1,4 @@
-"""A verdict in one line: the outcome, its number, the interval and the rows (docs/verdicts.md).
+"""A verdict in one line: the outcome, its number, the interval and the rows (docs/guides/verdicts.md).
 
 Read from the decision record alone, which may be older or newer than this file: what it lacks is left out.
 """

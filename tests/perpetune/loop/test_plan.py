@@ -61,9 +61,7 @@ def test_each_step_has_its_rows_and_its_time() -> None:
     assert any("1,000 rows x 2 epochs" in line and "8.7 min" in line and "train.epochs" in line for line in lines)
     assert any("330 rows x 3 systems" in line and "split.frozen" in line for line in lines)
     assert "| evaluate | 330 rows x 3 systems | 2.0 min |" in plan_table(made)
-    assert plan_line(made) == (
-        "plan: about 10.9 min (measured): curate 6 s, fine-tune 8.7 min, evaluate 2.0 min, decide 2 s, release 3 s"
-    )
+    assert plan_line(made) == ("plan: about 10.9 min (measured): fine-tune 8.7 min, evaluate 2.0 min")
 
 
 def test_what_answers_every_row_is_planned_with_every_row() -> None:
