@@ -166,6 +166,8 @@ def _detector_state(workspace: Workspace) -> str | None:
     if champion is None or DETECTOR not in champion.tags:
         return None
     detector_state, rules = from_text(champion.tags[DETECTOR], 0.0), workspace.params.watch
+    if not detector_state.labels:
+        return None
     return (
         f"{detector_state.labels} labels of version {champion.version}, threshold "
         f"{100 * detector_state.detector.bound:.1f}, evidence {amount(detector_state.detector.evidence)} of "

@@ -142,11 +142,12 @@ def _holdout_in(reason: str) -> str | None:
 
 
 def _own_score(decision: Decision) -> str | None:
-    """What is promoted, on the rows that its rivals answered too."""
+    """The score of what is promoted; the challenger's beside the rival that answered the most rows, if not all did."""
     rivals = part(decision.evidence, "rivals")
     rival, name = part(rivals, decision.system or ""), "score"
     if not rival:
-        rival, name = next((each for each in rivals.values() if isinstance(each, Mapping)), {}), "challenger"
+        rows = {each: count(part(part(rivals, each), "lead"), "rows") or 0 for each in rivals}
+        rival, name = part(rivals, max(rows, key=lambda each: rows[each], default="")), "challenger"
     value = number(rival, name)
     return None if value is None else score_in(text(decision.evidence, "metric") or "", f"{100 * value:.1f}")
 

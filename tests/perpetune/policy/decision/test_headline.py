@@ -208,6 +208,14 @@ def test_a_promotion(evidence: PromotionEvidence, line: str) -> None:
     assert headline(judged(evidence)) == line
 
 
+def test_the_score_is_that_on_the_most_rows() -> None:
+    """A rival that was found to be behind early has answered some of the rows only."""
+    some, every = rival(0.5, 0.4), replace(rival(0.8, 0.132), challenger=0.9)
+    some = replace(some, lead=replace(some.lead, rows=40))
+    for rivals in ({"few-shot": some, "linear": every}, {"linear": every, "few-shot": some}):
+        assert headline(judged(replace(PROMOTION, rivals=rivals))).endswith(", 90.0% right")
+
+
 def compared(difference: float, low: float, high: float, rows: int = 400, champion_rows: int = 400) -> Comparison:
     return Comparison(0.9 + difference, 0.9, difference, Interval(low, high), rows, champion_rows)
 
