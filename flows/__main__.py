@@ -1,64 +1,16 @@
-"""`python -m perpetune.flows`: register the deployments and run what is due, until a signal ends it.
-
-`python -m perpetune.flows deploy --pool gpu --image IMAGE --workspace /workspace`: leave them to the workers of a work pool (docs/clusters.md).
-"""
+"""`python -m perpetune.flows`: what it does is in command.py."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
-from prefect import get_client, serve
-from prefect.deployments.runner import DeploymentApplyError
+# Python would look into the folder that this is started in first, and a workspace may hold a folder mlflow/ of its own.
+if not sys.flags.safe_path and sys.path and Path(sys.path[0]) == Path.cwd():
+    del sys.path[0]
+os.environ["PYTHONSAFEPATH"] = "1"  # for the runs that it starts
 
-from perpetune.errors import PerpetuneError
-from perpetune.flows.deployments import deploy, deployments
-from perpetune.workspace import open_workspace
-
-SECONDS_BETWEEN_TRIES = 0.5
-# Requests come first. Beside two busy threads on the same two cores an answer of SmolLM2 took 430 ms instead of 60; beside
-# two that give way it takes 70. They still get about a tenth of cores that are busy all the time.
-NICENESS = 10
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m perpetune.flows", description="Serve the deployments, until a signal."
-    )
-    commands = parser.add_subparsers(dest="command", metavar="deploy")
-    to_pool = commands.add_parser("deploy", help="leave them to the workers of a work pool")
-    to_pool.add_argument("--pool", required=True, help="its name, as in `prefect work-pool ls`")
-    to_pool.add_argument("--image", help="in which the runs start, where the pool starts containers")
-    to_pool.add_argument("--workspace", type=Path, help="this folder, as the workers see it, where that differs")
-    wanted = parser.parse_args()
-    try:
-        workspace = open_workspace()
-        if wanted.command == "deploy":
-            folder = wanted.workspace or workspace.root
-            for name in deploy(workspace.params, wanted.pool, wanted.image, folder):
-                print(f"{name} now runs in the work pool {wanted.pool}")
-            return
-    except (PerpetuneError, DeploymentApplyError) as fault:
-        sys.exit(str(fault))
-    found = deployments(workspace.params)
-    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
-    await_server()
-    # Pausing takes a server, and `perpetune up` ends it at the same moment as this process.
-    serve(*found, print_starting_message=False, pause_on_shutdown=False)
-
-
-def await_server() -> None:
-    """Return when Prefect's server answers: `perpetune up` starts it at the same moment as this process."""
-    with get_client(sync_client=True) as client:
-        told = False
-        while (fault := client.api_healthcheck()) is not None:
-            if not told:
-                print(f"waiting for Prefect at {client.api_url}: {fault}")
-            told = True
-            time.sleep(SECONDS_BETWEEN_TRIES)
-
+from perpetune.flows.command import main
 
 main()

@@ -28,6 +28,8 @@ from perpetune.workspace import open_workspace
 ROOT = Path(__file__).parents[2]
 POOL = ROOT / "deploy" / "kubernetes" / "work-pool.json"
 IMAGE = "registry.example/perpetune:1"
+# Modules of a team's own, with names that perpetune imports. All that follows works beside them.
+NAMESAKES = ("flows.py", "tasks.py", "perpetune.py", "mlflow/__init__.py", "prefect/__init__.py", "dvc/__init__.py")
 FLOWS = ("refresh", "watch", "trial")
 
 
@@ -38,6 +40,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
     settings = load_params(ROOT / "params.yaml").model_dump(mode="json")
     settings["task"]["name"] = "colours"
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    for name in NAMESAKES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"raise RuntimeError('{name} of the workspace was imported')\n")
     ports = Ports(*free_ports(4))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
@@ -92,12 +97,16 @@ def registered(flow: str) -> dict[str, Any]:
 
 
 @pytest.mark.integration
-def test_a_worker_of_a_pool_runs_in_the_workspace_itself(workspace: tuple[Path, Supervisor, Ports]) -> None:
+def test_a_worker_of_a_pool_runs_in_the_workspace_itself(
+    workspace: tuple[Path, Supervisor, Ports], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not in a copy of it: what a run leaves in .perpetune is there for the next. The flow fails, as MLflow is away."""
     folder, _, _ = workspace
     python("-m", "prefect", "work-pool", "create", "here", "--type", "process")
     python("-m", "perpetune.flows", "deploy", "--pool", "here", folder=folder)
     watch = ask("GET", "/deployments/name/watch/colours")
+    # The pool's worker is a process of the team's own, which need not have the environment of ours.
+    monkeypatch.delenv("PYTHONSAFEPATH")
     run = ask("POST", f"/deployments/{watch['id']}/create_flow_run", {"parameters": {"trigger": "manual"}})
     python("-m", "prefect", "worker", "start", "--pool", "here", "--run-once", folder=folder.parent)
     said = "\n".join(
@@ -106,6 +115,7 @@ def test_a_worker_of_a_pool_runs_in_the_workspace_itself(workspace: tuple[Path, 
     assert "Beginning flow run 'watch (manual)'" in said
     assert "Downloading flow code" not in said
     assert "params.yaml" not in said, "it was found"
+    assert "of the workspace was imported" not in said
 
 
 @pytest.mark.integration
@@ -117,7 +127,8 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in FLOWS]
     pooled = {flow: registered(flow) for flow in FLOWS}
     refresh, watch, trial = (ask("GET", f"/deployments/name/{flow}/colours") for flow in FLOWS)
-    assert (refresh["work_pool_name"], refresh["job_variables"]) == ("gpu", {"image": IMAGE})
+    variables = {"image": IMAGE, "env": {"PYTHONSAFEPATH": "1"}}
+    assert (refresh["work_pool_name"], refresh["job_variables"]) == ("gpu", variables)
     assert (watch["work_pool_name"], watch["job_variables"]["image"]) == ("gpu", IMAGE)
     assert watch["job_variables"]["gpus"] == trial["job_variables"]["gpus"] == 0
     stay = [{"prefect.deployments.steps.set_working_directory": {"directory": "/workspace"}}]
@@ -141,7 +152,11 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     prefect = Prefect(os.environ["PREFECT_API_URL"])
     prefect.emit(TRIAL, "another", {"version": "3"})
     prefect.emit(TRIAL, "colours", {"version": "3"})
-    assert within(60, lambda: [run.name for run in prefect.runs_of("trial/colours")]) == ["trial (begun)"]
+    (begun,) = within(60, lambda: prefect.runs_of("trial/colours"))
+    assert begun.name == "trial (begun)"
+    lines: list[str] = []
+    prefect.follow(begun, lines.append)
+    assert "MLflow server does not answer" in "\n".join(lines), "it ran as far as that, beside modules of those names"
 
 
 @pytest.mark.integration
@@ -196,6 +211,15 @@ def test_what_is_missing_is_said(
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_in_a_workspace_with_such_modules_starts_it(tmp_path: Path) -> None:
+    for name in ("flows.py", "mlflow.py", "prefect.py"):
+        (tmp_path / name).write_text("raise RuntimeError")
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    path = os.pathsep.join([str(ROOT), plain.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "perpetune.flows", "--help"]
+    subprocess.run(command, cwd=tmp_path, env=plain | {"PYTHONPATH": path}, check=True, capture_output=True)
 
 
 def test_every_blank_of_the_pool_is_a_variable_of_it() -> None:
