@@ -14,6 +14,7 @@ from pathlib import Path
 from prefect import get_client, serve
 from prefect.deployments.runner import DeploymentApplyError
 
+import perpetune
 from perpetune.errors import PerpetuneError
 from perpetune.flows.deployments import deploy, deployments
 from perpetune.workspace import open_workspace
@@ -36,6 +37,7 @@ def main() -> None:
     wanted = parser.parse_args()
     try:
         workspace = open_workspace()
+        require_no_namesake(workspace.root)
         if wanted.command == "deploy":
             folder = wanted.workspace or workspace.root
             for name in deploy(workspace.params, wanted.pool, wanted.image, folder):
@@ -48,6 +50,18 @@ def main() -> None:
     await_server()
     # Pausing takes a server, and `perpetune up` ends it at the same moment as this process.
     serve(*found, print_starting_message=False, pause_on_shutdown=False)
+
+
+def require_no_namesake(folder: Path) -> None:
+    """Prefect imports a flow with the folder that it runs in first on the path. Other names than ours hide nothing.
+
+    Raises PerpetuneError.
+    """
+    for file in (folder / "perpetune.py", folder / "perpetune" / "__init__.py"):
+        if file.is_file() and not file.samefile(perpetune.__file__):
+            raise PerpetuneError(
+                "this module hides perpetune from the flow runs of this workspace", where=str(file), do="rename it"
+            )
 
 
 def await_server() -> None:

@@ -31,7 +31,8 @@ SECONDS_BETWEEN_WORDS = 10.0
 class Service:
     """One process, healthy when the address `health` answers below 400 (or, without one, while it runs).
 
-    `page` is the address that people open. It has `start_seconds` to become healthy.
+    `page` is the address that people open. It has `start_seconds` to become healthy. It works in its own `folder`, if
+    it has one, else in that of the supervisor.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Service:
     health: str | None = None
     page: str | None = None
     start_seconds: float = START_SECONDS
+    folder: Path | None = None
 
 
 @dataclass
@@ -141,7 +143,7 @@ class Supervisor:
         with (self._logs / f"{service.name}.log").open("ab") as log:
             return subprocess.Popen(
                 service.command,
-                cwd=self._folder,
+                cwd=service.folder or self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

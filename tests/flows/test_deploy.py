@@ -16,6 +16,8 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from perpetune.errors import PerpetuneError
+from perpetune.flows.command import require_no_namesake
 from perpetune.params import load_params
 from perpetune.runtime.events import ROLLED_BACK, TRIAL
 from perpetune.runtime.prefect_api import Prefect
@@ -29,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 POOL = ROOT / "deploy" / "kubernetes" / "work-pool.json"
 IMAGE = "registry.example/perpetune:1"
 # Modules of a team's own, with names that perpetune imports. All that follows works beside them.
-NAMESAKES = ("flows.py", "tasks.py", "perpetune.py", "mlflow/__init__.py", "prefect/__init__.py", "dvc/__init__.py")
+NAMESAKES = ("flows.py", "tasks.py", "mlflow/__init__.py", "prefect/__init__.py", "dvc/__init__.py")
 FLOWS = ("refresh", "watch", "trial")
 
 
@@ -220,6 +222,16 @@ def test_a_terminal_in_a_workspace_with_such_modules_starts_it(tmp_path: Path) -
     path = os.pathsep.join([str(ROOT), plain.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "perpetune.flows", "--help"]
     subprocess.run(command, cwd=tmp_path, env=plain | {"PYTHONPATH": path}, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", ["perpetune.py", "perpetune/__init__.py"])
+def test_a_module_that_hides_perpetune_is_refused(name: str, tmp_path: Path) -> None:
+    require_no_namesake(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(PerpetuneError, match=f"{name}: this module hides perpetune"):
+        require_no_namesake(tmp_path)
+    require_no_namesake(ROOT)
 
 
 def test_every_blank_of_the_pool_is_a_variable_of_it() -> None:
