@@ -1,65 +1,16 @@
-"""`python -m perpetune.flows`: serve the deployments until a signal.
-
-`python -m perpetune.flows deploy --pool gpu --image IMAGE --workspace /workspace`: register them with a work pool
-instead (docs/guides/gpus.md).
-"""
+"""`python -m perpetune.flows`: what it does is in command.py."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
-from prefect import get_client, serve
-from prefect.deployments.runner import DeploymentApplyError
+# Python would look into the folder that this is started in first, and a workspace may hold a folder mlflow/ of its own.
+if not sys.flags.safe_path and sys.path and Path(sys.path[0]) == Path.cwd():
+    del sys.path[0]
+os.environ["PYTHONSAFEPATH"] = "1"  # for the runs that it starts
 
-from perpetune.errors import PerpetuneError
-from perpetune.flows.deployments import deploy, deployments
-from perpetune.workspace import open_workspace
-
-RETRY_SECONDS = 0.5
-# The gateway on the same machine has priority. On two cores with two busy threads an answer of SmolLM2 took 430 ms
-# instead of 60, with niced threads 70. Niced threads still get about a tenth of busy cores.
-NICENESS = 10
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m perpetune.flows", description="Serve the deployments until a signal."
-    )
-    commands = parser.add_subparsers(dest="command", metavar="deploy")
-    to_pool = commands.add_parser("deploy", help="register the deployments with a work pool")
-    to_pool.add_argument("--pool", required=True, help="the work pool's name, as in `prefect work-pool ls`")
-    to_pool.add_argument("--image", help="container image of the runs, if the pool starts containers")
-    to_pool.add_argument("--workspace", type=Path, help="path of this workspace on the workers, if it differs")
-    arguments = parser.parse_args()
-    try:
-        workspace = open_workspace()
-        if arguments.command == "deploy":
-            folder = arguments.workspace or workspace.root
-            for name in deploy(workspace.params, arguments.pool, arguments.image, folder):
-                print(f"{name} now runs in the work pool {arguments.pool}")
-            return
-    except (PerpetuneError, DeploymentApplyError) as fault:
-        sys.exit(str(fault))
-    found = deployments(workspace.params)
-    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
-    await_server()
-    # No pause on shutdown: it needs the server, which `perpetune up` stops at the same time.
-    serve(*found, print_starting_message=False, pause_on_shutdown=False)
-
-
-def await_server() -> None:
-    """Wait until Prefect's server answers: `perpetune up` starts it at the same time as this process."""
-    with get_client(sync_client=True) as client:
-        printed = False
-        while (fault := client.api_healthcheck()) is not None:
-            if not printed:
-                print(f"waiting for Prefect at {client.api_url}: {fault}")
-            printed = True
-            time.sleep(RETRY_SECONDS)
-
+from perpetune.flows.command import main
 
 main()

@@ -27,6 +27,9 @@ ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLi
 # Job variables of watch and trial, which train nothing (deploy/kubernetes/work-pool.json).
 WITHOUT_TRAINING = {"gpus": 0, "cpu": "1", "memory": "8Gi"}
 
+# The workspace, which runs start in, may hold a flows.py, a folder mlflow/ or the like: nothing is imported from there.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+
 
 def deployments(params: Params) -> list[RunnerDeployment]:
     """The deployments `refresh/TASK`, `watch/TASK` and `trial/TASK`."""
@@ -95,8 +98,10 @@ def deploy(params: Params, pool: str, image: str | None, folder: Path) -> list[s
     _require(pool, image)
     found = deployments(params)
     for deployment in found:
-        if deployment.flow_name != refresh.name:
-            deployment.job_variables = dict(WITHOUT_TRAINING)
+        deployment.job_variables = {
+            "env": SAFE_PATH,
+            **({} if deployment.flow_name == refresh.name else WITHOUT_TRAINING),
+        }
         deployment.storage = LocalStorage(str(folder))
         deployment.apply(work_pool_name=pool, image=image)
     return [deployment.full_name for deployment in found]

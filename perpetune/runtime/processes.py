@@ -31,7 +31,8 @@ LOG_SECONDS = 10.0
 class Service:
     """A service process: it is healthy if the URL `health` returns a status below 400, or while it runs without one.
 
-    `page` is the URL for users; `start_seconds` is the time limit to become healthy.
+    `page` is the URL for users; `start_seconds` is the time limit to become healthy; `folder` is the working directory,
+    None for that of the supervisor.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Service:
     health: str | None = None
     page: str | None = None
     start_seconds: float = START_SECONDS
+    folder: Path | None = None
 
 
 @dataclass
@@ -139,7 +141,7 @@ class Supervisor:
         with (self._logs / f"{service.name}.log").open("ab") as log:
             return subprocess.Popen(
                 service.command,
-                cwd=self._folder,
+                cwd=service.folder or self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -102,7 +102,8 @@ def _mlflow(workspace: Workspace, port: int) -> Service:
         *("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"),
         *("--artifacts-destination", str(store / "artifacts")),
     )
-    return Service("mlflow", command, port, f"{page}/health", page)
+    # In a folder of its own: its uvicorn imports from where it is started, PYTHONSAFEPATH or not.
+    return Service("mlflow", command, port, f"{page}/health", page, folder=store)
 
 
 def worker(port: int) -> Service:

@@ -17,6 +17,8 @@ from mlflow.tracking import MlflowClient
 from waiting import eventually
 from workspaces import write_params
 
+from perpetune.errors import PerpetuneError
+from perpetune.flows.command import require_no_namesake
 from perpetune.runtime.events import ROLLED_BACK, TRIAL
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.runtime.processes import Supervisor, free_ports
@@ -30,6 +32,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 POOL = ROOT / "deploy" / "kubernetes" / "work-pool.json"
 IMAGE = "registry.example/perpetune:1"
+# Modules of a team's own, with names that perpetune imports. All that follows works beside them.
+NAMESAKES = ("flows.py", "tasks.py", "mlflow/__init__.py", "prefect/__init__.py", "dvc/__init__.py")
 FLOWS = ("refresh", "watch", "trial")
 
 
@@ -40,6 +44,9 @@ def workspace(
     """A workspace with a Prefect server of its own, and its environment."""
     folder = tmp_path_factory.mktemp("workspace")
     write_params(folder, task={"name": "colours"})
+    for name in NAMESAKES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"raise RuntimeError('{name} of the workspace was imported')\n")
     ports = Ports(*free_ports(4))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
@@ -95,12 +102,16 @@ def registered(flow: str) -> dict[str, Any]:
 
 
 @pytest.mark.integration
-def test_a_worker_of_a_pool_runs_in_the_workspace_itself(workspace: tuple[Path, Supervisor, Ports]) -> None:
-    """Not in a copy: files in .perpetune stay for the next run. The flow fails because MLflow does not run."""
+def test_a_worker_of_a_pool_runs_in_the_workspace_itself(
+    workspace: tuple[Path, Supervisor, Ports], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in a copy of it: what a run leaves in .perpetune is there for the next. The flow fails, as MLflow is away."""
     folder, _, _ = workspace
     python("-m", "prefect", "work-pool", "create", "here", "--type", "process")
     python("-m", "perpetune.flows", "deploy", "--pool", "here", folder=folder)
     watch = ask("GET", "/deployments/name/watch/colours")
+    # The pool's worker is a process of the team's own, which need not have the environment of ours.
+    monkeypatch.delenv("PYTHONSAFEPATH")
     run = ask("POST", f"/deployments/{watch['id']}/create_flow_run", {"parameters": {"trigger": "manual"}})
     python("-m", "prefect", "worker", "start", "--pool", "here", "--run-once", folder=folder.parent)
     said = "\n".join(
@@ -109,6 +120,7 @@ def test_a_worker_of_a_pool_runs_in_the_workspace_itself(workspace: tuple[Path, 
     assert "Beginning flow run 'watch (manual)'" in said
     assert "Downloading flow code" not in said
     assert "params.yaml" not in said, "it was found"
+    assert "of the workspace was imported" not in said
 
 
 @pytest.mark.integration
@@ -120,7 +132,8 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in FLOWS]
     pooled = {flow: registered(flow) for flow in FLOWS}
     refresh, watch, trial = (ask("GET", f"/deployments/name/{flow}/colours") for flow in FLOWS)
-    assert (refresh["work_pool_name"], refresh["job_variables"]) == ("gpu", {"image": IMAGE})
+    variables = {"image": IMAGE, "env": {"PYTHONSAFEPATH": "1"}}
+    assert (refresh["work_pool_name"], refresh["job_variables"]) == ("gpu", variables)
     assert (watch["work_pool_name"], watch["job_variables"]["image"]) == ("gpu", IMAGE)
     assert watch["job_variables"]["gpus"] == trial["job_variables"]["gpus"] == 0
     stay = [{"prefect.deployments.steps.set_working_directory": {"directory": "/workspace"}}]
@@ -144,7 +157,11 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     prefect = Prefect(os.environ["PREFECT_API_URL"])
     prefect.emit(TRIAL, "another", {"version": "3"})
     prefect.emit(TRIAL, "colours", {"version": "3"})
-    assert eventually(lambda: [run.name for run in prefect.runs_of("trial/colours")]) == ["trial (begun)"]
+    (begun,) = eventually(lambda: prefect.runs_of("trial/colours"), 60)
+    assert begun.name == "trial (begun)"
+    lines: list[str] = []
+    prefect.follow(begun, lines.append)
+    assert "MLflow server does not answer" in "\n".join(lines), "it ran as far as that, beside modules of those names"
 
 
 @pytest.mark.integration
@@ -194,6 +211,25 @@ def test_a_missing_pool_or_image_is_an_error(
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_in_a_workspace_with_such_modules_starts_it(tmp_path: Path) -> None:
+    for name in ("flows.py", "mlflow.py", "prefect.py"):
+        (tmp_path / name).write_text("raise RuntimeError")
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    path = os.pathsep.join([str(ROOT), plain.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "perpetune.flows", "--help"]
+    subprocess.run(command, cwd=tmp_path, env=plain | {"PYTHONPATH": path}, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", ["perpetune.py", "perpetune/__init__.py"])
+def test_a_module_that_hides_perpetune_is_refused(name: str, tmp_path: Path) -> None:
+    require_no_namesake(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(PerpetuneError, match=f"{name}: this module hides perpetune"):
+        require_no_namesake(tmp_path)
+    require_no_namesake(ROOT)
 
 
 def test_every_blank_of_the_pool_is_a_variable_of_it() -> None:
