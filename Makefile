@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPILE := -m compileall -qq -j 0
 
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
-SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .PHONY: setup demo up test test-fast check docs bench lock vllm
 setup: .venv/ready assets/ready

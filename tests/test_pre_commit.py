@@ -16,7 +16,8 @@ HOOKS: list[dict[str, Any]] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").
 def test_the_hooks_are_the_commands_of_make_check() -> None:
     makefile = (ROOT / "Makefile").read_text()
     [recipe] = re.findall(r"^check:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
-    wanted = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()]
+    [site] = re.findall(r"^SITE := (.*)$", makefile, re.MULTILINE)
+    wanted = recipe.replace("$(SITE)", site).replace("$(BIN)", ".venv/bin").replace("\t", "").splitlines()
     assert [hook["entry"] for hook in HOOKS if hook["language"] == "system"] == wanted
 
 
