@@ -1,4 +1,4 @@
-"""A model that somebody else serves: here another gateway, and a server as hard to please as OpenAI's newest models."""
+"""A remote model: another gateway, and a server that rejects parameters as OpenAI's newest models do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def remote(release: Callable[..., Release]) -> Callable[..., Release]:
     return make
 
 
-def test_labels_are_told_to_the_model_and_found_in_what_it_says(start, remote) -> None:
+def test_labels_are_in_the_prompt_and_found_in_the_reply(start, remote) -> None:
     far = start(FakeEngine(sorts))
     deltas: list[Delta] = []
 

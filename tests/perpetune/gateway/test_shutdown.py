@@ -63,7 +63,7 @@ class Process:
     url: str
 
     def ask(self, text: str, *, stream: bool) -> int:
-        """The status; a stream counts only where it came to its end."""
+        """The status; a stream counts only if it is complete."""
         body = {"model": "reviews", "messages": [{"role": "user", "content": text}], "stream": stream}
         answer = httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=30)
         if stream:
@@ -130,7 +130,7 @@ def test_requests_under_way_end_well_and_the_log_holds_them(begin: Begin, tmp_pa
         ready = httpx.get(f"{process.url}/readyz", timeout=5)
         assert (ready.status_code, ready.json()["draining"]) == (503, True)
         assert ready.headers["connection"] == "close"
-        late = pool.submit(process.ask, "question 8", stream=False)  # from where the notice has not come yet
+        late = pool.submit(process.ask, "question 8", stream=False)  # from a load balancer that has not noticed yet
         wait_for(process.refuses, 5)
         assert process.child.poll() is None  # it accepts no more, and goes on with what it has
         assert [answer.result() for answer in [*asked, late]] == [200] * 9

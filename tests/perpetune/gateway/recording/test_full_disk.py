@@ -1,4 +1,4 @@
-"""The gateway where spool and database are on a disk without room: a tmpfs, where this machine lets us mount one."""
+"""The gateway where spool and database are on a disk without room: a tmpfs, if this machine can mount one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_answers_go_out_and_nothing_is_said_to_be_recorded(
+def test_answers_are_sent_and_feedback_is_not_acknowledged(
     start: Callable[..., object], disk: Path, log: sqlalchemy.Engine
 ) -> None:
     gateway: Any = start()
