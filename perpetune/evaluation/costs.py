@@ -51,9 +51,9 @@ def economics(answers: Sequence[Answer], dollars_per_hour: float) -> Economics:
     )
 
 
-def times_as_much(other: Economics, own: Economics) -> float | None:
-    """The cost of `other` divided by that of `own`; None if `own` is free."""
-    return other.dollars_per_1000 / own.dollars_per_1000 if own.dollars_per_1000 > 0 else None
+def times_as_much(other: Economics, challenger: Economics) -> float | None:
+    """The cost of `other` divided by that of `challenger`; None if `challenger` is free."""
+    return other.dollars_per_1000 / challenger.dollars_per_1000 if challenger.dollars_per_1000 > 0 else None
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def refresh_economics(
     """
     prompted = "few-shot" if "few-shot" in usage else "base"
     before = "champion" if "champion" in usage else prompted
-    own = _busy(usage["challenger"], evaluate.dollars_per_hour)
+    challenger = _busy(usage["challenger"], evaluate.dollars_per_hour)
     refresh = spent.device_hours * evaluate.dollars_per_hour + spent.labels * params.dollars_per_label
     rivals = [(phrase(prompted), _busy(usage[prompted], evaluate.dollars_per_hour))]
     if params.larger_model:
@@ -156,13 +156,13 @@ def refresh_economics(
     return RefreshEconomics(
         before_system=before,
         before=_per_1000(_busy(usage[before], evaluate.dollars_per_hour), evaluate),
-        after=_per_1000(own, evaluate),
+        after=_per_1000(challenger, evaluate),
         device_hours=spent.device_hours,
         dollars_per_hour=evaluate.dollars_per_hour,
         labels=spent.labels,
         dollars_per_label=params.dollars_per_label,
         refresh_dollars=refresh,
-        rivals=tuple(_rival(name, costs, own, refresh, evaluate) for name, costs in rivals),
+        rivals=tuple(_rival(name, costs, challenger, refresh, evaluate) for name, costs in rivals),
         requests_per_month=requests_per_month,
         confidence=evaluate.confidence,
     )
@@ -193,9 +193,9 @@ def _per_1000(dollars_by_row: NDArray[np.float64], params: EvaluateParams) -> Es
 
 
 def _rival(
-    name: str, costs: NDArray[np.float64], own: NDArray[np.float64], refresh: float, params: EvaluateParams
+    name: str, costs: NDArray[np.float64], challenger: NDArray[np.float64], refresh: float, params: EvaluateParams
 ) -> CostComparison:
-    saved = _per_1000(costs - own, params)
+    saved = _per_1000(costs - challenger, params)
     return CostComparison(
         name=name,
         dollars_per_1000=_per_1000(costs, params),

@@ -19,9 +19,9 @@ SUBJECTS = {
     "window": "labelled window",
     "reference": "reference",
     "decay": "decay",
-    "lead": "challenger minus it",
-    "gate": "against the serving version",
-    "balanced": "gain in balanced accuracy",
+    "lead": "challenger minus this",
+    "gate": "vs serving",
+    "balanced": "balanced accuracy",
     "recalls": "recall",
     "small": "too few rows to test",
 }

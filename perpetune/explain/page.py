@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from perpetune.curation.difference import Count
 from perpetune.evaluation.report import plots, style
@@ -38,7 +39,7 @@ def write_page(path: Path, report: VersionReport) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"system": title}
+    environment.filters |= {"system": title, "code": _with_code}
     page = environment.get_template("version_report.html").render(
         report=report,
         words=wording,
@@ -50,6 +51,11 @@ def write_page(path: Path, report: VersionReport) -> None:
         dark=style.DARK,
     )
     write_atomic(path, page)
+
+
+def _with_code(text: str) -> Markup:
+    """Escaped HTML with `backticks` as <code>."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escape(text)))
 
 
 def _curve(report: VersionReport) -> Markup | None:

@@ -65,7 +65,7 @@ class Step:
 class ShownRow:
     """A rejected or quarantined row: its location, content and detail of the reason."""
 
-    where: str
+    location: str
     input: str
     output: str
     detail: str
@@ -217,7 +217,7 @@ def _reasons(step: str, quarantined: Sequence[Quarantined]) -> list[QuarantineRe
 def _shown(row: Quarantined) -> ShownRow:
     example = row.example
     return ShownRow(
-        where=f"{example.source} · {shortened(example.id, 40)}",
+        location=f"{example.source} · {shortened(example.id, 40)}",
         input=shortened(example.input, 160),
         output=shortened(example.output, 60),
         detail=shortened(row.detail, 120),

@@ -66,7 +66,7 @@ def forest(estimates: Mapping[str, Estimate], heading: str, unit: str) -> Figure
     names = list(estimates)[::-1]
     with house_style():
         figure, axes = _dots(names, heading)
-        axes.set_yticks(range(len(names)), [f"{_short(name)} ({estimates[name].n:,})" for name in names])
+        axes.set_yticks(range(len(names)), [f"{_short(name, 40)} ({estimates[name].n:,})" for name in names])
         for row, name in enumerate(names):
             found = estimates[name]
             shade = LIGHT["challenger"] if found.low > 0 else LIGHT["wrong"] if found.high < 0 else LIGHT["muted"]

@@ -73,7 +73,7 @@ def test_what_does_not_load_is_not_there(release: Make, tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_linear_model_answers_the_last_thing_that_was_said(linear: Release, tmp_path: Path) -> None:
+def test_a_linear_model_answers_the_last_user_message(linear: Release, tmp_path: Path) -> None:
     async def run() -> None:
         engine = LinearEngine(tmp_path)
         await engine.load(linear)

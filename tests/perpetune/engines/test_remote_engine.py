@@ -1,4 +1,4 @@
-"""A model that somebody else serves: here another gateway, and a server as hard to please as OpenAI's newest models."""
+"""A remote model: another gateway, and a server that rejects parameters as OpenAI's newest models do."""
 
 from __future__ import annotations
 

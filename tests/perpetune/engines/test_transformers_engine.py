@@ -55,7 +55,7 @@ def test_requests_share_batches_of_one_adapter(params: ServeParams, release: Mak
     asyncio.run(run())
 
 
-def test_a_lone_request_waits_no_longer_than_told(params: ServeParams, release: Make) -> None:
+def test_a_single_request_waits_at_most_max_wait_ms(params: ServeParams, release: Make) -> None:
     async def run() -> None:
         engine = await serving(FakeModel(), params, release("1"))
         async with asyncio.timeout(1):
@@ -65,7 +65,7 @@ def test_a_lone_request_waits_no_longer_than_told(params: ServeParams, release: 
     asyncio.run(run())
 
 
-def test_free_text_of_different_lengths_is_cut_where_each_asked(params: ServeParams, release: Make) -> None:
+def test_free_text_ends_at_each_requests_max_tokens(params: ServeParams, release: Make) -> None:
     async def run() -> None:
         model = FakeModel()
         engine = await serving(model, patient(params), release("1"))
@@ -79,7 +79,7 @@ def test_free_text_of_different_lengths_is_cut_where_each_asked(params: ServePar
     asyncio.run(run())
 
 
-def test_pieces_are_heard_on_the_loop_as_they_are_written(params: ServeParams, release: Make) -> None:
+def test_deltas_arrive_on_the_event_loop(params: ServeParams, release: Make) -> None:
     async def run() -> None:
         engine = await serving(FakeModel(), params, release("1"), release("2", ("good", "bad")))
         deltas: list[Delta] = []

@@ -163,7 +163,7 @@ def test_more_labels_than_vllm_tells_apart_are_refused(params: ServeParams, adap
         answered(FakeVllm(), params, adapter(labels=labels))
 
 
-def test_a_label_is_heard_at_once_with_the_log_probabilities_of_its_tokens(params: ServeParams, adapter: Make) -> None:
+def test_a_label_is_streamed_at_once_with_its_token_logprobs(params: ServeParams, adapter: Make) -> None:
     deltas: list[Delta] = []
     vllm = FakeVllm({"ab": 0.5, "ac": 0.25, "b": 0.25})
     answers = answered(
@@ -253,7 +253,7 @@ def test_greedy_answers_are_written_once(params: ServeParams, adapter: Make) -> 
         assert "".join(delta.text for delta in deltas if delta.index == index) == "all alike"
 
 
-def test_pieces_are_heard_as_they_come_and_add_up(params: ServeParams, adapter: Make) -> None:
+def test_chunks_are_streamed_and_add_up(params: ServeParams, adapter: Make) -> None:
     vllm = FakeVllm(
         reply=streaming(
             piece(0, role="assistant", content=""),
@@ -473,7 +473,7 @@ def test_the_space_around_a_text_is_left_out_as_in_process(params: ServeParams, 
     assert whole.text == streamed.text == "".join(delta.text for delta in deltas) == "all is well"
 
 
-def test_a_key_goes_with_every_call_and_only_where_there_is_one(params: ServeParams, adapter: Make) -> None:
+def test_a_key_is_sent_with_every_call_if_there_is_one(params: ServeParams, adapter: Make) -> None:
     async def run(key: SecretStr | None) -> list[str | None]:
         vllm = FakeVllm(reply=saying(choice("hello")))
         async with running(vllm) as url:

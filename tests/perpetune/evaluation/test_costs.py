@@ -52,7 +52,7 @@ EIGHT = 8
 HALF_AN_HOUR = RefreshCost(device_hours=0.5, labels=0)
 
 
-def alike(seconds: float, prompt: int = 60, completion: int = 1) -> Usage:
+def constant_usage(seconds: float, prompt: int = 60, completion: int = 1) -> Usage:
     return Usage((seconds,) * EIGHT, (prompt,) * EIGHT, (completion,) * EIGHT)
 
 
@@ -63,7 +63,11 @@ def worth(
     prices: EconomicsParams = NO_PRICES,
     monthly: int | None = None,
 ) -> RefreshEconomics:
-    usual = {"base": alike(0.2), "few-shot": alike(0.3, prompt=400), "challenger": alike(0.1)}
+    usual = {
+        "base": constant_usage(0.2),
+        "few-shot": constant_usage(0.3, prompt=400),
+        "challenger": constant_usage(0.1),
+    }
     return refresh_economics(usage or usual, spent, prices, params, monthly)
 
 
@@ -89,7 +93,12 @@ def test_the_larger_model_is_priced_at_the_tokens_of_the_prompt_with_examples(pa
 
 
 def test_the_champion_is_what_would_serve_and_the_prompted_base_still_the_rival(params: EvaluateParams) -> None:
-    usage = {"base": alike(0.2), "few-shot": alike(0.3), "champion": alike(0.1), "challenger": alike(0.12)}
+    usage = {
+        "base": constant_usage(0.2),
+        "few-shot": constant_usage(0.3),
+        "champion": constant_usage(0.1),
+        "challenger": constant_usage(0.12),
+    }
     found = worth(params, usage)
 
     assert found.before_system == "champion"
@@ -98,13 +107,15 @@ def test_the_champion_is_what_would_serve_and_the_prompted_base_still_the_rival(
 
 
 def test_without_examples_the_bare_base_is_the_rival(params: EvaluateParams) -> None:
-    found = worth(params, {"base": alike(0.2), "challenger": alike(0.1)})
+    found = worth(params, {"base": constant_usage(0.2), "challenger": constant_usage(0.1)})
 
     assert (found.before_system, found.rivals[0].name) == ("base", "the base model")
 
 
 def test_what_saves_nothing_never_pays_for_itself(params: EvaluateParams) -> None:
-    found = worth(params, {"base": alike(0.1), "few-shot": alike(0.1), "challenger": alike(0.2)})
+    found = worth(
+        params, {"base": constant_usage(0.1), "few-shot": constant_usage(0.1), "challenger": constant_usage(0.2)}
+    )
 
     assert (found.rivals[0].requests, found.rivals[0].low, found.rivals[0].high) == (None, None, None)
     assert "never pays for itself" in sentences(found)[2]
@@ -118,7 +129,7 @@ def test_a_free_machine_leaves_nothing_to_pay_back(params: EvaluateParams) -> No
     assert "no cost to pay back" in sentences(found)[2]
 
 
-def test_labels_cost_where_the_machine_is_free(params: EvaluateParams) -> None:
+def test_labels_cost_even_if_the_machine_is_free(params: EvaluateParams) -> None:
     prices = EconomicsParams(larger_model=LARGER, requests_per_month=None, dollars_per_label=0.1)
     found = worth(params.model_copy(update={"dollars_per_hour": 0.0}), spent=RefreshCost(0.5, 81), prices=prices)
     prompted, larger = found.rivals
@@ -142,8 +153,8 @@ def test_rows_that_differ_give_intervals_that_hold_the_value_and_may_reach_never
 
 def test_the_order_of_rows_does_not_matter(params: EvaluateParams) -> None:
     seconds = (0.05, 0.3, 0.2, 0.1, 0.4, 0.25, 0.15, 0.35)
-    one = worth(params, {"base": Usage(seconds, (1,) * EIGHT, (1,) * EIGHT), "challenger": alike(0.1)})
-    other = worth(params, {"base": Usage(seconds[::-1], (1,) * EIGHT, (1,) * EIGHT), "challenger": alike(0.1)})
+    one = worth(params, {"base": Usage(seconds, (1,) * EIGHT, (1,) * EIGHT), "challenger": constant_usage(0.1)})
+    other = worth(params, {"base": Usage(seconds[::-1], (1,) * EIGHT, (1,) * EIGHT), "challenger": constant_usage(0.1)})
 
     assert one == other
 
@@ -151,7 +162,9 @@ def test_the_order_of_rows_does_not_matter(params: EvaluateParams) -> None:
 def test_free_text_pays_for_each_token_it_writes(params: EvaluateParams) -> None:
     prices = NO_PRICES.model_copy(update={"larger_model": LARGER})
     short, long = (
-        worth(params, {"base": alike(0.1, completion=count), "challenger": alike(0.1)}, prices=prices).rivals[1]
+        worth(
+            params, {"base": constant_usage(0.1, completion=count), "challenger": constant_usage(0.1)}, prices=prices
+        ).rivals[1]
         for count in (10, 110)
     )
 

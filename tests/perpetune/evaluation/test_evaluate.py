@@ -39,7 +39,7 @@ def puzzling(examples: Examples, train: list[Example], say: Say, params: Evaluat
     return evaluate(rows, systems, train, "classification", params)
 
 
-def test_every_system_is_judged_on_the_same_rows(puzzling: Evaluation) -> None:
+def test_every_system_is_evaluated_on_the_same_rows(puzzling: Evaluation) -> None:
     assert list(puzzling.scored) == ["majority", "linear", "base", "champion", "challenger"]
     assert {len(scored.scores) for scored in puzzling.scored.values()} == {40}
     assert puzzling.metrics["challenger"]["accuracy"].value == 1
@@ -56,7 +56,7 @@ def test_the_finding_says_what_was_found(puzzling: Evaluation) -> None:
     assert not any("No language model" in sentence for sentence in puzzling.summary)
 
 
-def test_no_language_model_is_needed_where_the_linear_one_is_as_good(
+def test_no_language_model_is_needed_if_the_linear_one_is_as_good(
     examples: Examples, train: list[Example], say: Say, params: EvaluateParams
 ) -> None:
     rows = examples([(f"{WORDS[label]} item", label) for _ in range(15) for label in WORDS])
@@ -167,7 +167,7 @@ def test_a_system_may_answer_some_of_the_rows_and_is_compared_on_those(
     assert [mistake.id for mistake in worst_mistakes(found, "base", 5)] == ["row-3"]
 
 
-def test_who_is_judged_must_have_answered_all(examples: Examples, say: Say, params: EvaluateParams) -> None:
+def test_the_subject_must_have_answered_all_rows(examples: Examples, say: Say, params: EvaluateParams) -> None:
     with pytest.raises(ValueError, match="challenger has answered 1 of 2 rows"):
         evaluate(examples([("x", "a"), ("y", "b")]), {"challenger": [say("a"), None]}, [], "classification", params)
 

@@ -27,7 +27,7 @@ def test_a_long_question_with_another_end_is_a_near_duplicate() -> None:
     assert (found.same, found.near) == ((), ("held",))
 
 
-def test_short_questions_are_like_many_others_and_count_only_where_they_are_the_same() -> None:
+def test_short_inputs_count_only_if_they_are_equal() -> None:
     assert leakage([row("I like it very much!")], [row("I like it, very much", "held")]).near == ()
 
 

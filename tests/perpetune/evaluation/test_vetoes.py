@@ -28,7 +28,7 @@ def test_what_is_null_is_not_asked_for(rules: PromoteParams, params: EvaluatePar
     assert list(latency_limits(PACE, "base", off.model_copy(update={"max_cost": 3.0}), params)) == ["cost"]
 
 
-def test_forgetting_is_told_whether_or_not_it_vetoes(rules: PromoteParams, params: EvaluateParams) -> None:
+def test_forgetting_is_measured_with_and_without_a_limit(rules: PromoteParams, params: EvaluateParams) -> None:
     assert rules.max_forgetting is None, "it vetoes nothing unless a team says so"
     shown = forgetting_limit([1.0], [3.0], rules, params)["forgetting"]
     assert (shown.value, shown.limit, shown.exceeded) == (2.0, None, False)
@@ -37,7 +37,7 @@ def test_forgetting_is_told_whether_or_not_it_vetoes(rules: PromoteParams, param
     assert forgetting_limit([1.0] * 9, [3.0] * 9, asked, params)["forgetting"].exceeded
 
 
-def test_rows_that_were_asked_again_are_told(rules: PromoteParams, params: EvaluateParams) -> None:
+def test_repeated_rows_are_mentioned(rules: PromoteParams, params: EvaluateParams) -> None:
     again = LatencyPair((1.0,) * 30, (1.0,) * 30, 6)
     assert latency_limits(again, "champion", rules, params)["cost"].unit == (
         "times the champion's cost of a request, 6 rows, repeated"

@@ -28,7 +28,7 @@ def shown(report: VersionReport) -> str:
     return console.export_text()
 
 
-def test_a_version_tells_where_it_comes_from(report: VersionReport) -> None:
+def test_a_report_has_the_origin_of_a_version(report: VersionReport) -> None:
     assert (report.task, report.version) == ("colours", "2")
     assert (report.trigger.kind, report.trigger.reason) == ("decay", "the champion scores 20 points less")
     assert report.data.previous == "1"
@@ -57,7 +57,7 @@ def test_the_first_version_has_nothing_before_it(twice: Workspace) -> None:
         gather(twice, "9")
 
 
-def test_data_that_is_gone_is_said_to_be_gone(twice: Workspace, tmp_path: Path) -> None:
+def test_missing_data_is_reported(twice: Workspace, tmp_path: Path) -> None:
     elsewhere = Workspace(tmp_path, twice.params, twice.settings)
     report = gather(elsewhere, "2")
     assert report.data.difference is None

@@ -17,7 +17,7 @@ def evidence(**more: Any) -> dict[str, Any]:
     return {**asdict(PromotionEvidence(PAIRED, None, "champion")), **more}
 
 
-def test_differences_are_told_in_points() -> None:
+def test_differences_are_in_points() -> None:
     found = numbers_of(evidence())
     (frozen,) = found.measured
     assert (frozen.name, frozen.value, frozen.low, frozen.high) == ("frozen holdout", 5.0, 1.0, 9.0)
@@ -49,7 +49,7 @@ def test_slices_and_limits_are_named_for_what_they_are_of() -> None:
         max_leaves=10,
     ).filter(lambda value: isinstance(value, dict))
 )
-def test_evidence_of_any_shape_is_told_whole(evidence: dict[str, Any]) -> None:
+def test_evidence_of_any_shape_is_complete(evidence: dict[str, Any]) -> None:
     def leaves(part: dict[str, Any], path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
         return {
             found

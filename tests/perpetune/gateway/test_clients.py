@@ -130,7 +130,7 @@ def test_openai_error_classes(start: Start, client: Any) -> None:
             assert int(refused.value.response.headers["retry-after"]) >= 1
 
 
-def test_openai_tries_again_after_as_long_as_it_is_told(start: Start, client: Any) -> None:
+def test_openai_client_retries_after_the_given_time(start: Start, client: Any) -> None:
     engine = FakeEngine()
     gateway = start(engine)
 

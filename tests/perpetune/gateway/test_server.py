@@ -68,7 +68,9 @@ def test_vllm_without_an_address_is_one_clear_error(monkeypatch: pytest.MonkeyPa
         build_engine(params, Settings())
 
 
-def test_a_missing_presidio_is_told_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_presidio_is_reported_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
     params = load_params(Path(__file__).parents[3] / "params.yaml")
     params = params.model_copy(update={"log": params.log.model_copy(update={"redact": True})})

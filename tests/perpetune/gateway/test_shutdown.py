@@ -66,7 +66,7 @@ class Process:
     url: str
 
     def ask(self, text: str, *, stream: bool) -> int:
-        """The status; a stream counts only where it came to its end."""
+        """The status; a stream counts only if it is complete."""
         body = {"model": "reviews", "messages": [{"role": "user", "content": text}], "stream": stream}
         answer = httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=30)
         if stream:

@@ -235,7 +235,7 @@ def test_what_may_begin_a_stop_string_is_held_back(pieces: list[str], stop: tupl
     assert text.text == "".join(said)
 
 
-def test_pieces_end_where_characters_do(letters: Base) -> None:
+def test_chunks_end_at_complete_characters(letters: Base) -> None:
     text = "naïve 🙂 ë"
     pieces = Detokenizer(letters.tokenizer)
     tokens = letters.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -35,7 +35,7 @@ LABELS: dict[str, list[tuple[int, ...]]] = {
     "share first tokens": [(40, 41, 42, END), (40, 41, 43, END), (40, 44, END), (50, END)],
     "one begins another": [(40, END), (40, 41, END), (40, 41, 42, 43, END)],
     "one alone": [(40, 41, END)],
-    "all begin alike": [(40, 41, 42, END), (40, 41, 43, END)],
+    "common prefix": [(40, 41, 42, END), (40, 41, 43, END)],
     "only ends": [(40,), (41,)],
     "one token and an end": [(token, END) for token in range(30, 60)],
     "part late": [(*range(40, 50), last, END) for last in (60, 61, 62)] + [(*range(40, 48), 63, END)],
@@ -74,7 +74,7 @@ def test_scores_are_those_of_each_label_alone(
 
 
 @pytest.mark.parametrize(("model", "config"), MODELS)
-def test_a_beginning_that_is_read_once_serves_many_calls(model: type, config: type) -> None:
+def test_a_cached_prefix_serves_many_calls(model: type, config: type) -> None:
     network = tiny(model, config)
     labels = LABELS["share first tokens"]
     beginning, _ = forward_tree(network, EMPTY_PREFIX, PREFIX, range(-1, len(PREFIX) - 1))

@@ -27,7 +27,7 @@ def test_losses_are_those_of_each_text_alone(tiny_base: Base, pass_tokens: int) 
     assert found == pytest.approx([alone(tiny_base.model, text) for text in TEXTS], rel=1e-4)
 
 
-def test_a_model_trained_in_full_is_judged_by_its_own_weights(tiny_base: Base, tmp_path: Path) -> None:
+def test_a_fully_trained_model_is_scored_with_its_weights(tiny_base: Base, tmp_path: Path) -> None:
     predictor = Predictor(tiny_base, 64)
     before = predictor.mean_losses(None, TEXTS)
     other = type(tiny_base.model)(tiny_base.model.config)

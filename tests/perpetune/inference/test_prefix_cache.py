@@ -111,7 +111,7 @@ def test_what_one_adapter_read_is_not_taken_for_what_another_would(tiny_base: Ba
     assert second != first
 
 
-def test_the_least_recently_used_beginnings_are_let_go(
+def test_the_least_recently_used_prefixes_are_evicted(
     tiny_base: Base, lengths: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefix_cache, "MAX_CACHED_TOKENS", 8)
@@ -126,7 +126,7 @@ def test_the_least_recently_used_beginnings_are_let_go(
     assert len(lengths) == 7
 
 
-def test_common_beginnings() -> None:
+def test_common_prefixes() -> None:
     assert common_prefix([[1, 2, 3], [1, 2, 4], [1, 2]]) == (1, 2)
     assert common_prefix([[1], [2]]) == ()
     assert common_prefix([[1, 2]]) == (1, 2)

@@ -79,7 +79,7 @@ def test_the_newest_feedback_counts_whatever_order_it_came_in(log: sqlalchemy.En
     assert rows_of_feedback(log) == 3
 
 
-def test_an_exact_repeat_adds_no_row_but_counts_as_said_last(log: sqlalchemy.Engine, prediction: Make) -> None:
+def test_an_exact_repeat_adds_no_row_but_counts_as_newest(log: sqlalchemy.Engine, prediction: Make) -> None:
     one = prediction(1)
     record_rows(log, [one])
     for minutes, label in ((1, "good"), (2, "bad"), (3, "good"), (1, "good")):
@@ -115,7 +115,7 @@ def test_labelled_examples(log: sqlalchemy.Engine, prediction: Make) -> None:
     assert (first.id, first.input, first.output, first.source) == (asked[0].id, "Nice  film", "positive", "traffic")
     assert (first.time, first.messages) == (asked[0].time, ())
     assert second.group == "ann"
-    assert first.group == third.group != second.group, "equal inputs of nobody in particular share a group"
+    assert first.group == third.group != second.group, "equal inputs without a user share a group"
     assert third.messages == long
 
 

@@ -1,4 +1,4 @@
-"""The prediction log on a real PostgreSQL server, where this machine has one."""
+"""The prediction log on a real PostgreSQL server, if this machine has one."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def gateway(folder: Path, url: str, params: ServeParams) -> Iterator[tuple[subpr
 
 
 def ask_often(client: httpx.Client, count: int) -> list[str]:
-    """The ids of as many answers, each of which somebody praised."""
+    """The ids of as many answers, each with feedback."""
     body = {"model": "killed", "messages": [{"role": "user", "content": "hello"}]}
     answered = []
     for _ in range(count):

@@ -29,14 +29,14 @@ def test_a_label_is_rare_beside_an_even_share(counts: dict[str, int], imbalanced
 def test_labels_of_a_few_rows_count_together() -> None:
     labels = ["ham"] * 60 + ["spam"] * 11 + ["a"] * 6 + ["b"] * 5
     assert strata(labels) == ["ham"] * 60 + ["spam"] * 11 + [""] * 11
-    assert strata(labels[:-3]) == ["ham"] * 60 + ["spam"] * 19, "and with the rarest where they are too few together"
+    assert strata(labels[:-3]) == ["ham"] * 60 + ["spam"] * 19, "and with the rarest if they are too few together"
 
 
 def test_the_majority_answer_scores_a_half() -> None:
     assert balanced_mean(["ham"] * 63 + ["spam"] * 11, [1.0] * 63 + [0.0] * 11) == 0.5
 
 
-def test_a_gain_on_the_common_label_alone_is_a_loss_where_the_rare_one_pays_for_it() -> None:
+def test_a_gain_on_the_frequent_label_can_be_a_balanced_loss() -> None:
     labels = ["ham"] * 100 + ["spam"] * 20
     a = [1.0] * 90 + [0.0] * 10 + [1.0] * 20
     b = [1.0] * 100 + [0.0] * 8 + [1.0] * 12
@@ -46,7 +46,7 @@ def test_a_gain_on_the_common_label_alone_is_a_loss_where_the_rare_one_pays_for_
     assert found.high < 0 and found.p_value > 0.9
 
 
-def test_few_rows_of_a_label_that_are_all_alike_leave_doubt() -> None:
+def test_few_equal_rows_of_a_label_leave_uncertainty() -> None:
     labels, alike = ["ham"] * 300 + ["spam"] * 11, [1.0] * 311
     found = compare_balanced(labels, alike, alike, **HOW)
     assert found.difference == 0 and found.p_value == 1

@@ -22,7 +22,7 @@ SHARES = arrays(float, st.integers(0, 60), elements=st.floats(0, 1))
 
 
 @pytest.mark.parametrize("chance", [0.02, 0.5, 0.95])
-def test_the_truth_is_covered_at_all_of_1000_looks_at_once(chance: float) -> None:
+def test_the_truth_is_covered_at_all_of_1000_checks(chance: float) -> None:
     random = np.random.default_rng(1)
     runs = 300
     ever_missed = sum(
@@ -32,8 +32,8 @@ def test_the_truth_is_covered_at_all_of_1000_looks_at_once(chance: float) -> Non
     assert ever_missed / runs <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / runs)
 
 
-def test_looking_often_is_what_an_ordinary_interval_does_not_survive() -> None:
-    """The same looks with a z-interval miss the truth far more often: the simulation can tell the two apart."""
+def test_an_ordinary_interval_fails_under_repeated_checks() -> None:
+    """A z-interval at the same checks misses the truth far more often."""
     random = np.random.default_rng(2)
     count = np.arange(1, 1001)
     missed = 0
@@ -43,7 +43,7 @@ def test_looking_often_is_what_an_ordinary_interval_does_not_survive() -> None:
     assert missed / 300 > 0.2
 
 
-def test_the_interval_is_where_the_capital_stays_small() -> None:
+def test_the_interval_has_the_means_with_little_capital() -> None:
     random = np.random.default_rng(3)
     seen = random.beta(2, 5, 400)
     found = mean_interval(seen, ALPHA)
@@ -124,7 +124,7 @@ def test_what_is_no_share_is_refused() -> None:
         mean_interval([math.nan], ALPHA)
 
 
-def test_ten_thousand_observations_take_less_than_a_second_of_this_processor() -> None:
+def test_ten_thousand_observations_take_less_than_a_cpu_second() -> None:
     seen = np.random.default_rng(7).random(10_000)
     began = time.process_time()
     mean_interval(seen, ALPHA)
@@ -132,7 +132,7 @@ def test_ten_thousand_observations_take_less_than_a_second_of_this_processor() -
 
 
 @pytest.mark.parametrize("later", [0.5, 0.9])
-def test_a_mean_that_changes_is_covered_at_all_looks_too(later: float) -> None:
+def test_a_changing_mean_is_covered_at_all_checks(later: float) -> None:
     random, runs, checks = np.random.default_rng(6), 300, 1000
     means = np.where(np.arange(checks) < 300, 0.9, later)
     truths = means.cumsum() / np.arange(1, checks + 1)

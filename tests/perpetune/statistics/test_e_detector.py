@@ -30,7 +30,7 @@ def test_false_alarms_are_at_least_a_run_length_apart_on_average(run_length: int
 
 
 def test_an_ordinary_test_at_every_label_would_ring_far_sooner() -> None:
-    """Where each label has its own 5% test of all before it, four in ten of the same quiet histories ring within 2,000."""
+    """A 5% test at every label raises a false alarm in four of ten stable histories within 2,000 labels."""
     scores = right_or_wrong(BOUND, 300, 2000, seed=2)
     count = np.arange(1, 2001)
     below = (BOUND - scores.cumsum(axis=1) / count) / np.sqrt(BOUND * (1 - BOUND) / count)
@@ -60,7 +60,7 @@ def test_above_the_bound_it_stays_small_and_below_it_rings_soon() -> None:
 
 
 @given(SCORES, SCORES)
-def test_looks_may_divide_the_labels_as_they_like(one: list[float], other: list[float]) -> None:
+def test_updates_may_divide_the_scores_in_any_way(one: list[float], other: list[float]) -> None:
     assert update_detector(update_detector(new_detector(BOUND), one), other) == update_detector(
         new_detector(BOUND), one + other
     )
@@ -122,7 +122,7 @@ def test_what_is_no_bound_is_refused(bound: float) -> None:
 
 
 @pytest.mark.parametrize("bound", [0.0, 1.0])
-def test_against_a_bound_that_no_score_can_pass_nobody_bets(bound: float) -> None:
+def test_there_are_no_bets_against_an_extreme_bound(bound: float) -> None:
     """Each bettor keeps the unit it came with."""
     assert update_detector(new_detector(bound), [0.0, 1.0, 0.5]).evidence == 3.0
 

@@ -46,7 +46,7 @@ def test_one_row_says_little() -> None:
 
 
 @pytest.mark.parametrize("successes", [0, 30])
-def test_rows_that_are_all_alike_get_wilsons_interval(successes: int) -> None:
+def test_equal_rows_get_wilsons_interval(successes: int) -> None:
     alike, known = interval_of_constant(successes / 30, 30, 0, 1, 0.95), wilson(successes, 30, 0.95)
     assert (alike.low, alike.high) == pytest.approx((known.low, known.high))
 

@@ -25,7 +25,7 @@ def test_at_the_margin_the_exact_test_errs_with_its_level_at_most(rows: int, dis
         assert sum(weight for (_, weight), p in zip(likely, p_values, strict=True) if p < level) <= level
 
 
-def test_the_exact_and_the_score_test_meet_where_one_takes_over() -> None:
+def test_the_exact_and_the_score_test_agree_at_the_switch() -> None:
     few, many = EXACT_ROWS, EXACT_ROWS + 1
     assert inferiority_p_value_of_counts(5, 34, few, MARGIN) == pytest.approx(
         inferiority_p_value_of_counts(5, 34, many, MARGIN), rel=0.35

@@ -75,7 +75,7 @@ def test_few_graded_rows_get_the_exact_permutation_test() -> None:
     assert judged([(0.1, 0.3), (0.2, 0.5), (0.3, 0.7), (0.1, 0.6)]).p_value == pytest.approx(1 / 16)
 
 
-def test_equal_systems_are_not_told_apart() -> None:
+def test_equal_systems_do_not_differ() -> None:
     found = judged([(0.3, 0.3), (0.8, 0.8), (0.5, 0.5)])
     assert (found.difference, found.p_value, found.p_two_sided) == (0, 1, 1)
     assert found.low < 0 < found.high

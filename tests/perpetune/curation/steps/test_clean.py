@@ -24,7 +24,7 @@ def test_texts_are_tidied(example: Make, task: Task) -> None:
     assert [message.content for message in kept.messages] == ["s", "café"]
 
 
-def test_empty_and_long_texts_are_set_aside(example: Make, task: Task) -> None:
+def test_empty_and_long_texts_are_quarantined(example: Make, task: Task) -> None:
     rows = [example("\x07"), example("a" * 21), example("b", "c" * 11), example("d" * 20)]
     outcome = clean(rows, LIMITS, task())
 
@@ -39,7 +39,7 @@ def test_a_label_has_one_spelling(example: Make, task: Task) -> None:
     assert {row.output for row in clean(rows, LIMITS, task(labels=("Good", "Bad"))).kept} == {"Good", "Bad"}
 
 
-def test_labels_that_the_task_does_not_have_are_set_aside(example: Make, task: Task) -> None:
+def test_labels_that_the_task_does_not_have_are_quarantined(example: Make, task: Task) -> None:
     outcome = clean([example("a", "good"), example("b", "goood")], LIMITS, task(labels=("good", "bad")))
 
     assert [row.input for row in outcome.kept] == ["a"]
@@ -70,7 +70,7 @@ def test_the_newest_settles_a_conflict_before_the_majority(example: Make, task: 
     assert by_reason(outcome.quarantined) == {steps.OUTDATED: 2}
 
 
-def test_a_conflict_that_nothing_settles_is_set_aside(example: Make, task: Task) -> None:
+def test_a_conflict_that_nothing_settles_is_quarantined(example: Make, task: Task) -> None:
     outcome = clean([example("q", "yes"), example("q", "no"), example("r")], LIMITS, task())
 
     assert [row.input for row in outcome.kept] == ["r"]
@@ -92,7 +92,7 @@ def test_free_text_may_have_several_answers(example: Make, task: Task) -> None:
     assert by_reason(outcome.quarantined) == {steps.DUPLICATE: 1}
 
 
-def test_outputs_that_break_the_schema_are_set_aside_with_place_and_reason(example: Make, task: Task) -> None:
+def test_outputs_that_break_the_schema_are_quarantined_with_place_and_reason(example: Make, task: Task) -> None:
     rows = [
         example("a", '{"b":2.0,"a":"\\u00e9"}'),
         example("b", '{"a": 1}'),
@@ -134,7 +134,7 @@ def test_duplicates_leave_their_references(example: Make, task: Task) -> None:
     assert (kept.id, kept.references) == ("2", ("nay", "nope"))
 
 
-def test_rare_labels_are_set_aside_after_all_else(example: Make, task: Task) -> None:
+def test_rare_labels_are_quarantined_after_all_else(example: Make, task: Task) -> None:
     rows = [example("a", "x"), example("b", "x"), example("c", "y"), example("c", "y", id="again")]
     outcome = clean(rows, LIMITS.model_copy(update={"min_label_rows": 2}), task())
 

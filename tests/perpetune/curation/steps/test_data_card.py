@@ -55,7 +55,7 @@ def test_quarantined_rows_are_shown_with_three_examples(card: Card) -> None:
         ("fetch", "invalid input", 1, 1),
         ("clean", "duplicate", 5, 3),
     ]
-    assert card.quarantine[0].examples[0].where == "a.csv:3"
+    assert card.quarantine[0].examples[0].location == "a.csv:3"
 
 
 def test_warnings_name_problems_of_the_data(card: Card) -> None:

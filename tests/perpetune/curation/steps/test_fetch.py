@@ -47,7 +47,7 @@ def test_a_source_that_brings_nothing_is_an_error(tmp_path: Path, source: str, w
         fetch((source,), tmp_path, tmp_path / "assets")
 
 
-def test_what_the_model_doubted_stays_told_apart(tmp_path: Path) -> None:
+def test_uncertain_traffic_keeps_its_source(tmp_path: Path) -> None:
     file = tmp_path / "data" / "traffic" / "labelled.jsonl"
     file.parent.mkdir(parents=True)
     sources = ("traffic in doubt", "traffic", "somewhere")

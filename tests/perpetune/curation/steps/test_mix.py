@@ -59,7 +59,9 @@ def test_the_order_of_rows_does_not_matter(
 
 @given(ROWS, MIXES, st.integers(0, 30))
 @settings(max_examples=100, deadline=None)
-def test_every_row_is_trained_on_or_set_aside_and_no_other(rows: list[Example], params: MixParams, least: int) -> None:
+def test_every_row_is_trained_on_or_quarantined_and_no_other(
+    rows: list[Example], params: MixParams, least: int
+) -> None:
     chosen = mix(rows, params, least)
     found = [*chosen.rows, *(row.example for row in chosen.quarantined)]
 

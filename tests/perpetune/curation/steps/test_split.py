@@ -92,7 +92,7 @@ def test_over_a_growing_history_no_group_leaves_a_holdout_for_the_other(history:
         frozen |= {row.group for row in splits.frozen}
         recent |= {row.group for row in splits.recent}
         trained |= {row.group for part in (splits.train, splits.validation) for row in part}
-        of_traffic = frozen - curated  # a group of traffic that gets curated rows lives where those do
+        of_traffic = frozen - curated  # a group of traffic that gets curated rows follows them
         assert not of_traffic & (recent | trained)
         assert not frozen & {row.group for part in (splits.train, splits.validation, splits.recent) for row in part}
 
@@ -137,7 +137,7 @@ def test_more_traffic_than_curated_rows_cannot_be_drawn() -> None:
         SplitParams(seed=7, frozen=0.1, frozen_traffic=0.2, validation=0.2, recent=0.3, min_train_rows=2)
 
 
-def test_the_newest_traffic_is_learned_from_and_judged_by_at_once(example: Make) -> None:
+def test_the_newest_traffic_is_in_training_and_in_the_recent_holdout(example: Make) -> None:
     rows = traffic(example, 2000)
     splits = split(rows, PARAMS)
     rest = 2000 - len(splits.frozen)

@@ -22,7 +22,7 @@ def test_a_repeated_row_leaves_its_references(example: Make) -> None:
     assert sorted(kept.references) == ["sure", "yep"]
 
 
-def test_different_rows_with_one_id_are_set_aside(example: Make) -> None:
+def test_different_rows_with_one_id_are_quarantined(example: Make) -> None:
     outcome = validate([example("a", id="1"), example("b", id="1"), example("c", id="2")])
 
     assert [row.input for row in outcome.kept] == ["c"]
@@ -37,7 +37,7 @@ def test_the_newest_of_different_rows_with_one_id_stays(example: Make) -> None:
     assert by_reason(outcome.quarantined) == {CONTRADICTED: 1}
 
 
-def test_two_sources_may_number_their_rows_alike(example: Make) -> None:
+def test_two_sources_may_use_the_same_ids(example: Make) -> None:
     outcome = validate([example("a", id="1", source="x"), example("b", id="1", source="y"), example("c", id="2")])
 
     assert sorted(row.id for row in outcome.kept) == ["2", "x:1", "y:1"]

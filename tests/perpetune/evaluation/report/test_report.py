@@ -23,7 +23,7 @@ VOID = {"meta", "br", "link", "img"}
 
 
 class _Balanced(HTMLParser):
-    """Fails where a tag is closed that was not the last one opened."""
+    """Fails if a closed tag is not the last opened one."""
 
     def __init__(self) -> None:
         super().__init__()

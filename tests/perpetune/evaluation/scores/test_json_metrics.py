@@ -104,7 +104,7 @@ def test_slot_f1_is_1_for_equal_objects_alone(one: Any, other: Any) -> None:
     assert f1(one, reversed_keys(one)) == 1
 
 
-def test_a_task_with_a_schema_is_judged_slot_by_slot(
+def test_a_task_with_a_schema_is_scored_by_slot_f1(
     examples: Callable[[Sequence[tuple[str, str]]], list[Example]],
     say: Callable[..., Answer],
     params: EvaluateParams,

@@ -58,7 +58,7 @@ class Log:
 
 
 class Routes:
-    """A follower that always routes alike; `open` counts for each version the requests that keep it loaded."""
+    """A follower with a fixed route; `open` counts for each version the requests that keep it loaded."""
 
     def __init__(self, routed: RoutedRelease) -> None:
         self.routed = routed
@@ -171,7 +171,7 @@ def test_log_probabilities(start: Start, stream: bool) -> None:
     assert tokens[0]["logprob"] == pytest.approx(-0.6931, abs=1e-4)
 
 
-def test_pieces_go_out_as_they_are_heard(start: Start) -> None:
+def test_chunks_are_sent_as_they_are_generated(start: Start) -> None:
     gateway = start(FakeEngine(lambda version, messages: "a b c", pause=0.15))
     came: list[tuple[float, dict[str, str]]] = []
     with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json={**BODY, "stream": True}) as reply:
@@ -229,7 +229,7 @@ def test_an_error_before_the_first_piece_is_an_ordinary_one(champion: RoutedRele
             assert blamed == ([] if status in (400, 429) else [code])
 
 
-def test_an_error_amid_a_stream_is_told_in_it(champion: RoutedRelease, params: ServeParams) -> None:
+def test_an_error_during_a_stream_is_an_event(champion: RoutedRelease, params: ServeParams) -> None:
     log = Log()
     canary = replace(champion, route="canary")
     for fault, code in ((EngineDown(), "engine_unavailable"), (RuntimeError("0xdeadbeef"), "internal_error")):
@@ -281,7 +281,7 @@ def test_a_client_that_goes_away_cancels_the_work(start: Start, stream: bool) ->
             httpx.post(f"{gateway.url}/v1/chat/completions", json=BODY, timeout=0.1)
     deadline = time.monotonic() + 5
     while engine.cancelled == 0:
-        assert time.monotonic() < deadline, "the engine still works for nobody"
+        assert time.monotonic() < deadline, "the engine still works on a cancelled request"
         time.sleep(0.01)
     assert gateway.ask("hello", max_tokens=1).status_code == 200
     assert len(recent_predictions(gateway.log, "reviews", limit=None)) == 1
@@ -323,7 +323,7 @@ def test_a_shadow_answers_unseen(release: Callable[..., Release], params: ServeP
     assert routes.open == {"1": 0, "2": 0}, "and nothing keeps it loaded afterwards"
 
 
-def test_a_shadow_that_fails_harms_nobody(release: Callable[..., Release], params: ServeParams) -> None:
+def test_a_failing_shadow_does_not_affect_the_answer(release: Callable[..., Release], params: ServeParams) -> None:
     routed = RoutedRelease(release("1"), "champion", release("2"))
 
     def say(version: str, messages: Any) -> str:

@@ -1,4 +1,4 @@
-"""What /openapi.json says is so: requests made from it never break the gateway, and its replies look as described."""
+"""What /openapi.json says is so: requests made from it never break the gateway, and its replies match the description."""
 
 from __future__ import annotations
 

@@ -50,6 +50,6 @@ def test_ten_swaps_and_two_rollbacks_under_load_fail_no_request(start: Start, re
         stop.set()
         answered = [answer for each in asking for answer in each.result()]
     assert {status for status, _, _ in answered} == {200}
-    # FakeEngine says the version that it answered with, and fails where it was unloaded.
+    # FakeEngine says the version that it answered with, and fails if it was unloaded.
     assert all(text.startswith(f"{model.removeprefix('reviews@')}: ") for _, model, text in answered)
     assert len({model for _, model, _ in answered}) > 3

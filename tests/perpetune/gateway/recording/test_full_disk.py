@@ -1,4 +1,4 @@
-"""The gateway where spool and database are on a disk without room: a tmpfs, where this machine lets us mount one."""
+"""The gateway where spool and database are on a disk without room: a tmpfs, if this machine can mount one."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def test_a_gateway_that_starts_keeps_the_previous_champion_ready(source: FakeSou
     asyncio.run(run())
 
 
-def test_a_look_from_before_a_rollback_does_not_undo_it(source: FakeSource) -> None:
+def test_a_registry_read_before_a_rollback_does_not_undo_it(source: FakeSource) -> None:
     class Slow(FakeSource):
         async_wait = 0.0
 

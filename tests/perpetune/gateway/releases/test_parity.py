@@ -45,7 +45,7 @@ def check(engine: FakeEngine, release: Release, params: ReleaseParams) -> Parity
     return asyncio.run(run())
 
 
-def test_the_same_answers_pass_and_others_are_told(release: Make, release_params: ReleaseParams) -> None:
+def test_matching_answers_pass_and_others_are_reported(release: Make, release_params: ReleaseParams) -> None:
     prompts = tuple(golden(text, f"1: {text}") for text in ("one", "two", "three"))
     asked = replace(release("1"), evaluated=ServingFacts(golden=prompts))
     assert check(FakeEngine(), asked, release_params) == ParityResult(3, 3, None)
@@ -118,7 +118,7 @@ def sure(*tokens: str) -> list[tuple[str, dict[str, float]]]:
         (written(("the", {"the": 0.46, "a": 0.44}), *sure(" boat")), True),
     ],
 )
-def test_other_text_is_alike_only_if_it_parts_at_a_tie(given: Answer, same: bool) -> None:
+def test_different_text_matches_only_if_it_differs_at_a_tie(given: Answer, same: bool) -> None:
     assert is_match(golden("it", "a red house by the sea"), given, 0.05) is same
 
 
@@ -127,7 +127,7 @@ def test_tokens_that_lost_their_blank_are_found_in_the_text() -> None:
     assert is_match(golden("it", "red house"), replace(blankless, text="red boat"), 0.05)
 
 
-def test_32_tokens_are_compared_and_shown_from_where_they_part(release: Make, release_params: ReleaseParams) -> None:
+def test_32_tokens_are_compared_and_shown_from_the_difference(release: Make, release_params: ReleaseParams) -> None:
     engine = FakeEngine(lambda version, messages: "word " * 40 + "left")
 
     def against(output: str) -> Release:
