@@ -48,8 +48,8 @@ class TrialEvidence:
 class RollbackEvidence:
     """The evidence on rolling back a decayed champion.
 
-    `alarmed_by` labels judged, the alarm that stands had come; within the first `window` it is early. `previous_score` is the previous champion's on the holdout that the decay is measured against, None where it was
-    not asked.
+    `alarmed_by` is the number of labels at the alarm; up to `window` it is early. `previous_score` is the previous
+    champion's score in the evaluation of the decayed one, None if it was not evaluated.
     """
 
     decay: Decay
