@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.curation.layout import INBOX, SPLITS
 from perpetune.gateway.releases.first_release import SourceWithFirst
-from perpetune.loop.first_version import MOST_TOKENS_OF_A_LABEL, first_version_card, make_first_version
+from perpetune.loop.first_version import MAX_LABEL_TOKENS, first_version_card, make_first_version
 from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import check
 from perpetune.model.release import DesiredReleases, ServedBase
@@ -86,7 +86,7 @@ def test_labels_come_from_the_task_the_training_split_or_the_sources(workspace: 
 
 
 def test_without_known_labels_few_tokens_are_generated(workspace: Any) -> None:
-    assert first_version_card(workspace(), BASE).max_new_tokens == MOST_TOKENS_OF_A_LABEL
+    assert first_version_card(workspace(), BASE).max_new_tokens == MAX_LABEL_TOKENS
     assert first_version_card(workspace(task={"kind": "generation"}), BASE).max_new_tokens == 128
     assert first_version_card(workspace(task={"labels": ["x", "y"]}), BASE).max_new_tokens == 128
 

@@ -100,11 +100,11 @@ def test_the_last_line_of_a_flow_is_passed_on_once_and_in_order(prefect: Prefect
     began = time.monotonic()
     assert prefect.follow(run, again.append).final
     assert again == said, "one that has ended is told from its beginning"
-    assert time.monotonic() - began < prefect_api.QUIET_SECONDS, "its last line has come: nothing to wait for"
+    assert time.monotonic() - began < prefect_api.LOG_TIMEOUT, "its last line has come: nothing to wait for"
 
 
 def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefect_api, "QUIET_SECONDS", 1.0)
+    monkeypatch.setattr(prefect_api, "LOG_TIMEOUT", 1.0)
     child, run = begun(KILLED)
     child.kill()
     child.wait()
@@ -117,7 +117,7 @@ def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monk
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefect_api, "_client", lambda: httpx.Client(timeout=0.3))
-    monkeypatch.setattr(prefect_api, "PATIENCE", 3.0)
+    monkeypatch.setattr(prefect_api, "RETRY_SECONDS", 3.0)
 
 
 @pytest.mark.usefixtures("impatient")

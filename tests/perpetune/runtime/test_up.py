@@ -103,7 +103,7 @@ def test_into_a_file_it_says_each_start_and_when_all_is_ready(tmp_path: Path) ->
 
 
 def test_it_says_so_if_no_version_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perpetune.runtime.up.SECONDS_FOR_A_VERSION", 1.0)
+    monkeypatch.setattr("perpetune.runtime.up.FIRST_VERSION_SECONDS", 1.0)
     out = StringIO()
     with Supervisor(tmp_path, tmp_path / "logs", {}, print) as supervisor:
         start_all(supervisor, [], a_gateway(tmp_path, ready=False), Console(file=out, width=40))

@@ -123,7 +123,7 @@ def test_errors_abort_a_canary(releases: Open) -> None:
         }
         for number in range(30)
     ]
-    with log.start_trial() as connection:
+    with log.begin() as connection:
         connection.execute(insert(failures), rows)
     log.dispose()
     check = check_trial(world.workspace, "flow")
@@ -148,7 +148,7 @@ def test_a_shadow_is_compared_on_the_same_requests(releases: Open) -> None:
         }
         for each in ids
     ]
-    with log.start_trial() as connection:
+    with log.begin() as connection:
         connection.execute(insert(shadows), rows)
     log.dispose()
     check = check_trial(world.workspace, "flow")
