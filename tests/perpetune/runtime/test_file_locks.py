@@ -10,7 +10,7 @@ import psutil
 
 from perpetune.runtime.file_locks import acquire, end_leftovers, is_locked, lock_owner
 
-# Claims the file, starts something that inherits the claim, says its id and waits.
+# Locks the file, starts a process that inherits the lock, prints its id and waits.
 OWNER = """
 import subprocess, sys, time
 from pathlib import Path

@@ -22,7 +22,7 @@ from perpetune.workspace import open_workspace
 
 ROOT = Path(__file__).parents[3]
 
-# A run that says nothing for longer than two polls, and its verdict at its very end, as a watch does.
+# A run without log lines for longer than two polls, with its verdict at the end, as a watch run.
 WATCH = """
 import sys
 import time
@@ -77,7 +77,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
 
 
 def begun(code: str) -> tuple[subprocess.Popen[str], FlowRun]:
-    """A flow in a process of its own, and its run."""
+    """A flow in a separate process, and its run."""
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for line in child.stdout:

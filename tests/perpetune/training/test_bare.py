@@ -17,7 +17,7 @@ from perpetune.records import Example
 from perpetune.training.job import Job, read_trained, write_job
 
 ROOT = Path(__file__).parents[3]
-# docs/clusters.md says to install these; what they require comes with them.
+# Packages to install by docs/clusters.md, besides their dependencies.
 INSTALLED = ("torch", "transformers", "peft", "accelerate", "pydantic", "jinja2")
 # Python reads this at its start, in every process that training starts too.
 SITE = """

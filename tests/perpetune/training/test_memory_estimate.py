@@ -1,4 +1,4 @@
-"""What a run will take, told before it, against what it took."""
+"""Estimated against measured memory."""
 
 from __future__ import annotations
 
