@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from promotions import share
+from promotions import ratio_with_interval
 from scipy.stats import chi2, norm
 
 from perpetune.monitoring.decay import decay_threshold
@@ -198,7 +198,7 @@ def delay(
         drop,
         len(took),
         labels,
-        share(sum(each > 0 for each in delays), len(delays)),
+        ratio_with_interval(sum(each > 0 for each in delays), len(delays)),
         _interval(float(np.median(took)), np.median(again, axis=1)),
         _interval(float(took.mean()), again.mean(axis=1)),
     )

@@ -191,9 +191,9 @@ def _check_evidently() -> None:
             Dataset.from_pandas(pd.DataFrame({"score": some}), data_definition=definition)
             for some in (window, references[0])
         )
-        said = Report([ValueDrift(column="score")]).run(now, then).dict()["metrics"][0]
-        if "method=Z-test" not in said["metric_name"] or abs(float(said["value"]) - ours_p) > 1e-9:
-            raise AssertionError(f"Evidently gives {said['metric_name']} {said['value']} instead of {ours_p}")
+        result = Report([ValueDrift(column="score")]).run(now, then).dict()["metrics"][0]
+        if "method=Z-test" not in result["metric_name"] or abs(float(result["value"]) - ours_p) > 1e-9:
+            raise AssertionError(f"Evidently gives {result['metric_name']} {result['value']} instead of {ours_p}")
     print("Evidently's z test gives the same p-values", flush=True)
 
 

@@ -224,10 +224,10 @@ def _largest(case: Case, asked: argparse.Namespace, tokens_per_pass: int) -> Tur
         command += ["--tokens-per-pass", str(tokens_per_pass)]
         # Against fragmentation, because micro-batches differ in size.
         environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
-        said = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        if said.returncode:
-            sys.exit(f"{case} failed:\n{said.stderr[-3000:]}")
-        found = json.loads(said.stdout.splitlines()[-1])
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if result.returncode:
+            sys.exit(f"{case} failed:\n{result.stderr[-3000:]}")
+        found = json.loads(result.stdout.splitlines()[-1])
         if found is not None:
             return Turn(**found)
         if tokens_per_pass <= _workloads(asked)[case.workload].longest:

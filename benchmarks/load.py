@@ -28,7 +28,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClientRequest:
     """A request as seen by the client; times in seconds, `began` by time.perf_counter.
 
     `engine` is the time that the gateway waited for its engine; None without a gateway.
@@ -52,7 +52,7 @@ def drive(
     requests: int,
     max_tokens: int,
     report: Callable[[int], None] = lambda done: None,
-) -> list[Asked]:
+) -> list[ClientRequest]:
     """Send `requests` requests, and return their results in the order of completion.
 
     Because it shares the cores with the server, bodies are serialised before the run and replies parsed after it.
@@ -114,11 +114,11 @@ def _body(target: Target, prompt: str, max_tokens: int) -> bytes:
     ).encode()
 
 
-def _read(reply: _Reply) -> Asked:
+def _read(reply: _Reply) -> ClientRequest:
     found = _ENGINE.search(reply.timing)
     engine = float(found[1]) / 1000 if found else None
     model, text = "", reply.body.decode(errors="replace")
     if reply.status == 200:
-        said = json.loads(reply.body)
-        model, text = str(said["model"]), said["choices"][0]["message"]["content"]
-    return Asked(reply.prompt, reply.client, reply.began, reply.seconds, reply.status, model, text, engine)
+        body = json.loads(reply.body)
+        model, text = str(body["model"]), body["choices"][0]["message"]["content"]
+    return ClientRequest(reply.prompt, reply.client, reply.began, reply.seconds, reply.status, model, text, engine)

@@ -69,7 +69,7 @@ def main() -> int:
             f"the low end above {claim.goal:g}"
         )
     if not asked.quick:
-        print(write("mix", claims, [told(one) for one in found], time.monotonic() - began))
+        print(write("mix", claims, [as_document(one) for one in found], time.monotonic() - began))
         draw(found)
     # A tenth of the rows tests only that the code runs.
     return 0 if asked.quick or all(claim.holds for claim in claims) else 1
@@ -195,7 +195,7 @@ def claims_of(found: Sequence[Found]) -> list[Claim]:
     ]
 
 
-def told(one: Found) -> dict[str, object]:
+def as_document(one: Found) -> dict[str, object]:
     """A mix with its scores and their intervals, and without its rows."""
     from perpetune.statistics.estimate import estimate_mean
 

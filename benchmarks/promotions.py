@@ -73,11 +73,11 @@ def simulate(scenario: Scenario, simulated: int, params: Params, seed: int) -> V
         scenario.rows,
         simulated,
         float(np.mean(differs)),
-        {outcome: share(count, simulated) for outcome, count in counted.items()},
+        {outcome: ratio_with_interval(count, simulated) for outcome, count in counted.items()},
     )
 
 
-def share(count: int, n: int) -> tuple[float, float, float]:
+def ratio_with_interval(count: int, n: int) -> tuple[float, float, float]:
     """A ratio with Clopper and Pearson's 95% interval."""
     low = float(beta.ppf(0.025, count, n - count + 1)) if count else 0.0
     high = float(beta.ppf(0.975, count + 1, n - count)) if count < n else 1.0
@@ -111,12 +111,12 @@ def drawn(accuracy: float, discordance: float, gain: float = 0.0, lost: float = 
     """
     mixing = discordance / (2 * accuracy * (1 - accuracy))
     size = mixing / (1 - mixing)
-    mended = gain / (1 - accuracy) if gain > 0 else gain / accuracy
+    shift = gain / (1 - accuracy) if gain > 0 else gain / accuracy
 
     def draw(rng: np.random.Generator, rows: int) -> Answers:
         chances = rng.beta(size * accuracy, size * (1 - accuracy), rows)
         labels = rng.choice(len(LABELS), rows, p=LABELS)
-        moved = chances + mended * ((1 - chances) if gain > 0 else chances)
+        moved = chances + shift * ((1 - chances) if gain > 0 else chances)
         moved = np.where(labels == len(LABELS) - 1, moved * (1 - lost / accuracy), moved)
         return Answers(
             (rng.random(rows) < chances).astype(np.float64), (rng.random(rows) < moved).astype(np.float64), labels

@@ -76,5 +76,5 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    said = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return said.stdout.strip() or "unknown"
+    result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"

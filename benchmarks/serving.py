@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from load import Asked, Target, drive
+from load import ClientRequest, Target, drive
 from record import Claim, write
 from tqdm import tqdm
 
@@ -91,11 +91,11 @@ def _swaps(asked: argparse.Namespace, prompts: Sequence[str]) -> list[Claim]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
         with stage(Path(folder), asked.assets, prompts, asked.swaps + 1, golden=8, tiny=True) as ready:
-            said = references(ready, prompts)
+            expected = references(ready, prompts)
             changes, answered = swaps(ready, prompts, asked.swap_requests, asked.swaps, asked.rollbacks)
     if not asked.quick:
         draw_swaps(changes, answered)
-    found = claims_of_swaps(said, changes, answered)
+    found = claims_of_swaps(expected, changes, answered)
     return _told("serving-swaps", found, _details(changes, answered), began, asked.quick)
 
 
@@ -110,7 +110,7 @@ def _told(name: str, claims: list[Claim], details: object, began: float, quick: 
     return claims
 
 
-def _details(changes: Sequence[Change], answered: Sequence[Asked]) -> dict[str, object]:
+def _details(changes: Sequence[Change], answered: Sequence[ClientRequest]) -> dict[str, object]:
     start = min(each.began for each in answered)
     return {
         "changes": [
@@ -171,7 +171,7 @@ def overhead(ready: Stage, prompts: Sequence[str], rounds: int, requests: int) -
     return turns
 
 
-def _turn(target: str, clients: int, number: int, done: Sequence[Asked]) -> Turn:
+def _turn(target: str, clients: int, number: int, done: Sequence[ClientRequest]) -> Turn:
     took = [1000 * each.seconds for each in done]
     added = [1000 * (each.seconds - each.engine) for each in done if each.engine is not None]
     seconds = max(each.began + each.seconds for each in done) - min(each.began for each in done)
@@ -207,18 +207,18 @@ def references(ready: Stage, prompts: Sequence[str]) -> dict[str, list[str]]:
     """Each version's answer to each prompt, from vLLM directly."""
     from stage import INSTRUCTION, MAX_TOKENS, reference
 
-    said: dict[str, list[str]] = {}
+    expected: dict[str, list[str]] = {}
     for version, adapter in ready.adapters.items():
         with reference(ready.vllm, version, adapter) as name:
             target = Target("direct", ready.vllm, name, INSTRUCTION)
             found = drive(target, prompts, clients=8, requests=len(prompts), max_tokens=MAX_TOKENS)
-        said[version] = [each.text.strip() for each in sorted(found, key=lambda each: each.prompt)]
-    return said
+        expected[version] = [each.text.strip() for each in sorted(found, key=lambda each: each.prompt)]
+    return expected
 
 
 def swaps(
     ready: Stage, prompts: Sequence[str], requests: int, count: int, rollbacks: int
-) -> tuple[list[Change], list[Asked]]:
+) -> tuple[list[Change], list[ClientRequest]]:
     """Drive the gateway while the champion changes every so many requests."""
     from stage import MAX_TOKENS, TASK
 
@@ -276,15 +276,15 @@ def _change(ready: Stage, kind: str, version: str) -> Change:
     began = time.perf_counter()
     if kind == "promote":
         registry.promote(TASK, version)
-        said = httpx.post(f"{ready.gateway}/v1/release/check", timeout=120).json()
-        serving = said["serving"]
+        response = httpx.post(f"{ready.gateway}/v1/release/check", timeout=120).json()
+        serving = response["serving"]
     else:
-        said = httpx.post(f"{ready.gateway}/v1/release/rollback", json={"reason": "benchmark"}, timeout=120).json()
-        serving = said.get("to")
+        response = httpx.post(f"{ready.gateway}/v1/release/rollback", json={"reason": "benchmark"}, timeout=120).json()
+        serving = response.get("to")
     change = Change(kind, version, began, time.perf_counter())
     tqdm.write(f"{kind} {version}: {change.ended - began:.2f} s")
     if serving != version:
-        raise SystemExit(f"{kind} {version} did not happen: {said}")
+        raise SystemExit(f"{kind} {version} did not happen: {response}")
     return change
 
 
@@ -322,10 +322,12 @@ def claims_of_overhead(turns: Sequence[Turn]) -> list[Claim]:
     return claims
 
 
-def claims_of_swaps(said: dict[str, list[str]], changes: Sequence[Change], answered: Sequence[Asked]) -> list[Claim]:
+def claims_of_swaps(
+    expected: dict[str, list[str]], changes: Sequence[Change], answered: Sequence[ClientRequest]
+) -> list[Claim]:
     failed = sum(each.status != 200 for each in answered)
-    unloaded = sum(each.status == 200 and _version(each) not in _serving(each, said, changes) for each in answered)
-    strange = sum(each.status == 200 and _said_by_another(each, said) for each in answered)
+    unloaded = sum(each.status == 200 and _version(each) not in _serving(each, expected, changes) for each in answered)
+    strange = sum(each.status == 200 and _answer_of_another(each, expected) for each in answered)
     worst = max(second.median for second in seconds_of(answered))
     usual = statistics.median(each.seconds for each in answered)
     rollbacks = [change.ended - change.began for change in changes if change.kind == "roll back"]
@@ -343,13 +345,13 @@ def claims_of_swaps(said: dict[str, list[str]], changes: Sequence[Change], answe
     ]
 
 
-def _version(each: Asked) -> str:
+def _version(each: ClientRequest) -> str:
     return each.model.rpartition("@")[2]
 
 
-def _serving(each: Asked, said: dict[str, list[str]], changes: Sequence[Change]) -> set[str]:
+def _serving(each: ClientRequest, expected: dict[str, list[str]], changes: Sequence[Change]) -> set[str]:
     """The versions that were champion at some time during a request."""
-    serving = {next(iter(said))}
+    serving = {next(iter(expected))}
     for change in changes:
         if change.began > each.began + each.seconds:
             break
@@ -357,10 +359,10 @@ def _serving(each: Asked, said: dict[str, list[str]], changes: Sequence[Change])
     return serving
 
 
-def _said_by_another(each: Asked, said: dict[str, list[str]]) -> bool:
+def _answer_of_another(each: ClientRequest, expected: dict[str, list[str]]) -> bool:
     text = each.text.strip()
-    own = said[_version(each)][each.prompt]
-    return text != own and any(text == texts[each.prompt] for texts in said.values())
+    answer = expected[_version(each)][each.prompt]
+    return text != answer and any(text == texts[each.prompt] for texts in expected.values())
 
 
 @dataclass(frozen=True)
@@ -373,7 +375,7 @@ class Second:
     slowest: float
 
 
-def seconds_of(answered: Sequence[Asked]) -> list[Second]:
+def seconds_of(answered: Sequence[ClientRequest]) -> list[Second]:
     start = min(each.began for each in answered)
     by_second: dict[int, list[float]] = {}
     for each in answered:
@@ -404,7 +406,7 @@ def draw_overhead(turns: Sequence[Turn]) -> None:
         write_png(figure, Path(__file__).parent / "results" / "serving-overhead.png")
 
 
-def draw_swaps(changes: Sequence[Change], answered: Sequence[Asked]) -> None:
+def draw_swaps(changes: Sequence[Change], answered: Sequence[ClientRequest]) -> None:
     from matplotlib.figure import Figure
 
     from perpetune.evaluation.report.style import colour, house_style, write_png

@@ -110,10 +110,10 @@ def compare(asked: argparse.Namespace) -> int:
         for turn in range(asked.rounds):
             for system in SYSTEMS:
                 command = [sys.executable, __file__, "--turn", system, "--work", str(path)]
-                said = subprocess.run(command, capture_output=True, text=True, check=False)
-                if said.returncode:
-                    sys.exit(f"{system} failed:\n{said.stderr[-3000:]}")
-                turns.append(Turn(**json.loads(said.stdout.splitlines()[-1])))
+                result = subprocess.run(command, capture_output=True, text=True, check=False)
+                if result.returncode:
+                    sys.exit(f"{system} failed:\n{result.stderr[-3000:]}")
+                turns.append(Turn(**json.loads(result.stdout.splitlines()[-1])))
                 show(turn + 1, turns[-1])
     claims = claims_of(turns, GOALS["listed" if asked.data else "reviews"])
     for claim in claims:

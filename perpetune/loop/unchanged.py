@@ -44,7 +44,7 @@ def _last_refresh(workspace: Workspace) -> LastRefresh | None:
         rows=sum(int(record.metrics.get(rows_metric(name), 0)) for name in SPLIT_NAMES),
         labels=int(record.metrics.get(LABELS, 0)),
         same_settings=_same_settings(workspace, record),
-        stands=_stands(task, decision),
+        still_valid=_still_valid(task, decision),
     )
 
 
@@ -56,7 +56,7 @@ def _same_settings(workspace: Workspace, record: RunRecord) -> bool:
     return same_versions and as_params(settings_of(workspace, "refresh")).items() <= recorded
 
 
-def _stands(task: str, decision: Decision) -> bool:
+def _still_valid(task: str, decision: Decision) -> bool:
     """Whether the champion is still the version that the decision promoted or compared with."""
     champion = registry.find(task, "champion")
     version = champion.version if champion else None

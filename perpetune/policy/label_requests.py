@@ -23,23 +23,23 @@ class LabelDecision:
 
 
 def decide_without_labels(
-    judged: Verdict, evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams
+    on_labels: Verdict, evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams
 ) -> Verdict:
-    """The verdict `judged` on labels, or a stronger one from estimated accuracy and drift if labels are too few.
+    """The verdict `on_labels` on labels, or a stronger one from estimated accuracy and drift if labels are too few.
 
     Adds the outcome "ask for labels". Budget and cooldown apply to a refresh here too.
     """
-    if judged.outcome not in ("keep", "collect more labels"):
-        return judged
-    asking = label_decision(evidence.labelled_in_window, evidence.estimate, evidence.drift, rules)
-    if asking.step == "nothing":
-        return Verdict(judged.outcome, (*judged.reasons, *asking.reasons), judged.rule)
-    waiting = waiting_for(evidence, refresh) if asking.step == "retrain" else []
-    outcome: Outcome = "retrain" if asking.step == "retrain" else "ask for labels"
+    if on_labels.outcome not in ("keep", "collect more labels"):
+        return on_labels
+    decision = label_decision(evidence.labelled_in_window, evidence.estimate, evidence.drift, rules)
+    if decision.step == "nothing":
+        return Verdict(on_labels.outcome, (*on_labels.reasons, *decision.reasons), on_labels.rule)
+    waiting = waiting_for(evidence, refresh) if decision.step == "retrain" else []
+    outcome: Outcome = "retrain" if decision.step == "retrain" else "ask for labels"
     if waiting:
         outcome = waiting[0][0]
-    reasons = (*asking.reasons, *(why for _, why in waiting), *judged.reasons)
-    return Verdict(outcome, reasons, f"{judged.rule} {_rule(rules)}")
+    reasons = (*decision.reasons, *(why for _, why in waiting), *on_labels.reasons)
+    return Verdict(outcome, reasons, f"{on_labels.rule} {_rule(rules)}")
 
 
 def label_decision(

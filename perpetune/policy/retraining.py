@@ -128,15 +128,15 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
         return verdict("keep", "The champion has no recorded score on the reference, so decay cannot be tested.")
     if decay.bound <= 0:
         return verdict("keep", _low_reference(decay))
-    told = _evidence_sentences(decay)
+    reasons = _evidence_sentences(decay)
     if not decay.alarms:
-        return verdict("keep", _no_decay(decay), *told)
+        return verdict("keep", _no_decay(decay), *reasons)
     if evidence.alarms_in_a_row < rules.consecutive_checks:
-        return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *told)
+        return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *reasons)
     waiting = waiting_for(evidence, refresh)
     if waiting:
-        return verdict(waiting[0][0], *(why for _, why in waiting), _decayed(decay), *told)
-    return verdict("retrain", _decayed(decay), *told)
+        return verdict(waiting[0][0], *(why for _, why in waiting), _decayed(decay), *reasons)
+    return verdict("retrain", _decayed(decay), *reasons)
 
 
 class RefreshesBefore(Protocol):
@@ -254,18 +254,18 @@ def _scores(decay: Decay) -> str:
 
 def _evidence_sentences(decay: Decay) -> list[str]:
     needed = amount(decay.run_length)
-    told = [
+    reasons = [
         f"The evidence that its mean score is below the threshold of {100 * decay.bound:.1f} is "
         f"{amount(decay.evidence)}, and {needed} raise the alarm: without decay at least {needed} labels come before a "
         f"false alarm, on average.",
         f"Over all its labels it scores {score(decay.since_release)}; the interval is valid for any number of checks.",
     ]
     if decay.restarted_from is not None:
-        told.append(
+        reasons.append(
             f"The evidence restarted with the labels of this check, because settings changed the threshold from "
             f"{100 * decay.restarted_from:.1f} to {100 * decay.bound:.1f}."
         )
-    return told
+    return reasons
 
 
 def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:

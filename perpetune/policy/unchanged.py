@@ -21,7 +21,7 @@ class LastRefresh:
     """The newest refresh with a verdict.
 
     `rows` is the total of its splits, `labels` the number of production labels then. `same_settings`: settings and
-    package versions are unchanged. `stands`: the champion is the version that it promoted or compared with.
+    package versions are unchanged. `still_valid`: the champion is the version that it promoted or compared with.
     """
 
     ended: datetime
@@ -30,7 +30,7 @@ class LastRefresh:
     rows: int
     labels: int
     same_settings: bool
-    stands: bool
+    still_valid: bool
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def nothing_new(
     The same data, settings and champion give the same verdict. A scheduled refresh also waits for `growth`, and one for
     decay for `labels_wanted`. `unsuccessful` counts the refreshes for decay that did not replace the champion.
     """
-    if last is None or not (last.same_settings and last.stands):
+    if last is None or not (last.same_settings and last.still_valid):
         return None
     labels, rows = now.labels - last.labels, now.rows - last.rows
     if now.version == last.data_version:

@@ -80,7 +80,7 @@ def _first(history: History, cache: ModelCache, params: Params) -> tuple[Champio
 def _last_refresh(parts: Splits, labels: int, ended: datetime, outcome: str) -> LastRefresh:
     """The last refresh for `nothing_new`; in a replay settings and versions do not change."""
     now = _data(parts, labels)
-    return LastRefresh(ended, outcome, now.version, now.rows, labels, same_settings=True, stands=True)
+    return LastRefresh(ended, outcome, now.version, now.rows, labels, same_settings=True, still_valid=True)
 
 
 def _data(parts: Splits, labels: int) -> NewData:

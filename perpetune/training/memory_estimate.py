@@ -123,8 +123,8 @@ def _largest_pass(rows: Sequence[Encoded], params: TrainParams, processes: int) 
     """Tokens of the largest micro-batch."""
     size = batch_size(params, len(rows))
     sample = islice(batches(rows, size, params.seed), min(SAMPLE_STEPS, math.ceil(len(rows) / size)))
-    passes = (run for batch in sample for run in pack_rows(batch[::processes], params.max_packed_tokens))
-    return max(map(tree_size, passes))
+    micro_batches = (run for batch in sample for run in pack_rows(batch[::processes], params.max_packed_tokens))
+    return max(map(tree_size, micro_batches))
 
 
 def _activations(shape: Shape, params: TrainParams, tokens: int, compute: int, on_cpu: bool) -> int:

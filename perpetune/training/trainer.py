@@ -365,10 +365,10 @@ def mean_loss(
     """
     network.eval()
     device = next(network.parameters()).device
-    passes = padded_passes(pack_rows(local_rows(rows, world), max_packed_tokens), world)
+    micro_batches = padded_passes(pack_rows(local_rows(rows, world), max_packed_tokens), world)
     if network.label_head is None:
-        totals = [sum(float(summed_loss(network, run, device)) for run in passes)]
+        totals = [sum(float(summed_loss(network, run, device)) for run in micro_batches)]
     else:
-        each = [losses_by_temperature(network, run, device).tolist() for run in passes]
+        each = [losses_by_temperature(network, run, device).tolist() for run in micro_batches]
         totals = [sum(sums) for sums in zip(*each, strict=True)]
     return min(all_reduce_sum(total, world) for total in totals) / sum(row.answer_weight for row in rows)

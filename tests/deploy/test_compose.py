@@ -12,7 +12,7 @@ from perpetune.runtime import stack
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]
-# Of one machine alone: where Prefect keeps its SQLite, and how its command line and the servers behave there.
+# Settings of `perpetune up` only: the path of Prefect's SQLite, and the behaviour of its command line and servers.
 LOCAL = {"PREFECT_HOME", "PREFECT_CLI_PROMPT", *stack.SERVERS}
 
 

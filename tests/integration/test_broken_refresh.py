@@ -1,4 +1,4 @@
-"""A refresh whose process is killed goes on: tried again by Prefect, and asked for anew.
+"""A killed refresh is resumed: retried by Prefect, and started again.
 
 Prefect, MLflow, DVC and the worker are the real ones; the model is a tiny random one.
 """
@@ -54,7 +54,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     },
     "evaluate": {"max_new_tokens": 4, "few_shot_examples": 0, "bootstrap_samples": 200, "encoder": None},
     "promote": {"min_rows": 5},
-    "watch": {"cron": "0 0 29 2 *"},  # a look that the hour starts would be one run more
+    "watch": {"cron": "0 0 29 2 *"},  # a scheduled check would be another run
 }
 STEPS_BEFORE_A_KILL = 60
 
@@ -84,7 +84,7 @@ class World:
         return self.prefect.start("refresh/colours", {"trigger": "manual"})
 
     def retry(self, run: FlowRun) -> None:
-        """As a person does."""
+        """Start a refresh manually."""
         subprocess.run([sys.executable, "-m", "prefect", "flow-run", "retry", run.id], check=True)
 
     def kill_in_training(self, run: FlowRun) -> None:
@@ -161,7 +161,7 @@ def test_a_killed_refresh_resumes_in_the_same_run(world: World, tiny_params: Bas
 
 
 def unbroken(workspace: Workspace, base: BaseParams, folder: Path) -> tuple[str, list[float]]:
-    """The adapter's digest and the losses where nothing breaks off."""
+    """The adapter's digest and the losses of an uninterrupted run."""
     torch.set_num_threads(1)
     losses: list[float] = []
 

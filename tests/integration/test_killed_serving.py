@@ -49,7 +49,7 @@ LABELS = ("blue", "green", "red")
 THINGS = ("sky", "sea", "grass", "leaf", "blood", "fire")
 INSTRUCTION = "which colour"
 ROUNDS = 6
-START_SECONDS = 240  # what MLflow may take where others compute
+START_SECONDS = 240  # for MLflow on a busy machine
 
 
 class Process:
@@ -90,7 +90,7 @@ class Process:
 
 @dataclass
 class Clients:
-    """Ask and judge without pause, and remember what the gateway said that it did."""
+    """Send requests and feedback without pause, and record the gateway's responses."""
 
     url: str
     answered: dict[str, str] = field(default_factory=dict)
@@ -165,7 +165,7 @@ class World:
         eventually(lambda: len(self.clients.answered) >= before + answers, 90)
 
     def must_have_logged_all(self) -> None:
-        """Stop everything, and compare what clients were told with what the log holds."""
+        """Stop everything, and compare the clients' responses with the log."""
         self.clients.stop()
         answered, judged = self.clients.answered, self.clients.judged
         assert self.clients.refused == []
@@ -176,7 +176,7 @@ class World:
         assert {name: stored[name].label for name in judged} == judged
 
     def swap_to(self, version: str) -> threading.Thread:
-        """Move the alias and tell the gateway, which may be killed before it has answered."""
+        """Move the alias and reload the gateway, which may be killed before it answers."""
         registry.promote("colours", version)
 
         def tell() -> None:
@@ -278,7 +278,7 @@ def _register(params: Params, folder: Path, number: int) -> str:
 
 
 def _register_spoken(params: Params, folder: Path, number: int) -> str:
-    """A version for the server of vLLM's shape, which nearly always says the label of this number."""
+    """A version for the fake vLLM that nearly always answers with the label of this number."""
     adapter = folder / "adapters" / str(number)
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))

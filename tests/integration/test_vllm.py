@@ -1,4 +1,4 @@
-"""The engine before a real vLLM on the real small model; skipped where `make vllm` was not run."""
+"""The engine with a real vLLM and the real small model; skipped unless `make vllm` was run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.slo
 
 @dataclass
 class Server:
-    """A vLLM that can be killed and started again where it was."""
+    """A vLLM that can be killed and restarted on the same port."""
 
     command: tuple[str, ...]
     port: int
@@ -98,7 +98,7 @@ def server(params: Params, assets: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def adapters(params: Params, assets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two random adapters, large enough that each changes what the base says."""
+    """Two random adapters, large enough that each changes the base's answers."""
     folder = tmp_path_factory.mktemp("adapters")
     base = resolve(params.base, assets)
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -123,7 +123,7 @@ Use = Callable[[Callable[[VllmEngine], Awaitable[None]]], None]
 
 @pytest.fixture
 def use(server: Server, params: Params) -> Use:
-    """Run a test's body with an engine of its own."""
+    """Run a test's body with a new engine."""
 
     async def run(body: Callable[[VllmEngine], Awaitable[None]]) -> None:
         engine = VllmEngine(server.url, params.base, params.serve)

@@ -49,7 +49,7 @@ from perpetune.settings import Settings
 params = load_params(Path("params.yaml"))
 params = params.model_copy(update={"serve": params.serve.model_copy(update={"engine": "vllm"})})
 engine, _ = build_engine(params, Settings(vllm_url="http://127.0.0.1:1"))
-from perpetune.loop.first_version import make_first
+from perpetune.loop.first_version import make_first_version
 from perpetune.tracking.registry import RegistrySource
 RegistrySource("reviews", Path("releases"))
 assert type(engine).__name__ == "EngineBySystem"

@@ -61,7 +61,7 @@ class Releases:
 def releases(
     mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Callable[..., Releases]:
-    """Open a workspace with these settings of `release`; each test has a task of its own."""
+    """Open a workspace with these settings of `release`; each test has its own task name."""
     for name in ("PREFECT_API_URL", "PERPETUNE_GATEWAY_URL", "PERPETUNE_DATABASE_URL", "PERPETUNE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)

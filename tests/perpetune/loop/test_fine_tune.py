@@ -1,4 +1,4 @@
-"""Fine-tuning a tiny model into the real MLflow, on a SQLite store of its own."""
+"""Fine-tuning a tiny model with the real MLflow on a SQLite store."""
 
 from __future__ import annotations
 

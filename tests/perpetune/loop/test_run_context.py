@@ -1,4 +1,4 @@
-"""Which run a pass writes to, in the real MLflow on a SQLite store of its own."""
+"""The MLflow run of a refresh or check, with the real MLflow on a SQLite store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a workspace whose last refresh was version 2, rejected or not, beside champion 1."""
+"""A workspace whose last refresh made version 2, with champion 1."""
 
 from __future__ import annotations
 

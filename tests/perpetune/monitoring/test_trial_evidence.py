@@ -97,7 +97,7 @@ def test_the_order_of_rows_in_a_check_does_not_matter(dice: random.Random) -> No
 
 @pytest.mark.slow
 def test_an_equal_challenger_is_rarely_aborted_at_any_number_of_checks() -> None:
-    """Twenty looks at each of sixty trials of a challenger as good as the champion: harm is shown in 5% at most."""
+    """Twenty checks of each of sixty trials of an equal challenger: harm is shown in at most 5%."""
     aborted = 0
     for seed in range(60):
         ours, theirs = answers(0.8, 200, 1000 + seed), answers(0.8, 200, 5000 + seed)

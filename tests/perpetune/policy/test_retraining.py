@@ -48,7 +48,7 @@ def drift(drifted: bool) -> DriftEvidence:
 
 
 def rank(verdict: Verdict) -> int:
-    """Labels are waited for either to find decay, or to learn from where it has been found."""
+    """The outcome "collect more labels" comes either before decay is found, or after it, to have enough to train on."""
     found = any("has decayed" in reason for reason in verdict.reasons)
     return RANK["cooling down" if found and verdict.outcome == "collect more labels" else verdict.outcome]
 

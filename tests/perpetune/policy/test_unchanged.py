@@ -25,7 +25,7 @@ LAST = LastRefresh(
     rows=900,
     labels=400,
     same_settings=True,
-    stands=True,
+    still_valid=True,
 )
 
 
@@ -36,7 +36,8 @@ def test_the_same_data_is_not_refreshed_again_by_any_trigger(trigger: Trigger) -
 
 
 @pytest.mark.parametrize(
-    "last", [None, replace(LAST, same_settings=False), replace(LAST, stands=False), replace(LAST, data_version="b")]
+    "last",
+    [None, replace(LAST, same_settings=False), replace(LAST, still_valid=False), replace(LAST, data_version="b")],
 )
 def test_other_settings_another_champion_or_other_data_are_worth_a_refresh(last: LastRefresh | None) -> None:
     assert nothing_new(last, NewData("a", 901, 401), "manual", 0, RULES) is None

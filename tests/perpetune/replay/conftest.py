@@ -73,7 +73,7 @@ def stream(
 
 @pytest.fixture
 def params() -> Params:
-    """Those of the repository, with a look a day, fewer resamples, and a schedule that waits for more than ever comes."""
+    """The repository's params with a check a day, fewer resamples, and a schedule that never has enough new rows."""
     return changed(load_params(ROOT / "params.yaml"))
 
 

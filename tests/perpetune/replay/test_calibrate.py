@@ -45,7 +45,7 @@ def test_a_period_with_a_drop_gives_a_warning(params: Params) -> None:
 def test_a_short_period_gives_a_warning_or_an_error(params: Params) -> None:
     warnings = calibrate(scores(100, 0.9), 10, 50, 1, params).warnings
 
-    assert any("fewer than 200" in warning for warning in warnings)
+    assert any("use at least 200" in warning for warning in warnings)
     with pytest.raises(PerpetuneError, match="too few for a calibration"):
         calibrate(scores(10, 0.9), 10, 50, 1, params)
     with pytest.raises(PerpetuneError, match="too few to detect decay"):

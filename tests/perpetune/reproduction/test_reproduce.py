@@ -40,7 +40,7 @@ def test_an_older_version_comes_out_bit_for_bit(twice: Workspace) -> None:
 
 
 def test_code_of_another_kind_is_checked_out_and_found_to_differ(twice: Workspace, tmp_path: Path) -> None:
-    """The commit on record holds a trainer that learns half as fast."""
+    """The recorded commit has a trainer with half the learning rate."""
     repository = tmp_path / "repository"
     shutil.copytree(ROOT / "perpetune", repository / "perpetune", ignore=shutil.ignore_patterns("__pycache__"))
     rows = repository / "perpetune/training/job.py"

@@ -10,13 +10,13 @@ import psutil
 
 from perpetune.runtime.file_locks import acquire, end_leftovers, is_locked, lock_owner
 
-# Claims the file, starts something that inherits the claim, says its id and waits.
+# Locks the file, starts a process that inherits the lock, prints its id and waits.
 OWNER = """
 import subprocess, sys, time
 from pathlib import Path
-from perpetune.runtime.file_locks import claim
+from perpetune.runtime.file_locks import acquire
 
-held = claim(Path(sys.argv[1]))
+held = acquire(Path(sys.argv[1]))
 child = subprocess.Popen(
     [sys.executable, "-c", "import time; time.sleep(99)"], start_new_session=True, pass_fds=[held.fileno()]
 )

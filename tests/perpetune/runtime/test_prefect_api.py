@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 
-# A run that says nothing for longer than two polls, and its verdict at its very end, as a watch does.
+# A run without log lines for longer than two polls, with its verdict at the end, as a watch run.
 WATCH = """
 import sys
 import time
@@ -80,7 +80,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory, seed_servers: Callable[...
 
 
 def begun(code: str) -> tuple[subprocess.Popen[str], FlowRun]:
-    """A flow in a process of its own, and its run."""
+    """A flow in a separate process, and its run."""
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for line in child.stdout:
@@ -120,7 +120,7 @@ def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monk
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefect_api, "_client", lambda: httpx.Client(timeout=0.3))
-    monkeypatch.setattr(prefect_api, "PATIENCE", 3.0)
+    monkeypatch.setattr(prefect_api, "RETRY_SECONDS", 3.0)
 
 
 @pytest.mark.usefixtures("impatient")

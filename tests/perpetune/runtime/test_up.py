@@ -1,4 +1,4 @@
-"""`perpetune up` with small services in place of the real ones: what it says, and that there is one in a workspace."""
+"""`perpetune up` with small services instead of the real ones: its output, and one instance per workspace."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def service(name: str) -> Service:
 
 
 def a_gateway(root: Path, *, ready: bool) -> Service:
-    """It serves the files of `root`: of its two paths, the one that says that a version answers may be missing."""
+    """A server of the files of `root`; the readiness path may be missing."""
     for path in ("healthz", *(["readyz"] if ready else [])):
         (root / path).touch()
     bare = service("gateway")
@@ -105,7 +105,7 @@ def test_into_a_file_it_says_each_start_and_when_all_is_ready(tmp_path: Path) ->
 
 
 def test_it_says_so_if_no_version_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perpetune.runtime.up.SECONDS_FOR_A_VERSION", 1.0)
+    monkeypatch.setattr("perpetune.runtime.up.FIRST_VERSION_SECONDS", 1.0)
     out = StringIO()
     with Supervisor(tmp_path, tmp_path / "logs", {}, print) as supervisor:
         start_all(supervisor, [], a_gateway(tmp_path, ready=False), Console(file=out, width=40))
@@ -114,7 +114,7 @@ def test_it_says_so_if_no_version_answers(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_without_a_terminal_changes_are_printed(tmp_path: Path) -> None:
     class Watching(StringIO):
-        """Somebody who reads along, and stops it at the second change."""
+        """A reader of the output that stops it at the second change."""
 
         def flush(self) -> None:
             if self.getvalue().count("files: ") == 2:

@@ -1,4 +1,4 @@
-"""The real registry of MLflow, on a SQLite store of its own."""
+"""The real MLflow registry on a SQLite store."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def task(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def version_of(task: str, *, promoted: bool = False) -> str:
-    """A version whose files nobody asks for, as challenger or, promoted, as champion."""
+    """A version without files, as challenger or, promoted, as champion."""
     run = open_run(task, "refresh", {}, {})
     close_run(run, succeeded=True)
     version = str(MlflowClient().create_model_version(task, f"runs:/{run.id}/model", run.id).version)
@@ -170,7 +170,7 @@ def test_ending_one_trial_leaves_another(task: str) -> None:
 
 
 def test_a_trial_that_was_won_is_not_ended_again(task: str) -> None:
-    """As by a second judge."""
+    """As by a second check at the same time."""
     champion, tried = version_of(task, promoted=True), version_of(task)
     registry.begin_trial(task, tried, "canary", 0.1)
     registry.promote(task, tried)

@@ -1,4 +1,4 @@
-"""Runs of the real MLflow, on a SQLite store of its own."""
+"""Runs of the real MLflow on a SQLite store."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_two_processes_follow_the_loss_curve_of_one(
     tmp_path: Path,
     method: str,
 ) -> None:
-    """Batches of five rows: the two read unequal shares, in unequal numbers of passes."""
+    """Batches of five rows: the two processes have unequal numbers of rows and micro-batches."""
     params = train_params.model_copy(
         update={"method": method, "epochs": 5.0, "batch_size": 5, "max_packed_tokens": 12, "learning_rate": 1e-3}
     )

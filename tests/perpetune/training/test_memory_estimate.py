@@ -1,4 +1,4 @@
-"""What a run will take, told before it, against what it took."""
+"""Estimated against measured memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LLAMA_3_8B = LlamaConfig(
 )
 ROWS = [Encoded(tuple(range(500)), 490)] * 8
 
-# Trains a model of 20 million parameters in a process of its own, whose peak the kernel counts.
+# Trains a model of 20 million parameters in a separate process, whose peak the kernel records.
 MEASURED = """
 import gc, json, sys
 from pathlib import Path
@@ -42,8 +42,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from perpetune.params import TrainParams
 from perpetune.model.base import Base
 from perpetune.model.adapters import trainable
-from perpetune.training.decoder.fused import learner, summed_loss
-from perpetune.training.memory_estimate import room_for, shape_of
+from perpetune.training.decoder.fused import summed_loss, training_network
+from perpetune.training.memory_estimate import estimate_memory, shape_of
 from perpetune.training.batches import Encoded
 torch.set_num_threads(1)
 params = TrainParams.model_validate(json.loads(sys.argv[1]))
@@ -59,7 +59,7 @@ def step(rows):
     optimizer.step()
     optimizer.zero_grad()
 model = trainable(base, "lora", params.lora, 1)
-network = learner(model, base.model.dtype, checkpointing=params.gradient_checkpointing)
+network = training_network(model, base.model.dtype, checkpointing=params.gradient_checkpointing)
 network.train()
 optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], fused=True)
 step(rows[:1])  # what torch itself allocates at its first products is not the run's
@@ -67,12 +67,12 @@ gc.collect()
 before = kept("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 step(rows)
-room = room_for(shape_of(config, "all-linear"), params, rows, validates=False)
-print(json.dumps({"measured": kept("VmHWM"), "before": before, "predicted": before + room.activations}))
+estimate = estimate_memory(shape_of(config, "all-linear"), params, rows, validates=False)
+print(json.dumps({"measured": kept("VmHWM"), "before": before, "predicted": before + estimate.activations}))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux counts a process's peak anew")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can reset the peak of a process")
 @pytest.mark.parametrize(("precision", "checkpointing"), [("fp32", False), ("bf16", False), ("fp32", True)])
 def test_the_peak_is_as_predicted(train_params: TrainParams, precision: str, checkpointing: bool) -> None:
     params = train_params.model_copy(

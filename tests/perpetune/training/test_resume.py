@@ -1,4 +1,4 @@
-"""A run that was killed goes on as if it had never stopped."""
+"""A killed run resumes with the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = [
     for thing, colour in zip(THINGS, ("blue", "blue", "green", "green", "red", "red"), strict=True)
 ]
 
-# Stops for good after the step that it is told, as a machine does.
+# Exits after a given step, like a machine that fails.
 VICTIM = """
 import json, sys
 from pathlib import Path

@@ -120,7 +120,7 @@ def test_auto_balances_labels_if_one_is_rare(tiny_base: Base, train_params: Trai
 
 
 def test_a_batch_in_many_passes_is_the_batch_in_one(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
-    """Accumulation: what fits into one pass decides the memory, not the result."""
+    """Gradient accumulation: the size of micro-batches does not change the result."""
     losses = []
     for limit in (8, 64):
         seen: list[Progress] = []

@@ -162,7 +162,7 @@ tune:
 
 @dataclass(frozen=True)
 class Done:
-    """A search through the command line, on a workspace where nothing had been done before."""
+    """A search through the command line in a new workspace."""
 
     folder: Path
     before: str

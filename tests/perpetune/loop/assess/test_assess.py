@@ -201,7 +201,7 @@ def test_recorded_answers_stand_beside_the_others(workspace: Workspace) -> None:
 
 
 def test_with_nothing_that_serves_the_first_pass_ends_with_a_version_that_does(workspace: Workspace) -> None:
-    """Six held-out rows prove nothing: the prompted base serves, and the tuned model says what it gave way to."""
+    """Six held-out rows are too few: the prompted base serves, and the tuned version is tagged with the chosen one."""
     run, trained, version = challenger(workspace)
     found = assess(workspace, run, trained, version, print)
     decision = decide(workspace, run, CuratedData("0", {}, 0), trained, found, version, "0")

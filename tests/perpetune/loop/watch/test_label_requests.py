@@ -1,4 +1,4 @@
-"""Traffic of another kind, on which the champion is unsure and nothing is labelled: the look asks for labels."""
+"""Unlabelled traffic of another kind with low confidence: the check requests labels."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def tree(shared: int, own: int) -> Tree:
-    """Six rows behind one prefix, two of them alike further on."""
+    """Six rows with a common prefix, two of them with a longer one."""
     torch.manual_seed(own)
     prefix = list(range(shared))
     rows = [[*prefix, *torch.randint(0, 50, (own,)).tolist()] for _ in range(5)]
@@ -25,10 +25,10 @@ def tree(shared: int, own: int) -> Tree:
 
 @pytest.mark.parametrize(("shared", "own"), [(100, 40), (10, 3), (0, 64)])
 def test_the_gpu_mask_equals_the_visibility(shared: int, own: int) -> None:
-    planted = tree(shared, own)
-    positions = np.arange(len(planted))
-    mask = create_mask(_flex_mask(planted, CPU).mask_mod, None, None, len(planted), len(planted), device="cpu")
-    assert mask[0, 0].tolist() == is_visible(planted, positions, positions).tolist()
+    token_tree = tree(shared, own)
+    positions = np.arange(len(token_tree))
+    mask = create_mask(_flex_mask(token_tree, CPU).mask_mod, None, None, len(token_tree), len(token_tree), device="cpu")
+    assert mask[0, 0].tolist() == is_visible(token_tree, positions, positions).tolist()
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -36,16 +36,16 @@ def test_the_gpu_mask_equals_the_visibility(shared: int, own: int) -> None:
 def test_both_ways_of_attending_agree(shared: int, own: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Torch refuses gradients on a CPU since its compiled kernel has none there; its formula, run eagerly, has.
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
-    planted = tree(shared, own)
-    q, k, v, d_out = (torch.randn(len(planted), heads, size) for heads in (8, 2, 2, 8))
+    token_tree = tree(shared, own)
+    q, k, v, d_out = (torch.randn(len(token_tree), heads, size) for heads in (8, 2, 2, 8))
 
     def learned(who_sees: AttentionPlan) -> list[Tensor]:
         one, two, three = inputs = [x.clone().requires_grad_() for x in (q, k, v)]
         out = attend(one, two, three, 0.25, who_sees)
         return [out, *torch.autograd.grad(out, inputs, d_out)]
 
-    by_blocks = learned(plan(planted, CPU, torch.float32))
+    by_blocks = learned(plan(token_tree, CPU, torch.float32))
     with torch.compiler.set_stance("force_eager"):
-        by_flex = learned(AttentionPlan((), _flex_mask(planted, CPU)))
+        by_flex = learned(AttentionPlan((), _flex_mask(token_tree, CPU)))
     for mine, other in zip(by_blocks, by_flex, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)

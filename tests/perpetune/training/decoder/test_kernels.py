@@ -1,4 +1,4 @@
-"""Every formula compiles into one whole graph, for any number of tokens, and computes what it says."""
+"""Every formula compiles into one graph for any number of tokens, and equals its module."""
 
 from __future__ import annotations
 
