@@ -14,6 +14,7 @@ from pydantic import AliasChoices, AliasPath
 from pydantic.fields import FieldInfo
 
 from perpetune.params import Params
+from perpetune.params.renamed_settings import SCHEMA, SCHEMA_KEY
 from perpetune.settings import Settings
 
 PAGE = "reference/settings.md"
@@ -97,9 +98,14 @@ def _split(text: str) -> tuple[str, str]:
 def settings_page() -> str:
     parts = [
         "# Settings",
-        "Each setting of `params.yaml`, generated from `perpetune/params.py`. A wrong name, type or value is reported "
+        "Each setting of `params.yaml`, generated from `perpetune/params/sections.py`. A wrong name, type or value is reported "
         "with its file, line and field before anything starts. *Shipped* is the value in the `params.yaml` of the "
         "repository, which is the reviews task of the demo.",
+    ]
+    parts += [
+        f"## {SCHEMA_KEY}",
+        f"The version of the settings' names: {SCHEMA}. A file without it has version 1, and `perpetune params upgrade` "
+        "writes today's names into it.",
     ]
     for section in sections():
         parts += [f"## {section.name}", section.description, *(_entry(each) for each in section.settings)]

@@ -170,7 +170,9 @@ class _Gateway:
         try:
             await self.recorder.feedback(feedback)
         except NotStored:
-            message = f"Request {feedback.request_id!r} is not in the sample of requests that is stored (log.sample)."
+            message = (
+                f"Request {feedback.request_id!r} is not in the sample of requests that is stored (log.sample_rate)."
+            )
             raise ApiError(404, message, param="request_id", code="not_stored") from None
         except UnknownRequest:
             message = f"There is no request {feedback.request_id!r} in the log."

@@ -54,7 +54,7 @@ def test_type_bounds_unit_and_shipped_value() -> None:
     assert SETTINGS["train.epochs"].type == "number > 0 or auto"
     assert SETTINGS["promote.approval"].type == "one of none, required"
     assert SETTINGS["tune.rank"].type == "[whole number ≥ 1, whole number ≥ 1]"
-    assert SETTINGS["serve.first.url"].description
+    assert SETTINGS["serve.initial_model.url"].description
 
 
 def test_every_environment_variable_is_described() -> None:

@@ -96,7 +96,11 @@ def test_bad_rows_are_named_by_line_and_cost_no_good_one(log: sqlalchemy.Engine)
     said = labels("--bring", "mine.jsonl")
     assert said.exit_code == 0
     assert "2 labels brought" in said.output and "4 rows refused" in said.output
-    for line, words in ((2, "broken JSON"), (3, "request_id: no request 'gone'"), (4, "label: must be text, got 3")):
+    for line, words in (
+        (2, "broken JSON"),
+        (3, "request_id: there is no request 'gone'"),
+        (4, "label: must be text, got 3"),
+    ):
         assert f"mine.jsonl:{line}: {words}" in said.output
     assert "mine.jsonl:5: request_id: missing" in said.output
     found = json.loads(labels("--bring", "mine.jsonl", "--json").stdout)

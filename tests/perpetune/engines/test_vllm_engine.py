@@ -335,7 +335,7 @@ def test_releases_that_vllm_cannot_serve(params: ServeParams, adapter: Make, rel
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("on_delta", [None, []], ids=["whole", "streamed"])
+@pytest.mark.parametrize("deltas", [None, []], ids=["whole", "streamed"])
 @pytest.mark.parametrize(
     ("answer", "expected", "text"),
     [

@@ -20,7 +20,7 @@ def test_a_folder_is_loaded_with_its_digest(tiny_folder: Path, tiny_params: Base
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ("path:/nowhere", "no model there: /nowhere has no config.json"),
+        ("path:/nowhere", "/nowhere is not a model: it has no config.json"),
         ("pypi:no-such-model", "pypi:no-such-model has no revision"),
         ("hf:nobody/no-such-model", "could not fetch nobody/no-such-model@main"),
     ],

@@ -70,7 +70,7 @@ def test_every_adapter_that_can_be_trained_has_room(trained: int, tuned: int, ex
 
 
 def test_a_rank_that_vllm_does_not_support_is_an_error() -> None:
-    with pytest.raises(PerpetuneError, match="up to rank 512, and 600"):
+    with pytest.raises(PerpetuneError, match="up to rank 512, but the settings allow 600"):
         highest_rank(ranked(600, 4))
 
 

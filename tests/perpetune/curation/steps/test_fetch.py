@@ -40,7 +40,7 @@ def test_traffic_and_inbox_may_be_absent_beside_another_source(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("nowhere", "no such file or folder"), ("inbox", "not one example"), ("reviews", "perpetune download")],
+    [("nowhere", "does not exist"), ("inbox", "no examples in fetch.sources"), ("reviews", "perpetune download")],
 )
 def test_a_source_that_brings_nothing_is_an_error(tmp_path: Path, source: str, words: str) -> None:
     with pytest.raises(PerpetuneError, match=words):
