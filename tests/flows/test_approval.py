@@ -165,7 +165,7 @@ def test_without_a_response_the_version_is_rejected(workspace: Workspace) -> Non
     child = begin(with_hours(workspace.root, 0.001))
     assert outcome(child) == "reject"
     assert registry.get("colours", version).tags["approval"] == "timed out"
-    assert decisions_of(workspace, version)[0].reason == f"Nobody approved version {version} within 0.001 hours."
+    assert decisions_of(workspace, version)[0].reason == f"Version {version} was not approved within 0.001 hours."
     assert within(60, lambda: payloads(REJECTED, version))
     assert within(60, lambda: runs("approval", "FAILED"))
     assert not runs("refresh", "FAILED"), "a refusal is a result of the refresh, not a failure"
