@@ -73,7 +73,11 @@ def test_missing_code_is_noted(tmp_path: Path, twice: Workspace) -> None:
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "--quiet", "-m", "notes")
     commit = git(tmp_path, "rev-parse", "HEAD")
-    for name, why in ((commit, "does not contain perpetune"), ("f" * 40, "does not have"), ("unknown", "no recorded commit")):
+    for name, why in (
+        (commit, "does not contain perpetune"),
+        ("f" * 40, "does not have"),
+        ("unknown", "no recorded commit"),
+    ):
         code = check_out(tmp_path, name, tmp_path / "into")
         assert code.folder is None and why in code.note
         assert training_command(code, twice.params.train, None) is None
