@@ -159,7 +159,7 @@ def test_without_a_response_the_version_is_rejected(workspace: Workspace) -> Non
     child = begin(with_hours(workspace.root, 0.001))
     assert outcome(child) == "reject"
     assert registry.get("colours", version).tags["approval"] == "timed out"
-    assert decisions_of(workspace, version)[0].reason == f"Nobody approved version {version} within 0.001 hours."
+    assert decisions_of(workspace, version)[0].reason == f"Version {version} was not approved within 0.001 hours."
     assert eventually(lambda: payloads(REJECTED, version), 60)
     assert eventually(lambda: runs("approval", "FAILED"), 60)
     assert not runs("refresh", "FAILED"), "a no is a result of the refresh, and no failure"

@@ -64,7 +64,7 @@ def test_code_of_another_kind_is_checked_out_and_found_to_differ(twice: Workspac
     assert found.comparison.verdict != "identical"
     assert found.comparison.weights is not None and found.comparison.weights.largest > 0
     assert found.comparison.answers is not None and found.comparison.answers.score.n > 0
-    assert "Changes that were not committed when it was trained are lost." in found.notes
+    assert "Changes that were not committed at the training are missing." in found.notes
     assert found.folder is not None and (Path(found.folder) / "code/perpetune").is_dir()
     assert git(repository, "worktree", "list").count("\n") == 0, "the repository is as it was"
 
@@ -75,7 +75,11 @@ def test_missing_code_is_noted(tmp_path: Path, twice: Workspace) -> None:
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "--quiet", "-m", "notes")
     commit = git(tmp_path, "rev-parse", "HEAD")
-    for name, why in ((commit, "holds no code"), ("f" * 40, "does not know"), ("unknown", "No commit")):
+    for name, why in (
+        (commit, "does not contain perpetune"),
+        ("f" * 40, "does not have"),
+        ("unknown", "no recorded commit"),
+    ):
         code = check_out(tmp_path, name, tmp_path / "into")
         assert code.folder is None and why in code.note
         assert training_command(code, twice.params.train, None) is None

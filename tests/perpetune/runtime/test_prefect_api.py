@@ -158,6 +158,6 @@ def test_the_error_of_a_failed_run_says_why_and_what_to_do() -> None:
 
     assert ended("COMPLETED", "").fault() is None
     beside = str(ended("CANCELLED", "Deployment concurrency limit reached.").fault())
-    assert "another run of the same kind was under way" in beside and "start it again" in beside
+    assert "another run of the deployment was running" in beside and "start it again" in beside
     assert "ended as cancelled: somebody stopped it" in str(ended("CANCELLED", "somebody stopped it").fault())
     assert "ended as failed: no disk" in str(ended("FAILED", "no disk").fault())

@@ -58,7 +58,7 @@ def test_a_run_is_resumed_by_another_flow_run() -> None:
 def test_equal_params_may_be_logged_again_and_others_are_an_error() -> None:
     run = begin()
     log_params(run, {"train.epochs": 3, "note": "x" * 7000})
-    with pytest.raises(PerpetuneError, match="began with other values") as fault:
+    with pytest.raises(PerpetuneError, match="was started with other values") as fault:
         log_params(run, {"train.epochs": 4})
     assert run.url in str(fault.value)
     close_run(run, succeeded=True)

@@ -98,7 +98,7 @@ def test_a_bad_canary_is_aborted_and_the_record_is_logged(releases: Open, gatewa
     answer(world, second, right(0.3, 60), "canary")
     check = check_trial(world.workspace, "flow")
     assert check is not None and check.decision is not None and check.verdict.outcome == "abort"
-    assert "answers worse than the champion" in check.decision.reason
+    assert "is worse than the champion" in check.decision.reason
     assert world.aliases() == [first, None, None]
     assert gateway.asked[-1] == "/v1/release/check", "the gateway reloads at once"
     lines = {line.version: line for line in read_status(world.workspace).versions}

@@ -105,12 +105,12 @@ def test_unsuccessful_refreshes_back_off_and_the_budget_ends_them(watched: Open)
         world.refreshed(trigger, hours)
     decision = world.checked().decision
     assert decision.outcome == "cooling down"
-    assert "the cooldown is 240 minutes, grown from 60 after 2 that did not help" in decision.reasons[0]
+    assert "the cooldown is 240 minutes, increased from 60 after 2 unsuccessful ones" in decision.reasons[0]
     assert (decision.evidence["unsuccessful_refreshes"], decision.evidence["device_hours"]) == (2, 2.5)
     world.refreshed("decay", 0.5)
     decision = world.checked().decision
     assert decision.outcome == "over budget"
-    assert "trained 3.0 device hours, and 3 are allowed" in decision.reasons[0]
+    assert "trained for 3.0 device hours, and 3 are allowed" in decision.reasons[0]
 
 
 def test_a_refresh_waits_for_labels_since_the_fall_whatever_came_before(watched: Open) -> None:
@@ -145,9 +145,9 @@ def test_another_margin_restarts_the_evidence(watched: Open) -> None:
     world.traffic(version, 1.0, batch=1, labels=1)
     decision = world.checked().decision
     assert (decision.outcome, decision.evidence["labelled"]) == ("keep", 1)
-    assert any("begun anew" in reason and "held it to 79.9 before" in reason for reason in decision.reasons)
+    assert any("evidence restarted" in reason and "from 79.9 to" in reason for reason in decision.reasons)
     assert state(world, version).detector.seen == 1
-    assert not any("begun anew" in reason for reason in world.checked().decision.reasons)
+    assert not any("evidence restarted" in reason for reason in world.checked().decision.reasons)
 
 
 def test_a_new_version_has_a_new_detector(watched: Open) -> None:
