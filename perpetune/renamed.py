@@ -22,7 +22,7 @@ RENAMED = {
     "perpetune.registry": "perpetune.tracking.registry",
     "perpetune.release": "perpetune.model.release",
     "perpetune.serving": "perpetune.gateway",
-    "perpetune.serving.log": "perpetune.prediction_log.log",
+    "perpetune.serving.log": "perpetune.prediction_log.database",
     "perpetune.serving.migrations": "perpetune.prediction_log.migrations",
     "perpetune.serving.remote_engine": "perpetune.engines.remote_engine",
     "perpetune.serving.tables": "perpetune.prediction_log.tables",

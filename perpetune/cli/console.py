@@ -66,7 +66,7 @@ def services(*, worker: bool, prefect: bool = True) -> Iterator[Workspace]:
 @contextmanager
 def prediction_log() -> Iterator[Engine]:
     """The database of this workspace's gateway."""
-    from perpetune.prediction_log.log import open_log
+    from perpetune.prediction_log.database import open_log
 
     log = open_log(open_workspace().settings.prediction_log)
     try:

@@ -20,8 +20,9 @@ from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.wording import amount, one_line
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_open
-from perpetune.prediction_log.log import counts, open_log
+from perpetune.prediction_log.queries import counts
 from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, artifact_names, newest_run, runs_url
 from perpetune.workspace import Workspace

@@ -31,7 +31,7 @@ from perpetune.gateway.telemetry.observed_engine import ObservedEngine
 from perpetune.gateway.telemetry.tracing import Tracing
 from perpetune.params import LogParams, ReleaseParams, ServeParams
 from perpetune.prediction_log.api_keys import KeyringCache
-from perpetune.prediction_log.log import UnknownRequest
+from perpetune.prediction_log.writes import UnknownRequest
 from perpetune.records import Feedback
 
 # JSON may escape a character as two \uXXXX; the rest is for the fields around the messages.

@@ -31,7 +31,7 @@ from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.model.release import ServedBase, System
 from perpetune.params import Params
 from perpetune.prediction_log.api_keys import read_keyring
-from perpetune.prediction_log.log import open_log
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.redaction import require_presidio
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace

@@ -8,7 +8,8 @@ from perpetune.curation import dvc
 from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
 from perpetune.loop.run_context import data_version_of
-from perpetune.prediction_log.log import counts, labelled_examples, open_log
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import counts, labelled_examples
 from perpetune.records import Example, read_jsonl, write_jsonl
 from perpetune.tracking.runs import Run, log_dataset, log_file, log_metrics
 from perpetune.workspace import Workspace

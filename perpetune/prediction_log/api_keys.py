@@ -20,7 +20,7 @@ from sqlalchemy import Engine, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from perpetune.errors import PerpetuneError
-from perpetune.prediction_log.log import error_text
+from perpetune.prediction_log.database import error_text
 from perpetune.prediction_log.tables import api_keys
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.prediction_log.label_requests import LabelRequest
-from perpetune.prediction_log.log import UnknownRequest, add_feedback
 from perpetune.prediction_log.redaction import Redactor
+from perpetune.prediction_log.writes import UnknownRequest, add_feedback
 from perpetune.records import Feedback
 
 

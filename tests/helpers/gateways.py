@@ -23,7 +23,7 @@ from perpetune.gateway.app import create_app
 from perpetune.gateway.server import listen
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
-from perpetune.prediction_log.log import open_log
+from perpetune.prediction_log.database import open_log
 from perpetune.records import Message, Prediction
 from perpetune.testing.fake_engine import FakeEngine
 from perpetune.testing.fake_registry import FakeSource

@@ -34,7 +34,8 @@ from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base
 from perpetune.model.release import EVALUATED, GoldenPrompt, ModelCard, ServingFacts
 from perpetune.params import BaseParams, LoraParams, Params, load_params
-from perpetune.prediction_log.log import open_log, recent_predictions
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Message, Prediction, to_json, with_instruction
 from perpetune.runtime.processes import Service, answers, free_ports
 from perpetune.runtime.stack import PYTHON, Ports, environment, gateway, servers

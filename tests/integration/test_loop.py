@@ -25,7 +25,8 @@ from perpetune.demo.application import Application
 from perpetune.explain.status import newest_decision, read_status
 from perpetune.loop.rollout.promote import promote_manually
 from perpetune.loop.run_context import use_mlflow
-from perpetune.prediction_log.log import counts, open_log
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import counts
 from perpetune.records import Example, write_jsonl
 from perpetune.runtime.prefect_api import FlowRun, Prefect
 from perpetune.runtime.processes import Child, Supervisor, free_ports

@@ -25,10 +25,11 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from perpetune.gateway.recording.spool import Spool
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import LogParams
+from perpetune.prediction_log.database import error_text
 from perpetune.prediction_log.hash_sampling import is_sampled
-from perpetune.prediction_log.log import UnknownRequest, add_feedback, delete_older, error_text, record_rows
 from perpetune.prediction_log.redaction import Redactor, group_key
 from perpetune.prediction_log.storable import storable, storable_tree
+from perpetune.prediction_log.writes import UnknownRequest, add_feedback, delete_older, record_rows
 from perpetune.records import Failure, Feedback, Prediction, Shadow
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from perpetune.evaluation.evaluate import Evaluation, SystemResults
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger, device_hours
 from perpetune.loop.run_context import ECONOMICS
-from perpetune.prediction_log.log import answered_since, open_log
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import answered_since
 from perpetune.records import to_json
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, log_metrics, log_text, read_run

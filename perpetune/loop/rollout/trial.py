@@ -15,7 +15,7 @@ from perpetune.params import ReleaseParams
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.rollout import TrialEvidence, should_release
 from perpetune.policy.verdict import Verdict
-from perpetune.prediction_log.log import open_log
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.records import parse_time
 from perpetune.runtime.gateway_client import NoGateway, gateway_of

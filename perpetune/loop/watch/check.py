@@ -26,7 +26,8 @@ from perpetune.policy.label_requests import decide_without_labels
 from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
 from perpetune.policy.rollout import RollbackEvidence, should_roll_back
 from perpetune.policy.verdict import Verdict
-from perpetune.prediction_log.log import counts, newly_labelled, open_log, recent_predictions
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import counts, newly_labelled, recent_predictions
 from perpetune.records import Example, Prediction, RecordedAnswer, read_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version

@@ -10,7 +10,8 @@ from perpetune.curation.steps.fetch import fetch
 from perpetune.errors import PerpetuneError
 from perpetune.loop.watch.refresh_history import newest_refresh, refreshes_before
 from perpetune.policy.first_refresh import FirstRefreshEvidence
-from perpetune.prediction_log.log import labelled_since, open_log
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import labelled_since
 from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 

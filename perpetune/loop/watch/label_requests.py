@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from perpetune.monitoring.label_sampling import candidates, choose
 from perpetune.monitoring.window import Window
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import open_requests, request_labels
-from perpetune.prediction_log.log import open_log
 from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 

@@ -1,1 +1,1 @@
-"""Alembic migrations of the prediction log, applied by `perpetune.prediction_log.log.open_log`."""
+"""Alembic migrations of the prediction log, applied by `perpetune.prediction_log.database.open_log`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from perpetune.curation.layout import SPLITS
 from perpetune.curation.sources import is_traffic
 from perpetune.errors import PerpetuneError
-from perpetune.prediction_log.log import labelled_history, open_log
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import labelled_history
 from perpetune.records import Example, read_jsonl
 from perpetune.replay.histories.history import History, Request, by_time
 from perpetune.workspace import Workspace

@@ -11,8 +11,10 @@ import sqlalchemy
 from typer.testing import CliRunner, Result
 
 from perpetune.cli import app
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import request_labels
-from perpetune.prediction_log.log import open_log, recent_predictions, record_rows
+from perpetune.prediction_log.queries import recent_predictions
+from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Message, Prediction
 
 ROOT = Path(__file__).parents[3]

@@ -16,7 +16,7 @@ import sqlalchemy
 from perpetune.engines.transformers_engine import TransformersEngine
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
-from perpetune.prediction_log.log import recent_predictions
+from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine, FakeModel
 from perpetune.testing.fake_registry import FakeSource

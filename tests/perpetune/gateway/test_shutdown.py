@@ -20,7 +20,8 @@ import pytest
 from waiting import eventually
 
 from perpetune.params import ServeParams
-from perpetune.prediction_log.log import open_log, recent_predictions
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import recent_predictions
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ SCRIPT = textwrap.dedent("""
     from perpetune.testing.fake_engine import FakeEngine
     from perpetune.testing.fake_registry import FakeSource
     from perpetune.gateway.app import create_app
-    from perpetune.prediction_log.log import open_log
+    from perpetune.prediction_log.database import open_log
     from perpetune.gateway.server import listen, run
 
     folder, params = Path(sys.argv[1]), sys.argv[2]

@@ -28,7 +28,8 @@ from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base
 from perpetune.model.release import GoldenPrompt, ModelCard, ServingFacts, evaluated_file
 from perpetune.params import LoraParams, load_params
-from perpetune.prediction_log.log import open_log, recent_predictions
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Example, Message, write_jsonl
 from perpetune.settings import Settings
 from perpetune.tracking import registry

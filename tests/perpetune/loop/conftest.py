@@ -19,7 +19,8 @@ from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import DEVICE_HOURS, open_loop_run
 from perpetune.loop.watch.check import CheckResult, check
-from perpetune.prediction_log.log import add_feedback, open_log, record_rows
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, RecordedAnswer
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, find_run, log_metrics, log_text, open_run

@@ -18,8 +18,9 @@ from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import check
 from perpetune.model.release import DesiredReleases, ServedBase
 from perpetune.params import load_params
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import open_requests
-from perpetune.prediction_log.log import add_feedback, open_log, record_rows
+from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, write_jsonl
 from perpetune.testing.fake_registry import FakeSource
 from perpetune.tracking import registry

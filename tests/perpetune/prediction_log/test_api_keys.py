@@ -23,7 +23,7 @@ from perpetune.prediction_log.api_keys import (
     read_keyring,
     revoke_key,
 )
-from perpetune.prediction_log.log import open_log
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.tables import api_keys
 
 

@@ -7,8 +7,9 @@ import pytest
 import sqlalchemy
 
 from perpetune.prediction_log.label_requests import LabelRequest, count_open, open_requests, request_labels
-from perpetune.prediction_log.log import add_feedback, delete_older, labelled_examples, newly_labelled, record_rows
+from perpetune.prediction_log.queries import labelled_examples, newly_labelled
 from perpetune.prediction_log.trial_outcomes import outcomes_of
+from perpetune.prediction_log.writes import add_feedback, delete_older, record_rows
 from perpetune.records import Feedback, Prediction
 
 Make = Callable[..., Prediction]

@@ -23,19 +23,12 @@ from waiting import eventually
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import ServeParams
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import LabelReason, count_open, request_labels
-from perpetune.prediction_log.log import (
-    add_feedback,
-    counts,
-    delete_older,
-    labelled_examples,
-    newly_labelled,
-    open_log,
-    recent_predictions,
-    record_rows,
-)
-from perpetune.prediction_log.log import record_rows as record
+from perpetune.prediction_log.queries import counts, labelled_examples, newly_labelled, recent_predictions
 from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
+from perpetune.prediction_log.writes import add_feedback, delete_older, record_rows
+from perpetune.prediction_log.writes import record_rows as record
 from perpetune.records import Failure, Feedback, Prediction, Shadow
 
 pytestmark = pytest.mark.slow
@@ -131,7 +124,7 @@ GATEWAY = textwrap.dedent("""
     from perpetune.testing.fake_engine import FakeEngine
     from perpetune.testing.fake_registry import FakeSource
     from perpetune.gateway.app import create_app
-    from perpetune.prediction_log.log import open_log
+    from perpetune.prediction_log.database import open_log
     from perpetune.gateway.server import listen, run
 
     folder, url, params = Path(sys.argv[1]), *sys.argv[2:]

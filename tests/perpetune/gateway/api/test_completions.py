@@ -23,7 +23,7 @@ from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.generation.answer import PromptTooLong
 from perpetune.model.release import Release, RoutedRelease, ServingFacts
 from perpetune.params import ServeParams
-from perpetune.prediction_log.log import recent_predictions
+from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Failure, Message, Prediction, Shadow
 from perpetune.testing.fake_engine import FakeEngine
 from perpetune.testing.fake_registry import FakeSource

@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy
 from waiting import eventually
 
-from perpetune.prediction_log.log import open_log, recent_predictions
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import recent_predictions
 
 pytestmark = pytest.mark.slow
 

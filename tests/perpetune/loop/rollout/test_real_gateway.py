@@ -23,7 +23,7 @@ from perpetune.loop.rollout.deploy import release
 from perpetune.loop.rollout.promote import promote_manually
 from perpetune.loop.rollout.trial import check_trial, start_trial
 from perpetune.model.release import ModelCard
-from perpetune.prediction_log.log import open_log
+from perpetune.prediction_log.database import open_log
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
 from perpetune.tracking import registry

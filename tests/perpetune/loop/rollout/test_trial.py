@@ -12,8 +12,9 @@ from perpetune.errors import PerpetuneError
 from perpetune.explain.status import decisions_of, read_status
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.rollout.trial import check_trial, needs_trial, start_trial
-from perpetune.prediction_log.log import add_feedback, open_log, record_rows
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.tables import failures, shadows
+from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Feedback, Message, Prediction, Route
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,9 @@ from perpetune.explain.status import read_status
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import CheckResult, check
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import open_requests
-from perpetune.prediction_log.log import open_log, record_rows
+from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Message, Prediction, RecordedAnswer, write_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, find_run, log_text

@@ -7,7 +7,8 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
-from perpetune.prediction_log.log import add_feedback, open_log, record_rows
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, write_jsonl
 from perpetune.replay.histories.recorded import recorded_history
 from perpetune.settings import Settings

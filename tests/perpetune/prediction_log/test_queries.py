@@ -14,17 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perpetune.errors import PerpetuneError
-from perpetune.prediction_log.log import (
-    UnknownRequest,
-    add_feedback,
-    counts,
-    labelled_examples,
-    newly_labelled,
-    open_log,
-    recent_predictions,
-    record_rows,
-)
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import counts, labelled_examples, newly_labelled, recent_predictions
 from perpetune.prediction_log.tables import VERSION_TABLE, metadata
+from perpetune.prediction_log.writes import UnknownRequest, add_feedback, record_rows
 from perpetune.records import Feedback, Message, Prediction
 
 Make = Callable[..., Prediction]
