@@ -33,7 +33,7 @@ def write_params(folder: Path, /, **sections: Mapping[str, object]) -> Path:
     """The repository's params.yaml with these settings in place of its own; the others of each section stay."""
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for section, values in sections.items():
-        settings[section] |= values
+        settings[section] = settings.get(section, {}) | values
     path = folder / "params.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
