@@ -9,7 +9,8 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from perpetune.loop.approve import ApprovalResponse
-from perpetune.policy.decision.record import Decision, as_markdown
+from perpetune.policy.decision.markdown import as_markdown
+from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import WAITING
 from perpetune.tasks.approve import await_approval, record_response
 from perpetune.tasks.events import emit

@@ -9,7 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from perpetune.loop import approve as approvals
 from perpetune.loop.approve import ApprovalResponse
 from perpetune.loop.rollout.trial import needs_trial
-from perpetune.policy.decision.record import Decision, as_markdown
+from perpetune.policy.decision.markdown import as_markdown
+from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import PROMOTED, REJECTED
 from perpetune.tasks.events import emit
 from perpetune.tasks.verdict import log_verdict

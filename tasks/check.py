@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 
 from perpetune.loop.watch.check import CheckResult
 from perpetune.loop.watch.check import check as check_traffic
-from perpetune.policy.decision.record import as_markdown
+from perpetune.policy.decision.markdown import as_markdown
 from perpetune.runtime.events import DECAYED, LABELS_WANTED
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error

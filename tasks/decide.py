@@ -15,7 +15,8 @@ from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.rollout.trial import needs_trial
-from perpetune.policy.decision.record import Decision, as_markdown
+from perpetune.policy.decision.markdown import as_markdown
+from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import PROMOTED, REJECTED
 from perpetune.tasks.events import emit
 from perpetune.tasks.verdict import log_verdict

@@ -12,7 +12,8 @@ from prefect.runtime import flow_run
 
 from perpetune.loop.rollout.trial import TrialCheck, start_trial
 from perpetune.loop.rollout.trial import check_trial as check_running_trial
-from perpetune.policy.decision.record import Decision, Ids, as_markdown, record
+from perpetune.policy.decision.markdown import as_markdown
+from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error

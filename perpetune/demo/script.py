@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
 from perpetune.demo.application import Application, SentRequest
 from perpetune.demo.data import DemoData, prepare
+from perpetune.demo.record import CheckSummary, DemoRecord
 from perpetune.demo.stages import Stage, Stages
 from perpetune.errors import PerpetuneError
 from perpetune.policy.decision.headline import headline
@@ -36,36 +37,8 @@ READY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class CheckSummary:
-    """One check of the monitor: after how many requests, what it decided, whether inputs had drifted.
-
-    `line` is its verdict in one line, `reason` the decisive sentence.
-    """
-
-    requests: int
-    outcome: str
-    reason: str
-    inputs_drifted: bool
-    run: FlowRun
-    mlflow: str
-    line: str = ""
-
-
-@dataclass
-class DemoRecord:
-    """What has happened so far."""
-
-    began: float = field(default_factory=time.time)
-    turned_at: int = 0
-    checks: list[CheckSummary] = field(default_factory=list)
-    refreshes: list[FlowRun] = field(default_factory=list)
-    swap_at: int | None = None
-    stages: list[tuple[str, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Scene:
-    """Who plays in the demo, and where it is told."""
+    """What the stages of the demo share."""
 
     data: DemoData
     prefect: Prefect

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers.utils.logging import disable_progress_bar
 
 from perpetune.demo.application import SentRequest
-from perpetune.demo.script import CheckSummary, DemoRecord
+from perpetune.demo.record import CheckSummary, DemoRecord
 from perpetune.evaluation.costs import dollars
 from perpetune.inference.predictor import load_predictor
 from perpetune.loop.run_context import use_mlflow

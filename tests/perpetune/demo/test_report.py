@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from perpetune.demo.record import CheckSummary
 from perpetune.demo.report import rolling, write_report
 from perpetune.demo.saved import read_saved, save_summary
-from perpetune.demo.script import CheckSummary
 from perpetune.demo.summary import Cost, Link, Moment, Summary
 from perpetune.errors import PerpetuneError
 from perpetune.runtime.prefect_api import FlowRun

@@ -7,8 +7,9 @@ from typing import Any, get_args
 import pytest
 
 from perpetune.params import PromoteParams
+from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.next_step import next_steps
-from perpetune.policy.decision.record import Decision, Ids, as_markdown
+from perpetune.policy.decision.record import Decision, Ids
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, should_promote
 from perpetune.policy.verdict import Interval, Outcome
 
