@@ -46,7 +46,7 @@ def approval(task: str, version: str, reason: str, hours: float, page: str) -> A
     This is a separate flow run because a paused run releases its concurrency slot, and Prefect 3.8 ends a deployment's
     run that has lost its slot. The refresh is not paused and keeps its slot. The parameters are plain values because
     Prefect stores and shows them.
-    Raises FlowPauseTimeout if nobody resumes it within `hours`.
+    Raises FlowPauseTimeout if it is not resumed within `hours`.
     """
     waiting = {"version": version, "reason": reason, "hours": hours}
     emit(WAITING, task, waiting | {"flow_run_id": str(flow_run.id), "page": flow_run.ui_url})

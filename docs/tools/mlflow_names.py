@@ -31,7 +31,7 @@ VERSION_TAGS = {
     "decision.reason": "Its reason.",
     "decision.line": "The verdict in one line.",
     "answers": "Run and system of its newest answers to the held-out rows.",
-    "approval": "`waiting`, `approved`, `refused` or `nobody came`.",
+    "approval": "`waiting`, `approved`, `refused` or `timed out`.",
     "approval.by": "Who decided.",
     "approval.comment": "What they said.",
     "approval.time": "When.",

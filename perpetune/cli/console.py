@@ -31,7 +31,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Print the reasons, the
 
 @contextmanager
 def for_people() -> Iterator[None]:
-    """Errors that people can mend are printed as they are; Ctrl-C and SIGTERM stop all children."""
+    """Print a PerpetuneError and exit with 1; Ctrl-C and SIGTERM stop all child processes."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield

@@ -1,4 +1,4 @@
-"""`perpetune ingest` and `labels`: examples and labels that come in."""
+"""`perpetune ingest` and `labels`: examples and labels from files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ingest(
     file: Annotated[Path, typer.Argument(help="JSONL, CSV or Parquet: input and output, or OpenAI's chat format.")],
     json_: Json = False,
 ) -> None:
-    """Bring examples of your own into the inbox, bad rows set aside."""
+    """Add your own examples to the inbox. Invalid rows are quarantined, with their reasons."""
     from perpetune.curation.ingest import ingest as ingest_file
     from perpetune.curation.layout import INBOX
 
@@ -33,20 +33,20 @@ def ingest(
         say(f"{done.examples} examples in {shown(done.path)}{note}")
         if done.rejected:
             rows = "1 row" if len(done.rejected) == 1 else f"{len(done.rejected)} rows"
-            say(f"{rows} set aside, with reasons, in {shown(done.rejected_path)}; the first:")
+            say(f"{rows} quarantined, with reasons, in {shown(done.rejected_path)}; the first:")
             for row in done.rejected[:3]:
                 say(": ".join(["  line " + str(row.line), *([row.field] if row.field else []), row.reason]))
         if "inbox" not in workspace.params.fetch.sources:
-            say("params.yaml does not read the inbox yet: set `fetch: {sources: [inbox, traffic]}`")
+            say("fetch.sources in params.yaml does not list the inbox: set `fetch: {sources: [inbox, traffic]}`")
 
 
 @commands.command(epilog="Example: `perpetune labels --out wanted.jsonl`, then `perpetune labels --bring wanted.jsonl`")
 def labels(
     out: Annotated[Path | None, typer.Option(help="Write them here as JSONL, each with an empty label.")] = None,
-    bring: Annotated[Path | None, typer.Option(help="Bring back such a file, with labels filled in.")] = None,
+    bring: Annotated[Path | None, typer.Option(help="Import such a file, with labels filled in.")] = None,
     json_: Json = False,
 ) -> None:
-    """The requests whose labels are wanted, as the watch chose them; labels brought back count as feedback."""
+    """The open label requests of the monitor; labels that are imported count as feedback."""
     from perpetune.cli.label_tables import show_imported, show_requests
     from perpetune.prediction_log.label_file import import_labels, write_requests
     from perpetune.prediction_log.label_requests import open_requests
@@ -70,6 +70,6 @@ def labels(
         if brought:
             show_imported(brought, console)
         elif out:
-            say(f"{len(wanted)} requests in {shown(out)}: fill in `label` and bring it back with --bring")
+            say(f"{len(wanted)} requests in {shown(out)}: fill in `label` and import them with --bring")
         else:
             show_requests(wanted, console)

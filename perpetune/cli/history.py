@@ -1,4 +1,4 @@
-"""`perpetune replay` and `calibrate`: what a recorded history says of policies and thresholds."""
+"""`perpetune replay` and `calibrate`: policies and thresholds on a recorded history."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ HistoryArgument = Annotated[
         "Without it: the prediction log."
     ),
 ]
-LabelDelay = Annotated[float, typer.Option(min=0, help="Hours until a label is known, where rows do not say it.")]
-Start = Annotated[
-    float, typer.Option(min=0.01, max=0.99, help="Share of the history that the first model learns from.")
-]
+LabelDelay = Annotated[float, typer.Option(min=0, help="Hours until a label is known, for rows that do not say it.")]
+Start = Annotated[float, typer.Option(min=0.01, max=0.99, help="Ratio of the history that trains the first model.")]
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting for this time, like watch.margin=0.03; may be given several times."),
@@ -35,9 +33,9 @@ def replay(
     history: HistoryArgument = None,
     label_delay: LabelDelay = 0.0,
     change: Annotated[
-        list[str] | None, typer.Option(help="When the world changed, ISO 8601; may be given several times.")
+        list[str] | None, typer.Option(help="Time of a known change, ISO 8601; may be given several times.")
     ] = None,
-    examples: Annotated[Path | None, typer.Option(help="What the first model learns from, a file of examples.")] = None,
+    examples: Annotated[Path | None, typer.Option(help="A file of examples that trains the first model.")] = None,
     start: Start = 0.3,
     policy: Annotated[
         list[str] | None, typer.Option(help="Only this policy; may be given several times. The default is all.")
@@ -53,7 +51,7 @@ def replay(
     verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
-    """Live through a recorded history under several policies of retraining, side by side."""
+    """Simulate several retraining policies on a recorded history, side by side."""
     from perpetune.replay.command import run_replay, source_of, with_settings
     from perpetune.replay.report.table import show_replay
 
@@ -73,16 +71,18 @@ def replay(
 )
 def calibrate(
     history: HistoryArgument = None,
-    false_alarms_per_year: Annotated[float, typer.Option(min=0.01, help="How many you will bear.")] = 1.0,
-    from_: Annotated[str | None, typer.Option("--from", help="The quiet stretch begins here, ISO 8601.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="The quiet stretch ends here.")] = None,
+    false_alarms_per_year: Annotated[
+        float, typer.Option(min=0.01, help="How many false alarms a year are acceptable.")
+    ] = 1.0,
+    from_: Annotated[str | None, typer.Option("--from", help="Start of the stable period, ISO 8601.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="End of the stable period, ISO 8601.")] = None,
     label_delay: LabelDelay = 0.0,
     start: Start = 0.3,
     settings: SettingsOption = None,
     write: Annotated[bool, typer.Option("--write", help="Write the settings into params.yaml.")] = False,
     json_: Json = False,
 ) -> None:
-    """Suggest the monitor's thresholds from a quiet stretch of your own history."""
+    """Suggest the monitor's thresholds from a stable period of your own history."""
     from perpetune.params.edit import replace_values
     from perpetune.replay.command import run_calibration, source_of, with_settings
     from perpetune.replay.report.calibration_table import show_calibration

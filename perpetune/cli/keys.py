@@ -1,4 +1,4 @@
-"""`perpetune keys`: who may ask, judge and release."""
+"""`perpetune keys`: the API keys of the gateway and their roles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from perpetune.cli.console import Json, console, errors, for_people, prediction_log, print_json, say
 
-commands = typer.Typer(help="Keys of the gateway: who may ask, judge and release.", no_args_is_help=True)
+commands = typer.Typer(help="API keys of the gateway.", no_args_is_help=True)
 
 
 @commands.command("add", epilog="Example: `perpetune keys add shop --role ask --role feedback`")
@@ -21,7 +21,7 @@ def keys_add(
     ],
     json_: Json = False,
 ) -> None:
-    """Make a key and print it, once: only its digest is stored. From the first key on, every request needs one."""
+    """Create a key and print it once: only its digest is stored. From the first key on, every request needs one."""
     from perpetune.prediction_log.api_keys import add_key, parse_role
 
     with for_people():
@@ -41,7 +41,7 @@ def keys_add(
 
 @commands.command("list", epilog="Example: `perpetune keys list --json`")
 def keys_list(json_: Json = False) -> None:
-    """Every key that was ever made, revoked ones too."""
+    """List all keys, revoked ones included."""
     from rich.table import Table
 
     from perpetune.prediction_log.api_keys import list_keys
@@ -53,7 +53,7 @@ def keys_list(json_: Json = False) -> None:
             print_json([asdict(key) for key in found])
             return
         if not found:
-            say("there is no key yet: anybody who reaches the gateway may ask it")
+            say("there are no keys: the gateway answers every request")
             return
         table = Table("name", "roles", "made", "revoked")
         for key in found:
@@ -63,8 +63,8 @@ def keys_list(json_: Json = False) -> None:
 
 
 @commands.command("revoke", epilog="Example: `perpetune keys revoke shop`")
-def keys_revoke(name: Annotated[str, typer.Argument(help="The name it was made with.")], json_: Json = False) -> None:
-    """End a key for good. Gateways that run refuse it within seconds."""
+def keys_revoke(name: Annotated[str, typer.Argument(help="The name of the key.")], json_: Json = False) -> None:
+    """Revoke a key. Running gateways refuse it within seconds."""
     from perpetune.prediction_log.api_keys import revoke_key
 
     with for_people():

@@ -1,4 +1,4 @@
-"""Label requests, and what a file of labels brought, as a terminal shows them."""
+"""Tables of label requests and of imported labels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SHOWN_FAULTS = 10
 
 
 def show_requests(wanted: Sequence[LabelRequest], console: Console) -> None:
-    """The requests as a table."""
+    """Print the open label requests as a table."""
     if not wanted:
-        console.print("no labels are wanted", markup=False)
+        console.print("no label requests are open", markup=False)
         return
-    table = Table("request", "input", "answer", "confidence", "why", title=f"{len(wanted)} labels wanted")
+    table = Table("request", "input", "answer", "confidence", "why", title=f"{len(wanted)} label requests")
     for each in wanted:
         confidence = "" if each.confidence is None else f"{each.confidence:.2f}"
         table.add_row(
@@ -30,9 +30,9 @@ def show_requests(wanted: Sequence[LabelRequest], console: Console) -> None:
 
 
 def show_imported(brought: ImportedLabels, console: Console) -> None:
-    """How many labels came, and the rows that did not, by line."""
-    console.print(f"{brought.labels} labels brought, {brought.empty} rows still empty", markup=False)
+    """Print how many labels were imported, and the rejected rows by line."""
+    console.print(f"{brought.labels} labels imported, {brought.empty} rows without a label", markup=False)
     if brought.rejected:
-        console.print(f"{len(brought.rejected)} rows refused; mend them and bring the file again:", markup=False)
+        console.print(f"{len(brought.rejected)} rows rejected; fix them and import the file again:", markup=False)
     for row in brought.rejected[:SHOWN_FAULTS]:
         console.print(f"  {row}", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`perpetune refresh`, `watch` and `tune`: the loop, started by hand."""
+"""`perpetune refresh`, `watch` and `tune`: manual runs of the loop."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def refresh(
     verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
-    """Curate, fine-tune, evaluate, decide and, where the challenger is better, release it."""
+    """Curate, fine-tune, evaluate, decide and, if the challenger passes the gate, release it."""
     run_flow("refresh", {"trigger": "manual", "reason": reason, "again": again}, verbose, json_)
 
 
 @commands.command(epilog="Example: `perpetune watch`")
 def watch(verbose: Verbose = False, json_: Json = False) -> None:
-    """Judge the newest traffic; decay starts a refresh."""
+    """Check the newest traffic; decay starts a refresh."""
     run_flow("watch", {"trigger": "manual"}, verbose, json_)
 
 

@@ -1,4 +1,4 @@
-"""`perpetune demo` and `up`: what runs until somebody stops it."""
+"""`perpetune demo` and `up`: the services of one machine."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ GatewayPort = Annotated[int | None, typer.Option(help="Where the gateway listens
 
 @commands.command(epilog="Example: `perpetune demo --folder /tmp/demo`")
 def demo(
-    folder: Annotated[
-        Path, typer.Option(help="A folder of the demo's own; what an earlier demo left is replaced.")
-    ] = Path("demo"),
+    folder: Annotated[Path, typer.Option(help="The folder of the demo; an earlier demo in it is replaced.")] = Path(
+        "demo"
+    ),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the services running at the end, until Ctrl-C.")] = False,
     json_: Json = False,
 ) -> None:
-    """See the whole loop on real data: tune, serve, decay, be caught, retrain, swap."""
+    """Run the whole loop on real data: fine-tune, serve, decay, detect, retrain, swap."""
     from perpetune.demo.script import tell
 
     with for_people():

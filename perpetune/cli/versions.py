@@ -28,7 +28,7 @@ commands = typer.Typer()
 
 @commands.command(epilog="Example: `perpetune status --json`")
 def status(verbose: Verbose = False, json_: Json = False) -> None:
-    """Which version serves, what it was last judged on, and what the log holds."""
+    """The serving version, the last check, and the counts of the prediction log."""
     from perpetune.explain.status import read_status, show_status
 
     with for_people(), services(worker=False) as workspace:
@@ -42,10 +42,10 @@ def status(verbose: Verbose = False, json_: Json = False) -> None:
 @commands.command(epilog="Example: `perpetune explain 3 --html version-3.html`")
 def explain(
     version: Annotated[str, typer.Argument(help="A version number.")],
-    html: Annotated[Path | None, typer.Option(help="Write it as a page, one file that needs nothing else.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as one self-contained HTML page.")] = None,
     json_: Json = False,
 ) -> None:
-    """What triggered a version, its data and how it differs, the numbers, who approved, what it costs."""
+    """The trigger, data, numbers, approval and costs of a version."""
     from perpetune.explain.gather import gather
     from perpetune.explain.page import write_page
     from perpetune.explain.terminal import as_dict, show_report
@@ -68,7 +68,7 @@ def reproduce(
     verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
-    """Train a version again from its recorded data, settings and code, and compare. Exits with 1 where it differs."""
+    """Train a version again from its recorded data, settings and code, and compare. Exits with 1 if it differs."""
     from perpetune.reproduction.terminal import reproduce_on_terminal, show_reproduction
 
     with for_people(), services(worker=False, prefect=False) as workspace:
@@ -88,7 +88,7 @@ def promote(
     verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
-    """Have a version serve on your word, whatever the gate said of it."""
+    """Promote a version manually, whatever the gate decided."""
     with for_people(), services(worker=False, prefect=False) as workspace:
         from perpetune.loop.rollout.promote import emit_events, promote_manually
 
@@ -110,7 +110,7 @@ def rollback(
     verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
-    """Let the previous champion serve again, at once."""
+    """Roll back to the previous champion at once."""
     from perpetune.runtime.gateway_client import NoGateway, gateway_of
 
     with for_people():

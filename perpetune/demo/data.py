@@ -34,9 +34,9 @@ class DemoData:
 
 
 def prepare(assets: Path, folder: Path) -> DemoData:
-    """Make the folder anew, with settings that fit the demo, and divide the reviews.
+    """Create the folder with the demo's settings, and divide the reviews.
 
-    Raises PerpetuneError where the folder holds something that no demo left there.
+    Raises PerpetuneError if the folder has files that are not from a demo.
     """
     _clear(folder)
     text = files(__package__).joinpath("params.yaml").read_text(encoding="utf-8")

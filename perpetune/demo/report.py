@@ -94,7 +94,7 @@ def _marks(summary: Summary) -> list[tuple[int, str, float]]:
 
 
 def rolling(right: Sequence[bool], restart: int) -> list[float]:
-    """The share right among the last `ROLLING`, starting anew where the stream turns; NaN of too few to tell."""
+    """The accuracy of the last `ROLLING` answers, restarted when the stream changes; NaN if there are too few."""
     shares = []
     for position in range(len(right)):
         start = max(restart if position >= restart else 0, position + 1 - ROLLING)

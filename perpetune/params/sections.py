@@ -317,7 +317,7 @@ class EvaluateParams(Section):
 
 
 class LargerModel(Section):
-    """A model served by somebody else, at its price per token, with which costs are compared."""
+    """A model of another provider, at its price per token, with which costs are compared."""
 
     name: Annotated[str, Field(min_length=1)]
     """What reports call it."""
@@ -413,7 +413,7 @@ class PromoteParams(Section):
 
 
 class RemoteModel(Section):
-    """A model that somebody else serves, at the address to which OpenAI's client would append `/chat/completions`."""
+    """A model on another server, at the address to which OpenAI's client would append `/chat/completions`."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
     """The address without `/chat/completions`."""

@@ -303,10 +303,10 @@ def _by_hand(evidence: Evidence) -> str | None:
 
 def _approval(decision: Decision) -> Iterator[str | None]:
     evidence = decision.evidence
-    approve, who, comment = evidence.get("approve"), text(evidence, "who") or "somebody", text(evidence, "comment")
+    approve, who, comment = evidence.get("approve"), text(evidence, "who") or "a reviewer", text(evidence, "comment")
     if approve is None:
         hours = number(evidence, "hours")
-        yield None if hours is None else f"nobody answered within {hours:g} hours"
+        yield None if hours is None else f"no answer within {hours:g} hours"
         return
     verb = "approved" if approve else "refused"
     late = ", but the champion changed meanwhile" if approve and decision.outcome == "reject" else ""

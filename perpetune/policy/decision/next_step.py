@@ -171,7 +171,7 @@ def _missed_labels(decision: Decision) -> list[str]:
 
 def _approval(decision: Decision) -> Iterator[str]:
     if decision.evidence.get("approve") is None:
-        yield "Raise promote.approval_hours if nobody can answer in time."
+        yield "Raise promote.approval_hours if reviewers need more time."
     else:
         yield f"{_kept(decision)}; `perpetune refresh` makes a new challenger."
     yield _anyway(decision)

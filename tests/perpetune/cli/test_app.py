@@ -66,7 +66,7 @@ def test_ingest_says_what_it_brought_and_what_it_set_aside(workspace: Path) -> N
     said = perpetune("ingest", "my.jsonl")
     assert said.exit_code == 0
     assert "2 examples in data/inbox/" in said.output
-    assert "2 rows set aside" in said.output
+    assert "2 rows quarantined" in said.output
     assert "line 2:" in said.output
     assert "set `fetch: {sources: [inbox, traffic]}`" in said.output, "the demo's task reads the bundled reviews"
     again = json.loads(perpetune("ingest", "my.jsonl", "--json").stdout)

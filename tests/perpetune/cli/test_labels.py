@@ -59,7 +59,7 @@ def labels(*arguments: str) -> Result:
 def test_what_is_wanted_is_listed(log: sqlalchemy.Engine) -> None:
     said = labels()
     assert said.exit_code == 0
-    assert "3 labels wanted" in said.output and "A [b]film 2" in said.output
+    assert "3 label requests" in said.output and "A [b]film 2" in said.output
     wanted = json.loads(labels("--json").stdout)["wanted"]
     assert wanted[1] == {
         "request_id": "r2",
@@ -79,7 +79,7 @@ def test_a_file_goes_out_and_comes_back_filled_in(log: sqlalchemy.Engine) -> Non
         row["label"] = label
     file.write_text("\n".join(json.dumps(row) for row in rows))
     for _ in range(2):
-        assert "2 labels brought, 1 rows still empty" in labels("--bring", "wanted.jsonl").output
+        assert "2 labels imported, 1 rows without a label" in labels("--bring", "wanted.jsonl").output
     kept = {row.id: row.label for row in recent_predictions(log, "reviews", limit=None)}
     assert kept == {"r0": None, "r1": "negative", "r2": "mixed", "r3": None, "r4": None}
     assert [row["request_id"] for row in json.loads(labels("--json").stdout)["wanted"]] == ["r3"]
@@ -97,7 +97,7 @@ def test_bad_rows_are_named_by_line_and_cost_no_good_one(log: sqlalchemy.Engine)
     Path("mine.jsonl").write_text("\n".join(rows))
     said = labels("--bring", "mine.jsonl")
     assert said.exit_code == 0
-    assert "2 labels brought" in said.output and "4 rows refused" in said.output
+    assert "2 labels imported" in said.output and "4 rows rejected" in said.output
     for line, words in (
         (2, "broken JSON"),
         (3, "request_id: there is no request 'gone'"),

@@ -280,7 +280,7 @@ def test_a_persons_word() -> None:
     yes = ApprovalEvidence("4", "3", "3", 72, True, "Ada", "reads well")
     assert said(yes) == "promote version 4: approved by Ada: reads well"
     assert said(replace(yes, approve=False)) == "reject version 4: refused by Ada: reads well"
-    assert said(replace(yes, approve=None)) == "reject version 4: nobody answered within 72 hours"
+    assert said(replace(yes, approve=None)) == "reject version 4: no answer within 72 hours"
     late = said(replace(yes, champion="5"))
     assert late == "reject version 4: approved by Ada, but the champion changed meanwhile: reads well"
     hand = ManualPromotion("dearer,\nand worth it", "4", "3", "reject", 0.2)
