@@ -187,7 +187,7 @@ def test_the_status_shows_the_serving_system_and_the_next_step(releases: Open, g
     assert found.versions[0].system == "linear model"
     assert f"`perpetune promote {version} --reason '...'`" in found.next_steps[0]
     said = perpetune(world.workspace.root, "status")
-    assert "linear" in said.stdout and f"next: Nothing serves: `perpetune promote {version}" in said.stdout
+    assert "linear" in said.stdout and f"next: No version serves: `perpetune promote {version}" in said.stdout
 
 
 def test_a_manual_promotion_emits_an_event(releases: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
