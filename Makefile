@@ -8,7 +8,7 @@ COMPILE := -m compileall -qq -j 0
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test test-fast check docs bench lock vllm
+.PHONY: setup demo up test test-fast test-slow coverage check docs bench lock vllm
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -50,6 +50,14 @@ test: setup
 # Without the tests marked slow. One that takes as long as this timeout wants the mark, or less to do.
 test-fast: setup
 	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow" --timeout 20
+
+# The rest, in the order of `make test`.
+test-slow: setup
+	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
+
+# The fast tests again, measured: Python's tracer takes half as long again, and slow ones run mostly in other processes.
+coverage: setup
+	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow" --timeout 60 --cov --cov-report=term:skip-covered
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from command_line import perpetune
 
 from perpetune.errors import PerpetuneError
 from perpetune.explain.status import read_status
@@ -25,7 +23,6 @@ from perpetune.policy.decision.record import Decision
 from perpetune.statistics.e_detector import new_detector
 from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, artifact_names, close_run, log_metrics, open_run
-from perpetune.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -55,11 +52,6 @@ def make(world: Any, tmp_path: Path, system: System = "tuned", base: BaseParams 
     registry.tag_version(world.task, version, {"decision": "reject"})
     close_run(run, succeeded=True)
     return version
-
-
-def perpetune(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "typer", "perpetune.cli", "run", *arguments]
-    return subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, env=dict(os.environ))
 
 
 @pytest.mark.parametrize("system", ["tuned", "prompted", "linear"])
@@ -96,11 +88,11 @@ def test_the_command_prints_the_serving_version_and_logs_the_reason(
     gateway.task = world.task
     first, second = make(world, tmp_path), make(world, tmp_path, "linear")
     promote_manually(world.workspace, first, "the first")
-    said = perpetune(world.workspace, "promote", second, "--reason", "as good, and cheaper")
-    assert said.returncode == 0, said.stderr
+    said = perpetune(world.workspace.root, "promote", second, "--reason", "as good, and cheaper")
+    assert said.exit_code == 0, said.stderr
     assert f"version {second} (linear) serves after" in said.stdout
     assert (gateway.serving, world.aliases()[:2]) == (second, [second, first])
-    back = perpetune(world.workspace, "promote", first, "--reason", "it was better", "--json")
+    back = perpetune(world.workspace.root, "promote", first, "--reason", "it was better", "--json")
     found = json.loads(back.stdout)
     assert (found["version"], found["previous"], found["served"], found["system"]) == (first, second, True, "tuned")
     assert found["decision"]["evidence"]["reason"] == "it was better"
@@ -108,8 +100,8 @@ def test_the_command_prints_the_serving_version_and_logs_the_reason(
 
 
 def test_a_reason_is_required(releases: Open) -> None:
-    said = perpetune(releases().workspace, "promote", "1")
-    assert said.returncode == 2
+    said = perpetune(releases().workspace.root, "promote", "1")
+    assert said.exit_code == 2
     assert "--reason" in said.stderr
 
 
@@ -118,8 +110,8 @@ def test_a_version_that_does_not_exist_lists_those_that_do(releases: Open, tmp_p
     with pytest.raises(PerpetuneError, match="there is no version yet: run `perpetune refresh`"):
         promote_manually(world.workspace, "9", "why not")
     tuned, linear = make(world, tmp_path), make(world, tmp_path, "linear")
-    said = perpetune(world.workspace, "promote", "9", "--reason", "why not")
-    assert said.returncode == 1
+    said = perpetune(world.workspace.root, "promote", "9", "--reason", "why not")
+    assert said.exit_code == 1
     assert "has no version 9" in said.stderr
     assert f"version {tuned}, tuned, 90.0% (82.0% to 95.0%, n=100), reject" in said.stderr
     assert f"version {linear} (challenger), linear model, 90.0% (82.0% to 95.0%, n=100), reject" in said.stderr
@@ -149,8 +141,8 @@ def test_a_manual_promotion_that_the_gateway_refuses_does_not_serve(
     first, second = make(world, tmp_path), make(world, tmp_path)
     promote_manually(world.workspace, first, "the first")
     gateway.refuses.add(second)
-    said = perpetune(world.workspace, "promote", second, "--reason", "I like it")
-    assert said.returncode == 1
+    said = perpetune(world.workspace.root, "promote", second, "--reason", "I like it")
+    assert said.exit_code == 1
     assert f"does not serve version {second}" in said.stderr
     assert (world.aliases()[0], gateway.serving) == (first, first)
     assert not list(decisions_of_later(world, second))
@@ -179,8 +171,8 @@ def test_a_rollback_without_a_previous_champion_lists_the_versions(
         roll_back(world.workspace, "why not")
     gateway.task = world.task
     for workspace in (world.workspace, releases(gateway.url).workspace):
-        said = perpetune(workspace, "rollback")
-        assert said.returncode == 1
+        said = perpetune(workspace.root, "rollback")
+        assert said.exit_code == 1
         assert "no previous champion" in said.stderr
         assert f"serving: version {first} (champion), tuned, 90.0% (82.0% to 95.0%, n=100), promote" in said.stderr
         assert f"version {second} (challenger), prompted base, 90.0% (82.0% to 95.0%, n=100), reject" in said.stderr
@@ -189,13 +181,13 @@ def test_a_rollback_without_a_previous_champion_lists_the_versions(
 
 def test_the_status_shows_the_serving_system_and_the_next_step(releases: Open, gateway: Any, tmp_path: Path) -> None:
     world = releases()
-    assert read_status(world.workspace).next_steps == ("`perpetune refresh` makes a first version.",)
+    assert read_status(world.workspace).next_steps == ("`perpetune refresh` trains the first version.",)
     version = make(world, tmp_path, "linear")
     found = read_status(world.workspace)
     assert found.versions[0].system == "linear model"
     assert f"`perpetune promote {version} --reason '...'`" in found.next_steps[0]
-    said = perpetune(world.workspace, "status")
-    assert "linear" in said.stdout and f"next: Nothing serves: `perpetune promote {version}" in said.stdout
+    said = perpetune(world.workspace.root, "status")
+    assert "linear" in said.stdout and f"next: No version serves: `perpetune promote {version}" in said.stdout
 
 
 def test_a_manual_promotion_emits_an_event(releases: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from command_line import perpetune
 
 from perpetune.errors import PerpetuneError
 from perpetune.explain.status import decisions_of
@@ -39,11 +37,6 @@ def released(world: Any) -> tuple[str, str]:
         ids = Ids(run_id=run.id, model_version=version)
         log_decision(run, record(verdict, evidence, task=world.task, time=datetime.now(UTC), ids=ids))
     return versions
-
-
-def perpetune(world: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "typer", "perpetune.cli", "run", *arguments]
-    return subprocess.run(command, cwd=world.workspace.root, capture_output=True, text=True, env=dict(os.environ))
 
 
 def test_without_a_gateway_the_registry_rolls_back_and_the_record_is_logged(releases: Open) -> None:
@@ -83,8 +76,8 @@ def test_the_command_rolls_back_through_the_gateway(releases: Open, gateway: Any
         return done
 
     gateway.roll_back = timed_roll_back
-    said = perpetune(world, "rollback", "--reason", "it promises refunds", "--json")
-    assert said.returncode == 0, said.stderr
+    said = perpetune(world.workspace.root, "rollback", "--reason", "it promises refunds", "--json")
+    assert said.exit_code == 0, said.stderr
     result = json.loads(said.stdout)
     assert (result["rolled_back"], result["restored"], result["decision"]["outcome"]) == (second, first, "roll back")
     assert (gateway.serving, world.aliases()[0]) == (first, first)
@@ -92,6 +85,6 @@ def test_the_command_rolls_back_through_the_gateway(releases: Open, gateway: Any
     assert switched[0] < 10, "before MLflow is imported; one second where the machine is not shared"
     assert decisions_of(world.workspace, second)[0].kind == "rollback"
     gateway.roll_back = type(gateway).roll_back.__get__(gateway)
-    again = perpetune(world, "rollback")
-    assert again.returncode == 1
+    again = perpetune(world.workspace.root, "rollback")
+    assert again.exit_code == 1
     assert "no previous" in again.stderr and "Traceback" not in again.stderr
