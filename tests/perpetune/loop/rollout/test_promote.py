@@ -186,7 +186,7 @@ def test_the_status_shows_the_serving_system_and_the_next_step(releases: Open, g
     found = read_status(world.workspace)
     assert found.versions[0].system == "linear model"
     assert f"`perpetune promote {version} --reason '...'`" in found.next_steps[0]
-    said = perpetune(world.workspace.root, "status")
+    said = perpetune(world.workspace.root, "status", "--verbose")
     assert "linear" in said.stdout and f"next: No version serves: `perpetune promote {version}" in said.stdout
 
 
