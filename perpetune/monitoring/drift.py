@@ -127,7 +127,7 @@ def _run(
     metrics: list[MetricOrContainer] = [
         DataDriftPreset(
             columns=list(inputs),
-            drift_ratio=params.drift_ratio,
+            drift_share=params.drift_ratio,
             num_method=KOLMOGOROV_SMIRNOV,
             per_column_threshold=dict(inputs),
         )
