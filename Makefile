@@ -66,6 +66,7 @@ check: .venv/ready
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(SITE) --quiet
+	$(BIN)/python benchmarks/readme.py --check
 
 docs: .venv/ready
 	$(SITE)

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-# Python would look into the folder that this is started in first, and a workspace may hold a folder mlflow/ of its own.
+# Python puts the working directory first on its path, and the workspace may contain a folder mlflow/.
 if not sys.flags.safe_path and sys.path and Path(sys.path[0]) == Path.cwd():
     del sys.path[0]
 os.environ["PYTHONSAFEPATH"] = "1"  # for the runs that it starts

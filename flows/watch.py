@@ -16,7 +16,7 @@ def run_name() -> str:
 
 @flow(name="watch", flow_run_name=run_name, log_prints=True)
 def watch(trigger: Literal["manual", "schedule"] = "manual", verbose: bool = False) -> str:
-    """Check the champion's newest predictions; returns the outcome, or "nothing to judge" if there are none.
+    """Check the champion's newest predictions; returns the outcome, or "nothing to check" if there are none.
 
     `verbose` logs every reason too (perpetune.tasks.verdict reads it from the run).
     """
@@ -32,4 +32,4 @@ def watch(trigger: Literal["manual", "schedule"] = "manual", verbose: bool = Fal
         if check_result and check_result.decision.outcome == "roll back":
             roll_back(workspace, check_result.decision)
     check_trial(workspace)
-    return check_result.decision.outcome if check_result else "nothing to judge"
+    return check_result.decision.outcome if check_result else "nothing to check"

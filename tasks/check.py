@@ -29,7 +29,7 @@ from perpetune.workspace import Workspace
 def check(workspace: Workspace, run: Run) -> CheckResult | None:
     result = check_traffic(workspace, run, str(flow_run.id))
     if result is None:
-        print("nothing to check: no champion, or no traffic of it yet")
+        print("nothing to check: no champion has answered a request yet")
         return None
     decision = result.decision
     links = {"MLflow run": run.url}

@@ -28,8 +28,8 @@ LOG_SECONDS = 60.0
 @task(name="begin trial", task_run_name="put version {version} on trial", cache_policy=NO_CACHE)
 def begin_trial(workspace: Workspace, version: str) -> None:
     trial = start_trial(workspace, version)
-    print(f"version {version} is on trial ({trial.strategy}) with {trial.share:.0%} of the traffic")
-    payload = {"version": version, "strategy": trial.strategy, "share": trial.share}
+    print(f"version {version} is on trial ({trial.strategy}) with {trial.traffic_ratio:.0%} of the traffic")
+    payload = {"version": version, "strategy": trial.strategy, "share": trial.traffic_ratio}
     emit(TRIAL, workspace.params.task.name, payload)
 
 

@@ -11,15 +11,15 @@ from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.prefect_api import FlowRun
 
-NO_DECISION = ("unchanged: ", "nothing to judge")  # how a run that decided nothing ends its log
-NOTHING_TO_JUDGE = "nothing to judge: no champion has answered a request yet"
+NO_DECISION = ("unchanged: ", "nothing to check")  # how a run that decided nothing ends its log
+NOTHING_TO_CHECK = "nothing to check: no champion has answered a request yet"
 
 
 def verdict_of(decision: Decision | None, logged: Sequence[str]) -> str:
     """The verdict's line; for a run that decided nothing, the line of its log that says so."""
     if decision is not None:
         return headline(decision)
-    return next((line for line in logged if line.startswith(NO_DECISION)), NOTHING_TO_JUDGE)
+    return next((line for line in logged if line.startswith(NO_DECISION)), NOTHING_TO_CHECK)
 
 
 def lines_of(decision: Decision, *, verbose: bool) -> Iterator[str]:

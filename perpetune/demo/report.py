@@ -29,7 +29,7 @@ def write_report(path: Path, workspace: Workspace, summary: Summary) -> Path:
     )
     page = environment.get_template("report.html").render(
         summary=summary,
-        chart=Markup(svg(chart(summary), "Share of right answers over the stream, with and without the loop")),
+        chart=Markup(svg(chart(summary), "Accuracy over the stream, with and without the loop")),
         rolling=ROLLING,
         base=f"{workspace.params.base.model} {workspace.params.base.revision or ''}",
         light=LIGHT,
@@ -95,9 +95,9 @@ def _marks(summary: Summary) -> list[tuple[int, str, float]]:
 
 def rolling(right: Sequence[bool], restart: int) -> list[float]:
     """The accuracy of the last `ROLLING` answers, restarted when the stream changes; NaN if there are too few."""
-    shares = []
+    accuracies = []
     for position in range(len(right)):
         start = max(restart if position >= restart else 0, position + 1 - ROLLING)
         window = right[start : position + 1]
-        shares.append(sum(window) / len(window) if len(window) >= FEWEST else math.nan)
-    return shares
+        accuracies.append(sum(window) / len(window) if len(window) >= FEWEST else math.nan)
+    return accuracies

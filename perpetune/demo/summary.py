@@ -74,16 +74,16 @@ class Summary:
 
     @property
     def drift_at(self) -> int | None:
-        """After how many requests a look first saw the inputs drift."""
+        """The number of requests before the first check that found drift of the inputs."""
         return next((check.requests for check in self.checks if check.inputs_drifted), None)
 
     @property
     def decay_at(self) -> int | None:
-        """After how many requests a look called for a refresh."""
+        """The number of requests before the first check that found decay."""
         return next((check.requests for check in self.checks if check.outcome == "retrain"), None)
 
     def accuracies(self) -> dict[str, Estimate]:
-        """The share right of each stretch of the stream that has requests; see `STRETCHES`."""
+        """The accuracy in each part of the stream that has requests; see `STRETCHES`."""
         turned, swap = self.turned_at, self.swap_at
         after = () if swap is None else self.moments[swap:]
         found = {
@@ -138,13 +138,13 @@ def _cost(cost: Cost) -> str:
 
 
 def accuracy_of(moments: Sequence[Moment], *, with_loop: bool) -> str:
-    """A share with its interval and sample size."""
+    """An accuracy with its interval and sample size."""
     found = estimate_of(moments, with_loop=with_loop)
     return _accuracy(found) if found else "no requests"
 
 
 def estimate_of(moments: Sequence[Moment], *, with_loop: bool) -> Estimate | None:
-    """The share right of the requests that did not fail; None if there are none."""
+    """The accuracy on the requests that did not fail; None if there are none."""
     right = [
         moment.with_loop if with_loop else moment.without_loop for moment in moments if moment.with_loop is not None
     ]

@@ -120,11 +120,11 @@ class ServedBase:
 
 @dataclass(frozen=True)
 class Trial:
-    """A version on trial with the ratio `share` of the traffic, before it may become champion."""
+    """A version on trial with the ratio `traffic_ratio` (0 to 1) of the traffic, before it may become champion."""
 
     version: str
     strategy: Literal["canary", "shadow"]
-    share: float
+    traffic_ratio: float
 
 
 @dataclass(frozen=True)

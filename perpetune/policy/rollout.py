@@ -48,8 +48,9 @@ class TrialEvidence:
 class RollbackEvidence:
     """The evidence on rolling back a decayed champion.
 
-    `alarmed_by` labels judged, the alarm that stands had come; within the first `window` it is early. `previous_score` is the previous champion's on the holdout that the decay is measured against, None if it was
-    not asked; `metric` names both scores.
+    `alarmed_by`: labels of this version up to the alarm; within the first `window` labels it is early.
+    `previous_score`: that of the previous champion on the holdout that decay is measured against; None if it was not
+    evaluated there. `metric`: the name of both scores, accuracy, slot_f1 or token_f1.
     """
 
     decay: Decay

@@ -218,10 +218,10 @@ def _write(write: Callable[..., object], *values: str) -> None:
 
 def _trial(challenger: Version) -> Trial | None:
     strategy = challenger.tags.get(STATE)
-    share = traffic_ratio(challenger.tags)
+    ratio = traffic_ratio(challenger.tags)
     if strategy == "canary":
-        return Trial(challenger.version, "canary", share)
-    return Trial(challenger.version, "shadow", share) if strategy == "shadow" else None
+        return Trial(challenger.version, "canary", ratio)
+    return Trial(challenger.version, "shadow", ratio) if strategy == "shadow" else None
 
 
 def _drop_challenger(task: str, version: str) -> bool:

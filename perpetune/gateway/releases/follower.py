@@ -249,7 +249,9 @@ class Follower:
             await self._ensure_loaded(trial.version, force)
         is_loaded = trial is not None and trial == self._wanted.trial and trial.version in self._loaded
         if is_loaded and trial != self._trial:
-            logger.info("version %s is on trial: %s, traffic ratio %g", trial.version, trial.strategy, trial.share)  # type: ignore[union-attr]
+            logger.info(
+                "version %s is on trial: %s, traffic ratio %g", trial.version, trial.strategy, trial.traffic_ratio
+            )  # type: ignore[union-attr]
         self._trial = trial if is_loaded else None
         self._metrics.trial.clear()
         if self._trial is not None:

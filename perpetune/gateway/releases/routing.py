@@ -12,4 +12,4 @@ def is_routed_to_trial(trial: Trial, key: str) -> bool:
     The result is the same for all of its requests in all gateways, independent between trials, and stays true if the
     trial's traffic ratio grows.
     """
-    return is_sampled(f"{trial.version}\0{key}", trial.share)
+    return is_sampled(f"{trial.version}\0{key}", trial.traffic_ratio)

@@ -107,11 +107,11 @@ def _holdout(reason: str) -> str:
 def _bring(holdout: str) -> str:
     if holdout == "recent":
         return (
-            "send the labels of production answers to POST /v1/feedback, of which a share of split.recent is held out, "
+            "send the labels of production answers to POST /v1/feedback, of which split.recent are held out, "
             "then `perpetune refresh`"
         )
     return (
-        "`perpetune ingest FILE` more examples, of which a share of split.frozen is held out, then `perpetune refresh`; "
+        "`perpetune ingest FILE` more examples, of which split.frozen are held out, then `perpetune refresh`; "
         "a larger split.frozen holds out more of those there are"
     )
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from perpetune.cli.verdict_lines import NOTHING_TO_JUDGE, as_json, lines_of, unsaid, verdict_of
+from perpetune.cli.verdict_lines import NOTHING_TO_CHECK, as_json, lines_of, unsaid, verdict_of
 from perpetune.policy.decision.record import Decision, Ids
 from perpetune.runtime.prefect_api import FlowRun
 
@@ -41,7 +41,7 @@ def test_a_run_that_decided_nothing_has_the_word_of_its_log() -> None:
     unchanged = "unchanged: 4 of 100 new labels since the refresh of 2026-01-02 10:00 (reject)"
     assert verdict_of(None, ["why: a schedule", unchanged]) == unchanged
     assert unsaid(None, [unchanged], verbose=False) == []
-    assert unsaid(None, [], verbose=False) == [NOTHING_TO_JUDGE]
+    assert unsaid(None, [], verbose=False) == [NOTHING_TO_CHECK]
 
 
 def test_json_holds_the_line_and_the_whole_record() -> None:
