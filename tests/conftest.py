@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -32,6 +33,10 @@ pytest_plugins = ["gateways", "workspaces"]
 
 # A wheel that is missing is not fetched here: what a test finds must not depend on the network.
 os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+
+# Seconds of the wall clock say nothing on a busy machine.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 torch.set_num_threads(1)  # threads would wait for each other longer than a tiny model computes
 
