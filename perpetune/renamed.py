@@ -27,6 +27,12 @@ RENAMED = {
     "perpetune.serving.remote_engine": "perpetune.engines.remote_engine",
     "perpetune.serving.tables": "perpetune.prediction_log.tables",
 }
+# Names inside them that had another name.
+ATTRIBUTES = {
+    "perpetune.engines.remote_engine": {"ask_remote": "remote_answers"},
+    "perpetune.inference.predictor": {"Answerer": "Predictor", "load_answerer": "load_predictor"},
+    "perpetune.model.release": {"Evaluated": "ServingFacts"},
+}
 
 
 class _Alias(Loader):
@@ -37,7 +43,10 @@ class _Alias(Loader):
         self.name = name
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return import_module(self.name)
+        module = import_module(self.name)
+        for old, new in ATTRIBUTES.get(self.name, {}).items():
+            setattr(module, old, getattr(module, new))
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._spec  # importlib set the old name's spec
