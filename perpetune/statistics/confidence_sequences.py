@@ -90,18 +90,6 @@ def paired_mean_difference(
     return SequentialEstimate(2 * found.mean - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
 
 
-def log_capital_path(observations: Sequence[float] | Numbers, mean: float, alpha: float) -> Numbers:
-    """The logarithm of the capital won against one mean, after each observation.
-
-    The mean is rejected as soon as this reaches -log(alpha).
-    """
-    values = _validated(observations)
-    stakes = _stakes(values, alpha)
-    up, down = _factors(values, stakes, np.array([mean]))
-    paths = [np.cumsum(np.log(factors[:, 0])) for factors in (up, down)]
-    return np.asarray(np.maximum(*paths) - math.log(2))
-
-
 def _validated(observations: Sequence[float] | Numbers) -> Numbers:
     values = np.asarray(observations, dtype=float)
     if values.size and not (values.min() >= 0 and values.max() <= 1):
@@ -114,17 +102,17 @@ def _log_capital(values: Numbers, means: Numbers, alpha: float) -> Numbers:
 
     The larger half counts.
     """
-    stakes = _stakes(values, alpha)
+    stakes = stakes_on(values, alpha)
     won_up, won_down = np.zeros(means.size), np.zeros(means.size)
     for start in range(0, values.size, BLOCK):
         some = slice(start, start + BLOCK)
-        up, down = _factors(values[some], stakes[some], means)
+        up, down = growth_factors(values[some], stakes[some], means)
         won_up += np.log(up.prod(axis=0))
         won_down += np.log(down.prod(axis=0))
     return np.asarray(np.maximum(won_up, won_down) - math.log(2))
 
 
-def _stakes(values: Numbers, alpha: float) -> Numbers:
+def stakes_on(values: Numbers, alpha: float) -> Numbers:
     """The stake on each observation, from those before it only; larger if they vary less."""
     count = np.arange(1, values.size + 1)
     running_mean = (0.5 + np.cumsum(values)) / (count + 1)
@@ -133,7 +121,7 @@ def _stakes(values: Numbers, alpha: float) -> Numbers:
     return np.asarray(np.sqrt(2 * math.log(2 / alpha) / (before * count * np.log(count + 1))))
 
 
-def _factors(values: Numbers, stakes: Numbers, means: Numbers) -> tuple[Numbers, Numbers]:
+def growth_factors(values: Numbers, stakes: Numbers, means: Numbers) -> tuple[Numbers, Numbers]:
     """The factor by which capital grows, (observations, means), for bets above the mean and below it."""
     gap = values[:, None] - means
     with np.errstate(divide="ignore"):

@@ -11,14 +11,21 @@ from hypothesis.extra.numpy import arrays
 
 from perpetune.statistics.confidence_sequences import (
     drifting_mean_interval,
-    log_capital_path,
+    growth_factors,
     mean_difference,
     mean_interval,
     paired_mean_difference,
+    stakes_on,
 )
 
 ALPHA = 0.05
-SHARES = arrays(float, st.integers(0, 60), elements=st.floats(0, 1))
+RATIOS = arrays(float, st.integers(0, 60), elements=st.floats(0, 1))
+
+
+def log_capital_path(values: np.ndarray, mean: float) -> np.ndarray:
+    """The log of the capital won against one mean after each observation; at -log(ALPHA) the mean is rejected."""
+    factors = growth_factors(values, stakes_on(values, ALPHA), np.array([mean]))
+    return np.asarray(np.maximum(*(np.cumsum(np.log(each[:, 0])) for each in factors)) - math.log(2))
 
 
 @pytest.mark.parametrize("chance", [0.02, 0.5, 0.95])
@@ -26,7 +33,7 @@ def test_the_truth_is_covered_at_all_of_1000_checks(chance: float) -> None:
     random = np.random.default_rng(1)
     runs = 300
     ever_missed = sum(
-        log_capital_path((random.random(1000) < chance).astype(float), chance, ALPHA).max() >= -math.log(ALPHA)
+        log_capital_path((random.random(1000) < chance).astype(float), chance).max() >= -math.log(ALPHA)
         for _ in range(runs)
     )
     assert ever_missed / runs <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / runs)
@@ -48,7 +55,7 @@ def test_the_interval_has_the_means_with_little_capital() -> None:
     seen = random.beta(2, 5, 400)
     found = mean_interval(seen, ALPHA)
     for mean in np.linspace(0.01, 0.99, 50):
-        rejected = log_capital_path(seen, float(mean), ALPHA)[-1] >= -math.log(ALPHA)
+        rejected = log_capital_path(seen, float(mean))[-1] >= -math.log(ALPHA)
         if abs(mean - found.low) > 0.002 and abs(mean - found.high) > 0.002:
             assert rejected == (not found.low <= mean <= found.high)
 
@@ -66,7 +73,7 @@ def test_more_evidence_narrows_on_average() -> None:
 
 
 @settings(deadline=None)
-@given(SHARES)
+@given(RATIOS)
 def test_bounds_are_shares_around_the_mean(seen: np.ndarray) -> None:
     found = mean_interval(seen, ALPHA)
     assert 0 <= found.low <= found.mean <= found.high <= 1
@@ -74,7 +81,7 @@ def test_bounds_are_shares_around_the_mean(seen: np.ndarray) -> None:
 
 
 @settings(deadline=None)
-@given(SHARES)
+@given(RATIOS)
 def test_the_mirror_image_has_the_mirrored_bounds(seen: np.ndarray) -> None:
     found, mirrored = mean_interval(seen, ALPHA), mean_interval(1 - seen, ALPHA)
     assert mirrored.low == pytest.approx(1 - found.high, abs=0.0011)
@@ -82,7 +89,7 @@ def test_the_mirror_image_has_the_mirrored_bounds(seen: np.ndarray) -> None:
 
 
 @settings(deadline=None)
-@given(SHARES, SHARES)
+@given(RATIOS, RATIOS)
 def test_a_difference_turns_its_sign_with_the_sides(ours: np.ndarray, theirs: np.ndarray) -> None:
     one, other = mean_difference(ours, theirs, ALPHA), mean_difference(theirs, ours, ALPHA)
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
@@ -90,7 +97,7 @@ def test_a_difference_turns_its_sign_with_the_sides(ours: np.ndarray, theirs: np
 
 
 @settings(deadline=None)
-@given(SHARES)
+@given(RATIOS)
 def test_less_risk_of_error_is_a_wider_interval(seen: np.ndarray) -> None:
     """Up to the bets, which depend on the risk too: never more than a little narrower."""
     wide, narrow = mean_interval(seen, 0.001), mean_interval(seen, 0.2)
