@@ -130,8 +130,8 @@ def test_a_version_waits_for_approval_and_has_the_response_in_its_tags(workspace
     version = promoted(workspace)
     child = begin(workspace)
     [waiting] = eventually(lambda: runs("approval", "PAUSED"), 240)
-    assert waiting["name"] == f"may version {version} take over?"
-    assert len(runs("refresh", "RUNNING")) == 1, "it keeps the one place of a refresh meanwhile"
+    assert waiting["name"] == f"approve version {version}?"
+    assert len(runs("refresh", "RUNNING")) == 1, "it keeps its concurrency slot meanwhile"
     assert registry.get("colours", version).tags["approval"] == "waiting"
     [told] = eventually(lambda: payloads(WAITING, version), 60)
     assert told["flow_run_id"] == waiting["id"]

@@ -55,7 +55,7 @@ def workspace(
         opened = open_workspace(folder)
         for name, value in environment(opened, ports).items():
             patch.setenv(name, value)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
         seed_servers(opened, "prefect")
         with Supervisor(folder, opened.home / "logs", {}, print) as supervisor:
             supervisor.start(servers(opened, ports))

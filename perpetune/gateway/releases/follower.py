@@ -247,12 +247,13 @@ class Follower:
         if trial is not None and trial.version not in self._loaded:
             self._trial = None
             await self._ensure_loaded(trial.version, force)
-        is_loaded = trial is not None and trial == self._wanted.trial and trial.version in self._loaded
-        if is_loaded and trial != self._trial:
+        if trial is not None and (trial != self._wanted.trial or trial.version not in self._loaded):
+            trial = None
+        if trial is not None and trial != self._trial:
             logger.info(
                 "version %s is on trial: %s, traffic ratio %g", trial.version, trial.strategy, trial.traffic_ratio
-            )  # type: ignore[union-attr]
-        self._trial = trial if is_loaded else None
+            )
+        self._trial = trial
         self._metrics.trial.clear()
         if self._trial is not None:
             self._metrics.trial.labels(self._trial.version, self._trial.strategy).set(1)

@@ -136,7 +136,7 @@ def test_the_first_version_is_made_once_and_serves(workspace: Any) -> None:
 
 def test_a_remote_model_can_be_the_first_version(workspace: Any) -> None:
     larger = {"url": "http://127.0.0.1:9/v1", "model": "large"}
-    opened = ingested(workspace(serve={"first": larger}), rows(20))
+    opened = ingested(workspace(serve={"initial_model": larger}), rows(20))
     version = make_first_version(opened, BASE)
     release = registry.fetch_release(opened.params.task.name, version, opened.root / "cache")
     assert release.system == "remote" and release.remote is not None and release.remote.model_dump() == larger

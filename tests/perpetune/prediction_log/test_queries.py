@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -170,16 +171,19 @@ def test_opening_again_keeps_the_rows(tmp_path: Path, prediction: Make) -> None:
     assert recent_predictions(open_log(url), "reviews", limit=None) == [prediction(1)]
 
 
-def _open(url: str) -> str:
-    log = open_log(url)
-    with log.connect() as connection:
-        return str(connection.exec_driver_sql("pragma journal_mode").scalar_one())
+OPEN = """
+import sys
+from perpetune.prediction_log.database import open_log
+with open_log(sys.argv[1]).connect() as connection:
+    print(connection.exec_driver_sql("pragma journal_mode").scalar_one())
+"""
 
 
+@pytest.mark.slow
 def test_several_processes_may_open_it_at_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'new' / 'predictions.db'}"
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        assert pool.map(_open, [url] * 8, chunksize=1) == ["wal"] * 8
+    command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path / 'new' / 'predictions.db'}"]
+    opening = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    assert [each.communicate(timeout=60)[0].strip() for each in opening] == ["wal"] * 6
 
 
 @pytest.mark.parametrize(
