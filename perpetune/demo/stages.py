@@ -1,4 +1,4 @@
-"""How the demo is told: one line for each stage, its title while it lasts and then what came of it."""
+"""The output of the demo: one line for each stage, its title while it runs and then its outcome."""
 
 from __future__ import annotations
 
@@ -48,18 +48,16 @@ class Stages:
 
 @contextmanager
 def _shown(stage: Stage, console: Console) -> Iterator[None]:
-    """On a terminal a line that moves and then stays; elsewhere the title first and the rest of its line at the end."""
+    """On a terminal one line, which moves and then stays; elsewhere the title, and at the end a line of outcomes."""
     if not console.is_terminal:
-        console.print(stage.head, end="", soft_wrap=True)
+        console.print(stage.head, soft_wrap=True)
         try:
             yield
         finally:
-            console.print(_behind(stage), soft_wrap=True)
+            if stage.outcomes:
+                console.print(f"  {escape('; '.join(stage.outcomes))}", soft_wrap=True)
         return
     with console.status(stage.head) as stage.status:
         yield
-    console.print(f"{stage.head}{_behind(stage)}", soft_wrap=True)
-
-
-def _behind(stage: Stage) -> str:
-    return f": {escape('; '.join(stage.outcomes))}" if stage.outcomes else ""
+    outcomes = f": {escape('; '.join(stage.outcomes))}" if stage.outcomes else ""
+    console.print(f"{stage.head}{outcomes}", soft_wrap=True)

@@ -15,8 +15,7 @@ def stages(*, terminal: bool) -> tuple[Stages, io.StringIO]:
     return Stages(Console(file=out, force_terminal=terminal, width=200, color_system=None), time.time()), out
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_a_stage_is_one_line_that_stays(terminal: bool) -> None:
+def lines(terminal: bool) -> list[str]:
     found, out = stages(terminal=terminal)
     with found.stage("first refresh") as stage:
         stage.show("training ███ 40/100")
@@ -24,13 +23,20 @@ def test_a_stage_is_one_line_that_stays(terminal: bool) -> None:
         stage.came("promote the challenger: +6.1 points [n=219]")
     with found.stage("services"):
         pass
-    plain = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", out.getvalue()).replace("\r", "\n")
-    last = [line for line in plain.splitlines() if line.strip()]
-    assert "00:00 first refresh: 0 failed; promote the challenger: +6.1 points [n=219]" in last
-    assert last[-1].endswith("00:00 services")
     assert [title for title, _ in found.done] == ["first refresh", "services"]
-    if not terminal:
-        assert len(last) == 2, "a file gets the two lines and nothing that moves"
+    plain = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", out.getvalue()).replace("\r", "\n")
+    return [line for line in plain.splitlines() if line.strip()]
+
+
+def test_on_a_terminal_a_stage_is_one_line_that_stays() -> None:
+    shown = lines(terminal=True)
+    assert "00:00 first refresh: 0 failed; promote the challenger: +6.1 points [n=219]" in shown
+    assert shown[-1].endswith("00:00 services")
+
+
+def test_a_file_gets_the_title_when_a_stage_begins_and_nothing_that_moves() -> None:
+    outcome = "  0 failed; promote the challenger: +6.1 points [n=219]"
+    assert lines(terminal=False) == ["00:00 first refresh", outcome, "00:00 services"]
 
 
 def test_a_stage_that_fails_ends_its_line() -> None:
