@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def require_no_namesake(folder: Path) -> None:
-    """Prefect imports a flow with the folder that it runs in first on the path. Other names than ours hide nothing.
+    """Refuse a workspace that hides perpetune: Prefect puts the working directory first on the path of a flow run.
 
     Raises PerpetuneError.
     """

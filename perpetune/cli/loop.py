@@ -56,7 +56,7 @@ def tune(
 
 def run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], verbose: bool, json_: bool) -> None:
     """Start a deployment, print its log, and exit as it did."""
-    from perpetune.cli.verdict_lines import as_json, unsaid
+    from perpetune.cli.verdict_lines import run_as_json, unsaid
     from perpetune.explain.status import decision_of
     from perpetune.runtime.prefect_api import Prefect
 
@@ -82,7 +82,7 @@ def run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], v
             raise fault
         decision = decision_of(workspace, flow, run.id)
         if json_:
-            print_json(as_json(decision, ended, logged))
+            print_json(run_as_json(decision, ended, logged))
             return
         for line in unsaid(decision, logged, verbose=verbose):
             say(line)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from perpetune.cli.console import as_json
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
@@ -41,11 +42,11 @@ def unsaid(decision: Decision | None, logged: Sequence[str], *, verbose: bool) -
     return list(lines_of(decision, verbose=verbose)) if decision else [verdict]
 
 
-def as_json(decision: Decision | None, ended: FlowRun, logged: Sequence[str]) -> dict[str, Any]:
+def run_as_json(decision: Decision | None, ended: FlowRun, logged: Sequence[str]) -> dict[str, Any]:
     """The run, its verdict in one line, all next steps and the whole record."""
     return {
         **asdict(ended),
         "verdict": verdict_of(decision, logged),
         "next": next_steps(decision) if decision else (),
-        "decision": decision.model_dump(mode="json") if decision else None,
+        "decision": as_json(decision),
     }

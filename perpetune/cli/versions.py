@@ -134,6 +134,6 @@ def rollback(
             decision = record_rollback(workspace, done, reason)
             emit_event(workspace, done, reason, lambda line: errors.print(line, markup=False))
             if json_:
-                print_json({**asdict(done), "reason": reason, "decision": decision.model_dump(mode="json")})
+                print_json({**asdict(done), "reason": reason, "decision": as_json(decision)})
             else:
                 say_verdict(decision, verbose)

@@ -19,7 +19,7 @@ def replace_values(path: Path, values: Mapping[str, int | float]) -> None:
     """
     text = read_text(path)
     for field, value in values.items():
-        text = _with_value(text, field.split("."), as_yaml(value), path)
+        text = _with_value(text, field.split("."), number_as_yaml(value), path)
     write_atomic(path.resolve(), text)
 
 
@@ -103,7 +103,7 @@ def _pairs(node: yaml.Node | None) -> list[tuple[yaml.Node, yaml.Node]]:
     return node.value if isinstance(node, yaml.MappingNode) else []
 
 
-def as_yaml(value: int | float) -> str:
+def number_as_yaml(value: int | float) -> str:
     """The number as people write it in YAML, whose readers take `3e-4` for a word and `3.0e-4` for a number."""
     if value == int(value):
         return str(int(value))

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
-from perpetune.params.edit import as_yaml
+from perpetune.params.edit import number_as_yaml
 from perpetune.training.trainer import Progress
 from perpetune.tuning.search import Settings, Trial
 from perpetune.tuning.tune import Tuning, tune
@@ -36,8 +36,8 @@ def progress_line(number: int, settings: Settings, progress: Progress) -> str:
 
 
 def _words(settings: Settings) -> str:
-    rate = as_yaml(settings.learning_rate)
-    return f"rank {settings.rank}, learning rate {rate}, {as_yaml(settings.epochs)} epochs"
+    rate = number_as_yaml(settings.learning_rate)
+    return f"rank {settings.rank}, learning rate {rate}, {number_as_yaml(settings.epochs)} epochs"
 
 
 def show_tuning(found: Tuning, console: Console) -> None:
@@ -48,8 +48,8 @@ def show_tuning(found: Tuning, console: Console) -> None:
         table.add_row(
             f"{trial.number} (current)" if trial.number == 1 else str(trial.number),
             str(settings.rank),
-            as_yaml(settings.learning_rate),
-            as_yaml(settings.epochs),
+            number_as_yaml(settings.learning_rate),
+            number_as_yaml(settings.epochs),
             "" if loss is None else f"{loss:.4f}",
             f"{trial.minutes:.2f}",
             "best" if trial == found.best else trial.state,
@@ -57,7 +57,7 @@ def show_tuning(found: Tuning, console: Console) -> None:
         )
     console.print(table)
     for change in found.changes:
-        console.print(f"{change.field}: {as_yaml(change.now)} → {as_yaml(change.best)}", markup=False)
+        console.print(f"{change.field}: {number_as_yaml(change.now)} → {number_as_yaml(change.best)}", markup=False)
     if not found.changes:
         console.print("no trial is better than the current settings", markup=False)
     console.print(f"MLflow: {found.run.url}", markup=False, soft_wrap=True)

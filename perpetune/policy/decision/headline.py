@@ -21,7 +21,7 @@ from perpetune.policy.decision.numbers import (
     score_in,
     text,
 )
-from perpetune.policy.wording import one_line
+from perpetune.policy.wording import amount, one_line
 
 if TYPE_CHECKING:
     from perpetune.policy.decision.record import Decision
@@ -189,9 +189,7 @@ def _decay(decay: Evidence, metric: str, *, told_evidence: bool = True) -> Itera
 
 
 def _amount(evidence: float) -> str:
-    if evidence >= SHOWN_EVIDENCE:
-        return "over a million"
-    return f"{evidence:,.0f}" if evidence >= 10 else f"{evidence:.1f}"
+    return "over a million" if evidence >= SHOWN_EVIDENCE else amount(evidence)
 
 
 def _no_labels(evidence: Evidence) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from perpetune.params.edit import as_yaml
+from perpetune.params.edit import number_as_yaml
 from perpetune.replay.calibrate import Calibration
 from perpetune.replay.resample import Delay
 
@@ -32,7 +32,7 @@ def show_calibration(found: Calibration, answered_by: str, console: Console) -> 
         say(f"warning: {warning}", "yellow")
     say("watch:")
     for field, value in found.settings.items():
-        say(f"  {field.removeprefix('watch.')}: {as_yaml(value)}")
+        say(f"  {field.removeprefix('watch.')}: {number_as_yaml(value)}")
 
 
 def _cells(delay: Delay, per_day: float) -> tuple[str, str, str]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from perpetune.cli.verdict_lines import NOTHING_TO_CHECK, as_json, lines_of, unsaid, verdict_of
+from perpetune.cli.verdict_lines import NOTHING_TO_CHECK, lines_of, run_as_json, unsaid, verdict_of
 from perpetune.policy.decision.record import Decision, Ids
 from perpetune.runtime.prefect_api import FlowRun
 
@@ -45,8 +45,8 @@ def test_a_run_that_decided_nothing_has_the_word_of_its_log() -> None:
 
 
 def test_json_holds_the_line_and_the_whole_record() -> None:
-    shown = as_json(KEPT, RUN, [])
+    shown = run_as_json(KEPT, RUN, [])
     assert (shown["verdict"], shown["id"]) == (LINE, "1")
     assert shown["decision"]["reasons"] == list(KEPT.reasons)
     assert len(shown["next"]) == 1
-    assert as_json(None, RUN, [])["decision"] is None
+    assert run_as_json(None, RUN, [])["decision"] is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.errors import PerpetuneError
-from perpetune.params.edit import as_yaml, replace_values
+from perpetune.params.edit import number_as_yaml, replace_values
 
 TEXT = """\
 # Ours.
@@ -25,11 +25,11 @@ train:
 
 @given(st.one_of(st.integers(1, 10_000), st.floats(1e-12, 1e12)))
 def test_numbers_are_read_back_as_they_were(value: float) -> None:
-    assert yaml.safe_load(as_yaml(value)) == value
+    assert yaml.safe_load(number_as_yaml(value)) == value
 
 
 def test_numbers_are_written_as_people_write_them() -> None:
-    assert [as_yaml(value) for value in (3e-4, 3.12e-5, 0.02, 2.0, 1.25, 16)] == [
+    assert [number_as_yaml(value) for value in (3e-4, 3.12e-5, 0.02, 2.0, 1.25, 16)] == [
         "3.0e-4",
         "3.12e-5",
         "0.02",
