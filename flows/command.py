@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import prefect
 from prefect import get_client, serve
 from prefect.deployments.runner import DeploymentApplyError
 
@@ -54,15 +55,18 @@ def main() -> None:
 
 
 def require_no_namesake(folder: Path) -> None:
-    """Refuse a workspace that hides perpetune: Prefect puts the working directory first on the path of a flow run.
+    """Refuse a workspace that hides perpetune or Prefect: Prefect imports both from the working directory first.
 
+    Other modules come later, when `perpetune.flows` has moved the working directory to the end of the path.
     Raises PerpetuneError.
     """
-    for file in (folder / "perpetune.py", folder / "perpetune" / "__init__.py"):
-        if file.is_file() and not file.samefile(perpetune.__file__):
-            raise PerpetuneError(
-                "this module hides perpetune from the flow runs of this workspace", where=str(file), do="rename it"
-            )
+    for hidden in (perpetune, prefect):
+        name = hidden.__name__
+        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if file.is_file() and not file.samefile(str(hidden.__file__)):
+                raise PerpetuneError(
+                    f"this module hides {name} from the flow runs of this workspace", where=str(file), do="rename it"
+                )
 
 
 def await_server() -> None:

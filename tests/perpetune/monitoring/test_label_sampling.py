@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any, Literal
 
 import pytest
@@ -43,11 +44,20 @@ def test_nothing_labelled_is_asked_for_and_nothing_twice(
     assert not labelled & set(chosen)
 
 
-@given(rows=ROWS, share=SHARES, seed=st.integers())
-def test_where_more_is_wanted_than_there_is_all_of_it_is_asked_for(
+@given(rows=ROWS, share=st.floats(0.01, 0.99) | st.just(1.0), seed=st.integers())
+def test_if_both_parts_are_larger_than_what_there_is_all_of_it_is_chosen(
     rows: list[Candidate], share: float, seed: int
 ) -> None:
-    assert len(choose(rows, (), round(len(rows) / share) * 2 + 99, share, seed)) == len(rows)
+    smaller_part = min(share, 1 - share) or 1
+    assert len(choose(rows, (), ceil((len(rows) + 1) / smaller_part), share, seed)) == len(rows)
+
+
+def test_requests_outside_the_random_sample_stay_out_if_no_uncertain_ones_are_wanted() -> None:
+    rows = [some(number, uncertainty=0.5) for number in range(200)]
+    chosen = choose(rows, (), 50, 0.995, 0)
+    assert {reason for _, reason in chosen} == {"random"}
+    assert len(chosen) == 50
+    assert len(choose(rows, (), 99_999, 0.9, 0)) == 200
 
 
 @given(rows=ROWS, seed=st.integers(), data=st.data())
