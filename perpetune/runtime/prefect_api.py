@@ -30,6 +30,7 @@ PREFECT_LINES = ("Beginning flow run", "Finished in state", "View at ")
 # lock, and the server may not answer meanwhile.
 BUSY = {429, 502, 503}
 TIMEOUT, RETRY_SECONDS = 30.0, 90.0  # of one request, and of all retries
+OLD_ENTRYPOINTS = "flows."  # of deployments that were registered before the flows lay in perpetune.flows
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -101,11 +102,18 @@ class Prefect:
     url: str
 
     def start(self, deployment: str, parameters: Mapping[str, object]) -> FlowRun:
-        """Start a run of `FLOW/DEPLOYMENT`. Raises PerpetuneError if there is no such deployment."""
+        """Start a run of `FLOW/DEPLOYMENT`. Raises PerpetuneError if there is no such deployment, or it is outdated."""
         found = self._get(f"/deployments/name/{deployment}")
         if found is None:
             raise PerpetuneError(
                 f"Prefect has no deployment {deployment}", where=self.url, do="start the worker: `perpetune up`"
+            )
+        entrypoint = str(found["entrypoint"])
+        if entrypoint.startswith(OLD_ENTRYPOINTS):
+            raise PerpetuneError(
+                f"{deployment} starts {entrypoint}, which is perpetune.{entrypoint} now",
+                where=self.url,
+                do="register it again: `perpetune up`, or `python -m perpetune.flows deploy` for a work pool",
             )
         body = {"parameters": dict(parameters), "idempotency_key": str(uuid.uuid4())}
         created = self._call("POST", f"/deployments/{found['id']}/create_flow_run", body)
