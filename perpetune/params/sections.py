@@ -53,7 +53,7 @@ def _checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
 class TaskParams(Section):
     """What the model is for. `labels: null` learns them from the training data.
 
-    `output_schema` is the JSON Schema that each output satisfies; where params.yaml names a file, what is in it.
+    `output_schema` is the JSON Schema that each output satisfies, or the content of the file that params.yaml names.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
@@ -168,7 +168,7 @@ class MixParams(Section):
 
 
 class ReferenceParams(Section):
-    """What traffic is compared with: the recent holdout alone where it has `min_recent` rows."""
+    """What traffic is compared with: the recent holdout alone if it has `min_recent` rows."""
 
     rows: Count = 600
     """Rows that the monitor compares traffic with. Unit: rows."""
