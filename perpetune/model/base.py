@@ -43,7 +43,7 @@ def load_base(
 
 def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """Load a model that save_pretrained wrote, for inference."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     assert isinstance(model, PreTrainedModel)
     model.to(device_name())  # type: ignore[arg-type]
     model.config.use_cache = False
@@ -79,7 +79,7 @@ def _in_four_bits(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         bnb_4bit_compute_dtype=dtype,
     )
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=config, device_map=device_name(), attn_implementation="sdpa"
+        folder, dtype=dtype, quantization_config=config, device_map=device_name()
     )
     assert isinstance(model, PreTrainedModel)
     model.config.use_cache = False

@@ -10,7 +10,8 @@ import torch
 
 from perpetune.params import TrainParams
 from perpetune.training.batches import Encoded, batches, pack_rows, tree_size
-from perpetune.training.decoder.fused import FusedModel, PlainModel, summed_loss
+from perpetune.training.decoder.fused import summed_loss
+from perpetune.training.decoder.network import Network
 from perpetune.training.distributed import World, local_rows, padded_passes
 from perpetune.training.recipe import batch_size
 from perpetune.training.schedule import Schedule
@@ -20,7 +21,7 @@ FORWARD = 1 / 3  # of a forward and backward pass
 
 
 def expected_seconds(
-    network: FusedModel | PlainModel,
+    network: Network,
     rows: Sequence[Encoded],
     validation: Sequence[Encoded],
     params: TrainParams,
@@ -48,7 +49,7 @@ def expected_seconds(
     return per_token * (training + FORWARD * validation_tokens * len(schedule.validate_at))
 
 
-def _time(network: FusedModel | PlainModel, rows: Sequence[Encoded]) -> float:
+def _time(network: Network, rows: Sequence[Encoded]) -> float:
     device = next(network.parameters()).device
     _wait(device)
     began = time.perf_counter()

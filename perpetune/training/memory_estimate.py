@@ -21,10 +21,10 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from perpetune.errors import PerpetuneError
 from perpetune.model.base import torch_dtype
 from perpetune.model.loss import LOGIT_ROWS
+from perpetune.model.packing import FUSED
 from perpetune.params import BaseParams, TrainParams
 from perpetune.training.batches import Encoded, batches, pack_rows, tree_size
 from perpetune.training.decoder.attention import BLOCK
-from perpetune.training.decoder.fused import FUSED
 from perpetune.training.recipe import batch_size
 
 SAMPLE_STEPS = 200  # steps searched for the largest micro-batch

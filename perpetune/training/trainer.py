@@ -21,14 +21,8 @@ from perpetune.params import TrainParams
 from perpetune.records import Example
 from perpetune.training.batches import Encoded, batches, encode_all, pack_rows, sample_rows
 from perpetune.training.checkpoint import Checkpoint, CheckpointStore, random_state, restore_random_state, run_digest
-from perpetune.training.decoder.fused import (
-    FusedModel,
-    PlainModel,
-    losses_by_temperature,
-    prompt_features,
-    summed_loss,
-    training_network,
-)
+from perpetune.training.decoder.fused import losses_by_temperature, prompt_features, summed_loss, training_network
+from perpetune.training.decoder.network import Network
 from perpetune.training.distributed import (
     SINGLE_PROCESS,
     World,
@@ -255,7 +249,7 @@ def _run(job: _Job) -> Trained:
     return Trained(Path(), "", "", step, best.step or step, best.loss, tokens, seconds, too_long=0, devices=world.size)
 
 
-def _start_from_probe(job: _Job, network: FusedModel | PlainModel) -> None:
+def _start_from_probe(job: _Job, network: Network) -> None:
     """Initialise the label head with a linear probe of the base; all processes compute the same."""
     assert job.head is not None
     network.eval()
@@ -267,7 +261,7 @@ def _start_from_probe(job: _Job, network: FusedModel | PlainModel) -> None:
     fit_probe(job.head, torch.cat(found), [row.label or 0 for row in rows], [row.weight for row in rows])
 
 
-def _forecast(job: _Job, network: FusedModel | PlainModel, schedule: Schedule, minutes: float | None) -> Forecast:
+def _forecast(job: _Job, network: Network, schedule: Schedule, minutes: float | None) -> Forecast:
     memory = estimate_memory(
         shape_of(cast(Any, job.model).config, job.params.lora.target_modules),
         job.params,
@@ -327,7 +321,7 @@ def _restore_state(found: Checkpoint, weights: list[nn.Parameter], optimizer: to
 
 
 def take_step(
-    network: FusedModel | PlainModel,
+    network: Network,
     optimizer: torch.optim.Optimizer,
     weights: list[nn.Parameter],
     batch: Sequence[Encoded],
@@ -356,7 +350,7 @@ def take_step(
 
 @torch.no_grad()
 def mean_loss(
-    network: FusedModel | PlainModel, rows: Sequence[Encoded], max_packed_tokens: int, world: World = SINGLE_PROCESS
+    network: Network, rows: Sequence[Encoded], max_packed_tokens: int, world: World = SINGLE_PROCESS
 ) -> float:
     """Mean cross-entropy per answer token, or per label at the best temperature.
 
