@@ -6,11 +6,16 @@ It is the loop of transformers' `generate`, a token at a time, so that several s
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from transformers import DynamicCache
+
+# Their modules hold the state of one sequence: of several in turn, each is read again for every token.
+KEEPS_STATE_ITSELF = ("recurrent_gemma",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +63,25 @@ def _read(model: torch.nn.Module, tokens: torch.Tensor, carried: dict[str, Any])
     """Read the tokens (1, n) that are not in the carried state yet; its next logits (1, vocabulary)."""
     causal = cast(Any, model)
     if not carried:
-        carried = {"attention_mask": torch.ones_like(tokens), "use_cache": True}
+        carried = _beginning(causal, tokens)
         inputs = causal.prepare_inputs_for_generation(tokens, is_first_iteration=True, **carried)
     else:
-        inputs = causal.prepare_inputs_for_generation(tokens, next_sequence_length=1, **carried)
+        new = 1 if carried["use_cache"] else None
+        inputs = causal.prepare_inputs_for_generation(tokens, next_sequence_length=new, **carried)
     output = causal(**{**inputs, "logits_to_keep": 1}, return_dict=True)
     logits: torch.Tensor = output.logits[:, -1].float()
     return RowState(tokens, causal._update_model_kwargs_for_generation(output, carried)), logits
+
+
+def _beginning(causal: Any, tokens: torch.Tensor) -> dict[str, Any]:
+    """What `generate` begins with: positions, and an empty cache unless the model makes its own."""
+    takes = inspect.signature(causal.forward).parameters
+    if causal.config.model_type in KEEPS_STATE_ITSELF:
+        return {"use_cache": False}
+    carried: dict[str, Any] = {"use_cache": True}
+    if "position_ids" in takes:
+        carried["position_ids"] = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    if causal._supports_default_dynamic_cache():
+        name = "cache_params" if "cache_params" in takes else "past_key_values"
+        carried[name] = DynamicCache(config=causal.config.get_text_config(decoder=True))
+    return carried

@@ -56,14 +56,6 @@ def _without(names: str, size: dict[str, Any] = SIZE) -> dict[str, Any]:
 # Name -> configuration class of transformers, its arguments.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {**SIZE, "attention_bias": True, "mlp_bias": True}),
-    "llama, dynamic rope": (
-        "LlamaConfig",
-        {
-            **SIZE,
-            "max_position_embeddings": 32,
-            "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
-        },
-    ),
     "mistral, window": ("MistralConfig", {**SIZE, "sliding_window": 16}),
     "mixtral, window": ("MixtralConfig", {**SIZE, "num_local_experts": 4, "sliding_window": 16}),
     "ministral, window": (
