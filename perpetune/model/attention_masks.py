@@ -17,7 +17,9 @@ FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attenti
 def sliding_window(config: PreTrainedConfig) -> int | None:
     """The tokens that a layer with a sliding window attends to, its own included; None if no layer has one."""
     text: Any = config.get_text_config()
-    window = getattr(text, "sliding_window", None)
+    if not hasattr(type(text), "sliding_window"):
+        return None  # the architecture ignores what some configs say
+    window = text.sliding_window
     kinds = layer_kinds(config)
     return int(window) if window and (not kinds or SLIDING in kinds) else None
 

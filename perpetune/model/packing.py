@@ -11,13 +11,14 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from perpetune.errors import PerpetuneError
-from perpetune.model.attention_masks import CHUNKED, FULL, SLIDING, layer_kinds, sliding_window
-from perpetune.model.token_tree import build_tree, model_inputs
+from perpetune.model.attention_masks import CHUNKED, FULL, SLIDING, attention_masks, layer_kinds, sliding_window
+from perpetune.model.token_tree import Tree, build_tree, is_visible, model_inputs
 
 # Architectures with fused layers in training. They need no trial.
 FUSED = ("llama", "mistral", "qwen2", "qwen3")
@@ -45,6 +46,7 @@ NO_WINDOW = {"use_sliding_window", "chunk_size_feed_forward"}
 # Relative errors of logits: in fp32 of any token, in 16 bits, whose rounding also sends tokens to other experts, the median.
 TOLERANCE = 1e-3
 ROUGH_TOLERANCE = 0.05
+SHARED = 3
 TRIED = ((0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 7, 8, 9, 10, 11), (0, 1, 2, 12, 13, 5, 14))  # rows, as positions in a sample
 
 
@@ -53,12 +55,21 @@ def longest_in_tree(model: PreTrainedModel) -> float:
 
     Raises PerpetuneError if transformers cannot run the model, or if it is not causal.
     """
+    longest = longest_by_config(model)
     if model.config.model_type in FUSED:
-        return _longest_of_one_rotation(model.config)
-    if _has_state(model) or _has_unknown_windows(model.config):
-        _alone(model)
-        return 0
-    if not _trees_equal_rows(model):
+        return longest
+    trains = model.training
+    model.eval()  # dropout would differ
+    try:
+        rows, alone = _alone(model)
+        return longest if longest and _trees_equal_rows(model, rows, alone) else 0
+    finally:
+        model.train(trains)
+
+
+def longest_by_config(model: PreTrainedModel) -> float:
+    """`longest_in_tree` as far as the model's config and class tell, which need no weights."""
+    if model.config.model_type not in FUSED and (_has_state(model) or _has_unknown_windows(model.config)):
         return 0
     return min(_longest_of_one_rotation(model.config), _longest_in_window(model.config))
 
@@ -97,16 +108,39 @@ def _has_unknown_windows(config: PreTrainedConfig) -> bool:
 
 
 @torch.inference_mode()
-def _trees_equal_rows(model: PreTrainedModel) -> bool:
-    """Whether the logits of a small tree are those of its rows."""
-    rows, alone = _alone(model)
+def _trees_equal_rows(model: PreTrainedModel, rows: list[list[int]], alone: list[Tensor]) -> bool:
+    """Whether the logits of a small tree are those of its rows, read at once and after a cached prefix."""
     tree = build_tree(rows)
+    inputs = model_inputs(tree, model.config, model.device, model.dtype)
     try:
-        packed = model(**model_inputs(tree, model.config, model.device, model.dtype), use_cache=False).logits[0]
+        packed = [model(**inputs, use_cache=False).logits[0], _in_two_parts(model, tree)]
     except Exception:  # what a model that takes no such mask raises is its own choice
         return False
-    errors = [_errors(packed[list(path)], wanted) for path, wanted in zip(tree.paths, alone, strict=True)]
+    errors = [
+        _errors(logits[list(path)], wanted) for logits in packed for path, wanted in zip(tree.paths, alone, strict=True)
+    ]
     return _is_equal(torch.cat(errors), model.dtype)
+
+
+def _in_two_parts(model: PreTrainedModel, tree: Tree) -> Tensor:
+    """The logits of a tree whose first tokens are read before the others."""
+    cache, device = DynamicCache(), model.device
+    visible = torch.from_numpy(is_visible(tree, np.arange(len(tree)), np.arange(len(tree)))).to(device)
+    depths, tokens = (torch.from_numpy(part).to(device) for part in (tree.depths, tree.tokens))
+    logits = []
+    for part in (slice(0, SHARED), slice(SHARED, len(tree))):
+        masks = attention_masks(
+            model.config, visible[part, : part.stop], depths[part], depths[: part.stop], model.dtype
+        )
+        output = model(
+            input_ids=tokens[None, part],
+            position_ids=depths[None, part],
+            attention_mask=masks,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits.append(output.logits[0])
+    return torch.cat(logits)
 
 
 @torch.inference_mode()
@@ -130,7 +164,7 @@ def _alone(model: PreTrainedModel) -> tuple[list[list[int]], list[Tensor]]:
             where="params.yaml: base.model",
             do="fetch its weights again; if it was made for another precision, set train.precision: fp32",
         )
-    shared = [_errors(logits[:3], alone[0][:3]) for logits in alone[1:]]
+    shared = [_errors(logits[:SHARED], alone[0][:SHARED]) for logits in alone[1:]]
     if not _is_equal(torch.cat(shared), model.dtype):
         raise PerpetuneError(
             f"this {model.config.model_type} is no causal language model: its scores depend on the tokens that follow",

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from perpetune.model.label_head import LabelHead, features
 from perpetune.model.token_tree import Tree, build_tree
-from perpetune.training.batches import Encoded
+from perpetune.training.batches import Encoded, pack_rows, tree_size
+from perpetune.training.distributed import SINGLE_PROCESS, World, local_rows, padded_passes
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,16 @@ class Network(nn.Module):
 
     label_head: LabelHead | None
     longest_in_tree: float
+
+    def micro_batches(self, rows: Sequence[Encoded], limit: int, world: World = SINGLE_PROCESS) -> list[list[Encoded]]:
+        """This process's micro-batches of at most `limit` tokens, as many as every other process has."""
+        several = world.size > 1  # whose layers are gathered together, so all must compute as many forward passes
+        packed = pack_rows(local_rows(rows, world), limit, self.longest_in_tree, one_by_one=several)
+        return padded_passes(packed, world)
+
+    def size(self, rows: Sequence[Encoded]) -> int:
+        """The tokens that are computed for a micro-batch."""
+        return tree_size(rows, self.longest_in_tree)
 
     def hidden(self, tree: Tree, device: torch.device) -> Tensor:
         """The last hidden states (n, size) of a tree of n tokens."""
