@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from tiny_architectures import ARCHITECTURES, WORDS, write_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
@@ -18,10 +19,11 @@ from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base, load_base
 from perpetune.model.chat_format import answer_tokens, prompt_tokens
-from perpetune.params import BaseParams, LoraParams
-from perpetune.records import Message
+from perpetune.params import BaseParams, LoraParams, TrainParams
+from perpetune.records import Example, Message
 from perpetune.training.batches import Encoded, pack_rows
 from perpetune.training.decoder.fused import summed_loss, training_network
+from perpetune.training.job import Job, train_here
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +60,15 @@ def reference(folder: Path) -> Any:
 def logits_of(model: Any, row: Sequence[int]) -> torch.Tensor:
     """As plainly as it can be written: no packing, no padding, no cache, all logits."""
     found: torch.Tensor = model(input_ids=torch.tensor([list(row)]), use_cache=False).logits[0]
+    return found
+
+
+def label_probabilities(model: Any, prompt: Sequence[int], labels: Sequence[Sequence[int]]) -> list[float]:
+    scores = []
+    for tokens in labels:
+        logits = logits_of(model, (*prompt, *tokens))[len(prompt) - 1 : -1].log_softmax(-1)
+        scores.append(logits[range(len(tokens)), tokens].double().sum())
+    found: list[float] = torch.stack(scores).softmax(-1).tolist()
     return found
 
 
@@ -118,12 +129,8 @@ def test_answers_equal_transformers_row_by_row(folder: Path) -> None:
     with torch.inference_mode():
         answers = predictor.answer(None, CONVERSATIONS, LABELS, 8)
         for messages, answer in zip(CONVERSATIONS, answers, strict=True):
-            scores = []
-            for label in LABELS:
-                prompt, tokens = prompt_tokens(tokenizer, messages), answer_tokens(tokenizer, label)
-                logits = logits_of(model, (*prompt, *tokens))[len(prompt) - 1 : -1].log_softmax(-1)
-                scores.append(logits[range(len(tokens)), tokens].double().sum())
-            wanted = torch.stack(scores).softmax(-1).tolist()
+            prompt = prompt_tokens(tokenizer, messages)
+            wanted = label_probabilities(model, prompt, [answer_tokens(tokenizer, label) for label in LABELS])
             assert list((answer.probabilities or {}).values()) == pytest.approx(wanted, abs=2e-5)
 
 
@@ -147,3 +154,58 @@ def test_greedy_text_equals_transformers_row_by_row(folder: Path) -> None:
         prompt = torch.tensor([prompt_tokens(tokenizer, messages)])
         written = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False)
         assert answer.text == tokenizer.decode(written[0, prompt.shape[1] :], skip_special_tokens=True)
+
+
+ROWS = [
+    Example(input=messages[1].content, output=label, id=str(position), group=str(position), source="test")
+    for position, (messages, label) in enumerate(zip(CONVERSATIONS, (*LABELS, LABELS[0]), strict=True))
+]
+
+
+def trained(folder: Path, params: TrainParams, home: Path, labels: tuple[str, ...] | None) -> Path:
+    job = Job(
+        base=BaseParams(model=f"path:{folder}", revision=None),
+        assets=home,
+        instruction=INSTRUCTION,
+        params=params,
+        adapter=home / "adapter",
+        checkpoints=home / "checkpoints",
+        labels=labels,
+    )
+    done = train_here(job, ROWS, ROWS, lambda _: None, lambda _: None)
+    assert done.validation_loss is not None
+    return done.adapter
+
+
+@pytest.fixture
+def two_steps(train_params: TrainParams) -> TrainParams:
+    update = {"epochs": 2.0, "batch_size": 5, "learning_rate": 0.05, "validations": 1, "max_example_tokens": 128}
+    return train_params.model_copy(update=update)
+
+
+def test_a_trained_adapter_answers_as_in_transformers(folder: Path, two_steps: TrainParams, tmp_path: Path) -> None:
+    adapter = trained(folder, two_steps, tmp_path / "run", None)
+    predictor = Predictor(loaded(folder), 4096)
+    before = predictor.answer(None, CONVERSATIONS, LABELS, 8)
+    predictor.load_adapter("trained", adapter)
+    answers = predictor.answer("trained", CONVERSATIONS, LABELS, 8)
+
+    model = PeftModel.from_pretrained(reference(folder), adapter).eval()
+    with torch.inference_mode():
+        for messages, answer in zip(CONVERSATIONS, answers, strict=True):
+            prompt = prompt_tokens(predictor.base.tokenizer, messages)
+            wanted = label_probabilities(
+                model, prompt, [answer_tokens(predictor.base.tokenizer, one) for one in LABELS]
+            )
+            assert list((answer.probabilities or {}).values()) == pytest.approx(wanted, abs=1e-4)
+    assert [one.probabilities for one in answers] != [one.probabilities for one in before]
+
+
+def test_a_trained_label_head_answers(folder: Path, two_steps: TrainParams, tmp_path: Path) -> None:
+    adapter = trained(folder, two_steps, tmp_path / "run", LABELS)
+    predictor = Predictor(loaded(folder), 4096)
+    predictor.load_adapter("trained", adapter)
+    together = predictor.answer("trained", CONVERSATIONS, LABELS, 8)
+    for messages, answer in zip(CONVERSATIONS, together, strict=True):
+        [alone] = predictor.answer("trained", [messages], LABELS, 8)
+        assert alone.probabilities == pytest.approx(answer.probabilities, abs=1e-4)
