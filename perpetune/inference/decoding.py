@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -14,8 +15,9 @@ from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig
 from perpetune.generation.stop_sequences import StopFilter
 from perpetune.inference.detokenizer import Detokenizer
 from perpetune.inference.json_grammar import Grammar
-from perpetune.inference.padded_cache import PaddedCache, prefill
+from perpetune.inference.padded_cache import prefill
 from perpetune.inference.prefix_cache import CachedPrefix
+from perpetune.inference.row_cache import prefill_alone
 from perpetune.inference.sampling import Sampler
 
 
@@ -34,13 +36,17 @@ class DecodeRequest:
 
 
 class DecodeBatch:
-    """The sequences being decoded by a model. If a step fails, all of them are lost."""
+    """The sequences being decoded by a model. If a step fails, all of them are lost.
 
-    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    With `alone` each sequence has a state of its own, for models and lengths that no batch may pad.
+    """
+
+    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, *, alone: bool = False) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._alone = alone
         self._rows: list[_Sequence] = []
-        self._cache: PaddedCache | None = None
+        self._cache: Any = None  # a PaddedCache, or a RowCache of sequences alone
         self._logits = torch.empty(0)
 
     def __len__(self) -> int:
@@ -51,7 +57,7 @@ class DecodeBatch:
         """Prefill the requests' prompts, which all begin with `prefix`; equal prompts are computed once."""
         began = time.perf_counter()
         prompts = list(dict.fromkeys(tuple(request.prompt) for request in requests))
-        cache, logits = prefill(self._model, prefix, prompts, self._tokenizer.pad_token_id)
+        cache, logits = self._prefill(prefix, prompts)
         positions = [prompts.index(tuple(request.prompt)) for request in requests]
         if len(positions) > len(prompts):
             cache.keep(positions)
@@ -63,6 +69,11 @@ class DecodeBatch:
             self._logits = torch.cat([self._logits, logits])
         seconds = (time.perf_counter() - began) / len(requests)
         self._rows += [_Sequence(request, self._tokenizer, seconds) for request in requests]
+
+    def _prefill(self, prefix: CachedPrefix, prompts: Sequence[Sequence[int]]) -> tuple[Any, torch.Tensor]:
+        if self._alone:
+            return prefill_alone(self._model, prompts)
+        return prefill(self._model, prefix, prompts, self._tokenizer.pad_token_id)
 
     @torch.inference_mode()
     def step(self) -> None:

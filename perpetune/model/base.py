@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from perpetune.errors import PerpetuneError
 from perpetune.model.weights import resolve, weights_digest
@@ -43,7 +50,7 @@ def load_base(
 
 def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """Load a model that save_pretrained wrote, for inference."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     assert isinstance(model, PreTrainedModel)
     model.to(device_name())  # type: ignore[arg-type]
     model.config.use_cache = False
@@ -57,10 +64,24 @@ def device_name() -> str:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    if _is_another_kind(tokenizer, folder):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
+
+
+def _is_another_kind(tokenizer: Any, folder: Path) -> bool:
+    """Whether transformers built another kind of tokenizer than tokenizer.json holds.
+
+    For some architectures it takes the vocabulary only and adds the rules of the architecture's first model.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file() or not getattr(tokenizer, "is_fast", False):
+        return False
+    kind = json.loads(file.read_text(encoding="utf-8"))["model"].get("type")
+    return kind is not None and kind != json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"]
 
 
 def _in_four_bits(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -79,7 +100,7 @@ def _in_four_bits(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         bnb_4bit_compute_dtype=dtype,
     )
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=config, device_map=device_name(), attn_implementation="sdpa"
+        folder, dtype=dtype, quantization_config=config, device_map=device_name()
     )
     assert isinstance(model, PreTrainedModel)
     model.config.use_cache = False
