@@ -20,5 +20,8 @@ class PromptFormat:
     day: date | None = None
 
 
+TEMPLATE_AS_IT_IS = PromptFormat()
+
+
 def prompt_format(variables: Mapping[str, Any], day: date | None) -> PromptFormat:
     return PromptFormat(json.dumps(dict(variables), sort_keys=True), day)

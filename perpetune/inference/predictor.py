@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from perpetune.generation.answer import Answer, PromptTooLong
 from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import GenerationConfig
+from perpetune.generation.prompt_format import TEMPLATE_AS_IT_IS, PromptFormat
 from perpetune.generation.request import GenerationRequest
 from perpetune.inference.decoding import DecodeBatch, DecodeRequest
 from perpetune.inference.json_grammar import GrammarCompiler
@@ -27,7 +28,7 @@ from perpetune.inference.merged_adapter import can_merge, merge_adapter
 from perpetune.inference.prefix_cache import PrefixCache
 from perpetune.model.adapters import is_adapter
 from perpetune.model.base import Base, load_base, load_model
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.chat_tokenizer import ChatTokenizer
 from perpetune.model.label_head import LabelHead, load_head
 from perpetune.model.release import POOL
 from perpetune.model.token_tree import groups_within
@@ -65,9 +66,10 @@ class Predictor:
         self._merges = can_merge(base.model)
         self._heads: dict[str, LabelHead] = {}  # by adapter
         self._pools: dict[str, Pool] = {}  # by adapter
+        self.chat = ChatTokenizer(base.tokenizer, getattr(base.model.generation_config, "eos_token_id", None))
         self._label_tokens: dict[str, list[int]] = {}  # tokenized once
         self._prefixes = PrefixCache()
-        self._grammars = GrammarCompiler(base.tokenizer, int(base.model.config.vocab_size))
+        self._grammars = GrammarCompiler(base.tokenizer, int(base.model.config.vocab_size), self.chat.stops)
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter or a fully trained model, with its label head and pool.
@@ -117,6 +119,8 @@ class Predictor:
         labels: Sequence[str] | None,
         max_new_tokens: int,
         json_schema: str | None = None,
+        *,
+        prompt_format: PromptFormat = TEMPLATE_AS_IT_IS,
     ) -> list[Answer]:
         """Answer each conversation with the most likely of `labels`, or with free text if `labels` is None.
 
@@ -125,16 +129,15 @@ class Predictor:
         conversation exceeds the context.
         """
         limit = self._token_limit(labels, max_new_tokens)
-        prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
+        prompts = [self.chat.prompt(messages, chosen=prompt_format) for messages in conversations]
         longest = max(map(len, prompts), default=0)
         if longest > limit:
             raise PromptTooLong(longest, limit)
         if labels is None:
-            return self._generate_all(
-                adapter, conversations, prompts, GenerationConfig(max_new_tokens, json_schema=json_schema)
-            )
+            generation = GenerationConfig(max_new_tokens, json_schema=json_schema)
+            return self._generate_all(adapter, conversations, prompts, generation, prompt_format)
         with self._active(adapter) as model:
-            prefix = self._shared_prefix(conversations, prompts)
+            prefix = self._shared_prefix(conversations, prompts, prompt_format)
             if adapter in self._heads:
                 prefix = before_input(self._heads[adapter], prefix)
             answers = self._score_labels(model, adapter, prefix, prompts, labels)
@@ -154,7 +157,7 @@ class Predictor:
         it returns join the batch. A request's errors, such as PromptTooLong and BadSchema, go to its `on_error`.
         """
         with self._active(adapter) as model:
-            batch = DecodeBatch(model, self.base.tokenizer)
+            batch = DecodeBatch(model, self.base.tokenizer, self.chat.stops)
             while True:
                 if request := next_requests(len(batch)):
                     self._join(batch, model, adapter, request)
@@ -162,9 +165,16 @@ class Predictor:
                     return
                 batch.step()
 
-    def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
+    def fits(
+        self,
+        messages: Sequence[Message],
+        labels: Sequence[str] | None,
+        max_new_tokens: int,
+        prompt_format: PromptFormat = TEMPLATE_AS_IT_IS,
+    ) -> bool:
         """Whether the conversation and an answer fit the model's context."""
-        return len(prompt_tokens(self.base.tokenizer, messages)) <= self._token_limit(labels, max_new_tokens)
+        tokens = self.chat.prompt(messages, chosen=prompt_format)
+        return len(tokens) <= self._token_limit(labels, max_new_tokens)
 
     def mean_losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
         """The mean loss of each text in nats per token; `adapter` None is the base model."""
@@ -190,7 +200,7 @@ class Predictor:
 
     def _tokens_of_label(self, label: str) -> list[int]:
         if label not in self._label_tokens:
-            self._label_tokens[label] = answer_tokens(self.base.tokenizer, label)
+            self._label_tokens[label] = self.chat.answer(label)
         return self._label_tokens[label]
 
     @contextmanager
@@ -207,7 +217,9 @@ class Predictor:
             self._adapted.set_adapter(adapter)
             yield self.base.model
 
-    def _shared_prefix(self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]]) -> tuple[int, ...]:
+    def _shared_prefix(
+        self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]], prompt_format: PromptFormat
+    ) -> tuple[int, ...]:
         """The common prefix of the prompts up to the first one's last message, shorter than each prompt.
 
         It is found with other last messages: one prompt does not show where its instruction ends.
@@ -217,7 +229,7 @@ class Predictor:
         first = conversations[0]
         role = first[-1].role if first else "user"
         others = [
-            prompt_tokens(self.base.tokenizer, (*first[:-1], Message(role=role, content=other))) for other in "a0"
+            self.chat.prompt((*first[:-1], Message(role=role, content=other)), chosen=prompt_format) for other in "a0"
         ]
         return common_prefix([*others, *(prompt[:-1] for prompt in prompts)])
 
@@ -265,6 +277,7 @@ class Predictor:
         conversations: Sequence[Sequence[Message]],
         prompts: list[list[int]],
         generation: GenerationConfig,
+        prompt_format: PromptFormat,
     ) -> list[Answer]:
         """Greedy free text, shortest prompts first; others join the batch as sequences end."""
         answers: dict[int, Answer] = {}
@@ -274,7 +287,7 @@ class Predictor:
             def on_answers(written: tuple[Answer, ...]) -> None:
                 [answers[index]] = written
 
-            return GenerationRequest(conversations[index], generation, on_answers, _raise)
+            return GenerationRequest(conversations[index], generation, on_answers, _raise, prompt_format=prompt_format)
 
         def next_requests(batch: int) -> list[GenerationRequest]:
             lengths = [len(prompts[index]) + generation.max_tokens for index in waiting]
@@ -291,7 +304,7 @@ class Predictor:
         if not prepared:
             return
         prompts = [list(requests[0].prompt) for _, requests in prepared]
-        prefix = self._shared_prefix([one.messages for one, _ in prepared], prompts)
+        prefix = self._shared_prefix([one.messages for one, _ in prepared], prompts, prepared[0][0].prompt_format)
         cached = self._prefixes.get(model, adapter, prefix)
         order = sorted((requests for _, requests in prepared), key=lambda requests: len(requests[0].prompt))
         rests = [len(requests[0].prompt) - len(prefix) for requests in order]
@@ -308,7 +321,7 @@ class Predictor:
 
     def _decode_requests(self, request: GenerationRequest) -> list[DecodeRequest]:
         generation = request.generation
-        prompt = prompt_tokens(self.base.tokenizer, request.messages, generation.tools)
+        prompt = self.chat.prompt(request.messages, generation.tools, request.prompt_format)
         limit = self._token_limit(None, generation.max_tokens)
         if len(prompt) > limit:
             raise PromptTooLong(len(prompt), limit)

@@ -73,7 +73,7 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase, of_generation: int | Collect
     return frozenset(token for token in found if isinstance(token, int))
 
 
-def rendered_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[dict[str, Any]]:
+def servable_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[Message, ...]:
     """The messages as another server should render them: without a system message that the template would drop.
 
     Raises PromptRejected if one spells a control token, which the other server would read as the token.
@@ -82,7 +82,10 @@ def rendered_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mes
     turns = [_turn(message) for message in messages]
     if any(_marked(controls, turn) != turn for turn in turns):
         raise PromptRejected("a message spells a control token of the model", do="remove it from the text")
-    return turns if _keeps_system(tokenizer, turns) else _fold_system(turns)
+    if _keeps_system(tokenizer, turns):
+        return tuple(messages)
+    folded = _fold_system([message.model_dump(exclude_none=True) for message in messages])
+    return tuple(map(Message.model_validate, folded))
 
 
 def with_format(tokenizer: PreTrainedTokenizerBase, chosen: PromptFormat) -> PreTrainedTokenizerBase:

@@ -53,7 +53,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, marked: bool) -> li
         return cast(list[int], encode_marked_chat(tokenizer, text))
     except ValueError as fault:
         raise PromptRejected(
-            f"a text spells a control token, which this tokenizer cannot read as text: {fault}", do="remove it from the text"
+            f"a text spells a control token, which this tokenizer cannot read as text: {fault}",
+            do="remove it from the text",
         ) from fault
 
 
