@@ -195,7 +195,8 @@ def _moments(workspace: Workspace, asked: Sequence[SentRequest]) -> list[Moment]
     conversations = [
         with_instruction(first.instruction, (Message(role="user", content=one.example.input),)) for one in unasked
     ]
-    answers = predictor.answer("first", conversations, first.labels, workspace.params.evaluate.max_new_tokens)
+    most = workspace.params.evaluate.max_new_tokens
+    answers = predictor.answer("first", conversations, first.labels, most, prompt_format=first.prompt_format)
     old = {id(one): answer.text for one, answer in zip(unasked, answers, strict=True)}
     return [
         Moment(

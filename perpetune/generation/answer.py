@@ -41,3 +41,7 @@ class PromptTooLong(PerpetuneError):
 
     def __init__(self, tokens: int, limit: int) -> None:
         super().__init__(f"the prompt has {tokens} tokens; the context leaves {limit} for it", do="shorten the request")
+
+
+class PromptRejected(PerpetuneError):
+    """The conversation cannot be written in the model's chat format."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,14 +36,22 @@ class DecodeRequest:
 
 
 class DecodeBatch:
-    """The sequences being decoded by a model. If a step fails, all of them are lost.
+    """The sequences being decoded by a model, up to one of `stops`. If a step fails, all of them are lost.
 
     With `alone` each sequence has a state of its own, for models and lengths that no batch may pad.
     """
 
-    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        stops: Collection[int],
+        *,
+        alone: bool = False,
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._stops = frozenset(stops)
         self._alone = alone
         self._rows: list[_Sequence] = []
         self._cache: Any = None  # a PaddedCache, or a RowCache of sequences alone
@@ -68,7 +76,7 @@ class DecodeBatch:
             self._cache.append(cache)
             self._logits = torch.cat([self._logits, logits])
         seconds = (time.perf_counter() - began) / len(requests)
-        self._rows += [_Sequence(request, self._tokenizer, seconds) for request in requests]
+        self._rows += [_Sequence(request, self._tokenizer, self._stops, seconds) for request in requests]
 
     def _prefill(self, prefix: CachedPrefix, prompts: Sequence[Sequence[int]]) -> tuple[Any, torch.Tensor]:
         if self._alone:
@@ -126,11 +134,14 @@ class DecodeBatch:
 class _Sequence:
     """A sequence being decoded."""
 
-    def __init__(self, request: DecodeRequest, tokenizer: PreTrainedTokenizerBase, seconds: float) -> None:
+    def __init__(
+        self, request: DecodeRequest, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], seconds: float
+    ) -> None:
         self.request = request
         self.seconds = seconds
         self.fault: BadSchema | None = None
         self._tokenizer = tokenizer
+        self._stops = stops
         self._sampler = Sampler(request.generation, request.index)
         self._detokenizer = Detokenizer(tokenizer)
         self._text = StopFilter(request.generation.stop)
@@ -150,7 +161,7 @@ class _Sequence:
 
     def record_logprob(self, token: int, logits: torch.Tensor) -> None:
         """Record the token's log-probability, before penalties. The end-of-turn token is not part of the answer."""
-        if token == self._tokenizer.eos_token_id:
+        if token in self._stops:
             return
         logprobs = logits.log_softmax(-1)
         best = logprobs.topk(self.request.generation.top_logprobs or 0)
@@ -166,7 +177,7 @@ class _Sequence:
     def append(self, token: int) -> bool:
         """Append a token; returns whether the sequence continues."""
         self._written += 1
-        if token == self._tokenizer.eos_token_id:
+        if token in self._stops:
             return self._end()
         self._sampler.record(token)
         if self.request.grammar is not None:

@@ -19,6 +19,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, PromptTooLong
 from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import GenerationConfig
+from perpetune.generation.prompt_format import TEMPLATE_AS_IT_IS, PromptFormat
 from perpetune.generation.request import GenerationRequest
 from perpetune.inference.decoding import DecodeBatch, DecodeRequest
 from perpetune.inference.json_grammar import GrammarCompiler
@@ -30,7 +31,7 @@ from perpetune.inference.prefix_cache import EMPTY_PREFIX, PrefixCache
 from perpetune.inference.row_scoring import row_head_probabilities, row_label_log_probabilities, row_mean_loss
 from perpetune.model.adapters import is_adapter
 from perpetune.model.base import Base, load_base, load_model
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.chat_tokenizer import ChatTokenizer
 from perpetune.model.label_head import LabelHead, load_head
 from perpetune.model.packing import longest_in_tree
 from perpetune.model.parts import context_length
@@ -73,9 +74,11 @@ class Predictor:
         self._merges = can_merge(base.model)
         self._heads: dict[str, LabelHead] = {}  # by adapter
         self._pools: dict[str, Pool] = {}  # by adapter
+        self.chat = ChatTokenizer(base.tokenizer, getattr(base.model.generation_config, "eos_token_id", None))
         self._label_tokens: dict[str, list[int]] = {}  # tokenized once
         self._prefixes = PrefixCache()
-        self._grammars = GrammarCompiler(base.tokenizer, int(base.model.config.get_text_config().vocab_size))
+        words = int(base.model.config.get_text_config().vocab_size)
+        self._grammars = GrammarCompiler(base.tokenizer, words, self.chat.stops)
         self._longest_in_tree = longest_in_tree(base.model)
 
     def load_adapter(self, name: str, folder: Path) -> None:
@@ -126,6 +129,8 @@ class Predictor:
         labels: Sequence[str] | None,
         max_new_tokens: int,
         json_schema: str | None = None,
+        *,
+        prompt_format: PromptFormat = TEMPLATE_AS_IT_IS,
     ) -> list[Answer]:
         """Answer each conversation with the most likely of `labels`, or with free text if `labels` is None.
 
@@ -134,16 +139,15 @@ class Predictor:
         conversation exceeds the context.
         """
         limit = self._token_limit(labels, max_new_tokens)
-        prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
+        prompts = [self.chat.prompt(messages, chosen=prompt_format) for messages in conversations]
         longest = max(map(len, prompts), default=0)
         if longest > limit:
             raise PromptTooLong(longest, limit)
         if labels is None:
-            return self._generate_all(
-                adapter, conversations, prompts, GenerationConfig(max_new_tokens, json_schema=json_schema)
-            )
+            generation = GenerationConfig(max_new_tokens, json_schema=json_schema)
+            return self._generate_all(adapter, conversations, prompts, generation, prompt_format)
         with self._active(adapter) as model:
-            answers = self._answer_with_labels(model, adapter, conversations, prompts, labels)
+            answers = self._answer_with_labels(model, adapter, conversations, prompts, labels, prompt_format)
         if pool := self._pools.get(adapter or ""):
             pooled = pool.combine(answers, [last_user_message(messages) for messages in conversations])
             answers = [self._with_token_count(answer) for answer in pooled]
@@ -161,7 +165,8 @@ class Predictor:
         """
         with self._active(adapter) as model:
             together, alone = (
-                DecodeBatch(model, self.base.tokenizer, alone=one_by_one) for one_by_one in (False, True)
+                DecodeBatch(model, self.base.tokenizer, self.chat.stops, alone=one_by_one)
+                for one_by_one in (False, True)
             )
             while True:
                 if request := next_requests(len(together) + len(alone)):
@@ -171,9 +176,16 @@ class Predictor:
                 together.step()
                 alone.step()
 
-    def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
+    def fits(
+        self,
+        messages: Sequence[Message],
+        labels: Sequence[str] | None,
+        max_new_tokens: int,
+        prompt_format: PromptFormat = TEMPLATE_AS_IT_IS,
+    ) -> bool:
         """Whether the conversation and an answer fit the model's context."""
-        return len(prompt_tokens(self.base.tokenizer, messages)) <= self._token_limit(labels, max_new_tokens)
+        tokens = self.chat.prompt(messages, chosen=prompt_format)
+        return len(tokens) <= self._token_limit(labels, max_new_tokens)
 
     def mean_losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
         """The mean loss of each text in nats per token; `adapter` None is the base model."""
@@ -207,7 +219,7 @@ class Predictor:
 
     def _tokens_of_label(self, label: str) -> list[int]:
         if label not in self._label_tokens:
-            self._label_tokens[label] = answer_tokens(self.base.tokenizer, label)
+            self._label_tokens[label] = self.chat.answer(label)
         return self._label_tokens[label]
 
     @contextmanager
@@ -224,7 +236,9 @@ class Predictor:
             self._adapted.set_adapter(adapter)
             yield self.base.model
 
-    def _shared_prefix(self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]]) -> tuple[int, ...]:
+    def _shared_prefix(
+        self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]], prompt_format: PromptFormat
+    ) -> tuple[int, ...]:
         """The common prefix of the prompts up to the first one's last message, shorter than each prompt.
 
         It is found with other last messages: one prompt does not show where its instruction ends.
@@ -234,7 +248,7 @@ class Predictor:
         first = conversations[0]
         role = first[-1].role if first else "user"
         others = [
-            prompt_tokens(self.base.tokenizer, (*first[:-1], Message(role=role, content=other))) for other in "a0"
+            self.chat.prompt((*first[:-1], Message(role=role, content=other)), chosen=prompt_format) for other in "a0"
         ]
         return common_prefix([*others, *(prompt[:-1] for prompt in prompts)])
 
@@ -245,12 +259,13 @@ class Predictor:
         conversations: Sequence[Sequence[Message]],
         prompts: list[list[int]],
         labels: Sequence[str],
+        prompt_format: PromptFormat,
     ) -> list[Answer]:
         """The most likely label of each prompt, from token trees if the model can read them."""
         longest = max(len(self._tokens_of_label(label)) for label in labels)
         in_tree, alone = self._split([len(prompt) + longest for prompt in prompts])
         here = [prompts[position] for position in in_tree]
-        prefix = self._shared_prefix([conversations[position] for position in in_tree], here)
+        prefix = self._shared_prefix([conversations[position] for position in in_tree], here, prompt_format)
         if adapter in self._heads:
             prefix = before_input(self._heads[adapter], prefix)
         answers = self._score_labels(model, adapter, prefix, here, labels) if here else []
@@ -322,6 +337,7 @@ class Predictor:
         conversations: Sequence[Sequence[Message]],
         prompts: list[list[int]],
         generation: GenerationConfig,
+        prompt_format: PromptFormat,
     ) -> list[Answer]:
         """Greedy free text, shortest prompts first; others join the batch as sequences end."""
         answers: dict[int, Answer] = {}
@@ -331,7 +347,7 @@ class Predictor:
             def on_answers(written: tuple[Answer, ...]) -> None:
                 [answers[index]] = written
 
-            return GenerationRequest(conversations[index], generation, on_answers, _raise)
+            return GenerationRequest(conversations[index], generation, on_answers, _raise, prompt_format=prompt_format)
 
         def next_requests(batch: int) -> list[GenerationRequest]:
             lengths = [len(prompts[index]) + generation.max_tokens for index in waiting]
@@ -366,7 +382,7 @@ class Predictor:
         prepared: Sequence[tuple[GenerationRequest, list[DecodeRequest]]],
     ) -> None:
         prompts = [list(requests[0].prompt) for _, requests in prepared]
-        prefix = self._shared_prefix([one.messages for one, _ in prepared], prompts)
+        prefix = self._shared_prefix([one.messages for one, _ in prepared], prompts, prepared[0][0].prompt_format)
         cached = self._prefixes.get(model, adapter, prefix)
         order = sorted((requests for _, requests in prepared), key=lambda requests: len(requests[0].prompt))
         rests = [len(requests[0].prompt) - len(prefix) for requests in order]
@@ -383,7 +399,7 @@ class Predictor:
 
     def _decode_requests(self, request: GenerationRequest) -> list[DecodeRequest]:
         generation = request.generation
-        prompt = prompt_tokens(self.base.tokenizer, request.messages, generation.tools)
+        prompt = self.chat.prompt(request.messages, generation.tools, request.prompt_format)
         limit = self._token_limit(None, generation.max_tokens)
         if len(prompt) > limit:
             raise PromptTooLong(len(prompt), limit)

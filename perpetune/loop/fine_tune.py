@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from perpetune.classifiers.encoder import SETTING
@@ -13,7 +14,7 @@ from perpetune.loop.run_context import DEVICE_HOURS, LOSS
 from perpetune.model.release import ModelCard
 from perpetune.model.weights import resolve
 from perpetune.settings import Settings
-from perpetune.tracking.runs import Run, log_metrics, log_params, system_metrics, tag
+from perpetune.tracking.runs import Run, log_metrics, log_params, read_run, system_metrics, tag
 from perpetune.tracking.training_curve import training_curve
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.trainer import OnForecast, Progress, Report, Trained
@@ -51,7 +52,7 @@ def fine_tune(
     log_params(run, {"base.digest": trained.base_digest})
     tag(run, {"adapter.digest": trained.digest})
     log_metrics(run, _summary(trained), trained.steps)
-    return Challenger(trained.adapter, _card(workspace, trained.base_digest), trained)
+    return Challenger(trained.adapter, _card(workspace, trained.base_digest, read_run(run.id).day), trained)
 
 
 def device_hours(trained: Trained) -> float:
@@ -70,6 +71,7 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, on_fore
         adapter=folder / "adapter",
         checkpoints=workspace.home / "checkpoints" / task.name,
         labels=workspace.params.head_labels(row.output for row in rows),
+        prompt_date=read_run(run.id).day,
     )
     with system_metrics(run):
         encoder = workspace.params.evaluate.encoder
@@ -86,7 +88,7 @@ def _trained_before(folder: Path) -> Trained | None:
     return replace(read_trained(folder), adapter=folder / "adapter")
 
 
-def _card(workspace: Workspace, base_digest: str) -> ModelCard:
+def _card(workspace: Workspace, base_digest: str, day: date) -> ModelCard:
     task = workspace.params.task
     return ModelCard(
         task=task.name,
@@ -98,6 +100,7 @@ def _card(workspace: Workspace, base_digest: str) -> ModelCard:
         precision=workspace.params.train.precision,
         max_new_tokens=workspace.params.evaluate.max_new_tokens,
         output_schema=task.output_schema,
+        prompt_date=day,
     )
 
 

