@@ -18,11 +18,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from perpetune.classifiers.temperature_scaling import scale_temperature
-from perpetune.engines.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.engines.engine import ContextExceeded, Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.gateway.api.chat_reply import DONE, Reply, event
 from perpetune.gateway.api.chat_request import ValidRequest, model_name, parse_request, unknown_model, validate_request
 from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
-from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.api.errors import ApiError, context_exceeded
 from perpetune.gateway.api.output_constraint import constrained
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
 from perpetune.gateway.releases.shadows import Shadows
@@ -265,6 +265,8 @@ class Completions:
         except (UnknownVersion, NotLoaded) as fault:
             raise unknown_model(model_name(self._task, str(fault))) from None
         except PromptTooLong as fault:
+            raise context_exceeded(fault) from None
+        except ContextExceeded as fault:
             raise ApiError(400, str(fault), param="messages", code="context_length_exceeded") from None
         except BadSchema as fault:
             raise ApiError(400, f"response_format: {fault}", param="response_format", code="invalid_value") from None
