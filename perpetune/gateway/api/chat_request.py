@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -35,6 +36,7 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
 }
 
 _SEED = 2**63
+_NAME_CHARS, _KEY_CHARS, _PAIRS = 512, 64, 16  # OpenAI's limits of metadata
 
 
 def _plain_text(content: object) -> object:
@@ -45,6 +47,28 @@ def _plain_text(content: object) -> object:
         if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
             raise ValueError('only parts like {"type": "text", "text": "..."} are supported')
     return "".join(part["text"] for part in content)
+
+
+def _short(text: str) -> str:
+    return _bounded(text, _NAME_CHARS)
+
+
+def _small(metadata: object) -> object:
+    """OpenAI's limits on text in the places that it has, and a limit on all of it in any other shape."""
+    if isinstance(metadata, dict):
+        if len(metadata) > _PAIRS:
+            raise ValueError(f"{len(metadata)} pairs are too many; the maximum is {_PAIRS}")
+        for key, value in metadata.items():
+            _bounded(key, _KEY_CHARS)
+            _bounded(value if isinstance(value, str) else "", _NAME_CHARS)
+    _bounded(json.dumps(metadata, ensure_ascii=False), _PAIRS * (_KEY_CHARS + _NAME_CHARS))
+    return metadata
+
+
+def _bounded(text: str, most: int) -> str:
+    if len(text) > most:
+        raise ValueError(f"{len(text)} characters are too many; the maximum is {most}")
+    return text
 
 
 def _as_list(stop: object) -> object:
@@ -59,17 +83,17 @@ _PARTS = {
         "required": ["type", "text"],
     },
 }
-_STOP = {"type": "string", "minLength": 1, "maxLength": 512}
+_STOP = {"type": "string", "minLength": 1, "maxLength": _NAME_CHARS}
 Content = Annotated[str, BeforeValidator(_plain_text), WithJsonSchema({"anyOf": [{"type": "string"}, _PARTS]})]
 Stop = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=512)], ...],
+    tuple[Annotated[str, Field(min_length=1, max_length=_NAME_CHARS)], ...],
     Field(max_length=4),
     BeforeValidator(_as_list),
     WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 4}]}),
 ]
-Name = Annotated[str, Field(max_length=512)]
-# OpenAI's limits.
-Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Name | int | float | bool | None], Field(max_length=16)]
+# A constraint of pydantic's own would refuse lone surrogates, which clients do send.
+Name = Annotated[str, AfterValidator(_short), WithJsonSchema({"type": "string", "maxLength": _NAME_CHARS})]
+Metadata = Annotated[Any, AfterValidator(_small), WithJsonSchema({"type": "object", "maxProperties": _PAIRS})]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Tokens = Annotated[int, Field(ge=1)]
 
@@ -218,7 +242,7 @@ class ChatRequest(BaseModel):
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    metadata: Metadata | None = None
+    metadata: Metadata = None
     user: Annotated[Name, Field(description="Groups a user's requests, and keeps them on one version.")] | None = None
 
 
