@@ -149,8 +149,8 @@ class VllmEngine:
             return await self._generate_once(served, messages, generation, on_delta)
         began = time.perf_counter()
         body = chat_body(served.name, messages, generation) | _PLAIN
-        if generation.n > 1:
-            # The usage is the total of all answers; the ids give the tokens of each.
+        if generation.n > 1 or on_delta:
+            # The usage is the total of all answers, and comes at their end; the ids give the tokens of each, so far.
             body["return_token_ids"] = True
         if on_delta is None:
             reply = await self._vllm.post(_CHAT, body)
