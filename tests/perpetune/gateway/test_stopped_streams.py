@@ -40,7 +40,7 @@ def watch(gateway: Gateway, words: int, **more: object) -> tuple[str, str]:
         request_id = reply.headers["x-request-id"]
         for line in reply.iter_lines() if words else ():
             if line.startswith("data: {"):
-                for choice in json.loads(line[6:])["choices"]:
+                for choice in json.loads(line[6:]).get("choices", []):
                     text += choice["delta"].get("content") or ""
             if len(text.split()) >= words:
                 break
