@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from perpetune.generation.answer import Answer, TokenLogprob
@@ -71,13 +71,15 @@ class StreamAssembler:
         self._on_delta = on_delta
         self._choices = [_PartialAnswer() for _ in range(generation.n)]
         self._usage: Mapping[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0}
+        self._prompt_tokens = 0
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         self._usage = chunk.get("usage") or self._usage
+        self._prompt_tokens = len(chunk.get("prompt_token_ids") or ()) or self._prompt_tokens
         for choice in chunk["choices"]:
             delta = self._choices[choice["index"]].add(choice, choice["delta"], self._generation)
             if delta.text or delta.logprobs or delta.tool_calls:
-                self._on_delta(delta)
+                self._on_delta(replace(delta, prompt_tokens=self._prompt_tokens))
 
     def answers(self, seconds: float) -> tuple[Answer, ...]:
         return tuple(one.answer(self._usage, len(self._choices), self._generation, seconds) for one in self._choices)
@@ -92,6 +94,7 @@ class _PartialAnswer:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     tokens: int = 0
+    sent_tokens: int = 0
     finish_reason: str = "stop"
 
     def add(self, choice: Mapping[str, Any], message: Mapping[str, Any], generation: GenerationConfig) -> Delta:
@@ -102,8 +105,13 @@ class _PartialAnswer:
         self.tokens += len(choice.get("token_ids") or ())
         self.finish_reason = choice["finish_reason"] or self.finish_reason
         for position, call in enumerate(calls):
-            _merge_call(self.calls.setdefault(call.get("index", position), {}), call)
-        return Delta(choice["index"], text, logprobs, calls)
+            merge_call(self.calls.setdefault(call.get("index", position), {}), call)
+        return Delta(choice["index"], text, logprobs, calls, tokens=self._unsent_tokens())
+
+    def _unsent_tokens(self) -> int:
+        """The tokens since the last delta; one, if the server does not list them."""
+        unsent, self.sent_tokens = self.tokens - self.sent_tokens, self.tokens
+        return unsent if self.tokens else 1
 
     def answer(self, usage: Mapping[str, Any], count: int, generation: GenerationConfig, seconds: float) -> Answer:
         return Answer(
@@ -111,7 +119,7 @@ class _PartialAnswer:
             confidence=None,
             probabilities=None,
             prompt_tokens=usage["prompt_tokens"],
-            completion_tokens=self.tokens or usage["completion_tokens"] // count,
+            completion_tokens=self.tokens if self.tokens and count > 1 else usage["completion_tokens"] // count,
             finish_reason=self.finish_reason,
             seconds=seconds,
             logprobs=tuple(self.logprobs) if generation.top_logprobs is not None else None,
@@ -132,7 +140,7 @@ def _logprobs(choice: Mapping[str, Any], generation: GenerationConfig) -> tuple[
     )
 
 
-def _merge_call(call: dict[str, Any], piece: Mapping[str, Any]) -> None:
+def merge_call(call: dict[str, Any], piece: Mapping[str, Any]) -> None:
     """Merge a chunk of a streamed tool call: id and name come once, the arguments in pieces."""
     for key in ("id", "type"):
         if piece.get(key):

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
-from perpetune.engines.engine import EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS, Known, LabelTree, LogprobRequest, softmax
 from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
 from perpetune.engines.openai_client import ModelClient, RequestRejected
@@ -182,8 +182,8 @@ class VllmEngine:
         began = time.perf_counter()
         path, body = self._request(served, messages, generation)
         body |= _PLAIN | {"stop_token_ids": sorted(self._chat.stops)}
-        if generation.n > 1:
-            # The usage is the total of all answers; the ids give the tokens of each.
+        if generation.n > 1 or on_delta:
+            # The usage is the total of all answers, and comes at their end; the ids give the tokens of each, so far.
             body["return_token_ids"] = True
         if on_delta is None:
             reply = self._as_chat(path, await self._vllm.post(path, body), generation)
@@ -366,11 +366,11 @@ def _label_logprobs(
 
 
 def _client_error(fault: RequestRejected, generation: GenerationConfig) -> Exception:
-    if fault.param == "input_tokens":
+    if fault.param == "input_tokens" or fault.is_context_exceeded:
         limit = re.search(r"context length is (?:only )?(\d+)", str(fault))
         tokens = re.search(r"(\d+) input tokens", str(fault))
         if limit and tokens:
             return PromptTooLong(int(tokens[1]), int(limit[1]))
-        return Unsupported("messages", str(fault))
+        return ContextExceeded(str(fault))
     where = "response_format" if generation.json_schema and not fault.param else "messages"
     return Unsupported(fault.param or where, str(fault))

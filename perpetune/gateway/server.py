@@ -31,7 +31,7 @@ from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
 from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.generation.prompt_format import prompt_format
 from perpetune.model.release import ServedBase, System
-from perpetune.params import Params
+from perpetune.params import Params, ServeParams
 from perpetune.prediction_log.api_keys import read_keyring
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.redaction import require_presidio
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_DEFAULTS = ServeParams()
 _GRACE_SECONDS = 5  # beyond the timeout of a request
 _DRAIN_SECONDS = 1.0  # between "not ready" and refusing connections, for load balancers to notice
 
@@ -91,7 +92,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             log_params=params.log,
             spool=settings.home.absolute() / "spool",
         )
-        run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS)
+        run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
         log.dispose()
 
 
@@ -144,27 +145,42 @@ def _counting(chat: ChatTokenizer, params: Params) -> Callable[[Sequence[Message
     return lambda messages: len(chat.prompt(messages, chosen=chosen))
 
 
-def run(app: FastAPI, address: socket.socket, *, grace_seconds: float, drain_seconds: float = _DRAIN_SECONDS) -> None:
+def run(
+    app: FastAPI,
+    address: socket.socket,
+    *,
+    grace_seconds: float,
+    drain_seconds: float = _DRAIN_SECONDS,
+    params: ServeParams = _DEFAULTS,
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish requests in flight, for at most `grace_seconds`.
 
     On the signal it becomes not ready, but accepts requests for `drain_seconds` more. Raises PerpetuneError if a second
     signal stopped it at once.
     """
-    config = uvicorn.Config(
+    server = _Server(server_config(app, params, grace_seconds), app, drain_seconds)
+    server.run(sockets=[address])
+    if server.force_exit:
+        raise PerpetuneError(
+            "a second signal stopped the gateway at once", do="send one signal, and let requests in flight finish"
+        )
+
+
+def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uvicorn.Config:
+    """How uvicorn serves the app: its protocol, timeouts, and the proxies that it believes."""
+    return uvicorn.Config(
         app,
         loop="uvloop",
         http=HeadLimitProtocol,
         ws="none",
         access_log=False,
         log_level="warning",
+        timeout_keep_alive=params.keep_alive_seconds,
         timeout_graceful_shutdown=int(grace_seconds),
+        # By default uvicorn believes whatever runs on this machine, or what FORWARDED_ALLOW_IPS names.
+        proxy_headers=bool(params.trusted_proxies),
+        forwarded_allow_ips=list(params.trusted_proxies),
     )
-    server = _Server(config, app, drain_seconds)
-    server.run(sockets=[address])
-    if server.force_exit:
-        raise PerpetuneError(
-            "a second signal stopped the gateway at once", do="send one signal, and let requests in flight finish"
-        )
 
 
 def warn_if_open(log: sqlalchemy.Engine, host: str) -> None:

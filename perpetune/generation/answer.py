@@ -37,10 +37,16 @@ class Answer:
 
 
 class PromptTooLong(PerpetuneError):
-    """The conversation does not fit the model's context."""
+    """The conversation does not fit the model's context.
 
-    def __init__(self, tokens: int, limit: int) -> None:
+    The prompt has `tokens`; the context has `limit` for it, beside the `answer` tokens that the answer may have.
+    """
+
+    def __init__(self, tokens: int, limit: int, answer: int = 0) -> None:
         super().__init__(f"the prompt has {tokens} tokens; the context leaves {limit} for it", do="shorten the request")
+        self.tokens = tokens
+        self.limit = limit
+        self.answer = answer
 
 
 class PromptRejected(PerpetuneError):

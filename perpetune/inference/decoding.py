@@ -146,6 +146,7 @@ class _Sequence:
         self._detokenizer = Detokenizer(tokenizer)
         self._text = StopFilter(request.generation.stop)
         self._written = 0
+        self._counted = 0
         self._finish_reason = "stop"
         self._logprobs: list[TokenLogprob] = []
         self._sent = 0
@@ -222,7 +223,10 @@ class _Sequence:
     def _send(self, piece: str) -> None:
         unsent = None if self.request.generation.top_logprobs is None else tuple(self._logprobs[self._sent :])
         self._sent = len(self._logprobs)
-        self.request.on_delta(Delta(self.request.index, piece, unsent))
+        tokens, self._counted = self._written - self._counted, self._written
+        self.request.on_delta(
+            Delta(self.request.index, piece, unsent, tokens=tokens, prompt_tokens=len(self.request.prompt))
+        )
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.decode([token]))

@@ -142,7 +142,7 @@ class Predictor:
         prompts = [self.chat.prompt(messages, chosen=prompt_format) for messages in conversations]
         longest = max(map(len, prompts), default=0)
         if longest > limit:
-            raise PromptTooLong(longest, limit)
+            raise PromptTooLong(longest, limit, self.context - limit)
         if labels is None:
             generation = GenerationConfig(max_new_tokens, json_schema=json_schema)
             return self._generate_all(adapter, conversations, prompts, generation, prompt_format)
@@ -402,7 +402,7 @@ class Predictor:
         prompt = self.chat.prompt(request.messages, generation.tools, request.prompt_format)
         limit = self._token_limit(None, generation.max_tokens)
         if len(prompt) > limit:
-            raise PromptTooLong(len(prompt), limit)
+            raise PromptTooLong(len(prompt), limit, self.context - limit)
         answers: dict[int, Answer] = {}
 
         def end(index: int, answer: Answer) -> None:

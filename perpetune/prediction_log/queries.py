@@ -14,6 +14,7 @@ from sqlalchemy import (
 
 from perpetune.curation.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
+from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.tables import feedback, predictions
 from perpetune.records import Example, Message, Prediction
@@ -38,8 +39,11 @@ def recent_predictions(
     since: datetime | None = None,
     limit: int | None,
 ) -> list[Prediction]:
-    """The newest `limit` predictions (None: all), oldest first, each with its newest label and its newest score."""
-    return _read(log, _newest(task, version, since, limit))
+    """The newest `limit` predictions (None: all), oldest first, each with its newest label and its newest score.
+
+    Answers that were cut off are left out, here and below where answers are judged: they are not what the version says.
+    """
+    return _read(log, _newest(task, version, since, limit).where(is_whole()))
 
 
 def newly_labelled(
@@ -59,6 +63,7 @@ def newly_labelled(
     )
     rows = _newest(task, version, None, None).join(first, first.c.request_id == predictions.c.id)
     rows = rows.add_columns(first.c.number).where(first.c.number > after, ~requested_for_uncertainty(predictions.c.id))
+    rows = rows.where(is_whole())
     rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
     with log.connect() as connection:
         found = connection.execute(rows).all()
@@ -68,7 +73,8 @@ def newly_labelled(
 def labelled_examples(log: Engine, task: str) -> list[Example]:
     """Labelled traffic as training data, oldest first. Answers with only a score are left out.
 
-    The source marks labels that were requested because the model was unsure of its answer.
+    The source marks labels that were requested because the model was unsure of its answer. The label of an answer that
+    was cut off is as good as any: it is of the input.
     """
     labelled = _newest(task, None, None, None).where(_newest_feedback("label").is_not(None))
     with log.connect() as connection:
@@ -111,7 +117,7 @@ def labelled_history(log: Engine, task: str) -> list[tuple[Prediction, Example, 
         .scalar_subquery()
     )
     labelled = _newest(task, None, None, None).where(
-        _newest_feedback("label").is_not(None), ~requested_for_uncertainty(predictions.c.id)
+        _newest_feedback("label").is_not(None), ~requested_for_uncertainty(predictions.c.id), is_whole()
     )
     with log.connect() as connection:
         rows = connection.execute(labelled.add_columns(known.label("known"))).all()

@@ -76,6 +76,7 @@ predictions = Table(
     Column("confidence", Double),
     Column("group", StorableText),
     Column("route", StorableText, nullable=False, server_default="champion"),
+    Column("finish_reason", StorableText),
     Index("predictions_task_time", "task", "time"),
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, FromClause, func, or_, select
 
+from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Route
@@ -32,7 +33,7 @@ class Outcome:
 
 def outcomes_of(log: Engine, task: str, version: str, route: Route, since: datetime, limit: int) -> list[Outcome]:
     """The first `limit` requests since then that the version got by this route, oldest first."""
-    mine = (predictions.c.task == task, predictions.c.version == version, predictions.c.route == route)
+    mine = (predictions.c.task == task, predictions.c.version == version, predictions.c.route == route, is_whole())
     answered = _with_feedback(predictions, predictions.c.output, predictions.c.latency_ms).where(
         *mine, predictions.c.time >= since
     )

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from perpetune.engines.engine import Engine
 from perpetune.gateway.app import create_app
-from perpetune.gateway.server import listen
+from perpetune.gateway.server import listen, server_config
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.prediction_log.database import open_log
@@ -153,7 +153,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 def _gateway(engine: Engine, source: FakeSource, log: sqlalchemy.Engine, params: ServeParams) -> Iterator[Gateway]:
     spool = Path(str(log.url.database)).parent / "spool"
     app = create_app("reviews", engine=engine, source=source, log=log, params=params, max_new_tokens=16, spool=spool)
-    with _running(app) as url:
+    with _running(app, params) as url:
         yield Gateway(url, engine, source, app, log)
 
 
@@ -165,9 +165,9 @@ def _wait_for(gateway: Gateway) -> None:
 
 
 @contextmanager
-def _running(app: FastAPI) -> Iterator[str]:
+def _running(app: FastAPI, params: ServeParams) -> Iterator[str]:
     with listen("127.0.0.1", 0) as address:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        server = uvicorn.Server(server_config(app, params, grace_seconds=5))
         url = f"http://127.0.0.1:{address.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [address]}, daemon=True)
         thread.start()

@@ -11,8 +11,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.middleware.body_limit import BodyLimitMiddleware
+from perpetune.gateway.middleware.content_encoding import ContentEncodingMiddleware
 from perpetune.gateway.middleware.draining import DrainingMiddleware
+from perpetune.gateway.middleware.head_method import HeadMethodMiddleware
 from perpetune.gateway.middleware.rate_limit import RateLimit
+from perpetune.gateway.middleware.request_id import RequestIdMiddleware
 from perpetune.gateway.telemetry.metrics import Metrics, MetricsMiddleware
 from perpetune.gateway.telemetry.tracing import Tracing, TracingMiddleware
 from perpetune.params import ServeParams
@@ -30,31 +33,50 @@ def add_middlewares(
     not read.
     """
     limit = RateLimit(params.requests_per_minute) if params.requests_per_minute else None
+    app.add_middleware(ContentEncodingMiddleware, max_bytes=max_bytes)
     app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, seconds=params.timeout_seconds)
-    app.add_middleware(AccessMiddleware, keyholder=keyholder, limit=limit, metrics=metrics)
+    app.add_middleware(
+        AccessMiddleware,
+        keyholder=keyholder,
+        limit=limit,
+        wrong_keys=RateLimit(params.wrong_keys_per_minute),
+        metrics=metrics,
+    )
     if params.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=params.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "HEAD", "POST"),
             allow_headers=("*",),  # OpenAI's browser client sends a dozen of them
             expose_headers=("x-request-id", "retry-after"),
         )
     app.add_middleware(DrainingMiddleware)
     app.add_middleware(TracingMiddleware, tracing=tracing)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
+    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(HeadMethodMiddleware)
 
 
 class AccessMiddleware:
-    """ASGI middleware: 401 without a valid key, 403 without the required role, 429 over the rate limit.
+    """ASGI middleware: 401 without a valid key, 403 without the required role, 429 over a rate limit.
 
-    While no key was ever created, all requests are allowed. The key is removed from the request.
+    `wrong_keys` limits the requests of an address with keys that are not valid. A valid key passes whatever others of
+    its address send: behind a proxy that is all of them. While no key was ever created, all requests are allowed. The
+    key is removed from the request.
     """
 
-    def __init__(self, app: ASGIApp, keyholder: KeyringCache, limit: RateLimit | None, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keyholder: KeyringCache,
+        limit: RateLimit | None,
+        metrics: Metrics,
+        wrong_keys: RateLimit | None = None,
+    ) -> None:
         self.app = app
         self.keyholder = keyholder
         self.limit = limit
+        self.wrong_keys = wrong_keys
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,6 +101,8 @@ class AccessMiddleware:
         key = keyring.find(secret) if secret else None
         if key is None:
             self.metrics.unauthorized.labels("invalid_api_key").inc()
+            if secret and self.wrong_keys is not None:
+                self._take(self.wrong_keys, _address(scope), "Too many requests with an API key that is not valid")
             what = "This API key is not valid." if secret else "This request has no API key."
             raise ApiError(401, f"{what} Send `Authorization: Bearer KEY`.", code="invalid_api_key")
         role = role_for(scope["path"])
@@ -91,10 +115,13 @@ class AccessMiddleware:
         """Count one request of the caller. Raises ApiError over the limit. Release paths are not limited."""
         if self.limit is None or scope["path"].startswith("/v1/release/"):
             return
-        wait = self.limit.take(f"key {key.name}" if key else _address(scope))
+        self._take(self.limit, f"key {key.name}" if key else _address(scope), "Rate limit exceeded")
+
+    def _take(self, limit: RateLimit, caller: str, what: str) -> None:
+        wait = limit.take(caller)
         if wait:
             self.metrics.rate_limited.inc()
-            message = f"Rate limit exceeded; try again in {wait:.1f} s."
+            message = f"{what}; try again in {wait:.1f} s."
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after=math.ceil(wait))
 
 

@@ -6,7 +6,10 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.api.errors import ApiError, prompt_too_large
+
+# Whose body is a prompt.
+PROMPT_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 
 
 class BodyLimitMiddleware:
@@ -41,9 +44,8 @@ class BodyLimitMiddleware:
 
     async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
         """All messages of the body. Raises ApiError."""
-        too_large = ApiError(413, f"The body is larger than {self.max_bytes} bytes.", code="request_too_large")
         if _declared(scope) > self.max_bytes:
-            raise too_large
+            raise too_large(scope["path"], self.max_bytes)
         body: list[Message] = []
         left = self.max_bytes
         try:
@@ -52,11 +54,18 @@ class BodyLimitMiddleware:
                     body.append(await receive())
                     left -= len(body[-1].get("body", b""))
                     if left < 0:
-                        raise too_large
+                        raise too_large(scope["path"], self.max_bytes)
         except TimeoutError:
             message = f"The body did not arrive within {self.seconds:g} s."
             raise ApiError(408, message, code="request_timeout") from None
         return body
+
+
+def too_large(path: str, max_bytes: int) -> ApiError:
+    what = f"the body is larger than {max_bytes} bytes."
+    if path in PROMPT_PATHS:
+        return prompt_too_large(what)
+    return ApiError(413, what.capitalize(), code="request_too_large")
 
 
 def _declared(scope: Scope) -> int:
