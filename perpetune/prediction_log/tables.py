@@ -110,7 +110,7 @@ feedback = Table(
     Column("label", StorableText),
     Column("score", Double),
     Column("comment", StorableText),
-    # A digest of label, score and comment: a unique index over the columns would treat NULLs as distinct.
+    # A digest of label, score, comment and time: a unique index over the columns would treat NULLs as distinct.
     Column("digest", StorableText, nullable=False),
     Index("feedback_request_digest", "request_id", "digest", unique=True),
 )

@@ -3,13 +3,16 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     Engine,
-    case,
+    bindparam,
+    cast,
     delete,
+    exists,
+    func,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -52,8 +55,8 @@ def record_rows(log: Engine, rows: Sequence[Prediction | Feedback | Shadow | Fai
 def add_feedback(log: Engine, given: Feedback) -> None:
     """Store feedback on an answer. Raises UnknownRequest if the log has no such answer.
 
-    All feedback is kept. An exact repeat (same label, score and comment) adds no row but updates the time, so that the
-    newest feedback counts.
+    All feedback is kept, and the newest row counts. What only repeats the newest row (same label, score and comment)
+    adds none.
     """
     with writing(log) as connection:
         known = connection.execute(select(predictions.c.id).where(predictions.c.id == given.request_id)).first()
@@ -87,12 +90,30 @@ def _prediction_row(prediction: Prediction) -> dict[str, object]:
 
 
 def _feedback_insert(log: Engine) -> Any:
-    """INSERT that updates the time of an exact repeat if it is newer."""
-    statement = _insert(log)(feedback)
-    newer = case((statement.excluded.time > feedback.c.time, statement.excluded.time), else_=feedback.c.time)
-    return statement.on_conflict_do_update(index_elements=["request_id", "digest"], set_={"time": newer})
+    """INSERT of a row that says something else than the newest row of its answer does.
+
+    A row that was stored before, and is written again after a crash, has the same digest.
+    """
+    given = {name: _given(log, name) for name in _COLUMNS}
+    newest = select(func.max(feedback.c.id)).where(feedback.c.request_id == given["request_id"]).scalar_subquery()
+    same = [feedback.c[name].is_not_distinct_from(given[name]) for name in _CONTENT]
+    row = select(*given.values()).where(~exists().where(feedback.c.id == newest, *same))
+    return _insert(log)(feedback).from_select(_COLUMNS, row).on_conflict_do_nothing()
+
+
+_CONTENT = ("label", "score", "comment")
+_COLUMNS = ("request_id", "time", *_CONTENT, "digest")
+
+
+def _given(log: Engine, name: str) -> Any:
+    """The parameter of a column."""
+    kind = feedback.c[name].type
+    parameter = bindparam(f"given_{name}", type_=kind)
+    # PostgreSQL knows no type of a parameter in a SELECT. SQLite would cast a time to the number of its year.
+    return parameter if log.dialect.name == "sqlite" else cast(parameter, kind)
 
 
 def _feedback_row(given: Feedback) -> dict[str, object]:
-    content = json.dumps([given.label, given.score, given.comment])
-    return {**given.model_dump(), "digest": hashlib.sha256(content.encode()).hexdigest()}
+    content = json.dumps([given.label, given.score, given.comment, given.time.astimezone(UTC).isoformat()])
+    row = {**given.model_dump(), "digest": hashlib.sha256(content.encode()).hexdigest()}
+    return {f"given_{name}": value for name, value in row.items()}
