@@ -43,14 +43,16 @@ def _rule(workspace: Workspace, rows: Callable[[], Iterable[Example]], *, with_c
         return policy.rule(None)
     if not with_champion:
         return policy.rule([row.output for row in rows()])
-    # Before labels of traffic were checked, two equal mistakes could become a class. The champion's come last, because
-    # the last spelling of a label is the one that counts.
-    return policy.rule([*(row.output for row in rows() if not is_traffic(row)), *_champion_labels(task.name)])
-
-
-def _champion_labels(task: str) -> tuple[str, ...]:
-    champion = registry.find(task, "champion")
-    return (fetch_card(task, champion.version).labels or ()) if champion else ()
+    # Before labels of traffic were checked, two equal mistakes could become a class.
+    curated = [row.output for row in rows() if not is_traffic(row)]
+    champion = registry.find(task.name, "champion")
+    if champion is None:
+        return policy.rule(curated)
+    card = fetch_card(task.name, champion.version)
+    if card is None or card.labels is None:  # it writes freely, because nothing was known when it was made
+        return policy.rule(None)
+    # The champion's come last, because the last spelling of a label is the one that counts.
+    return policy.rule([*curated, *card.labels])
 
 
 def _train_rows(workspace: Workspace) -> Iterable[Example]:

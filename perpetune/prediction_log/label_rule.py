@@ -52,7 +52,7 @@ class LabelRule:
     def accepted(self, connection: Connection, task: str) -> ColumnElement[bool]:
         """Whether a row of `feedback` has a label that counts. Reads the task's distinct labels if need be."""
         label = feedback.c.label
-        if not self._spellings and self.json_schema is None or self.others:
+        if (not self._spellings and self.json_schema is None) or self.others:
             return label.is_not(None) & (func.trim(label, _BLANK) != "") & (func.length(label) <= self.max_chars)
         refused = [found for found in _distinct_labels(connection, task) if self.fault(found)]
         return label.is_not(None) & (label.not_in(_values(connection, refused)) if refused else true())
@@ -91,8 +91,12 @@ class LabelPolicy:
     max_chars: int = MAX_CHARS
 
     def rule(self, known: Iterable[str] | None, json_schema: str | None = None) -> LabelRule:
-        """The rule of a task whose model or data have the labels `known`; None if they are not known, or for free text."""
-        labels = self.labels or (tuple(dict.fromkeys(known)) if known else None)
+        """The rule of a task whose model or data have the labels `known`; None for free text.
+
+        With fewer than two, nothing is known about the others.
+        """
+        found = tuple(dict.fromkeys(known or ()))
+        labels = self.labels or (found if len(found) > 1 else None)
         return LabelRule(labels, self.new_labels and not self.labels, json_schema, self.max_chars)
 
 
