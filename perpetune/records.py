@@ -60,7 +60,8 @@ class Prediction(_Frozen):
     """One answered request in the prediction log.
 
     `route` says why this version answered: it was champion, it was the canary for this request, or the request named
-    it. `label` and `score` are the newest feedback, if there is any.
+    it. `label` and `score` are the newest feedback, if there is any. `client_id` is the id that the client gave to its
+    request, `other_outputs` are the further answers if it asked for several.
     """
 
     id: str
@@ -76,6 +77,8 @@ class Prediction(_Frozen):
     confidence: float | None = Field(default=None, ge=0, le=1)
     group: str | None = None
     route: Route = "champion"
+    client_id: str | None = None
+    other_outputs: tuple[str, ...] = ()
     label: str | None = None
     score: float | None = None
 
@@ -116,13 +119,18 @@ class RecordedAnswer(_Frozen):
 
 
 class Feedback(_Frozen):
-    """Feedback on one answer: the correct output, a score, a comment."""
+    """Feedback on one answer: the correct output, a score, a comment.
+
+    `request_id` is the id of the answer, or the client's own id. `choice` is the number of the answer if there are
+    several: a score is about this one, a label about the request.
+    """
 
     request_id: str
     time: AwareDatetime
     label: str | None = None
     score: float | None = None
     comment: str | None = None
+    choice: int = Field(default=0, ge=0)
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:

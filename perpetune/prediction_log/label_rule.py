@@ -100,14 +100,20 @@ class LabelPolicy:
         return LabelRule(labels, self.new_labels and not self.labels, json_schema, self.max_chars)
 
 
+NO_POLICY = LabelPolicy()
+
+
 def policy_of(params: Params) -> LabelPolicy:
     """The label policy of these settings."""
     return LabelPolicy(params.task.labels, params.task.new_labels, params.clean.max_output_chars)
 
 
 def is_score() -> ColumnElement[bool]:
-    """Whether a row of `feedback` has a score that counts: from 0 to 1. The gateway refuses others; SQL does not."""
-    return feedback.c.score.between(0.0, 1.0)
+    """Whether a row of `feedback` has a score that counts: from 0 to 1, and of the first answer, which is compared.
+
+    The gateway refuses other scores, but SQL does not, and older gateways did not.
+    """
+    return feedback.c.score.between(0.0, 1.0) & (feedback.c.choice == 0)
 
 
 def _distinct_labels(connection: Connection, task: str) -> list[str]:

@@ -184,7 +184,8 @@ def _newest(
 
 
 def _prediction(row: Row[Any], rule: LabelRule) -> Prediction:
-    found = Prediction.model_validate({name: row._mapping[name] for name in Prediction.model_fields})
+    values = {name: row._mapping[name] for name in Prediction.model_fields}
+    found = Prediction.model_validate({**values, "other_outputs": values["other_outputs"] or ()})
     return found if found.label is None else found.model_copy(update={"label": rule.spelled(found.label)})
 
 

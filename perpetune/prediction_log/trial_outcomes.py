@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -51,7 +52,9 @@ def outcomes_of(
         answered = answered.where(*mine, predictions.c.time >= since)
         rows = connection.execute(answered.order_by(predictions.c.time, predictions.c.id).limit(limit)).all()
         failed_rows = connection.execute(failed.order_by(failures.c.time, failures.c.id).limit(limit)).all()
-    found = [Outcome(*row) for row in rows] + [Outcome(row.id, row.time, None, row.latency_ms) for row in failed_rows]
+    found = [_outcome(row, rule) for row in rows] + [
+        Outcome(row.id, row.time, None, row.latency_ms) for row in failed_rows
+    ]
     return sorted(found, key=lambda each: (each.time, each.id))[:limit]
 
 
@@ -72,12 +75,17 @@ def shadow_outcomes(
             predictions.c.task == task, shadows.c.version == version, predictions.c.time >= since
         )
         rows = connection.execute(statement.order_by(predictions.c.time, predictions.c.id).limit(limit)).all()
-    return [(Outcome(*row[:7]), _shadow(row)) for row in rows]
+    return [(_outcome(row[:7], rule), _shadow(row, rule)) for row in rows]
 
 
-def _shadow(row: Any) -> Outcome:
+def _outcome(row: Sequence[Any], rule: LabelRule) -> Outcome:
+    found = Outcome(*row)
+    return found if found.label is None else replace(found, label=rule.spelled(found.label))
+
+
+def _shadow(row: Any, rule: LabelRule) -> Outcome:
     output = None if row.error else row.shadow
-    return Outcome(row.id, row.time, output, row.shadow_ms, row.label, None, row.first_feedback)
+    return _outcome((row.id, row.time, output, row.shadow_ms, row.label, None, row.first_feedback), rule)
 
 
 def _with_feedback(source: FromClause, output: Any, latency: Any, accepted: ColumnElement[bool]) -> Any:

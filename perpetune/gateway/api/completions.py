@@ -21,9 +21,11 @@ from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.gateway.api.chat_reply import DONE, Reply, event
 from perpetune.gateway.api.chat_request import ValidRequest, model_name, parse_request, unknown_model, validate_request
+from perpetune.gateway.api.content_type import is_json
 from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
 from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.api.output_constraint import constrained
+from perpetune.gateway.api.own_id import own_id
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
 from perpetune.gateway.releases.shadows import Shadows
 from perpetune.gateway.telemetry import tracing
@@ -58,6 +60,7 @@ class _Call:
     arrived: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.perf_counter)
     engine_seconds: float = 0.0
+    own_id: str | None = None  # the client's
 
     @property
     def milliseconds(self) -> float:
@@ -114,7 +117,7 @@ class Completions:
         await self._shadows.close()
 
     async def _respond(self, call: _Call, request: Request) -> Response:
-        if not _is_json(request.headers.get("content-type", "")):
+        if not is_json(request.headers.get("content-type", "")):
             raise ApiError(400, "Send the body with content-type: application/json.", code="invalid_content_type")
         chat = validate_request(
             parse_request(await request.body()),
@@ -122,6 +125,7 @@ class Completions:
             max_chars=self._params.max_request_chars,
             max_tokens=self._max_new_tokens,
         )
+        call.own_id = own_id(chat.metadata, request.headers)
         key = chat.user or request.headers.get("x-session-id") or call.id
         if chat.stream:
             events = self._stream(call, chat, key)
@@ -207,6 +211,8 @@ class Completions:
             confidence=None if first.confidence is None else min(1.0, max(0.0, first.confidence)),
             group=chat.user,
             route=routed.route,
+            client_id=call.own_id,
+            other_outputs=tuple(map(_output, answers[1:])),
         )
         with tracing.span("record"):
             await self._log.record(prediction)
@@ -326,9 +332,3 @@ def _as_api_error(fault: Exception) -> ApiError:
 def _output(answer: Answer) -> str:
     """The logged output: the answer's text, or its tool calls as JSON."""
     return answer.text if answer.text or not answer.tool_calls else json.dumps(answer.tool_calls)
-
-
-def _is_json(content_type: str) -> bool:
-    # A browser sends text/plain cross-site without a CORS preflight, but not this.
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))

@@ -10,6 +10,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.api.feedback import MAX_BYTES as MAX_FEEDBACK_BYTES
+from perpetune.gateway.api.feedback import PATH as FEEDBACK
 from perpetune.gateway.middleware.body_limit import BodyLimitMiddleware
 from perpetune.gateway.middleware.draining import DrainingMiddleware
 from perpetune.gateway.middleware.rate_limit import RateLimit
@@ -30,7 +32,8 @@ def add_middlewares(
     not read.
     """
     limit = RateLimit(params.requests_per_minute) if params.requests_per_minute else None
-    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, seconds=params.timeout_seconds)
+    larger = {FEEDBACK: MAX_FEEDBACK_BYTES}
+    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, seconds=params.timeout_seconds, larger=larger)
     app.add_middleware(AccessMiddleware, keyholder=keyholder, limit=limit, metrics=metrics)
     if params.cors_origins:
         app.add_middleware(

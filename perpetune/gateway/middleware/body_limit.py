@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,12 +14,15 @@ from perpetune.gateway.api.errors import ApiError
 class BodyLimitMiddleware:
     """ASGI middleware: 413 for a body over `max_bytes`, declared or streamed; 408 after `seconds`.
 
-    After a 408 the connection is closed.
+    `larger` has the limits of paths that take more. After a 408 the connection is closed.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, seconds: float, larger: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.larger = larger
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,11 +46,12 @@ class BodyLimitMiddleware:
 
     async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
         """All messages of the body. Raises ApiError."""
-        too_large = ApiError(413, f"The body is larger than {self.max_bytes} bytes.", code="request_too_large")
-        if _declared(scope) > self.max_bytes:
+        limit = max(self.max_bytes, self.larger.get(scope["path"], 0))
+        too_large = ApiError(413, f"The body is larger than {limit} bytes.", code="request_too_large")
+        if _declared(scope) > limit:
             raise too_large
         body: list[Message] = []
-        left = self.max_bytes
+        left = limit
         try:
             async with asyncio.timeout(self.seconds):
                 while not body or body[-1].get("more_body"):
