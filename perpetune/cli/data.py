@@ -48,16 +48,18 @@ def labels(
 ) -> None:
     """The open label requests of the monitor; labels that are imported count as feedback."""
     from perpetune.cli.label_tables import show_imported, show_requests
+    from perpetune.loop.label_rule import label_rule_at_hand
     from perpetune.prediction_log.label_file import import_labels, write_requests
     from perpetune.prediction_log.label_requests import open_requests
     from perpetune.prediction_log.redaction import Redactor, group_key
 
     with for_people():
-        params = open_workspace().params
+        workspace = open_workspace()
+        params, rule = workspace.params, label_rule_at_hand(workspace)
         with prediction_log() as log:
             redactor = Redactor(group_key(None)) if bring and params.log.redact else None
-            brought = import_labels(log, bring, redactor) if bring else None
-            wanted = open_requests(log, params.task.name)
+            brought = import_labels(log, bring, redactor, rule) if bring else None
+            wanted = open_requests(log, params.task.name, rule=rule)
         if out:
             write_requests(out, wanted)
         if json_:

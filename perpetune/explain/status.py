@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perpetune.errors import PerpetuneError
+from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.versions import system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
 from perpetune.monitoring.detector_state import DETECTOR, from_text
@@ -63,6 +64,7 @@ class Status:
     labelled: int
     open_label_requests: int
     addresses: dict[str, str]
+    ignored_labels: int = 0
     detector_state: str | None = None
     next_steps: tuple[str, ...] = ()
     next_step: str | None = None
@@ -79,7 +81,8 @@ def read_status(workspace: Workspace) -> Status:
     task = workspace.params.task.name
     log = open_log(workspace.settings.prediction_log)
     try:
-        found, open_label_requests = counts(log, task), count_open(log, task)
+        rule = label_rule(workspace)
+        found, open_label_requests = counts(log, task, rule), count_open(log, task, rule)
     finally:
         log.dispose()
     settings = workspace.settings
@@ -95,6 +98,7 @@ def read_status(workspace: Workspace) -> Status:
         detector_state=_detector_state(workspace),
         predictions=found.predictions,
         labelled=found.labelled,
+        ignored_labels=found.ignored,
         open_label_requests=open_label_requests,
         addresses={
             "MLflow": runs_url(task),
@@ -228,6 +232,8 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
         table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, escape(verdict))
     console.print(table)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
+    if status.ignored_labels:
+        console.print(f"labels that are not the task's, ignored: {status.ignored_labels}", markup=False)
     if status.open_label_requests:
         console.print(f"label requests: {status.open_label_requests} open, see `perpetune labels`", markup=False)
     console.print(f"last check: {status.last_check or 'none yet'}", markup=False, soft_wrap=True)

@@ -34,6 +34,7 @@ from perpetune.model.release import ServedBase, System
 from perpetune.params import Params, ServeParams
 from perpetune.prediction_log.api_keys import read_keyring
 from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.label_rule import policy_of
 from perpetune.prediction_log.redaction import require_presidio
 from perpetune.records import Message
 from perpetune.settings import Settings
@@ -91,6 +92,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             release_params=params.release,
             log_params=params.log,
             spool=settings.home.absolute() / "spool",
+            labels=policy_of(params),
         )
         run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
         log.dispose()

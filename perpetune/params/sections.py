@@ -81,6 +81,10 @@ class TaskParams(Section):
     """The set of answers. `null` takes the labels of the training data; version 1, which exists before any training,
     takes the labels of the rows that are known by then.
     """
+    new_labels: bool = False
+    """With `labels: null`, whether feedback may bring a label that the task does not have yet. `false` refuses it, since
+    it is more often a mistake than a new class; `true` lets it become a class of the next training.
+    """
     output_schema: Annotated[dict[str, Any] | None, AfterValidator(_checked_schema)] = None
     """For `kind: generation`: a JSON Schema that each output satisfies, or the name of a `.json` file, relative to
     params.yaml, that holds one. It constrains answers while they are generated, and answers are scored slot by slot.
@@ -92,6 +96,12 @@ class TaskParams(Section):
         if self.kind == "generation":
             return None
         return self.labels or tuple(sorted(set(outputs)))
+
+    @model_validator(mode="after")
+    def new_labels_are_learned(self) -> TaskParams:
+        if self.new_labels and self.labels is not None:
+            raise ValueError("task.new_labels: true needs task.labels: null: named labels are the whole set")
+        return self
 
     @model_validator(mode="after")
     def labels_have_no_schema(self) -> TaskParams:

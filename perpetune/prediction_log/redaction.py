@@ -45,8 +45,12 @@ class Redactor:
                     "input": self.text(row.input),
                     "output": self.text(row.output),
                     "group": self._hash(row.group),
+                    "client_id": self._own_id(row.client_id),
+                    "other_outputs": tuple(map(self.text, row.other_outputs)),
                 }
             )
+        if isinstance(row, Feedback):
+            row = row.model_copy(update={"request_id": self._own_id(row.request_id)})
         names = {Feedback: ("label", "comment"), Shadow: ("output", "error")}.get(type(row), ())
         return row.model_copy(update={name: self._optional_text(getattr(row, name)) for name in names})
 
@@ -84,6 +88,10 @@ class Redactor:
             redacted = self.text(written)
             return value if redacted == written else redacted
         return value
+
+    def _own_id(self, request_id: str | None) -> str | None:
+        """A client's own id, as a hash if it has personal data: ids must stay different."""
+        return request_id if request_id is None or self.text(request_id) == request_id else self._hash(request_id)
 
     def _hash(self, group: str | None) -> str | None:
         if group is None:

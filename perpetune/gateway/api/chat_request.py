@@ -257,6 +257,7 @@ class ValidRequest:
     user: str | None
     stream: bool
     include_usage: bool
+    metadata: object = None
 
 
 def parse_request(body: bytes) -> ChatRequest:
@@ -294,6 +295,7 @@ def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tok
         user=storable(request.user) if request.user else None,
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
+        metadata=(request.model_extra or {}).get("metadata"),
     )
 
 

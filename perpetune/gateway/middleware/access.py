@@ -10,7 +10,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perpetune.gateway.api.errors import ApiError
-from perpetune.gateway.middleware.body_limit import BodyLimitMiddleware
+from perpetune.gateway.api.feedback import MAX_BYTES as MAX_FEEDBACK_BYTES
+from perpetune.gateway.api.feedback import PATH as FEEDBACK
+from perpetune.gateway.middleware.body_limit import BodyLimitMiddleware, BodyLimits
 from perpetune.gateway.middleware.content_encoding import ContentEncodingMiddleware
 from perpetune.gateway.middleware.draining import DrainingMiddleware
 from perpetune.gateway.middleware.head_method import HeadMethodMiddleware
@@ -33,8 +35,9 @@ def add_middlewares(
     not read.
     """
     limit = RateLimit(params.requests_per_minute) if params.requests_per_minute else None
-    app.add_middleware(ContentEncodingMiddleware, max_bytes=max_bytes)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, seconds=params.timeout_seconds)
+    limits = BodyLimits(max_bytes, {FEEDBACK: MAX_FEEDBACK_BYTES})
+    app.add_middleware(ContentEncodingMiddleware, limits=limits)
+    app.add_middleware(BodyLimitMiddleware, limits=limits, seconds=params.timeout_seconds)
     app.add_middleware(
         AccessMiddleware,
         keyholder=keyholder,

@@ -155,6 +155,12 @@ class Follower:
         """Every loaded version."""
         return tuple(self._loaded)
 
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """Every loaded release, the serving one first."""
+        loaded = sorted(self._loaded.values(), key=lambda each: each is not self._current)
+        return tuple(each.release for each in loaded)
+
     @contextmanager
     def using(self, version: str | None = None, key: str = "") -> Iterator[RoutedRelease]:
         """The release for a request, kept loaded while the context is open.

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.deploy import DeployResult, release
 from perpetune.loop.run_context import git_commit, log_later_decision, params_digest, use_mlflow
 from perpetune.model.release import Trial
@@ -94,13 +95,14 @@ def _evidence(workspace: Workspace, challenger: Version, champion: Version, tria
     params: ReleaseParams = workspace.params.release
     task = workspace.params.task
     score = scoring_of(task.kind, task.output_schema).score
-    since = parse_time(challenger.tags["release.time"])
+    since, rule = parse_time(challenger.tags["release.time"]), label_rule(workspace)
     log = open_log(workspace.settings.prediction_log)
     try:
         if trial.strategy == "shadow":
-            return shadow_evidence(shadow_outcomes(log, task.name, trial.version, since, MAX_ROWS), params, score)
-        ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS)
-        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS)
+            pairs = shadow_outcomes(log, task.name, trial.version, since, MAX_ROWS, rule)
+            return shadow_evidence(pairs, params, score)
+        ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS, rule)
+        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS, rule)
         return canary_evidence(ours, theirs, params, score)
     finally:
         log.dispose()

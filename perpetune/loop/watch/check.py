@@ -10,6 +10,7 @@ from pathlib import Path
 from perpetune.curation.layout import REFERENCE
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.loop.first_version import is_first_version
+from perpetune.loop.label_rule import label_rule
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels
@@ -140,7 +141,9 @@ def _check_first_version(workspace: Workspace, run: Run, champion: Version, flow
     verdict = should_tune_first_version(evidence, params.watch, params.refresh)
     log = open_log(workspace.settings.prediction_log)
     try:
-        recent = recent_predictions(log, champion.task, version=champion.version, limit=params.watch.window)
+        recent = recent_predictions(
+            log, champion.task, version=champion.version, limit=params.watch.window, rule=label_rule(workspace)
+        )
     finally:
         log.dispose()
     if not recent and verdict.outcome in ("ask for labels", "collect more labels"):
@@ -224,12 +227,13 @@ def _rollback_verdict(
 
 def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
     task, limit, version = workspace.params.task.name, workspace.params.watch.window, champion.version
+    rule = label_rule(workspace)
     log = open_log(workspace.settings.prediction_log)
     try:
-        recent = recent_predictions(log, task, version=version, limit=limit)
-        new, number = newly_labelled(log, task, version, until)
-        last, _ = newly_labelled(log, task, version, 0, newest=limit)
-        return LogWindow(recent, new, number, last, counts(log, task).labelled)
+        recent = recent_predictions(log, task, version=version, limit=limit, rule=rule)
+        new, number = newly_labelled(log, task, version, until, rule=rule)
+        last, _ = newly_labelled(log, task, version, 0, newest=limit, rule=rule)
+        return LogWindow(recent, new, number, last, counts(log, task, rule).labelled)
     finally:
         log.dispose()
 

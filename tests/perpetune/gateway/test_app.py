@@ -303,7 +303,7 @@ def test_requests_that_are_too_large(start: Start, params: ServeParams) -> None:
     def endless() -> Iterator[bytes]:
         yield from (b" " * 1000 for _ in range(1000))
 
-    response = httpx.post(gateway.url + "/v1/feedback", content=endless(), timeout=10)
+    response = httpx.post(gateway.url + "/v1/chat/completions", content=endless(), timeout=10)
     error_of(response, 413)
 
 
