@@ -91,6 +91,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             release_params=params.release,
             log_params=params.log,
             spool=settings.home.absolute() / "spool",
+            workspace_id=settings.workspace_id,
         )
         run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS)
         log.dispose()
