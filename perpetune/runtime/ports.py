@@ -66,7 +66,10 @@ def _require_different(kept: Mapping[str, int]) -> None:
 
 
 def _next_free(locks: ExitStack, first: int) -> int:
-    return next(port for port in range(first, HIGHEST_PORT + 1) if _take(locks, port))
+    for port in range(first, HIGHEST_PORT + 1):
+        if _take(locks, port):
+            return port
+    raise PerpetuneError(f"no port from {first} is free", do="name free ports: see `perpetune up --help`")
 
 
 def _take(locks: ExitStack, port: int) -> bool:
