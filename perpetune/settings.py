@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     gateway_url: str | None = Field(
         default=None, description="A gateway that runs elsewhere; unset, `perpetune up` starts one."
     )
+    workspace_id: str | None = Field(
+        default=None,
+        description="What the services of one workspace know each other by; `perpetune up` sets it. A gateway that has one refuses a release that carries another.",
+    )
     vllm_url: str | None = Field(
         default=None,
         description="The vLLM server behind `serve.engine: vllm`; unset, `perpetune up` starts one. See docs/guides/vllm.md.",

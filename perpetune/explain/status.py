@@ -90,7 +90,7 @@ def read_status(workspace: Workspace) -> Status:
     step, steps = _next(workspace, versions)
     return Status(
         task=task,
-        serving=_serving(settings.gateway_url),
+        serving=_serving(settings.gateway_url, task),
         versions=versions,
         next_steps=steps,
         next_step=step,
@@ -180,14 +180,17 @@ def _detector_state(workspace: Workspace) -> str | None:
     )
 
 
-def _serving(gateway: str | None) -> str | None:
+def _serving(gateway: str | None, task: str) -> str | None:
+    """The version that the gateway serves; None if there is no gateway or it serves another task."""
     if gateway is None:
         return None
     try:
-        serving = httpx.get(f"{gateway}/readyz", timeout=5).json().get("serving")
+        state = httpx.get(f"{gateway}/readyz", timeout=5).json()
     except (httpx.HTTPError, ValueError):  # another server listens there, or a proxy without the gateway
         return None
-    return None if serving is None else str(serving)
+    if not isinstance(state, dict) or state.get("task", task) != task or state.get("serving") is None:
+        return None
+    return str(state["serving"])
 
 
 def newest_decision(workspace: Workspace, kind: Kind) -> tuple[Decision, str]:

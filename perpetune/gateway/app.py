@@ -24,7 +24,7 @@ from perpetune.gateway.api.docs_page import add_docs_page
 from perpetune.gateway.api.errors import ErrorReply, add_error_handlers
 from perpetune.gateway.api.feedback import FeedbackApi
 from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
-from perpetune.gateway.api.release_routes import add_release_paths
+from perpetune.gateway.api.release_routes import Identity, add_release_paths
 from perpetune.gateway.middleware.access import add_middlewares
 from perpetune.gateway.recording.recorder import Recorder
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, ReleaseSource
@@ -77,11 +77,13 @@ def create_app(
     log_params: LogParams | None = None,
     spool: Path | None = None,
     labels: LabelPolicy = NO_POLICY,
+    workspace_id: str | None = None,
 ) -> FastAPI:
     """The gateway of one task. The app closes the engine; the caller disposes of the log.
 
     `max_new_tokens` is the default and the maximum of a request's max_tokens. Rows for the log are spooled in the
-    folder `spool`, or in memory without one. `labels` says which labels feedback may have.
+    folder `spool`, or in memory without one. `labels` says which labels feedback may have. A release that carries
+    another `workspace_id` is refused.
     """
     metrics, keyholder, tracing = Metrics(), KeyringCache(log), Tracing(task)
     engine = ObservedEngine(engine, metrics)
@@ -104,7 +106,7 @@ def create_app(
     app = FastAPI(title=f"perpetune: {task}", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
     follower = Follower(source, engine, metrics, params.poll_seconds, release_params, max_new_tokens)
     recorder = Recorder(log, metrics, task=task, params=log_params, spool=spool)
-    gateway = _Gateway(task=task, follower=follower, recorder=recorder, metrics=metrics)
+    gateway = _Gateway(task=task, workspace_id=workspace_id, follower=follower, recorder=recorder, metrics=metrics)
     completions = Completions(
         task,
         engine=engine,
@@ -124,7 +126,7 @@ def create_app(
     app.router.routes.insert(1, _Named(feedback_api.PATH, feedback.respond, methods=["POST"]))
     app.get("/v1/models", responses=_errors())(gateway.models)
     app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)
-    add_release_paths(app, follower, _errors())
+    add_release_paths(app, follower, Identity(task, workspace_id), _errors(400, 409))
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
     app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)
@@ -144,6 +146,7 @@ class _Named(Route):
 @dataclass(frozen=True)
 class _Gateway:
     task: str
+    workspace_id: str | None
     follower: Follower
     recorder: Recorder
     metrics: Metrics
@@ -167,6 +170,7 @@ class _Gateway:
         body = {
             "ready": state.serving is not None,
             "task": self.task,
+            "workspace": self.workspace_id,
             "serving": state.serving,
             "champion": state.champion,
             "trial": state.trial,

@@ -93,6 +93,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             log_params=params.log,
             spool=settings.home.absolute() / "spool",
             labels=policy_of(params),
+            workspace_id=settings.workspace_id,
         )
         run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
         log.dispose()

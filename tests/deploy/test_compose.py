@@ -12,8 +12,9 @@ from perpetune.runtime import stack
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]
-# Settings of `perpetune up` only: the path of Prefect's SQLite, and the behaviour of its command line and servers.
-LOCAL = {"PREFECT_HOME", "PREFECT_CLI_PROMPT", *stack.SERVERS}
+# Settings of `perpetune up` only: the path of Prefect's SQLite, the behaviour of its command line and servers, and the
+# id by which the services of a machine with several workspaces know their own.
+LOCAL = {"PREFECT_HOME", "PREFECT_CLI_PROMPT", "PERPETUNE_WORKSPACE_ID", *stack.SERVERS}
 
 
 @pytest.fixture(scope="module")

@@ -352,6 +352,7 @@ def test_health_readiness_and_metrics(start: Start) -> None:
     assert gateway.get("/readyz").json() == {
         "ready": True,
         "task": "reviews",
+        "workspace": None,
         "serving": "1",
         "champion": "1",
         "trial": None,
