@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.loop import run_context
-from perpetune.tracking.runs import Run, close_run
+from perpetune.tracking.runs import Run, close_run, tag_error
 from perpetune.workspace import Workspace
 
 
@@ -34,5 +34,8 @@ def tracked(
     try:
         yield run
         succeeded = True
+    except BaseException as fault:
+        tag_error(run, fault)
+        raise
     finally:
         close_run(run, succeeded=succeeded)

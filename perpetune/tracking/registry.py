@@ -43,6 +43,7 @@ Alias = Literal["champion", "challenger", "previous"]
 STATE, TIME, REASON = "release.state", "release.time", "release.reason"
 TRAFFIC, OLD_TRAFFIC = "release.traffic_ratio", "release.share"  # the old one is on versions of perpetune 0.1
 SYSTEM = "system"  # tag: perpetune.model.release.System
+CHECK_ERROR = "check.error"  # tag of the champion: when and why the newest check failed
 EVALUATED_AS = "evaluated.as"  # tag: its name among the systems in the run that evaluated it
 _MAX_TAG = 4000  # characters
 
@@ -281,6 +282,15 @@ def version_from_run(task: str, run: Run, adapter_digest: str) -> str | None:
 def tag_version(task: str, version: str, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
         _write(MlflowClient().set_model_version_tag, task, version, key, value)
+
+
+def drop_tag(task: str, version: str, key: str) -> None:
+    """Remove a tag of a version; does nothing if another process has."""
+    try:
+        MlflowClient().delete_model_version_tag(task, version, key)
+    except MlflowException as fault:
+        if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
 
 
 def describe_version(task: str, version: str, text: str) -> None:

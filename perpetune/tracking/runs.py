@@ -14,6 +14,7 @@ import httpx
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -32,6 +33,8 @@ _ENVIRONMENT = {
 
 
 MlflowError = MlflowException  # for modules that may not import MLflow
+ERROR = "error"  # tag of a run: what it failed with
+_MAX_ERROR = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,14 @@ def close_run(run: Run, *, succeeded: bool) -> None:
     MlflowClient().set_terminated(run.id, "FINISHED" if succeeded else "FAILED")
 
 
+def tag_error(run: Run, fault: BaseException) -> None:
+    """Tag a run with what it failed with, if MLflow still can: the run fails with its own error."""
+    try:
+        tag(run, {ERROR: str(fault)[:_MAX_ERROR] or type(fault).__name__})
+    except (MlflowException, OSError):
+        pass
+
+
 def delete_run(run: Run) -> None:
     """Delete a run (MLflow keeps it in its trash)."""
     MlflowClient().delete_run(run.id)
@@ -286,12 +297,23 @@ def log_dataset(run: Run, name: str, version: str, source: str, rows: int, conte
 
 
 def artifact(run_id: str, name: str, folder: Path) -> Path | None:
-    """A local copy of a run's artifact; None if the run has no such artifact."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A local copy of a run's artifact; None if the run has no such artifact.
+
+    Raises PerpetuneError if MLflow or its artifact store fails, because that says nothing about the artifact.
+    """
+    client, parent = MlflowClient(), PurePosixPath(name).parent
     try:
-        return Path(MlflowClient().download_artifacts(run_id, name, str(folder)))
-    except (MlflowException, OSError):
-        return None
+        listed = client.list_artifacts(run_id, None if parent == PurePosixPath(".") else str(parent))
+        if name not in {each.path for each in listed}:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(client.download_artifacts(run_id, name, str(folder)))
+    except (MlflowException, OSError) as fault:
+        raise PerpetuneError(
+            f"{name} of the run {run_id} cannot be read: {fault}",
+            where=mlflow.get_tracking_uri(),
+            do="check that MLflow and its artifact store can be reached",
+        ) from fault
 
 
 def artifact_names(run_id: str, folder: str) -> list[str]:
@@ -315,6 +337,22 @@ def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
     if not runs:
         return None
     return run_ref(found.experiment_id, runs[0].info.run_id), (runs[0].info.end_time or 0) / 1000
+
+
+def newest_ended(experiment: str, kind: str) -> EndedRun | None:
+    """The newest run tagged `perpetune.kind`=kind that has ended, whether it succeeded, failed or was killed."""
+    client = MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    runs = client.search_runs(
+        [found.experiment_id],
+        f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'RUNNING'",
+        ViewType.ACTIVE_ONLY,
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return _ended(runs[0]) if runs else None
 
 
 def read_run(run_id: str) -> RunRecord:
@@ -349,18 +387,18 @@ def ended_runs(experiment: str, kind: str, since: float) -> list[EndedRun]:
     while page.token:
         page = search(page_token=page.token)
         runs += page
-    return [
-        EndedRun(
-            run.info.run_id,
-            run.info.start_time / 1000,
-            run.info.end_time / 1000,
-            run.info.status == "FINISHED",
-            dict(run.data.tags),
-            dict(run.data.metrics),
-        )
-        for run in runs
-        if run.info.status in ("FINISHED", "FAILED") and run.info.end_time
-    ]
+    return [_ended(run) for run in runs if run.info.status in ("FINISHED", "FAILED") and run.info.end_time]
+
+
+def _ended(run: MlflowRun) -> EndedRun:
+    return EndedRun(
+        run.info.run_id,
+        run.info.start_time / 1000,
+        (run.info.end_time or run.info.start_time) / 1000,
+        run.info.status == "FINISHED",
+        dict(run.data.tags),
+        dict(run.data.metrics),
+    )
 
 
 def metrics_of(run_id: str) -> dict[str, float]:
