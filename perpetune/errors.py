@@ -27,5 +27,9 @@ class NoExamples(PerpetuneError):
     """No source holds a row, nor a rejected one."""
 
 
+class ChampionChanged(PerpetuneError):
+    """Another version has become champion since a version was compared with it."""
+
+
 class NoPrevious(PerpetuneError):
     """There is no previous champion to roll back to."""

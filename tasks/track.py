@@ -30,9 +30,16 @@ def tracked(
 ) -> Iterator[Run]:
     """An MLflow run that succeeds or fails with the flow."""
     run = open_run(workspace, kind, trigger, reason, data_version)
+    with closing(run):
+        yield run
+
+
+@contextmanager
+def closing(run: Run) -> Iterator[None]:
+    """Close the run as succeeded, or as failed with the error of the block."""
     succeeded = False
     try:
-        yield run
+        yield
         succeeded = True
     except BaseException as fault:
         tag_error(run, fault)

@@ -18,6 +18,7 @@ from rich.table import Table
 from perpetune.errors import NoDecision
 from perpetune.loop.rollout.versions import system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
+from perpetune.loop.unfinished import unfinished_refresh
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.next_step import next_step, next_steps
@@ -27,6 +28,7 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_open
 from perpetune.prediction_log.queries import counts
 from perpetune.tracking import registry
+from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.runs import ERROR, artifact, artifact_names, newest_ended, newest_run, runs_url
 from perpetune.workspace import Workspace
 
@@ -56,7 +58,8 @@ class VersionLine:
 class Status:
     """The state of one task. `serving` is None if no gateway answers; `open_label_requests` counts the labels that
     were requested and are not known yet. `check_failed`: the newest check ended without a verdict, and `last_check` says
-    why; `checks_missed` counts the checks that `watch.cron` has planned since it and that did not run.
+    why; `checks_missed` counts the checks that `watch.cron` has planned since it and that did not run. `unfinished` is a decision of
+    a refresh that is not carried out.
 
     `next_step` is the command to run next, if any; `next_steps` says it in sentences.
     """
@@ -72,6 +75,7 @@ class Status:
     detector_state: str | None = None
     check_failed: bool = False
     checks_missed: int = 0
+    unfinished: str | None = None
     next_steps: tuple[str, ...] = ()
     next_step: str | None = None
 
@@ -85,6 +89,7 @@ def read_status(workspace: Workspace) -> Status:
     """Read MLflow, the gateway and the prediction log. Raises PerpetuneError if MLflow is down."""
     use_mlflow(workspace)
     task = workspace.params.task.name
+    complete_move(task)  # a killed process may have left one
     log = open_log(workspace.settings.prediction_log)
     try:
         found, open_label_requests = counts(log, task), count_open(log, task)
@@ -105,6 +110,7 @@ def read_status(workspace: Workspace) -> Status:
         last_check=check.text if check else None,
         check_failed=check is not None and check.failed,
         checks_missed=_missed(workspace, check),
+        unfinished=_unfinished(workspace),
         detector_state=_detector_state(workspace),
         predictions=found.predictions,
         labelled=found.labelled,
@@ -192,6 +198,15 @@ def _last_check(workspace: Workspace) -> _Check | None:
     return _Check(ended, text, failed=False)
 
 
+def _unfinished(workspace: Workspace) -> str | None:
+    """A refresh may be running, or waiting for a person; one that was killed is finished by the next."""
+    found = unfinished_refresh(workspace)
+    if found is None or found.settled:
+        return None
+    version = found.decision.ids.model_version
+    return f"{found.outcome} version {version}; if no refresh is running, `perpetune refresh` carries it out"
+
+
 def _missed(workspace: Workspace, check: _Check | None) -> int:
     """The checks planned since the last one, at most `MOST_MISSED`; one may be running now."""
     if check is None:
@@ -271,6 +286,8 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
         table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, escape(verdict))
     console.print(table)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
+    if status.unfinished:
+        console.print(f"decided and not carried out: {status.unfinished}", markup=False, soft_wrap=True)
     if status.open_label_requests:
         console.print(f"label requests: {status.open_label_requests} open, see `perpetune labels`", markup=False)
     style = "bold red" if status.check_failed else None

@@ -48,12 +48,13 @@ class Run:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that did not finish: it failed, was killed, or is marked as running."""
+    """A run that did not finish: it failed, was killed, or is marked as running. `finished` if MLflow marks it so."""
 
     run: Run
     running: bool
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,27 +127,42 @@ def reopen_run(run: Run, tags: Mapping[str, str]) -> Run:
 
 
 def unfinished_runs(experiment: str, kind: str) -> list[UnfinishedRun]:
-    """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first."""
+    """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first.
+
+    MLflow marks a run as finished whenever a model is logged to it, until `register` marks it as running again. So a
+    finished refresh without a decision was killed in between, and did not finish either.
+    """
+    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'FINISHED'", 50)
+    if kind == "refresh":
+        finished = _runs(experiment, "tags.`perpetune.kind` = 'refresh' and attributes.status = 'FINISHED'", 5)
+        found = [*found, *(each for each in finished if "decision" not in each.data.tags)]
+    newest_first = sorted(found, key=lambda each: each.info.start_time, reverse=True)
+    return [_unfinished(each) for each in newest_first]
+
+
+def newest_of_any_status(experiment: str, kind: str) -> UnfinishedRun | None:
+    """The run tagged `perpetune.kind`=kind that began last, finished or not."""
+    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}'", 1)
+    return _unfinished(found[0]) if found else None
+
+
+def _runs(experiment: str, query: str, most: int) -> list[MlflowRun]:
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return []
-    runs = client.search_runs(
-        [found.experiment_id],
-        f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'FINISHED'",
-        ViewType.ACTIVE_ONLY,
-        max_results=50,
-        order_by=["attributes.start_time DESC"],
+    newest_first = ["attributes.start_time DESC"]
+    return [*client.search_runs([found.experiment_id], query, ViewType.ACTIVE_ONLY, most, newest_first)]
+
+
+def _unfinished(run: MlflowRun) -> UnfinishedRun:
+    return UnfinishedRun(
+        run_ref(run.info.experiment_id, run.info.run_id),
+        run.info.status == "RUNNING",
+        dict(run.data.tags),
+        dict(run.data.params),
+        run.info.status == "FINISHED",
     )
-    return [
-        UnfinishedRun(
-            run_ref(found.experiment_id, each.info.run_id),
-            each.info.status == "RUNNING",
-            dict(each.data.tags),
-            dict(each.data.params),
-        )
-        for each in runs
-    ]
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -262,6 +278,12 @@ def tag(run: Run, tags: Mapping[str, str]) -> None:
     MlflowClient().log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
+def drop_run_tag(run: Run, key: str) -> None:
+    """Remove a tag of a run, if it has it."""
+    if key in MlflowClient().get_run(run.id).data.tags:
+        MlflowClient().delete_tag(run.id, key)
+
+
 def log_file(run: Run, path: Path, folder: str | None = None) -> None:
     MlflowClient().log_artifact(run.id, str(path), folder)
 
@@ -341,18 +363,8 @@ def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
 
 def newest_ended(experiment: str, kind: str) -> EndedRun | None:
     """The newest run tagged `perpetune.kind`=kind that has ended, whether it succeeded, failed or was killed."""
-    client = MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return None
-    runs = client.search_runs(
-        [found.experiment_id],
-        f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'RUNNING'",
-        ViewType.ACTIVE_ONLY,
-        max_results=1,
-        order_by=["attributes.start_time DESC"],
-    )
-    return _ended(runs[0]) if runs else None
+    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'RUNNING'", 1)
+    return _ended(found[0]) if found else None
 
 
 def read_run(run_id: str) -> RunRecord:
