@@ -6,6 +6,7 @@ copy of the base.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -319,27 +320,39 @@ def model_url(task: str, version: str | None = None) -> str:
 def fetch_release(task: str, version: str, cache: Path) -> Release:
     """Download a version into the folder `cache` and read its model card and serving facts.
 
+    The cache is keyed by digest: a model that was deleted and registered anew has other versions under the same numbers.
     Raises PerpetuneError if the version or its files are missing.
     """
-    folder = cache / task / version
+    found = get(task, version)
+    folder = cache / task / f"{version}-{_digest_of(found)}"
     if not folder.is_dir():
-        unfinished = cache / task / f".{version}.{uuid.uuid4().hex}"
-        unfinished.mkdir(parents=True)
-        try:
-            mlflow.artifacts.download_artifacts(f"models:/{task}/{version}", dst_path=str(unfinished))
-            unfinished.rename(folder)
-        except (MlflowException, OSError) as fault:
-            if not folder.is_dir():  # unless another process downloaded it
-                raise PerpetuneError(
-                    f"could not fetch version {version} of {task} from MLflow: {fault}",
-                    do="check that the version exists and its artifacts are reachable",
-                ) from fault
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        _download(found, folder)
+    shutil.rmtree(cache / task / version, ignore_errors=True)  # of a perpetune that keyed it by number
     adapter = _adapter_folder(folder, task, version)
     card = read_card(adapter)
-    evaluated = _evaluated(get(task, version).run_id, evaluated_file(card.system), folder)
-    return release_of(card, task, version, adapter, evaluated)
+    return release_of(card, task, version, adapter, _evaluated(found.run_id, evaluated_file(card.system), folder))
+
+
+def _digest_of(version: Version) -> str:
+    """A digest of what the version holds: of the adapter and the run, which no two registrations share."""
+    return hashlib.sha256(f"{version.tags.get('adapter.digest', '')} {version.run_id}".encode()).hexdigest()[:16]
+
+
+def _download(version: Version, folder: Path) -> None:
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    unfinished.mkdir(parents=True)
+    try:
+        mlflow.artifacts.download_artifacts(f"models:/{version.task}/{version.version}", dst_path=str(unfinished))
+        _adapter_folder(unfinished, version.task, version.version)  # MLflow downloads nothing without an error
+        unfinished.rename(folder)
+    except (MlflowException, OSError) as fault:
+        if not folder.is_dir():  # unless another process downloaded it
+            raise PerpetuneError(
+                f"could not fetch version {version.version} of {version.task} from MLflow: {fault}",
+                do="check that the version exists and its artifacts are reachable",
+            ) from fault
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def fetch_champion(task: str, cache: Path) -> Release | None:
@@ -365,9 +378,8 @@ def _adapter_folder(folder: Path, task: str, version: str) -> Path:
     card = next(folder.rglob(CARD), None)
     if card is None:
         raise PerpetuneError(
-            f"version {version} of {task} has no {CARD}: perpetune did not register it",
-            where=str(folder),
-            do="use a version that `perpetune refresh` made",
+            f"version {version} of {task} has no {CARD}: perpetune did not register it, or its artifacts are lost",
+            do="use a version that `perpetune refresh` made, or restore MLflow's artifact store",
         )
     return card.parent
 
