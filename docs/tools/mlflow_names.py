@@ -17,6 +17,7 @@ RUN_TAGS = {
     "decision": "The verdict.",
     "decision.reason": "Its reason, in one or more sentences.",
     "decision.line": "The verdict in one line.",
+    "error": "What a refresh or a check failed with.",
     "holdout.warnings": "What the holdouts are too small to show, said before training.",
 }
 VERSION_TAGS = {
@@ -40,6 +41,7 @@ VERSION_TAGS = {
     "release.share": "Its name on versions of perpetune 0.1.",
     "release.time": "When it was released, or its trial began.",
     "release.reason": "Why it was refused or its trial ended.",
+    "check.error": "When and why the newest check of it failed; absent after a check with a verdict.",
     "perpetune.detector": "State of the decay detector, and how far it has read the labels.",
 }
 METRICS = {

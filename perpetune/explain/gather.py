@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perpetune.curation import dvc
 from perpetune.curation.difference import Difference, difference
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoDecision, PerpetuneError
 from perpetune.evaluation.costs import from_document, sentences
 from perpetune.evaluation.systems import TITLES
 from perpetune.explain.numbers import numbers_of
@@ -84,7 +84,7 @@ def _decisions(workspace: Workspace, version: str) -> list[Decision]:
     """The decisions on a version; empty if the refresh is undecided or failed before its decision."""
     try:
         return decisions_of(workspace, version)
-    except PerpetuneError:
+    except NoDecision:
         return []
 
 
@@ -195,6 +195,8 @@ def _events(tags: Mapping[str, str], run: RunRecord, decisions: list[Decision]) 
     if "release.state" in tags:
         time = parse_time(tags["release.time"]) if "release.time" in tags else None
         events.append(Event(time, f"release: {tags['release.state']}", tags.get("release.reason", "")))
+    if registry.CHECK_ERROR in tags:
+        events.append(Event(None, "the newest check failed", tags[registry.CHECK_ERROR]))
     return tuple(sorted(events, key=lambda event: event.time or datetime.max.replace(tzinfo=UTC)))
 
 

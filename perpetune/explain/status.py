@@ -5,17 +5,21 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice, takewhile
 from pathlib import Path
 
 import httpx
+from cronsim import CronSim, CronSimError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoDecision
 from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.versions import system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
+from perpetune.loop.unfinished import unfinished_refresh
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.next_step import next_step, next_steps
@@ -25,9 +29,12 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_open
 from perpetune.prediction_log.queries import counts
 from perpetune.tracking import registry
-from perpetune.tracking.runs import artifact, artifact_names, newest_run, runs_url
+from perpetune.tracking.alias_moves import complete_move
+from perpetune.tracking.runs import ERROR, artifact, artifact_names, newest_ended, newest_run, runs_url
 from perpetune.workspace import Workspace
 
+WATCH = "`perpetune watch`"
+MOST_MISSED = 100  # missed checks that are counted
 KINDS: tuple[Kind, ...] = ("refresh", "watch")
 
 
@@ -51,7 +58,9 @@ class VersionLine:
 @dataclass(frozen=True)
 class Status:
     """The state of one task. `serving` is None if no gateway answers; `open_label_requests` counts the labels that
-    were requested and are not known yet.
+    were requested and are not known yet. `check_failed`: the newest check ended without a verdict, and `last_check` says
+    why; `checks_missed` counts the checks that `watch.cron` has planned since it and that did not run. `unfinished` is a decision of
+    a refresh that is not carried out.
 
     `next_step` is the command to run next, if any; `next_steps` says it in sentences.
     """
@@ -66,6 +75,9 @@ class Status:
     addresses: dict[str, str]
     ignored_labels: int = 0
     detector_state: str | None = None
+    check_failed: bool = False
+    checks_missed: int = 0
+    unfinished: str | None = None
     next_steps: tuple[str, ...] = ()
     next_step: str | None = None
 
@@ -79,6 +91,7 @@ def read_status(workspace: Workspace) -> Status:
     """Read MLflow, the gateway and the prediction log. Raises PerpetuneError if MLflow is down."""
     use_mlflow(workspace)
     task = workspace.params.task.name
+    complete_move(task)  # a killed process may have left one
     log = open_log(workspace.settings.prediction_log)
     try:
         rule = label_rule(workspace)
@@ -87,14 +100,20 @@ def read_status(workspace: Workspace) -> Status:
         log.dispose()
     settings = workspace.settings
     versions = _versions(task)
-    step, steps = _next(workspace, versions)
+    check = _last_check(workspace)
+    step, steps = (WATCH, (f"Correct the error of the check, then {WATCH}.",)) if check and check.failed else (None, ())
+    if step is None:
+        step, steps = _next(workspace, versions)
     return Status(
         task=task,
         serving=_serving(settings.gateway_url, task),
         versions=versions,
         next_steps=steps,
         next_step=step,
-        last_check=_last_check(workspace),
+        last_check=check.text if check else None,
+        check_failed=check is not None and check.failed,
+        checks_missed=_missed(workspace, check),
+        unfinished=_unfinished(workspace),
         detector_state=_detector_state(workspace),
         predictions=found.predictions,
         labelled=found.labelled,
@@ -124,7 +143,7 @@ def _next(workspace: Workspace, versions: Sequence[VersionLine]) -> tuple[str | 
 def _newest(workspace: Workspace, kind: Kind) -> Decision | None:
     try:
         decision, _ = newest_decision(workspace, kind)
-    except PerpetuneError:
+    except NoDecision:
         return None
     version = decision.ids.model_version
     return decisions_of(workspace, version)[0] if kind == "refresh" and version is not None else decision
@@ -160,9 +179,48 @@ def _release(tags: Mapping[str, str]) -> str:
     return f"{state}: {tags['release.reason']}" if state == "refused" and "release.reason" in tags else state
 
 
-def _last_check(workspace: Workspace) -> str | None:
+@dataclass(frozen=True)
+class _Check:
+    """The newest check that has ended: when, its verdict or its error, and whether it failed."""
+
+    ended: datetime
+    text: str
+    failed: bool
+
+
+def _last_check(workspace: Workspace) -> _Check | None:
+    """None if there has been none."""
+    run = newest_ended(workspace.params.task.name, "watch")
+    if run is None:
+        return None
+    ended = datetime.fromtimestamp(run.ended, UTC)
+    if not run.succeeded:
+        error = run.tags.get(ERROR, "it was killed")
+        return _Check(ended, f"{ended:%Y-%m-%d %H:%M UTC}: failed, so nothing is known of decay: {error}", failed=True)
     decision = _newest(workspace, "watch")
-    return f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}" if decision else None
+    text = f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}" if decision else "nothing to check yet"
+    return _Check(ended, text, failed=False)
+
+
+def _unfinished(workspace: Workspace) -> str | None:
+    """A refresh may be running, or waiting for a person; one that was killed is finished by the next."""
+    found = unfinished_refresh(workspace)
+    if found is None or found.settled:
+        return None
+    version = found.decision.ids.model_version
+    return f"{found.outcome} version {version}; if no refresh is running, `perpetune refresh` carries it out"
+
+
+def _missed(workspace: Workspace, check: _Check | None) -> int:
+    """The checks planned since the last one, at most `MOST_MISSED`; one may be running now."""
+    if check is None:
+        return 0
+    try:
+        now, planned = datetime.now(UTC), CronSim(workspace.params.watch.cron, check.ended)
+    except CronSimError:  # Prefect refuses such a schedule
+        return 0
+    due = takewhile(lambda moment: moment < now, islice(planned, MOST_MISSED + 1))
+    return max(0, sum(1 for _ in due) - 1)
 
 
 def _detector_state(workspace: Workspace) -> str | None:
@@ -198,7 +256,7 @@ def newest_decision(workspace: Workspace, kind: Kind) -> tuple[Decision, str]:
     use_mlflow(workspace)
     found = newest_run(workspace.params.task.name, kind)
     if found is None:
-        raise PerpetuneError(f"there has been no {kind} yet", do=f"run `perpetune {kind}`")
+        raise NoDecision(f"there has been no {kind} yet", do=f"run `perpetune {kind}`")
     run, _ = found
     return _read_decision(run.id), run.url
 
@@ -221,7 +279,7 @@ def _read_decision(run_id: str, name: str = RECORD) -> Decision:
     with tempfile.TemporaryDirectory() as folder:
         path = artifact(run_id, name, Path(folder))
         if path is None:
-            raise PerpetuneError(
+            raise NoDecision(
                 f"the run {run_id} has no decision record", do="check in MLflow whether it failed before its decision"
             )
         return Decision.from_json(path.read_text(encoding="utf-8"))
@@ -237,15 +295,25 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
     if status.ignored_labels:
         console.print(f"labels that are not the task's, ignored: {status.ignored_labels}", markup=False)
+    if status.unfinished:
+        console.print(f"decided and not carried out: {status.unfinished}", markup=False, soft_wrap=True)
     if status.open_label_requests:
         console.print(f"label requests: {status.open_label_requests} open, see `perpetune labels`", markup=False)
-    console.print(f"last check: {status.last_check or 'none yet'}", markup=False, soft_wrap=True)
+    style = "bold red" if status.check_failed else None
+    console.print(f"last check: {status.last_check or 'none yet'}", markup=False, soft_wrap=True, style=style)
+    if status.checks_missed:
+        console.print(f"checks missed since: {_counted(status.checks_missed)}", markup=False, style="bold red")
     console.print(f"decay detector: {status.detector_state or 'no labels yet'}", markup=False, soft_wrap=True)
     short = () if status.next_step is None else (status.next_step,)
     for step in status.next_steps if verbose else short:
         console.print(f"next: {step}", markup=False)
     for name, address in status.addresses.items():
         console.print(f"{name}: {address}", markup=False)
+
+
+def _counted(missed: int) -> str:
+    count = f"over {MOST_MISSED}" if missed >= MOST_MISSED else str(missed)
+    return f"{count} of watch.cron: does a worker run (`perpetune up`)?"
 
 
 def _serving_text(status: Status) -> str:

@@ -14,11 +14,11 @@ from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
+from perpetune.loop.unfinished import tag_versions
 from perpetune.loop.untrained_versions import save_linear_version, save_untrained_version
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
-from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
 from perpetune.records import to_json
@@ -62,8 +62,11 @@ def decide(
     """Apply the promotion gate, log the decision record and tag the version with the outcome.
 
     If a simpler system is chosen it becomes a version too, and the decision is about that one; the challenger's
-    `version` is tagged with the version chosen instead.
+    `version` is tagged with the version chosen instead. The decision record is the intent of all that follows: see
+    perpetune/loop/unfinished.py. Raises ChampionChanged, before it decides, if another version has become champion
+    during the evaluation; the next refresh then evaluates again, without training.
     """
+    registry.require_champion(challenger.card.task, version, assessment.champion)
     rules = workspace.params.promote
     evidence = promotion_evidence(assessment, rules)
     evidence = replace(evidence, label_ratios=label_ratios(workspace.params.split, evidence.against))
@@ -91,20 +94,8 @@ def decide(
         system=choice.system,
     )
     log_decision(run, decision)
-    _tag_version(decision, chosen, decision.outcome)
-    if chosen != version:
-        _tag_version(decision, version, f"gave way to version {chosen} ({choice.system})")
-    if decision.outcome != "promote" and assessment.champion is not None:
-        # This run evaluated the champion on the newest reference rows, which the monitor compares with.
-        registry.tag_version(decision.task, assessment.champion, {"answers": f"{run.id}/champion"})
+    tag_versions(decision)
     return decision
-
-
-def _tag_version(decision: Decision, version: str, outcome: str) -> None:
-    line = headline(decision) if outcome == decision.outcome else outcome
-    tags = {"decision": outcome, "decision.reason": decision.reason, "decision.line": line}
-    registry.tag_version(decision.task, version, tags)
-    registry.describe_version(decision.task, version, f"{outcome}: {' '.join(decision.reasons)}")
 
 
 def _register_rival(

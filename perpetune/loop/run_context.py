@@ -22,6 +22,7 @@ from perpetune.params.renamed_settings import flat_with_new_names
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision, Ids
 from perpetune.tracking import registry
+from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import (
     Run,
@@ -58,6 +59,7 @@ def open_loop_run(
     """
     use_mlflow(workspace)
     task = workspace.params.task.name
+    complete_move(task)  # a killed process may have left one
     origin = {
         "perpetune.kind": kind,
         "perpetune.trigger": trigger,
@@ -220,10 +222,6 @@ def log_later_decision(decision: Decision, version: Version) -> None:
     """Log a decision made after a version's own run to that run, and tag and describe the version."""
     name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)
-    tags = {
-        "decision": decision.outcome,
-        "decision.reason": decision.reason,
-        "decision.line": headline(decision),
-    }
+    tags = {"decision.reason": decision.reason, "decision.line": headline(decision), "decision": decision.outcome}
     registry.tag_version(version.task, version.version, tags)
     registry.describe_version(version.task, version.version, f"{decision.outcome}: {' '.join(decision.reasons)}")

@@ -142,11 +142,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class DesiredReleases:
-    """The versions that a gateway should load. `previous` stays loaded for a fast rollback."""
+    """The versions that a gateway should load. `previous` stays loaded for a fast rollback.
+
+    `registered` is when the model was registered (Unix ms): one that was deleted and registered anew has other versions
+    under the same numbers.
+    """
 
     champion: str | None
     previous: str | None = None
     trial: Trial | None = None
+    registered: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil, exp, log
 from typing import Protocol
 
+from perpetune.errors import PerpetuneError
 from perpetune.params import RefreshParams, WatchParams
 from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
@@ -116,6 +117,8 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     Only decay triggers a refresh, drift does not. Without decay at least `run_length` labels come before a false alarm on
     average, whatever the number of checks, unless the champion was never as good as the lower confidence bound of its
     reference score: the probability of that is at most 1 - `reference_confidence`.
+
+    Raises PerpetuneError if there are labels and no reference score to compare them with.
     """
 
     def verdict(outcome: Outcome, *reasons: str) -> Verdict:
@@ -125,7 +128,10 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     if evidence.labelled == 0 and not (decay and decay.alarms):
         return verdict("collect more labels", _no_labels(evidence.labelled_in_all))
     if decay is None:
-        return verdict("keep", "The champion has no recorded score on the reference, so decay cannot be tested.")
+        raise PerpetuneError(
+            "decay cannot be tested: the champion has no recorded score on the reference",
+            do="`perpetune refresh` evaluates it",
+        )
     if decay.bound <= 0:
         return verdict("keep", _low_reference(decay))
     reasons = _evidence_sentences(decay)

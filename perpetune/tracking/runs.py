@@ -14,6 +14,7 @@ import httpx
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -32,6 +33,8 @@ _ENVIRONMENT = {
 
 
 MlflowError = MlflowException  # for modules that may not import MLflow
+ERROR = "error"  # tag of a run: what it failed with
+_MAX_ERROR = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class Run:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that did not finish: it failed, was killed, or is marked as running."""
+    """A run that did not finish: it failed, was killed, or is marked as running. `finished` if MLflow marks it so."""
 
     run: Run
     running: bool
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,27 +132,42 @@ def reopen_run(run: Run, tags: Mapping[str, str]) -> Run:
 
 
 def unfinished_runs(experiment: str, kind: str) -> list[UnfinishedRun]:
-    """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first."""
+    """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first.
+
+    MLflow marks a run as finished whenever a model is logged to it, until `register` marks it as running again. So a
+    finished refresh without a decision was killed in between, and did not finish either.
+    """
+    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'FINISHED'", 50)
+    if kind == "refresh":
+        finished = _runs(experiment, "tags.`perpetune.kind` = 'refresh' and attributes.status = 'FINISHED'", 5)
+        found = [*found, *(each for each in finished if "decision" not in each.data.tags)]
+    newest_first = sorted(found, key=lambda each: each.info.start_time, reverse=True)
+    return [_unfinished(each) for each in newest_first]
+
+
+def newest_of_any_status(experiment: str, kind: str) -> UnfinishedRun | None:
+    """The run tagged `perpetune.kind`=kind that began last, finished or not."""
+    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}'", 1)
+    return _unfinished(found[0]) if found else None
+
+
+def _runs(experiment: str, query: str, most: int) -> list[MlflowRun]:
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return []
-    runs = client.search_runs(
-        [found.experiment_id],
-        f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'FINISHED'",
-        ViewType.ACTIVE_ONLY,
-        max_results=50,
-        order_by=["attributes.start_time DESC"],
+    newest_first = ["attributes.start_time DESC"]
+    return [*client.search_runs([found.experiment_id], query, ViewType.ACTIVE_ONLY, most, newest_first)]
+
+
+def _unfinished(run: MlflowRun) -> UnfinishedRun:
+    return UnfinishedRun(
+        run_ref(run.info.experiment_id, run.info.run_id),
+        run.info.status == "RUNNING",
+        dict(run.data.tags),
+        dict(run.data.params),
+        run.info.status == "FINISHED",
     )
-    return [
-        UnfinishedRun(
-            run_ref(found.experiment_id, each.info.run_id),
-            each.info.status == "RUNNING",
-            dict(each.data.tags),
-            dict(each.data.params),
-        )
-        for each in runs
-    ]
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -195,6 +214,14 @@ def find_run(run_id: str) -> Run:
 
 def close_run(run: Run, *, succeeded: bool) -> None:
     MlflowClient().set_terminated(run.id, "FINISHED" if succeeded else "FAILED")
+
+
+def tag_error(run: Run, fault: BaseException) -> None:
+    """Tag a run with what it failed with, if MLflow still can: the run fails with its own error."""
+    try:
+        tag(run, {ERROR: str(fault)[:_MAX_ERROR] or type(fault).__name__})
+    except (MlflowException, OSError):
+        pass
 
 
 def delete_run(run: Run) -> None:
@@ -256,6 +283,12 @@ def tag(run: Run, tags: Mapping[str, str]) -> None:
     MlflowClient().log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
+def drop_run_tag(run: Run, key: str) -> None:
+    """Remove a tag of a run, if it has it."""
+    if key in MlflowClient().get_run(run.id).data.tags:
+        MlflowClient().delete_tag(run.id, key)
+
+
 def log_file(run: Run, path: Path, folder: str | None = None) -> None:
     MlflowClient().log_artifact(run.id, str(path), folder)
 
@@ -291,12 +324,23 @@ def log_dataset(run: Run, name: str, version: str, source: str, rows: int, conte
 
 
 def artifact(run_id: str, name: str, folder: Path) -> Path | None:
-    """A local copy of a run's artifact; None if the run has no such artifact."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A local copy of a run's artifact; None if the run has no such artifact.
+
+    Raises PerpetuneError if MLflow or its artifact store fails, because that says nothing about the artifact.
+    """
+    client, parent = MlflowClient(), PurePosixPath(name).parent
     try:
-        return Path(MlflowClient().download_artifacts(run_id, name, str(folder)))
-    except (MlflowException, OSError):
-        return None
+        listed = client.list_artifacts(run_id, None if parent == PurePosixPath(".") else str(parent))
+        if name not in {each.path for each in listed}:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(client.download_artifacts(run_id, name, str(folder)))
+    except (MlflowException, OSError) as fault:
+        raise PerpetuneError(
+            f"{name} of the run {run_id} cannot be read: {fault}",
+            where=mlflow.get_tracking_uri(),
+            do="check that MLflow and its artifact store can be reached",
+        ) from fault
 
 
 def artifact_names(run_id: str, folder: str) -> list[str]:
@@ -320,6 +364,12 @@ def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
     if not runs:
         return None
     return run_ref(found.experiment_id, runs[0].info.run_id), (runs[0].info.end_time or 0) / 1000
+
+
+def newest_ended(experiment: str, kind: str) -> EndedRun | None:
+    """The newest run tagged `perpetune.kind`=kind that has ended, whether it succeeded, failed or was killed."""
+    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'RUNNING'", 1)
+    return _ended(found[0]) if found else None
 
 
 def read_run(run_id: str) -> RunRecord:
@@ -354,18 +404,18 @@ def ended_runs(experiment: str, kind: str, since: float) -> list[EndedRun]:
     while page.token:
         page = search(page_token=page.token)
         runs += page
-    return [
-        EndedRun(
-            run.info.run_id,
-            run.info.start_time / 1000,
-            run.info.end_time / 1000,
-            run.info.status == "FINISHED",
-            dict(run.data.tags),
-            dict(run.data.metrics),
-        )
-        for run in runs
-        if run.info.status in ("FINISHED", "FAILED") and run.info.end_time
-    ]
+    return [_ended(run) for run in runs if run.info.status in ("FINISHED", "FAILED") and run.info.end_time]
+
+
+def _ended(run: MlflowRun) -> EndedRun:
+    return EndedRun(
+        run.info.run_id,
+        run.info.start_time / 1000,
+        (run.info.end_time or run.info.start_time) / 1000,
+        run.info.status == "FINISHED",
+        dict(run.data.tags),
+        dict(run.data.metrics),
+    )
 
 
 def metrics_of(run_id: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ from perpetune.curation.quarantine import in_order
 from perpetune.curation.readers.reader import SUFFIXES, ReadResult, read_examples
 from perpetune.curation.readers.reviews import find_wheel, product_examples
 from perpetune.curation.sources import TRAFFIC, is_traffic
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoExamples, PerpetuneError
 from perpetune.params import FetchParams, TaskParams
 from perpetune.records import to_json, write_jsonl
 from perpetune.settings import Settings
@@ -34,7 +34,7 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
     examples = in_order(result.examples)
     rejected = sorted(result.rejected, key=lambda row: (row.file, row.line, row.reason))
     if not examples:
-        raise PerpetuneError(
+        raise (PerpetuneError if rejected else NoExamples)(
             f"there are no examples in fetch.sources ({', '.join(sources)})"
             + (f"; {len(rejected):,} rows were rejected, the first: {rejected[0]}" if rejected else ""),
             do="add some with `perpetune ingest FILE`, and list `inbox` in fetch.sources of params.yaml",

@@ -45,13 +45,16 @@ def needs_trial(workspace: Workspace) -> bool:
     return registry.find(workspace.params.task.name, "champion") is not None
 
 
-def start_trial(workspace: Workspace, version: str) -> Trial:
+def start_trial(workspace: Workspace, version: str, replaces: str | None = registry.ANY) -> Trial:
     """Put the version on trial and have the gateway load it; if no gateway runs, the next one to start loads it.
 
-    Raises PerpetuneError if the gateway does not load it: the trial is then over, and the version tagged as refused.
+    `replaces` is the champion that the version was compared with. Raises ChampionChanged if it is not champion now, and
+    PerpetuneError if the gateway does not load it: the trial is then over, and the version tagged as refused.
     """
     rules, task = workspace.params.release, workspace.params.task.name
     assert rules.strategy != "immediate"
+    if replaces != registry.ANY:
+        registry.require_champion(task, version, replaces)
     registry.begin_trial(task, version, rules.strategy, rules.traffic_ratio)
     try:
         state = gateway_of(workspace).check()
@@ -84,7 +87,9 @@ def check_trial(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
         return None
     decision = _record(workspace, challenger, champion, evidence, verdict, flow_run_id)
     if verdict.outcome == "promote":
-        return TrialCheck(trial.version, evidence, verdict, decision, release(workspace, trial.version))
+        return TrialCheck(
+            trial.version, evidence, verdict, decision, release(workspace, trial.version, champion.version)
+        )
     registry.end_trial(task, trial.version, "aborted")
     registry.tag_version(task, champion.version, {"answers": f"{challenger.run_id}/champion"})
     _reload_gateway(workspace)
