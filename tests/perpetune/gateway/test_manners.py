@@ -85,7 +85,7 @@ def test_every_reply_has_a_request_id(start: Start, log: sqlalchemy.Engine, para
 
 def test_a_fault_of_the_server_has_a_request_id(start: Start) -> None:
     gateway = start()
-    gateway.app.state.recorder.feedback = None  # any fault that nothing expects
+    gateway.app.state.recorder.feedback_rows = None  # any fault that nothing expects
     reply = gateway.post("/v1/feedback", {"request_id": "x", "score": 1})
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
     assert reply.headers["x-request-id"].startswith("req-")

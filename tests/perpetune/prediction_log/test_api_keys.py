@@ -87,6 +87,10 @@ def test_a_log_of_before_gains_the_table(log: sqlalchemy.Engine) -> None:
     with log.connect().execution_options(writes=True) as connection, connection.begin():
         connection.execute(text("DROP TABLE label_requests"))
         connection.execute(text("DROP TABLE api_keys"))
+        connection.execute(text("DROP INDEX predictions_client_id"))
+        for column in ("finish_reason", "client_id", "other_outputs"):
+            connection.execute(text(f"ALTER TABLE predictions DROP COLUMN {column}"))
+        connection.execute(text("ALTER TABLE feedback DROP COLUMN choice"))
         connection.execute(text("UPDATE perpetune_log_version SET version_num = '0002'"))
     upgraded = open_log(str(log.url))
     assert add_key(upgraded, "shop", ["ask"]).startswith("ppt_")
