@@ -121,7 +121,8 @@ class CheckpointStore:
 
     def remove(self) -> None:
         for name in (FILE, BEFORE):
-            (self.folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.folder / name).unlink()
 
 
 def _reason(fault: Exception) -> str:
