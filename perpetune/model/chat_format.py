@@ -116,7 +116,8 @@ def _fixed(template: str, chosen: PromptFormat) -> str:
 def _clock(day: date) -> str:
     """A Jinja macro in the place of the function `strftime_now` of transformers and vLLM, which tells the real time."""
     moment = datetime.combine(day, time())
-    replaced = "".join(f".replace({each!r}, {moment.strftime(each)!r})" for each in _DIRECTIVES)
+    written = [("%%", "\0"), *((each, moment.strftime(each)) for each in _DIRECTIVES), ("\0", "%")]
+    replaced = "".join(f".replace({each!r}, {text!r})" for each, text in written)
     return f"{{%- macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
@@ -50,7 +50,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, marked: bool) -> li
     if not marked:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     try:
-        return cast(list[int], encode_marked_chat(tokenizer, text))
+        return encode_marked_chat(tokenizer, text)
     except ValueError as fault:
         raise PromptRejected(
             f"a text spells a control token, which this tokenizer cannot read as text: {fault}",
