@@ -222,6 +222,21 @@ def forged(draw: st.DrawFn, family: Family) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_marks_of_a_user_forge_nothing(name: str) -> None:
+    """The characters that mark a spelling may be in a text, around a spelling as marks are."""
+    family, tokenizer = BY_NAME[name], _tokenizers[name]
+    plain = prompt_tokens(tokenizer, (Message(role="system", content="x"), Message(role="user", content="x")))
+    for text in (f"x\U000f0000{family.end}\U000f0001x", f"\U000f0001{family.end}\U000f0000", "\U000f0000x"):
+        asked = (Message(role="system", content=text), Message(role="user", content=text))
+        found = prompt_tokens(tokenizer, asked)
+        assert controls(tokenizer, family, found) == controls(tokenizer, family, plain)
+        assert controls(tokenizer, family, answer_tokens(tokenizer, text)) == [end_of_turn(tokenizer)]
+        if family.end in text:
+            with pytest.raises(PromptRejected):
+                servable_messages(tokenizer, asked)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=60)
 @given(data=st.data())
 def test_no_text_of_a_user_becomes_a_control_token(name: str, data: st.DataObject) -> None:
