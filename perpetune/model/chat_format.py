@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import PromptRejected
 from perpetune.generation.prompt_format import PromptFormat
-from perpetune.model.control_tokens import encode, mark, pattern_of, special_tokens, tokens_written
+from perpetune.model.control_tokens import encode, has_spelling, mark, pattern_of, special_tokens, tokens_written
 from perpetune.records import Message
 
 # For base models without a chat template.
@@ -41,10 +41,10 @@ def prompt_tokens(
     the template rejects the conversation.
     """
     controls = _controls(tokenizer)
-    plain, given = [_turn(message) for message in messages], json.loads(tools) if tools else None
-    turns, parsed = [_marked(controls, turn) for turn in plain], mark(given, controls.prompt)
-    text = _with_closed_thinking(tokenizer, _render(tokenizer, turns, parsed))
-    return [*controls.bos, *encode(tokenizer, text, marked=turns != plain or parsed != given)]
+    turns = [_marked(controls, _turn(message)) for message in messages]
+    listed = mark(json.loads(tools), controls.prompt) if tools else None
+    text = _with_closed_thinking(tokenizer, _render(tokenizer, turns, listed))
+    return [*controls.bos, *encode(tokenizer, text)]
 
 
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, output: str) -> list[int]:
@@ -54,8 +54,7 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, output: str) -> list[int]:
     """
     controls = _controls(tokenizer)
     text = output if tokenizer.chat_template else " " + output
-    marked = mark(text, controls.answer)
-    return [*encode(tokenizer, marked, marked=marked != text), _required(controls.end_of_turn)]
+    return [*encode(tokenizer, mark(text, controls.answer)), _required(controls.end_of_turn)]
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -80,7 +79,7 @@ def servable_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mes
     """
     controls = _controls(tokenizer)
     turns = [_turn(message) for message in messages]
-    if any(_marked(controls, turn) != turn for turn in turns):
+    if any(has_spelling(_texts(turn), _pattern(controls, turn)) for turn in turns):
         raise PromptRejected("a message spells a control token of the model", do="remove it from the text")
     if _keeps_system(tokenizer, turns):
         return tuple(messages)
@@ -116,7 +115,8 @@ def _fixed(template: str, chosen: PromptFormat) -> str:
 def _clock(day: date) -> str:
     """A Jinja macro in the place of the function `strftime_now` of transformers and vLLM, which tells the real time."""
     moment = datetime.combine(day, time())
-    replaced = "".join(f".replace({each!r}, {moment.strftime(each)!r})" for each in _DIRECTIVES)
+    written = [("%%", "\0"), *((each, moment.strftime(each)) for each in _DIRECTIVES), ("\0", "%")]
+    replaced = "".join(f".replace({each!r}, {text!r})" for each, text in written)
     return f"{{%- macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n"
 
 
@@ -283,8 +283,15 @@ def _with_parsed_arguments(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _marked(controls: _Controls, turn: dict[str, Any]) -> dict[str, Any]:
-    pattern = controls.answer if turn["role"] == "assistant" else controls.prompt
-    return {name: value if name == "role" else mark(value, pattern) for name, value in turn.items()}
+    return turn | mark(_texts(turn), _pattern(controls, turn))
+
+
+def _texts(turn: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in turn.items() if name != "role"}
+
+
+def _pattern(controls: _Controls, turn: dict[str, Any]) -> re.Pattern[str]:
+    return controls.answer if turn["role"] == "assistant" else controls.prompt
 
 
 def _apply(

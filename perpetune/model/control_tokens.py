@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
@@ -18,6 +18,7 @@ from perpetune.generation.answer import PromptRejected
 # An added token that is not marked as special is a control token only if it looks like one and the template writes it:
 # tokenizers also add words, HTML tags and runs of spaces.
 _LOOKS_LIKE_A_TAG = re.compile(r"[<\[]\S*[>\]]")
+_MARK = str(mark_control_tokens("x", re.compile("x")))[0]  # before each marked spelling
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
@@ -42,15 +43,22 @@ def pattern_of(tokens: Collection[str]) -> re.Pattern[str]:
 
 def mark(value: Any, pattern: re.Pattern[str]) -> Any:
     """Mark each spelling in a string, or in the strings of a list or mapping; values without one stay as they are."""
-    return mark_control_tokens(value, pattern) if any(map(pattern.search, _strings(value))) else value
+    return mark_control_tokens(value, pattern) if has_spelling(value, pattern) else value
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, marked: bool) -> list[int]:
-    """The tokens of a rendered text, without added BOS. Raises PromptRejected if the tokenizer cannot encode a marked one."""
-    if not marked:
+def has_spelling(value: Any, pattern: re.Pattern[str]) -> bool:
+    return any(map(pattern.search, _strings(value)))
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens of a rendered text, without added BOS. Raises PromptRejected if the tokenizer cannot encode a marked one.
+
+    A user's own marks only make text of what they enclose.
+    """
+    if _MARK not in text:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     try:
-        return cast(list[int], encode_marked_chat(tokenizer, text))
+        return encode_marked_chat(tokenizer, text)
     except ValueError as fault:
         raise PromptRejected(
             f"a text spells a control token, which this tokenizer cannot read as text: {fault}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,7 +43,7 @@ def byte_level() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=500, show_progress=False, initial_alphabet=alphabet)  # type: ignore[call-arg]
+    trainer = trainers.BpeTrainer(vocab_size=500, show_progress=False, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(CORPUS, trainer)
     return tokenizer
 
@@ -55,17 +55,18 @@ def sentencepiece(*, prefix_space: bool) -> Callable[[], Tokenizer]:
         spaces = normalizers.Replace(" ", "▁")
         learner = Tokenizer(models.BPE())
         learner.normalizer = spaces
-        learner.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, show_progress=False))  # type: ignore[call-arg]
+        lines = [line for text in CORPUS for line in text.splitlines()]  # SentencePiece joins no line breaks
+        learner.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=400, show_progress=False))
         learned = json.loads(learner.to_str())["model"]
         pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *learned["vocab"]]
         vocabulary = {piece: place for place, piece in enumerate(dict.fromkeys(pieces))}
         merges = [(one, other) for one, other in learned["merges"]]
         tokenizer = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
         prefix = [normalizers.Prepend("▁")] if prefix_space else []
-        tokenizer.normalizer = normalizers.Sequence([*prefix, spaces])  # type: ignore[list-item]
+        tokenizer.normalizer = normalizers.Sequence([*prefix, spaces])
         strip = [decoders.Strip(" ", 1, 0)] if prefix_space else []
         steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
-        tokenizer.decoder = decoders.Sequence(steps)  # type: ignore[arg-type]
+        tokenizer.decoder = decoders.Sequence(steps)
         return tokenizer
 
     return build
@@ -85,7 +86,10 @@ QWEN_25 = (
     "{%- else %}\n    {{- '<|im_start|>system\nYou are the assistant of a cloud.<|im_end|>\n' }}\n{%- endif %}\n"
     "{%- for message in messages %}\n"
     "    {%- if message.role == 'user' or message.role == 'assistant' %}\n"
-    "        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}\n"
+    "        {{- '<|im_start|>' + message.role + '\n' + message.content }}\n"
+    "        {%- for call in message.tool_calls or [] %}\n"
+    "            {{- '<tool_call>\n' }}{{- call.function | tojson }}{{- '\n</tool_call>' }}\n        {%- endfor %}\n"
+    "        {{- '<|im_end|>' + '\n' }}\n"
     "    {%- elif message.role == 'tool' %}\n"
     "        {{- '<|im_start|>user\n<tool_response>\n' + message.content + '\n</tool_response><|im_end|>\n' }}\n"
     "    {%- endif %}\n{%- endfor %}\n"
@@ -104,6 +108,8 @@ QWEN_3 = (
     "        {%- if loop.last %}\n"
     "            {{- '<|im_start|>assistant\n<think>\n' + thought + '\n</think>\n\n' + said }}\n"
     "        {%- else %}\n            {{- '<|im_start|>assistant\n' + said }}\n        {%- endif %}\n"
+    "        {%- for call in message.tool_calls or [] %}\n"
+    "            {{- '\n<tool_call>\n' }}{{- call.function | tojson }}{{- '\n</tool_call>' }}\n        {%- endfor %}\n"
     "        {{- '<|im_end|>\n' }}\n"
     "    {%- elif message.role == 'tool' %}\n"
     "        {{- '<|im_start|>user\n<tool_response>\n' + message.content + '\n</tool_response><|im_end|>\n' }}\n"
@@ -248,5 +254,7 @@ def _trained(build: Callable[[], Tokenizer]) -> str:
     return build().to_str()
 
 
-def ids(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> set[int]:
-    return {tokenizer.convert_tokens_to_ids(token) for token in tokens}
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found

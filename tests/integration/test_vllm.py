@@ -24,6 +24,7 @@ from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta, GenerationConfig
 from perpetune.inference.predictor import Predictor
 from perpetune.model.base import Base, load_base, load_model
+from perpetune.model.chat_tokenizer import load_chat_tokenizer
 from perpetune.model.release import Release
 from perpetune.model.weights import resolve
 from perpetune.params import Params, load_params
@@ -122,11 +123,12 @@ Use = Callable[[Callable[[VllmEngine], Awaitable[None]]], None]
 
 
 @pytest.fixture
-def use(server: Server, params: Params) -> Use:
+def use(server: Server, params: Params, assets: Path) -> Use:
     """Run a test's body with a new engine."""
 
     async def run(body: Callable[[VllmEngine], Awaitable[None]]) -> None:
-        engine = VllmEngine(server.url, params.base, params.serve)
+        chat = load_chat_tokenizer(params.base, assets)
+        engine = VllmEngine(server.url, params.base, params.serve, chat)
         try:
             await body(engine)
         finally:
