@@ -9,11 +9,17 @@ from perpetune.errors import PerpetuneError
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A generated token, its natural log-probability, and the top tokens at its position with theirs."""
+    """A generated token, its natural log-probability, and the top tokens at its position with theirs.
+
+    The tokens of an answer concatenate to its text. `utf8` are the token's bytes if they are not those of `token`: of
+    a character in several tokens, the last one has the text and each its own bytes. `top_utf8` are those of `top`.
+    """
 
     token: str
     logprob: float
     top: tuple[tuple[str, float], ...] = ()
+    utf8: bytes | None = None
+    top_utf8: tuple[bytes | None, ...] = ()
 
 
 @dataclass(frozen=True)
