@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perpetune.gateway.api.errors import ApiError
@@ -34,7 +36,8 @@ def add_middlewares(
     limit = RateLimit(params.requests_per_minute) if params.requests_per_minute else None
     larger = {FEEDBACK: MAX_FEEDBACK_BYTES}
     app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, seconds=params.timeout_seconds, larger=larger)
-    app.add_middleware(AccessMiddleware, keyholder=keyholder, limit=limit, metrics=metrics)
+    # The list of the router itself, to which the app adds routes later.
+    app.add_middleware(AccessMiddleware, keyholder=keyholder, limit=limit, metrics=metrics, routes=app.router.routes)
     if params.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -51,11 +54,19 @@ def add_middlewares(
 class AccessMiddleware:
     """ASGI middleware: 401 without a valid key, 403 without the required role, 429 over the rate limit.
 
-    While no key was ever created, all requests are allowed. The key is removed from the request.
+    A path that none of the `routes` has needs no role: it is 404 for every key. While no key was ever created, all requests are allowed. The key is removed from the request.
     """
 
-    def __init__(self, app: ASGIApp, keyholder: KeyringCache, limit: RateLimit | None, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keyholder: KeyringCache,
+        limit: RateLimit | None,
+        metrics: Metrics,
+        routes: Sequence[BaseRoute] | None = None,
+    ) -> None:
         self.app = app
+        self.routes = routes
         self.keyholder = keyholder
         self.limit = limit
         self.metrics = metrics
@@ -85,10 +96,13 @@ class AccessMiddleware:
             what = "This API key is not valid." if secret else "This request has no API key."
             raise ApiError(401, f"{what} Send `Authorization: Bearer KEY`.", code="invalid_api_key")
         role = role_for(scope["path"])
-        if not key.may(role):
+        if not key.may(role) and self._exists(scope):
             self.metrics.unauthorized.labels("insufficient_permissions").inc()
             raise ApiError(403, f"This request needs an API key with the role {role}.", code="insufficient_permissions")
         return key
+
+    def _exists(self, scope: Scope) -> bool:
+        return self.routes is None or any(route.matches(scope)[0] is not Match.NONE for route in self.routes)
 
     def _check_rate(self, scope: Scope, key: Key | None) -> None:
         """Count one request of the caller. Raises ApiError over the limit. Release paths are not limited."""
@@ -101,9 +115,12 @@ class AccessMiddleware:
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after=math.ceil(wait))
 
 
+_ASKING = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models"}
+
+
 def role_for(path: str) -> Role:
     """The role that a path under /v1 needs; admin by default."""
-    if path == "/v1/chat/completions" or path == "/v1/models" or path.startswith("/v1/models/"):
+    if path in _ASKING or path.startswith("/v1/models/"):
         return "ask"
     return "feedback" if path == "/v1/feedback" else "admin"
 

@@ -68,7 +68,7 @@ def test_langchains_structured_output(gateway: Any, method: Any) -> None:
     assert isinstance(model.with_structured_output(Review, method=method).invoke("hello"), Review)
 
 
-@pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA"])
+@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT"])
 def test_instructor(gateway: Any, mode: str) -> None:
     instructor = pytest.importorskip("instructor", reason="instructor is not installed: `pip install instructor`")
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as plain:
