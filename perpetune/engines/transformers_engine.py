@@ -20,8 +20,9 @@ from typing import Protocol, TypeVar, TypeVarTuple
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
 from perpetune.engines.engine import NotLoaded, Overloaded, Unsupported, require_supported
+from perpetune.engines.forced_tool import forced_tool
 from perpetune.generation.answer import Answer, PromptRejected
-from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
+from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig, OnDelta
 from perpetune.generation.prompt_format import PromptFormat
 from perpetune.generation.request import GenerationRequest, ignore_delta
 from perpetune.model.release import Release
@@ -133,10 +134,23 @@ class TransformersEngine:
     ) -> tuple[Answer, ...]:
         if version not in self._adapters:
             raise NotLoaded(version)
+        labelled = self._adapters[version].labels is not None
+        require_supported(generation, labelled=labelled)
+        forced = forced_tool(generation)
+        if forced is None:
+            return await self._answer(version, messages, generation, on_delta)
+        asked, send = forced.generation(generation), None if on_delta is None else forced.on_delta(on_delta)
+        try:
+            return forced.answers(await self._answer(version, messages, asked, send), on_delta)
+        except BadSchema as fault:
+            raise Unsupported("tools", str(fault)) from fault
+
+    async def _answer(
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None
+    ) -> tuple[Answer, ...]:
         if len(self._jobs) >= self._params.max_queue:
             raise Overloaded(len(self._jobs), retry_after=1.0)
         adapter = self._adapters[version]
-        require_supported(generation, labelled=adapter.labels is not None)
         if self._batch_task is None:
             self._batch_task = asyncio.create_task(self._batch_forever())
         loop = asyncio.get_running_loop()

@@ -17,6 +17,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from perpetune.engines.engine import Engine
+from perpetune.gateway.api import embeddings
 from perpetune.gateway.api import feedback as feedback_api
 from perpetune.gateway.api.chat_request import model_name, unknown_model
 from perpetune.gateway.api.completions import Completions
@@ -124,6 +125,7 @@ def create_app(
     app.router.routes.insert(0, _Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
     feedback = FeedbackApi(recorder, lambda: follower.releases, labels, metrics)
     app.router.routes.insert(1, _Named(feedback_api.PATH, feedback.respond, methods=["POST"]))
+    app.router.routes.append(_Named(embeddings.PATH, embeddings.refuse, methods=["GET", "POST"]))
     app.get("/v1/models", responses=_errors())(gateway.models)
     app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)
     add_release_paths(app, follower, Identity(task, workspace_id), _errors(400, 409))
