@@ -31,7 +31,7 @@ from perpetune.prediction_log.queries import counts, newly_labelled, recent_pred
 from perpetune.records import Example, Prediction, RecordedAnswer, read_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import Run, artifact, log_file, log_metrics, tag
+from perpetune.tracking.runs import Run, artifact, artifact_url, log_file, log_metrics, tag
 from perpetune.workspace import Workspace
 
 REPORT = "drift.html"
@@ -129,7 +129,7 @@ def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | Non
     _save_detector(run, champion, decay_check)
     asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
     trial = registry.wanted(task.name).trial
-    page = f"{run.url}/artifacts/{REPORT}"
+    page = artifact_url(run.url, REPORT)
     return CheckResult(decision, page, len(traffic.recent), decay_check.new, trial.version if trial else None, asked)
 
 

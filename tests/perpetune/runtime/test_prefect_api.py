@@ -119,7 +119,7 @@ def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monk
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefect_api, "_client", lambda: httpx.Client(timeout=0.3))
+    monkeypatch.setattr(prefect_api, "_client", lambda trust_env: httpx.Client(timeout=0.3))
     monkeypatch.setattr(prefect_api, "RETRY_SECONDS", 3.0)
 
 
