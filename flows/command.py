@@ -27,6 +27,7 @@ import perpetune
 from perpetune.errors import PerpetuneError
 from perpetune.flows.deployments import deploy, deployments
 from perpetune.flows.health import health_server
+from perpetune.proxies import spare_this_machine
 from perpetune.workspace import open_workspace
 
 RETRY_SECONDS = 0.5
@@ -45,6 +46,7 @@ def main() -> None:
     to_pool.add_argument("--image", help="container image of the runs, if the pool starts containers")
     to_pool.add_argument("--workspace", type=Path, help="path of this workspace on the workers, if it differs")
     arguments = parser.parse_args()
+    spare_this_machine()
     try:
         workspace = open_workspace()
         require_no_namesake(workspace.root)

@@ -34,7 +34,7 @@ from perpetune.records import Example, parse_time, read_jsonl
 from perpetune.statistics.estimate import Estimate
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import RunRecord, artifact, curve_of, read_run
+from perpetune.tracking.runs import RunRecord, artifact, artifact_url, curve_of, read_run
 from perpetune.workspace import Workspace
 
 TRAINED_WITH = {
@@ -74,8 +74,8 @@ def gather(workspace: Workspace, version: str) -> VersionReport:
         links={
             "model version": registry.model_url(task, version),
             "MLflow run": run.run.url,
-            "evaluation report": f"{run.run.url}/artifacts/{REPORT}",
-            "data card": f"{run.run.url}/artifacts/data/card.html",
+            "evaluation report": artifact_url(run.run.url, REPORT),
+            "data card": artifact_url(run.run.url, "data/card.html"),
         },
     )
 

@@ -28,6 +28,8 @@ from perpetune.policy.wording import amount, one_line
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_open
 from perpetune.prediction_log.queries import counts
+from perpetune.proxies import is_on_this_machine
+from perpetune.runtime.prefect_api import ui_url
 from perpetune.tracking import registry
 from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.runs import ERROR, artifact, artifact_names, newest_ended, newest_run, runs_url
@@ -121,7 +123,7 @@ def read_status(workspace: Workspace) -> Status:
         open_label_requests=open_label_requests,
         addresses={
             "MLflow": runs_url(task),
-            "Prefect": str(settings.prefect_api_url).removesuffix("/api"),
+            "Prefect": ui_url(str(settings.prefect_api_url)),
             "gateway": settings.gateway_url or "not running",
         },
     )
@@ -243,7 +245,7 @@ def _serving(gateway: str | None, task: str) -> str | None:
     if gateway is None:
         return None
     try:
-        state = httpx.get(f"{gateway}/readyz", timeout=5).json()
+        state = httpx.get(f"{gateway}/readyz", timeout=5, trust_env=not is_on_this_machine(gateway)).json()
     except (httpx.HTTPError, ValueError):  # another server listens there, or a proxy without the gateway
         return None
     if not isinstance(state, dict) or state.get("task", task) != task or state.get("serving") is None:

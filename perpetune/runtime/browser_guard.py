@@ -8,10 +8,11 @@ browser sends and no other client does, is not this server. See OWASP's "Cross-S
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from perpetune.proxies import is_loopback
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -80,16 +81,6 @@ class BrowserGuard:
             return True
         host = urlsplit(origin).netloc
         return host in hosts or host in self._hosts
-
-
-def is_loopback(name: str | None) -> bool:
-    """Whether a host name or an address means this machine."""
-    if name is None:
-        return False
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 def _name(host: str) -> str | None:

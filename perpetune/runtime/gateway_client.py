@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from perpetune.errors import NoPrevious, PerpetuneError
+from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.addresses import WORKSPACE_ID, saved_addresses
-from perpetune.runtime.browser_guard import is_loopback
 from perpetune.runtime.ownership import own_id
 from perpetune.workspace import Workspace
 
@@ -75,7 +74,8 @@ class GatewayClient:
     def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         meant = {"task": self.task, **({"workspace": self.workspace} if self.workspace else {}), **body}
         try:
-            answer = httpx.post(f"{self.url}{path}", json=meant, headers=self.headers, timeout=SWAP_SECONDS)
+            with httpx.Client(timeout=SWAP_SECONDS, trust_env=not is_on_this_machine(self.url)) as client:
+                answer = client.post(f"{self.url}{path}", json=meant, headers=self.headers)
         except httpx.ConnectError as fault:
             raise NoGateway from fault
         except httpx.HTTPError as fault:
@@ -108,7 +108,7 @@ def gateway_of(workspace: Workspace) -> GatewayClient:
     settings, task = workspace.settings, workspace.params.task.name
     if settings.gateway_url is not None:
         # Any workspace of this machine may own a gateway of this machine; one elsewhere is named on purpose.
-        near = is_loopback(urlsplit(settings.gateway_url).hostname)
+        near = is_on_this_machine(settings.gateway_url)
         mine = own_id(settings, workspace.home) if near else settings.workspace_id
         return GatewayClient(settings.gateway_url, task, mine, settings.gateway_headers)
     saved = saved_addresses(workspace.home)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
 from perpetune.errors import PerpetuneError
+from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.addresses import WORKSPACE_ID, Addresses, workspace_id
-from perpetune.runtime.browser_guard import is_loopback
 from perpetune.settings import Settings
 
 HEADER = "x-perpetune-workspace"  # of every answer of the Prefect server that `perpetune up` starts
@@ -57,7 +56,7 @@ def require_not_foreign(settings: Settings, home: Path) -> None:
     A service that belongs to no workspace, such as a shared MLflow, is anybody's.
     """
     for url, ask in ((settings.mlflow_tracking_uri, _owner_of_mlflow), (settings.prefect_api_url, _owner_of_prefect)):
-        if url is None or not is_loopback(urlsplit(url).hostname):
+        if url is None or not is_on_this_machine(url):
             continue
         try:
             owner = ask(url.rstrip("/"))

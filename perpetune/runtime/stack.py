@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from perpetune.proxies import no_proxy_variables
 from perpetune.runtime.addresses import WORKSPACE_ID
 from perpetune.runtime.ownership import own_id
 from perpetune.runtime.processes import Service
@@ -65,6 +66,7 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "PREFECT_RUNNER_SERVER_ENABLE": "true",
         "PREFECT_RUNNER_SERVER_HOST": HOST,
         "PREFECT_RUNNER_SERVER_PORT": str(ports.worker),
+        **no_proxy_variables(os.environ),
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "true",
@@ -78,6 +80,8 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "KMP_BLOCKTIME": "1",
         **SERVERS,
     }
+    if pair := settings.prefect_user_and_password:
+        variables["PREFECT_API_AUTH_STRING"] = pair
     if settings.gateway_url is None:  # one that runs elsewhere need not know this workspace
         variables[WORKSPACE_ID] = own_id(settings, home)
     if ports.vllm is not None:

@@ -10,17 +10,19 @@ from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import httpx
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.rest_utils import http_request
 from mlflow.utils.time import get_current_time_millis
 
 from perpetune.errors import PerpetuneError
+from perpetune.proxies import spare_this_machine
 from perpetune.settings import Settings
 
 # MLflow retries a dead server for minutes by default. Its progress bars and URLs would mix with a command's output.
@@ -31,6 +33,9 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
+_SEARCH = "/api/2.0/mlflow/experiments/search"
+# MLflow's other view, the default, is for agents and their traces.
+_TRAINING_VIEW = "?workflowType=machine_learning"
 
 MlflowError = MlflowException  # for modules that may not import MLflow
 ERROR = "error"  # tag of a run: what it failed with
@@ -95,19 +100,40 @@ class Point:
 
 
 def connect(uri: str) -> None:
-    """Use the MLflow server at `uri`. Raises PerpetuneError if it does not answer."""
+    """Use the MLflow server at `uri`. Raises PerpetuneError if it does not answer or refuses the credentials."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    spare_this_machine()
     if uri.startswith("http"):
-        try:
-            httpx.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
-        except httpx.HTTPError as fault:
-            raise PerpetuneError(
-                f"the MLflow server does not answer at {uri} ({type(fault).__name__})",
-                where="MLFLOW_TRACKING_URI",
-                do="start it with `perpetune up`, or correct MLFLOW_TRACKING_URI",
-            ) from fault
+        _require_answer(uri)
     mlflow.set_tracking_uri(uri)
+
+
+def _require_answer(uri: str) -> None:
+    """Ask for one experiment as MLflow's client does: with its credentials, certificates and headers."""
+    creds = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    try:
+        answer = http_request(  # type: ignore[no-untyped-call]
+            creds, _SEARCH, "GET", params={"max_results": 1}, max_retries=0, timeout=10, raise_on_status=False
+        )
+    except MlflowException as fault:
+        raise PerpetuneError(
+            f"the MLflow server does not answer at {uri} ({type(fault.__cause__ or fault).__name__})",
+            where="MLFLOW_TRACKING_URI",
+            do="start it with `perpetune up`, or correct MLFLOW_TRACKING_URI",
+        ) from fault
+    if answer.status_code in (401, 403):
+        raise PerpetuneError(
+            f"the MLflow server refuses these credentials ({answer.status_code})",
+            where=uri,
+            do="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+        )
+    if answer.status_code != 200:
+        raise PerpetuneError(
+            f"the MLflow server answers {answer.status_code}: {answer.text[:200]}",
+            where=uri,
+            do="correct MLFLOW_TRACKING_URI, or see the server's log",
+        )
 
 
 def open_run(experiment: str, name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> Run:
@@ -193,19 +219,25 @@ def open_child(parent: Run, name: str, tags: Mapping[str, str], params: Mapping[
 
 
 def run_ref(experiment_id: str, run_id: str) -> Run:
-    return Run(run_id, experiment_id, f"{ui_url()}/#/experiments/{experiment_id}/runs/{run_id}")
+    return Run(run_id, experiment_id, f"{ui_url()}/#/experiments/{experiment_id}/runs/{run_id}{_TRAINING_VIEW}")
+
+
+def artifact_url(run_url: str, name: str) -> str:
+    """The page of a run's artifact, from the page of the run."""
+    page, mark, query = run_url.rpartition("?")
+    return f"{page}/artifacts/{name}{mark}{query}" if mark else f"{run_url}/artifacts/{name}"
 
 
 def runs_url(experiment: str) -> str:
-    """The URL of an experiment's runs; without `workflowType` MLflow opens its GenAI page."""
+    """The URL of an experiment's runs."""
     found = MlflowClient().get_experiment_by_name(experiment)
     position = f"/{found.experiment_id}/runs" if found else ""
-    return f"{ui_url()}/#/experiments{position}?workflowType=machine_learning"
+    return f"{ui_url()}/#/experiments{position}{_TRAINING_VIEW}"
 
 
 def ui_url() -> str:
     """The URL of MLflow's UI, which may differ from that of its API, for example in a container."""
-    return Settings().mlflow_ui_url or mlflow.get_tracking_uri()
+    return (Settings().mlflow_ui_url or mlflow.get_tracking_uri()).rstrip("/")
 
 
 def find_run(run_id: str) -> Run:

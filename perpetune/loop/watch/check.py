@@ -39,7 +39,7 @@ from perpetune.prediction_log.queries import counts, newly_labelled, recent_pred
 from perpetune.records import Prediction
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import MlflowError, Run, log_file, log_metrics, tag
+from perpetune.tracking.runs import MlflowError, Run, artifact_url, log_file, log_metrics, tag
 from perpetune.workspace import Workspace
 
 REPORT = "drift.html"
@@ -162,7 +162,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     _save_detector(run, champion, decay_check)
     asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
     trial = registry.wanted(task.name).trial
-    page = f"{run.url}/artifacts/{REPORT}"
+    page = artifact_url(run.url, REPORT)
     return CheckResult(decision, page, len(traffic.recent), decay_check.new, trial.version if trial else None, asked)
 
 

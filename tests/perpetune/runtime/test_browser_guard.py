@@ -12,7 +12,7 @@ import uvicorn
 import websockets
 
 from perpetune.gateway.server import listen
-from perpetune.runtime.browser_guard import BrowserGuard, Receive, Scope, Send, is_loopback
+from perpetune.runtime.browser_guard import BrowserGuard, Receive, Scope, Send
 
 EVIL = "https://evil.example"
 
@@ -114,11 +114,3 @@ def test_any_host_and_origin_may_be_allowed() -> None:
     headers = [(b"host", b"any.example"), (b"origin", EVIL.encode())]
     asyncio.run(guard({"type": "http", "path": "/", "headers": headers}, receive, send))
     assert sent[0] == {"type": "http.response.start", "status": 200, "headers": []}
-
-
-@pytest.mark.parametrize(
-    ("name", "loopback"),
-    [("localhost", True), ("127.0.0.2", True), ("[::1]", True), ("::1", True), ("10.0.0.1", False), ("local", False)],
-)
-def test_names_of_this_machine(name: str, loopback: bool) -> None:
-    assert is_loopback(name) is loopback

@@ -129,7 +129,7 @@ def test_a_deployment_with_a_renamed_flow_says_what_to_do(prefect: Prefect) -> N
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefect_api, "_client", lambda: httpx.Client(timeout=0.3))
+    monkeypatch.setattr(prefect_api, "_client", lambda trust_env: httpx.Client(timeout=0.3))
     monkeypatch.setattr(prefect_api, "RETRY_SECONDS", 3.0)
 
 
