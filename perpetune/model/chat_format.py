@@ -87,6 +87,13 @@ def servable_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mes
     return tuple(map(Message.model_validate, folded))
 
 
+def reasons_by_default(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template has a variable `enable_thinking`, which nothing has set."""
+    return any(
+        "enable_thinking" in source and "{%- set enable_thinking" not in source for source in _sources(tokenizer)
+    )
+
+
 def with_format(tokenizer: PreTrainedTokenizerBase, chosen: PromptFormat) -> PreTrainedTokenizerBase:
     """The tokenizer with a template that has the format's variables and day in it; itself if they change nothing."""
     template = tokenizer.chat_template
