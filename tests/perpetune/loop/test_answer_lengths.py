@@ -30,7 +30,7 @@ def warned(family: str, params: Params, *outputs: str) -> dict[str, str]:
 def test_answers_that_serving_cuts_off_are_counted_with_their_end_of_turn() -> None:
     found = warned("chatml", settings(most=7), "a b c", "a b c d e f g h")
     assert found["answers_cut_off"].startswith("1 of 2 training answers are longer than evaluate.max_new_tokens (7)")
-    assert "the longest has 16 tokens" in found["answers_cut_off"]
+    assert "the longest has 15 tokens" in found["answers_cut_off"]
     assert warned("chatml", settings(most=6), "a b c") == {}, "three words, two spaces and the end"
     assert warned("chatml", settings("classification", most=1), "a b c") == {}, "labels are not generated"
 
