@@ -290,7 +290,7 @@ def _with_parsed_arguments(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _marked(controls: _Controls, turn: dict[str, Any]) -> dict[str, Any]:
-    return turn | mark(_texts(turn), _pattern(controls, turn))
+    return {**turn, **mark(_texts(turn), _pattern(controls, turn))}
 
 
 def _texts(turn: dict[str, Any]) -> dict[str, Any]:

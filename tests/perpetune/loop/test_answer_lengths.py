@@ -10,10 +10,10 @@ from perpetune.params import BaseParams, EvaluateParams, Params, TaskParams
 from perpetune.records import Example
 
 
-def settings(kind: str = "generation", most: int = 128, **variables: bool) -> Params:
+def settings(kind: str = "generation", most: int = 128, variables: dict[str, bool] | None = None) -> Params:
     return Params(
         task=TaskParams.model_validate({"name": "t", "kind": kind, "instruction": "Answer."}),
-        base=BaseParams.model_validate({"model": "path:x", "chat_template_kwargs": variables}),
+        base=BaseParams.model_validate({"model": "path:x", "chat_template_kwargs": variables or {}}),
         evaluate=EvaluateParams(max_new_tokens=most),
     )
 
@@ -51,5 +51,5 @@ def test_answers_that_serving_cuts_off_are_counted_with_their_end_of_turn() -> N
 def test_reasoning_and_template_belong_together(
     family: str, variables: dict[str, bool], outputs: list[str], said: str | None
 ) -> None:
-    found = warned(family, settings(**variables), *outputs).get("reasoning")
+    found = warned(family, settings(variables=variables), *outputs).get("reasoning")
     assert found is None if said is None else found is not None and said in found
