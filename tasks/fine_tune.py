@@ -40,7 +40,10 @@ def fine_tune(workspace: Workspace, run: Run, planned: Plan) -> Challenger:
             print(note)
         correct(planned, forecast.seconds)
 
-    challenger = fine_tune_adapter(workspace, run, _progress_reporter(bar), on_forecast)
+    def warn(sentence: str) -> None:
+        print(f"warning: {sentence}")
+
+    challenger = fine_tune_adapter(workspace, run, _progress_reporter(bar), on_forecast, warn)
     update_progress_artifact(bar, 100.0)
     return challenger
 

@@ -41,6 +41,12 @@ class SystemResults:
     seconds: tuple[float, ...]
     prompt_tokens: tuple[int, ...]
     completion_tokens: tuple[int, ...]
+    finish_reasons: tuple[str, ...] = ()
+
+    @property
+    def cut_off(self) -> int:
+        """The answers that ended at the limit of tokens."""
+        return self.finish_reasons.count("length")
 
     def at(self, positions: Sequence[int]) -> tuple[float, ...]:
         """The scores of these rows, all of which must be answered."""
@@ -104,6 +110,8 @@ class Evaluation:
         flat = {f"{holdout}/rows": float(len(self.rows))}
         for system, scored in self.scored.items():
             flat[f"{holdout}/{system}/rows"] = float(len(scored.positions))
+            if self.kind == "generation":
+                flat[f"{holdout}/{system}/cut_off"] = float(scored.cut_off)
             for metric, estimate in self.metrics[system].items():
                 flat[f"{holdout}/{system}/{metric}"] = estimate.value
                 flat[f"{holdout}/{system}/{metric}_low"] = estimate.low
@@ -150,6 +158,8 @@ class Evaluation:
         lines = []
         for system, estimates in self.metrics.items():
             line: dict[str, object] = {"system": system, "n": len(self.scored[system].positions)}
+            if self.kind == "generation":
+                line["cut_off"] = self.scored[system].cut_off
             for metric, estimate in estimates.items():
                 line |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
             if paired := self.comparisons.get(system):
@@ -238,6 +248,8 @@ def evaluate(
             unknown={s: _unknown_labels(rows, known[s]) for s in answers_by_system if s in known}
             if kind == "classification"
             else {},
+            cut_off={system: (scored[system].cut_off, len(scored[system].positions)) for system in scored},
+            most_tokens=params.max_new_tokens,
             kind=kind,
             measure=METRIC_TITLES[scoring.main],
             confidence=params.confidence,
@@ -293,6 +305,7 @@ def score_answers(
         seconds=tuple(answer.seconds for answer in answers),
         prompt_tokens=tuple(answer.prompt_tokens for answer in answers),
         completion_tokens=tuple(answer.completion_tokens for answer in answers),
+        finish_reasons=tuple(answer.finish_reason for answer in answers),
     )
 
 

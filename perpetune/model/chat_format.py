@@ -87,6 +87,13 @@ def servable_messages(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mes
     return tuple(map(Message.model_validate, folded))
 
 
+def reasons_by_default(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template has a variable `enable_thinking`, which nothing has set."""
+    return any(
+        "enable_thinking" in source and "{%- set enable_thinking" not in source for source in _sources(tokenizer)
+    )
+
+
 def with_format(tokenizer: PreTrainedTokenizerBase, chosen: PromptFormat) -> PreTrainedTokenizerBase:
     """The tokenizer with a template that has the format's variables and day in it; itself if they change nothing."""
     template = tokenizer.chat_template
@@ -283,7 +290,7 @@ def _with_parsed_arguments(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _marked(controls: _Controls, turn: dict[str, Any]) -> dict[str, Any]:
-    return turn | mark(_texts(turn), _pattern(controls, turn))
+    return {**turn, **mark(_texts(turn), _pattern(controls, turn))}
 
 
 def _texts(turn: dict[str, Any]) -> dict[str, Any]:

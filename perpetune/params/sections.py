@@ -338,7 +338,9 @@ class TuneParams(Section):
 
 class EvaluateParams(Section):
     max_new_tokens: Count = 128
-    """Longest free-text answer. Unit: tokens."""
+    """Longest free-text answer, in the evaluation and in production. Before a training it is warned of training answers
+    that are longer; the report counts the answers that were cut off. Unit: tokens.
+    """
     batch_tokens: Count = 2048
     """Tokens that are read at once; on a CPU, labels are scored in passes of at most 256. Free text is generated for as
     many rows as hold four times that. Unit: tokens.
@@ -478,7 +480,9 @@ class ServeParams(Section):
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"
-    """`transformers` answers in the gateway's process, `vllm` over HTTP. See docs/guides/vllm.md."""
+    """`transformers` answers in the gateway's process, `vllm` over HTTP. vLLM serves the adapters of `train.method` `lora`,
+    `rslora` and `qlora`. See docs/guides/vllm.md.
+    """
     initial_model: RemoteModel | None = None
     """What answers as version 1, until a better version is promoted: `null` is the prompted base, `{url, model}` a
     larger model behind OpenAI's API. Its key is the environment variable `PERPETUNE_REMOTE_API_KEY`.
@@ -667,6 +671,15 @@ class Params(Section):
             raise ValueError("train.objective: label_head needs labels, and task.kind generation has none: set auto")
         if self.serve.engine == "vllm":
             raise ValueError("train.objective: label_head cannot be served by vLLM: set likelihood, or auto")
+        return self
+
+    @model_validator(mode="after")
+    def vllm_serves_adapters(self) -> Params:
+        if self.serve.engine == "vllm" and self.train.method in ("dora", "full"):
+            raise ValueError(
+                f"train.method: {self.train.method} cannot be served by vLLM, which adds LoRA adapters to one base: "
+                "set train.method: lora, rslora or qlora, or serve.engine: transformers"
+            )
         return self
 
     @property

@@ -20,6 +20,8 @@ def summarise(
     comparisons: Mapping[str, PairedComparison],
     economics: Mapping[str, Economics],
     unknown: Mapping[str, Mapping[str, int]],
+    cut_off: Mapping[str, tuple[int, int]],
+    most_tokens: int,
     kind: Kind,
     measure: str,
     confidence: float,
@@ -27,7 +29,8 @@ def summarise(
     """Sentences about `subject` (the challenger), most important first.
 
     main: the main score of each system; comparisons: subject minus each other system; unknown: the expected labels that
-    a system cannot answer, with their rows; measure: the display name of the main score.
+    a system cannot answer, with their rows; cut_off: each system's answers that ended at `most_tokens`, and all of them;
+    measure: the display name of the main score.
     """
     alpha = 1 - confidence
     as_good, needless = _as_good(subject, main, comparisons, alpha)
@@ -37,6 +40,11 @@ def summarise(
         _standing(subject, main[subject], kind, measure),
         *(_against(other, comparisons[other], kind, alpha) for other in others if other != as_good),
         *(_unknown_labels(system, labels) for system, labels in unknown.items() if labels),
+        *(
+            _cut_off(system, *cut_off[system], most_tokens)
+            for system in dict.fromkeys(("champion", subject))
+            if system in cut_off
+        ),
         _cost(subject, economics),
     ]
     return tuple(sentence for sentence in sentences if sentence)
@@ -124,6 +132,15 @@ def _unknown_labels(system: str, labels: Mapping[str, int]) -> str:
     return (
         f"{_capitalised(system)} cannot answer {named}{more}: "
         f"it gets {'these' if rows != 1 else 'this'} {rows:,} row{'s' if rows != 1 else ''} wrong."
+    )
+
+
+def _cut_off(system: str, count: int, rows: int, most_tokens: int) -> str | None:
+    if not count:
+        return None
+    return (
+        f"{_capitalised(system)} was cut off in {count:,} of {rows:,} answers, at {most_tokens} tokens "
+        "(evaluate.max_new_tokens)."
     )
 
 

@@ -4,6 +4,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -120,6 +121,21 @@ def test_free_text_is_scored_by_token_f1(examples: Examples, say: Say, params: E
     assert "linear" not in found.scored
     assert set(found.tables()) == {"comparison", "economics", "predictions"}
     assert [mistake.id for mistake in worst_mistakes(found, "challenger", 5)] == ["row-1"]
+
+
+def test_answers_that_were_cut_off_are_counted(examples: Examples, say: Say, params: EvaluateParams) -> None:
+    rows = examples([("a", "one two"), ("b", "three"), ("c", "four")])
+    whole = [say(row.output) for row in rows]
+    cut = [replace(whole[0], finish_reason="length"), *whole[1:]]
+    found = evaluate(rows, {"challenger": cut, "champion": whole}, rows, "generation", params)
+    flat = found.flat_metrics("frozen")
+    assert (flat["frozen/challenger/cut_off"], flat["frozen/champion/cut_off"]) == (1, 0)
+    table = found.tables()["comparison"].set_index("system")
+    assert table.loc["challenger", "cut_off"] == 1
+    said = [sentence for sentence in found.summary if "cut off" in sentence]
+    assert said == [
+        f"The challenger was cut off in 1 of 3 answers, at {params.max_new_tokens} tokens (evaluate.max_new_tokens)."
+    ]
 
 
 def test_the_worst_mistakes_are_the_surest(

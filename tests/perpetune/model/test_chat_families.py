@@ -46,6 +46,10 @@ def tokenizer(family: Family) -> PreTrainedTokenizerFast:
     return family_tokenizer(family.name)
 
 
+def decoded(tokenizer: PreTrainedTokenizerFast, tokens: list[int]) -> str:
+    return str(tokenizer.decode(tokens))
+
+
 def own(tokenizer: PreTrainedTokenizerFast, *messages: Message, **variables: object) -> list[int]:
     """What transformers makes of a conversation."""
     turns = [{"role": message.role, "content": message.content} for message in messages]
@@ -73,9 +77,9 @@ def test_an_ordinary_conversation_has_the_tokens_of_its_template(
 
 def test_the_instruction_is_in_every_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
     """Phi-3's first template drops the system message without a word; Gemma's and Mistral's reject it."""
-    text = tokenizer.decode(prompt_tokens(tokenizer, ASKED))
+    text = decoded(tokenizer, prompt_tokens(tokenizer, ASKED))
     assert text.count(INSTRUCTION) == 1 and text.index(INSTRUCTION) < text.index("The battery")
-    alone = tokenizer.decode(prompt_tokens(tokenizer, ASKED[:1]))
+    alone = decoded(tokenizer, prompt_tokens(tokenizer, ASKED[:1]))
     assert INSTRUCTION in alone
 
 
@@ -121,7 +125,7 @@ def test_a_training_row_is_the_prompt_that_is_served_and_then_the_answer(tokeniz
 def test_today_is_the_day_of_the_version(name: str) -> None:
     tokenizer = family_tokenizer(name)
     asked = ASKED[1:]
-    fixed = tokenizer.decode(prompt_tokens(with_format(tokenizer, NEW_YEAR), asked))
+    fixed = decoded(tokenizer, prompt_tokens(with_format(tokenizer, NEW_YEAR), asked))
     assert re.search(r"02 Jan 2026|02 January 2026|January 02, 2026", fixed)
     today = with_format(tokenizer, PromptFormat(day=date.today()))
     assert prompt_tokens(today, asked) == own(tokenizer, *asked), "as the template writes it today"
@@ -143,7 +147,7 @@ def test_all_that_strftime_knows(format: str) -> None:
     tokenizer = family_tokenizer("chatml")
     tokenizer.chat_template = "{{ strftime_now('" + format + "') }}"
     day = date(2026, 3, 9)
-    fixed = tokenizer.decode(prompt_tokens(with_format(tokenizer, PromptFormat(day=day)), ASKED[:0] or ASKED))
+    fixed = decoded(tokenizer, prompt_tokens(with_format(tokenizer, PromptFormat(day=day)), ASKED[:0] or ASKED))
     assert fixed.endswith(day.strftime(format))
 
 
@@ -151,7 +155,7 @@ def test_variables_of_the_template() -> None:
     off, plain = {"enable_thinking": False}, family_tokenizer("qwen3")
     closed = prompt_tokens(with_format(plain, prompt_format(off, None)), ASKED)
     assert closed == own(plain, *ASKED, **off) != prompt_tokens(plain, ASKED)
-    assert plain.decode(closed).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert decoded(plain, closed).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     smol = family_tokenizer("smollm3")
     chosen = prompt_format(off, date.today())
     assert prompt_tokens(with_format(smol, chosen), ASKED) == own(smol, *ASKED, **off)
@@ -159,7 +163,7 @@ def test_variables_of_the_template() -> None:
     dated = {"date_string": "a day with 'quotes' and {{ braces }} %}"}
     assert prompt_tokens(with_format(llama, prompt_format(dated, None)), ASKED) == own(llama, *ASKED, **dated)
     several = {"default": plain.chat_template, "tool_use": "{{ enable_thinking }}"}
-    plain.chat_template = several  # type: ignore[assignment]
+    plain.chat_template = several
     assert prompt_tokens(with_format(plain, prompt_format(off, None)), ASKED) == closed
     assert plain.chat_template == several, "the tokenizer itself is as it was"
 
@@ -167,10 +171,10 @@ def test_variables_of_the_template() -> None:
 def test_a_thinking_block_that_the_template_opens_is_closed_before_a_direct_answer() -> None:
     """DeepSeek-R1's generation prompt ends inside the block, where a label would be part of the reasoning."""
     tokenizer = family_tokenizer("deepseek-r1")
-    direct = tokenizer.decode(prompt_tokens(tokenizer, ASKED))
+    direct = decoded(tokenizer, prompt_tokens(tokenizer, ASKED))
     assert direct.endswith("<｜Assistant｜><think>\n\n</think>\n\n")
     reasons = with_format(tokenizer, prompt_format({"enable_thinking": True}, None))
-    assert tokenizer.decode(prompt_tokens(reasons, ASKED)).endswith("<｜Assistant｜><think>\n")
+    assert decoded(tokenizer, prompt_tokens(reasons, ASKED)).endswith("<｜Assistant｜><think>\n")
     thought = [*answer_tokens(reasons, "it lasts</think>positive")]
     assert token_id(tokenizer, "</think>") in thought, "an assistant closes its reasoning itself"
 
@@ -180,8 +184,8 @@ def test_reasoning_in_the_history_is_left_out_as_the_template_does() -> None:
     said = Message(role="assistant", content="<think>\nlong\n</think>\n\npositive")
     talk = (ASKED[1], said, Message(role="user", content="Why?"))
     assert prompt_tokens(tokenizer, talk) == own(tokenizer, *talk)
-    assert "long" in tokenizer.decode(prompt_tokens(tokenizer, talk[:1]))
-    assert "\nlong\n" not in tokenizer.decode(prompt_tokens(tokenizer, talk))
+    assert "long" in decoded(tokenizer, prompt_tokens(tokenizer, talk[:1]))
+    assert "\nlong\n" not in decoded(tokenizer, prompt_tokens(tokenizer, talk))
 
 
 def test_a_conversation_that_the_template_rejects_is_named() -> None:
@@ -192,7 +196,7 @@ def test_a_conversation_that_the_template_rejects_is_named() -> None:
 
 def test_a_tokenizer_without_any_end_is_refused() -> None:
     tokenizer = family_tokenizer("base-without-template")
-    tokenizer.eos_token = None  # type: ignore[assignment]
+    tokenizer.eos_token = None
     with pytest.raises(PerpetuneError, match="no end-of-text token"):
         answer_tokens(tokenizer, "positive")
 
@@ -246,11 +250,11 @@ def test_no_text_of_a_user_becomes_a_control_token(name: str, data: st.DataObjec
     asked = (Message(role="system", content=instruction), Message(role="user", content=text))
     found = prompt_tokens(tokenizer, asked)
     assert controls(tokenizer, family, found) == controls(tokenizer, family, plain)
-    assert readable(text) in readable(tokenizer.decode(found))
+    assert readable(text) in readable(decoded(tokenizer, found))
     answer = answer_tokens(tokenizer, text)
     ends = [token for token in controls(tokenizer, family, answer) if tokenizer.added_tokens_decoder[token].special]
     assert ends == [end_of_turn(tokenizer)]
-    assert readable(text) in readable(tokenizer.decode(answer))
+    assert readable(text) in readable(decoded(tokenizer, answer))
 
 
 def readable(text: str) -> str:
@@ -276,4 +280,4 @@ def test_control_tokens_in_calls_and_tools_are_text() -> None:
     im = ["<|im_start|>", "<|im_end|>"]
     call_tokens, response = ["<tool_call>", "</tool_call>"], ["<tool_response>", "</tool_response>"]
     assert written == [*im, im[0], *call_tokens, im[1], im[0], *response, im[1], im[0]]
-    assert tokenizer.decode(found).count("<|im_end|>") == 5
+    assert decoded(tokenizer, found).count("<|im_end|>") == 5
