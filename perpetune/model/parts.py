@@ -11,9 +11,16 @@ LENGTHS = ("max_position_embeddings", "max_seq_len", "seq_length", "n_ctx")
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
-    """The module from tokens to last hidden states."""
-    decoder = cast(Any, model).get_decoder()
-    return cast(nn.Module, cast(Any, model).model if decoder is model else decoder)
+    """The module from tokens to last hidden states: the first of the usual places that holds the input embeddings.
+
+    transformers' `get_decoder` returns the whole model or its output layer for some architectures.
+    """
+    causal = cast(Any, model)
+    embeddings = causal.get_input_embeddings()
+    for part in (causal.get_decoder(), causal.base_model, getattr(model, "model", None)):
+        if part is not None and part is not model and any(inner is embeddings for inner in part.modules()):
+            return cast(nn.Module, part)
+    return model
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

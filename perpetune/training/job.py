@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from transformers import AutoConfig
 
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.model.base import Base, load_base, load_tokenizer
-from perpetune.model.weights import resolve
+from perpetune.model.loading import read_config
+from perpetune.model.weights import resolve, weight_files
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.batches import encode_all
@@ -98,9 +98,10 @@ def train_here(
 def _load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example], processes: int) -> Base:
     """Load the base model. Raises PerpetuneError before, if its training does not fit into memory."""
     folder = resolve(job.base, job.assets)
+    weight_files(folder)
     rows = encode_all(load_tokenizer(folder), train_rows, job.instruction, job.params, job.labels)
     if rows:
-        shape = shape_of(AutoConfig.from_pretrained(folder), job.params.lora.target_modules)
+        shape = shape_of(read_config(folder), job.params.lora.target_modules)
         memory = estimate_memory(shape, job.params, rows, validates=bool(validation_rows), processes=processes)
         refuse_if_too_small(memory, job.base, shape, job.params)
     return load_base(job.base, job.assets, job.params.precision, four_bit=job.params.method == "qlora")

@@ -264,6 +264,14 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "lfm2": ("Lfm2Config", {**SIZE, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}),
+    "modernbert decoder": (
+        "ModernBertDecoderConfig",
+        {
+            **_without("num_key_value_heads"),
+            "local_attention": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
     "gemma3, with vision": (
         "Gemma3Config",
         {
