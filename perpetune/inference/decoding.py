@@ -15,6 +15,7 @@ from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig
 from perpetune.generation.stop_sequences import StopFilter
 from perpetune.inference.detokenizer import Detokenizer
 from perpetune.inference.json_grammar import Grammar
+from perpetune.inference.not_a_number import NotANumber
 from perpetune.inference.padded_cache import prefill
 from perpetune.inference.prefix_cache import CachedPrefix
 from perpetune.inference.row_cache import prefill_alone
@@ -110,8 +111,12 @@ class DecodeBatch:
 
     def _next_tokens(self) -> list[int]:
         tokens: list[int] = self._logits.argmax(-1).tolist()
+        is_nan: list[bool] = self._logits.isnan().any(-1).tolist()
         for position, row in enumerate(self._rows):
             logits = self._logits[position]
+            if is_nan[position]:
+                row.fault = NotANumber("the next token's scores")
+                continue
             if not row.is_greedy:
                 try:
                     tokens[position] = row.choose(logits)
@@ -129,7 +134,7 @@ class _Sequence:
     def __init__(self, request: DecodeRequest, tokenizer: PreTrainedTokenizerBase, seconds: float) -> None:
         self.request = request
         self.seconds = seconds
-        self.fault: BadSchema | None = None
+        self.fault: Exception | None = None
         self._tokenizer = tokenizer
         self._sampler = Sampler(request.generation, request.index)
         self._detokenizer = Detokenizer(tokenizer)
