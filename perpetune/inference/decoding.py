@@ -16,6 +16,7 @@ from perpetune.generation.stop_sequences import StopFilter
 from perpetune.generation.token_alignment import AlignedLogprobs
 from perpetune.inference.detokenizer import Detokenizer
 from perpetune.inference.json_grammar import Grammar
+from perpetune.inference.not_a_number import NotANumber
 from perpetune.inference.padded_cache import prefill
 from perpetune.inference.prefix_cache import CachedPrefix
 from perpetune.inference.row_cache import prefill_alone
@@ -120,8 +121,12 @@ class DecodeBatch:
 
     def _next_tokens(self) -> list[int]:
         tokens: list[int] = self._logits.argmax(-1).tolist()
+        is_nan: list[bool] = self._logits.isnan().any(-1).tolist()
         for position, row in enumerate(self._rows):
             logits = self._logits[position]
+            if is_nan[position]:
+                row.fault = NotANumber("the next token's scores")
+                continue
             if not row.is_greedy:
                 try:
                     tokens[position] = row.choose(logits)
@@ -141,7 +146,7 @@ class _Sequence:
     ) -> None:
         self.request = request
         self.seconds = seconds
-        self.fault: BadSchema | None = None
+        self.fault: Exception | None = None
         self._tokenizer = tokenizer
         self._stops = stops
         self._sampler = Sampler(request.generation, request.index)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from perpetune.inference.label_scoring import logit_rows
+from perpetune.inference.not_a_number import NotANumber
 from perpetune.inference.prefix_cache import EMPTY_PREFIX, tree_logits
 from perpetune.model.loss import plain_cross_entropy
 from perpetune.model.token_tree import build_tree, groups_within, parents
@@ -38,6 +40,12 @@ def mean_losses(model: torch.nn.Module, texts: Sequence[ScoredText], forward_tok
 
 
 def mean_loss(logits: torch.Tensor, text: ScoredText) -> float:
-    """The mean loss of a text whose scored tokens are predicted by these logits (scored tokens, vocabulary)."""
+    """The mean loss of a text whose scored tokens are predicted by these logits (scored tokens, vocabulary).
+
+    Raises NotANumber if it is not finite.
+    """
     targets = torch.tensor(text.tokens[text.scored_from :], device=logits.device)
-    return float(plain_cross_entropy(logits, targets, torch.ones(len(targets), device=logits.device))) / len(targets)
+    total = float(plain_cross_entropy(logits, targets, torch.ones(len(targets), device=logits.device)))
+    if not math.isfinite(total):
+        raise NotANumber("the text's scores")
+    return total / len(targets)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, PromptTooLong
 from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import GenerationConfig
@@ -27,6 +26,7 @@ from perpetune.inference.label_head_scoring import before_input, head_probabilit
 from perpetune.inference.label_scoring import label_log_probabilities
 from perpetune.inference.likelihood import ScoredText, mean_losses
 from perpetune.inference.merged_adapter import can_merge, merge_adapter
+from perpetune.inference.not_a_number import NotANumber
 from perpetune.inference.prefix_cache import EMPTY_PREFIX, PrefixCache
 from perpetune.inference.row_scoring import row_head_probabilities, row_label_log_probabilities, row_mean_loss
 from perpetune.model.adapters import is_adapter
@@ -284,14 +284,10 @@ class Predictor:
         return self._label_answer(labels, row, len(prompt), time.perf_counter() - began)
 
     def _label_answer(self, labels: Sequence[str], row: Sequence[float], prompt_tokens: int, seconds: float) -> Answer:
-        """The most likely label as an answer. Raises PerpetuneError if its probability is not finite."""
+        """The most likely label as an answer. Raises NotANumber if a probability is not finite."""
         best = max(range(len(labels)), key=row.__getitem__)
         if not all(map(math.isfinite, row)):
-            raise PerpetuneError(
-                "the label probabilities are not finite",
-                where="the version's weights",
-                do="train it again; if it is the base, set train.precision: fp32 or use another base model",
-            )
+            raise NotANumber("the label probabilities")
         return Answer(
             text=labels[best],
             confidence=min(1.0, row[best]),

@@ -13,7 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from perpetune.model.attention_masks import attention_masks
-from perpetune.model.parts import decoder_of
+from perpetune.model.parts import decoder_of, logits_at
 from perpetune.model.token_tree import Tree, parents
 
 # Tokens cached between calls: 94 MB of keys and values for SmolLM2, 540 MB for Llama 3 8B.
@@ -57,13 +57,10 @@ def forward_tree(
 def tree_logits(
     model: torch.nn.Module, before: CachedPrefix, tokens: Sequence[int], parents: Sequence[int], wanted: Sequence[int]
 ) -> tuple[CachedPrefix, torch.Tensor]:
-    """`forward_tree` with the logits (wanted, vocabulary) at `wanted` new tokens instead of hidden states.
-
-    They are those of the model's own forward pass: some architectures scale or bound what their output layer computes.
-    """
+    """`forward_tree` with the logits (wanted, vocabulary) at `wanted` new tokens instead of hidden states."""
     inputs = _inputs(model, before, tokens, parents)
     kept = torch.tensor(list(wanted), device=inputs.arguments["input_ids"].device)
-    logits: torch.Tensor = model(**inputs.arguments, logits_to_keep=kept).logits[0]
+    logits = logits_at(model, kept, inputs.arguments)[0]
     return inputs.cached(), logits
 
 

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from transformers import DynamicCache
 
+from perpetune.model.parts import last_logits
+
 # Their modules hold the state of one sequence: of several in turn, each is read again for every token.
 KEEPS_STATE_ITSELF = ("recurrent_gemma",)
 
@@ -68,7 +70,7 @@ def _read(model: torch.nn.Module, tokens: torch.Tensor, carried: dict[str, Any])
     else:
         new = 1 if carried["use_cache"] else None
         inputs = causal.prepare_inputs_for_generation(tokens, next_sequence_length=new, **carried)
-    output = causal(**{**inputs, "logits_to_keep": 1}, return_dict=True)
+    output = causal(**{**inputs, **last_logits(model)}, return_dict=True)
     logits: torch.Tensor = output.logits[:, -1].float()
     return RowState(tokens, causal._update_model_kwargs_for_generation(output, carried)), logits
 

@@ -11,7 +11,7 @@ import torch
 from perpetune.inference.label_scoring import log_probabilities
 from perpetune.inference.likelihood import ScoredText, mean_loss
 from perpetune.model.label_head import LabelHead, features
-from perpetune.model.parts import decoder_of
+from perpetune.model.parts import decoder_of, logits_at
 
 
 @torch.inference_mode()
@@ -60,5 +60,4 @@ def row_mean_loss(model: torch.nn.Module, text: ScoredText) -> float:
 def _logits(model: torch.nn.Module, rows: Sequence[Sequence[int]], last: int) -> torch.Tensor:
     """The logits of the last tokens of rows of the same length, shape (rows, last, vocabulary)."""
     ids = torch.tensor([list(row) for row in rows], device=next(model.parameters()).device)
-    found: torch.Tensor = model(input_ids=ids, use_cache=False, logits_to_keep=last).logits
-    return found
+    return logits_at(model, last, {"input_ids": ids, "use_cache": False})

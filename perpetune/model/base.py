@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.loading import read_model, read_tokenizer
 from perpetune.model.weights import resolve, weights_digest
 from perpetune.params import BaseParams
 
@@ -40,7 +35,7 @@ def load_base(
 ) -> Base:
     """Load the base model onto the GPU if there is one, else the CPU; `four_bit` loads it in NF4 with bitsandbytes.
 
-    Raises PerpetuneError if the model is missing or cannot be fetched, or bitsandbytes is not installed.
+    Raises PerpetuneError if the model is missing, damaged or cannot be fetched, or bitsandbytes is not installed.
     """
     folder = resolve(params, assets)
     dtype = torch_dtype(precision)
@@ -49,12 +44,9 @@ def load_base(
 
 
 def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a model that save_pretrained wrote, for inference."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    assert isinstance(model, PreTrainedModel)
+    """Load a model that save_pretrained wrote, for inference. Raises PerpetuneError as `read_model` does."""
+    model = read_model(folder, dtype)
     model.to(device_name())  # type: ignore[arg-type]
-    model.config.use_cache = False
-    model.train(False)
     return model
 
 
@@ -63,12 +55,12 @@ def device_name() -> str:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    """The tokenizer, with a padding token. Raises PerpetuneError if it is missing or damaged."""
+    tokenizer = read_tokenizer(folder)
     if _is_another_kind(tokenizer, folder):
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        tokenizer = read_tokenizer(folder, PreTrainedTokenizerFast.from_pretrained)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
 
 
@@ -99,13 +91,7 @@ def _in_four_bits(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=config, device_map=device_name()
-    )
-    assert isinstance(model, PreTrainedModel)
-    model.config.use_cache = False
-    model.train(False)
-    return model
+    return read_model(folder, dtype, quantization_config=config, device_map=device_name())
 
 
 def torch_dtype(precision: Literal["auto", "fp32", "bf16"]) -> torch.dtype:

@@ -26,18 +26,23 @@ FUSED = ("llama", "mistral", "qwen2", "qwen3")
 WINDOWED = (
     *FUSED,
     "cohere2",
+    "cwm",
+    "exaone4",
     "gemma2",
     "gemma3",
     "gemma3_text",
     "gpt_oss",
     "llama4_text",
     "ministral",
+    "ministral3",
     "mixtral",
     "olmo3",
     "phi3",
+    "phimoe",
     "qwen2_moe",
     "qwen3_moe",
     "starcoder2",
+    "vaultgemma",
 )
 KNOWN_WINDOWS = {"sliding_window", "max_window_layers", "sliding_window_pattern", "attention_chunk_size"}
 UNKNOWN_WINDOW = re.compile(r"window|chunk_size|block_size|sparse_attention")

@@ -14,14 +14,14 @@ from datetime import date
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import AutoConfig
 
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.generation.prompt_format import PromptFormat, prompt_format
 from perpetune.model.base import Base, load_base, load_tokenizer
 from perpetune.model.chat_format import with_format
-from perpetune.model.weights import resolve
+from perpetune.model.loading import read_config
+from perpetune.model.weights import resolve, weight_files
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.batches import encode_all
@@ -110,10 +110,11 @@ def train_here(
 def _load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example], processes: int) -> Base:
     """Load the base model. Raises PerpetuneError before, if its training does not fit into memory."""
     folder = resolve(job.base, job.assets)
+    weight_files(folder)
     tokenizer = with_format(load_tokenizer(folder), job.prompt_format)
     rows = encode_all(tokenizer, train_rows, job.instruction, job.params, job.labels)
     if rows:
-        shape = shape_of(AutoConfig.from_pretrained(folder), job.params.lora.target_modules)
+        shape = shape_of(read_config(folder), job.params.lora.target_modules)
         memory = estimate_memory(shape, job.params, rows, validates=bool(validation_rows), processes=processes)
         refuse_if_too_small(memory, job.base, shape, job.params)
     base = load_base(job.base, job.assets, job.params.precision, four_bit=job.params.method == "qlora")

@@ -24,6 +24,7 @@ from perpetune.model.lora_targets import adapted_experts, adapted_layers, linear
 from perpetune.model.loss import LOGIT_ROWS
 from perpetune.model.packing import FUSED, longest_by_config
 from perpetune.model.parts import blocks_of
+from perpetune.model.weights import first_line
 from perpetune.params import BaseParams, TrainParams
 from perpetune.training.batches import Encoded, batches, pack_rows, tree_size
 from perpetune.training.decoder.attention import BLOCK
@@ -115,7 +116,7 @@ def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
             model = AutoModelForCausalLM.from_config(config)
     except (ValueError, ImportError) as fault:
         raise PerpetuneError(
-            f"transformers has no causal language model for this {config.model_type}: {str(fault).splitlines()[0]}",
+            f"transformers has no causal language model for this {config.model_type}: {first_line(fault)}",
             where="params.yaml: base.model",
             do="use another base model, or a version of transformers that knows it",
         ) from fault

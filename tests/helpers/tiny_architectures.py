@@ -67,9 +67,18 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {**SIZE, "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
     ),
     "qwen2, gelu": ("Qwen2Config", {**SIZE, "hidden_act": "gelu"}),
-    "qwen2 moe": ("Qwen2MoeConfig", {**MOE, "shared_expert_intermediate_size": 16}),
+    "qwen2 moe": (
+        "Qwen2MoeConfig",
+        {
+            **MOE,
+            "shared_expert_intermediate_size": 16,
+            "use_sliding_window": True,
+            "sliding_window": 16,
+            "max_window_layers": 1,
+        },
+    ),
     "qwen3": ("Qwen3Config", HEADS),
-    "qwen3 moe": ("Qwen3MoeConfig", MOE),
+    "qwen3 moe": ("Qwen3MoeConfig", {**MOE, "use_sliding_window": True, "sliding_window": 16}),
     "qwen3-next": ("Qwen3NextConfig", {**MOE, **LINEAR, "shared_expert_intermediate_size": 16}),
     "qwen3.5": ("Qwen3_5TextConfig", {**HEADS, **LINEAR}),
     "gemma": ("GemmaConfig", HEADS),
@@ -264,6 +273,25 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "lfm2": ("Lfm2Config", {**SIZE, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}),
+    "cwm": ("CwmConfig", {**HEADS, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}),
+    "exaone 4": (
+        "Exaone4Config",
+        {**HEADS, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "ministral 3, window": ("Ministral3Config", {**HEADS, "sliding_window": 16}),
+    "phi moe, window": ("PhimoeConfig", {**SIZE, "num_local_experts": 4, "sliding_window": 16}),
+    "vaultgemma": (
+        "VaultGemmaConfig",
+        {**HEADS, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "modernbert decoder": (
+        "ModernBertDecoderConfig",
+        {
+            **_without("num_key_value_heads"),
+            "local_attention": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
     "gemma3, with vision": (
         "Gemma3Config",
         {

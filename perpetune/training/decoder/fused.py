@@ -22,7 +22,7 @@ from perpetune.model.attention_masks import SLIDING, sliding_window
 from perpetune.model.label_head import LabelHead
 from perpetune.model.loss import chunked_cross_entropy, plain_cross_entropy
 from perpetune.model.packing import FUSED, longest_in_tree
-from perpetune.model.parts import blocks_of, decoder_of
+from perpetune.model.parts import blocks_of, decoder_of, logits_at
 from perpetune.model.token_tree import Tree, build_tree, model_inputs
 from perpetune.training.batches import Encoded
 from perpetune.training.decoder.attention import AttentionPlan, attend, plan
@@ -97,7 +97,7 @@ class PlainModel(Network):
 
     def token_loss(self, tree: Tree, targets: TokenTargets, device: torch.device) -> Tensor:
         with self._precision(device):
-            logits = self.causal(**self._inputs(tree, device), logits_to_keep=targets.positions).logits[0]
+            logits = logits_at(self.causal, targets.positions, self._inputs(tree, device))[0]
         return plain_cross_entropy(logits, targets.tokens, targets.weights)
 
     def _inputs(self, tree: Tree, device: torch.device) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tiny_architectures import ARCHITECTURES, WORDS, write_model
+from safetensors.torch import load_file
+from tiny_architectures import ARCHITECTURES, WORDS, write_model, write_tokenizer
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig
 
+from perpetune.errors import PerpetuneError
 from perpetune.inference.likelihood import ScoredText
 from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
@@ -24,6 +26,7 @@ from perpetune.records import Example, Message
 from perpetune.training.batches import Encoded, pack_rows
 from perpetune.training.decoder.fused import summed_loss, training_network
 from perpetune.training.job import Job, train_here
+from perpetune.training.trainer import Forecast
 
 pytestmark = pytest.mark.slow
 
@@ -209,3 +212,75 @@ def test_a_trained_label_head_answers(folder: Path, two_steps: TrainParams, tmp_
     for messages, answer in zip(CONVERSATIONS, together, strict=True):
         [alone] = predictor.answer("trained", [messages], LABELS, 8)
         assert alone.probabilities == pytest.approx(answer.probabilities, abs=1e-4)
+
+
+EXPERTS = ("q_proj", "experts.gate_up_proj", "experts.down_proj")
+
+
+@pytest.mark.parametrize("name", ["qwen3 moe", "mixtral, window", "gpt-oss"])
+def test_experts_are_adapted_if_they_are_named(name: str, two_steps: TrainParams, tmp_path: Path) -> None:
+    folder = write_model(name, tmp_path / "model")
+    lora = two_steps.lora.model_copy(update={"target_modules": EXPERTS})
+    adapter = trained(folder, two_steps.model_copy(update={"lora": lora}), tmp_path / "run", None)
+    changed = load_file(adapter / "adapter_model.safetensors")
+    assert any(
+        "experts" in key and "lora_B" in key and float(weight.abs().max()) > 0 for key, weight in changed.items()
+    )
+
+    predictor = Predictor(loaded(folder), 4096)
+    predictor.load_adapter("trained", adapter)
+    answers = predictor.answer("trained", CONVERSATIONS, LABELS, 8)
+    model = PeftModel.from_pretrained(reference(folder), adapter).eval()
+    with torch.inference_mode():
+        for messages, answer in zip(CONVERSATIONS, answers, strict=True):
+            prompt = prompt_tokens(predictor.base.tokenizer, messages)
+            wanted = label_probabilities(
+                model, prompt, [answer_tokens(predictor.base.tokenizer, one) for one in LABELS]
+            )
+            assert list((answer.probabilities or {}).values()) == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["qwen3 moe", "gpt-oss"])
+def test_a_training_that_leaves_the_experts_says_so_before_it(
+    name: str, two_steps: TrainParams, tmp_path: Path
+) -> None:
+    folder = write_model(name, tmp_path / "model")
+    seen: list[object] = []
+    job = Job(
+        base=BaseParams(model=f"path:{folder}", revision=None),
+        assets=tmp_path,
+        instruction=INSTRUCTION,
+        params=two_steps,
+        adapter=tmp_path / "adapter",
+        checkpoints=None,
+    )
+    train_here(job, ROWS, [], seen.append, seen.append)
+    assert isinstance(seen[0], Forecast)
+    [note] = seen[0].notes
+    assert note.startswith("the experts (experts.down_proj, experts.gate_up_proj) stay as they are")
+
+
+def test_experts_take_no_dropout(two_steps: TrainParams, tmp_path: Path) -> None:
+    folder = write_model("qwen3 moe", tmp_path / "model")
+    lora = two_steps.lora.model_copy(update={"target_modules": EXPERTS, "dropout": 0.1})
+    with pytest.raises(PerpetuneError, match="lora_dropout") as fault:
+        trained(folder, two_steps.model_copy(update={"lora": lora}), tmp_path / "run", None)
+    assert fault.value.do == "experts take method: lora and dropout: 0 only"
+
+
+def test_an_encoder_is_refused_before_the_training(two_steps: TrainParams, tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=97,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    write_tokenizer(tmp_path / "model")
+    with pytest.raises(PerpetuneError, match="this bert is no causal language model"):
+        trained(tmp_path / "model", two_steps, tmp_path / "run", None)
+    with pytest.raises(PerpetuneError, match="this bert is no causal language model"):
+        Predictor(loaded(tmp_path / "model"), 64)
