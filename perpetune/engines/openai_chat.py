@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from codecs import IncrementalDecoder
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,7 @@ from perpetune.generation.stop_sequences import StopFilter
 from perpetune.generation.token_alignment import AlignedLogprobs, with_text
 from perpetune.records import Message
 
-Decoder = codecs.getincrementaldecoder("utf-8")
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
 def chat_body(model: str, messages: Sequence[Message], generation: GenerationConfig) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class _PartialAnswer:
 
     # Strips whitespace as the in-process engine does; the server applies the stop sequences.
     text: StopFilter = field(default_factory=lambda: StopFilter(()))
-    decoder: Decoder = field(default_factory=lambda: Decoder("replace"))
+    decoder: IncrementalDecoder = field(default_factory=lambda: _UTF8("replace"))
     alignment: AlignedLogprobs = field(default_factory=AlignedLogprobs)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -151,7 +152,9 @@ class _PartialAnswer:
         )
 
 
-def _logprobs(choice: Mapping[str, Any], most: int | None, decoder: Decoder) -> tuple[TokenLogprob, ...] | None:
+def _logprobs(
+    choice: Mapping[str, Any], most: int | None, decoder: IncrementalDecoder
+) -> tuple[TokenLogprob, ...] | None:
     """The tokens of a choice or of a chunk of it, each with the text of the characters that it completes."""
     found = choice.get("logprobs")
     if most is None or not found:
@@ -159,7 +162,7 @@ def _logprobs(choice: Mapping[str, Any], most: int | None, decoder: Decoder) -> 
     return tuple(_token_logprob(one, most, decoder) for one in found["content"] or ())
 
 
-def _token_logprob(one: Mapping[str, Any], most: int, decoder: Decoder) -> TokenLogprob:
+def _token_logprob(one: Mapping[str, Any], most: int, decoder: IncrementalDecoder) -> TokenLogprob:
     tops = one["top_logprobs"][:most]
     top_utf8 = tuple(_other_bytes(top) for top in tops)
     token = TokenLogprob(

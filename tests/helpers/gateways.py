@@ -141,10 +141,17 @@ def start(release: Callable[..., Release], log: sqlalchemy.Engine) -> Iterator[C
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One gateway for the requests that it refuses, which leave nothing behind."""
-    folder = tmp_path_factory.mktemp("standing")
+    with gateway_over(FakeEngine(), tmp_path_factory.mktemp("standing")) as gateway:
+        yield gateway
+
+
+@contextmanager
+def gateway_over(engine: Engine, folder: Path, version: str = "1", previous: str | None = None) -> Iterator[Gateway]:
+    """A gateway of a champion and the one before it, when it is ready."""
     log = open_log(f"sqlite:///{folder / 'predictions.db'}")
-    source = FakeSource([_release(folder, "1")], champion="1")
-    with _gateway(FakeEngine(), source, log, PARAMS) as gateway:
+    releases = [_release(folder, each) for each in (version, previous) if each]
+    source = FakeSource(releases, champion=version, previous=previous)
+    with _gateway(engine, source, log, PARAMS) as gateway:
         _wait_for(gateway)
         yield gateway
     log.dispose()

@@ -23,7 +23,7 @@ from perpetune.gateway.api.chat_reply import DONE, Reply, event
 from perpetune.gateway.api.chat_request import ValidRequest, model_name, parse_request, unknown_model, validate_request
 from perpetune.gateway.api.content_type import is_json
 from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
-from perpetune.gateway.api.errors import ApiError, context_exceeded
+from perpetune.gateway.api.errors import ApiError, context_exceeded, context_exceeded_in_words
 from perpetune.gateway.api.output_constraint import constrained
 from perpetune.gateway.api.own_id import own_id
 from perpetune.gateway.api.sent_answers import SentAnswers
@@ -320,7 +320,7 @@ class Completions:
         except PromptTooLong as fault:
             raise context_exceeded(fault) from None
         except ContextExceeded as fault:
-            raise ApiError(400, str(fault), param="messages", code="context_length_exceeded") from None
+            raise context_exceeded_in_words(str(fault)) from None
         except BadSchema as fault:
             raise ApiError(400, f"response_format: {fault}", param="response_format", code="invalid_value") from None
         except Unsupported as fault:

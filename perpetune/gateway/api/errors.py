@@ -63,16 +63,21 @@ class ApiError(Exception):
 
 
 def context_exceeded(fault: PromptTooLong) -> ApiError:
-    """In the words of OpenAI, which LiteLLM, LangChain and others look for in order to shorten or choose another model."""
-    context = fault.limit + fault.answer
+    """In the words of OpenAI, which clients look for in order to shorten the conversation or choose another model."""
     needed = f"your messages resulted in {fault.tokens} tokens. Please reduce the length of the messages."
     if fault.answer:
         needed = (
             f"you requested {fault.tokens + fault.answer} tokens ({fault.tokens} in the messages, {fault.answer} in the "
             "completion). Please reduce the length of the messages or completion."
         )
-    message = f"This model's maximum context length is {context} tokens. However, {needed}"
-    return ApiError(400, message, param="messages", code="context_length_exceeded")
+    return context_exceeded_in_words(
+        f"This model's maximum context length is {fault.limit + fault.answer} tokens. However, {needed}"
+    )
+
+
+def context_exceeded_in_words(why: str) -> ApiError:
+    """An overflow. LangChain knows it by the last sentence: recent clients of OpenAI's do not show it the code."""
+    return ApiError(400, f"{why} The prompt is too long.", param="messages", code="context_length_exceeded")
 
 
 def prompt_too_large(why: str, param: str | None = None) -> ApiError:

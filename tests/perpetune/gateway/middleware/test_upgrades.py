@@ -55,7 +55,8 @@ def wire(standing: Gateway) -> Iterator[socket.socket]:
 
 def answers(wire: socket.socket, count: int) -> list[str]:
     """The contents of so many answers, each with a content-length."""
-    received, found = b"", []
+    received = b""
+    found: list[str] = []
     while len(found) < count:
         head, end, rest = received.partition(b"\r\n\r\n")
         length = next((int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")), 0)
