@@ -67,6 +67,7 @@ def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Cons
                 first = [*servers(workspace, ports), worker_service(ports.worker), *vllm]
                 last = gateway(ports.gateway)
                 _print_ports([*first, last], named, console)
+                _print(console, f"starting: {_pages([*first, last])}; logs in {_short(logs)}")
                 start_all(supervisor, first, last, console)
                 save_addresses(workspace.home, variables, _marked(variables, [*first, last]))
                 show(supervisor, console)
@@ -93,9 +94,13 @@ def start_all(supervisor: Supervisor, services: list[Service], last: Service, co
     for child in chain.from_iterable(supervisor.starting(wave) for wave in waves):
         _print(console, f"{child.service.name}: started ({time.monotonic() - began:.0f} s)")
     answered = _first_answer(last)
-    pages = [f"{child.service.name} {child.service.page}" for child in supervisor.children if child.service.page]
+    pages = _pages([child.service for child in supervisor.children])
     ready = "ready" if answered else "ready, but the gateway has no version yet (/readyz says why)"
-    _print(console, f"{ready}: {' '.join(sorted(pages))} ({time.monotonic() - began:.0f} s)")
+    _print(console, f"{ready}: {pages} ({time.monotonic() - began:.0f} s)")
+
+
+def _pages(services: Sequence[Service]) -> str:
+    return " ".join(sorted(f"{service.name} {service.page}" for service in services if service.page))
 
 
 def _first_answer(gateway: Service) -> bool:
