@@ -17,6 +17,7 @@ RUN_TAGS = {
     "decision": "The verdict.",
     "decision.reason": "Its reason, in one or more sentences.",
     "decision.line": "The verdict in one line.",
+    "perpetune.active": "`yes` while the run is MLflow's active one: it goes on, although MLflow marks it as finished.",
     "error": "What a refresh or a check failed with.",
     "holdout.warnings": "What the holdouts are too small to show, said before training.",
 }
@@ -36,6 +37,7 @@ VERSION_TAGS = {
     "approval.by": "Who decided.",
     "approval.comment": "What they said.",
     "approval.time": "When.",
+    "perpetune.move": "Of the registered model: aliases that are being moved. See decision 20.",
     "release.state": "`canary`, `shadow`, `released`, `promoted`, `aborted`, `refused` or `rolled back`.",
     "release.traffic_ratio": "Ratio of the traffic that its trial gets.",
     "release.share": "Its name on versions of perpetune 0.1.",

@@ -28,6 +28,7 @@ from perpetune.tracking.runs import Run, log_text
 from perpetune.workspace import Workspace
 
 RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded")
+LINEAR, LANGUAGE_MODELS = ("linear", "embeddings"), ("base", "few-shot", "recorded")
 SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
@@ -192,13 +193,37 @@ def _rival(
         return None
     if assessment.balanced:
         labels = [label for each in on for label in labels_of(each, name, "challenger")]
-        lead = balanced_evidence(labels, scores, on[0].params, rules)
         theirs, ours = balanced_mean(labels, scores.theirs), balanced_mean(labels, scores.ours)
     else:
-        lead = paired_evidence(scores, on[0].params, rules)
         theirs, ours = (sum(some) / len(some) for some in (scores.theirs, scores.ours))
     serves = name in assessment.candidates and name != against and name in assessment.evaluations["frozen"].scored
-    return Rival(theirs, ours, lead, _against(assessment, against, name, rules) if serves else None)
+    return Rival(
+        theirs,
+        ours,
+        _lead(assessment, name, "challenger", rules),
+        _against(assessment, against, name, rules) if serves else None,
+        _language_models(assessment, name, rules) if name in LINEAR else {},
+    )
+
+
+def _lead(assessment: Assessment, behind: str, ahead: str, rules: PromoteParams) -> PairedEvidence:
+    """One system minus another on the rows of all holdouts that both answered, in the gate's metric."""
+    on = [each for each in assessment.evaluations.values() if {behind, ahead} <= set(each.scored)]
+    if assessment.balanced:
+        return _balanced(on, behind, ahead, rules)
+    return paired_evidence(_pooled(on, behind, ahead), on[0].params, rules)
+
+
+def _language_models(assessment: Assessment, linear: str, rules: PromoteParams) -> dict[str, PairedEvidence]:
+    """The language models beside the challenger that a linear model would replace, each minus the linear model."""
+    names = [*LANGUAGE_MODELS, *(["champion"] if assessment.champion_system != "linear" else [])]
+    evaluations = assessment.evaluations.values()
+    common = [
+        name
+        for name in names
+        if any(_pooled([each], linear, name).ours for each in evaluations if {linear, name} <= set(each.scored))
+    ]
+    return {name: _lead(assessment, linear, name, rules) for name in common}
 
 
 def _metric(assessment: Assessment) -> str:

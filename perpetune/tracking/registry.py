@@ -36,7 +36,7 @@ from perpetune.model.release import (
 )
 from perpetune.records import to_json
 from perpetune.tracking.alias_moves import Aliases, Change, aliases_of_model, move, state_of_model, write
-from perpetune.tracking.runs import Run, ui_url
+from perpetune.tracking.runs import Run, active, ui_url
 
 Alias = Literal["champion", "challenger", "previous"]
 
@@ -67,7 +67,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
     It gets the alias `challenger`, unless a version on trial has it.
     """
     (adapter / CARD).write_text(to_json(card.model_dump(mode="json")), encoding="utf-8")
-    with mlflow.start_run(run_id=run.id):
+    with active(run):
         logged = mlflow.pyfunc.log_model(
             name=card.task,
             python_model=str(Path(__file__).with_name("model_code.py")),
@@ -84,7 +84,6 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
             await_registration_for=30,
         )
     version = str(logged.registered_model_version)
-    MlflowClient().update_run(run.id, status="RUNNING")
     tag_version(card.task, version, {SYSTEM: card.system, **tags})
     if wanted(card.task).trial is None:
         _set_alias(card.task, "challenger", version)

@@ -38,6 +38,7 @@ _SEARCH = "/api/2.0/mlflow/experiments/search"
 _TRAINING_VIEW = "?workflowType=machine_learning"
 
 MlflowError = MlflowException  # for modules that may not import MLflow
+ACTIVE, YES = "perpetune.active", "yes"  # tag of a run that MLflow marks as finished while it goes on
 ERROR = "error"  # tag of a run: what it failed with
 _MAX_ERROR = 1000  # characters
 
@@ -153,6 +154,7 @@ def as_params(values: Mapping[str, object]) -> dict[str, str]:
 def reopen_run(run: Run, tags: Mapping[str, str]) -> Run:
     """Resume a run with new tags."""
     MlflowClient().update_run(run.id, status="RUNNING")
+    drop_run_tag(run, ACTIVE)
     tag(run, tags)
     return run
 
@@ -160,13 +162,11 @@ def reopen_run(run: Run, tags: Mapping[str, str]) -> Run:
 def unfinished_runs(experiment: str, kind: str) -> list[UnfinishedRun]:
     """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first.
 
-    MLflow marks a run as finished whenever a model is logged to it, until `register` marks it as running again. So a
-    finished refresh without a decision was killed in between, and did not finish either.
+    A run that was killed inside `active` is marked as finished by MLflow, and did not finish either.
     """
-    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'FINISHED'", 50)
-    if kind == "refresh":
-        finished = _runs(experiment, "tags.`perpetune.kind` = 'refresh' and attributes.status = 'FINISHED'", 5)
-        found = [*found, *(each for each in finished if "decision" not in each.data.tags)]
+    of_kind = f"tags.`perpetune.kind` = '{kind}'"
+    found = _runs(experiment, f"{of_kind} and attributes.status != 'FINISHED'", 50)
+    found += _runs(experiment, f"{of_kind} and attributes.status = 'FINISHED' and tags.`{ACTIVE}` = '{YES}'", 50)
     newest_first = sorted(found, key=lambda each: each.info.start_time, reverse=True)
     return [_unfinished(each) for each in newest_first]
 
@@ -267,14 +267,25 @@ def mark_killed(run: Run) -> None:
 
 
 @contextmanager
+def active(run: Run, *, log_system_metrics: bool = False) -> Iterator[None]:
+    """Make it MLflow's active run. MLflow ends a run with this block, so it is reopened after it.
+
+    A tag keeps a process that is killed in between from leaving a run that looks finished.
+    """
+    tag(run, {ACTIVE: YES})
+    with mlflow.start_run(run_id=run.id, log_system_metrics=log_system_metrics):
+        yield
+    MlflowClient().update_run(run.id, status="RUNNING")
+    drop_run_tag(run, ACTIVE)
+
+
+@contextmanager
 def system_metrics(run: Run) -> Iterator[None]:
     """Log system metrics (CPU, memory, GPU) to the run while the block runs."""
     mlflow.set_system_metrics_sampling_interval(5)  # type: ignore[no-untyped-call]
     mlflow.set_system_metrics_samples_before_logging(1)  # type: ignore[no-untyped-call]
-    with mlflow.start_run(run_id=run.id, log_system_metrics=True):
+    with active(run, log_system_metrics=True):
         yield
-    # Leaving the block ended the run; reopen it.
-    MlflowClient().update_run(run.id, status="RUNNING")
 
 
 def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:

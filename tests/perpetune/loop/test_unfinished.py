@@ -27,7 +27,7 @@ from perpetune.params import load_params
 from perpetune.policy.decision.record import Decision
 from perpetune.records import Example
 from perpetune.tracking import registry
-from perpetune.tracking.runs import Run, close_run, connect, open_run
+from perpetune.tracking.runs import Run, active, close_run, connect, open_run
 from perpetune.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow
@@ -251,8 +251,18 @@ def test_a_version_on_trial_is_settled(open_task: Callable[[], Workspace]) -> No
 
 
 def test_a_run_that_mlflow_finished_too_early_is_resumed(open_task: Callable[[], Workspace]) -> None:
-    """Logging a model marks its run as finished; a process killed then has not decided."""
+    """MLflow ends its active run; a process killed before it reopens the run has not decided."""
     workspace = open_task()
     run = open_loop_run(workspace, "refresh", "manual", "a test", "flow-run", "data 1")
-    MlflowClient().set_terminated(run.id, "FINISHED")
+    with active(run):
+        pass
+    assert MlflowClient().get_run(run.id).info.status == "RUNNING"
+    for number in range(1, 9):
+        with killed_at(number) as made, active(run):
+            pass
+        if made[-1] == "set_terminated":
+            break
+    assert MlflowClient().get_run(run.id).info.status == "FINISHED"
     assert open_loop_run(workspace, "refresh", "manual", "again", "another", "data 1").id == run.id
+    close_run(run, succeeded=True)
+    assert open_loop_run(workspace, "refresh", "manual", "again", "a third", "data 1").id != run.id
