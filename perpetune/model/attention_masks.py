@@ -34,9 +34,10 @@ def restricted(visible: Tensor, queries: Tensor, keys: Tensor, config: PreTraine
     """`visible` (queries, keys) less what a layer of this kind does not attend to; depths (queries,) and (keys,)."""
     text: Any = config.get_text_config()
     if kind == SLIDING:
-        return visible & (queries[:, None] - keys < text.sliding_window)
+        return visible & (queries[:, None] - keys < int(text.sliding_window))
     if kind == CHUNKED:
-        return visible & (queries[:, None] // text.attention_chunk_size == keys // text.attention_chunk_size)
+        chunk = int(text.attention_chunk_size)
+        return visible & (queries[:, None] // chunk == keys // chunk)
     return visible
 
 

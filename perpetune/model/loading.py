@@ -51,9 +51,10 @@ def read_model(folder: Path, dtype: torch.dtype, **settings: Any) -> PreTrainedM
     if "quantization_config" not in settings:
         settings |= _dequantised(folder)
     with _clear_errors(folder, "weights"):
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True, **settings
         )
+    model, found = loaded
     _refuse_incomplete(folder, found)
     assert isinstance(model, PreTrainedModel)
     model.config.use_cache = False
@@ -77,7 +78,7 @@ def _dequantised(folder: Path) -> dict[str, Any]:
 
         return {"quantization_config": FineGrainedFP8Config(dequantize=True)}
     if method == "mxfp4":
-        from transformers import Mxfp4Config
+        from transformers.utils.quantization_config import Mxfp4Config
 
         return {"quantization_config": Mxfp4Config(dequantize=True)}
     raise PerpetuneError(

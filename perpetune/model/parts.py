@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ def logits_at(model: nn.Module, positions: Tensor | int, inputs: Mapping[str, An
 
     They are those of the model's own forward pass: some architectures scale or bound what the output layer computes.
     """
-    if _keeps_logits(type(model)):
+    if _keeps_logits(type(model).forward):
         found: Tensor = model(**inputs, logits_to_keep=positions).logits
         return found
     everywhere: Tensor = model(**inputs).logits
@@ -40,18 +40,18 @@ def logits_at(model: nn.Module, positions: Tensor | int, inputs: Mapping[str, An
 
 def last_logits(model: nn.Module) -> dict[str, int]:
     """Arguments of a forward pass that computes no other logits than the last, if the architecture can."""
-    return {"logits_to_keep": 1} if _keeps_logits(type(model)) else {}
+    return {"logits_to_keep": 1} if _keeps_logits(type(model).forward) else {}
 
 
 @cache
-def _keeps_logits(kind: type[nn.Module]) -> bool:
-    return "logits_to_keep" in inspect.signature(kind.forward).parameters
+def _keeps_logits(forward: Callable[..., Any]) -> bool:
+    return "logits_to_keep" in inspect.signature(forward).parameters
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The layers, one after the other."""
-    stacks = [part for part in decoder_of(model).modules() if isinstance(part, nn.ModuleList)]
-    return list(max(stacks, key=len, default=nn.ModuleList()))
+    stacks = [list(part) for part in decoder_of(model).modules() if isinstance(part, nn.ModuleList)]
+    return max(stacks, key=len, default=[])
 
 
 def hidden_width(model: nn.Module) -> int:

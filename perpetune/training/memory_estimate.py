@@ -134,7 +134,7 @@ def _inner_width(text: Any, linears: Sequence[nn.Module]) -> int:
     """The width between the two halves of a layer's network, which not every config names."""
     named = getattr(text, "intermediate_size", None)
     if isinstance(named, list):
-        return max(named)
+        return max(map(int, named))
     return int(named or max(max(_weight(layer).shape) for layer in linears))
 
 

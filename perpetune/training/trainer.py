@@ -140,6 +140,7 @@ def train(
         base.tokenizer, sample_rows(validation_rows, params.validation_rows, params.seed), instruction, params, labels
     )
     _refuse_beyond_context(base, [*rows, *validation])
+    _refuse_unknown_tokens(base, [*rows, *validation])
     head = None
     if labels is not None:
         head = LabelHead(head_shape(base.tokenizer, instruction, labels), hidden_width(base.model)).to(
@@ -181,6 +182,19 @@ def _refuse_beyond_context(base: Base, rows: Sequence[Encoded]) -> None:
             f"the base reads at most {context} tokens, and the longest example has {longest}",
             where="params.yaml: train.max_example_tokens",
             do=f"set it to {context} or less: longer examples are left out and counted",
+        )
+
+
+def _refuse_unknown_tokens(base: Base, rows: Sequence[Encoded]) -> None:
+    """Raises PerpetuneError if a token has no embedding, as when a tokenizer was extended without its model."""
+    known = len(cast(Any, base.model).get_input_embeddings().weight)
+    largest = max(max(row.tokens) for row in rows)
+    if largest >= known:
+        raise PerpetuneError(
+            f"the tokenizer writes {base.tokenizer.convert_ids_to_tokens(largest)!r} as token {largest}, and the base has "
+            f"embeddings for {known} tokens",
+            where="params.yaml: base.model",
+            do="use the tokenizer that belongs to the model",
         )
 
 

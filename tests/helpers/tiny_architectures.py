@@ -219,6 +219,20 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "init_std": 0.3,
         },
     ),
+    "opt, narrow embeddings": (
+        "OPTConfig",
+        {
+            **OLD,
+            "hidden_size": 32,
+            "ffn_dim": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "word_embed_proj_dim": 16,
+            "do_layer_norm_before": False,
+            "max_position_embeddings": 128,
+            "init_std": 0.3,
+        },
+    ),
     "bloom": ("BloomConfig", {**OLD, "hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}),
     "mpt": (
         "MptConfig",
@@ -284,6 +298,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "VaultGemmaConfig",
         {**HEADS, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
     ),
+    "moshi, unknown window": ("MoshiConfig", {**HEADS, "sliding_window": 16, "ffn_dim": 64}),
     "modernbert decoder": (
         "ModernBertDecoderConfig",
         {

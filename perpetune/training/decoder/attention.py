@@ -126,6 +126,7 @@ def _flex_mask(tree: Tree, device: torch.device, window: int | None = None) -> A
         return (key <= query) & (query < ends[key])
 
     def visible_in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        assert window is not None
         return visible(batch, head, query, key) & (depths[query] - depths[key] < window)
 
     return create_block_mask(

@@ -108,14 +108,14 @@ def test_training_equals_transformers_row_by_row(folder: Path) -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, 0.0, 0.2)
     expected = row_by_row(model, rows)
-    expected.backward()  # type: ignore[no-untyped-call]
+    expected.backward()
     wanted = gradients(model)
     assert wanted
 
     network = training_network(model, torch.float32)
     network.eval()
     loss = torch.stack([summed_loss(network, run, CPU) for run in pack_rows(rows, 4096)]).sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     got = gradients(model)
 
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)

@@ -165,6 +165,13 @@ def test_examples_beyond_the_context_are_refused(tiny_base: Base, train_params: 
         train(tiny_base, ROWS, [], INSTRUCTION, train_params, tmp_path, lambda _: None)
 
 
+def test_tokens_without_embeddings_are_refused(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    tiny_base.tokenizer.add_tokens("leaf!")
+    rows = [row("the leaf!", "green")]
+    with pytest.raises(PerpetuneError, match="writes 'leaf!' as token 22, and the base has embeddings for 22 tokens"):
+        train(tiny_base, rows, [], INSTRUCTION, train_params, tmp_path, lambda _: None)
+
+
 def exploding(params: TrainParams, validations: int) -> TrainParams:
     """The second step multiplies two weights of 1e18, which fp32 cannot hold."""
     update = {
