@@ -36,9 +36,17 @@ def tokens_written(tokenizer: PreTrainedTokenizerBase, text: str) -> frozenset[s
 
 
 def pattern_of(tokens: Collection[str]) -> re.Pattern[str]:
-    """A pattern of any of the tokens, the longest first."""
-    longest_first = sorted(filter(None, tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+    """A pattern of any of the tokens, the longest first; some tokenizers have thousands, so it is a tree of letters."""
+    return re.compile(_tree(frozenset(filter(None, tokens))) or "(?!)")
+
+
+def _tree(endings: frozenset[str]) -> str:
+    by_first: dict[str, set[str]] = {}
+    for ending in filter(None, endings):
+        by_first.setdefault(ending[0], set()).add(ending[1:])
+    branches = [re.escape(letter) + _tree(frozenset(rest)) for letter, rest in sorted(by_first.items())]
+    optional = "?" if "" in endings and branches else ""
+    return f"(?:{'|'.join(branches)}){optional}" if len(branches) > 1 or optional else "".join(branches)
 
 
 def mark(value: Any, pattern: re.Pattern[str]) -> Any:
