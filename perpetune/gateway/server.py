@@ -171,6 +171,8 @@ def run(
 
 def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uvicorn.Config:
     """How uvicorn serves the app: its protocol, timeouts, and the proxies that it believes."""
+    # uvicorn's own default is whatever runs on this machine, so that a client could name any address through a proxy.
+    proxies = list(params.trusted_proxies) or os.environ.get("FORWARDED_ALLOW_IPS", "")
     return uvicorn.Config(
         app,
         loop="uvloop",
@@ -180,9 +182,8 @@ def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uv
         log_level="warning",
         timeout_keep_alive=params.keep_alive_seconds,
         timeout_graceful_shutdown=int(grace_seconds),
-        # By default uvicorn believes whatever runs on this machine, or what FORWARDED_ALLOW_IPS names.
-        proxy_headers=bool(params.trusted_proxies),
-        forwarded_allow_ips=list(params.trusted_proxies),
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
     )
 
 

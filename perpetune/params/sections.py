@@ -519,7 +519,7 @@ class ServeParams(Section):
     """
     trusted_proxies: tuple[Network, ...] = ()
     """Addresses or networks of proxies, such as `10.0.0.0/8`. Only they may name the client in `X-Forwarded-For`, whose
-    address counts for `requests_per_minute`.
+    address counts for `requests_per_minute`. If it is empty, what the environment's `FORWARDED_ALLOW_IPS` names.
     """
 
 
