@@ -16,6 +16,7 @@ import yaml
 from perpetune.curation.layout import SPLITS
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
+from perpetune.git import is_in_repository
 
 LOCAL_REMOTE = Path(".perpetune/dvc-remote")
 _REMOTE = "perpetune"
@@ -56,7 +57,7 @@ def prepare(workspace: Path, remote: str | None) -> None:
     if remote:
         settings["core"]["remote"] = _REMOTE
         settings[_SECTION] = {"url": remote}
-    if not _in_git(workspace):
+    if not is_in_repository(workspace):
         settings["core"]["no_scm"] = "true"
     local.read_dict(settings)
     _write(local, workspace / ".dvc" / "config.local")
@@ -175,8 +176,3 @@ def _write(config: ConfigParser, path: Path) -> None:
     text = StringIO()
     config.write(text)
     write_atomic(path, text.getvalue())
-
-
-def _in_git(workspace: Path) -> bool:
-    folder = workspace.absolute()
-    return any((parent / ".git").exists() for parent in (folder, *folder.parents))
