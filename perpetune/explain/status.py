@@ -17,7 +17,7 @@ from rich.table import Table
 
 from perpetune.errors import NoDecision
 from perpetune.loop.label_rule import label_rule
-from perpetune.loop.rollout.versions import system_of
+from perpetune.loop.rollout.versions import NEWEST, newest_versions, system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
 from perpetune.loop.unfinished import unfinished_refresh
 from perpetune.monitoring.detector_state import DETECTOR, from_text
@@ -60,9 +60,10 @@ class VersionLine:
 @dataclass(frozen=True)
 class Status:
     """The state of one task. `serving` is None if no gateway answers; `open_label_requests` counts the labels that
-    were requested and are not known yet. `check_failed`: the newest check ended without a verdict, and `last_check` says
-    why; `checks_missed` counts the checks that `watch.cron` has planned since it and that did not run. `unfinished` is a decision of
-    a refresh that is not carried out.
+    were requested and are not known yet. `versions` are the newest and those with an alias; `older_versions` counts the
+    rest. `check_failed`: the newest check ended without a verdict, and `last_check` says why; `checks_missed` counts the
+    checks that `watch.cron` has planned since it and that did not run. `unfinished` is a decision of a refresh that is
+    not carried out.
 
     `next_step` is the command to run next, if any; `next_steps` says it in sentences.
     """
@@ -82,6 +83,7 @@ class Status:
     unfinished: str | None = None
     next_steps: tuple[str, ...] = ()
     next_step: str | None = None
+    older_versions: int = 0
 
     @property
     def system(self) -> str | None:
@@ -89,7 +91,7 @@ class Status:
         return next((line.system for line in self.versions if line.version == self.serving), None)
 
 
-def read_status(workspace: Workspace) -> Status:
+def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
     """Read MLflow, the gateway and the prediction log. Raises PerpetuneError if MLflow is down."""
     use_mlflow(workspace)
     task = workspace.params.task.name
@@ -101,7 +103,7 @@ def read_status(workspace: Workspace) -> Status:
     finally:
         log.dispose()
     settings = workspace.settings
-    versions = _versions(task)
+    versions, older = _versions(task, None if all_versions else NEWEST)
     check = _last_check(workspace)
     step, steps = (WATCH, (f"Correct the error of the check, then {WATCH}.",)) if check and check.failed else (None, ())
     if step is None:
@@ -110,6 +112,7 @@ def read_status(workspace: Workspace) -> Status:
         task=task,
         serving=_serving(settings.gateway_url, task),
         versions=versions,
+        older_versions=older,
         next_steps=steps,
         next_step=step,
         last_check=check.text if check else None,
@@ -151,9 +154,11 @@ def _newest(workspace: Workspace, kind: Kind) -> Decision | None:
     return decisions_of(workspace, version)[0] if kind == "refresh" and version is not None else decision
 
 
-def _versions(task: str) -> tuple[VersionLine, ...]:
-    aliases = registry.aliases_of(task)
-    return tuple(
+def _versions(task: str, count: int | None) -> tuple[tuple[VersionLine, ...], int]:
+    """The newest versions, and how many are left out."""
+    aliases, found = registry.aliases_of(task), registry.versions(task)
+    shown = newest_versions(found, aliases, count)
+    lines = tuple(
         VersionLine(
             each.version,
             aliases.get(each.version, ()),
@@ -164,8 +169,9 @@ def _versions(task: str) -> tuple[VersionLine, ...]:
             system_of(each.tags),
             _verdict(each.tags),
         )
-        for each in registry.versions(task)
+        for each in shown
     )
+    return lines, len(found) - len(shown)
 
 
 def _verdict(tags: Mapping[str, str]) -> str:
@@ -294,6 +300,8 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
         verdict = f"{line.decision}: {line.reason}" if verbose and line.reason else line.verdict
         table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, escape(verdict))
     console.print(table)
+    if status.older_versions:
+        console.print(f"older versions: {status.older_versions}, see `perpetune status --all`", markup=False)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
     if status.ignored_labels:
         console.print(f"labels that are not the task's, ignored: {status.ignored_labels}", markup=False)

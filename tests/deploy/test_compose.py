@@ -47,6 +47,21 @@ def test_the_commands_are_those_of_up(services: dict[str, Any], workspace: Works
         assert set(_options(here)) <= set(_options(inside)), name
 
 
+@pytest.mark.parametrize("name", ["prefect", "mlflow", "worker", "gateway"])
+def test_no_proxy_comes_between_the_services(services: dict[str, Any], name: str) -> None:
+    for spelling in ("NO_PROXY", "no_proxy"):
+        spared = services[name]["environment"][spelling].split(",")
+        assert {"localhost", "127.0.0.1", "prefect", "mlflow", "gateway", "postgres"} <= set(spared)
+
+
+def test_servers_answer_only_to_their_names(services: dict[str, Any]) -> None:
+    for name in ("prefect", "mlflow"):
+        words = services[name]["command"].split()
+        hosts = words[words.index("--allowed-hosts") + 1].split(",")
+        assert f"{name}:{words[words.index('--port') + 1]}" in hosts
+        assert not any("*" in host for host in hosts)
+
+
 def test_versions_of_mlflow_agree() -> None:
     image = (ROOT / "mlflow" / "requirements.txt").read_text().splitlines()
     lock = (ROOT / "requirements.lock").read_text().splitlines()
