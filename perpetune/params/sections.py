@@ -239,7 +239,9 @@ class LoraParams(Section):
     dropout: Ratio = 0.0
     """Dropout on the adapter's input, as in peft. Unit: ratio."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Modules that get an adapter, as in peft; `all-linear` takes every linear layer but the output."""
+    """Modules that get an adapter, as in peft; `all-linear` takes every linear layer of the decoder but the output. Experts
+    of a mixture are adapted if they are named, such as `experts.gate_up_proj` (docs/guides/base-models.md).
+    """
 
 
 class TrainParams(Section):

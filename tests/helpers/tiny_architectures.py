@@ -298,7 +298,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "VaultGemmaConfig",
         {**HEADS, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
     ),
-    "moshi, unknown window": ("MoshiConfig", {**HEADS, "sliding_window": 16, "ffn_dim": 64}),
+    "moshi, unknown window": ("MoshiConfig", {**HEADS, "sliding_window": 20, "ffn_dim": 64}),
     "modernbert decoder": (
         "ModernBertDecoderConfig",
         {

@@ -27,7 +27,7 @@ LONGEST = {
     "gpt-oss": math.inf,
     "qwen3 moe": math.inf,
     "phi3, longrope": 32,
-    "moshi, unknown window": 16,
+    "moshi, unknown window": 20,
     "modernbert decoder": math.inf,
     "bloom": 0,
     "mpt": 0,
