@@ -117,7 +117,8 @@ class _PartialAnswer:
         self.finish_reason = choice["finish_reason"] or self.finish_reason
         for position, call in enumerate(calls):
             merge_call(self.calls.setdefault(call.get("index", position), {}), call)
-        return Delta(choice["index"], text, logprobs, calls, tokens=self._unsent_tokens())
+        says = bool(text or logprobs or calls)
+        return Delta(choice["index"], text, logprobs, calls, tokens=self._unsent_tokens() if says else 0)
 
     def end(self) -> tuple[TokenLogprob, ...]:
         """The log-probabilities that are left, when all has been added."""

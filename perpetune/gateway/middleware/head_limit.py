@@ -23,6 +23,8 @@ class HeadLimitProtocol(NoUpgradeProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if self.client:  # an IPv4 address on an IPv6 socket is that address, for limits and trusted proxies
+            self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])
         self._head_bytes = 0
         self._in_head = True
         self._timer: asyncio.TimerHandle | None = None

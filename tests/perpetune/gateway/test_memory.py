@@ -18,7 +18,7 @@ from waiting import eventually
 pytestmark = pytest.mark.slow
 
 WARM_UP, ANSWERS, AT_ONCE = 4_000, 20_000, 32
-MOST_GROWTH = 8 << 20  # bytes: 400 of each answer would be seen
+MOST_GROWTH = 4 << 20  # bytes: 200 of each answer would be seen
 SCRIPT = textwrap.dedent("""
     import sys
     from pathlib import Path
@@ -31,11 +31,18 @@ SCRIPT = textwrap.dedent("""
     from perpetune.testing.fake_engine import FakeEngine
     from perpetune.testing.fake_registry import FakeSource
 
+    class Forgetful(FakeEngine):
+        async def answer(self, *arguments):
+            try:
+                return await super().answer(*arguments)
+            finally:
+                self.asked.clear()  # the fake remembers every request
+
     folder = Path(sys.argv[1])
     release = Release("reviews", "1", folder, "Judge it.", None, BaseParams(model="path:tiny", revision=None))
     app = create_app(
         "reviews",
-        engine=FakeEngine(),
+        engine=Forgetful(),
         source=FakeSource([release], champion="1"),
         log=open_log(f"sqlite:///{folder / 'predictions.db'}"),
         params=ServeParams(requests_per_minute=100_000_000),
