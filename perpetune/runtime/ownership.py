@@ -82,7 +82,8 @@ def _described(owner: str | None) -> str:
 
 def _owner_of_prefect(url: str) -> str | None:
     with _client() as client:
-        return client.get(f"{url}/health").headers.get(HEADER)
+        owner = client.get(f"{url}/health").headers.get(HEADER)
+    return None if owner is None else str(owner)
 
 
 def _owner_of_mlflow(url: str) -> str | None:

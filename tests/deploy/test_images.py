@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from docker.utils.build import exclude_paths
+from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[2]
 LEFT_OUT = {".git", ".venv", ".venv-vllm", "assets"}  # of the search for Dockerfiles

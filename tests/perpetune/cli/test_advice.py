@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 from typer.main import get_command
 
@@ -26,7 +26,7 @@ ADVICE = re.compile(r"perpetune ((?:params |keys )?[a-z]+)([^`\n]*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
-def commands(of: click.Command, name: str = "") -> Iterator[tuple[str, set[str]]]:
+def commands(of: Any, name: str = "") -> Iterator[tuple[str, set[str]]]:
     """Each command with its options."""
     yield name, {option for each in of.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
     for word, inner in getattr(of, "commands", {}).items():
