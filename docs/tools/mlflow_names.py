@@ -74,6 +74,8 @@ METRICS = {
     "window/rows": "Predictions in the window of the check.",
     "window/labelled": "New labels that the check judged.",
     "window/drifted_ratio": "Ratio of columns that drifted.",
+    "window/inputs_auc": "Area under the ROC curve of a classifier between the window's inputs and the reference's.",
+    "window/inputs_p": "Its p-value by permutation.",
     "window/estimated_score": "Accuracy of the window, estimated from confidence.",
     "window/estimated_fall": "How far the estimate lies below that of the reference.",
     "window/estimated_fall_low": "Lower end of its interval.",

@@ -595,7 +595,7 @@ class WatchParams(Section):
     consecutive_checks: Count = 1
     """Checks in a row, each with new labels, that must find decay before a refresh starts. Unit: checks."""
     drift_ratio: Probability = 0.5
-    """Ratio of drifted columns from which inputs count as drifted. Drift alone starts nothing. Unit: ratio."""
+    """Not used any more: one test of the whole input decides, and the columns explain it. See decision 21."""
     without_labels: Literal["nothing", "ask", "retrain"] = "ask"
     """What follows if fewer than `label_requests` of the window are labelled, the accuracy estimated from confidence has
     fallen beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain`, or `nothing`. Drift alone

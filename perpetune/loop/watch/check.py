@@ -300,6 +300,9 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
     }
     if evidence.drift is not None:
         metrics["window/drifted_ratio"] = evidence.drift.share
+        if evidence.drift.inputs is not None:
+            metrics["window/inputs_auc"] = evidence.drift.inputs.auc
+            metrics["window/inputs_p"] = evidence.drift.inputs.p_value
     if evidence.estimate is not None:
         metrics |= {
             "window/estimated_score": evidence.estimate.window.mean,
