@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from perpetune.curation.readers.csv_file import csv_table
 from perpetune.curation.readers.jsonl_file import json_table
+from perpetune.curation.readers.options import ReadOptions
 from perpetune.curation.readers.table import Table, WantedColumns
 from perpetune.curation.readers.text_encoding import encoding_of
 from perpetune.errors import PerpetuneError
@@ -28,15 +27,6 @@ _BY_SUFFIX: dict[str, Format] = {
     ".xlsm": "excel",
 }
 SUFFIXES = tuple(_BY_SUFFIX)
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What the user said about a file: its encoding, its separator, and for each of our fields the columns to use."""
-
-    encoding: str | None = None
-    separator: str | None = None
-    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def table_of(file: BinaryIO, path: Path, wanted: WantedColumns, options: ReadOptions) -> Table:

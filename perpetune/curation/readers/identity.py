@@ -63,3 +63,8 @@ def _is_version(row: Example, others: list[Example]) -> bool:
 
 def _content(row: Example) -> str:
     return content_id(row.input, row.output, row.messages)
+
+
+def has_content_id(row: Example) -> bool:
+    """Whether the row came without an id of its own."""
+    return row.id == _content(row)

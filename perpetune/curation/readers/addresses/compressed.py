@@ -24,16 +24,20 @@ def without_compression(path: Path) -> Path:
     return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file open for reading, decompressed into a temporary file if needed. Raises PerpetuneError if it cannot be."""
+def opened_as_it_is(path: Path) -> BinaryIO:
+    """The file open for reading. Raises PerpetuneError if it cannot be."""
     try:
-        file = path.open("rb")
+        return path.open("rb")
     except FileNotFoundError:
         raise PerpetuneError("the file does not exist", where=str(path)) from None
     except OSError as fault:
         raise PerpetuneError(f"the file cannot be read: {fault.strerror}", where=str(path)) from None
-    with file:
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The file open for reading, decompressed into a temporary file if needed. Raises PerpetuneError if it cannot be."""
+    with opened_as_it_is(path) as file:
         head = file.read(8)
         file.seek(0)
         kind = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)

@@ -17,7 +17,7 @@ def local_files(address: str) -> list[Path]:
         return files_below(path)
     if path.exists() or not glob.has_magic(address):
         return [path]
-    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (the pattern may be absolute)
     files = [file for file in found if file.is_file()]
     if not files:
         raise PerpetuneError("no file matches", where=address)

@@ -20,7 +20,7 @@ _BOOKKEEPING = frozenset({"id", "annotator", "annotation_id", "created_at", "upd
 
 def _task(values: Values) -> Converted:
     data = values["data"]
-    name, text = shown_text(data if isinstance(data, Mapping) else {}, "data")
+    _, text = shown_text(data if isinstance(data, Mapping) else {}, "data")
     key = "annotations" if "annotations" in values else "completions"
     annotations = [each for each in _list(values.get(key)) if isinstance(each, Mapping) and _counts(each)]
     certain = [each for each in annotations if each.get("ground_truth")] or annotations
