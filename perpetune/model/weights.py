@@ -42,14 +42,13 @@ def _from_folder(folder: Path, where: str) -> Path:
 
 
 def _from_hub(name: str, revision: str | None, where: str) -> Path:
-    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*SMALL_FILES, WEIGHTS]))
         if not any(folder.glob(WEIGHTS)):
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*SMALL_FILES, OLD_WEIGHTS]))
-    except (OSError, ValueError, HTTPError) as fault:
+    except Exception as fault:  # the hub, a proxy or a captive portal may answer anything
         raise PerpetuneError(
             f"could not fetch {name}@{revision or 'main'} from the Hugging Face hub: {first_line(fault)}",
             where=where,
