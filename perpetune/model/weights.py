@@ -43,7 +43,6 @@ def _from_folder(folder: Path, where: str) -> Path:
 
 
 def _from_hub(name: str, revision: str | None, where: str, weights: bool) -> Path:
-    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
 
     def fetched(*patterns: str) -> Path:
@@ -53,7 +52,7 @@ def _from_hub(name: str, revision: str | None, where: str, weights: bool) -> Pat
         folder = fetched(*([WEIGHTS] if weights else []))
         if weights and not any(folder.glob(WEIGHTS)):
             folder = fetched(OLD_WEIGHTS)
-    except (OSError, ValueError, HTTPError) as fault:
+    except Exception as fault:  # the hub, a proxy or a captive portal may answer anything
         raise PerpetuneError(
             f"could not fetch {name}@{revision or 'main'} from the Hugging Face hub: {first_line(fault)}",
             where=where,

@@ -56,6 +56,10 @@ def _without(names: str, size: dict[str, Any] = SIZE) -> dict[str, Any]:
 # Name -> configuration class of transformers, its arguments.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {**SIZE, "attention_bias": True, "mlp_bias": True}),
+    "llama, longrope": (
+        "LlamaConfig",
+        {**SIZE, "original_max_position_embeddings": 32, "rope_parameters": LONG_ROPE},
+    ),
     "mistral, window": ("MistralConfig", {**SIZE, "sliding_window": 16}),
     "mixtral, window": ("MixtralConfig", {**SIZE, "num_local_experts": 4, "sliding_window": 16}),
     "ministral, window": (
