@@ -85,6 +85,7 @@ def test_what_cannot_be(log: sqlalchemy.Engine) -> None:
 
 def test_a_log_of_before_gains_the_table(log: sqlalchemy.Engine) -> None:
     with log.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(text("ALTER TABLE predictions DROP COLUMN finish_reason"))
         connection.execute(text("DROP TABLE label_requests"))
         connection.execute(text("DROP TABLE api_keys"))
         connection.execute(text("UPDATE perpetune_log_version SET version_num = '0002'"))
