@@ -279,7 +279,8 @@ def _change(ready: Stage, kind: str, version: str) -> Change:
         response = httpx.post(f"{ready.gateway}/v1/release/check", timeout=120).json()
         serving = response["serving"]
     else:
-        response = httpx.post(f"{ready.gateway}/v1/release/rollback", json={"reason": "benchmark"}, timeout=120).json()
+        body = {"task": TASK, "reason": "benchmark"}
+        response = httpx.post(f"{ready.gateway}/v1/release/rollback", json=body, timeout=120).json()
         serving = response.get("to")
     change = Change(kind, version, began, time.perf_counter())
     tqdm.write(f"{kind} {version}: {change.ended - began:.2f} s")

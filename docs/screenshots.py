@@ -25,7 +25,7 @@ from PIL import Image
 from perpetune.explain.gather import gather
 from perpetune.explain.page import write_page
 from perpetune.loop.run_context import REPORT
-from perpetune.runtime.addresses import remembered
+from perpetune.runtime.addresses import saved_addresses
 from perpetune.settings import Settings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import find_run, runs_url
@@ -65,7 +65,8 @@ def main() -> None:
 def running_workspace(folder: Path) -> Workspace:
     """The workspace, with the addresses of the services that run in it, or that the environment names."""
     os.chdir(folder)
-    os.environ |= remembered(Settings().home)
+    if saved := saved_addresses(Settings().home):
+        os.environ |= saved.variables
     workspace = open_workspace()
     if workspace.settings.mlflow_tracking_uri is None or workspace.settings.prefect_api_url is None:
         raise SystemExit(f"nothing runs in {folder}: start `perpetune up` there first")

@@ -7,18 +7,27 @@ instead (docs/guides/gpus.md).
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import prefect
-from prefect import get_client, serve
-from prefect.deployments.runner import DeploymentApplyError
+from prefect import get_client
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
+from prefect.exceptions import TerminationSignal
+from prefect.runner import Runner
+from prefect.settings import PREFECT_RUNNER_SERVER_ENABLE, get_current_settings, temporary_settings
 
 import perpetune
 from perpetune.errors import PerpetuneError
 from perpetune.flows.deployments import deploy, deployments
+from perpetune.flows.health import health_server
+from perpetune.proxies import spare_this_machine
 from perpetune.workspace import open_workspace
 
 RETRY_SECONDS = 0.5
@@ -37,6 +46,7 @@ def main() -> None:
     to_pool.add_argument("--image", help="container image of the runs, if the pool starts containers")
     to_pool.add_argument("--workspace", type=Path, help="path of this workspace on the workers, if it differs")
     arguments = parser.parse_args()
+    spare_this_machine()
     try:
         workspace = open_workspace()
         require_no_namesake(workspace.root)
@@ -50,8 +60,34 @@ def main() -> None:
     found = deployments(workspace.params)
     os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     await_server()
+    run_worker(found)
+
+
+def run_worker(found: Sequence[RunnerDeployment]) -> None:
+    """Start the runs of these deployments when they are due, until a signal.
+
+    The health check listens where PREFECT_RUNNER_SERVER_HOST and PREFECT_RUNNER_SERVER_PORT say, if
+    PREFECT_RUNNER_SERVER_ENABLE is true.
+    """
+    settings = get_current_settings().runner
     # No pause on shutdown: it needs the server, which `perpetune up` stops at the same time.
-    serve(*found, print_starting_message=False, pause_on_shutdown=False)
+    runner = Runner(pause_on_shutdown=False)
+    for deployment in found:
+        runner.add_deployment(deployment)
+    with ExitStack() as stack:
+        if settings.server.enable:
+            silence = timedelta(seconds=settings.server.missed_polls_tolerance * settings.poll_frequency)
+            where = str(settings.server.host), settings.server.port
+            stack.enter_context(health_server(*where, lambda: polled_within(runner, silence)))
+        # Its own web server would stop it at the request of any web page.
+        stack.enter_context(temporary_settings({PREFECT_RUNNER_SERVER_ENABLE: False}))
+        with suppress(KeyboardInterrupt, TerminationSignal):
+            asyncio.run(runner.start())
+
+
+def polled_within(runner: Runner, silence: timedelta) -> bool:
+    """Whether it has asked Prefect for runs in this time."""
+    return runner.last_polled is not None and datetime.now(UTC) - runner.last_polled <= silence
 
 
 def require_no_namesake(folder: Path) -> None:

@@ -23,26 +23,28 @@ def refresh(
 
     Returns the outcome: "promote", "reject" or "collect more labels"; or "unchanged" if it ended before training because
     data and settings are those of the last refresh. `again` skips that test; `verbose` logs every reason
-    too (perpetune.tasks.verdict reads it from the run).
+    too (perpetune.tasks.verdict reads it from the run). If the last refresh was killed after its decision, that is
+    carried out first; after a promotion nothing else is done, unless `again`.
     """
     # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
-    from perpetune.flows.approval import approve
-    from perpetune.loop.approve import needs_approval
+    from perpetune.flows.release import finish, put_into_service
     from perpetune.loop.plan import timed
-    from perpetune.loop.rollout.trial import needs_trial
-    from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, RELEASE, TRAIN
+    from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN
     from perpetune.tasks.assess import assess
     from perpetune.tasks.curate import curate, log_data, nothing_new
     from perpetune.tasks.decide import decide, register
     from perpetune.tasks.events import emit
     from perpetune.tasks.fine_tune import fine_tune
     from perpetune.tasks.plan import compare, plan
-    from perpetune.tasks.release import release
     from perpetune.tasks.track import tracked
-    from perpetune.tasks.trial import begin_trial
 
     workspace = open_workspace()
     print(one_line(f"reason: {reason}"))
+    finished = finish(workspace)
+    if finished is not None and finished.outcome == "promote" and not again:
+        version, outcome = finished.ids.model_version, finished.outcome
+        emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": outcome, "trigger": trigger})
+        return outcome
     taken: dict[str, float] = {}
     with timed(taken, CURATE):
         curated = curate(workspace)
@@ -60,13 +62,7 @@ def refresh(
         with timed(taken, DECIDE):
             decision = decide(workspace, run, curated, challenger, assessment, version)
         version = decision.ids.model_version or version
-        if decision.outcome == "promote" and needs_approval(workspace):
-            decision = approve(workspace, decision)
-        if decision.outcome == "promote" and needs_trial(workspace):
-            begin_trial(workspace, version)
-        elif decision.outcome == "promote":
-            with timed(taken, RELEASE):
-                release(workspace, version)
+        decision = put_into_service(workspace, decision, taken)
     compare(workspace, planned, taken, challenger)
     emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": decision.outcome, "trigger": trigger})
     return decision.outcome

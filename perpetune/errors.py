@@ -19,5 +19,17 @@ class PerpetuneError(Exception):
         return f"{position}{self.what}{advice}"
 
 
+class NoDecision(PerpetuneError):
+    """A run or a version has no decision record. An unreachable store is another error."""
+
+
+class NoExamples(PerpetuneError):
+    """No source holds a row, nor a rejected one."""
+
+
+class ChampionChanged(PerpetuneError):
+    """Another version has become champion since a version was compared with it."""
+
+
 class NoPrevious(PerpetuneError):
     """There is no previous champion to roll back to."""

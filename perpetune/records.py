@@ -64,7 +64,8 @@ class Prediction(_Frozen):
 
     `route` says why this version answered: it was champion, it was the canary for this request, or the request named
     it. `finish_reason` is the answer's, as in OpenAI's API, or a `CutOff` if `output` is only what was sent of it.
-    `label` and `score` are the newest feedback, if there is any.
+    `label` and `score` are the newest feedback, if there is any. `client_id` is the id that the client gave to its
+    request, `other_outputs` are the further answers if it asked for several.
     """
 
     id: str
@@ -81,6 +82,8 @@ class Prediction(_Frozen):
     group: str | None = None
     route: Route = "champion"
     finish_reason: str | None = None
+    client_id: str | None = None
+    other_outputs: tuple[str, ...] = ()
     label: str | None = None
     score: float | None = None
 
@@ -121,13 +124,18 @@ class RecordedAnswer(_Frozen):
 
 
 class Feedback(_Frozen):
-    """Feedback on one answer: the correct output, a score, a comment."""
+    """Feedback on one answer: the correct output, a score, a comment.
+
+    `request_id` is the id of the answer, or the client's own id. `choice` is the number of the answer if there are
+    several: a score is about this one, a label about the request.
+    """
 
     request_id: str
     time: AwareDatetime
     label: str | None = None
     score: float | None = None
     comment: str | None = None
+    choice: int = Field(default=0, ge=0)
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:

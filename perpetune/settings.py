@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -32,6 +34,19 @@ class Settings(BaseSettings):
     mlflow_ui_url: str | None = Field(
         default=None, description="Where people open MLflow's pages, if not at the tracking URI."
     )
+    prefect_api_key: SecretStr | None = Field(
+        default=None, validation_alias="PREFECT_API_KEY", description="The key that Prefect Cloud asks for."
+    )
+    prefect_api_auth_string: SecretStr | None = Field(
+        default=None,
+        validation_alias="PREFECT_API_AUTH_STRING",
+        description="User and password, as `admin:secret`, that a self-hosted Prefect server asks for.",
+    )
+    prefect_client_custom_headers: str = Field(
+        default="",
+        validation_alias="PREFECT_CLIENT_CUSTOM_HEADERS",
+        description="A JSON object of more headers of every request to Prefect, such as those of a proxy in front of it.",
+    )
     prefect_ui_url: str | None = Field(
         default=None,
         validation_alias="PREFECT_UI_URL",
@@ -46,6 +61,10 @@ class Settings(BaseSettings):
     )
     gateway_url: str | None = Field(
         default=None, description="A gateway that runs elsewhere; unset, `perpetune up` starts one."
+    )
+    workspace_id: str | None = Field(
+        default=None,
+        description="What the services of one workspace know each other by; `perpetune up` sets it. A gateway that has one refuses a release that carries another.",
     )
     vllm_url: str | None = Field(
         default=None,
@@ -70,6 +89,30 @@ class Settings(BaseSettings):
         default_factory=lambda: _assets(),
         description="The folder of the wheels with models and reviews; unset, `assets` of this folder or of the checkout, else `perpetune/assets` in the user's cache.",
     )
+
+    @field_validator("prefect_client_custom_headers")
+    @classmethod
+    def _is_object_of_strings(cls, text: str) -> str:
+        headers = json.loads(text) if text else {}
+        if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+            raise ValueError("PREFECT_CLIENT_CUSTOM_HEADERS is a JSON object of strings")
+        return text
+
+    @property
+    def prefect_user_and_password(self) -> str | None:
+        """What Prefect's server asks for; the variable of the server does for its clients too."""
+        named = self.prefect_api_auth_string
+        return named.get_secret_value() if named else os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+
+    @property
+    def prefect_headers(self) -> dict[str, str]:
+        """Headers of perpetune's own requests to Prefect: those that Prefect's client sends with these settings."""
+        headers = dict(json.loads(self.prefect_client_custom_headers or "{}"))
+        if pair := self.prefect_user_and_password:
+            headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        elif self.prefect_api_key:
+            headers["authorization"] = f"Bearer {self.prefect_api_key.get_secret_value()}"
+        return headers
 
     @property
     def prediction_log(self) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from perpetune.errors import PerpetuneError
 from perpetune.params import Params, load_params
 from perpetune.settings import Settings
 
@@ -50,7 +53,16 @@ class Workspace:
 def open_workspace(root: Path | None = None) -> Workspace:
     """The workspace at `root`, or in the current folder.
 
-    Raises PerpetuneError if params.yaml is missing or invalid.
+    Raises PerpetuneError if params.yaml is missing or invalid, or an environment variable is.
     """
     folder = (root or Path.cwd()).absolute()
-    return Workspace(folder, load_params(folder / "params.yaml"), Settings())
+    return Workspace(folder, load_params(folder / "params.yaml"), _settings())
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        variable = ".".join(map(str, first["loc"]))
+        raise PerpetuneError(first["msg"], where=variable, do="correct this environment variable") from None

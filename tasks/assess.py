@@ -13,7 +13,7 @@ from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.verdict import log_details
-from perpetune.tracking.runs import Run
+from perpetune.tracking.runs import Run, artifact_url
 from perpetune.workspace import Workspace
 
 
@@ -29,7 +29,7 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str)
     for holdout, evaluation in assessment.evaluations.items():
         print(scores_line(holdout, evaluation))
         log_details(*evaluation.summary)
-    create_link_artifact(f"{run.url}/artifacts/{REPORT}", "evaluation report", key="evaluation-report")
+    create_link_artifact(artifact_url(run.url, REPORT), "evaluation report", key="evaluation-report")
     return assessment
 
 

@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from perpetune.loop.watch.check import CheckResult
 from perpetune.loop.watch.check import check as check_traffic
 from perpetune.policy.decision.markdown import as_markdown
-from perpetune.runtime.events import DECAYED, LABELS_WANTED
+from perpetune.runtime.events import CHECK_FAILED, DECAYED, LABELS_WANTED
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.verdict import log_verdict
@@ -27,7 +27,11 @@ from perpetune.workspace import Workspace
     cache_policy=NO_CACHE,
 )
 def check(workspace: Workspace, run: Run) -> CheckResult | None:
-    result = check_traffic(workspace, run, str(flow_run.id))
+    try:
+        result = check_traffic(workspace, run, str(flow_run.id))
+    except Exception as fault:  # whatever it was: a monitor that sees nothing says so
+        emit(CHECK_FAILED, workspace.params.task.name, {"reason": str(fault)})
+        raise
     if result is None:
         print("nothing to check: no champion has answered a request yet")
         return None

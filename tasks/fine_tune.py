@@ -36,9 +36,14 @@ def fine_tune(workspace: Workspace, run: Run, planned: Plan) -> Challenger:
 
     def on_forecast(forecast: Forecast) -> None:
         print(forecast_line(forecast))
+        for note in forecast.notes:
+            print(note)
         correct(planned, forecast.seconds)
 
-    challenger = fine_tune_adapter(workspace, run, _progress_reporter(bar), on_forecast)
+    def warn(sentence: str) -> None:
+        print(f"warning: {sentence}")
+
+    challenger = fine_tune_adapter(workspace, run, _progress_reporter(bar), on_forecast, warn)
     update_progress_artifact(bar, 100.0)
     return challenger
 
@@ -49,6 +54,8 @@ def _progress_reporter(bar: UUID) -> Callable[[Progress], None]:
 
     def report(progress: Progress) -> None:
         nonlocal reported
+        for note in progress.notes:
+            print(note)
         done = progress.step == progress.steps
         if progress.validation_loss is None and not done and time.monotonic() - reported < LOG_SECONDS:
             return

@@ -1,23 +1,48 @@
-"""Prefect task: release a promoted version."""
+"""Prefect tasks: release a promoted version, and carry out what a killed refresh had decided."""
 
 from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from perpetune.errors import ChampionChanged
 from perpetune.loop.rollout.deploy import DeployResult
 from perpetune.loop.rollout.deploy import release as release_version
+from perpetune.loop.unfinished import UnfinishedRefresh, tag_versions, unfinished_refresh, withdraw
+from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import DEPLOYED
 from perpetune.tasks.events import emit
+from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
 
-@task(name="release", task_run_name="release version {version}", cache_policy=NO_CACHE)
-def release(workspace: Workspace, version: str) -> DeployResult:
-    released = release_version(workspace, version)
+@task(name="release", task_run_name="release version {decision.ids.model_version}", cache_policy=NO_CACHE)
+def release(workspace: Workspace, decision: Decision) -> DeployResult:
+    version = str(decision.ids.model_version)
+    try:
+        released = release_version(workspace, version, decision.ids.champion_version)
+    except ChampionChanged:
+        withdraw(decision)
+        raise
     if released.served:
         print(f"version {version} serves after {released.seconds:.1f} s")
         emit(DEPLOYED, workspace.params.task.name, {"version": version, "previous": released.previous})
     else:
         print(f"version {version} is champion; no gateway runs: the next one to start serves it")
     return released
+
+
+@task(name="find unfinished", task_run_name="look for a decision that is not carried out", cache_policy=NO_CACHE)
+def find_unfinished(workspace: Workspace) -> UnfinishedRefresh | None:
+    """A killed refresh whose decision still holds, with its writes repeated; a decision that does not is withdrawn."""
+    found = unfinished_refresh(workspace)
+    if found is None:
+        return None
+    if found.changed is not None:
+        print(f"a refresh was killed after its decision, which does not hold any more: {found.changed}")
+        withdraw(found.decision)
+        return None
+    print("a refresh was killed after its decision, which is carried out now, without training:")
+    tag_versions(found.decision)
+    log_verdict(found.decision)
+    return found

@@ -16,7 +16,7 @@ from perpetune.workspace import Workspace
 
 @task(name="roll back", task_run_name="roll back to the previous champion", cache_policy=NO_CACHE)
 def roll_back(workspace: Workspace, decision: Decision) -> RollbackReply:
-    done = roll_back_champion(workspace, decision.reason)
+    done = roll_back_champion(workspace, decision.reason, decision.ids.model_version)
     log_rollback(decision, done)
     print(f"rolled back from version {done.rolled_back} to version {done.restored}")
     payload = {"version": done.rolled_back, "restored": done.restored, "reason": decision.reason}

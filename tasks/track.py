@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.loop import run_context
-from perpetune.tracking.runs import Run, close_run
+from perpetune.tracking.runs import Run, close_run, tag_error
 from perpetune.workspace import Workspace
 
 
@@ -30,9 +30,19 @@ def tracked(
 ) -> Iterator[Run]:
     """An MLflow run that succeeds or fails with the flow."""
     run = open_run(workspace, kind, trigger, reason, data_version)
+    with closing(run):
+        yield run
+
+
+@contextmanager
+def closing(run: Run) -> Iterator[None]:
+    """Close the run as succeeded, or as failed with the error of the block."""
     succeeded = False
     try:
-        yield run
+        yield
         succeeded = True
+    except BaseException as fault:
+        tag_error(run, fault)
+        raise
     finally:
         close_run(run, succeeded=succeeded)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 
+_CODE_WITH_BAR = re.compile(r"`([^`]*\|[^`]*)`")
 _DECISION = re.compile(r"\b(decisions?) ((?:\d{1,2}(?:, | and )?)+)")
 _PAGE = re.compile(r"(?<![\w/(])docs/([\w/-]+\.md)")
 
@@ -19,7 +21,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    """The text without line breaks. Python-Markdown shows the backslash of an escaped bar in code, so that code is HTML."""
+    as_html = _CODE_WITH_BAR.sub(lambda found: f"<code>{escape(found[1]).replace('|', '&#124;')}</code>", text)
+    return " ".join(as_html.replace("|", "\\|").split())
 
 
 def code(text: object) -> str:

@@ -17,6 +17,8 @@ RUN_TAGS = {
     "decision": "The verdict.",
     "decision.reason": "Its reason, in one or more sentences.",
     "decision.line": "The verdict in one line.",
+    "perpetune.active": "`yes` while the run is MLflow's active one: it goes on, although MLflow marks it as finished.",
+    "error": "What a refresh or a check failed with.",
     "holdout.warnings": "What the holdouts are too small to show, said before training.",
 }
 VERSION_TAGS = {
@@ -35,11 +37,13 @@ VERSION_TAGS = {
     "approval.by": "Who decided.",
     "approval.comment": "What they said.",
     "approval.time": "When.",
+    "perpetune.move": "Of the registered model: aliases that are being moved. See decision 20.",
     "release.state": "`canary`, `shadow`, `released`, `promoted`, `aborted`, `refused` or `rolled back`.",
     "release.traffic_ratio": "Ratio of the traffic that its trial gets.",
     "release.share": "Its name on versions of perpetune 0.1.",
     "release.time": "When it was released, or its trial began.",
     "release.reason": "Why it was refused or its trial ended.",
+    "check.error": "When and why the newest check of it failed; absent after a check with a verdict.",
     "perpetune.detector": "State of the decay detector, and how far it has read the labels.",
 }
 METRICS = {
@@ -70,6 +74,8 @@ METRICS = {
     "window/rows": "Predictions in the window of the check.",
     "window/labelled": "New labels that the check judged.",
     "window/drifted_ratio": "Ratio of columns that drifted.",
+    "window/inputs_auc": "Area under the ROC curve of a classifier between the window's inputs and the reference's.",
+    "window/inputs_p": "Its p-value by permutation.",
     "window/estimated_score": "Accuracy of the window, estimated from confidence.",
     "window/estimated_fall": "How far the estimate lies below that of the reference.",
     "window/estimated_fall_low": "Lower end of its interval.",

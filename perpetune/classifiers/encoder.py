@@ -37,11 +37,12 @@ class Encoder:
 
 def load_encoder(params: BaseParams, assets: Path) -> Encoder:
     """Load the encoder, once a process. Raises PerpetuneError if it is missing or no sentence encoder."""
-    return _loaded(params, assets.absolute())
+    return _loaded(params.model, params.revision, assets.absolute())
 
 
 @cache
-def _loaded(params: BaseParams, assets: Path) -> Encoder:
+def _loaded(model_name: str, revision: str | None, assets: Path) -> Encoder:
+    params = BaseParams(model=model_name, revision=revision)
     folder = resolve(params, assets, setting=SETTING)
     from sentence_transformers import SentenceTransformer
 

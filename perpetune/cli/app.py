@@ -8,6 +8,7 @@ import typer
 
 from perpetune.cli import data, history, keys, loop, params, services, versions, workspace
 from perpetune.cli.console import console
+from perpetune.proxies import spare_this_machine
 
 app = typer.Typer(
     help="Keeps a fine-tuned language model good at its task for as long as it is in production.",
@@ -36,3 +37,4 @@ def _common(
     ] = False,
 ) -> None:
     """What every command takes."""
+    spare_this_machine()

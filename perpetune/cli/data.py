@@ -14,29 +14,57 @@ from perpetune.workspace import open_workspace
 commands = typer.Typer()
 
 
-@commands.command(epilog="Example: `perpetune ingest tickets.jsonl`")
+@commands.command(epilog="Example: `perpetune ingest tickets.csv`, or `perpetune ingest faq.csv --map input=question`")
 def ingest(
-    file: Annotated[Path, typer.Argument(help="JSONL, CSV or Parquet: input and output, or OpenAI's chat format.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders, globs, addresses (s3://, https://), Hugging Face data sets (hf:owner/name), or - .",
+            metavar="FILE...",
+        ),
+    ],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="Which column is which: input=question, input=context+question, output=data.label."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of text, if it is found wrongly, such as cp1252.")] = None,
+    separator: Annotated[str | None, typer.Option(help="Of columns, if it is found wrongly; \\t is a tab.")] = None,
+    name: Annotated[str | None, typer.Option(help="The source of the rows, instead of the file's name.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show ten rows as they will be learned; add none.")
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Add your own examples to the inbox. Invalid rows are quarantined, with their reasons."""
+    """Add your own examples to the inbox. Invalid rows are quarantined, with their reasons.
+
+    Formats: JSON Lines, JSON, CSV, TSV, Excel, Parquet, also compressed. Schemas: input/output, OpenAI chat, Alpaca, Dolly,
+    ShareGPT, preference pairs, Label Studio, Argilla, Langfuse, OpenTelemetry, and others by --map.
+    """
+    from perpetune.cli.ingestion_lines import as_json, show, show_preview
     from perpetune.curation.ingest import ingest as ingest_file
+    from perpetune.curation.ingest import preview
     from perpetune.curation.layout import INBOX
+    from perpetune.curation.readers.addresses.address import local_copies
+    from perpetune.curation.readers.options import read_options
 
     with for_people():
         workspace = open_workspace()
-        done = ingest_file(file, workspace.root / INBOX)
-        if json_:
-            print_json({**asdict(done), "rejected": len(done.rejected)})
+        options = read_options(columns or (), encoding, separator)
+        done = []
+        for address in data:
+            with local_copies(address) as files:
+                for file in files:
+                    if dry_run:
+                        show_preview(preview(file, options, name), workspace.params.task, say)
+                        continue
+                    done.append(ingest_file(file, workspace.root / INBOX, options, name))
+                    if not json_:
+                        show(done[-1], say)
+        if dry_run:
             return
-        note = " (this very file was ingested before: nothing to do)" if done.repeated else ""
-        say(f"{done.examples} examples in {shown(done.path)}{note}")
-        if done.rejected:
-            rows = "1 row" if len(done.rejected) == 1 else f"{len(done.rejected)} rows"
-            say(f"{rows} quarantined, with reasons, in {shown(done.rejected_path)}; the first:")
-            for row in done.rejected[:3]:
-                say(": ".join(["  line " + str(row.line), *([row.field] if row.field else []), row.reason]))
-        if "inbox" not in workspace.params.fetch.sources:
+        if json_:
+            print_json(as_json(done[0]) if len(done) == 1 else list(map(as_json, done)))
+        elif "inbox" not in workspace.params.fetch.sources:
             say("fetch.sources in params.yaml does not list the inbox: set `fetch: {sources: [inbox, traffic]}`")
 
 
@@ -48,16 +76,18 @@ def labels(
 ) -> None:
     """The open label requests of the monitor; labels that are imported count as feedback."""
     from perpetune.cli.label_tables import show_imported, show_requests
+    from perpetune.loop.label_rule import label_rule_at_hand
     from perpetune.prediction_log.label_file import import_labels, write_requests
     from perpetune.prediction_log.label_requests import open_requests
     from perpetune.prediction_log.redaction import Redactor, group_key
 
     with for_people():
-        params = open_workspace().params
+        workspace = open_workspace()
+        params, rule = workspace.params, label_rule_at_hand(workspace)
         with prediction_log() as log:
             redactor = Redactor(group_key(None)) if bring and params.log.redact else None
-            brought = import_labels(log, bring, redactor) if bring else None
-            wanted = open_requests(log, params.task.name)
+            brought = import_labels(log, bring, redactor, rule) if bring else None
+            wanted = open_requests(log, params.task.name, rule=rule)
         if out:
             write_requests(out, wanted)
         if json_:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,18 @@ from perpetune.workspace import open_workspace
 
 commands = typer.Typer()
 
-PrefectPort = Annotated[int | None, typer.Option(help="Where Prefect listens; else 4200 or the next free port.")]
-MlflowPort = Annotated[int | None, typer.Option(help="Where MLflow listens; else 5000 or the next free port.")]
-GatewayPort = Annotated[int | None, typer.Option(help="Where the gateway listens; else 8000 or the next free port.")]
+
+def _port(name: str, usual: int) -> Any:
+    """An option for a port from 1 to 65535."""
+    help_ = f"Where {name} listens; else {usual} or the next free port."
+    return typer.Option(min=1, max=65535, help=help_, show_default=False)
+
+
+PrefectPort = Annotated[int | None, _port("Prefect", 4200)]
+MlflowPort = Annotated[int | None, _port("MLflow", 5000)]
+GatewayPort = Annotated[int | None, _port("the gateway", 8000)]
+WorkerPort = Annotated[int | None, _port("the worker's health check", 4201)]
+VllmPort = Annotated[int | None, _port("vLLM (if `serve.engine` is vllm)", 8100)]
 
 
 @commands.command(epilog="Example: `perpetune demo --folder /tmp/demo`")
@@ -36,7 +45,13 @@ def demo(
 
 
 @commands.command(epilog="Example: `perpetune up --gateway-port 8080`")
-def up(prefect_port: PrefectPort = None, mlflow_port: MlflowPort = None, gateway_port: GatewayPort = None) -> None:
+def up(
+    prefect_port: PrefectPort = None,
+    mlflow_port: MlflowPort = None,
+    gateway_port: GatewayPort = None,
+    worker_port: WorkerPort = None,
+    vllm_port: VllmPort = None,
+) -> None:
     """Run all services on this machine until Ctrl-C."""
     from perpetune.model.weights import fetch_wheels
     from perpetune.runtime.ports import NamedPorts
@@ -45,4 +60,5 @@ def up(prefect_port: PrefectPort = None, mlflow_port: MlflowPort = None, gateway
     with for_people():
         workspace = open_workspace()
         fetch_wheels(workspace.params.models, workspace.assets)
-        run_until_interrupted(workspace, NamedPorts(prefect_port, mlflow_port, gateway_port), console)
+        named = NamedPorts(prefect_port, mlflow_port, gateway_port, worker_port, vllm_port)
+        run_until_interrupted(workspace, named, console)

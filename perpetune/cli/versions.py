@@ -27,12 +27,16 @@ commands = typer.Typer()
 
 
 @commands.command(epilog="Example: `perpetune status --json`")
-def status(verbose: Verbose = False, json_: Json = False) -> None:
+def status(
+    all_: Annotated[bool, typer.Option("--all", help="Every version, not only the newest and those in use.")] = False,
+    verbose: Verbose = False,
+    json_: Json = False,
+) -> None:
     """The serving version, the last check, and the counts of the prediction log."""
     from perpetune.explain.status import read_status, show_status
 
     with for_people(), services(worker=False) as workspace:
-        found = read_status(workspace)
+        found = read_status(workspace, all_versions=all_)
         if json_:
             print_json(asdict(found))
         else:

@@ -16,9 +16,13 @@ import yaml
 from perpetune.curation.layout import SPLITS
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
+from perpetune.git import is_in_repository
 
 LOCAL_REMOTE = Path(".perpetune/dvc-remote")
 _REMOTE = "perpetune"
+_SECTION = f"'remote \"{_REMOTE}\"'"
+# DVC reads a relative path from the folder of its config: a workspace that is moved or copied takes its remote along.
+_LOCAL_URL = (Path("..") / LOCAL_REMOTE).as_posix()
 _STAGE_FAILED = re.compile(r"^ERROR: failed to reproduce '([^']+)'", re.MULTILINE)
 
 
@@ -33,8 +37,9 @@ class DataVersion:
 def prepare(workspace: Path, remote: str | None) -> None:
     """Initialise DVC in the workspace, with a default remote. Idempotent.
 
-    `remote` is any URL that DVC supports; None means the remote of `.dvc/config`, or a folder of the workspace. Raises
-    PerpetuneError if there is no `dvc.yaml`.
+    `remote` is any URL that DVC supports; None means the remote of `.dvc/config`, or a folder of the workspace. An
+    absolute path of that folder, which may be that of the workspace before it was moved or copied, becomes relative.
+    Raises PerpetuneError if there is no `dvc.yaml`.
     """
     if not (workspace / "dvc.yaml").is_file():
         raise PerpetuneError(
@@ -45,16 +50,23 @@ def prepare(workspace: Path, remote: str | None) -> None:
     if not (workspace / ".dvc").is_dir():
         _dvc(workspace, "init", "--quiet", *([] if (workspace / ".git").exists() else ["--no-scm"]))
     shared, local = _config(workspace / ".dvc" / "config"), _config(workspace / ".dvc" / "config.local")
-    if remote is None and not shared.has_option("core", "remote") and not local.has_option("core", "remote"):
-        remote = str((workspace / LOCAL_REMOTE).absolute())
+    named = shared.has_option("core", "remote") or local.has_option("core", "remote")
+    if remote is None and (not named or _is_own_folder(local.get(_SECTION, "url", fallback=""))):
+        remote = _LOCAL_URL
     settings: dict[str, dict[str, str]] = {"core": {"check_update": "false"}}
     if remote:
         settings["core"]["remote"] = _REMOTE
-        settings[f"'remote \"{_REMOTE}\"'"] = {"url": remote}
-    if not _in_git(workspace):
+        settings[_SECTION] = {"url": remote}
+    if not is_in_repository(workspace):
         settings["core"]["no_scm"] = "true"
     local.read_dict(settings)
     _write(local, workspace / ".dvc" / "config.local")
+
+
+def _is_own_folder(url: str) -> bool:
+    """Whether a URL of the remote that `prepare` sets is that of a folder of the workspace, wherever it lay then."""
+    path = Path(url)
+    return url == _LOCAL_URL or (path.is_absolute() and path.parts[-2:] == LOCAL_REMOTE.parts)
 
 
 def reproduce(workspace: Path) -> DataVersion:
@@ -164,8 +176,3 @@ def _write(config: ConfigParser, path: Path) -> None:
     text = StringIO()
     config.write(text)
     write_atomic(path, text.getvalue())
-
-
-def _in_git(workspace: Path) -> bool:
-    folder = workspace.absolute()
-    return any((parent / ".git").exists() for parent in (folder, *folder.parents))

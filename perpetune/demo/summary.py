@@ -17,7 +17,7 @@ from perpetune.runtime.prefect_api import FlowRun
 from perpetune.statistics.estimate import Estimate, wilson
 from perpetune.statistics.paired import PairedComparison, compare
 from perpetune.tracking import registry
-from perpetune.tracking.runs import find_run, metrics_of, runs_url
+from perpetune.tracking.runs import artifact_url, find_run, metrics_of, runs_url
 from perpetune.workspace import Workspace
 
 STRETCHES = {
@@ -195,7 +195,8 @@ def _moments(workspace: Workspace, asked: Sequence[SentRequest]) -> list[Moment]
     conversations = [
         with_instruction(first.instruction, (Message(role="user", content=one.example.input),)) for one in unasked
     ]
-    answers = predictor.answer("first", conversations, first.labels, workspace.params.evaluate.max_new_tokens)
+    most = workspace.params.evaluate.max_new_tokens
+    answers = predictor.answer("first", conversations, first.labels, most, prompt_format=first.prompt_format)
     old = {id(one): answer.text for one, answer in zip(unasked, answers, strict=True)}
     return [
         Moment(
@@ -256,7 +257,7 @@ def _links(workspace: Workspace, story: DemoRecord) -> tuple[Link, ...]:
         for number, check in enumerate(story.checks, 1)
         for link in (
             Link(f"Prefect: check {number}, {check.outcome}", check.run.url),
-            Link(f"Evidently's report of check {number}", f"{check.mlflow}/artifacts/drift.html"),
+            Link(f"Evidently's report of check {number}", artifact_url(check.mlflow, "drift.html")),
         )
     ]
     pages = (Link("MLflow: all runs", runs_url(task)), Link("MLflow: the model", registry.model_url(task)))

@@ -8,8 +8,11 @@ from perpetune.params import BaseParams
 
 
 def require_base(release: Release, base: BaseParams) -> None:
-    """Raises PerpetuneError if the release belongs to another base model than the loaded one."""
-    if release.base != base:
+    """Raises PerpetuneError if the release belongs to another base model than the loaded one.
+
+    Each release has variables of the chat template of its own.
+    """
+    if (release.base.model, release.base.revision) != (base.model, base.revision):
         raise PerpetuneError(
             f"version {release.version} needs the base model {_named(release.base)}, but {_named(base)} is loaded",
             do="restart the gateway with the params.yaml of that version",

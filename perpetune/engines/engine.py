@@ -70,11 +70,11 @@ _FREE_TOOL_CHOICES = {word for choice in ("auto", "none") for word in (choice, f
 
 
 def require_supported(generation: GenerationConfig, *, labelled: bool) -> None:
-    """Raises Unsupported for parameters that in-process engines do not support, or no engine does for labels."""
-    if generation.tool_choice is not None and generation.tool_choice not in _FREE_TOOL_CHOICES:
-        raise Unsupported("tool_choice", "this engine cannot force a tool call")
+    """Raises Unsupported for parameters that no engine supports for labels."""
     if not labelled:
         return
+    if generation.tool_choice is not None and generation.tool_choice not in _FREE_TOOL_CHOICES:
+        raise Unsupported("tool_choice", "the answer is one of the labels, so that no tool can be called")
     if generation.top_logprobs is not None:
         raise Unsupported("logprobs", "the answer is one of the labels; see their probabilities in `perpetune`")
     if generation.json_schema is not None:

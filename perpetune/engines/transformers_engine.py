@@ -13,14 +13,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
-from perpetune.engines.engine import NotLoaded, Overloaded, require_supported
-from perpetune.generation.answer import Answer
-from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
+from perpetune.engines.engine import NotLoaded, Overloaded, Unsupported, require_supported
+from perpetune.engines.forced_tool import forced_tool
+from perpetune.generation.answer import Answer, PromptRejected
+from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig, OnDelta
+from perpetune.generation.prompt_format import PromptFormat
 from perpetune.generation.request import GenerationRequest, ignore_delta
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
@@ -43,6 +46,8 @@ class Model(Protocol):
         conversations: Sequence[Sequence[Message]],
         labels: Sequence[str] | None,
         max_new_tokens: int,
+        *,
+        prompt_format: PromptFormat,
     ) -> list[Answer]: ...
 
     def generate(self, adapter: str | None, next_requests: Callable[[int], Sequence[GenerationRequest]]) -> None: ...
@@ -54,6 +59,7 @@ class _Adapter:
 
     name: str | None
     labels: tuple[str, ...] | None
+    prompt_format: PromptFormat
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,7 @@ class _Job:
             on_error=self.fail,
             on_delta=self._stream if self.on_delta else ignore_delta,
             is_cancelled=self.answers.done,
+            prompt_format=self.adapter.prompt_format,
         )
 
     def finish(self, answers: tuple[Answer, ...]) -> None:
@@ -115,7 +122,7 @@ class TransformersEngine:
         if release.system == "tuned":
             name = await asyncio.to_thread(adapter_name, release)
             await self._on_thread(self._model.load_adapter, name, release.adapter)
-        self._adapters[release.version] = _Adapter(name, release.labels)
+        self._adapters[release.version] = _Adapter(name, release.labels, release.prompt_format)
 
     async def unload(self, version: str) -> None:
         name = self._adapters.pop(version).name
@@ -127,10 +134,23 @@ class TransformersEngine:
     ) -> tuple[Answer, ...]:
         if version not in self._adapters:
             raise NotLoaded(version)
+        labelled = self._adapters[version].labels is not None
+        require_supported(generation, labelled=labelled)
+        forced = forced_tool(generation)
+        if forced is None:
+            return await self._answer(version, messages, generation, on_delta)
+        asked, send = forced.generation(generation), None if on_delta is None else forced.on_delta(on_delta)
+        try:
+            return forced.answers(await self._answer(version, messages, asked, send), on_delta)
+        except BadSchema as fault:
+            raise Unsupported("tools", str(fault)) from fault
+
+    async def _answer(
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None
+    ) -> tuple[Answer, ...]:
         if len(self._jobs) >= self._params.max_queue:
             raise Overloaded(len(self._jobs), retry_after=1.0)
         adapter = self._adapters[version]
-        require_supported(generation, labelled=adapter.labels is not None)
         if self._batch_task is None:
             self._batch_task = asyncio.create_task(self._batch_forever())
         loop = asyncio.get_running_loop()
@@ -140,6 +160,8 @@ class TransformersEngine:
         self._arrival.set()
         try:
             return await job.answers
+        except PromptRejected as fault:
+            raise Unsupported("messages", str(fault)) from fault
         finally:
             self._dequeue(job)  # if the caller was cancelled before its turn
 
@@ -206,7 +228,7 @@ class TransformersEngine:
     async def _score_labels(self, batch: Sequence[_Job]) -> None:
         """Answer a batch with labels. If it fails, each job is tried alone, so that a bad request fails no other."""
         answering = self._on_thread(
-            self._model.answer,
+            partial(self._model.answer, prompt_format=batch[0].adapter.prompt_format),
             batch[0].adapter.name,
             [job.messages for job in batch],
             batch[0].adapter.labels,

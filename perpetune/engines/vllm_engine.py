@@ -1,7 +1,8 @@
 """The engine of a vLLM server, over HTTP.
 
-vLLM loads adapters from this process's path, under a name made of their digest. Labels are not decoded with a grammar,
-which would renormalise over the allowed tokens; they are scored from the log-probabilities of their tokens.
+vLLM loads adapters from this process's path, under a name made of their digest. It is sent tokens, which are cut here
+as in training; only requests with tools are sent as messages, because vLLM parses the calls. Labels are not decoded with
+a grammar, which would renormalise over the allowed tokens; they are scored from the log-probabilities of their tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import SecretStr
 
@@ -21,11 +22,13 @@ from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
 from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS, Known, LabelTree, LogprobRequest, softmax
-from perpetune.engines.openai_chat import StreamAssembler, chat_body, message_dicts, read_answers
+from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
 from perpetune.engines.openai_client import ModelClient, RequestRejected
+from perpetune.engines.openai_completions import as_chat, completion_body, token_id
 from perpetune.errors import PerpetuneError
-from perpetune.generation.answer import Answer, PromptTooLong, TokenLogprob
+from perpetune.generation.answer import Answer, PromptRejected, PromptTooLong, TokenLogprob
 from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
+from perpetune.generation.prompt_format import TEMPLATE_AS_IT_IS, PromptFormat
 from perpetune.model.release import LABEL_HEAD, Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
@@ -33,10 +36,33 @@ from perpetune.records import Message
 Result = TypeVar("Result")
 
 _CHAT = "/v1/chat/completions"
+_COMPLETIONS = "/v1/completions"
+_PROBE = "Is it the same tokenizer? 0123 «Größe» 你好\n"
 # A model's generation_config.json would set these if a request does not.
 _PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 _GREEDY = 1e-5  # vLLM treats lower temperatures as 0
 _GUIDE = "see docs/guides/vllm.md on starting vLLM"
+
+
+class Chat(Protocol):
+    """The part of `perpetune.model.chat_tokenizer.ChatTokenizer` that the engine uses."""
+
+    @property
+    def stops(self) -> frozenset[int]: ...
+
+    def prompt(
+        self, messages: Sequence[Message], tools: str | None = None, chosen: PromptFormat = TEMPLATE_AS_IT_IS
+    ) -> list[int]: ...
+
+    def servable(self, messages: Sequence[Message], chosen: PromptFormat) -> tuple[Message, ...]: ...
+
+    def template(self, chosen: PromptFormat) -> str | None: ...
+
+    def answer(self, text: str) -> list[int]: ...
+
+    def plain(self, text: str) -> list[int]: ...
+
+    def text(self, token: int) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -55,21 +81,25 @@ class _Served:
 
 
 class VllmEngine:
-    """An `Engine` over the vLLM server at `url`, which serves `base`.
+    """An `Engine` over the vLLM server at `url`, which serves `base`, whose tokenizer `chat` has.
 
     `api_key` is the server's `--api-key`.
     """
 
-    def __init__(self, url: str, base: BaseParams, params: ServeParams, api_key: SecretStr | None = None) -> None:
+    def __init__(
+        self, url: str, base: BaseParams, params: ServeParams, chat: Chat, api_key: SecretStr | None = None
+    ) -> None:
         self._vllm = ModelClient(url, api_key, "vLLM")
         self._base = base
+        self._chat = chat
         self._params = params
         self._served: dict[str, _Served] = {}
         self._in_flight = 0
 
     async def load(self, release: Release) -> None:
         require_base(release, self._base)
-        labels = await self._label_tokens(release.labels) if release.labels is not None else None
+        await self._require_same_tokenizer()
+        labels = self._label_tokens(release.labels) if release.labels is not None else None
         if release.system == "prompted":
             served = _Served(release, await self._name_of_base(), labels)
         else:
@@ -102,6 +132,8 @@ class VllmEngine:
             return await self._with_reload(served, lambda: self._generate(served, messages, generation, on_delta))
         except RequestRejected as fault:
             raise _client_error(fault, generation) from fault
+        except PromptRejected as fault:
+            raise Unsupported("messages", str(fault)) from fault
         finally:
             self._in_flight -= 1
 
@@ -144,23 +176,42 @@ class VllmEngine:
         self, served: _Served, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None
     ) -> tuple[Answer, ...]:
         if served.labels is not None:
-            return await self._score_labels(served.name, served.labels, messages, generation, on_delta)
+            return await self._score_labels(served, served.labels, messages, generation, on_delta)
         if generation.n > 1 and generation.temperature < _GREEDY:
             return await self._generate_once(served, messages, generation, on_delta)
         began = time.perf_counter()
-        body = chat_body(served.name, messages, generation) | _PLAIN
+        path, body = self._request(served, messages, generation)
+        body |= _PLAIN | {"stop_token_ids": sorted(self._chat.stops)}
         if generation.n > 1 or on_delta:
             # The usage is the total of all answers, and comes at their end; the ids give the tokens of each, so far.
             body["return_token_ids"] = True
         if on_delta is None:
-            reply = await self._vllm.post(_CHAT, body)
+            reply = self._as_chat(path, await self._vllm.post(path, body), generation)
             return read_answers(reply, generation, time.perf_counter() - began)
         pieces = StreamAssembler(generation, on_delta)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        async with aclosing(self._vllm.stream(_CHAT, body)) as chunks:
+        async with aclosing(self._vllm.stream(path, body)) as chunks:
             async for chunk in chunks:
-                pieces.add(chunk)
+                pieces.add(self._as_chat(path, chunk, generation))
         return pieces.answers(time.perf_counter() - began)
+
+    def _request(
+        self, served: _Served, messages: Sequence[Message], generation: GenerationConfig
+    ) -> tuple[str, dict[str, Any]]:
+        """The path and body of a request: tokens, or messages if there are tools."""
+        chosen = served.release.prompt_format
+        if generation.tools is None:
+            prompt = self._chat.prompt(messages, chosen=chosen)
+            return _COMPLETIONS, completion_body(served.name, prompt, generation)
+        body = chat_body(served.name, self._chat.servable(messages, chosen), generation)
+        if chosen.variables != "{}":
+            body["chat_template_kwargs"] = json.loads(chosen.variables)
+        if template := self._chat.template(PromptFormat(day=chosen.day)):
+            body["chat_template"] = template
+        return _CHAT, body
+
+    def _as_chat(self, path: str, reply: Mapping[str, Any], generation: GenerationConfig) -> Mapping[str, Any]:
+        return reply if path == _CHAT else as_chat(reply, generation, self._chat.text, self._chat.stops)
 
     async def _generate_once(
         self, served: _Served, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None
@@ -178,7 +229,7 @@ class VllmEngine:
 
     async def _score_labels(
         self,
-        name: str,
+        served: _Served,
         labels: _Labels,
         messages: Sequence[Message],
         generation: GenerationConfig,
@@ -187,46 +238,35 @@ class VllmEngine:
         """The most likely label. One request is often enough; others continue from shared prefixes of labels."""
         began = time.perf_counter()
         known: Known = {}
-        [first] = labels.tree.requests([()])
-        reply = await self._vllm.post(_CHAT, _label_body(name, first) | {"messages": message_dicts(messages)})
-        labels.tree.add(known, (), _chat_steps(reply))
+        prompt = self._chat.prompt(messages, chosen=served.release.prompt_format)
         scores, opened = labels.tree.log_probabilities(known)
         while opened:
             requests = labels.tree.requests(opened)
             await asyncio.gather(
-                *(self._score_further(name, labels.tree, known, reply, request) for request in requests)
+                *(self._score_prefixes(served.name, labels.tree, known, prompt, request) for request in requests)
             )
             scores, further = labels.tree.log_probabilities(known)
             if set(further) & set(opened):
                 raise EngineDown("vLLM did not return the requested log-probabilities")
             opened = further
-        answer = _label_answer(labels, scores, known, reply["usage"]["prompt_tokens"], generation, began)
+        answer = _label_answer(labels, scores, known, len(prompt), generation, began)
         if on_delta:
             for index in range(generation.n):
                 on_delta(Delta(index, answer.text, answer.logprobs))
         return (answer,) * generation.n
 
-    async def _score_further(
-        self, name: str, tree: LabelTree, known: Known, reply: Mapping[str, Any], request: LogprobRequest
+    async def _score_prefixes(
+        self, name: str, tree: LabelTree, known: Known, prompt: Sequence[int], request: LogprobRequest
     ) -> None:
-        prompts = [[*reply["prompt_token_ids"], *prefix] for prefix in request.prefixes]
-        more = await self._vllm.post("/v1/completions", _label_body(name, request) | {"prompt": prompts, "logprobs": 0})
-        for choice in more["choices"]:
-            tree.add(known, request.prefixes[choice["index"]], _completion_steps(choice))
+        prompts = [[*prompt, *prefix] for prefix in request.prefixes]
+        reply = await self._vllm.post(_COMPLETIONS, _label_body(name, request) | {"prompt": prompts})
+        for choice in reply["choices"]:
+            tree.add(known, request.prefixes[choice["index"]], _steps(choice))
 
-    async def _label_tokens(self, names: tuple[str, ...]) -> _Labels:
-        """Tokenize the labels, each with the end-of-turn token. Raises PerpetuneError if vLLM cannot serve them."""
-        try:
-            end = await self._end_of_turn()
-            label_tokens = tuple(
-                [(*await self._tokens({"prompt": name, "add_special_tokens": False}), end) for name in names]
-            )
-            tokens = sorted({token for tail in label_tokens for token in tail})
-            token_texts = {
-                token: (await self._vllm.post("/detokenize", {"tokens": [token]}))["prompt"] for token in tokens
-            }
-        except RequestRejected as fault:
-            raise PerpetuneError(f"vLLM does not tokenize the labels: {fault}", do=_GUIDE) from fault
+    def _label_tokens(self, names: tuple[str, ...]) -> _Labels:
+        """The labels' tokens, each with the end-of-turn token. Raises PerpetuneError if vLLM cannot serve them."""
+        label_tokens = tuple(tuple(self._chat.answer(name)) for name in names)
+        token_texts = {token: self._chat.text(token) for tail in label_tokens for token in tail}
         tree = LabelTree(label_tokens)
         if tree.max_children() > MAX_LOGPROB_TOKENS:
             raise PerpetuneError(
@@ -236,25 +276,18 @@ class VllmEngine:
             )
         return _Labels(names, label_tokens, tree, token_texts)
 
-    async def _end_of_turn(self) -> int:
-        """The first token after an assistant's turn: of the common suffix of two conversations."""
-        user_turn = {"role": "user", "content": "a"}
-        conversations = [[user_turn, {"role": "assistant", "content": text}] for text in ("a", "b")]
-        one, other = [
-            await self._tokens({"messages": messages, "add_generation_prompt": False}) for messages in conversations
-        ]
-        equal = 0
-        while equal < len(one) and one[-1 - equal] == other[-1 - equal]:
-            equal += 1
-        if not equal:
+    async def _require_same_tokenizer(self) -> None:
+        """Raises PerpetuneError if vLLM cuts a text into other tokens: then it serves another base."""
+        try:
+            reply = await self._vllm.post("/tokenize", {"prompt": _PROBE, "add_special_tokens": False})
+        except RequestRejected as fault:
+            raise PerpetuneError(f"vLLM does not tokenize: {fault}", do=_GUIDE) from fault
+        if list(reply["tokens"]) != self._chat.plain(_PROBE):
             raise PerpetuneError(
-                "the chat template has no end-of-turn token for the assistant", do="set serve.engine: transformers"
+                f"vLLM has another tokenizer than the base {self._base.model}: it serves another model",
+                where="PERPETUNE_VLLM_URL",
+                do=f"start vLLM with the base of params.yaml; {_GUIDE}",
             )
-        return one[-equal]
-
-    async def _tokens(self, body: dict[str, Any]) -> list[int]:
-        reply = await self._vllm.post("/tokenize", body)
-        return list(reply["tokens"])
 
 
 def _require_adapter(release: Release) -> None:
@@ -282,26 +315,15 @@ def _label_body(name: str, request: LogprobRequest) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "temperature": 0,
         "repetition_penalty": 1.0,
-        "logprobs": True,
+        "logprobs": 0,
         "logprob_token_ids": request.tokens,
         "return_tokens_as_token_ids": True,
-        "return_token_ids": True,
     }
 
 
-def _chat_steps(reply: Mapping[str, Any]) -> Iterator[tuple[int, dict[int, float]]]:
-    for step in reply["choices"][0]["logprobs"]["content"]:
-        yield _token(step["token"]), {_token(one["token"]): one["logprob"] for one in step["top_logprobs"]}
-
-
-def _completion_steps(choice: Mapping[str, Any]) -> Iterator[tuple[int, dict[int, float]]]:
+def _steps(choice: Mapping[str, Any]) -> Iterator[tuple[int, dict[int, float]]]:
     for written, scores in zip(choice["logprobs"]["tokens"], choice["logprobs"]["top_logprobs"], strict=True):
-        yield _token(written), {_token(token): value for token, value in scores.items()}
-
-
-def _token(shown: str) -> int:
-    """The id in vLLM's "token_id:504"."""
-    return int(shown[9:])
+        yield token_id(written), {token_id(token): value for token, value in scores.items()}
 
 
 def _label_answer(

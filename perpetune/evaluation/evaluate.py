@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -14,10 +14,10 @@ from perpetune.evaluation.report.summary import summarise
 from perpetune.evaluation.scores import label_metrics
 from perpetune.evaluation.scores.scoring import Scoring, credited_label, scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
-from perpetune.evaluation.systems import METRIC_TITLES, Kind, in_order, subject_of
+from perpetune.evaluation.systems import LINEAR, METRIC_TITLES, Kind, in_order, subject_of
 from perpetune.generation.answer import Answer
 from perpetune.output_schema import Schema
-from perpetune.params import EvaluateParams
+from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.records import Example
 from perpetune.statistics.calibration import Calibration, calibration
 from perpetune.statistics.estimate import Estimate, estimate_mean
@@ -41,6 +41,12 @@ class SystemResults:
     seconds: tuple[float, ...]
     prompt_tokens: tuple[int, ...]
     completion_tokens: tuple[int, ...]
+    finish_reasons: tuple[str, ...] = ()
+
+    @property
+    def cut_off(self) -> int:
+        """The answers that ended at the limit of tokens."""
+        return self.finish_reasons.count("length")
 
     def at(self, positions: Sequence[int]) -> tuple[float, ...]:
         """The scores of these rows, all of which must be answered."""
@@ -104,6 +110,8 @@ class Evaluation:
         flat = {f"{holdout}/rows": float(len(self.rows))}
         for system, scored in self.scored.items():
             flat[f"{holdout}/{system}/rows"] = float(len(scored.positions))
+            if self.kind == "generation":
+                flat[f"{holdout}/{system}/cut_off"] = float(scored.cut_off)
             for metric, estimate in self.metrics[system].items():
                 flat[f"{holdout}/{system}/{metric}"] = estimate.value
                 flat[f"{holdout}/{system}/{metric}_low"] = estimate.low
@@ -150,6 +158,8 @@ class Evaluation:
         lines = []
         for system, estimates in self.metrics.items():
             line: dict[str, object] = {"system": system, "n": len(self.scored[system].positions)}
+            if self.kind == "generation":
+                line["cut_off"] = self.scored[system].cut_off
             for metric, estimate in estimates.items():
                 line |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
             if paired := self.comparisons.get(system):
@@ -186,12 +196,14 @@ def evaluate(
     kind: Kind,
     params: EvaluateParams,
     schema: Schema | None = None,
+    rules: PromoteParams | None = None,
 ) -> Evaluation:
     """Evaluate every system on the same rows, with baselines fitted on `train`.
 
     `answers_by_system` maps systems such as "base", "few-shot", "champion" and "challenger" to one answer per row, None
     for rows without one; a system without answers is dropped. "majority" and, for classification, "linear" are added if
-    they are missing. `schema` is the output schema.
+    they are missing. `schema` is the output schema; `rules` has the margin within which a linear model replaces a
+    language model, and the gain and the power with which more rows would tell (None: the defaults).
 
     Raises PerpetuneError if there are no rows; ValueError if there is no system, a system has not one entry per row,
     or the subject has not answered all rows.
@@ -217,6 +229,11 @@ def evaluate(
     known = {system: _known_labels(scored[system], trained_labels) for system in scored}
     estimates = {system: _estimates(scored[system], rows, kind, scoring, params) for system in scored}
     comparisons = {rival: _compared(scored[rival], scored[subject], params) for rival in scored if rival != subject}
+    linear = {
+        name: {model: _compared(scored[name], scored[model], params) for model in _language_models(scored)}
+        for name in LINEAR
+        if name in scored
+    }
     costs = {system: economics(_given(answers[system]), params.dollars_per_hour) for system in scored}
     return Evaluation(
         kind=kind,
@@ -238,11 +255,20 @@ def evaluate(
             unknown={s: _unknown_labels(rows, known[s]) for s in answers_by_system if s in known}
             if kind == "classification"
             else {},
+            cut_off={system: (scored[system].cut_off, len(scored[system].positions)) for system in scored},
+            most_tokens=params.max_new_tokens,
             kind=kind,
             measure=METRIC_TITLES[scoring.main],
             confidence=params.confidence,
+            linear=linear,
+            rules=rules or PromoteParams(),
         ),
     )
+
+
+def _language_models(systems: Iterable[str]) -> list[str]:
+    """The systems that a linear model could replace; a champion counts, whatever it is."""
+    return [system for system in systems if system not in (*LINEAR, "majority")]
 
 
 def _with_baselines(
@@ -293,6 +319,7 @@ def score_answers(
         seconds=tuple(answer.seconds for answer in answers),
         prompt_tokens=tuple(answer.prompt_tokens for answer in answers),
         completion_tokens=tuple(answer.completion_tokens for answer in answers),
+        finish_reasons=tuple(answer.finish_reason for answer in answers),
     )
 
 

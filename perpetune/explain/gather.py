@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perpetune.curation import dvc
 from perpetune.curation.difference import Difference, difference
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoDecision, PerpetuneError
 from perpetune.evaluation.costs import from_document, sentences
 from perpetune.evaluation.systems import TITLES
 from perpetune.explain.numbers import numbers_of
@@ -34,7 +34,7 @@ from perpetune.records import Example, parse_time, read_jsonl
 from perpetune.statistics.estimate import Estimate
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import RunRecord, artifact, curve_of, read_run
+from perpetune.tracking.runs import RunRecord, artifact, artifact_url, curve_of, read_run
 from perpetune.workspace import Workspace
 
 TRAINED_WITH = {
@@ -74,8 +74,8 @@ def gather(workspace: Workspace, version: str) -> VersionReport:
         links={
             "model version": registry.model_url(task, version),
             "MLflow run": run.run.url,
-            "evaluation report": f"{run.run.url}/artifacts/{REPORT}",
-            "data card": f"{run.run.url}/artifacts/data/card.html",
+            "evaluation report": artifact_url(run.run.url, REPORT),
+            "data card": artifact_url(run.run.url, "data/card.html"),
         },
     )
 
@@ -84,7 +84,7 @@ def _decisions(workspace: Workspace, version: str) -> list[Decision]:
     """The decisions on a version; empty if the refresh is undecided or failed before its decision."""
     try:
         return decisions_of(workspace, version)
-    except PerpetuneError:
+    except NoDecision:
         return []
 
 
@@ -195,6 +195,8 @@ def _events(tags: Mapping[str, str], run: RunRecord, decisions: list[Decision]) 
     if "release.state" in tags:
         time = parse_time(tags["release.time"]) if "release.time" in tags else None
         events.append(Event(time, f"release: {tags['release.state']}", tags.get("release.reason", "")))
+    if registry.CHECK_ERROR in tags:
+        events.append(Event(None, "the newest check failed", tags[registry.CHECK_ERROR]))
     return tuple(sorted(events, key=lambda event: event.time or datetime.max.replace(tzinfo=UTC)))
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice, takewhile
 from pathlib import Path
 
 import httpx
+from cronsim import CronSim, CronSimError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from perpetune.errors import PerpetuneError
-from perpetune.loop.rollout.versions import system_of
+from perpetune.errors import NoDecision
+from perpetune.loop.label_rule import label_rule
+from perpetune.loop.rollout.versions import NEWEST, newest_versions, system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
+from perpetune.loop.unfinished import unfinished_refresh
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.next_step import next_step, next_steps
@@ -23,10 +28,15 @@ from perpetune.policy.wording import amount, one_line
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_open
 from perpetune.prediction_log.queries import counts
+from perpetune.proxies import is_on_this_machine
+from perpetune.runtime.prefect_api import ui_url
 from perpetune.tracking import registry
-from perpetune.tracking.runs import artifact, artifact_names, newest_run, runs_url
+from perpetune.tracking.alias_moves import complete_move
+from perpetune.tracking.runs import ERROR, artifact, artifact_names, newest_ended, newest_run, runs_url
 from perpetune.workspace import Workspace
 
+WATCH = "`perpetune watch`"
+MOST_MISSED = 100  # missed checks that are counted
 KINDS: tuple[Kind, ...] = ("refresh", "watch")
 
 
@@ -50,7 +60,10 @@ class VersionLine:
 @dataclass(frozen=True)
 class Status:
     """The state of one task. `serving` is None if no gateway answers; `open_label_requests` counts the labels that
-    were requested and are not known yet.
+    were requested and are not known yet. `versions` are the newest and those with an alias; `older_versions` counts the
+    rest. `check_failed`: the newest check ended without a verdict, and `last_check` says why; `checks_missed` counts the
+    checks that `watch.cron` has planned since it and that did not run. `unfinished` is a decision of a refresh that is
+    not carried out.
 
     `next_step` is the command to run next, if any; `next_steps` says it in sentences.
     """
@@ -63,9 +76,14 @@ class Status:
     labelled: int
     open_label_requests: int
     addresses: dict[str, str]
+    ignored_labels: int = 0
     detector_state: str | None = None
+    check_failed: bool = False
+    checks_missed: int = 0
+    unfinished: str | None = None
     next_steps: tuple[str, ...] = ()
     next_step: str | None = None
+    older_versions: int = 0
 
     @property
     def system(self) -> str | None:
@@ -73,32 +91,42 @@ class Status:
         return next((line.system for line in self.versions if line.version == self.serving), None)
 
 
-def read_status(workspace: Workspace) -> Status:
+def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
     """Read MLflow, the gateway and the prediction log. Raises PerpetuneError if MLflow is down."""
     use_mlflow(workspace)
     task = workspace.params.task.name
+    complete_move(task)  # a killed process may have left one
     log = open_log(workspace.settings.prediction_log)
     try:
-        found, open_label_requests = counts(log, task), count_open(log, task)
+        rule = label_rule(workspace)
+        found, open_label_requests = counts(log, task, rule), count_open(log, task, rule)
     finally:
         log.dispose()
     settings = workspace.settings
-    versions = _versions(task)
-    step, steps = _next(workspace, versions)
+    versions, older = _versions(task, None if all_versions else NEWEST)
+    check = _last_check(workspace)
+    step, steps = (WATCH, (f"Correct the error of the check, then {WATCH}.",)) if check and check.failed else (None, ())
+    if step is None:
+        step, steps = _next(workspace, versions)
     return Status(
         task=task,
-        serving=_serving(settings.gateway_url),
+        serving=_serving(settings.gateway_url, task),
         versions=versions,
+        older_versions=older,
         next_steps=steps,
         next_step=step,
-        last_check=_last_check(workspace),
+        last_check=check.text if check else None,
+        check_failed=check is not None and check.failed,
+        checks_missed=_missed(workspace, check),
+        unfinished=_unfinished(workspace),
         detector_state=_detector_state(workspace),
         predictions=found.predictions,
         labelled=found.labelled,
+        ignored_labels=found.ignored,
         open_label_requests=open_label_requests,
         addresses={
             "MLflow": runs_url(task),
-            "Prefect": str(settings.prefect_api_url).removesuffix("/api"),
+            "Prefect": ui_url(str(settings.prefect_api_url)),
             "gateway": settings.gateway_url or "not running",
         },
     )
@@ -120,15 +148,17 @@ def _next(workspace: Workspace, versions: Sequence[VersionLine]) -> tuple[str | 
 def _newest(workspace: Workspace, kind: Kind) -> Decision | None:
     try:
         decision, _ = newest_decision(workspace, kind)
-    except PerpetuneError:
+    except NoDecision:
         return None
     version = decision.ids.model_version
     return decisions_of(workspace, version)[0] if kind == "refresh" and version is not None else decision
 
 
-def _versions(task: str) -> tuple[VersionLine, ...]:
-    aliases = registry.aliases_of(task)
-    return tuple(
+def _versions(task: str, count: int | None) -> tuple[tuple[VersionLine, ...], int]:
+    """The newest versions, and how many are left out."""
+    aliases, found = registry.aliases_of(task), registry.versions(task)
+    shown = newest_versions(found, aliases, count)
+    lines = tuple(
         VersionLine(
             each.version,
             aliases.get(each.version, ()),
@@ -139,8 +169,9 @@ def _versions(task: str) -> tuple[VersionLine, ...]:
             system_of(each.tags),
             _verdict(each.tags),
         )
-        for each in registry.versions(task)
+        for each in shown
     )
+    return lines, len(found) - len(shown)
 
 
 def _verdict(tags: Mapping[str, str]) -> str:
@@ -156,9 +187,48 @@ def _release(tags: Mapping[str, str]) -> str:
     return f"{state}: {tags['release.reason']}" if state == "refused" and "release.reason" in tags else state
 
 
-def _last_check(workspace: Workspace) -> str | None:
+@dataclass(frozen=True)
+class _Check:
+    """The newest check that has ended: when, its verdict or its error, and whether it failed."""
+
+    ended: datetime
+    text: str
+    failed: bool
+
+
+def _last_check(workspace: Workspace) -> _Check | None:
+    """None if there has been none."""
+    run = newest_ended(workspace.params.task.name, "watch")
+    if run is None:
+        return None
+    ended = datetime.fromtimestamp(run.ended, UTC)
+    if not run.succeeded:
+        error = run.tags.get(ERROR, "it was killed")
+        return _Check(ended, f"{ended:%Y-%m-%d %H:%M UTC}: failed, so nothing is known of decay: {error}", failed=True)
     decision = _newest(workspace, "watch")
-    return f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}" if decision else None
+    text = f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}" if decision else "nothing to check yet"
+    return _Check(ended, text, failed=False)
+
+
+def _unfinished(workspace: Workspace) -> str | None:
+    """A refresh may be running, or waiting for a person; one that was killed is finished by the next."""
+    found = unfinished_refresh(workspace)
+    if found is None or found.settled:
+        return None
+    version = found.decision.ids.model_version
+    return f"{found.outcome} version {version}; if no refresh is running, `perpetune refresh` carries it out"
+
+
+def _missed(workspace: Workspace, check: _Check | None) -> int:
+    """The checks planned since the last one, at most `MOST_MISSED`; one may be running now."""
+    if check is None:
+        return 0
+    try:
+        now, planned = datetime.now(UTC), CronSim(workspace.params.watch.cron, check.ended)
+    except CronSimError:  # Prefect refuses such a schedule
+        return 0
+    due = takewhile(lambda moment: moment < now, islice(planned, MOST_MISSED + 1))
+    return max(0, sum(1 for _ in due) - 1)
 
 
 def _detector_state(workspace: Workspace) -> str | None:
@@ -176,14 +246,17 @@ def _detector_state(workspace: Workspace) -> str | None:
     )
 
 
-def _serving(gateway: str | None) -> str | None:
+def _serving(gateway: str | None, task: str) -> str | None:
+    """The version that the gateway serves; None if there is no gateway or it serves another task."""
     if gateway is None:
         return None
     try:
-        serving = httpx.get(f"{gateway}/readyz", timeout=5).json().get("serving")
+        state = httpx.get(f"{gateway}/readyz", timeout=5, trust_env=not is_on_this_machine(gateway)).json()
     except (httpx.HTTPError, ValueError):  # another server listens there, or a proxy without the gateway
         return None
-    return None if serving is None else str(serving)
+    if not isinstance(state, dict) or state.get("task", task) != task or state.get("serving") is None:
+        return None
+    return str(state["serving"])
 
 
 def newest_decision(workspace: Workspace, kind: Kind) -> tuple[Decision, str]:
@@ -191,7 +264,7 @@ def newest_decision(workspace: Workspace, kind: Kind) -> tuple[Decision, str]:
     use_mlflow(workspace)
     found = newest_run(workspace.params.task.name, kind)
     if found is None:
-        raise PerpetuneError(f"there has been no {kind} yet", do=f"run `perpetune {kind}`")
+        raise NoDecision(f"there has been no {kind} yet", do=f"run `perpetune {kind}`")
     run, _ = found
     return _read_decision(run.id), run.url
 
@@ -214,7 +287,7 @@ def _read_decision(run_id: str, name: str = RECORD) -> Decision:
     with tempfile.TemporaryDirectory() as folder:
         path = artifact(run_id, name, Path(folder))
         if path is None:
-            raise PerpetuneError(
+            raise NoDecision(
                 f"the run {run_id} has no decision record", do="check in MLflow whether it failed before its decision"
             )
         return Decision.from_json(path.read_text(encoding="utf-8"))
@@ -227,16 +300,30 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
         verdict = f"{line.decision}: {line.reason}" if verbose and line.reason else line.verdict
         table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, escape(verdict))
     console.print(table)
+    if status.older_versions:
+        console.print(f"older versions: {status.older_versions}, see `perpetune status --all`", markup=False)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
+    if status.ignored_labels:
+        console.print(f"labels that are not the task's, ignored: {status.ignored_labels}", markup=False)
+    if status.unfinished:
+        console.print(f"decided and not carried out: {status.unfinished}", markup=False, soft_wrap=True)
     if status.open_label_requests:
         console.print(f"label requests: {status.open_label_requests} open, see `perpetune labels`", markup=False)
-    console.print(f"last check: {status.last_check or 'none yet'}", markup=False, soft_wrap=True)
+    style = "bold red" if status.check_failed else None
+    console.print(f"last check: {status.last_check or 'none yet'}", markup=False, soft_wrap=True, style=style)
+    if status.checks_missed:
+        console.print(f"checks missed since: {_counted(status.checks_missed)}", markup=False, style="bold red")
     console.print(f"decay detector: {status.detector_state or 'no labels yet'}", markup=False, soft_wrap=True)
     short = () if status.next_step is None else (status.next_step,)
     for step in status.next_steps if verbose else short:
         console.print(f"next: {step}", markup=False)
     for name, address in status.addresses.items():
         console.print(f"{name}: {address}", markup=False)
+
+
+def _counted(missed: int) -> str:
+    count = f"over {MOST_MISSED}" if missed >= MOST_MISSED else str(missed)
+    return f"{count} of watch.cron: does a worker run (`perpetune up`)?"
 
 
 def _serving_text(status: Status) -> str:

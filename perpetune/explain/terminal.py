@@ -48,6 +48,8 @@ def show_report(report: VersionReport, console: Console) -> None:
     _print(console, wording.trigger(report.trigger))
     _show_data(report, console)
     _heading(console, "Training")
+    if not report.training.facts:
+        _print(console, wording.UNTRAINED)
     _table(console, report.training.facts.items())
     for scores in report.scores:
         _show_scores(scores, console)

@@ -10,6 +10,7 @@ from perpetune.explain.numbers import Measurement
 from perpetune.explain.version_report import Data, Scores, Trigger, VersionReport
 from perpetune.statistics.estimate import Estimate
 
+UNTRAINED = "This version was not trained."
 MAX_ROWS = 12  # labels or sources in a table
 TRIGGERS = {
     "manual": "Started manually",

@@ -10,6 +10,7 @@ from pathlib import Path
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.server import serve
 from perpetune.params import load_params
+from perpetune.proxies import spare_this_machine
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     asked = parser.parse_args()
+    spare_this_machine()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("perpetune").setLevel(logging.INFO)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # the follower reports once that the registry is down

@@ -6,34 +6,35 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import sqlalchemy
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from perpetune.engines.engine import Engine
+from perpetune.gateway.api import embeddings
+from perpetune.gateway.api import feedback as feedback_api
 from perpetune.gateway.api.chat_request import model_name, unknown_model
 from perpetune.gateway.api.completions import Completions
 from perpetune.gateway.api.docs_page import add_docs_page
-from perpetune.gateway.api.errors import ApiError, ErrorReply, add_error_handlers
+from perpetune.gateway.api.errors import ErrorReply, add_error_handlers
+from perpetune.gateway.api.feedback import FeedbackApi
 from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
-from perpetune.gateway.api.release_routes import add_release_paths
+from perpetune.gateway.api.release_routes import Identity, add_release_paths
 from perpetune.gateway.middleware.access import add_middlewares
-from perpetune.gateway.recording.recorder import LogUnavailable, NotStored, Recorder
+from perpetune.gateway.recording.recorder import Recorder
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, ReleaseSource
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.gateway.telemetry.observed_engine import ObservedEngine
 from perpetune.gateway.telemetry.tracing import Tracing
 from perpetune.params import LogParams, ReleaseParams, ServeParams
 from perpetune.prediction_log.api_keys import KeyringCache
-from perpetune.prediction_log.writes import UnknownRequest
-from perpetune.records import Feedback
+from perpetune.prediction_log.label_rule import NO_POLICY, LabelPolicy
 
 # JSON may escape a character as two \uXXXX; the rest is for the fields around the messages.
 _BYTES_A_CHAR = 12
@@ -65,15 +66,6 @@ class ServedModels(BaseModel):
     data: list[ServedModel]
 
 
-class FeedbackRequest(BaseModel):
-    """Feedback on an answer: at least one of label, score and comment."""
-
-    request_id: str
-    label: Annotated[str, Field(min_length=1)] | None = None
-    score: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    comment: Annotated[str, Field(min_length=1)] | None = None
-
-
 def create_app(
     task: str,
     *,
@@ -85,11 +77,14 @@ def create_app(
     release_params: ReleaseParams | None = None,
     log_params: LogParams | None = None,
     spool: Path | None = None,
+    labels: LabelPolicy = NO_POLICY,
+    workspace_id: str | None = None,
 ) -> FastAPI:
     """The gateway of one task. The app closes the engine; the caller disposes of the log.
 
     `max_new_tokens` is the default and the maximum of a request's max_tokens. Rows for the log are spooled in the
-    folder `spool`, or in memory without one.
+    folder `spool`, or in memory without one. `labels` says which labels feedback may have. A release that carries
+    another `workspace_id` is refused.
     """
     metrics, keyholder, tracing = Metrics(), KeyringCache(log), Tracing(task)
     engine = ObservedEngine(engine, metrics)
@@ -112,7 +107,7 @@ def create_app(
     app = FastAPI(title=f"perpetune: {task}", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
     follower = Follower(source, engine, metrics, params.poll_seconds, release_params, max_new_tokens)
     recorder = Recorder(log, metrics, task=task, params=log_params, spool=spool)
-    gateway = _Gateway(task=task, follower=follower, recorder=recorder, metrics=metrics)
+    gateway = _Gateway(task=task, workspace_id=workspace_id, follower=follower, recorder=recorder, metrics=metrics)
     completions = Completions(
         task,
         engine=engine,
@@ -128,10 +123,12 @@ def create_app(
     add_error_handlers(app)
     # First, because most requests match it.
     app.router.routes.insert(0, _Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
+    feedback = FeedbackApi(recorder, lambda: follower.releases, labels, metrics)
+    app.router.routes.insert(1, _Named(feedback_api.PATH, feedback.respond, methods=["POST"]))
+    app.router.routes.append(_Named(embeddings.PATH, embeddings.refuse, methods=["GET", "POST"]))
     app.get("/v1/models", responses=_errors())(gateway.models)
     app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)
-    app.post("/v1/feedback", responses=_errors(400, 404, 413, 503))(gateway.feedback)
-    add_release_paths(app, follower, _errors())
+    add_release_paths(app, follower, Identity(task, workspace_id), _errors(400, 409))
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
     app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)
@@ -151,6 +148,7 @@ class _Named(Route):
 @dataclass(frozen=True)
 class _Gateway:
     task: str
+    workspace_id: str | None
     follower: Follower
     recorder: Recorder
     metrics: Metrics
@@ -165,27 +163,6 @@ class _Gateway:
             raise unknown_model(model)
         return self._model(model)
 
-    async def feedback(self, request: FeedbackRequest) -> dict[str, str]:
-        """Send feedback on an answer: the correct label, a score, or a comment."""
-        feedback = Feedback(time=datetime.now(UTC), **request.model_dump())
-        if feedback.label is None and feedback.score is None and feedback.comment is None:
-            raise ApiError(400, "Send at least one of label, score and comment.", code="empty_feedback")
-        try:
-            await self.recorder.feedback(feedback)
-        except NotStored:
-            message = (
-                f"Request {feedback.request_id!r} is not in the sample of requests that is stored (log.sample_rate)."
-            )
-            raise ApiError(404, message, param="request_id", code="not_stored") from None
-        except UnknownRequest:
-            message = f"There is no request {feedback.request_id!r} in the log."
-            raise ApiError(404, message, param="request_id", code="unknown_request") from None
-        except LogUnavailable:
-            message = "The feedback could not be stored; try again."
-            raise ApiError(503, message, code="log_unavailable", retry_after=5) from None
-        self.metrics.feedback.inc()
-        return {"request_id": feedback.request_id, "status": "recorded"}
-
     async def health(self) -> dict[str, str]:
         return {"status": "ok"}
 
@@ -195,6 +172,7 @@ class _Gateway:
         body = {
             "ready": state.serving is not None,
             "task": self.task,
+            "workspace": self.workspace_id,
             "serving": state.serving,
             "champion": state.champion,
             "trial": state.trial,

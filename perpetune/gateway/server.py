@@ -12,8 +12,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import sqlalchemy
 import uvicorn
@@ -28,20 +29,19 @@ from perpetune.gateway.app import create_app
 from perpetune.gateway.middleware.draining import drain
 from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
 from perpetune.gateway.releases.first_release import BootstrappingSource
+from perpetune.generation.prompt_format import prompt_format
 from perpetune.model.release import ServedBase, System
 from perpetune.params import Params, ServeParams
 from perpetune.prediction_log.api_keys import read_keyring
 from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.label_rule import policy_of
 from perpetune.prediction_log.redaction import require_presidio
+from perpetune.records import Message
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
-# The tokenizer of a vLLM server may not be on this machine. A conversation has at most as many tokens as bytes.
-_UNKNOWN_BASE = ServedBase(
-    digest="unknown",
-    tokens=lambda messages: sum(len(message.content.encode()) for message in messages),
-    context=sys.maxsize,
-)
+if TYPE_CHECKING:
+    from perpetune.model.chat_tokenizer import ChatTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,8 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             release_params=params.release,
             log_params=params.log,
             spool=settings.home.absolute() / "spool",
+            labels=policy_of(params),
+            workspace_id=settings.workspace_id,
         )
         run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
         log.dispose()
@@ -121,20 +123,29 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
                 do="set it to the vLLM server, or use `perpetune up`, which starts one; see docs/guides/vllm.md",
             )
         from perpetune.engines.vllm_engine import VllmEngine
+        from perpetune.model.chat_tokenizer import load_chat_tokenizer
 
-        return VllmEngine(settings.vllm_url, params.base, params.serve, settings.vllm_api_key), _UNKNOWN_BASE
-    # Late, because these import torch, which a gateway in front of vLLM does not need.
+        chat = load_chat_tokenizer(params.base, settings.assets)
+        # The weights of a vLLM server and its --max-model-len may not be known on this machine.
+        base = ServedBase(digest="unknown", tokens=_counting(chat, params), context=sys.maxsize)
+        return VllmEngine(settings.vllm_url, params.base, params.serve, chat, settings.vllm_api_key), base
+    # Late, because these import torch.
     from perpetune.engines.transformers_engine import TransformersEngine
     from perpetune.inference.predictor import load_predictor
-    from perpetune.model.chat_format import prompt_tokens
 
     model = load_predictor(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
     base = ServedBase(
         digest=model.base.digest,
-        tokens=lambda messages: len(prompt_tokens(model.base.tokenizer, messages)),
+        tokens=_counting(model.chat, params),
         context=model.context,
     )
     return TransformersEngine(model, params.base, params.serve), base
+
+
+def _counting(chat: ChatTokenizer, params: Params) -> Callable[[Sequence[Message]], int]:
+    """A function that counts a conversation's tokens."""
+    chosen = prompt_format(params.base.chat_template_kwargs, None)
+    return lambda messages: len(chat.prompt(messages, chosen=chosen))
 
 
 def run(

@@ -53,3 +53,7 @@ class PromptTooLong(PerpetuneError):
         self.tokens = tokens
         self.limit = limit
         self.answer = answer
+
+
+class PromptRejected(PerpetuneError):
+    """The conversation cannot be written in the model's chat format."""

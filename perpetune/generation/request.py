@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
+from perpetune.generation.prompt_format import TEMPLATE_AS_IT_IS, PromptFormat
 from perpetune.records import Message
 
 
@@ -32,3 +33,4 @@ class GenerationRequest:
     on_error: Callable[[Exception], None]
     on_delta: OnDelta = ignore_delta
     is_cancelled: Callable[[], bool] = _never
+    prompt_format: PromptFormat = TEMPLATE_AS_IT_IS

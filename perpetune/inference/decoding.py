@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -15,8 +16,10 @@ from perpetune.generation.stop_sequences import StopFilter
 from perpetune.generation.token_alignment import AlignedLogprobs
 from perpetune.inference.detokenizer import Detokenizer
 from perpetune.inference.json_grammar import Grammar
-from perpetune.inference.padded_cache import PaddedCache, prefill
+from perpetune.inference.not_a_number import NotANumber
+from perpetune.inference.padded_cache import prefill
 from perpetune.inference.prefix_cache import CachedPrefix
+from perpetune.inference.row_cache import prefill_alone
 from perpetune.inference.sampling import Sampler
 from perpetune.inference.token_logprobs import TokenTexts, token_logprob
 
@@ -36,13 +39,25 @@ class DecodeRequest:
 
 
 class DecodeBatch:
-    """The sequences being decoded by a model. If a step fails, all of them are lost."""
+    """The sequences being decoded by a model, up to one of `stops`. If a step fails, all of them are lost.
 
-    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    With `alone` each sequence has a state of its own, for models and lengths that no batch may pad.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        stops: Collection[int],
+        *,
+        alone: bool = False,
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._stops = frozenset(stops)
+        self._alone = alone
         self._rows: list[_Sequence] = []
-        self._cache: PaddedCache | None = None
+        self._cache: Any = None  # a PaddedCache, or a RowCache of sequences alone
         self._logits = torch.empty(0)
 
     def __len__(self) -> int:
@@ -53,7 +68,7 @@ class DecodeBatch:
         """Prefill the requests' prompts, which all begin with `prefix`; equal prompts are computed once."""
         began = time.perf_counter()
         prompts = list(dict.fromkeys(tuple(request.prompt) for request in requests))
-        cache, logits = prefill(self._model, prefix, prompts, self._tokenizer.pad_token_id)
+        cache, logits = self._prefill(prefix, prompts)
         positions = [prompts.index(tuple(request.prompt)) for request in requests]
         if len(positions) > len(prompts):
             cache.keep(positions)
@@ -64,7 +79,12 @@ class DecodeBatch:
             self._cache.append(cache)
             self._logits = torch.cat([self._logits, logits])
         seconds = (time.perf_counter() - began) / len(requests)
-        self._rows += [_Sequence(request, self._tokenizer, seconds) for request in requests]
+        self._rows += [_Sequence(request, self._tokenizer, self._stops, seconds) for request in requests]
+
+    def _prefill(self, prefix: CachedPrefix, prompts: Sequence[Sequence[int]]) -> tuple[Any, torch.Tensor]:
+        if self._alone:
+            return prefill_alone(self._model, prompts)
+        return prefill(self._model, prefix, prompts, self._tokenizer.pad_token_id)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -101,8 +121,12 @@ class DecodeBatch:
 
     def _next_tokens(self) -> list[int]:
         tokens: list[int] = self._logits.argmax(-1).tolist()
+        is_nan: list[bool] = self._logits.isnan().any(-1).tolist()
         for position, row in enumerate(self._rows):
             logits = self._logits[position]
+            if is_nan[position]:
+                row.fault = NotANumber("the next token's scores")
+                continue
             if not row.is_greedy:
                 try:
                     tokens[position] = row.choose(logits)
@@ -117,11 +141,14 @@ class DecodeBatch:
 class _Sequence:
     """A sequence being decoded."""
 
-    def __init__(self, request: DecodeRequest, tokenizer: PreTrainedTokenizerBase, seconds: float) -> None:
+    def __init__(
+        self, request: DecodeRequest, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], seconds: float
+    ) -> None:
         self.request = request
         self.seconds = seconds
-        self.fault: BadSchema | None = None
+        self.fault: Exception | None = None
         self._tokenizer = tokenizer
+        self._stops = stops
         self._sampler = Sampler(request.generation, request.index)
         self._detokenizer = Detokenizer(tokenizer)
         self._text = StopFilter(request.generation.stop)
@@ -143,7 +170,7 @@ class _Sequence:
 
     def record_logprob(self, token: int, logits: torch.Tensor) -> None:
         """Record the token's log-probability, before penalties. The end-of-turn token is not part of the answer."""
-        if token == self._tokenizer.eos_token_id:
+        if token in self._stops:
             return
         top = self.request.generation.top_logprobs or 0
         self._token_texts.add(token_logprob(self._tokenizer, token, logits, top))
@@ -151,7 +178,7 @@ class _Sequence:
     def append(self, token: int) -> bool:
         """Append a token; returns whether the sequence continues."""
         self._written += 1
-        if token == self._tokenizer.eos_token_id:
+        if token in self._stops:
             return self._end()
         self._sampler.record(token)
         if self.request.grammar is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 import llguidance.hf
 import numpy as np
@@ -16,10 +17,14 @@ from perpetune.output_schema import grammar
 
 
 class GrammarCompiler:
-    """Compiles schemas to grammars for one tokenizer, which is prepared at the first schema."""
+    """Compiles schemas to grammars for one tokenizer, which is prepared at the first schema.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
+    An answer ends with one of the tokens `stops`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, stops: Collection[int]) -> None:
         self._tokenizer = tokenizer
+        self._stops = sorted(stops)
         self._vocab_size = max(vocab_size, len(tokenizer))
         self._ll_tokenizer: LLTokenizer | None = None
 
@@ -38,7 +43,7 @@ class GrammarCompiler:
                 raise BadSchema("the tokenizer of this model cannot be constrained")
             try:
                 self._ll_tokenizer = llguidance.hf.from_tokenizer(
-                    self._tokenizer, n_vocab=self._vocab_size, eos_token=self._tokenizer.eos_token_id
+                    self._tokenizer, n_vocab=self._vocab_size, eos_token=self._stops
                 )
             except ValueError as fault:
                 raise BadSchema("the tokenizer of this model cannot be constrained") from fault

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from perpetune.inference.prefix_cache import EMPTY_PREFIX, CachedPrefix, forward_tree, parents_after
+from perpetune.inference.prefix_cache import EMPTY_PREFIX, CachedPrefix, parents_after, tree_logits
 from perpetune.model.token_tree import build_tree
 
 # The largest error of a label's probability. In fp32 the order of additions already moves it by 1e-6.
@@ -24,6 +25,8 @@ FIRST_BEAM = 8
 
 # Rows of logits in memory: 256 x a vocabulary of 50,000 are 51 MB in fp32.
 LOGITS_ROWS = 256
+# Logits of a forward pass in the model's precision: 512 MB in bf16. With a vocabulary of 50,000 these are 5,000 rows.
+PASS_LOGITS = 1 << 28
 
 Scores = npt.NDArray[np.float64]
 
@@ -73,6 +76,7 @@ def label_log_probabilities(
     rows = list(dict.fromkeys(map(tuple, prompts)))
     root = branch_of(dict(enumerate(labels)))
     # The overhead of a pass equals about a quarter of its capacity: few label tokens are read with the prompts.
+    forward_tokens = min(forward_tokens, logit_rows(model))
     together = len(rows) * tokens_of(root) <= forward_tokens // 4
     if together:
         scores = _exhaustive(model, rows, labels, prefix)
@@ -91,15 +95,16 @@ def _exhaustive(
     model: torch.nn.Module, rows: Sequence[tuple[int, ...]], labels: Sequence[Sequence[int]], prefix: CachedPrefix
 ) -> Scores:
     tree = build_tree((*row, *label[:-1]) for row in rows for label in labels)
-    _, hidden = forward_tree(model, prefix, tree.tokens.tolist(), parents_after(prefix, tree))
     starts = [len(row) - 1 for row in rows for _ in labels]
     wanted = [*labels] * len(rows)
     asked = [
         list(zip(path[start:], label, strict=True))
         for path, start, label in zip(tree.paths, starts, wanted, strict=True)
     ]
-    found = iter(_log_probabilities(model, hidden, [step for steps in asked for step in steps]))
-    return np.array([sum(next(found) for _ in steps) for steps in asked]).reshape(len(rows), len(labels))
+    steps = [step for of_label in asked for step in of_label]
+    _, found = _read(model, prefix, tree.tokens.tolist(), parents_after(prefix, tree), steps)
+    each = iter(found)
+    return np.array([sum(next(each) for _ in of_label) for of_label in asked]).reshape(len(rows), len(labels))
 
 
 def _branch_and_bound(
@@ -110,12 +115,13 @@ def _branch_and_bound(
     forward_tokens: int,
 ) -> Scores:
     tree = build_tree(rows)
-    cached, hidden = forward_tree(model, prefix, tree.tokens.tolist(), parents_after(prefix, tree))
     scores = np.full((len(rows), len(root.labels)), -np.inf)
     ends = [path[-1] for path in tree.paths]
     read = [_OpenBranch(row, root, len(prefix) + end, 0.0) for row, end in enumerate(ends)]
+    asked = _asked(read, ends)
+    cached, found = _read(model, prefix, tree.tokens.tolist(), parents_after(prefix, tree), asked)
     many = tokens_of(root) > MANY_TOKENS
-    opened = _expand(model, hidden, ends, read, len(prefix), scores)
+    opened = _expand(found, ends, read, len(prefix), scores)
     for group in _groups(opened, forward_tokens, FIRST_BEAM if many else None):
         _search(model, cached, group, scores, many)
     return scores
@@ -173,10 +179,11 @@ def _search(
         at_once *= 2
         taken = set(map(id, chosen))
         waiting = [one for one in waiting if id(one) not in taken]
-        offset = len(cached)
-        cached, hidden = _read_branches(model, cached, chosen)
-        ends = np.cumsum([len(one.branch.tokens) for one in chosen]) - 1
-        waiting += _expand(model, hidden, ends.tolist(), chosen, offset, scores)
+        for part in _within(chosen, logit_rows(model)):
+            offset = len(cached)
+            ends: list[int] = (np.cumsum([len(one.branch.tokens) for one in part]) - 1).tolist()
+            cached, found = _read_branches(model, cached, part, _asked(part, ends))
+            waiting += _expand(found, ends, part, offset, scores)
 
 
 def _worth_reading(waiting: Sequence[_OpenBranch], scores: Scores, tolerance: float) -> list[_OpenBranch]:
@@ -196,61 +203,90 @@ def _worth_reading(waiting: Sequence[_OpenBranch], scores: Scores, tolerance: fl
     ]
 
 
+def _within(chosen: Sequence[_OpenBranch], limit: int) -> Iterator[list[_OpenBranch]]:
+    """The branches in parts of at most `limit` tokens, or of one branch."""
+    part: list[_OpenBranch] = []
+    size = 0
+    for one in chosen:
+        if part and size + len(one.branch.tokens) > limit:
+            yield part
+            part, size = [], 0
+        part.append(one)
+        size += len(one.branch.tokens)
+    yield part
+
+
 def _read_branches(
-    model: torch.nn.Module, cached: CachedPrefix, chosen: Sequence[_OpenBranch]
-) -> tuple[CachedPrefix, torch.Tensor]:
+    model: torch.nn.Module, cached: CachedPrefix, chosen: Sequence[_OpenBranch], asked: Sequence[tuple[int, int]]
+) -> tuple[CachedPrefix, list[float]]:
     tokens: list[int] = []
     parents: list[int] = []
     for one in chosen:
         first = len(cached) + len(tokens)
         tokens += one.branch.tokens
         parents += [one.position, *range(first, first + len(one.branch.tokens) - 1)]
-    return forward_tree(model, cached, tokens, parents)
+    return _read(model, cached, tokens, parents, asked)
+
+
+def _read(
+    model: torch.nn.Module,
+    before: CachedPrefix,
+    tokens: Sequence[int],
+    parents: Sequence[int],
+    asked: Sequence[tuple[int, int]],
+) -> tuple[CachedPrefix, list[float]]:
+    """Read new tokens of a tree; log p(next token) for each step (new token, next token)."""
+    wanted, rows = np.unique([node for node, _ in asked], return_inverse=True)
+    cached, logits = tree_logits(model, before, tokens, parents, wanted.tolist())
+    return cached, log_probabilities(logits, list(zip(rows.tolist(), (token for _, token in asked), strict=True)))
+
+
+def _asked(read: Sequence[_OpenBranch], ends: Sequence[int]) -> list[tuple[int, int]]:
+    """The steps of branches that end at `ends`."""
+    return [step for end, one in zip(ends, read, strict=True) for step in _steps(one.branch, end)]
 
 
 def _expand(
-    model: torch.nn.Module,
-    hidden: torch.Tensor,
-    ends: Sequence[int],
-    read: Sequence[_OpenBranch],
-    offset: int,
-    scores: Scores,
+    found: Sequence[float], ends: Sequence[int], read: Sequence[_OpenBranch], offset: int, scores: Scores
 ) -> list[_OpenBranch]:
-    """Score the tokens after the branches, which end at `ends` of `hidden`, and return the branches that follow.
+    """Score the branches, which end at `ends` of the newest tokens, and return the branches that follow.
 
-    `offset` is the index of the first hidden state in its tree.
+    `found` are the log-probabilities of their steps, `offset` the index of the first of the newest tokens in its tree.
     """
-    asked = [step for end, one in zip(ends, read, strict=True) for step in _steps(one.branch, end)]
-    found = iter(_log_probabilities(model, hidden, asked))
+    each = iter(found)
     opened: list[_OpenBranch] = []
     for end, one in zip(ends, read, strict=True):
-        here = one.bound + sum(next(found) for _ in one.branch.tokens[1:])
+        here = one.bound + sum(next(each) for _ in one.branch.tokens[1:])
         for label in one.branch.ends:
-            scores[one.row, label] = here + next(found)
+            scores[one.row, label] = here + next(each)
         for branch in one.branch.branches:
-            bound = here + next(found)
+            bound = here + next(each)
             scores[one.row, list(branch.labels)] = bound
             opened.append(_OpenBranch(one.row, branch, offset + end, bound))
     return opened
 
 
 def _steps(branch: Branch, end: int) -> list[tuple[int, int]]:
-    """(row of the hidden states, next token): along the branch from its second token, then all that may follow."""
+    """(new token, next token): along the branch from its second token, then all that may follow."""
     along = zip(range(end - len(branch.tokens) + 1, end), branch.tokens[1:], strict=True)
     after = [*branch.ends.values(), *(following.tokens[0] for following in branch.branches)]
     return [*along, *((end, token) for token in after)]
 
 
-def _log_probabilities(model: torch.nn.Module, hidden: torch.Tensor, asked: Sequence[tuple[int, int]]) -> list[float]:
-    """log p(token | hidden state of the row) for each step, without all logits in memory."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
+def logit_rows(model: torch.nn.Module) -> int:
+    """The rows of logits of a forward pass that are within PASS_LOGITS, at least LOGITS_ROWS."""
+    words = int(cast(Any, model).config.get_text_config().vocab_size)
+    return max(LOGITS_ROWS, PASS_LOGITS // words)
+
+
+def log_probabilities(logits: torch.Tensor, asked: Sequence[tuple[int, int]]) -> list[float]:
+    """log p(token | row of the logits) for each (row, token), without all logits in fp32 in memory."""
     rows, tokens = np.array(asked).T
-    wanted, at = np.unique(rows, return_inverse=True)
     found = np.empty(len(asked))
-    for first in range(0, len(wanted), LOGITS_ROWS):
-        logits = head(hidden[torch.from_numpy(wanted[first : first + LOGITS_ROWS]).to(hidden.device)]).float()
-        here = (at >= first) & (at < first + LOGITS_ROWS)
-        row = torch.from_numpy(at[here] - first).to(logits.device)
+    for first in range(0, len(logits), LOGITS_ROWS):
+        part = logits[first : first + LOGITS_ROWS].float()
+        here = (rows >= first) & (rows < first + LOGITS_ROWS)
+        row = torch.from_numpy(rows[here] - first).to(logits.device)
         token = torch.from_numpy(tokens[here]).to(logits.device)
-        found[here] = (logits[row, token] - logits.logsumexp(-1)[row]).cpu().numpy()
+        found[here] = (part[row, token] - part.logsumexp(-1)[row]).cpu().numpy()
     return [float(value) for value in found]

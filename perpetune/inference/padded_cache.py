@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from perpetune.inference.prefix_cache import CachedPrefix
+from perpetune.model.parts import last_logits
 
 
 class PaddedCache:
@@ -33,7 +34,7 @@ class PaddedCache:
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            **last_logits(model),
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 from perpetune.generation.answer import Answer, PromptTooLong
 from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import GenerationConfig
+from perpetune.generation.prompt_format import TEMPLATE_AS_IT_IS, PromptFormat
 from perpetune.generation.request import GenerationRequest
 from perpetune.inference.decoding import DecodeBatch, DecodeRequest
 from perpetune.inference.json_grammar import GrammarCompiler
@@ -24,11 +26,15 @@ from perpetune.inference.label_head_scoring import before_input, head_probabilit
 from perpetune.inference.label_scoring import label_log_probabilities
 from perpetune.inference.likelihood import ScoredText, mean_losses
 from perpetune.inference.merged_adapter import can_merge, merge_adapter
-from perpetune.inference.prefix_cache import PrefixCache
+from perpetune.inference.not_a_number import NotANumber
+from perpetune.inference.prefix_cache import EMPTY_PREFIX, PrefixCache
+from perpetune.inference.row_scoring import row_head_probabilities, row_label_log_probabilities, row_mean_loss
 from perpetune.model.adapters import is_adapter
 from perpetune.model.base import Base, load_base, load_model
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.chat_tokenizer import ChatTokenizer
 from perpetune.model.label_head import LabelHead, load_head
+from perpetune.model.packing import longest_in_tree
+from perpetune.model.parts import context_length
 from perpetune.model.release import POOL
 from perpetune.model.token_tree import groups_within
 from perpetune.params import BaseParams
@@ -40,6 +46,9 @@ if TYPE_CHECKING:
 # Tokens of a forward pass on a CPU. Larger passes only add masked attention between rows: in bf16 on one core, SmolLM2
 # took 46 ms a review in passes of 96 tokens, 40 at 224, 41 at 320 and 46 at 448.
 CPU_FORWARD_TOKENS = 256
+
+# The context of a model that has no limit, as a state space.
+UNLIMITED = 1 << 20
 
 # The key-value cache of sequences being decoded holds this many times `batch_tokens`: 190 MB for SmolLM2 in bf16 with
 # 8,192 tokens.
@@ -65,9 +74,12 @@ class Predictor:
         self._merges = can_merge(base.model)
         self._heads: dict[str, LabelHead] = {}  # by adapter
         self._pools: dict[str, Pool] = {}  # by adapter
+        self.chat = ChatTokenizer(base.tokenizer, getattr(base.model.generation_config, "eos_token_id", None))
         self._label_tokens: dict[str, list[int]] = {}  # tokenized once
         self._prefixes = PrefixCache()
-        self._grammars = GrammarCompiler(base.tokenizer, int(base.model.config.vocab_size))
+        words = int(base.model.config.get_text_config().vocab_size)
+        self._grammars = GrammarCompiler(base.tokenizer, words, self.chat.stops)
+        self._longest_in_tree = longest_in_tree(base.model)
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter or a fully trained model, with its label head and pool.
@@ -117,6 +129,8 @@ class Predictor:
         labels: Sequence[str] | None,
         max_new_tokens: int,
         json_schema: str | None = None,
+        *,
+        prompt_format: PromptFormat = TEMPLATE_AS_IT_IS,
     ) -> list[Answer]:
         """Answer each conversation with the most likely of `labels`, or with free text if `labels` is None.
 
@@ -125,19 +139,15 @@ class Predictor:
         conversation exceeds the context.
         """
         limit = self._token_limit(labels, max_new_tokens)
-        prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
+        prompts = [self.chat.prompt(messages, chosen=prompt_format) for messages in conversations]
         longest = max(map(len, prompts), default=0)
         if longest > limit:
             raise PromptTooLong(longest, limit, self.context - limit)
         if labels is None:
-            return self._generate_all(
-                adapter, conversations, prompts, GenerationConfig(max_new_tokens, json_schema=json_schema)
-            )
+            generation = GenerationConfig(max_new_tokens, json_schema=json_schema)
+            return self._generate_all(adapter, conversations, prompts, generation, prompt_format)
         with self._active(adapter) as model:
-            prefix = self._shared_prefix(conversations, prompts)
-            if adapter in self._heads:
-                prefix = before_input(self._heads[adapter], prefix)
-            answers = self._score_labels(model, adapter, prefix, prompts, labels)
+            answers = self._answer_with_labels(model, adapter, conversations, prompts, labels, prompt_format)
         if pool := self._pools.get(adapter or ""):
             pooled = pool.combine(answers, [last_user_message(messages) for messages in conversations])
             answers = [self._with_token_count(answer) for answer in pooled]
@@ -154,22 +164,41 @@ class Predictor:
         it returns join the batch. A request's errors, such as PromptTooLong and BadSchema, go to its `on_error`.
         """
         with self._active(adapter) as model:
-            batch = DecodeBatch(model, self.base.tokenizer)
+            together, alone = (
+                DecodeBatch(model, self.base.tokenizer, self.chat.stops, alone=one_by_one)
+                for one_by_one in (False, True)
+            )
             while True:
-                if request := next_requests(len(batch)):
-                    self._join(batch, model, adapter, request)
-                elif not batch:
+                if request := next_requests(len(together) + len(alone)):
+                    self._join(together, alone, model, adapter, request)
+                elif not together and not alone:
                     return
-                batch.step()
+                together.step()
+                alone.step()
 
-    def fits(self, messages: Sequence[Message], labels: Sequence[str] | None, max_new_tokens: int) -> bool:
+    def fits(
+        self,
+        messages: Sequence[Message],
+        labels: Sequence[str] | None,
+        max_new_tokens: int,
+        prompt_format: PromptFormat = TEMPLATE_AS_IT_IS,
+    ) -> bool:
         """Whether the conversation and an answer fit the model's context."""
-        return len(prompt_tokens(self.base.tokenizer, messages)) <= self._token_limit(labels, max_new_tokens)
+        tokens = self.chat.prompt(messages, chosen=prompt_format)
+        return len(tokens) <= self._token_limit(labels, max_new_tokens)
 
     def mean_losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
         """The mean loss of each text in nats per token; `adapter` None is the base model."""
         with self._active(adapter) as model:
-            return mean_losses(model, texts, self._forward_tokens)
+            in_tree, alone = self._split([len(text.tokens) for text in texts])
+            losses = mean_losses(model, [texts[position] for position in in_tree], self._forward_tokens)
+            losses += [row_mean_loss(model, texts[position]) for position in alone]
+            return [loss for _, loss in sorted(zip((*in_tree, *alone), losses, strict=True))]
+
+    def _split(self, lengths: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The indices of rows that token trees may hold, and of those that are read one by one."""
+        alone = [length > self._longest_in_tree for length in lengths]
+        return [i for i, one in enumerate(alone) if not one], [i for i, one in enumerate(alone) if one]
 
     def _token_limit(self, labels: Sequence[str] | None, max_new_tokens: int) -> int:
         """The maximum length of a prompt: the context less the longest answer."""
@@ -181,7 +210,7 @@ class Predictor:
     @property
     def context(self) -> int:
         """The model's context length, in tokens."""
-        return int(self.base.model.config.max_position_embeddings)
+        return context_length(self.base.model.config) or UNLIMITED
 
     @property
     def _forward_tokens(self) -> int:
@@ -190,7 +219,7 @@ class Predictor:
 
     def _tokens_of_label(self, label: str) -> list[int]:
         if label not in self._label_tokens:
-            self._label_tokens[label] = answer_tokens(self.base.tokenizer, label)
+            self._label_tokens[label] = self.chat.answer(label)
         return self._label_tokens[label]
 
     @contextmanager
@@ -207,7 +236,9 @@ class Predictor:
             self._adapted.set_adapter(adapter)
             yield self.base.model
 
-    def _shared_prefix(self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]]) -> tuple[int, ...]:
+    def _shared_prefix(
+        self, conversations: Sequence[Sequence[Message]], prompts: list[list[int]], prompt_format: PromptFormat
+    ) -> tuple[int, ...]:
         """The common prefix of the prompts up to the first one's last message, shorter than each prompt.
 
         It is found with other last messages: one prompt does not show where its instruction ends.
@@ -217,9 +248,55 @@ class Predictor:
         first = conversations[0]
         role = first[-1].role if first else "user"
         others = [
-            prompt_tokens(self.base.tokenizer, (*first[:-1], Message(role=role, content=other))) for other in "a0"
+            self.chat.prompt((*first[:-1], Message(role=role, content=other)), chosen=prompt_format) for other in "a0"
         ]
         return common_prefix([*others, *(prompt[:-1] for prompt in prompts)])
+
+    def _answer_with_labels(
+        self,
+        model: PreTrainedModel,
+        adapter: str | None,
+        conversations: Sequence[Sequence[Message]],
+        prompts: list[list[int]],
+        labels: Sequence[str],
+        prompt_format: PromptFormat,
+    ) -> list[Answer]:
+        """The most likely label of each prompt, from token trees if the model can read them."""
+        longest = max(len(self._tokens_of_label(label)) for label in labels)
+        in_tree, alone = self._split([len(prompt) + longest for prompt in prompts])
+        here = [prompts[position] for position in in_tree]
+        prefix = self._shared_prefix([conversations[position] for position in in_tree], here, prompt_format)
+        if adapter in self._heads:
+            prefix = before_input(self._heads[adapter], prefix)
+        answers = self._score_labels(model, adapter, prefix, here, labels) if here else []
+        answers += [self._score_labels_alone(model, adapter, prompts[position], labels) for position in alone]
+        return [answer for _, answer in sorted(zip((*in_tree, *alone), answers, strict=True), key=lambda pair: pair[0])]
+
+    def _score_labels_alone(
+        self, model: PreTrainedModel, adapter: str | None, prompt: list[int], labels: Sequence[str]
+    ) -> Answer:
+        began = time.perf_counter()
+        if adapter in self._heads:
+            row = row_head_probabilities(model, self._heads[adapter], prompt, labels)
+        else:
+            tokens = [self._tokens_of_label(label) for label in labels]
+            row = row_label_log_probabilities(model, prompt, tokens, self._forward_tokens).softmax(-1).tolist()
+        return self._label_answer(labels, row, len(prompt), time.perf_counter() - began)
+
+    def _label_answer(self, labels: Sequence[str], row: Sequence[float], prompt_tokens: int, seconds: float) -> Answer:
+        """The most likely label as an answer. Raises NotANumber if a probability is not finite."""
+        best = max(range(len(labels)), key=row.__getitem__)
+        if not all(map(math.isfinite, row)):
+            raise NotANumber("the label probabilities")
+        return Answer(
+            text=labels[best],
+            confidence=min(1.0, row[best]),
+            probabilities=dict(zip(labels, row, strict=True)),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(self._tokens_of_label(labels[best])),
+            finish_reason="stop",
+            seconds=seconds,
+        )
 
     def _score_labels(
         self,
@@ -247,16 +324,7 @@ class Predictor:
                 probabilities = scores.softmax(-1).tolist()
             seconds = prefix_seconds + (time.perf_counter() - began) / len(batch_rows)
             for position, row in zip(batch_rows, probabilities, strict=True):
-                best = max(range(len(labels)), key=row.__getitem__)
-                answers[order[position]] = Answer(
-                    text=labels[best],
-                    confidence=min(1.0, row[best]),
-                    probabilities=dict(zip(labels, row, strict=True)),
-                    prompt_tokens=len(prompts[order[position]]),
-                    completion_tokens=len(label_tokens[best]),
-                    finish_reason="stop",
-                    seconds=seconds,
-                )
+                answers[order[position]] = self._label_answer(labels, row, len(prompts[order[position]]), seconds)
         return [answers[index] for index in range(len(prompts))]
 
     def _generate_all(
@@ -265,6 +333,7 @@ class Predictor:
         conversations: Sequence[Sequence[Message]],
         prompts: list[list[int]],
         generation: GenerationConfig,
+        prompt_format: PromptFormat,
     ) -> list[Answer]:
         """Greedy free text, shortest prompts first; others join the batch as sequences end."""
         answers: dict[int, Answer] = {}
@@ -274,7 +343,7 @@ class Predictor:
             def on_answers(written: tuple[Answer, ...]) -> None:
                 [answers[index]] = written
 
-            return GenerationRequest(conversations[index], generation, on_answers, _raise)
+            return GenerationRequest(conversations[index], generation, on_answers, _raise, prompt_format=prompt_format)
 
         def next_requests(batch: int) -> list[GenerationRequest]:
             lengths = [len(prompts[index]) + generation.max_tokens for index in waiting]
@@ -285,13 +354,31 @@ class Predictor:
         return [answers[index] for index in range(len(prompts))]
 
     def _join(
-        self, batch: DecodeBatch, model: PreTrainedModel, adapter: str | None, joining: Sequence[GenerationRequest]
+        self,
+        together: DecodeBatch,
+        alone: DecodeBatch,
+        model: PreTrainedModel,
+        adapter: str | None,
+        joining: Sequence[GenerationRequest],
     ) -> None:
         prepared = [one for one in map(self._with_decode_requests, joining) if one]
-        if not prepared:
-            return
+        in_tree, by_itself = self._split(
+            [len(requests[0].prompt) + one.generation.max_tokens for one, requests in prepared]
+        )
+        for position in by_itself:
+            alone.add(prepared[position][1], EMPTY_PREFIX)
+        if in_tree:
+            self._join_padded(together, model, adapter, [prepared[position] for position in in_tree])
+
+    def _join_padded(
+        self,
+        batch: DecodeBatch,
+        model: PreTrainedModel,
+        adapter: str | None,
+        prepared: Sequence[tuple[GenerationRequest, list[DecodeRequest]]],
+    ) -> None:
         prompts = [list(requests[0].prompt) for _, requests in prepared]
-        prefix = self._shared_prefix([one.messages for one, _ in prepared], prompts)
+        prefix = self._shared_prefix([one.messages for one, _ in prepared], prompts, prepared[0][0].prompt_format)
         cached = self._prefixes.get(model, adapter, prefix)
         order = sorted((requests for _, requests in prepared), key=lambda requests: len(requests[0].prompt))
         rests = [len(requests[0].prompt) - len(prefix) for requests in order]
@@ -308,7 +395,7 @@ class Predictor:
 
     def _decode_requests(self, request: GenerationRequest) -> list[DecodeRequest]:
         generation = request.generation
-        prompt = prompt_tokens(self.base.tokenizer, request.messages, generation.tools)
+        prompt = self.chat.prompt(request.messages, generation.tools, request.prompt_format)
         limit = self._token_limit(None, generation.max_tokens)
         if len(prompt) > limit:
             raise PromptTooLong(len(prompt), limit, self.context - limit)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
+from perpetune.model.attention_masks import attention_masks
+from perpetune.model.parts import decoder_of, logits_at
 from perpetune.model.token_tree import Tree, parents
 
 # Tokens cached between calls: 94 MB of keys and values for SmolLM2, 540 MB for Llama 3 8B.
@@ -45,25 +48,54 @@ def forward_tree(
     Returns the tree with the new tokens appended, and their last hidden states, shape (tokens, width). `before` is not
     changed, so that several trees can extend it.
     """
+    inputs = _inputs(model, before, tokens, parents)
+    hidden: torch.Tensor = decoder_of(model)(**inputs.arguments).last_hidden_state[0]
+    return inputs.cached(), hidden
+
+
+@torch.inference_mode()
+def tree_logits(
+    model: torch.nn.Module, before: CachedPrefix, tokens: Sequence[int], parents: Sequence[int], wanted: Sequence[int]
+) -> tuple[CachedPrefix, torch.Tensor]:
+    """`forward_tree` with the logits (wanted, vocabulary) at `wanted` new tokens instead of hidden states."""
+    inputs = _inputs(model, before, tokens, parents)
+    kept = torch.tensor(list(wanted), device=inputs.arguments["input_ids"].device)
+    logits = logits_at(model, kept, inputs.arguments)[0]
+    return inputs.cached(), logits
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """The arguments of a forward pass, among them the cache that it fills."""
+
+    arguments: dict[str, Any]
+    cache: DynamicCache
+    visible: npt.NDArray[np.bool_]
+    depths: npt.NDArray[np.int64]
+
+    def cached(self) -> CachedPrefix:
+        layers = tuple((layer.keys, layer.values) for layer in self.cache.layers)  # type: ignore[union-attr]
+        return CachedPrefix(layers, self.visible, self.depths)  # type: ignore[arg-type]
+
+
+def _inputs(model: torch.nn.Module, before: CachedPrefix, tokens: Sequence[int], parents: Sequence[int]) -> _Inputs:
     visible, depths = _extended(before, parents)
     device: torch.device = next(model.parameters()).device
-    dtype: torch.dtype = model.dtype  # type: ignore[assignment]
-    masked = torch.from_numpy(~visible[len(before) :]).to(device)
     cache = DynamicCache()
     for layer, (keys, values) in enumerate(before.layers):
         cache.update(keys, values, layer)
-    decoder = model.get_decoder()  # type: ignore[operator]
-    hidden: torch.Tensor = decoder(
-        input_ids=torch.tensor([list(tokens)], device=device),
-        position_ids=torch.from_numpy(depths[len(before) :]).to(device)[None],
-        attention_mask=torch.zeros(masked.shape, dtype=dtype, device=device).masked_fill_(
-            masked, torch.finfo(dtype).min
-        )[None, None],
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state[0]
-    layers = tuple((layer.keys, layer.values) for layer in cache.layers)  # type: ignore[union-attr]
-    return CachedPrefix(layers, visible, depths), hidden  # type: ignore[arg-type]
+    keys = torch.from_numpy(depths).to(device)
+    queries = keys[len(before) :]
+    config, dtype = cast(Any, model).config, cast(Any, model).dtype
+    masks = attention_masks(config, torch.from_numpy(visible[len(before) :]).to(device), queries, keys, dtype)
+    arguments = {
+        "input_ids": torch.tensor([list(tokens)], device=device),
+        "position_ids": queries[None],
+        "attention_mask": masks,
+        "past_key_values": cache,
+        "use_cache": True,
+    }
+    return _Inputs(arguments, cache, visible, depths)
 
 
 def _extended(before: CachedPrefix, parents: Sequence[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:

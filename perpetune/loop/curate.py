@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from perpetune.curation import dvc
 from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
+from perpetune.loop.label_rule import label_rule, label_rule_of_sources
 from perpetune.loop.run_context import data_version_of
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import counts, labelled_examples
@@ -75,16 +76,19 @@ def rows_metric(split: str) -> str:
 def production_labels(workspace: Workspace) -> int:
     log = open_log(workspace.settings.prediction_log)
     try:
-        return counts(log, workspace.params.task.name).labelled
+        return counts(log, workspace.params.task.name, label_rule(workspace)).labelled
     finally:
         log.dispose()
 
 
 def export_labelled_traffic(workspace: Workspace) -> int:
-    """Write the labelled requests of the prediction log for the pipeline's fetch stage; returns how many."""
+    """Write the labelled requests of the prediction log for the pipeline's fetch stage; returns how many.
+
+    Labels that cannot be right stay in the log.
+    """
     log = open_log(workspace.settings.prediction_log)
     try:
-        examples = labelled_examples(log, workspace.params.task.name)
+        examples = labelled_examples(log, workspace.params.task.name, label_rule_of_sources(workspace))
     finally:
         log.dispose()
     return write_jsonl(workspace.root / TRAFFIC, examples)

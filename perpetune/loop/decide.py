@@ -14,11 +14,11 @@ from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
+from perpetune.loop.unfinished import tag_versions
 from perpetune.loop.untrained_versions import save_linear_version, save_untrained_version
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
-from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
 from perpetune.records import to_json
@@ -28,6 +28,7 @@ from perpetune.tracking.runs import Run, log_text
 from perpetune.workspace import Workspace
 
 RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded")
+LINEAR, LANGUAGE_MODELS = ("linear", "embeddings"), ("base", "few-shot", "recorded")
 SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
@@ -62,8 +63,11 @@ def decide(
     """Apply the promotion gate, log the decision record and tag the version with the outcome.
 
     If a simpler system is chosen it becomes a version too, and the decision is about that one; the challenger's
-    `version` is tagged with the version chosen instead.
+    `version` is tagged with the version chosen instead. The decision record is the intent of all that follows: see
+    perpetune/loop/unfinished.py. Raises ChampionChanged, before it decides, if another version has become champion
+    during the evaluation; the next refresh then evaluates again, without training.
     """
+    registry.require_champion(challenger.card.task, version, assessment.champion)
     rules = workspace.params.promote
     evidence = promotion_evidence(assessment, rules)
     evidence = replace(evidence, label_ratios=label_ratios(workspace.params.split, evidence.against))
@@ -91,20 +95,8 @@ def decide(
         system=choice.system,
     )
     log_decision(run, decision)
-    _tag_version(decision, chosen, decision.outcome)
-    if chosen != version:
-        _tag_version(decision, version, f"gave way to version {chosen} ({choice.system})")
-    if decision.outcome != "promote" and assessment.champion is not None:
-        # This run evaluated the champion on the newest reference rows, which the monitor compares with.
-        registry.tag_version(decision.task, assessment.champion, {"answers": f"{run.id}/champion"})
+    tag_versions(decision)
     return decision
-
-
-def _tag_version(decision: Decision, version: str, outcome: str) -> None:
-    line = headline(decision) if outcome == decision.outcome else outcome
-    tags = {"decision": outcome, "decision.reason": decision.reason, "decision.line": line}
-    registry.tag_version(decision.task, version, tags)
-    registry.describe_version(decision.task, version, f"{outcome}: {' '.join(decision.reasons)}")
 
 
 def _register_rival(
@@ -201,13 +193,37 @@ def _rival(
         return None
     if assessment.balanced:
         labels = [label for each in on for label in labels_of(each, name, "challenger")]
-        lead = balanced_evidence(labels, scores, on[0].params, rules)
         theirs, ours = balanced_mean(labels, scores.theirs), balanced_mean(labels, scores.ours)
     else:
-        lead = paired_evidence(scores, on[0].params, rules)
         theirs, ours = (sum(some) / len(some) for some in (scores.theirs, scores.ours))
     serves = name in assessment.candidates and name != against and name in assessment.evaluations["frozen"].scored
-    return Rival(theirs, ours, lead, _against(assessment, against, name, rules) if serves else None)
+    return Rival(
+        theirs,
+        ours,
+        _lead(assessment, name, "challenger", rules),
+        _against(assessment, against, name, rules) if serves else None,
+        _language_models(assessment, name, rules) if name in LINEAR else {},
+    )
+
+
+def _lead(assessment: Assessment, behind: str, ahead: str, rules: PromoteParams) -> PairedEvidence:
+    """One system minus another on the rows of all holdouts that both answered, in the gate's metric."""
+    on = [each for each in assessment.evaluations.values() if {behind, ahead} <= set(each.scored)]
+    if assessment.balanced:
+        return _balanced(on, behind, ahead, rules)
+    return paired_evidence(_pooled(on, behind, ahead), on[0].params, rules)
+
+
+def _language_models(assessment: Assessment, linear: str, rules: PromoteParams) -> dict[str, PairedEvidence]:
+    """The language models beside the challenger that a linear model would replace, each minus the linear model."""
+    names = [*LANGUAGE_MODELS, *(["champion"] if assessment.champion_system != "linear" else [])]
+    evaluations = assessment.evaluations.values()
+    common = [
+        name
+        for name in names
+        if any(_pooled([each], linear, name).ours for each in evaluations if {linear, name} <= set(each.scored))
+    ]
+    return {name: _lead(assessment, linear, name, rules) for name in common}
 
 
 def _metric(assessment: Assessment) -> str:

@@ -46,9 +46,11 @@ def launch_ensemble(
     predictor = load_predictor(job.base, job.assets, job.params.precision, BATCH_TOKENS)
     predictor.load_adapter("trained", trained.adapter)
     prompts = [(row, conversation(job.instruction, row)) for row in validation]
-    fitting = [(row, prompt) for row, prompt in prompts if predictor.fits(prompt, job.labels, 1)]
+    fitting = [(row, prompt) for row, prompt in prompts if predictor.fits(prompt, job.labels, 1, job.prompt_format)]
     fitting = fitting[: job.params.validation_rows]
-    head_answers = predictor.answer("trained", [prompt for _, prompt in fitting], job.labels, 1)
+    head_answers = predictor.answer(
+        "trained", [prompt for _, prompt in fitting], job.labels, 1, prompt_format=job.prompt_format
+    )
     rows = [row for row, _ in fitting]
     powers = fit_powers(head_answers, answers_of(model, rows), [row.output for row in rows])
     save_pool(trained.adapter, Pool(powers, model if powers.linear else None))

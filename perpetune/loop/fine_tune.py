@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from perpetune.classifiers.encoder import SETTING
 from perpetune.classifiers.ensemble import read_powers
+from perpetune.loop.answer_lengths import warnings_before_training
 from perpetune.loop.curate import read_split
 from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.loop.run_context import DEVICE_HOURS, LOSS
+from perpetune.model.chat_tokenizer import load_chat_tokenizer
 from perpetune.model.release import ModelCard
 from perpetune.model.weights import resolve
 from perpetune.settings import Settings
-from perpetune.tracking.runs import Run, log_metrics, log_params, system_metrics, tag
+from perpetune.tracking.runs import Run, log_metrics, log_params, read_run, system_metrics, tag
 from perpetune.tracking.training_curve import training_curve
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.trainer import OnForecast, Progress, Report, Trained
@@ -30,12 +34,16 @@ class Challenger:
 
 
 def fine_tune(
-    workspace: Workspace, run: Run, on_progress: Report, on_forecast: OnForecast = lambda _: None
+    workspace: Workspace,
+    run: Run,
+    on_progress: Report,
+    on_forecast: OnForecast = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Challenger:
     """Train an adapter and log its metrics to the run; a resumed run returns the adapter that it trained before.
 
-    `on_forecast` is called once with the expected duration and memory, `on_progress` after every step. Raises
-    PerpetuneError if the base or the evaluation's encoder is missing, no example fits, or memory is insufficient.
+    `warn` is called before with each reason why answers could not be served as they are trained, `on_forecast` once with
+    the expected duration and memory, `on_progress` after every step. Raises PerpetuneError if the base or the evaluation's encoder is missing, no example fits, or memory is insufficient.
     """
     encoder = workspace.params.evaluate.encoder
     if encoder and workspace.params.task.kind == "classification":
@@ -47,11 +55,11 @@ def fine_tune(
             draw(progress.step, _metrics(progress))
             on_progress(progress)
 
-        trained = _trained_before(folder) or _train(workspace, run, folder, report, on_forecast)
+        trained = _trained_before(folder) or _train(workspace, run, folder, report, on_forecast, warn)
     log_params(run, {"base.digest": trained.base_digest})
     tag(run, {"adapter.digest": trained.digest})
     log_metrics(run, _summary(trained), trained.steps)
-    return Challenger(trained.adapter, _card(workspace, trained.base_digest), trained)
+    return Challenger(trained.adapter, _card(workspace, trained.base_digest, read_run(run.id).day), trained)
 
 
 def device_hours(trained: Trained) -> float:
@@ -59,7 +67,14 @@ def device_hours(trained: Trained) -> float:
     return trained.seconds * trained.devices / 3600
 
 
-def _train(workspace: Workspace, run: Run, folder: Path, report: Report, on_forecast: OnForecast) -> Trained:
+def _train(
+    workspace: Workspace,
+    run: Run,
+    folder: Path,
+    report: Report,
+    on_forecast: OnForecast,
+    warn: Callable[[str], None],
+) -> Trained:
     task = workspace.params.task
     rows, validation = read_split(workspace, "train"), read_split(workspace, "validation")
     job = Job(
@@ -70,7 +85,12 @@ def _train(workspace: Workspace, run: Run, folder: Path, report: Report, on_fore
         adapter=folder / "adapter",
         checkpoints=workspace.home / "checkpoints" / task.name,
         labels=workspace.params.head_labels(row.output for row in rows),
+        prompt_date=read_run(run.id).day,
     )
+    tokenizer = load_chat_tokenizer(job.base, job.assets).formatted(job.prompt_format)
+    for name, sentence in warnings_before_training(tokenizer, rows, workspace.params).items():
+        tag(run, {f"warning.{name}": sentence})
+        warn(sentence)
     with system_metrics(run):
         encoder = workspace.params.evaluate.encoder
         trained = launch_ensemble(job, encoder, rows, validation, report, Settings().training_launcher, on_forecast)
@@ -86,7 +106,7 @@ def _trained_before(folder: Path) -> Trained | None:
     return replace(read_trained(folder), adapter=folder / "adapter")
 
 
-def _card(workspace: Workspace, base_digest: str) -> ModelCard:
+def _card(workspace: Workspace, base_digest: str, day: date) -> ModelCard:
     task = workspace.params.task
     return ModelCard(
         task=task.name,
@@ -98,6 +118,7 @@ def _card(workspace: Workspace, base_digest: str) -> ModelCard:
         precision=workspace.params.train.precision,
         max_new_tokens=workspace.params.evaluate.max_new_tokens,
         output_schema=task.output_schema,
+        prompt_date=day,
     )
 
 

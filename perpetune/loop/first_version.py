@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -107,6 +108,7 @@ def first_version_card(workspace: Workspace, base: ServedBase) -> ModelCard:
         max_new_tokens=MAX_LABEL_TOKENS if unknown_labels else params.evaluate.max_new_tokens,
         system="remote" if params.serve.initial_model else "prompted",
         remote=params.serve.initial_model,
+        prompt_date=None if params.serve.initial_model else datetime.now(UTC).date(),
     )
     return card.model_copy(update={"shots": _shots(params, card, teachable, base)})
 

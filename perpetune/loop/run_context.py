@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from perpetune.errors import PerpetuneError
+from perpetune.git import git, is_in_repository
 from perpetune.output_schema import to_text
 from perpetune.params import as_yaml
 from perpetune.params.renamed_settings import flat_with_new_names
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision, Ids
 from perpetune.tracking import registry
+from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import (
     Run,
@@ -58,6 +61,7 @@ def open_loop_run(
     """
     use_mlflow(workspace)
     task = workspace.params.task.name
+    complete_move(task)  # a killed process may have left one
     origin = {
         "perpetune.kind": kind,
         "perpetune.trigger": trigger,
@@ -183,17 +187,22 @@ def environment_tags() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str:
-    """The workspace's commit, with "+" if there are uncommitted changes; "unknown" outside git."""
+    """The workspace's commit, with "+" if there are uncommitted changes; "unknown" outside git.
+
+    If there is a repository and git does not tell, a line on stderr says why, once.
+    """
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
+        commit = git(folder, "rev-parse", "HEAD")
+        return commit + ("+" if git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except PerpetuneError as fault:
+        if is_in_repository(folder):
+            _say_once(f"the commit is unknown, and versions will not name one: {fault}")
         return "unknown"
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)  # Prefect takes it into the log of a run
 
 
 def ids_of(workspace: Workspace, version: Version, champion: str | None) -> Ids:
@@ -220,10 +229,6 @@ def log_later_decision(decision: Decision, version: Version) -> None:
     """Log a decision made after a version's own run to that run, and tag and describe the version."""
     name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)
-    tags = {
-        "decision": decision.outcome,
-        "decision.reason": decision.reason,
-        "decision.line": headline(decision),
-    }
+    tags = {"decision.reason": decision.reason, "decision.line": headline(decision), "decision": decision.outcome}
     registry.tag_version(version.task, version.version, tags)
     registry.describe_version(version.task, version.version, f"{decision.outcome}: {' '.join(decision.reasons)}")

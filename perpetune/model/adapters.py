@@ -16,7 +16,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from perpetune.errors import PerpetuneError
 from perpetune.model.base import Base
+from perpetune.model.lora_targets import ALL_LINEAR, WHERE, LoraTargets, lora_targets
 from perpetune.model.release import LABEL_HEAD, POOL
 from perpetune.params import LoraParams, Method
 
@@ -27,14 +29,15 @@ WHOLE = "model.safetensors"
 def trainable(base: Base, method: Method, params: LoraParams, seed: int) -> PeftModel | PreTrainedModel:
     """The base with a new adapter, initialised from the seed; for `full` the base itself in fp32.
 
-    Trained weights are in fp32, because small updates would be rounded away in bf16.
+    Trained weights are in fp32, because small updates would be rounded away in bf16. Raises PerpetuneError if a target
+    module is not in the model, or cannot be adapted.
     """
     torch.manual_seed(seed)
     if method == "full":
         base.model.to(torch.float32)  # type: ignore[arg-type]
         base.model.requires_grad_(True)
         return base.model
-    targets = params.target_modules
+    targets = lora_targets(base.model, params.target_modules)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=params.rank,
@@ -42,11 +45,24 @@ def trainable(base: Base, method: Method, params: LoraParams, seed: int) -> Peft
         lora_dropout=params.dropout,
         use_rslora=method == "rslora",
         use_dora=method == "dora",
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=targets.modules,
+        exclude_modules=targets.excluded or None,
+        target_parameters=targets.parameters or None,
     )
-    model = get_peft_model(base.model, config)
+    try:
+        model = get_peft_model(base.model, config)
+    except (ValueError, NotImplementedError) as fault:  # peft's reason: a layer that this kind of adapter cannot change
+        raise PerpetuneError(
+            f"peft cannot adapt these modules: {fault}", where=WHERE, do=_advice(targets, method, params)
+        ) from fault
     assert isinstance(model, PeftModel)
     return model
+
+
+def _advice(targets: LoraTargets, method: Method, params: LoraParams) -> str:
+    if targets.parameters and (method == "dora" or params.dropout):
+        return "experts take method: lora and dropout: 0 only"
+    return f"use {ALL_LINEAR}, or other modules"
 
 
 def save_trained(

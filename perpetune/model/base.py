@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.loading import read_model, read_tokenizer
 from perpetune.model.weights import resolve, weights_digest
 from perpetune.params import BaseParams
 
@@ -33,7 +35,7 @@ def load_base(
 ) -> Base:
     """Load the base model onto the GPU if there is one, else the CPU; `four_bit` loads it in NF4 with bitsandbytes.
 
-    Raises PerpetuneError if the model is missing or cannot be fetched, or bitsandbytes is not installed.
+    Raises PerpetuneError if the model is missing, damaged or cannot be fetched, or bitsandbytes is not installed.
     """
     folder = resolve(params, assets)
     dtype = torch_dtype(precision)
@@ -42,12 +44,9 @@ def load_base(
 
 
 def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a model that save_pretrained wrote, for inference."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
-    assert isinstance(model, PreTrainedModel)
+    """Load a model that save_pretrained wrote, for inference. Raises PerpetuneError as `read_model` does."""
+    model = read_model(folder, dtype)
     model.to(device_name())  # type: ignore[arg-type]
-    model.config.use_cache = False
-    model.train(False)
     return model
 
 
@@ -56,11 +55,25 @@ def device_name() -> str:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    """The tokenizer, with a padding token. Raises PerpetuneError if it is missing or damaged."""
+    tokenizer = read_tokenizer(folder)
+    if _is_another_kind(tokenizer, folder):
+        tokenizer = read_tokenizer(folder, PreTrainedTokenizerFast.from_pretrained)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
+
+
+def _is_another_kind(tokenizer: Any, folder: Path) -> bool:
+    """Whether transformers built another kind of tokenizer than tokenizer.json holds.
+
+    For some architectures it takes the vocabulary only and adds the rules of the architecture's first model.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file() or not getattr(tokenizer, "is_fast", False):
+        return False
+    kind = json.loads(file.read_text(encoding="utf-8"))["model"].get("type")
+    return kind is not None and kind != json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"]
 
 
 def _in_four_bits(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -78,13 +91,7 @@ def _in_four_bits(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=config, device_map=device_name(), attn_implementation="sdpa"
-    )
-    assert isinstance(model, PreTrainedModel)
-    model.config.use_cache = False
-    model.train(False)
-    return model
+    return read_model(folder, dtype, quantization_config=config, device_map=device_name())
 
 
 def torch_dtype(precision: Literal["auto", "fp32", "bf16"]) -> torch.dtype:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from perpetune.generation.prompt_format import PromptFormat, prompt_format
 from perpetune.output_schema import to_text
 from perpetune.params import BaseParams, RemoteModel
 from perpetune.records import Message, Route, with_instruction
@@ -28,7 +30,8 @@ class ModelCard(BaseModel):
     """The model card: what a version needs to answer besides its weights; stored in its folder as perpetune.json.
 
     `shots` are the few-shot examples of a prompted version, user and assistant in turn, after the instruction. Answers are
-    constrained to `output_schema`, a JSON Schema. `remote` is the API of a remote version.
+    constrained to `output_schema`, a JSON Schema. `remote` is the API of a remote version. `prompt_date` is the day that
+    chat templates take for today (None: the real one), so that prompts are the same in training and ever after.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,11 +48,16 @@ class ModelCard(BaseModel):
     shots: tuple[Message, ...] = ()
     output_schema: dict[str, Any] | None = None
     remote: RemoteModel | None = None
+    prompt_date: date | None = Field(default=None, exclude_if=lambda given: given is None)
 
     @property
     def json_schema(self) -> str | None:
         """The schema as JSON text, as `Generation` takes it."""
         return None if self.output_schema is None else to_text(self.output_schema)
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        return prompt_format(self.base.chat_template_kwargs, self.prompt_date)
 
 
 class GoldenPrompt(BaseModel):
@@ -98,11 +106,16 @@ class Release:
     output_schema: dict[str, Any] | None = None
     max_new_tokens: int | None = None
     remote: RemoteModel | None = None
+    prompt_date: date | None = None
 
     @property
     def json_schema(self) -> str | None:
         """The schema as JSON text, as `Generation` takes it."""
         return None if self.output_schema is None else to_text(self.output_schema)
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        return prompt_format(self.base.chat_template_kwargs, self.prompt_date)
 
     def conversation(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The version's prompt for a request or a row with these messages."""
@@ -129,11 +142,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class DesiredReleases:
-    """The versions that a gateway should load. `previous` stays loaded for a fast rollback."""
+    """The versions that a gateway should load. `previous` stays loaded for a fast rollback.
+
+    `registered` is when the model was registered (Unix ms): one that was deleted and registered anew has other versions
+    under the same numbers.
+    """
 
     champion: str | None
     previous: str | None = None
     trial: Trial | None = None
+    registered: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -160,6 +178,7 @@ def release_of(card: ModelCard, task: str, version: str, adapter: Path, evaluate
         card.output_schema,
         card.max_new_tokens,
         card.remote,
+        card.prompt_date,
     )
 
 

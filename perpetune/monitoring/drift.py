@@ -17,10 +17,10 @@ from evidently.core.report import Snapshot
 from evidently.legacy.calculations.stattests import StatTest, register_stattest
 from evidently.legacy.core import ColumnType
 from evidently.metrics import MeanValue, ValueDrift
-from evidently.presets import DataDriftPreset
 from scipy.stats import chi2, chi2_contingency, kstwobign
 
 from perpetune.files import write_atomic
+from perpetune.monitoring.input_drift import whole_input_drift
 from perpetune.monitoring.window import (
     ANSWER,
     ANSWER_LENGTH,
@@ -32,7 +32,7 @@ from perpetune.monitoring.window import (
     reference_frame,
 )
 from perpetune.params import WatchParams
-from perpetune.policy.retraining import ColumnDrift, DriftEvidence
+from perpetune.policy.retraining import ColumnDrift, DriftEvidence, InputDrift
 
 KOLMOGOROV_SMIRNOV = "ks"
 CHI_SQUARE = "two-sample chi-square"
@@ -44,14 +44,15 @@ RARE = 5  # the chi-square approximation needs about this many in a cell
 def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEvidence:
     """Test a window against the reference, and write Evidently's report to `html` (about 1.6 MB).
 
-    Numbers use the two-sample Kolmogorov-Smirnov test, answers a chi-square test of homogeneity. The false-alarm rate
-    `LEVEL` is divided among the input columns and among the prediction columns (Bonferroni). Shifts below a KS distance
-    of 0.1 (or Cohen's w of 0.1 for answers) never count, although they are significant in large windows. Inputs drifted
-    if the ratio `params.drift_ratio` of their columns did, predictions if the answers or their confidence did.
+    One test of the whole input decides whether the inputs drifted (perpetune/monitoring/input_drift.py). The columns
+    explain it: numbers by the two-sample Kolmogorov-Smirnov test, answers by a chi-square test of homogeneity. The
+    false-alarm rate `LEVEL` is divided among the input columns and among the prediction columns (Bonferroni). Shifts below
+    a KS distance of 0.1 (or Cohen's w of 0.1 for answers) never count, although they are significant in large windows.
+    Predictions drifted if the answers or their confidence did.
 
-    The tests assume independent rows. Correlated neighbours raise the false-alarm rate: of windows without drift from
-    reviews that arrived sentence by sentence, 12% had drifted predictions (1.5% when shuffled; inputs 0.5% and 0%). With
-    fewer than `params.min_rows` rows in the window or the reference nothing is tested, and the page says so.
+    The tests of columns assume independent rows. Correlated neighbours raise the false-alarm rate: of windows without drift
+    from reviews that arrived sentence by sentence, 12% had drifted predictions (1.5% when shuffled). With fewer than
+    `params.min_rows` rows in the window or the reference nothing is tested, and the page says so.
     """
     current, reference = current_frame(window), reference_frame(window)
     heading = _heading(window)
@@ -61,7 +62,9 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
 
     inputs = _thresholds(INPUT_COLUMNS, current, reference, params)
     predictions = _thresholds((ANSWER, ANSWER_LENGTH, CONFIDENCE), current, reference, params)
-    snapshot = _run(current, reference, inputs, predictions, params)
+    whole = whole_input_drift(window, current, reference)
+    heading = f"{heading} {_finding(whole)}"
+    snapshot = _run(current, reference, inputs, predictions)
     columns = _column_drifts(snapshot, {**inputs, **predictions})
     ratio = sum(columns[column].drifted for column in inputs) / len(inputs)
     write_atomic(html, _page(heading, _compressed(_with_heading(snapshot.get_html_str(as_iframe=False), heading))))
@@ -70,10 +73,16 @@ def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEviden
         rows=len(current),
         reference_rows=len(reference),
         share=ratio,
-        inputs_drifted=ratio >= params.drift_ratio,
+        inputs_drifted=whole.drifted,
         predictions_drifted=any(columns[column].drifted for column in predictions),
         columns=columns,
+        inputs=whole,
     )
+
+
+def _finding(whole: InputDrift) -> str:
+    verdict = "Inputs drifted" if whole.drifted else "Drift of the inputs is not shown"
+    return f"{verdict}: {whole.test}, AUC {whole.auc:.2f}, p {whole.p_value:.3g} at level {whole.level:g}."
 
 
 def _thresholds(
@@ -122,15 +131,10 @@ def _run(
     reference: pd.DataFrame,
     inputs: Mapping[str, float],
     predictions: Mapping[str, float],
-    params: WatchParams,
 ) -> Snapshot:
     metrics: list[MetricOrContainer] = [
-        DataDriftPreset(
-            columns=list(inputs),
-            drift_share=params.drift_ratio,
-            num_method=KOLMOGOROV_SMIRNOV,
-            per_column_threshold=dict(inputs),
-        )
+        ValueDrift(column=column, method=KOLMOGOROV_SMIRNOV, threshold=threshold)
+        for column, threshold in inputs.items()
     ]
     if current[SCORE].notna().any() and reference[SCORE].notna().any():
         metrics.append(MeanValue(column=SCORE))

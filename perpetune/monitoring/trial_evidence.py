@@ -21,7 +21,7 @@ def canary_evidence(
 ) -> TrialEvidence:
     """The evidence of a canary: two groups of users, one answered by each version.
 
-    Quality is agreement with labels or, without labels, the feedback score clipped to 0 to 1.
+    Quality is agreement with labels or, without labels, the feedback score, which is 0 to 1.
     """
     ours, theirs = _by_time(challenger), _by_time(champion)
     labels = any(each.label is not None for each in (*ours, *theirs))
@@ -90,7 +90,7 @@ def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list
     )
     if labels:
         return [score(each.label, str(each.output)) for each in known if each.label is not None]
-    return [min(max(each.score, 0.0), 1.0) for each in known if each.score is not None]
+    return [each.score for each in known if each.score is not None]
 
 
 def _compared(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from perpetune.output_schema import schema_error
@@ -64,7 +64,7 @@ def _checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
 class TaskParams(Section):
     """What the model is for. `labels: null` learns them from the training data.
 
-    `output_schema` is the JSON Schema that each output satisfies; where params.yaml names a file, what is in it.
+    `output_schema` is the JSON Schema that each output satisfies, or the content of the file that params.yaml names.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
@@ -81,6 +81,10 @@ class TaskParams(Section):
     """The set of answers. `null` takes the labels of the training data; version 1, which exists before any training,
     takes the labels of the rows that are known by then.
     """
+    new_labels: bool = False
+    """With `labels: null`, whether feedback may bring a label that the task does not have yet. `false` refuses it, since
+    it is more often a mistake than a new class; `true` lets it become a class of the next training.
+    """
     output_schema: Annotated[dict[str, Any] | None, AfterValidator(_checked_schema)] = None
     """For `kind: generation`: a JSON Schema that each output satisfies, or the name of a `.json` file, relative to
     params.yaml, that holds one. It constrains answers while they are generated, and answers are scored slot by slot.
@@ -94,10 +98,37 @@ class TaskParams(Section):
         return self.labels or tuple(sorted(set(outputs)))
 
     @model_validator(mode="after")
+    def new_labels_are_learned(self) -> TaskParams:
+        if self.new_labels and self.labels is not None:
+            raise ValueError("task.new_labels: true needs task.labels: null: named labels are the whole set")
+        return self
+
+    @model_validator(mode="after")
     def labels_have_no_schema(self) -> TaskParams:
         if self.output_schema is not None and self.kind == "classification":
             raise ValueError("task.output_schema is for task.kind generation: classification answers with a label")
         return self
+
+
+# What a chat template is given anyway, or defines.
+_TAKEN_VARIABLES = frozenset(
+    [
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "strftime_now",
+        "raise_exception",
+    ]
+)
+
+
+def _checked_variables(variables: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    for name in variables:
+        if not name.isidentifier() or name in _TAKEN_VARIABLES:
+            raise PydanticCustomError("variable", "{name} is no variable of a chat template", {"name": name})
+    return variables
 
 
 class BaseParams(Section):
@@ -110,6 +141,14 @@ class BaseParams(Section):
     revision: str | None = None
     """Version of the package, or commit of the repository; `null` for a folder. Pin it: the decision record names the
     digest of the weights.
+    """
+    chat_template_kwargs: Annotated[
+        dict[str, JsonValue], AfterValidator(_checked_variables), Field(exclude_if=lambda given: not given)
+    ] = {}
+    """Variables of the base's chat template, as transformers and vLLM take them: `{enable_thinking: false}` for Qwen3
+    and SmolLM3, `{date_string: 1 July 2026}` for Llama 3. They are fixed for each version when it is made. With
+    `enable_thinking: true` answers may begin with their reasoning; else a thinking block that the template opens is
+    closed in the prompt. See docs/guides/chat-templates.md.
     """
 
 
@@ -179,7 +218,7 @@ class MixParams(Section):
 
 
 class ReferenceParams(Section):
-    """What traffic is compared with: the recent holdout alone where it has `min_recent` rows."""
+    """What traffic is compared with: the recent holdout alone if it has `min_recent` rows."""
 
     rows: Count = 600
     """Rows that the monitor compares traffic with. Unit: rows."""
@@ -200,7 +239,9 @@ class LoraParams(Section):
     dropout: Ratio = 0.0
     """Dropout on the adapter's input, as in peft. Unit: ratio."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Modules that get an adapter, as in peft; `all-linear` takes every linear layer but the output."""
+    """Modules that get an adapter, as in peft; `all-linear` takes every linear layer of the decoder but the output. Experts
+    of a mixture are adapted if they are named, such as `experts.gate_up_proj` (docs/guides/base-models.md).
+    """
 
 
 class TrainParams(Section):
@@ -299,7 +340,9 @@ class TuneParams(Section):
 
 class EvaluateParams(Section):
     max_new_tokens: Count = 128
-    """Longest free-text answer. Unit: tokens."""
+    """Longest free-text answer, in the evaluation and in production. Before a training it is warned of training answers
+    that are longer; the report counts the answers that were cut off. Unit: tokens.
+    """
     batch_tokens: Count = 2048
     """Tokens that are read at once; on a CPU, labels are scored in passes of at most 256. Free text is generated for as
     many rows as hold four times that. Unit: tokens.
@@ -439,7 +482,9 @@ class ServeParams(Section):
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"
-    """`transformers` answers in the gateway's process, `vllm` over HTTP. See docs/guides/vllm.md."""
+    """`transformers` answers in the gateway's process, `vllm` over HTTP. vLLM serves the adapters of `train.method` `lora`,
+    `rslora` and `qlora`. See docs/guides/vllm.md.
+    """
     initial_model: RemoteModel | None = None
     """What answers as version 1, until a better version is promoted: `null` is the prompted base, `{url, model}` a
     larger model behind OpenAI's API. Its key is the environment variable `PERPETUNE_REMOTE_API_KEY`.
@@ -550,7 +595,7 @@ class WatchParams(Section):
     consecutive_checks: Count = 1
     """Checks in a row, each with new labels, that must find decay before a refresh starts. Unit: checks."""
     drift_ratio: Probability = 0.5
-    """Ratio of drifted columns from which inputs count as drifted. Drift alone starts nothing. Unit: ratio."""
+    """Not used any more: one test of the whole input decides, and the columns explain it. See decision 21."""
     without_labels: Literal["nothing", "ask", "retrain"] = "ask"
     """What follows if fewer than `label_requests` of the window are labelled, the accuracy estimated from confidence has
     fallen beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain`, or `nothing`. Drift alone
@@ -628,6 +673,15 @@ class Params(Section):
             raise ValueError("train.objective: label_head needs labels, and task.kind generation has none: set auto")
         if self.serve.engine == "vllm":
             raise ValueError("train.objective: label_head cannot be served by vLLM: set likelihood, or auto")
+        return self
+
+    @model_validator(mode="after")
+    def vllm_serves_adapters(self) -> Params:
+        if self.serve.engine == "vllm" and self.train.method in ("dora", "full"):
+            raise ValueError(
+                f"train.method: {self.train.method} cannot be served by vLLM, which adds LoRA adapters to one base: "
+                "set train.method: lora, rslora or qlora, or serve.engine: transformers"
+            )
         return self
 
     @property

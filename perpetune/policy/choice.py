@@ -9,7 +9,8 @@ from typing import Literal
 from perpetune.params import PromoteParams
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival, harms, least_rows, should_promote
 from perpetune.policy.verdict import Verdict
-from perpetune.policy.wording import interval
+from perpetune.policy.wording import interval, points
+from perpetune.statistics.power import labels_to_collect, rows_to_tell
 
 System = Literal["challenger", "linear", "embeddings", "base", "few-shot"]
 SimpleSystem = Literal["linear", "embeddings", "base", "few-shot"]
@@ -31,6 +32,7 @@ NAMES = {
     "base": "the base model",
     "few-shot": "the base model with examples",
     "recorded": "the recorded model",
+    "champion": "the champion",
 }
 
 
@@ -150,15 +152,50 @@ def _promoted(name: System, tested: Verdict, evidence: PromotionEvidence, rules:
     rival = evidence.rivals[name]
     assert rival.gate is not None
     tested_rival = should_promote(rival.gate, rules)
-    saving = "so no training is needed" if name in PROMPTED else "so no language model is needed"
-    conclusion = f", {saving}" if rival.lead.difference <= rules.simpler_margin else ""
-    headline = f"Serve {SERVED[name]}: {_versus(name, rival, evidence)}{conclusion}."
+    headline = f"Serve {SERVED[name]}: {_versus(name, rival, evidence)}{_conclusion(name, rival, evidence, rules)}."
     why = [
         f"The tuned model was not promoted: {reason}" for reason in tested.reasons[:1] if tested.outcome != "promote"
     ]
     return Choice(
         Verdict("promote", (headline, *why, *tested_rival.reasons, *_recorded(evidence)), _rule(tested, rules)), name
     )
+
+
+def _conclusion(name: System, rival: Rival, evidence: PromotionEvidence, rules: PromoteParams) -> str:
+    """What the numbers show of the need for more than this system; a gain that is not shown is no equality."""
+    if _shown_not_worse(rival, rules):
+        needless = "no training is needed" if name in PROMPTED else "no language model is needed"
+        return f", so {needless}: it is not worse by {points(rules.margin)} (promote.margin)"
+    undecided = _undecided(rival, evidence, rules)
+    return f"; {undecided}" if undecided else ""
+
+
+def _shown_not_worse(rival: Rival, rules: PromoteParams) -> bool:
+    """Whether every language model that it would replace is shown to be ahead by less than the margin.
+
+    Each test is at the level of the intervals; as all must pass, the error stays at it (intersection-union test; Berger,
+    Technometrics 24 (1982) 295).
+    """
+    return all(lead.interval.high < rules.margin for lead in (rival.lead, *rival.models.values()))
+
+
+def _undecided(rival: Rival, evidence: PromotionEvidence, rules: PromoteParams) -> str | None:
+    """That a language model may or may not be better, and the labels that would tell; None if one is shown to be."""
+    leads = {"challenger": rival.lead, **rival.models}
+    if any(lead.difference > 0 and lead.p_value < rules.alpha for lead in leads.values()):
+        return None
+    best = max(leads, key=lambda name: leads[name].interval.high)
+    return f"{NAMES[best]} is not yet shown to be better, {_labels_to_tell(leads[best], evidence, rules)}"
+
+
+def _labels_to_tell(lead: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> str:
+    needed = rows_to_tell(
+        lead.discordance, gain=rules.gain, margin=rules.margin, alpha=(1 - lead.interval.level) / 2, power=rules.power
+    )
+    if needed <= lead.rows:
+        return f"though {lead.rows:,} rows were enough to tell a gain of {points(rules.gain)}"
+    labels = labels_to_collect(needed - lead.rows, min(1.0, sum(evidence.label_ratios.values())) or 1.0)
+    return f"{labels or needed - lead.rows:,} more labels would tell"
 
 
 def _serve_prompted_base(tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
@@ -179,7 +216,7 @@ def _better_prompted(evidence: PromotionEvidence, rules: PromoteParams) -> Simpl
 
 
 def _with_rivals(tested: Verdict, evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
-    """The verdict; its first reason also names a simpler system that is as good as the challenger, if there is one."""
+    """The verdict; its first reason also names a simpler system that is about as good as the challenger, if any is."""
     first, *others = tested.reasons
     first = f"{first.removesuffix('.')}{_equal_rival(evidence, rules)}."
     return replace(tested, reasons=(first, *others, *_recorded(evidence)))
@@ -195,7 +232,11 @@ def _equal_rival(evidence: PromotionEvidence, rules: PromoteParams, but: str = "
         return ""
     rival = evidence.rivals[near[0]]
     scores = f"{_number(rival.score, evidence)} against {_number(rival.challenger, evidence)}"
-    return f"; {NAMES[near[0]]} is as good as the tuned model ({scores} on {rival.lead.rows:,} rows)"
+    seen = f"{scores} on {rival.lead.rows:,} rows"
+    if rival.lead.interval.high < rules.margin:
+        return f"; {NAMES[near[0]]} is not worse than the tuned model by {points(rules.margin)} ({seen})"
+    undecided = _undecided(replace(rival, models={}), evidence, rules)
+    return f"; beside {NAMES[near[0]]} ({seen}) {undecided}" if undecided else ""
 
 
 def _tuned(evidence: PromotionEvidence, rules: PromoteParams) -> str | None:
@@ -205,8 +246,9 @@ def _tuned(evidence: PromotionEvidence, rules: PromoteParams) -> str | None:
         return None
     name = min(others, key=lambda name: others[name].lead.difference)
     rival = others[name]
-    as_good = rival.lead.difference <= rules.simpler_margin
-    claim = "is as good but does harm or cannot serve" if as_good else "is the best rival"
+    near = rival.lead.difference <= rules.simpler_margin
+    behind = f"at most {points(rules.simpler_margin)} behind"
+    claim = f"is {behind} on these rows but does harm or cannot serve" if near else "is the best rival"
     return (
         f"Serve the tuned model: it {_scores(rival.challenger, rival.lead.rows, evidence)}; {NAMES.get(name, name)} {claim} "
         f"with {_number(rival.score, evidence)} ({_gap(rival, 1)})."

@@ -57,7 +57,8 @@ def label_decision(
         return LabelDecision("ask", (_UNKNOWN,))
     if not estimate.interval.low > estimate.margin:
         return LabelDecision(
-            "nothing", (f"The accuracy estimated from confidence has not fallen so far: {_numbers(estimate)}.",)
+            "nothing",
+            (f"The accuracy estimated from confidence is not shown to have fallen so far: {_numbers(estimate)}.",),
         )
     return LabelDecision(
         rules.without_labels,

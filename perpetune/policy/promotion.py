@@ -75,12 +75,14 @@ class Rival:
 
     `score` and `challenger` are the two scores in the gate's metric; `lead` is challenger minus rival. `gate` is the
     rival's own evidence against what serves; None if the rival cannot serve or is the base compared with itself.
+    `models`, for a linear rival: the other language models by name, each minus the rival.
     """
 
     score: float
     challenger: float
     lead: PairedEvidence
     gate: PromotionEvidence | None
+    models: Mapping[str, PairedEvidence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

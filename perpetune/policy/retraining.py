@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil, exp, log
 from typing import Protocol
 
+from perpetune.errors import PerpetuneError
 from perpetune.params import RefreshParams, WatchParams
 from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
@@ -58,11 +59,26 @@ class ColumnDrift:
 
 
 @dataclass(frozen=True)
+class InputDrift:
+    """One test of the whole input: `auc` of a classifier between window and reference, 0.5 if it cannot tell them apart.
+
+    `p_value` is one-sided for "they differ"; `level` is the false-alarm rate of a check.
+    """
+
+    test: str
+    auc: float
+    p_value: float
+    level: float
+    drifted: bool
+
+
+@dataclass(frozen=True)
 class DriftEvidence:
     """Whether inputs and predictions drifted.
 
-    `share` is the ratio of input columns that drifted. `judged` is False, and `columns` empty, if the window or the
-    reference has too few rows.
+    `inputs` is the test that decides on the inputs; None in records of perpetune 0.1, in which the columns decided.
+    `share` is the ratio of input columns that drifted, which explain it. `judged` is False, and `columns` empty, if the
+    window or the reference has too few rows.
     """
 
     judged: bool
@@ -72,6 +88,7 @@ class DriftEvidence:
     inputs_drifted: bool
     predictions_drifted: bool
     columns: Mapping[str, ColumnDrift]
+    inputs: InputDrift | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +133,8 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     Only decay triggers a refresh, drift does not. Without decay at least `run_length` labels come before a false alarm on
     average, whatever the number of checks, unless the champion was never as good as the lower confidence bound of its
     reference score: the probability of that is at most 1 - `reference_confidence`.
+
+    Raises PerpetuneError if there are labels and no reference score to compare them with.
     """
 
     def verdict(outcome: Outcome, *reasons: str) -> Verdict:
@@ -125,7 +144,10 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     if evidence.labelled == 0 and not (decay and decay.alarms):
         return verdict("collect more labels", _no_labels(evidence.labelled_in_all))
     if decay is None:
-        return verdict("keep", "The champion has no recorded score on the reference, so decay cannot be tested.")
+        raise PerpetuneError(
+            "decay cannot be tested: the champion has no recorded score on the reference",
+            do="`perpetune refresh` evaluates it",
+        )
     if decay.bound <= 0:
         return verdict("keep", _low_reference(decay))
     reasons = _evidence_sentences(decay)
@@ -276,10 +298,21 @@ def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
         return (f"Drift was not tested because there are too few rows: {rows}.",)
     found = {"Inputs": drift.inputs_drifted, "Predictions": drift.predictions_drifted}
     which = " and ".join(name for name, drifted in found.items() if drifted).capitalize()
+    told = "; ".join([*([_test_of_inputs(drift.inputs)] if drift.inputs else []), rows])
     if not which:
-        return (f"Neither inputs nor predictions drifted ({rows}).",)
+        return (f"Neither of inputs nor of predictions is drift shown ({told}).",)
     columns = ", ".join(name for name, column in drift.columns.items() if column.drifted)
-    return (f"{which} drifted ({columns}; {rows}), which does not trigger a refresh: label some of these requests.",)
+    because = "; ".join([*([columns] if columns else []), told])
+    return (f"{which} drifted ({because}), which does not trigger a refresh: label some of these requests.",)
+
+
+def _test_of_inputs(found: InputDrift) -> str:
+    """As "a classifier tells inputs of the window from the reference with AUC 0.93, p 0.002 at level 0.01"."""
+    verb = "tells" if found.drifted else "tries to tell"
+    return (
+        f"a classifier {verb} inputs of the window from the reference: AUC {found.auc:.2f}, p {found.p_value:.3g} at level "
+        f"{found.level:g}"
+    )
 
 
 def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:

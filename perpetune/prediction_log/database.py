@@ -68,6 +68,11 @@ def error_text(fault: Exception) -> str:
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
 
+def redacted(url: str) -> str:
+    """The URL without its password."""
+    return _parse(url).set(query={}).render_as_string(hide_password=True)
+
+
 def _parse(url: str) -> URL:
     example = "sqlite:////var/lib/perpetune/predictions.db or postgresql://USER:PASSWORD@HOST/DATABASE"
     try:

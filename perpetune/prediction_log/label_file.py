@@ -18,6 +18,7 @@ from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.prediction_log.label_requests import LabelRequest
+from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
 from perpetune.prediction_log.redaction import Redactor
 from perpetune.prediction_log.writes import UnknownRequest, add_feedback
 from perpetune.records import Feedback
@@ -42,8 +43,10 @@ def write_requests(path: Path, requests: Iterable[LabelRequest]) -> int:
     return len(lines)
 
 
-def import_labels(log: Engine, path: Path, redactor: Redactor | None) -> ImportedLabels:
+def import_labels(log: Engine, path: Path, redactor: Redactor | None, rule: LabelRule = ANY_LABEL) -> ImportedLabels:
     """Store the labels of a JSONL file (`request_id` and `label` in each row) as feedback, with redaction if enabled.
+
+    Labels that the rule refuses are rejected.
 
     Invalid rows are rejected one by one, and importing a file twice changes nothing. Raises PerpetuneError if the file
     cannot be read.
@@ -55,6 +58,7 @@ def import_labels(log: Engine, path: Path, redactor: Redactor | None) -> Importe
             if feedback is None:
                 empty += 1
                 continue
+            _check(feedback, rule)
             _store(log, redactor.row(feedback) if redactor else feedback)
             labels += 1
         except InvalidRow as bad:
@@ -90,6 +94,11 @@ def _text(values: Mapping[str, object], name: str) -> str:
     if value is not None and not isinstance(value, str):
         raise InvalidRow(name, f"must be text, got {json.dumps(value, ensure_ascii=False):.40}")
     return value or ""
+
+
+def _check(feedback: Feedback, rule: LabelRule) -> None:
+    if fault := rule.fault(str(feedback.label)):
+        raise InvalidRow("label", fault)
 
 
 def _store(log: Engine, feedback: Feedback) -> None:

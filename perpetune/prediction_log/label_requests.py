@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import ColumnElement, Engine, and_, exists, func, insert, literal, select
 
+from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
 from perpetune.prediction_log.tables import StorableText, UtcTime, feedback, label_requests, predictions
 
 LabelReason = Literal["random", "uncertain"]
@@ -43,19 +44,25 @@ def _asking(request_ids: list[str], time: datetime, why: LabelReason) -> Any:
     return statement.returning(label_requests.c.request_id)
 
 
-def open_requests(log: Engine, task: str, *, version: str | None = None) -> list[LabelRequest]:
-    """The open label requests, oldest first; with `version` only those for its answers."""
+def open_requests(
+    log: Engine, task: str, *, version: str | None = None, rule: LabelRule = ANY_LABEL
+) -> list[LabelRequest]:
+    """The open label requests, oldest first; with `version` only those for its answers.
+
+    A label that the rule refuses leaves its request open.
+    """
     columns = (predictions.c.id, predictions.c.input, predictions.c.output, predictions.c.confidence)
-    rows = select(*columns, label_requests.c.why).where(_open(task, version))
     with log.connect() as connection:
+        rows = select(*columns, label_requests.c.why).where(_open(task, version, rule.accepted(connection, task)))
         found = connection.execute(rows.order_by(predictions.c.time, predictions.c.id)).all()
     return [LabelRequest(*row) for row in found]
 
 
-def count_open(log: Engine, task: str) -> int:
+def count_open(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> int:
     """The number of open label requests."""
     with log.connect() as connection:
-        return connection.execute(select(func.count()).where(_open(task, None))).scalar_one()
+        accepted = rule.accepted(connection, task)
+        return connection.execute(select(func.count()).where(_open(task, None, accepted))).scalar_one()
 
 
 def requested_for_uncertainty(request_id: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -66,7 +73,7 @@ def requested_for_uncertainty(request_id: ColumnElement[Any]) -> ColumnElement[b
     return request_id.in_(select(label_requests.c.request_id).where(label_requests.c.why == "uncertain"))
 
 
-def _open(task: str, version: str | None) -> ColumnElement[bool]:
-    labelled = exists().where(feedback.c.request_id == label_requests.c.request_id, feedback.c.label.is_not(None))
+def _open(task: str, version: str | None, accepted: ColumnElement[bool]) -> ColumnElement[bool]:
+    labelled = exists().where(feedback.c.request_id == label_requests.c.request_id, accepted)
     mine = [predictions.c.id == label_requests.c.request_id, predictions.c.task == task, ~labelled]
     return and_(*mine, *([predictions.c.version == version] if version else []))

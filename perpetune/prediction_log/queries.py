@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
+    Connection,
     Engine,
     Row,
     Select,
@@ -16,19 +18,24 @@ from perpetune.curation.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_requests import requested_for_uncertainty
+from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
 from perpetune.prediction_log.tables import feedback, predictions
 from perpetune.records import Example, Message, Prediction
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Row counts of one task. `versions` maps a model version to its number of answers."""
+    """Row counts of one task. `versions` maps a model version to its number of answers.
+
+    `labelled` counts answers with a label that the rule accepts, `ignored` those with labels that it only refuses.
+    """
 
     predictions: int
     labelled: int
     scored: int
     newest: datetime | None
     versions: dict[str, int]
+    ignored: int = 0
 
 
 def recent_predictions(
@@ -38,16 +45,21 @@ def recent_predictions(
     version: str | None = None,
     since: datetime | None = None,
     limit: int | None,
+    rule: LabelRule = ANY_LABEL,
 ) -> list[Prediction]:
     """The newest `limit` predictions (None: all), oldest first, each with its newest label and its newest score.
 
-    Answers that were cut off are left out, here and below where answers are judged: they are not what the version says.
+    Here and below, labels that the rule refuses count as none. Answers that were cut off are left out here and below,
+    if answers are judged: they are not what the version says.
     """
-    return _read(log, _newest(task, version, since, limit).where(is_whole()))
+    with log.connect() as connection:
+        newest_first = _newest(task, version, since, limit, rule.accepted(connection, task)).where(is_whole())
+        rows = connection.execute(newest_first).all()
+    return [_prediction(row, rule) for row in reversed(rows)]
 
 
 def newly_labelled(
-    log: Engine, task: str, version: str, after: int, newest: int | None = None
+    log: Engine, task: str, version: str, after: int, newest: int | None = None, rule: LabelRule = ANY_LABEL
 ) -> tuple[list[Prediction], int]:
     """The version's predictions whose first label has a feedback id above `after`, of any age.
 
@@ -55,44 +67,42 @@ def newly_labelled(
     that every label is used once, however checks are scheduled. Labels requested because the model was unsure are left
     out: they would look like decay.
     """
-    first = (
-        select(feedback.c.request_id, func.min(feedback.c.id).label("number"))
-        .where(feedback.c.label.is_not(None))
-        .group_by(feedback.c.request_id)
-        .subquery()
-    )
-    rows = _newest(task, version, None, None).join(first, first.c.request_id == predictions.c.id)
-    rows = rows.add_columns(first.c.number).where(first.c.number > after, ~requested_for_uncertainty(predictions.c.id))
-    rows = rows.where(is_whole())
-    rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
     with log.connect() as connection:
+        accepted = rule.accepted(connection, task)
+        first = _first_labels(accepted)
+        rows = _newest(task, version, None, None, accepted).join(first, first.c.request_id == predictions.c.id)
+        rows = rows.add_columns(first.c.number).where(
+            first.c.number > after, ~requested_for_uncertainty(predictions.c.id), is_whole()
+        )
+        rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
         found = connection.execute(rows).all()
-    return [_prediction(row) for row in reversed(found)], found[0].number if found else after
+    return [_prediction(row, rule) for row in reversed(found)], found[0].number if found else after
 
 
-def labelled_examples(log: Engine, task: str) -> list[Example]:
+def labelled_examples(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> list[Example]:
     """Labelled traffic as training data, oldest first. Answers with only a score are left out.
 
     The source marks labels that were requested because the model was unsure of its answer. The label of an answer that
     was cut off is as good as any: it is of the input.
     """
-    labelled = _newest(task, None, None, None).where(_newest_feedback("label").is_not(None))
     with log.connect() as connection:
+        accepted = rule.accepted(connection, task)
+        labelled = _newest(task, None, None, None, accepted).where(_has_label(accepted))
         rows = connection.execute(
             labelled.add_columns(requested_for_uncertainty(predictions.c.id).label("in_doubt"))
         ).all()
-    return [_example(_prediction(row), IN_DOUBT if row.in_doubt else TRAFFIC) for row in reversed(rows)]
+    return [_example(_prediction(row, rule), IN_DOUBT if row.in_doubt else TRAFFIC) for row in reversed(rows)]
 
 
-def labelled_since(log: Engine, task: str, since: datetime | None) -> int:
+def labelled_since(log: Engine, task: str, since: datetime | None, rule: LabelRule = ANY_LABEL) -> int:
     """The number of answers whose first label came at or after this time; None: all labelled answers."""
     first = func.min(feedback.c.time)
     of_task = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
     labelled = select(feedback.c.request_id).select_from(of_task).where(predictions.c.task == task)
-    labelled = labelled.where(feedback.c.label.is_not(None)).group_by(feedback.c.request_id)
     if since is not None:
         labelled = labelled.having(first >= since)
     with log.connect() as connection:
+        labelled = labelled.where(rule.accepted(connection, task)).group_by(feedback.c.request_id)
         return connection.execute(select(func.count()).select_from(labelled.subquery())).scalar_one()
 
 
@@ -104,60 +114,71 @@ def answered_since(log: Engine, task: str, since: datetime) -> tuple[int, dateti
     return count, first
 
 
-def labelled_history(log: Engine, task: str) -> list[tuple[Prediction, Example, datetime]]:
+def labelled_history(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> list[tuple[Prediction, Example, datetime]]:
     """Labelled answers, oldest first: the prediction, the example, and the time of its newest label.
 
     Labels requested because the model was unsure are left out: they would look like decay.
     """
-    known = (
-        select(feedback.c.time)
-        .where(feedback.c.request_id == predictions.c.id, feedback.c.label.is_not(None))
-        .order_by(feedback.c.time.desc(), feedback.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    labelled = _newest(task, None, None, None).where(
-        _newest_feedback("label").is_not(None), ~requested_for_uncertainty(predictions.c.id), is_whole()
-    )
     with log.connect() as connection:
-        rows = connection.execute(labelled.add_columns(known.label("known"))).all()
-    found = [(_prediction(row), row.known) for row in reversed(rows)]
+        accepted = rule.accepted(connection, task)
+        labelled = _newest(task, None, None, None, accepted).where(
+            _has_label(accepted), ~requested_for_uncertainty(predictions.c.id), is_whole()
+        )
+        known = _newest_feedback(feedback.c.time, accepted).label("known")
+        rows = connection.execute(labelled.add_columns(known)).all()
+    found = [(_prediction(row, rule), row.known) for row in reversed(rows)]
     return [(prediction, _example(prediction, TRAFFIC), when) for prediction, when in found]
 
 
-def counts(log: Engine, task: str) -> Counts:
+def counts(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> Counts:
     """Row counts of this task."""
     of_task = predictions.c.task == task
     with_predictions = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
+    answers = select(func.count(feedback.c.request_id.distinct())).select_from(with_predictions).where(of_task)
 
-    def with_value(column: str) -> Select[tuple[int]]:
-        distinct = func.count(feedback.c.request_id.distinct())
-        return select(distinct).select_from(with_predictions).where(of_task, feedback.c[column].is_not(None))
+    def count(connection: Connection, condition: ColumnElement[bool]) -> int:
+        return connection.execute(answers.where(condition)).scalar_one()
 
     with log.connect() as connection:
         versions = connection.execute(
             select(predictions.c.version, func.count()).where(of_task).group_by(predictions.c.version)
         ).all()
+        labelled = count(connection, rule.accepted(connection, task))
         return Counts(
             predictions=sum(count for _, count in versions),
-            labelled=connection.execute(with_value("label")).scalar_one(),
-            scored=connection.execute(with_value("score")).scalar_one(),
+            labelled=labelled,
+            scored=count(connection, feedback.c.score.is_not(None)),
             newest=connection.execute(select(func.max(predictions.c.time)).where(of_task)).scalar_one(),
             versions={row[0]: row[1] for row in versions},
+            ignored=count(connection, feedback.c.label.is_not(None)) - labelled,
         )
 
 
-def _newest_feedback(column: str) -> Any:
-    """The newest value of a feedback column for each prediction."""
-    newest = select(feedback.c[column]).where(
-        feedback.c.request_id == predictions.c.id, feedback.c[column].is_not(None)
-    )
-    return newest.order_by(feedback.c.time.desc(), feedback.c.id.desc()).limit(1).scalar_subquery()
+def _first_labels(accepted: ColumnElement[bool]) -> Any:
+    """The id of each answer's first label."""
+    first = select(feedback.c.request_id, func.min(feedback.c.id).label("number")).where(accepted)
+    return first.group_by(feedback.c.request_id).subquery()
 
 
-def _newest(task: str, version: str | None, since: datetime | None, limit: int | None) -> Select[Any]:
-    rows = select(predictions, _newest_feedback("label").label("label"), _newest_feedback("score").label("score"))
-    rows = rows.where(predictions.c.task == task)
+def _newest_feedback(column: ColumnElement[Any], condition: ColumnElement[bool]) -> Any:
+    """A column of the newest feedback row of each prediction that satisfies the condition.
+
+    Rows are in the order of their ids, because the clocks of several gateways differ.
+    """
+    newest = select(column).where(feedback.c.request_id == predictions.c.id, condition)
+    return newest.order_by(feedback.c.id.desc()).limit(1).scalar_subquery()
+
+
+def _has_label(accepted: ColumnElement[bool]) -> ColumnElement[bool]:
+    return _newest_feedback(feedback.c.id, accepted).is_not(None)
+
+
+def _newest(
+    task: str, version: str | None, since: datetime | None, limit: int | None, accepted: ColumnElement[bool]
+) -> Select[Any]:
+    label = _newest_feedback(feedback.c.label, accepted).label("label")
+    score = _newest_feedback(feedback.c.score, is_score()).label("score")
+    rows = select(predictions, label, score).where(predictions.c.task == task)
     if version is not None:
         rows = rows.where(predictions.c.version == version)
     if since is not None:
@@ -165,14 +186,10 @@ def _newest(task: str, version: str | None, since: datetime | None, limit: int |
     return rows.order_by(predictions.c.time.desc(), predictions.c.id.desc()).limit(limit)
 
 
-def _read(log: Engine, newest_first: Select[Any]) -> list[Prediction]:
-    with log.connect() as connection:
-        rows = connection.execute(newest_first).all()
-    return [_prediction(row) for row in reversed(rows)]
-
-
-def _prediction(row: Row[Any]) -> Prediction:
-    return Prediction.model_validate({name: row._mapping[name] for name in Prediction.model_fields})
+def _prediction(row: Row[Any], rule: LabelRule) -> Prediction:
+    values = {name: row._mapping[name] for name in Prediction.model_fields}
+    found = Prediction.model_validate({**values, "other_outputs": values["other_outputs"] or ()})
+    return found if found.label is None else found.model_copy(update={"label": rule.spelled(found.label)})
 
 
 def _example(prediction: Prediction, source: str) -> Example:

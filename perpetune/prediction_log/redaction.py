@@ -1,6 +1,6 @@
 """Replacing personal data by its type before a row is stored: `write to <EMAIL_ADDRESS>`.
 
-It uses Microsoft Presidio's pattern and checksum recognizers, which need no language model and no network.
+What to replace is found by pattern and checksum, without a language model and without a network: see `redacting/`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,32 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from perpetune.errors import PerpetuneError
+from perpetune.prediction_log.redacting.folded_text import fold
+from perpetune.prediction_log.redacting.found import Found
+from perpetune.prediction_log.redacting.personal_data import personal_data_finder
+from perpetune.prediction_log.redacting.secret_patterns import find_secrets
 from perpetune.records import Failure, Feedback, Message, Prediction, Shadow
 
 Row = TypeVar("Row", Prediction, Feedback, Shadow, Failure)
-Find = Callable[[str], Iterable[tuple[int, int, float, str]]]
 
-_MIN_SCORE = 0.4  # Presidio's score of a phone number; lower ones are patterns such as "any nine digits"
-_MAY_MATCH = re.compile(r"[\d@]|::")  # every recognized entity contains one of these
+_MAY_MATCH = re.compile(r"[\d@]|::|PRIVATE KEY|hf_[A-Za-z]{30}")  # all that is found contains one of these
 
 
 class Redactor:
-    """Replaces e-mail addresses, phone, card, bank account and social security numbers, IP addresses, wallets and
-    credentials in URLs. `key` is the secret of the keyed hash that replaces users. Raises PerpetuneError if Presidio is
+    """Replaces e-mail addresses, phone, card, bank account and social security numbers, IP addresses, wallets,
+    credentials in URLs, and secrets such as API keys. `key` is the secret of the keyed hash that replaces users. Raises PerpetuneError if Presidio is
     not installed.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._find = _finder()
+        require_presidio()
+        self._find = personal_data_finder()
 
     def row(self, row: Row) -> Row:
         """The row without personal data."""
@@ -45,16 +48,23 @@ class Redactor:
                     "input": self.text(row.input),
                     "output": self.text(row.output),
                     "group": self._hash(row.group),
+                    "client_id": self._own_id(row.client_id),
+                    "other_outputs": tuple(map(self.text, row.other_outputs)),
                 }
             )
+        if isinstance(row, Feedback):
+            row = row.model_copy(update={"request_id": self._own_id(row.request_id)})
         names = {Feedback: ("label", "comment"), Shadow: ("output", "error")}.get(type(row), ())
         return row.model_copy(update={name: self._optional_text(getattr(row, name)) for name in names})
 
     def text(self, text: str) -> str:
-        if not _MAY_MATCH.search(text):
+        """The text with `<NAME>` in place of what is found, in any of Unicode's forms of it."""
+        folded = fold(text)
+        if not _MAY_MATCH.search(folded.text):
             return text
-        for start, end, name in reversed(_merged_spans(self._find(text))):
-            text = f"{text[:start]}<{name}>{text[end:]}"
+        for each in reversed(_merged([*self._find(folded.text), *find_secrets(folded.text)])):
+            start, end = folded.source_span(each.start, each.end)
+            text = f"{text[:start]}<{each.name}>{text[end:]}"
         return text
 
     def _optional_text(self, text: str | None) -> str | None:
@@ -84,6 +94,10 @@ class Redactor:
             redacted = self.text(written)
             return value if redacted == written else redacted
         return value
+
+    def _own_id(self, request_id: str | None) -> str | None:
+        """A client's own id, as a hash if it has personal data: ids must stay different."""
+        return request_id if request_id is None or self.text(request_id) == request_id else self._hash(request_id)
 
     def _hash(self, group: str | None) -> str | None:
         if group is None:
@@ -119,16 +133,17 @@ def _json(text: str) -> dict[str, Any] | list[Any] | None:
     return value if isinstance(value, dict | list) else None
 
 
-def _merged_spans(found: Iterable[tuple[int, int, float, str]]) -> list[tuple[int, int, str]]:
-    """Merge overlapping spans; the one with the highest score gives the name."""
-    spans: list[tuple[int, int, float, str]] = []
-    for start, end, score, name in sorted(found):
-        if spans and start < spans[-1][1]:
-            first, last, best, name_before = spans[-1]
-            spans[-1] = (first, max(last, end), max(best, score), name if score > best else name_before)
+def _merged(found: Iterable[Found]) -> list[Found]:
+    """Merge overlapping ones; the one with the highest score gives the name."""
+    merged: list[Found] = []
+    for each in sorted(found, key=lambda each: (each.start, each.end, each.score, each.name)):
+        if merged and each.start < merged[-1].end:
+            before = merged[-1]
+            best = each if each.score > before.score else before
+            merged[-1] = Found(before.start, max(before.end, each.end), best.score, best.name)
         else:
-            spans.append((start, end, score, name))
-    return [(start, end, name) for start, end, _, name in spans]
+            merged.append(each)
+    return merged
 
 
 def require_presidio() -> None:
@@ -139,46 +154,3 @@ def require_presidio() -> None:
             where="params.yaml",
             do="pip install 'perpetune[redact]', or set log.redact: false",
         )
-
-
-def _finder() -> Find:
-    require_presidio()
-    from presidio_analyzer import Pattern, PatternRecognizer
-    from presidio_analyzer.predefined_recognizers import (
-        CreditCardRecognizer,
-        CryptoRecognizer,
-        EmailRecognizer,
-        IbanRecognizer,
-        IpRecognizer,
-        PhoneRecognizer,
-        UsSsnRecognizer,
-    )
-
-    class AnyEmail(EmailRecognizer):
-        """Presidio's recognizer uses tldextract, which may download a list, and ignores internal domains."""
-
-        def validate_result(self, pattern_text: str) -> bool | None:
-            return None
-
-    credentials = PatternRecognizer(
-        "URL_CREDENTIALS",
-        patterns=[Pattern("user:password@", r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)", 1.0)],
-    )
-    recognizers = [
-        AnyEmail(),
-        PhoneRecognizer(),
-        CreditCardRecognizer(),
-        IbanRecognizer(),
-        IpRecognizer(),
-        UsSsnRecognizer(),
-        CryptoRecognizer(),
-        credentials,
-    ]
-
-    def find(text: str) -> Iterable[tuple[int, int, float, str]]:
-        for recognizer in recognizers:
-            for result in recognizer.analyze(text, recognizer.supported_entities, None):  # type: ignore[arg-type]  # these need no language model
-                if result.score >= _MIN_SCORE:
-                    yield result.start, result.end, result.score, result.entity_type
-
-    return find

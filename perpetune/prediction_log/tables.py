@@ -77,7 +77,10 @@ predictions = Table(
     Column("group", StorableText),
     Column("route", StorableText, nullable=False, server_default="champion"),
     Column("finish_reason", StorableText),
+    Column("client_id", StorableText),  # the id that the client gave to its request
+    Column("other_outputs", JSON(none_as_null=True)),  # of the further answers, if n was above 1
     Index("predictions_task_time", "task", "time"),
+    Index("predictions_client_id", "client_id"),
 )
 
 shadows = Table(
@@ -111,9 +114,11 @@ feedback = Table(
     Column("label", StorableText),
     Column("score", Double),
     Column("comment", StorableText),
-    # A digest of label, score and comment: a unique index over the columns would treat NULLs as distinct.
+    # A digest of label, score, comment and time: a unique index over the columns would treat NULLs as distinct.
     Column("digest", StorableText, nullable=False),
+    Column("choice", Integer, nullable=False, server_default="0"),  # the number of the answer, if n was above 1
     Index("feedback_request_digest", "request_id", "digest", unique=True),
+    sqlite_autoincrement=True,
 )
 
 label_requests = Table(

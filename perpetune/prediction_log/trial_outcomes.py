@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy import ColumnElement, Engine, FromClause, func, or_, select
 
 from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_requests import requested_for_uncertainty
+from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Route
 
@@ -31,12 +33,14 @@ class Outcome:
     first_feedback: int | None = None
 
 
-def outcomes_of(log: Engine, task: str, version: str, route: Route, since: datetime, limit: int) -> list[Outcome]:
-    """The first `limit` requests since then that the version got by this route, oldest first."""
+def outcomes_of(
+    log: Engine, task: str, version: str, route: Route, since: datetime, limit: int, rule: LabelRule = ANY_LABEL
+) -> list[Outcome]:
+    """The first `limit` requests since then that the version got by this route, oldest first.
+
+    Labels that the rule refuses count as none.
+    """
     mine = (predictions.c.task == task, predictions.c.version == version, predictions.c.route == route, is_whole())
-    answered = _with_feedback(predictions, predictions.c.output, predictions.c.latency_ms).where(
-        *mine, predictions.c.time >= since
-    )
     failed = select(failures.c.id, failures.c.time, failures.c.latency_ms).where(
         failures.c.task == task,
         failures.c.version == version,
@@ -44,46 +48,64 @@ def outcomes_of(log: Engine, task: str, version: str, route: Route, since: datet
         failures.c.time >= since,
     )
     with log.connect() as connection:
+        accepted = rule.accepted(connection, task)
+        answered = _with_feedback(predictions, predictions.c.output, predictions.c.latency_ms, accepted)
+        answered = answered.where(*mine, predictions.c.time >= since)
         rows = connection.execute(answered.order_by(predictions.c.time, predictions.c.id).limit(limit)).all()
         failed_rows = connection.execute(failed.order_by(failures.c.time, failures.c.id).limit(limit)).all()
-    found = [Outcome(*row) for row in rows] + [Outcome(row.id, row.time, None, row.latency_ms) for row in failed_rows]
+    found = [_outcome(row, rule) for row in rows] + [
+        Outcome(row.id, row.time, None, row.latency_ms) for row in failed_rows
+    ]
     return sorted(found, key=lambda each: (each.time, each.id))[:limit]
 
 
-def shadow_outcomes(log: Engine, task: str, version: str, since: datetime, limit: int) -> list[tuple[Outcome, Outcome]]:
+def shadow_outcomes(
+    log: Engine, task: str, version: str, since: datetime, limit: int, rule: LabelRule = ANY_LABEL
+) -> list[tuple[Outcome, Outcome]]:
     """The outcomes of the champion and the shadow for the first `limit` requests that both answered, oldest first."""
     pairs = predictions.join(shadows, shadows.c.request_id == predictions.c.id)
-    statement = (
-        _with_feedback(pairs, predictions.c.output, predictions.c.latency_ms)
-        .add_columns(
-            shadows.c.output.label("shadow"), shadows.c.latency_ms.label("shadow_ms"), shadows.c.error.label("error")
-        )
-        .where(predictions.c.task == task, shadows.c.version == version, predictions.c.time >= since)
+    of_shadow = (
+        shadows.c.output.label("shadow"),
+        shadows.c.latency_ms.label("shadow_ms"),
+        shadows.c.error.label("error"),
     )
     with log.connect() as connection:
+        accepted = rule.accepted(connection, task)
+        statement = _with_feedback(pairs, predictions.c.output, predictions.c.latency_ms, accepted)
+        statement = statement.add_columns(*of_shadow).where(
+            predictions.c.task == task, shadows.c.version == version, predictions.c.time >= since
+        )
         rows = connection.execute(statement.order_by(predictions.c.time, predictions.c.id).limit(limit)).all()
-    return [(Outcome(*row[:7]), _shadow(row)) for row in rows]
+    return [(_outcome(row[:7], rule), _shadow(row, rule)) for row in rows]
 
 
-def _shadow(row: Any) -> Outcome:
+def _outcome(row: Sequence[Any], rule: LabelRule) -> Outcome:
+    found = Outcome(*row)
+    return found if found.label is None else replace(found, label=rule.spelled(found.label))
+
+
+def _shadow(row: Any, rule: LabelRule) -> Outcome:
     output = None if row.error else row.shadow
-    return Outcome(row.id, row.time, output, row.shadow_ms, row.label, None, row.first_feedback)
+    return _outcome((row.id, row.time, output, row.shadow_ms, row.label, None, row.first_feedback), rule)
 
 
-def _with_feedback(source: FromClause, output: Any, latency: Any) -> Any:
+def _with_feedback(source: FromClause, output: Any, latency: Any, accepted: ColumnElement[bool]) -> Any:
     """A SELECT with columns in the order of Outcome's fields."""
     columns = (predictions.c.id, predictions.c.time, output, latency)
-    return select(*columns, _newest("label"), _newest("score"), _first_feedback_id()).select_from(source)
+    label, score = _newest(feedback.c.label, accepted), _newest(feedback.c.score, is_score())
+    return select(*columns, label.label("label"), score.label("score"), _first_feedback_id(accepted)).select_from(
+        source
+    )
 
 
-def _newest(column: str) -> Any:
-    feedback_rows = select(feedback.c[column]).where(*_unbiased_feedback(), feedback.c[column].is_not(None))
-    return feedback_rows.order_by(feedback.c.time.desc(), feedback.c.id.desc()).limit(1).scalar_subquery().label(column)
+def _newest(column: ColumnElement[Any], condition: ColumnElement[bool]) -> Any:
+    """By id, because the clocks of several gateways differ."""
+    feedback_rows = select(column).where(*_unbiased_feedback(), condition)
+    return feedback_rows.order_by(feedback.c.id.desc()).limit(1).scalar_subquery()
 
 
-def _first_feedback_id() -> Any:
-    feedback_rows = or_(feedback.c.label.is_not(None), feedback.c.score.is_not(None))
-    number = select(func.min(feedback.c.id)).where(*_unbiased_feedback(), feedback_rows)
+def _first_feedback_id(accepted: ColumnElement[bool]) -> Any:
+    number = select(func.min(feedback.c.id)).where(*_unbiased_feedback(), or_(accepted, is_score()))
     return number.scalar_subquery().label("first_feedback")
 
 

@@ -2,23 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
+    Connection,
     Engine,
-    case,
+    bindparam,
+    cast,
     delete,
+    exists,
+    func,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from perpetune.errors import PerpetuneError
 from perpetune.prediction_log.database import writing
-from perpetune.prediction_log.storable import storable_tree
+from perpetune.prediction_log.storable import storable, storable_tree
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Failure, Feedback, Prediction, Shadow
+
+_LOOKED_UP = 500  # ids in one query
 
 
 class UnknownRequest(PerpetuneError):
@@ -26,6 +33,17 @@ class UnknownRequest(PerpetuneError):
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"there is no request {request_id!r} in the log", do="send the id of an answer of this server")
+
+
+class UnknownChoice(UnknownRequest):
+    """Feedback names an answer that the request does not have."""
+
+    def __init__(self, request_id: str, choice: int, choices: int) -> None:
+        PerpetuneError.__init__(
+            self,
+            f"request {request_id!r} has no answer {choice}",
+            do=f"send an index from 0 to {choices - 1}" if choices > 1 else "leave the index out: it has one answer",
+        )
 
 
 def record_rows(log: Engine, rows: Sequence[Prediction | Feedback | Shadow | Failure]) -> None:
@@ -49,17 +67,81 @@ def record_rows(log: Engine, rows: Sequence[Prediction | Feedback | Shadow | Fai
             connection.execute(_feedback_insert(log), feedback_rows)
 
 
-def add_feedback(log: Engine, given: Feedback) -> None:
-    """Store feedback on an answer. Raises UnknownRequest if the log has no such answer.
+def add_feedback(log: Engine, given: Feedback) -> str:
+    """Store feedback on an answer; returns the answer's id.
 
-    All feedback is kept. An exact repeat (same label, score and comment) adds no row but updates the time, so that the
-    newest feedback counts.
+    All feedback is kept, and the newest row counts. What only repeats the newest row (same label, score, comment and
+    choice) adds none. Raises UnknownRequest if the log has no such answer, and UnknownChoice.
+    """
+    [found] = add_feedback_rows(log, [given])
+    if isinstance(found, UnknownRequest):
+        raise found
+    return found
+
+
+def add_feedback_rows(log: Engine, given: Sequence[Feedback], task: str | None = None) -> list[str | UnknownRequest]:
+    """Store feedback as `add_feedback` does, in one transaction; returns the id of each answer, or the error.
+
+    With `task`, clients' own ids are looked up among its requests only: another task's client may use the same.
     """
     with writing(log) as connection:
-        known = connection.execute(select(predictions.c.id).where(predictions.c.id == given.request_id)).first()
-        if known is None:
-            raise UnknownRequest(given.request_id)
-        connection.execute(_feedback_insert(log), [_feedback_row(given)])
+        ids = _answer_ids(connection, {row.request_id for row in given}, task)
+        several = {ids[row.request_id] for row in given if row.choice and row.request_id in ids}
+        choices = _choice_counts(connection, several)
+        found = [_checked(row, ids.get(row.request_id), choices) for row in given]
+        rows = [
+            _feedback_row(row.model_copy(update={"request_id": answer}))
+            for row, answer in zip(given, found, strict=True)
+            if isinstance(answer, str)
+        ]
+        if rows:
+            connection.execute(_feedback_insert(log), rows)
+    return found
+
+
+def require_choice(given: Feedback, choices: int) -> None:
+    """Raises UnknownChoice if the request has fewer answers."""
+    if given.choice >= choices:
+        raise UnknownChoice(given.request_id, given.choice, choices)
+
+
+def _checked(given: Feedback, answer: str | None, choices: dict[str, int]) -> str | UnknownRequest:
+    if answer is None:
+        return UnknownRequest(given.request_id)
+    try:
+        require_choice(given, choices.get(answer, 1))
+    except UnknownChoice as fault:
+        return fault
+    return answer
+
+
+def _answer_ids(connection: Connection, request_ids: Collection[str], task: str | None) -> dict[str, str]:
+    """The id of the answer for each request id: that itself, or the newest answer to a request with this id of its own."""
+    stored = {name: storable(name) for name in request_ids}
+    known = {row.id: row.id for row in _rows_with(connection, predictions.c.id, stored.values())}
+    others = [name for name in stored.values() if name not in known]
+    # Oldest first, so that the newest stays in the dict.
+    own = {
+        row.client_id: row.id
+        for row in _rows_with(connection, predictions.c.client_id, others)
+        if task is None or row.task == task
+    }
+    return {name: found for name in stored if (found := known.get(stored[name]) or own.get(stored[name]))}
+
+
+def _choice_counts(connection: Connection, ids: Collection[str]) -> dict[str, int]:
+    return {row.id: 1 + len(row.other_outputs or ()) for row in _rows_with(connection, predictions.c.id, ids)}
+
+
+def _rows_with(connection: Connection, column: ColumnElement[str], values: Collection[str]) -> list[Any]:
+    """The predictions in which the column has one of the values, oldest first."""
+    columns = (predictions.c.id, predictions.c.task, predictions.c.client_id, predictions.c.other_outputs)
+    rows: list[Any] = []
+    wanted = list(values)
+    for first in range(0, len(wanted), _LOOKED_UP):
+        found = select(*columns).where(column.in_(wanted[first : first + _LOOKED_UP]))
+        rows += connection.execute(found.order_by(predictions.c.time)).all()
+    return rows
 
 
 def delete_older(log: Engine, task: str, before: datetime, *, limit: int = 500) -> int:
@@ -83,16 +165,38 @@ def _insert(log: Engine) -> Any:
 
 def _prediction_row(prediction: Prediction) -> dict[str, object]:
     messages = [storable_tree(message.model_dump(exclude_none=True)) for message in prediction.messages]
-    return {**prediction.model_dump(exclude={"label", "score"}), "messages": messages}
+    others = storable_tree(prediction.other_outputs) or None
+    return {**prediction.model_dump(exclude={"label", "score"}), "messages": messages, "other_outputs": others}
 
 
 def _feedback_insert(log: Engine) -> Any:
-    """INSERT that updates the time of an exact repeat if it is newer."""
-    statement = _insert(log)(feedback)
-    newer = case((statement.excluded.time > feedback.c.time, statement.excluded.time), else_=feedback.c.time)
-    return statement.on_conflict_do_update(index_elements=["request_id", "digest"], set_={"time": newer})
+    """INSERT of a row that says something else than the newest row of its answer does.
+
+    A row that was stored before, and is written again after a crash, has the same digest.
+    """
+    given = {name: _given(log, name) for name in _COLUMNS}
+    newest = select(func.max(feedback.c.id)).where(feedback.c.request_id == given["request_id"]).scalar_subquery()
+    same = [feedback.c[name].is_not_distinct_from(given[name]) for name in _CONTENT]
+    row = select(*given.values()).where(~exists().where(feedback.c.id == newest, *same))
+    return _insert(log)(feedback).from_select(_COLUMNS, row).on_conflict_do_nothing()
+
+
+_CONTENT = ("label", "score", "comment", "choice")
+
+_COLUMNS = ("request_id", "time", *_CONTENT, "digest")
+
+
+def _given(log: Engine, name: str) -> Any:
+    """The parameter of a column."""
+    kind = feedback.c[name].type
+    parameter = bindparam(f"given_{name}", type_=kind)
+    # PostgreSQL knows no type of a parameter in a SELECT. SQLite would cast a time to the number of its year.
+    return parameter if log.dialect.name == "sqlite" else cast(parameter, kind)
 
 
 def _feedback_row(given: Feedback) -> dict[str, object]:
-    content = json.dumps([given.label, given.score, given.comment])
-    return {**given.model_dump(), "digest": hashlib.sha256(content.encode()).hexdigest()}
+    content = json.dumps(
+        [given.label, given.score, given.comment, given.choice, given.time.astimezone(UTC).isoformat()]
+    )
+    row = {**given.model_dump(), "digest": hashlib.sha256(content.encode()).hexdigest()}
+    return {f"given_{name}": value for name, value in row.items()}

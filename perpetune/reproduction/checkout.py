@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from perpetune.errors import PerpetuneError
+from perpetune.git import git
 from perpetune.params import TrainParams
 from perpetune.training.launch import process_count, torchrun
 
 JOB = "perpetune/training/job.py"
+# The other side of a clone does not get the settings of this one.
+CLONE = ("clone", "--quiet", "--shared", "--no-checkout", "--upload-pack", "git -c safe.directory=* upload-pack")
 RENAMES = "perpetune/params/renamed_settings.py"
 
 
@@ -41,8 +44,8 @@ def check_out(workspace: Path, commit: str, into: Path) -> CodeCheckout:
         return CodeCheckout(None, f"The repository does not have the commit {name[:12]}: the installed code is used.")
     if _git(workspace, "cat-file", "-e", f"{name}:{JOB}") is None:
         return CodeCheckout(None, f"The commit {name[:12]} does not contain perpetune: the installed code is used.")
-    subprocess.run(["git", "clone", "--quiet", "--shared", "--no-checkout", repository, str(into)], check=True)
-    subprocess.run(["git", "checkout", "--quiet", "--detach", name], cwd=into, check=True)
+    git(workspace, *CLONE, repository, str(into))
+    git(into, "checkout", "--quiet", "--detach", name)
     lost = commit.endswith("+")
     return CodeCheckout(into, "Changes that were not committed at the training are missing." if lost else "")
 
@@ -50,10 +53,9 @@ def check_out(workspace: Path, commit: str, into: Path) -> CodeCheckout:
 def _git(folder: Path, *arguments: str) -> str | None:
     """The output of a git command; None if it fails or git is missing."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        return git(folder, *arguments)
+    except PerpetuneError:
         return None
-    return done.stdout.strip()
 
 
 def training_command(code: CodeCheckout, params: TrainParams, launcher: str | None) -> str | None:

@@ -160,6 +160,7 @@ def _train(
         adapter=scratch / "adapter",
         checkpoints=scratch / "checkpoints",
         labels=release.labels if (release.adapter / LABEL_HEAD).is_file() else None,
+        prompt_date=release.prompt_date,
     )
     rows, validation = (read_jsonl(data / f"{name}.jsonl", Example) for name in ("train", "validation"))
     encoder = recipe.evaluate.encoder if (release.adapter / POOL).is_dir() else None
@@ -201,7 +202,10 @@ def _answers(
     predictor.load_adapter("reproduced", adapter)
     prompts = [conversation(card.instruction, row) for row in rows]
     schema = card.json_schema
-    texts = [each.text for each in predictor.answer("reproduced", prompts, card.labels, card.max_new_tokens, schema)]
+    answers = predictor.answer(
+        "reproduced", prompts, card.labels, card.max_new_tokens, schema, prompt_format=card.prompt_format
+    )
+    texts = [each.text for each in answers]
     before = [recorded[row.id] for row in rows]
     scoring = scoring_of(card.kind, card.output_schema)
     return compare_answers(

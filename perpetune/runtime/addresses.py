@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import socket
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from perpetune.runtime.file_locks import is_locked
 
 ADDRESSES = "addresses.env"
 LOCK_FILE = "up.lock"
-_NAMES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PERPETUNE_GATEWAY_URL")
+WORKSPACE_ID = "PERPETUNE_WORKSPACE_ID"
+_NAMES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PERPETUNE_GATEWAY_URL", WORKSPACE_ID)
+_STARTED = "STARTED"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Environment variables with addresses, and the names of the services that `perpetune up` itself started."""
+
+    variables: Mapping[str, str]
+    started: frozenset[str]
+
+    @property
+    def urls(self) -> list[str]:
+        return [url for name, url in self.variables.items() if name != WORKSPACE_ID]
+
+
+def workspace_id(home: Path) -> str:
+    """The id of the workspace with this home on this machine. A copy of the workspace elsewhere has another."""
+    return hashlib.sha256(f"{socket.gethostname()}:{home.resolve()}".encode()).hexdigest()[:12]
 
 
 def is_up(home: Path) -> bool:
@@ -17,9 +39,10 @@ def is_up(home: Path) -> bool:
     return is_locked(home / LOCK_FILE)
 
 
-def save_addresses(home: Path, variables: Mapping[str, str]) -> None:
+def save_addresses(home: Path, variables: Mapping[str, str], started: Collection[str]) -> None:
     """Save the addresses for other commands of this workspace."""
-    lines = [f"{name}={variables[name]}\n" for name in _NAMES]
+    lines = [f"{name}={variables[name]}\n" for name in _NAMES if name in variables]
+    lines.append(f"{_STARTED}={','.join(sorted(started))}\n")
     (home / ADDRESSES).write_text("".join(lines), encoding="utf-8")
 
 
@@ -27,9 +50,11 @@ def delete_addresses(home: Path) -> None:
     (home / ADDRESSES).unlink(missing_ok=True)
 
 
-def saved_addresses(home: Path) -> dict[str, str]:
-    """Environment variables with the addresses of the running services; {} if none run or they are starting."""
+def saved_addresses(home: Path) -> Addresses | None:
+    """The addresses of the running services; None if none run or they are starting."""
     file = home / ADDRESSES
     if not is_up(home) or not file.is_file():
-        return {}
-    return dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").split())
+        return None
+    variables = dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").split())
+    started = variables.pop(_STARTED, "")
+    return Addresses(variables, frozenset(started.split(",")) - {""})

@@ -6,6 +6,8 @@ DECAYED = "perpetune.model.decayed"
 """The champion has decayed and a refresh is due: the automation of `refresh/TASK` starts it. Payload: `reason`,
 `version`.
 """
+CHECK_FAILED = "perpetune.model.check_failed"
+"""A check of the monitor ended without a verdict: an input was missing, or a service failed. Payload: `reason`."""
 LABELS_WANTED = "perpetune.model.labels_wanted"
 """A check has asked for labels (`perpetune labels`). Payload: `reason`, `version`, `labels` (how many)."""
 REFRESHED = "perpetune.model.refreshed"

@@ -12,10 +12,16 @@ from typing import Any
 import httpx
 
 from perpetune.errors import NoPrevious, PerpetuneError
-from perpetune.runtime.addresses import saved_addresses
+from perpetune.proxies import is_on_this_machine
+from perpetune.runtime.addresses import WORKSPACE_ID, saved_addresses
+from perpetune.runtime.ownership import own_id
 from perpetune.workspace import Workspace
 
 SWAP_SECONDS = 120.0
+_KEY = "set PERPETUNE_API_KEY to one of its keys with role admin"
+_OTHER = "unset PERPETUNE_GATEWAY_URL or set it to the gateway of this workspace; `perpetune up` starts one"
+_OTHER_WORKSPACE = f"{_OTHER}. If you mean that one, set PERPETUNE_WORKSPACE_ID to what its /readyz names"
+_ADVICE = {"401": _KEY, "403": _KEY, "other_task": _OTHER, "other_workspace": _OTHER_WORKSPACE}
 
 
 class NoGateway(Exception):
@@ -43,38 +49,47 @@ class GatewayState:
 
 @dataclass(frozen=True)
 class GatewayClient:
-    """A client of the gateway at `url`."""
+    """A client of the gateway at `url`. It refuses one that serves another task or belongs to another workspace.
+
+    `workspace` is the id of this workspace (see `addresses`), None if the gateway's owner is not known.
+    """
 
     url: str
+    task: str
+    workspace: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> GatewayState:
         """Have the gateway reload the aliases now. Raises NoGateway, or PerpetuneError if it refuses or fails."""
-        answer = self._post("/v1/release/check", None)
-        if answer.is_error:
-            raise self._refusal(answer)
-        state: dict[str, Any] = answer.json()
+        state = self._post("/v1/release/check", {})
         trial = state.get("trial")
         named = trial.get("version") if isinstance(trial, dict) else trial
         return GatewayState(state.get("serving"), state.get("champion"), named, str(state.get("release") or "ok"))
 
     def roll_back(self, reason: str) -> RollbackReply:
         """Roll back to the previous champion. Raises NoGateway, NoPrevious, or PerpetuneError if it refuses or fails."""
-        answer = self._post("/v1/release/rollback", {"reason": reason})
-        if answer.is_error:
-            raise self._refusal(answer)
-        done: dict[str, Any] = answer.json()
+        done = self._post("/v1/release/rollback", {"reason": reason})
         return RollbackReply(str(done["from"]), str(done["to"]), float(done["seconds"]))
 
-    def _post(self, path: str, body: object) -> httpx.Response:
+    def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        meant = {"task": self.task, **({"workspace": self.workspace} if self.workspace else {}), **body}
         try:
-            return httpx.post(f"{self.url}{path}", json=body, headers=self.headers, timeout=SWAP_SECONDS)
+            with httpx.Client(timeout=SWAP_SECONDS, trust_env=not is_on_this_machine(self.url)) as client:
+                answer = client.post(f"{self.url}{path}", json=meant, headers=self.headers)
         except httpx.ConnectError as fault:
             raise NoGateway from fault
         except httpx.HTTPError as fault:
             raise PerpetuneError(
                 f"the gateway did not answer ({type(fault).__name__})", where=self.url, do="see the gateway's log"
             ) from fault
+        if answer.is_error:
+            raise self._refusal(answer)
+        try:
+            return dict(answer.json())
+        except (ValueError, TypeError):
+            raise PerpetuneError(
+                "this is no gateway: its answer is no JSON object", where=self.url, do=_OTHER
+            ) from None
 
     def _refusal(self, answer: httpx.Response) -> PerpetuneError:
         code = None
@@ -83,17 +98,21 @@ class GatewayClient:
             message, code = str(error["message"]), error.get("code")
         except (ValueError, KeyError, TypeError):
             message = answer.text[:300]
-        advice = (
-            "set PERPETUNE_API_KEY to one of its keys with role admin" if answer.status_code in (401, 403) else None
-        )
+        advice = _ADVICE.get(str(code) if code in _ADVICE else str(answer.status_code))
         kind = NoPrevious if code == "nothing_to_roll_back" else PerpetuneError
         return kind(f"the gateway refused ({answer.status_code}): {message}", where=self.url, do=advice)
 
 
 def gateway_of(workspace: Workspace) -> GatewayClient:
     """The client of PERPETUNE_GATEWAY_URL, else of the running `perpetune up`. Raises NoGateway if neither is there."""
-    settings = workspace.settings
-    url = settings.gateway_url or saved_addresses(workspace.home).get("PERPETUNE_GATEWAY_URL")
-    if url is None:
+    settings, task = workspace.settings, workspace.params.task.name
+    if settings.gateway_url is not None:
+        # Any workspace of this machine may own a gateway of this machine; one elsewhere is named on purpose.
+        near = is_on_this_machine(settings.gateway_url)
+        mine = own_id(settings, workspace.home) if near else settings.workspace_id
+        return GatewayClient(settings.gateway_url, task, mine, settings.gateway_headers)
+    saved = saved_addresses(workspace.home)
+    if saved is None or "PERPETUNE_GATEWAY_URL" not in saved.variables:
         raise NoGateway
-    return GatewayClient(url, settings.gateway_headers)
+    url, owner = saved.variables["PERPETUNE_GATEWAY_URL"], saved.variables.get(WORKSPACE_ID)
+    return GatewayClient(url, task, owner, settings.gateway_headers)

@@ -5,6 +5,7 @@ It uses HTTP so that nothing in this package imports Prefect, which takes second
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,9 +17,14 @@ from itertools import chain, repeat
 import httpx
 
 from perpetune.errors import PerpetuneError
+from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.events import resource
 from perpetune.settings import Settings
 
+_CREDENTIALS = (
+    "set PREFECT_API_KEY (Prefect Cloud) or PREFECT_API_AUTH_STRING (user:password of a server); "
+    "PREFECT_CLIENT_CUSTOM_HEADERS adds headers of a proxy"
+)
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 PAGE = 200
 # A run sends its log every two seconds, so the last lines come after its end; a killed run sends none.
@@ -30,7 +36,9 @@ PREFECT_LINES = ("Beginning flow run", "Finished in state", "View at ")
 # lock, and the server may not answer meanwhile.
 BUSY = {429, 502, 503}
 TIMEOUT, RETRY_SECONDS = 30.0, 90.0  # of one request, and of all retries
+OLD_ENTRYPOINTS = "flows."  # of deployments that were registered before the flows lay in perpetune.flows
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+_CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/([^/]+)/workspaces/([^/]+)/?$")
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,19 @@ def _log_line(found: Mapping[str, object]) -> LogLine:
 
 
 @cache
-def _client() -> httpx.Client:
+def _client(*, trust_env: bool) -> httpx.Client:
     """A shared client, because creating one reads certificates and takes longer than a request."""
-    return httpx.Client(timeout=TIMEOUT)
+    return httpx.Client(timeout=TIMEOUT, trust_env=trust_env)
+
+
+def ui_url(api_url: str) -> str:
+    """Where people open the pages of the Prefect server with this API: PREFECT_UI_URL, else by Prefect's own rule."""
+    if (named := Settings().prefect_ui_url) is not None:
+        return named.rstrip("/")
+    cloud = _CLOUD.match(api_url)
+    if cloud is not None:
+        return f"https://app.prefect.cloud/account/{cloud[1]}/workspace/{cloud[2]}"
+    return api_url.rstrip("/").removesuffix("/api")
 
 
 @dataclass(frozen=True)
@@ -101,11 +119,18 @@ class Prefect:
     url: str
 
     def start(self, deployment: str, parameters: Mapping[str, object]) -> FlowRun:
-        """Start a run of `FLOW/DEPLOYMENT`. Raises PerpetuneError if there is no such deployment."""
+        """Start a run of `FLOW/DEPLOYMENT`. Raises PerpetuneError if there is no such deployment, or it is outdated."""
         found = self._get(f"/deployments/name/{deployment}")
         if found is None:
             raise PerpetuneError(
                 f"Prefect has no deployment {deployment}", where=self.url, do="start the worker: `perpetune up`"
+            )
+        entrypoint = str(found["entrypoint"])
+        if entrypoint.startswith(OLD_ENTRYPOINTS):
+            raise PerpetuneError(
+                f"{deployment} starts {entrypoint}, which is perpetune.{entrypoint} now",
+                where=self.url,
+                do="register it again: `perpetune up`, or `python -m perpetune.flows deploy` for a work pool",
             )
         body = {"parameters": dict(parameters), "idempotency_key": str(uuid.uuid4())}
         created = self._call("POST", f"/deployments/{found['id']}/create_flow_run", body)
@@ -185,7 +210,7 @@ class Prefect:
             name=str(found["name"]),
             state=str(state.get("type") or "PENDING"),
             message=str(state.get("message") or ""),
-            url=f"{Settings().prefect_ui_url or self.url.removesuffix('/api')}/runs/flow-run/{found['id']}",
+            url=f"{ui_url(self.url)}/runs/flow-run/{found['id']}",
         )
 
     def _get(self, path: str) -> dict[str, object] | None:
@@ -195,9 +220,10 @@ class Prefect:
     def _call(self, method: str, path: str, body: object = None) -> httpx.Response:
         """Make a request, with retries while Prefect is busy: every request is idempotent."""
         until = time.monotonic() + RETRY_SECONDS
+        client, headers = _client(trust_env=not is_on_this_machine(self.url)), Settings().prefect_headers
         for pause in chain(PAUSES, repeat(PAUSES[-1])):
             try:
-                answer = _client().request(method, f"{self.url}{path}", json=body)
+                answer = client.request(method, f"{self.url.rstrip('/')}{path}", json=body, headers=headers)
             except httpx.ReadTimeout as fault:
                 if time.monotonic() >= until:
                     raise self._unanswered(fault) from fault
@@ -207,8 +233,12 @@ class Prefect:
             if answer.status_code not in BUSY or time.monotonic() >= until:
                 break
             time.sleep(pause)
-        if answer.status_code >= 400 and answer.status_code != 404:
-            raise PerpetuneError(f"Prefect refused {method} {path}: {answer.text[:300]}", where=self.url)
+        if answer.status_code >= 300 and answer.status_code != 404:
+            raise PerpetuneError(
+                f"Prefect refused {method} {path} ({answer.status_code}): {answer.text[:300]}",
+                where=self.url,
+                do=_CREDENTIALS if answer.status_code in (401, 403) else None,
+            )
         return answer
 
     def _unanswered(self, fault: httpx.HTTPError) -> PerpetuneError:

@@ -19,12 +19,15 @@ import httpx
 import psutil
 
 from perpetune.errors import PerpetuneError
+from perpetune.runtime.process_tree import descendants, kill, signal_group
+from perpetune.runtime.watchdog import Watchdog
 
 # A busy machine takes ten times as long as an idle one.
 START_SECONDS = 600.0
 STOP_SECONDS = 10.0
 MAX_BACKOFF = 30.0
 LOG_SECONDS = 10.0
+_PRIVILEGED = 1024
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,18 @@ class Child:
     def healthy(self) -> bool:
         return self.alive() and (self.service.health is None or answers(self.service.health))
 
+    def descendants(self) -> list[psutil.Process]:
+        try:
+            return descendants(psutil.Process(self.process.pid))
+        except psutil.NoSuchProcess:
+            return []
+
 
 class Supervisor:
     """Runs services in `folder`, with logs in `logs`, until the `with` block ends.
 
     A service that ends is reported and restarted with exponential back-off. The services inherit the open files `kept`.
+    They end with this process, also if it is killed: see `watchdog`.
     """
 
     def __init__(
@@ -80,11 +90,13 @@ class Supervisor:
         self._environment = {**os.environ, **environment}
         self._report = report
         self._kept = tuple(kept)
+        self._watchdog = Watchdog()
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
+        self._watchdog.__enter__()
         self._watcher.start()
         return self
 
@@ -92,18 +104,21 @@ class Supervisor:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        self._watcher.join()
-        for child in reversed(self.children):
-            _signal(child, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
+        started = [each for child in self.children for each in child.descendants()]
         try:
+            self._watcher.join()
+            for child in reversed(self.children):
+                signal_group(child.process.pid, signal.SIGTERM)
+            deadline = time.monotonic() + STOP_SECONDS
             for child in reversed(self.children):
                 _await_end(child, deadline)
         finally:
-            # Also after a second Ctrl-C. The whole process group is killed: a flow run must not outlive its worker.
+            # Also after a second Ctrl-C. All that a service started is killed: a flow run must not outlive its worker.
             for child in self.children:
-                _signal(child, signal.SIGKILL)
+                signal_group(child.process.pid, signal.SIGKILL)
                 child.process.wait()
+            kill(started)
+            self._watchdog.__exit__(kind, fault, trace)
 
     def start(self, services: Sequence[Service]) -> None:
         """Start services and wait until all are healthy. Raises PerpetuneError as `starting` does."""
@@ -139,7 +154,7 @@ class Supervisor:
 
     def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
         with (self._logs / f"{service.name}.log").open("ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 service.command,
                 cwd=service.folder or self._folder,
                 env=self._environment,
@@ -149,6 +164,8 @@ class Supervisor:
                 start_new_session=True,
                 pass_fds=self._kept,
             )
+        self._watchdog.watch(process.pid)
+        return process
 
     def _watch(self) -> None:
         due: dict[str, float] = {}
@@ -158,6 +175,7 @@ class Supervisor:
                 if child.alive():
                     continue
                 if name not in due:
+                    signal_group(child.process.pid, signal.SIGKILL)  # what it started ends with it
                     pause = min(2.0**child.restarts, MAX_BACKOFF)
                     due[name] = time.monotonic() + pause
                     self._report(
@@ -193,7 +211,7 @@ def answers(url: str) -> bool:
 @cache
 def _client() -> httpx.Client:
     """A shared client, because creating one takes twenty times as long as a request."""
-    return httpx.Client(timeout=2, follow_redirects=True)
+    return httpx.Client(timeout=2, follow_redirects=True, trust_env=False)  # of this machine: no proxy is asked
 
 
 def is_free(port: int) -> bool:
@@ -208,9 +226,14 @@ def is_free(port: int) -> bool:
 
 
 def require_free(port: int, name: str) -> None:
-    """Raises PerpetuneError if the port is in use, with the process that listens if it is visible."""
-    if not is_free(port):
-        raise port_taken(port, name, _listener(port))
+    """Raises PerpetuneError if the port is in use, with the process that listens if it is visible, or not allowed."""
+    if is_free(port):
+        return
+    if port < _PRIVILEGED and os.geteuid() != 0 and _listener(port) is None:
+        raise PerpetuneError(
+            f"port {port}, meant for {name}, is only for the superuser", do=f"choose one from 1024 with --{name}-port"
+        )
+    raise port_taken(port, name, _listener(port))
 
 
 def port_taken(port: int, name: str, holder: str | None) -> PerpetuneError:
@@ -240,13 +263,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
-
-
-def _signal(child: Child, number: signal.Signals) -> None:
-    try:
-        os.killpg(child.process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _await_end(child: Child, deadline: float) -> None:

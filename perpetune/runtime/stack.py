@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import sys
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
+from perpetune.proxies import no_proxy_variables
+from perpetune.runtime.addresses import WORKSPACE_ID
+from perpetune.runtime.ownership import own_id
 from perpetune.runtime.processes import Service
 from perpetune.workspace import Workspace
 
 HOST = "127.0.0.1"
+# As patterns of MLflow's --allowed-hosts, with any port: a tunnel may change it.
+LOOPBACK = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "[[]::1]:*")
 PYTHON = sys.executable
 
 # Server settings for one machine: idle servers should use almost no CPU.
@@ -58,6 +66,7 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "PREFECT_RUNNER_SERVER_ENABLE": "true",
         "PREFECT_RUNNER_SERVER_HOST": HOST,
         "PREFECT_RUNNER_SERVER_PORT": str(ports.worker),
+        **no_proxy_variables(os.environ),
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "true",
@@ -71,8 +80,15 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "KMP_BLOCKTIME": "1",
         **SERVERS,
     }
+    if pair := settings.prefect_user_and_password:
+        variables["PREFECT_API_AUTH_STRING"] = pair
+    if settings.gateway_url is None:  # one that runs elsewhere need not know this workspace
+        variables[WORKSPACE_ID] = own_id(settings, home)
     if ports.vllm is not None:
         variables["PERPETUNE_VLLM_URL"] = f"http://{HOST}:{ports.vllm}"
+        # Only the gateway and the flow runs know it, so no web page can load or unload adapters there.
+        key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else secrets.token_urlsafe()
+        variables |= {"PERPETUNE_VLLM_API_KEY": key, "VLLM_API_KEY": key}
     return variables
 
 
@@ -81,16 +97,17 @@ def servers(workspace: Workspace, ports: Ports) -> list[Service]:
     settings = workspace.settings
     services = []
     if settings.prefect_api_url is None:
-        services.append(_prefect(ports.prefect))
+        services.append(_prefect(ports.prefect, settings.prefect_ui_url))
     if settings.mlflow_tracking_uri is None:
         services.append(_mlflow(workspace, ports.mlflow))
     return services
 
 
-def _prefect(port: int) -> Service:
+def _prefect(port: int, ui_url: str | None) -> Service:
     page = f"http://{HOST}:{port}"
-    command = (PYTHON, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
-    return Service("prefect", command, port, f"{page}/api/health", page)
+    command = (PYTHON, "-m", "perpetune.flows.server", "--host", HOST, "--port", str(port))
+    names = () if ui_url is None else ("--allowed-hosts", urlsplit(ui_url).netloc)
+    return Service("prefect", (*command, *names), port, f"{page}/api/health", page)
 
 
 def _mlflow(workspace: Workspace, port: int) -> Service:
@@ -101,9 +118,17 @@ def _mlflow(workspace: Workspace, port: int) -> Service:
         *(PYTHON, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"),
         *("--artifacts-destination", str(store / "artifacts")),
+        # Its default also takes "10.*" and the like, which a name such as 10.example.org satisfies (DNS rebinding).
+        *("--allowed-hosts", ",".join([*LOOPBACK, *_more_hosts(workspace.settings.mlflow_ui_url)])),
     )
     # In a folder of its own: its uvicorn imports from where it is started, PYTHONSAFEPATH or not.
     return Service("mlflow", command, port, f"{page}/health", page, folder=store)
+
+
+def _more_hosts(ui_url: str | None) -> list[str]:
+    """The name under which people open MLflow's pages, and those of MLflow's own setting."""
+    named = [host.strip() for host in os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS", "").split(",")]
+    return [host for host in (urlsplit(ui_url or "").netloc, *named) if host]
 
 
 def worker(port: int) -> Service:

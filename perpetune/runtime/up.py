@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from types import FrameType
@@ -18,9 +18,18 @@ from rich.table import Table
 from rich.text import Text
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.addresses import LOCK_FILE, delete_addresses, is_up, save_addresses, saved_addresses
+from perpetune.runtime.addresses import (
+    LOCK_FILE,
+    WORKSPACE_ID,
+    Addresses,
+    delete_addresses,
+    is_up,
+    save_addresses,
+    saved_addresses,
+)
 from perpetune.runtime.file_locks import acquire, end_leftovers, lock_owner
-from perpetune.runtime.ports import NamedPorts, reserved_ports
+from perpetune.runtime.ownership import mark_mlflow, require_not_foreign, require_own
+from perpetune.runtime.ports import VLLM_PORT, NamedPorts, reserved_ports
 from perpetune.runtime.processes import Child, Service, Supervisor, answers, free_ports
 from perpetune.runtime.stack import Ports, environment, gateway, servers
 from perpetune.runtime.stack import worker as worker_service
@@ -42,13 +51,13 @@ def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Cons
     services are then stopped.
     """
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup sets SIG_IGN
-        signal.signal(signal.SIGHUP, _interrupt)  # the terminal was closed
+        signal.signal(signal.SIGHUP, _hang_up)  # the terminal was closed
+    signal.signal(signal.SIGQUIT, _interrupt)
 
     def say(line: str) -> None:
         console.print(line, style="yellow", markup=False, soft_wrap=True)
 
-    with _only_one(workspace, say) as lock, reserved_ports(named) as ports:
-        ports = replace(ports, vllm=free_ports(1)[0]) if starts_vllm(workspace) else ports
+    with _only_one(workspace, say) as lock, reserved_ports(named, vllm=starts_vllm(workspace)) as ports:
         variables = environment(workspace, ports)
         # First, because it fails at once if vLLM or the base is missing.
         vllm = [vllm_service(workspace, ports.vllm)] if ports.vllm is not None else []
@@ -58,17 +67,18 @@ def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Cons
                 first = [*servers(workspace, ports), worker_service(ports.worker), *vllm]
                 last = gateway(ports.gateway)
                 _print_ports([*first, last], named, console)
+                _print(console, f"starting: {_pages([*first, last])}; logs in {_short(logs)}")
                 start_all(supervisor, first, last, console)
-                save_addresses(workspace.home, variables)
+                save_addresses(workspace.home, variables, _marked(variables, [*first, last]))
                 show(supervisor, console)
             except KeyboardInterrupt:
                 console.print("stopping")
-        delete_addresses(workspace.home)
     console.print("all services have stopped")
 
 
 def _print_ports(services: Sequence[Service], named: NamedPorts, console: Console) -> None:
-    defaults = {name: getattr(Ports, name) for name, port in asdict(named).items() if port is None}
+    usual = {**asdict(Ports()), "vllm": VLLM_PORT}
+    defaults = {name: usual[name] for name, port in asdict(named).items() if port is None}
     for service in services:
         if service.port != defaults.get(service.name, service.port):
             line = f"port {defaults[service.name]} is in use: {service.name} listens on {service.port}"
@@ -84,9 +94,13 @@ def start_all(supervisor: Supervisor, services: list[Service], last: Service, co
     for child in chain.from_iterable(supervisor.starting(wave) for wave in waves):
         _print(console, f"{child.service.name}: started ({time.monotonic() - began:.0f} s)")
     answered = _first_answer(last)
-    pages = [f"{child.service.name} {child.service.page}" for child in supervisor.children if child.service.page]
+    pages = _pages([child.service for child in supervisor.children])
     ready = "ready" if answered else "ready, but the gateway has no version yet (/readyz says why)"
-    _print(console, f"{ready}: {' '.join(sorted(pages))} ({time.monotonic() - began:.0f} s)")
+    _print(console, f"{ready}: {pages} ({time.monotonic() - began:.0f} s)")
+
+
+def _pages(services: Sequence[Service]) -> str:
+    return " ".join(sorted(f"{service.name} {service.page}" for service in services if service.page))
 
 
 def _first_answer(gateway: Service) -> bool:
@@ -162,7 +176,22 @@ def _print(console: Console, line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
 
 
+def _marked(variables: Mapping[str, str], services: Sequence[Service]) -> set[str]:
+    """The services that can say that they belong to this workspace: see `ownership`."""
+    started = {service.name for service in services}
+    if WORKSPACE_ID not in variables:
+        return set()
+    if "mlflow" in started and not mark_mlflow(variables["MLFLOW_TRACKING_URI"], variables[WORKSPACE_ID]):
+        started.remove("mlflow")
+    return started & {"prefect", "mlflow", "gateway"}
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # shell and kernel both send it
     raise KeyboardInterrupt
 
 
@@ -178,7 +207,8 @@ def _only_one(workspace: Workspace, say: Callable[[str], None]) -> Iterator[int]
         say("stopped services left by a killed `perpetune up`")
         held = acquire(file)
     if held is None:
-        addresses = " ".join(saved_addresses(workspace.home).values()) or "it is still starting"
+        saved = saved_addresses(workspace.home)
+        addresses = " ".join(saved.urls) if saved else "it is still starting"
         raise PerpetuneError(
             f"`perpetune up` already runs here as process {lock_owner(file)}: {addresses}",
             where=str(workspace.root),
@@ -186,7 +216,10 @@ def _only_one(workspace: Workspace, say: Callable[[str], None]) -> Iterator[int]
         )
     with held:
         delete_addresses(workspace.home)
-        yield held.fileno()
+        try:
+            yield held.fileno()
+        finally:
+            delete_addresses(workspace.home)
 
 
 @contextmanager
@@ -217,20 +250,22 @@ def with_services(
 def _addressed(workspace: Workspace, prefect: bool, report: Callable[[str], None]) -> Workspace | None:
     settings = workspace.settings
     if settings.mlflow_tracking_uri and (settings.prefect_api_url or not prefect):
+        require_not_foreign(settings, workspace.home)
         return workspace
     found = _awaited(workspace.home, report)
-    if not found:
+    if found is None:
         return None
-    os.environ.update(found)
+    require_own(found)
+    os.environ.update(found.variables)
     return Workspace(workspace.root, workspace.params, Settings())
 
 
-def _awaited(home: Path, report: Callable[[str], None]) -> dict[str, str]:
-    """The addresses of the running `perpetune up`, after waiting for its start; {} if none runs."""
+def _awaited(home: Path, report: Callable[[str], None]) -> Addresses | None:
+    """The addresses of the running `perpetune up`, after waiting for its start; None if none runs."""
     found = saved_addresses(home)
-    if not found and is_up(home):
+    if found is None and is_up(home):
         report("waiting for `perpetune up` of this workspace to start")
-    while not found and is_up(home):
+    while found is None and is_up(home):
         time.sleep(0.5)
         found = saved_addresses(home)
     return found

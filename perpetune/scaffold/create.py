@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from perpetune.curation import dvc
 from perpetune.errors import PerpetuneError
+from perpetune.git import git
 from perpetune.output_schema import position, schema_error
 from perpetune.params import Params, TaskParams, load_params
 
@@ -53,11 +53,11 @@ def create(folder: Path, task: Task) -> Created:
     for name, text in written.items():
         (folder / name).write_text(text, encoding="utf-8")
     load_params(folder / "params.yaml")
-    git = _init_git(folder)
+    repository = _init_git(folder)
     dvc.prepare(folder, None)
-    if git != "missing":
-        _git(folder, "add", "--", *written)  # as `dvc init` does with its own files
-    return Created(folder, tuple(written), git)
+    if repository != "missing":
+        git(folder, "add", "--", *written)  # as `dvc init` does with its own files
+    return Created(folder, tuple(written), repository)
 
 
 def template(name: str) -> str:
@@ -140,13 +140,9 @@ def _schema_text(file: Path) -> str:
 def _init_git(folder: Path) -> Git:
     if shutil.which("git") is None:
         return "missing"
-    if subprocess.run(["git", "rev-parse", "--git-dir"], cwd=folder, capture_output=True).returncode == 0:
+    try:
+        git(folder, "rev-parse", "--git-dir")
         return "found"
-    _git(folder, "init", "--quiet")
-    return "made"
-
-
-def _git(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", errors="replace")
-    if done.returncode:
-        raise PerpetuneError(done.stderr.strip(), where=f"git {arguments[0]} in {folder}")
+    except PerpetuneError:
+        git(folder, "init", "--quiet")
+        return "made"

@@ -22,6 +22,16 @@ def rows_needed(gain: float, discordance: float, *, alpha: float, power: float, 
     return math.ceil(rows / 4 * (1 + math.sqrt(1 + 4 / (rows * effect))) ** 2)
 
 
+def rows_to_tell(discordance: float, *, gain: float, margin: float, alpha: float, power: float) -> int:
+    """The sample size with which a paired comparison tells, with this `power`, whether a system is needed.
+
+    Either that it is better, if it truly is by `gain`, or that the other is not worse by `margin`, if they truly are
+    alike; both one-sided at `alpha`. `margin` 0 asks for the first only.
+    """
+    superior = rows_needed(gain, discordance, alpha=alpha, power=power)
+    return max(superior, rows_needed(0.0, discordance, alpha=alpha, power=power, margin=margin)) if margin else superior
+
+
 def power_of(rows: int, gain: float, discordance: float, *, alpha: float, margin: float = 0.0) -> float:
     """The power of a sample of `rows`: the inverse of `rows_needed`."""
     if not discordance and not gain:

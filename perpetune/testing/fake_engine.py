@@ -12,6 +12,7 @@ from perpetune.engines.engine import NotLoaded
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
+from perpetune.generation.prompt_format import TEMPLATE_AS_IT_IS, PromptFormat
 from perpetune.generation.request import GenerationRequest
 from perpetune.model.release import Release
 from perpetune.records import Message
@@ -142,6 +143,8 @@ class FakeModel:
         conversations: Sequence[Sequence[Message]],
         labels: Sequence[str] | None,
         max_new_tokens: int,
+        *,
+        prompt_format: PromptFormat = TEMPLATE_AS_IT_IS,
     ) -> list[Answer]:
         self._begin(adapter, conversations)
         return [

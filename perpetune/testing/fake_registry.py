@@ -11,7 +11,7 @@ from perpetune.model.release import DesiredReleases, Release, Trial
 class FakeSource:
     """A `ReleaseSource` whose aliases are set by assignment; while `down`, every call fails.
 
-    `refused` maps each refused version to the reason.
+    `refused` maps each refused version to the reason; `registered` is when the model was registered.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class FakeSource:
         self.previous_version = previous
         self.trial = trial
         self.refused: dict[str, str] = {}
+        self.registered = 1
         self.down = False
 
     def promote(self, version: str) -> None:
@@ -35,7 +36,7 @@ class FakeSource:
 
     def wanted(self) -> DesiredReleases:
         self._require_up()
-        return DesiredReleases(self.champion_version, self.previous_version, self.trial)
+        return DesiredReleases(self.champion_version, self.previous_version, self.trial, self.registered)
 
     def fetch(self, version: str) -> Release:
         self._require_up()

@@ -80,6 +80,8 @@ def _load_language_model(folder: Path, card: ModelCard) -> Answers:
         prompts = [
             with_instruction(card.instruction, (Message(role="user", content=text),), card.shots) for text in texts
         ]
-        return predictor.answer(adapter, prompts, card.labels, card.max_new_tokens, card.json_schema)
+        return predictor.answer(
+            adapter, prompts, card.labels, card.max_new_tokens, card.json_schema, prompt_format=card.prompt_format
+        )
 
     return answer

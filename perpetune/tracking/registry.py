@@ -6,9 +6,10 @@ copy of the base.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
-from perpetune.errors import NoPrevious, PerpetuneError
+from perpetune.errors import ChampionChanged, NoPrevious, PerpetuneError
 from perpetune.model.release import (
     CARD,
     DesiredReleases,
@@ -34,7 +35,8 @@ from perpetune.model.release import (
     release_of,
 )
 from perpetune.records import to_json
-from perpetune.tracking.runs import Run, ui_url
+from perpetune.tracking.alias_moves import Aliases, Change, aliases_of_model, move, state_of_model, write
+from perpetune.tracking.runs import Run, active, ui_url
 
 Alias = Literal["champion", "challenger", "previous"]
 
@@ -43,7 +45,9 @@ Alias = Literal["champion", "challenger", "previous"]
 STATE, TIME, REASON = "release.state", "release.time", "release.reason"
 TRAFFIC, OLD_TRAFFIC = "release.traffic_ratio", "release.share"  # the old one is on versions of perpetune 0.1
 SYSTEM = "system"  # tag: perpetune.model.release.System
+CHECK_ERROR = "check.error"  # tag of the champion: when and why the newest check failed
 EVALUATED_AS = "evaluated.as"  # tag: its name among the systems in the run that evaluated it
+ANY = "any"  # whatever version is champion
 _MAX_TAG = 4000  # characters
 
 
@@ -63,7 +67,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
     It gets the alias `challenger`, unless a version on trial has it.
     """
     (adapter / CARD).write_text(to_json(card.model_dump(mode="json")), encoding="utf-8")
-    with mlflow.start_run(run_id=run.id):
+    with active(run):
         logged = mlflow.pyfunc.log_model(
             name=card.task,
             python_model=str(Path(__file__).with_name("model_code.py")),
@@ -80,7 +84,6 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
             await_registration_for=30,
         )
     version = str(logged.registered_model_version)
-    MlflowClient().update_run(run.id, status="RUNNING")
     tag_version(card.task, version, {SYSTEM: card.system, **tags})
     if wanted(card.task).trial is None:
         _set_alias(card.task, "challenger", version)
@@ -94,15 +97,43 @@ def _signature(card: ModelCard) -> ModelSignature:
     return ModelSignature(Schema([ColSpec("string", "input")]), Schema(outputs))
 
 
-def promote(task: str, version: str) -> str | None:
-    """Move `champion` to the version and `previous` to the old champion; returns the old champion's number, if any."""
-    old = find(task, "champion")
-    if old is not None and old.version != version:
-        _set_alias(task, "previous", old.version)
-    _set_alias(task, "champion", version)
-    tag_version(task, version, {STATE: "released", TIME: _now()})
-    _drop_challenger(task, version)
-    return old.version if old is not None else None
+def promote(task: str, version: str, replaces: str | None = ANY) -> str | None:
+    """Move `champion` to the version and `previous` to the old champion; returns the old champion's number, if any.
+
+    `replaces` is the champion that the version was compared with (None: there was none). Raises ChampionChanged if
+    another version has become champion since.
+    """
+
+    def plan(aliases: Aliases) -> Change:
+        old = aliases.get("champion")
+        if replaces != ANY and old not in (replaces, version):
+            raise champion_changed(task, version, replaces, old)
+        moved: dict[str, str | None] = {"champion": version}
+        if old is not None and old != version:
+            moved = {"previous": old, **moved}
+        if aliases.get("challenger") == version:
+            moved["challenger"] = None
+        return Change(moved, {version: {TIME: _now(), STATE: "released"}})
+
+    return move(task, plan).get("champion")
+
+
+def require_champion(task: str, version: str, compared: str | None) -> None:
+    """Raises ChampionChanged if the champion is not the version that this one was compared with (None: none)."""
+    serving = aliases_of_model(task).get("champion")
+    if serving != compared:
+        raise champion_changed(task, version, compared, serving)
+
+
+def champion_changed(task: str, version: str, compared: str | None, champion: str | None) -> ChampionChanged:
+    return ChampionChanged(
+        f"version {version} of {task} was compared with {_named(compared)}, and meanwhile {_named(champion)} serves",
+        do="`perpetune refresh` compares it with what serves now, without training it again",
+    )
+
+
+def _named(version: str | None) -> str:
+    return f"version {version}" if version else "no version"
 
 
 def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], ratio: float) -> None:
@@ -110,8 +141,9 @@ def begin_trial(task: str, version: str, strategy: Literal["canary", "shadow"], 
     running = wanted(task).trial
     if running is not None and running.version != version:
         end_trial(task, running.version, "aborted")
-    tag_version(task, version, {STATE: strategy, TRAFFIC: f"{ratio:g}", TIME: _now()})
+    tag_version(task, version, {TRAFFIC: f"{ratio:g}", TIME: _now()})
     _set_alias(task, "challenger", version)
+    tag_version(task, version, {STATE: strategy})  # begins the trial, so it comes last
 
 
 def traffic_ratio(tags: Mapping[str, str]) -> float:
@@ -130,11 +162,7 @@ def end_trial(task: str, version: str, outcome: Literal["refused", "aborted"]) -
 
 def restore(task: str, champion: str, previous: str | None) -> None:
     """Restore the aliases from before a failed promotion."""
-    _set_alias(task, "champion", champion)
-    if previous is None:
-        _drop_alias(task, "previous")
-    else:
-        _set_alias(task, "previous", previous)
+    move(task, lambda _: Change({"champion": champion, "previous": previous}))
 
 
 def refuse(task: str, version: str, back_to: str | None, why: str) -> bool:
@@ -142,19 +170,18 @@ def refuse(task: str, version: str, back_to: str | None, why: str) -> bool:
 
     Aliases that have moved to another version meanwhile stay. Returns whether an alias was moved or removed.
     """
-    tag_version(task, version, {STATE: "refused", REASON: why[:_MAX_TAG]})
-    dropped = _drop_challenger(task, version)
-    champion = find(task, "champion")
-    if champion is None or champion.version != version:
-        return dropped
-    if back_to is None:
-        _drop_alias(task, "champion")
-        return True
-    _set_alias(task, "champion", back_to)
-    previous = find(task, "previous")
-    if previous is not None and previous.version == back_to:
-        _drop_alias(task, "previous")
-    return True
+    tag_version(task, version, {REASON: why[:_MAX_TAG]})
+
+    def plan(aliases: Aliases) -> Change:
+        moved: dict[str, str | None] = {"challenger": None} if aliases.get("challenger") == version else {}
+        if aliases.get("champion") == version:
+            moved["champion"] = back_to
+            if back_to is not None and aliases.get("previous") == back_to:
+                moved["previous"] = None
+        return Change(moved, {version: {STATE: "refused"}})
+
+    before = move(task, plan)
+    return version in (before.get("challenger"), before.get("champion"))
 
 
 def roll_back(task: str) -> tuple[str, str]:
@@ -163,57 +190,39 @@ def roll_back(task: str) -> tuple[str, str]:
     The alias `previous` is removed, so that a second call does not undo the first. Raises NoPrevious if there is no
     previous champion.
     """
-    champion, previous = find(task, "champion"), find(task, "previous")
-    if champion is None or previous is None or previous.version == champion.version:
-        raise NoPrevious(
-            f"{task} has no previous champion to roll back to", do="promote another version with `perpetune promote`"
-        )
-    _set_alias(task, "champion", previous.version)
-    _drop_alias(task, "previous")
-    tag_version(task, champion.version, {STATE: "rolled back"})
-    tag_version(task, previous.version, {STATE: "released", TIME: _now()})
-    return champion.version, previous.version
+
+    def plan(aliases: Aliases) -> Change:
+        champion, previous = aliases.get("champion"), aliases.get("previous")
+        if champion is None or previous is None or previous == champion:
+            raise NoPrevious(
+                f"{task} has no previous champion to roll back to",
+                do="promote another version with `perpetune promote`",
+            )
+        tags = {champion: {STATE: "rolled back"}, previous: {TIME: _now(), STATE: "released"}}
+        return Change({"champion": previous, "previous": None}, tags)
+
+    before = move(task, plan)
+    return before["champion"], before["previous"]
 
 
 def wanted(task: str) -> DesiredReleases:
     """The versions that a gateway should load."""
-    aliases = _aliases(task)
+    aliases, registered = state_of_model(task)
     champion, challenger = aliases.get("champion"), aliases.get("challenger")
     trial = _trial(get(task, challenger)) if champion and challenger else None
-    return DesiredReleases(champion, aliases.get("previous"), trial)
+    return DesiredReleases(champion, aliases.get("previous"), trial, registered)
 
 
 def aliases_of(task: str) -> dict[str, tuple[str, ...]]:
     """The aliases by version."""
     found: dict[str, tuple[str, ...]] = {}
-    for alias, version in _aliases(task).items():
+    for alias, version in aliases_of_model(task).items():
         found[version] = (*found.get(version, ()), alias)
     return found
 
 
-def _aliases(task: str) -> dict[str, str]:
-    """The version of each alias, in one request."""
-    try:
-        found = MlflowClient().get_registered_model(task).aliases
-        return {alias: str(version) for alias, version in found.items()}  # a local store has them as numbers
-    except MlflowException as fault:
-        if fault.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
-        raise
-
-
 def _set_alias(task: str, alias: Alias, version: str) -> None:
-    _write(MlflowClient().set_registered_model_alias, task, alias, version)
-
-
-def _write(write: Callable[..., object], *values: str) -> None:
-    """Write an alias or a tag; retries once if another process created it at the same time."""
-    try:
-        write(*values)
-    except MlflowException as fault:
-        if "unique constraint" not in str(fault).lower():
-            raise
-        write(*values)
+    write(MlflowClient().set_registered_model_alias, task, alias, version)
 
 
 def _trial(challenger: Version) -> Trial | None:
@@ -242,13 +251,8 @@ def _now() -> str:
 
 def find(task: str, alias: Alias) -> Version | None:
     """The version with the alias; None if there is none."""
-    try:
-        found = MlflowClient().get_model_version_by_alias(task, alias)
-    except MlflowException as fault:
-        if fault.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-    return Version(task, str(found.version), str(found.run_id), dict(found.tags))
+    version = aliases_of_model(task).get(alias)
+    return get(task, version) if version else None
 
 
 def get(task: str, version: str) -> Version:
@@ -256,6 +260,8 @@ def get(task: str, version: str) -> Version:
     try:
         found = MlflowClient().get_model_version(task, version)
     except MlflowException as fault:
+        if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise PerpetuneError(
             f"the model {task} has no version {version}",
             do="`perpetune status` lists the versions",
@@ -280,7 +286,16 @@ def version_from_run(task: str, run: Run, adapter_digest: str) -> str | None:
 
 def tag_version(task: str, version: str, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
-        _write(MlflowClient().set_model_version_tag, task, version, key, value)
+        write(MlflowClient().set_model_version_tag, task, version, key, value)
+
+
+def drop_tag(task: str, version: str, key: str) -> None:
+    """Remove a tag of a version; does nothing if another process has."""
+    try:
+        MlflowClient().delete_model_version_tag(task, version, key)
+    except MlflowException as fault:
+        if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
 
 
 def describe_version(task: str, version: str, text: str) -> None:
@@ -304,27 +319,39 @@ def model_url(task: str, version: str | None = None) -> str:
 def fetch_release(task: str, version: str, cache: Path) -> Release:
     """Download a version into the folder `cache` and read its model card and serving facts.
 
+    The cache is keyed by digest: a model that was deleted and registered anew has other versions under the same numbers.
     Raises PerpetuneError if the version or its files are missing.
     """
-    folder = cache / task / version
+    found = get(task, version)
+    folder = cache / task / f"{version}-{_digest_of(found)}"
     if not folder.is_dir():
-        unfinished = cache / task / f".{version}.{uuid.uuid4().hex}"
-        unfinished.mkdir(parents=True)
-        try:
-            mlflow.artifacts.download_artifacts(f"models:/{task}/{version}", dst_path=str(unfinished))
-            unfinished.rename(folder)
-        except (MlflowException, OSError) as fault:
-            if not folder.is_dir():  # unless another process downloaded it
-                raise PerpetuneError(
-                    f"could not fetch version {version} of {task} from MLflow: {fault}",
-                    do="check that the version exists and its artifacts are reachable",
-                ) from fault
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        _download(found, folder)
+    shutil.rmtree(cache / task / version, ignore_errors=True)  # of a perpetune that keyed it by number
     adapter = _adapter_folder(folder, task, version)
     card = read_card(adapter)
-    evaluated = _evaluated(get(task, version).run_id, evaluated_file(card.system), folder)
-    return release_of(card, task, version, adapter, evaluated)
+    return release_of(card, task, version, adapter, _evaluated(found.run_id, evaluated_file(card.system), folder))
+
+
+def _digest_of(version: Version) -> str:
+    """A digest of what the version holds: of the adapter and the run, which no two registrations share."""
+    return hashlib.sha256(f"{version.tags.get('adapter.digest', '')} {version.run_id}".encode()).hexdigest()[:16]
+
+
+def _download(version: Version, folder: Path) -> None:
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    unfinished.mkdir(parents=True)
+    try:
+        mlflow.artifacts.download_artifacts(f"models:/{version.task}/{version.version}", dst_path=str(unfinished))
+        _adapter_folder(unfinished, version.task, version.version)  # MLflow downloads nothing without an error
+        unfinished.rename(folder)
+    except (MlflowException, OSError) as fault:
+        if not folder.is_dir():  # unless another process downloaded it
+            raise PerpetuneError(
+                f"could not fetch version {version.version} of {version.task} from MLflow: {fault}",
+                do="check that the version exists and its artifacts are reachable",
+            ) from fault
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def fetch_champion(task: str, cache: Path) -> Release | None:
@@ -350,9 +377,8 @@ def _adapter_folder(folder: Path, task: str, version: str) -> Path:
     card = next(folder.rglob(CARD), None)
     if card is None:
         raise PerpetuneError(
-            f"version {version} of {task} has no {CARD}: perpetune did not register it",
-            where=str(folder),
-            do="use a version that `perpetune refresh` made",
+            f"version {version} of {task} has no {CARD}: perpetune did not register it, or its artifacts are lost",
+            do="use a version that `perpetune refresh` made, or restore MLflow's artifact store",
         )
     return card.parent
 

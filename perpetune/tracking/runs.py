@@ -6,20 +6,23 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import httpx
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.rest_utils import http_request
 from mlflow.utils.time import get_current_time_millis
 
 from perpetune.errors import PerpetuneError
+from perpetune.proxies import spare_this_machine
 from perpetune.settings import Settings
 
 # MLflow retries a dead server for minutes by default. Its progress bars and URLs would mix with a command's output.
@@ -30,8 +33,14 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
+_SEARCH = "/api/2.0/mlflow/experiments/search"
+# MLflow's other view, the default, is for agents and their traces.
+_TRAINING_VIEW = "?workflowType=machine_learning"
 
 MlflowError = MlflowException  # for modules that may not import MLflow
+ACTIVE, YES = "perpetune.active", "yes"  # tag of a run that MLflow marks as finished while it goes on
+ERROR = "error"  # tag of a run: what it failed with
+_MAX_ERROR = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,13 @@ class Run:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that did not finish: it failed, was killed, or is marked as running."""
+    """A run that did not finish: it failed, was killed, or is marked as running. `finished` if MLflow marks it so."""
 
     run: Run
     running: bool
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,11 @@ class RunRecord:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
+
+    @property
+    def day(self) -> date:
+        """The day on which it started, in UTC; a resumed run keeps it."""
+        return self.started.astimezone(UTC).date()
 
 
 @dataclass(frozen=True)
@@ -86,19 +101,40 @@ class Point:
 
 
 def connect(uri: str) -> None:
-    """Use the MLflow server at `uri`. Raises PerpetuneError if it does not answer."""
+    """Use the MLflow server at `uri`. Raises PerpetuneError if it does not answer or refuses the credentials."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    spare_this_machine()
     if uri.startswith("http"):
-        try:
-            httpx.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
-        except httpx.HTTPError as fault:
-            raise PerpetuneError(
-                f"the MLflow server does not answer at {uri} ({type(fault).__name__})",
-                where="MLFLOW_TRACKING_URI",
-                do="start it with `perpetune up`, or correct MLFLOW_TRACKING_URI",
-            ) from fault
+        _require_answer(uri)
     mlflow.set_tracking_uri(uri)
+
+
+def _require_answer(uri: str) -> None:
+    """Ask for one experiment as MLflow's client does: with its credentials, certificates and headers."""
+    creds = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    try:
+        answer = http_request(  # type: ignore[no-untyped-call]
+            creds, _SEARCH, "GET", params={"max_results": 1}, max_retries=0, timeout=10, raise_on_status=False
+        )
+    except MlflowException as fault:
+        raise PerpetuneError(
+            f"the MLflow server does not answer at {uri} ({type(fault.__cause__ or fault).__name__})",
+            where="MLFLOW_TRACKING_URI",
+            do="start it with `perpetune up`, or correct MLFLOW_TRACKING_URI",
+        ) from fault
+    if answer.status_code in (401, 403):
+        raise PerpetuneError(
+            f"the MLflow server refuses these credentials ({answer.status_code})",
+            where=uri,
+            do="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+        )
+    if answer.status_code != 200:
+        raise PerpetuneError(
+            f"the MLflow server answers {answer.status_code}: {answer.text[:200]}",
+            where=uri,
+            do="correct MLFLOW_TRACKING_URI, or see the server's log",
+        )
 
 
 def open_run(experiment: str, name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> Run:
@@ -118,32 +154,46 @@ def as_params(values: Mapping[str, object]) -> dict[str, str]:
 def reopen_run(run: Run, tags: Mapping[str, str]) -> Run:
     """Resume a run with new tags."""
     MlflowClient().update_run(run.id, status="RUNNING")
+    drop_run_tag(run, ACTIVE)
     tag(run, tags)
     return run
 
 
 def unfinished_runs(experiment: str, kind: str) -> list[UnfinishedRun]:
-    """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first."""
+    """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first.
+
+    A run that was killed inside `active` is marked as finished by MLflow, and did not finish either.
+    """
+    of_kind = f"tags.`perpetune.kind` = '{kind}'"
+    found = _runs(experiment, f"{of_kind} and attributes.status != 'FINISHED'", 50)
+    found += _runs(experiment, f"{of_kind} and attributes.status = 'FINISHED' and tags.`{ACTIVE}` = '{YES}'", 50)
+    newest_first = sorted(found, key=lambda each: each.info.start_time, reverse=True)
+    return [_unfinished(each) for each in newest_first]
+
+
+def newest_of_any_status(experiment: str, kind: str) -> UnfinishedRun | None:
+    """The run tagged `perpetune.kind`=kind that began last, finished or not."""
+    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}'", 1)
+    return _unfinished(found[0]) if found else None
+
+
+def _runs(experiment: str, query: str, most: int) -> list[MlflowRun]:
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return []
-    runs = client.search_runs(
-        [found.experiment_id],
-        f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'FINISHED'",
-        ViewType.ACTIVE_ONLY,
-        max_results=50,
-        order_by=["attributes.start_time DESC"],
+    newest_first = ["attributes.start_time DESC"]
+    return [*client.search_runs([found.experiment_id], query, ViewType.ACTIVE_ONLY, most, newest_first)]
+
+
+def _unfinished(run: MlflowRun) -> UnfinishedRun:
+    return UnfinishedRun(
+        run_ref(run.info.experiment_id, run.info.run_id),
+        run.info.status == "RUNNING",
+        dict(run.data.tags),
+        dict(run.data.params),
+        run.info.status == "FINISHED",
     )
-    return [
-        UnfinishedRun(
-            run_ref(found.experiment_id, each.info.run_id),
-            each.info.status == "RUNNING",
-            dict(each.data.tags),
-            dict(each.data.params),
-        )
-        for each in runs
-    ]
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -169,19 +219,25 @@ def open_child(parent: Run, name: str, tags: Mapping[str, str], params: Mapping[
 
 
 def run_ref(experiment_id: str, run_id: str) -> Run:
-    return Run(run_id, experiment_id, f"{ui_url()}/#/experiments/{experiment_id}/runs/{run_id}")
+    return Run(run_id, experiment_id, f"{ui_url()}/#/experiments/{experiment_id}/runs/{run_id}{_TRAINING_VIEW}")
+
+
+def artifact_url(run_url: str, name: str) -> str:
+    """The page of a run's artifact, from the page of the run."""
+    page, mark, query = run_url.rpartition("?")
+    return f"{page}/artifacts/{name}{mark}{query}" if mark else f"{run_url}/artifacts/{name}"
 
 
 def runs_url(experiment: str) -> str:
-    """The URL of an experiment's runs; without `workflowType` MLflow opens its GenAI page."""
+    """The URL of an experiment's runs."""
     found = MlflowClient().get_experiment_by_name(experiment)
     position = f"/{found.experiment_id}/runs" if found else ""
-    return f"{ui_url()}/#/experiments{position}?workflowType=machine_learning"
+    return f"{ui_url()}/#/experiments{position}{_TRAINING_VIEW}"
 
 
 def ui_url() -> str:
     """The URL of MLflow's UI, which may differ from that of its API, for example in a container."""
-    return Settings().mlflow_ui_url or mlflow.get_tracking_uri()
+    return (Settings().mlflow_ui_url or mlflow.get_tracking_uri()).rstrip("/")
 
 
 def find_run(run_id: str) -> Run:
@@ -190,6 +246,14 @@ def find_run(run_id: str) -> Run:
 
 def close_run(run: Run, *, succeeded: bool) -> None:
     MlflowClient().set_terminated(run.id, "FINISHED" if succeeded else "FAILED")
+
+
+def tag_error(run: Run, fault: BaseException) -> None:
+    """Tag a run with what it failed with, if MLflow still can: the run fails with its own error."""
+    try:
+        tag(run, {ERROR: str(fault)[:_MAX_ERROR] or type(fault).__name__})
+    except (MlflowException, OSError):
+        pass
 
 
 def delete_run(run: Run) -> None:
@@ -203,14 +267,25 @@ def mark_killed(run: Run) -> None:
 
 
 @contextmanager
+def active(run: Run, *, log_system_metrics: bool = False) -> Iterator[None]:
+    """Make it MLflow's active run. MLflow ends a run with this block, so it is reopened after it.
+
+    A tag keeps a process that is killed in between from leaving a run that looks finished.
+    """
+    tag(run, {ACTIVE: YES})
+    with mlflow.start_run(run_id=run.id, log_system_metrics=log_system_metrics):
+        yield
+    MlflowClient().update_run(run.id, status="RUNNING")
+    drop_run_tag(run, ACTIVE)
+
+
+@contextmanager
 def system_metrics(run: Run) -> Iterator[None]:
     """Log system metrics (CPU, memory, GPU) to the run while the block runs."""
     mlflow.set_system_metrics_sampling_interval(5)  # type: ignore[no-untyped-call]
     mlflow.set_system_metrics_samples_before_logging(1)  # type: ignore[no-untyped-call]
-    with mlflow.start_run(run_id=run.id, log_system_metrics=True):
+    with active(run, log_system_metrics=True):
         yield
-    # Leaving the block ended the run; reopen it.
-    MlflowClient().update_run(run.id, status="RUNNING")
 
 
 def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -251,6 +326,12 @@ def tag(run: Run, tags: Mapping[str, str]) -> None:
     MlflowClient().log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
+def drop_run_tag(run: Run, key: str) -> None:
+    """Remove a tag of a run, if it has it."""
+    if key in MlflowClient().get_run(run.id).data.tags:
+        MlflowClient().delete_tag(run.id, key)
+
+
 def log_file(run: Run, path: Path, folder: str | None = None) -> None:
     MlflowClient().log_artifact(run.id, str(path), folder)
 
@@ -286,12 +367,23 @@ def log_dataset(run: Run, name: str, version: str, source: str, rows: int, conte
 
 
 def artifact(run_id: str, name: str, folder: Path) -> Path | None:
-    """A local copy of a run's artifact; None if the run has no such artifact."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A local copy of a run's artifact; None if the run has no such artifact.
+
+    Raises PerpetuneError if MLflow or its artifact store fails, because that says nothing about the artifact.
+    """
+    client, parent = MlflowClient(), PurePosixPath(name).parent
     try:
-        return Path(MlflowClient().download_artifacts(run_id, name, str(folder)))
-    except (MlflowException, OSError):
-        return None
+        listed = client.list_artifacts(run_id, None if parent == PurePosixPath(".") else str(parent))
+        if name not in {each.path for each in listed}:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(client.download_artifacts(run_id, name, str(folder)))
+    except (MlflowException, OSError) as fault:
+        raise PerpetuneError(
+            f"{name} of the run {run_id} cannot be read: {fault}",
+            where=mlflow.get_tracking_uri(),
+            do="check that MLflow and its artifact store can be reached",
+        ) from fault
 
 
 def artifact_names(run_id: str, folder: str) -> list[str]:
@@ -315,6 +407,12 @@ def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
     if not runs:
         return None
     return run_ref(found.experiment_id, runs[0].info.run_id), (runs[0].info.end_time or 0) / 1000
+
+
+def newest_ended(experiment: str, kind: str) -> EndedRun | None:
+    """The newest run tagged `perpetune.kind`=kind that has ended, whether it succeeded, failed or was killed."""
+    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'RUNNING'", 1)
+    return _ended(found[0]) if found else None
 
 
 def read_run(run_id: str) -> RunRecord:
@@ -349,18 +447,18 @@ def ended_runs(experiment: str, kind: str, since: float) -> list[EndedRun]:
     while page.token:
         page = search(page_token=page.token)
         runs += page
-    return [
-        EndedRun(
-            run.info.run_id,
-            run.info.start_time / 1000,
-            run.info.end_time / 1000,
-            run.info.status == "FINISHED",
-            dict(run.data.tags),
-            dict(run.data.metrics),
-        )
-        for run in runs
-        if run.info.status in ("FINISHED", "FAILED") and run.info.end_time
-    ]
+    return [_ended(run) for run in runs if run.info.status in ("FINISHED", "FAILED") and run.info.end_time]
+
+
+def _ended(run: MlflowRun) -> EndedRun:
+    return EndedRun(
+        run.info.run_id,
+        run.info.start_time / 1000,
+        (run.info.end_time or run.info.start_time) / 1000,
+        run.info.status == "FINISHED",
+        dict(run.data.tags),
+        dict(run.data.metrics),
+    )
 
 
 def metrics_of(run_id: str) -> dict[str, float]:

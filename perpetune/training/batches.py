@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -110,12 +111,35 @@ def _paired(rows: list[Encoded], generator: torch.Generator) -> list[Encoded]:
     return [row for index in order for row in pairs[index]]
 
 
-def pack_rows(rows: Sequence[Encoded], limit: int) -> list[list[Encoded]]:
-    """Pack rows into micro-batches of at most `limit` tokens, sorted by label or by common prefix."""
+def pack_rows(
+    rows: Sequence[Encoded], limit: int, longest_in_tree: float = math.inf, *, one_by_one: bool = False
+) -> list[list[Encoded]]:
+    """Pack rows into micro-batches of at most `limit` tokens, sorted by label or by common prefix.
+
+    Rows whose inputs are longer than `longest_in_tree` share no tokens. They are in micro-batches of their own, and with
+    `one_by_one` each in one.
+    """
     rows = sorted(rows, key=lambda row: (-1 if row.label is None else row.label, row.tokens))
-    return [[rows[index] for index in run] for run in groups_within([row.inputs for row in rows], limit)]
+    in_tree = [row for row in rows if len(row.inputs) <= longest_in_tree]
+    alone = [row for row in rows if len(row.inputs) > longest_in_tree]
+    packed = [[in_tree[index] for index in run] for run in groups_within([row.inputs for row in in_tree], limit)]
+    return packed + list(_one_after_another(alone, 0 if one_by_one else limit))
 
 
-def tree_size(rows: Sequence[Encoded]) -> int:
-    """The number of tokens of the rows' token tree."""
+def _one_after_another(rows: Sequence[Encoded], limit: int) -> Iterator[list[Encoded]]:
+    """The rows in micro-batches of at most `limit` tokens, or of one row."""
+    batch: list[Encoded] = []
+    for row in rows:
+        if batch and sum(len(other.inputs) for other in batch) + len(row.inputs) > limit:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def tree_size(rows: Sequence[Encoded], longest_in_tree: float = math.inf) -> int:
+    """The number of tokens that are computed for the rows of a micro-batch: those of their token tree."""
+    if any(len(row.inputs) > longest_in_tree for row in rows):
+        return sum(len(row.inputs) for row in rows)
     return len(build_tree(row.inputs for row in rows))

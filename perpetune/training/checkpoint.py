@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from perpetune.params import TrainParams
 from perpetune.training.schedule import Schedule
 
 FILE = "checkpoint.pt"
+BEFORE = "checkpoint-before.pt"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,14 @@ class Checkpoint:
     best_step: int
     best_weights: list[torch.Tensor]
     schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The checkpoint to go on from, if there is one, and what was wrong with newer ones."""
+
+    checkpoint: Checkpoint | None
+    notes: tuple[str, ...]
 
 
 def random_state() -> list[torch.Tensor]:
@@ -64,20 +74,44 @@ class CheckpointStore:
     identity: str
     every_seconds: float
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Save atomically, also against kill -9 and power cuts."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f"{FILE}.unfinished"
-        with unfinished.open("wb") as file:
-            schedule = asdict(checkpoint.schedule)
-            torch.save({"identity": self.identity, **vars(checkpoint), "schedule": schedule}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.folder / FILE)
+    def save(self, checkpoint: Checkpoint) -> str | None:
+        """Save atomically, also against kill -9 and power cuts, and keep the one before.
 
-    def load(self) -> Checkpoint | None:
-        """Load the checkpoint; None if there is none or it is of another run."""
-        path = self.folder / FILE
+        If it cannot be written, the training can go on: returns the reason.
+        """
+        unfinished = self.folder / f"{FILE}.unfinished"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                schedule = asdict(checkpoint.schedule)
+                torch.save({"identity": self.identity, **vars(checkpoint), "schedule": schedule}, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as fault:  # torch raises RuntimeError for a full disk
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            return f"the checkpoint of step {checkpoint.step} cannot be written to {self.folder}: {_reason(fault)}"
+        if (self.folder / FILE).is_file():
+            (self.folder / FILE).replace(self.folder / BEFORE)
+        unfinished.replace(self.folder / FILE)
+        return None
+
+    def load(self) -> Stored:
+        """Load the newest checkpoint of this run that can be read."""
+        notes = []
+        for name in (FILE, BEFORE):
+            try:
+                found = self._read(self.folder / name)
+            except Exception as fault:  # torch, zipfile and pickle each raise their own for a damaged file
+                notes.append(f"{self.folder / name} cannot be read ({_reason(fault)})")
+                continue
+            if found is not None:
+                notes = [f"{note}: the training goes on from step {found.step}" for note in notes]
+                return Stored(found, tuple(notes))
+        return Stored(None, tuple(f"{note}: the training starts anew" for note in notes))
+
+    def _read(self, path: Path) -> Checkpoint | None:
+        """The checkpoint in a file; None if there is none or it is of another run."""
         if not path.is_file():
             return None
         stored = torch.load(path, map_location="cpu", weights_only=True)
@@ -86,4 +120,11 @@ class CheckpointStore:
         return Checkpoint(**{**stored, "schedule": Schedule(**stored["schedule"])})
 
     def remove(self) -> None:
-        (self.folder / FILE).unlink(missing_ok=True)
+        for name in (FILE, BEFORE):
+            with suppress(OSError):
+                (self.folder / name).unlink()
+
+
+def _reason(fault: Exception) -> str:
+    lines = str(fault).strip().splitlines()
+    return lines[0] if lines else type(fault).__name__

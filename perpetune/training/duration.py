@@ -9,9 +9,10 @@ from itertools import islice
 import torch
 
 from perpetune.params import TrainParams
-from perpetune.training.batches import Encoded, batches, pack_rows, tree_size
-from perpetune.training.decoder.fused import FusedModel, PlainModel, summed_loss
-from perpetune.training.distributed import World, local_rows, padded_passes
+from perpetune.training.batches import Encoded, batches
+from perpetune.training.decoder.fused import summed_loss
+from perpetune.training.decoder.network import Network
+from perpetune.training.distributed import World
 from perpetune.training.recipe import batch_size
 from perpetune.training.schedule import Schedule
 
@@ -20,7 +21,7 @@ FORWARD = 1 / 3  # of a forward and backward pass
 
 
 def expected_seconds(
-    network: FusedModel | PlainModel,
+    network: Network,
     rows: Sequence[Encoded],
     validation: Sequence[Encoded],
     params: TrainParams,
@@ -33,22 +34,19 @@ def expected_seconds(
     """
     size = batch_size(params, len(rows))
     sample = list(islice(batches(rows, size, params.seed), min(SAMPLE_STEPS, schedule.steps)))
-    by_step = [padded_passes(pack_rows(local_rows(batch, world), params.max_packed_tokens), world) for batch in sample]
-    sizes = [tree_size(run) for runs in by_step for run in runs]
-    typical = sorted((run for runs in by_step for run in runs), key=tree_size)[len(sizes) // 2]
+    by_step = [network.micro_batches(batch, params.max_packed_tokens, world) for batch in sample]
+    sizes = [network.size(run) for runs in by_step for run in runs]
+    typical = sorted((run for runs in by_step for run in runs), key=network.size)[len(sizes) // 2]
     network.train()
     _time(network, typical)
-    per_token = _time(network, typical) / tree_size(typical)
+    per_token = _time(network, typical) / network.size(typical)
     training = sum(sizes) / len(sample) * schedule.steps
-    validation_tokens = (
-        sum(tree_size(run) for run in pack_rows(local_rows(validation, world), params.max_packed_tokens))
-        if validation
-        else 0
-    )
+    checked = network.micro_batches(validation, params.max_packed_tokens, world) if validation else []
+    validation_tokens = sum(map(network.size, checked))
     return per_token * (training + FORWARD * validation_tokens * len(schedule.validate_at))
 
 
-def _time(network: FusedModel | PlainModel, rows: Sequence[Encoded]) -> float:
+def _time(network: Network, rows: Sequence[Encoded]) -> float:
     device = next(network.parameters()).device
     _wait(device)
     began = time.perf_counter()

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-from transformers import AutoConfig
+from pydantic import BaseModel, ConfigDict, Field
 
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
+from perpetune.generation.prompt_format import PromptFormat, prompt_format
 from perpetune.model.base import Base, load_base, load_tokenizer
-from perpetune.model.weights import resolve
+from perpetune.model.chat_format import with_format
+from perpetune.model.loading import read_config
+from perpetune.model.weights import resolve, weight_files
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.batches import encode_all
@@ -31,7 +34,10 @@ REFUSED = 3  # exit status of a PerpetuneError, which is written to refused.json
 
 
 class Job(BaseModel):
-    """A training run: data-independent settings and output folders. `labels` are those of a label head, None for none."""
+    """A training run: data-independent settings and output folders. `labels` are those of a label head, None for none.
+
+    `prompt_date` is the day that the chat template takes for today; None for the real one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,6 +48,12 @@ class Job(BaseModel):
     adapter: Path
     checkpoints: Path | None
     labels: tuple[str, ...] | None = None
+    # Left out if None: the job may go to code that does not know it, to reproduce an old version.
+    prompt_date: date | None = Field(default=None, exclude_if=lambda given: given is None)
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        return prompt_format(self.base.chat_template_kwargs, self.prompt_date)
 
 
 def write_job(folder: Path, job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example]) -> None:
@@ -98,12 +110,15 @@ def train_here(
 def _load_for(job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example], processes: int) -> Base:
     """Load the base model. Raises PerpetuneError before, if its training does not fit into memory."""
     folder = resolve(job.base, job.assets)
-    rows = encode_all(load_tokenizer(folder), train_rows, job.instruction, job.params, job.labels)
+    weight_files(folder)
+    tokenizer = with_format(load_tokenizer(folder), job.prompt_format)
+    rows = encode_all(tokenizer, train_rows, job.instruction, job.params, job.labels)
     if rows:
-        shape = shape_of(AutoConfig.from_pretrained(folder), job.params.lora.target_modules)
+        shape = shape_of(read_config(folder), job.params.lora.target_modules)
         memory = estimate_memory(shape, job.params, rows, validates=bool(validation_rows), processes=processes)
         refuse_if_too_small(memory, job.base, shape, job.params)
-    return load_base(job.base, job.assets, job.params.precision, four_bit=job.params.method == "qlora")
+    base = load_base(job.base, job.assets, job.params.precision, four_bit=job.params.method == "qlora")
+    return replace(base, tokenizer=with_format(base.tokenizer, job.prompt_format))
 
 
 def _rows(path: Path) -> list[Example]:

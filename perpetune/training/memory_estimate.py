@@ -16,15 +16,18 @@ from typing import Any
 import psutil
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from perpetune.errors import PerpetuneError
 from perpetune.model.base import torch_dtype
+from perpetune.model.lora_targets import adapted_experts, adapted_layers, linear_layers, lora_targets
 from perpetune.model.loss import LOGIT_ROWS
+from perpetune.model.packing import FUSED, longest_by_config
+from perpetune.model.parts import blocks_of
+from perpetune.model.weights import first_line
 from perpetune.params import BaseParams, TrainParams
 from perpetune.training.batches import Encoded, batches, pack_rows, tree_size
 from perpetune.training.decoder.attention import BLOCK
-from perpetune.training.decoder.fused import FUSED
 from perpetune.training.recipe import batch_size
 
 SAMPLE_STEPS = 200  # steps searched for the largest micro-batch
@@ -53,7 +56,10 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of an architecture that determine its memory. `adapted` are the parameters of an adapter of rank 1."""
+    """The sizes of an architecture that determine its memory. `adapted` are the parameters of an adapter of rank 1.
+
+    Rows longer than `longest_in_tree` share no tokens. `notes` are what a user should know of the adapter.
+    """
 
     parameters: int
     linear: int
@@ -67,31 +73,69 @@ class Shape:
     heads: int
     words: int
     fused: bool
+    longest_in_tree: float = math.inf
+    notes: tuple[str, ...] = ()
 
 
 def shape_of(config: PreTrainedConfig, targets: tuple[str, ...] | str) -> Shape:
-    """The shape of a model from its config, without loading weights."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    head = model.get_output_embeddings()
-    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
-    chosen = [m for name, m in linears.items() if targets == "all-linear" or name.rpartition(".")[2] in targets]
+    """The shape of a model from its config, without loading weights.
+
+    Raises PerpetuneError if transformers does not know the architecture, or a target module is not in it.
+    """
+    model = _without_weights(config)
+    adapter = lora_targets(model, targets)
+    linears = list(linear_layers(model).values())
+    chosen = adapted_layers(model, adapter)
+    experts = adapted_experts(model, adapter)
+    note = adapter.note()
     text: Any = config.get_text_config()
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    hidden = int(text.hidden_size)
+    heads = getattr(text, "num_attention_heads", None) or 1
+    size = getattr(text, "head_dim", None) or hidden // heads
     return Shape(
         parameters=sum(weight.numel() for weight in model.parameters()),
-        linear=sum(m.weight.numel() for m in linears.values()),
-        adapted=sum(m.in_features + m.out_features for m in chosen),
-        adapters=len(chosen),
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        inner=text.intermediate_size,
-        queries=text.num_attention_heads * size,
-        keys=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * size,
-        heads=text.num_attention_heads,
+        linear=sum(_weight(layer).numel() for layer in linears),
+        adapted=sum(sum(_weight(layer).shape) for layer in chosen) + sum(len(w) * sum(w.shape[1:]) for w in experts),
+        adapters=len(chosen) + len(experts),
+        layers=len(blocks_of(model)),
+        hidden=hidden,
+        inner=_inner_width(text, linears),
+        queries=heads * size,
+        keys=(getattr(text, "num_key_value_heads", None) or heads) * size,
+        heads=heads,
         words=text.vocab_size,
         fused=config.model_type in FUSED,
+        longest_in_tree=longest_by_config(model),
+        notes=() if note is None else (note,),
     )
+
+
+def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (ValueError, ImportError) as fault:
+        raise PerpetuneError(
+            f"transformers has no causal language model for this {config.model_type}: {first_line(fault)}",
+            where="params.yaml: base.model",
+            do="use another base model, or a version of transformers that knows it",
+        ) from fault
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def _weight(layer: nn.Module) -> torch.Tensor:
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
+def _inner_width(text: Any, linears: Sequence[nn.Module]) -> int:
+    """The width between the two halves of a layer's network, which not every config names."""
+    named = getattr(text, "intermediate_size", None)
+    if isinstance(named, list):
+        return max(map(int, named))
+    return int(named or max(max(_weight(layer).shape) for layer in linears))
 
 
 def estimate_memory(
@@ -109,7 +153,7 @@ def estimate_memory(
     held = 4 * trained * (5 if on_cpu and validates else 4)
     if params.method == "full" and compute < 4:
         held += compute * trained  # bf16 copies saved for the backward pass
-    tokens = _largest_pass(rows, params, processes)
+    tokens = _largest_pass(rows, params, processes, shape.longest_in_tree)
     return MemoryEstimate(
         weights // processes,
         held // processes,
@@ -119,12 +163,16 @@ def estimate_memory(
     )
 
 
-def _largest_pass(rows: Sequence[Encoded], params: TrainParams, processes: int) -> int:
+def _largest_pass(rows: Sequence[Encoded], params: TrainParams, processes: int, longest_in_tree: float) -> int:
     """Tokens of the largest micro-batch."""
     size = batch_size(params, len(rows))
     sample = islice(batches(rows, size, params.seed), min(SAMPLE_STEPS, math.ceil(len(rows) / size)))
-    micro_batches = (run for batch in sample for run in pack_rows(batch[::processes], params.max_packed_tokens))
-    return max(map(tree_size, micro_batches))
+    runs = (
+        run
+        for batch in sample
+        for run in pack_rows(batch[::processes], params.max_packed_tokens, longest_in_tree, one_by_one=processes > 1)
+    )
+    return max(tree_size(run, longest_in_tree) for run in runs)
 
 
 def _activations(shape: Shape, params: TrainParams, tokens: int, compute: int, on_cpu: bool) -> int:

@@ -31,6 +31,7 @@ from perpetune.tracking.runs import (
     mark_killed,
     open_child,
     open_run,
+    read_run,
     tag,
 )
 from perpetune.training.job import Job
@@ -167,6 +168,7 @@ def _train_trial(
 ) -> TrainTrial:
     section = workspace.params.training
     section = section.model_copy(update={"validations": max(section.validations, MIN_VALIDATIONS)})
+    day = read_run(parent.id).day
 
     def train_trial(number: int, settings: Settings, check_budget: OnProgress) -> float:
         # Free the last trial's model, because two bases may not fit into memory.
@@ -190,6 +192,7 @@ def _train_trial(
                 adapter=adapter,
                 checkpoints=None,
                 labels=workspace.params.head_labels(row.output for row in data.train),
+                prompt_date=day,
             )
             trained = launch(job, data.train, data.validation, report)
             if trained.validation_loss is None:

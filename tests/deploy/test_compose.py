@@ -12,8 +12,9 @@ from perpetune.runtime import stack
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]
-# Settings of `perpetune up` only: the path of Prefect's SQLite, and the behaviour of its command line and servers.
-LOCAL = {"PREFECT_HOME", "PREFECT_CLI_PROMPT", *stack.SERVERS}
+# Settings of `perpetune up` only: the path of Prefect's SQLite, the behaviour of its command line and servers, and the
+# id by which the services of a machine with several workspaces know their own.
+LOCAL = {"PREFECT_HOME", "PREFECT_CLI_PROMPT", "PERPETUNE_WORKSPACE_ID", *stack.SERVERS}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,21 @@ def test_the_commands_are_those_of_up(services: dict[str, Any], workspace: Works
         here = list(up[name].command[2:])
         assert inside[:2] == here[:2] or inside == here, name
         assert set(_options(here)) <= set(_options(inside)), name
+
+
+@pytest.mark.parametrize("name", ["prefect", "mlflow", "worker", "gateway"])
+def test_no_proxy_comes_between_the_services(services: dict[str, Any], name: str) -> None:
+    for spelling in ("NO_PROXY", "no_proxy"):
+        spared = services[name]["environment"][spelling].split(",")
+        assert {"localhost", "127.0.0.1", "prefect", "mlflow", "gateway", "postgres"} <= set(spared)
+
+
+def test_servers_answer_only_to_their_names(services: dict[str, Any]) -> None:
+    for name in ("prefect", "mlflow"):
+        words = services[name]["command"].split()
+        hosts = words[words.index("--allowed-hosts") + 1].split(",")
+        assert f"{name}:{words[words.index('--port') + 1]}" in hosts
+        assert not any("*" in host for host in hosts)
 
 
 def test_versions_of_mlflow_agree() -> None:

@@ -127,9 +127,10 @@ def start(release: Callable[..., Release], log: sqlalchemy.Engine) -> Iterator[C
             source: FakeSource | None = None,
             params: ServeParams = PARAMS,
             ready: bool = True,
+            max_new_tokens: int = 16,
         ) -> Gateway:
             source = source or FakeSource([release("1"), release("2")], champion="1")
-            gateway = stack.enter_context(_gateway(engine or FakeEngine(), source, log, params))
+            gateway = stack.enter_context(_gateway(engine or FakeEngine(), source, log, params, max_new_tokens))
             if ready:
                 _wait_for(gateway)
             return gateway
@@ -157,9 +158,19 @@ def gateway_over(engine: Engine, folder: Path, version: str = "1", previous: str
 
 
 @contextmanager
-def _gateway(engine: Engine, source: FakeSource, log: sqlalchemy.Engine, params: ServeParams) -> Iterator[Gateway]:
+def _gateway(
+    engine: Engine, source: FakeSource, log: sqlalchemy.Engine, params: ServeParams, max_new_tokens: int = 16
+) -> Iterator[Gateway]:
     spool = Path(str(log.url.database)).parent / "spool"
-    app = create_app("reviews", engine=engine, source=source, log=log, params=params, max_new_tokens=16, spool=spool)
+    app = create_app(
+        "reviews",
+        engine=engine,
+        source=source,
+        log=log,
+        params=params,
+        max_new_tokens=max_new_tokens,
+        spool=spool,
+    )
     with _running(app, params) as url:
         yield Gateway(url, engine, source, app, log)
 

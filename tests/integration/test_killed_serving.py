@@ -221,7 +221,7 @@ def _running(
     around = environment(workspace, ports) | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports.mlflow}"}
     mlflow = Process(mlflow_service, folder, around)
     serving = Process(gateway(ports.gateway), folder, around)
-    vllm = Process(_fake_vllm(ports.vllm), folder, around) if ports.vllm and engine == "vllm" else None
+    vllm = Process(_fake_vllm(ports.vllm, base), folder, around) if ports.vllm and engine == "vllm" else None
     clients = Clients(f"http://127.0.0.1:{ports.gateway}")
     register = _register_spoken if vllm else _register
     try:
@@ -240,8 +240,9 @@ def _running(
                 process.stop()
 
 
-def _fake_vllm(port: int) -> Service:
-    command = (PYTHON, "-m", "perpetune.testing.fake_vllm", "--port", str(port), "--seconds", "0.03")
+def _fake_vllm(port: int, base: BaseParams) -> Service:
+    own = ("--base", base.model.removeprefix("path:"), "--seconds", "0.03")
+    command = (PYTHON, "-m", "perpetune.testing.fake_vllm", "--port", str(port), *own)
     return Service("vllm", command, port, f"http://127.0.0.1:{port}/health")
 
 

@@ -1,74 +1,189 @@
-"""Reading CSV with a header line. Line numbers are correct even with line breaks in quotes."""
+"""Reading CSV, TSV and the like with a header line. Line numbers are correct even with line breaks in quotes."""
 
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from perpetune.curation.readers.row import MAX_CHARS
-from perpetune.curation.readers.table import Row, Table, UnreadableRow
+from perpetune.curation.readers.table import Row, Table, UnreadableRow, WantedColumns
+from perpetune.curation.readers.text_encoding import UNDECODABLE, TextEncoding, text_lines
 from perpetune.errors import PerpetuneError
 
-_UNDECODABLE = re.compile("[\udc80-\udcff]")
+_QUOTES = re.compile('"+')
+_USUAL = (",", ";", "\t", "|")
+_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_AHEAD = 20
+"""Lines that are looked at to tell a stray quote from a cell that is cut off."""
 
 
-def csv_table(data: bytes, path: Path) -> Table:
+def csv_table(
+    file: BinaryIO, encoding: TextEncoding, path: Path, wanted: WantedColumns, separator: str | None = None
+) -> Table:
     """The rows of a CSV file, with the columns of its header.
 
-    If a record cannot be parsed (such as an open quote), its first line is rejected and reading continues after it.
-    Raises PerpetuneError if the header cannot be read.
+    The separator is the one that gives the header most known columns. A record that cannot be parsed is
+    rejected with all its lines, so that no line of a quoted cell becomes a row; if its quote is never closed, only its
+    first line. Raises PerpetuneError if the header cannot be read.
     """
-    # Bytes that are not UTF-8 become lone surrogates, which mark their record.
-    text = data.decode("utf-8-sig", "surrogateescape")
-    lines = list(io.StringIO(text, newline=""))
-    usual_limit = csv.field_size_limit(MAX_CHARS)
+    lines = _Lines(text_lines(file, encoding, path, newline=""))
+    while lines.has(0) and not lines[0].strip():
+        lines.drop(1)
+    if not lines.has(0):
+        raise PerpetuneError("the file is empty", where=str(path), do="add at least one example")
+    start = lines.number
+    separator = separator or _separator(lines[0], wanted, path)
     try:
-        return _table(lines, path)
-    finally:
-        csv.field_size_limit(usual_limit)
-
-
-def _table(lines: list[str], path: Path) -> Table:
-    start = next((position for position, line in enumerate(lines) if line.strip()), 0)
-    try:
-        header, used = _record(lines, start)
+        header, used = _record(lines, separator)
     except csv.Error as fault:
-        raise PerpetuneError(f"the header line cannot be read: {fault}", where=f"{path}:{start + 1}") from None
+        raise PerpetuneError(f"the header line cannot be read: {fault}", where=f"{path}:{start}") from None
     columns = tuple(name.strip() for name in header)
-    if any("\0" in name or _UNDECODABLE.search(name) for name in columns):
-        raise PerpetuneError("the header line is not UTF-8 text", where=f"{path}:{start + 1}", do="save it as UTF-8")
-    return Table(columns, tuple(_rows(lines, start + used, columns)))
+    if any("\0" in name or UNDECODABLE.search(name) for name in columns):
+        raise PerpetuneError("the header line is not UTF-8 text", where=f"{path}:{start}", do="save it as UTF-8")
+    lines.drop(used)
+    notes = () if separator == "," or len(columns) == 1 else (f"separator: {_NAMES.get(separator, separator)}",)
+    return Table(columns, _rows(lines, columns, separator, wanted.of(columns)), notes)
 
 
-def _rows(lines: list[str], start: int, columns: tuple[str, ...]) -> Iterator[Row | UnreadableRow]:
-    while start < len(lines):
-        if not lines[start].strip():
-            start += 1
-            continue
-        row, used = _row(lines, start, columns)
-        yield row
-        start += used
+class _Lines:
+    """Lines with a view ahead; `number` is that of the first line, from 1."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._ahead: deque[str] = deque()
+        self.number = 1
+
+    def has(self, position: int) -> bool:
+        while len(self._ahead) <= position:
+            line = next(self._lines, None)
+            if line is None:
+                return False
+            self._ahead.append(line)
+        return True
+
+    def __getitem__(self, position: int) -> str:
+        if not self.has(position):
+            raise IndexError(position)
+        return self._ahead[position]
+
+    def drop(self, count: int) -> str:
+        """The first lines, which are then gone."""
+        dropped = [self._ahead.popleft() for _ in range(count)]
+        self.number += count
+        return "".join(dropped).rstrip("\r\n")
 
 
-def _row(lines: list[str], start: int, columns: tuple[str, ...]) -> tuple[Row | UnreadableRow, int]:
-    """The record at line `start`, and its number of lines."""
+def _rows(
+    lines: _Lines, columns: tuple[str, ...], separator: str, wanted: Container[str]
+) -> Iterator[Row | UnreadableRow]:
+    while lines.has(0):
+        if lines[0].strip():
+            yield _row(lines, columns, separator, wanted)
+        else:
+            lines.drop(1)
+
+
+def _row(lines: _Lines, columns: tuple[str, ...], separator: str, wanted: Container[str]) -> Row | UnreadableRow:
+    line = lines.number
     try:
-        fields, used = _record(lines, start)
+        fields, used = _record(lines, separator)
     except csv.Error as fault:
-        return UnreadableRow(start + 1, lines[start].rstrip("\r\n"), f"broken CSV: {fault}"), 1
-    raw = "".join(lines[start : start + used]).rstrip("\r\n")
+        reason = f"broken CSV: {fault}"
+        return UnreadableRow(line, lines.drop(_broken_lines(lines, len(columns), separator)), reason)
+    raw = lines.drop(used)
     if len(fields) != len(columns):
-        # A stray quote can span lines: reject only the first.
-        reason = f"{len(fields)} columns, but the header has {len(columns)}"
-        return UnreadableRow(start + 1, raw, reason), 1
-    if _UNDECODABLE.search(raw):
-        return UnreadableRow(start + 1, raw, "not UTF-8"), used
-    return Row(start + 1, raw, dict(zip(columns, fields, strict=True))), used
+        return UnreadableRow(line, raw, f"{len(fields)} columns, but the header has {len(columns)}")
+    values = dict(zip(columns, fields, strict=True))
+    if UNDECODABLE.search(raw) and any(name in wanted and UNDECODABLE.search(values[name]) for name in columns):
+        return UnreadableRow(line, raw, "not UTF-8")
+    return Row(line, raw, values)
 
 
-def _record(lines: list[str], start: int) -> tuple[list[str], int]:
-    reader = csv.reader((lines[position] for position in range(start, len(lines))), strict=True)
-    return next(reader), reader.line_num
+def _record(lines: _Lines, separator: str) -> tuple[list[str], int]:
+    """The fields of the record at the first line, and its number of lines. Raises csv.Error."""
+    with _field_limit():
+        reader = csv.reader(_following(lines), delimiter=separator, strict=True)
+        return next(reader), reader.line_num
+
+
+@contextmanager
+def _field_limit() -> Iterator[None]:
+    usual = csv.field_size_limit(MAX_CHARS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _following(lines: _Lines) -> Iterator[str]:
+    position = 0
+    while lines.has(position):
+        yield lines[position]
+        position += 1
+
+
+def _broken_lines(lines: _Lines, columns: int, separator: str) -> int:
+    """How many lines the broken record at the first line has.
+
+    A quote that opens before another has closed shows that the earlier one was a stray character of its line.
+    """
+    quoted, characters = False, 0
+    for number, line in enumerate(_following(lines), start=1):
+        characters += len(line)
+        quoted, stray = _through(line, quoted, separator)
+        if stray:
+            return 1
+        if not quoted:
+            return number
+        if characters > MAX_CHARS and number > 1:
+            break
+    return 1 if _rows_follow(lines, columns, separator) else sum(1 for _ in _following(lines))
+
+
+def _through(line: str, quoted: bool, separator: str) -> tuple[bool, bool]:
+    """Whether a quoted cell is open behind this line, and whether the quote that opened it was a stray one."""
+    position = 0
+    while position < len(line):
+        if quoted:
+            marks = _QUOTES.search(line, position)
+            if marks is None:
+                break
+            before, after = line[: marks.start()][-1:], line[marks.end() : marks.end() + 1]
+            closes = after in ("", separator, "\r", "\n")
+            if before in ("", separator) and not closes:
+                return True, True
+            quoted, position = not closes, marks.end() + closes
+        elif line[position] == '"':
+            quoted, position = True, position + 1
+        else:
+            end = line.find(separator, position)
+            position = len(line) if end < 0 else end + 1
+    return quoted, False
+
+
+def _rows_follow(lines: _Lines, columns: int, separator: str) -> bool:
+    """Whether the lines behind the first look like rows, and not like the rest of a cell that is cut off."""
+    following = [lines[position] for position in range(1, _AHEAD + 1) if lines.has(position)]
+    filled = [line for line in following if line.strip()]
+    return len(filled) >= 3 and all(len(line.split(separator)) == columns for line in filled)
+
+
+def _separator(header: str, wanted: WantedColumns, path: Path) -> str:
+    others = [
+        mark for mark in dict.fromkeys(header) if not mark.isalnum() and mark not in " \"'_-.\r\n" + "".join(_USUAL)
+    ]
+    usual = sorted(_USUAL, key=lambda mark: mark != "\t") if path.suffix.lower() in (".tsv", ".tab") else list(_USUAL)
+
+    def known_and_all(mark: str) -> tuple[int, int]:
+        try:
+            names = [name.strip() for name in next(csv.reader([header], delimiter=mark))]
+        except csv.Error:
+            return 0, 0
+        return sum(name in wanted.known for name in names), len(names) if mark in _USUAL else 0
+
+    return max([*usual, *others], key=known_and_all)

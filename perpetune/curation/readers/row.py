@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 
 from pydantic import ValidationError
 
 from perpetune.curation.text import fingerprint, normalised
-from perpetune.records import Example, Message, parse_time
+from perpetune.records import Example, Message, last_user_message, parse_time
 
 MAX_CHARS = 1_000_000
 """Longer texts are rejected as mistakes, because every later step would pay for them."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_OLD_ROLES = {"function": "tool"}
 
 
 class InvalidRow(Exception):
@@ -35,18 +36,18 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
     Both may have `references`, other correct outputs. Unknown keys are ignored. A missing id becomes the hash of the
     content, a missing group the hash of the normalised input, so that equal inputs are never in two splits.
     """
-    if _absent(row.get("output")) and not _absent(row.get("messages")):
+    if is_absent(row.get("output")) and not is_absent(row.get("messages")):
         conversation, output = _chat(row["messages"])
     else:
         conversation, output = _prompted(row), _output(row.get("output"))
-    input = conversation[-1].content
+    input = last_user_message(conversation)
     # A single user message is redundant with the input.
     messages = conversation if len(conversation) > 1 else ()
     try:
         return Example(
             input=input,
             output=output,
-            id=_name(row, "id") or fingerprint(input, output, [_identity(message) for message in messages]),
+            id=_name(row, "id") or content_id(input, output, messages),
             group=_name(row, "group") or fingerprint(normalised(input)),
             time=time_of(row, "time"),
             source=_name(row, "source") or source,
@@ -58,35 +59,61 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
         raise InvalidRow(str(error["loc"][0]), error["msg"]) from None
 
 
+def content_id(input: str, output: str, messages: Sequence[Message]) -> str:
+    """The id of a row that has none: a hash of its content."""
+    return fingerprint(input, output, [_identity(message) for message in messages])
+
+
 def _identity(message: Message) -> list[object]:
     calls = [value for value in (message.tool_calls, message.tool_call_id) if value]
     return [message.role, message.content, *calls]
 
 
 def _chat(value: object) -> tuple[tuple[Message, ...], str]:
-    messages = _messages(value)
+    messages = _messages(_learned(value))
     if not messages:
         raise InvalidRow("messages", "must hold a user's and an assistant's message")
+    last = f"messages[{len(messages) - 1}]"
     if messages[-1].role != "assistant":
         raise InvalidRow("messages", f"the last message must be the assistant's, it is of role {messages[-1].role!r}")
-    return _ending_with_user(messages[:-1]), _text(messages[-1].content, f"messages[{len(messages) - 1}].content")
+    if messages[-1].tool_calls:
+        raise InvalidRow(f"{last}.tool_calls", "the answer is a tool call, and only answers in text can be trained")
+    return _answerable(messages[:-1]), _text(messages[-1].content, f"{last}.content")
+
+
+def _learned(value: object) -> object:
+    """The conversation up to the last answer that is to be learned.
+
+    OpenAI's `weight` of 0 marks an answer that is not. Earlier answers count only if they say `weight: 1`.
+    """
+    if not isinstance(value, list) or not value or not isinstance(value[-1], Mapping):
+        return value
+    if value[-1].get("weight") != 0:
+        return value
+    for end in range(len(value) - 1, 0, -1):
+        turn = value[end - 1]
+        if isinstance(turn, Mapping) and turn.get("role") == "assistant" and turn.get("weight"):
+            return value[:end]
+    raise InvalidRow(f"messages[{len(value) - 1}].weight", "0: the answer is marked as not to be learned")
 
 
 def _prompted(row: Mapping[str, object]) -> tuple[Message, ...]:
     """The conversation before the output, of a row that has `input` and perhaps `messages`."""
     input = _text(row.get("input"), "input")
-    if _absent(row.get("messages")):
+    if is_absent(row.get("messages")):
         return (Message(role="user", content=input),)
-    conversation = _ending_with_user(_messages(row["messages"]))
-    if conversation[-1].content != input:
+    conversation = _answerable(_messages(row["messages"]))
+    if last_user_message(conversation) != input:
         raise InvalidRow(
             "messages", "beside `output`, the last message must be the user's with the same text as `input`"
         )
     return conversation
 
 
-def _ending_with_user(conversation: tuple[Message, ...]) -> tuple[Message, ...]:
-    if not conversation or conversation[-1].role != "user":
+def _answerable(conversation: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation before an answer: it ends with the user, or with the results of tools that the user's turn led to."""
+    asked = any(message.role == "user" for message in conversation)
+    if not asked or conversation[-1].role not in ("user", "tool"):
         raise InvalidRow("messages", "there must be a user's message right before the answer")
     return conversation
 
@@ -108,11 +135,12 @@ def _message(value: object, field: str) -> Message:
     if not isinstance(value, Mapping):
         raise InvalidRow(field, f"must be an object with role and content, got {_kind(value)}")
     role = value.get("role")
+    role = _OLD_ROLES.get(role, role) if isinstance(role, str) else role
     if not isinstance(role, str) or role not in _ROLES:
         raise InvalidRow(f"{field}.role", f"must be one of {', '.join(_ROLES)}, got {role!r:.40}")
-    calls = _tool_calls(value.get("tool_calls"), f"{field}.tool_calls")
+    calls = _tool_calls(_calls_in(value), f"{field}.tool_calls")
     content = _joined_parts(value.get("content"), f"{field}.content")
-    if calls is None or not (_absent(content) or content == ""):
+    if calls is None or not (is_absent(content) or content == ""):
         content = _text(content, f"{field}.content")
     return Message.model_validate(
         {
@@ -124,9 +152,17 @@ def _message(value: object, field: str) -> Message:
     )
 
 
+def _calls_in(message: Mapping[str, object]) -> object:
+    """`tool_calls`, or OpenAI's older `function_call` as one."""
+    old = message.get("function_call")
+    if is_absent(message.get("tool_calls")) and isinstance(old, Mapping):
+        return [{"id": "call_0", "type": "function", "function": dict(old)}]
+    return message.get("tool_calls")
+
+
 def _tool_calls(value: object, field: str) -> list[dict[str, object]] | None:
     """The tool calls of an assistant's turn, which may have no text."""
-    if _absent(value) or value == []:
+    if is_absent(value) or value == []:
         return None
     if not isinstance(value, list) or not all(isinstance(call, Mapping) for call in value):
         raise InvalidRow(field, "must be a list of objects")
@@ -149,7 +185,7 @@ def _joined_parts(content: object, field: str) -> object:
 
 def _output(value: object, field: str = "output") -> str:
     """The output as text; values other than strings as compact JSON."""
-    if _absent(value) or isinstance(value, str):
+    if is_absent(value) or isinstance(value, str):
         return _text(value, field)
     try:
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -160,7 +196,7 @@ def _output(value: object, field: str = "output") -> str:
 
 def _references(value: object, output: str) -> tuple[str, ...]:
     """Other correct outputs: a list, or (in CSV) a JSON list."""
-    if _absent(value) or value == "":
+    if is_absent(value) or value == "":
         return ()
     if isinstance(value, str):
         try:
@@ -174,7 +210,7 @@ def _references(value: object, output: str) -> tuple[str, ...]:
 
 
 def _text(value: object, field: str) -> str:
-    if _absent(value):
+    if is_absent(value):
         raise InvalidRow(field, "missing")
     if not isinstance(value, str):
         raise InvalidRow(field, f"must be text, got {_kind(value)}")
@@ -191,7 +227,7 @@ def _text(value: object, field: str) -> str:
 
 def _name(row: Mapping[str, object], field: str) -> str | None:
     value = row.get(field)
-    if _absent(value) or value == "":
+    if is_absent(value) or value == "":
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
@@ -201,9 +237,9 @@ def _name(row: Mapping[str, object], field: str) -> str | None:
 def time_of(row: Mapping[str, object], field: str) -> datetime | None:
     """The time in this field, None if it is empty. Raises InvalidRow."""
     value = row.get(field)
-    if _absent(value) or value == "":
+    if is_absent(value) or value == "":
         return None
-    text = value.isoformat() if isinstance(value, datetime) else value
+    text = value.isoformat() if isinstance(value, date) else value
     if not isinstance(text, str):
         raise InvalidRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {_kind(value)}")
     try:
@@ -212,7 +248,7 @@ def time_of(row: Mapping[str, object], field: str) -> datetime | None:
         raise InvalidRow(field, f"must be an ISO 8601 time such as 2024-05-01T12:00:00Z, got {text!r:.60}") from None
 
 
-def _absent(value: object) -> bool:
+def is_absent(value: object) -> bool:
     """Whether the value is missing; tables write missing numbers as NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 

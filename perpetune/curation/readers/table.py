@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Row:
 
 @dataclass(frozen=True)
 class UnreadableRow:
-    """A line that cannot be parsed."""
+    """A record that cannot be parsed; `line` is its first."""
 
     line: int
     raw: str
@@ -26,7 +26,26 @@ class UnreadableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of a file, in order, and its column names (in JSONL: all keys)."""
+    """The rows of a file, in order, read as they are iterated over, once.
+
+    `columns` are those of the header or schema, in order; JSON has none, its rows have keys. `notes` say how the file
+    was read if that was not obvious (encoding, separator, sheet).
+    """
 
     columns: tuple[str, ...]
-    rows: tuple[Row | UnreadableRow, ...]
+    rows: Iterable[Row | UnreadableRow]
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class WantedColumns:
+    """Which columns will be read: damage in others costs nothing.
+
+    `known` are names that tell a header from text; `of` gives, for the columns of a file or record, those to read.
+    """
+
+    known: frozenset[str]
+    of: Callable[[tuple[str, ...]], Container[str]]
+
+
+EVERY_COLUMN = WantedColumns(frozenset(), lambda columns: columns)

@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from perpetune.curation.ingest import read_rejected, source_name
+from perpetune.curation.inbox.files import inbox_files, read_rejected, source_name
+from perpetune.curation.inbox.versions import inbox_rows, newest_versions
 from perpetune.curation.layout import INBOX, RAW
 from perpetune.curation.layout import TRAFFIC as TRAFFIC_FILE
 from perpetune.curation.quarantine import in_order
-from perpetune.curation.readers.reader import SUFFIXES, ReadResult, read_examples
+from perpetune.curation.readers.addresses.local import files_below
+from perpetune.curation.readers.reader import ReadResult, read_examples
 from perpetune.curation.readers.reviews import find_wheel, product_examples
 from perpetune.curation.sources import TRAFFIC, is_traffic
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoExamples, PerpetuneError
 from perpetune.params import FetchParams, TaskParams
 from perpetune.records import to_json, write_jsonl
 from perpetune.settings import Settings
@@ -34,7 +36,7 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
     examples = in_order(result.examples)
     rejected = sorted(result.rejected, key=lambda row: (row.file, row.line, row.reason))
     if not examples:
-        raise PerpetuneError(
+        raise (PerpetuneError if rejected else NoExamples)(
             f"there are no examples in fetch.sources ({', '.join(sources)})"
             + (f"; {len(rejected):,} rows were rejected, the first: {rejected[0]}" if rejected else ""),
             do="add some with `perpetune ingest FILE`, and list `inbox` in fetch.sources of params.yaml",
@@ -61,18 +63,18 @@ def _traffic(path: Path) -> ReadResult:
 
 
 def _inbox(folder: Path) -> ReadResult:
-    files = sorted(folder.glob("*.jsonl"))
-    merged = _merged(read_examples(file, source_name(file)) for file in files)
+    """The newest versions of all ingested rows; what was rejected at ingestion counts too."""
+    files = inbox_files(folder)
+    results = [read_examples(file, source_name(file)) for file in files]
+    examples, replaced = newest_versions(inbox_rows(files, [result.examples for result in results]))
     rejected_at_ingestion = [row for file in files for row in read_rejected(file)]
-    return ReadResult(merged.examples, (*merged.rejected, *rejected_at_ingestion))
+    rejected = [row for result in results for row in result.rejected]
+    return ReadResult(tuple(examples), (*rejected, *replaced, *rejected_at_ingestion))
 
 
 def _path(path: Path) -> ReadResult:
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise PerpetuneError(f"the folder has no {', '.join(SUFFIXES)} file", where=str(path))
-        return _merged(read_examples(file, source_name(file)) for file in files)
+        return _merged(read_examples(file, source_name(file)) for file in files_below(path))
     if not path.exists():
         raise PerpetuneError(
             "the file or folder does not exist",

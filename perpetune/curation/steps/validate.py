@@ -8,20 +8,21 @@ from pathlib import Path
 
 from perpetune.curation.layout import RAW, VALID
 from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
+from perpetune.curation.readers.identity import alike, with_content_id
 from perpetune.curation.references import with_all_references
 from perpetune.curation.steps.step_files import write_step
 from perpetune.records import Example, read_jsonl
 
 REPEATED = "repeated row"
 CONTRADICTED = "same id as a newer row"
-AMBIGUOUS = "same id as a different row"
 
 
 def validate(examples: Sequence[Example]) -> StepResult:
     """Make ids unique.
 
-    Within a source, repeated rows are quarantined. Of different rows with one id the newest is kept, or none if their
-    times are equal or missing. Ids used by several sources (such as row numbers) are qualified: `SOURCE:ID`.
+    Within a source, repeated rows are quarantined. Of dated versions of a row the newest is kept. Other rows that share
+    an id are different rows, and get the hashes of their content as ids. Ids used by several sources (such as row
+    numbers) are qualified: `SOURCE:ID`.
     """
     by_id: dict[tuple[str, str], list[Example]] = defaultdict(list)
     for example in in_order(examples):
@@ -38,20 +39,34 @@ def validate(examples: Sequence[Example]) -> StepResult:
 def _one_of(rows: Sequence[Example]) -> tuple[list[Example], list[Quarantined]]:
     """For rows with one id: the row to keep, if any, and the quarantined others."""
     newest_first = sorted(rows, key=lambda row: row.time or EARLIEST, reverse=True)
-    different: dict[object, Example] = {}
+    different: dict[str, Example] = {}
     repeated: list[Quarantined] = []
     for row in newest_first:
-        content = (row.input, row.output, row.messages)
+        content = _content(row)
         if content in different:
             repeated.append(Quarantined(reason=REPEATED, example=row))
         different[content] = with_all_references([different.get(content, row), row])
     first, *others = different.values()
     if not others:
         return [first], repeated
-    if first.time and first.time != others[0].time:
+    if _is_history([first, *others]):
         return [first], repeated + [Quarantined(reason=CONTRADICTED, example=row) for row in others]
-    detail = f"{len(different)} different rows of {first.source} have the id {first.id}"
-    return [], repeated + [Quarantined(reason=AMBIGUOUS, detail=detail, example=row) for row in different.values()]
+    # The id is not that of a row, such as the number of a line in each of several files.
+    return [with_content_id(row) for row in different.values()], repeated
+
+
+def _content(row: Example) -> str:
+    return row.model_dump_json(include={"input", "output", "messages"})
+
+
+def _is_history(newest_first: Sequence[Example]) -> bool:
+    """Whether the rows are dated versions of one."""
+    times = [row.time for row in newest_first]
+    return (
+        times[0] is not None
+        and len(set(times)) == len(times)
+        and all(alike(newest_first[0].input, row.input) for row in newest_first)
+    )
 
 
 def _qualified(examples: Sequence[Example]) -> list[Example]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from perpetune.evaluation.costs import Economics, dollars, times_as_much
 from perpetune.evaluation.systems import LINEAR, Kind, phrase
+from perpetune.params import PromoteParams
 from perpetune.statistics.estimate import Estimate
 from perpetune.statistics.paired import PairedComparison
+from perpetune.statistics.power import rows_to_tell
 
-AS_GOOD = 0.01
 RIVALS = ("champion", "base", "few-shot", "recorded", *LINEAR, "majority")
 
 
@@ -20,67 +21,120 @@ def summarise(
     comparisons: Mapping[str, PairedComparison],
     economics: Mapping[str, Economics],
     unknown: Mapping[str, Mapping[str, int]],
+    cut_off: Mapping[str, tuple[int, int]],
+    most_tokens: int,
     kind: Kind,
     measure: str,
     confidence: float,
+    linear: Mapping[str, Mapping[str, PairedComparison]],
+    rules: PromoteParams,
 ) -> tuple[str, ...]:
     """Sentences about `subject` (the challenger), most important first.
 
     main: the main score of each system; comparisons: subject minus each other system; unknown: the expected labels that
-    a system cannot answer, with their rows; measure: the display name of the main score.
+    a system cannot answer, with their rows; cut_off: each system's answers that ended at `most_tokens`, and all of them;
+    measure: the display name of the main score; linear: for each linear model the language models minus it.
     """
     alpha = 1 - confidence
-    as_good, needless = _as_good(subject, main, comparisons, alpha)
+    found = _linear_model(main, linear, alpha, rules)
+    named, sentence, needless = found or (None, None, False)
     others = [other for other in RIVALS if other in comparisons]
-    sentences = [
-        needless,
+    sentences: list[str | None] = [
+        sentence if needless else None,
         _standing(subject, main[subject], kind, measure),
-        *(_against(other, comparisons[other], kind, alpha) for other in others if other != as_good),
+        None if needless else sentence,
+        *(_against(other, comparisons[other], kind, alpha) for other in others if other != named),
         *(_unknown_labels(system, labels) for system, labels in unknown.items() if labels),
+        *(
+            _cut_off(system, *cut_off[system], most_tokens)
+            for system in dict.fromkeys(("champion", subject))
+            if system in cut_off
+        ),
         _cost(subject, economics),
     ]
-    return tuple(sentence for sentence in sentences if sentence)
+    return tuple(each for each in sentences if each)
 
 
-def _as_good(
-    subject: str, main: Mapping[str, Estimate], comparisons: Mapping[str, PairedComparison], alpha: float
-) -> tuple[str, str] | tuple[None, None]:
-    """The simplest linear model that is as good as the subject, with a sentence about it."""
-    for other in LINEAR:
-        if paired := comparisons.get(other):
-            sentence = no_model_needed(subject, other, main[subject].value, main[other].value, paired, alpha)
-            if sentence:
-                return other, sentence
-    return None, None
+def _linear_model(
+    main: Mapping[str, Estimate],
+    linear: Mapping[str, Mapping[str, PairedComparison]],
+    alpha: float,
+    rules: PromoteParams,
+) -> tuple[str, str, bool] | None:
+    """The linear model that a sentence is about, the sentence, and whether it says that no language model is needed.
+
+    It says so of the simplest linear model that is shown to be not worse than any language model by the margin; else, if
+    none is shown to be better than the best linear model, how many rows would tell.
+    """
+    for other, models in linear.items():
+        if models and (sentence := no_model_needed(other, models, main, alpha, rules.margin)):
+            return other, sentence, True
+    known = [other for other, models in linear.items() if models]
+    if not known:
+        return None
+    best = max(known, key=lambda other: main[other].value)
+    sentence = not_shown_better(best, linear[best], main, alpha, rules)
+    return (best, sentence, False) if sentence else None
 
 
 def no_model_needed(
-    subject: str, other: str, score: float, linear: float, paired: PairedComparison, alpha: float
+    other: str,
+    models: Mapping[str, PairedComparison],
+    main: Mapping[str, Estimate],
+    alpha: float,
+    margin: float,
 ) -> str | None:
-    """The sentence that says so if the linear model `other` is as good as `subject` (the challenger), else None.
+    """The sentence that says so if the linear model `other` is shown to be not worse than every language model, else None.
 
-    As good: `subject` is at most `AS_GOOD` ahead, and the paired test (two-sided, at `alpha`) does not show it to be
-    better. `score` and `linear` are accuracies on the same rows. The sentence owns up to the gain that the rows leave room
-    for. If there are so few rows that winning every one would not be significant, nothing is claimed.
+    models: each language model minus the linear model, on the rows that both answered. Not worse: the upper end of the
+    difference is below `margin` (a non-inferiority test at half of `alpha`; Piaggio et al., JAMA 2012;308:2594). A test
+    that finds no difference shows nothing of the kind.
     """
-    if paired.difference > AS_GOOD or significantly_better(paired, alpha) or 2 * 0.5**paired.n >= alpha:
+    if not all(paired.high < margin for paired in models.values()):
         return None
-    headroom = (
-        f" These rows leave room for a gain of {100 * paired.high:.1f} points at most." if paired.high > 0 else ""
-    )
+    best = _best(models)
+    paired = models[best]
     return (
-        f"No language model is needed: {phrase(other)} is right on {linear:.1%} of these "
-        f"{paired.n:,} rows and {phrase(subject)} on {score:.1%}, {_verdict(paired, alpha)} "
-        f"({p_text(paired.p_two_sided)}).{headroom}"
+        f"No language model is needed: {phrase(other)} is right on {main[other].value:.1%} of these "
+        f"{paired.n:,} rows and {phrase(best)} on {main[best].value:.1%}, {_verdict(paired, alpha)} "
+        f"({p_text(paired.p_two_sided)}). These rows leave room for a gain of {max(0.0, 100 * paired.high):.1f} points at "
+        f"most, less than the margin of {100 * margin:g}."
     )
+
+
+def not_shown_better(
+    other: str,
+    models: Mapping[str, PairedComparison],
+    main: Mapping[str, Estimate],
+    alpha: float,
+    rules: PromoteParams,
+) -> str | None:
+    """That no language model is shown to be better than the linear model, and the rows that would tell; None if one is."""
+    if any(significantly_better(paired, alpha) for paired in models.values()):
+        return None
+    best = _best(models)
+    paired = models[best]
+    needed = rows_to_tell(paired.discordance, gain=rules.gain, margin=rules.margin, alpha=alpha / 2, power=rules.power)
+    more = f"about {needed - paired.n:,} more labels would tell" if needed > paired.n else "more labels would tell"
+    return (
+        f"{_capitalised(best)} is not yet shown to be better than {phrase(other)}: {main[best].value:.1%} against "
+        f"{main[other].value:.1%} of {paired.n:,} rows ({_interval(paired)}, {p_text(paired.p_two_sided)}); {more}."
+    )
+
+
+def _best(models: Mapping[str, PairedComparison]) -> str:
+    """The best language model of those that answered the most rows: others stopped early because they were behind."""
+    return max(models, key=lambda name: (models[name].n, models[name].difference))
+
+
+def _interval(paired: PairedComparison) -> str:
+    return f"difference {100 * paired.low:.1f} to {100 * paired.high:.1f} points".replace("-", "\N{MINUS SIGN}")
 
 
 def _verdict(paired: PairedComparison, alpha: float) -> str:
     if paired.difference > 0:
-        return "which is not significantly better"
-    if paired.difference == 0:
-        return "which is no better"
-    return "which is significantly worse" if paired.p_two_sided < alpha else "which is no better"
+        return "which is not better by the margin"
+    return "which is significantly worse" if paired.difference and paired.p_two_sided < alpha else "which is no better"
 
 
 def significantly_better(paired: PairedComparison, alpha: float) -> bool:
@@ -124,6 +178,15 @@ def _unknown_labels(system: str, labels: Mapping[str, int]) -> str:
     return (
         f"{_capitalised(system)} cannot answer {named}{more}: "
         f"it gets {'these' if rows != 1 else 'this'} {rows:,} row{'s' if rows != 1 else ''} wrong."
+    )
+
+
+def _cut_off(system: str, count: int, rows: int, most_tokens: int) -> str | None:
+    if not count:
+        return None
+    return (
+        f"{_capitalised(system)} was cut off in {count:,} of {rows:,} answers, at {most_tokens} tokens "
+        "(evaluate.max_new_tokens)."
     )
 
 

@@ -219,7 +219,7 @@ def _describe_unsupported(schema: dict[str, Any]) -> None:
 
 
 class ChatRequest(BaseModel):
-    """OpenAI's request. Other parameters (store, service_tier, ...) are accepted and ignored, and so is metadata."""
+    """OpenAI's request. Other parameters (store, service_tier, ...) are accepted and ignored."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_describe_unsupported)
 
@@ -257,6 +257,7 @@ class ValidRequest:
     user: str | None
     stream: bool
     include_usage: bool
+    metadata: object = None
 
 
 def parse_request(body: bytes) -> ChatRequest:
@@ -294,6 +295,7 @@ def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tok
         user=storable(request.user) if request.user else None,
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
+        metadata=request.metadata,
     )
 
 

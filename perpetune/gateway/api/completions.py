@@ -21,9 +21,11 @@ from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import ContextExceeded, Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.gateway.api.chat_reply import DONE, Reply, event
 from perpetune.gateway.api.chat_request import ValidRequest, model_name, parse_request, unknown_model, validate_request
+from perpetune.gateway.api.content_type import is_json
 from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
 from perpetune.gateway.api.errors import ApiError, context_exceeded, context_exceeded_in_words
 from perpetune.gateway.api.output_constraint import constrained
+from perpetune.gateway.api.own_id import own_id
 from perpetune.gateway.api.sent_answers import SentAnswers
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
 from perpetune.gateway.releases.shadows import Shadows
@@ -60,6 +62,7 @@ class _Call:
     arrived: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.perf_counter)
     engine_seconds: float = 0.0
+    own_id: str | None = None  # the client's
 
     @property
     def milliseconds(self) -> float:
@@ -119,7 +122,7 @@ class Completions:
         await self._shadows.close()
 
     async def _respond(self, call: _Call, request: Request) -> Response:
-        if not _is_json(request.headers.get("content-type", "")):
+        if not is_json(request.headers.get("content-type", "")):
             raise ApiError(400, "Send the body with content-type: application/json.", code="invalid_content_type")
         chat = validate_request(
             parse_request(await request.body()),
@@ -127,6 +130,7 @@ class Completions:
             max_chars=self._params.max_request_chars,
             max_tokens=self._max_new_tokens,
         )
+        call.own_id = own_id(chat.metadata, request.headers)
         key = chat.user or request.headers.get("x-session-id") or call.id
         if chat.stream:
             events = self._stream(call, chat, key)
@@ -257,6 +261,8 @@ class Completions:
             group=chat.user,
             route=routed.route,
             finish_reason=first.finish_reason,
+            client_id=call.own_id,
+            other_outputs=tuple(map(_output, answers[1:])),
         )
         with tracing.span("record"):
             await self._log.record(prediction)
@@ -375,9 +381,3 @@ def _as_api_error(fault: Exception) -> ApiError:
 def _output(answer: Answer) -> str:
     """The logged output: the answer's text, or its tool calls as JSON."""
     return answer.text if answer.text or not answer.tool_calls else json.dumps(answer.tool_calls)
-
-
-def _is_json(content_type: str) -> bool:
-    # A browser sends text/plain cross-site without a CORS preflight, but not this.
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))

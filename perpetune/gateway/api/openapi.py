@@ -11,6 +11,8 @@ from fastapi.routing import APIRoute
 from perpetune.gateway.api.chat_reply import Completion
 from perpetune.gateway.api.chat_request import ChatRequest
 from perpetune.gateway.api.errors import ErrorReply
+from perpetune.gateway.api.feedback import PATH as FEEDBACK
+from perpetune.gateway.api.feedback import FeedbackReplies, FeedbackReply, FeedbackRequest
 
 PATH_OF_COMPLETIONS = "/v1/chat/completions"
 
@@ -24,6 +26,12 @@ _ERRORS: dict[int | str, str] = {
     504: "The request timed out",
     "default": "Any other error",
 }
+_FEEDBACK_ERRORS: dict[int | str, str] = {
+    400: "The feedback cannot be right",
+    404: "The log has no such answer",
+    413: "The request is larger than this server accepts",
+    503: "The feedback could not be stored; see Retry-After",
+}
 _STREAM = {
     "schema": {"type": "string"},
     "example": 'data: {"object":"chat.completion.chunk", ...}\n\ndata: [DONE]\n\n',
@@ -35,6 +43,11 @@ async def _chat_completions(request: ChatRequest) -> Completion:
     raise NotImplementedError(f"only for the OpenAPI description: {request.model}")
 
 
+async def _feedback(request: FeedbackRequest | list[FeedbackRequest]) -> FeedbackReply | FeedbackReplies:
+    """Send feedback on answers: the correct label, a score, or a comment. One object, or many as a list or JSON Lines."""
+    raise NotImplementedError(f"only for the OpenAPI description: {request}")
+
+
 def set_openapi(app: FastAPI) -> None:
     """Set the app's OpenAPI description, including chat completions."""
     responses: dict[int | str, dict[str, Any]] = {
@@ -43,9 +56,16 @@ def set_openapi(app: FastAPI) -> None:
     responses[200] = {"description": "The answer", "content": {"text/event-stream": _STREAM}}
     chat = APIRoute(PATH_OF_COMPLETIONS, _chat_completions, methods=["POST"], responses=responses)
 
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorReply | FeedbackReplies, "description": text}
+        for status, text in _FEEDBACK_ERRORS.items()
+    }
+    refusals["default"] = responses["default"]
+    feedback = APIRoute(FEEDBACK, _feedback, methods=["POST"], responses=refusals)
+
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=[chat, *app.routes])
+            app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=[chat, feedback, *app.routes])
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it

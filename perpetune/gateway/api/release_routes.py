@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.api.errors import ApiError
@@ -21,21 +22,56 @@ class ReleaseState(BaseModel):
     release: str
 
 
-class RollbackRequest(BaseModel):
+class CheckRequest(BaseModel):
+    """The task that the caller means and, if it knows it, the id of its workspace (PERPETUNE_WORKSPACE_ID)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: str | None = None
+    workspace: str | None = None
+
+
+class RollbackRequest(CheckRequest):
+    task: str
     reason: str = "requested over the API"
 
 
-def add_release_paths(app: FastAPI, follower: Follower, errors: dict[int | str, dict[str, Any]]) -> None:
-    """Add `POST /v1/release/check` and `POST /v1/release/rollback`; `errors` are their OpenAPI error responses."""
+@dataclass(frozen=True)
+class Identity:
+    """The task that this gateway serves, and the id of its workspace; None if it was given none."""
+
+    task: str
+    workspace: str | None
+
+    def require(self, request: CheckRequest) -> None:
+        """Raises ApiError if the caller means another task or another workspace."""
+        if request.task is not None and request.task != self.task:
+            message = f"This gateway serves the task {self.task!r}, not {request.task!r}: nothing was changed."
+            raise ApiError(409, message, param="task", code="other_task")
+        if None not in (request.workspace, self.workspace) and request.workspace != self.workspace:
+            message = f"This gateway belongs to another workspace with a task {self.task!r}: nothing was changed."
+            raise ApiError(409, message, param="workspace", code="other_workspace")
+
+
+def add_release_paths(
+    app: FastAPI, follower: Follower, identity: Identity, errors: dict[int | str, dict[str, Any]]
+) -> None:
+    """Add `POST /v1/release/check` and `POST /v1/release/rollback`; `errors` are their OpenAPI error responses.
+
+    Both carry the task, so that a caller with the address of another gateway changes nothing. A rollback must carry it;
+    a check, which only reads the registry sooner, may.
+    """
 
     @app.post("/v1/release/check", responses=errors)
-    async def check_release() -> ReleaseState:
+    async def check_release(request: CheckRequest | None = None) -> ReleaseState:
         """Follow the registry's aliases now. Returns when new requests go to the champion, or it failed to load."""
+        identity.require(request or CheckRequest())
         return release_state(await follower.refresh_now())
 
     @app.post("/v1/release/rollback", responses=errors)
     async def roll_back(request: RollbackRequest) -> dict[str, object]:
         """Make the previous champion champion again, in the registry and here. Returns the time that it took."""
+        identity.require(request)
         try:
             done = await follower.roll_back(request.reason)
         except PerpetuneError as fault:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perpetune.gateway.api.errors import ApiError
-from perpetune.gateway.middleware.body_limit import BodyLimitMiddleware
+from perpetune.gateway.api.feedback import MAX_BYTES as MAX_FEEDBACK_BYTES
+from perpetune.gateway.api.feedback import PATH as FEEDBACK
+from perpetune.gateway.middleware.body_limit import BodyLimitMiddleware, BodyLimits
 from perpetune.gateway.middleware.content_encoding import ContentEncodingMiddleware
 from perpetune.gateway.middleware.draining import DrainingMiddleware
 from perpetune.gateway.middleware.head_method import HeadMethodMiddleware
@@ -33,14 +37,16 @@ def add_middlewares(
     not read.
     """
     limit = RateLimit(params.requests_per_minute) if params.requests_per_minute else None
-    app.add_middleware(ContentEncodingMiddleware, max_bytes=max_bytes)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, seconds=params.timeout_seconds)
+    limits = BodyLimits(max_bytes, {FEEDBACK: MAX_FEEDBACK_BYTES})
+    app.add_middleware(ContentEncodingMiddleware, limits=limits)
+    app.add_middleware(BodyLimitMiddleware, limits=limits, seconds=params.timeout_seconds)
     app.add_middleware(
         AccessMiddleware,
         keyholder=keyholder,
         limit=limit,
         wrong_keys=RateLimit(params.wrong_keys_per_minute),
         metrics=metrics,
+        routes=app.router.routes,  # the list of the router itself, to which the app adds routes later
     )
     if params.cors_origins:
         app.add_middleware(
@@ -61,8 +67,8 @@ class AccessMiddleware:
     """ASGI middleware: 401 without a valid key, 403 without the required role, 429 over a rate limit.
 
     `wrong_keys` limits the requests of an address with keys that are not valid. A valid key passes whatever others of
-    its address send: behind a proxy that is all of them. While no key was ever created, all requests are allowed. The
-    key is removed from the request.
+    its address send: behind a proxy that is all of them. A path that none of the `routes` has needs no role: it is 404
+    for every key. While no key was ever created, all requests are allowed. The key is removed from the request.
     """
 
     def __init__(
@@ -72,8 +78,10 @@ class AccessMiddleware:
         limit: RateLimit | None,
         metrics: Metrics,
         wrong_keys: RateLimit | None = None,
+        routes: Sequence[BaseRoute] | None = None,
     ) -> None:
         self.app = app
+        self.routes = routes
         self.keyholder = keyholder
         self.limit = limit
         self.wrong_keys = wrong_keys
@@ -106,10 +114,13 @@ class AccessMiddleware:
             what = "This API key is not valid." if secret else "This request has no API key."
             raise ApiError(401, f"{what} Send `Authorization: Bearer KEY`.", code="invalid_api_key")
         role = role_for(scope["path"])
-        if not key.may(role):
+        if not key.may(role) and self._exists(scope):
             self.metrics.unauthorized.labels("insufficient_permissions").inc()
             raise ApiError(403, f"This request needs an API key with the role {role}.", code="insufficient_permissions")
         return key
+
+    def _exists(self, scope: Scope) -> bool:
+        return self.routes is None or any(route.matches(scope)[0] is not Match.NONE for route in self.routes)
 
     def _check_rate(self, scope: Scope, key: Key | None) -> None:
         """Count one request of the caller. Raises ApiError over the limit. Release paths are not limited."""
@@ -125,9 +136,12 @@ class AccessMiddleware:
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after=math.ceil(wait))
 
 
+_ASKING = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models"}
+
+
 def role_for(path: str) -> Role:
     """The role that a path under /v1 needs; admin by default."""
-    if path == "/v1/chat/completions" or path == "/v1/models" or path.startswith("/v1/models/"):
+    if path in _ASKING or path.startswith("/v1/models/"):
         return "ask"
     return "feedback" if path == "/v1/feedback" else "admin"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,15 +14,26 @@ from perpetune.gateway.api.errors import ApiError, prompt_too_large
 PROMPT_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 
 
+@dataclass(frozen=True)
+class BodyLimits:
+    """The largest body in bytes; `larger` has the limits of paths that take more."""
+
+    usual: int
+    larger: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, path: str) -> int:
+        return max(self.usual, self.larger.get(path, 0))
+
+
 class BodyLimitMiddleware:
-    """ASGI middleware: 413 for a body over `max_bytes`, declared or streamed; 408 after `seconds`.
+    """ASGI middleware: 413 for a body over its limit, declared or streamed; 408 after `seconds`.
 
     After a 408 the connection is closed.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, limits: BodyLimits, seconds: float) -> None:
         self.app = app
-        self.max_bytes = max_bytes
+        self.limits = limits
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,17 +57,18 @@ class BodyLimitMiddleware:
 
     async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
         """All messages of the body. Raises ApiError."""
-        if _declared(scope) > self.max_bytes:
-            raise too_large(scope["path"], self.max_bytes)
+        limit = self.limits.of(scope["path"])
+        if _declared(scope) > limit:
+            raise too_large(scope["path"], limit)
         body: list[Message] = []
-        left = self.max_bytes
+        left = limit
         try:
             async with asyncio.timeout(self.seconds):
                 while not body or body[-1].get("more_body"):
                     body.append(await receive())
                     left -= len(body[-1].get("body", b""))
                     if left < 0:
-                        raise too_large(scope["path"], self.max_bytes)
+                        raise too_large(scope["path"], limit)
         except TimeoutError:
             message = f"The body did not arrive within {self.seconds:g} s."
             raise ApiError(408, message, code="request_timeout") from None

@@ -7,20 +7,20 @@ import zlib
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perpetune.gateway.api.errors import ApiError
-from perpetune.gateway.middleware.body_limit import too_large
+from perpetune.gateway.middleware.body_limit import BodyLimits, too_large
 
 _GZIP = zlib.MAX_WBITS | 16  # zlib's way to ask for gzip's header
 
 
 class ContentEncodingMiddleware:
-    """ASGI middleware that inflates gzip bodies, up to `max_bytes`; 415 for other encodings.
+    """ASGI middleware that inflates gzip bodies, up to their limit; 415 for other encodings.
 
     The body must be bounded before: it is collected here.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
         self.app = app
-        self.max_bytes = max_bytes
+        self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         encodings = _encodings(scope) if scope["type"] == "http" else []
@@ -30,9 +30,10 @@ class ContentEncodingMiddleware:
         try:
             if encodings not in (["gzip"], ["x-gzip"]):
                 raise _unsupported(encodings)
-            body = inflate(await _collect(receive), self.max_bytes)
-            if len(body) > self.max_bytes:
-                raise too_large(scope["path"], self.max_bytes)
+            limit = self.limits.of(scope["path"])
+            body = inflate(await _collect(receive), limit)
+            if len(body) > limit:
+                raise too_large(scope["path"], limit)
         except ApiError as problem:
             response = problem.response({"accept-encoding": "gzip"} if problem.status == 415 else None)
             await response(scope, receive, send)

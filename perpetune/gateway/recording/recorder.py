@@ -10,7 +10,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,13 +22,21 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from perpetune.gateway.recording.spool import Spool
+from perpetune.gateway.recording.spooled_answers import SpooledAnswers
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import LogParams
 from perpetune.prediction_log.database import error_text
 from perpetune.prediction_log.hash_sampling import is_sampled
 from perpetune.prediction_log.redaction import Redactor, group_key
 from perpetune.prediction_log.storable import storable, storable_tree
-from perpetune.prediction_log.writes import UnknownRequest, add_feedback, delete_older, record_rows
+from perpetune.prediction_log.writes import (
+    UnknownChoice,
+    UnknownRequest,
+    add_feedback_rows,
+    delete_older,
+    record_rows,
+    require_choice,
+)
 from perpetune.records import Failure, Feedback, Prediction, Shadow
 
 logger = logging.getLogger(__name__)
@@ -58,6 +65,10 @@ class LogUnavailable(Exception):
 
 class NotStored(UnknownRequest):
     """Feedback names a request that is not in the stored sample."""
+
+
+FeedbackError = UnknownRequest | LogUnavailable
+"""Why feedback was not stored."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class Recorder:
         self._redacting = ThreadPoolExecutor(1, thread_name_prefix="redaction")
         self._spool = Spool(spool, capacity=capacity)
         self._folder = spool
-        self._ids: Counter[str] = Counter()
+        self._spooled = SpooledAnswers()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -153,22 +164,41 @@ class Recorder:
         else:
             self._spool_row(shadow)
 
-    async def feedback(self, feedback: Feedback) -> None:
-        """Store feedback. Raises UnknownRequest, NotStored, or LogUnavailable if it could not be stored.
+    async def feedback(self, feedback: Feedback) -> str:
+        """Store feedback; returns the id of its answer.
+
+        Raises UnknownRequest, NotStored, UnknownChoice, or LogUnavailable if it could not be stored.
+        """
+        [found] = await self.feedback_rows([feedback])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def feedback_rows(self, rows: Sequence[Feedback]) -> list[str | FeedbackError]:
+        """Store feedback; returns the id of each answer, or the error that `feedback` would raise.
 
         Feedback on an answer that is still spooled is spooled too, on disk, so that acknowledged feedback survives the
         process.
         """
-        feedback = await self._redacted(feedback)
-        if self._ids[feedback.request_id]:
-            if not self._spool_on_disk(feedback):
-                raise LogUnavailable
-            return
+        rows = await self._redacted_rows(rows)
+        found: dict[int, str | FeedbackError] = {}
+        for number, row in enumerate(rows):
+            with self._lock:
+                spooled = self._spooled.find(row.request_id)
+            if spooled is not None:
+                found[number] = self._spool_feedback(row, *spooled)
+        rest = [number for number in range(len(rows)) if number not in found]
+        found |= dict(zip(rest, await self._add([rows[number] for number in rest]), strict=True))
+        return [found[number] for number in range(len(rows))]
+
+    def _spool_feedback(self, row: Feedback, answer: str, choices: int) -> str | FeedbackError:
         try:
-            await self._add(feedback)
-        except SQLAlchemyError as fault:
-            self._metrics.log_failures.inc()
-            raise LogUnavailable(error_text(fault)) from fault
+            require_choice(row, choices)
+        except UnknownChoice as fault:
+            return fault
+        if not self._spool_on_disk(row.model_copy(update={"request_id": answer})):
+            return LogUnavailable()
+        return answer
 
     def stores(self, request_id: str) -> bool:
         """Whether this request is in the stored sample (log.sample_rate), the same on every gateway."""
@@ -206,6 +236,12 @@ class Recorder:
             )
         self._spool.close()
 
+    async def _redacted_rows(self, rows: Sequence[Feedback]) -> Sequence[Feedback]:
+        if self._redactor is None:
+            return rows
+        redact = self._redact
+        return await asyncio.get_running_loop().run_in_executor(self._redacting, lambda: [redact(row) for row in rows])
+
     async def _redacted(self, row: Any) -> Any:
         if self._redactor is None:
             return row
@@ -215,15 +251,30 @@ class Recorder:
         assert self._redactor
         return self._redactor.row(row)
 
-    async def _add(self, feedback: Feedback) -> None:
-        try:
-            await asyncio.to_thread(add_feedback, self._log, feedback)
-        except UnknownRequest:
-            if not self.stores(feedback.request_id):
-                raise NotStored(feedback.request_id) from None
+    async def _add(self, rows: Sequence[Feedback]) -> list[str | FeedbackError]:
+        """Store feedback on answers in the database."""
+        if not rows:
+            return []
+        found: list[str | FeedbackError] = [*await self._add_once(rows)]
+        unknown = [number for number, answer in enumerate(found) if type(answer) is UnknownRequest]
+        for number in unknown:
+            if not self.stores(rows[number].request_id):
+                found[number] = NotStored(rows[number].request_id)
+        if late := [number for number in unknown if type(found[number]) is UnknownRequest]:
             # Another gateway may have answered just now.
             await asyncio.sleep(_OTHER_GATEWAY_SECONDS)
-            await asyncio.to_thread(add_feedback, self._log, feedback)
+            for number, answer in zip(late, await self._add_once([rows[number] for number in late]), strict=True):
+                found[number] = answer
+        return found
+
+    async def _add_once(self, rows: Sequence[Feedback]) -> Sequence[str | FeedbackError]:
+        try:
+            return await asyncio.to_thread(add_feedback_rows, self._log, rows, self._task)
+        except SQLAlchemyError as fault:
+            self._metrics.log_failures.inc()
+            unavailable = LogUnavailable(error_text(fault))
+            unavailable.__cause__ = fault
+            return [unavailable] * len(rows)
 
     def _spool_row(self, row: Row) -> None:
         with self._lock:
@@ -244,10 +295,7 @@ class Recorder:
 
     def _count(self, row: Row, by: int) -> None:
         if isinstance(row, Prediction | Feedback):
-            name = row.id if isinstance(row, Prediction) else row.request_id
-            self._ids[name] += by
-            if self._ids[name] <= 0:
-                del self._ids[name]
+            self._spooled.count(row, by)
 
     def _adopt(self) -> None:
         """Called before the writer starts, then only by the writer, so that no other thread reads the spool."""

@@ -133,6 +133,7 @@ class Follower:
         self._trial: Trial | None = None  # only if it is loaded
         self._wanted = DesiredReleases(None)
         self._rollbacks = 0
+        self._registered = 0  # when the model was registered, of which the versions are
         self._registry_error: str | None = None
         self._release_error: str | None = None
         self._refusal: str | None = None
@@ -154,6 +155,12 @@ class Follower:
     def versions(self) -> tuple[str, ...]:
         """Every loaded version."""
         return tuple(self._loaded)
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """Every loaded release, the serving one first."""
+        loaded = sorted(self._loaded.values(), key=lambda each: each is not self._current)
+        return tuple(each.release for each in loaded)
 
     @contextmanager
     def using(self, version: str | None = None, key: str = "") -> Iterator[RoutedRelease]:
@@ -239,8 +246,25 @@ class Follower:
             return True
         if wanted != self._wanted:
             self._retries.clear()
+        if wanted.registered and self._registered not in (0, wanted.registered):
+            await self._unload_all()
+        self._registered = wanted.registered or self._registered
         self._wanted = wanted
         return True
+
+    async def _unload_all(self) -> None:
+        """Forget every release: the model was deleted and registered anew, with other versions of the same numbers.
+
+        Until its champion is loaded there is no release: a wrong answer would be worse than none.
+        """
+        logger.warning("the model was registered anew: its versions are loaded again")
+        self._current, self._trial = None, None
+        self._retries.clear()
+        stale, self._loaded = self._loaded, {}
+        for version, loaded in stale.items():
+            await loaded.idle.wait()
+            await self._engine.unload(version)
+            self._metrics.forget(version)
 
     async def _follow_trial(self, force: bool) -> None:
         trial = self._wanted.trial
@@ -362,6 +386,8 @@ class Follower:
         while True:
             await loaded.idle.wait()
             async with self._swap_lock:
+                if self._loaded.get(version) is not loaded:  # unloaded with all others
+                    return
                 if self._is_wanted(version):
                     loaded.retiring = False
                     return

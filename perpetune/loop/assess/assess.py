@@ -85,7 +85,13 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str,
         _log_for_serving(workspace, run, systems, held_out["frozen"], answers["frozen"])
     evaluations = {
         holdout: evaluate(
-            rows, _calibrated(answers[holdout], systems, candidates), train, card.kind, params, card.output_schema
+            rows,
+            _calibrated(answers[holdout], systems, candidates),
+            train,
+            card.kind,
+            params,
+            card.output_schema,
+            workspace.params.promote,
         )
         for holdout, rows in held_out.items()
     }

@@ -150,7 +150,9 @@ def _predictor(predictor: Predictor, adapter: str | None, version: ModelCard | R
         conversations = [conversation(version.instruction, row, version.shots) for row in rows]
         if isinstance(version, Release) and version.remote:
             return remote_answers(version, conversations, max_tokens, Settings().remote_api_key)
-        return predictor.answer(adapter, conversations, version.labels, max_tokens, version.json_schema)
+        return predictor.answer(
+            adapter, conversations, version.labels, max_tokens, version.json_schema, prompt_format=version.prompt_format
+        )
 
     return predict
 
@@ -174,6 +176,8 @@ def prompted_systems(workspace: Workspace, systems: Systems, log: Log) -> dict[s
 
         settings: list[object] = [card.base_digest, card.precision, version.labels, card.max_new_tokens]
         settings += [version.json_schema, *([version.remote.model_dump()] if version.remote else [])]
+        # The day is left out unless the prompts depend on it, so that answers are found again on another day.
+        settings += [systems.predictor.chat.template(version.prompt_format)]
         predict = _predictor(systems.predictor, None, version, card.max_new_tokens)
         return cached(workspace.home / "answers", settings, messages_of, with_progress(name, predict, log))
 
@@ -185,7 +189,9 @@ def _readable(
 ) -> list[Example]:
     card = challenger.card
     kept = [
-        row for row in rows if predictor.fits(conversation(card.instruction, row), card.labels, card.max_new_tokens)
+        row
+        for row in rows
+        if predictor.fits(conversation(card.instruction, row), card.labels, card.max_new_tokens, card.prompt_format)
     ]
     if len(kept) < len(rows):
         log(f"{len(rows) - len(kept)} rows of the {holdout} holdout are skipped: longer than the model's context")
@@ -208,6 +214,6 @@ def _shots(
     for count in range(params.few_shot_examples, 0, -1):
         shots = few_shot(train, count, params.seed)
         prompt = conversation(card.instruction, longest, shots)
-        if shots and predictor.fits(prompt, card.labels, card.max_new_tokens):
+        if shots and predictor.fits(prompt, card.labels, card.max_new_tokens, card.prompt_format):
             return shots
     return ()

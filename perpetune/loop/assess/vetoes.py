@@ -33,7 +33,8 @@ def measured_limits(
     rules, params = workspace.params.promote, workspace.params.evaluate
     limits = leakage_limits(leakage(train, [row for rows in held_out.values() for row in rows]), rules)
     predictor, champion = systems.predictor, systems.champion
-    texts = tokenize_texts(predictor.base.tokenizer, general_texts(), predictor.context)
+    tokenizer = predictor.chat.formatted(systems.challenger.card.prompt_format)
+    texts = tokenize_texts(tokenizer, general_texts(), predictor.context)
     with adapters(systems) as predictors:
         log(f"measuring forgetting on {len(texts)} general texts")
         before = "champion" if champion is not None and champion.system == "tuned" else None

@@ -21,23 +21,27 @@ class DeployResult:
     seconds: float
 
 
-def release(workspace: Workspace, version: str) -> DeployResult:
-    """Move the aliases and wait until the gateway serves the version.
+def release(workspace: Workspace, version: str, replaces: str | None = registry.ANY) -> DeployResult:
+    """Move the aliases and wait until the gateway serves the version; may be repeated after a kill.
 
+    `replaces` is the champion that the version was compared with. Raises ChampionChanged if it is not champion now.
     Raises PerpetuneError if a gateway runs but does not serve the version: the aliases are then moved back, by the
     gateway or here, and the version is tagged as refused.
     """
     began = time.monotonic()
     task = workspace.params.task.name
     before = registry.find(task, "previous")
-    champion = registry.promote(task, version)
+    previous = before.version if before else None
+    champion = registry.promote(task, version, replaces)
+    if champion == version:  # a killed release had moved the aliases
+        champion, previous = previous, None
     try:
         problem = _reload_gateway(workspace, version)
     except NoGateway:
         return DeployResult(version, champion, None, time.monotonic() - began)
     if problem is None:
         return DeployResult(version, champion, True, time.monotonic() - began)
-    _restore_aliases(task, version, champion, before.version if before else None)
+    _restore_aliases(task, version, champion, previous)
     registry.tag_version(task, version, {"release.state": "refused", "release.reason": problem})
     raise PerpetuneError(
         f"the gateway does not serve version {version}: {problem}",

@@ -39,8 +39,9 @@ def promote_manually(workspace: Workspace, version: str, reason: str) -> Promoti
     use_mlflow(workspace)
     found = _version(workspace, version)
     system = _require_base(workspace, found)
+    champion = registry.find(found.task, "champion")
     _reset_detector(found)
-    released = release(workspace, found.version)
+    released = release(workspace, found.version, champion.version if champion else None)
     return PromotionResult(released, system, _record(workspace, found, released, reason))
 
 

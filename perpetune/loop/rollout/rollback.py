@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from perpetune.errors import NoPrevious, PerpetuneError
+from perpetune.errors import ChampionChanged, NoPrevious, PerpetuneError
 from perpetune.loop.rollout.versions import list_versions, serving_lines
 from perpetune.loop.run_context import ids_of, log_later_decision, use_mlflow
 from perpetune.policy.decision.record import Decision, record
@@ -17,15 +17,29 @@ from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 
-def roll_back(workspace: Workspace, reason: str) -> RollbackReply:
+def roll_back(workspace: Workspace, reason: str, rolled_back: str | None = None) -> RollbackReply:
     """Roll back through the gateway, which then serves the previous champion, or in the registry if none runs.
 
-    Raises PerpetuneError if there is no previous champion or the gateway cannot load it.
+    `rolled_back` is the version that the decision is about (None: whichever is champion). Raises ChampionChanged if
+    another one is champion now, and PerpetuneError if there is no previous champion or the gateway cannot load it.
     """
+    if rolled_back is not None:
+        _require_champion(workspace, rolled_back)
     try:
         return gateway_of(workspace).roll_back(reason)
     except NoGateway:
         return move_aliases(workspace)
+
+
+def _require_champion(workspace: Workspace, version: str) -> None:
+    use_mlflow(workspace)
+    task = workspace.params.task.name
+    champion = registry.find(task, "champion")
+    if champion is None or champion.version != version:
+        raise ChampionChanged(
+            f"version {version} of {task} was to be rolled back, and meanwhile it is not champion any more",
+            do="`perpetune watch` checks the version that serves now",
+        )
 
 
 def move_aliases(workspace: Workspace) -> RollbackReply:

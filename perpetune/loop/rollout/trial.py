@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.deploy import DeployResult, release
 from perpetune.loop.run_context import git_commit, log_later_decision, params_digest, use_mlflow
 from perpetune.model.release import Trial
@@ -44,13 +45,16 @@ def needs_trial(workspace: Workspace) -> bool:
     return registry.find(workspace.params.task.name, "champion") is not None
 
 
-def start_trial(workspace: Workspace, version: str) -> Trial:
+def start_trial(workspace: Workspace, version: str, replaces: str | None = registry.ANY) -> Trial:
     """Put the version on trial and have the gateway load it; if no gateway runs, the next one to start loads it.
 
-    Raises PerpetuneError if the gateway does not load it: the trial is then over, and the version tagged as refused.
+    `replaces` is the champion that the version was compared with. Raises ChampionChanged if it is not champion now, and
+    PerpetuneError if the gateway does not load it: the trial is then over, and the version tagged as refused.
     """
     rules, task = workspace.params.release, workspace.params.task.name
     assert rules.strategy != "immediate"
+    if replaces != registry.ANY:
+        registry.require_champion(task, version, replaces)
     registry.begin_trial(task, version, rules.strategy, rules.traffic_ratio)
     try:
         state = gateway_of(workspace).check()
@@ -83,7 +87,9 @@ def check_trial(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
         return None
     decision = _record(workspace, challenger, champion, evidence, verdict, flow_run_id)
     if verdict.outcome == "promote":
-        return TrialCheck(trial.version, evidence, verdict, decision, release(workspace, trial.version))
+        return TrialCheck(
+            trial.version, evidence, verdict, decision, release(workspace, trial.version, champion.version)
+        )
     registry.end_trial(task, trial.version, "aborted")
     registry.tag_version(task, champion.version, {"answers": f"{challenger.run_id}/champion"})
     _reload_gateway(workspace)
@@ -94,13 +100,14 @@ def _evidence(workspace: Workspace, challenger: Version, champion: Version, tria
     params: ReleaseParams = workspace.params.release
     task = workspace.params.task
     score = scoring_of(task.kind, task.output_schema).score
-    since = parse_time(challenger.tags["release.time"])
+    since, rule = parse_time(challenger.tags["release.time"]), label_rule(workspace)
     log = open_log(workspace.settings.prediction_log)
     try:
         if trial.strategy == "shadow":
-            return shadow_evidence(shadow_outcomes(log, task.name, trial.version, since, MAX_ROWS), params, score)
-        ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS)
-        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS)
+            pairs = shadow_outcomes(log, task.name, trial.version, since, MAX_ROWS, rule)
+            return shadow_evidence(pairs, params, score)
+        ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS, rule)
+        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS, rule)
         return canary_evidence(ours, theirs, params, score)
     finally:
         log.dispose()

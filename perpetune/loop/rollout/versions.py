@@ -13,6 +13,9 @@ SYSTEMS = {"tuned": "tuned", "prompted": "prompted base", "linear": "linear mode
 MEASURED_AS = {"tuned": ("challenger",), "prompted": ("few-shot", "base"), "linear": ("linear",)}
 
 
+NEWEST = 20  # versions in a list, and those with an alias
+
+
 @dataclass(frozen=True)
 class VersionListing:
     """A version in the list. `score` is like "98.2% (96.1% to 99.3%, n=330)", "" if it was not evaluated."""
@@ -24,8 +27,15 @@ class VersionListing:
     verdict: str
 
 
+def newest_versions(
+    found: Sequence[Version], aliases: Mapping[str, tuple[str, ...]], count: int | None = NEWEST
+) -> list[Version]:
+    """The newest `count` versions, None for all, and older ones that have an alias; newest first, as `found` is."""
+    return [each for rank, each in enumerate(found) if count is None or rank < count or each.version in aliases]
+
+
 def list_versions(task: str) -> list[VersionListing]:
-    """All versions, newest first."""
+    """The newest versions and those with an alias, newest first."""
     aliases = registry.aliases_of(task)
     return [
         VersionListing(
@@ -35,7 +45,7 @@ def list_versions(task: str) -> list[VersionListing]:
             _score(each),
             each.tags.get("decision", "undecided"),
         )
-        for each in registry.versions(task)
+        for each in newest_versions(registry.versions(task), aliases)
     ]
 
 
@@ -50,6 +60,8 @@ def listing(versions: Sequence[VersionListing]) -> list[str]:
         return ["there is no version yet: run `perpetune refresh`"]
     others = [each for each in versions if "champion" not in each.aliases]
     lines = [_line(each) for each in versions]
+    if len(versions) >= NEWEST:
+        lines.append("older ones: `perpetune status --all`")
     return [*lines, *([f"promote one with `perpetune promote {others[0].version} --reason '...'`"] if others else [])]
 
 

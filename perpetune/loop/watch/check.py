@@ -7,34 +7,43 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from perpetune.curation.layout import REFERENCE
+from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.loop.first_version import is_first_version
+from perpetune.loop.label_rule import label_rule
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels
+from perpetune.loop.watch.reference import (
+    answers,
+    newest_answers,
+    promoted_answers,
+    reference_examples,
+    reference_scores,
+)
 from perpetune.loop.watch.refresh_history import refreshes_before
-from perpetune.monitoring.decay import decay_threshold, measure_decay, reference_rows
+from perpetune.monitoring.decay import decay_threshold, measure_decay
 from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_state, with_bound
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.estimated_accuracy import estimate_fall
 from perpetune.monitoring.window import Window
-from perpetune.params import ReferenceParams, WatchParams
+from perpetune.params import WatchParams
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.first_refresh import should_tune_first_version
 from perpetune.policy.label_requests import decide_without_labels
 from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
 from perpetune.policy.rollout import RollbackEvidence, should_roll_back
 from perpetune.policy.verdict import Verdict
-from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.database import open_log, redacted
 from perpetune.prediction_log.queries import counts, newly_labelled, recent_predictions
-from perpetune.records import Example, Prediction, RecordedAnswer, read_jsonl
+from perpetune.records import Prediction
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import Run, artifact, log_file, log_metrics, tag
+from perpetune.tracking.runs import MlflowError, Run, artifact_url, log_file, log_metrics, tag
 from perpetune.workspace import Workspace
 
 REPORT = "drift.html"
+MAX_ERROR = 1000  # characters of a tag
 
 
 @dataclass(frozen=True)
@@ -78,22 +87,46 @@ class LogWindow:
 
 
 def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | None:
-    """Check the champion's newest predictions; None if there is no champion or it has no traffic yet."""
-    params, task = workspace.params.watch, workspace.params.task
-    champion = registry.find(task.name, "champion")
+    """Check the champion's newest predictions; None if there is no champion or it has no traffic yet.
+
+    Fails if an input of the check is missing or cannot be read, and says so on the version.
+    """
+    champion = registry.find(workspace.params.task.name, "champion")
     if champion is None:
         return None
+    try:
+        result = _check(workspace, run, champion, flow_run_id)
+    except Exception as fault:  # whatever it was, the monitor saw nothing
+        _say_failed(champion, fault)
+        raise
+    if registry.CHECK_ERROR in champion.tags:
+        registry.drop_tag(champion.task, champion.version, registry.CHECK_ERROR)
+    return result
+
+
+def _say_failed(champion: Version, fault: Exception) -> None:
+    """Tag the version, if MLflow still can."""
+    text = f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}: {fault or type(fault).__name__}"[:MAX_ERROR]
+    try:
+        registry.tag_version(champion.task, champion.version, {registry.CHECK_ERROR: text})
+    except (MlflowError, OSError):
+        pass  # the check fails with its own error
+
+
+def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> CheckResult | None:
+    params, task = workspace.params.watch, workspace.params.task
     if is_first_version(champion.run_id):
         return _check_first_version(workspace, run, champion, flow_run_id)
     folder = workspace.run_folder(run.id)
-    reference = reference_answers(_answers(champion.run_id, "challenger", folder), workspace.params.reference)
+    reference = promoted_answers(champion, folder, workspace.params.reference)
     before = from_text(champion.tags.get(DETECTOR), decay_threshold([row.score for row in reference], params) or 0.0)
     traffic = _read_log(workspace, champion, before.until)
     if not traffic.recent:
+        _require_no_labels(workspace, champion, before)
         return None
     window = Window(
         traffic.recent,
-        _reference(workspace),
+        reference_examples(workspace),
         {row.id: (row.output, row.confidence) for row in newest_answers(champion, folder)},
         task.kind,
         scoring_of(task.kind, task.output_schema).score,
@@ -129,8 +162,19 @@ def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | Non
     _save_detector(run, champion, decay_check)
     asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
     trial = registry.wanted(task.name).trial
-    page = f"{run.url}/artifacts/{REPORT}"
+    page = artifact_url(run.url, REPORT)
     return CheckResult(decision, page, len(traffic.recent), decay_check.new, trial.version if trial else None, asked)
+
+
+def _require_no_labels(workspace: Workspace, champion: Version, before: DetectorState) -> None:
+    """Raises PerpetuneError if an earlier check counted labels of the champion and its answers are gone."""
+    if before.labels:
+        raise PerpetuneError(
+            f"the prediction log has no answer of version {champion.version}, of which {before.labels} labels were "
+            "counted before",
+            where=redacted(workspace.settings.prediction_log),
+            do="set PERPETUNE_DATABASE_URL to the gateway's prediction log, or restore it",
+        )
 
 
 def _check_first_version(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> CheckResult | None:
@@ -140,7 +184,9 @@ def _check_first_version(workspace: Workspace, run: Run, champion: Version, flow
     verdict = should_tune_first_version(evidence, params.watch, params.refresh)
     log = open_log(workspace.settings.prediction_log)
     try:
-        recent = recent_predictions(log, champion.task, version=champion.version, limit=params.watch.window)
+        recent = recent_predictions(
+            log, champion.task, version=champion.version, limit=params.watch.window, rule=label_rule(workspace)
+        )
     finally:
         log.dispose()
     if not recent and verdict.outcome in ("ask for labels", "collect more labels"):
@@ -209,7 +255,7 @@ def _rollback_verdict(
     usable = previous is not None and previous.version != champion.version
     if previous is not None and previous.tags.get("release.state") == "rolled back":
         usable = False
-    known = reference_scores(_answers(champion.run_id, "champion", folder), workspace.params.reference)
+    known = reference_scores(answers(champion.run_id, "champion", folder), workspace.params.reference)
     evidence = RollbackEvidence(
         decay=decay,
         alarmed_by=alarmed_by,
@@ -224,43 +270,15 @@ def _rollback_verdict(
 
 def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
     task, limit, version = workspace.params.task.name, workspace.params.watch.window, champion.version
+    rule = label_rule(workspace)
     log = open_log(workspace.settings.prediction_log)
     try:
-        recent = recent_predictions(log, task, version=version, limit=limit)
-        new, number = newly_labelled(log, task, version, until)
-        last, _ = newly_labelled(log, task, version, 0, newest=limit)
-        return LogWindow(recent, new, number, last, counts(log, task).labelled)
+        recent = recent_predictions(log, task, version=version, limit=limit, rule=rule)
+        new, number = newly_labelled(log, task, version, until, rule=rule)
+        last, _ = newly_labelled(log, task, version, 0, newest=limit, rule=rule)
+        return LogWindow(recent, new, number, last, counts(log, task, rule).labelled)
     finally:
         log.dispose()
-
-
-def _reference(workspace: Workspace) -> list[Example]:
-    return read_jsonl(workspace.root / REFERENCE / "reference.jsonl", Example)
-
-
-def newest_answers(champion: Version, folder: Path) -> list[RecordedAnswer]:
-    """The champion's answers to held-out rows in its last evaluation, possibly against a later challenger."""
-    run_id, _, system = champion.tags.get("answers", "").partition("/")
-    return _answers(run_id, system, folder)
-
-
-def reference_answers(reference: Sequence[RecordedAnswer], params: ReferenceParams) -> Sequence[RecordedAnswer]:
-    """The champion's answers when it was promoted: on the recent holdout only, if it had `reference.min_recent` rows.
-
-    Later evaluations do not count, because they would hide decay.
-    """
-    recent = [row for row in reference if row.holdout == "recent"]
-    return reference_rows(recent, [row for row in reference if row.holdout != "recent"], params)
-
-
-def reference_scores(reference: Sequence[RecordedAnswer], params: ReferenceParams) -> list[float]:
-    """The scores (0 to 1) of `reference_answers`."""
-    return [row.score for row in reference_answers(reference, params)]
-
-
-def _answers(run_id: str, system: str, folder: Path) -> list[RecordedAnswer]:
-    path = artifact(run_id, f"answers/{system}.jsonl", folder / run_id) if run_id else None
-    return read_jsonl(path, RecordedAnswer) if path else []
 
 
 def _save_detector(run: Run, champion: Version, decay_check: DecayCheck) -> None:
@@ -282,6 +300,9 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
     }
     if evidence.drift is not None:
         metrics["window/drifted_ratio"] = evidence.drift.share
+        if evidence.drift.inputs is not None:
+            metrics["window/inputs_auc"] = evidence.drift.inputs.auc
+            metrics["window/inputs_p"] = evidence.drift.inputs.p_value
     if evidence.estimate is not None:
         metrics |= {
             "window/estimated_score": evidence.estimate.window.mean,

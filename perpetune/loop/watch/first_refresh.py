@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from perpetune.curation.layout import INBOX
 from perpetune.curation.sources import is_traffic
 from perpetune.curation.steps.fetch import fetch
-from perpetune.errors import PerpetuneError
+from perpetune.errors import NoExamples
+from perpetune.loop.label_rule import label_rule
 from perpetune.loop.watch.refresh_history import newest_refresh, refreshes_before
 from perpetune.policy.first_refresh import FirstRefreshEvidence
 from perpetune.prediction_log.database import open_log
@@ -32,7 +33,7 @@ def first_refresh_evidence(workspace: Workspace, champion: Version) -> FirstRefr
 def _labelled(workspace: Workspace, since: float | None) -> int:
     log = open_log(workspace.settings.prediction_log)
     try:
-        return labelled_since(log, workspace.params.task.name, _time(since))
+        return labelled_since(log, workspace.params.task.name, _time(since), label_rule(workspace))
     finally:
         log.dispose()
 
@@ -47,7 +48,7 @@ def _rows(workspace: Workspace, since: float | None) -> int:
     if since is None:
         try:
             found = fetch(sources, workspace.root, workspace.assets).examples
-        except PerpetuneError:  # no source holds a row yet
+        except NoExamples:
             return 0
         return sum(not is_traffic(row) for row in found)
     if "inbox" not in sources:

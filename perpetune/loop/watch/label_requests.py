@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from perpetune.loop.label_rule import label_rule
 from perpetune.monitoring.label_sampling import candidates, choose
 from perpetune.monitoring.window import Window
 from perpetune.prediction_log.database import open_log
@@ -20,7 +21,10 @@ def ask_for_labels(workspace: Workspace, champion: Version, window: Window, rand
     params = workspace.params
     log = open_log(workspace.settings.prediction_log)
     try:
-        still_open = {each.request_id for each in open_requests(log, champion.task, version=champion.version)}
+        still_open = {
+            each.request_id
+            for each in open_requests(log, champion.task, version=champion.version, rule=label_rule(workspace))
+        }
         missing = params.watch.label_requests - len(still_open)
         if missing <= 0:
             return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from perpetune.curation.layout import SPLITS
 from perpetune.curation.sources import is_traffic
 from perpetune.errors import PerpetuneError
+from perpetune.loop.label_rule import label_rule_at_hand
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import labelled_history
 from perpetune.records import Example, read_jsonl
@@ -19,7 +20,7 @@ def recorded_history(workspace: Workspace) -> History:
     """
     log = open_log(workspace.settings.prediction_log)
     try:
-        found = labelled_history(log, workspace.params.task.name)
+        found = labelled_history(log, workspace.params.task.name, label_rule_at_hand(workspace))
     finally:
         log.dispose()
     if not found:

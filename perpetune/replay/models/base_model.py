@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date
 from pathlib import Path
 
 from perpetune.inference.predictor import Predictor, load_predictor
@@ -46,6 +47,7 @@ class BaseModel:
                 adapter=folder / "adapter",
                 checkpoints=None,
                 labels=params.head_labels(row.output for row in train),
+                prompt_date=_day(train),
             )
             write_trained(folder, launch_ensemble(job, params.evaluate.encoder, train, validation, self._report))
         trained = read_trained(folder)
@@ -59,6 +61,7 @@ class BaseModel:
             precision=params.train.precision,
             max_new_tokens=params.evaluate.max_new_tokens,
             output_schema=params.task.output_schema,
+            prompt_date=_day(train),
         )
         return FittedModel(_Tuned(trained.digest, self, folder, card), trained.seconds)
 
@@ -98,10 +101,23 @@ class _Tuned:
         predictor.load_adapter(self.digest, self.folder / "adapter")
         try:
             prompts = [conversation(card.instruction, row) for row in rows]
-            answers = predictor.answer(self.digest, prompts, card.labels, card.max_new_tokens, card.json_schema)
+            answers = predictor.answer(
+                self.digest,
+                prompts,
+                card.labels,
+                card.max_new_tokens,
+                card.json_schema,
+                prompt_format=card.prompt_format,
+            )
         finally:
             predictor.unload_adapter(self.digest)
         return [Reply(answer.text, answer.confidence) for answer in answers]
+
+
+def _day(rows: Sequence[Example]) -> date | None:
+    """The day of the newest row, so that a replay has the same prompts on any day; None if no row has a time."""
+    newest = max((row.time for row in rows if row.time), default=None)
+    return newest.astimezone(UTC).date() if newest else None
 
 
 def _read(path: Path) -> dict[str, Reply]:

@@ -40,17 +40,20 @@ class AttentionPlan:
     flex: Any = None
 
 
-def plan(tree: Tree, device: torch.device, dtype: torch.dtype) -> AttentionPlan:
+def plan(tree: Tree, device: torch.device, dtype: torch.dtype, window: int | None = None) -> AttentionPlan:
+    """The plan of a layer that attends to `window` tokens of a row, its own included; None for all."""
     if device.type == "cuda":
-        return AttentionPlan((), _flex_mask(tree, device))
-    return AttentionPlan(tuple(_block(tree, first, dtype) for first in range(0, len(tree), BLOCK)))
+        return AttentionPlan((), _flex_mask(tree, device, window))
+    return AttentionPlan(tuple(_block(tree, first, dtype, window) for first in range(0, len(tree), BLOCK)))
 
 
-def _block(tree: Tree, first: int, dtype: torch.dtype) -> Block:
+def _block(tree: Tree, first: int, dtype: torch.dtype, window: int | None) -> Block:
     last = min(first + BLOCK, len(tree))
     unfinished = np.nonzero(tree.ends[:first] > first)[0]
+    if window is not None:
+        unfinished = unfinished[tree.depths[first:last].min() - tree.depths[unfinished] < window]
     keys = np.concatenate([unfinished, np.arange(first, last)])
-    visible = torch.from_numpy(is_visible(tree, np.arange(first, last), keys))
+    visible = torch.from_numpy(is_visible(tree, np.arange(first, last), keys, window))
     mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
     return Block(first, last, torch.from_numpy(keys), mask)
 
@@ -114,15 +117,21 @@ def _ungroup(x: Tensor, block: Block, value: Tensor) -> None:
     rows.view(len(rows), key_heads, -1, size).copy_(value.view(key_heads, -1, len(rows), size).permute(2, 0, 1, 3))
 
 
-def _flex_mask(tree: Tree, device: torch.device) -> Any:
+def _flex_mask(tree: Tree, device: torch.device, window: int | None = None) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    ends = torch.from_numpy(tree.ends).to(device)
+    ends, depths = torch.from_numpy(tree.ends).to(device), torch.from_numpy(tree.depths).to(device)
 
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (query < ends[key])
 
-    return create_block_mask(visible, None, None, len(tree), len(tree), device=str(device))
+    def visible_in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        assert window is not None
+        return visible(batch, head, query, key) & (depths[query] - depths[key] < window)
+
+    return create_block_mask(
+        visible if window is None else visible_in_window, None, None, len(tree), len(tree), device=str(device)
+    )
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Any) -> Tensor:

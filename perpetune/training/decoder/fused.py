@@ -8,7 +8,6 @@ architecture. Both share the modules of the model that they wrap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -18,115 +17,63 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from perpetune.model.label_head import LabelHead, features
+from perpetune.errors import PerpetuneError
+from perpetune.model.attention_masks import SLIDING, sliding_window
+from perpetune.model.label_head import LabelHead
 from perpetune.model.loss import chunked_cross_entropy, plain_cross_entropy
+from perpetune.model.packing import FUSED, longest_in_tree
+from perpetune.model.parts import blocks_of, decoder_of, logits_at
 from perpetune.model.token_tree import Tree, build_tree, model_inputs
 from perpetune.training.batches import Encoded
 from perpetune.training.decoder.attention import AttentionPlan, attend, plan
 from perpetune.training.decoder.kernels import lora_linear, rms_norm, rotated, silu_gated
-
-FUSED = ("llama", "mistral", "qwen2", "qwen3")
-
-
-@dataclass(frozen=True)
-class TokenTargets:
-    """The next tokens (m,) at `positions` (m,) of a tree, with weights (m,)."""
-
-    positions: Tensor
-    tokens: Tensor
-    weights: Tensor
-
-
-@dataclass(frozen=True)
-class LabelTargets:
-    """The labels (rows,) of prompts whose tokens are at `paths` in a tree, with weights (rows,)."""
-
-    paths: Sequence[Sequence[int]]
-    labels: Tensor
-    weights: Tensor
-
-
-@dataclass(frozen=True)
-class TemperatureTargets(LabelTargets):
-    """Label targets whose loss is computed at each of `TEMPERATURES`, for validation."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """Prompts at `paths` of which the label head's features are computed instead of a loss."""
-
-    paths: Sequence[Sequence[int]]
-
-
-Targets = TokenTargets | LabelTargets | Features
+from perpetune.training.decoder.network import (
+    Features,
+    Network,
+    TemperatureTargets,
+    TokenTargets,
+    label_targets,
+    token_targets,
+)
 
 
 def training_network(
     model: nn.Module, compute: torch.dtype, *, checkpointing: bool = False, label_head: LabelHead | None = None
 ) -> FusedModel | PlainModel:
-    """The fastest network to train `model`, which may be a PeftModel; activations have the dtype `compute`."""
+    """The fastest network to train `model`, which may be a PeftModel; activations have the dtype `compute`.
+
+    Raises PerpetuneError as `longest_in_tree` does, and if the model cannot recompute activations for `checkpointing`.
+    """
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if causal.config.model_type in FUSED and causal.config.hidden_act == "silu":
         return FusedModel(causal, compute, checkpointing, label_head)
     return PlainModel(causal, compute, checkpointing, label_head)
 
 
-def summed_loss(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
+def summed_loss(model: Network, rows: Sequence[Encoded], device: torch.device) -> Tensor:
     """Cross-entropy summed over the answer tokens of the rows, or over their labels, in one packed forward pass."""
     tree = build_tree(row.inputs for row in rows)
-    targets = _label_targets(rows, tree, device) if model.label_head else _token_targets(rows, tree, device)
+    targets = label_targets(rows, tree, device) if model.label_head else token_targets(rows, tree, device)
     loss: Tensor = model(tree, targets, device)
     return loss
 
 
-def losses_by_temperature(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
+def losses_by_temperature(model: Network, rows: Sequence[Encoded], device: torch.device) -> Tensor:
     """Cross-entropy summed over the labels of the rows, at each of `TEMPERATURES`, shape (temperatures,)."""
     tree = build_tree(row.inputs for row in rows)
-    targets = _label_targets(rows, tree, device)
+    targets = label_targets(rows, tree, device)
     losses: Tensor = model(tree, TemperatureTargets(targets.paths, targets.labels, targets.weights), device)
     return losses
 
 
-def prompt_features(model: FusedModel | PlainModel, rows: Sequence[Encoded], device: torch.device) -> Tensor:
+def prompt_features(model: Network, rows: Sequence[Encoded], device: torch.device) -> Tensor:
     """The label head's features of the rows, (rows, 2 * size) in fp32."""
     tree = build_tree(row.inputs for row in rows)
     found: Tensor = model(tree, Features(tree.paths), device)
     return found
 
 
-def _token_targets(rows: Sequence[Encoded], tree: Tree, device: torch.device) -> TokenTargets:
-    positions = [
-        position for row, path in zip(rows, tree.paths, strict=True) for position in path[row.answer_from - 1 :]
-    ]
-    tokens = [token for row in rows for token in row.tokens[row.answer_from :]]
-    weights = [row.weight for row in rows for _ in row.tokens[row.answer_from :]]
-    return TokenTargets(
-        torch.tensor(positions, device=device),
-        torch.tensor(tokens, device=device),
-        torch.tensor(weights, device=device, dtype=torch.float32),
-    )
-
-
-def _label_targets(rows: Sequence[Encoded], tree: Tree, device: torch.device) -> LabelTargets:
-    return LabelTargets(
-        tree.paths,
-        torch.tensor([row.label for row in rows], device=device),
-        torch.tensor([row.weight for row in rows], device=device, dtype=torch.float32),
-    )
-
-
-def _label_loss(head: LabelHead | None, hidden: Tensor, targets: LabelTargets | Features) -> Tensor:
-    """The loss of the labels, or the head's features, from the last hidden states (n, size) of all tokens."""
-    assert head is not None, "label targets need a label head"
-    found = features(hidden, targets.paths, head.shape.input_from)
-    if isinstance(targets, Features):
-        return found
-    if isinstance(targets, TemperatureTargets):
-        return head.losses_by_temperature(found, targets.labels, targets.weights)
-    return head.summed_loss(found, targets.labels, targets.weights)
-
-
-class PlainModel(nn.Module):
+class PlainModel(Network):
     """Any causal language model of transformers over a token tree."""
 
     def __init__(
@@ -136,25 +83,43 @@ class PlainModel(nn.Module):
         self.causal = causal
         self.compute = compute
         self.label_head = label_head
+        self.longest_in_tree = longest_in_tree(cast(Any, causal))
         if checkpointing:
-            cast(Any, causal).gradient_checkpointing_enable({"use_reentrant": False})
+            _checkpoint_layers(causal)
 
     def blocks(self) -> list[nn.Module]:
-        return list(cast(Any, self.causal).get_decoder().layers)
+        return blocks_of(self.causal)
 
-    def forward(self, tree: Tree, targets: Targets, device: torch.device) -> Tensor:
-        inputs = model_inputs(tree, device, self.compute)
-        with torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32):
-            if isinstance(targets, TokenTargets):
-                logits = self.causal(**inputs, logits_to_keep=targets.positions).logits[0]
-            else:
-                hidden = cast(Any, self.causal).get_decoder()(**inputs).last_hidden_state[0]
-        if isinstance(targets, TokenTargets):
-            return plain_cross_entropy(logits, targets.tokens, targets.weights)
-        return _label_loss(self.label_head, hidden, targets)
+    def hidden(self, tree: Tree, device: torch.device) -> Tensor:
+        with self._precision(device):
+            found: Tensor = decoder_of(self.causal)(**self._inputs(tree, device)).last_hidden_state[0]
+        return found
+
+    def token_loss(self, tree: Tree, targets: TokenTargets, device: torch.device) -> Tensor:
+        with self._precision(device):
+            logits = logits_at(self.causal, targets.positions, self._inputs(tree, device))[0]
+        return plain_cross_entropy(logits, targets.tokens, targets.weights)
+
+    def _inputs(self, tree: Tree, device: torch.device) -> dict[str, Any]:
+        """A row by itself needs no mask, and an architecture without masks takes none."""
+        if len(tree.paths) == 1:
+            return {"input_ids": torch.from_numpy(tree.tokens).to(device)[None], "use_cache": False}
+        return {**model_inputs(tree, cast(Any, self.causal).config, device, self.compute), "use_cache": False}
+
+    def _precision(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32)
 
 
-class FusedModel(nn.Module):
+def _checkpoint_layers(causal: nn.Module) -> None:
+    try:
+        cast(Any, causal).gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as fault:
+        raise PerpetuneError(
+            str(fault), where="params.yaml: train.gradient_checkpointing", do="set it to false"
+        ) from fault
+
+
+class FusedModel(Network):
     """A decoder of the Llama family over the tokens of a tree, with hidden states (n, size) without batch and padding."""
 
     def __init__(
@@ -166,25 +131,38 @@ class FusedModel(nn.Module):
         self.layers = nn.ModuleList(FusedLayer(layer) for layer in decoder.layers)
         self.norm, self.head, self.angles = decoder.norm, head, decoder.rotary_emb
         self.compute, self.checkpointing, self.label_head = compute, checkpointing, label_head
+        self.longest_in_tree = longest_in_tree(cast(Any, causal))
+        self.windows = _windows(cast(Any, causal).config, len(self.layers))
 
     def blocks(self) -> list[nn.Module]:
         return list(self.layers)
 
-    def forward(self, tree: Tree, targets: Targets, device: torch.device) -> Tensor:
-        hidden = self.embedding(torch.from_numpy(tree.tokens).to(device)).to(self.compute)
-        angles = _angles(self.angles, hidden, torch.from_numpy(tree.depths).to(device))
-        attention_plan = plan(tree, device, self.compute)
-        for layer in self.layers:
-            if self.checkpointing and self.training:
-                hidden = checkpoint(layer, hidden, angles, attention_plan, use_reentrant=False)
-            else:
-                hidden = layer(hidden, angles, attention_plan)
-        if not isinstance(targets, TokenTargets):
-            return _label_loss(self.label_head, _normed(self.norm, hidden), targets)
-        final = _normed(self.norm, hidden[targets.positions])
+    def hidden(self, tree: Tree, device: torch.device) -> Tensor:
+        return _normed(self.norm, self._unnormed(tree, device))
+
+    def token_loss(self, tree: Tree, targets: TokenTargets, device: torch.device) -> Tensor:
+        final = _normed(self.norm, self._unnormed(tree, device)[targets.positions])
         if _is_adapted(self.head):
             return plain_cross_entropy(_projected(self.head, final), targets.tokens, targets.weights)
         return chunked_cross_entropy(final, self.head.weight, targets.tokens, targets.weights)
+
+    def _unnormed(self, tree: Tree, device: torch.device) -> Tensor:
+        hidden = self.embedding(torch.from_numpy(tree.tokens).to(device)).to(self.compute)
+        angles = _angles(self.angles, hidden, torch.from_numpy(tree.depths).to(device))
+        plans = {window: plan(tree, device, self.compute, window) for window in set(self.windows)}
+        for layer, window in zip(self.layers, self.windows, strict=True):
+            if self.checkpointing and self.training:
+                hidden = checkpoint(layer, hidden, angles, plans[window], use_reentrant=False)
+            else:
+                hidden = layer(hidden, angles, plans[window])
+        return cast(Tensor, hidden)
+
+
+def _windows(config: Any, layers: int) -> list[int | None]:
+    """The sliding window of each layer; None for full attention."""
+    window = sliding_window(config)
+    kinds = getattr(config, "layer_types", None) or [SLIDING] * layers
+    return [window if kind == SLIDING else None for kind in kinds]
 
 
 class FusedLayer(nn.Module):

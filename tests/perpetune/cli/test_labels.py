@@ -75,13 +75,13 @@ def test_a_file_goes_out_and_comes_back_filled_in(log: sqlalchemy.Engine) -> Non
     file = Path("wanted.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(row["request_id"], row["label"]) for row in rows] == [("r1", ""), ("r2", ""), ("r3", "")]
-    for row, label in zip(rows, ("negative", "mixed", " "), strict=True):
+    for row, label in zip(rows, ("negative", "positive", " "), strict=True):
         row["label"] = label
     file.write_text("\n".join(json.dumps(row) for row in rows))
     for _ in range(2):
         assert "2 labels imported, 1 rows without a label" in labels("--bring", "wanted.jsonl").output
     kept = {row.id: row.label for row in recent_predictions(log, "reviews", limit=None)}
-    assert kept == {"r0": None, "r1": "negative", "r2": "mixed", "r3": None, "r4": None}
+    assert kept == {"r0": None, "r1": "negative", "r2": "positive", "r3": None, "r4": None}
     assert [row["request_id"] for row in json.loads(labels("--json").stdout)["wanted"]] == ["r3"]
 
 
@@ -92,27 +92,31 @@ def test_bad_rows_are_named_by_line_and_cost_no_good_one(log: sqlalchemy.Engine)
         '{"request_id": "gone", "label": "negative"}',
         '{"request_id": "r2", "label": 3}',
         '{"label": "negative"}',
-        '{"request_id": "r3", "label": "positive"}',
+        '{"request_id": "r3", "label": " Positive"}',
+        '{"request_id": "r1", "label": "thumbs_up"}',
     ]
     Path("mine.jsonl").write_text("\n".join(rows))
     said = labels("--bring", "mine.jsonl")
     assert said.exit_code == 0
-    assert "2 labels imported" in said.output and "4 rows rejected" in said.output
+    assert "2 labels imported" in said.output and "5 rows rejected" in said.output
     for line, words in (
         (2, "broken JSON"),
         (3, "request_id: there is no request 'gone'"),
         (4, "label: must be text, got 3"),
+        (7, "label: 'thumbs_up' is not one of the task's labels: positive, negative"),
     ):
         assert f"mine.jsonl:{line}: {words}" in said.output
     assert "mine.jsonl:5: request_id: missing" in said.output
     found = json.loads(labels("--bring", "mine.jsonl", "--json").stdout)
     assert (found["brought"]["labels"], found["wanted"][0]["request_id"]) == (2, "r2")
-    assert [row["line"] for row in found["brought"]["rejected"]] == [2, 3, 4, 5]
+    assert [row["line"] for row in found["brought"]["rejected"]] == [2, 3, 4, 5, 7]
 
 
 def test_personal_data_in_a_label_is_not_stored(log: sqlalchemy.Engine) -> None:
     params = Path("params.yaml")
-    params.write_text(params.read_text().replace("redact: false", "redact: true"))
+    params.write_text(
+        params.read_text().replace("redact: false", "redact: true").replace("classification", "generation", 1)
+    )
     Path("mine.jsonl").write_text('{"request_id": "r1", "label": "write to ann@example.org"}')
     assert labels("--bring", "mine.jsonl").exit_code == 0
     assert recent_predictions(log, "reviews", limit=None)[1].label == "write to <EMAIL_ADDRESS>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,46 @@ def test_a_remote_of_ones_own_is_set_once(workspace: Path) -> None:
 
     assert "url = s3://bucket/data" in settings
     assert (workspace / ".dvc/config.local").read_text() == settings
+
+
+@pytest.mark.parametrize(
+    ("how", "written"),
+    [(shutil.copytree, "now"), (shutil.copytree, "by an earlier release"), (shutil.move, "by an earlier release")],
+)
+def test_a_workspace_that_was_moved_or_copied_keeps_its_data_with_itself(
+    workspace: Path, how: Callable[[Path, Path], object], written: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    dvc.prepare(workspace, None)
+    config, remote = workspace / ".dvc/config.local", workspace / ".perpetune/dvc-remote"
+    if written != "now":
+        config.write_text(config.read_text().replace("../.perpetune/dvc-remote", str(remote)))
+        assert str(remote) in config.read_text()
+    first = dvc.reproduce(workspace)
+    dvc.push(workspace)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    there = elsewhere / "workspace"
+    how(workspace, there)
+    before = held(remote)
+    dvc.prepare(there, None)
+    with (there / "mine.csv").open("a") as rows:
+        rows.write("\none more,yes")
+    second = dvc.reproduce(there)
+    dvc.push(there)
+    assert second.version != first.version
+    assert held(remote) == before, "nothing goes to the old place"
+    assert {f"{each.version[2:]}.dir" for each in (first, second)} <= held(there / ".perpetune/dvc-remote")
+    assert dvc.checkout_splits(there, first.version, elsewhere / "old").is_dir()
+
+
+def held(remote: Path) -> set[str]:
+    return {path.name for path in remote.rglob("*") if path.is_file()}
+
+
+def test_a_remote_of_ones_own_is_not_made_relative(workspace: Path) -> None:
+    for own in ("/mnt/shared/dvc-remote", "s3://bucket/.perpetune/dvc-remote", "../../remote"):
+        dvc.prepare(workspace, own)
+        dvc.prepare(workspace, None)
+        assert f"url = {own}\n" in (workspace / ".dvc/config.local").read_text()
 
 
 def test_a_folder_without_pipeline_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ from pydantic import SecretStr
 
 from perpetune.engines.engine import EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS
-from perpetune.engines.openai_chat import message_dicts
 from perpetune.engines.vllm_engine import VllmEngine
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, PromptTooLong, TokenLogprob
@@ -26,7 +26,7 @@ from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.records import Message
 from perpetune.testing.fake_vllm import BASE as BASE_NAME
-from perpetune.testing.fake_vllm import FakeVllm, Reply, fault, rendered
+from perpetune.testing.fake_vllm import CharacterChat, FakeVllm, Reply, fault, rendered
 
 BASE = BaseParams(model="path:tiny", revision=None)
 ASKED = (Message(role="system", content="Judge it."), Message(role="user", content="the question"))
@@ -47,7 +47,7 @@ async def running(vllm: FakeVllm) -> AsyncIterator[str]:
 @asynccontextmanager
 async def engine_over(vllm: FakeVllm, params: ServeParams, *releases: Release) -> AsyncIterator[VllmEngine]:
     async with running(vllm) as url:
-        engine = VllmEngine(url, BASE, params)
+        engine = VllmEngine(url, BASE, params, CharacterChat())
         try:
             for one in releases:
                 await engine.load(one)
@@ -70,7 +70,7 @@ Make = Callable[..., Release]
 
 
 def choice(text: str, **more: object) -> dict[str, object]:
-    return {"index": 0, "message": {"content": text}, "finish_reason": "stop", **more}
+    return {"index": 0, "text": text, "finish_reason": "stop", **more}
 
 
 def saying(*choices: dict[str, object], completion_tokens: int = 3) -> Reply:
@@ -94,8 +94,12 @@ def streaming(*events: object, end: bool = True) -> Reply:
     return reply
 
 
-def piece(index: int, finish_reason: str | None = None, **delta: object) -> dict[str, object]:
-    return {"choices": [{"index": index, "delta": delta, "finish_reason": finish_reason}]}
+def piece(index: int, text: str, finish_reason: str | None = None) -> dict[str, object]:
+    return {"choices": [{"index": index, "text": text, "finish_reason": finish_reason}]}
+
+
+def chat_piece(finish_reason: str | None = None, **delta: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
 
 
 USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 4}}
@@ -139,9 +143,9 @@ def test_labels_have_their_share_of_the_mass(
     assert sum(answer.probabilities.values()) == pytest.approx(1)
     assert answer.text == max(labels, key=mass.__getitem__)
     assert answer.confidence == answer.probabilities[answer.text]
-    assert answer.prompt_tokens == len(rendered(message_dicts(ASKED)))
+    assert answer.prompt_tokens == len(rendered(ASKED))
     assert answer.completion_tokens == len(answer.text) + 1
-    assert len(vllm.asked("/v1/chat/completions")) + len(vllm.asked("/v1/completions")) <= questions
+    assert len(vllm.asked("/v1/completions")) <= questions
 
 
 def test_many_labels_are_asked_for_in_parts(params: ServeParams, adapter: Make) -> None:
@@ -176,23 +180,55 @@ def test_a_label_is_streamed_at_once_with_its_token_logprobs(params: ServeParams
     assert [token for token, _ in first.top] == ["a"]
 
 
+WANTED = GenerationConfig(
+    max_tokens=5,
+    n=2,
+    stop=("\n",),
+    temperature=0.5,
+    top_p=0.9,
+    presence_penalty=0.1,
+    frequency_penalty=0.2,
+    seed=3,
+    top_logprobs=4,
+    json_schema='{"type": "object"}',
+)
+SENT = {
+    "max_tokens": 5,
+    "n": 2,
+    "stop": ["\n"],
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "presence_penalty": 0.1,
+    "frequency_penalty": 0.2,
+    "seed": 3,
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+    },
+    "stop_token_ids": [0],
+}
+
+
 def test_what_is_asked_reaches_vllm_whole(params: ServeParams, adapter: Make) -> None:
     vllm = FakeVllm(reply=saying(choice("one", token_ids=[1, 2]), {**choice("two", token_ids=[3]), "index": 1}))
-    generation = GenerationConfig(
-        max_tokens=5,
-        n=2,
-        stop=("\n",),
-        temperature=0.5,
-        top_p=0.9,
-        presence_penalty=0.1,
-        frequency_penalty=0.2,
-        seed=3,
-        top_logprobs=4,
-        json_schema='{"type": "object"}',
-        tools='[{"type": "function", "function": {"name": "f"}}]',
-        tool_choice='"auto"',
-    )
     release = adapter()
+    answers = answered(vllm, params, release, WANTED)
+    [body] = vllm.asked("/v1/completions")
+    expected = SENT | {"logprobs": 4, "prompt": rendered(ASKED)}
+    assert {name: body[name] for name in expected} == expected
+    assert "messages" not in body and "top_logprobs" not in body
+    assert vllm.adapters[body["model"]] == str(release.adapter)
+    assert [answer.text for answer in answers] == ["one", "two"]
+    assert [answer.completion_tokens for answer in answers] == [2, 1], "each counts its own tokens"
+
+
+def test_with_tools_vllm_is_sent_messages_and_the_versions_template(params: ServeParams, adapter: Make) -> None:
+    """vLLM parses calls in its chat API alone, so that it renders the template."""
+    message = {"content": "one"}
+    vllm = FakeVllm(reply=saying({"index": 0, "message": message, "finish_reason": "stop"}))
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    base = BaseParams(model=BASE.model, chat_template_kwargs={"enable_thinking": False})
+    release = replace(adapter(), base=base, prompt_date=date(2026, 1, 2))
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     asked = (
         Message(role="assistant", content="", tool_calls=(call,)),
@@ -200,43 +236,64 @@ def test_what_is_asked_reaches_vllm_whole(params: ServeParams, adapter: Make) ->
     )
 
     async def run() -> tuple[Answer, ...]:
-        async with engine_over(vllm, params, release) as engine:
-            return await engine.answer("1", asked, generation)
+        async with running(vllm) as url:
+            engine = VllmEngine(url, BASE, params, CharacterChat("a template of that day"))
+            await engine.load(release)
+            generation = replace(WANTED, n=1, tools=json.dumps(tools), tool_choice='"auto"')
+            answers = await engine.answer("1", asked, generation)
+            await engine.close()
+            return answers
 
-    answers = asyncio.run(run())
+    assert [answer.text for answer in asyncio.run(run())] == ["one"]
     [body] = vllm.asked("/v1/chat/completions")
-    schema = {"name": "answer", "schema": {"type": "object"}, "strict": True}
-    expected = {
-        "max_tokens": 5,
-        "n": 2,
-        "stop": ["\n"],
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "presence_penalty": 0.1,
-        "frequency_penalty": 0.2,
-        "seed": 3,
+    expected = SENT | {
         "logprobs": True,
         "top_logprobs": 4,
-        "response_format": {"type": "json_schema", "json_schema": schema},
-        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "tools": tools,
         "tool_choice": "auto",
+        "chat_template_kwargs": {"enable_thinking": False},
+        "chat_template": "a template of that day",
         "messages": [
             {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "content": "rain", "tool_call_id": "a"},
         ],
     }
+    del expected["n"]
     assert {name: body[name] for name in expected} == expected
-    assert vllm.adapters[body["model"]] == str(release.adapter)
-    assert [answer.text for answer in answers] == ["one", "two"]
-    assert [answer.completion_tokens for answer in answers] == [2, 1], "each counts its own tokens"
+
+
+def test_log_probabilities_name_the_tokens_of_the_base_and_leave_out_the_last(
+    params: ServeParams, adapter: Make
+) -> None:
+    scores = {
+        "tokens": ["token_id:104", "token_id:105", "token_id:0"],
+        "token_logprobs": [-0.5, -0.25, -0.1],
+        "top_logprobs": [{"token_id:104": -0.5, "token_id:97": -0.125}, {"token_id:105": -0.25}, {"token_id:0": -0.1}],
+    }
+    vllm = FakeVllm(reply=saying(choice("hi", logprobs=scores)))
+    [answer] = answered(vllm, params, adapter(), GenerationConfig(8, top_logprobs=1))
+    assert answer.logprobs == (
+        TokenLogprob("h", -0.5, (("a", -0.125),)),
+        TokenLogprob("i", -0.25, (("i", -0.25),)),
+    )
+
+
+def test_a_server_of_another_base_is_refused(params: ServeParams, adapter: Make) -> None:
+    class Other(CharacterChat):
+        def plain(self, text: str) -> list[int]:
+            return [ord(letter) + 1 for letter in text]
+
+    with pytest.raises(PerpetuneError, match="another tokenizer than the base path:tiny"):
+        answered(FakeVllm(chat=Other()), params, adapter())
 
 
 def test_a_reply_with_log_probabilities_and_tool_calls(params: ServeParams, adapter: Make) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     told = {"token": "hi", "logprob": -0.5, "top_logprobs": [{"token": "hi", "logprob": -0.5}]}
-    said = choice("", logprobs={"content": [told]}, finish_reason="tool_calls")
-    said["message"] = {"content": None, "tool_calls": [call]}
-    [answer] = answered(FakeVllm(reply=saying(said)), params, adapter(), GenerationConfig(8, top_logprobs=1))
+    message = {"content": None, "tool_calls": [call]}
+    said = {"index": 0, "message": message, "logprobs": {"content": [told]}, "finish_reason": "tool_calls"}
+    generation = GenerationConfig(8, top_logprobs=1, tools="[]")
+    [answer] = answered(FakeVllm(reply=saying(said)), params, adapter(), generation)
     assert (answer.text, answer.finish_reason, answer.tool_calls) == ("", "tool_calls", (call,))
     assert answer.logprobs == (TokenLogprob("hi", -0.5, (("hi", -0.5),)),)
     assert (answer.prompt_tokens, answer.completion_tokens) == (7, 3)
@@ -244,11 +301,11 @@ def test_a_reply_with_log_probabilities_and_tool_calls(params: ServeParams, adap
 
 
 def test_greedy_answers_are_written_once(params: ServeParams, adapter: Make) -> None:
-    vllm = FakeVllm(reply=streaming(piece(0, content="all"), piece(0, "stop", content=" alike"), USAGE))
+    vllm = FakeVllm(reply=streaming(piece(0, "all"), piece(0, " alike", "stop"), USAGE))
     deltas: list[Delta] = []
     answers = answered(vllm, params, adapter(), GenerationConfig(8, n=3), deltas)
     assert [answer.text for answer in answers] == ["all alike"] * 3
-    assert "n" not in vllm.asked("/v1/chat/completions")[0]
+    assert "n" not in vllm.asked("/v1/completions")[0]
     for index in range(3):
         assert "".join(delta.text for delta in deltas if delta.index == index) == "all alike"
 
@@ -256,11 +313,11 @@ def test_greedy_answers_are_written_once(params: ServeParams, adapter: Make) -> 
 def test_chunks_are_streamed_and_add_up(params: ServeParams, adapter: Make) -> None:
     vllm = FakeVllm(
         reply=streaming(
-            piece(0, role="assistant", content=""),
-            piece(0, content="a"),
-            piece(1, content="x"),
-            piece(1, "stop", content="y"),
-            piece(0, "length", content="b"),
+            piece(0, ""),
+            piece(0, "a"),
+            piece(1, "x"),
+            piece(1, "y", "stop"),
+            piece(0, "b", "length"),
             USAGE,
         )
     )
@@ -269,17 +326,17 @@ def test_chunks_are_streamed_and_add_up(params: ServeParams, adapter: Make) -> N
     assert [(delta.index, delta.text) for delta in deltas] == [(0, "a"), (1, "x"), (1, "y"), (0, "b")]
     assert [(answer.text, answer.finish_reason) for answer in answers] == [("ab", "length"), ("xy", "stop")]
     assert answers[0].prompt_tokens == 7
-    [body] = vllm.asked("/v1/chat/completions")
+    [body] = vllm.asked("/v1/completions")
     assert body["stream"] is True and body["stream_options"] == {"include_usage": True}
 
 
 def test_tool_calls_stream_in_pieces(params: ServeParams, adapter: Make) -> None:
     begun = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
     pieces = [{"index": 0, "function": {"arguments": text}} for text in ('{"x"', ": 1}")]
-    events = [piece(0, tool_calls=[one]) for one in (begun, *pieces)]
+    events = [chat_piece(tool_calls=[one]) for one in (begun, *pieces)]
     deltas: list[Delta] = []
-    vllm = FakeVllm(reply=streaming(*events, piece(0, "tool_calls"), USAGE))
-    [answer] = answered(vllm, params, adapter(), deltas=deltas)
+    vllm = FakeVllm(reply=streaming(*events, chat_piece("tool_calls"), USAGE))
+    [answer] = answered(vllm, params, adapter(), GenerationConfig(8, tools="[]"), deltas=deltas)
     assert answer.tool_calls == ({"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},)
     assert [delta.tool_calls for delta in deltas] == [(begun,), (pieces[0],), (pieces[1],)]
 
@@ -379,8 +436,8 @@ def test_faults(
 @pytest.mark.parametrize(
     "reply",
     [
-        streaming(piece(0, content="a"), end=False),
-        streaming(piece(0, content="a"), {"error": {"message": "EngineCore died", "code": 500}}),
+        streaming(piece(0, "a"), end=False),
+        streaming(piece(0, "a"), {"error": {"message": "EngineCore died", "code": 500}}),
     ],
     ids=["cut off", "an error as the last event"],
 )
@@ -394,7 +451,7 @@ def test_a_stream_that_breaks(params: ServeParams, adapter: Make, reply: Reply) 
 def test_a_server_that_is_gone(params: ServeParams, adapter: Make) -> None:
     async def run() -> None:
         async with running(FakeVllm()) as url:
-            engine = VllmEngine(url, BASE, params)
+            engine = VllmEngine(url, BASE, params, CharacterChat())
             await engine.load(adapter())
         with pytest.raises(EngineDown):
             await engine.answer("1", ASKED, SHORT)
@@ -468,8 +525,10 @@ def test_a_trace_goes_on_in_vllm(params: ServeParams, adapter: Make) -> None:
 def test_the_space_around_a_text_is_left_out_as_in_process(params: ServeParams, adapter: Make) -> None:
     [whole] = answered(FakeVllm(reply=saying(choice(" \n all is well \n"))), params, adapter())
     deltas: list[Delta] = []
-    pieces = [piece(0, content=text) for text in (" ", "\n all", " is", " ", "well \n")]
-    [streamed] = answered(FakeVllm(reply=streaming(*pieces, piece(0, "stop"), USAGE)), params, adapter(), deltas=deltas)
+    pieces = [piece(0, text) for text in (" ", "\n all", " is", " ", "well \n")]
+    [streamed] = answered(
+        FakeVllm(reply=streaming(*pieces, piece(0, "", "stop"), USAGE)), params, adapter(), deltas=deltas
+    )
     assert whole.text == streamed.text == "".join(delta.text for delta in deltas) == "all is well"
 
 
@@ -477,14 +536,14 @@ def test_a_key_is_sent_with_every_call_if_there_is_one(params: ServeParams, adap
     async def run(key: SecretStr | None) -> list[str | None]:
         vllm = FakeVllm(reply=saying(choice("hello")))
         async with running(vllm) as url:
-            engine = VllmEngine(url, BASE, params, key)
+            engine = VllmEngine(url, BASE, params, CharacterChat(), key)
             await engine.load(adapter())
             await engine.answer("1", ASKED, SHORT)
             await engine.close()
         return [headers.get("authorization") for headers in vllm.headers]
 
-    assert asyncio.run(run(SecretStr("hidden\n"))) == ["Bearer hidden"] * 2
-    assert asyncio.run(run(None)) == [None] * 2
+    assert asyncio.run(run(SecretStr("hidden\n"))) == ["Bearer hidden"] * 3
+    assert asyncio.run(run(None)) == [None] * 3
 
 
 def test_a_prompted_version_asks_the_base_by_its_name(params: ServeParams, adapter: Make, release: Make) -> None:
@@ -495,7 +554,8 @@ def test_a_prompted_version_asks_the_base_by_its_name(params: ServeParams, adapt
             (answer,) = await engine.answer("1", ASKED, SHORT)
             assert (answer.text, round(answer.confidence or 0, 3)) == ("bad", 0.7)
             await engine.answer("2", ASKED, SHORT)
-            assert [body["model"] for body in vllm.asked("/v1/chat/completions")] == [BASE_NAME, *vllm.adapters]
+            names = dict.fromkeys(body["model"] for body in vllm.asked("/v1/completions"))
+            assert [*names] == [BASE_NAME, *vllm.adapters]
             await engine.unload("1")
             assert vllm.asked("/v1/unload_lora_adapter") == []
             with pytest.raises(NotLoaded):

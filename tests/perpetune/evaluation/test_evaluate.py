@@ -4,7 +4,9 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,6 +16,8 @@ from perpetune.evaluation.report.mistakes import worst_mistakes
 from perpetune.generation.answer import Answer
 from perpetune.params import EvaluateParams
 from perpetune.records import Example
+from perpetune.statistics.paired import newcombe
+from perpetune.statistics.power import rows_to_tell
 
 Examples = Callable[[Sequence[tuple[str, str]]], list[Example]]
 Say = Callable[..., Answer]
@@ -56,16 +60,58 @@ def test_the_finding_says_what_was_found(puzzling: Evaluation) -> None:
     assert not any("No language model" in sentence for sentence in puzzling.summary)
 
 
-def test_no_language_model_is_needed_if_the_linear_one_is_as_good(
+def test_no_language_model_is_needed_if_the_linear_one_is_shown_to_be_not_worse(
     examples: Examples, train: list[Example], say: Say, params: EvaluateParams
 ) -> None:
-    rows = examples([(f"{WORDS[label]} item", label) for _ in range(15) for label in WORDS])
+    rows = examples([(f"{WORDS[label]} item", label) for _ in range(61) for label in WORDS])
     as_good = evaluate(rows, {"challenger": [say(row.output) for row in rows]}, train, "classification", params)
     assert as_good.summary[0].startswith(
-        "No language model is needed: TF-IDF with logistic regression is right on 100.0%"
+        "No language model is needed: TF-IDF with logistic regression is right on 100.0% of these 122 rows"
     )
+    assert as_good.summary[0].endswith("a gain of 3.0 points at most, less than the margin of 3.")
     worse = evaluate(rows, {"challenger": [say("bad") for _ in rows]}, train, "classification", params)
     assert "significantly worse" in worse.summary[0]
+
+
+def test_as_many_right_of_few_rows_show_no_equality(
+    examples: Examples, train: list[Example], say: Say, params: EvaluateParams
+) -> None:
+    """0 of 30 rows differ: up to 11.6% of all rows may, so a gain beyond the margin is not excluded."""
+    rows = examples([(f"{WORDS[label]} item", label) for _ in range(15) for label in WORDS])
+    found = evaluate(rows, {"challenger": [say(row.output) for row in rows]}, train, "classification", params)
+    assert not any("No language model" in sentence for sentence in found.summary)
+    assert found.summary[1] == (
+        "The challenger is not yet shown to be better than TF-IDF with logistic regression: 100.0% against 100.0% of 30 "
+        "rows (difference \N{MINUS SIGN}11.6 to 11.6 points, p = 1.00); about 215 more labels would tell."
+    )
+
+
+def test_any_language_model_that_may_be_better_is_a_need(
+    examples: Examples, train: list[Example], say: Say, params: EvaluateParams
+) -> None:
+    """111 rows: the tuned model is right on as many as TF-IDF, 39.6%; the prompted base on 51.4%, with p = 0.07."""
+    rows = examples([("lovely item", "good" if number < 44 else "bad") for number in range(111)])
+    tuned = [say("good") for _ in rows]
+    base = [say(row.output if 24 <= number < 44 or number >= 74 else "neither") for number, row in enumerate(rows)]
+    found = evaluate(rows, {"challenger": tuned, "base": base}, train, "classification", params)
+    scores = {name: f"{found.metrics[name]['accuracy'].value:.1%}" for name in ("linear", "challenger", "base")}
+    assert scores == {"linear": "39.6%", "challenger": "39.6%", "base": "51.4%"}
+    assert not any("No language model" in sentence for sentence in found.summary)
+    sentence = next(each for each in found.summary if "not yet shown to be better" in each)
+    assert sentence.startswith(
+        "The base model is not yet shown to be better than TF-IDF with logistic regression: 51.4%"
+    )
+    assert "more labels would tell" in sentence
+
+
+def test_more_labels_as_many_as_it_says_do_tell(
+    examples: Examples, train: list[Example], say: Say, params: EvaluateParams
+) -> None:
+    """Of models that differ on 10% of the rows and are equally good, nine of ten are then shown to be no worse."""
+    needed = rows_to_tell(0.1, gain=0.05, margin=0.03, alpha=0.025, power=0.9)
+    draws = np.random.default_rng(1).multinomial(needed, [0.05, 0.05, 0.9], size=400)
+    shown = [newcombe(0, up, down, same, 0.95)[1] < 0.03 for up, down, same in draws]
+    assert np.mean(shown) > 0.87
 
 
 def test_too_few_rows_claim_nothing(examples: Examples, train: list[Example], say: Say, params: EvaluateParams) -> None:
@@ -120,6 +166,21 @@ def test_free_text_is_scored_by_token_f1(examples: Examples, say: Say, params: E
     assert "linear" not in found.scored
     assert set(found.tables()) == {"comparison", "economics", "predictions"}
     assert [mistake.id for mistake in worst_mistakes(found, "challenger", 5)] == ["row-1"]
+
+
+def test_answers_that_were_cut_off_are_counted(examples: Examples, say: Say, params: EvaluateParams) -> None:
+    rows = examples([("a", "one two"), ("b", "three"), ("c", "four")])
+    whole = [say(row.output) for row in rows]
+    cut = [replace(whole[0], finish_reason="length"), *whole[1:]]
+    found = evaluate(rows, {"challenger": cut, "champion": whole}, rows, "generation", params)
+    flat = found.flat_metrics("frozen")
+    assert (flat["frozen/challenger/cut_off"], flat["frozen/champion/cut_off"]) == (1, 0)
+    table = found.tables()["comparison"].set_index("system")
+    assert table.loc["challenger", "cut_off"] == 1
+    said = [sentence for sentence in found.summary if "cut off" in sentence]
+    assert said == [
+        f"The challenger was cut off in 1 of 3 answers, at {params.max_new_tokens} tokens (evaluate.max_new_tokens)."
+    ]
 
 
 def test_the_worst_mistakes_are_the_surest(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.explain.gather import gather
 from perpetune.explain.page import log_page, write_page
 from perpetune.explain.terminal import as_dict, show_report
-from perpetune.explain.version_report import VersionReport
+from perpetune.explain.version_report import Training, VersionReport
 from perpetune.tracking.runs import artifact_names, find_run
 from perpetune.workspace import Workspace
 
@@ -55,6 +56,14 @@ def test_the_first_version_has_nothing_before_it(twice: Workspace) -> None:
     assert report.data.difference is None and "no previous data" in report.data.note
     with pytest.raises(PerpetuneError, match="no version 9"):
         gather(twice, "9")
+
+
+def test_a_version_without_training_says_so(report: VersionReport, tmp_path: Path) -> None:
+    untrained = replace(report, training=Training({}, {}, {}))
+    write_page(tmp_path / "page.html", untrained)
+    for text in (shown(untrained), (tmp_path / "page.html").read_text()):
+        assert "This version was not trained." in text
+    assert "This version was not trained." not in shown(report)
 
 
 def test_missing_data_is_reported(twice: Workspace, tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_requests_that_are_too_large(start: Start, params: ServeParams) -> None:
     def endless() -> Iterator[bytes]:
         yield from (b" " * 1000 for _ in range(1000))
 
-    response = httpx.post(gateway.url + "/v1/feedback", content=endless(), timeout=10)
+    response = httpx.post(gateway.url + "/v1/chat/completions", content=endless(), timeout=10)
     error_of(response, 413)
 
 
@@ -352,6 +352,7 @@ def test_health_readiness_and_metrics(start: Start) -> None:
     assert gateway.get("/readyz").json() == {
         "ready": True,
         "task": "reviews",
+        "workspace": None,
         "serving": "1",
         "champion": "1",
         "trial": None,

@@ -185,7 +185,7 @@ def test_all_three_answer_swap_go_back_and_are_held_to_parity(world: World, colo
 
     registry.promote(TASK, tuned)
     assert world.check()["serving"] == tuned
-    back = httpx.post(f"{world.url}/v1/release/rollback", json={}, timeout=60).json()
+    back = httpx.post(f"{world.url}/v1/release/rollback", json={"task": TASK}, timeout=60).json()
     assert (back["from"], back["to"]) == (tuned, linear)
     assert world.ask("the sky").model == f"{TASK}@{linear}"
 

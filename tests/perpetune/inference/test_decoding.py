@@ -294,7 +294,7 @@ def test_the_grammar_takes_what_is_trained_on(letters: Base) -> None:
         "properties": {"name": {"type": "string"}, "near": {"type": "array", "items": {"type": "string"}}},
     }
     written = OutputSchema(schema).canonical('{"near": ["the \\"Bell\\"", "Caf\\u00e9"], "name": "A: b, {c}"}')
-    grammar = GrammarCompiler(letters.tokenizer, len(letters.tokenizer)).compile(json.dumps(schema))
+    grammar = GrammarCompiler(letters.tokenizer, len(letters.tokenizer), [0]).compile(json.dumps(schema))
     for token in letters.tokenizer(written, add_special_tokens=False).input_ids:
         assert grammar.allow(torch.zeros(len(letters.tokenizer)))[token] == 0
         grammar.accept(token)

@@ -17,7 +17,7 @@ from perpetune.inference.label_scoring import (
     branch_of,
     label_log_probabilities,
 )
-from perpetune.inference.prefix_cache import EMPTY_PREFIX, forward_tree
+from perpetune.inference.prefix_cache import EMPTY_PREFIX, forward_tree, tree_logits
 
 SIZE = {
     "vocab_size": 97,
@@ -163,11 +163,11 @@ def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The tokens of every pass."""
     seen: list[int] = []
 
-    def counted(model, before, tokens, parents):  # type: ignore[no-untyped-def]
+    def counted(model, before, tokens, parents, wanted):  # type: ignore[no-untyped-def]
         seen.append(len(tokens))
-        return forward_tree(model, before, tokens, parents)
+        return tree_logits(model, before, tokens, parents, wanted)
 
-    monkeypatch.setattr(scoring, "forward_tree", counted)
+    monkeypatch.setattr(scoring, "tree_logits", counted)
     return seen
 
 

@@ -26,14 +26,13 @@ def ask(text: str, instruction: str = "which colour is it ?") -> tuple[Message, 
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(tokens read before, tokens read) of every pass."""
     seen: list[tuple[int, int]] = []
-    forward_tree = prefix_cache.forward_tree
+    inputs = prefix_cache._inputs
 
     def counted(model, before, tokens, parents):  # type: ignore[no-untyped-def]
         seen.append((len(before), len(tokens)))
-        return forward_tree(model, before, tokens, parents)
+        return inputs(model, before, tokens, parents)
 
-    monkeypatch.setattr(prefix_cache, "forward_tree", counted)
-    monkeypatch.setattr("perpetune.inference.label_scoring.forward_tree", counted)
+    monkeypatch.setattr(prefix_cache, "_inputs", counted)
     return seen
 
 

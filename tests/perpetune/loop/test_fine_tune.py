@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from workspaces import write_params
 
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.run_context import DEVICE_HOURS
+from perpetune.model.release import ModelCard
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, write_jsonl
 from perpetune.tracking.runs import Run, close_run, connect, metrics_of, open_run
@@ -87,3 +90,17 @@ def test_the_hours_of_all_devices_count(workspace: Workspace, run: Run) -> None:
     trained = fine_tune(workspace, run, lambda _: None).trained
     assert trained.devices == 1
     assert metrics_of(run.id)[DEVICE_HOURS] == pytest.approx(trained.seconds / 3600)
+
+
+def test_the_version_has_the_day_of_its_run_and_a_resumed_run_keeps_it(workspace: Workspace, run: Run) -> None:
+    """A template with today's date gives the same tokens after midnight, so that the checkpoint is found again."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    began = MlflowClient().create_run(run.experiment_id, start_time=int(yesterday.timestamp() * 1000))
+    run = replace(run, id=began.info.run_id)
+    warnings: list[str] = []
+    challenger = fine_tune(workspace, run, lambda _: None, warn=warnings.append)
+    assert challenger.card.prompt_date == yesterday.date()
+    assert challenger.card.prompt_format.day == yesterday.date()
+    assert warnings == []
+    again = ModelCard.model_validate_json(challenger.card.model_dump_json())
+    assert again == challenger.card

@@ -61,7 +61,7 @@ def test_failures_and_slow_answers_are_counted_separately() -> None:
 
 
 def test_scores_count_without_labels() -> None:
-    ours = [outcome(1, score=5.0), outcome(2, score=0.5), outcome(3)]
+    ours = [outcome(1, score=1.0), outcome(2, score=0.5), outcome(3)]
     theirs = [outcome(4, score=0.0)]
     evidence = canary_evidence(ours, theirs, RULES, same_label)
     assert (evidence.quality.challenger, evidence.quality.champion, evidence.quality.rows) == (0.75, 0.0, 2)

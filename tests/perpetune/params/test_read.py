@@ -165,3 +165,23 @@ def test_a_file_without_schema_and_old_names_is_valid(tmp_path: Path) -> None:
 def test_a_schema_that_is_not_known_is_refused(schema: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(PerpetuneError, match=rf"params.yaml:1: .*{said}"):
         load_params(write(tmp_path, TASK.replace("schema: 2", f"schema: {schema}")))
+
+
+@pytest.mark.parametrize("method", ["dora", "full"])
+def test_what_vllm_cannot_serve_is_refused_before_it_is_trained(method: str, tmp_path: Path) -> None:
+    path = write(tmp_path, TASK + f"train: {{method: {method}}}\nserve: {{engine: vllm}}\n")
+    with pytest.raises(PerpetuneError, match=f"train.method: {method} cannot be served by vLLM.*qlora"):
+        load_params(path)
+    assert load_params(write(tmp_path, TASK + f"train: {{method: {method}}}\n")).train.method == method
+    assert load_params(write(tmp_path, TASK + "train: {method: qlora}\nserve: {engine: vllm}\n")).serve.engine == "vllm"
+
+
+def test_variables_of_the_chat_template(tmp_path: Path) -> None:
+    path = write(tmp_path, TASK + "base: {model: 'path:x', chat_template_kwargs: {enable_thinking: false}}\n")
+    params = load_params(path)
+    assert params.base.chat_template_kwargs == {"enable_thinking": False}
+    assert load_params(write(tmp_path, as_yaml(params))) == params
+    for name in ("messages", "not a name"):
+        path = write(tmp_path, TASK + f"base: {{model: 'path:x', chat_template_kwargs: {{{name}: 1}}}}\n")
+        with pytest.raises(PerpetuneError, match=f"{name} is no variable of a chat template"):
+            load_params(path)

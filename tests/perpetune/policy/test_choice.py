@@ -35,8 +35,29 @@ def test_the_linear_model_is_served_where_it_is_as_good() -> None:
     assert (choice.system, choice.verdict.outcome) == ("linear", "promote")
     assert choice.verdict.reasons[0] == (
         "Serve the linear model: TF-IDF with logistic regression is right on 98.8% of 330 rows, the tuned model 98.2% "
-        "(difference +0.6 points, 95% interval -2.4 to 3.6), so no language model is needed."
+        "(difference +0.6 points, 95% interval -2.4 to 3.6), so no language model is needed: it is not worse by 3.0 points (promote.margin)."
     )
+
+
+def test_a_gain_that_is_not_shown_is_no_equality() -> None:
+    """The linear model serves by its estimate; that no language model is needed takes a test, and labels would make it."""
+    unsure = replace(rival(0.0, 0.45), lead=paired(0.0, 0.1, 0.5, 111))
+    reason = choose(replace(FIRST, rivals={"linear": unsure}), GATE).verdict.reasons[0]
+    assert "needed" not in reason
+    assert reason.endswith("; the tuned model is not yet shown to be better, 1,116 more labels would tell.")
+    told = replace(FIRST, rivals={"linear": unsure}, label_ratios={"frozen": 0.1, "recent": 0.4})
+    assert "2,232 more labels would tell" in choose(told, GATE).verdict.reasons[0], "of which half are held out"
+
+
+def test_a_larger_model_that_may_be_better_is_a_need() -> None:
+    beaten = replace(rival(-0.006), models={"few-shot": paired(0.118, 0.13, 0.035, 111), "base": paired(-0.2)})
+    reason = choose(replace(FIRST, rivals={"linear": beaten}), GATE).verdict.reasons[0]
+    assert "needed" not in reason and "not yet shown" not in reason, "few-shot is shown to be better"
+    unsure = replace(beaten, models={"few-shot": paired(0.118, 0.13, 0.07, 111)})
+    reason = choose(replace(FIRST, rivals={"linear": unsure}), GATE).verdict.reasons[0]
+    assert "; the base model with examples is not yet shown to be better, " in reason
+    clear = replace(beaten, models={"few-shot": paired(-0.118, 0.03), "recorded": paired(-0.02)})
+    assert "so no language model is needed" in choose(replace(FIRST, rivals={"linear": clear}), GATE).verdict.reasons[0]
 
 
 @pytest.mark.parametrize(("linear", "system"), [(0.02, "embeddings"), (-0.015, "linear")])
@@ -48,7 +69,7 @@ def test_embeddings_are_served_if_they_are_worth_an_encoder(linear: float, syste
         assert choice.verdict.reasons[0] == (
             "Serve the linear model on sentence embeddings: logistic regression on sentence embeddings is right on 92.0% of "
             "330 rows, the tuned model 90.0% (difference +2.0 points, 95% interval -1.0 to 5.0), so no language model is "
-            "needed."
+            "needed: it is not worse by 3.0 points (promote.margin)."
         )
 
 
@@ -77,7 +98,10 @@ def test_a_rival_that_does_harm_is_never_served() -> None:
     harmful = rival(-0.05, gate=WORSE)
     choice = choose(replace(FIRST, rivals={"linear": harmful}), GATE)
     assert choice.system == "challenger"
-    assert "TF-IDF with logistic regression is as good but does harm" in choice.verdict.reasons[0]
+    assert (
+        "TF-IDF with logistic regression is at most 1.0 points behind on these rows but does harm"
+        in choice.verdict.reasons[0]
+    )
 
 
 def test_a_recorded_model_cannot_be_served() -> None:
@@ -102,7 +126,8 @@ def test_it_is_tested_against_a_champion_that_was_not_tuned_and_left_alone_besid
     kept = choose(evidence, GATE)
     assert (kept.system, kept.verdict.outcome) == (None, "reject")
     assert kept.verdict.reasons[0].endswith(
-        "; TF-IDF with logistic regression is as good as the tuned model (120.0% against 90.0% on 330 rows)."
+        "; TF-IDF with logistic regression is not worse than the tuned model by 3.0 points (120.0% against 90.0% on 330 "
+        "rows)."
     )
 
 

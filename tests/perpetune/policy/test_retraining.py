@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perpetune.errors import PerpetuneError
 from perpetune.params import RefreshParams, WatchParams, load_params
 from perpetune.policy.retraining import (
     LONGEST_COOLDOWN,
@@ -74,7 +75,6 @@ DECAYED = RetrainEvidence(
         ({"decay": decay(9_999), "labelled": 1}, WATCH, REFRESH, "keep"),
         ({"decay": decay(9_999), "labelled": 0}, WATCH, REFRESH, "collect more labels"),
         ({"decay": None, "labelled": 0, "labelled_in_all": 0}, WATCH, REFRESH, "collect more labels"),
-        ({"decay": None}, WATCH, REFRESH, "keep"),
         ({"decay": decay(20_000, bound=0.0)}, WATCH, REFRESH, "keep"),
         ({}, PATIENT, REFRESH, "confirming"),
         ({"alarms_in_a_row": 2}, PATIENT, REFRESH, "retrain"),
@@ -178,9 +178,15 @@ drifts = st.none() | st.builds(drift, st.booleans())
 counts = st.integers(0, 5)
 retrainings = st.builds(
     RetrainEvidence, counts, counts, decays, counts, drifts, st.none() | st.floats(0, 1e5), counts, st.floats(0, 50)
-)
+).filter(lambda evidence: evidence.decay is not None or not evidence.labelled)
 watches = st.sampled_from([WATCH, PATIENT])
 refreshes = st.sampled_from([REFRESH, THRIFTY])
+
+
+def test_labels_without_a_reference_are_no_verdict() -> None:
+    """Nothing is known of decay, so a check must not look as if all were well."""
+    with pytest.raises(PerpetuneError, match="no recorded score on the reference"):
+        should_retrain(replace(DECAYED, decay=None), WATCH, REFRESH)
 
 
 @given(retrainings, drifts, watches, refreshes)

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import select, text
 
-from perpetune import prediction_log
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.server import warn_if_open
 from perpetune.prediction_log.api_keys import (
@@ -87,12 +84,14 @@ def test_what_cannot_be(log: sqlalchemy.Engine) -> None:
 
 
 def test_a_log_of_before_gains_the_table(log: sqlalchemy.Engine) -> None:
-    migrations = Config()
-    migrations.set_main_option("script_location", str(Path(prediction_log.__file__).parent / "migrations"))
     with log.connect().execution_options(writes=True) as connection, connection.begin():
-        migrations.attributes["connection"] = connection
-        command.downgrade(migrations, "0002")
-    assert "api_keys" not in sqlalchemy.inspect(log).get_table_names()
+        connection.execute(text("DROP TABLE label_requests"))
+        connection.execute(text("DROP TABLE api_keys"))
+        connection.execute(text("DROP INDEX predictions_client_id"))
+        for column in ("finish_reason", "client_id", "other_outputs"):
+            connection.execute(text(f"ALTER TABLE predictions DROP COLUMN {column}"))
+        connection.execute(text("ALTER TABLE feedback DROP COLUMN choice"))
+        connection.execute(text("UPDATE perpetune_log_version SET version_num = '0002'"))
     upgraded = open_log(str(log.url))
     assert add_key(upgraded, "shop", ["ask"]).startswith("ppt_")
     upgraded.dispose()

@@ -12,12 +12,13 @@ import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from gateways import PARAMS
+from label_readings import check_every_reading
 from sqlalchemy.exc import IntegrityError
 from waiting import eventually
 
@@ -189,6 +190,15 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     assert [example.output for example in labelled_examples(log, "reviews")] == ["good"]
     assert recent_predictions(log, "reviews", limit=None)[0] == asked[0].model_copy(update={"label": "good"})
     assert counts(log, "reviews").newest == asked[2].time
+    log.dispose()
+
+
+def test_labels_that_cannot_be_right_are_in_no_reading(
+    postgres: Postgres, prediction: Callable[..., Prediction]
+) -> None:
+    log = open_log(postgres.url)
+    delete_older(log, "reviews", datetime.now(UTC))
+    check_every_reading(log, prediction)
     log.dispose()
 
 

@@ -16,8 +16,15 @@ from hypothesis import strategies as st
 
 from perpetune.errors import PerpetuneError
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.queries import counts, labelled_examples, newly_labelled, recent_predictions
+from perpetune.prediction_log.queries import (
+    counts,
+    labelled_examples,
+    labelled_history,
+    newly_labelled,
+    recent_predictions,
+)
 from perpetune.prediction_log.tables import VERSION_TABLE, metadata
+from perpetune.prediction_log.trial_outcomes import outcomes_of
 from perpetune.prediction_log.writes import UnknownRequest, add_feedback, record_rows
 from perpetune.records import Feedback, Message, Prediction
 
@@ -62,24 +69,39 @@ def test_recent_of_one_task_one_version_and_a_time(log: sqlalchemy.Engine, predi
     assert recent_predictions(log, "reviews", since=later.time, limit=None) == [later]
 
 
-def test_the_newest_feedback_counts_whatever_order_it_came_in(log: sqlalchemy.Engine, prediction: Make) -> None:
+def test_the_newest_row_counts_whatever_the_clocks_say(log: sqlalchemy.Engine, prediction: Make) -> None:
     one = prediction(1)
     record_rows(log, [one])
-    add_feedback(log, say(one, minutes=5, label="bad"))
-    add_feedback(log, say(one, minutes=2, label="good", score=0.5))
-    add_feedback(log, say(one, minutes=9, comment="thanks"))
+    add_feedback(log, say(one, minutes=65, label="bad", score=0.25))  # of a gateway whose clock is an hour ahead
+    add_feedback(log, say(one, minutes=6, label="good", score=0.5))
+    add_feedback(log, say(one, minutes=4, comment="thanks"))
     [row] = recent_predictions(log, "reviews", limit=None)
-    assert (row.label, row.score) == ("bad", 0.5)
-    assert rows_of_feedback(log) == 3
+    assert (row.label, row.score) == ("good", 0.5)
+    [(_, _, known)] = labelled_history(log, "reviews")
+    assert known == one.time + timedelta(minutes=6)
+    [outcome] = outcomes_of(log, "reviews", "1", "champion", one.time, 10)
+    assert (outcome.label, outcome.score) == ("good", 0.5)
 
 
-def test_an_exact_repeat_adds_no_row_but_counts_as_newest(log: sqlalchemy.Engine, prediction: Make) -> None:
+def test_a_repeat_of_the_newest_word_adds_no_row_and_a_repeat_of_an_older_one_counts(
+    log: sqlalchemy.Engine, prediction: Make
+) -> None:
     one = prediction(1)
     record_rows(log, [one])
-    for minutes, label in ((1, "good"), (2, "bad"), (3, "good"), (1, "good")):
+    for minutes, label in ((1, "good"), (2, "good"), (3, "bad"), (4, "good"), (0, "good")):
         add_feedback(log, say(one, minutes=minutes, label=label))
-    assert rows_of_feedback(log) == 2
+    assert rows_of_feedback(log) == 3
     assert recent_predictions(log, "reviews", limit=None)[0].label == "good"
+
+
+def test_rows_written_again_after_a_crash_change_nothing(log: sqlalchemy.Engine, prediction: Make) -> None:
+    one = prediction(1)
+    words = [say(one, minutes=minutes, label=label) for minutes, label in ((1, "good"), (2, "bad"), (3, "good"))]
+    record_rows(log, [one, *words])
+    add_feedback(log, say(one, minutes=4, label="bad"))
+    record_rows(log, [one, *words])
+    assert rows_of_feedback(log) == 4
+    assert recent_predictions(log, "reviews", limit=None)[0].label == "bad"
 
 
 def test_feedback_on_an_unknown_request_is_refused(log: sqlalchemy.Engine, prediction: Make) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from redaction_texts import PERSONAL, PLAIN
 
+from perpetune.prediction_log.redacting.folded_text import fold
 from perpetune.prediction_log.redaction import Redactor, group_key
 from perpetune.records import Message, Prediction
 
@@ -37,6 +39,31 @@ def redactor(monkeypatch: pytest.MonkeyPatch) -> Redactor:
 )
 def test_texts(redactor: Redactor, text: str, redacted: str) -> None:
     assert redactor.text(text) == redacted
+
+
+def test_precision_and_recall_on_200_texts(redactor: Redactor) -> None:
+    assert len(PERSONAL) >= 100 and len(PLAIN) >= 100
+    missed = [(text, redactor.text(text)) for text, redacted in PERSONAL if redactor.text(text) != redacted]
+    wrong = [(text, redactor.text(text)) for text in PLAIN if redactor.text(text) != text]
+    found = len(PERSONAL) - len(missed)
+    recall, precision = found / len(PERSONAL), found / (found + len(wrong))
+    assert recall >= 0.98, missed
+    assert precision >= 0.98, wrong
+
+
+@pytest.mark.parametrize("text", ["", "plain", "ﬁ ½ ① ２", "a\u200bb", "\u200b\u200b", "é\u0301", "🙂 x", "\ufeffx１"])
+def test_a_folded_text_knows_where_it_comes_from(text: str) -> None:
+    folded = fold(text)
+    for start in range(len(folded.text)):
+        for end in range(start + 1, len(folded.text) + 1):
+            first, last = folded.source_span(start, end)
+            assert folded.text[start:end] in fold(text[first:last]).text
+            assert last - first <= len(text)
+
+
+def test_what_stands_around_is_kept_as_it_was(redactor: Redactor) -> None:
+    text = "１\u200b２ café – write to \u200bａｎｎ＠example.org\u200b, „ok“ ½"
+    assert redactor.text(text) == "１\u200b２ café – write to \u200b<EMAIL_ADDRESS>\u200b, „ok“ ½"
 
 
 def test_a_row_keeps_its_shape(redactor: Redactor, prediction: Callable[..., Prediction]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.ports import NamedPorts, reserved_ports
+from perpetune.runtime.ports import HIGHEST_PORT, VLLM_PORT, NamedPorts, reserved_ports
 from perpetune.runtime.processes import free_ports
 from perpetune.runtime.stack import Ports
 
@@ -58,3 +58,31 @@ def test_a_named_port_wins_over_a_usual_one() -> None:
     with reserved_ports(NamedPorts(gateway=usual)) as ports:
         assert ports.gateway == usual
         assert ports.prefect != usual
+
+
+def test_every_port_can_be_named() -> None:
+    named = NamedPorts(*free_ports(5))
+    with reserved_ports(named, vllm=True) as ports:
+        assert ports == Ports(named.prefect, named.mlflow, named.gateway, named.worker, named.vllm)  # type: ignore[arg-type]
+    with reserved_ports(NamedPorts(), vllm=True) as ports:
+        assert ports.vllm is not None and ports.vllm >= VLLM_PORT
+    with reserved_ports(NamedPorts()) as ports:
+        assert ports.vllm is None
+
+
+def test_a_port_for_nothing_and_a_port_for_two_are_refused() -> None:
+    one, two = free_ports(2)
+    with pytest.raises(PerpetuneError, match="no vLLM is started here"), reserved_ports(NamedPorts(vllm=one)):
+        pass
+    with (
+        pytest.raises(PerpetuneError, match=f"--mlflow-port and --worker-port are both {one}"),
+        reserved_ports(NamedPorts(prefect=two, mlflow=one, worker=one)),
+    ):
+        pass
+
+
+def test_the_search_for_a_free_port_ends_at_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ports, "gateway", HIGHEST_PORT)
+    monkeypatch.setattr("perpetune.runtime.ports.is_free", lambda port: port != HIGHEST_PORT)
+    with pytest.raises(PerpetuneError, match=f"no port from {HIGHEST_PORT} is free"), reserved_ports(NamedPorts()):
+        pass

@@ -117,9 +117,19 @@ def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monk
     assert (ended.state, ended.message) == ("CRASHED", "it was killed")
 
 
+@pytest.mark.integration
+def test_a_deployment_with_a_renamed_flow_says_what_to_do(prefect: Prefect) -> None:
+    flow = httpx.post(f"{prefect.url}/flows/", json={"name": "refresh"}).json()
+    old = {"name": "registered-before", "flow_id": flow["id"], "entrypoint": "flows.refresh.refresh"}
+    httpx.post(f"{prefect.url}/deployments/", json=old).raise_for_status()
+    with pytest.raises(PerpetuneError, match=r"perpetune\.flows\.refresh\.refresh now") as refused:
+        prefect.start("refresh/registered-before", {})
+    assert "python -m perpetune.flows deploy" in str(refused.value)
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefect_api, "_client", lambda: httpx.Client(timeout=0.3))
+    monkeypatch.setattr(prefect_api, "_client", lambda trust_env: httpx.Client(timeout=0.3))
     monkeypatch.setattr(prefect_api, "RETRY_SECONDS", 3.0)
 
 

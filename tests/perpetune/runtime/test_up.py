@@ -17,7 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from perpetune.cli import app
-from perpetune.runtime.addresses import LOCK_FILE, is_up, save_addresses, saved_addresses
+from perpetune.runtime.addresses import LOCK_FILE, Addresses, is_up, save_addresses, saved_addresses
 from perpetune.runtime.file_locks import acquire
 from perpetune.runtime.processes import Service, Supervisor, answers, free_ports
 from perpetune.runtime.up import show, start_all
@@ -138,11 +138,11 @@ def test_without_a_terminal_changes_are_printed(tmp_path: Path) -> None:
 def test_addresses_of_a_stack_that_died_are_not_believed(tmp_path: Path) -> None:
     held = acquire(tmp_path / LOCK_FILE)
     assert held is not None
-    assert (is_up(tmp_path), saved_addresses(tmp_path)) == (True, {}), "it starts"
-    save_addresses(tmp_path, ADDRESSES | {"PREFECT_HOME": "/elsewhere"})
-    assert saved_addresses(tmp_path) == ADDRESSES
+    assert (is_up(tmp_path), saved_addresses(tmp_path)) == (True, None), "it starts"
+    save_addresses(tmp_path, ADDRESSES | {"PREFECT_HOME": "/elsewhere"}, ["gateway", "mlflow"])
+    assert saved_addresses(tmp_path) == Addresses(ADDRESSES, frozenset({"gateway", "mlflow"}))
     held.close()  # as when its process ends, however
-    assert (is_up(tmp_path), saved_addresses(tmp_path)) == (False, {})
+    assert (is_up(tmp_path), saved_addresses(tmp_path)) == (False, None)
 
 
 def test_a_second_one_in_a_workspace_is_refused_with_the_addresses(
@@ -153,9 +153,9 @@ def test_a_second_one_in_a_workspace_is_refused_with_the_addresses(
     monkeypatch.delenv("PERPETUNE_HOME", raising=False)
     home = tmp_path / ".perpetune"
     with acquire(home / LOCK_FILE) or pytest.fail("it is held"):
-        save_addresses(home, ADDRESSES)
+        save_addresses(home, ADDRESSES, ())
         said = CliRunner().invoke(app, ["up"])
-        assert saved_addresses(home) == ADDRESSES
+        assert saved_addresses(home) == Addresses(ADDRESSES, frozenset())
     assert said.exit_code == 1
     assert f"`perpetune up` already runs here as process {os.getpid()}" in said.stderr
     assert "http://127.0.0.1:8001" in said.stderr

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params, load_params
@@ -31,6 +32,16 @@ def test_the_gateway_gets_the_address_of_vllm(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, with_engine("vllm"), Settings())
     assert environment(workspace, Ports(vllm=8123))["PERPETUNE_VLLM_URL"] == "http://127.0.0.1:8123"
     assert "PERPETUNE_VLLM_URL" not in environment(workspace, Ports())
+
+
+def test_vllm_asks_for_a_key_that_only_our_services_know(tmp_path: Path) -> None:
+    """Otherwise any web page could load and unload adapters there."""
+    settings = (Settings(), Settings(), Settings(vllm_api_key=SecretStr("mine")))
+    found = [environment(Workspace(tmp_path, with_engine("vllm"), each), Ports(vllm=8123)) for each in settings]
+    keys = [each["VLLM_API_KEY"] for each in found]
+    assert keys == [each["PERPETUNE_VLLM_API_KEY"] for each in found]
+    assert keys[0] != keys[1] and len(keys[0]) > 30 and keys[2] == "mine"
+    assert "VLLM_API_KEY" not in environment(Workspace(tmp_path, with_engine("vllm"), settings[0]), Ports())
 
 
 def test_without_vllm_the_error_names_the_command(tmp_path: Path) -> None:

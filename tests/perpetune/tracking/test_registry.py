@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from perpetune.errors import PerpetuneError
 from perpetune.model.adapters import trainable
 from perpetune.model.base import load_base
-from perpetune.model.release import EVALUATED, DesiredReleases, GoldenPrompt, ModelCard, ServingFacts, Trial
+from perpetune.model.release import CARD, EVALUATED, DesiredReleases, GoldenPrompt, ModelCard, ServingFacts, Trial
 from perpetune.params import BaseParams, LoraParams
 from perpetune.records import Message
 from perpetune.tracking import registry
@@ -86,7 +86,7 @@ def test_versions_their_aliases_and_their_files(tiny_params: BaseParams, tmp_pat
     assert (release.adapter / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "tuned" / "adapter_model.safetensors"
     ).read_bytes()
-    assert sorted(path.name for path in (tmp_path / "cache" / "colours").iterdir()) == [first], "no scraps"
+    assert [path.name.partition("-")[0] for path in (tmp_path / "cache" / "colours").iterdir()] == [first], "no scraps"
     size = sum(path.stat().st_size for path in release.adapter.rglob("*") if path.is_file())
     assert size < 1_000_000, "the base is not copied into a version"
 
@@ -98,9 +98,9 @@ def test_versions_their_aliases_and_their_files(tiny_params: BaseParams, tmp_pat
 def test_a_version_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(PerpetuneError, match="has no version 99"):
         registry.get("colours", "99")
-    with pytest.raises(PerpetuneError, match="could not fetch version 99 of colours"):
+    with pytest.raises(PerpetuneError, match="has no version 99"):
         registry.fetch_release("colours", "99", tmp_path)
-    assert list((tmp_path / "colours").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
@@ -226,7 +226,47 @@ def test_serving_facts_are_fetched_again(tiny_params: BaseParams, tmp_path: Path
     run: Run = find_run(registry.get("colours", version).run_id)
     log_text(run, evaluated.model_dump_json(), EVALUATED)
     assert registry.fetch_release("colours", version, cache).evaluated == evaluated
-    assert sorted(path.name for path in (cache / "colours").iterdir()) == [version], "no scraps"
+    assert [path.name.partition("-")[0] for path in (cache / "colours").iterdir()] == [version], "no scraps"
+
+
+def test_a_version_without_its_files_is_an_error_and_leaves_nothing(task: str, tmp_path: Path) -> None:
+    version = version_of(task)
+    with pytest.raises(PerpetuneError, match=f"version {version} of .* has no {CARD}"):
+        registry.fetch_release(task, version, tmp_path / "cache")
+    assert list((tmp_path / "cache" / task).iterdir()) == []
+
+
+def test_a_model_registered_anew_is_not_served_from_the_cache(task: str, tmp_path: Path) -> None:
+    """Version 1 again, with another adapter, or with the same one and another instruction."""
+    cache, client = tmp_path / "cache", MlflowClient()
+    old = cache / task / "1"
+    old.mkdir(parents=True)
+    (old / CARD).write_text("an older perpetune keyed the folder by number")
+    for digest, instruction in (("f00d", "say yes"), ("cafe", "say no"), ("cafe", "say maybe")):
+        adapter = tmp_path / instruction
+        adapter.mkdir()
+        card = ModelCard(
+            task=task,
+            kind="generation",
+            instruction=instruction,
+            labels=None,
+            base=BaseParams(model="path:none"),
+            base_digest="b",
+            precision="fp32",
+            max_new_tokens=4,
+            system="prompted",
+        )
+        run = open_run(task, "refresh", {}, {})
+        version = registry.register(run, adapter, card, {"adapter.digest": digest})
+        close_run(run, succeeded=True)
+        assert version == "1"
+        registered = registry.promote(task, version), registry.wanted(task).registered
+        for _ in range(2):
+            assert registry.fetch_release(task, version, cache).instruction == instruction
+        assert not old.exists()
+        client.delete_registered_model(task)
+        client.create_registered_model(task)
+        assert registry.wanted(task).registered != registered[1]
 
 
 def test_a_dead_server_is_one_clear_error() -> None:

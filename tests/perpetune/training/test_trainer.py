@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from perpetune.errors import PerpetuneError
 from perpetune.inference.merged_adapter import merge_adapter
@@ -157,12 +159,64 @@ def test_too_long_examples_are_left_out_and_counted(tiny_base: Base, train_param
         train(tiny_base, [long], [], INSTRUCTION, short, tmp_path, lambda _: None)
 
 
-def test_examples_beyond_a_sliding_window_are_refused(
+def test_examples_beyond_the_context_are_refused(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    tiny_base.model.config.max_position_embeddings = 5
+    with pytest.raises(PerpetuneError, match=r"max_example_tokens: the base reads at most 5 tokens"):
+        train(tiny_base, ROWS, [], INSTRUCTION, train_params, tmp_path, lambda _: None)
+
+
+def test_tokens_without_embeddings_are_refused(tiny_base: Base, train_params: TrainParams, tmp_path: Path) -> None:
+    tiny_base.tokenizer.add_tokens("leaf!")
+    rows = [row("the leaf!", "green")]
+    with pytest.raises(PerpetuneError, match="writes 'leaf!' as token 22, and the base has embeddings for 22 tokens"):
+        train(tiny_base, rows, [], INSTRUCTION, train_params, tmp_path, lambda _: None)
+
+
+def exploding(params: TrainParams, validations: int) -> TrainParams:
+    """The second step multiplies two weights of 1e18, which fp32 cannot hold."""
+    update = {
+        "learning_rate": 1e18,
+        "warmup_ratio": 0.0,
+        "epochs": 4.0,
+        "validations": validations,
+        "max_grad_norm": 1e9,
+    }
+    return params.model_copy(update=update)
+
+
+def test_a_training_that_explodes_keeps_the_last_good_weights(
     tiny_base: Base, train_params: TrainParams, tmp_path: Path
 ) -> None:
-    tiny_base.model.config.sliding_window = 5
-    with pytest.raises(PerpetuneError, match="sliding window of 5 tokens"):
-        train(tiny_base, ROWS, [], INSTRUCTION, train_params, tmp_path, lambda _: None)
+    params = exploding(train_params, validations=8)
+    seen: list[Progress] = []
+    trained = train(tiny_base, ROWS, ROWS, INSTRUCTION, params, tmp_path / "adapter", seen.append)
+    assert trained.best_step == 1
+    assert trained.steps < 8
+    assert trained.validation_loss is not None and math.isfinite(trained.validation_loss)
+    [note] = seen[-1].notes
+    assert note.endswith("is not finite: the training stopped, and the weights of step 1 are kept")
+    kept = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert all(bool(weight.isfinite().all()) for weight in kept.values())
+
+
+def test_a_training_that_explodes_before_a_validation_is_refused(
+    tiny_base: Base, train_params: TrainParams, tmp_path: Path
+) -> None:
+    params = exploding(train_params, validations=1)
+    with pytest.raises(PerpetuneError, match=r"learning_rate: the .* is not finite, so the training stopped") as fault:
+        train(tiny_base, ROWS, ROWS, INSTRUCTION, params, tmp_path / "adapter", lambda _: None)
+    assert fault.value.do == "set a lower learning_rate"
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("targets", [("q_prj",), ("q_proj", "gate_up")])
+def test_a_misspelt_target_module_is_refused_with_those_that_exist(
+    tiny_params: BaseParams, train_params: TrainParams, tmp_path: Path, targets: tuple[str, ...]
+) -> None:
+    params = train_params.model_copy(update={"lora": train_params.lora.model_copy(update={"target_modules": targets})})
+    with pytest.raises(PerpetuneError, match=f"the base has no module `{targets[-1]}`") as fault:
+        train(load_base(tiny_params, tmp_path, "fp32"), ROWS, [], INSTRUCTION, params, tmp_path, lambda _: None)
+    assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in str(fault.value.do)
 
 
 def test_a_forecast_does_not_change_the_training(

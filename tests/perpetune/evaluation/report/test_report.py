@@ -49,10 +49,10 @@ def page_of(path: Path, evaluation: Evaluation) -> str:
 
 
 def test_the_page_leads_with_the_finding(tmp_path: Path, examples: Examples, say: Say, params: EvaluateParams) -> None:
-    rows = examples([("lovely", "good"), ("awful", "bad")] * 10)
+    rows = examples([("lovely", "good"), ("awful", "bad")] * 61)
     found = evaluate(
         rows,
-        {"base": [say("good")] * 20, "challenger": [say(row.output, {"good": 0.5, "bad": 0.5}) for row in rows]},
+        {"base": [say("good")] * 122, "challenger": [say(row.output, {"good": 0.5, "bad": 0.5}) for row in rows]},
         rows,
         "classification",
         params,

@@ -18,10 +18,10 @@ def test_check_and_rollback_over_http(start: Start) -> None:
     gateway.source.promote("2")
     checked = gateway.post("/v1/release/check", None).json()
     assert checked == {"serving": "2", "champion": "2", "trial": None, "release": "ok"}
-    done = gateway.post("/v1/release/rollback", {"reason": "it swears"}).json()
+    done = gateway.post("/v1/release/rollback", {"task": "reviews", "reason": "it swears"}).json()
     assert (done["from"], done["to"]) == ("2", "1")
     assert gateway.ask("hello").json()["model"] == "reviews@1"
-    again = gateway.post("/v1/release/rollback", {})
+    again = gateway.post("/v1/release/rollback", {"task": "reviews"})
     assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_roll_back")
 
 
@@ -46,7 +46,7 @@ def test_ten_swaps_and_two_rollbacks_under_load_fail_no_request(start: Start, re
             source.promote(str(number))
             assert gateway.post("/v1/release/check", None).json()["serving"] == str(number)
             if number in (5, 9):
-                assert gateway.post("/v1/release/rollback", {}).json()["to"] == str(number - 1)
+                assert gateway.post("/v1/release/rollback", {"task": "reviews"}).json()["to"] == str(number - 1)
         stop.set()
         answered = [answer for each in asking for answer in each.result()]
     assert {status for status, _, _ in answered} == {200}

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy
-from openai import AuthenticationError, OpenAI, PermissionDeniedError
+from openai import AuthenticationError, NotFoundError, OpenAI, PermissionDeniedError
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 from waiting import eventually
@@ -64,13 +64,32 @@ ROUTES: list[tuple[str, str, Role]] = [
     ("GET", "/v1/models/reviews", "ask"),
     ("POST", "/v1/feedback", "feedback"),
     ("POST", "/v1/release/check", "admin"),
-    ("GET", "/v1/anything", "admin"),
+    ("POST", "/v1/embeddings", "ask"),
 ]
 
 
 @pytest.mark.parametrize(("path", "role"), [(path, role) for _, path, role in ROUTES])
 def test_the_role_of_a_path(path: str, role: Role) -> None:
     assert role_for(path) == role
+    assert role_for("/v1/anything") == "admin", "a path that is added and named nowhere needs the most"
+
+
+@pytest.mark.parametrize("path", ["/v1/anything", "/v1/", "/v1", "/v1/files/a", "/v1/chat/completion"])
+def test_an_unknown_path_is_404_for_every_key(start: Start, log: sqlalchemy.Engine, path: str) -> None:
+    keys = [add_key(log, role, [role]) for role in ("ask", "feedback", "admin")]
+    gateway = start()
+    for key in keys:
+        for method in ("GET", "POST"):
+            assert error_of(send(gateway.url, method, path, key), 404)["code"] == "unknown_url"
+    assert send(gateway.url, "GET", path).status_code == 401
+
+
+def test_embeddings_are_said_not_to_be_here(start: Start, log: sqlalchemy.Engine) -> None:
+    ask = add_key(log, "shop", ["ask"])
+    with OpenAI(base_url=f"{start().url}/v1", api_key=ask, max_retries=0) as client:
+        with pytest.raises(NotFoundError, match="computes no embeddings") as caught:
+            client.embeddings.create(model="reviews", input="hello")
+    assert caught.value.code == "unsupported_endpoint"
 
 
 def test_every_role_opens_its_own_routes(start: Start, log: sqlalchemy.Engine) -> None:

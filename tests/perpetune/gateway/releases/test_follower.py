@@ -58,6 +58,32 @@ def test_polling_follows_the_alias(source: FakeSource) -> None:
     asyncio.run(run())
 
 
+def test_a_model_registered_anew_is_loaded_again_under_the_same_number(source: FakeSource, release: Make) -> None:
+    """Requests in flight end on the old release, and no later one gets it."""
+
+    async def run() -> None:
+        engine = FakeEngine()
+        following = follower(source, engine)
+        source.promote("2")
+        await following.refresh_now()
+        assert following.versions == ("2", "1")
+        source.releases["2"] = replace(release("2"), instruction="another")
+        source.registered = 2
+        with following.using() as old:
+            checking = asyncio.create_task(following.refresh_now())
+            await asyncio.sleep(0.05)
+            assert old.release.instruction != "another"
+            with pytest.raises(NoReleaseLoaded), following.using():
+                pass
+        assert (await checking).serving == "2"
+        with following.using() as new:
+            assert new.release.instruction == "another"
+        assert engine.loaded["2"].instruction == "another"
+        assert (await following.refresh_now()).serving == "2"
+
+    asyncio.run(run())
+
+
 def test_the_new_release_is_warmed_before_it_serves(source: FakeSource) -> None:
     async def run() -> None:
         on_delta: list[str] = []

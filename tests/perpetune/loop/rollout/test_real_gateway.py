@@ -159,7 +159,7 @@ def test_a_good_canary_is_promoted_and_rolled_back_manually(world: World) -> Non
     print(f"the gateway went back {went['seconds']:.3f} s after it was asked")
     assert world.ask("anybody")["choices"][0]["message"]["content"] == "bad"
     assert aliases(world) == [first, None, None]
-    again = httpx.post(f"{world.url}/v1/release/rollback", json={}, timeout=30)
+    again = httpx.post(f"{world.url}/v1/release/rollback", json={"task": world.task}, timeout=30)
     assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_roll_back")
 
 

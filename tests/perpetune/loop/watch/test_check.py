@@ -9,7 +9,7 @@ import pytest
 
 from perpetune.explain.status import read_status
 from perpetune.loop.run_context import open_loop_run
-from perpetune.loop.watch.check import reference_scores
+from perpetune.loop.watch.reference import reference_scores
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import ReferenceParams
 from perpetune.records import RecordedAnswer

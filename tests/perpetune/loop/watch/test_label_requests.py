@@ -99,6 +99,6 @@ def test_drift_with_high_confidence_requests_no_labels(world: Any) -> None:
     assert check_result.decision.evidence["drift"]["inputs_drifted"]
     assert (check_result.decision.outcome, check_result.asked) == ("collect more labels", 0)
     assert any(
-        reason.startswith("The accuracy estimated from confidence has not fallen so far")
+        reason.startswith("The accuracy estimated from confidence is not shown to have fallen so far")
         for reason in check_result.decision.reasons
     )

@@ -104,7 +104,6 @@ def checked(**changes: Any) -> Decision:
         ({"metric": "slot_f1"}, "keep: slot f1 87.0 (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000"),
         ({"metric": ""}, "keep: score 87.0 (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000"),
         ({"decay": decay(0.87, 0.862, 0.878, 1.24)}, "keep: 87.0% right (86.2 to 87.8, n=100), threshold 81.4, evidence 1.2 of 10,000"),
-        ({"decay": None}, "keep: The champion has no recorded score on the reference, so decay cannot be tested."),
         ({"decay": decay(0.03, 0.01, 0.08, 5, bound=0.0)}, "keep: 3.0% right (1 to 8, n=100), promoted with 90.0"),
         ({"decay": DECAYED}, "retrain: 46.0% right (37 to 56, n=100), threshold 81.4, evidence over a million of 10,000"),
         ({"decay": DECAYED, "alarms_in_a_row": 1}, "confirming: 46.0% right (37 to 56, n=100), threshold 81.4, found in 1 of 2 checks"),
@@ -291,7 +290,7 @@ def test_a_persons_word() -> None:
 
 def every_decision() -> Iterator[Decision]:
     for labelled in (0, 100):
-        for seen in (None, HEALTHY, DECAYED):
+        for seen in (HEALTHY, DECAYED) if labelled else (None, HEALTHY, DECAYED):
             for drift, estimate in ((None, None), (DRIFT, None), (DRIFT, FALL)):
                 yield checked(labelled=labelled, decay=seen, drift=drift, estimate=estimate)
     for paired in (BETTER, SAME, WORSE, FEW):

@@ -1,0 +1,1 @@
+"""The inbox: the files that ingestion writes, where they come from, and which version of a row is the newest."""

@@ -1,0 +1,105 @@
+"""The examples of a file as they are read, kept on disk until all are known to be good."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perpetune.curation.quarantine import Rejected
+from perpetune.curation.readers.file_format import ReadOptions
+from perpetune.curation.readers.identity import unrelated_ids, with_content_id
+from perpetune.curation.readers.reader import TRAFFIC_FILE, ReadRow, opened_table, read_rows
+from perpetune.records import Example
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was read: counts of examples by schema, columns used and ignored, and what the user should know."""
+
+    examples: int
+    preferences: int
+    rejected: tuple[Rejected, ...]
+    schemas: dict[str, int]
+    used: tuple[str, ...]
+    ignored: tuple[str, ...]
+    notes: tuple[str, ...]
+    unrelated: frozenset[str] = frozenset()
+
+
+@dataclass
+class _Tally:
+    examples: int = 0
+    preferences: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    schemas: Counter[str] = field(default_factory=Counter)
+    columns: dict[str, None] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    renamed: Counter[str] = field(default_factory=Counter)
+
+    def add(self, read: ReadRow) -> None:
+        if read.schema:
+            self.schemas[read.schema] += 1
+        if len(self.columns) < 1_000:
+            self.columns |= dict.fromkeys(read.columns)
+        self.used |= read.used
+        if read.renamed:
+            self.renamed[read.renamed] += 1
+        if isinstance(read.row, Rejected):
+            self.rejected.append(read.row)
+        else:
+            self.examples += 1
+
+
+def spool(path: Path, source: str, options: ReadOptions, folder: Path, shown: Path) -> Summary:
+    """Read a file into `examples.jsonl` and `preferences.jsonl` of a folder, row by row. Raises PerpetuneError."""
+    tally = _Tally()
+    with (
+        opened_table(path, options, shown) as table,
+        (folder / "examples.jsonl").open("w", encoding="utf-8") as examples,
+        (folder / "preferences.jsonl").open("w", encoding="utf-8") as preferences,
+    ):
+        for read in read_rows(table, shown, source, options):
+            tally.add(read)
+            if isinstance(read.row, Example):
+                examples.write(read.row.model_dump_json(exclude_defaults=True) + "\n")
+            if read.preference:
+                tally.preferences += 1
+                preferences.write(json.dumps(read.preference.line, ensure_ascii=False, default=str) + "\n")
+        columns = dict.fromkeys(table.columns) | tally.columns
+        notes = table.notes
+    unrelated = unrelated_ids(lambda: spooled(folder))
+    return Summary(
+        tally.examples,
+        tally.preferences,
+        tuple(tally.rejected),
+        dict(tally.schemas.most_common()),
+        tuple(name for name in columns if name in tally.used),
+        tuple(name for name in columns if name and name not in tally.used),
+        (*notes, *_notes(tally, unrelated)),
+        unrelated,
+    )
+
+
+def spooled(folder: Path, unrelated: frozenset[str] = frozenset()) -> Iterator[Example]:
+    """The examples; those with `unrelated` ids get the hash of their content."""
+    with (folder / "examples.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            row = Example.model_validate_json(line)
+            yield with_content_id(row) if row.id in unrelated else row
+
+
+def preference_lines(folder: Path) -> Iterator[str]:
+    with (folder / "preferences.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            yield line.rstrip("\n")
+
+
+def _notes(tally: _Tally, unrelated: frozenset[str]) -> Iterator[str]:
+    if unrelated:
+        shown = ", ".join(sorted(unrelated)[:3]) + (", ..." if len(unrelated) > 3 else "")
+        yield f"{len(unrelated):,} ids ({shown}) name different rows, which are told apart by their content instead"
+    for claimed, count in tally.renamed.items():
+        yield f"{count:,} rows claim the source `{claimed}`, which only the prediction log has: it is `{TRAFFIC_FILE}` now"

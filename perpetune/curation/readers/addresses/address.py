@@ -1,0 +1,56 @@
+"""All ways to name data, as local files."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from perpetune.curation.readers.addresses.hub import is_hub, save_splits
+from perpetune.curation.readers.addresses.local import local_files
+from perpetune.curation.readers.addresses.remote import download, is_remote
+from perpetune.errors import PerpetuneError
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class NamedFile:
+    """A local file, and the address that the user knows it by."""
+
+    path: Path
+    address: str
+
+
+@contextmanager
+def local_copies(address: str) -> Iterator[list[NamedFile]]:
+    """The local files of an address: `-`, a file, folder, glob, fsspec address or `hf:` data set.
+
+    Copies of what is elsewhere are removed at the end. Raises PerpetuneError if there is nothing to read.
+    """
+    elsewhere = address == STANDARD_INPUT or is_hub(address) or is_remote(address)
+    if not elsewhere:
+        yield [NamedFile(path, str(path)) for path in local_files(address)]
+        return
+    with tempfile.TemporaryDirectory(prefix="perpetune-") as folder:
+        try:
+            files = _copies(address, Path(folder))
+        except OSError as fault:
+            raise PerpetuneError(f"it cannot be copied: {fault.strerror}", where=address) from None
+        names = [address] if len(files) == 1 else [f"{address} ({file.name})" for file in files]
+        yield [NamedFile(file, name) for file, name in zip(files, names, strict=True)]
+
+
+def _copies(address: str, folder: Path) -> list[Path]:
+    if is_hub(address):
+        return save_splits(address, folder)
+    if is_remote(address):
+        return download(address, folder)
+    path = folder / "stdin"
+    with path.open("wb") as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+    return [path]

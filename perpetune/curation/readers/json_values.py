@@ -1,0 +1,101 @@
+"""The records of a JSON list, or of JSON objects one after another, indented or not, with commas too many."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from perpetune.curation.readers.table import Row, UnreadableRow, WantedColumns
+from perpetune.curation.readers.text_encoding import UNDECODABLE
+
+_DECODER = json.JSONDecoder()
+_BETWEEN = re.compile(r"[\s,]*")
+_SCALAR = re.compile(r"[^,\n\]]*.?")
+# A string ends with its line at the latest: JSON has no line breaks in strings.
+_TOKENS = re.compile(r'"(?:[^"\\\n]|\\.)*"?|[{}\[\]]')
+
+
+def json_values(text: str, wanted: WantedColumns) -> Iterator[Row | UnreadableRow]:
+    """One row for each object, and for each element of each list.
+
+    A broken element is one rejected row: objects inside it are not taken for rows. A list that does not end is
+    rejected as a row of its own, because what follows is lost.
+    """
+    position, counted, line = 0, 0, 1
+    in_list, broken = False, False
+    while (position := _after(_BETWEEN, text, position)) < len(text):
+        line += text.count("\n", counted, position)
+        counted = position
+        if text[position] == ("]" if in_list else "["):
+            in_list, position = not in_list, position + 1
+            continue
+        try:
+            value, end = _DECODER.raw_decode(text, position)
+            broken = False
+            yield json_row(line, text[position:end], value, wanted)
+        except (ValueError, RecursionError) as fault:
+            end, broken = _end_of_broken(text, position), True
+            reason = fault.msg if isinstance(fault, json.JSONDecodeError) else str(fault)
+            yield UnreadableRow(line, text[position:end], f"broken JSON: {reason}")
+        position = end
+    if in_list and not broken:
+        yield UnreadableRow(line, "", "the list has no end: the file may be cut off")
+
+
+def json_row(line: int, raw: str, value: object, wanted: WantedColumns) -> Row | UnreadableRow:
+    """An object as a row; `wanted` keys must have been decoded."""
+    if not isinstance(value, dict):
+        return UnreadableRow(line, raw, "not a JSON object")
+    damage = UNDECODABLE.search(raw)
+    read = wanted.of(tuple(value)) if damage else ()
+    if damage and any(_is_damaged(value[key]) for key in value if key in read):
+        byte = len(raw[: damage.start()].encode("utf-8", "surrogateescape")) + 1
+        return UnreadableRow(line, raw, f"not UTF-8 at byte {byte}")
+    return Row(line, raw, value)
+
+
+def is_value(text: str, *, whole: bool = True) -> bool:
+    """Whether the text is, or if not `whole` begins with, a JSON value."""
+    try:
+        _, end = _DECODER.raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return not whole or end == len(text.strip())
+
+
+def _is_damaged(value: object) -> bool:
+    return bool(UNDECODABLE.search(json.dumps(value, ensure_ascii=False)))
+
+
+def _after(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
+    return found.end() if found else position
+
+
+def _end_of_broken(text: str, position: int) -> int:
+    """The end of the broken element: its closing bracket, or earlier the next element at the same indentation."""
+    if text[position] not in "{[":
+        return max(_after(_SCALAR, text, position), position + 1)
+    ends = [end for end in (_closed(text, position), _next_sibling(text, position)) if end is not None]
+    return min(ends, default=len(text))
+
+
+def _closed(text: str, position: int) -> int | None:
+    depth = 0
+    for token in _TOKENS.finditer(text, position):
+        mark = token.group()
+        depth += (mark in "{[") - (mark in "}]")
+        if depth == 0 and mark in "}]":
+            return token.end()
+    return None
+
+
+def _next_sibling(text: str, position: int) -> int | None:
+    """The next object that begins a line as this one does, behind a closed one."""
+    indent = text[text.rfind("\n", 0, position) + 1 : position]
+    if indent.strip():
+        return None
+    for found in re.compile(rf"[}}\]]\s*,?[ \t\r]*\n{re.escape(indent)}(?=\{{)").finditer(text, position):
+        return found.end()
+    return None

@@ -1,0 +1,99 @@
+"""A refresh that was killed between its decision and its end: the next one carries the decision out, without training.
+
+The decision record and the run's tag `decision` are written before anything that they decide, so that they are the
+intent; every write after them can be repeated. See docs/decisions/0020-a-move-of-the-aliases-is-written-down-first.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perpetune.errors import NoDecision
+from perpetune.loop.approve import APPROVED, REFUSED, TIMED_OUT
+from perpetune.loop.run_context import RECORD, use_mlflow
+from perpetune.policy.decision.headline import headline
+from perpetune.policy.decision.record import Decision
+from perpetune.policy.verdict import Outcome
+from perpetune.tracking import registry
+from perpetune.tracking.runs import Run, artifact, drop_run_tag, find_run, newest_of_any_status
+from perpetune.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class UnfinishedRefresh:
+    """A killed refresh and its decision. `outcome` is the person's, if the promotion was approved or refused.
+
+    `approved`: a person has approved the promotion. `settled`: it is carried out, and only the run is not closed.
+    `changed`: why the decision no longer holds, if another version has become champion.
+    """
+
+    run: Run
+    decision: Decision
+    outcome: Outcome
+    approved: bool = False
+    settled: bool = False
+    changed: str | None = None
+
+
+def unfinished_refresh(workspace: Workspace) -> UnfinishedRefresh | None:
+    """The newest refresh of the task, if it has decided and not ended; None too if a gateway refused what it released.
+
+    Only one refresh runs at a time, so at the start of another its process was killed; to anyone else it may be running.
+    """
+    use_mlflow(workspace)
+    newest = newest_of_any_status(workspace.params.task.name, "refresh")
+    if newest is None or newest.finished or "decision" not in newest.tags:
+        return None
+    path = artifact(newest.run.id, RECORD, workspace.run_folder(newest.run.id))
+    if path is None:
+        raise NoDecision(f"the run {newest.run.id} is decided and has no decision record", do="delete it in MLflow")
+    decision = Decision.from_json(path.read_text(encoding="utf-8"))
+    version = registry.get(decision.task, str(decision.ids.model_version))
+    approval, state = version.tags.get("approval"), version.tags.get(registry.STATE)
+    champion = registry.find(decision.task, "champion")
+    serving = champion.version if champion else None
+    if state == "refused":
+        return None
+    outcome: Outcome = "reject" if approval in (REFUSED, TIMED_OUT) else decision.outcome
+    settled = state is not None and serving != version.version  # on trial, or replaced since
+    changed = None
+    if outcome == "promote" and not settled and serving not in (decision.ids.champion_version, version.version):
+        fault = registry.champion_changed(decision.task, version.version, decision.ids.champion_version, serving)
+        changed = str(fault)
+    return UnfinishedRefresh(newest.run, decision, outcome, approval == APPROVED, settled, changed)
+
+
+def tag_versions(decision: Decision) -> None:
+    """Tag the versions that a decision of a refresh is about; may be repeated, and changes no later decision."""
+    ids, task = decision.ids, decision.task
+    run, chosen = find_run(str(ids.run_id)), str(ids.model_version)
+    tuned = registry.version_from_run(task, run, ids.adapter_digest) if ids.adapter_digest else None
+    if tuned not in (None, chosen):
+        _tag_version(decision, str(tuned), f"gave way to version {chosen} ({decision.system})")
+    if decision.outcome != "promote" and ids.champion_version is not None:
+        # This run evaluated the champion on the newest reference rows, which the monitor compares with.
+        registry.tag_version(task, ids.champion_version, {"answers": f"{ids.run_id}/champion"})
+    _tag_version(decision, chosen, decision.outcome)
+
+
+def _tag_version(decision: Decision, version: str, outcome: str) -> None:
+    """The tag `decision` comes last: a version that has it has the others."""
+    if "decision" in registry.get(decision.task, version).tags:
+        return
+    line = headline(decision) if outcome == decision.outcome else outcome
+    registry.describe_version(decision.task, version, f"{outcome}: {' '.join(decision.reasons)}")
+    tags = {"decision.reason": decision.reason, "decision.line": line, "decision": outcome}
+    registry.tag_version(decision.task, version, tags)
+
+
+def withdraw(decision: Decision) -> None:
+    """Take a decision back that was made against another champion: the next refresh evaluates the version again.
+
+    The run's tag goes last: a process that is killed before that repeats all of it.
+    """
+    ids = decision.ids
+    run = find_run(str(ids.run_id))
+    tuned = registry.version_from_run(decision.task, run, ids.adapter_digest) if ids.adapter_digest else None
+    for version in {ids.model_version, tuned} - {None}:
+        registry.drop_tag(decision.task, str(version), "decision")
+    drop_run_tag(run, "decision")

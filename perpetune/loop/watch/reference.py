@@ -1,0 +1,93 @@
+"""What a check compares the traffic with. If any of it is missing the check fails: a blind monitor must not look green."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from perpetune.curation.layout import REFERENCE
+from perpetune.errors import PerpetuneError
+from perpetune.monitoring.decay import reference_rows
+from perpetune.params import ReferenceParams
+from perpetune.records import Example, RecordedAnswer, read_jsonl
+from perpetune.tracking import registry
+from perpetune.tracking.registry import Version
+from perpetune.tracking.runs import artifact, read_run
+from perpetune.workspace import Workspace
+
+
+def promoted_answers(champion: Version, folder: Path, params: ReferenceParams) -> Sequence[RecordedAnswer]:
+    """The champion's answers when it was promoted: on the recent holdout only, if it had `reference.min_recent` rows.
+
+    Later evaluations do not count, because they would hide decay, unless the version was promoted by hand before its
+    own refresh had evaluated it. Raises PerpetuneError if there are none, or MLflow fails.
+    """
+    system = champion.tags.get(registry.EVALUATED_AS, "challenger")
+    found = answers(champion.run_id, system, folder)
+    if not found and not _was_evaluated(champion):
+        found = newest_answers(champion, folder)
+    used = reference_answers(found, params)
+    if not used:
+        raise missing_answers(champion, champion.run_id, system)
+    return used
+
+
+def newest_answers(champion: Version, folder: Path) -> list[RecordedAnswer]:
+    """The champion's answers to held-out rows in its last evaluation, possibly against a later challenger.
+
+    Raises PerpetuneError if there are none, or MLflow fails.
+    """
+    run_id, _, system = champion.tags.get("answers", f"{champion.run_id}/challenger").partition("/")
+    found = answers(run_id, system, folder)
+    if not found:
+        raise missing_answers(champion, run_id, system)
+    return found
+
+
+def answers(run_id: str, system: str, folder: Path) -> list[RecordedAnswer]:
+    """A system's answers in the evaluation of a run; [] if it has none. Raises PerpetuneError if MLflow fails."""
+    path = artifact(run_id, f"answers/{system}.jsonl", folder / run_id)
+    return read_jsonl(path, RecordedAnswer) if path else []
+
+
+def missing_answers(champion: Version, run_id: str, system: str) -> PerpetuneError:
+    return PerpetuneError(
+        f"version {champion.version} cannot be checked: its recorded answers to held-out rows are missing",
+        where=f"answers/{system}.jsonl of the MLflow run {run_id}",
+        do="restore the artifact store; or `perpetune refresh --again`, which evaluates a version anew",
+    )
+
+
+def reference_answers(reference: Sequence[RecordedAnswer], params: ReferenceParams) -> Sequence[RecordedAnswer]:
+    """The answers on the recent holdout only, if it had `reference.min_recent` rows, otherwise on both holdouts."""
+    recent = [row for row in reference if row.holdout == "recent"]
+    return reference_rows(recent, [row for row in reference if row.holdout != "recent"], params)
+
+
+def reference_scores(reference: Sequence[RecordedAnswer], params: ReferenceParams) -> list[float]:
+    """The scores (0 to 1) of `reference_answers`."""
+    return [row.score for row in reference_answers(reference, params)]
+
+
+def reference_examples(workspace: Workspace) -> list[Example]:
+    """The reference sample of drift. Raises PerpetuneError if the file is missing, unreadable or empty."""
+    path = workspace.root / REFERENCE / "reference.jsonl"
+    try:
+        rows, why = read_jsonl(path, Example), "holds no row"
+    except (OSError, ValueError) as fault:  # pydantic's ValidationError is a ValueError
+        first = fault.errors()[0]["msg"] if isinstance(fault, ValidationError) else str(fault)
+        rows, why = [], f"cannot be read: {first}"
+    if not rows:
+        raise PerpetuneError(
+            f"the traffic cannot be checked: its reference sample {why}",
+            where=str(path),
+            do="`dvc checkout data/reference` brings it back, `dvc repro reference` makes it again",
+        )
+    return rows
+
+
+def _was_evaluated(champion: Version) -> bool:
+    """Whether the refresh that made the version came to its decision, and so has evaluated it."""
+    return "decision" in read_run(champion.run_id).tags

@@ -1,0 +1,196 @@
+"""`perpetune up` as people start it, in a process of its own: its output in a file, behind a proxy, with a password."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from waiting import eventually
+from workspaces import write_params
+
+from perpetune.runtime.addresses import ADDRESSES, LOCK_FILE, WORKSPACE_ID, save_addresses, saved_addresses
+from perpetune.runtime.file_locks import acquire
+from perpetune.runtime.processes import free_ports
+from perpetune.workspace import open_workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-c", "from perpetune.cli import app; app()")
+SERVICES = ("prefect", "mlflow", "gateway", "worker")
+EVIL = "https://evil.example"
+USER = "admin:se cret"
+# Nothing listens there, as if this machine were looked for behind a company's proxy.
+BEHIND_A_PROXY = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+
+
+@dataclass(frozen=True)
+class Stack:
+    folder: Path
+    process: subprocess.Popen[bytes]
+    ports: Mapping[str, int]
+    environment: Mapping[str, str]
+
+    def url(self, service: str) -> str:
+        return f"http://127.0.0.1:{self.ports[service]}"
+
+    def perpetune(self, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {**self.environment, **variables}
+        return subprocess.run(
+            [*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+
+
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory,
+    random_model: Callable[[Path, Sequence[str], int], Path],
+    seed_servers: Callable[..., None],
+) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("colours")
+    base = random_model(tmp_path_factory.mktemp("base"), ("system", "user", "assistant", "which", "colour"), 64)
+    write_params(
+        folder,
+        task={"name": "colours", "instruction": "which colour"},
+        base={"model": f"path:{base}", "revision": None},
+        train={"precision": "fp32"},
+        watch={"cron": "0 0 29 2 *"},
+    )
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    environment |= {
+        **BEHIND_A_PROXY,
+        "PYTHONPATH": path,
+        "PERPETUNE_ASSETS": str(ROOT / "assets"),
+        "PREFECT_SERVER_API_AUTH_STRING": USER,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PERPETUNE_HOME", raising=False)
+        seed_servers(open_workspace(folder))
+    ports = dict(zip(SERVICES, free_ports(4), strict=True))
+    options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    with (folder / "out.txt").open("wb") as out:
+        process = subprocess.Popen([*COMMAND, "up", *options], cwd=folder, env=environment, stdout=out, stderr=out)
+    stack = Stack(folder, process, ports, environment)
+    try:
+        eventually(lambda: process.poll() is not None or "ready" in said(stack), seconds=300)
+        assert process.poll() is None, said(stack)
+        yield stack
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def said(stack: Stack) -> str:
+    return (stack.folder / "out.txt").read_text()
+
+
+def test_into_a_file_it_prints_the_addresses_and_that_all_is_ready(stack: Stack) -> None:
+    ready = eventually(lambda: next((line for line in said(stack).splitlines() if line.startswith("ready")), ""))
+    begun = next(line for line in said(stack).splitlines() if line.startswith("starting: "))
+    assert begun.endswith(f"; logs in {Path('.perpetune/logs')}")
+    for service in ("prefect", "mlflow", "gateway"):
+        assert f"{service} {stack.url(service)}" in ready
+        assert f"{service} {stack.url(service)}" in begun
+        assert f"{service}: started" in said(stack)
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "body"),
+    [
+        ("worker", "/shutdown", ""),
+        ("prefect", "/api/flow_runs/filter", "{}"),
+        ("prefect", "/api/events", "[]"),
+        ("prefect", "/api/automations/filter", "{}"),
+        ("mlflow", "/api/2.0/mlflow/experiments/create", '{"name": "theirs"}'),
+        ("mlflow", "/ajax-api/2.0/mlflow/registered-models/create", '{"name": "theirs"}'),
+    ],
+)
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "application/json", None])
+def test_no_page_of_another_site_reaches_a_service(
+    stack: Stack, service: str, path: str, body: str, kind: str | None
+) -> None:
+    with httpx.Client(trust_env=False, timeout=30, auth=tuple(USER.split(":"))) as client:  # type: ignore[arg-type]
+        request = client.build_request("POST", stack.url(service) + path, content=body, headers={"origin": EVIL})
+        request.headers.pop("content-type", None)
+        if kind is not None:
+            request.headers["content-type"] = kind
+        assert client.send(request).status_code in (403, 501)
+        asked = {"origin": EVIL, "access-control-request-method": "POST"}
+        preflight = client.options(stack.url(service) + path, headers=asked)
+        assert preflight.headers.get("access-control-allow-origin") not in ("*", EVIL)
+        assert client.get(f"{stack.url('worker')}/health").status_code == 200, "the worker goes on"
+
+
+@pytest.mark.parametrize(("service", "path"), [("prefect", "/api/admin/version"), ("mlflow", "/")])
+def test_no_name_of_another_site_that_points_here_is_answered(stack: Stack, service: str, path: str) -> None:
+    with httpx.Client(trust_env=False, timeout=30, auth=tuple(USER.split(":"))) as client:  # type: ignore[arg-type]
+        for host in ("evil.example", "10.evil.example", "192.168.evil.example", f"evil.example:{stack.ports[service]}"):
+            assert client.get(stack.url(service) + path, headers={"host": host}).status_code == 403, host
+        for host in ("localhost", f"localhost:{stack.ports[service]}", "127.0.0.1:9999"):
+            assert client.get(stack.url(service) + path, headers={"host": host}).status_code == 200, host
+
+
+def test_commands_work_behind_a_proxy_and_with_a_password(stack: Stack) -> None:
+    status = stack.perpetune(stack.folder, "status")
+    assert status.returncode == 0, status.stderr
+    assert "serving version 1" in status.stdout
+    watch = stack.perpetune(stack.folder, "watch")
+    assert watch.returncode == 0, watch.stdout + watch.stderr
+    refused = stack.perpetune(stack.folder, "watch", PREFECT_SERVER_API_AUTH_STRING="admin:wrong")
+    assert refused.returncode == 1
+    assert "PREFECT_API_AUTH_STRING" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_copy_of_the_workspace_touches_nothing_of_it(stack: Stack, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(stack.folder, copy)
+    saved = saved_addresses(stack.folder / ".perpetune")
+    assert saved is not None and saved_addresses(copy / ".perpetune") is None, "nothing runs in the copy"
+    variables = {name: value for name, value in saved.variables.items() if name != WORKSPACE_ID}
+    for command in (["promote", "1", "--reason", "x"], ["rollback"], ["watch"]):
+        for given in (variables, {}):  # exported in this terminal before; and left behind by a crash in the copy
+            with acquire(copy / ".perpetune" / LOCK_FILE) or pytest.fail("it is held"):
+                mine = {**saved.variables, WORKSPACE_ID: "of-the-copy"}
+                save_addresses(copy / ".perpetune", mine, ["gateway", "mlflow", "prefect"])
+                done = stack.perpetune(copy, *command, **given)
+            assert done.returncode == 1, done.stdout
+            assert "another workspace" in done.stderr, done.stderr
+
+
+def test_a_port_out_of_range_is_wrong_usage(stack: Stack) -> None:
+    for port in ("70000", "0", "-1", "many"):
+        for service in (*SERVICES, "vllm"):
+            done = stack.perpetune(stack.folder, "up", f"--{service}-port", port)
+            assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+
+
+def test_a_closed_terminal_ends_it_with_all_services(stack: Stack) -> None:
+    """The last test: afterwards nothing runs."""
+    started = psutil.Process(stack.process.pid).children(recursive=True)
+    assert len(started) >= 5
+    os.kill(stack.process.pid, signal.SIGHUP)
+    time.sleep(0.2)
+    os.kill(stack.process.pid, signal.SIGHUP)  # the shell and the kernel both send it
+    stack.process.wait(60)
+    eventually(lambda: not any(runs(each) for each in started), seconds=30)
+    assert "all services have stopped" in said(stack), "in good order"
+    assert not (stack.folder / ".perpetune" / ADDRESSES).exists()
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
