@@ -43,9 +43,10 @@ class ForcedTool:
                 return
             if delta.index not in began:
                 began.add(delta.index)
-                send(Delta(delta.index, "", None, ({"index": 0, **self._call(delta.index, self.name, "")},)))
+                began_call = {"index": 0, **self._call(delta.index, self.name, "")}
+                send(replace(delta, text="", logprobs=None, tool_calls=(began_call,), tokens=0))
             piece = {"index": 0, "function": {"arguments": delta.text}}
-            send(Delta(delta.index, "", delta.logprobs, (piece,)))
+            send(replace(delta, text="", tool_calls=(piece,)))
 
         return forward
 

@@ -82,7 +82,8 @@ class StreamAssembler:
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         self._usage = chunk.get("usage") or self._usage
-        self._prompt_tokens = len(chunk.get("prompt_token_ids") or ()) or self._prompt_tokens
+        for told in (chunk, *chunk["choices"]):  # vLLM's chat API tells them in the chunk, its completions in a choice
+            self._prompt_tokens = len(told.get("prompt_token_ids") or ()) or self._prompt_tokens
         for choice in chunk["choices"]:
             delta = self._choices[choice["index"]].add(choice, choice["delta"], self._generation)
             if delta.text or delta.logprobs or delta.tool_calls:

@@ -253,6 +253,10 @@ def test_streamed_text_equals_the_whole_text(use: Use, release: Make, params: Pa
         ended = whole.finish_reason == "stop"  # with a token that is no part of the text
         assert streamed.completion_tokens == whole.completion_tokens == len(whole.logprobs or ()) + ended
         assert streamed.prompt_tokens == whole.prompt_tokens
+        # What a stream that ends early would count.
+        assert {delta.prompt_tokens for delta in deltas} == {whole.prompt_tokens}
+        assert whole.completion_tokens - ended <= sum(delta.tokens for delta in deltas) <= whole.completion_tokens
+        assert "".join(one.token for one in whole.logprobs or ()) == whole.text
         assert [one.token for one in streamed.logprobs or ()] == [one.token for one in whole.logprobs or ()]
         for one in whole.logprobs or ():
             assert one.top[0][1] >= one.logprob and len(one.top) == 2

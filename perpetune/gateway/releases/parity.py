@@ -119,14 +119,18 @@ def _differs_at_a_tie(output: str, answer: Answer, tolerance: float) -> bool:
     for token in answer.logprobs or ():
         ends = begins + _length(token.token, answer.text, begins)
         if ends > differs_at:
-            return math.exp(token.logprob) - _probability(output[begins:], token) <= tolerance
+            return math.exp(token.logprob) - _probability(output[begins:], token, is_first=not begins) <= tolerance
         begins = ends
     return False
 
 
-def _probability(rest: str, token: TokenLogprob) -> float:
-    """The probability of the most likely top token with which the rest of the recorded text can begin."""
-    return max((math.exp(logprob) for text, logprob in token.top if _length(text, rest, 0)), default=-1.0)
+def _probability(rest: str, token: TokenLogprob, *, is_first: bool) -> float:
+    """The probability of the most likely top token with which the rest of the recorded text can begin.
+
+    The space before the first token is cut from an answer, but not from the tokens that might have been there instead.
+    """
+    top = [(text.lstrip() if is_first else text, logprob) for text, logprob in token.top]
+    return max((math.exp(logprob) for text, logprob in top if _length(text, rest, 0)), default=-1.0)
 
 
 def _length(token: str, text: str, at: int) -> int:

@@ -81,14 +81,16 @@ def test_a_half_character_keeps_its_bytes() -> None:
     ]
 
 
-def test_tokens_are_counted_as_they_come() -> None:
+@pytest.mark.parametrize("where", ["chunk", "choice"])
+def test_tokens_are_counted_as_they_come(where: str) -> None:
     """vLLM lists them on request; of others each chunk counts as one."""
     deltas: list[Delta] = []
     assembler = StreamAssembler(GenerationConfig(16), deltas.append)
-    assembler.add({"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}],
-                   "prompt_token_ids": [1, 2, 3]})  # fmt: skip
-    for text, ids in (("a", [5]), ("", [6]), ("bc", [7, 8])):
-        choice = {"index": 0, "delta": {"content": text}, "finish_reason": None, "token_ids": ids}
+    first = {"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}
+    ids = {"prompt_token_ids": [1, 2, 3]}
+    assembler.add({"choices": [first], **ids} if where == "chunk" else {"choices": [{**first, **ids}]})
+    for text, written in (("a", [5]), ("", [6]), ("bc", [7, 8])):
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": None, "token_ids": written}
         assembler.add({"choices": [choice]})
     assert [(delta.text, delta.tokens, delta.prompt_tokens) for delta in deltas] == [("a", 1, 3), ("bc", 3, 3)]
     deltas.clear()

@@ -16,6 +16,8 @@ import httpx
 import pytest
 import sqlalchemy
 from gateways import Gateway
+from starlette.requests import Request
+from starlette.responses import Response
 
 from perpetune.gateway.middleware.content_encoding import inflate
 from perpetune.params import ServeParams
@@ -85,8 +87,12 @@ def test_every_reply_has_a_request_id(start: Start, log: sqlalchemy.Engine, para
 
 def test_a_fault_of_the_server_has_a_request_id(start: Start) -> None:
     gateway = start()
-    gateway.app.state.recorder.feedback_rows = None  # any fault that nothing expects
-    reply = gateway.post("/v1/feedback", {"request_id": "x", "score": 1})
+
+    async def broken(request: Request) -> Response:
+        raise ZeroDivisionError  # any fault that nothing expects
+
+    gateway.app.add_route("/broken", broken)
+    reply = gateway.get("/broken")
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
     assert reply.headers["x-request-id"].startswith("req-")
 

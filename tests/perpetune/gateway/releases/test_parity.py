@@ -116,6 +116,8 @@ def sure(*tokens: str) -> list[tuple[str, dict[str, float]]]:
         (written(*sure("a"), (" blue", {" blue": 0.46, " green": 0.45}), *sure(" boat")), False),
         (written(*sure("a"), (" blue", {" blue": 0.46}), finish_reason="length"), False),
         (written(("the", {"the": 0.46, "a": 0.44}), *sure(" boat")), True),
+        (written(("the", {"the": 0.46, " a": 0.44}), *sure(" boat")), True),
+        (written(("the", {"the": 0.56, " a": 0.44}), *sure(" boat")), False),
     ],
 )
 def test_different_text_matches_only_if_it_differs_at_a_tie(given: Answer, same: bool) -> None:
