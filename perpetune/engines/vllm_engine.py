@@ -58,7 +58,7 @@ class Chat(Protocol):
 
     def template(self, chosen: PromptFormat) -> str | None: ...
 
-    def answer(self, text: str) -> list[int]: ...
+    def answer(self, text: str, chosen: PromptFormat = TEMPLATE_AS_IT_IS) -> list[int]: ...
 
     def plain(self, text: str) -> list[int]: ...
 
@@ -106,7 +106,7 @@ class VllmEngine:
         require_base(release, self._base)
         await asyncio.to_thread(self._load_chat)
         await self._require_same_tokenizer()
-        labels = self._label_tokens(release.labels) if release.labels is not None else None
+        labels = self._label_tokens(release.labels, release.prompt_format) if release.labels is not None else None
         if release.system == "prompted":
             served = _Served(release, await self._name_of_base(), labels)
         else:
@@ -274,9 +274,9 @@ class VllmEngine:
         for choice in reply["choices"]:
             tree.add(known, request.prefixes[choice["index"]], _steps(choice))
 
-    def _label_tokens(self, names: tuple[str, ...]) -> _Labels:
+    def _label_tokens(self, names: tuple[str, ...], chosen: PromptFormat) -> _Labels:
         """The labels' tokens, each with the end-of-turn token. Raises PerpetuneError if vLLM cannot serve them."""
-        label_tokens = tuple(tuple(self._chat.answer(name)) for name in names)
+        label_tokens = tuple(tuple(self._chat.answer(name, chosen)) for name in names)
         token_texts = {token: self._chat.text(token) for tail in label_tokens for token in tail}
         tree = LabelTree(label_tokens)
         if tree.max_children() > MAX_LOGPROB_TOKENS:
