@@ -26,7 +26,7 @@ PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% en
 # Templates of models that only reason, such as DeepSeek-R1's, open a thinking block in the generation prompt.
 _OPEN_THINKING = re.compile(r"(?P<open>[<\[])(?P<name>(?i:think|thinking|thought|reasoning))(?P<close>[>\]])\s*$")
 _THINKS = "{%- set enable_thinking = True %}\n"
-_OF_BEFORE = "{#- a version of before -#}\n"  # in a template: see PromptFormat
+_OF_BEFORE = "{# a version of before #}\n"  # in a template: see PromptFormat
 # What `strftime` knows, without the time of day, which no prompt should depend on.
 _DIRECTIVES = tuple(f"%{flag}{letter}" for flag in ("", "-") for letter in "aAwdbBmyYjUWxFDeHIMSpXcZz")
 _PROBE = "Zq7probe"  # a content that no template contains

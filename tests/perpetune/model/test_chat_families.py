@@ -296,3 +296,11 @@ def test_a_version_of_before_is_served_as_it_was_trained(family: Family, tokeniz
     else:
         assert chat.prompt(ASKED, chosen=before) == chat.prompt(ASKED)
     assert chat.answer("positive")[-1] == token_id(tokenizer, family.end)
+
+
+@pytest.mark.parametrize("start", ["", "\n", "\n  ", "  {% if true %}x{% endif %}\n"])
+def test_what_is_set_before_a_template_changes_none_of_its_whitespace(start: str) -> None:
+    tokenizer = family_tokenizer("chatml")
+    tokenizer.chat_template = start + str(BY_NAME["chatml"].template)
+    for chosen in (prompt_format({"a": 1, "b": None}, None), PromptFormat(of_before=True)):
+        assert prompt_tokens(with_format(tokenizer, chosen), ASKED) == own(tokenizer, *ASKED)
