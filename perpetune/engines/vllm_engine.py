@@ -58,7 +58,7 @@ class Chat(Protocol):
 
     def template(self, chosen: PromptFormat) -> str | None: ...
 
-    def answer(self, text: str) -> list[int]: ...
+    def answer(self, text: str, chosen: PromptFormat = TEMPLATE_AS_IT_IS) -> list[int]: ...
 
     def plain(self, text: str) -> list[int]: ...
 
@@ -81,25 +81,32 @@ class _Served:
 
 
 class VllmEngine:
-    """An `Engine` over the vLLM server at `url`, which serves `base`, whose tokenizer `chat` has.
+    """An `Engine` over the vLLM server at `url`, which serves `base`.
 
-    `api_key` is the server's `--api-key`.
+    `load_chat` returns the base's tokenizer, always the same; it is called when the first release is loaded. `api_key` is
+    the server's `--api-key`.
     """
 
     def __init__(
-        self, url: str, base: BaseParams, params: ServeParams, chat: Chat, api_key: SecretStr | None = None
+        self,
+        url: str,
+        base: BaseParams,
+        params: ServeParams,
+        load_chat: Callable[[], Chat],
+        api_key: SecretStr | None = None,
     ) -> None:
         self._vllm = ModelClient(url, api_key, "vLLM")
         self._base = base
-        self._chat = chat
+        self._load_chat = load_chat
         self._params = params
         self._served: dict[str, _Served] = {}
         self._in_flight = 0
 
     async def load(self, release: Release) -> None:
         require_base(release, self._base)
+        await asyncio.to_thread(self._load_chat)
         await self._require_same_tokenizer()
-        labels = self._label_tokens(release.labels) if release.labels is not None else None
+        labels = self._label_tokens(release.labels, release.prompt_format) if release.labels is not None else None
         if release.system == "prompted":
             served = _Served(release, await self._name_of_base(), labels)
         else:
@@ -139,6 +146,10 @@ class VllmEngine:
 
     async def close(self) -> None:
         await self._vllm.close()
+
+    @property
+    def _chat(self) -> Chat:
+        return self._load_chat()
 
     async def _name_of_base(self) -> str:
         """The listed model without a parent; adapters have one."""
@@ -263,9 +274,9 @@ class VllmEngine:
         for choice in reply["choices"]:
             tree.add(known, request.prefixes[choice["index"]], _steps(choice))
 
-    def _label_tokens(self, names: tuple[str, ...]) -> _Labels:
+    def _label_tokens(self, names: tuple[str, ...], chosen: PromptFormat) -> _Labels:
         """The labels' tokens, each with the end-of-turn token. Raises PerpetuneError if vLLM cannot serve them."""
-        label_tokens = tuple(tuple(self._chat.answer(name)) for name in names)
+        label_tokens = tuple(tuple(self._chat.answer(name, chosen)) for name in names)
         token_texts = {token: self._chat.text(token) for tail in label_tokens for token in tail}
         tree = LabelTree(label_tokens)
         if tree.max_children() > MAX_LOGPROB_TOKENS:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -123,12 +124,11 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
                 do="set it to the vLLM server, or use `perpetune up`, which starts one; see docs/guides/vllm.md",
             )
         from perpetune.engines.vllm_engine import VllmEngine
-        from perpetune.model.chat_tokenizer import load_chat_tokenizer
 
-        chat = load_chat_tokenizer(params.base, settings.assets)
+        load = cache(lambda: _chat_tokenizer(params, settings))
         # The weights of a vLLM server and its --max-model-len may not be known on this machine.
-        base = ServedBase(digest="unknown", tokens=_counting(chat, params), context=sys.maxsize)
-        return VllmEngine(settings.vllm_url, params.base, params.serve, chat, settings.vllm_api_key), base
+        base = ServedBase(digest="unknown", tokens=_counting(load, params), context=sys.maxsize)
+        return VllmEngine(settings.vllm_url, params.base, params.serve, load, settings.vllm_api_key), base
     # Late, because these import torch.
     from perpetune.engines.transformers_engine import TransformersEngine
     from perpetune.inference.predictor import load_predictor
@@ -136,16 +136,23 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
     model = load_predictor(params.base, settings.assets, params.train.precision, params.evaluate.batch_tokens)
     base = ServedBase(
         digest=model.base.digest,
-        tokens=_counting(model.chat, params),
+        tokens=_counting(lambda: model.chat, params),
         context=model.context,
     )
     return TransformersEngine(model, params.base, params.serve), base
 
 
-def _counting(chat: ChatTokenizer, params: Params) -> Callable[[Sequence[Message]], int]:
+def _chat_tokenizer(params: Params, settings: Settings) -> ChatTokenizer:
+    # Late, because it imports torch: a gateway in front of vLLM is ready before it.
+    from perpetune.model.chat_tokenizer import load_chat_tokenizer
+
+    return load_chat_tokenizer(params.base, settings.assets)
+
+
+def _counting(load: Callable[[], ChatTokenizer], params: Params) -> Callable[[Sequence[Message]], int]:
     """A function that counts a conversation's tokens."""
     chosen = prompt_format(params.base.chat_template_kwargs, None)
-    return lambda messages: len(chat.prompt(messages, chosen=chosen))
+    return lambda messages: len(load().prompt(messages, chosen=chosen))
 
 
 def run(

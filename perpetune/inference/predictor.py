@@ -75,7 +75,8 @@ class Predictor:
         self._heads: dict[str, LabelHead] = {}  # by adapter
         self._pools: dict[str, Pool] = {}  # by adapter
         self.chat = ChatTokenizer(base.tokenizer, getattr(base.model.generation_config, "eos_token_id", None))
-        self._label_tokens: dict[str, list[int]] = {}  # tokenized once
+        self._prompt_format = TEMPLATE_AS_IT_IS  # of the answers being computed
+        self._label_tokens: dict[tuple[str, PromptFormat], list[int]] = {}  # tokenized once
         self._prefixes = PrefixCache()
         words = int(base.model.config.get_text_config().vocab_size)
         self._grammars = GrammarCompiler(base.tokenizer, words, self.chat.stops)
@@ -138,6 +139,7 @@ class Predictor:
         one is given and the answer is not cut off. `adapter` None is the base model. Raises PromptTooLong if a
         conversation exceeds the context.
         """
+        self._prompt_format = prompt_format
         limit = self._token_limit(labels, max_new_tokens)
         prompts = [self.chat.prompt(messages, chosen=prompt_format) for messages in conversations]
         longest = max(map(len, prompts), default=0)
@@ -218,9 +220,10 @@ class Predictor:
         return min(self._batch_tokens, CPU_FORWARD_TOKENS) if on_cpu else self._batch_tokens
 
     def _tokens_of_label(self, label: str) -> list[int]:
-        if label not in self._label_tokens:
-            self._label_tokens[label] = self.chat.answer(label)
-        return self._label_tokens[label]
+        key = label, self._prompt_format
+        if key not in self._label_tokens:
+            self._label_tokens[key] = self.chat.answer(*key)
+        return self._label_tokens[key]
 
     @contextmanager
     def _active(self, adapter: str | None) -> Iterator[PreTrainedModel]:

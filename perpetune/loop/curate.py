@@ -15,6 +15,8 @@ from perpetune.records import Example, read_jsonl, write_jsonl
 from perpetune.tracking.runs import Run, log_dataset, log_file, log_metrics
 from perpetune.workspace import Workspace
 
+HOLDOUTS = ("frozen", "recent")
+
 LABELS = "data/labels"
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 

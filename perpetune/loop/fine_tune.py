@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from perpetune.classifiers.encoder import SETTING
 from perpetune.classifiers.ensemble import read_powers
 from perpetune.loop.answer_lengths import warnings_before_training
-from perpetune.loop.curate import read_split
+from perpetune.loop.curate import HOLDOUTS, read_split
 from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.loop.run_context import DEVICE_HOURS, LOSS
 from perpetune.model.chat_tokenizer import load_chat_tokenizer
@@ -19,6 +21,7 @@ from perpetune.model.weights import resolve
 from perpetune.settings import Settings
 from perpetune.tracking.runs import Run, log_metrics, log_params, read_run, system_metrics, tag
 from perpetune.tracking.training_curve import training_curve
+from perpetune.training.batches import encode_prompt
 from perpetune.training.job import TRAINED, Job, read_trained, write_trained
 from perpetune.training.trainer import OnForecast, Progress, Report, Trained
 from perpetune.workspace import Workspace
@@ -88,6 +91,7 @@ def _train(
         prompt_date=read_run(run.id).day,
     )
     tokenizer = load_chat_tokenizer(job.base, job.assets).formatted(job.prompt_format)
+    _require_renderable(workspace, tokenizer)
     for name, sentence in warnings_before_training(tokenizer, rows, workspace.params).items():
         tag(run, {f"warning.{name}": sentence})
         warn(sentence)
@@ -97,6 +101,15 @@ def _train(
         # Training has removed its checkpoint; this file marks it as done.
         write_trained(folder, trained)
     return trained
+
+
+def _require_renderable(workspace: Workspace, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises PromptRejected if the chat template rejects a held-out conversation: before the training, not after it."""
+    for holdout in HOLDOUTS:
+        rows = read_split(workspace, holdout) if workspace.split(holdout).is_file() else []
+        for row in rows:
+            if row.messages:
+                encode_prompt(tokenizer, row, workspace.params.task.instruction)
 
 
 def _trained_before(folder: Path) -> Trained | None:

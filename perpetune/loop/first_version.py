@@ -12,6 +12,7 @@ from perpetune.curation.steps.clean import clean
 from perpetune.curation.steps.fetch import fetch
 from perpetune.curation.steps.split import split
 from perpetune.errors import PerpetuneError
+from perpetune.generation.answer import PromptRejected
 from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import read_split
 from perpetune.loop.run_context import environment_tags, git_commit
@@ -137,13 +138,20 @@ def _labels(params: Params, rows: Sequence[Example]) -> tuple[str, ...] | None:
 
 
 def _shots(params: Params, card: ModelCard, rows: Sequence[Example], base: ServedBase) -> tuple[Message, ...]:
-    """As many examples as fit into `MAX_SHOT_TOKENS`, and into the context with the longest row."""
+    """As many examples as fit into `MAX_SHOT_TOKENS`, and into the context with the longest row.
+
+    There are none if the chat template rejects earlier turns.
+    """
     longest = max(rows, key=lambda row: len(row.input), default=None)
     if longest is None:
         return ()
     for count in range(params.evaluate.few_shot_examples, 0, -1):
         shots = few_shot(rows, count, params.evaluate.seed)
         prompt = conversation(card.instruction, longest, shots)
-        if base.tokens(shots) <= MAX_SHOT_TOKENS and base.tokens(prompt) + card.max_new_tokens <= base.context:
-            return shots
+        try:
+            if base.tokens(shots) <= MAX_SHOT_TOKENS and base.tokens(prompt) + card.max_new_tokens <= base.context:
+                return shots
+        except PromptRejected as fault:
+            logger.info("no examples: %s", fault.what)
+            return ()
     return ()

@@ -26,6 +26,7 @@ PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% en
 # Templates of models that only reason, such as DeepSeek-R1's, open a thinking block in the generation prompt.
 _OPEN_THINKING = re.compile(r"(?P<open>[<\[])(?P<name>(?i:think|thinking|thought|reasoning))(?P<close>[>\]])\s*$")
 _THINKS = "{%- set enable_thinking = True %}\n"
+_OF_BEFORE = "{# a version of before #}\n"  # in a template: see PromptFormat
 # What `strftime` knows, without the time of day, which no prompt should depend on.
 _DIRECTIVES = tuple(f"%{flag}{letter}" for flag in ("", "-") for letter in "aAwdbBmyYjUWxFDeHIMSpXcZz")
 _PROBE = "Zq7probe"  # a content that no template contains
@@ -53,7 +54,7 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, output: str) -> list[int]:
     They are tokenised separately from the prompt, as the model generates them.
     """
     controls = _controls(tokenizer)
-    text = output if tokenizer.chat_template else " " + output
+    text = output if _has_template(tokenizer) else " " + output
     return [*encode(tokenizer, mark(text, controls.answer)), _required(controls.end_of_turn)]
 
 
@@ -96,7 +97,7 @@ def reasons_by_default(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def with_format(tokenizer: PreTrainedTokenizerBase, chosen: PromptFormat) -> PreTrainedTokenizerBase:
     """The tokenizer with a template that has the format's variables and day in it; itself if they change nothing."""
-    template = tokenizer.chat_template
+    template = tokenizer.chat_template or (PLAIN_TEMPLATE if chosen.of_before else None)
     if not template:
         return tokenizer
     fixed = (
@@ -116,6 +117,8 @@ def _fixed(template: str, chosen: PromptFormat) -> str:
     lines = [f"{{%- set {name} = {value!r} %}}\n" for name, value in json.loads(chosen.variables).items()]
     if chosen.day is not None and "strftime_now" in template:
         lines.append(_clock(chosen.day))
+    if chosen.of_before:
+        lines.append(_OF_BEFORE)
     return "".join(lines) + template
 
 
@@ -164,7 +167,7 @@ def _find_controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
         vocabulary=len(tokenizer),
         prompt=pattern_of(special | of_turns | written),
         answer=pattern_of(special | of_turns),
-        end_of_turn=_end_of_turn(tokenizer) if template else tokenizer.eos_token_id,
+        end_of_turn=tokenizer.eos_token_id if _is_of_before(tokenizer) else _end_of_turn(tokenizer),
         bos=() if template else _bos(tokenizer),
     )
 
@@ -176,6 +179,10 @@ def _plain_talk(tokenizer: PreTrainedTokenizerBase) -> str:
         return _apply(tokenizer, turns, None, generation_prompt=False)
     except Exception:  # a template may raise anything
         return ""
+
+
+def _is_of_before(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return any(_OF_BEFORE in source for source in _sources(tokenizer))
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -211,9 +218,13 @@ def _bos(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 def _with_closed_thinking(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     found = _OPEN_THINKING.search(text)
-    if not found or any(_THINKS in source for source in _sources(tokenizer)):
+    if not found or any(_THINKS in source or _OF_BEFORE in source for source in _sources(tokenizer)):
         return text
     return f"{text.rstrip()}\n\n{found['open']}/{found['name']}{found['close']}\n\n"
+
+
+def _has_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return any(PLAIN_TEMPLATE not in source for source in _sources(tokenizer))
 
 
 def _sources(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -241,7 +252,7 @@ def _render_with_system(
         if not _system_contents(turns):
             raise
         return _apply(tokenizer, _fold_system(turns), tools)
-    if _has_system(text, turns):
+    if _has_system(text, turns) or _is_of_before(tokenizer):
         return text
     return _apply(tokenizer, _fold_system(turns), tools)
 

@@ -41,9 +41,9 @@ class ChatTokenizer:
             return None
         return str(formatted.get_chat_template(tools=[]))
 
-    def answer(self, text: str) -> list[int]:
+    def answer(self, text: str, chosen: PromptFormat = TEMPLATE_AS_IT_IS) -> list[int]:
         """The tokens of an answer with the end-of-turn token."""
-        return answer_tokens(self._tokenizer, text)
+        return answer_tokens(self.formatted(chosen), text)
 
     def plain(self, text: str) -> list[int]:
         """The tokens of a bare text."""

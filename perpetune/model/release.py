@@ -31,7 +31,8 @@ class ModelCard(BaseModel):
 
     `shots` are the few-shot examples of a prompted version, user and assistant in turn, after the instruction. Answers are
     constrained to `output_schema`, a JSON Schema. `remote` is the API of a remote version. `prompt_date` is the day that
-    chat templates take for today (None: the real one), so that prompts are the same in training and ever after.
+    chat templates take for today, so that prompts are the same in training and ever after; None in versions of releases
+    that did not fix it, whose prompts and answers stay as they were.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +58,7 @@ class ModelCard(BaseModel):
 
     @property
     def prompt_format(self) -> PromptFormat:
-        return prompt_format(self.base.chat_template_kwargs, self.prompt_date)
+        return prompt_format(self.base.chat_template_kwargs, self.prompt_date, of_before=self.prompt_date is None)
 
 
 class GoldenPrompt(BaseModel):
@@ -115,7 +116,7 @@ class Release:
 
     @property
     def prompt_format(self) -> PromptFormat:
-        return prompt_format(self.base.chat_template_kwargs, self.prompt_date)
+        return prompt_format(self.base.chat_template_kwargs, self.prompt_date, of_before=self.prompt_date is None)
 
     def conversation(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The version's prompt for a request or a row with these messages."""

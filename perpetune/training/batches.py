@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from perpetune.generation.answer import PromptRejected
 from perpetune.model.chat_format import answer_tokens, prompt_tokens
 from perpetune.model.token_tree import build_tree, groups_within
 from perpetune.params import TrainParams
@@ -41,8 +42,17 @@ class Encoded:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, row: Example, instruction: str) -> Encoded:
-    prompt = prompt_tokens(tokenizer, conversation(instruction, row))
+    """Tokenise a row. Raises PromptRejected, with the row's id, if the chat template rejects its conversation."""
+    prompt = encode_prompt(tokenizer, row, instruction)
     return Encoded((*prompt, *answer_tokens(tokenizer, row.output)), len(prompt))
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, row: Example, instruction: str) -> list[int]:
+    try:
+        return prompt_tokens(tokenizer, conversation(instruction, row))
+    except PromptRejected as fault:
+        do = "correct the row, or take it out of the data"
+        raise PromptRejected(fault.what, where=f"row {row.id} ({row.source})", do=do) from fault
 
 
 def encode_all(

@@ -128,7 +128,7 @@ def use(server: Server, params: Params, assets: Path) -> Use:
 
     async def run(body: Callable[[VllmEngine], Awaitable[None]]) -> None:
         chat = load_chat_tokenizer(params.base, assets)
-        engine = VllmEngine(server.url, params.base, params.serve, chat)
+        engine = VllmEngine(server.url, params.base, params.serve, lambda: chat)
         try:
             await body(engine)
         finally:

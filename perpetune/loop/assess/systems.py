@@ -14,19 +14,17 @@ from perpetune.classifiers.linear import load_linear_model
 from perpetune.classifiers.temperature import fit_temperature
 from perpetune.engines.remote_engine import remote_answers
 from perpetune.evaluation.baselines import answers_of, fitted_linear
-from perpetune.generation.answer import Answer
+from perpetune.generation.answer import Answer, PromptRejected
 from perpetune.inference.predictor import Predictor
 from perpetune.loop.assess.answering import Log, Predict, cached, with_progress
 from perpetune.loop.assess.few_shot import few_shot
-from perpetune.loop.curate import read_split
+from perpetune.loop.curate import HOLDOUTS, read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.model.release import UNTRAINED, ModelCard, Release
 from perpetune.records import Example, Message, conversation
 from perpetune.settings import Settings
 from perpetune.tracking import registry
 from perpetune.workspace import Workspace
-
-HOLDOUTS = ("frozen", "recent")
 
 
 @dataclass(frozen=True)
@@ -205,7 +203,10 @@ def _shots(
     train: Sequence[Example],
     rows: Sequence[Example],
 ) -> tuple[Message, ...]:
-    """As many few-shot examples as fit into the context with the longest of the rows; () if none fits."""
+    """As many few-shot examples as fit into the context with the longest of the rows; () if none fits.
+
+    There are none if the chat template rejects earlier turns.
+    """
     card, params = challenger.card, workspace.params.evaluate
     prompts = [conversation(card.instruction, row) for row in rows]
     if not prompts:
@@ -214,6 +215,9 @@ def _shots(
     for count in range(params.few_shot_examples, 0, -1):
         shots = few_shot(train, count, params.seed)
         prompt = conversation(card.instruction, longest, shots)
-        if shots and predictor.fits(prompt, card.labels, card.max_new_tokens, card.prompt_format):
-            return shots
+        try:
+            if shots and predictor.fits(prompt, card.labels, card.max_new_tokens, card.prompt_format):
+                return shots
+        except PromptRejected:
+            return ()
     return ()

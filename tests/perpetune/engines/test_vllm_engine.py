@@ -47,7 +47,7 @@ async def running(vllm: FakeVllm) -> AsyncIterator[str]:
 @asynccontextmanager
 async def engine_over(vllm: FakeVllm, params: ServeParams, *releases: Release) -> AsyncIterator[VllmEngine]:
     async with running(vllm) as url:
-        engine = VllmEngine(url, BASE, params, CharacterChat())
+        engine = VllmEngine(url, BASE, params, CharacterChat)
         try:
             for one in releases:
                 await engine.load(one)
@@ -237,7 +237,7 @@ def test_with_tools_vllm_is_sent_messages_and_the_versions_template(params: Serv
 
     async def run() -> tuple[Answer, ...]:
         async with running(vllm) as url:
-            engine = VllmEngine(url, BASE, params, CharacterChat("a template of that day"))
+            engine = VllmEngine(url, BASE, params, lambda: CharacterChat("a template of that day"))
             await engine.load(release)
             generation = replace(WANTED, n=1, tools=json.dumps(tools), tool_choice='"auto"')
             answers = await engine.answer("1", asked, generation)
@@ -451,7 +451,7 @@ def test_a_stream_that_breaks(params: ServeParams, adapter: Make, reply: Reply) 
 def test_a_server_that_is_gone(params: ServeParams, adapter: Make) -> None:
     async def run() -> None:
         async with running(FakeVllm()) as url:
-            engine = VllmEngine(url, BASE, params, CharacterChat())
+            engine = VllmEngine(url, BASE, params, CharacterChat)
             await engine.load(adapter())
         with pytest.raises(EngineDown):
             await engine.answer("1", ASKED, SHORT)
@@ -536,7 +536,7 @@ def test_a_key_is_sent_with_every_call_if_there_is_one(params: ServeParams, adap
     async def run(key: SecretStr | None) -> list[str | None]:
         vllm = FakeVllm(reply=saying(choice("hello")))
         async with running(vllm) as url:
-            engine = VllmEngine(url, BASE, params, CharacterChat(), key)
+            engine = VllmEngine(url, BASE, params, CharacterChat, key)
             await engine.load(adapter())
             await engine.answer("1", ASKED, SHORT)
             await engine.close()

@@ -69,7 +69,7 @@ def always(base: Base, token: int) -> None:
 
 def test_each_token_of_generation_config_ends_an_answer_and_no_other(base: Base, tmp_path: Path) -> None:
     predictor = Predictor(base, 512)
-    named = set(base.model.generation_config.eos_token_id)  # type: ignore[union-attr, arg-type]
+    named = set(base.model.generation_config.eos_token_id)
     assert predictor.chat.stops == named | {base.tokenizer.eos_token_id}
     assert load_chat_tokenizer(BaseParams(model=f"path:{tmp_path / 'base'}"), tmp_path).stops == predictor.chat.stops
     letter = predictor.chat.plain("a")[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,19 +10,22 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from transformers import AutoTokenizer
 from workspaces import write_params
 
+from perpetune.generation.answer import PromptRejected
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.run_context import DEVICE_HOURS
 from perpetune.model.release import ModelCard
 from perpetune.params import BaseParams, TrainParams
-from perpetune.records import Example, write_jsonl
+from perpetune.records import Example, Message, write_jsonl
 from perpetune.tracking.runs import Run, close_run, connect, metrics_of, open_run
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow
 
+TEMPLATE = "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} </s>{% endfor %}"
 THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 
 
@@ -104,3 +108,22 @@ def test_the_version_has_the_day_of_its_run_and_a_resumed_run_keeps_it(workspace
     assert warnings == []
     again = ModelCard.model_validate_json(challenger.card.model_dump_json())
     assert again == challenger.card
+
+
+def test_a_held_out_conversation_that_the_template_rejects_stops_before_the_training(
+    workspace: Workspace, run: Run, tmp_path: Path
+) -> None:
+    base = tmp_path / "strict"
+    shutil.copytree(workspace.params.base.model.removeprefix("path:"), base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = (
+        "{% if messages | length > 2 %}{{ raise_exception('only one turn') }}{% endif %}" + TEMPLATE
+    )
+    tokenizer.save_pretrained(base)
+    edit = (tmp_path / "params.yaml").read_text().replace(workspace.params.base.model, f"path:{base}")
+    (tmp_path / "params.yaml").write_text(edit)
+    talk = tuple(Message(role=role, content="the sky") for role in ("user", "assistant", "user"))
+    row = Example(input="the sky", output="blue", id="talk-7", group="g", source="chat.jsonl", messages=talk)
+    write_jsonl(workspace.split("frozen"), [row])
+    with pytest.raises(PromptRejected, match=r"talk-7 \(chat.jsonl\).*only one turn"):
+        fine_tune(open_workspace(tmp_path), run, lambda _: pytest.fail("trained"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.curation.layout import INBOX, SPLITS
 from perpetune.gateway.releases.first_release import BootstrappingSource
+from perpetune.generation.answer import PromptRejected
 from perpetune.loop.first_version import MAX_LABEL_TOKENS, first_version_card, make_first_version
 from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import check
@@ -92,6 +93,22 @@ def test_where_labels_are_not_known_little_is_written(workspace: Any) -> None:
     assert first_version_card(workspace(), BASE).max_new_tokens == MAX_LABEL_TOKENS
     assert first_version_card(workspace(task={"kind": "generation"}), BASE).max_new_tokens == 128
     assert first_version_card(workspace(task={"labels": ["x", "y"]}), BASE).max_new_tokens == 128
+
+
+def test_a_template_that_rejects_earlier_turns_gets_no_examples(workspace: Any) -> None:
+    def only_one_turn(messages: Sequence[Message]) -> int:
+        if len(messages) > 2:
+            raise PromptRejected("only one turn")
+        return words(messages)
+
+    known = ingested(workspace(evaluate={"few_shot_examples": 4}), rows(40))
+    strict = ServedBase(digest="abc", tokens=only_one_turn, context=2000)
+    assert first_version_card(known, strict).shots == ()
+
+
+def test_a_first_version_keeps_its_day(workspace: Any) -> None:
+    card = first_version_card(workspace(), BASE)
+    assert card.prompt_date is not None and abs(card.prompt_date - datetime.now(UTC).date()) <= timedelta(days=1)
 
 
 def test_examples_are_shown_as_far_as_they_fit_and_none_of_a_holdout(workspace: Any) -> None:

@@ -281,3 +281,26 @@ def test_control_tokens_in_calls_and_tools_are_text() -> None:
     call_tokens, response = ["<tool_call>", "</tool_call>"], ["<tool_response>", "</tool_response>"]
     assert written == [*im, im[0], *call_tokens, im[1], im[0], *response, im[1], im[0]]
     assert decoded(tokenizer, found).count("<|im_end|>") == 5
+
+
+def test_a_version_of_before_is_served_as_it_was_trained(family: Family, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Its card has no date: answers ended with the end-of-text token, and nothing was put before or after a prompt."""
+    chat, before = ChatTokenizer(tokenizer, None), PromptFormat(of_before=True)
+    text = "positive" if family.template else " positive"
+    bare = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert chat.answer("positive", before) == [*bare, tokenizer.eos_token_id]
+    if family.template is None:
+        assert [token_id(tokenizer, family.bos or ""), *chat.prompt(ASKED, chosen=before)] == chat.prompt(ASKED)
+    elif family.name in ("deepseek-r1", "phi3"):
+        assert chat.prompt(ASKED, chosen=before) == own(tokenizer, *ASKED) != chat.prompt(ASKED)
+    else:
+        assert chat.prompt(ASKED, chosen=before) == chat.prompt(ASKED)
+    assert chat.answer("positive")[-1] == token_id(tokenizer, family.end)
+
+
+@pytest.mark.parametrize("start", ["", "\n", "\n  ", "  {% if true %}x{% endif %}\n"])
+def test_what_is_set_before_a_template_changes_none_of_its_whitespace(start: str) -> None:
+    tokenizer = family_tokenizer("chatml")
+    tokenizer.chat_template = start + str(BY_NAME["chatml"].template)
+    for chosen in (prompt_format({"a": 1, "b": None}, None), PromptFormat(of_before=True)):
+        assert prompt_tokens(with_format(tokenizer, chosen), ASKED) == own(tokenizer, *ASKED)
