@@ -15,11 +15,11 @@ from pydantic import (
     Field,
     JsonValue,
     Tag,
-    ValidationError,
     WithJsonSchema,
 )
 
-from perpetune.gateway.api.errors import ApiError, invalid
+from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.api.request_json import parse_json
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.prediction_log.storable import storable, storable_tree
 from perpetune.records import Message
@@ -215,6 +215,7 @@ class ChatRequest(BaseModel):
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    metadata: Any = None
     user: Annotated[str, Field(description="Groups a user's requests, and keeps them on one version.")] | None = None
 
 
@@ -234,19 +235,7 @@ class ValidRequest:
 
 def parse_request(body: bytes) -> ChatRequest:
     """Parse a request's JSON. Raises ApiError."""
-    try:
-        return ChatRequest.model_validate_json(body)
-    except ValidationError as fault:
-        errors = fault.errors(include_url=False)
-    # pydantic's parser rejects lone surrogates (\ud83d), which clients do send; Python's json accepts them.
-    if errors[0]["type"] != "json_invalid" or b"\\u" not in body:
-        raise invalid(errors, body)
-    try:
-        return ChatRequest.model_validate(json.loads(body))
-    except ValidationError as fault:
-        raise invalid(fault.errors(include_url=False), body) from None
-    except (ValueError, RecursionError):
-        raise invalid(errors, body) from None
+    return parse_json(ChatRequest, body)
 
 
 def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tokens: int) -> ValidRequest:
@@ -267,7 +256,7 @@ def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tok
         user=storable(request.user) if request.user else None,
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
-        metadata=(request.model_extra or {}).get("metadata"),
+        metadata=request.metadata,
     )
 
 

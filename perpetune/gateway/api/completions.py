@@ -19,9 +19,10 @@ from starlette.types import Receive, Scope, Send
 
 from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
-from perpetune.gateway.api.chat_reply import DONE, Reply, event
-from perpetune.gateway.api.chat_request import ValidRequest, model_name, parse_request, unknown_model, validate_request
+from perpetune.gateway.api.chat_reply import Reply
+from perpetune.gateway.api.chat_request import ValidRequest, model_name, unknown_model, validate_request
 from perpetune.gateway.api.content_type import is_json
+from perpetune.gateway.api.dialects.dialect import CHAT, Dialect, Replies, WriteAs
 from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
 from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.api.output_constraint import constrained
@@ -56,11 +57,16 @@ class AnswerLog(Protocol):
 class _Call:
     """A request in flight: its id, arrival time and the engine's time."""
 
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    dialect: Dialect
+    id: str = field(init=False)
     arrived: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.perf_counter)
     engine_seconds: float = 0.0
     own_id: str | None = None  # the client's
+    write_as: WriteAs = lambda reply: reply
+
+    def __post_init__(self) -> None:
+        self.id = f"{self.dialect.id_prefix}{uuid.uuid4().hex}"
 
     @property
     def milliseconds(self) -> float:
@@ -102,15 +108,15 @@ class Completions:
             engine, follower, log, metrics, max_concurrent=params.max_batch, timeout=params.timeout_seconds
         )
 
-    async def respond(self, request: Request) -> Response:
+    async def respond(self, request: Request, dialect: Dialect = CHAT) -> Response:
         """Answer a request. The response's id is the request id for feedback."""
-        call = _Call()
+        call = _Call(dialect)
         try:
             return await self._respond(call, request)
         except ClientDisconnected:
             return Response(status_code=_CLIENT_GONE)
         except Exception as fault:  # the framework's error response would lack the request id
-            return _as_api_error(fault).response(call.headers())
+            return dialect.in_own_words(_as_api_error(fault)).response(call.headers())
 
     async def close(self) -> None:
         """Cancel shadow answers in flight."""
@@ -119,8 +125,9 @@ class Completions:
     async def _respond(self, call: _Call, request: Request) -> Response:
         if not is_json(request.headers.get("content-type", "")):
             raise ApiError(400, "Send the body with content-type: application/json.", code="invalid_content_type")
+        asked, call.write_as = call.dialect.read(await request.body())
         chat = validate_request(
-            parse_request(await request.body()),
+            asked,
             self._task,
             max_chars=self._params.max_request_chars,
             max_tokens=self._max_new_tokens,
@@ -168,7 +175,7 @@ class Completions:
                     with self._translating_errors(), self._recording_failures(call, routed):
                         answers = await asking
                 except Exception as fault:  # the status is sent already
-                    yield event(_as_api_error(fault).body()) + DONE
+                    yield reply.error(call.dialect.in_own_words(_as_api_error(fault)))
                     return
                 await self._record(call, routed, chat, answers)
                 yield reply.end(answers)
@@ -229,8 +236,8 @@ class Completions:
         if routed.shadow:
             self._shadows.submit(routed.shadow, call.id, chat.messages, chat.generation)
 
-    def _reply(self, call: _Call, routed: RoutedRelease, chat: ValidRequest) -> Reply:
-        return Reply(
+    def _reply(self, call: _Call, routed: RoutedRelease, chat: ValidRequest) -> Replies:
+        reply = Reply(
             id=call.id,
             created=int(call.arrived.timestamp()),
             task=self._task,
@@ -239,6 +246,7 @@ class Completions:
             with_logprobs=chat.generation.top_logprobs is not None,
             include_usage=chat.include_usage,
         )
+        return call.write_as(reply)
 
     @contextmanager
     def _recording_failures(self, call: _Call, routed: RoutedRelease) -> Iterator[None]:
