@@ -222,7 +222,7 @@ def test_langchain_over_responses(start: Start, stream: bool) -> None:
     model = ChatOpenAI(
         model="reviews",
         base_url=f"{gateway.url}/v1",
-        api_key="none",  # type: ignore[arg-type]
+        api_key="none",
         use_responses_api=True,
         max_retries=0,
     )

@@ -119,7 +119,7 @@ def test_what_cannot_be_answered_is_named_as_it_was_sent(standing: Any, body: di
 
 def test_langchains_older_class(start: Start) -> None:
     gateway = start(FakeEngine(repeat))
-    model = LangChainOpenAI(model="reviews", base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)  # type: ignore[arg-type]
+    model = LangChainOpenAI(model="reviews", base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
     assert model.invoke("hello") == "so hello"
     assert model.batch(["a", "b"]) == ["so a", "so b"]
     assert "".join(model.stream("hello")) == "so hello"
