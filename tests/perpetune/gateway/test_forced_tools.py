@@ -51,8 +51,8 @@ def test_openai(gateway: Any, choice: Any, stream: bool) -> None:
                 message = events.get_final_completion().choices[0].message
         else:
             message = client.chat.completions.create(**asked).choices[0].message
-    [call] = message.tool_calls or [None]
-    assert call is not None
+    assert message.tool_calls
+    [call] = message.tool_calls
     assert (message.content or None, call.function.name, call.type) == (None, "Review", "function")
     Review.model_validate_json(call.function.arguments)
     [row] = recent_predictions(gateway.log, "reviews", limit=None)
