@@ -8,7 +8,7 @@ COMPILE := -m compileall -qq -j 0
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test test-fast test-slow coverage check docs bench lock vllm
+.PHONY: setup demo up test test-fast test-slow coverage check docs bench lock vllm clients
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -34,6 +34,17 @@ vllm: .venv-vllm/ready
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r vllm.lock
 	.venv-vllm/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
 	.venv-vllm/bin/python $(COMPILE) .venv-vllm/lib || true
+	touch $@
+
+clients: .venv-clients/ready
+
+# Clients that the gateway's tests run and the product does not need: LiteLLM and instructor, and with npm those in
+# JavaScript. A JDK is used if there is one. Tests of what is missing are skipped.
+CLIENTS := tests/perpetune/gateway/clients
+.venv-clients/ready: $(CLIENTS)/requirements.lock $(CLIENTS)/package-lock.json
+	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r $(CLIENTS)/requirements.lock
+	if command -v npm > /dev/null; then npm ci --prefix $(CLIENTS) --silent --no-audit --no-fund; fi
 	touch $@
 
 demo: setup

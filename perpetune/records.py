@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -54,14 +54,18 @@ class Example(_Frozen):
 
 
 Route = Literal["champion", "canary", "pinned"]
+CutOff = Literal["cancelled", "failed"]
+"""Why a stream ended early: its client stopped it, or the engine failed."""
+CUT_OFF: tuple[CutOff, ...] = get_args(CutOff)
 
 
 class Prediction(_Frozen):
     """One answered request in the prediction log.
 
     `route` says why this version answered: it was champion, it was the canary for this request, or the request named
-    it. `label` and `score` are the newest feedback, if there is any. `client_id` is the id that the client gave to its
-    request, `other_outputs` are the further answers if it asked for several.
+    it. `finish_reason` is the answer's, as in OpenAI's API, or a `CutOff` if `output` is only what was sent of it.
+    `client_id` is the id that the client gave to its request, `other_outputs` are the further answers if it asked for
+    several. `label` and `score` are the newest feedback, if there is any.
     """
 
     id: str
@@ -77,6 +81,7 @@ class Prediction(_Frozen):
     confidence: float | None = Field(default=None, ge=0, le=1)
     group: str | None = None
     route: Route = "champion"
+    finish_reason: str | None = None
     client_id: str | None = None
     other_outputs: tuple[str, ...] = ()
     label: str | None = None

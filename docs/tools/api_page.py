@@ -40,7 +40,7 @@ def api_page(described: Schema) -> str:
     parts = [
         "# HTTP API",
         "The gateway speaks OpenAI's chat completions. Generated from its OpenAPI description, which a running gateway "
-        "serves at `/openapi.json`; `/docs` of the gateway lets you try it. docs/guides/serving.md says what the "
+        "serves at `/openapi.json`; `/docs` of the gateway lists it. docs/guides/serving.md says what the "
         "fields do.",
     ]
     for path, methods in described["paths"].items():

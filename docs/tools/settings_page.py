@@ -25,7 +25,7 @@ _ELSEWHERE = {
     "HF_TOKEN": "The key for gated models of the Hugging Face hub.",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "Address that the gateway sends traces to; unset, it sends none. OpenTelemetry's other "
     "variables hold too. See docs/guides/observability.md.",
-    "FORWARDED_ALLOW_IPS": "Address of the proxy whose `X-Forwarded-For` the gateway believes (uvicorn).",
+    "FORWARDED_ALLOW_IPS": "Proxies whose `X-Forwarded-For` the gateway believes, if `serve.trusted_proxies` names none.",
 }
 
 

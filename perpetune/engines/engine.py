@@ -58,6 +58,13 @@ class Unsupported(Exception):
         self.param = param
 
 
+class ContextExceeded(Unsupported):
+    """A model server says that the prompt is too long for its model, in its own words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("messages", why)
+
+
 # As JSON, or as the bare word.
 _FREE_TOOL_CHOICES = {word for choice in ("auto", "none") for word in (choice, f'"{choice}"')}
 

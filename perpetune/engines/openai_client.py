@@ -21,16 +21,22 @@ _CLIENT_FAULTS = frozenset({400, 404, 413, 422})
 
 
 class RequestRejected(Exception):
-    """The server rejected the request (4xx). `param` is the field that it names."""
+    """The server rejected the request (4xx). `param` is the field that it names, `code` the kind of error."""
 
-    def __init__(self, status: int, message: str, param: str | None) -> None:
+    def __init__(self, status: int, message: str, param: str | None, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.param = param
+        self.code = code
 
     @property
     def is_unknown_model(self) -> bool:
         return self.status == 404 and self.param == "model"
+
+    @property
+    def is_context_exceeded(self) -> bool:
+        """Whether the prompt is too long: OpenAI's code for it, or its words, which other servers repeat."""
+        return self.code == "context_length_exceeded" or "maximum context length" in str(self)
 
 
 class ModelClient:
@@ -99,7 +105,7 @@ class ModelClient:
     def _error_from(self, status: int, error: dict[str, Any]) -> Exception:
         message = str(error.get("message"))
         if status in _CLIENT_FAULTS:
-            return RequestRejected(status, message, error.get("param"))
+            return RequestRejected(status, message, error.get("param"), error.get("code"))
         return EngineDown(f"{self._name} answered {status}: {message}")
 
     @property
@@ -121,7 +127,8 @@ def _error(body: bytes) -> dict[str, Any]:
     if isinstance(parsed, dict):
         error = parsed.get("error", parsed)
         if isinstance(error, dict):
-            return {"message": str(error.get("message") or error.get("detail")), "param": error.get("param")}
+            message = str(error.get("message") or error.get("detail"))
+            return {"message": message, "param": error.get("param"), "code": error.get("code")}
     return {"message": str(parsed)[:500]}
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from perpetune.engines.engine import EngineDown, NotLoaded, Unsupported, require_supported
+from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded, Unsupported, require_supported
 from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
 from perpetune.engines.openai_client import ModelClient, RequestRejected
 from perpetune.errors import PerpetuneError
@@ -200,4 +200,6 @@ def _without(body: dict[str, Any], rejected: set[str]) -> dict[str, Any]:
 def _error_from(fault: RequestRejected, model: str) -> Exception:
     if fault.status in (401, 403, 404):
         return EngineDown(f"access to {model} was denied: {fault}")
+    if fault.is_context_exceeded:
+        return ContextExceeded(str(fault))
     return Unsupported(fault.param or "messages", f"{model} rejects the request: {fault}")

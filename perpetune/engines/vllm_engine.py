@@ -19,7 +19,14 @@ from pydantic import SecretStr
 
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
-from perpetune.engines.engine import EngineDown, NotLoaded, Overloaded, Unsupported, require_supported
+from perpetune.engines.engine import (
+    ContextExceeded,
+    EngineDown,
+    NotLoaded,
+    Overloaded,
+    Unsupported,
+    require_supported,
+)
 from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS, Known, LabelTree, LogprobRequest, softmax
 from perpetune.engines.openai_chat import StreamAssembler, chat_body, message_dicts, read_answers
 from perpetune.engines.openai_client import ModelClient, RequestRejected
@@ -151,8 +158,8 @@ class VllmEngine:
             return await self._generate_once(served, messages, generation, on_delta)
         began = time.perf_counter()
         body = chat_body(served.name, messages, generation) | _PLAIN
-        if generation.n > 1:
-            # The usage is the total of all answers; the ids give the tokens of each.
+        if generation.n > 1 or on_delta:
+            # The usage is the total of all answers, and comes at their end; the ids give the tokens of each, so far.
             body["return_token_ids"] = True
         if on_delta is None:
             reply = await self._vllm.post(_CHAT, body)
@@ -346,11 +353,11 @@ def _label_logprobs(
 
 
 def _client_error(fault: RequestRejected, generation: GenerationConfig) -> Exception:
-    if fault.param == "input_tokens":
+    if fault.param == "input_tokens" or fault.is_context_exceeded:
         limit = re.search(r"context length is (?:only )?(\d+)", str(fault))
         tokens = re.search(r"(\d+) input tokens", str(fault))
         if limit and tokens:
             return PromptTooLong(int(tokens[1]), int(limit[1]))
-        return Unsupported("messages", str(fault))
+        return ContextExceeded(str(fault))
     where = "response_format" if generation.json_schema and not fault.param else "messages"
     return Unsupported(fault.param or where, str(fault))

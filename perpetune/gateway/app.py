@@ -26,6 +26,7 @@ from perpetune.gateway.api.dialects.responses import PATH as PATH_OF_RESPONSES
 from perpetune.gateway.api.dialects.responses import RESPONSES
 from perpetune.gateway.api.dialects.text_completions import PATH as PATH_OF_TEXTS
 from perpetune.gateway.api.dialects.text_completions import TextCompletions
+from perpetune.gateway.api.docs_page import add_docs_page
 from perpetune.gateway.api.errors import ErrorReply, add_error_handlers
 from perpetune.gateway.api.feedback import FeedbackApi
 from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
@@ -105,7 +106,8 @@ def create_app(
         await keyholder.close()
         await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(title=f"perpetune: {task}", lifespan=lifespan)
+    # Without redirects of /path/ to /path: they would lead to whatever host the request's Host header names.
+    app = FastAPI(title=f"perpetune: {task}", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
     follower = Follower(source, engine, metrics, params.poll_seconds, release_params, max_new_tokens)
     recorder = Recorder(log, metrics, task=task, params=log_params, spool=spool)
     gateway = _Gateway(task=task, follower=follower, recorder=recorder, metrics=metrics)
@@ -138,6 +140,7 @@ def create_app(
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
     app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)
+    add_docs_page(app)
     set_openapi(app)
     return app
 

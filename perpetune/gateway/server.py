@@ -29,7 +29,7 @@ from perpetune.gateway.middleware.draining import drain
 from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
 from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.model.release import ServedBase, System
-from perpetune.params import Params
+from perpetune.params import Params, ServeParams
 from perpetune.prediction_log.api_keys import read_keyring
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_rule import policy_of
@@ -46,6 +46,7 @@ _UNKNOWN_BASE = ServedBase(
 
 logger = logging.getLogger(__name__)
 
+_DEFAULTS = ServeParams()
 _GRACE_SECONDS = 5  # beyond the timeout of a request
 _DRAIN_SECONDS = 1.0  # between "not ready" and refusing connections, for load balancers to notice
 
@@ -94,7 +95,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             spool=settings.home.absolute() / "spool",
             labels=policy_of(params),
         )
-        run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS)
+        run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
         log.dispose()
 
 
@@ -138,27 +139,43 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
     return TransformersEngine(model, params.base, params.serve), base
 
 
-def run(app: FastAPI, address: socket.socket, *, grace_seconds: float, drain_seconds: float = _DRAIN_SECONDS) -> None:
+def run(
+    app: FastAPI,
+    address: socket.socket,
+    *,
+    grace_seconds: float,
+    drain_seconds: float = _DRAIN_SECONDS,
+    params: ServeParams = _DEFAULTS,
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish requests in flight, for at most `grace_seconds`.
 
     On the signal it becomes not ready, but accepts requests for `drain_seconds` more. Raises PerpetuneError if a second
     signal stopped it at once.
     """
-    config = uvicorn.Config(
+    server = _Server(server_config(app, params, grace_seconds), app, drain_seconds)
+    server.run(sockets=[address])
+    if server.force_exit:
+        raise PerpetuneError(
+            "a second signal stopped the gateway at once", do="send one signal, and let requests in flight finish"
+        )
+
+
+def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uvicorn.Config:
+    """How uvicorn serves the app: its protocol, timeouts, and the proxies that it believes."""
+    # uvicorn's own default is whatever runs on this machine, so that a client could name any address through a proxy.
+    proxies = list(params.trusted_proxies) or os.environ.get("FORWARDED_ALLOW_IPS", "")
+    return uvicorn.Config(
         app,
         loop="uvloop",
         http=HeadLimitProtocol,
         ws="none",
         access_log=False,
         log_level="warning",
+        timeout_keep_alive=params.keep_alive_seconds,
         timeout_graceful_shutdown=int(grace_seconds),
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
     )
-    server = _Server(config, app, drain_seconds)
-    server.run(sockets=[address])
-    if server.force_exit:
-        raise PerpetuneError(
-            "a second signal stopped the gateway at once", do="send one signal, and let requests in flight finish"
-        )
 
 
 def warn_if_open(log: sqlalchemy.Engine, host: str) -> None:

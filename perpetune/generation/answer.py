@@ -9,11 +9,17 @@ from perpetune.errors import PerpetuneError
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A generated token, its natural log-probability, and the top tokens at its position with theirs."""
+    """A generated token, its natural log-probability, and the top tokens at its position with theirs.
+
+    The tokens of an answer concatenate to its text. `utf8` are the token's bytes if they are not those of `token`: of
+    a character in several tokens, the last one has the text and each its own bytes. `top_utf8` are those of `top`.
+    """
 
     token: str
     logprob: float
     top: tuple[tuple[str, float], ...] = ()
+    utf8: bytes | None = None
+    top_utf8: tuple[bytes | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,13 @@ class Answer:
 
 
 class PromptTooLong(PerpetuneError):
-    """The conversation does not fit the model's context."""
+    """The conversation does not fit the model's context.
 
-    def __init__(self, tokens: int, limit: int) -> None:
+    The prompt has `tokens`; the context has `limit` for it, beside the `answer` tokens that the answer may have.
+    """
+
+    def __init__(self, tokens: int, limit: int, answer: int = 0) -> None:
         super().__init__(f"the prompt has {tokens} tokens; the context leaves {limit} for it", do="shorten the request")
+        self.tokens = tokens
+        self.limit = limit
+        self.answer = answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import TokenLogprob
@@ -42,12 +42,18 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class Delta:
-    """A chunk of the streamed answer number `index`. The deltas of an answer concatenate to its text."""
+    """A chunk of the streamed answer number `index`. The deltas of an answer concatenate to its text.
+
+    `tokens` is the number of tokens generated since the last one, and `prompt_tokens` that of the prompt, 0 if the
+    engine does not know it yet. They matter if the stream ends early.
+    """
 
     index: int
     text: str
     logprobs: tuple[TokenLogprob, ...] | None = None
     tool_calls: tuple[dict[str, object], ...] = ()
+    tokens: int = field(default=1, compare=False)
+    prompt_tokens: int = field(default=0, compare=False)
 
 
 OnDelta = Callable[[Delta], None]

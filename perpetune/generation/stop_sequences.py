@@ -8,13 +8,16 @@ from collections.abc import Sequence
 class StopFilter:
     """Streams text up to the first stop string, without leading and trailing whitespace.
 
-    Text that may begin a stop string and trailing whitespace are buffered until the next piece decides.
+    Text that may begin a stop string and trailing whitespace are buffered until the next piece decides. `text` is what
+    was released, after the whitespace `leading`; `rest` is what is buffered, or at the end what was cut.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = [one for one in stop if one]
         self._buffer = ""
         self.text = ""
+        self.leading = ""
+        self.rest = ""
         self.stopped = False
 
     def add(self, piece: str) -> str:
@@ -29,7 +32,7 @@ class StopFilter:
     def end(self, cut: int | None = None) -> str:
         """Return what is buffered, at the end of generation."""
         piece = self._release(len(self._buffer) if cut is None else cut)
-        self._buffer = ""
+        self.rest, self._buffer = self._buffer, ""
         return piece
 
     def _possible_stop(self) -> int:
@@ -42,7 +45,9 @@ class StopFilter:
 
     def _release(self, length: int) -> str:
         clear = self._buffer[:length].rstrip()
-        self._buffer = self._buffer[len(clear) :]
+        self._buffer = self.rest = self._buffer[len(clear) :]
         piece = clear if self.text else clear.lstrip()
+        if not self.text:
+            self.leading = clear[: len(clear) - len(piece)]
         self.text += piece
         return piece

@@ -12,11 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig
 from perpetune.generation.stop_sequences import StopFilter
+from perpetune.generation.token_alignment import AlignedLogprobs
 from perpetune.inference.detokenizer import Detokenizer
 from perpetune.inference.json_grammar import Grammar
 from perpetune.inference.padded_cache import PaddedCache, prefill
 from perpetune.inference.prefix_cache import CachedPrefix
 from perpetune.inference.sampling import Sampler
+from perpetune.inference.token_logprobs import TokenTexts, token_logprob
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +126,11 @@ class _Sequence:
         self._detokenizer = Detokenizer(tokenizer)
         self._text = StopFilter(request.generation.stop)
         self._written = 0
+        self._counted = 0
         self._finish_reason = "stop"
         self._logprobs: list[TokenLogprob] = []
-        self._sent = 0
+        self._token_texts = TokenTexts()
+        self._aligned = AlignedLogprobs()
 
     @property
     def is_greedy(self) -> bool:
@@ -141,16 +145,8 @@ class _Sequence:
         """Record the token's log-probability, before penalties. The end-of-turn token is not part of the answer."""
         if token == self._tokenizer.eos_token_id:
             return
-        logprobs = logits.log_softmax(-1)
-        best = logprobs.topk(self.request.generation.top_logprobs or 0)
-        top = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        self._logprobs.append(
-            TokenLogprob(
-                self._token_text(token),
-                float(logprobs[token]),
-                tuple((self._token_text(one), weight) for one, weight in top),
-            )
-        )
+        top = self.request.generation.top_logprobs or 0
+        self._token_texts.add(token_logprob(self._tokenizer, token, logits, top))
 
     def append(self, token: int) -> bool:
         """Append a token; returns whether the sequence continues."""
@@ -160,7 +156,7 @@ class _Sequence:
         self._sampler.record(token)
         if self.request.grammar is not None:
             self.request.grammar.accept(token)
-        self._send_text(self._text.add(self._detokenizer.add(token)))
+        self._add_text(self._detokenizer.add(token))
         if self._text.stopped or (self.request.grammar is not None and self.request.grammar.is_complete):
             return self._end()
         if self._written == self.request.generation.max_tokens:
@@ -188,19 +184,30 @@ class _Sequence:
 
     def _end(self) -> bool:
         if not self._text.stopped:
-            self._send_text(self._text.add(self._detokenizer.rest()) + self._text.end())
-        if self._sent < len(self._logprobs):
-            self._send("")
+            self._add_text(self._detokenizer.rest())
+            self._aligned.extend(self._token_texts.rest())
+            self._send(self._text.end(), is_end=True)
         return False
 
-    def _send_text(self, piece: str) -> None:
-        if piece:
-            self._send(piece)
+    def _add_text(self, piece: str) -> None:
+        self._aligned.extend(self._token_texts.text(piece))
+        released = self._text.add(piece)
+        self._send(released, is_end=self._text.stopped)
 
-    def _send(self, piece: str) -> None:
-        unsent = None if self.request.generation.top_logprobs is None else tuple(self._logprobs[self._sent :])
-        self._sent = len(self._logprobs)
-        self.request.on_delta(Delta(self.request.index, piece, unsent))
-
-    def _token_text(self, token: int) -> str:
-        return str(self._tokenizer.decode([token]))
+    def _send(self, piece: str, *, is_end: bool = False) -> None:
+        """Send a piece of text with the log-probabilities of its tokens, if there is either."""
+        scored = self.request.generation.top_logprobs is not None
+        aligned = self._aligned.take(self._text, final=is_end) if scored and (piece or is_end) else ()
+        self._logprobs += aligned
+        if not piece and not aligned:
+            return
+        tokens, self._counted = self._written - self._counted, self._written
+        self.request.on_delta(
+            Delta(
+                self.request.index,
+                piece,
+                aligned if scored else None,
+                tokens=tokens,
+                prompt_tokens=len(self.request.prompt),
+            )
+        )

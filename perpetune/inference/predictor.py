@@ -128,7 +128,7 @@ class Predictor:
         prompts = [prompt_tokens(self.base.tokenizer, messages) for messages in conversations]
         longest = max(map(len, prompts), default=0)
         if longest > limit:
-            raise PromptTooLong(longest, limit)
+            raise PromptTooLong(longest, limit, self.context - limit)
         if labels is None:
             return self._generate_all(
                 adapter, conversations, prompts, GenerationConfig(max_new_tokens, json_schema=json_schema)
@@ -311,7 +311,7 @@ class Predictor:
         prompt = prompt_tokens(self.base.tokenizer, request.messages, generation.tools)
         limit = self._token_limit(None, generation.max_tokens)
         if len(prompt) > limit:
-            raise PromptTooLong(len(prompt), limit)
+            raise PromptTooLong(len(prompt), limit, self.context - limit)
         answers: dict[int, Answer] = {}
 
         def end(index: int, answer: Answer) -> None:

@@ -6,6 +6,7 @@ Each function of the product receives its own section only.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -27,6 +28,16 @@ def _ordered(span: tuple[Number, Number]) -> tuple[Number, Number]:
     return span
 
 
+def _address_or_network(text: str) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise PydanticCustomError(
+            "network", "this is no IP address or network like 10.0.0.0/8: {text}", {"text": text}
+        ) from None
+
+
+Network = Annotated[str, AfterValidator(_address_or_network)]
 NUMBER = "number or auto"  # the branch of a setting that is no `auto`, as errors name it
 Auto = Annotated[Literal["auto"], Tag("auto")]
 OrAuto = Discriminator(lambda value: "auto" if value == "auto" else NUMBER)
@@ -465,6 +476,18 @@ class ServeParams(Section):
     """
     cors_origins: tuple[str, ...] = ()
     """Origins of pages that may call the API from a browser, such as `https://app.example.com`."""
+    wrong_keys_per_minute: Count = 60
+    """Limit of requests with a wrong API key from one address; beyond it 429 instead of 401. Right keys pass. Unit:
+    requests a minute.
+    """
+    keep_alive_seconds: Count = 75
+    """How long an idle connection stays open. It must be longer than a proxy in front keeps its idle connections, or
+    requests fail now and then with 502: the defaults of common ones are 60 s. Unit: seconds.
+    """
+    trusted_proxies: tuple[Network, ...] = ()
+    """Addresses or networks of proxies, such as `10.0.0.0/8`. Only they may name the client in `X-Forwarded-For`, whose
+    address counts for `requests_per_minute`. If it is empty, what the environment's `FORWARDED_ALLOW_IPS` names.
+    """
 
 
 class LogParams(Section):

@@ -17,6 +17,7 @@ from sqlalchemy import (
 
 from perpetune.curation.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
+from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
 from perpetune.prediction_log.tables import feedback, predictions
@@ -49,10 +50,11 @@ def recent_predictions(
 ) -> list[Prediction]:
     """The newest `limit` predictions (None: all), oldest first, each with its newest label and its newest score.
 
-    Here and below, labels that the rule refuses count as none.
+    Here and below, labels that the rule refuses count as none. Answers that were cut off are left out where answers are
+    judged: they are not what the version says.
     """
     with log.connect() as connection:
-        newest_first = _newest(task, version, since, limit, rule.accepted(connection, task))
+        newest_first = _newest(task, version, since, limit, rule.accepted(connection, task)).where(is_whole())
         rows = connection.execute(newest_first).all()
     return [_prediction(row, rule) for row in reversed(rows)]
 
@@ -71,7 +73,7 @@ def newly_labelled(
         first = _first_labels(accepted)
         rows = _newest(task, version, None, None, accepted).join(first, first.c.request_id == predictions.c.id)
         rows = rows.add_columns(first.c.number).where(
-            first.c.number > after, ~requested_for_uncertainty(predictions.c.id)
+            first.c.number > after, ~requested_for_uncertainty(predictions.c.id), is_whole()
         )
         rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
         found = connection.execute(rows).all()
@@ -81,7 +83,8 @@ def newly_labelled(
 def labelled_examples(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> list[Example]:
     """Labelled traffic as training data, oldest first. Answers with only a score are left out.
 
-    The source marks labels that were requested because the model was unsure of its answer.
+    The source marks labels that were requested because the model was unsure of its answer. The label of an answer that
+    was cut off is as good as any: it is of the input.
     """
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
@@ -120,7 +123,7 @@ def labelled_history(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> lis
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
         labelled = _newest(task, None, None, None, accepted).where(
-            _has_label(accepted), ~requested_for_uncertainty(predictions.c.id)
+            _has_label(accepted), ~requested_for_uncertainty(predictions.c.id), is_whole()
         )
         known = _newest_feedback(feedback.c.time, accepted).label("known")
         rows = connection.execute(labelled.add_columns(known)).all()

@@ -76,6 +76,7 @@ predictions = Table(
     Column("confidence", Double),
     Column("group", StorableText),
     Column("route", StorableText, nullable=False, server_default="champion"),
+    Column("finish_reason", StorableText),
     Column("client_id", StorableText),  # the id that the client gave to its request
     Column("other_outputs", JSON(none_as_null=True)),  # of the further answers, if n was above 1
     Index("predictions_task_time", "task", "time"),

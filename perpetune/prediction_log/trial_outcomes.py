@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, FromClause, func, or_, select
 
+from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
@@ -39,7 +40,7 @@ def outcomes_of(
 
     Labels that the rule refuses count as none.
     """
-    mine = (predictions.c.task == task, predictions.c.version == version, predictions.c.route == route)
+    mine = (predictions.c.task == task, predictions.c.version == version, predictions.c.route == route, is_whole())
     failed = select(failures.c.id, failures.c.time, failures.c.latency_ms).where(
         failures.c.task == task,
         failures.c.version == version,

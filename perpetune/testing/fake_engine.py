@@ -110,7 +110,7 @@ class FakeEngine:
                 logprobs = answer.logprobs[number : number + 1] if answer.logprobs else None
                 calls = answer.tool_calls if number == len(pieces) - 1 else ()
                 for index in range(count):
-                    on_delta(Delta(index, piece, logprobs, calls))
+                    on_delta(Delta(index, piece, logprobs, calls, prompt_tokens=answer.prompt_tokens))
                 await asyncio.sleep(self._pause)
         if self.fault and self.fails_after is not None:
             raise self.fault

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from perpetune.engines.engine import Engine
 from perpetune.gateway.app import create_app
-from perpetune.gateway.server import listen
+from perpetune.gateway.server import listen, server_config
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams
 from perpetune.prediction_log.database import open_log
@@ -141,10 +141,17 @@ def start(release: Callable[..., Release], log: sqlalchemy.Engine) -> Iterator[C
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One gateway for the requests that it refuses, which leave nothing behind."""
-    folder = tmp_path_factory.mktemp("standing")
+    with gateway_over(FakeEngine(), tmp_path_factory.mktemp("standing")) as gateway:
+        yield gateway
+
+
+@contextmanager
+def gateway_over(engine: Engine, folder: Path, version: str = "1", previous: str | None = None) -> Iterator[Gateway]:
+    """A gateway of a champion and the one before it, when it is ready."""
     log = open_log(f"sqlite:///{folder / 'predictions.db'}")
-    source = FakeSource([_release(folder, "1")], champion="1")
-    with _gateway(FakeEngine(), source, log, PARAMS) as gateway:
+    releases = [_release(folder, each) for each in (version, previous) if each]
+    source = FakeSource(releases, champion=version, previous=previous)
+    with _gateway(engine, source, log, PARAMS) as gateway:
         _wait_for(gateway)
         yield gateway
     log.dispose()
@@ -164,7 +171,7 @@ def _gateway(
         max_new_tokens=max_new_tokens,
         spool=spool,
     )
-    with _running(app) as url:
+    with _running(app, params) as url:
         yield Gateway(url, engine, source, app, log)
 
 
@@ -176,9 +183,9 @@ def _wait_for(gateway: Gateway) -> None:
 
 
 @contextmanager
-def _running(app: FastAPI) -> Iterator[str]:
+def _running(app: FastAPI, params: ServeParams) -> Iterator[str]:
     with listen("127.0.0.1", 0) as address:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        server = uvicorn.Server(server_config(app, params, grace_seconds=5))
         url = f"http://127.0.0.1:{address.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [address]}, daemon=True)
         thread.start()

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -198,12 +199,15 @@ def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[Any]:
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, object]:
-    written = [
-        {**_token(token.token, token.logprob), "top_logprobs": [_token(text, logprob) for text, logprob in token.top]}
-        for token in tokens
-    ]
-    return {"content": written, "refusal": None}
+    return {"content": [_with_top(token) for token in tokens], "refusal": None}
 
 
-def _token(text: str, logprob: float) -> dict[str, object]:
-    return {"token": text, "logprob": max(logprob, _MIN_LOGPROB), "bytes": list(text.encode("utf-8", "replace"))}
+def _with_top(token: TokenLogprob) -> dict[str, object]:
+    pairs = zip_longest(token.top, token.top_utf8)
+    top = [_token(text, logprob, utf8) for (text, logprob), utf8 in pairs]
+    return {**_token(token.token, token.logprob, token.utf8), "top_logprobs": top}
+
+
+def _token(text: str, logprob: float, utf8: bytes | None) -> dict[str, object]:
+    encoded = text.encode("utf-8", "replace") if utf8 is None else utf8
+    return {"token": text, "logprob": max(logprob, _MIN_LOGPROB), "bytes": list(encoded)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,7 +19,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.api.errors import ApiError, prompt_too_large
 from perpetune.gateway.api.request_json import parse_json
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.prediction_log.storable import storable, storable_tree
@@ -35,6 +36,7 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
 }
 
 _SEED = 2**63
+_NAME_CHARS, _KEY_CHARS, _PAIRS = 512, 64, 16  # OpenAI's limits of metadata
 
 
 def _plain_text(content: object) -> object:
@@ -45,6 +47,28 @@ def _plain_text(content: object) -> object:
         if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
             raise ValueError('only parts like {"type": "text", "text": "..."} are supported')
     return "".join(part["text"] for part in content)
+
+
+def _short(text: str) -> str:
+    return _bounded(text, _NAME_CHARS)
+
+
+def _small(metadata: object) -> object:
+    """OpenAI's limits on text in the places that it has, and a limit on all of it in any other shape."""
+    if isinstance(metadata, dict):
+        if len(metadata) > _PAIRS:
+            raise ValueError(f"{len(metadata)} pairs are too many; the maximum is {_PAIRS}")
+        for key, value in metadata.items():
+            _bounded(key, _KEY_CHARS)
+            _bounded(value if isinstance(value, str) else "", _NAME_CHARS)
+    _bounded(json.dumps(metadata, ensure_ascii=False), _PAIRS * (_KEY_CHARS + _NAME_CHARS))
+    return metadata
+
+
+def _bounded(text: str, most: int) -> str:
+    if len(text) > most:
+        raise ValueError(f"{len(text)} characters are too many; the maximum is {most}")
+    return text
 
 
 def _as_list(stop: object) -> object:
@@ -59,14 +83,17 @@ _PARTS = {
         "required": ["type", "text"],
     },
 }
-_STOP = {"type": "string", "minLength": 1}
+_STOP = {"type": "string", "minLength": 1, "maxLength": _NAME_CHARS}
 Content = Annotated[str, BeforeValidator(_plain_text), WithJsonSchema({"anyOf": [{"type": "string"}, _PARTS]})]
 Stop = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...],
+    tuple[Annotated[str, Field(min_length=1, max_length=_NAME_CHARS)], ...],
     Field(max_length=4),
     BeforeValidator(_as_list),
     WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 4}]}),
 ]
+# A constraint of pydantic's own would refuse lone surrogates, which clients do send.
+Name = Annotated[str, AfterValidator(_short), WithJsonSchema({"type": "string", "maxLength": _NAME_CHARS})]
+Metadata = Annotated[Any, AfterValidator(_small), WithJsonSchema({"type": "object", "maxProperties": _PAIRS})]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Tokens = Annotated[int, Field(ge=1)]
 
@@ -87,7 +114,7 @@ class ToolCall(BaseModel):
 class TextMessage(BaseModel):
     role: Literal["system", "developer", "user"]
     content: Content
-    name: str | None = None
+    name: Name | None = None
 
     def as_record(self) -> Message:
         return Message(role="user" if self.role == "user" else "system", content=storable(self.content))
@@ -99,7 +126,7 @@ class AssistantMessage(BaseModel):
     role: Literal["assistant"]
     content: Content | None = None
     refusal: str | None = None
-    name: str | None = None
+    name: Name | None = None
     tool_calls: tuple[ToolCall, ...] | None = None
 
     def as_record(self) -> Message:
@@ -113,7 +140,7 @@ class ToolMessage(BaseModel):
 
     role: Literal["tool"]
     content: Content
-    tool_call_id: str
+    tool_call_id: Name
 
     def as_record(self) -> Message:
         return Message(role="tool", content=storable(self.content), tool_call_id=storable(self.tool_call_id))
@@ -192,11 +219,11 @@ def _describe_unsupported(schema: dict[str, Any]) -> None:
 
 
 class ChatRequest(BaseModel):
-    """OpenAI's request. Other parameters (metadata, store, service_tier, ...) are accepted and ignored."""
+    """OpenAI's request. Other parameters (store, service_tier, ...) are accepted and ignored, and so is metadata."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_describe_unsupported)
 
-    model: Annotated[str, Field(description="The task, or TASK@VERSION to pin a version.")]
+    model: Annotated[Name, Field(description="The task, or TASK@VERSION to pin a version.")]
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
     n: Annotated[int, Field(ge=1, le=8)] | None = None
     max_tokens: Tokens | None = None
@@ -210,13 +237,13 @@ class ChatRequest(BaseModel):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: Annotated[TextFormat | JsonObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
-    tools: tuple[Tool, ...] | None = None
+    tools: Annotated[tuple[Tool, ...], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    metadata: Any = None
-    user: Annotated[str, Field(description="Groups a user's requests, and keeps them on one version.")] | None = None
+    metadata: Metadata = None
+    user: Annotated[Name, Field(description="Groups a user's requests, and keeps them on one version.")] | None = None
 
 
 @dataclass(frozen=True)
@@ -252,7 +279,7 @@ def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tok
         version=_pinned(request.model, task),
         messages=messages,
         input=user_texts[-1],
-        generation=_generation(request, max_tokens),
+        generation=_generation(request, max_tokens, max_chars),
         user=storable(request.user) if request.user else None,
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
@@ -290,14 +317,13 @@ def _refuse_too_long(messages: Iterable[Message], max_chars: int) -> None:
         for message in messages
     )
     if chars > max_chars:
-        what = f"The messages have {chars} characters; the maximum is {max_chars}."
-        raise ApiError(413, what, param="messages", code="request_too_large")
+        raise prompt_too_large(f"the messages have {chars} characters; the maximum is {max_chars}.", "messages")
 
 
-def _generation(request: ChatRequest, max_tokens: int) -> GenerationConfig:
+def _generation(request: ChatRequest, max_tokens: int, max_chars: int) -> GenerationConfig:
     """The generation parameters. `top_p` 0 keeps only the most likely token, so it is greedy decoding."""
     requested = request.max_completion_tokens or request.max_tokens or max_tokens
-    tools, tool_choice = _tools(request)
+    tools, tool_choice = _tools(request, max_chars)
     greedy = request.top_p == 0
     return GenerationConfig(
         max_tokens=min(requested, max_tokens),
@@ -309,7 +335,7 @@ def _generation(request: ChatRequest, max_tokens: int) -> GenerationConfig:
         frequency_penalty=request.frequency_penalty or 0.0,
         seed=request.seed,
         top_logprobs=_top_logprobs(request),
-        json_schema=_json_schema(request),
+        json_schema=_json_schema(request, max_chars),
         has_response_format=request.response_format is not None,
         tools=tools,
         tool_choice=tool_choice,
@@ -324,14 +350,18 @@ def _top_logprobs(request: ChatRequest) -> int | None:
     return None
 
 
-def _json_schema(request: ChatRequest) -> str | None:
+def _json_schema(request: ChatRequest, max_chars: int) -> str | None:
     requested = request.response_format
     if isinstance(requested, JsonObjectFormat):
         return '{"type": "object"}'
-    return _json(requested.json_schema.schema_) if isinstance(requested, SchemaFormat) else None
+    if not isinstance(requested, SchemaFormat):
+        return None
+    schema = _json(requested.json_schema.schema_)
+    _refuse_long("response_format", schema, max_chars)
+    return schema
 
 
-def _tools(request: ChatRequest) -> tuple[str | None, str | None]:
+def _tools(request: ChatRequest, max_chars: int) -> tuple[str | None, str | None]:
     """The tools and the tool choice, as JSON; (None, None) if no tool may be called."""
     choice = request.tool_choice
     offered = request.tools or ()
@@ -343,9 +373,16 @@ def _tools(request: ChatRequest) -> tuple[str | None, str | None]:
         raise ApiError(400, "tool_choice: there are no tools to call.", param="tool_choice", code="invalid_value")
     if not offered or choice == "none":
         return None, None
-    tools = [tool.model_dump(exclude_unset=True) for tool in offered]
+    tools = _json([tool.model_dump(exclude_unset=True) for tool in offered])
+    _refuse_long("tools", tools, max_chars)
     chosen = choice.model_dump() if isinstance(choice, NamedTool) else choice
-    return _json(tools), None if chosen is None else _json(chosen)
+    return tools, None if chosen is None else _json(chosen)
+
+
+def _refuse_long(param: str, text: str, max_chars: int) -> None:
+    if len(text) > max_chars:
+        message = f"{param}: these have {len(text)} characters as JSON; the maximum is {max_chars}."
+        raise ApiError(400, message, param=param, code="invalid_value")
 
 
 def _json(value: object) -> str:

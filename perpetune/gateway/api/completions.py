@@ -7,26 +7,27 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from perpetune.classifiers.temperature_scaling import scale_temperature
-from perpetune.engines.engine import Engine, EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.engines.engine import ContextExceeded, Engine, EngineDown, NotLoaded, Overloaded, Unsupported
 from perpetune.gateway.api.chat_reply import Reply
 from perpetune.gateway.api.chat_request import ValidRequest, model_name, unknown_model, validate_request
 from perpetune.gateway.api.content_type import is_json
 from perpetune.gateway.api.dialects.dialect import CHAT, Dialect, Replies, WriteAs
 from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
-from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.api.errors import ApiError, context_exceeded, context_exceeded_in_words
 from perpetune.gateway.api.output_constraint import constrained
 from perpetune.gateway.api.own_id import own_id
+from perpetune.gateway.api.sent_answers import SentAnswers
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
 from perpetune.gateway.releases.shadows import Shadows
 from perpetune.gateway.telemetry import tracing
@@ -39,6 +40,7 @@ from perpetune.records import Failure, Prediction, Shadow
 
 logger = logging.getLogger(__name__)
 
+_LABEL_SECONDS = 1.0  # in which an engine ends after it has streamed a label
 _CLIENT_GONE = 499  # nginx's status for a closed connection
 _INTERNAL_ERROR = ApiError(500, "The server failed on this request.", code="internal_error")
 
@@ -104,6 +106,7 @@ class Completions:
         )
         self._params = params
         self._max_new_tokens = max_new_tokens
+        self._recording: set[asyncio.Task[None]] = set()
         self._shadows = Shadows(
             engine, follower, log, metrics, max_concurrent=params.max_batch, timeout=params.timeout_seconds
         )
@@ -119,7 +122,9 @@ class Completions:
             return dialect.in_own_words(_as_api_error(fault)).response(call.headers())
 
     async def close(self) -> None:
-        """Cancel shadow answers in flight."""
+        """Finish what is being recorded, and cancel shadow answers in flight."""
+        if self._recording:
+            await asyncio.wait(self._recording)
         await self._shadows.close()
 
     async def _respond(self, call: _Call, request: Request) -> Response:
@@ -161,27 +166,62 @@ class Completions:
             deltas: asyncio.Queue[Delta | None] = asyncio.Queue()
             asking = asyncio.create_task(self._generate(call, routed, chat, deltas.put_nowait))
             asking.add_done_callback(lambda _: deltas.put_nowait(None))
-            reply = self._reply(call, routed, chat)
+            reply, sent = self._reply(call, routed, chat), SentAnswers(chat.generation.n)
             try:
                 delta = await deltas.get()
                 if delta is None and asking.exception():
                     with self._recording_failures(call, routed):
                         await asking
-                yield reply.beginning(chat.generation.n)
-                while delta is not None:
-                    yield reply.piece(delta)
-                    delta = await deltas.get()
                 try:
+                    yield reply.beginning(chat.generation.n)  # from here on the client has the id
+                    while delta is not None:
+                        sent.add(delta)
+                        yield reply.piece(delta)
+                        delta = await deltas.get()
                     with self._translating_errors(), self._recording_failures(call, routed):
                         answers = await asking
                 except Exception as fault:  # the status is sent already
+                    await self._undisturbed(self._record_cut_off(call, routed, chat, sent.answers("failed")))
                     yield reply.error(call.dialect.in_own_words(_as_api_error(fault)))
                     return
-                await self._record(call, routed, chat, answers)
+                except BaseException:  # cancelled, or closed at a yield
+                    await self._undisturbed(self._record_stopped(call, routed, chat, sent, asking))
+                    raise
+                await self._undisturbed(self._record(call, routed, chat, answers))
                 yield reply.end(answers)
             finally:
                 asking.cancel()
                 await asyncio.wait([asking])  # keeps the release loaded while the engine uses it
+
+    async def _record_stopped(
+        self,
+        call: _Call,
+        routed: RoutedRelease,
+        chat: ValidRequest,
+        sent: SentAnswers,
+        asking: asyncio.Task[tuple[Answer, ...]],
+    ) -> None:
+        """Record a stream that its client stopped: as a whole answer, if nothing was left to send."""
+        if routed.release.labels is not None:
+            await asyncio.wait([asking], timeout=_LABEL_SECONDS)  # the label is sent in one piece, just before
+        if asking.done() and not asking.cancelled() and not asking.exception() and sent.is_all_of(asking.result()):
+            await self._record(call, routed, chat, asking.result())
+        else:
+            await self._record_cut_off(call, routed, chat, sent.answers("cancelled"))
+
+    async def _record_cut_off(
+        self, call: _Call, routed: RoutedRelease, chat: ValidRequest, answers: tuple[Answer, ...]
+    ) -> None:
+        """Log what was sent of the first answer, and count all tokens."""
+        await self._log_answer(call, routed, chat, answers)
+        self._metrics.cut_off.labels(routed.release.version, answers[0].finish_reason).inc(len(answers))
+
+    async def _undisturbed(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for this work, which goes on if the waiting is cancelled."""
+        task = asyncio.create_task(work)
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+        await asyncio.shield(task)
 
     async def _generate(
         self, call: _Call, routed: RoutedRelease, chat: ValidRequest, on_delta: OnDelta | None = None
@@ -202,6 +242,15 @@ class Completions:
         self, call: _Call, routed: RoutedRelease, chat: ValidRequest, answers: tuple[Answer, ...]
     ) -> None:
         """Log the first answer, update the metrics, and start the shadow answer."""
+        await self._log_answer(call, routed, chat, answers)
+        self._metrics.answered(routed.release.version, routed.route, answers)
+        if routed.shadow:
+            self._shadows.submit(routed.shadow, call.id, chat.messages, chat.generation)
+
+    async def _log_answer(
+        self, call: _Call, routed: RoutedRelease, chat: ValidRequest, answers: tuple[Answer, ...]
+    ) -> None:
+        """Log the first answer, and count and trace the tokens of all."""
         first, version = answers[0], routed.release.version
         written = sum(answer.completion_tokens for answer in answers)
         prediction = Prediction(
@@ -220,6 +269,7 @@ class Completions:
             route=routed.route,
             client_id=call.own_id,
             other_outputs=tuple(map(_output, answers[1:])),
+            finish_reason=first.finish_reason,
         )
         with tracing.span("record"):
             await self._log.record(prediction)
@@ -230,11 +280,8 @@ class Completions:
             prompt_tokens=first.prompt_tokens,
             completion_tokens=written,
         )
-        self._metrics.answered(version, routed.route, answers)
         self._prompt_tokens.inc(first.prompt_tokens)
         self._completion_tokens.inc(written)
-        if routed.shadow:
-            self._shadows.submit(routed.shadow, call.id, chat.messages, chat.generation)
 
     def _reply(self, call: _Call, routed: RoutedRelease, chat: ValidRequest) -> Replies:
         reply = Reply(
@@ -279,7 +326,9 @@ class Completions:
         except (UnknownVersion, NotLoaded) as fault:
             raise unknown_model(model_name(self._task, str(fault))) from None
         except PromptTooLong as fault:
-            raise ApiError(400, str(fault), param="messages", code="context_length_exceeded") from None
+            raise context_exceeded(fault) from None
+        except ContextExceeded as fault:
+            raise context_exceeded_in_words(str(fault)) from None
         except BadSchema as fault:
             raise ApiError(400, f"response_format: {fault}", param="response_format", code="invalid_value") from None
         except Unsupported as fault:

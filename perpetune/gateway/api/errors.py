@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from perpetune.gateway.api.request_id import HEADER, new_request_id
+from perpetune.generation.answer import PromptTooLong
 from perpetune.prediction_log.storable import storable
 
 
@@ -58,6 +60,30 @@ class ApiError(Exception):
         # The header has whole seconds; 0 would mean an immediate retry.
         wait = {"retry-after": str(max(1, round(self.retry_after)))} if self.retry_after is not None else {}
         return JSONResponse(self.body(), self.status, {**wait, **(headers or {})})
+
+
+def context_exceeded(fault: PromptTooLong) -> ApiError:
+    """In the words of OpenAI, which clients look for in order to shorten the conversation or choose another model."""
+    needed = f"your messages resulted in {fault.tokens} tokens. Please reduce the length of the messages."
+    if fault.answer:
+        needed = (
+            f"you requested {fault.tokens + fault.answer} tokens ({fault.tokens} in the messages, {fault.answer} in the "
+            "completion). Please reduce the length of the messages or completion."
+        )
+    return context_exceeded_in_words(
+        f"This model's maximum context length is {fault.limit + fault.answer} tokens. However, {needed}"
+    )
+
+
+def context_exceeded_in_words(why: str) -> ApiError:
+    """An overflow. LangChain knows it by the last sentence: recent clients of OpenAI's do not show it the code."""
+    return ApiError(400, f"{why} The prompt is too long.", param="messages", code="context_length_exceeded")
+
+
+def prompt_too_large(why: str, param: str | None = None) -> ApiError:
+    """A prompt that is refused before it is tokenized, in words that LiteLLM and LangChain take for an overflow."""
+    message = f"The prompt is too long and exceeds the context window: {why} Please reduce the length of the messages."
+    return ApiError(413, message, param=param, code="request_too_large")
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -111,7 +137,9 @@ async def _framework(request: Request, fault: Exception) -> JSONResponse:
 
 async def _unexpected(_request: Request, _fault: Exception) -> JSONResponse:
     # The framework logs the traceback; the client gets no internals.
-    return ApiError(500, "The server failed on this request; see its log.", code="internal_error").response()
+    # Outside all middleware, so that it has no id yet.
+    problem = ApiError(500, "The server failed on this request; see its log.", code="internal_error")
+    return problem.response({HEADER: new_request_id()})
 
 
 def _from_first(errors: Sequence[Any], body: object) -> ApiError:

@@ -15,8 +15,11 @@ from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.api.feedback import MAX_BYTES as MAX_FEEDBACK_BYTES
 from perpetune.gateway.api.feedback import PATH as FEEDBACK
 from perpetune.gateway.middleware.body_limit import BodyLimitMiddleware
+from perpetune.gateway.middleware.content_encoding import ContentEncodingMiddleware
 from perpetune.gateway.middleware.draining import DrainingMiddleware
+from perpetune.gateway.middleware.head_method import HeadMethodMiddleware
 from perpetune.gateway.middleware.rate_limit import RateLimit
+from perpetune.gateway.middleware.request_id import RequestIdMiddleware
 from perpetune.gateway.telemetry.metrics import Metrics, MetricsMiddleware
 from perpetune.gateway.telemetry.tracing import Tracing, TracingMiddleware
 from perpetune.params import ServeParams
@@ -35,26 +38,38 @@ def add_middlewares(
     """
     limit = RateLimit(params.requests_per_minute) if params.requests_per_minute else None
     larger = {FEEDBACK: MAX_FEEDBACK_BYTES}
+    app.add_middleware(ContentEncodingMiddleware, max_bytes=max_bytes, larger=larger)
     app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, seconds=params.timeout_seconds, larger=larger)
-    # The list of the router itself, to which the app adds routes later.
-    app.add_middleware(AccessMiddleware, keyholder=keyholder, limit=limit, metrics=metrics, routes=app.router.routes)
+    app.add_middleware(
+        AccessMiddleware,
+        keyholder=keyholder,
+        limit=limit,
+        wrong_keys=RateLimit(params.wrong_keys_per_minute),
+        metrics=metrics,
+        # The list of the router itself, to which the app adds routes later.
+        routes=app.router.routes,
+    )
     if params.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=params.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "HEAD", "POST"),
             allow_headers=("*",),  # OpenAI's browser client sends a dozen of them
             expose_headers=("x-request-id", "retry-after"),
         )
     app.add_middleware(DrainingMiddleware)
     app.add_middleware(TracingMiddleware, tracing=tracing)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
+    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(HeadMethodMiddleware)
 
 
 class AccessMiddleware:
-    """ASGI middleware: 401 without a valid key, 403 without the required role, 429 over the rate limit.
+    """ASGI middleware: 401 without a valid key, 403 without the required role, 429 over a rate limit.
 
-    A path that none of the `routes` has needs no role: it is 404 for every key. While no key was ever created, all requests are allowed. The key is removed from the request.
+    A path that none of the `routes` has needs no role: it is 404 for every key. `wrong_keys` limits the requests of an
+    address with keys that are not valid. A valid key passes whatever others of its address send: behind a proxy that is
+    all of them. While no key was ever created, all requests are allowed. The key is removed from the request.
     """
 
     def __init__(
@@ -63,12 +78,14 @@ class AccessMiddleware:
         keyholder: KeyringCache,
         limit: RateLimit | None,
         metrics: Metrics,
+        wrong_keys: RateLimit | None = None,
         routes: Sequence[BaseRoute] | None = None,
     ) -> None:
         self.app = app
         self.routes = routes
         self.keyholder = keyholder
         self.limit = limit
+        self.wrong_keys = wrong_keys
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,6 +110,8 @@ class AccessMiddleware:
         key = keyring.find(secret) if secret else None
         if key is None:
             self.metrics.unauthorized.labels("invalid_api_key").inc()
+            if secret and self.wrong_keys is not None:
+                self._take(self.wrong_keys, _address(scope), "Too many requests with an API key that is not valid")
             what = "This API key is not valid." if secret else "This request has no API key."
             raise ApiError(401, f"{what} Send `Authorization: Bearer KEY`.", code="invalid_api_key")
         role = role_for(scope["path"])
@@ -108,10 +127,13 @@ class AccessMiddleware:
         """Count one request of the caller. Raises ApiError over the limit. Release paths are not limited."""
         if self.limit is None or scope["path"].startswith("/v1/release/"):
             return
-        wait = self.limit.take(f"key {key.name}" if key else _address(scope))
+        self._take(self.limit, f"key {key.name}" if key else _address(scope), "Rate limit exceeded")
+
+    def _take(self, limit: RateLimit, caller: str, what: str) -> None:
+        wait = limit.take(caller)
         if wait:
             self.metrics.rate_limited.inc()
-            message = f"Rate limit exceeded; try again in {wait:.1f} s."
+            message = f"{what}; try again in {wait:.1f} s."
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after=math.ceil(wait))
 
 

@@ -8,7 +8,10 @@ from types import MappingProxyType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.api.errors import ApiError, prompt_too_large
+
+# Whose body is a prompt.
+PROMPT_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 
 
 class BodyLimitMiddleware:
@@ -47,9 +50,8 @@ class BodyLimitMiddleware:
     async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
         """All messages of the body. Raises ApiError."""
         limit = max(self.max_bytes, self.larger.get(scope["path"], 0))
-        too_large = ApiError(413, f"The body is larger than {limit} bytes.", code="request_too_large")
         if _declared(scope) > limit:
-            raise too_large
+            raise too_large(scope["path"], limit)
         body: list[Message] = []
         left = limit
         try:
@@ -58,11 +60,18 @@ class BodyLimitMiddleware:
                     body.append(await receive())
                     left -= len(body[-1].get("body", b""))
                     if left < 0:
-                        raise too_large
+                        raise too_large(scope["path"], limit)
         except TimeoutError:
             message = f"The body did not arrive within {self.seconds:g} s."
             raise ApiError(408, message, code="request_timeout") from None
         return body
+
+
+def too_large(path: str, max_bytes: int) -> ApiError:
+    what = f"the body is larger than {max_bytes} bytes."
+    if path in PROMPT_PATHS:
+        return prompt_too_large(what)
+    return ApiError(413, what.capitalize(), code="request_too_large")
 
 
 def _declared(scope: Scope) -> int:

@@ -68,6 +68,12 @@ class Metrics:
             ["version", "route"],
             registry=self.registry,
         )
+        self.cut_off = Counter(
+            "perpetune_answers_cut_off",
+            "Streamed answers that ended early, by version and reason: cancelled by the client, or failed",
+            ["version", "reason"],
+            registry=self.registry,
+        )
         self.confidence = Histogram(
             "perpetune_answer_confidence",
             "Confidence of answers that have one",
@@ -125,7 +131,14 @@ class Metrics:
 
     def forget(self, version: str) -> None:
         """Drop the series of an unloaded version, so that their number does not grow with every release."""
-        for metric in (self.answers, self.confidence, self.first_token_seconds, self.engine_seconds, self.trial):
+        for metric in (
+            self.answers,
+            self.cut_off,
+            self.confidence,
+            self.first_token_seconds,
+            self.engine_seconds,
+            self.trial,
+        ):
             metric.remove_by_labels({"version": version})
 
     def text(self) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gateways import Gateway
 
-from perpetune.engines.engine import EngineDown, NotLoaded
+from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded
 from perpetune.engines.remote_engine import RemoteEngine, remote_answers
 from perpetune.errors import PerpetuneError
 from perpetune.generation.parameters import Delta, GenerationConfig
@@ -18,6 +18,7 @@ from perpetune.model.release import Release
 from perpetune.params import RemoteModel
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
+from perpetune.testing.fake_registry import FakeSource
 
 Start = Callable[..., Gateway]
 Remote = Callable[..., Release]
@@ -118,3 +119,39 @@ def test_a_parameter_that_the_model_refuses_is_named_otherwise_or_left_out(
     other = replace(remote(url), remote=RemoteModel(url=f"{url}/v1", model="other"))
     with pytest.raises(PerpetuneError, match="no such model"):
         remote_answers(other, [ASKED], 8, None)
+
+
+OVERFLOWS: list[dict[str, Any]] = [
+    {"message": "This model's maximum context length is 8192 tokens. However, ...", "code": "context_length_exceeded"},
+    {"message": "Your input exceeds the context window of this model.", "code": "context_length_exceeded"},
+    {"message": "This model's maximum context length is 8192 tokens. However, ...", "code": 400, "param": None},
+]
+
+
+@pytest.mark.parametrize("error", OVERFLOWS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_overflow_there_is_an_overflow_here(
+    json_server: Callable[[Reply], str], start: Start, remote: Remote, error: dict[str, Any], stream: bool
+) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 1}
+
+    def reply_to(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if "parcel" in body["messages"][-1]["content"]:
+            return 400, {"error": error}
+        return 200, {"choices": [choice], "usage": usage}
+
+    there = remote(json_server(reply_to))
+    engine = RemoteEngine()
+
+    async def run() -> None:
+        await engine.load(there)
+        with pytest.raises(ContextExceeded, match="context"):
+            await engine.answer("9", ASKED, SHORT, (lambda delta: None) if stream else None)
+        await engine.close()
+
+    asyncio.run(run())
+    gateway = start(RemoteEngine(), source=FakeSource([there], champion="9"))
+    reply = gateway.ask("where is my parcel", stream=stream)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert reply.json()["error"]["message"] == f"{error['message']} The prompt is too long."

@@ -39,6 +39,18 @@ def client_of() -> Iterator[Callable[..., openai.OpenAI]]:
         client.close()
 
 
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def schema(title: str) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"title": title}}}
+
+
+def result(call: str) -> dict[str, Any]:
+    return {"role": "tool", "content": "x", "tool_call_id": call}
+
+
 def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     assert response.status_code == status, response.text
     error: dict[str, Any] = response.json()["error"]
@@ -235,6 +247,17 @@ def test_harmless_options_are_accepted(start: Start) -> None:
         ({"model": "reviews", "messages": HELLO, "max_tokens": "many"}, "max_tokens"),
         ({"model": "reviews", "messages": HELLO, "stream": "perhaps"}, "stream"),
         ({"model": 7, "messages": HELLO}, "model"),
+        ({"model": "x" * 513, "messages": HELLO}, "model"),
+        ({"model": "reviews", "messages": HELLO, "user": "x" * 513}, "user"),
+        ({"model": "reviews", "messages": HELLO, "stop": ["x" * 513]}, "stop[0]"),
+        ({"model": "reviews", "messages": HELLO, "metadata": {f"key {n}": "x" for n in range(17)}}, "metadata"),
+        ({"model": "reviews", "messages": HELLO, "metadata": {"x" * 65: "x"}}, "metadata"),
+        ({"model": "reviews", "messages": HELLO, "metadata": {"x": "x" * 513}}, "metadata"),
+        ({"model": "reviews", "messages": HELLO, "metadata": {"x": ["x" * 10_000]}}, "metadata"),
+        ({"model": "reviews", "messages": HELLO, "tools": [tool("f")] * 129}, "tools"),
+        ({"model": "reviews", "messages": HELLO, "tools": [tool("x" * 1001)]}, "tools"),
+        ({"model": "reviews", "messages": HELLO, "response_format": schema("x" * 1001)}, "response_format"),
+        ({"model": "reviews", "messages": [*HELLO, result("x" * 513)]}, "messages[1].tool_call_id"),
     ],
 )
 def test_bad_requests_name_the_field(standing: Any, body: object, param: str | None) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import openai
 import pytest
+from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
 from perpetune.engines.engine import EngineDown, Overloaded
+from perpetune.generation.answer import PromptTooLong
 from perpetune.testing.fake_engine import FakeEngine
 
 Start = Callable[..., Any]
@@ -173,6 +175,21 @@ def test_langchain_has_structured_output(start: Start) -> None:
     for method in ("json_schema", "json_mode"):
         asked = chain(gateway).with_structured_output(Review, method=method)
         assert asked.invoke("hello") == Review(stars=4, reason="hello")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_langchain_knows_an_overflow(start: Start, stream: bool) -> None:
+    """Agents shorten the conversation when they see its error."""
+    engine = FakeEngine()
+    gateway = start(engine)
+    assert chain(gateway).invoke("hello").content == "1: hello"
+    engine.fault, engine.fails_after = PromptTooLong(5000, 4080, 16), 0
+    with pytest.raises(ContextOverflowError, match="maximum context length is 4096 tokens") as caught:
+        _ = [*chain(gateway).stream("hello")] if stream else chain(gateway).invoke("hello")
+    assert isinstance(caught.value, openai.BadRequestError)
+    for size in (2000, 200_000):  # refused before it is read
+        with pytest.raises(ContextOverflowError, match="prompt is too long"):
+            chain(gateway).invoke("x" * size)
 
 
 def test_langchain_calls_tools(start: Start) -> None:

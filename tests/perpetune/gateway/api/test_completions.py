@@ -240,7 +240,7 @@ def test_an_error_during_a_stream_is_an_event(champion: RoutedRelease, params: S
         assert [event["choices"][0]["delta"].get("content") for event in events[:-1]] == ["", "a", " b"]
         assert events[-1]["error"]["code"] == code
         assert "deadbeef" not in reply.text
-    assert log.predictions == []
+    assert [(row.output, row.finish_reason) for row in log.predictions] == [("a b", "failed")] * 2
     assert [(failure.code, failure.route, failure.version) for failure in log.failures] == [
         ("engine_unavailable", "canary", "1"),
         ("internal_error", "canary", "1"),

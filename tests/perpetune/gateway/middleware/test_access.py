@@ -209,11 +209,56 @@ def test_without_keys_the_limit_is_of_an_address(start: Start, params: ServePara
     assert gateway.ask("hello").status_code == 200
     assert error_of(gateway.ask("hello"), 429)["code"] == "rate_limit_exceeded"
     assert gateway.get("/healthz").status_code == 200
-    # uvicorn believes this header from this machine, where a proxy may run.
-    other = httpx.post(
-        f"{gateway.url}/v1/chat/completions", json=BODY, headers={"x-forwarded-for": "192.0.2.7"}, timeout=10
-    )
-    assert other.status_code == 200
+
+
+def test_a_client_names_no_other_address(start: Start, params: ServeParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    gateway = start(params=limited(params, 1))
+    assert gateway.ask("hello").status_code == 200
+    for name in ("x-forwarded-for", "forwarded", "x-real-ip"):
+        assert ask_for(gateway, name, "192.0.2.7").status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("proxies", "environment"),
+    [(("127.0.0.1",), ""), (("10.0.0.0/8", "127.0.0.0/8"), "192.0.2.200"), ((), "10.0.0.1,127.0.0.1")],
+)
+def test_a_proxy_that_is_named_speaks_for_its_clients(
+    start: Start,
+    params: ServeParams,
+    proxies: tuple[str, ...],
+    environment: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", environment)
+    known = ServeParams.model_validate({**limited(params, 1).model_dump(), "trusted_proxies": proxies})
+    gateway = start(params=known)
+    assert [ask_for(gateway, "x-forwarded-for", f"192.0.2.{one}").status_code for one in (1, 2, 1)] == [200, 200, 429]
+    # What the client wrote itself stands before the address that the proxy appended.
+    assert ask_for(gateway, "x-forwarded-for", "198.51.100.9, 192.0.2.2").status_code == 429
+    assert ask_for(gateway, "x-forwarded-for", "192.0.2.3, 127.0.0.1").status_code == 200
+
+
+@pytest.mark.parametrize("proxy", ["*", "nginx", "10.0.0.0/99", ""])
+def test_a_proxy_is_an_address_or_a_network(proxy: str) -> None:
+    with pytest.raises(ValueError, match=r"no IP address or network like 10\.0\.0\.0/8"):
+        ServeParams(trusted_proxies=(proxy,))
+
+
+def ask_for(gateway: Any, header: str, client: str) -> httpx.Response:
+    return httpx.post(f"{gateway.url}/v1/chat/completions", json=BODY, headers={header: client}, timeout=10)
+
+
+def test_wrong_keys_wait_and_the_right_one_does_not(start: Start, log: sqlalchemy.Engine, params: ServeParams) -> None:
+    key = add_key(log, "shop", ["ask"])
+    gateway = start(params=params.model_copy(update={"wrong_keys_per_minute": 30}))
+    wrong = [send(gateway.url, "GET", "/v1/models", f"ppt_{number}") for number in range(6)]
+    assert [answer.status_code for answer in wrong] == [401, 401, 401, 429, 429, 429]
+    assert error_of(wrong[-1], 429)["code"] == "rate_limit_exceeded"
+    assert int(wrong[-1].headers["retry-after"]) >= 1
+    assert send(gateway.url, "GET", "/v1/models", key).status_code == 200
+    assert send(gateway.url, "GET", "/v1/models").status_code == 401  # no key is no guess
+    assert "perpetune_rate_limited_total 3.0" in gateway.get("/metrics").text
 
 
 def test_addresses_of_one_ipv6_network_share_a_bucket() -> None:

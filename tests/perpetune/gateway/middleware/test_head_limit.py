@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -86,3 +87,25 @@ def test_headers_that_do_not_arrive(server: int, begun: bytes, answered: bytes) 
         answer = read_all(connection)
     assert answer.startswith(answered)
     assert bool(answer) is bool(answered)
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+def test_an_ipv4_address_on_an_ipv6_socket_is_that_address() -> None:
+    """All of them would share one /64 network, and with it one bucket of the rate limit."""
+    seen: list[str] = []
+
+    async def note_client(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["client"][0])
+        await PlainTextResponse("fine")(scope, receive, send)
+
+    with socket.socket(socket.AF_INET6) as address:
+        address.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        address.bind(("::", 0))
+        server = uvicorn.Server(uvicorn.Config(note_client, http=HeadLimitProtocol, lifespan="off", log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [address]})
+        thread.start()
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{address.getsockname()[1]}/", timeout=10).status_code == 200
+        server.should_exit = True
+        thread.join(timeout=10)
+    assert seen == ["127.0.0.1", "::1"]
