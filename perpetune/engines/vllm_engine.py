@@ -20,7 +20,14 @@ from pydantic import SecretStr
 
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
-from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.engines.engine import (
+    ContextExceeded,
+    EngineDown,
+    NotLoaded,
+    Overloaded,
+    Unsupported,
+    require_supported,
+)
 from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS, Known, LabelTree, LogprobRequest, softmax
 from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
 from perpetune.engines.openai_client import ModelClient, RequestRejected
@@ -132,6 +139,8 @@ class VllmEngine:
         served = self._served.get(version)
         if served is None:
             raise NotLoaded(version)
+        if served.labels is not None:  # whose log-probabilities are known here
+            require_supported(replace(generation, top_logprobs=None), labelled=True)
         if self._in_flight >= self._params.max_queue:
             raise Overloaded(self._in_flight, retry_after=1.0)
         self._in_flight += 1

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,10 @@ from perpetune.gateway.api import embeddings
 from perpetune.gateway.api import feedback as feedback_api
 from perpetune.gateway.api.chat_request import model_name, unknown_model
 from perpetune.gateway.api.completions import Completions
+from perpetune.gateway.api.dialects.responses import PATH as PATH_OF_RESPONSES
+from perpetune.gateway.api.dialects.responses import RESPONSES
+from perpetune.gateway.api.dialects.text_completions import PATH as PATH_OF_TEXTS
+from perpetune.gateway.api.dialects.text_completions import TextCompletions
 from perpetune.gateway.api.docs_page import add_docs_page
 from perpetune.gateway.api.errors import ErrorReply, add_error_handlers
 from perpetune.gateway.api.feedback import FeedbackApi
@@ -125,6 +130,11 @@ def create_app(
     app.router.routes.insert(0, _Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
     feedback = FeedbackApi(recorder, lambda: follower.releases, labels, metrics)
     app.router.routes.insert(1, _Named(feedback_api.PATH, feedback.respond, methods=["POST"]))
+    texts = TextCompletions(completions.respond)
+    app.router.routes.append(
+        _Named(PATH_OF_RESPONSES, partial(completions.respond, dialect=RESPONSES), methods=["POST"])
+    )
+    app.router.routes.append(_Named(PATH_OF_TEXTS, texts.respond, methods=["POST"]))
     app.router.routes.append(_Named(embeddings.PATH, embeddings.refuse, methods=["GET", "POST"]))
     app.get("/v1/models", responses=_errors())(gateway.models)
     app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)

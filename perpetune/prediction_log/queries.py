@@ -10,6 +10,7 @@ from sqlalchemy import (
     Engine,
     Row,
     Select,
+    exists,
     func,
     select,
 )
@@ -170,7 +171,7 @@ def _newest_feedback(column: ColumnElement[Any], condition: ColumnElement[bool])
 
 
 def _has_label(accepted: ColumnElement[bool]) -> ColumnElement[bool]:
-    return _newest_feedback(feedback.c.id, accepted).is_not(None)
+    return exists().where(feedback.c.request_id == predictions.c.id, accepted)
 
 
 def _newest(

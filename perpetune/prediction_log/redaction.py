@@ -20,7 +20,8 @@ from perpetune.errors import PerpetuneError
 from perpetune.prediction_log.redacting.folded_text import fold
 from perpetune.prediction_log.redacting.found import Found
 from perpetune.prediction_log.redacting.personal_data import personal_data_finder
-from perpetune.prediction_log.redacting.secret_patterns import find_secrets
+from perpetune.prediction_log.redacting.secret_patterns import NAME as SECRET
+from perpetune.prediction_log.redacting.secret_patterns import find_secrets, is_named_secret
 from perpetune.records import Failure, Feedback, Message, Prediction, Shadow
 
 Row = TypeVar("Row", Prediction, Feedback, Shadow, Failure)
@@ -46,10 +47,10 @@ class Redactor:
                 update={
                     "messages": tuple(map(self._message, row.messages)),
                     "input": self.text(row.input),
-                    "output": self.text(row.output),
+                    "output": self._written(row.output),
                     "group": self._hash(row.group),
                     "client_id": self._own_id(row.client_id),
-                    "other_outputs": tuple(map(self.text, row.other_outputs)),
+                    "other_outputs": tuple(map(self._written, row.other_outputs)),
                 }
             )
         if isinstance(row, Feedback):
@@ -83,7 +84,7 @@ class Redactor:
     def _json_value(self, value: Any) -> Any:
         """Redact JSON, and JSON inside its strings, such as the arguments of a tool call."""
         if isinstance(value, dict):
-            return {self.text(name): self._json_value(content) for name, content in value.items()}
+            return {self.text(name): self._named_value(name, content) for name, content in value.items()}
         if isinstance(value, list | tuple):
             return [self._json_value(content) for content in value]
         if isinstance(value, str):
@@ -94,6 +95,20 @@ class Redactor:
             redacted = self.text(written)
             return value if redacted == written else redacted
         return value
+
+    def _written(self, output: str) -> str:
+        """An output, which may be JSON or calls as JSON. It keeps its form if nothing is found."""
+        value = _json(output)
+        if value is None:
+            return self.text(output)
+        redacted = self._json_value(value)
+        return output if redacted == value else json.dumps(redacted, ensure_ascii=False)
+
+    def _named_value(self, name: str, value: Any) -> Any:
+        """Redact a value of a JSON object; one that its name calls a secret as a whole."""
+        if isinstance(value, str) and is_named_secret(name, value):
+            return f"<{SECRET}>"
+        return self._json_value(value)
 
     def _own_id(self, request_id: str | None) -> str | None:
         """A client's own id, as a hash if it has personal data: ids must stay different."""

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from perpetune.gateway.api.chat_request import ToolCall, model_name
+from perpetune.gateway.api.errors import ApiError
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.parameters import Delta
 from perpetune.records import Route
@@ -96,8 +97,8 @@ class Reply:
         whole = {
             **self._head("chat.completion"),
             "choices": choices,
-            "usage": _usage(answers),
-            "perpetune": self._extension(answers[0]),
+            "usage": token_usage(answers),
+            "perpetune": self.extension(answers[0]),
         }
         return _JSON.encode(whole).encode()
 
@@ -117,12 +118,21 @@ class Reply:
         """The last events: finish reasons, usage and [DONE]."""
         last = len(answers) - 1
         ends = [
-            self._chunk(index, {}, None, answer.finish_reason, self._extension(answers[0]) if index == last else None)
+            self._chunk(index, {}, None, answer.finish_reason, self.extension(answers[0]) if index == last else None)
             for index, answer in enumerate(answers)
         ]
         if self.include_usage:
-            ends.append(event({**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(answers)}))
+            ends.append(event({**self._head("chat.completion.chunk"), "choices": [], "usage": token_usage(answers)}))
         return b"".join([*ends, DONE])
+
+    def error(self, error: ApiError) -> bytes:
+        """The last events of a stream that failed."""
+        return event(error.body()) + DONE
+
+    @property
+    def model(self) -> str:
+        """The name that pins the version which answered."""
+        return model_name(self.task, self.version)
 
     def _choice(self, index: int, answer: Answer) -> dict[str, object]:
         message: dict[str, object] = {"role": "assistant", "content": answer.text, "refusal": None}
@@ -156,10 +166,10 @@ class Reply:
         return {"index": number, **call}
 
     def _head(self, kind: str) -> dict[str, object]:
-        model = model_name(self.task, self.version)
-        return {"id": self.id, "object": kind, "created": self.created, "model": model}
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _extension(self, answer: Answer) -> dict[str, object]:
+    def extension(self, answer: Answer) -> dict[str, object]:
+        """The fields beyond OpenAI's API."""
         extension: dict[str, object] = {
             "version": self.version,
             "route": self.route,
@@ -175,10 +185,17 @@ def event(content: dict[str, object]) -> bytes:
     return b"data: " + _JSON.encode(content).encode() + b"\n\n"
 
 
-def _usage(answers: Sequence[Answer]) -> dict[str, int]:
+def token_usage(answers: Sequence[Answer]) -> dict[str, int]:
     """The token counts; the prompt counts once for all answers."""
     prompt, completion = answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[Any]:
+    """The log-probabilities as JSON, one entry for each token."""
+    content = _logprobs(tokens)["content"]
+    assert isinstance(content, list)
+    return content
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, object]:

@@ -16,11 +16,11 @@ from pydantic import (
     Field,
     JsonValue,
     Tag,
-    ValidationError,
     WithJsonSchema,
 )
 
-from perpetune.gateway.api.errors import ApiError, invalid, prompt_too_large
+from perpetune.gateway.api.errors import ApiError, prompt_too_large
+from perpetune.gateway.api.request_json import parse_json
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.prediction_log.storable import storable, storable_tree
 from perpetune.records import Message
@@ -262,19 +262,7 @@ class ValidRequest:
 
 def parse_request(body: bytes) -> ChatRequest:
     """Parse a request's JSON. Raises ApiError."""
-    try:
-        return ChatRequest.model_validate_json(body)
-    except ValidationError as fault:
-        errors = fault.errors(include_url=False)
-    # pydantic's parser rejects lone surrogates (\ud83d), which clients do send; Python's json accepts them.
-    if errors[0]["type"] != "json_invalid" or b"\\u" not in body:
-        raise invalid(errors, body)
-    try:
-        return ChatRequest.model_validate(json.loads(body))
-    except ValidationError as fault:
-        raise invalid(fault.errors(include_url=False), body) from None
-    except (ValueError, RecursionError):
-        raise invalid(errors, body) from None
+    return parse_json(ChatRequest, body)
 
 
 def validate_request(request: ChatRequest, task: str, *, max_chars: int, max_tokens: int) -> ValidRequest:

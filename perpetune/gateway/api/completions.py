@@ -19,9 +19,10 @@ from starlette.types import Receive, Scope, Send
 
 from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import ContextExceeded, Engine, EngineDown, NotLoaded, Overloaded, Unsupported
-from perpetune.gateway.api.chat_reply import DONE, Reply, event
-from perpetune.gateway.api.chat_request import ValidRequest, model_name, parse_request, unknown_model, validate_request
+from perpetune.gateway.api.chat_reply import Reply
+from perpetune.gateway.api.chat_request import ValidRequest, model_name, unknown_model, validate_request
 from perpetune.gateway.api.content_type import is_json
+from perpetune.gateway.api.dialects.dialect import CHAT, Dialect, Replies, WriteAs
 from perpetune.gateway.api.disconnect import ClientDisconnected, until_disconnect
 from perpetune.gateway.api.errors import ApiError, context_exceeded, context_exceeded_in_words
 from perpetune.gateway.api.output_constraint import constrained
@@ -58,11 +59,16 @@ class AnswerLog(Protocol):
 class _Call:
     """A request in flight: its id, arrival time and the engine's time."""
 
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    dialect: Dialect
+    id: str = field(init=False)
     arrived: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.perf_counter)
     engine_seconds: float = 0.0
     own_id: str | None = None  # the client's
+    write_as: WriteAs = lambda reply: reply
+
+    def __post_init__(self) -> None:
+        self.id = f"{self.dialect.id_prefix}{uuid.uuid4().hex}"
 
     @property
     def milliseconds(self) -> float:
@@ -105,15 +111,15 @@ class Completions:
             engine, follower, log, metrics, max_concurrent=params.max_batch, timeout=params.timeout_seconds
         )
 
-    async def respond(self, request: Request) -> Response:
+    async def respond(self, request: Request, dialect: Dialect = CHAT) -> Response:
         """Answer a request. The response's id is the request id for feedback."""
-        call = _Call()
+        call = _Call(dialect)
         try:
             return await self._respond(call, request)
         except ClientDisconnected:
             return Response(status_code=_CLIENT_GONE)
         except Exception as fault:  # the framework's error response would lack the request id
-            return _as_api_error(fault).response(call.headers())
+            return dialect.in_own_words(_as_api_error(fault)).response(call.headers())
 
     async def close(self) -> None:
         """Finish what is being recorded, and cancel shadow answers in flight."""
@@ -124,8 +130,9 @@ class Completions:
     async def _respond(self, call: _Call, request: Request) -> Response:
         if not is_json(request.headers.get("content-type", "")):
             raise ApiError(400, "Send the body with content-type: application/json.", code="invalid_content_type")
+        asked, call.write_as = call.dialect.read(await request.body())
         chat = validate_request(
-            parse_request(await request.body()),
+            asked,
             self._task,
             max_chars=self._params.max_request_chars,
             max_tokens=self._max_new_tokens,
@@ -175,7 +182,7 @@ class Completions:
                         answers = await asking
                 except Exception as fault:  # the status is sent already
                     await self._undisturbed(self._record_cut_off(call, routed, chat, sent.answers("failed")))
-                    yield event(_as_api_error(fault).body()) + DONE
+                    yield reply.error(call.dialect.in_own_words(_as_api_error(fault)))
                     return
                 except BaseException:  # cancelled, or closed at a yield
                     await self._undisturbed(self._record_stopped(call, routed, chat, sent, asking))
@@ -276,8 +283,8 @@ class Completions:
         self._prompt_tokens.inc(first.prompt_tokens)
         self._completion_tokens.inc(written)
 
-    def _reply(self, call: _Call, routed: RoutedRelease, chat: ValidRequest) -> Reply:
-        return Reply(
+    def _reply(self, call: _Call, routed: RoutedRelease, chat: ValidRequest) -> Replies:
+        reply = Reply(
             id=call.id,
             created=int(call.arrived.timestamp()),
             task=self._task,
@@ -286,6 +293,7 @@ class Completions:
             with_logprobs=chat.generation.top_logprobs is not None,
             include_usage=chat.include_usage,
         )
+        return call.write_as(reply)
 
     @contextmanager
     def _recording_failures(self, call: _Call, routed: RoutedRelease) -> Iterator[None]:

@@ -10,6 +10,10 @@ from fastapi.routing import APIRoute
 
 from perpetune.gateway.api.chat_reply import Completion
 from perpetune.gateway.api.chat_request import ChatRequest
+from perpetune.gateway.api.dialects.responses import PATH as RESPONSES
+from perpetune.gateway.api.dialects.responses_request import ResponsesRequest
+from perpetune.gateway.api.dialects.text_completions import PATH as TEXTS
+from perpetune.gateway.api.dialects.text_completions import TextCompletion, TextRequest
 from perpetune.gateway.api.errors import ErrorReply
 from perpetune.gateway.api.feedback import PATH as FEEDBACK
 from perpetune.gateway.api.feedback import FeedbackReplies, FeedbackReply, FeedbackRequest
@@ -43,6 +47,16 @@ async def _chat_completions(request: ChatRequest) -> Completion:
     raise NotImplementedError(f"only for the OpenAPI description: {request.model}")
 
 
+async def _responses(request: ResponsesRequest) -> dict[str, object]:
+    """Answer a conversation as OpenAI's Responses API does; with `stream`, as its events. Nothing is kept to be continued."""
+    raise NotImplementedError(f"only for the OpenAPI description: {request.model}")
+
+
+async def _text_completions(request: TextRequest) -> TextCompletion:
+    """Answer a prompt, or each of a list; with `stream` and one prompt, as server-sent events."""
+    raise NotImplementedError(f"only for the OpenAPI description: {request.model}")
+
+
 async def _feedback(request: FeedbackRequest | list[FeedbackRequest]) -> FeedbackReply | FeedbackReplies:
     """Send feedback on answers: the correct label, a score, or a comment. One object, or many as a list or JSON Lines."""
     raise NotImplementedError(f"only for the OpenAPI description: {request}")
@@ -63,9 +77,16 @@ def set_openapi(app: FastAPI) -> None:
     refusals["default"] = responses["default"]
     feedback = APIRoute(FEEDBACK, _feedback, methods=["POST"], responses=refusals)
 
+    others = [
+        APIRoute(RESPONSES, _responses, methods=["POST"], responses=responses),
+        APIRoute(TEXTS, _text_completions, methods=["POST"], responses=responses),
+    ]
+
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=[chat, feedback, *app.routes])
+            app.openapi_schema = get_openapi(
+                title=app.title, version=app.version, routes=[chat, *others, feedback, *app.routes]
+            )
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it

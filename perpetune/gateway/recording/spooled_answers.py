@@ -21,7 +21,7 @@ class SpooledAnswers:
         A client's own id names its newest request.
         """
         answer = request_id if request_id in self._rows else self._ids.get(request_id)
-        return (answer, self._choices.get(answer, 1)) if answer in self._rows else None
+        return (answer, self._choices.get(answer, 1)) if answer is not None and answer in self._rows else None
 
     def count(self, row: Prediction | Feedback, by: int) -> None:
         """Add a row (`by` 1), or remove one (-1)."""

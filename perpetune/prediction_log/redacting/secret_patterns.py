@@ -75,3 +75,9 @@ def find_secrets(text: str) -> Iterator[Found]:
     for pattern, group in _PATTERNS:
         for match in pattern.finditer(text):
             yield Found(match.start(group), match.end(group), 1.0, NAME)
+
+
+def is_named_secret(name: str, value: str) -> bool:
+    """Whether a value is called a secret by its name, as in `{"password": "..."}`."""
+    found = _NAMED.search(f"{name}={value}")
+    return found is not None and found.end() == len(name) + 1 + len(value)

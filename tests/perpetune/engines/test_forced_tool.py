@@ -156,7 +156,7 @@ def test_a_free_choice_forces_nothing(choice: object) -> None:
 
 def test_objects_have_no_other_keys_than_those_that_a_tool_names() -> None:
     inner = {"type": "object", "properties": {"b": {"type": "string"}}}
-    parameters = {
+    parameters: dict[str, Any] = {
         "properties": {"a": inner, "free": {"type": "object"}, "map": {**inner, "additionalProperties": True}},
         "$defs": {"both": {"allOf": [inner, inner]}},
         "default": inner,

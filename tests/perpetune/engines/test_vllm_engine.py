@@ -341,6 +341,17 @@ def test_tool_calls_stream_in_pieces(params: ServeParams, adapter: Make) -> None
     assert [delta.tool_calls for delta in deltas] == [(begun,), (pieces[0],), (pieces[1],)]
 
 
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [({"json_schema": "{}"}, "response_format"), ({"tools": "[]", "tool_choice": '"required"'}, "tool_choice")],
+)
+def test_a_label_is_in_no_other_form(params: ServeParams, adapter: Make, asked: dict[str, Any], param: str) -> None:
+    vllm = FakeVllm()
+    with pytest.raises(Unsupported) as caught:
+        answered(vllm, params, adapter(labels=("ab", "b")), GenerationConfig(1, **asked))
+    assert caught.value.param == param
+
+
 def test_what_vllm_forgot_is_loaded_again(params: ServeParams, adapter: Make) -> None:
     async def run() -> None:
         vllm = FakeVllm(reply=saying(choice("hello")))

@@ -51,7 +51,8 @@ def test_openai(gateway: Any, choice: Any, stream: bool) -> None:
                 message = events.get_final_completion().choices[0].message
         else:
             message = client.chat.completions.create(**asked).choices[0].message
-    [call] = message.tool_calls or ()
+    assert message.tool_calls
+    [call] = message.tool_calls
     assert (message.content or None, call.function.name, call.type) == (None, "Review", "function")
     Review.model_validate_json(call.function.arguments)
     [row] = recent_predictions(gateway.log, "reviews", limit=None)
@@ -60,7 +61,7 @@ def test_openai(gateway: Any, choice: Any, stream: bool) -> None:
 
 @pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
 def test_langchains_structured_output(gateway: Any, method: Any) -> None:
-    model = ChatOpenAI(model="reviews", base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)  # type: ignore[arg-type]
+    model = ChatOpenAI(model="reviews", base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
     if method == "json_mode":  # forces an object of no certain keys
         found = model.with_structured_output(None, method=method, include_raw=True).invoke("hello")
         assert found["raw"].content.startswith("{")

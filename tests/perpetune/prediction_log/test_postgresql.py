@@ -19,6 +19,7 @@ import httpx
 import pytest
 from gateways import PARAMS
 from label_readings import check_every_reading
+from older_logs import downgrade
 from sqlalchemy.exc import IntegrityError
 from waiting import eventually
 
@@ -191,6 +192,23 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     assert recent_predictions(log, "reviews", limit=None)[0] == asked[0].model_copy(update={"label": "good"})
     assert counts(log, "reviews").newest == asked[2].time
     log.dispose()
+
+
+def test_an_older_log_keeps_its_rows(postgres: Postgres, prediction: Callable[..., Prediction]) -> None:
+    log = open_log(postgres.url)
+    delete_older(log, "reviews", datetime.now(UTC))
+    record(log, [prediction(1)])
+    downgrade(log, "0004")
+    log.dispose()
+    upgraded = open_log(postgres.url)
+    add_feedback(upgraded, Feedback(request_id="chatcmpl-1", time=datetime.now(UTC), label="good"))
+    assert recent_predictions(upgraded, "reviews", limit=None) == [prediction(1, label="good")]
+    record(upgraded, [prediction(2, client_id="mine", other_outputs=("a", "b\0"))])
+    said = Feedback(request_id="mine", time=datetime.now(UTC), score=1, choice=2)
+    assert add_feedback(upgraded, said) == "chatcmpl-2"
+    newest = recent_predictions(upgraded, "reviews", limit=1)[0]
+    assert (newest.client_id, newest.other_outputs, newest.score) == ("mine", ("a", "b\ufffd"), None)
+    upgraded.dispose()
 
 
 def test_labels_that_cannot_be_right_are_in_no_reading(

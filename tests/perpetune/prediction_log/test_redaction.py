@@ -82,5 +82,25 @@ def test_a_row_keeps_its_shape(redactor: Redactor, prediction: Callable[..., Pre
     assert row.group == again.group != other.group
 
 
+def test_secrets_in_the_arguments_of_a_call(redactor: Redactor, prediction: Callable[..., Prediction]) -> None:
+    arguments = (
+        '{"password": "hunter2hunter", "user": "hunter2hunter", "max_tokens": "1024", "deep": {"apiKey": "a1b2c3d4e5"}}'
+    )
+    call = {"id": "call_a", "function": {"name": "send", "arguments": arguments}}
+    row = redactor.row(prediction(1, messages=(Message(role="assistant", content="", tool_calls=(call,)),)))
+    assert row.messages[0].tool_calls is not None
+    assert row.messages[0].tool_calls[0]["function"]["arguments"] == (
+        '{"password": "<SECRET>", "user": "hunter2hunter", "max_tokens": "1024", "deep": {"apiKey": "<SECRET>"}}'
+    )
+
+
+def test_an_output_of_json_is_read_as_such(redactor: Redactor, prediction: Callable[..., Prediction]) -> None:
+    calls = '[{"function": {"name": "send", "arguments": "{\\"password\\": \\"hunter2hunter\\"}"}}]'
+    others = ('{"to":  "Bonn", "n": 3}', '{"to": "ann@example.org"}')
+    row = redactor.row(prediction(1, output=calls, other_outputs=others))
+    assert row.output == calls.replace("hunter2hunter", "<SECRET>")
+    assert row.other_outputs == (others[0], '{"to": "<EMAIL_ADDRESS>"}')
+
+
 def test_the_key_of_a_folder_stays(tmp_path: Path) -> None:
     assert group_key(tmp_path / "spool") == group_key(tmp_path / "spool") != group_key(None)

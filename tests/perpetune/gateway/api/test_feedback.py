@@ -130,7 +130,7 @@ def test_unknown_fields_are_named(log: sqlalchemy.Engine, release: Make) -> None
     ],
 )
 def test_feedback_by_the_clients_own_id(
-    log: sqlalchemy.Engine, release: Make, headers: dict[str, str], more: dict[str, object], name: str
+    log: sqlalchemy.Engine, release: Make, headers: dict[str, str], more: dict[str, Any], name: str
 ) -> None:
     with serving(log, release("1", LABELS)) as client:
         older = asked(client, headers=headers, **more)

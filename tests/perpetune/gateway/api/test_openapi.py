@@ -42,6 +42,10 @@ POSITIVE, NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.Generati
     [
         ("POST", "/v1/chat/completions", POSITIVE),
         ("POST", "/v1/chat/completions", NEGATIVE),
+        ("POST", "/v1/responses", POSITIVE),
+        ("POST", "/v1/responses", NEGATIVE),
+        ("POST", "/v1/completions", POSITIVE),
+        ("POST", "/v1/completions", NEGATIVE),
         ("POST", "/v1/feedback", POSITIVE),
         ("POST", "/v1/feedback", NEGATIVE),
         ("POST", "/v1/release/check", POSITIVE),

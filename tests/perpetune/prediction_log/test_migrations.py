@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from older_logs import downgrade
+
+from perpetune.prediction_log.api_keys import add_key
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import recent_predictions
+from perpetune.prediction_log.tables import VERSION_TABLE, metadata
+from perpetune.prediction_log.writes import add_feedback, record_rows
+from perpetune.records import Feedback, Prediction
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+def test_an_older_log_keeps_its_rows_and_gains_what_is_new(
+    log: sqlalchemy.Engine, prediction: Callable[..., Prediction], revision: str
+) -> None:
+    asked = [prediction(number) for number in range(3)]
+    record_rows(log, asked)
+    for number, row in enumerate(asked):
+        add_feedback(log, Feedback(request_id=row.id, time=row.time, label="good", score=number / 4))
+    downgrade(log, revision)
+
+    upgraded = open_log(str(log.url))
+    found = recent_predictions(upgraded, "reviews", limit=None)
+    assert found == [row.model_copy(update={"label": "good", "score": n / 4}) for n, row in enumerate(asked)]
+    add_feedback(upgraded, Feedback(request_id=asked[0].id, time=asked[0].time + timedelta(hours=1), label="bad"))
+    assert recent_predictions(upgraded, "reviews", limit=None)[0].label == "bad"
+    assert add_key(upgraded, "shop", ["ask"]).startswith("ppt_")
+    with upgraded.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
+        ids = connection.exec_driver_sql("select id from feedback order by id").scalars().all()
+        made = connection.exec_driver_sql("select sql from sqlite_master where name = 'feedback'").scalar_one()
+    assert ids == [1, 2, 3, 4] and "AUTOINCREMENT" in made
+    upgraded.dispose()
