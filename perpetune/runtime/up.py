@@ -19,6 +19,7 @@ from rich.text import Text
 
 from perpetune.errors import PerpetuneError
 from perpetune.runtime.addresses import (
+    ADDRESSES,
     LOCK_FILE,
     WORKSPACE_ID,
     Addresses,
@@ -62,7 +63,8 @@ def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Cons
         # First, because it fails at once if vLLM or the base is missing.
         vllm = [vllm_service(workspace, ports.vllm)] if ports.vllm is not None else []
         logs = workspace.home / "logs"
-        with Supervisor(workspace.root, logs, variables, say, kept=[lock]) as supervisor:
+        mine = [workspace.home / ADDRESSES]
+        with Supervisor(workspace.root, logs, variables, say, kept=[lock], files=mine) as supervisor:
             try:
                 first = [*servers(workspace, ports), worker_service(ports.worker), *vllm]
                 last = gateway(ports.gateway)
