@@ -47,7 +47,7 @@ def main() -> None:
 
 def guarded(hosts: Sequence[str], port: int) -> App:
     """Prefect's server, which answers only its own pages under these names and under those of this machine."""
-    origins = _allowed_origins(hosts, port)
+    origins = allowed_origins(hosts, port)
     with temporary_settings({PREFECT_SERVER_CORS_ALLOWED_ORIGINS: ",".join(origins)}):
         app = create_app(final=True)
     mark = os.environ.get("PERPETUNE_WORKSPACE_ID", "")
@@ -55,13 +55,14 @@ def guarded(hosts: Sequence[str], port: int) -> App:
     return BrowserGuard(app, hosts=hosts, origins=origins, health=_HEALTH, headers=headers)
 
 
-def _allowed_origins(hosts: Sequence[str], port: int) -> list[str]:
+def allowed_origins(hosts: Sequence[str], port: int) -> list[str]:
     """The origins of its pages, which call the API by another of its names, and those that Prefect's settings allow."""
     configured = [origin.strip() for origin in PREFECT_SERVER_CORS_ALLOWED_ORIGINS.value().split(",")]
-    if configured != [ANY] or any(name in os.environ for name in _CORS):
+    if configured == [ANY] and any(name in os.environ for name in _CORS):
         return configured
+    more = [origin for origin in configured if origin != ANY]
     names = [f"localhost:{port}", f"127.0.0.1:{port}", *(host for host in hosts if host != ANY)]
-    return [f"{scheme}://{name}" for name in names for scheme in ("http", "https")]
+    return [*more, *(f"{scheme}://{name}" for name in names for scheme in ("http", "https"))]
 
 
 if __name__ == "__main__":

@@ -220,10 +220,12 @@ class Prefect:
     def _call(self, method: str, path: str, body: object = None) -> httpx.Response:
         """Make a request, with retries while Prefect is busy: every request is idempotent."""
         until = time.monotonic() + RETRY_SECONDS
-        client, headers = _client(trust_env=not is_on_this_machine(self.url)), Settings().prefect_headers
+        headers = Settings().prefect_headers
         for pause in chain(PAUSES, repeat(PAUSES[-1])):
             try:
-                answer = client.request(method, f"{self.url.rstrip('/')}{path}", json=body, headers=headers)
+                answer = self._send(method, path, body, headers)
+                if answer.status_code == 403 and "CSRF token" in answer.text:
+                    answer = self._send(method, path, body, headers | self._csrf_headers(headers))
             except httpx.ReadTimeout as fault:
                 if time.monotonic() >= until:
                     raise self._unanswered(fault) from fault
@@ -240,6 +242,16 @@ class Prefect:
                 do=_CREDENTIALS if answer.status_code in (401, 403) else None,
             )
         return answer
+
+    def _send(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> httpx.Response:
+        client = _client(trust_env=not is_on_this_machine(self.url))
+        return client.request(method, f"{self.url.rstrip('/')}{path}", json=body, headers=headers)
+
+    def _csrf_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """A token for one request to a server with PREFECT_SERVER_CSRF_PROTECTION_ENABLED; {} if it gives none."""
+        ours = str(uuid.uuid4())
+        answer = self._send("GET", f"/csrf-token?client={ours}", None, headers)
+        return {"Prefect-Csrf-Client": ours, "Prefect-Csrf-Token": answer.json()["token"]} if answer.is_success else {}
 
     def _unanswered(self, fault: httpx.HTTPError) -> PerpetuneError:
         return PerpetuneError(

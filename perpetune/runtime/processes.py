@@ -73,7 +73,7 @@ class Supervisor:
     """Runs services in `folder`, with logs in `logs`, until the `with` block ends.
 
     A service that ends is reported and restarted with exponential back-off. The services inherit the open files `kept`.
-    They end with this process, also if it is killed: see `watchdog`.
+    They end with this process, also if it is killed, and the caller's `files` are then deleted: see `watchdog`.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Supervisor:
         environment: Mapping[str, str],
         report: Callable[[str], None],
         kept: Sequence[int] = (),
+        files: Sequence[Path] = (),
     ) -> None:
         self.children: list[Child] = []
         self._folder = folder
@@ -90,7 +91,7 @@ class Supervisor:
         self._environment = {**os.environ, **environment}
         self._report = report
         self._kept = tuple(kept)
-        self._watchdog = Watchdog()
+        self._watchdog = Watchdog(files)
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 

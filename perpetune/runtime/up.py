@@ -19,6 +19,7 @@ from rich.text import Text
 
 from perpetune.errors import PerpetuneError
 from perpetune.runtime.addresses import (
+    ADDRESSES,
     LOCK_FILE,
     WORKSPACE_ID,
     Addresses,
@@ -62,11 +63,12 @@ def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Cons
         # First, because it fails at once if vLLM or the base is missing.
         vllm = [vllm_service(workspace, ports.vllm)] if ports.vllm is not None else []
         logs = workspace.home / "logs"
-        with Supervisor(workspace.root, logs, variables, say, kept=[lock]) as supervisor:
+        mine = [workspace.home / ADDRESSES]
+        with Supervisor(workspace.root, logs, variables, say, kept=[lock], files=mine) as supervisor:
             try:
                 first = [*servers(workspace, ports), worker_service(ports.worker), *vllm]
                 last = gateway(ports.gateway)
-                _print_ports([*first, last], named, console)
+                print_ports([*first, last], named, console)
                 _print(console, f"starting: {_pages([*first, last])}; logs in {_short(logs)}")
                 start_all(supervisor, first, last, console)
                 save_addresses(workspace.home, variables, _marked(variables, [*first, last]))
@@ -76,9 +78,12 @@ def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Cons
     console.print("all services have stopped")
 
 
-def _print_ports(services: Sequence[Service], named: NamedPorts, console: Console) -> None:
+def print_ports(services: Sequence[Service], named: NamedPorts, console: Console) -> None:
     usual = {**asdict(Ports()), "vllm": VLLM_PORT}
     defaults = {name: usual[name] for name, port in asdict(named).items() if port is None}
+    for name, port in asdict(named).items():
+        if port is not None and name not in {service.name for service in services}:
+            _print(console, f"--{name}-port {port} is not used: the environment names a {name} that runs elsewhere")
     for service in services:
         if service.port != defaults.get(service.name, service.port):
             line = f"port {defaults[service.name]} is in use: {service.name} listens on {service.port}"

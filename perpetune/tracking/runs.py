@@ -115,7 +115,7 @@ def _require_answer(uri: str) -> None:
     creds = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
     try:
         answer = http_request(  # type: ignore[no-untyped-call]
-            creds, _SEARCH, "GET", params={"max_results": 1}, max_retries=0, timeout=10, raise_on_status=False
+            creds, _SEARCH, "GET", params={"max_results": 1}, max_retries=0, raise_on_status=False
         )
     except MlflowException as fault:
         raise PerpetuneError(

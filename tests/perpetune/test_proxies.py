@@ -56,3 +56,14 @@ def test_names_of_this_machine(name: str, loopback: bool) -> None:
 )
 def test_addresses_of_this_machine(url: str, here: bool) -> None:
     assert is_on_this_machine(url) is here
+
+
+def test_a_socks_proxy_does_not_stop_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx needs socksio as soon as ALL_PROXY names one, also for requests that go past it."""
+    pytest.importorskip("socksio")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    spare_this_machine()
+    with httpx.Client() as client:
+        assert not _proxied(client, LOCAL[0])
+        assert _proxied(client, "http://mlflow.example")

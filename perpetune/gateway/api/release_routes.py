@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict
 
 from perpetune.errors import PerpetuneError
@@ -54,21 +55,34 @@ class Identity:
 
 
 def add_release_paths(
-    app: FastAPI, follower: Follower, identity: Identity, errors: dict[int | str, dict[str, Any]]
+    app: FastAPI,
+    follower: Follower,
+    identity: Identity,
+    origins: Collection[str],
+    errors: dict[int | str, dict[str, Any]],
 ) -> None:
     """Add `POST /v1/release/check` and `POST /v1/release/rollback`; `errors` are their OpenAPI error responses.
 
     Both carry the task, so that a caller with the address of another gateway changes nothing. A rollback must carry it;
-    a check, which only reads the registry sooner, may.
+    a check, which only reads the registry sooner, may. Only pages of `origins` may send them: without keys any page in a
+    browser of this machine could, whether CORS lets it read the answer or not.
     """
 
-    @app.post("/v1/release/check", responses=errors)
+    def refuse_pages(request: Request) -> None:
+        origin = request.headers.get("origin")
+        if origin is not None and origin not in origins:
+            message = "Pages of this origin may not change releases (serve.cors_origins)."
+            raise ApiError(403, message, code="foreign_origin")
+
+    known = [Depends(refuse_pages)]
+
+    @app.post("/v1/release/check", responses=errors, dependencies=known)
     async def check_release(request: CheckRequest | None = None) -> ReleaseState:
         """Follow the registry's aliases now. Returns when new requests go to the champion, or it failed to load."""
         identity.require(request or CheckRequest())
         return release_state(await follower.refresh_now())
 
-    @app.post("/v1/release/rollback", responses=errors)
+    @app.post("/v1/release/rollback", responses=errors, dependencies=known)
     async def roll_back(request: RollbackRequest) -> dict[str, object]:
         """Make the previous champion champion again, in the registry and here. Returns the time that it took."""
         identity.require(request)

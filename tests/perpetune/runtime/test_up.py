@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from perpetune.cli import app
 from perpetune.runtime.addresses import LOCK_FILE, Addresses, is_up, save_addresses, saved_addresses
 from perpetune.runtime.file_locks import acquire
+from perpetune.runtime.ports import NamedPorts
 from perpetune.runtime.processes import Service, Supervisor, answers, free_ports
-from perpetune.runtime.up import show, start_all
+from perpetune.runtime.up import print_ports, show, start_all
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +103,16 @@ def test_into_a_file_it_says_each_start_and_when_all_is_ready(tmp_path: Path) ->
     ]
     pages = f"gateway {last.page} mlflow {first[1].page} prefect {first[0].page}"
     assert re.fullmatch(rf"ready: {pages} \(\d+ s\)", said[-1])
+
+
+def test_ports_that_are_not_the_usual_ones_and_ports_for_nothing_are_said() -> None:
+    out = StringIO()
+    services = [Service("prefect", (), 4200), Service("worker", (), 4299), Service("gateway", (), 8123)]
+    print_ports(services, NamedPorts(mlflow=5000, gateway=8123), Console(file=out, width=40))
+    assert out.getvalue().splitlines() == [
+        "--mlflow-port 5000 is not used: the environment names a mlflow that runs elsewhere",
+        "port 4201 is in use: worker listens on 4299",
+    ]
 
 
 def test_it_says_so_if_no_version_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

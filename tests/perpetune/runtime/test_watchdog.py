@@ -36,7 +36,9 @@ from pathlib import Path
 from perpetune.runtime.processes import Service, Supervisor
 
 service = Service("tree", (sys.executable, "-c", *sys.argv[2:]))
-with Supervisor(Path(sys.argv[1]), Path(sys.argv[1]) / "logs", {}, print) as running:
+folder = Path(sys.argv[1])
+(folder / "addresses.env").touch()
+with Supervisor(folder, folder / "logs", {}, print, files=[folder / "addresses.env"]) as running:
     running.start([service])
     time.sleep(99)
 """
@@ -76,6 +78,7 @@ def test_nothing_outlives_a_supervisor_that_is_ended(
     os.kill(supervisor.pid, number)
     supervisor.wait(10)
     eventually(lambda: not any(runs(each) for each in [*started, *helper]), seconds=30)
+    assert not pids.with_name("addresses.env").exists()
 
 
 def test_a_signal_of_the_terminal_reaches_the_group_and_not_the_watchdog(

@@ -5,6 +5,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
+import pytest
+from gateways import PARAMS
+
 from perpetune.model.release import Release
 from perpetune.testing.fake_engine import FakeEngine
 from perpetune.testing.fake_registry import FakeSource
@@ -23,6 +27,28 @@ def test_check_and_rollback_over_http(start: Start) -> None:
     assert gateway.ask("hello").json()["model"] == "reviews@1"
     again = gateway.post("/v1/release/rollback", {"task": "reviews"})
     assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_roll_back")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", ""])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "own", "http://localhost:1"])
+def test_no_page_in_a_browser_rolls_back(start: Start, kind: str, origin: str) -> None:
+    """Nor one that DNS rebinding makes one of the gateway's own."""
+    gateway = start()
+    gateway.source.promote("2")
+    assert gateway.post("/v1/release/check", None).json()["serving"] == "2"
+    headers = {"origin": gateway.url if origin == "own" else origin, "content-type": kind}
+    for path in ("rollback", "check"):
+        sent = httpx.post(
+            f"{gateway.url}/v1/release/{path}", content='{"task": "reviews"}', headers=headers, timeout=10
+        )
+        assert sent.status_code == 403, sent.text
+    assert gateway.post("/v1/release/check", None).json()["serving"] == "2"
+
+
+def test_pages_that_are_named_may(start: Start) -> None:
+    gateway = start(params=PARAMS.model_copy(update={"cors_origins": ("https://app.example.com",)}))
+    headers = {"origin": "https://app.example.com"}
+    assert httpx.post(f"{gateway.url}/v1/release/check", json={}, headers=headers, timeout=10).status_code == 200
 
 
 def test_ten_swaps_and_two_rollbacks_under_load_fail_no_request(start: Start, release: Make) -> None:
