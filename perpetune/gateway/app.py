@@ -23,6 +23,7 @@ from perpetune.gateway.api.completions import Completions
 from perpetune.gateway.api.errors import ApiError, ErrorReply, add_error_handlers
 from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
 from perpetune.gateway.api.release_routes import add_release_paths
+from perpetune.gateway.api.replay_routes import add_replay_path
 from perpetune.gateway.middleware.access import add_middlewares
 from perpetune.gateway.recording.recorder import LogUnavailable, NotStored, Recorder
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, ReleaseSource
@@ -130,6 +131,7 @@ def create_app(
     app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)
     app.post("/v1/feedback", responses=_errors(400, 404, 413, 503))(gateway.feedback)
     add_release_paths(app, follower, _errors())
+    add_replay_path(app, follower, engine, max_new_tokens, _errors(400, 404, 409))
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
     app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)

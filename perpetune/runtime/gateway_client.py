@@ -5,13 +5,14 @@ Imports httpx and nothing heavier, because a rollback must not wait for the impo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from perpetune.errors import NoPrevious, PerpetuneError
+from perpetune.records import Message
 from perpetune.runtime.addresses import saved_addresses
 from perpetune.workspace import Workspace
 
@@ -42,6 +43,15 @@ class GatewayState:
 
 
 @dataclass(frozen=True)
+class ReplayReply:
+    """A version's answers without logging, None for one that failed; and the version that serves."""
+
+    version: str
+    serving: str | None
+    outputs: list[str | None]
+
+
+@dataclass(frozen=True)
 class GatewayClient:
     """A client of the gateway at `url`."""
 
@@ -65,6 +75,15 @@ class GatewayClient:
             raise self._refusal(answer)
         done: dict[str, Any] = answer.json()
         return RollbackReply(str(done["from"]), str(done["to"]), float(done["seconds"]))
+
+    def answers(self, version: str, conversations: Sequence[Sequence[Message]]) -> ReplayReply:
+        """Ask a loaded version, or "previous", without logging. Raises NoGateway, or PerpetuneError if it cannot be asked."""
+        asked = [[message.model_dump(exclude_none=True) for message in messages] for messages in conversations]
+        answer = self._post("/v1/release/answers", {"version": version, "conversations": asked})
+        if answer.is_error:
+            raise self._refusal(answer)
+        found: dict[str, Any] = answer.json()
+        return ReplayReply(found["version"], found["serving"], [each.get("output") for each in found["answers"]])
 
     def _post(self, path: str, body: object) -> httpx.Response:
         try:
