@@ -9,7 +9,7 @@ from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.policy.rollout import Replay, is_better, replayed
 from perpetune.policy.verdict import Interval
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.queries import newly_labelled
+from perpetune.prediction_log.queries import newly_labelled, recent_predictions
 from perpetune.records import Message, Prediction
 from perpetune.runtime.gateway_client import GatewayClient, gateway_of
 from perpetune.statistics.paired import compare
@@ -56,21 +56,21 @@ def compared_by_gateway(workspace: Workspace) -> str:
     """
     gateway = gateway_of(workspace)
     try:
-        known = gateway.answers(PREVIOUS, [])
-        labelled = _labelled(workspace, str(known.serving))
+        labelled = _newest_labelled(workspace)
         task = workspace.params.task
         found = replay(gateway, PREVIOUS, labelled, scoring_of(task.kind, task.output_schema).score)
     except PerpetuneError as fault:
         return f"the previous version was not asked the same inputs: {fault.what}"
     better = "better" if is_better(found) else "not shown to be better"
-    return f"version {known.version} is {better} than version {known.serving} on the same inputs: {replayed(found)}"
+    return f"the previous version is {better} than version {labelled[-1].version} on the same inputs: {replayed(found)}"
 
 
-def _labelled(workspace: Workspace, version: str) -> list[Prediction]:
-    log = open_log(workspace.settings.prediction_log)
+def _newest_labelled(workspace: Workspace) -> list[Prediction]:
+    """Labelled answers of the version that answered last."""
+    log, task = open_log(workspace.settings.prediction_log), workspace.params.task.name
     try:
-        rows, _ = newly_labelled(log, workspace.params.task.name, version, 0, newest=MOST_ROWS_BY_HAND)
-        return rows
+        newest = recent_predictions(log, task, limit=1)
+        return newly_labelled(log, task, newest[0].version, 0, newest=MOST_ROWS_BY_HAND)[0] if newest else []
     finally:
         log.dispose()
 

@@ -182,7 +182,7 @@ def test_verdicts_say_when_labels_arrived_unasked() -> None:
     )
     verdict = should_roll_back(replace(EARLY, unasked=40))
     assert verdict is not None and sentence in verdict.reasons
-    on_trial = trial(NONE, NONE, NONE, 2000)
+    on_trial = trial()
     assert sentence in should_release(replace(on_trial, feedback=60, unasked=40), RULES).reasons
     assert not any("unasked" in reason for reason in should_release(on_trial, RULES).reasons)
 
