@@ -111,16 +111,20 @@ def promote(
 @commands.command(epilog="Example: `perpetune rollback --reason 'it promises refunds'`")
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")] = "started manually",
+    force: Annotated[bool, typer.Option("--force", help="At once, without asking the previous version first.")] = False,
     verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
-    """Roll back to the previous champion at once."""
+    """Roll back to the previous champion, after it was asked the newest labelled inputs; the answer is shown."""
+    from perpetune.loop.rollout.replay import compared_by_gateway
     from perpetune.runtime.gateway_client import NoGateway, gateway_of
 
     with for_people():
         went = refusal = None
         try:
             # Before anything heavy is imported: the gateway can do it alone.
+            if not force:
+                errors.print(compared_by_gateway(open_workspace()), markup=False, soft_wrap=True)
             went = gateway_of(open_workspace()).roll_back(reason)
             errors.print(f"version {went.restored} serves again instead of version {went.rolled_back}", markup=False)
         except NoGateway:

@@ -105,9 +105,7 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
     settings = workspace.settings
     versions, older = _versions(task, None if all_versions else NEWEST)
     check = _last_check(workspace)
-    step, steps = (WATCH, (f"Correct the error of the check, then {WATCH}.",)) if check and check.failed else (None, ())
-    if step is None:
-        step, steps = _next(workspace, versions)
+    step, steps = _next_check() if check and check.failed else _next(workspace, versions)
     return Status(
         task=task,
         serving=_serving(settings.gateway_url, task),
@@ -130,6 +128,10 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
             "gateway": settings.gateway_url or "not running",
         },
     )
+
+
+def _next_check() -> tuple[str | None, tuple[str, ...]]:
+    return WATCH, (f"Correct the error of the check, then {WATCH}.",)
 
 
 def _next(workspace: Workspace, versions: Sequence[VersionLine]) -> tuple[str | None, tuple[str, ...]]:

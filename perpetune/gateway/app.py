@@ -31,6 +31,7 @@ from perpetune.gateway.api.errors import ErrorReply, add_error_handlers
 from perpetune.gateway.api.feedback import FeedbackApi
 from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
 from perpetune.gateway.api.release_routes import Identity, add_release_paths
+from perpetune.gateway.api.replay_routes import add_replay_path
 from perpetune.gateway.middleware.access import add_middlewares
 from perpetune.gateway.recording.recorder import Recorder
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, ReleaseSource
@@ -140,6 +141,7 @@ def create_app(
     app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)
     identity = Identity(task, workspace_id)
     add_release_paths(app, follower, identity, params.cors_origins, _errors(400, 403, 409))
+    add_replay_path(app, follower, engine, identity, params.cors_origins, max_new_tokens, _errors(400, 403, 404, 409))
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
     app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
+from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
 from perpetune.evaluation.slices import Slice, labels_of, paired_scores, slices
@@ -21,6 +22,8 @@ from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.label_requests import count_unasked
 from perpetune.records import to_json
 from perpetune.statistics.balanced_accuracy import balanced_mean
 from perpetune.tracking import registry
@@ -70,7 +73,8 @@ def decide(
     registry.require_champion(challenger.card.task, version, assessment.champion)
     rules = workspace.params.promote
     evidence = promotion_evidence(assessment, rules)
-    evidence = replace(evidence, label_ratios=label_ratios(workspace.params.split, evidence.against))
+    ratios, unasked = label_ratios(workspace.params.split, evidence.against), unasked_labels(workspace, assessment)
+    evidence = replace(evidence, label_ratios=ratios, unasked=unasked)
     choice = choose(evidence, rules)
     chosen = version
     if choice.system is not None and choice.system != "challenger":
@@ -117,6 +121,19 @@ def _register_rival(
     shared = ("data.version", "git.commit", "base.digest", "prefect.flow_run_id")
     tags = {name: challenger.tags[name] for name in shared if name in challenger.tags} | tags
     return made or registry.register(run, folder, candidate.card, tags)
+
+
+def unasked_labels(workspace: Workspace, assessment: Assessment) -> int:
+    """How many labels of the recent holdout's traffic arrived without a label request."""
+    recent = assessment.evaluations.get("recent")
+    traffic = [row.id for row in recent.rows if is_traffic(row)] if recent else []
+    if not traffic:
+        return 0
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        return count_unasked(log, traffic)
+    finally:
+        log.dispose()
 
 
 def label_ratios(params: SplitParams, against: str) -> dict[str, float]:

@@ -47,7 +47,7 @@ def whole_input_drift(window: Window, current: pd.DataFrame, reference: pd.DataF
 
 
 def _thinned(rows: int) -> list[int]:
-    return np.unique(np.linspace(0, rows - 1, min(rows, MOST_ROWS)).round().astype(int)).tolist()
+    return [int(row) for row in np.unique(np.linspace(0, rows - 1, min(rows, MOST_ROWS)).round())]
 
 
 def _kernel(texts: Sequence[str], columns: pd.DataFrame) -> Floats:
@@ -57,7 +57,7 @@ def _kernel(texts: Sequence[str], columns: pd.DataFrame) -> Floats:
     letters = TfidfVectorizer(sublinear_tf=True, analyzer="char", ngram_range=(3, 3), lowercase=False)
     ranks = columns.rank(pct=True).to_numpy() - 0.5
     scaled = ranks * np.sqrt(12 / ranks.shape[1])
-    return _products(words, cut) + _products(letters, cut) + scaled @ scaled.T
+    return np.asarray(_products(words, cut) + _products(letters, cut) + scaled @ scaled.T)
 
 
 def _products(vectorizer: TfidfVectorizer, texts: Sequence[str]) -> Floats:

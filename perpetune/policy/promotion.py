@@ -10,7 +10,7 @@ from typing import Literal
 from perpetune.params import PromoteParams
 from perpetune.policy.outweighing import gain_outweighs_loss
 from perpetune.policy.verdict import Interval, Outcome, Verdict
-from perpetune.policy.wording import interval, points, versus_alpha
+from perpetune.policy.wording import arrived_unasked, interval, points, versus_alpha
 from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 FIRST_ROWS = 20  # least rows of a holdout for the first trained version
@@ -97,6 +97,7 @@ class PromotionEvidence:
     - `untrained`: what serves was never trained (the base, a prompted version); `refitted`: it is a linear model.
     - `subject`: the system under test; `rivals`: the other systems by name, scored in `metric`.
     - `label_ratios`: the ratio of new labels that join each holdout, by its name.
+    - `unasked`: rows of the recent holdout whose labels arrived unasked.
     """
 
     frozen: PairedEvidence
@@ -113,6 +114,7 @@ class PromotionEvidence:
     metric: str = "accuracy"
     rivals: Mapping[str, Rival] = field(default_factory=dict)
     label_ratios: Mapping[str, float] = field(default_factory=dict)
+    unasked: int = 0
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -144,6 +146,7 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
         outweighs=_outweighs(guard, gain, rules),
     )
     outcome, reasons = _outcome(found)
+    reasons += arrived_unasked(evidence.unasked, evidence.recent.rows if evidence.recent else 0)
     return Verdict(outcome, tuple(dict.fromkeys(reasons)), _promotion_rule(guard[0], gain[0], evidence, rules))
 
 

@@ -11,7 +11,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import RefreshParams, WatchParams
 from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
-from perpetune.policy.wording import amount, interval, points, score
+from perpetune.policy.wording import amount, arrived_unasked, interval, points, score
 
 MONTH_DAYS = 30
 LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes; the back-off stops here
@@ -103,6 +103,7 @@ class RetrainEvidence:
     - `estimate`: None if answers have no confidence. `labelled_in_window`: labels in the window of drift and estimate.
     - `labels_since_refresh`: labels of all versions since the last refresh with a verdict; None if there is none.
     - `metric`: the score: accuracy, slot_f1 or token_f1.
+    - `unasked`: how many of the newest labels, those of `decay.window`, arrived unasked: no label request named them.
     """
 
     labelled: int
@@ -117,6 +118,7 @@ class RetrainEvidence:
     labelled_in_window: int = 0
     labels_since_refresh: int | None = None
     metric: str = ""
+    unasked: int = 0
 
 
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:
@@ -138,7 +140,9 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     """
 
     def verdict(outcome: Outcome, *reasons: str) -> Verdict:
-        return Verdict(outcome, (*reasons, *_drift_sentences(evidence.drift)), _retrain_rule(rules, refresh))
+        labels = evidence.decay.window.rows if evidence.decay else 0
+        biased = arrived_unasked(evidence.unasked, labels)
+        return Verdict(outcome, (*reasons, *biased, *_drift_sentences(evidence.drift)), _retrain_rule(rules, refresh))
 
     decay = evidence.decay
     if evidence.labelled == 0 and not (decay and decay.alarms):

@@ -9,8 +9,9 @@ from typing import Literal
 from perpetune.params import ReleaseParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Verdict
-from perpetune.policy.wording import amount, interval, points, score
+from perpetune.policy.wording import amount, arrived_unasked, interval, points, score
 
+ALPHA = 0.05  # of the test that the previous version is better on the same inputs
 MEASURES = 3  # quality, errors, slow answers: each is tested at a third of alpha (Bonferroni)
 
 
@@ -34,7 +35,8 @@ class TrialEvidence:
     """The evidence of a trial since its start.
 
     `requests` counts the challenger's requests. `errors` is a ratio of requests and `slow` of answers. `quality` (0 to 1)
-    is the agreement with labels or, without labels, the mean feedback score.
+    is the agreement with labels or, without labels, the mean feedback score. Of the `feedback` rows that it rests on,
+    `unasked` arrived without a label request.
     """
 
     strategy: Literal["canary", "shadow"]
@@ -42,6 +44,23 @@ class TrialEvidence:
     quality: Comparison
     errors: Comparison
     slow: Comparison
+    feedback: int = 0
+    unasked: int = 0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The previous version on the newest labelled inputs of the champion, and the champion on the same, both 0 to 1.
+
+    `difference` is previous minus champion; `p_value` is one-sided for "the previous version is better".
+    """
+
+    champion: float
+    previous: float
+    difference: float
+    interval: Interval
+    p_value: float
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,9 @@ class RollbackEvidence:
 
     `alarmed_by`: labels of this version up to the alarm; within the first `window` labels it is early.
     `previous_score`: that of the previous champion on the holdout that decay is measured against; None if it was not
-    evaluated there. `metric`: the name of both scores, accuracy, slot_f1 or token_f1.
+    evaluated there. `metric`: the name of both scores, accuracy, slot_f1 or token_f1. `replay`: the previous
+    version asked the same inputs; None if it could not be, and then `not_asked` says why. `unasked`: how many of the
+    labels of the window arrived unasked.
     """
 
     decay: Decay
@@ -59,6 +80,9 @@ class RollbackEvidence:
     previous: str | None
     previous_score: float | None
     metric: str = ""
+    replay: Replay | None = None
+    not_asked: str = ""
+    unasked: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +125,7 @@ def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
     """
 
     def verdict(outcome: Literal["promote", "abort", "continue"], *reasons: str) -> Verdict:
-        return Verdict(outcome, reasons, _trial_rule(rules))
+        return Verdict(outcome, (*reasons, *arrived_unasked(evidence.unasked, evidence.feedback)), _trial_rule(rules))
 
     harm = _harm(evidence, rules)
     if harm:
@@ -128,13 +152,23 @@ def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
     """Decide whether to roll back a decayed champion; None if not, then a refresh is due.
 
     Only an alarm within the first `window` labels after the release rolls back: such a version was bad from the start.
-    Later decay comes from a change of traffic, on which the previous version would be no better. There is no rollback
-    without a previous champion, or if its known score is not above the champion's.
+    Later decay comes from a change of traffic, on which the previous version would be no better. The previous champion
+    must be shown to be better on the same inputs (one-sided, at `ALPHA`). If it could not be asked, its score in the
+    evaluation of the champion must be known, and above the champion's now.
     """
     decay, previous, known = evidence.decay, evidence.previous, evidence.previous_score
-    if previous is None or evidence.alarmed_by > evidence.window or (known is not None and known <= decay.window.mean):
+    if previous is None or evidence.alarmed_by > evidence.window:
         return None
-    before = "" if known is None else f", which scored {100 * known:.1f} in the same evaluation"
+    if evidence.replay is not None:
+        if not is_better(evidence.replay):
+            return None
+        before = f", which is better on the same inputs: {replayed(evidence.replay)}"
+    elif (known is None and evidence.not_asked) or (known is not None and known <= decay.window.mean):
+        return None
+    else:
+        before = "" if known is None else f", which scored {100 * known:.1f} in the same evaluation"
+        if evidence.not_asked:
+            before += f" (it could not be asked the same inputs: {evidence.not_asked})"
     reason = (
         f"The first {evidence.alarmed_by} labels since its release show decay by more than the margin of "
         f"{points(decay.margin)}: the champion scores {score(decay.window)} on its newest labels and was promoted with "
@@ -146,9 +180,40 @@ def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
     )
     rule = (
         f"Roll back if the alarm comes within the first {evidence.window} labels after a release and the previous "
-        f"champion is not known to be worse."
+        f"champion is better on the same inputs (one-sided p below {ALPHA:g}), or cannot be asked and scored higher in "
+        f"the champion's evaluation."
     )
-    return Verdict("roll back", (reason, evidence_says), rule)
+    return Verdict("roll back", (reason, evidence_says, *arrived_unasked(evidence.unasked, decay.window.rows)), rule)
+
+
+def why_no_rollback(evidence: RollbackEvidence) -> str | None:
+    """Why an early alarm does not roll back although there is a previous version; None if it came too late for that."""
+    if evidence.previous is None or evidence.alarmed_by > evidence.window:
+        return None
+    if evidence.replay is not None:
+        return (
+            f"Version {evidence.previous} is not shown to be better on the same inputs, so the monitor does not roll back: "
+            f"{replayed(evidence.replay)}; by hand: `perpetune rollback`."
+        )
+    if evidence.not_asked:
+        return (
+            f"Version {evidence.previous} could not be asked the same inputs, so the monitor does not roll back: "
+            f"{evidence.not_asked}; by hand: `perpetune rollback`."
+        )
+    return None
+
+
+def is_better(found: Replay) -> bool:
+    """Whether the previous version is shown to be better."""
+    return found.difference > 0 and found.p_value < ALPHA
+
+
+def replayed(found: Replay) -> str:
+    """As "91.0 against 60.0 of the champion on 200 rows, a difference of +31.0 points (95% interval ..., p 1e-9)"."""
+    return (
+        f"{100 * found.previous:.1f} against {100 * found.champion:.1f} of the champion on {found.rows:,} rows, a difference "
+        f"of {100 * found.difference:+.1f} points ({interval(found.interval)}, one-sided p {found.p_value:.3g})"
+    )
 
 
 def manual_rollback(evidence: ManualRollback) -> Verdict:

@@ -25,6 +25,20 @@ def versus_alpha(p_value: float, alpha: float) -> str:
     return f"below {alpha:g}" if p_value < alpha else f"not below {alpha:g}"
 
 
+def arrived_unasked(unasked: int, labels: int) -> tuple[str, ...]:
+    """A sentence on labels that nobody asked for; () if there are none.
+
+    Who labels of their own accord chooses the answers, mostly wrong ones, and the score of those is biased (Bethlehem,
+    International Statistical Review 78 (2010) 161).
+    """
+    if not unasked or not labels:
+        return ()
+    return (
+        f"{unasked:,} of the {labels:,} labels arrived unasked: whoever sent them chose the answers, so the score may be "
+        "biased; those of `perpetune labels` are drawn at random.",
+    )
+
+
 def amount(evidence: float) -> str:
     """The detector's evidence, rounded."""
     if evidence >= 1e9:

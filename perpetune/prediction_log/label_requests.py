@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -63,6 +63,14 @@ def count_open(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> int:
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
         return connection.execute(select(func.count()).where(_open(task, None, accepted))).scalar_one()
+
+
+def count_unasked(log: Engine, request_ids: Collection[str]) -> int:
+    """How many of these predictions no label request names: a label of theirs arrived unasked."""
+    wanted = set(request_ids)
+    with log.connect() as connection:
+        asked = connection.execute(select(label_requests.c.request_id)).scalars()
+        return len(wanted.difference(asked))
 
 
 def requested_for_uncertainty(request_id: ColumnElement[Any]) -> ColumnElement[bool]:

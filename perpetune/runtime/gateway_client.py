@@ -5,7 +5,7 @@ Imports httpx and nothing heavier, because a rollback must not wait for the impo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import httpx
 
 from perpetune.errors import NoPrevious, PerpetuneError
 from perpetune.proxies import is_on_this_machine
+from perpetune.records import Message
 from perpetune.runtime.addresses import WORKSPACE_ID, saved_addresses
 from perpetune.runtime.ownership import own_id
 from perpetune.workspace import Workspace
@@ -48,6 +49,15 @@ class GatewayState:
 
 
 @dataclass(frozen=True)
+class ReplayReply:
+    """A version's answers without logging, None for one that failed; and the version that serves."""
+
+    version: str
+    serving: str | None
+    outputs: list[str | None]
+
+
+@dataclass(frozen=True)
 class GatewayClient:
     """A client of the gateway at `url`. It refuses one that serves another task or belongs to another workspace.
 
@@ -70,6 +80,12 @@ class GatewayClient:
         """Roll back to the previous champion. Raises NoGateway, NoPrevious, or PerpetuneError if it refuses or fails."""
         done = self._post("/v1/release/rollback", {"reason": reason})
         return RollbackReply(str(done["from"]), str(done["to"]), float(done["seconds"]))
+
+    def answers(self, version: str, conversations: Sequence[Sequence[Message]]) -> ReplayReply:
+        """Ask a loaded version, or "previous", without logging. Raises NoGateway, or PerpetuneError if it cannot be asked."""
+        asked = [[message.model_dump(exclude_none=True) for message in messages] for messages in conversations]
+        found = self._post("/v1/release/answers", {"version": version, "conversations": asked})
+        return ReplayReply(found["version"], found["serving"], [each.get("output") for each in found["answers"]])
 
     def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         meant = {"task": self.task, **({"workspace": self.workspace} if self.workspace else {}), **body}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,10 +20,10 @@ from waiting import eventually
 from workspaces import write_params
 
 from perpetune.explain.status import decisions_of
-from perpetune.policy.decision.record import Ids, record
+from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
-from perpetune.runtime.events import PROMOTED, REJECTED, WAITING
+from perpetune.runtime.events import PROMOTED, REFRESHED, REJECTED, WAITING
 from perpetune.runtime.processes import Supervisor, free_ports
 from perpetune.runtime.stack import Ports, environment, servers
 from perpetune.tracking import registry
@@ -163,3 +164,43 @@ def test_without_a_response_the_version_is_rejected(workspace: Workspace) -> Non
     assert eventually(lambda: payloads(REJECTED, version), 60)
     assert eventually(lambda: runs("approval", "FAILED"), 60)
     assert not runs("refresh", "FAILED"), "a no is a result of the refresh, and no failure"
+
+
+# The refresh itself, in a workspace without data: it would fail if it went on to train. It may be killed at an alias.
+KILLED = """
+import os, signal, sys
+from mlflow.tracking import MlflowClient
+from perpetune.flows.refresh import refresh
+
+if "killed" in sys.argv:
+    MlflowClient.set_registered_model_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+print("OUTCOME", refresh(reason="a test"))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_the_next_refresh_carries_out_what_a_killed_one_had_decided(workspace: Workspace) -> None:
+    write_params(workspace.root, task={"name": "colours"}, promote={"approval": "none"})
+    version = promoted(workspace)
+    run = registry.get("colours", version).run_id
+    MlflowClient().update_run(run, status="RUNNING")  # killed after its decision
+    MlflowClient().set_tag(run, "decision", "promote")
+    before = registry.find("colours", "champion")
+    decided = Decision.from_json((workspace.root / "promotion.json").read_text())
+    ids = decided.ids.model_copy(update={"champion_version": before.version if before else None})
+    MlflowClient().log_text(run, decided.model_copy(update={"ids": ids}).to_json(), "decision.json")
+
+    command = [sys.executable, "-c", KILLED]
+    child = subprocess.run([*command, "killed"], cwd=workspace.root, capture_output=True, text=True, timeout=240)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert MlflowClient().get_run(run).info.status == "RUNNING"
+    assert MlflowClient().get_registered_model("colours").aliases.get("champion") != int(version)
+    child = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, timeout=240)
+    assert "OUTCOME promote" in child.stdout, child.stdout + child.stderr
+    champion = registry.find("colours", "champion")
+    assert champion is not None and champion.version == version
+    assert (champion.tags["decision"], champion.tags["release.state"]) == ("promote", "released")
+    assert MlflowClient().get_run(run).info.status == "FINISHED"
+    [told] = eventually(lambda: payloads(REFRESHED, version), 60)
+    assert told["outcome"] == "promote"

@@ -67,14 +67,7 @@ def add_release_paths(
     a check, which only reads the registry sooner, may. Only pages of `origins` may send them: without keys any page in a
     browser of this machine could, whether CORS lets it read the answer or not.
     """
-
-    def refuse_pages(request: Request) -> None:
-        origin = request.headers.get("origin")
-        if origin is not None and origin not in origins:
-            message = "Pages of this origin may not change releases (serve.cors_origins)."
-            raise ApiError(403, message, code="foreign_origin")
-
-    known = [Depends(refuse_pages)]
+    known = [refusing_pages(origins)]
 
     @app.post("/v1/release/check", responses=errors, dependencies=known)
     async def check_release(request: CheckRequest | None = None) -> ReleaseState:
@@ -91,6 +84,18 @@ def add_release_paths(
         except PerpetuneError as fault:
             raise ApiError(409, str(fault), code="nothing_to_roll_back") from None
         return {"from": done.rolled_back, "to": done.restored, "seconds": round(done.seconds, 4)}
+
+
+def refusing_pages(origins: Collection[str]) -> Any:
+    """FastAPI's dependency of a path that pages in a browser may use only if they are of `origins`."""
+
+    def refuse_pages(request: Request) -> None:
+        origin = request.headers.get("origin")
+        if origin is not None and origin not in origins:
+            message = "Pages of this origin may not use the release API (serve.cors_origins)."
+            raise ApiError(403, message, code="foreign_origin")
+
+    return Depends(refuse_pages)
 
 
 def release_state(state: FollowerState) -> ReleaseState:

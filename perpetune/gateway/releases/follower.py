@@ -152,6 +152,11 @@ class Follower:
         )
 
     @property
+    def previous(self) -> str | None:
+        """The previous champion, loaded or not."""
+        return self._wanted.previous
+
+    @property
     def versions(self) -> tuple[str, ...]:
         """Every loaded version."""
         return tuple(self._loaded)

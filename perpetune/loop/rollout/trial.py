@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+
+from sqlalchemy import Engine
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
@@ -17,7 +20,8 @@ from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.rollout import TrialEvidence, should_release
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
+from perpetune.prediction_log.label_requests import count_unasked
+from perpetune.prediction_log.trial_outcomes import Outcome, outcomes_of, shadow_outcomes
 from perpetune.records import parse_time
 from perpetune.runtime.gateway_client import NoGateway, gateway_of
 from perpetune.tracking import registry
@@ -105,12 +109,18 @@ def _evidence(workspace: Workspace, challenger: Version, champion: Version, tria
     try:
         if trial.strategy == "shadow":
             pairs = shadow_outcomes(log, task.name, trial.version, since, MAX_ROWS, rule)
-            return shadow_evidence(pairs, params, score)
+            return _with_unasked(log, shadow_evidence(pairs, params, score), [one for one, _ in pairs])
         ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS, rule)
         theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS, rule)
-        return canary_evidence(ours, theirs, params, score)
+        return _with_unasked(log, canary_evidence(ours, theirs, params, score), [*ours, *theirs])
     finally:
         log.dispose()
+
+
+def _with_unasked(log: Engine, evidence: TrialEvidence, outcomes: Sequence[Outcome]) -> TrialEvidence:
+    """The evidence with the number of labels and scores that arrived unasked."""
+    known = [each.id for each in outcomes if each.first_feedback is not None]
+    return replace(evidence, feedback=len(known), unasked=count_unasked(log, known))
 
 
 def _record(

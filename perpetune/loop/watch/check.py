@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.loop.first_version import is_first_version
 from perpetune.loop.label_rule import label_rule
+from perpetune.loop.rollout.replay import replay
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels
@@ -32,11 +33,13 @@ from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.first_refresh import should_tune_first_version
 from perpetune.policy.label_requests import decide_without_labels
 from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
-from perpetune.policy.rollout import RollbackEvidence, should_roll_back
+from perpetune.policy.rollout import RollbackEvidence, should_roll_back, why_no_rollback
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.database import open_log, redacted
+from perpetune.prediction_log.label_requests import count_unasked
 from perpetune.prediction_log.queries import counts, newly_labelled, recent_predictions
 from perpetune.records import Prediction
+from perpetune.runtime.gateway_client import NoGateway, gateway_of
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import MlflowError, Run, artifact_url, log_file, log_metrics, tag
@@ -75,8 +78,8 @@ class DecayCheck:
 class LogWindow:
     """What a check reads from the prediction log: the newest traffic, and requests labelled since the last check.
 
-    `until` is the number of the newest feedback read, `last` are the newest labelled requests, `labels` counts labels of
-    all versions.
+    `until` is the number of the newest feedback read, `last` are the newest labelled requests, of which `unasked`
+    were labelled without a label request; `labels` counts labels of all versions.
     """
 
     recent: list[Prediction]
@@ -84,6 +87,7 @@ class LogWindow:
     until: int
     last: list[Prediction]
     labels: int
+    unasked: int
 
 
 def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | None:
@@ -151,12 +155,17 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         labelled_in_window=sum(row.label is not None for row in traffic.recent),
         labels_since_refresh=None if refreshes.labels is None else traffic.labels - refreshes.labels,
         metric=_metric(workspace),
+        unasked=traffic.unasked,
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
-    rollback = _rollback_verdict(workspace, champion, decay_check, verdict, folder)
+    early = _rollback_evidence(workspace, champion, decay_check, verdict, traffic, window, folder)
+    rollback = should_roll_back(early) if early else None
+    if early and rollback is None and (why := why_no_rollback(early)):
+        verdict = replace(verdict, reasons=(*verdict.reasons, why))
     verdict = decide_without_labels(verdict, evidence, params, workspace.params.refresh)
     ids = _ids(workspace, run, champion, flow_run_id)
-    decision = record(*(rollback or (verdict, evidence)), task=task.name, time=datetime.now(UTC), ids=ids)
+    decided = (rollback, early) if rollback and early else (verdict, evidence)
+    decision = record(*decided, task=task.name, time=datetime.now(UTC), ids=ids)
     log_decision(run, decision)
     log_metrics(run, _metrics(evidence, len(traffic.recent)))
     _save_detector(run, champion, decay_check)
@@ -240,12 +249,18 @@ def _metric(workspace: Workspace) -> str:
     return scoring_of(task.kind, task.output_schema).main
 
 
-def _rollback_verdict(
-    workspace: Workspace, champion: Version, decay_check: DecayCheck, verdict: Verdict, folder: Path
-) -> tuple[Verdict, RollbackEvidence] | None:
-    """The verdict "roll back" and its evidence, if the champion decayed early and the previous one was better.
+def _rollback_evidence(
+    workspace: Workspace,
+    champion: Version,
+    decay_check: DecayCheck,
+    verdict: Verdict,
+    traffic: LogWindow,
+    window: Window,
+    folder: Path,
+) -> RollbackEvidence | None:
+    """The evidence on going back if the champion decayed; the previous one is asked the same inputs if it came early.
 
-    Cooldown, budget and missing labels do not delay it.
+    Cooldown, budget and missing labels do not delay a rollback.
     """
     decay, alarmed_by = decay_check.decay, decay_check.detector_state.alarmed_by
     due = ("retrain", "cooling down", "over budget", "collect more labels")
@@ -263,9 +278,24 @@ def _rollback_verdict(
         previous=previous.version if previous is not None and usable else None,
         previous_score=sum(known) / len(known) if known else None,
         metric=_metric(workspace),
+        unasked=traffic.unasked,
     )
-    rollback = should_roll_back(evidence)
-    return (rollback, evidence) if rollback else None
+    if evidence.previous is None or alarmed_by > evidence.window:
+        return evidence
+    return _with_replay(workspace, evidence, evidence.previous, traffic, window)
+
+
+def _with_replay(
+    workspace: Workspace, evidence: RollbackEvidence, previous: str, traffic: LogWindow, window: Window
+) -> RollbackEvidence:
+    """The evidence with the previous version's answers to the same inputs, or why it could not be asked."""
+    try:
+        return replace(evidence, replay=replay(gateway_of(workspace), previous, traffic.last, window.score))
+    except NoGateway:
+        why = "no gateway runs"
+    except PerpetuneError as fault:
+        why = fault.what
+    return replace(evidence, not_asked=why)
 
 
 def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
@@ -276,7 +306,8 @@ def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
         recent = recent_predictions(log, task, version=version, limit=limit, rule=rule)
         new, number = newly_labelled(log, task, version, until, rule=rule)
         last, _ = newly_labelled(log, task, version, 0, newest=limit, rule=rule)
-        return LogWindow(recent, new, number, last, counts(log, task, rule).labelled)
+        unasked = count_unasked(log, [row.id for row in last])
+        return LogWindow(recent, new, number, last, counts(log, task, rule).labelled, unasked)
     finally:
         log.dispose()
 

@@ -166,7 +166,14 @@ def _retraining(decision: Decision) -> Iterator[str | None]:
         yield from _estimated(evidence)
     else:
         yield from _decay(decay, text(evidence, "metric") or "", told_evidence=not _waits(decision))
+        yield _unasked(evidence)
     yield _waits(decision)
+
+
+def _unasked(evidence: Evidence) -> str | None:
+    """If most of the labels arrived unasked."""
+    unasked, labels = count(evidence, "unasked") or 0, count(part(part(evidence, "decay"), "window"), "rows") or 0
+    return f"{unasked} labels arrived unasked" if 2 * unasked > labels > 0 else None
 
 
 def _alarms(decay: Evidence) -> bool:
@@ -284,7 +291,10 @@ def _rollback(decision: Decision) -> Iterator[str | None]:
         return
     yield from _decay(part(evidence, "decay"), text(evidence, "metric") or "", told_evidence=False)
     known, previous = number(evidence, "previous_score"), text(evidence, "previous")
-    if previous and part(evidence, "decay"):
+    replayed = number(part(evidence, "replay"), "previous")
+    if previous and replayed is not None:
+        yield f"to version {previous} ({100 * replayed:.1f} on the same inputs)"
+    elif previous and part(evidence, "decay"):
         yield f"to version {previous}" + ("" if known is None else f" ({100 * known:.1f})")
 
 

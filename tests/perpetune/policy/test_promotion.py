@@ -395,3 +395,11 @@ def test_a_right_answer_that_turns_wrong_never_promotes(
         (theirs, _), label = recent[position]
         recent = [*recent[:position], ((theirs, False), label), *recent[position + 1 :]]
         assert should_promote(evidence_of(frozen, recent), GATE).outcome != "promote" or before == "promote"
+
+
+def test_a_verdict_says_how_many_labels_of_the_recent_holdout_arrived_unasked() -> None:
+    recent = PairedEvidence(0.1, Interval(0.05, 0.15), 0.001, 200)
+    evidence = PromotionEvidence(recent, recent, "champion", unasked=150)
+    reasons = should_promote(evidence, GATE).reasons
+    assert reasons[-1].startswith("150 of the 200 labels arrived unasked: whoever sent them chose the answers")
+    assert "unasked" not in " ".join(should_promote(replace(evidence, unasked=0), GATE).reasons)

@@ -183,6 +183,13 @@ watches = st.sampled_from([WATCH, PATIENT])
 refreshes = st.sampled_from([REFRESH, THRIFTY])
 
 
+def test_a_verdict_says_how_many_labels_arrived_unasked() -> None:
+    healthy = replace(DECAYED, decay=decay(10.0), unasked=80)
+    reasons = should_retrain(healthy, WATCH, REFRESH).reasons
+    assert any(reason.startswith("80 of the 100 labels arrived unasked") for reason in reasons)
+    assert not any("unasked" in reason for reason in should_retrain(DECAYED, WATCH, REFRESH).reasons)
+
+
 def test_labels_without_a_reference_are_no_verdict() -> None:
     """Nothing is known of decay, so a check must not look as if all were well."""
     with pytest.raises(PerpetuneError, match="no recorded score on the reference"):

@@ -12,11 +12,13 @@ from perpetune.policy.retraining import Decay
 from perpetune.policy.rollout import (
     Comparison,
     ManualRollback,
+    Replay,
     RollbackEvidence,
     TrialEvidence,
     manual_rollback,
     should_release,
     should_roll_back,
+    why_no_rollback,
 )
 from perpetune.policy.verdict import Interval, Score
 
@@ -141,6 +143,48 @@ def test_a_previous_champion_not_known_to_be_worse_will_do(changes: dict[str, An
 @pytest.mark.parametrize("changes", [{"previous": None}, {"alarmed_by": 301}, {"previous_score": 0.6}])
 def test_otherwise_a_refresh_is_the_answer(changes: dict[str, Any]) -> None:
     assert should_roll_back(replace(EARLY, **changes)) is None
+
+
+BETTER = Replay(0.6, 0.9, 0.3, Interval(0.2, 0.4), 1e-6, 60)
+WORSE = Replay(0.6, 0.55, -0.05, Interval(-0.15, 0.05), 0.9, 60)
+
+
+def test_the_previous_version_must_be_better_on_the_same_inputs() -> None:
+    verdict = should_roll_back(replace(EARLY, replay=BETTER, previous_score=0.1))
+    assert verdict is not None, "what it scored in the evaluation does not count then"
+    assert (
+        "Roll back to version 1, which is better on the same inputs: 90.0 against 60.0 of the champion on 60 rows, a "
+        "difference of +30.0 points (95% interval 20.0 to 40.0, one-sided p 1e-06)." in verdict.reasons[0]
+    )
+    worse = replace(EARLY, replay=WORSE, previous_score=0.99)
+    assert should_roll_back(worse) is None, "not even if it scored higher in the evaluation"
+    why = why_no_rollback(worse)
+    assert why is not None and why.startswith("Version 1 is not shown to be better on the same inputs, so the monitor")
+    assert "`perpetune rollback`" in why
+    unsure = replace(WORSE, difference=0.1, previous=0.7, p_value=0.06)
+    assert should_roll_back(replace(EARLY, replay=unsure)) is None, "a difference that is not shown is none"
+
+
+def test_a_version_that_cannot_be_asked_needs_a_known_score() -> None:
+    silent = replace(EARLY, not_asked="no gateway runs")
+    verdict = should_roll_back(silent)
+    assert verdict is not None and "(it could not be asked the same inputs: no gateway runs)" in verdict.reasons[0]
+    unknown = replace(silent, previous_score=None)
+    assert should_roll_back(unknown) is None
+    assert "could not be asked the same inputs, so the monitor does not roll back" in str(why_no_rollback(unknown))
+    assert why_no_rollback(replace(unknown, alarmed_by=301)) is None, "it came too late for that"
+
+
+def test_verdicts_say_when_labels_arrived_unasked() -> None:
+    sentence = (
+        "40 of the 60 labels arrived unasked: whoever sent them chose the answers, so the score may be biased; those of "
+        "`perpetune labels` are drawn at random."
+    )
+    verdict = should_roll_back(replace(EARLY, unasked=40))
+    assert verdict is not None and sentence in verdict.reasons
+    on_trial = trial()
+    assert sentence in should_release(replace(on_trial, feedback=60, unasked=40), RULES).reasons
+    assert not any("unasked" in reason for reason in should_release(on_trial, RULES).reasons)
 
 
 def test_a_manual_rollback_has_its_reason() -> None:

@@ -6,7 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy
 
-from perpetune.prediction_log.label_requests import LabelRequest, count_open, open_requests, request_labels
+from perpetune.prediction_log.label_requests import (
+    LabelRequest,
+    count_open,
+    count_unasked,
+    open_requests,
+    request_labels,
+)
 from perpetune.prediction_log.queries import labelled_examples, newly_labelled
 from perpetune.prediction_log.trial_outcomes import outcomes_of
 from perpetune.prediction_log.writes import add_feedback, delete_older, record_rows
@@ -38,6 +44,11 @@ def test_what_is_asked_for_stays_open_until_it_is_labelled(log: sqlalchemy.Engin
     label(log, asked[1])
     assert [row.request_id for row in open_requests(log, "reviews")] == ["chatcmpl-2", "chatcmpl-8"]
     assert (count_open(log, "reviews"), count_open(log, "other")) == (2, 0)
+
+
+def test_labels_of_answers_that_nobody_asked_about_are_counted(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
+    assert count_unasked(log, [row.id for row in asked]) == 2, "requests name 1 and 2"
+    assert count_unasked(log, ["chatcmpl-1"]) == count_unasked(log, []) == 0
 
 
 def test_asking_again_changes_nothing(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:

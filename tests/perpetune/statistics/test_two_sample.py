@@ -67,7 +67,7 @@ def test_predictions_are_those_of_fits_without_the_rows_group() -> None:
     gram = features @ features.T
     hat = np.linalg.solve(gram + np.eye(36), gram)
     member = two_sample._positions([str(row // 3).zfill(2) for row in range(36)])
-    found = two_sample._without_own_group(hat, labels[:, None], member)[:, 0]
+    found = two_sample._without_own_group(np.asarray(hat, dtype=np.float64), labels[:, None], member)[:, 0]
     for rows in member:
         others = np.setdiff1d(np.arange(36), rows)
         weights = np.linalg.solve(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +10,8 @@ import pytest
 from gateways import PARAMS
 
 from perpetune.model.release import Release
+from perpetune.prediction_log.queries import recent_predictions
+from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
 from perpetune.testing.fake_registry import FakeSource
 
@@ -37,7 +39,7 @@ def test_no_page_in_a_browser_rolls_back(start: Start, kind: str, origin: str) -
     gateway.source.promote("2")
     assert gateway.post("/v1/release/check", None).json()["serving"] == "2"
     headers = {"origin": gateway.url if origin == "own" else origin, "content-type": kind}
-    for path in ("rollback", "check"):
+    for path in ("rollback", "check", "answers"):
         sent = httpx.post(
             f"{gateway.url}/v1/release/{path}", content='{"task": "reviews"}', headers=headers, timeout=10
         )
@@ -49,6 +51,28 @@ def test_pages_that_are_named_may(start: Start) -> None:
     gateway = start(params=PARAMS.model_copy(update={"cors_origins": ("https://app.example.com",)}))
     headers = {"origin": "https://app.example.com"}
     assert httpx.post(f"{gateway.url}/v1/release/check", json={}, headers=headers, timeout=10).status_code == 200
+
+
+def test_a_loaded_version_is_asked_without_a_row_in_the_log(start: Start) -> None:
+    def say(version: str, messages: Sequence[Message]) -> str:
+        if "trap" in messages[-1].content:
+            raise RuntimeError("it fails on this one")
+        return f"{version}: {messages[-1].content}"
+
+    gateway = start(FakeEngine(say))
+    gateway.source.promote("2")
+    gateway.post("/v1/release/check", None)
+    asked = [[{"role": "user", "content": text}] for text in ("one", "trap", "three")]
+    reply = gateway.post("/v1/release/answers", {"version": "previous", "conversations": asked}).json()
+    assert (reply["version"], reply["serving"]) == ("1", "2")
+    assert [each["output"] for each in reply["answers"]] == ["1: one", None, "1: three"]
+    assert reply["answers"][1]["error"] == "RuntimeError"
+    assert recent_predictions(gateway.log, "reviews", limit=None) == []
+    missing = gateway.post("/v1/release/answers", {"version": "9", "conversations": []})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_loaded")
+    gateway.post("/v1/release/rollback", {"task": "reviews"})
+    none = gateway.post("/v1/release/answers", {"conversations": []})
+    assert (none.status_code, none.json()["error"]["code"]) == (409, "no_previous")
 
 
 def test_ten_swaps_and_two_rollbacks_under_load_fail_no_request(start: Start, release: Make) -> None:

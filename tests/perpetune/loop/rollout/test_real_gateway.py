@@ -16,19 +16,25 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from waiting import eventually
 
+from perpetune.curation.layout import REFERENCE
 from perpetune.gateway.app import create_app
 from perpetune.gateway.server import listen
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.rollout.promote import promote_manually
+from perpetune.loop.rollout.replay import compared_by_gateway
 from perpetune.loop.rollout.trial import check_trial, start_trial
+from perpetune.loop.run_context import open_loop_run
+from perpetune.loop.watch.check import check
 from perpetune.model.release import ModelCard
 from perpetune.prediction_log.database import open_log
-from perpetune.records import Message
+from perpetune.prediction_log.queries import counts
+from perpetune.records import Example, Message, RecordedAnswer, write_jsonl
 from perpetune.testing.fake_engine import FakeEngine
 from perpetune.tracking import registry
 from perpetune.tracking.registry import RegistrySource
-from perpetune.tracking.runs import close_run, open_run
+from perpetune.tracking.runs import close_run, find_run, log_text, open_run
 from perpetune.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow
@@ -183,3 +189,64 @@ def test_the_gateway_serves_a_manually_promoted_version(world: World) -> None:
     assert (done.released.served, done.released.previous, world.ready()["serving"]) == (True, first, second)
     assert world.ask("anybody")["choices"][0]["message"]["content"] == "good"
     assert aliases(world) == [second, first, None]
+
+
+def decays(world: World, *, previous_right: bool) -> Any:
+    """The check of a champion that was promoted with 95% right and is wrong in production."""
+    first, second = world.make(), world.make()
+    for version, right in ((first, 0.9), (second, 0.95)):
+        run = find_run(registry.get(world.task, version).run_id)
+        log_text(run, recorded(right), "answers/challenger.jsonl")
+        registry.tag_version(world.task, version, {"answers": f"{run.id}/challenger"})
+    log_text(run, recorded(0.9), "answers/champion.jsonl")
+    folder = world.workspace.root / REFERENCE
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "reference.jsonl", [Example(input="fine", output="good", id="r", group="r", source="test")])
+    assert release(world.workspace, first).served and release(world.workspace, second).served
+    world.right |= {first} if previous_right else set()
+    assert world.be_asked(60) == 0
+    eventually(lambda: counted(world) == 60)
+    run = open_loop_run(world.workspace, "watch", "manual", "a test", "flow-run")
+    result = check(world.workspace, run, "flow-run")
+    close_run(run, succeeded=True)
+    assert result is not None
+    return result.decision
+
+
+def recorded(right: float) -> str:
+    rows = [
+        RecordedAnswer(id=str(row), holdout="frozen", output="good", confidence=None, score=float(row < 80 * right))
+        for row in range(80)
+    ]
+    return "".join(row.model_dump_json() + "\n" for row in rows)
+
+
+def counted(world: World) -> int:
+    log = open_log(world.workspace.settings.prediction_log)
+    try:
+        return counts(log, world.task).labelled
+    finally:
+        log.dispose()
+
+
+def test_the_previous_version_is_asked_the_same_inputs_before_a_rollback(world: World) -> None:
+    decision = decays(world, previous_right=True)
+    assert decision.outcome == "roll back", decision.reasons
+    assert "better on the same inputs: 100.0 against 0.0 of the champion on 60 rows" in decision.reason
+    assert any(reason.startswith("60 of the 60 labels arrived unasked") for reason in decision.reasons)
+    log = open_log(world.workspace.settings.prediction_log)
+    assert counts(log, world.task).predictions == 60, "what was asked again is no traffic"
+    log.dispose()
+
+
+def test_there_is_no_rollback_to_a_version_that_does_no_better(world: World) -> None:
+    """In the evaluation it scored higher than the champion scores now; on the same inputs it is wrong, too."""
+    decision = decays(world, previous_right=False)
+    assert decision.outcome != "roll back"
+    assert any("Version 1 is not shown to be better on the same inputs" in reason for reason in decision.reasons)
+    line = compared_by_gateway(world.workspace)
+    assert line.startswith("the previous version is not shown to be better than version 2 on the same inputs: 0.0 ag")
+    command = [sys.executable, "-m", "typer", "perpetune.cli", "run", "rollback"]
+    said = subprocess.run(command, cwd=world.workspace.root, capture_output=True, text=True)
+    assert said.returncode == 0 and "previous version is not shown to be better" in said.stderr, said.stderr
+    assert aliases(world) == ["1", None, None], "a person decides"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.reference import reference_scores
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import ReferenceParams
-from perpetune.records import RecordedAnswer
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.label_requests import request_labels
+from perpetune.prediction_log.writes import add_feedback
+from perpetune.records import Feedback, RecordedAnswer
 from perpetune.tracking import registry
 from perpetune.tracking.runs import metrics_of
 
@@ -55,6 +59,21 @@ def test_a_check_saves_its_state_for_the_next_one(watched: Open) -> None:
     said = read_status(world.workspace).detector_state
     assert said is not None
     assert said.startswith("60 labels of version 1, threshold 79.9, evidence ")
+
+
+def test_labels_that_were_asked_for_are_told_from_others(watched: Open) -> None:
+    world = watched()
+    version = world.released(right=0.9)
+    world.traffic(version, 0.9, labels=0)
+    log, now = open_log(world.workspace.settings.prediction_log), datetime.now(UTC)
+    rows = [f"{version}-0-{number}" for number in range(60)]
+    request_labels(log, [(row, "random") for row in rows[:45]], now)
+    for row in rows:
+        add_feedback(log, Feedback(request_id=row, time=now, label="good"))
+    log.dispose()
+    decision = world.checked().decision
+    assert decision.evidence["unasked"] == 15
+    assert any(reason.startswith("15 of the 60 labels arrived unasked") for reason in decision.reasons)
 
 
 def test_a_check_killed_before_saving_changes_nothing(watched: Open) -> None:

@@ -101,6 +101,8 @@ def checked(**changes: Any) -> Decision:
     ("changes", "line"),
     [
         ({}, "keep: 87.0% right (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000"),
+        ({"unasked": 80}, "keep: 87.0% right (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000, 80 labels arrived unasked"),
+        ({"unasked": 20}, "keep: 87.0% right (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000"),
         ({"metric": "slot_f1"}, "keep: slot f1 87.0 (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000"),
         ({"metric": ""}, "keep: score 87.0 (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000"),
         ({"decay": decay(0.87, 0.862, 0.878, 1.24)}, "keep: 87.0% right (86.2 to 87.8, n=100), threshold 81.4, evidence 1.2 of 10,000"),
