@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from perpetune.curation.readers.addresses.compressed import without_compression
 from perpetune.curation.readers.file_format import SUFFIXES
@@ -32,6 +32,6 @@ def files_below(folder: Path) -> list[Path]:
     return files
 
 
-def is_readable(path: Path) -> bool:
+def is_readable(path: PurePath) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)
     return not hidden and without_compression(path).suffix.lower() in SUFFIXES
