@@ -77,7 +77,11 @@ def _end_of_broken(text: str, position: int) -> int:
     """The end of the broken element: its closing bracket, or earlier the next element, or the line that it is."""
     if text[position] not in "{[":
         return max(_after(_SCALAR, text, position), position + 1)
-    ends = [end for end in (_closed(text, position), _next_sibling(text, position), _own_line(text, position)) if end is not None]
+    ends = [
+        end
+        for end in (_closed(text, position), _next_sibling(text, position), _own_line(text, position))
+        if end is not None
+    ]
     return min(ends, default=len(text))
 
 

@@ -102,7 +102,7 @@ def test_csv(
 def test_a_csv_that_is_cut_off_gives_no_row_that_nobody_wrote(
     tmp_path_factory: pytest.TempPathFactory, records: list[Record], kept: int
 ) -> None:
-    rows = [Record(GOOD), *records]
+    rows = [Record(GOOD), *(record for record in records if record.cells <= 3)]  # a longer one may be cut to a good one
     data = csv_bytes(rows, ",", "\n", csv.QUOTE_ALL).encode()
     whole = len(csv_bytes(rows[:1], ",", "\n", csv.QUOTE_ALL))
 
