@@ -113,7 +113,8 @@ def _legacy(lines: Iterable[bytes]) -> TextEncoding | None:
 
     A character that is cut off at the end of the file, or text in UTF-8 elsewhere, shows that it is damaged.
     """
-    right, wrong = 0, []
+    right = 0
+    wrong: list[bytes] = []
     for line in lines:
         if line.isascii():
             continue

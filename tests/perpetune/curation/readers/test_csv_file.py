@@ -7,7 +7,6 @@ import pytest
 from perpetune.curation.readers.options import ReadOptions
 from perpetune.curation.readers.reader import ReadResult, opened_table, read_examples
 
-
 NAMES = {";": "semicolon", "\t": "tab", "|": "bar"}
 
 

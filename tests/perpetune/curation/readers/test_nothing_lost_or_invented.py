@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pyarrow
 import pyarrow.parquet
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from perpetune.curation.readers.reader import ReadResult, read_examples
 
 Pair = tuple[str, str]
+Quoting = Literal[0, 1, 2, 3]
 
 # Line breaks, separators, quotes, brackets, NUL, marks, letters of many scripts, and an inner line that looks like a row.
 TEXT = st.lists(
@@ -61,7 +63,7 @@ def read(folder: pytest.TempPathFactory, name: str, data: bytes) -> ReadResult:
     return read_examples(path, "mine")
 
 
-def csv_bytes(records: list[Record], separator: str, ending: str, quoting: int) -> str:
+def csv_bytes(records: list[Record], separator: str, ending: str, quoting: Quoting) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=separator, lineterminator=ending, quoting=quoting)
     writer.writerow(["input", "output", "note"])
@@ -83,7 +85,7 @@ def test_csv(
     records: list[Record],
     separator: str,
     ending: str,
-    quoting: int,
+    quoting: Quoting,
     encoding: str,
 ) -> None:
     rows = [*records, Record(GOOD)]
