@@ -1,0 +1,116 @@
+"""The canonical form of a text: what remains without case, punctuation, markup, greeting, signature and numbering.
+
+For comparisons only: two texts with one canonical form are variants of each other. Nothing is trained on it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from functools import lru_cache
+
+from perpetune.curation.text import normalised
+from perpetune.records import Example
+
+Turns = tuple[tuple[str, str], ...]
+
+_TAG = re.compile(
+    r"<!--.*?-->|</?[a-z][^<>]{0,300}>|\[/?(?:b|i|u|s|url|quote|code|size|color)(?:=[^\]]*)?\]", re.DOTALL
+)
+_LINK = re.compile(r"!?\[([^\]\[]*)\]\([^()\s]*\)")
+
+_GREETING_WORDS = (
+    r"hi|hiya|hello|hey|heya|greetings|dear|good (?:day|morning|afternoon|evening)|hallo|guten (?:tag|morgen|abend)|moin"
+    r"|sehr geehrte\w*|liebe[rs]?|bonjour|bonsoir|salut|hola|buenos d[ií]as|buenas (?:tardes|noches)|ciao|buongiorno|ol[aá]"
+)
+_ADDRESSED = r"there|all|team|everyone|everybody|folks|guys|again|sir|madam|sirs?/madam|or|and|support|customer|service"
+# With a comma or a line end behind them, two words more may be a name: "Dear Ms Smith,".
+_GREETING = re.compile(
+    rf"^(?:{_GREETING_WORDS})\b(?:[ \t]+(?:{_ADDRESSED})\b)*(?:(?:[ \t]+[^\W\d_][\w.'-]*){{0,2}}[ \t]*(?:[,!:;.\n–—]|\s-\s)+|\s)\s*"
+)
+
+_CLOSING = (
+    r"(?:many thanks|thanks|thank you|thx)(?: (?:a lot|so much|very much|again|in advance|for (?:your|the) help|all))*"
+    r"|(?:with )?(?:(?:kind|kindest|best|warm|warmest|many) )?regards|best wishes|all the best|best|cheers"
+    r"|sincerely(?: yours)?|yours(?: (?:sincerely|faithfully|truly))?|respectfully"
+    r"|mit freundlichen gr(?:ü|ue?)ssen|(?:viele|liebe|beste) gr(?:ü|ue?)sse|danke(?: sch(?:ö|oe)n)?|vielen dank|mfg|lg"
+    r"|cordialement|merci(?: d'avance)?|saludos|gracias|sent from my \w+(?: \w+)?"
+)
+_SIGNATURE = re.compile(
+    rf"(?:[.!?,;:\n–—-]\s*(?:{_CLOSING})\b\W*?(?:[,\n!.–—-]\s*[^\W\d_][\w.'-]*(?:\s+[^\W\d_][\w.'-]*){{0,3}})?"
+    r"|\s(?:thanks|thank you|cheers|thx)|\n\s*--\s*\n.*|\n\s*[-–—~]\s*[^\W\d_]\w*(?: [^\W\d_]\w*)?)\W*$",
+    re.DOTALL,
+)
+_NUMBERING = re.compile(
+    r"^(?:(?:(?:q|a|question|no|nr|item|row|ticket|case|example|step|number)[ .]*)?[#(\[]*\d{1,6}[)\]]*\s?[.):\]–/-]+\s+"
+    r"|#\d{1,6}\s+|[(\[]\d{1,6}[)\]]\s*|(?:\d{1,6}\.)+\d{1,6}\s+|[(\[]?(?:[a-z]|[ivx]{1,5})[.)\]]+\s+"
+    r"|[-*•·–—>+]+\s+|(?:q|question|input|text)\s?:\s+)"
+)
+# Words; of scripts without spaces between them, characters.
+_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+
+
+def canonical(text: str) -> str:
+    """The letters and digits of the bare text, without spaces; the normalised text if it has none."""
+    return bare(text).translate(_LETTERS) or normalised(text)
+
+
+def tokens(text: str) -> tuple[str, ...]:
+    """The words of the bare text."""
+    return tuple(_TOKEN.findall(bare(text)))
+
+
+@lru_cache(maxsize=4096)
+def bare(text: str) -> str:
+    """The text in one case and Unicode form (NFKC), without invisible characters, markup, greeting, signature, numbering.
+
+    What would leave nothing is not taken away: "Hello!" and "Thanks" are texts of their own.
+    """
+    plain = unicodedata.normalize("NFKC", html.unescape(html.unescape(text))).translate(_VISIBLE)
+    plain = unicodedata.normalize("NFKC", plain.casefold())
+    for pattern, replacement in ((_TAG, " "), (_LINK, r"\1")):
+        plain = pattern.sub(replacement, plain)
+    plain = plain.strip()
+    for pattern in (_NUMBERING, _GREETING, _NUMBERING, _SIGNATURE, _SIGNATURE, _SIGNATURE):
+        rest = pattern.sub("", plain.lstrip("*_#`\"'“”„«»‚‘’ \t\n"), count=1).strip()
+        plain = rest if rest.translate(_LETTERS) else plain
+    return plain
+
+
+def canonical_turns(row: Example) -> Turns:
+    """The conversation before the output in canonical form, without system messages."""
+    if not row.messages:
+        return (("user", canonical(row.input)),)
+    return tuple((turn.role, canonical(turn.content)) for turn in row.messages if turn.role != "system")
+
+
+def row_tokens(row: Example) -> tuple[str, ...]:
+    """The words of the conversation before the output, without system messages."""
+    if not row.messages:
+        return tokens(row.input)
+    return tuple(word for turn in row.messages if turn.role != "system" for word in tokens(turn.content))
+
+
+class _Kept(dict[int, int | None]):
+    """A table for `str.translate` that keeps characters of some categories, and learns each when it first occurs."""
+
+    def __init__(self, kept: str) -> None:
+        super().__init__(dict.fromkeys((0x034F, *range(0xFE00, 0xFE10))))  # joiners and variants of one character
+        self._kept = kept
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = code if unicodedata.category(chr(code))[0] in self._kept else None
+        return self[code]
+
+
+class _Visible(dict[int, int | None]):
+    """Drops characters of the category Cf, such as zero-width spaces and soft hyphens."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = None if unicodedata.category(chr(code)) == "Cf" else code
+        return self[code]
+
+
+_LETTERS = _Kept("LMN")
+_VISIBLE = _Visible()
