@@ -39,6 +39,10 @@ class AssignmentRecord:
     def of_id(self, row: Example) -> str | None:
         return self.splits.get(self._id_key(row)) if has_own_id(row) else None
 
+    def is_frozen(self, row: Example) -> bool:
+        """Whether this very row, by its id, is recorded in the frozen holdout."""
+        return self.splits.get(self._id_key(row)) == "frozen"
+
     def of_row(self, row: Example, *, by_text: bool) -> str | None:
         """The recorded split of the row: by its id, so that its text may change, or by its group, or by its text."""
         found = self.of_id(row)
@@ -56,9 +60,8 @@ class AssignmentRecord:
         return AssignmentRecord(self.seed, {**added, **self.splits})
 
     def _keys_of(self, row: Example) -> list[str]:
-        ids = [self._id_key(row)] if has_own_id(row) else []
         groups = [self._group_key(row.group)] if has_own_group(row) else []
-        return [*ids, *groups, self._text_key(row)]
+        return [self._id_key(row), *groups, self._text_key(row)]
 
     def _id_key(self, row: Example) -> str:
         return fingerprint("id", self.seed, row.source, _bare_id(row))

@@ -118,6 +118,11 @@ class CleanParams(Section):
     """Rows with a longer output are quarantined. Unit: characters."""
     min_label_rows: Count = 2
     """Classification only: a label with fewer rows is quarantined. Unit: rows."""
+    near_contradictions: bool = True
+    """Classification only: rows with different labels contradict each other also if their inputs differ in case,
+    punctuation, markup, greeting, signature or numbering. `false`: only if the inputs are equal, for a task in which
+    those matter.
+    """
 
 
 class SplitParams(Section):

@@ -11,7 +11,7 @@ import unicodedata
 from functools import lru_cache
 
 from perpetune.curation.text import normalised
-from perpetune.records import Example
+from perpetune.records import Example, Message
 
 Turns = tuple[tuple[str, str], ...]
 
@@ -48,6 +48,7 @@ _NUMBERING = re.compile(
     r"|[-*•·–—>+]+\s+|(?:q|question|input|text)\s?:\s+)"
 )
 # Words; of scripts without spaces between them, characters.
+_SIGNS = re.compile(r"(?<=\w)[*/\\^&|~=+<>](?=\w)|(?<=\d)-(?=\d)|[=+<>^$€£¥%@~|]|[\u2190-\u2bff\U0001f000-\U0001faff]")
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 
 
@@ -83,6 +84,20 @@ def canonical_turns(row: Example) -> Turns:
     if not row.messages:
         return (("user", canonical(row.input)),)
     return tuple((turn.role, canonical(turn.content)) for turn in row.messages if turn.role != "system")
+
+
+def variant_key(row: Example) -> object:
+    """The same for rows whose inputs are variants of each other, so that different labels contradict each other.
+
+    Unlike the canonical form it keeps system messages, and the signs by which formulas, prices and emoji differ.
+    """
+    turns = row.messages or (Message(role="user", content=row.input),)
+    return tuple(
+        (turn.role, normalised(turn.content))
+        if turn.role == "system"
+        else (turn.role, canonical(turn.content), "".join(_SIGNS.findall(bare(turn.content))))
+        for turn in turns
+    )
 
 
 def row_tokens(row: Example) -> tuple[str, ...]:

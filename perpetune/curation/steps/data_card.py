@@ -308,13 +308,20 @@ def _breakable(text: str) -> Markup:
     return Markup("_<wbr>").join(text.split("_"))
 
 
+def _fetched(raw: Path) -> list[Example]:
+    """The examples, with the older versions that `validate` counts as quarantined."""
+    superseded = raw / "superseded.jsonl"
+    older = read_jsonl(superseded, Quarantined) if superseded.is_file() else []
+    return read_jsonl(raw / "examples.jsonl", Example) + [row.example for row in older]
+
+
 def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
     """Write `data/card/`: card.md, card.html and card.json."""
     quarantined = {"validate": VALID, "clean": CLEAN, "split": LEAKAGE}
     card = describe(
         task,
         data_version(workspace / SPLITS),
-        read_jsonl(workspace / RAW / "examples.jsonl", Example),
+        _fetched(workspace / RAW),
         read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
         {
             step: read_jsonl(workspace / folder / "quarantined.jsonl", Quarantined)

@@ -5,24 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from perpetune.curation.ingest import read_rejected, source_name
 from perpetune.curation.layout import INBOX, RAW
 from perpetune.curation.layout import TRAFFIC as TRAFFIC_FILE
-from perpetune.curation.quarantine import in_order
+from perpetune.curation.quarantine import Quarantined, Rejected, in_order, quarantine_in_order
 from perpetune.curation.readers.reader import SUFFIXES, ReadResult, read_examples
 from perpetune.curation.readers.reviews import find_wheel, product_examples
 from perpetune.curation.sources import TRAFFIC, is_traffic
+from perpetune.curation.versions import newest_versions
 from perpetune.errors import PerpetuneError
 from perpetune.params import FetchParams, TaskParams
-from perpetune.records import to_json, write_jsonl
+from perpetune.records import Example, to_json, write_jsonl
 from perpetune.settings import Settings
 
 REVIEW_LABELS = ("positive", "negative")
 
 
-def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
+@dataclass(frozen=True)
+class Fetched:
+    """The examples of all sources, rejected rows, and older versions of rows that were ingested again."""
+
+    examples: tuple[Example, ...]
+    rejected: tuple[Rejected, ...]
+    superseded: tuple[Quarantined, ...]
+
+
+def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> Fetched:
     """Read every source, with rows in canonical order.
 
     A source is `reviews` (product reviews from the wheel in `assets`), `inbox` (ingested files), `traffic` (labelled
@@ -30,8 +41,10 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
     all of them.
     """
     sources = tuple(sources)
-    result = _merged(_read(source, workspace, assets) for source in sources)
-    examples = in_order(result.examples)
+    results = [read for source in sources for read in _read(source, workspace, assets)]
+    result = _merged(results)
+    kept, superseded = newest_versions([each.examples for each in results])
+    examples = in_order(kept)
     rejected = sorted(result.rejected, key=lambda row: (row.file, row.line, row.reason))
     if not examples:
         raise PerpetuneError(
@@ -39,17 +52,18 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
             + (f"; {len(rejected):,} rows were rejected, the first: {rejected[0]}" if rejected else ""),
             do="add some with `perpetune ingest FILE`, and list `inbox` in fetch.sources of params.yaml",
         )
-    return ReadResult(tuple(examples), tuple(rejected))
+    return Fetched(tuple(examples), tuple(rejected), tuple(quarantine_in_order(superseded)))
 
 
-def _read(source: str, workspace: Path, assets: Path) -> ReadResult:
+def _read(source: str, workspace: Path, assets: Path) -> list[ReadResult]:
+    """The files of a source, oldest first."""
     if source == "reviews":
-        return ReadResult(tuple(product_examples(find_wheel(assets), REVIEW_LABELS)), ())
+        return [ReadResult(tuple(product_examples(find_wheel(assets), REVIEW_LABELS)), ())]
     if source == TRAFFIC:
-        return _traffic(workspace / TRAFFIC_FILE)
+        return [_traffic(workspace / TRAFFIC_FILE)]
     if source == "inbox":
         return _inbox(workspace / INBOX)
-    return _path(workspace / source)
+    return [_path(workspace / source)]
 
 
 def _traffic(path: Path) -> ReadResult:
@@ -60,11 +74,10 @@ def _traffic(path: Path) -> ReadResult:
     return ReadResult(tuple(rows), result.rejected)
 
 
-def _inbox(folder: Path) -> ReadResult:
-    files = sorted(folder.glob("*.jsonl"))
-    merged = _merged(read_examples(file, source_name(file)) for file in files)
-    rejected_at_ingestion = [row for file in files for row in read_rejected(file)]
-    return ReadResult(merged.examples, (*merged.rejected, *rejected_at_ingestion))
+def _inbox(folder: Path) -> list[ReadResult]:
+    files = sorted(folder.glob("*.jsonl"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    read = ((read_examples(file, source_name(file)), tuple(read_rejected(file))) for file in files)
+    return [ReadResult(result.examples, (*result.rejected, *at_ingestion)) for result, at_ingestion in read]
 
 
 def _path(path: Path) -> ReadResult:
@@ -96,9 +109,11 @@ def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
     raw = workspace / RAW
     write_jsonl(raw / "examples.jsonl", result.examples)
     write_jsonl(raw / "rejected.jsonl", result.rejected)
+    write_jsonl(raw / "superseded.jsonl", result.superseded)
     counts = {
         "examples": len(result.examples),
         "rejected": len(result.rejected),
+        "superseded": len(result.superseded),
         "sources": dict(sorted(Counter(row.source for row in result.examples).items())),
     }
     (raw / "counts.json").write_text(to_json(counts), encoding="utf-8")
@@ -106,7 +121,10 @@ def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
     (raw / "output_schema.json").write_text(to_json(task.output_schema), encoding="utf-8")
     # All later steps depend on this file, so that they run again if the curation code has changed.
     (raw / "code.sha256").write_text(_code_digest() + "\n", encoding="utf-8")
-    return f"{len(result.examples):,} examples, {len(result.rejected):,} rows rejected"
+    return (
+        f"{len(result.examples):,} examples, {len(result.rejected):,} rows rejected, "
+        f"{len(result.superseded):,} older versions of a row set aside"
+    )
 
 
 def _code_digest() -> str:

@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perpetune.curation.quarantine import by_reason
-from perpetune.curation.steps.validate import AMBIGUOUS, CONTRADICTED, REPEATED, validate
+from perpetune.curation.steps.validate import REPEATED, validate
+from perpetune.curation.versions import OLDER_VERSION
 from perpetune.records import Example
 
 Make = Callable[..., Example]
@@ -22,19 +23,39 @@ def test_a_repeated_row_leaves_its_references(example: Make) -> None:
     assert sorted(kept.references) == ["sure", "yep"]
 
 
-def test_different_rows_with_one_id_are_quarantined(example: Make) -> None:
-    outcome = validate([example("a", id="1"), example("b", id="1"), example("c", id="2")])
+def test_unlike_rows_that_share_an_id_are_all_kept(example: Make) -> None:
+    rows = [example("a", id="1"), example("b", id="1"), example("b", "no", id="1"), example("c", id="2")]
+    outcome = validate(rows)
 
-    assert [row.input for row in outcome.kept] == ["c"]
-    assert by_reason(outcome.quarantined) == {AMBIGUOUS: 2}
-    assert "2 different rows of file have the id 1" in outcome.quarantined[0].detail
+    assert sorted((row.input, row.output) for row in outcome.kept) == [
+        ("a", "yes"),
+        ("b", "no"),
+        ("b", "yes"),
+        ("c", "yes"),
+    ]
+    assert not outcome.quarantined
+    assert len({row.id for row in outcome.kept}) == 4
+    assert sum(row.id.startswith("1~") for row in outcome.kept) == 3
+
+
+def test_ids_that_start_again_at_other_times_lose_no_row(example: Make) -> None:
+    rows = [example(f"shard {hour} row {n}", id=str(n), hour=hour) for hour in range(3) for n in range(20)]
+    outcome = validate([*rows, *[example("one id for all", id="0", hour=9)]])
+    assert len(outcome.kept) == 61 and not outcome.quarantined
+
+
+def test_an_edited_text_is_a_new_version(example: Make) -> None:
+    rows = [example("The box came open", id="1", hour=1), example("the box came open again.", id="1", hour=2)]
+    outcome = validate(rows)
+    assert [row.input for row in outcome.kept] == ["the box came open again."]
+    assert by_reason(outcome.quarantined) == {OLDER_VERSION: 1}
 
 
 def test_the_newest_of_different_rows_with_one_id_stays(example: Make) -> None:
     outcome = validate([example("a", "old", id="1", hour=1), example("a", "new", id="1", hour=2)])
 
     assert [row.output for row in outcome.kept] == ["new"]
-    assert by_reason(outcome.quarantined) == {CONTRADICTED: 1}
+    assert by_reason(outcome.quarantined) == {OLDER_VERSION: 1}
 
 
 def test_two_sources_may_use_the_same_ids(example: Make) -> None:
