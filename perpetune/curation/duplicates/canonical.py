@@ -18,6 +18,8 @@ Turns = tuple[tuple[str, str], ...]
 _TAG = re.compile(
     r"<!--.*?-->|</?[a-z][^<>]{0,300}>|\[/?(?:b|i|u|s|url|quote|code|size|color)(?:=[^\]]*)?\]", re.DOTALL
 )
+_EMPHASIS = re.compile(r"(?<!\w)[*`_~]+|[*`_~]+(?!\w)")
+_LINE_BREAKS = re.compile(r"\s*\n\s*")
 _LINK = re.compile(r"!?\[([^\]\[]*)\]\([^()\s]*\)")
 
 _GREETING_WORDS = (
@@ -25,9 +27,16 @@ _GREETING_WORDS = (
     r"|sehr geehrte\w*|liebe[rs]?|bonjour|bonsoir|salut|hola|buenos d[ií]as|buenas (?:tardes|noches)|ciao|buongiorno|ol[aá]"
 )
 _ADDRESSED = r"there|all|team|everyone|everybody|folks|guys|again|sir|madam|sirs?/madam|or|and|support|customer|service"
-# With a comma or a line end behind them, two words more may be a name: "Dear Ms Smith,".
+_NO_NAMES = (
+    r"i|i'm|im|my|me|the|a|an|is|are|am|was|be|this|that|these|it|its|it's|you|your|we|can|could|how|what|why|when|where|who"
+    r"|which|please|help|to|in|on|of|at|by|for|from|with|not|no|so|just|still|do|does|did|don't|have|has|had|will|would|if"
+    r"|but|very|too|one|as|after|before"
+)
+_NAME = rf"[ \t]+(?!(?:{_NO_NAMES})\b)[^\W\d_][\w.'-]*"
+# Before a comma or a line end, other words may be a name: "Hi Anna,", "Dear Ms Smith,".
 _GREETING = re.compile(
-    rf"^(?:{_GREETING_WORDS})\b(?:[ \t]+(?:{_ADDRESSED})\b)*(?:(?:[ \t]+[^\W\d_][\w.'-]*){{0,2}}[ \t]*(?:[,!:;.\n–—]|\s-\s)+|\s)\s*"
+    rf"^(?:dear(?:{_NAME}){{1,3}}[ \t]*[,:!\n]+|(?:{_GREETING_WORDS})\b(?:(?:[ \t]+(?:{_ADDRESSED})\b)*[ \t]*"
+    rf"(?:[,!:;.\n–—]|\s-\s)+|(?:{_NAME}){{1,2}}[ \t]*[,:\n]+|\s))\s*"
 )
 
 _CLOSING = (
@@ -44,12 +53,12 @@ _SIGNATURE = re.compile(
 )
 _NUMBERING = re.compile(
     r"^(?:(?:(?:q|a|question|no|nr|item|row|ticket|case|example|step|number)[ .]*)?[#(\[]*\d{1,6}[)\]]*\s?[.):\]–/-]+\s+"
-    r"|#\d{1,6}\s+|[(\[]\d{1,6}[)\]]\s*|(?:\d{1,6}\.)+\d{1,6}\s+|[(\[]?(?:[a-z]|[ivx]{1,5})[.)\]]+\s+"
-    r"|[-*•·–—>+]+\s+|(?:q|question|input|text)\s?:\s+)"
+    r"|#\s?\d{1,6}\s+|[(\[]\d{1,6}[)\]]\s*|(?:\d{1,6}\.)+\d{1,6}\s+|[(\[]?(?:[a-z]|[ivx]{1,5})[.)\]]+\s+"
+    r"|[-*•·–—>+#]+\s+|(?:q|question|input|text)\s?:\s+)"
 )
-# Words; of scripts without spaces between them, characters.
+# The signs by which formulas, prices and emoji differ.
 _SIGNS = re.compile(r"(?<=\w)[*/\\^&|~=+<>](?=\w)|(?<=\d)-(?=\d)|[=+<>^$€£¥%@~|]|[\u2190-\u2bff\U0001f000-\U0001faff]")
-_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\u3040-\u30ff\u3400-\u9fff]+")
 
 
 def canonical(text: str) -> str:
@@ -58,8 +67,9 @@ def canonical(text: str) -> str:
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    """The words of the bare text."""
-    return tuple(_TOKEN.findall(bare(text)))
+    """The words of the bare text, without their punctuation; of scripts without spaces, the characters."""
+    words = (word.translate(_LETTERS) for word in bare(text).split())
+    return tuple(token for word in words for token in _WORD.findall(word))
 
 
 @lru_cache(maxsize=4096)
@@ -68,15 +78,30 @@ def bare(text: str) -> str:
 
     What would leave nothing is not taken away: "Hello!" and "Thanks" are texts of their own.
     """
-    plain = unicodedata.normalize("NFKC", html.unescape(html.unescape(text))).translate(_VISIBLE)
-    plain = unicodedata.normalize("NFKC", plain.casefold())
-    for pattern, replacement in ((_TAG, " "), (_LINK, r"\1")):
+    plain = unicodedata.normalize("NFKC", _unescaped(text.translate(_VISIBLE).casefold()))
+    plain = unicodedata.normalize("NFKC", plain.translate(_VISIBLE).casefold())
+    for pattern, replacement in ((_TAG, " "), (_LINK, r"\1"), (_EMPHASIS, "")):
         plain = pattern.sub(replacement, plain)
-    plain = plain.strip()
-    for pattern in (_NUMBERING, _GREETING, _NUMBERING, _SIGNATURE, _SIGNATURE, _SIGNATURE):
-        rest = pattern.sub("", plain.lstrip("*_#`\"'“”„«»‚‘’ \t\n"), count=1).strip()
+    plain = _on_one_line(plain).strip()
+    for pattern in (_NUMBERING, _GREETING, _GREETING, _NUMBERING, _SIGNATURE, _SIGNATURE, _SIGNATURE):
+        rest = pattern.sub("", plain.lstrip("\"'“”„«»‚‘’ \t\n"), count=1).strip()
         plain = rest if rest.translate(_LETTERS) else plain
     return plain
+
+
+def _unescaped(text: str) -> str:
+    """The text without HTML entities, also of entities; a row may have gone through several exports."""
+    for _ in range(4):
+        before, text = text, html.unescape(text)
+        if text == before:
+            break
+    return text
+
+
+def _on_one_line(text: str) -> str:
+    """A text with a line break after nearly every word has no lines, so none of them is a greeting or a signature."""
+    words = text.split()
+    return " ".join(words) if 5 * len(_LINE_BREAKS.findall(text)) >= 4 * (len(words) - 1) else text
 
 
 def canonical_turns(row: Example) -> Turns:

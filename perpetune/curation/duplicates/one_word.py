@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_WORDS = 5
+MIN_WORDS = 4
 """Shorter texts with another word are other texts: "cancel my card", "freeze my card"."""
 MAX_WORDS = 200
 """Longer texts are left to MinHash, to which one word makes no difference."""
