@@ -13,6 +13,7 @@ from perpetune.curation.assignment_record import PRECEDENCE, AssignmentRecord, g
 from perpetune.curation.dedup_key import DedupKey, input_key
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
 from perpetune.curation.duplicates.shared_passages import with_shared_passages
+from perpetune.curation.duplicates.summary import near_summary
 from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
 from perpetune.curation.sources import is_in_doubt, is_traffic
@@ -31,6 +32,7 @@ def split(
     record: AssignmentRecord | None = None,
     *,
     labelled: bool = False,
+    near: NearDuplicates | None = None,
 ) -> Splits:
     """Split examples by whole groups.
 
@@ -44,10 +46,10 @@ def split(
     quarantined if its group is in another split.
 
     No input and no near duplicate of one is in two splits: holdouts keep it, and rows elsewhere are quarantined. Of
-    labelled rows, those one word apart with different labels are no near duplicates.
+    labelled rows, those one word apart with different labels are no near duplicates. `near` is found if it is not given.
     """
     rows = in_order(examples)
-    near = near_duplicates(rows) if params.near_duplicates else NearDuplicates()
+    near = near or compared(rows, params)
     assigner = _Assigner(rows, params, near, record, labelled=labelled)
     held_out = _HeldOut(near, labelled=labelled)
     parts: dict[str, tuple[Example, ...]] = {}
@@ -66,6 +68,11 @@ def split(
         if name in LEAKED:
             held_out.add(parts[name], name)
     return Splits(**parts, quarantined=tuple(quarantined))
+
+
+def compared(rows: Sequence[Example], params: SplitParams) -> NearDuplicates:
+    """The near duplicates of the rows, which must be in canonical order; none if `near_duplicates` is off."""
+    return near_duplicates(rows) if params.near_duplicates else NearDuplicates()
 
 
 def _superseded(row: Example, name: str, relabelled: set[DedupKey]) -> str | None:
@@ -214,14 +221,17 @@ def mixed(splits: Splits, params: MixParams, min_rows: int) -> Splits:
 
 def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path) -> str:
     """Write `data/splits/`, one file per split, the quarantined rows to `data/leakage/`, and the record of assignments."""
-    record = load_record(workspace, params.seed)
-    rows = read_jsonl(workspace / CLEAN / "examples.jsonl", Example)
-    divided = split(rows, params, record, labelled=task.kind == "classification")
+    record, labelled = load_record(workspace, params.seed), task.kind == "classification"
+    rows = in_order(read_jsonl(workspace / CLEAN / "examples.jsonl", Example))
+    near = compared(rows, params)
+    divided = split(rows, params, record, labelled=labelled, near=near)
     splits = mixed(divided, mixing, params.min_train_rows)
     require_enough(splits, params, task, dropped_before(workspace))
     save_record(workspace, record.with_rows(divided.parts()))
-    for name, rows in splits.parts().items():
-        write_jsonl(workspace / SPLITS / f"{name}.jsonl", rows)
-    kept = tuple(row for rows in splits.parts().values() for row in rows)
+    for name, part in splits.parts().items():
+        write_jsonl(workspace / SPLITS / f"{name}.jsonl", part)
+    kept = tuple(row for part in splits.parts().values() for row in part)
     write_quarantine(workspace / LEAKAGE, StepResult(kept, splits.quarantined))
+    summary = near_summary(rows, near, labelled=labelled)
+    write_jsonl(workspace / LEAKAGE / "near_duplicates.jsonl", [summary] if summary else [])
     return splits.counts()

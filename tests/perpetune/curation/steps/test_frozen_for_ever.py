@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from perpetune.curation.assignment_record import AssignmentRecord
 from perpetune.curation.duplicates.canonical import canonical_turns
 from perpetune.curation.readers.row import example_of
+from perpetune.curation.splits import Splits
 from perpetune.curation.steps.clean import clean
-from perpetune.curation.steps.split import Splits, split
+from perpetune.curation.steps.split import split
 from perpetune.curation.steps.validate import validate
 from perpetune.params import CleanParams, SplitParams, TaskParams
 from perpetune.records import Example
