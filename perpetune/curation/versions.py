@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from perpetune.curation.assignment_record import has_own_id
 from perpetune.curation.duplicates.canonical import canonical_turns
-from perpetune.curation.quarantine import Quarantined
+from perpetune.curation.quarantine import EARLIEST, Quarantined
+from perpetune.curation.sources import is_traffic
 from perpetune.curation.text import normalised
 from perpetune.records import Example
 
@@ -39,6 +40,34 @@ def newest_versions(files: Sequence[Sequence[Example]]) -> tuple[list[Example], 
                 older += [Quarantined(reason=OLDER_VERSION, example=other) for _, other in others]
                 versions[row.source, row.id] = [each for each in known if each not in others] + [(number, row)]
     return [row for known in versions.values() for _, row in known], older
+
+
+def with_one_source(rows: Sequence[Example]) -> list[Example]:
+    """The rows, of which dated versions of one row in several sources have the source of the oldest.
+
+    These are curated rows with one id, a similar input and different times: an export that was edited and saved under
+    another name.
+    """
+    by_id: dict[str, list[Example]] = defaultdict(list)
+    for row in rows:
+        if has_own_id(row) and not is_traffic(row):
+            by_id[row.id].append(row)
+    source_of = {id_: _oldest_source(found) for id_, found in by_id.items() if _are_versions(found)}
+    return [
+        row.model_copy(update={"source": source_of[row.id]}) if row.id in source_of and not is_traffic(row) else row
+        for row in rows
+    ]
+
+
+def _are_versions(rows: Sequence[Example]) -> bool:
+    by_source = {row.source: row for row in rows}
+    if len(by_source) < 2 or len({row.time for row in by_source.values()}) < len(by_source):
+        return False
+    return all(row.time for row in rows) and all(alike(rows[0], row) for row in rows[1:])
+
+
+def _oldest_source(rows: Sequence[Example]) -> str:
+    return min(rows, key=lambda row: (row.time or EARLIEST, row.source)).source
 
 
 def _restarting(files: Sequence[Sequence[Example]]) -> set[tuple[int, int, str]]:

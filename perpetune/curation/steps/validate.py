@@ -11,7 +11,7 @@ from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_
 from perpetune.curation.references import with_all_references
 from perpetune.curation.steps.step_files import write_step
 from perpetune.curation.text import fingerprint
-from perpetune.curation.versions import OLDER_VERSION, alike
+from perpetune.curation.versions import OLDER_VERSION, alike, with_one_source
 from perpetune.records import Example, read_jsonl
 
 REPEATED = "repeated row"
@@ -22,10 +22,11 @@ def validate(examples: Sequence[Example]) -> StepResult:
 
     Within a source, repeated rows are quarantined, and so are older versions of a row: rows with its id, an earlier
     time and a similar input. Other rows that share an id are different rows, whose ids are qualified: `ID~HASH`. Ids
-    used by several sources (such as row numbers) become `SOURCE:ID`. Whether rows contradict each other is for `clean`.
+    used by several sources (such as row numbers) become `SOURCE:ID`, unless the rows are dated versions of one row: it
+    keeps the source of its oldest version. Whether rows contradict each other is for `clean`.
     """
     by_id: dict[tuple[str, str], list[Example]] = defaultdict(list)
-    for example in in_order(examples):
+    for example in in_order(with_one_source(examples)):
         by_id[example.source, example.id].append(example)
     kept: list[Example] = []
     quarantined: list[Quarantined] = []

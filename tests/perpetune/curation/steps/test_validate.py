@@ -63,3 +63,18 @@ def test_two_sources_may_use_the_same_ids(example: Make) -> None:
 
     assert sorted(row.id for row in outcome.kept) == ["2", "x:1", "y:1"]
     assert not outcome.quarantined
+
+
+def test_an_edited_export_under_another_name_is_a_new_version_and_keeps_its_name(example: Make) -> None:
+    old = [example(f"my parcel {n} was late", id=f"k{n}", hour=1, source="before") for n in range(5)]
+    new = [example(f"{row.input}.", id=row.id, hour=2, source="after") for row in old]
+    outcome = validate([*old, *new])
+
+    assert {row.input for row in outcome.kept} == {row.input for row in new}
+    assert {(row.id, row.source) for row in outcome.kept} == {(row.id, "before") for row in old}
+    assert by_reason(outcome.quarantined) == {OLDER_VERSION: 5}
+
+
+def test_what_production_says_of_an_id_is_another_row(example: Make) -> None:
+    rows = [example("a text", id="k", hour=1), example("a text", "no", id="k", hour=2, source="traffic")]
+    assert sorted(row.id for row in validate(rows).kept) == ["file:k", "traffic:k"]
