@@ -105,7 +105,7 @@ def test_a_corrected_label_wins_and_is_told_of(tmp_path: Path) -> None:
     found = fetch(("inbox",), tmp_path, tmp_path)
     assert len({(row.id, row.output) for row in found.examples}) == 4
     assert ("1", "a") in {(row.id, row.output) for row in found.examples}
-    assert [row.reason for row in found.rejected] == [f"replaced by a newer version of the row, in {second.path.name}"]
+    assert [(row.example.output, row.detail) for row in found.superseded] == [("b", f"newer in {second.path.name}")]
 
     again = ingest(tickets(tmp_path / "wednesday", "abab"), inbox)
     assert (again.path, again.repeated, again.replaced) == (first.path, False, 1)
@@ -118,6 +118,9 @@ def test_a_newer_version_may_have_a_date_in_its_name(tmp_path: Path) -> None:
     ingest(tickets(tmp_path, "abab", "tickets-2024-05.jsonl"), inbox)
 
     assert ingest(tickets(tmp_path, "aaab", "tickets-2024-06.jsonl"), inbox).replaced == 1
+    assert {row.source for row in fetch(("inbox",), tmp_path, tmp_path).examples} == {"tickets-2024-05"}, (
+        "its split stays"
+    )
     assert ingest(tickets(tmp_path, "bbbb", "annotated-by-ben.jsonl"), inbox).replaced == 0
 
 
