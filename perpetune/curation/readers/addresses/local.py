@@ -13,7 +13,7 @@ from perpetune.errors import PerpetuneError
 def local_files(address: str) -> list[Path]:
     """The file, the readable files below a folder, or the files of a glob, in order. Raises PerpetuneError if none."""
     path = Path(address).expanduser()
-    if path.is_dir() and path.suffix.lower() not in SUFFIXES:
+    if path.is_dir():
         return files_below(path)
     if path.exists() or not glob.has_magic(address):
         return [path]
