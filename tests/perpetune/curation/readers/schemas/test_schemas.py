@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perpetune.curation.quarantine import Rejected
 from perpetune.curation.readers.options import read_options
 from perpetune.curation.readers.reader import ReadRow, opened_table, read_rows
+from perpetune.curation.readers.schemas.catalogue import SCHEMAS
+from perpetune.curation.readers.table import Row, Table
 from perpetune.records import Example
 
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
+GOOD = {"input": "hi", "output": "hello"}
 CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 
 
@@ -27,6 +35,69 @@ def one(folder: Path, record: object, columns: tuple[str, ...] = ()) -> ReadRow:
     return found
 
 
+NAMES = [
+    *sorted({name for schema in SCHEMAS for name in schema.columns}),
+    *[
+        "id",
+        "role",
+        "content",
+        "from",
+        "value",
+        "parts",
+        "type",
+        "text",
+        "tool_calls",
+        "weight",
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+    ],
+    *[
+        "gen_ai.prompt.0.content",
+        "key",
+        "stringValue",
+        "arrayValue",
+        "kvlistValue",
+        "values",
+        "scopeSpans",
+        "spans",
+        "name",
+        "result",
+    ],
+    *[
+        "from_name",
+        "choices",
+        "ground_truth",
+        "updated_at",
+        "body",
+        "message",
+        "finish_reason",
+        "label.responses",
+        "label.responses.status",
+    ],
+    *["annotator", "annotation_id", "lead_time", "code", "start"],
+]
+LEAVES = st.sampled_from(
+    [None, True, False, 0, 1, 2**70, 0.0, float("nan"), float("inf"), "", "a", "user", "assistant", "[1", "{}", "[]"]
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=7))
+def test_whatever_a_record_holds_it_is_an_example_or_rejected(record: dict[str, object]) -> None:
+    path = Path("a.jsonl")
+    table = Table((), [Row(1, "raw", GOOD), Row(2, "raw", record)])
+
+    found = list(read_rows(table, path, "mine"))
+
+    assert isinstance(found[0].row, Example)
+    assert all(isinstance(each.row, (Example, Rejected)) for each in found)
+
+
 def otlp(value: object) -> dict[str, object]:
     return {"stringValue": json.dumps(value)}
 
@@ -35,152 +106,195 @@ def span(**attributes: object) -> dict[str, object]:
     return {"spanId": "s1", "startTimeUnixNano": "1714564800000000000", "attributes": attributes}
 
 
+def structured(value: object) -> dict[str, object]:
+    """A value as OTLP writes it."""
+    if isinstance(value, dict):
+        return {"kvlistValue": {"values": [{"key": key, "value": structured(each)} for key, each in value.items()]}}
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [structured(each) for each in value]}}
+    return {"stringValue": value}
+
+
 PARTS_IN = [{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]
 PARTS_OUT = [{"role": "assistant", "parts": [{"type": "text", "content": "hello"}], "finish_reason": "stop"}]
 
 
-@pytest.mark.parametrize(
-    ("schema", "record", "ignored"),
-    [
-        ("input/output", {"input": "hi", "output": "hello", "colour": 1}, {"colour"}),
-        ("input/output", {"input": [USER], "output": ANSWER}, set()),
-        ("OpenAI chat", {"messages": [USER, ANSWER], "tools": [], "label": True}, {"tools"}),
-        ("OpenAI chat", {"messages": [USER, {**ANSWER, "weight": 1}], "parallel_tool_calls": False}, None),
-        ("prompt/completion", {"prompt": "hi", "completion": "hello", "label": True}, set()),
-        ("prompt/completion", {"prompt": [USER], "completion": [ANSWER]}, set()),
-        ("Alpaca", {"instruction": "hi", "input": "", "output": "hello", "text": "..."}, {"text"}),
-        ("Dolly", {"instruction": "hi", "context": "", "response": "hello", "category": "qa"}, {"category"}),
-        ("ShareGPT", {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}, set()),
-        ("ShareGPT", {"conversation": [USER, ANSWER]}, set()),
-        (
-            "preference pairs (DPO): the chosen answers are learned",
-            {"prompt": "hi", "chosen": "hello", "rejected": "no"},
-            set(),
+SAMPLES: list[tuple[str, dict[str, Any], set[str] | None]] = [
+    (
+        "OpenTelemetry spans",
+        {
+            "spanId": "1",
+            "attributes": [
+                {"key": "gen_ai.input.messages", "value": structured(PARTS_IN)},
+                {"key": "gen_ai.output.messages", "value": structured(PARTS_OUT)},
+            ],
+        },
+        set(),
+    ),
+    ("input/output", {"input": "hi", "output": "hello", "colour": 1}, {"colour"}),
+    ("input/output", {"input": [USER], "output": ANSWER}, set()),
+    ("OpenAI chat", {"messages": [USER, ANSWER], "tools": [], "label": True}, {"tools"}),
+    ("OpenAI chat", {"messages": [USER, {**ANSWER, "weight": 1}], "parallel_tool_calls": False}, None),
+    ("prompt/completion", {"prompt": "hi", "completion": "hello", "label": True}, set()),
+    ("prompt/completion", {"prompt": [USER], "completion": [ANSWER]}, set()),
+    ("Alpaca", {"instruction": "hi", "input": "", "output": "hello", "text": "..."}, {"text"}),
+    ("Dolly", {"instruction": "hi", "context": "", "response": "hello", "category": "qa"}, {"category"}),
+    ("ShareGPT", {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}, set()),
+    ("ShareGPT", {"conversation": [USER, ANSWER]}, set()),
+    (
+        "preference pairs (DPO): the chosen answers are learned",
+        {"prompt": "hi", "chosen": "hello", "rejected": "no"},
+        set(),
+    ),
+    (
+        "preference pairs (DPO): the chosen answers are learned",
+        {"chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "no"}], "score_chosen": 4},
+        {"score_chosen"},
+    ),
+    (
+        "preference pairs (DPO): the chosen answers are learned",
+        {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: no"},
+        set(),
+    ),
+    (
+        "preference pairs (DPO): the chosen answers are learned",
+        {"instruction": "hi", "input": "", "chosen": "hello", "rejected": "no"},
+        set(),
+    ),
+    (
+        "preference pairs (DPO): the chosen answers are learned",
+        {
+            "conversations": [{"from": "human", "value": "hi"}],
+            "chosen": {"from": "gpt", "value": "hello"},
+            "rejected": {"from": "gpt", "value": "no"},
+        },
+        set(),
+    ),
+    (
+        "OpenAI preference pairs: the preferred answers are learned",
+        {
+            "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
+            "preferred_output": [ANSWER],
+            "non_preferred_output": [{"role": "assistant", "content": "no"}],
+        },
+        set(),
+    ),
+    (
+        "OpenAI stored completions",
+        {
+            "object": "chat.completion",
+            "created": 1714564800,
+            "messages": [USER],
+            "choices": [{"message": ANSWER, "finish_reason": "stop"}],
+        },
+        {"object"},
+    ),
+    (
+        "OpenAI stored completions",
+        {"custom_id": "1", "body": {"messages": [USER]}, "response": {"body": {"choices": [{"message": ANSWER}]}}},
+        {"custom_id"},
+    ),
+    ("Langfuse", {"traceId": "t", "type": "GENERATION", "input": [USER], "output": ANSWER}, None),
+    ("Langfuse", {"trace_id": "t", "input": json.dumps({"messages": [USER]}), "output": "hello"}, None),
+    ("Langfuse", {"input": {"question": "hi"}, "expectedOutput": "hello", "datasetId": "d"}, None),
+    (
+        "OpenTelemetry spans",
+        span(**{"gen_ai.input.messages": PARTS_IN, "gen_ai.output.messages": PARTS_OUT}),
+        set(),
+    ),
+    (
+        "OpenTelemetry spans",
+        span(**{"gen_ai.input.messages": json.dumps(PARTS_IN), "gen_ai.output.messages": json.dumps(PARTS_OUT)}),
+        set(),
+    ),
+    (
+        "OpenTelemetry spans",
+        span(
+            **{
+                "gen_ai.prompt.0.role": "user",
+                "gen_ai.prompt.0.content": "hi",
+                "gen_ai.completion.0.content": "hello",
+            }
         ),
-        (
-            "preference pairs (DPO): the chosen answers are learned",
-            {"chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "no"}], "score_chosen": 4},
-            {"score_chosen"},
-        ),
-        (
-            "preference pairs (DPO): the chosen answers are learned",
-            {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: no"},
-            set(),
-        ),
-        (
-            "preference pairs (DPO): the chosen answers are learned",
-            {"instruction": "hi", "input": "", "chosen": "hello", "rejected": "no"},
-            set(),
-        ),
-        (
-            "preference pairs (DPO): the chosen answers are learned",
-            {
-                "conversations": [{"from": "human", "value": "hi"}],
-                "chosen": {"from": "gpt", "value": "hello"},
-                "rejected": {"from": "gpt", "value": "no"},
-            },
-            set(),
-        ),
-        (
-            "OpenAI preference pairs: the preferred answers are learned",
-            {
-                "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
-                "preferred_output": [ANSWER],
-                "non_preferred_output": [{"role": "assistant", "content": "no"}],
-            },
-            set(),
-        ),
-        (
-            "OpenAI stored completions",
-            {
-                "object": "chat.completion",
-                "created": 1714564800,
-                "messages": [USER],
-                "choices": [{"message": ANSWER, "finish_reason": "stop"}],
-            },
-            {"object"},
-        ),
-        (
-            "OpenAI stored completions",
-            {"custom_id": "1", "body": {"messages": [USER]}, "response": {"body": {"choices": [{"message": ANSWER}]}}},
-            {"custom_id"},
-        ),
-        ("Langfuse", {"traceId": "t", "type": "GENERATION", "input": [USER], "output": ANSWER}, None),
-        ("Langfuse", {"trace_id": "t", "input": json.dumps({"messages": [USER]}), "output": "hello"}, None),
-        ("Langfuse", {"input": {"question": "hi"}, "expectedOutput": "hello", "datasetId": "d"}, None),
-        (
-            "OpenTelemetry spans",
-            span(**{"gen_ai.input.messages": PARTS_IN, "gen_ai.output.messages": PARTS_OUT}),
-            set(),
-        ),
-        (
-            "OpenTelemetry spans",
-            span(**{"gen_ai.input.messages": json.dumps(PARTS_IN), "gen_ai.output.messages": json.dumps(PARTS_OUT)}),
-            set(),
-        ),
-        (
-            "OpenTelemetry spans",
-            span(
-                **{
-                    "gen_ai.prompt.0.role": "user",
-                    "gen_ai.prompt.0.content": "hi",
-                    "gen_ai.completion.0.content": "hello",
-                }
-            ),
-            set(),
-        ),
-        (
-            "OpenTelemetry spans",
-            {
-                "span_id": "s",
-                "attributes": {},
-                "events": [
-                    {"name": "gen_ai.user.message", "attributes": {"content": "hi"}},
-                    {"name": "gen_ai.choice", "attributes": {"message": {"content": "hello"}}},
-                ],
-            },
-            set(),
-        ),
-        (
-            "Label Studio",
-            {
-                "id": 1,
-                "data": {"text": "hi", "meta": "x"},
-                "annotations": [
-                    {"result": [{"from_name": "l", "type": "choices", "value": {"choices": ["hello"]}}]},
-                    {
-                        "result": [{"from_name": "l", "type": "choices", "value": {"choices": ["no"]}}],
-                        "was_cancelled": True,
-                    },
-                ],
-                "predictions": [],
-            },
-            {"predictions"},
-        ),
-        (
-            "Label Studio (JSON-MIN or CSV)",
-            {"text": "hi", "mood": "hello", "id": 1, "annotator": 1, "annotation_id": 2, "lead_time": 3.0},
-            None,
-        ),
-        ("Argilla", {"id": "1", "fields": {"text": "hi"}, "responses": {"label": [{"value": "hello"}]}}, set()),
-        (
-            "Argilla",
-            {"fields": {"text": "hi"}, "responses": [{"values": {"label": {"value": "hello"}}, "status": "submitted"}]},
-            set(),
-        ),
-        (
-            "Argilla (columns)",
-            {
-                "id": "1",
-                "text": "hi",
-                "label.responses": ["no", "hello"],
-                "label.responses.status": ["draft", "submitted"],
-            },
-            set(),
-        ),
-        ("Argilla 1", {"inputs": {"text": "hi"}, "annotation": "hello", "status": "Validated", "prediction": []}, None),
-    ],
-)
+        set(),
+    ),
+    (
+        "OpenTelemetry spans",
+        {
+            "span_id": "s",
+            "attributes": {},
+            "events": [
+                {"name": "gen_ai.user.message", "attributes": {"content": "hi"}},
+                {"name": "gen_ai.choice", "attributes": {"message": {"content": "hello"}}},
+            ],
+        },
+        set(),
+    ),
+    (
+        "Label Studio",
+        {
+            "id": 1,
+            "data": {"text": "hi", "meta": "x"},
+            "annotations": [
+                {"result": [{"from_name": "l", "type": "choices", "value": {"choices": ["hello"]}}]},
+                {
+                    "result": [{"from_name": "l", "type": "choices", "value": {"choices": ["no"]}}],
+                    "was_cancelled": True,
+                },
+            ],
+            "predictions": [],
+        },
+        {"predictions"},
+    ),
+    (
+        "Label Studio (JSON-MIN or CSV)",
+        {"text": "hi", "mood": "hello", "id": 1, "annotator": 1, "annotation_id": 2, "lead_time": 3.0},
+        None,
+    ),
+    ("Argilla", {"id": "1", "fields": {"text": "hi"}, "responses": {"label": [{"value": "hello"}]}}, set()),
+    (
+        "Argilla",
+        {"fields": {"text": "hi"}, "responses": [{"values": {"label": {"value": "hello"}}, "status": "submitted"}]},
+        set(),
+    ),
+    (
+        "Argilla (columns)",
+        {
+            "id": "1",
+            "text": "hi",
+            "label.responses": ["no", "hello"],
+            "label.responses.status": ["draft", "submitted"],
+        },
+        set(),
+    ),
+    ("Argilla 1", {"inputs": {"text": "hi"}, "annotation": "hello", "status": "Validated", "prediction": []}, None),
+]
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.sampled_from([sample[1] for sample in SAMPLES]), st.integers(0, 60), VALUES)
+def test_whatever_is_wrong_in_a_record_it_is_an_example_or_rejected(
+    record: dict[str, Any], place: int, value: object
+) -> None:
+    spoiled = copy.deepcopy(record)
+    places = list(_places(spoiled))
+    holder, key = places[place % len(places)]
+    holder[key] = value
+
+    found = list(read_rows(Table((), [Row(1, "raw", GOOD), Row(2, "raw", spoiled)]), Path("a.jsonl"), "mine"))
+
+    assert all(isinstance(each.row, (Example, Rejected)) for each in found)
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every list or object in a value with each of its keys."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield value, key
+        yield from _places(value[key])
+
+
+@pytest.mark.parametrize(("schema", "record", "ignored"), SAMPLES)
 def test_each_schema_is_seen_and_read(
     tmp_path: Path, schema: str, record: dict[str, object], ignored: set[str] | None
 ) -> None:
