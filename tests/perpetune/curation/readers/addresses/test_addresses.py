@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from perpetune.curation.ingest import ingest
 from perpetune.curation.readers.addresses.address import local_copies
 from perpetune.curation.readers.reader import read_examples
 from perpetune.errors import PerpetuneError
@@ -60,6 +62,19 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"input;output\na;x\n")))
 
     assert inputs("-") == ["a"]
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(ROW,), daemon=True)
+    writer.start()
+
+    with local_copies(str(pipe)) as files:
+        done = ingest(files[0], tmp_path / "inbox")
+
+    writer.join(timeout=10)
+    assert (done.examples, done.source) == (1, "pipe")
 
 
 def test_an_address_of_fsspec(tmp_path: Path) -> None:
