@@ -40,32 +40,38 @@ def ingest(
     Formats: JSON Lines, JSON, CSV, TSV, Excel, Parquet, also compressed. Schemas: input/output, OpenAI chat, Alpaca, Dolly,
     ShareGPT, preference pairs, Label Studio, Argilla, Langfuse, OpenTelemetry, and others by --map.
     """
-    from perpetune.cli.ingestion_lines import as_json, show, show_preview
+    from perpetune.cli.ingestion_lines import as_json, one_error, show, show_preview
+    from perpetune.curation.ingest import Ingestion, preview
     from perpetune.curation.ingest import ingest as ingest_file
-    from perpetune.curation.ingest import preview
     from perpetune.curation.layout import INBOX
     from perpetune.curation.readers.addresses.address import local_copies
     from perpetune.curation.readers.options import read_options
+    from perpetune.errors import PerpetuneError
 
     with for_people():
         workspace = open_workspace()
         options = read_options(columns or (), encoding, separator)
-        done = []
+        done: list[Ingestion] = []
+        failed: list[PerpetuneError] = []
         for address in data:
             with local_copies(address) as files:
                 for file in files:
-                    if dry_run:
-                        show_preview(preview(file, options, name), workspace.params.task, say)
+                    try:
+                        if dry_run:
+                            show_preview(preview(file, options, name), workspace.params.task, say)
+                            continue
+                        done.append(ingest_file(file, workspace.root / INBOX, options, name))
+                    except PerpetuneError as fault:
+                        failed.append(fault)
                         continue
-                    done.append(ingest_file(file, workspace.root / INBOX, options, name))
                     if not json_:
                         show(done[-1], say)
-        if dry_run:
-            return
-        if json_:
+        if json_ and done:
             print_json(as_json(done[0]) if len(done) == 1 else list(map(as_json, done)))
-        elif "inbox" not in workspace.params.fetch.sources:
+        elif done and "inbox" not in workspace.params.fetch.sources:
             say("fetch.sources in params.yaml does not list the inbox: set `fetch: {sources: [inbox, traffic]}`")
+        if failed:
+            raise one_error(failed, len(done))
 
 
 @commands.command(epilog="Example: `perpetune labels --out wanted.jsonl`, then `perpetune labels --bring wanted.jsonl`")

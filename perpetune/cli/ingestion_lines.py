@@ -9,6 +9,7 @@ from typing import Any
 from perpetune.cli.console import shown
 from perpetune.curation.ingest import Ingestion, Preview
 from perpetune.curation.quarantine import Rejected
+from perpetune.errors import PerpetuneError
 from perpetune.params import TaskParams
 from perpetune.records import conversation
 
@@ -40,6 +41,14 @@ def show_preview(found: Preview, task: TaskParams, say: Callable[[str], None]) -
     _show_rejected(summary.rejected, say)
 
 
+def one_error(failed: Sequence[PerpetuneError], done: int) -> PerpetuneError:
+    """The error of one file, or one for several files; what was read is in the inbox all the same."""
+    if len(failed) == 1 and not done:
+        return failed[0]
+    lines = "\n".join(map(str, failed))
+    return PerpetuneError(f"{_count(len(failed), 'file')} could not be read, {done} could:\n{lines}")
+
+
 def as_json(done: Ingestion) -> dict[str, Any]:
     return {**asdict(done), "rejected": len(done.rejected)}
 
@@ -63,7 +72,11 @@ def _show_rejected(rejected: Sequence[Rejected], say: Callable[[str], None]) -> 
 
 
 def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
+    return _count(count, "row")
+
+
+def _count(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
     "params": _resolved,
     "fetch": lambda params, workspace: fetch.run(params.fetch, params.task, workspace),
     "validate": lambda _, workspace: validate.run(workspace),
-    "clean": lambda params, workspace: clean.run(params.clean, params.task, workspace),
+    "clean": lambda params, workspace: clean.run(params.clean, params.task, params.split.seed, workspace),
     "split": lambda params, workspace: split.run(params.split, params.mix, params.task, workspace),
     "reference": lambda params, workspace: drift_reference.run(params.reference, workspace),
     "card": _card,

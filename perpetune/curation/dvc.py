@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from perpetune.curation.layout import SPLITS
+from perpetune.curation import assignment_record
+from perpetune.curation.layout import ASSIGNMENTS, SPLITS
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.git import is_in_repository
@@ -70,7 +71,12 @@ def _is_own_folder(url: str) -> bool:
 
 
 def reproduce(workspace: Path) -> DataVersion:
-    """Run `dvc repro`: only stages whose data or settings changed. Raises PerpetuneError with a failed stage's error."""
+    """Run `dvc repro`: only stages whose data or settings changed. Raises PerpetuneError with a failed stage's error.
+
+    The record of split assignments is got first if dvc.lock names one, as in a fresh clone: the new splits add to it.
+    """
+    if assignment_record.is_missing(workspace):
+        _dvc(workspace, "pull", "--quiet", ASSIGNMENTS.as_posix())
     _dvc(workspace, "repro")
     return data_version(workspace)
 

@@ -28,8 +28,8 @@ from perpetune.curation.inbox.versions import (
 from perpetune.curation.quarantine import Rejected
 from perpetune.curation.readers.addresses.address import NamedFile
 from perpetune.curation.readers.addresses.compressed import opened_as_it_is
-from perpetune.curation.readers.file_format import ReadOptions
 from perpetune.curation.readers.identity import has_content_id
+from perpetune.curation.readers.options import ReadOptions
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
 
@@ -92,7 +92,10 @@ def _publish(file: NamedFile, target: Path, summary: Summary, folder: Path) -> I
     if not repeated:
         _write(target, origin, summary, folder)
     elif is_superseded(target):
-        notes = (*notes, "it was ingested before; its rows are now the newest again")
+        repeated, notes = (
+            False,
+            (*notes, "it was ingested before, and a newer version since: its rows are the newest again"),
+        )
         write_lines(origin_file(target), [origin.model_dump_json(indent=2)])
     return Ingestion(
         _name(target),
@@ -105,7 +108,7 @@ def _publish(file: NamedFile, target: Path, summary: Summary, folder: Path) -> I
         summary.used,
         summary.ignored,
         (*summary.notes, *notes),
-        replaced_by(target),
+        0 if repeated else replaced_by(target),
         summary.preferences,
     )
 

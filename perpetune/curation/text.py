@@ -8,6 +8,7 @@ import unicodedata
 
 _KEPT_CONTROLS = {"\n", "\t"}
 _BYTE_ORDER_MARK = "\ufeff"
+_JOINERS = {"\u200c", "\u200d"}  # part of the spelling of Persian and Hindi words, and of emoji
 
 
 def tidy(text: str) -> str:
@@ -20,6 +21,11 @@ def tidy(text: str) -> str:
 def normalised(text: str) -> str:
     """The text in one case, whitespace and Unicode form, for comparisons."""
     return " ".join(unicodedata.normalize("NFC", text.casefold()).split())
+
+
+def visible(text: str) -> str:
+    """The text without characters that show nothing, such as zero-width spaces, and without surrounding whitespace."""
+    return "".join(c for c in text if c in _JOINERS or unicodedata.category(c) != "Cf").strip()
 
 
 def fingerprint(*parts: object) -> str:

@@ -171,13 +171,28 @@ class CleanParams(Section):
     """Rows with a longer output are quarantined. Unit: characters."""
     min_label_rows: Count = 2
     """Classification only: a label with fewer rows is quarantined. Unit: rows."""
+    near_contradictions: bool = True
+    """Classification only: rows with different labels contradict each other also if their inputs differ in case,
+    punctuation, markup, greeting, signature or numbering. `false`: only if the inputs are equal, for a task in which
+    those matter.
+    """
 
 
 class SplitParams(Section):
     """Ratios of groups. `frozen_traffic` is of labelled traffic, and so is `recent`, which is drawn from the newest."""
 
     seed: int = 7
-    """The split depends on this seed and on each row's group alone, so that no group changes sides when data is added.
+    """The split of a new group depends on this seed and the group's name. It is recorded in `data/assignments.csv`, so
+    that no group changes sides when data is added, edited or removed.
+    """
+    near_duplicates: bool = True
+    """Rows whose inputs are near duplicates are split as one group, and a row that is still like a held-out one is
+    quarantined. `false` for data that is alike by nature, such as forms: then only equal inputs are kept apart. See
+    docs/guides/own-data.md.
+    """
+    by: Literal["hash", "time"] = "hash"
+    """Which new groups are held out. `hash`: a random sample, in which each label has its ratio. `time`: the newest, so
+    that the holdout shows how a model does on later rows. Rows without a time are older than all others.
     """
     frozen: Ratio = 0.2
     """Ratio of groups in the frozen holdout, which no model ever trains on and which is the same for all versions.

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from perpetune.curation.steps.split import Splits, split
+from perpetune.curation.splits import Splits
+from perpetune.curation.steps.split import split
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
 from perpetune.policy.unchanged import LastRefresh, NewData, nothing_new

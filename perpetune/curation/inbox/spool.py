@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perpetune.curation.quarantine import Rejected
-from perpetune.curation.readers.file_format import ReadOptions
 from perpetune.curation.readers.identity import unrelated_ids, with_content_id
+from perpetune.curation.readers.options import ReadOptions
 from perpetune.curation.readers.reader import TRAFFIC_FILE, ReadRow, opened_table, read_rows
 from perpetune.records import Example
 

@@ -13,12 +13,14 @@ from pydantic import ValidationError
 
 from perpetune.curation.dedup_key import DedupKey, dedup_key
 from perpetune.curation.inbox.files import inbox_files, read_origin
-from perpetune.curation.quarantine import Rejected
+from perpetune.curation.quarantine import Quarantined
 from perpetune.curation.readers.identity import alike, has_content_id
-from perpetune.curation.text import fingerprint, normalised, shortened
+from perpetune.curation.text import fingerprint, normalised
+from perpetune.curation.versions import OLDER_VERSION
 from perpetune.records import Example
 
 _SKETCH = 500
+_Place = tuple[int, int]  # of a file, and of a row in it
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
@@ -126,28 +128,41 @@ def replaced_by(file: Path) -> int:
         return 0
     files = [other for other in inbox_files(file.parent) if other == file or other.name in origin.newer_than]
     rows = inbox_rows(files, [tuple(_rows(other)) for other in files])
-    return len(newest_versions(rows)[1])
+    return len(current_rows(rows)[1])
 
 
-def newest_versions(files: Sequence[InboxRows]) -> tuple[list[Example], list[Rejected]]:
-    """The rows of all files, given in order of ingestion, and those that a newer version replaces, with the reason.
+def current_rows(files: Sequence[InboxRows]) -> tuple[list[tuple[Example, ...]], list[Quarantined]]:
+    """The rows of each file, given in order of ingestion, that no newer version replaces; and the replaced ones.
 
     A row replaces one with its id and other content in the files that its file is a newer version of, unless both have
     times and the earlier one's is later. A row without an id replaces those with the same conversation and another
-    output, if these do not occur in its file.
+    output, if these do not occur in its file. A newer version keeps the source of the older one, and so its split.
     """
     number_of = {file.path.name: number for number, file in enumerate(files)}
-    lost: dict[tuple[int, int], str] = {}
+    lost: dict[_Place, str] = {}
+    sources: dict[_Place, str] = {}
     for number, file in enumerate(files):
         for older in sorted(number_of[name] for name in file.newer_than if name in number_of):
             if older < number:
-                _replace(files, older, number, lost)
-    kept = [row for n, file in enumerate(files) for i, row in enumerate(file.examples) if (n, i) not in lost]
-    return kept, [_rejected(files[n], i, winner) for (n, i), winner in sorted(lost.items())]
+                _replace(files, older, number, lost, sources)
+    kept = [
+        tuple(
+            row.model_copy(update={"source": sources.get((n, i), row.source)})
+            for i, row in enumerate(file.examples)
+            if (n, i) not in lost
+        )
+        for n, file in enumerate(files)
+    ]
+    return kept, [
+        Quarantined(reason=OLDER_VERSION, detail=f"newer in {winner}", example=files[n].examples[i])
+        for (n, i), winner in sorted(lost.items())
+    ]
 
 
-def _replace(files: Sequence[InboxRows], older: int, newer: int, lost: dict[tuple[int, int], str]) -> None:
-    """Note the rows that lose, with the file that has the winner."""
+def _replace(
+    files: Sequence[InboxRows], older: int, newer: int, lost: dict[_Place, str], sources: dict[_Place, str]
+) -> None:
+    """Note the rows that lose, with the file that has the winner, and the sources that winners take over."""
     old, new = files[older], files[newer]
     by_key = {_key(row, new): index for index, row in enumerate(new.examples)}
     conversations: set[DedupKey] = {dedup_key(row) for row in new.examples if has_content_id(row)}
@@ -160,7 +175,9 @@ def _replace(files: Sequence[InboxRows], older: int, newer: int, lost: dict[tupl
         winner = new.examples[found]
         if row.time and winner.time and row.time > winner.time:
             lost.setdefault((newer, found), old.path.name)
-        elif _content(row) != _content(winner):
+            continue
+        sources.setdefault((newer, found), sources.get((older, index), row.source))
+        if _content(row) != _content(winner):
             lost.setdefault((older, index), new.path.name)
 
 
@@ -177,10 +194,3 @@ def bare(id: str, prefix: str) -> str:
 
 def _content(row: Example) -> str:
     return row.model_dump_json(exclude={"id", "source"})
-
-
-def _rejected(file: InboxRows, index: int, winner: str) -> Rejected:
-    raw = shortened(file.examples[index].model_dump_json(exclude_defaults=True))
-    return Rejected(
-        file=file.path.name, line=index + 1, reason=f"replaced by a newer version of the row, in {winner}", raw=raw
-    )

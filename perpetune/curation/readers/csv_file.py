@@ -15,11 +15,11 @@ from perpetune.curation.readers.table import Row, Table, UnreadableRow, WantedCo
 from perpetune.curation.readers.text_encoding import UNDECODABLE, TextEncoding, text_lines
 from perpetune.errors import PerpetuneError
 
+_BREAK = re.compile(rb"\r\n|\r|\n")
 _QUOTES = re.compile('"+')
 _USUAL = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_AHEAD = 20
-"""Lines that are looked at to tell a stray quote from a cell that is cut off."""
+_NO_END = "unexpected end of data"
 
 
 def csv_table(
@@ -28,10 +28,9 @@ def csv_table(
     """The rows of a CSV file, with the columns of its header.
 
     The separator is the one that gives the header most known columns. A record that cannot be parsed is
-    rejected with all its lines, so that no line of a quoted cell becomes a row; if its quote is never closed, only its
-    first line. Raises PerpetuneError if the header cannot be read.
+    rejected with all its lines, so that no line of a quoted cell becomes a row. Raises PerpetuneError if the header cannot be read.
     """
-    lines = _Lines(text_lines(file, encoding, path, newline=""))
+    lines = _Lines(text_lines(file, encoding, path, newline=_line_break(file)))
     while lines.has(0) and not lines[0].strip():
         lines.drop(1)
     if not lines.has(0):
@@ -48,6 +47,17 @@ def csv_table(
     lines.drop(used)
     notes = () if separator == "," or len(columns) == 1 else (f"separator: {_NAMES.get(separator, separator)}",)
     return Table(columns, _rows(lines, columns, separator, wanted.of(columns)), notes)
+
+
+def _line_break(file: BinaryIO) -> str:
+    """What ends the lines, by the first one: a carriage return alone, as on old Macs, or else a line feed.
+
+    In a file with line feeds a return alone is part of a cell, and must not begin a row.
+    """
+    head = file.read(1 << 16).replace(b"\0", b"")
+    file.seek(0)
+    found = _BREAK.search(head)
+    return "\r" if found and found.group() == b"\r" else "\n"
 
 
 class _Lines:
@@ -93,8 +103,7 @@ def _row(lines: _Lines, columns: tuple[str, ...], separator: str, wanted: Contai
     try:
         fields, used = _record(lines, separator)
     except csv.Error as fault:
-        reason = f"broken CSV: {fault}"
-        return UnreadableRow(line, lines.drop(_broken_lines(lines, len(columns), separator)), reason)
+        return _broken(lines, separator, str(fault))
     raw = lines.drop(used)
     if len(fields) != len(columns):
         return UnreadableRow(line, raw, f"{len(fields)} columns, but the header has {len(columns)}")
@@ -127,8 +136,23 @@ def _following(lines: _Lines) -> Iterator[str]:
         position += 1
 
 
-def _broken_lines(lines: _Lines, columns: int, separator: str) -> int:
-    """How many lines the broken record at the first line has.
+def _broken(lines: _Lines, separator: str, fault: str) -> UnreadableRow:
+    """The broken record at the first line, with all its lines."""
+    line = lines.number
+    count = None if fault == _NO_END else _broken_lines(lines, separator)
+    if count is not None:
+        return UnreadableRow(line, lines.drop(count), f"broken CSV: {fault}")
+    raw = lines.drop(1)
+    lost = 0
+    while lines.has(0):
+        lines.drop(1)
+        lost += 1
+    after = f": the {lost:,} lines after it are set aside with it" if lost else ""
+    return UnreadableRow(line, raw, f"broken CSV: a quote opens and is never closed{after}")
+
+
+def _broken_lines(lines: _Lines, separator: str) -> int | None:
+    """How many lines the record at the first line has; None if its quote is not closed.
 
     A quote that opens before another has closed shows that the earlier one was a stray character of its line.
     """
@@ -140,9 +164,9 @@ def _broken_lines(lines: _Lines, columns: int, separator: str) -> int:
             return 1
         if not quoted:
             return number
-        if characters > MAX_CHARS and number > 1:
+        if characters > MAX_CHARS:
             break
-    return 1 if _rows_follow(lines, columns, separator) else sum(1 for _ in _following(lines))
+    return None
 
 
 def _through(line: str, quoted: bool, separator: str) -> tuple[bool, bool]:
@@ -155,7 +179,7 @@ def _through(line: str, quoted: bool, separator: str) -> tuple[bool, bool]:
                 break
             before, after = line[: marks.start()][-1:], line[marks.end() : marks.end() + 1]
             closes = after in ("", separator, "\r", "\n")
-            if before in ("", separator) and not closes:
+            if before in ("", separator) and not closes and len(marks.group()) % 2:
                 return True, True
             quoted, position = not closes, marks.end() + closes
         elif line[position] == '"':
@@ -164,13 +188,6 @@ def _through(line: str, quoted: bool, separator: str) -> tuple[bool, bool]:
             end = line.find(separator, position)
             position = len(line) if end < 0 else end + 1
     return quoted, False
-
-
-def _rows_follow(lines: _Lines, columns: int, separator: str) -> bool:
-    """Whether the lines behind the first look like rows, and not like the rest of a cell that is cut off."""
-    following = [lines[position] for position in range(1, _AHEAD + 1) if lines.has(position)]
-    filled = [line for line in following if line.strip()]
-    return len(filled) >= 3 and all(len(line.split(separator)) == columns for line in filled)
 
 
 def _separator(header: str, wanted: WantedColumns, path: Path) -> str:

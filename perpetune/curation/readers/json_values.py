@@ -74,10 +74,14 @@ def _after(pattern: re.Pattern[str], text: str, position: int) -> int:
 
 
 def _end_of_broken(text: str, position: int) -> int:
-    """The end of the broken element: its closing bracket, or earlier the next element at the same indentation."""
+    """The end of the broken element: its closing bracket, or earlier the next element, or the line that it is."""
     if text[position] not in "{[":
         return max(_after(_SCALAR, text, position), position + 1)
-    ends = [end for end in (_closed(text, position), _next_sibling(text, position)) if end is not None]
+    ends = [
+        end
+        for end in (_closed(text, position), _next_sibling(text, position), _own_line(text, position))
+        if end is not None
+    ]
     return min(ends, default=len(text))
 
 
@@ -89,6 +93,18 @@ def _closed(text: str, position: int) -> int | None:
         if depth == 0 and mark in "}]":
             return token.end()
     return None
+
+
+def _own_line(text: str, position: int) -> int | None:
+    """The end of the line if the element seems to be just that, and has a quote too many or too few.
+
+    Without such a quote the brackets can be counted.
+    """
+    start, end = text.rfind("\n", 0, position) + 1, text.find("\n", position)
+    line = text[position:end].rstrip(", \t\r") if end >= 0 else ""
+    strings = [token.group() for token in _TOKENS.finditer(line) if token.group().startswith('"')]
+    odd = bool(strings) and (len(strings[-1]) == 1 or not strings[-1].endswith('"'))
+    return position + len(line) if odd and line.endswith("}") and not text[start:position].strip() else None
 
 
 def _next_sibling(text: str, position: int) -> int | None:

@@ -21,6 +21,12 @@ def jsonl_table(data: bytes, path: Path) -> Table:
     """The objects of a JSON Lines file in UTF-8. Raises PerpetuneError if no line is a JSON object."""
     encoding = TextEncoding("utf-8-sig" if data.startswith(_BYTE_ORDER_MARK) else "utf-8")
     rows = tuple(_rows(text_lines(io.BytesIO(data), encoding, path, newline="\n"), EVERY_COLUMN))
+    if not any(isinstance(row, Row) for row in rows) and data.lstrip().startswith(b"["):
+        raise PerpetuneError(
+            "the file is a JSON list, not JSON Lines",
+            where=str(path),
+            do=f"convert it: jq -c '.[]' {path.name} > {path.stem}.jsonl",
+        )
     return Table(columns_of(rows, path), rows)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from perpetune.curation.quarantine import Rejected
 from perpetune.curation.readers.addresses.compressed import opened, without_compression
 from perpetune.curation.readers.file_format import SUFFIXES as SUFFIXES
-from perpetune.curation.readers.file_format import ReadOptions, table_of
+from perpetune.curation.readers.file_format import table_of
 from perpetune.curation.readers.identity import unrelated_ids, with_content_id
 from perpetune.curation.readers.jsonl_file import columns_of, no_object
+from perpetune.curation.readers.options import ReadOptions
 from perpetune.curation.readers.row import InvalidRow, example_of
 from perpetune.curation.readers.schemas.catalogue import expanded, schema_of, schemas_of, wanted_columns
 from perpetune.curation.readers.schemas.schema import (

@@ -230,7 +230,8 @@ def _name(row: Mapping[str, object], field: str) -> str | None:
     if is_absent(value) or value == "":
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
+        # A table writes the id 1 as 1.0 if another row has none.
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value)
     return _text(value, field).strip()
 
 

@@ -7,7 +7,6 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -74,7 +73,7 @@ def encoding_of(file: BinaryIO, wanted: str | None) -> TextEncoding:
     wide = _wide(head)
     if wide:
         return TextEncoding(wide, f"encoding: {wide.upper()}")
-    found = _legacy(_lines_not_utf8(file))
+    found = _legacy(file)
     file.seek(0)
     return found or TextEncoding("utf-8")
 
@@ -109,23 +108,22 @@ def _wide(head: bytes) -> str | None:
     return None
 
 
-def _lines_not_utf8(lines: Iterable[bytes]) -> list[bytes]:
-    """The first lines that are not UTF-8."""
-    return list(islice((line for line in lines if not line.isascii() and not _is_utf8(line)), _SAMPLE_LINES))
+def _legacy(lines: Iterable[bytes]) -> TextEncoding | None:
+    """The encoding of a file with lines that are not UTF-8; None if it is damaged UTF-8 or nothing that is known.
 
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _legacy(lines: list[bytes]) -> TextEncoding | None:
-    """The encoding of lines that are not UTF-8; None if they are damaged UTF-8 or nothing that is known."""
-    sample = b"\n".join(lines)
-    if not _HIGH_IN_WORD.search(sample) or (_UTF8_SEQUENCE.search(sample) and _damaged_utf8(sample)):
+    A character that is cut off at the end of the file, or text in UTF-8 elsewhere, shows that it is damaged.
+    """
+    right = 0
+    wrong: list[bytes] = []
+    for line in lines:
+        if line.isascii():
+            continue
+        if _is_utf8(line):
+            right += 1
+        elif len(wrong) < _SAMPLE_LINES:
+            wrong.append(line)
+    sample = b"".join(wrong)
+    if 10 * right >= len(wrong) or not _HIGH_IN_WORD.search(sample) or _damaged_utf8(sample):
         return None
     # Late: only such files need it.
     from charset_normalizer import from_bytes
@@ -135,8 +133,17 @@ def _legacy(lines: list[bytes]) -> TextEncoding | None:
         return None
     name = _likeliest(found)
     shown = sample.decode(name, "replace")
-    excerpt = next((line for line in shown.split("\n") if not line.isascii()), shown).strip()
+    excerpt = next((line for line in shown.splitlines() if not line.isascii()), shown).strip()
     return TextEncoding(name, f"encoding: {name} ({excerpt:.60}); if that is wrong, give --encoding")
+
+
+def _is_utf8(line: bytes) -> bool:
+    """Whether the line is UTF-8, but perhaps for its end, if it ends in a character and not in a line break."""
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as fault:
+        return fault.reason == "unexpected end of data"
+    return True
 
 
 def _damaged_utf8(sample: bytes) -> bool:

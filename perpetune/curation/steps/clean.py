@@ -6,13 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from perpetune.curation.assignment_record import AssignmentRecord, load_record
 from perpetune.curation.dedup_key import dedup_key
+from perpetune.curation.duplicates.canonical import variant_key
+from perpetune.curation.label_key import label_key
 from perpetune.curation.layout import CLEAN, VALID
 from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
 from perpetune.curation.references import equivalent_outputs, with_all_references
 from perpetune.curation.sources import is_traffic
 from perpetune.curation.steps.step_files import write_step
-from perpetune.curation.text import normalised, shortened, tidy
+from perpetune.curation.text import normalised, shortened, tidy, visible
 from perpetune.output_schema import InvalidOutput, OutputSchema
 from perpetune.params import CleanParams, TaskParams
 from perpetune.records import Example, read_jsonl
@@ -24,20 +27,25 @@ UNKNOWN = "label not in task.labels"
 OUTVOTED = "most rows with this input have another output"
 OUTDATED = "a newer row with this input has another output"
 UNDECIDED = "rows with this input disagree, without a majority"
+CONTRADICTS = "a row of the frozen holdout with this input has another output"
 DUPLICATE = "duplicate"
 INVALID = "output does not satisfy task.output_schema"
 RARE = "label with too few rows"
 
 
-def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) -> StepResult:
+def clean(
+    examples: Sequence[Example], params: CleanParams, task: TaskParams, record: AssignmentRecord | None = None
+) -> StepResult:
     """Clean every text and quarantine rows that a model should not be trained on.
 
     In this order: empty or too long texts, outputs that do not satisfy the task's schema, unknown labels, conflicting
     labels, duplicates, and rare labels. Free text has no labels, and an input may have several outputs.
 
     Rows from `traffic` are not compared with curated ones, because which one is kept depends on the holdouts: see
-    `split`.
+    `split`. A row that the record has in the frozen holdout stays when others contradict or repeat it, or when its label
+    becomes rare.
     """
+    is_frozen = record.is_frozen if record else _never
     result = StepResult(tuple(tidied(row) for row in in_order(examples)), ())
     result = _drop(result, lambda row: _fault(row, params))
     if task.output_schema is not None:
@@ -45,11 +53,12 @@ def clean(examples: Sequence[Example], params: CleanParams, task: TaskParams) ->
     if task.kind == "classification":
         result = StepResult(tuple(with_one_spelling(result.kept, task.labels)), result.quarantined)
         result = _drop(result, lambda row: UNKNOWN if task.labels and row.output not in task.labels else None)
-        result = _resolve_conflicts(result, _majority_or_newest)
-    result = _drop_duplicates(result)
+        result = _resolve_conflicts(result, variant_key if params.near_contradictions else dedup_key, is_frozen)
+    result = _drop_duplicates(result, is_frozen)
     if task.kind == "classification":
         counts = Counter(row.output for row in result.kept)
-        result = _drop(result, lambda row: RARE if counts[row.output] < params.min_label_rows else None)
+        rare = {label for label, count in counts.items() if count < params.min_label_rows}
+        result = _drop(result, lambda row: RARE if row.output in rare and not is_frozen(row) else None)
     return result
 
 
@@ -68,14 +77,14 @@ def _with_references(row: Example, change: Callable[[str], str]) -> Example:
 
 
 def with_one_spelling(examples: Sequence[Example], labels: Sequence[str] | None) -> list[Example]:
-    """Unify labels that differ only in case or whitespace to the task's spelling, or else to the most frequent one."""
+    """Unify the variants of a label (see `label_key`) to the task's spelling, or else to the most frequent one."""
+    counts = Counter(visible(row.output) for row in examples)
     spellings: dict[str, str] = {}
-    counts = Counter(row.output for row in examples)
     for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
-        spellings.setdefault(normalised(label), label)
-    spellings |= {normalised(label): label for label in labels or ()}
-    spelled = [row.model_copy(update={"output": spellings[normalised(row.output)]}) for row in examples]
-    return [_with_references(row, lambda text: spellings.get(normalised(text), text)) for row in spelled]
+        spellings.setdefault(label_key(label), label)
+    spellings |= {label_key(label): label for label in labels or ()}
+    spelled = [row.model_copy(update={"output": spellings[label_key(row.output)]}) for row in examples]
+    return [_with_references(row, lambda text: spellings.get(label_key(text), text)) for row in spelled]
 
 
 def _canonical(result: StepResult, schema: OutputSchema) -> StepResult:
@@ -110,15 +119,36 @@ def _drop(result: StepResult, fault: Callable[[Example], str | None]) -> StepRes
     )
 
 
-def _resolve_conflicts(result: StepResult, decide: Callable[[Sequence[Example]], StepResult]) -> StepResult:
-    """Apply `decide` to each set of rows with the same dedup key, separately for curated rows and traffic."""
+def _never(_: Example) -> bool:
+    return False
+
+
+def _resolve_conflicts(
+    result: StepResult, key_of: Callable[[Example], object], is_frozen: Callable[[Example], bool]
+) -> StepResult:
+    """Settle each set of rows with the same key, separately for curated rows and traffic."""
     by_key = defaultdict(list)
     for row in result.kept:
-        by_key[is_traffic(row), dedup_key(row)].append(row)
-    decided = [decide(rows) for rows in by_key.values()]
+        by_key[is_traffic(row), key_of(row)].append(row)
+    decided = [_settled(rows, is_frozen) for rows in by_key.values()]
     return StepResult(
         kept=tuple(row for part in decided for row in part.kept),
         quarantined=result.quarantined + tuple(row for part in decided for row in part.quarantined),
+    )
+
+
+def _settled(rows: Sequence[Example], is_frozen: Callable[[Example], bool]) -> StepResult:
+    """The rows whose output counts: that of the frozen holdout, of the newest rows, or of the majority."""
+    frozen = [row for row in rows if is_frozen(row)]
+    if not frozen or len(frozen) == len(rows):
+        return _majority_or_newest(rows)
+    equal = equivalent_outputs(rows)
+    known = {equal[normalised(row.output)] for row in frozen}
+    agreeing = [row for row in rows if equal[normalised(row.output)] in known]
+    others = [row for row in rows if equal[normalised(row.output)] not in known]
+    return StepResult(
+        tuple(agreeing),
+        tuple(Quarantined(reason=CONTRADICTS, detail=_tally(rows), example=row) for row in others),
     )
 
 
@@ -157,8 +187,8 @@ def _tally(rows: Iterable[Example]) -> str:
     return ", ".join(f"{output:.40} ({count})" for output, count in Counter(row.output for row in rows).most_common())
 
 
-def _drop_duplicates(result: StepResult) -> StepResult:
-    """Keep the newest of rows with the same input and output.
+def _drop_duplicates(result: StepResult, is_frozen: Callable[[Example], bool]) -> StepResult:
+    """Keep the newest of rows with the same input and output, or the one that is frozen.
 
     Only within a group: a choice between groups would move rows between splits, and the frozen holdout would change
     when data is added. `split` handles those.
@@ -166,7 +196,9 @@ def _drop_duplicates(result: StepResult) -> StepResult:
     equal = defaultdict(list)
     for row in result.kept:
         equal[is_traffic(row), row.group, dedup_key(row), normalised(row.output)].append(row)
-    newest_first = [sorted(rows, key=lambda row: row.time or EARLIEST, reverse=True) for rows in equal.values()]
+    newest_first = [
+        sorted(rows, key=lambda row: (is_frozen(row), row.time or EARLIEST), reverse=True) for rows in equal.values()
+    ]
     return StepResult(
         kept=tuple(map(with_all_references, newest_first)),
         quarantined=result.quarantined
@@ -178,7 +210,8 @@ def _drop_duplicates(result: StepResult) -> StepResult:
     )
 
 
-def run(params: CleanParams, task: TaskParams, workspace: Path) -> str:
-    """Write `data/clean/`: examples, quarantined rows, counts."""
-    result = clean(read_jsonl(workspace / VALID / "examples.jsonl", Example), params, task)
+def run(params: CleanParams, task: TaskParams, seed: int, workspace: Path) -> str:
+    """Write `data/clean/`: examples, quarantined rows, counts. `seed` is that of the split, whose record it reads."""
+    rows = read_jsonl(workspace / VALID / "examples.jsonl", Example)
+    result = clean(rows, params, task, load_record(workspace, seed))
     return write_step(workspace / CLEAN, result)

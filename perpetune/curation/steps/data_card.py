@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from perpetune.curation.duplicates.summary import NearSummary
 from perpetune.curation.layout import CARD, CLEAN, LEAKAGE, RAW, SPLITS, VALID
 from perpetune.curation.quarantine import Quarantined, Rejected
 from perpetune.curation.steps.mix import NOT_REPLAYED, recent_and_older
@@ -122,6 +123,7 @@ class Card:
     quarantine: tuple[QuarantineReason, ...]
     training_mix: TrainingMix
     warnings: tuple[str, ...]
+    near: NearSummary | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -142,6 +144,7 @@ def describe(
     quarantined: Mapping[str, Sequence[Quarantined]],
     splits: Mapping[str, Sequence[Example]],
     mixing: MixParams,
+    near: NearSummary | None = None,
 ) -> Card:
     """Build the card. `quarantined` has each step's quarantined rows, in the order of the steps; `splits` the rows."""
     labelled = task.kind == "classification"
@@ -159,6 +162,7 @@ def describe(
         ),
         training_mix=_training_mix(splits["train"], quarantined, mixing),
         warnings=(),
+        near=near,
     )
     return Card(**{**vars(card), "warnings": tuple(_warnings(card))})
 
@@ -308,13 +312,24 @@ def _breakable(text: str) -> Markup:
     return Markup("_<wbr>").join(text.split("_"))
 
 
+def _fetched(raw: Path) -> list[Example]:
+    """The examples, with the older versions that `validate` counts as quarantined."""
+    superseded = raw / "superseded.jsonl"
+    older = read_jsonl(superseded, Quarantined) if superseded.is_file() else []
+    return read_jsonl(raw / "examples.jsonl", Example) + [row.example for row in older]
+
+
+def _near(path: Path) -> NearSummary | None:
+    return next(iter(read_jsonl(path, NearSummary)), None) if path.is_file() else None
+
+
 def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
     """Write `data/card/`: card.md, card.html and card.json."""
     quarantined = {"validate": VALID, "clean": CLEAN, "split": LEAKAGE}
     card = describe(
         task,
         data_version(workspace / SPLITS),
-        read_jsonl(workspace / RAW / "examples.jsonl", Example),
+        _fetched(workspace / RAW),
         read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
         {
             step: read_jsonl(workspace / folder / "quarantined.jsonl", Quarantined)
@@ -322,10 +337,12 @@ def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
         },
         {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES},
         mixing,
+        _near(workspace / LEAKAGE / "near_duplicates.jsonl"),
     )
     folder = workspace / CARD
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "card.json").write_text(to_json(asdict(card)), encoding="utf-8")
+    values = {**asdict(card), "near": card.near.model_dump() if card.near else None}
+    (folder / "card.json").write_text(to_json(values), encoding="utf-8")
     (folder / "card.md").write_text(render(card, "data_card.md"), encoding="utf-8")
     (folder / "card.html").write_text(render(card, "data_card.html"), encoding="utf-8")
     return f"{CARD / 'card.html'} and card.md, data version {card.version}"

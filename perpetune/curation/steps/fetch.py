@@ -5,26 +5,37 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from perpetune.curation.inbox.files import inbox_files, read_rejected, source_name
-from perpetune.curation.inbox.versions import inbox_rows, newest_versions
+from perpetune.curation.inbox.versions import current_rows, inbox_rows
 from perpetune.curation.layout import INBOX, RAW
 from perpetune.curation.layout import TRAFFIC as TRAFFIC_FILE
-from perpetune.curation.quarantine import in_order
+from perpetune.curation.quarantine import Quarantined, Rejected, in_order, quarantine_in_order
 from perpetune.curation.readers.addresses.local import files_below
 from perpetune.curation.readers.reader import ReadResult, read_examples
 from perpetune.curation.readers.reviews import find_wheel, product_examples
 from perpetune.curation.sources import TRAFFIC, is_traffic
+from perpetune.curation.versions import newest_versions
 from perpetune.errors import NoExamples, PerpetuneError
 from perpetune.params import FetchParams, TaskParams
-from perpetune.records import to_json, write_jsonl
+from perpetune.records import Example, to_json, write_jsonl
 from perpetune.settings import Settings
 
 REVIEW_LABELS = ("positive", "negative")
 
 
-def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
+@dataclass(frozen=True)
+class Fetched:
+    """The examples of all sources, rejected rows, and older versions of rows that were ingested again."""
+
+    examples: tuple[Example, ...]
+    rejected: tuple[Rejected, ...]
+    superseded: tuple[Quarantined, ...]
+
+
+def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> Fetched:
     """Read every source, with rows in canonical order.
 
     A source is `reviews` (product reviews from the wheel in `assets`), `inbox` (ingested files), `traffic` (labelled
@@ -32,8 +43,14 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
     all of them.
     """
     sources = tuple(sources)
-    result = _merged(_read(source, workspace, assets) for source in sources)
-    examples = in_order(result.examples)
+    inbox, replaced = _inbox(workspace / INBOX) if "inbox" in sources else ([], [])
+    results = [
+        read for source in sources for read in (inbox if source == "inbox" else [_read(source, workspace, assets)])
+    ]
+    result = _merged(results)
+    kept, older = newest_versions([each.examples for each in results])
+    superseded = [*older, *replaced]
+    examples = in_order(kept)
     rejected = sorted(result.rejected, key=lambda row: (row.file, row.line, row.reason))
     if not examples:
         raise (PerpetuneError if rejected else NoExamples)(
@@ -41,17 +58,13 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> ReadResult:
             + (f"; {len(rejected):,} rows were rejected, the first: {rejected[0]}" if rejected else ""),
             do="add some with `perpetune ingest FILE`, and list `inbox` in fetch.sources of params.yaml",
         )
-    return ReadResult(tuple(examples), tuple(rejected))
+    return Fetched(tuple(examples), tuple(rejected), tuple(quarantine_in_order(superseded)))
 
 
 def _read(source: str, workspace: Path, assets: Path) -> ReadResult:
     if source == "reviews":
         return ReadResult(tuple(product_examples(find_wheel(assets), REVIEW_LABELS)), ())
-    if source == TRAFFIC:
-        return _traffic(workspace / TRAFFIC_FILE)
-    if source == "inbox":
-        return _inbox(workspace / INBOX)
-    return _path(workspace / source)
+    return _traffic(workspace / TRAFFIC_FILE) if source == TRAFFIC else _path(workspace / source)
 
 
 def _traffic(path: Path) -> ReadResult:
@@ -62,14 +75,16 @@ def _traffic(path: Path) -> ReadResult:
     return ReadResult(tuple(rows), result.rejected)
 
 
-def _inbox(folder: Path) -> ReadResult:
-    """The newest versions of all ingested rows; what was rejected at ingestion counts too."""
+def _inbox(folder: Path) -> tuple[list[ReadResult], list[Quarantined]]:
+    """The files in the order of their ingestion, without rows that a newer version of a file replaces; and those rows.
+
+    What was rejected at ingestion counts as rejected here too.
+    """
     files = inbox_files(folder)
     results = [read_examples(file, source_name(file)) for file in files]
-    examples, replaced = newest_versions(inbox_rows(files, [result.examples for result in results]))
-    rejected_at_ingestion = [row for file in files for row in read_rejected(file)]
-    rejected = [row for result in results for row in result.rejected]
-    return ReadResult(tuple(examples), (*rejected, *replaced, *rejected_at_ingestion))
+    current, replaced = current_rows(inbox_rows(files, [result.examples for result in results]))
+    read = zip(files, results, current, strict=True)
+    return [ReadResult(rows, (*result.rejected, *read_rejected(file))) for file, result, rows in read], replaced
 
 
 def _path(path: Path) -> ReadResult:
@@ -98,9 +113,11 @@ def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
     raw = workspace / RAW
     write_jsonl(raw / "examples.jsonl", result.examples)
     write_jsonl(raw / "rejected.jsonl", result.rejected)
+    write_jsonl(raw / "superseded.jsonl", result.superseded)
     counts = {
         "examples": len(result.examples),
         "rejected": len(result.rejected),
+        "superseded": len(result.superseded),
         "sources": dict(sorted(Counter(row.source for row in result.examples).items())),
     }
     (raw / "counts.json").write_text(to_json(counts), encoding="utf-8")
@@ -108,7 +125,10 @@ def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
     (raw / "output_schema.json").write_text(to_json(task.output_schema), encoding="utf-8")
     # All later steps depend on this file, so that they run again if the curation code has changed.
     (raw / "code.sha256").write_text(_code_digest() + "\n", encoding="utf-8")
-    return f"{len(result.examples):,} examples, {len(result.rejected):,} rows rejected"
+    return (
+        f"{len(result.examples):,} examples, {len(result.rejected):,} rows rejected, "
+        f"{len(result.superseded):,} older versions of a row set aside"
+    )
 
 
 def _code_digest() -> str:

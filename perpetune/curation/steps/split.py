@@ -1,128 +1,191 @@
-"""Step 4: training, validation and holdout splits, from seed, groups and times but not from the order of rows.
+"""Step 4: training, validation and holdout splits, which keep their rows when data is added, edited or removed.
 
-See docs/decisions/0014-holdouts-that-labels-can-fill.md.
+See docs/decisions/0014-holdouts-that-labels-can-fill.md and 0023-a-record-of-split-assignments.md.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from perpetune.curation.assignment_record import PRECEDENCE, AssignmentRecord, given_name, load_record, save_record
 from perpetune.curation.dedup_key import DedupKey, input_key
+from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
+from perpetune.curation.duplicates.shared_passages import with_shared_passages
+from perpetune.curation.duplicates.summary import near_summary
 from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
-from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
+from perpetune.curation.quarantine import Quarantined, StepResult, in_order
 from perpetune.curation.sources import is_in_doubt, is_traffic
+from perpetune.curation.split_units import assigned, curated_units, groups_of, hash_position, newest
+from perpetune.curation.splits import DOUBTED, LEAKED, MOVED, NEAR, SUPERSEDED, Splits
+from perpetune.curation.steps.enough import dropped_before, require_enough
 from perpetune.curation.steps.mix import mix
 from perpetune.curation.steps.step_files import write_quarantine
-from perpetune.errors import PerpetuneError
 from perpetune.params import MixParams, SplitParams, TaskParams
 from perpetune.records import Example, read_jsonl, write_jsonl
 
-SUPERSEDED = "relabelled in production"
-DOUBTED = "labelled because the model was unsure, so not used for evaluation"
-LEAKED = {
-    "frozen": "same input as a row of the frozen holdout",
-    "recent": "same input as a row of the recent holdout",
-    "validation": "same input as a row of the validation split",
-}
-"""By split, in order of precedence: why a row with the same input is in no later split."""
 
-
-@dataclass(frozen=True)
-class Splits:
-    """The four splits, and the quarantined rows.
-
-    `frozen` is never trained on and never re-split; `recent` is sampled from the newest labelled traffic.
-    """
-
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    frozen: tuple[Example, ...]
-    recent: tuple[Example, ...]
-    quarantined: tuple[Quarantined, ...]
-
-    def parts(self) -> dict[str, tuple[Example, ...]]:
-        """The rows by split name."""
-        return {"train": self.train, "validation": self.validation, "frozen": self.frozen, "recent": self.recent}
-
-
-def split(examples: Sequence[Example], params: SplitParams) -> Splits:
+def split(
+    examples: Sequence[Example],
+    params: SplitParams,
+    record: AssignmentRecord | None = None,
+    *,
+    labelled: bool = False,
+    near: NearDuplicates | None = None,
+) -> Splits:
     """Split examples by whole groups.
 
-    Curated groups are assigned by a hash of seed and group, so that no group moves when data is added. A hash sample
-    of traffic groups (`frozen_traffic` of them) joins the frozen holdout permanently. Every second group, by hash, of
-    the newest other traffic is the recent holdout, so that new inputs are both trained and evaluated on. The remaining
-    traffic is assigned like curated groups. No input is in two splits: holdouts keep it, and equal inputs elsewhere are
-    quarantined. Traffic labelled because the model was unsure is trained on, or quarantined if its group is in another
-    split.
+    With a record, groups keep the split that it names. New curated groups are joined if they are near duplicates, and
+    assigned so that each label has its ratios if the rows are `labelled`. Without a record, a curated group is assigned
+    by a hash of seed and name alone.
+
+    A hash sample of traffic groups (`frozen_traffic` of them) joins the frozen holdout permanently. Every second group,
+    by hash, of the newest other traffic is the recent holdout, so that new inputs are both trained and evaluated on.
+    The remaining traffic is assigned by hash. Traffic labelled because the model was unsure is trained on, or
+    quarantined if its group is in another split.
+
+    No input and no near duplicate of one is in two splits: holdouts keep it, and rows elsewhere are quarantined. Of
+    labelled rows, those one word apart with different labels are no near duplicates. `near` is found if it is not given.
     """
     rows = in_order(examples)
-    assignments = _assignments(rows, params)
+    near = near or compared(rows, params)
+    assigner = _Assigner(rows, params, near, record, labelled=labelled)
+    held_out = _HeldOut(near, labelled=labelled)
     parts: dict[str, tuple[Example, ...]] = {}
     quarantined: list[Quarantined] = []
-    seen_in: dict[DedupKey, str] = {}
     for name in (*LEAKED, "train"):
-        faults = _faults([row for row in rows if assignments[row.group] == name], name, seen_in, params)
-        parts[name] = tuple(row for row, fault in faults if not fault)
-        quarantined += [Quarantined(reason=fault, example=row) for row, fault in faults if fault]
-        seen_in |= {input_key(row): LEAKED[name] for row in parts[name] if name in LEAKED}
+        members = [row for row in rows if assigner.split_of[row.group] == name]
+        relabelled = {input_key(row) for row in members if is_traffic(row)}
+        faults = {
+            position: fault
+            for position, row in enumerate(members)
+            if (fault := assigner.fault(row, name) or held_out.fault(row, name) or _superseded(row, name, relabelled))
+        }
+        faults |= _sharing_passages(members, faults, parts) if params.near_duplicates else {}
+        parts[name] = tuple(row for position, row in enumerate(members) if position not in faults)
+        quarantined += [Quarantined(reason=faults[position], example=members[position]) for position in sorted(faults)]
+        if name in LEAKED:
+            held_out.add(parts[name], name)
     return Splits(**parts, quarantined=tuple(quarantined))
 
 
-def _faults(
-    rows: Sequence[Example], name: str, seen_in: dict[DedupKey, str], params: SplitParams
-) -> list[tuple[Example, str | None]]:
-    """Each row of a split with its reason for quarantine, if any."""
-    relabelled = {input_key(row) for row in rows if is_traffic(row)}
+def compared(rows: Sequence[Example], params: SplitParams) -> NearDuplicates:
+    """The near duplicates of the rows, which must be in canonical order; none if `near_duplicates` is off."""
+    return near_duplicates(rows) if params.near_duplicates else NearDuplicates()
 
-    def fault(row: Example) -> str | None:
-        if name != "train" and is_in_doubt(row):
-            return DOUBTED
+
+def _superseded(row: Example, name: str, relabelled: set[DedupKey]) -> str | None:
+    return SUPERSEDED if name != "frozen" and not is_traffic(row) and input_key(row) in relabelled else None
+
+
+def _sharing_passages(
+    members: Sequence[Example], faults: Mapping[int, str], parts: Mapping[str, Sequence[Example]]
+) -> dict[int, str]:
+    """The rows without a fault that the leakage check of an evaluation would find, by their position."""
+    left = [position for position in range(len(members)) if position not in faults]
+    found: dict[int, str] = {}
+    for name, others in parts.items():
+        shared = with_shared_passages([members[position] for position in left], others)
+        found |= {left[place]: NEAR[name] for place in shared if left[place] not in found}
+    return found
+
+
+class _HeldOut:
+    """The inputs of the splits so far, and why a row like them is in no later one."""
+
+    def __init__(self, near: NearDuplicates, *, labelled: bool) -> None:
+        self._near = near
+        self._labelled = labelled
+        self._inputs: dict[DedupKey, str] = {}
+        self._texts: dict[int, tuple[str, set[str]]] = {}
+
+    def add(self, rows: Sequence[Example], name: str) -> None:
+        for row in rows:
+            self._inputs[input_key(row)] = name
+            if self._near.numbers:
+                self._texts.setdefault(self._near.text_of(row), (name, set()))[1].add(row.output)
+
+    def fault(self, row: Example, name: str) -> str | None:
         if name == "frozen":
-            return LEAKED["frozen"] if is_traffic(row) and not _is_frozen_traffic(row.group, params) else None
-        if input_key(row) in seen_in:
-            return seen_in[input_key(row)]
-        return SUPERSEDED if input_key(row) in relabelled and not is_traffic(row) else None
+            return None
+        if input_key(row) in self._inputs:
+            return LEAKED[self._inputs[input_key(row)]]
+        if not self._near.numbers:
+            return None
+        text = self._near.text_of(row)
+        if text in self._texts:
+            return NEAR[self._texts[text][0]]
+        held = (self._texts[other] for other in self._near.like(text) if other in self._texts)
+        names = [name for name, outputs in held if not self._labelled or row.output in outputs]
+        return NEAR[min(names, key=list(NEAR).index)] if names else None
 
-    return [(row, fault(row)) for row in rows]
 
-
-def _assignments(rows: Sequence[Example], params: SplitParams) -> dict[str, str]:
+class _Assigner:
     """The split of each group. A group with curated rows follows them.
 
     Membership in the frozen sample of traffic is decided first, so that no group moves between the holdouts, and none
     that was trained on joins the frozen one.
     """
-    curated = {row.group for row in rows if not is_traffic(row)}
-    traffic = [row for row in rows if row.group not in curated and not _is_frozen_traffic(row.group, params)]
-    evaluable = [row for row in traffic if not is_in_doubt(row)]
-    assignments = dict.fromkeys((row.group for row in rows), "frozen")
-    assignments |= {group: _assignment(group, params, "frozen") for group in curated}
-    assignments |= dict.fromkeys((row.group for row in traffic), "train")
-    assignments |= {row.group: _assignment(row.group, params, "train") for row in evaluable}
-    return assignments | dict.fromkeys(_recent_groups(evaluable, params), "recent")
+
+    def __init__(
+        self,
+        rows: Sequence[Example],
+        params: SplitParams,
+        near: NearDuplicates,
+        record: AssignmentRecord | None,
+        *,
+        labelled: bool,
+    ) -> None:
+        self._params = params
+        self._record = record or AssignmentRecord(params.seed)
+        by_group = groups_of(rows)
+        curated = {group: found for group, found in by_group.items() if not all(is_traffic(row) for row in found)}
+        units = curated_units(curated, near, self._record)
+        self._unit_of = {group: unit for unit in units for group in unit.groups}
+        if record is None:
+            self.split_of = {group: _assignment(_names(found), params, "frozen") for group, found in curated.items()}
+        else:
+            self.split_of = assigned(units, params, labelled=labelled)
+        self.split_of |= self._of_traffic([row for row in rows if row.group not in curated])
+
+    def _of_traffic(self, rows: Sequence[Example]) -> dict[str, str]:
+        left = [row for row in rows if not self._is_drawn(row)]
+        evaluable = [row for row in left if not is_in_doubt(row)]
+        splits = dict.fromkeys((row.group for row in rows), "frozen")
+        splits |= dict.fromkeys((row.group for row in left), "train")
+        splits |= {row.group: _assignment([row.group], self._params, "train") for row in evaluable}
+        return splits | dict.fromkeys(_recent_groups(evaluable, self._params), "recent")
+
+    def fault(self, row: Example, name: str) -> str | None:
+        """Why the row is not in the split of its group, if it is not."""
+        if name != "train" and is_in_doubt(row):
+            return DOUBTED
+        if name == "frozen" and is_traffic(row) and not self._is_drawn(row):
+            return LEAKED["frozen"]
+        return MOVED if name in ("frozen", "validation") and self._was_behind(row, name) else None
+
+    def _is_drawn(self, row: Example) -> bool:
+        """Whether this row of traffic is in the sample for the frozen holdout."""
+        return hash_position(row.group, self._params.seed) < self._params.frozen_traffic
+
+    def _was_behind(self, row: Example, name: str) -> bool:
+        """Whether the row is recorded in a split of lower precedence."""
+        unit = self._unit_of.get(row.group)
+        recorded = self._record.of_row(row, by_text=unit is not None and unit.is_text)
+        return recorded is not None and PRECEDENCE.index(recorded) > PRECEDENCE.index(name)
 
 
-def _is_frozen_traffic(group: str, params: SplitParams) -> bool:
-    """Whether traffic of this group is in the sample for the frozen holdout."""
-    return hash_position(group, params.seed) < params.frozen_traffic
+def _names(rows: Sequence[Example]) -> list[str]:
+    return [given_name(row) for row in rows if not is_traffic(row)]
 
 
-def _assignment(group: str, params: SplitParams, first: str) -> str:
-    position = hash_position(group, params.seed)
+def _assignment(names: Sequence[str], params: SplitParams, first: str) -> str:
+    """By the smallest hash, so that a name that is added moves no frozen row."""
+    position = min(hash_position(name, params.seed) for name in names)
     if position < params.frozen:
         return first
     return "validation" if position < params.frozen + params.validation else "train"
-
-
-def hash_position(group: str, seed: int) -> float:
-    """The hash of a group in [0, 1): uniform over groups, and fixed for a seed."""
-    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _recent_groups(traffic: Sequence[Example], params: SplitParams) -> list[str]:
@@ -137,10 +200,8 @@ def _recent_groups(traffic: Sequence[Example], params: SplitParams) -> list[str]
 
 def _newest_groups(traffic: Sequence[Example], ratio: float) -> list[str]:
     """The groups with the newest rows that together have this ratio of all rows, to the nearest group."""
-    groups: dict[str, list[Example]] = defaultdict(list)
-    for row in traffic:
-        groups[row.group].append(row)
-    newest_first = sorted(groups, key=lambda group: (_newest(groups[group]), group), reverse=True)
+    groups = groups_of(traffic)
+    newest_first = sorted(groups, key=lambda group: (newest(groups[group]), group), reverse=True)
     chosen: list[str] = []
     budget = ratio * len(traffic)
     for group in newest_first:
@@ -152,37 +213,6 @@ def _newest_groups(traffic: Sequence[Example], ratio: float) -> list[str]:
     return chosen
 
 
-def _newest(rows: Sequence[Example]) -> datetime:
-    return max(row.time or EARLIEST for row in rows)
-
-
-def require_enough(splits: Splits, params: SplitParams, task: TaskParams) -> None:
-    """Raise PerpetuneError, with counts and advice, if the splits are too small to train and evaluate a model."""
-    more = "add more examples with `perpetune ingest FILE`, and `inbox` in fetch.sources of params.yaml"
-    if len(splits.train) < params.min_train_rows:
-        raise PerpetuneError(
-            f"{len(splits.train)} training rows are fewer than split.min_train_rows, {params.min_train_rows} "
-            f"({_counts(splits)})",
-            do=more,
-        )
-    if not splits.frozen:
-        raise PerpetuneError(
-            f"the frozen holdout is empty, so no model can be evaluated ({_counts(splits)})",
-            do=f"raise split.frozen in params.yaml, or {more}",
-        )
-    labels = sorted({row.output for row in splits.train})
-    if task.kind == "classification" and len(labels) < 2:
-        raise PerpetuneError(
-            f"all {len(splits.train)} training rows have the same label, {labels[0]!r}",
-            do="add examples of another label, or set task.kind: generation in params.yaml",
-        )
-
-
-def _counts(splits: Splits) -> str:
-    held = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.parts().items())
-    return f"{held}; quarantined {len(splits.quarantined):,}"
-
-
 def mixed(splits: Splits, params: MixParams, min_rows: int) -> Splits:
     """The splits with the training mix; older rows that are not replayed are quarantined."""
     chosen = mix(splits.train, params, min_rows)
@@ -190,12 +220,18 @@ def mixed(splits: Splits, params: MixParams, min_rows: int) -> Splits:
 
 
 def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path) -> str:
-    """Write `data/splits/`, one file per split, and the quarantined rows to `data/leakage/`."""
-    divided = split(read_jsonl(workspace / CLEAN / "examples.jsonl", Example), params)
+    """Write `data/splits/`, one file per split, the quarantined rows to `data/leakage/`, and the record of assignments."""
+    record, labelled = load_record(workspace, params.seed), task.kind == "classification"
+    rows = in_order(read_jsonl(workspace / CLEAN / "examples.jsonl", Example))
+    near = compared(rows, params)
+    divided = split(rows, params, record, labelled=labelled, near=near)
     splits = mixed(divided, mixing, params.min_train_rows)
-    require_enough(splits, params, task)
-    for name, rows in splits.parts().items():
-        write_jsonl(workspace / SPLITS / f"{name}.jsonl", rows)
-    kept = tuple(row for rows in splits.parts().values() for row in rows)
+    require_enough(splits, params, task, dropped_before(workspace))
+    save_record(workspace, record.with_rows(divided.parts()))
+    for name, part in splits.parts().items():
+        write_jsonl(workspace / SPLITS / f"{name}.jsonl", part)
+    kept = tuple(row for part in splits.parts().values() for row in part)
     write_quarantine(workspace / LEAKAGE, StepResult(kept, splits.quarantined))
-    return _counts(splits)
+    summary = near_summary(rows, near, labelled=labelled)
+    write_jsonl(workspace / LEAKAGE / "near_duplicates.jsonl", [summary] if summary else [])
+    return splits.counts()

@@ -1,4 +1,4 @@
-"""Step 2: make ids unique."""
+"""Step 2: make ids unique, without losing a row that shares its id with an unlike one."""
 
 from __future__ import annotations
 
@@ -8,65 +8,64 @@ from pathlib import Path
 
 from perpetune.curation.layout import RAW, VALID
 from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
-from perpetune.curation.readers.identity import alike, with_content_id
 from perpetune.curation.references import with_all_references
 from perpetune.curation.steps.step_files import write_step
+from perpetune.curation.text import fingerprint
+from perpetune.curation.versions import OLDER_VERSION, alike, with_one_source
 from perpetune.records import Example, read_jsonl
 
 REPEATED = "repeated row"
-CONTRADICTED = "same id as a newer row"
 
 
 def validate(examples: Sequence[Example]) -> StepResult:
     """Make ids unique.
 
-    Within a source, repeated rows are quarantined. Of dated versions of a row the newest is kept. Other rows that share
-    an id are different rows, and get the hashes of their content as ids. Ids used by several sources (such as row
-    numbers) are qualified: `SOURCE:ID`.
+    Within a source, repeated rows are quarantined, and so are older versions of a row: rows with its id, an earlier
+    time and a similar input. Other rows that share an id are different rows, whose ids are qualified: `ID~HASH`. Ids
+    used by several sources (such as row numbers) become `SOURCE:ID`, unless the rows are dated versions of one row: it
+    keeps the source of its oldest version. Whether rows contradict each other is for `clean`.
     """
     by_id: dict[tuple[str, str], list[Example]] = defaultdict(list)
-    for example in in_order(examples):
+    for example in in_order(with_one_source(examples)):
         by_id[example.source, example.id].append(example)
     kept: list[Example] = []
     quarantined: list[Quarantined] = []
     for rows in by_id.values():
-        chosen, dropped = _one_of(rows)
+        chosen, dropped = _different(rows)
         kept += chosen
         quarantined += dropped
     return StepResult(tuple(_qualified(kept)), tuple(quarantined))
 
 
-def _one_of(rows: Sequence[Example]) -> tuple[list[Example], list[Quarantined]]:
-    """For rows with one id: the row to keep, if any, and the quarantined others."""
+def _different(rows: Sequence[Example]) -> tuple[list[Example], list[Quarantined]]:
+    """For rows with one id: the different rows among them, with unique ids; and repeated rows and older versions."""
     newest_first = sorted(rows, key=lambda row: row.time or EARLIEST, reverse=True)
     different: dict[str, Example] = {}
-    repeated: list[Quarantined] = []
+    dropped: list[Quarantined] = []
     for row in newest_first:
         content = _content(row)
         if content in different:
-            repeated.append(Quarantined(reason=REPEATED, example=row))
+            dropped.append(Quarantined(reason=REPEATED, example=row))
+        elif any(_is_older_version(row, newer) for newer in different.values()):
+            dropped.append(Quarantined(reason=OLDER_VERSION, example=row))
+            continue
         different[content] = with_all_references([different.get(content, row), row])
-    first, *others = different.values()
-    if not others:
-        return [first], repeated
-    if _is_history([first, *others]):
-        return [first], repeated + [Quarantined(reason=CONTRADICTED, example=row) for row in others]
-    # The id is not that of a row, such as the number of a line in each of several files.
-    return [with_content_id(row) for row in different.values()], repeated
+    found = list(different.values())
+    return found if len(found) == 1 else [_with_hash(row) for row in found], dropped
+
+
+def _is_older_version(row: Example, newer: Example) -> bool:
+    return newer.time is not None and newer.time != row.time and alike(row, newer)
 
 
 def _content(row: Example) -> str:
+    """What a row says; as text, because tool calls cannot be hashed."""
     return row.model_dump_json(include={"input", "output", "messages"})
 
 
-def _is_history(newest_first: Sequence[Example]) -> bool:
-    """Whether the rows are dated versions of one."""
-    times = [row.time for row in newest_first]
-    return (
-        times[0] is not None
-        and len(set(times)) == len(times)
-        and all(alike(newest_first[0].input, row.input) for row in newest_first)
-    )
+def _with_hash(row: Example) -> Example:
+    content = fingerprint(row.input, row.output, [message.model_dump() for message in row.messages])
+    return row.model_copy(update={"id": f"{row.id}~{content[:8]}"})
 
 
 def _qualified(examples: Sequence[Example]) -> list[Example]:
@@ -80,5 +79,8 @@ def _qualified(examples: Sequence[Example]) -> list[Example]:
 
 def run(workspace: Path) -> str:
     """Write `data/valid/`: examples, quarantined rows, counts."""
-    result = validate(read_jsonl(workspace / RAW / "examples.jsonl", Example))
-    return write_step(workspace / VALID, result)
+    raw = workspace / RAW
+    result = validate(read_jsonl(raw / "examples.jsonl", Example))
+    superseded = raw / "superseded.jsonl"
+    older = read_jsonl(superseded, Quarantined) if superseded.is_file() else []
+    return write_step(workspace / VALID, StepResult(result.kept, (*result.quarantined, *older)))

@@ -143,3 +143,39 @@ def test_stages_follow_the_value_that_holds_be_it_a_default(workspace: Path) -> 
     assert (workspace / "data/splits/train.jsonl").stat().st_mtime_ns == ran, "written out, the default is the same"
     (workspace / "params.yaml").write_text(yaml.safe_dump({**short, "split": {"seed": 8}}))
     assert dvc.reproduce(workspace).version != first.version
+
+
+def test_a_fresh_clone_keeps_the_frozen_holdout(workspace: Path) -> None:
+    """The record comes from DVC's cache or remote, and edited rows keep their split by it."""
+    rows = [f"k{n},my parcel {n} is late,{'yes' if n % 2 else 'no'}" for n in range(80)]
+    (workspace / "mine.csv").write_text("\n".join(["id,input,output", *rows]))
+    dvc.prepare(workspace, None)
+    dvc.reproduce(workspace)
+    members = {row.id for row in frozen(workspace)}
+    assert members
+
+    shutil.rmtree(workspace / "data")
+    edited = [row.replace("is late,", "is very late again.,") for row in rows]
+    added = [f"n{n},another lamp {n} broke,no" for n in range(40)]
+    (workspace / "mine.csv").write_text("\n".join(["id,input,output", *added, *reversed(edited)]))
+    dvc.reproduce(workspace)
+    kept = {row.id for row in frozen(workspace)}
+    assert {id_ for id_ in kept if id_.startswith("k")} == members
+    assert any(id_.startswith("n") for id_ in kept)
+
+
+def test_a_workspace_whose_dvc_yaml_is_older_keeps_its_splits(workspace: Path) -> None:
+    """It has splits and no record, and its pipeline does not name one."""
+    stages = yaml.safe_load((workspace / "dvc.yaml").read_text())
+    stages["stages"]["split"]["outs"].pop()
+    (workspace / "dvc.yaml").write_text(yaml.safe_dump(stages))
+    dvc.prepare(workspace, None)
+    dvc.reproduce(workspace)
+    (workspace / "data/assignments.csv").unlink()
+    members = set(frozen(workspace))
+
+    with (workspace / "mine.csv").open("a") as file:
+        file.write("\n" + "\n".join(f"new {n},{'yes' if n % 2 else 'no'}" for n in range(40)))
+    dvc.reproduce(workspace)
+    assert members < set(frozen(workspace))
+    assert (workspace / "data/assignments.csv").is_file()

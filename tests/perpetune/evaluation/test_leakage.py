@@ -6,7 +6,8 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.evaluation.leakage import JACCARD, MIN_WORDS, jaccard, leakage, shingles, words
+from perpetune.curation.duplicates.shared_passages import JACCARD, MIN_WORDS, jaccard, shingles, words
+from perpetune.evaluation.leakage import leakage
 from perpetune.records import Example, Message
 
 LONG = "the parcel that you sent on monday came without the second lamp so please send the other one soon"

@@ -6,9 +6,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from perpetune.curation.readers.addresses.hub import is_hub, save_splits
 from perpetune.curation.readers.addresses.local import local_files
@@ -32,7 +33,7 @@ def local_copies(address: str) -> Iterator[list[NamedFile]]:
 
     Copies of what is elsewhere are removed at the end. Raises PerpetuneError if there is nothing to read.
     """
-    elsewhere = address == STANDARD_INPUT or is_hub(address) or is_remote(address)
+    elsewhere = address == STANDARD_INPUT or is_hub(address) or is_remote(address) or Path(address).is_fifo()
     if not elsewhere:
         yield [NamedFile(path, str(path)) for path in local_files(address)]
         return
@@ -50,7 +51,12 @@ def _copies(address: str, folder: Path) -> list[Path]:
         return save_splits(address, folder)
     if is_remote(address):
         return download(address, folder)
-    path = folder / "stdin"
-    with path.open("wb") as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
+    path = folder / ("stdin" if address == STANDARD_INPUT else "pipe")
+    with path.open("wb") as copy, _stream(address) as stream:
+        shutil.copyfileobj(stream, copy)
     return [path]
+
+
+def _stream(address: str) -> AbstractContextManager[BinaryIO]:
+    """What can be read only once: standard input, or a pipe such as that of `<(command)`."""
+    return nullcontext(sys.stdin.buffer) if address == STANDARD_INPUT else Path(address).open("rb")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from perpetune.curation.readers.addresses.compressed import without_compression
 from perpetune.curation.readers.file_format import SUFFIXES
@@ -13,7 +13,7 @@ from perpetune.errors import PerpetuneError
 def local_files(address: str) -> list[Path]:
     """The file, the readable files below a folder, or the files of a glob, in order. Raises PerpetuneError if none."""
     path = Path(address).expanduser()
-    if path.is_dir() and path.suffix.lower() not in SUFFIXES:
+    if path.is_dir():
         return files_below(path)
     if path.exists() or not glob.has_magic(address):
         return [path]
@@ -32,6 +32,6 @@ def files_below(folder: Path) -> list[Path]:
     return files
 
 
-def is_readable(path: Path) -> bool:
+def is_readable(path: PurePath) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)
     return not hidden and without_compression(path).suffix.lower() in SUFFIXES

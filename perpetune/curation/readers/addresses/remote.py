@@ -58,11 +58,7 @@ def _names(system: Any, path: str) -> list[str]:
     if any(mark in path for mark in "*?[") and not system.exists(path):
         return sorted(name for name in system.glob(path) if system.isfile(name))
     if system.isdir(path):
-        return sorted(
-            name
-            for name in system.find(path)
-            if is_readable(PurePosixPath(name).relative_to("/") if name.startswith("/") else PurePosixPath(name))
-        )
+        return sorted(name for name in system.find(path) if is_readable(PurePosixPath(name.lstrip("/"))))
     return [path]
 
 

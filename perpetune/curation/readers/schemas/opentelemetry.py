@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from perpetune.curation.readers.row import InvalidRow
 from perpetune.curation.readers.schemas.messages import Turn, answer_turn, conversation_of, parsed
-from perpetune.curation.readers.schemas.schema import Converted, Schema, Values, converted, first_of
+from perpetune.curation.readers.schemas.schema import Converted, Schema, Values, converted, epoch_time, first_of
 
 _NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(role|content)")
 _EVENT = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message")
@@ -55,8 +54,8 @@ def _convert(values: Values) -> Converted:
     new: dict[str, object] = {"messages": [*asked, answer], "id": first_of(values, "id", *_IDS)}
     new["group"] = attributes.get("gen_ai.conversation.id")
     time = first_of(values, *_TIMES)
-    if isinstance(time, (int, str)) and str(time).isdigit():
-        new["time"] = datetime.fromtimestamp(int(time) / 1e9, UTC)
+    if str(time).isdigit():
+        new["time"] = epoch_time(f"{time}e-9")
     found = converted(values, new, "attributes", "events", "status", *_IDS, *_TIMES)
     status = values.get("status")
     if isinstance(status, Mapping) and status.get("code") in (2, "STATUS_CODE_ERROR", "ERROR"):
@@ -75,10 +74,11 @@ def _plain(value: Any) -> Any:
     """A value of OTLP, such as `{"stringValue": "a"}`."""
     if not isinstance(value, Mapping):
         return value
-    if "arrayValue" in value:
-        return [_plain(each) for each in value["arrayValue"].get("values", [])]
-    if "kvlistValue" in value:
-        return {each.get("key"): _plain(each.get("value")) for each in value["kvlistValue"].get("values", [])}
+    for kind in ("arrayValue", "kvlistValue"):
+        if kind in value:
+            inner = value[kind].get("values") if isinstance(value[kind], Mapping) else None
+            found = list(_objects(inner))
+            return [_plain(each) for each in found] if kind == "arrayValue" else _attributes(found)
     return next(iter(value.values()), None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perpetune.curation.readers.schemas.messages import exchange
+from perpetune.curation.readers.schemas.messages import exchange, parsed
 from perpetune.curation.readers.schemas.preference import judged
 from perpetune.curation.readers.schemas.schema import Converted, Schema, Values, converted, has
 
@@ -15,7 +15,7 @@ def _plain(values: Values) -> Converted:
 
 
 def _chat(values: Values) -> Converted:
-    return judged(values, converted(values, {"messages": values["messages"]}, "messages"))
+    return judged(values, converted(values, {"messages": parsed(values["messages"])}, "messages"))
 
 
 def _completion(values: Values) -> Converted:

@@ -38,7 +38,7 @@ def judged(values: Values, found: Converted, *, flat: bool = False) -> Converted
     right = _judgement(values[column], flat)
     turns = _as_turns(found.values)
     line = {"prompt": turns[:-1], "completion": turns[-1:], "label": right}
-    wrong = None if right else (column, "false: the answer is marked as wrong, and is kept as preference data only")
+    wrong = None if right else (column, "false: the answer is marked as wrong, so it is not learned")
     return replace(found, used=found.used | {column}, preference=Preference(line), wrong=wrong)
 
 

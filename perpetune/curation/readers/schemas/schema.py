@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from perpetune.curation.readers.row import is_absent
 
@@ -81,3 +82,11 @@ def paragraphs(*texts: object) -> object:
 def first_of(values: Values, *keys: str) -> object:
     """The value of the first key that has one."""
     return next((values[key] for key in keys if has(values, key)), None)
+
+
+def epoch_time(seconds: object) -> datetime | None:
+    """The time of a number of seconds since 1970; None if it is none that a calendar has."""
+    try:
+        return datetime.fromtimestamp(float(str(seconds)), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

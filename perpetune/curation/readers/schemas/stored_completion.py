@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from perpetune.curation.readers.row import InvalidRow
 from perpetune.curation.readers.schemas.messages import answer_turn, conversation_of
-from perpetune.curation.readers.schemas.schema import Converted, Schema, Values, converted
+from perpetune.curation.readers.schemas.schema import Converted, Schema, Values, converted, epoch_time, has
 
 _ASKED = ("messages", "input", "request", "body", "prompt")
 _CUT = {"length": "cut off at the length limit", "content_filter": "withheld by a filter"}
@@ -23,9 +22,8 @@ def _convert(values: Values) -> Converted:
     if answer is None:
         raise InvalidRow("choices", "hold no message of the assistant")
     new: dict[str, object] = {"messages": [*asked, answer]}
-    created = completion.get("created")
-    if isinstance(created, int) and "time" not in values:
-        new["time"] = datetime.fromtimestamp(created, UTC)
+    if not has(values, "time"):
+        new["time"] = epoch_time(completion.get("created"))
     found = converted(values, new, *_ASKED, "choices", "response", "created")
     fault = _CUT.get(_finish_reason(completion))
     return found if fault is None else Converted(found.values, found.used, wrong=("choices", f"the answer was {fault}"))

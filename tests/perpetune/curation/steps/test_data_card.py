@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
+from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
+from perpetune.curation.duplicates.summary import near_summary
 from perpetune.curation.quarantine import Quarantined, Rejected
 from perpetune.curation.steps.data_card import Card, describe, render
 from perpetune.curation.steps.mix import NOT_REPLAYED
@@ -107,3 +110,20 @@ def test_it_says_what_the_mix_was(example: Make, task: Callable[..., TaskParams]
     assert sentence in render(mixed, "data_card.md")
     assert sentence in render(mixed, "data_card.html")
     assert "no recent labelled traffic, only 12 older rows" in render(card, "data_card.md")
+
+
+def test_near_duplicates_are_shown_with_the_labels_that_disagree(card: Card, example: Make) -> None:
+    rows = [example("where is my <card> now", "late"), example("Where is my <card> now!", "late", id="2")]
+    rows += [example("where is your <card> now", "lost"), example("quite another text")]
+    summary = near_summary(rows, near_duplicates(rows), labelled=True)
+    assert summary is not None
+    assert (summary.rows, summary.groups, summary.grouped_rows, summary.largest) == (4, 1, 3, 3)
+    assert (summary.disagreements, summary.disagreeing[0][1::2]) == (1, ("late", "lost"))
+
+    full = replace(card, near=summary)
+    for template in ("data_card.md", "data_card.html"):
+        page = render(full, template)
+        assert summary.sentence in page
+        assert "1 pairs of near duplicates have different labels" in page
+        assert "Near duplicates" not in render(card, template)
+    assert near_summary(rows, NearDuplicates(), labelled=True) is None

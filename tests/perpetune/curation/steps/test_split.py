@@ -11,7 +11,10 @@ from perpetune.curation.dedup_key import input_key
 from perpetune.curation.quarantine import by_reason
 from perpetune.curation.readers.row import example_of
 from perpetune.curation.sources import is_in_doubt, is_traffic
-from perpetune.curation.steps.split import DOUBTED, LEAKED, SUPERSEDED, hash_position, require_enough, split
+from perpetune.curation.split_units import hash_position
+from perpetune.curation.splits import DOUBTED, LEAKED, SUPERSEDED
+from perpetune.curation.steps.enough import require_enough
+from perpetune.curation.steps.split import split
 from perpetune.errors import PerpetuneError
 from perpetune.params import SplitParams, TaskParams
 from perpetune.records import Example, Message

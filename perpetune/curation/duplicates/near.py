@@ -1,0 +1,68 @@
+"""Which rows of a data set are near duplicates of which, and the groups that are split together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from perpetune.curation.duplicates.canonical import Turns, canonical_turns, row_tokens
+from perpetune.curation.duplicates.minhash import similar_texts
+from perpetune.curation.duplicates.one_word import one_word_apart
+from perpetune.records import Example
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """The canonical texts of rows by number, and which of them are near duplicates of one another."""
+
+    numbers: Mapping[Turns, int] = field(default_factory=dict)
+    neighbours: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+    def text_of(self, row: Example) -> int:
+        """The number of the row's canonical text. Raises KeyError for a row that was not compared."""
+        return self.numbers[canonical_turns(row)]
+
+    def like(self, text: int) -> frozenset[int]:
+        """The texts that are near duplicates of this one."""
+        return self.neighbours.get(text, frozenset())
+
+
+def near_duplicates(rows: Sequence[Example]) -> NearDuplicates:
+    """Compare the inputs of all rows.
+
+    Texts with one canonical form count as the same. Two texts are near duplicates if they are one word apart, or if
+    most of their passages are the same. Work and memory grow with the number of rows, not of pairs.
+    """
+    numbers: dict[Turns, int] = {}
+    examples: list[Example] = []
+    for row in rows:
+        key = canonical_turns(row)
+        if key not in numbers:
+            numbers[key] = len(numbers)
+            examples.append(row)
+    neighbours: dict[int, set[int]] = defaultdict(set)
+    texts = ["\n".join(text for _, text in turns) for turns in numbers]
+    for pairs in (one_word_apart([row_tokens(row) for row in examples]), similar_texts(texts)):
+        for one, other in pairs:
+            neighbours[one].add(other)
+            neighbours[other].add(one)
+    return NearDuplicates(numbers, {text: frozenset(others) for text, others in neighbours.items()})
+
+
+def stars(texts: Iterable[int], near: NearDuplicates) -> dict[int, int]:
+    """The centre of each text's group: the text itself if it is in none.
+
+    Star clustering (Aslam et al. 2004, Journal of Graph Algorithms and Applications 8:95): the text with most near
+    duplicates becomes a centre and takes those that are still free. Each text is like its centre, so a chain of small
+    changes does not join unlike texts as single linkage does.
+    """
+    free = set(texts)
+    degrees = Counter({text: len(near.like(text) & free) for text in free})
+    centres: dict[int, int] = {}
+    for centre in sorted(free, key=lambda text: (-degrees[text], text)):
+        if centre in free:
+            members = {centre, *(near.like(centre) & free)}
+            centres |= dict.fromkeys(members, centre)
+            free -= members
+    return centres
