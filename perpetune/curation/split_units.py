@@ -23,7 +23,7 @@ from perpetune.records import Example
 class Unit:
     """Groups that are assigned together. `name` decides by its hash; `recorded` is the split that they were in before.
 
-    `is_text` says that all rows are near duplicates, so that one text names them all.
+    `is_text` says that each group has one text, by which its rows are known too.
     """
 
     name: str
@@ -49,25 +49,44 @@ def curated_units(
 ) -> list[Unit]:
     """Groups with curated rows, near duplicates together.
 
-    Only groups with one text each are joined: the rows of a customer or a document would join whatever they quote.
+    Only groups with one text each are joined: the rows of a customer or a document would join whatever they quote. Nor
+    are groups that the record has in different splits; a new one joins those of the first split.
     """
     texts = {group: {near.text_of(row) for row in rows} for group, rows in by_group.items()} if near.numbers else {}
     single = {group: next(iter(found)) for group, found in texts.items() if len(found) == 1}
     centres = stars(single.values(), near)
-    joined: dict[object, list[str]] = defaultdict(list)
-    for group in by_group:
-        joined[centres[single[group]] if group in single else group].append(group)
-    return [_unit(groups, by_group, record) for groups in joined.values()]
+    stars_of: dict[object, list[Unit]] = defaultdict(list)
+    for group, rows in by_group.items():
+        stars_of[centres[single[group]] if group in single else group].append(_unit(group, rows, record))
+    return [unit for units in stars_of.values() for unit in _joined(units)]
 
 
-def _unit(groups: Sequence[str], by_group: Mapping[str, Sequence[Example]], record: AssignmentRecord) -> Unit:
-    rows = tuple(row for group in groups for row in by_group[group])
-    curated = [row for row in rows if not is_traffic(row)]
-    name = min((given_name(row) for row in curated), key=fingerprint)
-    is_text = len(groups) > 1 or len({canonical_turns(row) for row in rows}) == 1
-    known = {record.of_row(row, by_text=is_text) for row in rows}
-    recorded = next((split for split in PRECEDENCE if split in known), None)
-    return Unit(name, tuple(groups), rows, recorded, is_text)
+def _unit(group: str, rows: Sequence[Example], record: AssignmentRecord) -> Unit:
+    name = min((given_name(row) for row in rows if not is_traffic(row)), key=fingerprint)
+    is_text = len({canonical_turns(row) for row in rows}) == 1
+    return Unit(name, (group,), tuple(rows), _first(record.of_row(row, by_text=is_text) for row in rows), is_text)
+
+
+def _joined(units: Sequence[Unit]) -> list[Unit]:
+    first = _first(unit.recorded for unit in units)
+    by_split: dict[str | None, list[Unit]] = defaultdict(list)
+    for unit in units:
+        by_split[unit.recorded or first].append(unit)
+    return [
+        Unit(
+            min((unit.name for unit in members), key=fingerprint),
+            tuple(group for unit in members for group in unit.groups),
+            tuple(row for unit in members for row in unit.rows),
+            split,
+            all(unit.is_text for unit in members),
+        )
+        for split, members in by_split.items()
+    ]
+
+
+def _first(splits: Iterable[str | None]) -> str | None:
+    known = set(splits)
+    return next((split for split in PRECEDENCE if split in known), None)
 
 
 def hash_position(name: str, seed: int) -> float:

@@ -20,7 +20,7 @@ NEAR = {
     "recent": "near duplicate of a row of the recent holdout",
     "validation": "near duplicate of a row of the validation split",
 }
-MOVED = "trained on before, and now in a group of a holdout"
+MOVED = "trained on before, and now in one group with a row of a holdout"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from perpetune.curation.assignment_record import load_record
 from perpetune.curation.steps.clean import clean
 from perpetune.curation.steps.fetch import fetch
 from perpetune.curation.steps.split import split
@@ -125,11 +126,14 @@ def known_rows(workspace: Workspace) -> tuple[list[Example], list[Example]]:
     params = workspace.params
     try:
         found = fetch(params.fetch.sources, workspace.root, workspace.assets)
+        record = load_record(workspace.root, params.split.seed)
     except PerpetuneError as fault:
         logger.info("no examples yet: %s", fault)
         return [], []
     rows = clean(found.examples, params.clean, params.task).kept
-    return [*rows], [*split(rows, params.split).train]
+    # As the pipeline will split them, so that no example is in a holdout of the first refresh.
+    splits = split(rows, params.split, record, labelled=params.task.kind == "classification")
+    return [*rows], [*splits.train]
 
 
 def _labels(params: Params, rows: Sequence[Example]) -> tuple[str, ...] | None:

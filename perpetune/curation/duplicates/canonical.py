@@ -72,12 +72,15 @@ def tokens(text: str) -> tuple[str, ...]:
     return tuple(token for word in words for token in _WORD.findall(word))
 
 
-@lru_cache(maxsize=4096)
 def bare(text: str) -> str:
     """The text in one case and Unicode form (NFKC), without invisible characters, markup, greeting, signature, numbering.
 
     What would leave nothing is not taken away: "Hello!" and "Thanks" are texts of their own.
     """
+    return _bare_and_kept(text) if len(text) <= _SHORT else _bare(text)
+
+
+def _bare(text: str) -> str:
     plain = unicodedata.normalize("NFKC", _unescaped(text.translate(_VISIBLE).casefold()))
     plain = unicodedata.normalize("NFKC", plain.translate(_VISIBLE).casefold())
     for pattern, replacement in ((_TAG, " "), (_LINK, r"\1"), (_EMPHASIS, "")):
@@ -87,6 +90,11 @@ def bare(text: str) -> str:
         rest = pattern.sub("", plain.lstrip("\"'“”„«»‚‘’ \t\n"), count=1).strip()
         plain = rest if rest.translate(_LETTERS) else plain
     return plain
+
+
+# A split asks for each text several times. Long ones would fill the memory.
+_SHORT = 500
+_bare_and_kept = lru_cache(maxsize=2**17)(_bare)
 
 
 def _unescaped(text: str) -> str:

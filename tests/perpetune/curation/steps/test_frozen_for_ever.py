@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from perpetune.curation.assignment_record import AssignmentRecord
 from perpetune.curation.duplicates.canonical import canonical_turns
 from perpetune.curation.readers.row import example_of
-from perpetune.curation.splits import Splits
+from perpetune.curation.splits import MOVED, NEAR, Splits
 from perpetune.curation.steps.clean import clean
 from perpetune.curation.steps.split import split
 from perpetune.curation.steps.validate import validate
@@ -143,6 +143,34 @@ def test_what_was_trained_on_leaves_training_when_it_becomes_like_a_frozen_row(e
     second = split(edited, PARAMS, record.with_rows(first.parts()), labelled=True)
     assert {row.id for row in second.frozen} == {row.id for row in first.frozen}
     assert [row.example.id for row in second.quarantined] == [trained.id]
+
+
+def test_twins_that_were_split_before_there_was_a_record_are_separated(example: Make) -> None:
+    """Frozen rows stay, their twins leave training; one word apart with another label, a row stays where it is."""
+    texts = [f"word{n} parcel{n} lamp{n} came{n} late{n}" for n in range(60)]
+    frozen = [example(text, "a", id=f"f{n}") for n, text in enumerate(texts[:20])]
+    twins = [example(f"{row.input}.", "a", id=f"t{row.id}") for row in frozen[:10]]
+    unlike = [example(f"{row.input} not", "b", id=f"u{row.id}") for row in frozen[10:]]
+    train = [example(text, "b", id=f"n{n}") for n, text in enumerate(texts[20:])]
+    record = AssignmentRecord(PARAMS.seed).with_rows({"frozen": frozen, "train": [*twins, *unlike, *train]})
+    splits = split([*frozen, *twins, *unlike, *train], PARAMS, record, labelled=True)
+    assert set(splits.frozen) == set(frozen)
+    assert {row.example for row in splits.quarantined} == set(twins)
+    assert {row.reason for row in splits.quarantined} == {NEAR["frozen"]}
+    assert set(splits.train) == {*unlike, *train}
+
+
+def test_rows_that_get_a_common_group_do_not_take_a_frozen_row_into_training(example: Make) -> None:
+    rows = [example(f"word{n} parcel{n} lamp{n}", "ab"[n % 2], id=f"k{n}") for n in range(60)]
+    record = AssignmentRecord(PARAMS.seed)
+    first = split(rows, PARAMS, record, labelled=True)
+    members = {first.frozen[0].id, first.train[0].id, first.train[1].id}
+    grouped = [example(row.input, row.output, id=row.id, group="g") if row.id in members else row for row in rows]
+    second = split(grouped, PARAMS, record.with_rows(first.parts()), labelled=True)
+    assert {row.id for row in second.frozen} == {row.id for row in first.frozen}
+    assert {(row.example.id, row.reason) for row in second.quarantined} == {
+        (id_, MOVED) for id_ in members - {first.frozen[0].id}
+    }
 
 
 def test_a_contradiction_does_not_evict_a_frozen_row(example: Make) -> None:
