@@ -1,6 +1,6 @@
 """Step 4: training, validation and holdout splits, which keep their rows when data is added, edited or removed.
 
-See docs/decisions/0014-holdouts-that-labels-can-fill.md and 0023-a-record-of-split-assignments.md.
+See docs/decisions/0014-holdouts-that-labels-can-fill.md and 0022-a-record-of-split-assignments.md.
 """
 
 from __future__ import annotations
