@@ -92,7 +92,7 @@ def _rows(
     lines: _Lines, columns: tuple[str, ...], separator: str, wanted: Container[str]
 ) -> Iterator[Row | UnreadableRow]:
     while lines.has(0):
-        if lines[0].strip():
+        if lines[0].strip() or separator in lines[0]:  # tabs alone are a row of empty cells
             yield _row(lines, columns, separator, wanted)
         else:
             lines.drop(1)

@@ -206,3 +206,8 @@ def test_compressed_files_are_read_and_damaged_ones_refused(
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(Exception, match="damaged or cut off"):
         read_examples(path, "mine")
+
+
+def test_a_row_of_empty_cells_between_tabs_is_a_row(tmp_path_factory: pytest.TempPathFactory) -> None:
+    found = read(tmp_path_factory, "mine.tsv", b"input\toutput\tnote\n\t\t\ngood\tyes\t1\n\n")
+    check(found, [GOOD], records=2)
