@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import torch
+from local_servers import QuietHandler, serve_until_exit
+from random_llama import random_llama
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -89,21 +87,8 @@ def _save_random_model(folder: Path, known: Sequence[str], positions: int) -> Pa
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
     fast.chat_template = TEMPLATE
     fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=positions,
-        eos_token_id=1,
-        bos_token_id=None,
-        initializer_range=0.2,  # wide, so that words differ enough for an adapter to tell them apart
-        tie_word_embeddings=False,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    # Wide, so that words differ enough for an adapter to tell them apart.
+    random_llama(len(words), positions=positions, eos=1, spread=0.2).save_pretrained(folder)
     return folder
 
 
@@ -146,7 +131,7 @@ def json_server() -> Iterator[Callable[[Reply], str]]:
     with ExitStack() as stack:
 
         def begin(reply: Reply) -> str:
-            class Handler(BaseHTTPRequestHandler):
+            class Handler(QuietHandler):
                 def do_POST(self) -> None:
                     status, said = reply(json.loads(self.rfile.read(int(self.headers["content-length"]))))
                     content = json.dumps(said).encode()
@@ -156,15 +141,7 @@ def json_server() -> Iterator[Callable[[Reply], str]]:
                     with suppress(BrokenPipeError):  # a client that has lost patience
                         self.wfile.write(content)
 
-                def log_message(self, format: str, *args: object) -> None:
-                    """Stay silent."""
-
-            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            stack.callback(thread.join, timeout=5)
-            stack.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_port}"
+            return serve_until_exit(stack, Handler)
 
         yield begin
 

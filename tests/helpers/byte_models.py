@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from random_llama import random_llama
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from perpetune.model.base import Base
 
 
-def random_byte_model() -> Base:
+def random_byte_model(unused_words: int = 0) -> Base:
+    """A model whose number of words is larger than its tokenizer's by `unused_words`, as that of models that round it up."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = {word: position for position, word in enumerate(["</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(words, []))
@@ -17,17 +18,5 @@ def random_byte_model() -> Base:
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")
     fast.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=0,
-        bos_token_id=None,
-        initializer_range=0.2,
-    )
-    return Base(LlamaForCausalLM(config).eval(), fast, "")
+    network = random_llama(len(words) + unused_words, positions=512, eos=0, spread=0.2)
+    return Base(network.eval(), fast, "")

@@ -8,8 +8,7 @@ from dataclasses import replace
 import jsonschema
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from byte_models import random_byte_model
 
 from perpetune.generation.answer import Answer, PromptTooLong
 from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig
@@ -35,29 +34,8 @@ ASKED = [ask("the sky"), ask("a leaf is it ? " * 3), ask("sea"), ask("fire", "sa
 
 @pytest.fixture(scope="session")
 def letters() -> Base:
-    """A random model that writes bytes: of its text little is valid UTF-8."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {word: position for position, word in enumerate(["</s>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(words, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")
-    fast.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words) + 3,  # as models that round their number of words up
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=0,
-        bos_token_id=None,
-        initializer_range=0.2,
-        tie_word_embeddings=False,
-    )
-    return Base(LlamaForCausalLM(config).eval(), fast, "")
+    """Of its text little is valid UTF-8."""
+    return random_byte_model(unused_words=3)
 
 
 def write(

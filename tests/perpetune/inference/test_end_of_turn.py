@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from chat_families import BY_NAME, Family, family_tokenizer, token_id
-from transformers import LlamaConfig, LlamaForCausalLM
+from random_llama import random_llama
 
 from perpetune.engines.transformers_engine import TransformersEngine
 from perpetune.generation.answer import Answer
@@ -33,20 +33,7 @@ def saved(folder: Path, family: Family) -> BaseParams:
     """A random model with the family's tokenizer and generation_config.json."""
     tokenizer = family_tokenizer(family.name)
     tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=False,
-    )
-    model = LlamaForCausalLM(config)
+    model = random_llama(len(tokenizer), positions=256, eos=tokenizer.eos_token_id)
     if family.generation_eos:
         model.generation_config.eos_token_id = [token_id(tokenizer, one) for one in family.generation_eos]
     model.save_pretrained(folder)

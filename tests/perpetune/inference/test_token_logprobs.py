@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from random_llama import random_llama
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.parameters import Delta, GenerationConfig
@@ -49,19 +50,7 @@ def base(request: pytest.FixtureRequest) -> Base:
     fast = PreTrainedTokenizerFast(tokenizer_object=make(), eos_token="</s>", pad_token="</s>")
     fast.add_special_tokens({"additional_special_tokens": ["<ctl>"]})
     fast.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        eos_token_id=0,
-        bos_token_id=None,
-    )
-    return Base(LlamaForCausalLM(config).eval(), fast, "")
+    return Base(random_llama(len(fast), positions=256, eos=0, layers=1).eval(), fast, "")
 
 
 def write(base: Base, generation: GenerationConfig) -> tuple[tuple[Answer, ...], list[Delta]]:

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, BertConfig
 
 from perpetune.errors import PerpetuneError
+from perpetune.generation.answer import Answer
 from perpetune.inference.likelihood import ScoredText
 from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
@@ -186,6 +187,16 @@ def two_steps(train_params: TrainParams) -> TrainParams:
     return train_params.model_copy(update=update)
 
 
+def assert_as_in_transformers(answers: Sequence[Answer], folder: Path, adapter: Path, base: Base) -> None:
+    """The label probabilities are those of the adapter on a freshly loaded model, row by row."""
+    model = PeftModel.from_pretrained(reference(folder), adapter).eval()
+    labels = [answer_tokens(base.tokenizer, one) for one in LABELS]
+    with torch.inference_mode():
+        for messages, answer in zip(CONVERSATIONS, answers, strict=True):
+            wanted = label_probabilities(model, prompt_tokens(base.tokenizer, messages), labels)
+            assert list((answer.probabilities or {}).values()) == pytest.approx(wanted, abs=1e-4)
+
+
 def test_a_trained_adapter_answers_as_in_transformers(folder: Path, two_steps: TrainParams, tmp_path: Path) -> None:
     adapter = trained(folder, two_steps, tmp_path / "run", None)
     predictor = Predictor(loaded(folder), 4096)
@@ -193,14 +204,7 @@ def test_a_trained_adapter_answers_as_in_transformers(folder: Path, two_steps: T
     predictor.load_adapter("trained", adapter)
     answers = predictor.answer("trained", CONVERSATIONS, LABELS, 8)
 
-    model = PeftModel.from_pretrained(reference(folder), adapter).eval()
-    with torch.inference_mode():
-        for messages, answer in zip(CONVERSATIONS, answers, strict=True):
-            prompt = prompt_tokens(predictor.base.tokenizer, messages)
-            wanted = label_probabilities(
-                model, prompt, [answer_tokens(predictor.base.tokenizer, one) for one in LABELS]
-            )
-            assert list((answer.probabilities or {}).values()) == pytest.approx(wanted, abs=1e-4)
+    assert_as_in_transformers(answers, folder, adapter, predictor.base)
     assert [one.probabilities for one in answers] != [one.probabilities for one in before]
 
 
@@ -230,14 +234,7 @@ def test_experts_are_adapted_if_they_are_named(name: str, two_steps: TrainParams
     predictor = Predictor(loaded(folder), 4096)
     predictor.load_adapter("trained", adapter)
     answers = predictor.answer("trained", CONVERSATIONS, LABELS, 8)
-    model = PeftModel.from_pretrained(reference(folder), adapter).eval()
-    with torch.inference_mode():
-        for messages, answer in zip(CONVERSATIONS, answers, strict=True):
-            prompt = prompt_tokens(predictor.base.tokenizer, messages)
-            wanted = label_probabilities(
-                model, prompt, [answer_tokens(predictor.base.tokenizer, one) for one in LABELS]
-            )
-            assert list((answer.probabilities or {}).values()) == pytest.approx(wanted, abs=1e-4)
+    assert_as_in_transformers(answers, folder, adapter, predictor.base)
 
 
 @pytest.mark.parametrize("name", ["qwen3 moe", "gpt-oss"])

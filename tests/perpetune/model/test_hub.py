@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import torch
+from local_servers import QuietHandler, serve_until_exit
 from safetensors.torch import load_file
 from tiny_architectures import write_model
 
@@ -33,22 +33,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with ExitStack() as stack:
 
         def begin(answer: Callable[[BaseHTTPRequestHandler], None]) -> None:
-            class Handler(BaseHTTPRequestHandler):
+            class Handler(QuietHandler):
                 def do_GET(self) -> None:
                     answer(self)
 
                 def do_HEAD(self) -> None:
                     answer(self)
 
-                def log_message(self, format: str, *args: object) -> None:
-                    """Stay silent."""
-
-            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            stack.callback(thread.join, timeout=5)
-            stack.callback(server.shutdown)
-            address = f"http://127.0.0.1:{server.server_port}"
+            address = serve_until_exit(stack, Handler)
             monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
             monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)

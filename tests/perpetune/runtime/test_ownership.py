@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from local_servers import QuietHandler, serve_until_exit
 
 from perpetune.errors import PerpetuneError
 from perpetune.runtime.addresses import WORKSPACE_ID, Addresses, workspace_id
@@ -34,7 +33,7 @@ def serve() -> Iterator[Serve]:
                 "list": [1, 2],
             }.get(kind)
 
-            class Handler(BaseHTTPRequestHandler):
+            class Handler(QuietHandler):
                 def do_GET(self) -> None:
                     body = b"<html>" if content is None else json.dumps(content).encode()
                     self.send_response(404 if content is None else 200)
@@ -44,15 +43,7 @@ def serve() -> Iterator[Serve]:
                     self.end_headers()
                     self.wfile.write(body)
 
-                def log_message(self, format: str, *args: object) -> None:
-                    """Stay silent."""
-
-            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            stack.callback(thread.join, timeout=5)
-            stack.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_port}"
+            return serve_until_exit(stack, Handler)
 
         yield begin
 
