@@ -5,10 +5,15 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from perpetune.errors import ChampionChanged
 from perpetune.loop.rollout.deploy import DeployResult
 from perpetune.loop.rollout.deploy import release as release_version
-from perpetune.loop.unfinished import UnfinishedRefresh, tag_versions, unfinished_refresh, withdraw
+from perpetune.loop.unfinished import (
+    UnfinishedRefresh,
+    tag_versions,
+    unfinished_refresh,
+    withdraw,
+    withdrawn_if_champion_changed,
+)
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import DEPLOYED
 from perpetune.tasks.events import emit
@@ -19,11 +24,8 @@ from perpetune.workspace import Workspace
 @task(name="release", task_run_name="release version {decision.ids.model_version}", cache_policy=NO_CACHE)
 def release(workspace: Workspace, decision: Decision) -> DeployResult:
     version = str(decision.ids.model_version)
-    try:
+    with withdrawn_if_champion_changed(decision):
         released = release_version(workspace, version, decision.ids.champion_version)
-    except ChampionChanged:
-        withdraw(decision)
-        raise
     if released.served:
         print(f"version {version} serves after {released.seconds:.1f} s")
         emit(DEPLOYED, workspace.params.task.name, {"version": version, "previous": released.previous})

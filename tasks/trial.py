@@ -10,10 +10,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perpetune.errors import ChampionChanged
 from perpetune.loop.rollout.trial import TrialCheck, start_trial
 from perpetune.loop.rollout.trial import check_trial as check_running_trial
-from perpetune.loop.unfinished import withdraw
+from perpetune.loop.unfinished import withdrawn_if_champion_changed
 from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
@@ -30,11 +29,8 @@ LOG_SECONDS = 60.0
 @task(name="begin trial", task_run_name="put version {decision.ids.model_version} on trial", cache_policy=NO_CACHE)
 def begin_trial(workspace: Workspace, decision: Decision) -> None:
     version = str(decision.ids.model_version)
-    try:
+    with withdrawn_if_champion_changed(decision):
         trial = start_trial(workspace, version, decision.ids.champion_version)
-    except ChampionChanged:
-        withdraw(decision)
-        raise
     print(f"version {version} is on trial ({trial.strategy}) with {trial.traffic_ratio:.0%} of the traffic")
     payload = {"version": version, "strategy": trial.strategy, "share": trial.traffic_ratio}
     emit(TRIAL, workspace.params.task.name, payload)

@@ -72,7 +72,7 @@ def decoded(parts: Sequence[bytes]) -> list[tuple[str, bytes | None]]:
 
 
 def cut(token: TokenLogprob, front: int, back: int) -> TokenLogprob:
-    """The token without so many characters at either end, also where it is one of its own top tokens."""
+    """The token without so many characters at either end, even if it is one of its own top tokens."""
     if not front and not back:
         return token
     return with_text(token, token.token[front : len(token.token) - back], _cut_bytes(token, front, back))
@@ -92,7 +92,7 @@ def _cut_bytes(token: TokenLogprob, front: int, back: int) -> bytes | None:
 
 
 def with_text(token: TokenLogprob, text: str, utf8: bytes | None) -> TokenLogprob:
-    """The token with another text and its bytes, also where it is one of its own top tokens."""
+    """The token with another text and its bytes, even if it is one of its own top tokens."""
     places = [place for place, (one, logprob) in enumerate(token.top) if (one, logprob) == (token.token, token.logprob)]
     top, top_utf8 = list(token.top), list(token.top_utf8 or (None,) * len(token.top))
     for place in places[:1]:

@@ -48,7 +48,7 @@ class TokenTexts:
             if len(run) > 1 and b"".join(parts) == piece.encode():
                 return [with_text(token, *each) for token, each in zip(run, decoded(parts), strict=True)]
         *before, last = run
-        # Inside of a character, where the answer ends, its tokens keep their bytes.
+        # Inside of a character, if the answer ends there, its tokens keep their bytes.
         broken = last.utf8 if UNFINISHED in piece else None
         return [*(with_text(token, "", token.utf8 or b"") for token in before), with_text(last, piece, broken)]
 

@@ -6,9 +6,11 @@ intent; every write after them can be repeated. See docs/decisions/0020-a-move-o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from perpetune.errors import NoDecision
+from perpetune.errors import ChampionChanged, NoDecision
 from perpetune.loop.approve import APPROVED, REFUSED, TIMED_OUT
 from perpetune.loop.run_context import RECORD, use_mlflow
 from perpetune.policy.decision.headline import headline
@@ -84,6 +86,16 @@ def _tag_version(decision: Decision, version: str, outcome: str) -> None:
     registry.describe_version(decision.task, version, f"{outcome}: {' '.join(decision.reasons)}")
     tags = {"decision.reason": decision.reason, "decision.line": line, "decision": outcome}
     registry.tag_version(decision.task, version, tags)
+
+
+@contextmanager
+def withdrawn_if_champion_changed(decision: Decision) -> Iterator[None]:
+    """Withdraw the decision, and raise, if carrying it out raises ChampionChanged."""
+    try:
+        yield
+    except ChampionChanged:
+        withdraw(decision)
+        raise
 
 
 def withdraw(decision: Decision) -> None:

@@ -145,7 +145,7 @@ class Trial:
 class DesiredReleases:
     """The versions that a gateway should load. `previous` stays loaded for a fast rollback.
 
-    `registered` is when the model was registered (Unix ms): one that was deleted and registered anew has other versions
+    `registered` is when the model was registered (Unix ms): one that was deleted and registered again has other versions
     under the same numbers.
     """
 

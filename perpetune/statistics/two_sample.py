@@ -36,7 +36,7 @@ def classifier_test(
 
     kernel: (rows, rows), inner products of the rows' features. The classifier is a ridge regression on the two classes
     (regularised least squares; Rifkin, Yeo & Poggio 2003), whose predictions without a row's own group have a closed form,
-    so that every permutation is fitted and cross-validated anew. Rows of one group (a document, a user) are dependent: a
+    so that every permutation is fitted and cross-validated again. Rows of one group (a document, a user) are dependent: a
     group is left out, and permuted, as a whole. One that has rows of both samples counts as two.
     """
     member = _positions([f"{new:d} {group}" for new, group in zip(is_new, groups, strict=True)])

@@ -67,7 +67,7 @@ def aliases_of_model(task: str) -> dict[str, str]:
 
 
 def registered_at(task: str) -> int:
-    """When the model was registered, in Unix milliseconds; 0 if it is not. A model made anew has another time."""
+    """When the model was registered, in Unix milliseconds; 0 if it is not. A model made again has another time."""
     return _read(task).created
 
 

@@ -319,7 +319,7 @@ def model_url(task: str, version: str | None = None) -> str:
 def fetch_release(task: str, version: str, cache: Path) -> Release:
     """Download a version into the folder `cache` and read its model card and serving facts.
 
-    The cache is keyed by digest: a model that was deleted and registered anew has other versions under the same numbers.
+    The cache is keyed by digest: a model that was deleted and registered again has other versions under the same numbers.
     Raises PerpetuneError if the version or its files are missing.
     """
     found = get(task, version)

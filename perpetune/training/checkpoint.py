@@ -108,7 +108,7 @@ class CheckpointStore:
             if found is not None:
                 notes = [f"{note}: the training goes on from step {found.step}" for note in notes]
                 return Stored(found, tuple(notes))
-        return Stored(None, tuple(f"{note}: the training starts anew" for note in notes))
+        return Stored(None, tuple(f"{note}: the training starts again" for note in notes))
 
     def _read(self, path: Path) -> Checkpoint | None:
         """The checkpoint in a file; None if there is none or it is of another run."""

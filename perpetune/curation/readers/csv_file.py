@@ -147,7 +147,7 @@ def _broken(lines: _Lines, separator: str, fault: str) -> UnreadableRow:
     while lines.has(0):
         lines.drop(1)
         lost += 1
-    after = f": the {lost:,} lines after it are set aside with it" if lost else ""
+    after = f": the {lost:,} lines after it are quarantined with it" if lost else ""
     return UnreadableRow(line, raw, f"broken CSV: a quote opens and is never closed{after}")
 
 

@@ -127,7 +127,7 @@ def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
     (raw / "code.sha256").write_text(_code_digest() + "\n", encoding="utf-8")
     return (
         f"{len(result.examples):,} examples, {len(result.rejected):,} rows rejected, "
-        f"{len(result.superseded):,} older versions of a row set aside"
+        f"{len(result.superseded):,} older versions of a row quarantined"
     )
 
 

@@ -258,11 +258,11 @@ class Follower:
         return True
 
     async def _unload_all(self) -> None:
-        """Forget every release: the model was deleted and registered anew, with other versions of the same numbers.
+        """Forget every release: the model was deleted and registered again, with other versions of the same numbers.
 
         Until its champion is loaded there is no release: a wrong answer would be worse than none.
         """
-        logger.warning("the model was registered anew: its versions are loaded again")
+        logger.warning("the model was registered again: its versions are loaded again")
         self._current, self._trial = None, None
         self._retries.clear()
         stale, self._loaded = self._loaded, {}

@@ -56,7 +56,7 @@ def missing_answers(champion: Version, run_id: str, system: str) -> PerpetuneErr
     return PerpetuneError(
         f"version {champion.version} cannot be checked: its recorded answers to held-out rows are missing",
         where=f"answers/{system}.jsonl of the MLflow run {run_id}",
-        do="restore the artifact store; or `perpetune refresh --again`, which evaluates a version anew",
+        do="restore the artifact store; or `perpetune refresh --again`, which evaluates a version again",
     )
 
 

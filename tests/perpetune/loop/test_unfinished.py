@@ -22,7 +22,7 @@ from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.decide import decide
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import open_loop_run
-from perpetune.loop.unfinished import tag_versions, unfinished_refresh, withdraw
+from perpetune.loop.unfinished import tag_versions, unfinished_refresh, withdraw, withdrawn_if_champion_changed
 from perpetune.params import load_params
 from perpetune.policy.decision.record import Decision
 from perpetune.records import Example
@@ -111,11 +111,8 @@ class Process:
         return decision.outcome
 
     def _release(self, decision: Decision) -> None:
-        try:
+        with withdrawn_if_champion_changed(decision):
             release(self.workspace, str(decision.ids.model_version), decision.ids.champion_version)
-        except ChampionChanged:
-            withdraw(decision)
-            raise
 
     def _version(self, run: Run) -> str:
         task = self.workspace.params.task.name

@@ -138,7 +138,7 @@ def test_without_a_readable_checkpoint_the_training_starts_anew(
     notes: list[str] = []
     _, steps = run(load_base(tiny_params, tmp_path, "fp32"), params, tmp_path, notes=notes)
     assert steps[0] == 1
-    assert all(note.endswith("the training starts anew") for note in notes) and len(notes) == 2
+    assert all(note.endswith("the training starts again") for note in notes) and len(notes) == 2
 
 
 def test_a_full_disk_does_not_end_the_training(tiny_params: BaseParams, params: TrainParams, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_quote_that_is_never_closed_takes_all_that_follows(tmp_path: Path) -> 
 
     assert pairs(found) == [("a", "x")]
     assert [(row.line, row.reason) for row in found.rejected] == [
-        (3, "broken CSV: a quote opens and is never closed: the 2 lines after it are set aside with it")
+        (3, "broken CSV: a quote opens and is never closed: the 2 lines after it are quarantined with it")
     ]
 
 
