@@ -179,7 +179,9 @@ class CleanParams(Section):
 
 
 class SplitParams(Section):
-    """Ratios of groups. `frozen_traffic` is of labelled traffic, and so is `recent`, which is drawn from the newest."""
+    """Ratios of groups that are not in the record of assignments yet; another seed draws all again. `frozen_traffic` is of
+    labelled traffic, and so is `recent`, which is drawn from the newest.
+    """
 
     seed: int = 7
     """The split of a new group depends on this seed and the group's name. It is recorded in `data/assignments.csv`, so

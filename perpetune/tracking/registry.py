@@ -209,7 +209,8 @@ def wanted(task: str) -> DesiredReleases:
     """The versions that a gateway should load."""
     aliases, registered = state_of_model(task)
     champion, challenger = aliases.get("champion"), aliases.get("challenger")
-    trial = _trial(get(task, challenger)) if champion and challenger else None
+    found = _existing(task, challenger) if champion and challenger else None
+    trial = _trial(found) if found else None
     return DesiredReleases(champion, aliases.get("previous"), trial, registered)
 
 
@@ -252,20 +253,28 @@ def _now() -> str:
 def find(task: str, alias: Alias) -> Version | None:
     """The version with the alias; None if there is none."""
     version = aliases_of_model(task).get(alias)
-    return get(task, version) if version else None
+    return _existing(task, version) if version else None
 
 
 def get(task: str, version: str) -> Version:
     """A version by its number. Raises PerpetuneError if there is none."""
+    found = _existing(task, version)
+    if found is None:
+        raise PerpetuneError(
+            f"the model {task} has no version {version}",
+            do="`perpetune status` lists the versions",
+        )
+    return found
+
+
+def _existing(task: str, version: str) -> Version | None:
+    """The version, or None: one with an alias may have been deleted since the alias was read."""
     try:
         found = MlflowClient().get_model_version(task, version)
     except MlflowException as fault:
         if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise PerpetuneError(
-            f"the model {task} has no version {version}",
-            do="`perpetune status` lists the versions",
-        ) from fault
+        return None
     return Version(task, str(found.version), str(found.run_id), dict(found.tags))
 
 

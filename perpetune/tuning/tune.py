@@ -146,7 +146,7 @@ def _read(workspace: Workspace, run: Run) -> _Data:
         raise PerpetuneError(
             "there are no validation rows to compare settings on",
             where="params.yaml: split.validation",
-            do="raise it, or add examples with `perpetune ingest FILE`",
+            do="raise it and set another split.seed, since recorded rows keep their split; or add more examples",
         )
     return data
 

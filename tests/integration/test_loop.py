@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, dict[str, object]] = {
-    "task": {"name": "desk", "instruction": "Which desk answers this question?"},
+    "task": {"name": "desk", "instruction": "Which desk answers this question?", "new_labels": True},
     "fetch": {"sources": ["inbox", "traffic"]},
     "reference": {"min_recent": 15},
     "split": {"frozen": 0.3, "validation": 0.1, "recent": 0.4},

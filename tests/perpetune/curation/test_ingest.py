@@ -231,17 +231,13 @@ def test_an_inbox_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
         ingest(tickets(tmp_path, "ab"), tmp_path / "inbox")
 
 
-def _ingest_into(file: Path, inbox: Path) -> int:
-    return ingest(file, inbox).examples
-
-
 @pytest.mark.slow
 def test_ingestions_at_the_same_time(tmp_path: Path) -> None:
     files = [tickets(tmp_path / str(number), "ab" * (number + 1)) for number in range(4)]
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        counts = pool.starmap(_ingest_into, [(file, tmp_path / "data/inbox") for file in [*files, *files]])
+        done = pool.starmap(ingest, [(file, tmp_path / "data/inbox") for file in [*files, *files]])
 
-    assert counts == [2, 4, 6, 8] * 2
+    assert [one.examples for one in done] == [2, 4, 6, 8] * 2
     assert len(list((tmp_path / "data/inbox").glob("*.jsonl"))) == 4
     assert len(set(fetched(tmp_path))) == 8
 

@@ -162,6 +162,19 @@ def test_a_trial_continues_while_another_version_is_registered(tiny_params: Base
     registry.end_trial("colours", third, "aborted")
 
 
+def test_a_version_that_is_deleted_while_aliases_are_read_is_none(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    champion, gone = version_of(task, promoted=True), version_of(task)
+    registry.begin_trial(task, gone, "canary", 0.1)
+    state, aliases = registry.state_of_model(task), registry.aliases_of_model(task)
+    registry.delete_version(task, gone)
+    monkeypatch.setattr(registry, "state_of_model", lambda _: state)
+    monkeypatch.setattr(registry, "aliases_of_model", lambda _: aliases)
+
+    wanted = registry.wanted(task)
+    assert (wanted.champion, wanted.trial) == (champion, None)
+    assert registry.find(task, "challenger") is None
+
+
 def test_ending_one_trial_leaves_another(task: str) -> None:
     champion, one, other = version_of(task, promoted=True), version_of(task), version_of(task)
     registry.begin_trial(task, other, "canary", 0.1)

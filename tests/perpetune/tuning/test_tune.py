@@ -266,8 +266,9 @@ def test_wrong_usage(folder: Path) -> None:
 
 def test_without_validation_rows(done: Done) -> None:
     text = (done.folder / "params.yaml").read_text()
-    (done.folder / "params.yaml").write_text(text.replace("  validation: 0.1", "  validation: 0.0"))
+    (done.folder / "params.yaml").write_text(text.replace("  validation: 0.1", "  validation: 0.0\n  seed: 8"))
     said = CliRunner().invoke(app, ["tune"])
     (done.folder / "params.yaml").write_text(text)
     assert said.exit_code == 1
     assert "params.yaml: split.validation: there are no validation rows" in said.stderr
+    assert "another split.seed" in said.stderr, "rows that are recorded for training stay there"
