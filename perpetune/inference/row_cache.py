@@ -10,14 +10,16 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import DynamicCache
 
+from perpetune.model.packing import are_equal_logits
 from perpetune.model.parts import last_logits
 
-# Their modules hold the state of one sequence: of several in turn, each is read again for every token.
-KEEPS_STATE_ITSELF = ("recurrent_gemma",)
+_TRIED: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+_PROMPT, _STEPS = 5, 4  # tokens of a trial
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +65,19 @@ def prefill_alone(model: torch.nn.Module, prompts: Sequence[Sequence[int]]) -> t
 
 def _read(model: torch.nn.Module, tokens: torch.Tensor, carried: dict[str, Any]) -> tuple[RowState, torch.Tensor]:
     """Read the tokens (1, n) that are not in the carried state yet; its next logits (1, vocabulary)."""
+    if _carries_state(model):
+        return _read_on(model, tokens, carried)
+    output = cast(Any, model)(input_ids=tokens, use_cache=False, **last_logits(model))
+    return RowState(tokens, {}), output.logits[:, -1].float()
+
+
+def _read_on(model: torch.nn.Module, tokens: torch.Tensor, carried: dict[str, Any]) -> tuple[RowState, torch.Tensor]:
     causal = cast(Any, model)
     if not carried:
         carried = _beginning(causal, tokens)
         inputs = causal.prepare_inputs_for_generation(tokens, is_first_iteration=True, **carried)
     else:
-        new = 1 if carried["use_cache"] else None
-        inputs = causal.prepare_inputs_for_generation(tokens, next_sequence_length=new, **carried)
+        inputs = causal.prepare_inputs_for_generation(tokens, next_sequence_length=1, **carried)
     output = causal(**{**inputs, **last_logits(model)}, return_dict=True)
     logits: torch.Tensor = output.logits[:, -1].float()
     return RowState(tokens, causal._update_model_kwargs_for_generation(output, carried)), logits
@@ -78,8 +86,6 @@ def _read(model: torch.nn.Module, tokens: torch.Tensor, carried: dict[str, Any])
 def _beginning(causal: Any, tokens: torch.Tensor) -> dict[str, Any]:
     """What `generate` begins with: positions, and an empty cache unless the model makes its own."""
     takes = inspect.signature(causal.forward).parameters
-    if causal.config.model_type in KEEPS_STATE_ITSELF:
-        return {"use_cache": False}
     carried: dict[str, Any] = {"use_cache": True}
     if "position_ids" in takes:
         carried["position_ids"] = torch.arange(tokens.shape[1], device=tokens.device)[None]
@@ -87,3 +93,32 @@ def _beginning(causal: Any, tokens: torch.Tensor) -> dict[str, Any]:
         name = "cache_params" if "cache_params" in takes else "past_key_values"
         carried[name] = DynamicCache(config=causal.config.get_text_config(decoder=True))
     return carried
+
+
+def _carries_state(model: torch.nn.Module) -> bool:
+    """Whether two sequences in turn can be read token by token; else each is read as a whole for every token.
+
+    It is tried once for each model: some hold the state of one sequence in their modules, and some caches of
+    transformers fail for their own architecture.
+    """
+    if model not in _TRIED:
+        _TRIED[model] = _reads_in_turn(model)
+    return _TRIED[model]
+
+
+@torch.inference_mode()
+def _reads_in_turn(model: torch.nn.Module) -> bool:
+    causal = cast(Any, model)
+    words = int(causal.config.get_text_config().vocab_size)
+    sample = torch.arange(2 * (_PROMPT + _STEPS), device=causal.device).reshape(2, 1, -1) + words // 4
+    found, carried = [], [dict[str, Any](), dict[str, Any]()]
+    try:
+        for length in range(_PROMPT, _PROMPT + _STEPS):
+            for number, row in enumerate(sample):
+                state, logits = _read_on(model, row[:, :length], carried[number])
+                carried[number] = state.carried
+                found.append(logits)
+    except Exception:  # what an architecture's cache raises is its own choice
+        return False
+    whole = [causal(input_ids=row, use_cache=False).logits[0, _PROMPT - 1 : -1] for row in sample]
+    return are_equal_logits(torch.cat(found), torch.stack(whole, 1).flatten(0, 1), causal.dtype)

@@ -185,6 +185,11 @@ def _alone(model: PreTrainedModel) -> tuple[list[list[int]], list[Tensor]]:
     return rows, alone
 
 
+def are_equal_logits(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> bool:
+    """Whether logits (tokens, vocabulary) of a model in this precision are the same but for rounding."""
+    return _is_equal(_errors(found, wanted), dtype)
+
+
 def _errors(found: Tensor, wanted: Tensor) -> Tensor:
     """The relative error of each token's logits (tokens,)."""
     found, wanted = found.float(), wanted.float()
