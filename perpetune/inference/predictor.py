@@ -20,23 +20,23 @@ from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.generation.prompt_format import TEMPLATE_AS_IT_IS, PromptFormat
 from perpetune.generation.request import GenerationRequest
-from perpetune.inference.decoding import DecodeBatch, DecodeRequest
-from perpetune.inference.json_grammar import GrammarCompiler
-from perpetune.inference.label_head_scoring import before_input, head_probabilities
-from perpetune.inference.label_scoring import label_log_probabilities
+from perpetune.inference.caches.prefix_cache import EMPTY_PREFIX, PrefixCache
+from perpetune.inference.decoding.batch import DecodeBatch, DecodeRequest
+from perpetune.inference.decoding.json_grammar import GrammarCompiler
+from perpetune.inference.labels.label_head_scoring import before_input, head_probabilities
+from perpetune.inference.labels.label_scoring import label_log_probabilities
 from perpetune.inference.likelihood import ScoredText, mean_losses
 from perpetune.inference.merged_adapter import can_merge, merge_adapter
 from perpetune.inference.not_a_number import NotANumber
-from perpetune.inference.prefix_cache import EMPTY_PREFIX, PrefixCache
 from perpetune.inference.row_scoring import row_head_probabilities, row_label_log_probabilities, row_mean_loss
 from perpetune.model.adapters import is_adapter
 from perpetune.model.base import Base, load_base, load_model
-from perpetune.model.chat_tokenizer import ChatTokenizer
+from perpetune.model.chat.chat_tokenizer import ChatTokenizer
 from perpetune.model.label_head import LabelHead, load_head
-from perpetune.model.packing import longest_in_tree
 from perpetune.model.parts import context_length
 from perpetune.model.release import POOL
-from perpetune.model.token_tree import groups_within
+from perpetune.model.trees.packing import longest_in_tree
+from perpetune.model.trees.token_tree import groups_within
 from perpetune.params import BaseParams
 from perpetune.records import Message, last_user_message
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from perpetune.model.chat_format import answer_tokens, reasons_by_default
+from perpetune.model.chat.chat_format import answer_tokens, reasons_by_default
 from perpetune.params import Params
 from perpetune.records import Example
 

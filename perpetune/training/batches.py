@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from perpetune.generation.answer import PromptRejected
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
-from perpetune.model.token_tree import build_tree, groups_within
+from perpetune.model.chat.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.trees.token_tree import build_tree, groups_within
 from perpetune.params import TrainParams
 from perpetune.records import Example, conversation
 from perpetune.statistics.imbalance import is_imbalanced

@@ -11,7 +11,7 @@ from perpetune.generation.answer import Answer, PromptTooLong
 from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.chat.chat_format import answer_tokens, prompt_tokens
 from perpetune.params import LoraParams
 from perpetune.records import Message
 

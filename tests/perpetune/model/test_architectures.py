@@ -21,7 +21,7 @@ from perpetune.inference.likelihood import ScoredText
 from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base, load_base
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.chat.chat_format import answer_tokens, prompt_tokens
 from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example, Message
 from perpetune.training.batches import Encoded, pack_rows
