@@ -55,7 +55,7 @@ def test_no_redirect_to_whatever_the_host_header_says(standing: Gateway, path: s
 
 def test_every_reply_has_a_request_id(start: Start, log: sqlalchemy.Engine, params: ServeParams) -> None:
     shop, judge = add_key(log, "shop", ["ask"]), add_key(log, "judge", ["feedback"])
-    limited = {"requests_per_minute": 30, "cors_origins": ("https://app.example.com",)}
+    limited = {"requests_per_minute": 120, "cors_origins": ("https://app.example.com",)}
     gateway = start(params=params.model_copy(update=limited))
     ids: list[str] = []
 
