@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perpetune.curation", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args().stage
+    # Rows hold no reference cycles. Python would look for some among all rows whenever a few hundred are added.
+    gc.set_threshold(200_000, 50, 100)
     try:
         print(f"{stage}: {STAGES[stage](load_params(Path('params.yaml')), Path())}")
     except PerpetuneError as error:

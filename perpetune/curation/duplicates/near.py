@@ -12,16 +12,19 @@ from perpetune.curation.duplicates.one_word import one_word_apart
 from perpetune.records import Example
 
 
+Asked = str | Turns
+
+
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The canonical texts of rows by number, and which of them are near duplicates of one another."""
+    """The number of each row's canonical text, by its turns, and which of these are near duplicates of one another."""
 
-    numbers: Mapping[Turns, int] = field(default_factory=dict)
+    numbers: Mapping[Asked, int] = field(default_factory=dict)
     neighbours: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def text_of(self, row: Example) -> int:
         """The number of the row's canonical text. Raises KeyError for a row that was not compared."""
-        return self.numbers[canonical_turns(row)]
+        return self.numbers[_asked(row)]
 
     def like(self, text: int) -> frozenset[int]:
         """The texts that are near duplicates of this one."""
@@ -34,20 +37,30 @@ def near_duplicates(rows: Sequence[Example]) -> NearDuplicates:
     Texts with one canonical form count as the same. Two texts are near duplicates if they are one word apart, or if
     most of their passages are the same. Work and memory grow with the number of rows, not of pairs.
     """
-    numbers: dict[Turns, int] = {}
+    numbers: dict[Asked, int] = {}
+    known: dict[Turns, int] = {}
     examples: list[Example] = []
     for row in rows:
-        key = canonical_turns(row)
-        if key not in numbers:
-            numbers[key] = len(numbers)
+        if _asked(row) in numbers:
+            continue
+        turns = canonical_turns(row)
+        if turns not in known:
+            known[turns] = len(known)
             examples.append(row)
+        numbers[_asked(row)] = known[turns]
     neighbours: dict[int, set[int]] = defaultdict(set)
-    texts = ["\n".join(text for _, text in turns) for turns in numbers]
-    for pairs in (one_word_apart([row_tokens(row) for row in examples]), similar_texts(texts)):
+    texts = ["\n".join(text for _, text in turns) for turns in known]
+    del known
+    for pairs in (one_word_apart(map(row_tokens, examples)), similar_texts(texts)):
         for one, other in pairs:
             neighbours[one].add(other)
             neighbours[other].add(one)
     return NearDuplicates(numbers, {text: frozenset(others) for text, others in neighbours.items()})
+
+
+def _asked(row: Example) -> Asked:
+    """What the row's canonical text is made of, which takes no work and no memory of its own if there is one turn."""
+    return tuple((turn.role, turn.content) for turn in row.messages if turn.role != "system") or row.input
 
 
 def stars(texts: Iterable[int], near: NearDuplicates) -> dict[int, int]:
