@@ -11,7 +11,6 @@ from perpetune.curation.duplicates.minhash import similar_texts
 from perpetune.curation.duplicates.one_word import one_word_apart
 from perpetune.records import Example
 
-
 Asked = str | Turns
 
 

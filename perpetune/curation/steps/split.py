@@ -13,8 +13,8 @@ from perpetune.curation.assignment_record import PRECEDENCE, AssignmentRecord, g
 from perpetune.curation.dedup_key import DedupKey, input_key
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
 from perpetune.curation.duplicates.shared_passages import PassageIndex, passages_of
-from perpetune.curation.duplicates.word_hashes import WordNumbers
 from perpetune.curation.duplicates.summary import near_summary
+from perpetune.curation.duplicates.word_hashes import WordNumbers
 from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
 from perpetune.curation.sources import is_in_doubt, is_traffic
