@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from perpetune.curation.engine import engine_of
 from perpetune.curation.layout import RESOLVED
 from perpetune.curation.steps import clean, drift_reference, fetch, split, validate
 from perpetune.errors import PerpetuneError
@@ -32,8 +33,12 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
     "params": _resolved,
     "fetch": lambda params, workspace: fetch.run(params.fetch, params.task, workspace),
     "validate": lambda _, workspace: validate.run(workspace),
-    "clean": lambda params, workspace: clean.run(params.clean, params.task, params.split.seed, workspace),
-    "split": lambda params, workspace: split.run(params.split, params.mix, params.task, workspace),
+    "clean": lambda params, workspace: clean.run(
+        params.clean, params.task, params.split.seed, workspace, engine_of(params.curate)
+    ),
+    "split": lambda params, workspace: split.run(
+        params.split, params.mix, params.task, workspace, engine_of(params.curate)
+    ),
     "reference": lambda params, workspace: drift_reference.run(params.reference, workspace),
     "card": _card,
 }

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpetune.curation.duplicates.word_hashes import powers
+from perpetune.curation.engine import IN_PROCESS, Engine
 
 SIMILARITY = 0.75
 """Least Jaccard similarity of the sets of five-character shingles. Its estimate has a standard error of 0.04."""
@@ -21,10 +22,9 @@ BANDS, BAND_ROWS = 20, 6
 """A pair with similarity 0.75 shares one of the bands in 98% of cases, with 0.9 nearly always."""
 SEED = 7
 _FACTORS = powers(BAND_ROWS + 1)[1:]
-_CHUNK = 5_000  # texts whose shingles are in memory at once
 
 
-def similar_texts(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+def similar_texts(texts: Sequence[str], engine: Engine = IN_PROCESS) -> Iterator[tuple[int, int]]:
     """Positions of pairs of canonical texts that are similar and have the same digits; a pair may come twice.
 
     Each text is compared with the first of its bucket in each band, not with all, so that the work stays linear when
@@ -33,7 +33,7 @@ def similar_texts(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
     long = [position for position, text in enumerate(texts) if len(text) >= MIN_CHARS]
     if len(long) < 2:
         return
-    signatures = _signatures([texts[position] for position in long])
+    signatures = np.concatenate(list(engine.batches(signatures_of, [texts[position] for position in long])))
     for one, other in _candidates(signatures):
         similarity = np.count_nonzero(signatures[one] == signatures[other]) / signatures.shape[1]
         if similarity >= SIMILARITY and _digits(texts[long[one]]) == _digits(texts[long[other]]):
@@ -44,14 +44,12 @@ def _digits(text: str) -> str:
     return "".join(filter(str.isdigit, text))
 
 
-def _signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
+def signatures_of(texts: Sequence[str]) -> NDArray[np.uint32]:
+    """A row of minimal hashes for each text."""
     import rensa  # late: only the split needs it
 
-    digests = np.empty((len(texts), BANDS * BAND_ROWS), dtype=np.uint32)
-    for start in range(0, len(texts), _CHUNK):
-        shingles = [_shingles(text) for text in texts[start : start + _CHUNK]]
-        digests[start : start + _CHUNK] = rensa.RMinHash.digests_from_token_sets(shingles, BANDS * BAND_ROWS, SEED)
-    return digests
+    shingles = [_shingles(text) for text in texts]
+    return np.array(rensa.RMinHash.digests_from_token_sets(shingles, BANDS * BAND_ROWS, SEED), dtype=np.uint32)
 
 
 def _shingles(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from perpetune.curation.duplicates.canonical import Turns, canonical_turns, row_tokens
 from perpetune.curation.duplicates.minhash import similar_texts
 from perpetune.curation.duplicates.one_word import one_word_apart
+from perpetune.curation.engine import IN_PROCESS, Engine, for_each
 from perpetune.records import Example
 
 Asked = str | Turns
@@ -30,19 +31,20 @@ class NearDuplicates:
         return self.neighbours.get(text, frozenset())
 
 
-def near_duplicates(rows: Sequence[Example]) -> NearDuplicates:
+def near_duplicates(rows: Sequence[Example], engine: Engine = IN_PROCESS) -> NearDuplicates:
     """Compare the inputs of all rows.
 
     Texts with one canonical form count as the same. Two texts are near duplicates if they are one word apart, or if
     most of their passages are the same. Work and memory grow with the number of rows, not of pairs.
     """
+    first: dict[Asked, Example] = {}
+    for row in rows:
+        first.setdefault(_asked(row), row)
+    different = tuple(first.values())
     numbers: dict[Asked, int] = {}
     known: dict[Turns, int] = {}
     examples: list[Example] = []
-    for row in rows:
-        if _asked(row) in numbers:
-            continue
-        turns = canonical_turns(row)
+    for row, turns in zip(different, for_each(_canonical, different, engine), strict=True):
         if turns not in known:
             known[turns] = len(known)
             examples.append(row)
@@ -50,11 +52,19 @@ def near_duplicates(rows: Sequence[Example]) -> NearDuplicates:
     neighbours: dict[int, set[int]] = defaultdict(set)
     texts = ["\n".join(text for _, text in turns) for turns in known]
     del known
-    for pairs in (one_word_apart(map(row_tokens, examples)), similar_texts(texts)):
+    for pairs in (one_word_apart(for_each(_tokens, examples, engine)), similar_texts(texts, engine)):
         for one, other in pairs:
             neighbours[one].add(other)
             neighbours[other].add(one)
     return NearDuplicates(numbers, {text: frozenset(others) for text, others in neighbours.items()})
+
+
+def _canonical(rows: Sequence[Example]) -> list[Turns]:
+    return [canonical_turns(row) for row in rows]
+
+
+def _tokens(rows: Sequence[Example]) -> list[tuple[str, ...]]:
+    return [row_tokens(row) for row in rows]
 
 
 def _asked(row: Example) -> Asked:

@@ -15,6 +15,7 @@ from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
 from perpetune.curation.duplicates.shared_passages import PassageIndex, passages_of
 from perpetune.curation.duplicates.summary import near_summary
 from perpetune.curation.duplicates.word_hashes import WordNumbers
+from perpetune.curation.engine import IN_PROCESS, Engine
 from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
 from perpetune.curation.sources import is_in_doubt, is_traffic
@@ -73,9 +74,9 @@ def split(
     return Splits(**parts, quarantined=tuple(quarantined))
 
 
-def compared(rows: Sequence[Example], params: SplitParams) -> NearDuplicates:
+def compared(rows: Sequence[Example], params: SplitParams, engine: Engine = IN_PROCESS) -> NearDuplicates:
     """The near duplicates of the rows, which must be in canonical order; none if `near_duplicates` is off."""
-    return near_duplicates(rows) if params.near_duplicates else NearDuplicates()
+    return near_duplicates(rows, engine) if params.near_duplicates else NearDuplicates()
 
 
 def _superseded(row: Example, name: str, relabelled: set[DedupKey]) -> str | None:
@@ -233,11 +234,11 @@ def mixed(splits: Splits, params: MixParams, min_rows: int) -> Splits:
     return replace(splits, train=chosen.rows, quarantined=(*splits.quarantined, *chosen.quarantined))
 
 
-def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path) -> str:
+def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path, engine: Engine = IN_PROCESS) -> str:
     """Write `data/splits/`, one file per split, the quarantined rows to `data/leakage/`, and the record of assignments."""
     record, labelled = load_record(workspace, params.seed), task.kind == "classification"
     rows = in_order(read_jsonl(workspace / CLEAN / "examples.jsonl", Example))
-    near = compared(rows, params)
+    near = compared(rows, params, engine)
     divided = split(rows, params, record, labelled=labelled, near=near)
     splits = mixed(divided, mixing, params.min_train_rows)
     require_enough(splits, params, task, dropped_before(workspace))
