@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from perpetune.curation.engine import engine_of
 from perpetune.curation.layout import RESOLVED
 from perpetune.curation.steps import clean, drift_reference, fetch, split, validate
 from perpetune.errors import PerpetuneError
@@ -31,8 +33,12 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
     "params": _resolved,
     "fetch": lambda params, workspace: fetch.run(params.fetch, params.task, workspace),
     "validate": lambda _, workspace: validate.run(workspace),
-    "clean": lambda params, workspace: clean.run(params.clean, params.task, params.split.seed, workspace),
-    "split": lambda params, workspace: split.run(params.split, params.mix, params.task, workspace),
+    "clean": lambda params, workspace: clean.run(
+        params.clean, params.task, params.split.seed, workspace, engine_of(params.curate)
+    ),
+    "split": lambda params, workspace: split.run(
+        params.split, params.mix, params.task, workspace, engine_of(params.curate)
+    ),
     "reference": lambda params, workspace: drift_reference.run(params.reference, workspace),
     "card": _card,
 }
@@ -42,6 +48,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perpetune.curation", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args().stage
+    # Rows hold no reference cycles. Python would look for some among all rows whenever a few hundred are added.
+    gc.set_threshold(200_000, 50, 100)
     try:
         print(f"{stage}: {STAGES[stage](load_params(Path('params.yaml')), Path())}")
     except PerpetuneError as error:

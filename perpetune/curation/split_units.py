@@ -63,7 +63,7 @@ def curated_units(
 
 def _unit(group: str, rows: Sequence[Example], record: AssignmentRecord) -> Unit:
     name = min((given_name(row) for row in rows if not is_traffic(row)), key=fingerprint)
-    is_text = len({canonical_turns(row) for row in rows}) == 1
+    is_text = len(rows) == 1 or len({canonical_turns(row) for row in rows}) == 1
     return Unit(name, (group,), tuple(rows), _first(record.of_row(row, by_text=is_text) for row in rows), is_text)
 
 

