@@ -50,7 +50,10 @@ class AssignmentRecord:
         found = self.of_id(row)
         if found is None and has_own_group(row):
             found = self.splits.get(self._group_key(row.group))
-        return self.splits.get(self._text_key(row)) if found is None and by_text else found
+        if found is None and by_text:
+            found = self.splits.get(self._text_key(row))
+        # A row without an id of its own is known by the content that it came with, also if a step has changed its text.
+        return self.splits.get(self._id_key(row)) if found is None else found
 
     def with_rows(self, parts: Mapping[str, Iterable[Example]]) -> AssignmentRecord:
         """The record with the rows of these splits; what it has already stays as it is."""
