@@ -60,7 +60,7 @@ def opinions_of(rows: Sequence[Example], vectors: Vectors, groups: Sequence[str]
     """Train on all folds but one, and ask about the rows of that one; `rows` are those that can be judged."""
     labels = sorted({row.output for row in rows})
     numbers = {label: number for number, label in enumerate(labels)}
-    given = np.array([numbers[row.output] for row in rows])
+    given = np.array([numbers[row.output] for row in rows], dtype=np.int64)
     return Opinions(tuple(rows), tuple(labels), given, out_of_fold(vectors, given, groups, folds))
 
 
@@ -76,7 +76,7 @@ def suspects_of(opinions: Opinions, contradictions: Mapping[int, Sequence[int]])
     from cleanlab.filter import find_label_issues  # late: a second
 
     margins = opinions.margins
-    issues = find_label_issues(opinions.given, opinions.probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
+    issues = find_label_issues(opinions.given, opinions.probabilities, filter_by="low_normalized_margin", n_jobs=1)
     found = dict.fromkeys(np.flatnonzero(issues & (margins < 0)).tolist(), BY_MODEL)
     against: dict[int, int] = {}
     for place, others in contradictions.items():
