@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from perpetune.cli.console import Json, console, for_people, print_json, say
 from perpetune.workspace import open_workspace
@@ -37,6 +38,6 @@ def suspects(
             table = Table("row", "input", "label", "likelier", "margin")
             for each in found[:limit]:
                 name = f"{each.source} · {each.id}{' (frozen)' if each.is_frozen else ''}"
-                table.add_row(name, each.input, each.label, each.suggested, f"{each.margin:+.2f}")
+                table.add_row(*map(Text, (name, each.input, each.label, each.suggested, f"{each.margin:+.2f}")))
             console.print(table)
         say(summary.sentence)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from perpetune.errors import PerpetuneError
+from perpetune.model.weights import must_be_fetched
 from perpetune.params import BaseParams
 from perpetune.quality.embedding_cache import EmbeddingCache, Vectors
 
@@ -45,12 +46,14 @@ def features_of(
     """
     if encoder is None:
         return Features(tfidf_vectors(texts), TFIDF, "evaluate.encoder is null")
+    if must_be_fetched(encoder, assets):
+        return Features(tfidf_vectors(texts), TFIDF, f"{encoder.model} is not on this machine (`perpetune download`)")
     from perpetune.classifiers.encoder import load_encoder  # late: it imports torch
 
     try:
         loaded = load_encoder(encoder, assets)
     except PerpetuneError as fault:
-        return Features(tfidf_vectors(texts), TFIDF, f"the encoder is not there: {fault.what}")
+        return Features(tfidf_vectors(texts), TFIDF, fault.what)
     cache = EmbeddingCache(home / FOLDER, loaded.digest)
     return Features(cache.encode(texts, loaded.encode, keep), encoder.model)
 
