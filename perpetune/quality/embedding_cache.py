@@ -37,8 +37,10 @@ class EmbeddingCache:
             added = dict(zip(new, embed(list(new.values())).astype(np.float16), strict=True))
         wanted = {*keys, *map(_key, keep)}
         kept = {key: vector for key, vector in {**known, **added}.items() if key in wanted}
-        if new or len(kept) < len(known):
+        if kept and (new or len(kept) < len(known)):
             self._save(kept)
+        if not kept:
+            self._file.unlink(missing_ok=True)
         return np.stack([kept[key] for key in keys]).astype(np.float32) if keys else np.zeros((0, 1), np.float32)
 
     def _load(self) -> Mapping[bytes, NDArray[np.float16]]:

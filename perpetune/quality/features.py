@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from perpetune.errors import PerpetuneError
-from perpetune.model.weights import must_be_fetched
+from perpetune.model.weights import must_be_fetched, resolve, weights_digest
 from perpetune.params import BaseParams
 from perpetune.quality.embedding_cache import EmbeddingCache, Vectors
 
@@ -37,6 +37,9 @@ class Features:
         return "" if self.are_embeddings else f"by TF-IDF, since {self.why}"
 
 
+NONE = Features(np.zeros((0, 1), np.float32), "nothing")
+
+
 def features_of(
     texts: Sequence[str], encoder: BaseParams | None, assets: Path, home: Path, keep: Iterable[str] = ()
 ) -> Features:
@@ -48,14 +51,25 @@ def features_of(
         return Features(tfidf_vectors(texts), TFIDF, "evaluate.encoder is null")
     if must_be_fetched(encoder, assets):
         return Features(tfidf_vectors(texts), TFIDF, f"{encoder.model} is not on this machine (`perpetune download`)")
-    from perpetune.classifiers.encoder import load_encoder  # late: it imports torch
-
     try:
-        loaded = load_encoder(encoder, assets)
+        # Its weights name the cache. Torch and the encoder are loaded only if a text is new.
+        cache = EmbeddingCache(home / FOLDER, weights_digest(resolve(encoder, assets, setting="evaluate.encoder")))
+        return Features(cache.encode(texts, _Late(encoder, assets), keep), encoder.model)
     except PerpetuneError as fault:
         return Features(tfidf_vectors(texts), TFIDF, fault.what)
-    cache = EmbeddingCache(home / FOLDER, loaded.digest)
-    return Features(cache.encode(texts, loaded.encode, keep), encoder.model)
+
+
+@dataclass(frozen=True)
+class _Late:
+    """The encoder, which is loaded when it is first asked."""
+
+    params: BaseParams
+    assets: Path
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        from perpetune.classifiers.encoder import load_encoder
+
+        return load_encoder(self.params, self.assets).encode(texts)
 
 
 def tfidf_vectors(texts: Sequence[str]) -> Vectors:

@@ -13,7 +13,7 @@ from perpetune.curation.quarantine import Changed, Quarantined, StepResult, in_o
 from perpetune.curation.steps.step_files import write_step
 from perpetune.curation.suspects import SUMMARY, SUSPECTS, LabelErrorSummary, Suspect
 from perpetune.params import LabelErrorsParams, TaskParams
-from perpetune.quality.features import Features, features_of
+from perpetune.quality.features import NONE, Features, features_of
 from perpetune.quality.judge import judgeable, opinions_of, suspects_of
 from perpetune.records import Example, read_jsonl, write_jsonl
 from perpetune.workspace import Workspace
@@ -48,7 +48,7 @@ def label_errors(
     groups = _groups(rows, near)
     places, unjudged = judgeable(rows, groups, params.folds, params.max_rows)
     judged = [rows[place] for place in places]
-    features = embed([row.input for row in judged])
+    features = embed([row.input for row in judged]) if judged else NONE
     opinions = opinions_of(judged, features.vectors, [groups[place] for place in places], params.folds)
     found = suspects_of(opinions, _contradictions(judged, near))
     frozen = {(row.source, row.id) for row in judged if is_frozen(row)}
