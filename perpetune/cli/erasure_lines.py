@@ -32,7 +32,7 @@ def _lines(done: Erasure) -> list[str]:
         what = "was trained on them" if each.learned else "was evaluated on them"
         lines.append(f"version {each.version}{names} {what}: data {each.data_version[:8]}")
     if learned:
-        lines.append("weights can remember what they were trained on: run `perpetune refresh --force` for a version that")
+        lines.append("weights can remember what they were trained on: run `perpetune refresh` for a version that")
         lines.append("never saw the rows, then delete the versions above in MLflow")
     if done.elsewhere:
         lines.append(f"your own files still hold them, delete them there: {', '.join(done.elsewhere)}")
