@@ -1,4 +1,4 @@
-"""`perpetune data remove`: the rows of the data and their versions."""
+"""`perpetune data remove`, `diff` and `list`: the rows of the data and their versions."""
 
 from __future__ import annotations
 
@@ -70,3 +70,43 @@ def _confirmed(planned: object, json_: bool) -> bool:
         return False
     show_erasure(planned, console)
     return typer.confirm("Erase them? This cannot be undone")
+
+
+@commands.command(epilog="Example: `perpetune data diff 3 now`")
+def diff(
+    before: Annotated[str, typer.Argument(help="A data version or its beginning, a model version, or `now`.")],
+    after: Annotated[str, typer.Argument(help="The other one.")] = "now",
+    json_: Json = False,
+) -> None:
+    """Rows added, removed, and changed in text, label or split between two versions of the data."""
+    from perpetune.cli.data_lines import show_changes
+    from perpetune.curation.row_changes import row_changes
+    from perpetune.loop.data_versions import resolved, splits_of
+    from perpetune.loop.run_context import use_mlflow
+
+    with for_people(), services(worker=False, prefect=False) as workspace:
+        use_mlflow(workspace)
+        one, other = resolved(workspace, before), resolved(workspace, after)
+        labelled = workspace.params.task.kind == "classification"
+        with splits_of(workspace, one) as old, splits_of(workspace, other) as new:
+            found = row_changes(old, new, labelled=labelled)
+        if json_:
+            print_json({"before": one, "after": other, "changes": [asdict(each) for each in found]})
+        else:
+            show_changes(one, other, found, console)
+
+
+@commands.command("list", epilog="Example: `perpetune data list --json`")
+def list_(json_: Json = False) -> None:
+    """The versions of the data: the one in this folder, and those that models were trained on."""
+    from perpetune.cli.data_lines import show_versions
+    from perpetune.loop.data_versions import data_versions
+    from perpetune.loop.run_context import use_mlflow
+
+    with for_people(), services(worker=False, prefect=False) as workspace:
+        use_mlflow(workspace)
+        found = data_versions(workspace)
+        if json_:
+            print_json([asdict(each) for each in found])
+        else:
+            show_versions(found, console)
