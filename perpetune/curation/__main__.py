@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perpetune.curation.layout import RESOLVED
 from perpetune.curation.steps import clean, drift_reference, fetch, split, validate
+from perpetune.curation.steps.step_files import timed
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.params import Params, as_yaml, load_params
@@ -41,9 +42,12 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perpetune.curation", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
-    stage = parser.parse_args().stage
+    stage, workspace = parser.parse_args().stage, Path()
     try:
-        print(f"{stage}: {STAGES[stage](load_params(Path('params.yaml')), Path())}")
+        params = load_params(workspace / "params.yaml")
+        with timed(workspace, stage):
+            said = STAGES[stage](params, workspace)
+        print(f"{stage}: {said}")
     except PerpetuneError as error:
         print(error, file=sys.stderr)
         return 1

@@ -41,12 +41,30 @@ class Quarantined(BaseModel):
     example: Example
 
 
+class Changed(BaseModel):
+    """A text of a row that a step changed. `field` is as in the row: `input`, `messages[2].content`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    id: str
+    field: str
+    before: str
+    after: str
+
+
 @dataclass(frozen=True)
 class StepResult:
-    """The rows that a step kept and those that it quarantined; together they are its input."""
+    """The rows that a step kept and those that it quarantined; together they are its input.
+
+    `changed` has the texts of kept rows that it changed. `reported` has kept rows with what is wrong with them: the step
+    only reports by its settings, or the rows are in the frozen holdout.
+    """
 
     kept: tuple[Example, ...]
     quarantined: tuple[Quarantined, ...]
+    changed: tuple[Changed, ...] = ()
+    reported: tuple[Quarantined, ...] = ()
 
 
 def by_reason(quarantined: Iterable[Quarantined]) -> dict[str, int]:
@@ -58,6 +76,10 @@ def by_reason(quarantined: Iterable[Quarantined]) -> dict[str, int]:
 def in_order(examples: Iterable[Example]) -> list[Example]:
     """The canonical order of every file of the pipeline, independent of the input's order."""
     return sorted(examples, key=lambda row: (row.source, row.id, row.model_dump_json()))
+
+
+def changes_in_order(changed: Iterable[Changed]) -> list[Changed]:
+    return sorted(changed, key=lambda each: (each.source, each.id, each.field, each.model_dump_json()))
 
 
 def quarantine_in_order(quarantined: Sequence[Quarantined]) -> list[Quarantined]:

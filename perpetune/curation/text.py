@@ -33,6 +33,14 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
+def around_change(before: str, after: str, limit: int = 160) -> tuple[str, str]:
+    """Both texts from shortly before the first place at which they differ, shortened."""
+    same = next((place for place, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), None)
+    start = max(0, (min(len(before), len(after)) if same is None else same) - limit // 4)
+    lead = "…" if start else ""
+    return shortened(lead + before[start:], limit), shortened(lead + after[start:], limit)
+
+
 def shortened(text: str, limit: int = 200) -> str:
     """The text cut to `limit` characters, and encodable as UTF-8."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"

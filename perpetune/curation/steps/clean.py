@@ -10,7 +10,7 @@ from perpetune.curation.assignment_record import AssignmentRecord, load_record
 from perpetune.curation.dedup_key import dedup_key
 from perpetune.curation.duplicates.canonical import variant_key
 from perpetune.curation.label_key import label_key
-from perpetune.curation.layout import CLEAN, VALID
+from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
 from perpetune.curation.references import equivalent_outputs, with_all_references
 from perpetune.curation.sources import is_traffic
@@ -212,6 +212,6 @@ def _drop_duplicates(result: StepResult, is_frozen: Callable[[Example], bool]) -
 
 def run(params: CleanParams, task: TaskParams, seed: int, workspace: Path) -> str:
     """Write `data/clean/`: examples, quarantined rows, counts. `seed` is that of the split, whose record it reads."""
-    rows = read_jsonl(workspace / VALID / "examples.jsonl", Example)
+    rows = read_jsonl(workspace / input_of("clean", workspace) / "examples.jsonl", Example)
     result = clean(rows, params, task, load_record(workspace, seed))
-    return write_step(workspace / CLEAN, result)
+    return write_step(workspace, "clean", result)

@@ -14,10 +14,12 @@ import numpy as np
 from markupsafe import Markup
 
 from perpetune.curation.duplicates.summary import NearSummary
-from perpetune.curation.layout import CARD, CLEAN, LEAKAGE, RAW, SPLITS, VALID
-from perpetune.curation.quarantine import Quarantined, Rejected
+from perpetune.curation.layout import CARD, LEAKAGE, RAW, SPLITS
+from perpetune.curation.pipeline import steps_of
+from perpetune.curation.quarantine import Changed, Quarantined, Rejected
 from perpetune.curation.steps.mix import NOT_REPLAYED, recent_and_older
-from perpetune.curation.text import shortened
+from perpetune.curation.steps.step_files import StepFacts, read_facts, seconds_of
+from perpetune.curation.text import around_change, shortened
 from perpetune.params import MixParams, TaskParams
 from perpetune.records import Example, read_jsonl, to_json
 
@@ -50,12 +52,29 @@ class SplitSummary:
 
 
 @dataclass(frozen=True)
+class ShownChange:
+    """What a step made of a text, around the first place at which it changed it."""
+
+    location: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
 class Step:
-    """The rows that a curation step received and kept."""
+    """The rows that a curation step received, kept, and of these changed and reported; and how long it took.
+
+    `changes` and `reports` show some of them.
+    """
 
     name: str
     rows: int
     kept: int
+    changed: int = 0
+    reported: int = 0
+    seconds: float | None = None
+    changes: tuple[ShownChange, ...] = ()
+    reports: tuple[QuarantineReason, ...] = ()
 
     @property
     def quarantined(self) -> int:
@@ -145,15 +164,19 @@ def describe(
     splits: Mapping[str, Sequence[Example]],
     mixing: MixParams,
     near: NearSummary | None = None,
+    done: Mapping[str, StepFacts] | None = None,
 ) -> Card:
-    """Build the card. `quarantined` has each step's quarantined rows, in the order of the steps; `splits` the rows."""
+    """Build the card. `quarantined` has each step's quarantined rows, in the order of the steps; `splits` the rows.
+
+    `done` says what else the steps did.
+    """
     labelled = task.kind == "classification"
     facts = tuple(_split_facts(name, rows, labelled) for name, rows in splits.items())
     card = Card(
         task=task.name,
         kind=task.kind,
         version=version,
-        steps=_steps(len(fetched), len(rejected), quarantined),
+        steps=_steps(len(fetched), len(rejected), quarantined, done or {}),
         sources=_sources(fetched, splits),
         splits=facts,
         quarantine=(
@@ -167,11 +190,32 @@ def describe(
     return Card(**{**vars(card), "warnings": tuple(_warnings(card))})
 
 
-def _steps(fetched: int, rejected: int, quarantined: Mapping[str, Sequence[Quarantined]]) -> tuple[Step, ...]:
-    steps = [Step("fetch", fetched + rejected, fetched)]
+def _steps(
+    fetched: int, rejected: int, quarantined: Mapping[str, Sequence[Quarantined]], facts: Mapping[str, StepFacts]
+) -> tuple[Step, ...]:
+    steps = [_step("fetch", fetched + rejected, fetched, facts)]
     for name, rows in quarantined.items():
-        steps.append(Step(name, steps[-1].kept, steps[-1].kept - len(rows)))
+        steps.append(_step(name, steps[-1].kept, steps[-1].kept - len(rows), facts))
     return tuple(steps)
+
+
+def _step(name: str, rows: int, kept: int, facts: Mapping[str, StepFacts]) -> Step:
+    known = facts.get(name, StepFacts())
+    return Step(
+        name,
+        rows,
+        kept,
+        changed=len({(each.source, each.id) for each in known.changed}),
+        reported=len({(row.example.source, row.example.id) for row in known.reported}),
+        seconds=known.seconds,
+        changes=tuple(map(_shown_change, known.changed[:SHOWN_ROWS])),
+        reports=tuple(_reasons(name, known.reported)),
+    )
+
+
+def _shown_change(changed: Changed) -> ShownChange:
+    before, after = around_change(changed.before, changed.after)
+    return ShownChange(f"{changed.source} · {shortened(changed.id, 40)} · {changed.field}", before, after)
 
 
 def _training_mix(
@@ -325,19 +369,17 @@ def _near(path: Path) -> NearSummary | None:
 
 def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
     """Write `data/card/`: card.md, card.html and card.json."""
-    quarantined = {"validate": VALID, "clean": CLEAN, "split": LEAKAGE}
+    facts = {step: read_facts(workspace, step) for step in steps_of(workspace)}
     card = describe(
         task,
         data_version(workspace / SPLITS),
         _fetched(workspace / RAW),
         read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
-        {
-            step: read_jsonl(workspace / folder / "quarantined.jsonl", Quarantined)
-            for step, folder in quarantined.items()
-        },
+        {step: known.quarantined for step, known in facts.items()},
         {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES},
         mixing,
         _near(workspace / LEAKAGE / "near_duplicates.jsonl"),
+        {"fetch": StepFacts(seconds=seconds_of(workspace, "fetch")), **facts},
     )
     folder = workspace / CARD
     folder.mkdir(parents=True, exist_ok=True)

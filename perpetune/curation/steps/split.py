@@ -14,7 +14,8 @@ from perpetune.curation.dedup_key import DedupKey, input_key
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
 from perpetune.curation.duplicates.shared_passages import with_shared_passages
 from perpetune.curation.duplicates.summary import near_summary
-from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
+from perpetune.curation.layout import LEAKAGE
+from perpetune.curation.pipeline import input_of, output_of_split
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
 from perpetune.curation.sources import is_in_doubt, is_traffic
 from perpetune.curation.split_units import assigned, curated_units, groups_of, hash_position, newest
@@ -220,18 +221,18 @@ def mixed(splits: Splits, params: MixParams, min_rows: int) -> Splits:
 
 
 def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path) -> str:
-    """Write `data/splits/`, one file per split, the quarantined rows to `data/leakage/`, and the record of assignments."""
+    """Write `data/splits/` (`data/divided/` if `select` follows), one file per split, the quarantined rows to `data/leakage/`, and the record of assignments."""
     record, labelled = load_record(workspace, params.seed), task.kind == "classification"
-    rows = in_order(read_jsonl(workspace / CLEAN / "examples.jsonl", Example))
+    rows = in_order(read_jsonl(workspace / input_of("split", workspace) / "examples.jsonl", Example))
     near = compared(rows, params)
     divided = split(rows, params, record, labelled=labelled, near=near)
     splits = mixed(divided, mixing, params.min_train_rows)
     require_enough(splits, params, task, dropped_before(workspace))
     save_record(workspace, record.with_rows(divided.parts()))
     for name, part in splits.parts().items():
-        write_jsonl(workspace / SPLITS / f"{name}.jsonl", part)
+        write_jsonl(workspace / output_of_split(workspace) / f"{name}.jsonl", part)
     kept = tuple(row for part in splits.parts().values() for row in part)
-    write_quarantine(workspace / LEAKAGE, StepResult(kept, splits.quarantined))
+    write_quarantine(workspace, "split", StepResult(kept, splits.quarantined))
     summary = near_summary(rows, near, labelled=labelled)
     write_jsonl(workspace / LEAKAGE / "near_duplicates.jsonl", [summary] if summary else [])
     return splits.counts()
