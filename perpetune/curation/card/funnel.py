@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from perpetune.curation.card.svg import WIDTH, bar, fitted, picture, text
 
-_NAME, _ROW, _NUMBERS = 92, 30, 104
+_NAME, _ROW, _NUMBERS = 86, 30, 112
 
 
 def funnel(steps: Sequence[tuple[str, int, int]]) -> Markup:

@@ -42,9 +42,9 @@ def points(rows: Sequence[tuple[str, Example]]) -> list[Point]:
     return [Point(float(x), float(y), kind, row.input) for (x, y), (kind, row) in zip(places, sampled, strict=True)]
 
 
-def input_map(found: Sequence[Point], kinds: Sequence[str]) -> Markup:
-    """The map and its legend; `kinds` are in the order of their importance."""
-    colours = {kind: f"c{place}" for place, kind in enumerate(kinds[:COLOURS])}
+def input_map(found: Sequence[Point], kinds: Sequence[str], *, labelled: bool) -> Markup:
+    """The map and its legend; `kinds` are in the order of their importance. Splits have their colours of the page."""
+    colours = {kind: f"c{place}" if labelled else kind for place, kind in enumerate(kinds[:COLOURS])}
     wide, high = WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
     # Grey points first, so that the others lie above them.
     ordered = sorted(found, key=lambda each: each.kind in colours)
@@ -81,5 +81,8 @@ def _places(texts: Sequence[str]) -> np.ndarray | None:
         return None
     reduced = TruncatedSVD(topics, random_state=0).fit_transform(vectors)
     flat = PCA(2, svd_solver="full").fit_transform(reduced)
-    low, high = np.percentile(flat, [1, 99], axis=0)
-    return np.asarray(np.clip((flat - low) / np.maximum(high - low, 1e-9), 0, 1))
+    # Stray rows would leave the others a spot in the middle: distances from it shrink with their size.
+    middle, scale = np.median(flat, axis=0), np.maximum(flat.std(axis=0), 1e-9)
+    shrunk = np.arcsinh(1.5 * (flat - middle) / scale)
+    low, high = shrunk.min(axis=0), shrunk.max(axis=0)
+    return np.asarray((shrunk - low) / np.maximum(high - low, 1e-9))

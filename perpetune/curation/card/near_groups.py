@@ -9,7 +9,7 @@ from markupsafe import Markup
 from perpetune.curation.card.svg import WIDTH, bar, picture, text
 
 _CLASSES = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
-_NAME, _ROW, _NUMBERS = 76, 26, 130
+_NAME, _ROW, _NUMBERS = 70, 26, 160
 
 
 def near_groups(sizes: Mapping[int, int]) -> Markup:
@@ -22,9 +22,13 @@ def near_groups(sizes: Mapping[int, int]) -> Markup:
     for place, (name, groups, rows) in enumerate(found):
         y = place * _ROW
         parts.append(text(0, y + 17, name))
-        parts.append(bar(_NAME, y + 4, space * groups / most, _ROW - 8, "near", f"{groups:,} groups of {name}"))
-        parts.append(text(WIDTH, y + 17, f"{groups:,} groups, {rows:,} rows", "end", "soft"))
+        parts.append(bar(_NAME, y + 4, space * groups / most, _ROW - 8, "near", f"{_groups(groups)} of {name}"))
+        parts.append(text(WIDTH, y + 17, f"{_groups(groups)}, {rows:,} rows", "end", "soft"))
     return picture(_ROW * len(found), "Groups of near duplicates by their size", parts)
+
+
+def _groups(count: int) -> str:
+    return f"{count:,} group{'' if count == 1 else 's'}"
 
 
 def _name(low: int, high: int | None) -> str:

@@ -42,7 +42,7 @@ def pictures(
         "balance": balance(labels, by_label) if labels else Markup(""),
         "inputs": histogram({name: [_length(row) for row in rows] for name, rows in splits.items()}, "inputs"),
         "outputs": histogram({name: [len(row.output) for row in rows] for name, rows in splits.items()}, "outputs"),
-        "map": input_map(found, kinds) if found else Markup(""),
+        "map": input_map(found, kinds, labelled=bool(labels)) if found else Markup(""),
         "near": near_groups(sizes) if sizes else Markup(""),
     }
     if labels:

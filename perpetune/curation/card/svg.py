@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-WIDTH = 440
-"""Of every picture, in its own units: a phone shows it at about three quarters of a pixel each."""
+WIDTH = 390
+"""Of every picture, in its own units: a phone shows it at almost a pixel each."""
 FONT = 13
 
 
