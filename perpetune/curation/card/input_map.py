@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -20,7 +21,7 @@ POINTS = 1_500
 """Rows on the map; of more, a sample by hash, which hardly changes when rows are added."""
 COLOURS = 7
 """Labels with a colour of their own; the others are grey."""
-_HEIGHT, _MARGIN, _TOPICS = 300, 8, 32
+_HEIGHT, _MARGIN, _TOPICS, _WORDS = 300, 8, 32, 20_000
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,8 @@ def _places(texts: Sequence[str]) -> np.ndarray | None:
     if len(set(texts)) < 5:
         return None
     from sklearn.decomposition import PCA, TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
 
-    try:
-        vectors = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=20_000).fit_transform(texts)
-    except ValueError:  # no word is in two of them
-        vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=20_000).fit_transform(texts)
+    vectors = _vectors(texts)
     topics = min(_TOPICS, vectors.shape[1] - 1, len(texts) - 1)
     if topics < 2:
         return None
@@ -86,3 +83,16 @@ def _places(texts: Sequence[str]) -> np.ndarray | None:
     shrunk = np.arcsinh(1.5 * (flat - middle) / scale)
     low, high = shrunk.min(axis=0), shrunk.max(axis=0)
     return np.asarray((shrunk - low) / np.maximum(high - low, 1e-9))
+
+
+def _vectors(texts: Sequence[str]) -> Any:
+    """A sparse matrix of TF-IDF, of words that two texts share or, if these are too few, of pieces of words."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        vectors = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=_WORDS).fit_transform(texts)
+        if vectors.shape[1] >= 10:
+            return vectors
+    except ValueError:  # no word is in two of them
+        pass
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=_WORDS).fit_transform(texts)
