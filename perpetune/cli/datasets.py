@@ -29,7 +29,7 @@ def remove(
     interrupted is completed.
     """
     from perpetune.cli.erasure_lines import show_erasure
-    from perpetune.erasure.erase import complete, erase
+    from perpetune.erasure.erase import Erasure, complete, erase
     from perpetune.erasure.selection import Selector
     from perpetune.errors import PerpetuneError
     from perpetune.loop.run_context import use_mlflow
@@ -45,6 +45,7 @@ def remove(
             raise PerpetuneError("an empty text would select every row", do="name a text, an id or a group")
         with services(worker=False, prefect=False) as workspace:
             use_mlflow(workspace)
+            done: Erasure | None
             if not selected:
                 done = complete(workspace, report)
             else:

@@ -110,8 +110,8 @@ def _log(workspace: Workspace) -> Iterator[Engine]:
 
 def _begun(workspace: Workspace, selector: Selector, why: str, log: Engine) -> Journal:
     targets = Targets(selector.selects, selector.pattern())
-    for rows in _everywhere(workspace, log):
-        targets.add_if_selected(rows)
+    for found in _everywhere(workspace, log):
+        targets.add_if_selected(found)
     if not targets.found:
         raise PerpetuneError(
             "no row is selected: not in the inbox, data/, DVC's cache and remotes, or the prediction log",

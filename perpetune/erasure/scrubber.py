@@ -81,7 +81,7 @@ def _strings(value: Any) -> Iterable[str]:
 
 def _cell(text: str) -> str:
     """As it is in a cell of a Markdown table."""
-    return " ".join(text.translate(str.maketrans({mark: f"\\{mark}" for mark in "\\|`*_<>[]"})).split())
+    return " ".join("".join(f"\\{mark}" if mark in "\\|`*_<>[]" else mark for mark in text).split())
 
 
 def _html_apostrophe(text: str) -> str:

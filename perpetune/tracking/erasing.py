@@ -81,7 +81,7 @@ def _models(task: str) -> Iterator[Any]:
 
 
 def _clean_place(uri: str, data: Callable[[bytes], bytes | None], *, dry_run: bool) -> int:
-    store = get_artifact_repository(uri)  # type: ignore[no-untyped-call]
+    store: Any = get_artifact_repository(uri)
     changed = 0
     for path in _paths(store, None):
         with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ def histogram(lengths: Mapping[str, Sequence[int]], what: str) -> Markup:
         return Markup("")
     edges = _edges(int(values.min()), int(values.max()))
     counts = {name: np.histogram(np.maximum(of_split, 1), edges)[0] for name, of_split in lengths.items() if of_split}
-    highest = int(sum(counts.values()).max()) or 1
+    highest = int(np.sum(list(counts.values()), axis=0).max()) or 1
     width = WIDTH / (len(edges) - 1)
     parts = [line(0, _HEIGHT, WIDTH, _HEIGHT)]
     for place in range(len(edges) - 1):

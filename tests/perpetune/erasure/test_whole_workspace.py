@@ -144,15 +144,15 @@ def done(trained: Workspace) -> Done:
     planned = erase(trained, selector, "asked by mail", lambda _: None, dry_run=True)
     assert holders(trained.root) == held, "a dry run changes nothing"
     parts = ["the inbox and data/", "the prediction log", "DVC cache", "DVC remote perpetune", "MLflow"]
-    run = lambda say: erase(trained, selector, "asked by mail", say)  # noqa: E731
-    for part in parts:
-        with pytest.raises(Killed):
-            run(_killing(part))
+    with pytest.raises(Killed):
+        erase(trained, selector, "asked by mail", _killing(parts[0]))
+    for part in parts[1:]:
         assert pending(trained)
         with pytest.raises(PerpetuneError, match="was interrupted and must be completed first"):
             erase(trained, selector, "", lambda _: None)
-        run = lambda say: complete(trained, say)  # noqa: E731
-    erasure = run(lambda _: None)
+        with pytest.raises(Killed):
+            complete(trained, _killing(part))
+    erasure = complete(trained, lambda _: None)
     version = dvc.data_version(trained.root).version
     return Done(trained, held, planned, erasure, version, before)
 
