@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from perpetune.curation.layout import RESOLVED
-from perpetune.curation.steps import clean, drift_reference, fetch, split, validate
+from perpetune.curation.steps import clean, drift_reference, fetch, language, private, repair, split, validate
 from perpetune.curation.steps.step_files import timed
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
@@ -19,7 +19,7 @@ def _card(params: Params, workspace: Path) -> str:
     # Only the card needs numpy and jinja2.
     from perpetune.curation.steps import data_card
 
-    return data_card.run(params.task, params.mix, workspace)
+    return data_card.run(params.task, params.mix, params.private, workspace)
 
 
 def _resolved(params: Params, workspace: Path) -> str:
@@ -32,6 +32,9 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
     "params": _resolved,
     "fetch": lambda params, workspace: fetch.run(params.fetch, params.task, workspace),
     "validate": lambda _, workspace: validate.run(workspace),
+    "repair": lambda params, workspace: repair.run(params.repair, params.task, workspace),
+    "language": lambda params, workspace: language.run(params.language, params.split.seed, workspace),
+    "private": lambda params, workspace: private.run(params.private, params.task, workspace),
     "clean": lambda params, workspace: clean.run(params.clean, params.task, params.split.seed, workspace),
     "split": lambda params, workspace: split.run(params.split, params.mix, params.task, workspace),
     "reference": lambda params, workspace: drift_reference.run(params.reference, workspace),

@@ -208,10 +208,12 @@ class PrivateParams(Section):
     all rows of a group. Labels of a classification stay. `report` only counts what is found in the data card. Personal
     data, unlike secrets, needs `pip install "perpetune[redact]"`.
     """
-    names: bool = False
-    """`true` also finds names of people, for which a language model of spaCy must be installed."""
+    names: Literal["auto", "on", "off"] = "auto"
+    """Names of people, which need `spacy_model`. `auto` replaces them if it is installed, and does not look for them to
+    `report` alone, because that takes milliseconds a row.
+    """
     spacy_model: str = "en_core_web_lg"
-    """The model that finds names."""
+    """The language model of spaCy that finds names: a package or a folder."""
     allow: tuple[str, ...] = ()
     """Values that are left as they are, such as the address of your own support."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -20,9 +20,10 @@ from perpetune.curation.layout import CARD, LEAKAGE, RAW, SPLITS
 from perpetune.curation.pipeline import steps_of
 from perpetune.curation.quarantine import Changed, Quarantined, Rejected
 from perpetune.curation.steps.mix import NOT_REPLAYED, recent_and_older
+from perpetune.curation.steps.private import finder, hidden
 from perpetune.curation.steps.step_files import StepFacts, read_facts, seconds_of
 from perpetune.curation.text import around_change, shortened
-from perpetune.params import MixParams, TaskParams
+from perpetune.params import MixParams, PrivateParams, TaskParams
 from perpetune.records import Example, read_jsonl, to_json
 
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
@@ -371,8 +372,24 @@ def _near(path: Path) -> NearSummary | None:
     return next(iter(read_jsonl(path, NearSummary)), None) if path.is_file() else None
 
 
-def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
-    """Write `data/card/`: card.md, card.html and card.json."""
+def without_private(card: Card, hide: Callable[[str], str]) -> Card:
+    """The card with every quoted text blackened, because steps before `private` quote rows as they came."""
+
+    def shown(row: ShownRow) -> ShownRow:
+        return ShownRow(hide(row.location), hide(row.input), hide(row.output), hide(row.detail))
+
+    def reason(part: QuarantineReason) -> QuarantineReason:
+        return replace(part, reason=hide(part.reason), examples=tuple(map(shown, part.examples)))
+
+    def step(done: Step) -> Step:
+        quoted = tuple(ShownChange(hide(each.location), hide(each.before), hide(each.after)) for each in done.changes)
+        return replace(done, changes=quoted, reports=tuple(map(reason, done.reports)))
+
+    return replace(card, steps=tuple(map(step, card.steps)), quarantine=tuple(map(reason, card.quarantine)))
+
+
+def run(task: TaskParams, mixing: MixParams, private: PrivateParams, workspace: Path) -> str:
+    """Write `data/card/`: card.md, card.html and card.json. Nothing that `private` replaces is quoted in it."""
     facts = {step: read_facts(workspace, step) for step in steps_of(workspace)}
     splits = {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES}
     card = describe(
@@ -386,6 +403,8 @@ def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
         _near(workspace / LEAKAGE / "near_duplicates.jsonl"),
         {"fetch": StepFacts(seconds=seconds_of(workspace, "fetch")), **facts},
     )
+    if private.mode == "replace":
+        card = without_private(card, hidden(finder(private)))
     folder = workspace / CARD
     folder.mkdir(parents=True, exist_ok=True)
     values = {**asdict(card), "near": card.near.model_dump() if card.near else None}

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from perpetune.curation.erased import Tombstones, load_tombstones
@@ -23,6 +24,9 @@ from perpetune.errors import NoExamples, PerpetuneError
 from perpetune.params import FetchParams, TaskParams
 from perpetune.records import Example, to_json, write_jsonl
 from perpetune.settings import Settings
+
+_CODE = ("curation", "redacting")
+_LIBRARIES = ("ftfy", "lingua-language-detector", "phonenumbers", "presidio-analyzer", "rensa")
 
 REVIEW_LABELS = ("positive", "negative")
 
@@ -148,8 +152,19 @@ def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
 
 
 def _code_digest() -> str:
+    """Of the code of the steps, and the versions of the libraries that decide what they do to a text."""
     digest = hashlib.sha256()
-    folder = Path(__file__).parents[1]
-    for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc"):
-        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    package = Path(__file__).parents[2]
+    files = (file for name in _CODE for file in (package / name).rglob("*"))
+    for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
+        digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    for name in _LIBRARIES:
+        digest.update(f"{name} {_installed_version(name)}".encode())
     return digest.hexdigest()
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from perpetune.prediction_log.redacting.found import Found
+from perpetune.redacting.found import Found
 
 NAME = "SECRET"
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 
-from perpetune.prediction_log.redacting.found import Found
+from perpetune.redacting.found import Found
 
 Find = Callable[[str], Iterable[Found]]
 
