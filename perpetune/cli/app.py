@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from perpetune.cli import data, history, keys, loop, params, services, suspects, versions, workspace
+from perpetune.cli import data, datasets, history, keys, loop, params, services, versions, workspace
 from perpetune.cli.console import console
 from perpetune.proxies import spare_this_machine
 
@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 for module in (workspace, services, data, loop, versions, history):
     app.add_typer(module.commands)
-app.add_typer(suspects.commands, name="data")
+app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(params.commands, name="params")
 

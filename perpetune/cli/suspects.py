@@ -11,12 +11,7 @@ from rich.text import Text
 from perpetune.cli.console import Json, console, for_people, print_json, say
 from perpetune.workspace import open_workspace
 
-commands = typer.Typer(help="The data that models are trained on.", no_args_is_help=True)
-
-
-@commands.callback()
-def _group() -> None:
-    """The data that models are trained on."""
+commands = typer.Typer()
 
 
 @commands.command(epilog="Example: `perpetune data suspects --limit 50`")

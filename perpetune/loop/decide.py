@@ -27,7 +27,7 @@ from perpetune.prediction_log.label_requests import count_unasked
 from perpetune.records import to_json
 from perpetune.statistics.balanced_accuracy import balanced_mean
 from perpetune.tracking import registry
-from perpetune.tracking.runs import Run, log_text
+from perpetune.tracking.runs import Run, artifact_url, log_text
 from perpetune.workspace import Workspace
 
 RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded")
@@ -45,6 +45,7 @@ def register(workspace: Workspace, run: Run, curated: CuratedData, challenger: C
         return made
     tags = {
         "data.version": curated.version,
+        "data.card": artifact_url(run.url, "data/card.html"),
         "git.commit": git_commit(workspace.root),
         "base.digest": challenger.card.base_digest,
         "adapter.digest": challenger.trained.digest,
@@ -118,7 +119,7 @@ def _register_rival(
     tags = {"adapter.digest": digest, "answers": f"{run.id}/{system}", registry.SYSTEM: candidate.card.system}
     tags[registry.EVALUATED_AS] = system
     made = registry.version_from_run(candidate.card.task, run, digest)
-    shared = ("data.version", "git.commit", "base.digest", "prefect.flow_run_id")
+    shared = ("data.version", "data.card", "git.commit", "base.digest", "prefect.flow_run_id")
     tags = {name: challenger.tags[name] for name in shared if name in challenger.tags} | tags
     return made or registry.register(run, folder, candidate.card, tags)
 

@@ -13,6 +13,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from perpetune.curation.card.pictures import pictures
+from perpetune.curation.card.suspects import SuspectedLabels, suspected_labels
 from perpetune.curation.duplicates.summary import NearSummary
 from perpetune.curation.layout import CARD, LEAKAGE, RAW, SPLITS
 from perpetune.curation.pipeline import steps_of
@@ -335,8 +337,10 @@ def data_version(folder: Path) -> str:
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def render(card: Card, template: str) -> str:
-    """Render the card with a template: `data_card.html` or `data_card.md`."""
+def render(
+    card: Card, template: str, drawn: Mapping[str, Markup] | None = None, suspects: SuspectedLabels | None = None
+) -> str:
+    """Render the card with a template: `data_card.html`, with the pictures `drawn`, or `data_card.md`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=template.endswith(".html"),
@@ -346,7 +350,7 @@ def render(card: Card, template: str) -> str:
     )
     environment.filters["cell"] = _cell
     environment.filters["breakable"] = _breakable
-    return environment.get_template(template).render(card=card) + "\n"
+    return environment.get_template(template).render(card=card, drawn=drawn or {}, suspects=suspects) + "\n"
 
 
 def _cell(text: str) -> str:
@@ -394,13 +398,14 @@ def without_private(card: Card, hide: Callable[[str], str]) -> Card:
 def run(task: TaskParams, mixing: MixParams, private: PrivateParams, workspace: Path) -> str:
     """Write `data/card/`: card.md, card.html and card.json. Nothing that `private` replaces is quoted in it."""
     facts = {step: read_facts(workspace, step) for step in steps_of(workspace)}
+    splits = {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES}
     card = describe(
         task,
         data_version(workspace / SPLITS),
         _fetched(workspace / RAW),
         read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
         {step: known.quarantined for step, known in facts.items()},
-        {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES},
+        splits,
         mixing,
         _near(workspace / LEAKAGE / "near_duplicates.jsonl"),
         {"fetch": StepFacts(seconds=seconds_of(workspace, "fetch")), **facts},
@@ -413,6 +418,8 @@ def run(task: TaskParams, mixing: MixParams, private: PrivateParams, workspace: 
     found = {"near": card.near, "label_errors": card.label_errors}
     values = {**asdict(card), **{name: each.model_dump() if each else None for name, each in found.items()}}
     (folder / "card.json").write_text(to_json(values), encoding="utf-8")
-    (folder / "card.md").write_text(render(card, "data_card.md"), encoding="utf-8")
-    (folder / "card.html").write_text(render(card, "data_card.html"), encoding="utf-8")
+    drawn = pictures(card.steps, card.labels, splits, card.near.sizes if card.near else {})
+    suspects = suspected_labels(workspace)
+    (folder / "card.md").write_text(render(card, "data_card.md", suspects=suspects), encoding="utf-8")
+    (folder / "card.html").write_text(render(card, "data_card.html", drawn, suspects), encoding="utf-8")
     return f"{CARD / 'card.html'} and card.md, data version {card.version}"
