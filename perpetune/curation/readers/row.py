@@ -88,6 +88,10 @@ def _learned(value: object) -> object:
     """
     if not isinstance(value, list) or not value or not isinstance(value[-1], Mapping):
         return value
+    for position, turn in enumerate(value):
+        weight = turn.get("weight") if isinstance(turn, Mapping) else None
+        if not (is_absent(weight) or weight in (0, 1)):
+            raise InvalidRow(f"messages[{position}].weight", f"must be 0 or 1, got {weight!r:.40}")
     if value[-1].get("weight") != 0:
         return value
     for end in range(len(value) - 1, 0, -1):
@@ -139,6 +143,8 @@ def _message(value: object, field: str) -> Message:
     if not isinstance(role, str) or role not in _ROLES:
         raise InvalidRow(f"{field}.role", f"must be one of {', '.join(_ROLES)}, got {role!r:.40}")
     calls = _tool_calls(_calls_in(value), f"{field}.tool_calls")
+    if is_absent(value.get("content")) and isinstance(value.get("refusal"), str) and calls is None:
+        raise InvalidRow(f"{field}.refusal", "the model refused, and there is no answer in `content`")
     content = _joined_parts(value.get("content"), f"{field}.content")
     if calls is None or not (is_absent(content) or content == ""):
         content = _text(content, f"{field}.content")
@@ -179,8 +185,15 @@ def _joined_parts(content: object, field: str) -> object:
         return content
     parts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
     if not all(isinstance(part, str) for part in parts):
-        raise InvalidRow(field, "has parts that are not text")
+        raise InvalidRow(field, f"has parts that are not text: {_kinds_of(content)}")
     return "".join(str(part) for part in parts)
+
+
+def _kinds_of(parts: Sequence[object]) -> str:
+    """The types of the parts that are no text, such as image_url."""
+    others = [part for part in parts if not isinstance(part, Mapping) or not isinstance(part.get("text"), str)]
+    kinds = dict.fromkeys(str(part.get("type")) if isinstance(part, Mapping) else _kind(part) for part in others)
+    return ", ".join(list(kinds)[:5])[:80]
 
 
 def _output(value: object, field: str = "output") -> str:
