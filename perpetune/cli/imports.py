@@ -56,10 +56,10 @@ def openai(
     from perpetune.scaffold.from_openai import Wanted, import_openai
 
     with for_people(), ExitStack() as copies:
-        named = [_files(each or [], copies) for each in (training, validation, answers)]
+        learned, held_out, answered = (_files(each or [], copies) for each in (training, validation, answers))
         given = split_labels(labels) if labels is not None else None
         name = task or task_name(Path.cwd())
-        done = import_openai(Path.cwd(), *named, Wanted(name, instruction, kind, given))
+        done = import_openai(Path.cwd(), learned, held_out, answered, Wanted(name, instruction, kind, given))
         if json_:
             print_json(_as_json(done))
         else:

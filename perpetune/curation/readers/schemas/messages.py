@@ -79,7 +79,9 @@ def turn_of(turn: Mapping[str, Any]) -> Turn:
     role = _ROLES.get(who, who) if isinstance(who, str) else who
     if "parts" in turn:
         return _from_parts(role, turn["parts"])
-    kept = {key: turn[key] for key in ("tool_calls", "tool_call_id", "function_call", "weight", "refusal") if key in turn}
+    kept = {
+        key: turn[key] for key in ("tool_calls", "tool_call_id", "function_call", "weight", "refusal") if key in turn
+    }
     return {"role": role, "content": turn.get("content", turn.get("value")), **kept}
 
 

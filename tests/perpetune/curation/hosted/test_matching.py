@@ -28,7 +28,7 @@ def answer(*turns: dict[str, Any], output: str = "here", id: str | None = None) 
 
 def matched(one: Example, *answers: HostedAnswer) -> str | None:
     found = index_of(stored(answers)).answer_to(one)
-    return found and found.output
+    return found.output if found else None
 
 
 @pytest.mark.parametrize(
