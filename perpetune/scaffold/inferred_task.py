@@ -54,6 +54,9 @@ def _answers(rows: Sequence[Example]) -> tuple[str, tuple[str, ...], str]:
     outputs = [tidy(row.output) for row in rows]
     different, longest = len(set(outputs)), max(map(len, outputs))
     seen = f"{different:,} different answers in {len(rows):,} rows"
+    calls = sum(row.answers_with == "tool_calls" for row in rows)
+    if calls:
+        return "generation", (), f"kind: generation, since {calls:,} of {len(rows):,} answers are tool calls"
     if inferred_schema(outputs) is not None:
         return "generation", (), "kind: generation, since all answers are JSON objects"
     few = 2 <= different <= min(MOST_LABELS, len(rows) / ROWS_PER_LABEL)

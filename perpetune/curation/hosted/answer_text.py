@@ -9,8 +9,10 @@ from perpetune.curation.readers.schemas.messages import Turn, as_text, parsed
 
 
 def answer_text(turn: Turn) -> str:
-    """Its content, parts joined; its refusal if it has nothing else; values that are no text as JSON."""
+    """Its content, parts joined, or its tool calls or refusal if it has none; values that are no text as JSON."""
     content = turn.get("content")
+    if content in (None, "", []) and (calls := functions_in(turn)):
+        return json.dumps(calls, sort_keys=True, ensure_ascii=False)
     if isinstance(content, list) and content and all(_text_of(part) is not None for part in content):
         content = "".join(str(_text_of(part)) for part in content)
     if content in (None, "") and isinstance(turn.get("refusal"), str):
@@ -32,15 +34,14 @@ def is_refused(completion: Mapping[str, object]) -> bool:
     return isinstance(first, Mapping) and first.get("finish_reason") == "content_filter"
 
 
-def calls_in(turn: Turn) -> list[list[object]]:
-    """The name and arguments, as canonical JSON, of each tool call; OpenAI's older `function_call` is one."""
+def functions_in(turn: Turn) -> list[dict[str, object]]:
+    """The name and arguments, as JSON values if they are JSON, of each tool call; OpenAI's old `function_call` is one."""
     calls = turn.get("tool_calls") or []
     functions = [call.get("function") for call in calls if isinstance(call, Mapping)]
     if not functions and isinstance(turn.get("function_call"), Mapping):
         functions = [turn["function_call"]]
-    return [[each.get("name"), _canonical(each.get("arguments"))] for each in functions if isinstance(each, Mapping)]
-
-
-def _canonical(arguments: object) -> str:
-    value = parsed(arguments)
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return [
+        {"name": each.get("name"), "arguments": parsed(each.get("arguments") or {})}
+        for each in functions
+        if isinstance(each, Mapping)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from perpetune.curation.hosted.answer_file import HostedAnswer
-from perpetune.curation.hosted.answer_text import answer_text, calls_in
+from perpetune.curation.hosted.answer_text import answer_text, functions_in
 from perpetune.curation.readers.schemas.messages import Turn
 from perpetune.curation.text import fingerprint, tidy
 from perpetune.errors import PerpetuneError
@@ -120,4 +121,9 @@ def _without_system(turns: Sequence[Sequence[object]]) -> str:
 def _key_of_turn(turn: Turn) -> list[object]:
     """Role, text and tool calls: ids of calls are drawn by chance, and whitespace around a text is often lost."""
     role = {"developer": "system", "function": "tool"}.get(str(turn["role"]), str(turn["role"]))
-    return [role, tidy(answer_text(turn)), calls_in(turn)]
+    calls = functions_in(turn)
+    return [role, "" if calls and not turn.get("content") else tidy(answer_text(turn)), _canonical(calls)]
+
+
+def _canonical(calls: Sequence[object]) -> list[str]:
+    return [json.dumps(call, sort_keys=True, ensure_ascii=False) for call in calls]

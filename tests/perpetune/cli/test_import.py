@@ -109,6 +109,24 @@ HOSTILE: list[tuple[object, str, str]] = [
     ({"messages": [USER, {"role": "assistant", "content": None}]}, "messages[1].content", "missing"),
     ({"messages": [USER, {"role": "assistant"}]}, "messages[1].content", "missing"),
     ({"messages": [USER, {"role": "assistant", "content": None, "refusal": "No."}]}, "messages[1].refusal", "refused"),
+    (
+        {"messages": [USER, {"role": "assistant", "content": "wait", "tool_calls": [CALL]}]},
+        "messages[1].tool_calls",
+        "a text and a tool call",
+    ),
+    (
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{"}}],
+                },
+            ]
+        },
+        "messages[1].tool_calls",
+        "function.arguments: is no JSON",
+    ),
     ({"messages": [{"role": "human", "content": "a"}, GOOD]}, "messages[0].role", "must be one of"),
     ({"messages": [{"content": "a"}, GOOD]}, "messages[0].role", "must be one of"),
     ({"messages": ["a", GOOD]}, "messages[0]", "must be an object"),
@@ -161,6 +179,8 @@ KEPT: list[object] = [
         "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}],
         "parallel_tool_calls": True,
     },
+    {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [CALL, OTHER_CALL]}]},
+    {"messages": [USER, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}], "functions": []},
     {"messages": [USER, {**GOOD, "weight": 1}, USER, {**GOOD, "weight": 0}]},
     {"input": {"messages": [USER]}, "preferred_output": [GOOD], "non_preferred_output": [{**GOOD, "content": "x"}]},
     {"object": "chat.completion", "messages": [USER], "choices": [{"message": GOOD, "finish_reason": "stop"}]},

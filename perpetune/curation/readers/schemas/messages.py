@@ -85,6 +85,14 @@ def turn_of(turn: Mapping[str, Any]) -> Turn:
     return {"role": role, "content": turn.get("content", turn.get("value")), **kept}
 
 
+def tools_of(values: Mapping[str, Any]) -> object:
+    """OpenAI's `tools`, or its older `functions` as such; None if there are none."""
+    tools, functions = parsed(values.get("tools")), parsed(values.get("functions"))
+    if not tools and isinstance(functions, list):
+        return [{"type": "function", "function": each} for each in functions]
+    return tools
+
+
 def _is_turn(value: object) -> bool:
     if not isinstance(value, Mapping) or not isinstance(value.get("role", value.get("from")), str):
         return False

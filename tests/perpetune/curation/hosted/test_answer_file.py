@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perpetune.curation.hosted.answer_file import HostedAnswer, Unusable, read_answers
-from perpetune.curation.hosted.answer_text import answer_text, calls_in
+from perpetune.curation.hosted.answer_text import answer_text, functions_in
 from perpetune.errors import PerpetuneError
 
 ASKED = {"role": "user", "content": "Where is it?"}
@@ -133,6 +133,8 @@ def test_the_text_of_a_turn_is_its_content_or_its_refusal() -> None:
     assert answer_text({"role": "assistant", "content": {"a": 1}}) == '{"a":1}'
 
 
-def test_calls_are_compared_by_name_and_arguments() -> None:
+def test_calls_are_names_and_arguments() -> None:
     old = {"role": "assistant", "function_call": {"name": "look", "arguments": '{"a":2,"b":1}'}}
-    assert calls_in({"role": "assistant", "tool_calls": [CALL]}) == calls_in(old) == [["look", '{"a": 2, "b": 1}']]
+    new = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    assert functions_in(new) == functions_in(old) == [{"name": "look", "arguments": {"a": 2, "b": 1}}]
+    assert answer_text(new) == answer_text(old) == '[{"arguments": {"a": 2, "b": 1}, "name": "look"}]'

@@ -28,7 +28,7 @@ from perpetune.policy.choice import choose
 from perpetune.policy.decision.hosted import hosted_in
 from perpetune.records import Example, Message, write_jsonl
 from perpetune.tracking import registry
-from perpetune.tracking.runs import Run, artifact, connect, metrics_of, open_run
+from perpetune.tracking.runs import Run, artifact, close_run, connect, metrics_of, open_run, tag
 from perpetune.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow
@@ -237,6 +237,8 @@ def test_the_hosted_models_answers_are_compared_on_the_rows_that_have_one(worksp
     assert line is not None
     assert ", the hosted one 75.0% on the same 4 rows: " in line
     assert f"{line[0].upper()}{line[1:]}." in decision.reasons
+    tag(run, {"perpetune.kind": "refresh"})
+    close_run(run, succeeded=True)
     assert read_status(workspace).hosted == line
 
 
