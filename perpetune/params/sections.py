@@ -279,6 +279,10 @@ class SplitParams(Section):
     """Ratio of labelled traffic in the recent holdout: every other group, by hash, of the newest groups with twice as
     many rows. Unit: ratio.
     """
+    frozen_sources: tuple[str, ...] = ("openai-validation",)
+    """Sources whose rows all join the frozen holdout, beside the ratio, and are never trained on; nor are rows of their
+    groups and near duplicates of them. `perpetune import openai --validation` gives its rows the default.
+    """
     min_train_rows: Count = 20
     """Fewer training rows are an error. Unit: rows."""
 
@@ -459,6 +463,10 @@ class EvaluateParams(Section):
     recorded: str | None = None
     """`null`, or the path of a JSONL file with the answers of a hosted or larger model, `{"id" or "input": ...,
     "output": ...}` on each line. It is compared on the rows that it has answers to and cannot be promoted.
+    """
+    hosted: bool = True
+    """Compares with the answers of a hosted model that `perpetune import openai --answers` brought, if there are any, on
+    the rows that have one. It cannot be promoted.
     """
     dollars_per_hour: Annotated[float, Field(ge=0)] = 0.1
     """Price of the machine, for the cost of 1,000 requests. Unit: US dollars an hour."""

@@ -157,10 +157,11 @@ class _Assigner:
         self._record = record or AssignmentRecord(params.seed)
         by_group = groups_of(rows)
         curated = {group: found for group, found in by_group.items() if not all(is_traffic(row) for row in found)}
-        units = curated_units(curated, near, self._record)
+        units = curated_units(curated, near, self._record, params.frozen_sources)
         self._unit_of = {group: unit for unit in units for group in unit.groups}
         if record is None:
             self.split_of = {group: _assignment(_names(found), params, "frozen") for group, found in curated.items()}
+            self.split_of |= {group: "frozen" for unit in units if unit.recorded == "frozen" for group in unit.groups}
         else:
             self.split_of = assigned(units, params, labelled=labelled)
         self.split_of |= self._of_traffic([row for row in rows if row.group not in curated])

@@ -18,7 +18,8 @@ from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import PromptRejected
 from perpetune.generation.prompt_format import PromptFormat
 from perpetune.model.chat.control_tokens import encode, has_spelling, mark, pattern_of, special_tokens, tokens_written
-from perpetune.records import Message
+from perpetune.records import Example, Message, conversation
+from perpetune.tool_calls import as_tool_calls, hermes
 
 # For base models without a chat template.
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
@@ -56,6 +57,50 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, output: str) -> list[int]:
     controls = _controls(tokenizer)
     text = output if _has_template(tokenizer) else " " + output
     return [*encode(tokenizer, mark(text, controls.answer)), _required(controls.end_of_turn)]
+
+
+def target_tokens(tokenizer: PreTrainedTokenizerBase, row: Example, instruction: str) -> list[int]:
+    """What the model learns to write for a row: its text, or its tool calls as the template writes them."""
+    if row.answers_with == "text":
+        return answer_tokens(tokenizer, row.output)
+    return call_tokens(tokenizer, conversation(instruction, row), row.output, row.tools)
+
+
+def call_tokens(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], output: str, tools: str | None = None
+) -> list[int]:
+    """The tokens of an answer of tool calls (`output` is their canonical JSON), with the end-of-turn token.
+
+    They are what the chat template writes where an empty answer would end, or the calls in Hermes' format if it writes
+    none. Spellings of control tokens in names and arguments are text.
+    """
+    controls = _controls(tokenizer)
+    called = {"role": "assistant", "content": "", "tool_calls": list(as_tool_calls(output))}
+    turns = [*(_marked(controls, _turn(message)) for message in messages), _marked(controls, called)]
+    listed = mark(json.loads(tools), controls.prompt) if tools else None
+    end = _required(controls.end_of_turn)
+    text = _written_calls(tokenizer, turns, listed, str(tokenizer.decode([end])))
+    if text is None or json.loads(output)[0]["name"] not in text:
+        return answer_tokens(tokenizer, hermes(output))
+    return [*encode(tokenizer, text), end]
+
+
+def _written_calls(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], tools: list[Any] | None, end: str
+) -> str | None:
+    """What the template writes for the calls of the last turn, up to its end; None if that cannot be told apart."""
+    for given in (turns, _fold_system(turns)):
+        try:
+            empty = _apply(
+                tokenizer, [*given[:-1], {"role": "assistant", "content": ""}], tools, generation_prompt=False
+            )
+            whole = _apply(tokenizer, given, tools, generation_prompt=False)
+        except Exception:  # a template may raise anything
+            continue
+        before, found, _ = empty.rpartition(end)
+        if found and whole.startswith(before):
+            return whole.removeprefix(before).rpartition(end)[0] or None
+    return None
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
