@@ -8,7 +8,7 @@ COMPILE := -m compileall -qq -j 0
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test test-fast test-slow coverage check docs bench lock vllm clients
+.PHONY: setup demo up test test-fast test-slow coverage check docs bench lock vllm clients label-studio
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -45,6 +45,20 @@ CLIENTS := tests/perpetune/gateway/clients
 	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r $(CLIENTS)/requirements.lock
 	if command -v npm > /dev/null; then npm ci --prefix $(CLIENTS) --silent --no-audit --no-fund; fi
+	touch $@
+
+label-studio: .venv-label-studio/ready
+
+# Its pins differ from requirements.lock. A new database takes minutes, so that the tests start with a copy of this one.
+LABEL_STUDIO_DATA := $(CURDIR)/.venv-label-studio/data
+.venv-label-studio/ready: label-studio.lock
+	test -x .venv-label-studio/bin/python || $(PYTHON) -m venv .venv-label-studio
+	.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check -r label-studio.lock
+	rm -rf $(LABEL_STUDIO_DATA)
+	mkdir $(LABEL_STUDIO_DATA)
+	LABEL_STUDIO_BASE_DATA_DIR=$(LABEL_STUDIO_DATA) COLLECT_ANALYTICS=false LATEST_VERSION_CHECK=false \
+		.venv-label-studio/bin/label-studio user --username nobody@example.org > $(LABEL_STUDIO_DATA)/log 2>&1 || true
+	test -s $(LABEL_STUDIO_DATA)/label_studio.sqlite3
 	touch $@
 
 demo: setup

@@ -23,6 +23,8 @@ PACKAGES = (
     "scipy",
     "evidently",
     "river",
+    "snorkel",
+    "crowd-kit",
     "perpetune",
 )
 

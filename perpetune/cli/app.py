@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from perpetune.cli import data, datasets, history, imports, keys, loop, params, services, versions, workspace
+from perpetune.cli import (
+    annotate,
+    data,
+    datasets,
+    history,
+    imports,
+    keys,
+    loop,
+    params,
+    rules,
+    services,
+    versions,
+    workspace,
+)
 from perpetune.cli.console import console
 from perpetune.proxies import spare_this_machine
 
@@ -22,6 +35,8 @@ app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(params.commands, name="params")
 app.add_typer(imports.commands, name="import")
+app.add_typer(annotate.commands, name="annotate")
+app.add_typer(rules.commands, name="rules")
 
 
 def _version(wanted: bool) -> None:

@@ -9,6 +9,7 @@ from perpetune.records import Example
 
 SUPERSEDED = "relabelled in production"
 DOUBTED = "labelled because the model was unsure, so not used for evaluation"
+RULED = "labelled by rules, and its group is in a holdout"
 LEAKED = {
     "frozen": "same input as a row of the frozen holdout",
     "recent": "same input as a row of the recent holdout",

@@ -158,11 +158,15 @@ def _with_label_prompt(messages: Sequence[Message], labels: Sequence[str]) -> li
 
 def _label_in(reply: str, labels: Sequence[str], model: str) -> str:
     """The label in the reply, ignoring case and punctuation around it. Raises EngineDown if it is none."""
-    plain = {_normalised(label): label for label in labels}
-    found = plain.get(_normalised(reply))
+    found = label_named(reply, labels)
     if found is None:
         raise EngineDown(f"{model} answered {reply[:80]!r}, which is none of the {len(labels)} labels")
     return found
+
+
+def label_named(reply: str, labels: Sequence[str]) -> str | None:
+    """The label that the reply is, ignoring case and punctuation around it; None if it is none."""
+    return {_normalised(label): label for label in labels}.get(_normalised(reply))
 
 
 def _normalised(text: str) -> str:

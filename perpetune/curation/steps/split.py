@@ -19,9 +19,9 @@ from perpetune.curation.engine import IN_PROCESS, Engine
 from perpetune.curation.layout import LEAKAGE
 from perpetune.curation.pipeline import input_of, output_of_split
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
-from perpetune.curation.sources import is_in_doubt, is_traffic
-from perpetune.curation.split_units import assigned, curated_units, groups_of, hash_position, newest
-from perpetune.curation.splits import DOUBTED, LEAKED, MOVED, NEAR, SUPERSEDED, Splits
+from perpetune.curation.sources import is_by_rules, is_in_doubt, is_traffic
+from perpetune.curation.split_units import Unit, assigned, curated_units, groups_of, hash_position, newest
+from perpetune.curation.splits import DOUBTED, LEAKED, MOVED, NEAR, RULED, SUPERSEDED, Splits
 from perpetune.curation.steps.enough import dropped_before, require_enough
 from perpetune.curation.steps.mix import mix
 from perpetune.curation.steps.step_files import write_quarantine
@@ -46,7 +46,7 @@ def split(
     A hash sample of traffic groups (`frozen_traffic` of them) joins the frozen holdout permanently. Every second group,
     by hash, of the newest other traffic is the recent holdout, so that new inputs are both trained and evaluated on.
     The remaining traffic is assigned by hash. Traffic labelled because the model was unsure is trained on, or
-    quarantined if its group is in another split.
+    quarantined if its group is in another split. So are rows that rules have labelled.
 
     No input and no near duplicate of one is in two splits: holdouts keep it, and rows elsewhere are quarantined. Of
     labelled rows, those one word apart with different labels are no near duplicates. `near` is found if it is not given.
@@ -163,7 +163,8 @@ class _Assigner:
             self.split_of = {group: _assignment(_names(found), params, "frozen") for group, found in curated.items()}
             self.split_of |= {group: "frozen" for unit in units if unit.recorded == "frozen" for group in unit.groups}
         else:
-            self.split_of = assigned(units, params, labelled=labelled)
+            self.split_of = assigned([unit for unit in units if not _is_for_training(unit)], params, labelled=labelled)
+        self.split_of |= {group: "train" for unit in units if _is_for_training(unit) for group in unit.groups}
         self.split_of |= self._of_traffic([row for row in rows if row.group not in curated])
 
     def _of_traffic(self, rows: Sequence[Example]) -> dict[str, str]:
@@ -178,6 +179,8 @@ class _Assigner:
         """Why the row is not in the split of its group, if it is not."""
         if name != "train" and is_in_doubt(row):
             return DOUBTED
+        if name != "train" and is_by_rules(row):
+            return RULED
         if name == "frozen" and is_traffic(row) and not self._is_drawn(row):
             return LEAKED["frozen"]
         return MOVED if name in ("frozen", "validation") and self._was_behind(row, name) else None
@@ -191,6 +194,11 @@ class _Assigner:
         unit = self._unit_of.get(row.group)
         recorded = self._record.of_row(row, by_text=unit is not None and unit.is_text)
         return recorded is not None and PRECEDENCE.index(recorded) > PRECEDENCE.index(name)
+
+
+def _is_for_training(unit: Unit) -> bool:
+    """Whether only rules have labelled its rows, and none like them was in a holdout before."""
+    return unit.recorded in (None, "train") and all(is_by_rules(row) for row in unit.rows)
 
 
 def _names(rows: Sequence[Example]) -> list[str]:

@@ -149,20 +149,26 @@ PIECES = st.sampled_from(
         "<br>",
         "\n",
         "\u200b",
-        "\u00ad",
+        "\xad",
         "&amp;lt;p&amp;gt;",
         "\n-- \nJoe",
         "Ã",
         "â€™",
-    ]
-    + [
         "\nSent from my phone",
         "\nOn Monday, Joe Doe wrote:\n> a",
         "Welcome to the help desk!\n",
         "&shy;",
         "\nFrom: a\nSent: b\n",
+        "def f(x):",
+        "```",
+        "{",
+        "}",
+        ";",
+        "é".encode().decode("cp1252"),
+        "\ufeff",
+        "\x85",
+        "Â\xa0",
     ]
-    + ["def f(x):", "```", "{", "}", ";", "é".encode().decode("cp1252"), "\ufeff", "\x85", "Â\xa0"]
 )
 TEXTS = st.lists(st.one_of(PIECES, st.text(max_size=8)), min_size=1, max_size=6).map("".join)
 

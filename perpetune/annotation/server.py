@@ -1,0 +1,165 @@
+"""A Label Studio server, by its REST API: https://api.labelstud.io/"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from perpetune.errors import PerpetuneError
+
+URL_VARIABLE, KEY_VARIABLE = "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"
+_SECONDS = 120.0
+_PAGE = 500  # tasks of one request
+_AT_ONCE = 250  # tasks of one import
+
+
+@dataclass(frozen=True)
+class Project:
+    id: int
+    title: str
+    url: str
+    label_config: str
+
+
+class LabelStudio:
+    """Calls of one server. They raise PerpetuneError if it does not answer or refuses."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def project(self, title: str) -> Project | None:
+        """The project with this title."""
+        pages = self._pages("/api/projects/", {"page_size": 100})
+        return next((self._project(found) for found in pages if found["title"] == title), None)
+
+    def create(self, title: str, label_config: str, annotators: int) -> Project:
+        """A new project, in which each task is annotated by so many people."""
+        body = {"title": title, "label_config": label_config, "maximum_annotations": annotators}
+        return self._project(self._json("POST", "/api/projects/", json=body))
+
+    def configure(self, project: Project, label_config: str, annotators: int | None) -> None:
+        """Give the project another configuration. Refused if annotations have labels that it lacks."""
+        body = {"label_config": label_config} | ({"maximum_annotations": annotators} if annotators else {})
+        self._json("PATCH", f"/api/projects/{project.id}/", json=body)
+
+    def tasks(self, project: Project) -> Iterator[dict[str, Any]]:
+        """The tasks, without their annotations."""
+        page = 1
+        while True:
+            asked = {"project": project.id, "page": page, "page_size": _PAGE}
+            found = self._json("GET", "/api/tasks/", params=asked)
+            yield from found["tasks"]
+            if page * _PAGE >= found["total"] or not found["tasks"]:
+                return
+            page += 1
+
+    def add(self, project: Project, tasks: Sequence[Mapping[str, Any]]) -> int:
+        """Import tasks with their predictions; returns how many."""
+        path = f"/api/projects/{project.id}/import"
+        parts = (tasks[start : start + _AT_ONCE] for start in range(0, len(tasks), _AT_ONCE))
+        return sum(int(self._json("POST", path, json=list(part))["task_count"]) for part in parts)
+
+    def annotated(self, project: Project) -> list[dict[str, Any]]:
+        """The tasks that somebody has annotated, with the annotations."""
+        found = self._json("GET", f"/api/projects/{project.id}/export", params={"exportType": "JSON"})
+        return list(found)
+
+    def people(self) -> dict[int, str]:
+        """The e-mail address of each user."""
+        return {user["id"]: user["email"] or user["username"] for user in self._json("GET", "/api/users/")}
+
+    def _project(self, found: Mapping[str, Any]) -> Project:
+        url = f"{str(self._client.base_url).rstrip('/')}/projects/{found['id']}"
+        return Project(found["id"], found["title"], url, found["label_config"])
+
+    def _pages(self, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        page: dict[str, Any] = self._json("GET", path, params=params)
+        yield from page["results"]
+        number = 1
+        while page["next"]:
+            number += 1
+            page = self._json("GET", path, params={**params, "page": number})
+            yield from page["results"]
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        return _answered(self._client, method, path, **options)
+
+
+@contextmanager
+def label_studio(url: str, key: str) -> Iterator[LabelStudio]:
+    """The server at this address. `key` is a personal access token or a legacy token. Raises PerpetuneError."""
+    address = url.rstrip("/")
+    with httpx.Client(base_url=address, auth=TokenAuth(address, key.strip()), timeout=_SECONDS) as client:
+        client.follow_redirects = True
+        yield LabelStudio(client)
+
+
+class TokenAuth(httpx.Auth):
+    """Label Studio's two kinds of tokens.
+
+    A legacy token is sent as it is. A personal access token, which is a JSON Web Token, is exchanged for another that
+    lasts minutes.
+    """
+
+    requires_response_body = True
+
+    def __init__(self, address: str, key: str) -> None:
+        self._address = address
+        self._key = key
+        self._access = ""
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if self._key.count(".") != 2:
+            request.headers["authorization"] = f"Token {self._key}"
+            yield request
+            return
+        if not self._access:
+            self._access = self._access_in((yield self._exchange()))
+        request.headers["authorization"] = f"Bearer {self._access}"
+        answered = yield request
+        if answered.status_code == 401:
+            self._access = self._access_in((yield self._exchange()))
+            request.headers["authorization"] = f"Bearer {self._access}"
+            yield request
+
+    def _exchange(self) -> httpx.Request:
+        return httpx.Request("POST", f"{self._address}/api/token/refresh/", json={"refresh": self._key})
+
+    def _access_in(self, response: httpx.Response) -> str:
+        try:
+            return str(response.json()["access"])
+        except (ValueError, KeyError, TypeError):
+            raise _refused(response, self._address) from None
+
+
+def _answered(client: httpx.Client, method: str, path: str, **options: Any) -> Any:
+    """The JSON of the answer. Raises PerpetuneError."""
+    address = str(client.base_url)
+    try:
+        response = client.request(method, path, **options)
+    except httpx.HTTPError as fault:
+        raise PerpetuneError(
+            f"Label Studio does not answer: {str(fault) or type(fault).__name__}",
+            where=address,
+            do=f"start it, or set {URL_VARIABLE}; without a server use --out and --bring",
+        ) from None
+    if response.is_error:
+        raise _refused(response, address)
+    try:
+        return response.json()
+    except ValueError:
+        raise PerpetuneError("this is no Label Studio: it answers without JSON", where=address) from None
+
+
+def _refused(response: httpx.Response, address: str) -> PerpetuneError:
+    if response.status_code in (401, 403):
+        return PerpetuneError(
+            f"Label Studio refuses the token ({response.status_code})",
+            where=address,
+            do=f"set {KEY_VARIABLE} to a token from Account & Settings, of a user who may edit the project",
+        )
+    return PerpetuneError(f"Label Studio refuses ({response.status_code}): {response.text[:300]}", where=address)
