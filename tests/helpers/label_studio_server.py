@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from perpetune.runtime.processes import answers, free_ports
+from perpetune.runtime.processes import free_ports
 
 PLACE = Path(__file__).parents[2] / ".venv-label-studio"
 USER = "ann@example.org"
