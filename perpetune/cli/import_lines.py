@@ -24,6 +24,8 @@ def show_import(done: Imported, say: Say) -> None:
         say("  its rows are the frozen holdout, and are never trained on")
     if done.matched:
         _show_matched(done.matched, say)
+    if done.created and done.created.git != "missing":
+        say("next: `git commit -m 'Our own model'`, so that versions of the model name the commit")
     say("next: `perpetune up`, and in a second terminal `perpetune refresh`")
 
 

@@ -27,7 +27,7 @@ def verdict_of(decision: Decision | None, logged: Sequence[str]) -> str:
 def lines_of(decision: Decision, *, verbose: bool) -> Iterator[str]:
     """The verdict, then the next command, or with `verbose` all that the record says in words."""
     yield headline(decision)
-    if (hosted := hosted_in(decision)) is not None and not verbose:
+    if (hosted := hosted_in(decision)) is not None:
         yield hosted
     if verbose:
         yield from decision.reasons

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
 from perpetune.curation.duplicates.canonical import canonical_turns
-from perpetune.curation.layout import ASSIGNMENTS, SPLITS
+from perpetune.curation.layout import ASSIGNMENTS, RESOLVED, SPLITS
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
+from perpetune.params import SplitParams
 from perpetune.records import Example, read_jsonl
 
 PRECEDENCE = ("frozen", "validation", "train")
@@ -30,17 +31,21 @@ _DEFAULT_ID = re.compile(r"[0-9a-f]{16}")
 class AssignmentRecord:
     """The split of each recorded id, group and text, by their hashes, into which `split.seed` goes.
 
-    With another seed nothing is recorded yet: it asks for other holdouts.
+    With another seed nothing is recorded yet: it asks for other holdouts. Rows of `frozen_sources` are frozen before
+    anything is recorded of them.
     """
 
     seed: int
     splits: Mapping[str, str] = field(default_factory=dict)
+    frozen_sources: frozenset[str] = frozenset(SplitParams().frozen_sources)
 
     def of_id(self, row: Example) -> str | None:
         return self.splits.get(self._id_key(row)) if has_own_id(row) else None
 
     def is_frozen(self, row: Example) -> bool:
-        """Whether this very row, by its id, is recorded in the frozen holdout."""
+        """Whether this very row, by its source or its id, is in the frozen holdout."""
+        if row.source in self.frozen_sources:
+            return True
         return bool(self.splits) and self.splits.get(self._id_key(row)) == "frozen"
 
     def of_row(self, row: Example, *, by_text: bool) -> str | None:
@@ -62,7 +67,7 @@ class AssignmentRecord:
             for row in parts.get(name, ()):
                 for key in self._keys_of(row):
                     added.setdefault(key, name)
-        return AssignmentRecord(self.seed, {**added, **self.splits})
+        return replace(self, splits={**added, **self.splits})
 
     def _keys_of(self, row: Example) -> list[str]:
         groups = [self._group_key(row.group)] if has_own_group(row) else []
@@ -105,7 +110,7 @@ def load_record(workspace: Path, seed: int) -> AssignmentRecord:
     """
     path = workspace / ASSIGNMENTS
     if path.is_file():
-        return AssignmentRecord(seed, dict(_read(path)))
+        return AssignmentRecord(seed, dict(_read(path)), _frozen_sources(workspace))
     if is_missing(workspace):
         raise PerpetuneError(
             "the record of which rows are in the frozen holdout is missing, so rows of it could be trained on",
@@ -114,7 +119,15 @@ def load_record(workspace: Path, seed: int) -> AssignmentRecord:
         )
     files = {name: workspace / SPLITS / f"{name}.jsonl" for name in PRECEDENCE}
     parts = {name: read_jsonl(file, Example) for name, file in files.items() if file.is_file()}
-    return AssignmentRecord(seed).with_rows(parts)
+    return AssignmentRecord(seed, frozen_sources=_frozen_sources(workspace)).with_rows(parts)
+
+
+def _frozen_sources(workspace: Path) -> frozenset[str]:
+    """`split.frozen_sources`, as the pipeline resolved it; the default before that."""
+    path = workspace / RESOLVED
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    params = settings.get("split") if isinstance(settings, dict) else None
+    return frozenset((params or {}).get("frozen_sources", SplitParams().frozen_sources))
 
 
 def is_missing(workspace: Path) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perpetune.curation.hosted.answer_file import Unusable, read_answers
-from perpetune.curation.hosted.matching import index_of, save_answers, stored
+from perpetune.curation.hosted.matching import index_of, save_answers, stored, with_rows
 from perpetune.curation.ingest import Ingestion, ingest, preview
 from perpetune.curation.layout import HOSTED_ANSWERS, INBOX
 from perpetune.curation.readers.addresses.address import NamedFile
@@ -83,7 +83,7 @@ def import_openai(
     brought = tuple(ingest(file, folder / INBOX) for file in training)
     validated = tuple(ingest(file, folder / INBOX, source=VALIDATION) for file in validation)
     if kept:
-        save_answers(folder / HOSTED_ANSWERS, kept)
+        save_answers(folder / HOSTED_ANSWERS, with_rows(kept, _ingested([*brought, *validated])))
     index = index_of(kept)
     rows = [[index.answer_to(row) for row in _ingested(each)] for each in (brought, validated)]
     used = {answer.name for some in rows for answer in some if answer is not None}

@@ -19,7 +19,11 @@ from perpetune.records import Example, Message, read_jsonl, write_jsonl
 
 
 class StoredAnswer(BaseModel):
-    """An answer in the workspace, under the hashes of its conversation with and without the system message, or its id."""
+    """An answer in the workspace, under the hashes of its conversation with and without the system message, or its id.
+
+    `rows` are the ids of the rows that it belonged to when they were imported: a later step may repair a text or replace what
+    is private in it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -27,6 +31,7 @@ class StoredAnswer(BaseModel):
     conversation: str | None = None
     turns: str | None = None
     output: str
+    rows: tuple[str, ...] = ()
 
     @property
     def name(self) -> tuple[str | None, str | None]:
@@ -57,34 +62,54 @@ class AnswerIndex:
     by_conversation: Mapping[str, StoredAnswer] = field(default_factory=dict)
     by_turns: Mapping[str, StoredAnswer] = field(default_factory=dict)
     by_id: Mapping[str, StoredAnswer] = field(default_factory=dict)
+    by_row: Mapping[str, StoredAnswer] = field(default_factory=dict)
 
     def answer_to(self, row: Example) -> StoredAnswer | None:
         """By the whole conversation; then without the system message, if only one was ever used; then by id.
 
-        The id counts only for answers that do not say what was asked.
+        An answer's own id counts only if it does not say what was asked.
         """
         messages = row.messages or (Message(role="user", content=row.input),)
         turns = _keys_of(message.model_dump(exclude_none=True) for message in messages)
         return (
             self.by_conversation.get(_all(turns))
             or self.by_turns.get(_without_system(turns))
-            or self.by_id.get(row.id)
-            or self.by_id.get(row.id.removeprefix(f"{row.source}:"))
+            or next(
+                (found for name in _names_of(row) for by in (self.by_id, self.by_row) if (found := by.get(name))), None
+            )
         )
+
+
+def _names_of(row: Example) -> tuple[str, ...]:
+    """The row's id, without what `validate` puts before or behind an id that other rows have too."""
+    bare = row.id.removeprefix(f"{row.source}:")
+    return row.id, bare, bare.rpartition("~")[0]
+
+
+def with_rows(answers: Sequence[StoredAnswer], rows: Iterable[Example]) -> list[StoredAnswer]:
+    """The answers with the ids of the rows that they belong to."""
+    index, ids = index_of(answers), defaultdict[tuple[str | None, str | None], set[str]](set)
+    for row in rows:
+        found = index.answer_to(row)
+        if found is not None:
+            ids[found.name].add(row.id)
+    return [one.model_copy(update={"rows": tuple(sorted(ids[one.name]))}) for one in answers]
 
 
 def index_of(answers: Iterable[StoredAnswer]) -> AnswerIndex:
     by_turns: dict[str, list[StoredAnswer]] = defaultdict(list)
     by_conversation: dict[str, StoredAnswer] = {}
     by_id: dict[str, StoredAnswer] = {}
+    by_row: dict[str, StoredAnswer] = {}
     for answer in answers:
+        by_row |= dict.fromkeys(answer.rows, answer)
         if answer.conversation and answer.turns:
             by_conversation[answer.conversation] = answer
             by_turns[answer.turns].append(answer)
         elif answer.id:
             by_id[answer.id] = answer
     unique = {turns: found[0] for turns, found in by_turns.items() if len({one.output for one in found}) == 1}
-    return AnswerIndex(by_conversation, unique, by_id)
+    return AnswerIndex(by_conversation, unique, by_id, by_row)
 
 
 def save_answers(path: Path, answers: Sequence[StoredAnswer]) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from perpetune.curation.hosted.answer_file import HostedAnswer
-from perpetune.curation.hosted.matching import StoredAnswer, index_of, load_answers, save_answers, stored
+from perpetune.curation.hosted.matching import StoredAnswer, index_of, load_answers, save_answers, stored, with_rows
 from perpetune.curation.readers.row import example_of
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
@@ -104,3 +104,15 @@ def test_what_is_kept_holds_no_question() -> None:
     (kept,) = stored([answer(ASKED)])
     assert kept == StoredAnswer(conversation=kept.conversation, turns=kept.turns, output="here")
     assert "Where" not in kept.model_dump_json()
+
+
+def test_a_row_is_known_again_after_a_step_has_changed_its_text() -> None:
+    mine, other = row(ASKED), row({**ASKED, "content": "Who?"})
+    (kept,) = with_rows(stored([answer(ASKED)]), [mine, other])
+    index = index_of([kept])
+
+    for id in (mine.id, f"training:{mine.id}", f"{mine.id}~0badcafe"):
+        found = index.answer_to(mine.model_copy(update={"input": "Where is [NAME]?", "id": id}))
+        assert found is not None
+        assert found.output == "here"
+    assert index.answer_to(other) is None

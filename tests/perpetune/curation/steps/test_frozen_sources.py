@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from perpetune.curation.assignment_record import AssignmentRecord
+from perpetune.curation.assignment_record import AssignmentRecord, load_record
 from perpetune.curation.splits import Splits
+from perpetune.curation.steps.clean import clean
 from perpetune.curation.steps.split import split
 from perpetune.curation.text import fingerprint, normalised
-from perpetune.params import SplitParams
+from perpetune.params import CleanParams, SplitParams, TaskParams
 from perpetune.records import Example
 
 VALIDATION = "openai-validation"
@@ -66,3 +69,28 @@ def test_other_sources_can_be_named() -> None:
     found = split([*training(), *HELD_OUT], SplitParams(frozen_sources=("training",)), AssignmentRecord(7))
 
     assert texts(found, "frozen") >= {row.input for row in training()}
+
+
+@pytest.mark.parametrize("kind", ["classification", "generation"])
+def test_of_a_row_in_both_files_the_held_out_one_is_kept(tmp_path: Path, kind: str) -> None:
+    """Else the one that is left would not be known to be held out."""
+    task = TaskParams.model_validate({"name": "t", "kind": kind, "instruction": ""})
+    other = "y" if kind == "classification" else "x"
+    twins = [row(HELD_OUT[0].input, "aaa"), row(HELD_OUT[1].input, "zzz", other)]
+    record = load_record(tmp_path, 7)
+    kept = clean([*training(), *HELD_OUT, *twins], CleanParams(), task, record).kept
+
+    assert {each.input for each in kept if each.source == VALIDATION} == {each.input for each in HELD_OUT}
+    assert not {"aaa", "zzz"} & {each.source for each in kept}
+    found = split(kept, SplitParams(), record)
+    assert texts(found, "frozen") >= {each.input for each in HELD_OUT}
+
+
+def test_the_record_knows_the_resolved_setting(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/params.yaml").write_text("split: {frozen_sources: [exam]}\n")
+    record = load_record(tmp_path, 7)
+
+    assert record.is_frozen(row("a", "exam"))
+    assert not record.is_frozen(row("a", VALIDATION))
+    assert record.with_rows({"train": training()}).frozen_sources == {"exam"}
