@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from perpetune.cli import data, datasets, history, keys, loop, params, services, versions, workspace
+from perpetune.cli import data, datasets, history, imports, keys, loop, params, services, versions, workspace
 from perpetune.cli.console import console
 from perpetune.proxies import spare_this_machine
 
@@ -21,6 +21,7 @@ for module in (workspace, services, data, loop, versions, history):
 app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(params.commands, name="params")
+app.add_typer(imports.commands, name="import")
 
 
 def _version(wanted: bool) -> None:

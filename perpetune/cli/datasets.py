@@ -1,4 +1,4 @@
-"""`perpetune data remove`, `diff` and `list`: the rows of the data and their versions."""
+"""`perpetune data`: the rows of the data and their versions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from perpetune.cli import suspects
 from perpetune.cli.console import Json, console, errors, for_people, print_json, services
 
-commands = typer.Typer(no_args_is_help=True, help="Rows of the data and their versions: remove, diff, list.")
+commands = typer.Typer(no_args_is_help=True, help="The data that models are trained on: remove, diff, list, suspects.")
+commands.add_typer(suspects.commands)
 
 
 @commands.command(epilog="Example: `perpetune data remove --match 'Jane Doe' --dry-run`")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from perpetune.curation.engine import engine_of
 from perpetune.curation.layout import RESOLVED
 from perpetune.curation.steps import clean, drift_reference, fetch, language, private, repair, split, validate
 from perpetune.curation.steps.step_files import timed
@@ -35,8 +37,12 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
     "repair": lambda params, workspace: repair.run(params.repair, params.task, workspace),
     "language": lambda params, workspace: language.run(params.language, params.split.seed, workspace),
     "private": lambda params, workspace: private.run(params.private, params.task, workspace),
-    "clean": lambda params, workspace: clean.run(params.clean, params.task, params.split.seed, workspace),
-    "split": lambda params, workspace: split.run(params.split, params.mix, params.task, workspace),
+    "clean": lambda params, workspace: clean.run(
+        params.clean, params.task, params.split.seed, workspace, engine_of(params.curate)
+    ),
+    "split": lambda params, workspace: split.run(
+        params.split, params.mix, params.task, workspace, engine_of(params.curate)
+    ),
     "reference": lambda params, workspace: drift_reference.run(params.reference, workspace),
     "card": _card,
 }
@@ -46,6 +52,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perpetune.curation", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     stage, workspace = parser.parse_args().stage, Path()
+    # Rows hold no reference cycles. Python would look for some among all rows whenever a few hundred are added.
+    gc.set_threshold(200_000, 50, 100)
     try:
         params = load_params(workspace / "params.yaml")
         with timed(workspace, stage):

@@ -21,6 +21,7 @@ SELECTION = Path("data/selection")
 REFERENCE = Path("data/reference")
 CARD = Path("data/card")
 ASSIGNMENTS = Path("data/assignments.csv")
+HOSTED_ANSWERS = Path("data/hosted/answers.jsonl")
 STEPS = Path("data/steps")
 """A folder for each step: what it changed and reported, on which nothing but the card depends."""
 SECONDS = Path("data/seconds")

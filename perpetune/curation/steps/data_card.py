@@ -22,6 +22,7 @@ from perpetune.curation.quarantine import Changed, Quarantined, Rejected
 from perpetune.curation.steps.mix import NOT_REPLAYED, recent_and_older
 from perpetune.curation.steps.private import finder, hidden
 from perpetune.curation.steps.step_files import StepFacts, read_facts, seconds_of
+from perpetune.curation.suspects import SUMMARY, LabelErrorSummary
 from perpetune.curation.text import around_change, shortened
 from perpetune.params import MixParams, PrivateParams, TaskParams
 from perpetune.records import Example, read_jsonl, to_json
@@ -146,6 +147,7 @@ class Card:
     training_mix: TrainingMix
     warnings: tuple[str, ...]
     near: NearSummary | None = None
+    label_errors: LabelErrorSummary | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -297,7 +299,8 @@ def _warnings(card: Card) -> list[str]:
     by_name = {split.name: split for split in card.splits}
     train = by_name["train"]
     warnings = []
-    first, last = card.steps[0].rows, card.steps[-1].kept
+    unselected = sum(step.quarantined for step in card.steps if step.name == "select")  # by select.budget, on purpose
+    first, last = card.steps[0].rows, card.steps[-1].kept + unselected
     if last < 0.8 * first:
         warnings.append(f"{first - last:,} of {first:,} rows are in no split; see the quarantine below.")
     untrained = [label for label in card.labels if label not in train.labels]
@@ -368,6 +371,10 @@ def _fetched(raw: Path) -> list[Example]:
     return read_jsonl(raw / "examples.jsonl", Example) + [row.example for row in older]
 
 
+def _label_errors(path: Path) -> LabelErrorSummary | None:
+    return next(iter(read_jsonl(path, LabelErrorSummary)), None) if path.is_file() else None
+
+
 def _near(path: Path) -> NearSummary | None:
     return next(iter(read_jsonl(path, NearSummary)), None) if path.is_file() else None
 
@@ -403,11 +410,13 @@ def run(task: TaskParams, mixing: MixParams, private: PrivateParams, workspace: 
         _near(workspace / LEAKAGE / "near_duplicates.jsonl"),
         {"fetch": StepFacts(seconds=seconds_of(workspace, "fetch")), **facts},
     )
+    card = replace(card, label_errors=_label_errors(workspace / SUMMARY))
     if private.mode == "replace":
         card = without_private(card, hidden(finder(private)))
     folder = workspace / CARD
     folder.mkdir(parents=True, exist_ok=True)
-    values = {**asdict(card), "near": card.near.model_dump() if card.near else None}
+    found = {"near": card.near, "label_errors": card.label_errors}
+    values = {**asdict(card), **{name: each.model_dump() if each else None for name, each in found.items()}}
     (folder / "card.json").write_text(to_json(values), encoding="utf-8")
     drawn = pictures(card.steps, card.labels, splits, card.near.sizes if card.near else {})
     suspects = suspected_labels(workspace)

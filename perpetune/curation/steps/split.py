@@ -12,8 +12,10 @@ from pathlib import Path
 from perpetune.curation.assignment_record import PRECEDENCE, AssignmentRecord, given_name, load_record, save_record
 from perpetune.curation.dedup_key import DedupKey, input_key
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
-from perpetune.curation.duplicates.shared_passages import with_shared_passages
+from perpetune.curation.duplicates.shared_passages import PassageIndex, passages_of
 from perpetune.curation.duplicates.summary import near_summary
+from perpetune.curation.duplicates.word_hashes import WordNumbers
+from perpetune.curation.engine import IN_PROCESS, Engine
 from perpetune.curation.layout import LEAKAGE
 from perpetune.curation.pipeline import input_of, output_of_split
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
@@ -53,6 +55,7 @@ def split(
     near = near or compared(rows, params)
     assigner = _Assigner(rows, params, near, record, labelled=labelled)
     held_out = _HeldOut(near, labelled=labelled)
+    passages = _HeldOutPassages()
     parts: dict[str, tuple[Example, ...]] = {}
     quarantined: list[Quarantined] = []
     for name in (*LEAKED, "train"):
@@ -63,33 +66,45 @@ def split(
             for position, row in enumerate(members)
             if (fault := assigner.fault(row, name) or held_out.fault(row, name) or _superseded(row, name, relabelled))
         }
-        faults |= _sharing_passages(members, faults, parts) if params.near_duplicates else {}
+        faults |= passages.faults(members, faults) if params.near_duplicates else {}
         parts[name] = tuple(row for position, row in enumerate(members) if position not in faults)
         quarantined += [Quarantined(reason=faults[position], example=members[position]) for position in sorted(faults)]
         if name in LEAKED:
             held_out.add(parts[name], name)
+            passages.add(parts[name], name)
     return Splits(**parts, quarantined=tuple(quarantined))
 
 
-def compared(rows: Sequence[Example], params: SplitParams) -> NearDuplicates:
+def compared(rows: Sequence[Example], params: SplitParams, engine: Engine = IN_PROCESS) -> NearDuplicates:
     """The near duplicates of the rows, which must be in canonical order; none if `near_duplicates` is off."""
-    return near_duplicates(rows) if params.near_duplicates else NearDuplicates()
+    return near_duplicates(rows, engine) if params.near_duplicates else NearDuplicates()
 
 
 def _superseded(row: Example, name: str, relabelled: set[DedupKey]) -> str | None:
     return SUPERSEDED if name != "frozen" and not is_traffic(row) and input_key(row) in relabelled else None
 
 
-def _sharing_passages(
-    members: Sequence[Example], faults: Mapping[int, str], parts: Mapping[str, Sequence[Example]]
-) -> dict[int, str]:
-    """The rows without a fault that the leakage check of an evaluation would find, by their position."""
-    left = [position for position in range(len(members)) if position not in faults]
-    found: dict[int, str] = {}
-    for name, others in parts.items():
-        shared = with_shared_passages([members[position] for position in left], others)
-        found |= {left[place]: NEAR[name] for place in shared if left[place] not in found}
-    return found
+class _HeldOutPassages:
+    """The passages of the splits so far, and the rows that the leakage check of an evaluation would find."""
+
+    def __init__(self) -> None:
+        self._numbers = WordNumbers()
+        self._parts: dict[str, PassageIndex] = {}
+
+    def add(self, rows: Sequence[Example], name: str) -> None:
+        if rows:
+            self._parts[name] = PassageIndex(passages_of(rows, self._numbers))
+
+    def faults(self, members: Sequence[Example], known: Mapping[int, str]) -> dict[int, str]:
+        """Of rows without a known fault, those that share their passages with an earlier split, by position."""
+        left = [position for position in range(len(members)) if position not in known]
+        if not self._parts:
+            return {}
+        passages = passages_of((members[position] for position in left), self._numbers)
+        found: dict[int, str] = {}
+        for name, index in self._parts.items():
+            found |= {left[place]: NEAR[name] for place in index.like(passages) if left[place] not in found}
+        return found
 
 
 class _HeldOut:
@@ -142,10 +157,11 @@ class _Assigner:
         self._record = record or AssignmentRecord(params.seed)
         by_group = groups_of(rows)
         curated = {group: found for group, found in by_group.items() if not all(is_traffic(row) for row in found)}
-        units = curated_units(curated, near, self._record)
+        units = curated_units(curated, near, self._record, params.frozen_sources)
         self._unit_of = {group: unit for unit in units for group in unit.groups}
         if record is None:
             self.split_of = {group: _assignment(_names(found), params, "frozen") for group, found in curated.items()}
+            self.split_of |= {group: "frozen" for unit in units if unit.recorded == "frozen" for group in unit.groups}
         else:
             self.split_of = assigned(units, params, labelled=labelled)
         self.split_of |= self._of_traffic([row for row in rows if row.group not in curated])
@@ -220,11 +236,11 @@ def mixed(splits: Splits, params: MixParams, min_rows: int) -> Splits:
     return replace(splits, train=chosen.rows, quarantined=(*splits.quarantined, *chosen.quarantined))
 
 
-def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path) -> str:
-    """Write `data/splits/` (`data/divided/` if `select` follows), one file per split, the quarantined rows to `data/leakage/`, and the record of assignments."""
+def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path, engine: Engine = IN_PROCESS) -> str:
+    """Write `data/splits/` (`data/divided/` if `select` follows), `data/leakage/` and the record of assignments."""
     record, labelled = load_record(workspace, params.seed), task.kind == "classification"
     rows = in_order(read_jsonl(workspace / input_of("split", workspace) / "examples.jsonl", Example))
-    near = compared(rows, params)
+    near = compared(rows, params, engine)
     divided = split(rows, params, record, labelled=labelled, near=near)
     splits = mixed(divided, mixing, params.min_train_rows)
     require_enough(splits, params, task, dropped_before(workspace))
