@@ -10,7 +10,8 @@ from perpetune.erasure.erase import Erasure
 
 def show_erasure(done: Erasure, console: Console) -> None:
     """A table of what was removed and where; then which models learned from it, and what to do."""
-    title = f"{done.rows:,} rows would be erased" if done.dry_run else f"{done.rows:,} rows are erased"
+    rows = f"{done.rows:,} row{'' if done.rows == 1 else 's'}"
+    title = f"{rows} would be erased" if done.dry_run else f"{rows} erased"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("where")
     table.add_column("rows or texts", justify="right")

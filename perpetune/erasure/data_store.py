@@ -30,10 +30,14 @@ _DIR = ".dir"
 
 @dataclass(frozen=True)
 class Store:
-    """A place of DVC's objects: `name` is the cache's or the remote's; `odb` is DVC's database of objects."""
+    """A place of DVC's objects: `name` is the cache's or the remote's; `odb` is DVC's database of objects.
+
+    `is_legacy` is the folder beside it that DVC 2 wrote to.
+    """
 
     name: str
     odb: Any
+    is_legacy: bool = False
 
     def oids(self) -> Iterator[str]:
         """The names of all objects. In the folder of DVC 2 only those directly in it."""
@@ -85,10 +89,10 @@ def stores(workspace: Path) -> Iterator[list[Store]]:
 
     try:
         with Repo(str(workspace)) as repo:
-            found = [Store("DVC cache", repo.cache.local), Store("DVC cache", repo.cache.legacy)]
+            found = [Store("DVC cache", repo.cache.local), Store("DVC cache", repo.cache.legacy, True)]
             for name in repo.config["remote"]:
                 remote = repo.cloud.get_remote(name)
-                found += [Store(f"DVC remote {name}", remote.odb), Store(f"DVC remote {name}", remote.legacy_odb)]
+                found += [Store(f"DVC remote {name}", remote.odb), Store(f"DVC remote {name}", remote.legacy_odb, True)]
             yield found
             repo.drop_data_index()
     except DvcException as fault:

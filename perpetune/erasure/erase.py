@@ -14,8 +14,10 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from perpetune.curation.erased import Tombstone, load_tombstones, save_tombstones, tombstone
+from perpetune.curation.inbox.files import source_name
 from perpetune.curation.inbox.store import locked
 from perpetune.curation.layout import INBOX
+from perpetune.curation.readers.reader import read_examples
 from perpetune.erasure import data_store, files
 from perpetune.erasure.contents import Cleaned, cleaned
 from perpetune.erasure.database import scrub_database
@@ -31,6 +33,8 @@ from perpetune.tracking.erasing import clean_mlflow
 from perpetune.workspace import Workspace
 
 Say = Callable[[str], None]
+_NO_PATHS = ("inbox", "traffic", "reviews")
+"""Sources that are no files of the user."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ def _everywhere(workspace: Workspace, log: Engine) -> Iterator[Iterator[Example]
         for store in found:
             yield data_store.examples_of(store)
     yield logged_examples(log)
+    for path in _own_files(workspace):  # so that the next curation does not bring them
+        yield iter(_examples_of(path))
 
 
 def _matched(targets: Targets, row: Example) -> Iterator[str]:
@@ -165,7 +171,8 @@ def _carried_out(workspace: Workspace, journal: Journal, log: Engine, say: Say, 
     versions = dict(journal.versions)
     with data_store.stores(workspace.root) as stores:
         for store in stores:
-            say(store.name)
+            if not store.is_legacy:
+                say(store.name)
             result = data_store.clean_store(store, clean, dry_run=dry_run)
             removed.append(Removed(result.name, result.rows, result.objects, "objects"))
             versions = _merged(versions, result.versions)
@@ -253,26 +260,30 @@ def _merged(one: dict[str, tuple[str, ...]], other: dict[str, tuple[str, ...]]) 
 
 def _elsewhere(workspace: Workspace, targets: Targets, scrubber: Scrubber) -> list[str]:
     """Sources outside data/ that hold a row: the user's own files."""
-    found = []
-    for source in workspace.params.fetch.sources:
-        path = workspace.root / source
-        if source in ("inbox", "traffic", "reviews") or not path.exists():
-            continue
-        paths = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found += [_shown(each, workspace.root) for each in paths if each.is_file() and _holds(each, targets, scrubber)]
-    return found
+    own = _own_files(workspace)
+    return [_shown(each, workspace.root) for each in own if _holds(each, targets, scrubber)]
+
+
+def _own_files(workspace: Workspace) -> list[Path]:
+    """The files of fetch.sources that lie outside data/."""
+    named = [workspace.root / each for each in workspace.params.fetch.sources if each not in _NO_PATHS]
+    paths = [path for each in named for path in (sorted(each.rglob("*")) if each.is_dir() else [each])]
+    return [path for path in paths if path.is_file() and not path.is_relative_to(workspace.data)]
+
+
+def _examples_of(path: Path) -> tuple[Example, ...]:
+    """The rows of a file as curation reads them; none if it cannot."""
+    try:
+        return read_examples(path, source_name(path)).examples
+    except PerpetuneError:
+        return ()
 
 
 def _holds(path: Path, targets: Targets, scrubber: Scrubber) -> bool:
     """Whether a file holds a row, as text or as perpetune reads it."""
-    from perpetune.curation.readers.reader import read_examples
-
     if cleaned(path.read_bytes(), targets, scrubber).data is not None:
         return True
-    try:
-        return any(map(targets.holds, read_examples(path, path.stem).examples))
-    except PerpetuneError:
-        return False
+    return any(map(targets.holds, _examples_of(path)))
 
 
 def _shown(path: Path, root: Path) -> str:

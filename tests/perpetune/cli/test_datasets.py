@@ -47,7 +47,7 @@ def test_versions_are_listed_and_compared() -> None:
 def test_what_would_be_removed_is_shown_and_not_removed(here: Path) -> None:
     before = (here / "data/splits/train.jsonl").read_bytes()
     shown = data("remove", "--match", "A  SKY", "--dry-run")
-    assert "rows would be erased" in shown and "DVC cache" in shown
+    assert "would be erased" in shown and "DVC cache" in shown
     assert "version 1" in shown and "delete them there: mine.csv" in shown
     assert (here / "data/splits/train.jsonl").read_bytes() == before
     assert not (here / "erased.json").exists()
@@ -68,3 +68,14 @@ def test_what_would_be_removed_is_shown_and_not_removed(here: Path) -> None:
 )
 def test_a_wrong_selection_is_refused(arguments: tuple[str, ...], code: int, words: str) -> None:
     assert words in data("remove", *arguments, code=code)
+
+
+def test_a_row_that_was_never_curated_may_not_come_either(here: Path) -> None:
+    """A file of the user that the next curation would read."""
+    mine = (here / "mine.csv").read_text()
+    (here / "mine.csv").write_text(f"{mine}a sky of Zed Qwertyman,blue\n")
+    try:
+        shown = data("remove", "--match", "zed qwertyman", "--dry-run")
+    finally:
+        (here / "mine.csv").write_text(mine)
+    assert "1 row would be erased" in shown and "delete them there: mine.csv" in shown

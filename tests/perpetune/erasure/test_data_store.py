@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from dvc_data.hashfile.db import get_odb
-from dvc_objects.fs import MemoryFileSystem
+from dvc_data.hashfile import db
+from dvc_objects.fs.memory import MemoryFileSystem
 
 from perpetune.erasure.contents import cleaned
 from perpetune.erasure.data_store import Store, clean_store, examples_of
@@ -28,9 +29,15 @@ def put(store: Store, data: bytes, suffix: str = "") -> str:
     return oid
 
 
+def far_store(path: str) -> Store:
+    files: Any = MemoryFileSystem  # neither it nor `get_odb` has types
+    open_store: Any = db.get_odb
+    return Store("DVC remote far", open_store(files(), path, hash_name="md5"))
+
+
 @pytest.fixture
 def store() -> Store:
-    return Store("DVC remote far", get_odb(MemoryFileSystem(), f"/bucket-{uuid4().hex}/files/md5", hash_name="md5"))
+    return far_store(f"/bucket-{uuid4().hex}/files/md5")
 
 
 def test_versions_keep_their_names_and_lose_the_row(store: Store) -> None:
@@ -59,4 +66,4 @@ def test_versions_keep_their_names_and_lose_the_row(store: Store) -> None:
 
 
 def test_a_store_that_is_not_there_holds_nothing() -> None:
-    assert list(Store("none", get_odb(MemoryFileSystem(), f"/no-{uuid4().hex}", hash_name="md5")).oids()) == []
+    assert list(far_store(f"/no-{uuid4().hex}").oids()) == []

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.curation.card.balance import balance
-from perpetune.curation.card.funnel import funnel
-from perpetune.curation.card.input_map import COLOURS, POINTS, input_map, points
-from perpetune.curation.card.lengths import histogram
-from perpetune.curation.card.near_groups import near_groups
-from perpetune.curation.card.pictures import pictures
-from perpetune.curation.card.svg import WIDTH
+from perpetune.curation.card.pictures.balance import balance
+from perpetune.curation.card.pictures.drawn import pictures
+from perpetune.curation.card.pictures.funnel import funnel
+from perpetune.curation.card.pictures.histogram import histogram
+from perpetune.curation.card.pictures.input_map import COLOURS, POINTS, input_map, points
+from perpetune.curation.card.pictures.near_groups import near_groups
+from perpetune.curation.card.pictures.svg import WIDTH
 from perpetune.records import Example
 
 Make = Callable[..., Example]

@@ -7,11 +7,11 @@ from typing import Protocol
 
 from markupsafe import Markup
 
-from perpetune.curation.card.balance import balance
-from perpetune.curation.card.funnel import funnel
-from perpetune.curation.card.input_map import input_map, points
-from perpetune.curation.card.lengths import histogram
-from perpetune.curation.card.near_groups import near_groups
+from perpetune.curation.card.pictures.balance import balance
+from perpetune.curation.card.pictures.funnel import funnel
+from perpetune.curation.card.pictures.histogram import histogram
+from perpetune.curation.card.pictures.input_map import input_map, points
+from perpetune.curation.card.pictures.near_groups import near_groups
 from perpetune.records import Example
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from perpetune.curation.card.svg import WIDTH, bar, line, picture, text
+from perpetune.curation.card.pictures.svg import WIDTH, bar, line, picture, text
 
 _BINS, _HEIGHT = 24, 130
 

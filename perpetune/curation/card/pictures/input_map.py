@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from perpetune.curation.card.svg import WIDTH, dot, legend, picture
+from perpetune.curation.card.pictures.svg import WIDTH, dot, legend, picture
 from perpetune.curation.text import fingerprint, shortened
 from perpetune.records import Example
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from perpetune.curation.card.svg import WIDTH, bar, picture, text
+from perpetune.curation.card.pictures.svg import WIDTH, bar, picture, text
 
 _CLASSES = ((2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
 _NAME, _ROW, _NUMBERS = 70, 26, 160

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from perpetune.curation.card.svg import WIDTH, bar, fitted, picture, text
+from perpetune.curation.card.pictures.svg import WIDTH, bar, fitted, picture, text
 
 _NAME, _ROW, _NUMBERS = 86, 30, 112
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from perpetune.curation.card.svg import WIDTH, dot, fitted, line, picture, text
+from perpetune.curation.card.pictures.svg import WIDTH, dot, fitted, line, picture, text
 
 MOST = 15
 """Labels, the most frequent ones; with more, the table of labels has all."""
