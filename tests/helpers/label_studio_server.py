@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from perpetune.runtime.processes import answers, free_ports
+from perpetune.runtime.processes import free_ports
 
 PLACE = Path(__file__).parents[2] / ".venv-label-studio"
 USER = "ann@example.org"
@@ -57,7 +57,7 @@ def label_studio(folder: Path) -> Iterator[RunningLabelStudio]:
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
     }
-    command = [
+    command: list[str | Path] = [
         PLACE / "bin" / "label-studio",
         "start",
         "--no-browser",
