@@ -149,6 +149,16 @@ def test_a_new_label_of_the_task_can_be_chosen(server: RunningLabelStudio, works
     assert run(workspace, "pull", "--project", "four")["corrected"] == 1
 
 
+def test_a_configuration_that_the_team_has_changed_stays(server: RunningLabelStudio, workspace: Path) -> None:
+    number = run(workspace, "push", "--project", "seven")["url"].rpartition("/")[2]
+    found: Any = server.call("GET", f"/api/projects/{number}")
+    own = found["label_config"].replace("<Header", '<Header value="Read it twice."/><Header')
+    server.call("PATCH", f"/api/projects/{number}/", json={"label_config": own})
+    run(workspace, "push", "--project", "seven")
+    after: Any = server.call("GET", f"/api/projects/{number}")
+    assert after["label_config"] == own
+
+
 def test_free_text_comes_home(server: RunningLabelStudio, workspace: Path) -> None:
     write_params(
         workspace, task={"name": "tickets", "kind": "generation", "labels": None}, fetch={"sources": ["inbox"]}
