@@ -171,7 +171,7 @@ def take_turns(predictor: Predictor, work: Work, peer_rows: int, rounds: int) ->
 
 def _forget(predictor: Predictor) -> None:
     """Each turn reads the instruction itself."""
-    from perpetune.inference.prefix_cache import PrefixCache
+    from perpetune.inference.caches.prefix_cache import PrefixCache
 
     predictor._prefixes = PrefixCache()
 
@@ -266,7 +266,7 @@ def _score(logits: torch.Tensor, start: int, tail: Sequence[int]) -> float:
 
 
 def _tokens(predictor: Predictor, work: Work) -> list[tuple[list[int], list[list[int]]]]:
-    from perpetune.model.chat_format import answer_tokens, prompt_tokens
+    from perpetune.model.chat.chat_format import answer_tokens, prompt_tokens
 
     tokenizer = predictor.base.tokenizer
     tails = [answer_tokens(tokenizer, label) for label in work.labels]
@@ -281,7 +281,7 @@ def compare(predictor: Predictor, work: Work, rows: int) -> Equality:
     """perpetune beside each label alone, on the same rows."""
     import torch
 
-    from perpetune.inference.label_scoring import are_many
+    from perpetune.inference.labels.label_scoring import are_many
 
     some = Work(work.asked[:rows], work.labels)
     exact = torch.tensor(each_label_alone(predictor, some), dtype=torch.float64).log_softmax(-1)
@@ -303,7 +303,7 @@ def claims_of(turns: Sequence[Turn], equality: Equality) -> list[Claim]:
         ratios = [theirs / ours for ours, theirs in zip(speeds["perpetune"], speeds[peer], strict=True)]
         value = statistics.mean(ratios)
         claims.append(Claim(f"times as fast as {peer}", value, (min(ratios), max(ratios)), goal, value >= goal))
-    from perpetune.inference.label_scoring import TOLERANCE_OF_MANY
+    from perpetune.inference.labels.label_scoring import TOLERANCE_OF_MANY
 
     granted = TOLERANCE_OF_MANY if equality.many else LOG_TOLERANCE
     differences = [

@@ -349,7 +349,7 @@ def _ask(work: Work, base, adapter: Path) -> list[int]:  # type: ignore[no-untyp
 
 
 def _lengths(work: Work, tokenizer) -> list[int]:  # type: ignore[no-untyped-def]
-    from perpetune.model.chat_format import answer_tokens, prompt_tokens
+    from perpetune.model.chat.chat_format import answer_tokens, prompt_tokens
     from perpetune.records import Message, with_instruction
 
     return [

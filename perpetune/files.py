@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -11,3 +12,20 @@ def write_atomic(path: Path, text: str) -> Path:
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text, encoding="utf-8")
     return unfinished.replace(path)
+
+
+def write_lines_atomic(path: Path, lines: Iterable[str]) -> int:
+    """Write lines as they come, of which only one is held in memory, atomically; returns how many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    count = 0
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(line + "\n")
+                count += 1
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    unfinished.replace(path)
+    return count

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from perpetune.files import write_atomic
+from perpetune.files import write_lines_atomic
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -36,7 +36,8 @@ class Example(_Frozen):
 
     `messages` is the whole conversation before the output if the row has one; otherwise the conversation is the task's
     instruction followed by `input`. Rows of one `group` are always in the same split. `references` are other correct
-    outputs; only `output` is trained on.
+    outputs; only `output` is trained on. If it `answers_with` tool calls, `output` is their canonical JSON: see
+    perpetune/tool_calls.py. `tools` is OpenAI's list of the tools that the prompt offers, as JSON.
     """
 
     input: str
@@ -47,10 +48,24 @@ class Example(_Frozen):
     source: str
     messages: tuple[Message, ...] = ()
     references: tuple[str, ...] = ()
+    answers_with: Literal["text", "tool_calls"] = "text"
+    tools: str | None = None
 
     @property
     def right_outputs(self) -> tuple[str, ...]:
         return (self.output, *self.references)
+
+    def model_post_init(self, _: object, /) -> None:
+        # pydantic notes in each row which fields were given. As a set of its own that is half of a row's memory.
+        object.__setattr__(self, "__pydantic_fields_set__", _ALL_FIELDS)
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        object.__setattr__(copied, "__pydantic_fields_set__", _ALL_FIELDS)
+        return copied
+
+
+_ALL_FIELDS = set(Example.model_fields)
 
 
 Route = Literal["champion", "canary", "pinned"]
@@ -140,9 +155,7 @@ class Feedback(_Frozen):
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
     """Write one record a line, atomically; returns how many."""
-    lines = [record.model_dump_json(exclude_defaults=True) for record in records]
-    write_atomic(path, "".join(line + "\n" for line in lines))
-    return len(lines)
+    return write_lines_atomic(path, (record.model_dump_json(exclude_defaults=True) for record in records))
 
 
 def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from perpetune.cli import annotate, data, history, keys, loop, params, rules, services, versions, workspace
+from perpetune.cli import (
+    annotate,
+    data,
+    datasets,
+    history,
+    imports,
+    keys,
+    loop,
+    params,
+    rules,
+    services,
+    versions,
+    workspace,
+)
 from perpetune.cli.console import console
 from perpetune.proxies import spare_this_machine
 
@@ -18,8 +31,10 @@ app = typer.Typer(
 )
 for module in (workspace, services, data, loop, versions, history):
     app.add_typer(module.commands)
+app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(params.commands, name="params")
+app.add_typer(imports.commands, name="import")
 app.add_typer(annotate.commands, name="annotate")
 app.add_typer(rules.commands, name="rules")
 

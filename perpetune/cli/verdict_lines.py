@@ -8,6 +8,7 @@ from typing import Any
 
 from perpetune.cli.console import as_json
 from perpetune.policy.decision.headline import headline
+from perpetune.policy.decision.hosted import hosted_in
 from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.prefect_api import FlowRun
@@ -26,6 +27,8 @@ def verdict_of(decision: Decision | None, logged: Sequence[str]) -> str:
 def lines_of(decision: Decision, *, verbose: bool) -> Iterator[str]:
     """The verdict, then the next command, or with `verbose` all that the record says in words."""
     yield headline(decision)
+    if (hosted := hosted_in(decision)) is not None and not verbose:
+        yield hosted
     if verbose:
         yield from decision.reasons
         yield f"rule: {decision.rule}"

@@ -54,11 +54,11 @@ def init(
     from perpetune.scaffold.create import Task, create, task_fault
 
     with for_people():
-        name = task or _task_name(folder)
+        name = task or task_name(folder)
         if instruction is None:
             wanted = _ask(name, task is None, kind, labels, output_schema)
         else:
-            wanted = Task(name, instruction, kind or "classification", _split(labels), output_schema)
+            wanted = Task(name, instruction, kind or "classification", split_labels(labels), output_schema)
         if fault := task_fault(wanted):
             raise typer.BadParameter(fault)
         done = create(folder, wanted)
@@ -75,7 +75,7 @@ def init(
             say(f"  {command:{width}}  # {why}")
 
 
-def _task_name(folder: Path) -> str:
+def task_name(folder: Path) -> str:
     """The folder's name with what a task's name may not hold left out."""
     letters = "".join(
         letter if letter.isascii() and letter.isalnum() else "-" for letter in folder.absolute().name.lower()
@@ -96,14 +96,14 @@ def _ask(name: str, ask_name: bool, kind: str | None, labels: str | None, output
         kind = typer.prompt("classification or generation (free text)", default="classification", err=True)
     if labels is None and kind == "classification":
         labels = typer.prompt("Labels, with commas between (none: learned from the data)", default="", err=True)
-    return Task(name, instruction, str(kind), _split(labels), output_schema)
+    return Task(name, instruction, str(kind), split_labels(labels), output_schema)
 
 
 def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _split(labels: str | None) -> tuple[str, ...]:
+def split_labels(labels: str | None) -> tuple[str, ...]:
     return tuple(label.strip() for label in (labels or "").split(",") if label.strip())
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from perpetune.curation.engine import engine_of
 from perpetune.curation.layout import RESOLVED
-from perpetune.curation.steps import clean, drift_reference, fetch, split, validate
+from perpetune.curation.steps import clean, drift_reference, fetch, language, private, repair, split, validate
+from perpetune.curation.steps.step_files import timed
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.params import Params, as_yaml, load_params
@@ -18,7 +21,7 @@ def _card(params: Params, workspace: Path) -> str:
     # Only the card needs numpy and jinja2.
     from perpetune.curation.steps import data_card
 
-    return data_card.run(params.task, params.mix, workspace)
+    return data_card.run(params.task, params.mix, params.private, workspace)
 
 
 def _resolved(params: Params, workspace: Path) -> str:
@@ -31,8 +34,15 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
     "params": _resolved,
     "fetch": lambda params, workspace: fetch.run(params.fetch, params.task, workspace),
     "validate": lambda _, workspace: validate.run(workspace),
-    "clean": lambda params, workspace: clean.run(params.clean, params.task, params.split.seed, workspace),
-    "split": lambda params, workspace: split.run(params.split, params.mix, params.task, workspace),
+    "repair": lambda params, workspace: repair.run(params.repair, params.task, workspace),
+    "language": lambda params, workspace: language.run(params.language, params.split.seed, workspace),
+    "private": lambda params, workspace: private.run(params.private, params.task, workspace),
+    "clean": lambda params, workspace: clean.run(
+        params.clean, params.task, params.split.seed, workspace, engine_of(params.curate)
+    ),
+    "split": lambda params, workspace: split.run(
+        params.split, params.mix, params.task, workspace, engine_of(params.curate)
+    ),
     "reference": lambda params, workspace: drift_reference.run(params.reference, workspace),
     "card": _card,
 }
@@ -41,9 +51,14 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perpetune.curation", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
-    stage = parser.parse_args().stage
+    stage, workspace = parser.parse_args().stage, Path()
+    # Rows hold no reference cycles. Python would look for some among all rows whenever a few hundred are added.
+    gc.set_threshold(200_000, 50, 100)
     try:
-        print(f"{stage}: {STAGES[stage](load_params(Path('params.yaml')), Path())}")
+        params = load_params(workspace / "params.yaml")
+        with timed(workspace, stage):
+            said = STAGES[stage](params, workspace)
+        print(f"{stage}: {said}")
     except PerpetuneError as error:
         print(error, file=sys.stderr)
         return 1

@@ -41,14 +41,19 @@ class AssignmentRecord:
 
     def is_frozen(self, row: Example) -> bool:
         """Whether this very row, by its id, is recorded in the frozen holdout."""
-        return self.splits.get(self._id_key(row)) == "frozen"
+        return bool(self.splits) and self.splits.get(self._id_key(row)) == "frozen"
 
     def of_row(self, row: Example, *, by_text: bool) -> str | None:
         """The recorded split of the row: by its id, so that its text may change, or by its group, or by its text."""
+        if not self.splits:
+            return None
         found = self.of_id(row)
         if found is None and has_own_group(row):
             found = self.splits.get(self._group_key(row.group))
-        return self.splits.get(self._text_key(row)) if found is None and by_text else found
+        if found is None and by_text:
+            found = self.splits.get(self._text_key(row))
+        # A row without an id of its own is known by the content that it came with, also if a step has changed its text.
+        return self.splits.get(self._id_key(row)) if found is None else found
 
     def with_rows(self, parts: Mapping[str, Iterable[Example]]) -> AssignmentRecord:
         """The record with the rows of these splits; what it has already stays as it is."""
@@ -80,7 +85,7 @@ def has_own_id(row: Example) -> bool:
 
 def has_own_group(row: Example) -> bool:
     """Whether the group was given, and is not the hash of the input."""
-    return row.group != fingerprint(normalised(row.input))
+    return not _DEFAULT_ID.fullmatch(row.group) or row.group != fingerprint(normalised(row.input))
 
 
 def given_name(row: Example) -> str:

@@ -37,7 +37,7 @@ class Difference:
 
 def difference(before: Splits, after: Splits, *, labelled: bool) -> Difference:
     """Compare two versions of the splits, row by row."""
-    old, new = _rows_by_id(before), _rows_by_id(after)
+    old, new = rows_by_id(before), rows_by_id(after)
     both = old.keys() & new.keys()
     return Difference(
         added=len(new.keys() - old.keys()),
@@ -52,7 +52,7 @@ def difference(before: Splits, after: Splits, *, labelled: bool) -> Difference:
     )
 
 
-def _rows_by_id(splits: Splits) -> dict[tuple[str, str], tuple[str, Example]]:
+def rows_by_id(splits: Splits) -> dict[tuple[str, str], tuple[str, Example]]:
     """Each row with its split, by source and id."""
     return {(row.source, row.id): (name, row) for name, rows in splits.items() for row in rows}
 

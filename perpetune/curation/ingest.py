@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
 
+from perpetune.curation.erased import load_tombstones
 from perpetune.curation.inbox.files import Origin, inbox_files, now, origin_file, preferences_file, read_origin
 from perpetune.curation.inbox.files import read_rejected as read_rejected
 from perpetune.curation.inbox.files import rejected_file as rejected_file
@@ -65,14 +66,15 @@ def ingest(
 
     Rejected rows are written to `inbox/rejected/` with their reasons, preferences to `inbox/preferences/`. The newer
     version of a row wins: see `newest_versions`. Ids that an earlier file of the same name uses for other rows are
-    qualified by the file. Raises PerpetuneError, and writes nothing, if the file cannot be read or has no valid example.
+    qualified by the file. A row that was erased is rejected. Raises PerpetuneError, and writes nothing, if the file cannot be read or has no valid example.
     """
     file = NamedFile(path, str(path)) if isinstance(path, Path) else path
     with plain_errors(inbox), tempfile.TemporaryDirectory(prefix="perpetune-") as temporary:
         digest = _digest(file, options, source)
         target = _known(inbox, digest) or inbox / f"{source or source_name(file.path)}-{digest}.jsonl"
         folder = Path(temporary)
-        summary = spool(file.path, _name(target), options, folder, shown=Path(file.address))
+        erased = load_tombstones(inbox.absolute().parents[1])
+        summary = spool(file.path, _name(target), options, folder, Path(file.address), erased)
         if not summary.examples:
             raise PerpetuneError(
                 _no_examples(summary), where=file.address, do="fix these rows and ingest the file again"

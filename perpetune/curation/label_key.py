@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from functools import lru_cache
 
 from perpetune.curation.text import normalised
 
@@ -12,6 +13,7 @@ _WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
 _SEPARATOR = re.compile(r"\s*[,;|]\s*")
 
 
+@lru_cache(maxsize=2**14)  # a few labels, asked for in every row
 def label_key(label: str) -> str:
     """The same for labels that differ in case, whitespace, Unicode form, invisible characters, or by their export.
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from perpetune.records import Example
+
+_Row = TypeVar("_Row", bound=BaseModel)
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 """The time of an example that has none."""
@@ -41,12 +45,30 @@ class Quarantined(BaseModel):
     example: Example
 
 
+class Changed(BaseModel):
+    """A text of a row that a step changed. `field` is as in the row: `input`, `messages[2].content`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    id: str
+    field: str
+    before: str
+    after: str
+
+
 @dataclass(frozen=True)
 class StepResult:
-    """The rows that a step kept and those that it quarantined; together they are its input."""
+    """The rows that a step kept and those that it quarantined; together they are its input.
+
+    `changed` has the texts of kept rows that it changed. `reported` has kept rows with what is wrong with them: the step
+    only reports by its settings, or the rows are in the frozen holdout.
+    """
 
     kept: tuple[Example, ...]
     quarantined: tuple[Quarantined, ...]
+    changed: tuple[Changed, ...] = ()
+    reported: tuple[Quarantined, ...] = ()
 
 
 def by_reason(quarantined: Iterable[Quarantined]) -> dict[str, int]:
@@ -57,8 +79,25 @@ def by_reason(quarantined: Iterable[Quarantined]) -> dict[str, int]:
 
 def in_order(examples: Iterable[Example]) -> list[Example]:
     """The canonical order of every file of the pipeline, independent of the input's order."""
-    return sorted(examples, key=lambda row: (row.source, row.id, row.model_dump_json()))
+    return _sorted(examples, lambda row: (row.source, row.id))
+
+
+def changes_in_order(changed: Iterable[Changed]) -> list[Changed]:
+    return sorted(changed, key=lambda each: (each.source, each.id, each.field, each.model_dump_json()))
 
 
 def quarantine_in_order(quarantined: Sequence[Quarantined]) -> list[Quarantined]:
-    return sorted(quarantined, key=lambda row: (row.reason, row.example.source, row.example.id, row.model_dump_json()))
+    return _sorted(quarantined, lambda row: (row.reason, row.example.source, row.example.id))
+
+
+def _sorted(rows: Iterable[_Row], name_of: Callable[[_Row], tuple[str, ...]]) -> list[_Row]:
+    """The rows by their names, and those with one name by all they say, which few rows have to be asked for."""
+    ordered: list[_Row] = []
+    for _, found in groupby(sorted(rows, key=name_of), key=name_of):
+        same = list(found)
+        ordered += sorted(same, key=_as_json) if len(same) > 1 else same
+    return ordered
+
+
+def _as_json(row: BaseModel) -> str:
+    return row.model_dump_json()

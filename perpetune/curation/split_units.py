@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -45,9 +45,12 @@ def groups_of(rows: Iterable[Example]) -> dict[str, list[Example]]:
 
 
 def curated_units(
-    by_group: Mapping[str, Sequence[Example]], near: NearDuplicates, record: AssignmentRecord
+    by_group: Mapping[str, Sequence[Example]],
+    near: NearDuplicates,
+    record: AssignmentRecord,
+    frozen_sources: Collection[str] = (),
 ) -> list[Unit]:
-    """Groups with curated rows, near duplicates together.
+    """Groups with curated rows, near duplicates together; those with a row of a frozen source are as if recorded frozen.
 
     Only groups with one text each are joined: the rows of a customer or a document would join whatever they quote. Nor
     are groups that the record has in different splits; a new one joins those of the first split.
@@ -57,14 +60,18 @@ def curated_units(
     centres = stars(single.values(), near)
     stars_of: dict[object, list[Unit]] = defaultdict(list)
     for group, rows in by_group.items():
-        stars_of[centres[single[group]] if group in single else group].append(_unit(group, rows, record))
+        stars_of[centres[single[group]] if group in single else group].append(
+            _unit(group, rows, record, frozen_sources)
+        )
     return [unit for units in stars_of.values() for unit in _joined(units)]
 
 
-def _unit(group: str, rows: Sequence[Example], record: AssignmentRecord) -> Unit:
+def _unit(group: str, rows: Sequence[Example], record: AssignmentRecord, frozen_sources: Collection[str] = ()) -> Unit:
     name = min((given_name(row) for row in rows if not is_traffic(row)), key=fingerprint)
-    is_text = len({canonical_turns(row) for row in rows}) == 1
-    return Unit(name, (group,), tuple(rows), _first(record.of_row(row, by_text=is_text) for row in rows), is_text)
+    is_text = len(rows) == 1 or len({canonical_turns(row) for row in rows}) == 1
+    recorded = _first(record.of_row(row, by_text=is_text) for row in rows)
+    is_frozen = any(row.source in frozen_sources for row in rows)
+    return Unit(name, (group,), tuple(rows), "frozen" if is_frozen else recorded, is_text)
 
 
 def _joined(units: Sequence[Unit]) -> list[Unit]:

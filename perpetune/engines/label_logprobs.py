@@ -30,7 +30,7 @@ class LabelTree:
     """The labels' tokens, each label closed by the end-of-turn token, so that none is a prefix of another.
 
     log p(label) is the sum of log p(token | prompt, tokens before) over the whole vocabulary, as in
-    `perpetune.inference.label_scoring`, not over the tokens that a grammar would allow. Partial sums are upper bounds,
+    `perpetune.inference.labels.label_scoring`, not over the tokens that a grammar would allow. Partial sums are upper bounds,
     and labels below the tolerance are not read further.
     """
 

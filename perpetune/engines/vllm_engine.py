@@ -52,7 +52,7 @@ _GUIDE = "see docs/guides/vllm.md on starting vLLM"
 
 
 class Chat(Protocol):
-    """The part of `perpetune.model.chat_tokenizer.ChatTokenizer` that the engine uses."""
+    """The part of `perpetune.model.chat.chat_tokenizer.ChatTokenizer` that the engine uses."""
 
     @property
     def stops(self) -> frozenset[int]: ...

@@ -14,7 +14,7 @@ from perpetune.evaluation.report.summary import summarise
 from perpetune.evaluation.scores import label_metrics
 from perpetune.evaluation.scores.scoring import Scoring, credited_label, scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
-from perpetune.evaluation.systems import LINEAR, METRIC_TITLES, Kind, in_order, subject_of
+from perpetune.evaluation.systems import LINEAR, METRIC_TITLES, RECORDED, Kind, in_order, subject_of
 from perpetune.generation.answer import Answer
 from perpetune.output_schema import Schema
 from perpetune.params import EvaluateParams, PromoteParams
@@ -98,7 +98,16 @@ class Evaluation:
     @property
     def sampled(self) -> tuple[str, ...]:
         """The systems that have answered only a sample of the rows."""
-        return tuple(name for name, scored in self.scored.items() if len(scored.positions) < len(self.rows))
+        return tuple(name for name in self.scored if name not in RECORDED and self.unanswered(name))
+
+    @property
+    def incomplete(self) -> Mapping[str, int]:
+        """How many rows have no recorded answer, by system, if any."""
+        return {name: rows for name in RECORDED if name in self.scored and (rows := self.unanswered(name))}
+
+    def unanswered(self, system: str) -> int:
+        """How many rows the system has no answer to."""
+        return len(self.rows) - len(self.scored[system].positions)
 
     def expected_of(self, system: str) -> tuple[str, ...]:
         """The expected outputs of the rows that a system has answered."""
@@ -118,7 +127,7 @@ class Evaluation:
                 flat[f"{holdout}/{system}/{metric}_high"] = estimate.high
             if system in self.calibrations:
                 flat[f"{holdout}/{system}/calibration_error"] = self.calibrations[system].error
-            for name, value in asdict(self.economics[system]).items():
+            for name, value in asdict(self.economics[system]).items() if system in self.economics else ():
                 flat[f"{holdout}/{system}/{name}"] = float(value)
         for rival, paired in self.comparisons.items():
             for name in ("difference", "low", "high", "p_value", "p_two_sided"):
@@ -234,7 +243,11 @@ def evaluate(
         for name in LINEAR
         if name in scored
     }
-    costs = {system: economics(_given(answers[system]), params.dollars_per_hour) for system in scored}
+    costs = {
+        system: economics(_given(answers[system]), params.dollars_per_hour)
+        for system in scored
+        if system not in RECORDED
+    }
     return Evaluation(
         kind=kind,
         scoring=scoring,

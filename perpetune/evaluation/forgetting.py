@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerBase
 
 from perpetune.inference.likelihood import ScoredText
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.chat.chat_format import answer_tokens, prompt_tokens
 from perpetune.params import EvaluateParams
 from perpetune.records import Message
 from perpetune.statistics.estimate import Estimate, bootstrap_mean

@@ -1,4 +1,4 @@
-"""Recorded answers of a hosted or larger model, for comparison (evaluate.recorded)."""
+"""Recorded answers for comparison: of a larger model (evaluate.recorded), of a hosted one (evaluate.hosted)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from perpetune.curation.hosted.matching import StoredAnswer, index_of
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
 from perpetune.records import Example
@@ -29,7 +30,18 @@ def recorded_answers(path: Path, rows: Sequence[Example]) -> list[Answer | None]
     by_id = {line.id: line.output for line in lines if line.id is not None}
     by_input = {line.input: line.output for line in lines if line.input is not None}
     found = [by_id.get(row.id, by_input.get(row.input)) for row in rows]
-    return [None if output is None else Answer(output, None, None, 0, 0, "stop", 0.0) for output in found]
+    return [None if output is None else _answer(output) for output in found]
+
+
+def hosted_answers(stored: Sequence[StoredAnswer], rows: Sequence[Example]) -> list[Answer | None]:
+    """The hosted model's answer to each row; None if none is recorded."""
+    index = index_of(stored)
+    found = [index.answer_to(row) for row in rows]
+    return [None if answer is None else _answer(answer.output) for answer in found]
+
+
+def _answer(output: str) -> Answer:
+    return Answer(output, None, None, 0, 0, "stop", 0.0)
 
 
 def _read(path: Path) -> list[_Line]:

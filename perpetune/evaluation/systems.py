@@ -8,7 +8,7 @@ from typing import Literal
 Kind = Literal["classification", "generation"]
 
 # In the order of tables and plots. `few-shot` is the base model prompted with examples, `recorded` has the recorded
-# answers of a hosted or larger model.
+# answers of a larger model, `hosted` those of the hosted model that is to be replaced.
 TITLES = {
     "majority": "Majority answer",
     "linear": "TF-IDF + logistic regression",
@@ -16,9 +16,13 @@ TITLES = {
     "base": "Base model",
     "few-shot": "Base model with examples",
     "recorded": "Recorded model",
+    "hosted": "Hosted model",
     "champion": "Champion",
     "challenger": "Challenger",
 }
+
+# Compared with, and never served: their answers are in a file, and cost this machine nothing.
+RECORDED = ("recorded", "hosted")
 
 # In sentences.
 LINEAR = {

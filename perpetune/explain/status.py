@@ -22,6 +22,7 @@ from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
 from perpetune.loop.unfinished import unfinished_refresh
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.policy.decision.headline import headline
+from perpetune.policy.decision.hosted import hosted_in
 from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.wording import amount, one_line
@@ -65,6 +66,7 @@ class Status:
     checks that `watch.cron` has planned since it and that did not run. `unfinished` is a decision of a refresh that is
     not carried out.
 
+    `hosted` compares what serves since the newest refresh with the hosted model's recorded answers, if there are any.
     `next_step` is the command to run next, if any; `next_steps` says it in sentences.
     """
 
@@ -84,6 +86,7 @@ class Status:
     next_steps: tuple[str, ...] = ()
     next_step: str | None = None
     older_versions: int = 0
+    hosted: str | None = None
 
     @property
     def system(self) -> str | None:
@@ -122,6 +125,7 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
         labelled=found.labelled,
         ignored_labels=found.ignored,
         open_label_requests=open_label_requests,
+        hosted=_hosted(workspace) if versions else None,
         addresses={
             "MLflow": runs_url(task),
             "Prefect": ui_url(str(settings.prefect_api_url)),
@@ -210,6 +214,13 @@ def _last_check(workspace: Workspace) -> _Check | None:
     decision = _newest(workspace, "watch")
     text = f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}" if decision else "nothing to check yet"
     return _Check(ended, text, failed=False)
+
+
+def _hosted(workspace: Workspace) -> str | None:
+    try:
+        return hosted_in(newest_decision(workspace, "refresh")[0])
+    except NoDecision:
+        return None
 
 
 def _unfinished(workspace: Workspace) -> str | None:
@@ -304,6 +315,8 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
     console.print(table)
     if status.older_versions:
         console.print(f"older versions: {status.older_versions}, see `perpetune status --all`", markup=False)
+    if status.hosted:
+        console.print(status.hosted, markup=False, soft_wrap=True)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
     if status.ignored_labels:
         console.print(f"labels that are not the task's, ignored: {status.ignored_labels}", markup=False)

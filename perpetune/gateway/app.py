@@ -20,8 +20,8 @@ from starlette.types import Scope
 from perpetune.engines.engine import Engine
 from perpetune.gateway.api import embeddings
 from perpetune.gateway.api import feedback as feedback_api
-from perpetune.gateway.api.chat_request import model_name, unknown_model
-from perpetune.gateway.api.completions import Completions
+from perpetune.gateway.api.chat.chat_request import model_name, unknown_model
+from perpetune.gateway.api.chat.completions import Completions
 from perpetune.gateway.api.dialects.responses import PATH as PATH_OF_RESPONSES
 from perpetune.gateway.api.dialects.responses import RESPONSES
 from perpetune.gateway.api.dialects.text_completions import PATH as PATH_OF_TEXTS

@@ -42,7 +42,7 @@ from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
 if TYPE_CHECKING:
-    from perpetune.model.chat_tokenizer import ChatTokenizer
+    from perpetune.model.chat.chat_tokenizer import ChatTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
 
 def _chat_tokenizer(params: Params, settings: Settings) -> ChatTokenizer:
     # Late, because it imports torch: a gateway in front of vLLM is ready before it.
-    from perpetune.model.chat_tokenizer import load_chat_tokenizer
+    from perpetune.model.chat.chat_tokenizer import load_chat_tokenizer
 
     return load_chat_tokenizer(params.base, settings.assets)
 

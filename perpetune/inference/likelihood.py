@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from perpetune.inference.label_scoring import logit_rows
+from perpetune.inference.caches.prefix_cache import EMPTY_PREFIX, tree_logits
+from perpetune.inference.labels.label_scoring import logit_rows
 from perpetune.inference.not_a_number import NotANumber
-from perpetune.inference.prefix_cache import EMPTY_PREFIX, tree_logits
 from perpetune.model.loss import plain_cross_entropy
-from perpetune.model.token_tree import build_tree, groups_within, parents
+from perpetune.model.trees.token_tree import build_tree, groups_within, parents
 
 
 @dataclass(frozen=True)

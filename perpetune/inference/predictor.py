@@ -20,23 +20,23 @@ from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.generation.prompt_format import TEMPLATE_AS_IT_IS, PromptFormat
 from perpetune.generation.request import GenerationRequest
-from perpetune.inference.decoding import DecodeBatch, DecodeRequest
-from perpetune.inference.json_grammar import GrammarCompiler
-from perpetune.inference.label_head_scoring import before_input, head_probabilities
-from perpetune.inference.label_scoring import label_log_probabilities
+from perpetune.inference.caches.prefix_cache import EMPTY_PREFIX, PrefixCache
+from perpetune.inference.decoding.batch import DecodeBatch, DecodeRequest
+from perpetune.inference.decoding.json_grammar import GrammarCompiler
+from perpetune.inference.labels.label_head_scoring import before_input, head_probabilities
+from perpetune.inference.labels.label_scoring import label_log_probabilities
 from perpetune.inference.likelihood import ScoredText, mean_losses
 from perpetune.inference.merged_adapter import can_merge, merge_adapter
 from perpetune.inference.not_a_number import NotANumber
-from perpetune.inference.prefix_cache import EMPTY_PREFIX, PrefixCache
 from perpetune.inference.row_scoring import row_head_probabilities, row_label_log_probabilities, row_mean_loss
 from perpetune.model.adapters import is_adapter
 from perpetune.model.base import Base, load_base, load_model
-from perpetune.model.chat_tokenizer import ChatTokenizer
+from perpetune.model.chat.chat_tokenizer import ChatTokenizer
 from perpetune.model.label_head import LabelHead, load_head
-from perpetune.model.packing import longest_in_tree
 from perpetune.model.parts import context_length
 from perpetune.model.release import POOL
-from perpetune.model.token_tree import groups_within
+from perpetune.model.trees.packing import longest_in_tree
+from perpetune.model.trees.token_tree import groups_within
 from perpetune.params import BaseParams
 from perpetune.records import Message, last_user_message
 
@@ -132,22 +132,27 @@ class Predictor:
         json_schema: str | None = None,
         *,
         prompt_format: PromptFormat = TEMPLATE_AS_IT_IS,
+        tools: Sequence[str | None] | None = None,
     ) -> list[Answer]:
         """Answer each conversation with the most likely of `labels`, or with free text if `labels` is None.
 
         Free text is decoded greedily up to the end-of-turn token or `max_new_tokens`, and satisfies `json_schema` if
-        one is given and the answer is not cut off. `adapter` None is the base model. Raises PromptTooLong if a
+        one is given and the answer is not cut off. `tools` are those that each prompt offers, as JSON. `adapter` None is the base model. Raises PromptTooLong if a
         conversation exceeds the context.
         """
         self._prompt_format = prompt_format
         limit = self._token_limit(labels, max_new_tokens)
-        prompts = [self.chat.prompt(messages, chosen=prompt_format) for messages in conversations]
+        offered = tools or [None] * len(conversations)
+        prompts = [
+            self.chat.prompt(messages, each, prompt_format)
+            for messages, each in zip(conversations, offered, strict=True)
+        ]
         longest = max(map(len, prompts), default=0)
         if longest > limit:
             raise PromptTooLong(longest, limit, self.context - limit)
         if labels is None:
             generation = GenerationConfig(max_new_tokens, json_schema=json_schema)
-            return self._generate_all(adapter, conversations, prompts, generation, prompt_format)
+            return self._generate_all(adapter, conversations, prompts, generation, prompt_format, offered)
         with self._active(adapter) as model:
             answers = self._answer_with_labels(model, adapter, conversations, prompts, labels, prompt_format)
         if pool := self._pools.get(adapter or ""):
@@ -184,9 +189,10 @@ class Predictor:
         labels: Sequence[str] | None,
         max_new_tokens: int,
         prompt_format: PromptFormat = TEMPLATE_AS_IT_IS,
+        tools: str | None = None,
     ) -> bool:
         """Whether the conversation and an answer fit the model's context."""
-        tokens = self.chat.prompt(messages, chosen=prompt_format)
+        tokens = self.chat.prompt(messages, tools, prompt_format)
         return len(tokens) <= self._token_limit(labels, max_new_tokens)
 
     def mean_losses(self, adapter: str | None, texts: Sequence[ScoredText]) -> list[float]:
@@ -337,6 +343,7 @@ class Predictor:
         prompts: list[list[int]],
         generation: GenerationConfig,
         prompt_format: PromptFormat,
+        tools: Sequence[str | None],
     ) -> list[Answer]:
         """Greedy free text, shortest prompts first; others join the batch as sequences end."""
         answers: dict[int, Answer] = {}
@@ -346,7 +353,8 @@ class Predictor:
             def on_answers(written: tuple[Answer, ...]) -> None:
                 [answers[index]] = written
 
-            return GenerationRequest(conversations[index], generation, on_answers, _raise, prompt_format=prompt_format)
+            asked = replace(generation, tools=tools[index])
+            return GenerationRequest(conversations[index], asked, on_answers, _raise, prompt_format=prompt_format)
 
         def next_requests(batch: int) -> list[GenerationRequest]:
             lengths = [len(prompts[index]) + generation.max_tokens for index in waiting]

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from perpetune.inference.label_scoring import log_probabilities
+from perpetune.inference.labels.label_scoring import log_probabilities
 from perpetune.inference.likelihood import ScoredText, mean_loss
 from perpetune.model.label_head import LabelHead, features
 from perpetune.model.parts import decoder_of, logits_at

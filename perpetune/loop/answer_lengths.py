@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from perpetune.model.chat_format import answer_tokens, reasons_by_default
+from perpetune.model.chat.chat_format import reasons_by_default, target_tokens
 from perpetune.params import Params
 from perpetune.records import Example
 
@@ -31,7 +31,7 @@ def _cut_off(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], params
     if params.task.kind == "classification":
         return None
     limit = params.evaluate.max_new_tokens
-    lengths = [len(answer_tokens(tokenizer, row.output)) for row in rows]
+    lengths = [len(target_tokens(tokenizer, row, params.task.instruction)) for row in rows]
     longer = sum(length > limit for length in lengths)
     if not longer:
         return None

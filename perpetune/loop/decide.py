@@ -21,17 +21,17 @@ from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, choose
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival
+from perpetune.policy.promotion import HostedComparison, PairedEvidence, PromotionEvidence, Rival
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_unasked
 from perpetune.records import to_json
 from perpetune.statistics.balanced_accuracy import balanced_mean
 from perpetune.tracking import registry
-from perpetune.tracking.runs import Run, log_text
+from perpetune.tracking.runs import Run, artifact_url, log_text
 from perpetune.workspace import Workspace
 
-RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded")
-LINEAR, LANGUAGE_MODELS = ("linear", "embeddings"), ("base", "few-shot", "recorded")
+RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded", "hosted")
+LINEAR, LANGUAGE_MODELS = ("linear", "embeddings"), ("base", "few-shot", "recorded", "hosted")
 SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
@@ -45,6 +45,7 @@ def register(workspace: Workspace, run: Run, curated: CuratedData, challenger: C
         return made
     tags = {
         "data.version": curated.version,
+        "data.card": artifact_url(run.url, "data/card.html"),
         "git.commit": git_commit(workspace.root),
         "base.digest": challenger.card.base_digest,
         "adapter.digest": challenger.trained.digest,
@@ -118,7 +119,7 @@ def _register_rival(
     tags = {"adapter.digest": digest, "answers": f"{run.id}/{system}", registry.SYSTEM: candidate.card.system}
     tags[registry.EVALUATED_AS] = system
     made = registry.version_from_run(candidate.card.task, run, digest)
-    shared = ("data.version", "git.commit", "base.digest", "prefect.flow_run_id")
+    shared = ("data.version", "data.card", "git.commit", "base.digest", "prefect.flow_run_id")
     tags = {name: challenger.tags[name] for name in shared if name in challenger.tags} | tags
     return made or registry.register(run, folder, candidate.card, tags)
 
@@ -150,7 +151,38 @@ def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> Promotio
         for name in RIVALS
         if any(name in evaluation.scored for evaluation in assessment.evaluations.values())
     }
-    return replace(evidence, rivals={name: rival for name, rival in rivals.items() if rival is not None})
+    return replace(
+        evidence,
+        rivals={name: rival for name, rival in rivals.items() if rival is not None},
+        hosted=_against_hosted(assessment, rules),
+    )
+
+
+def _against_hosted(assessment: Assessment, rules: PromoteParams) -> dict[str, HostedComparison]:
+    """What serves or may serve, each against the hosted model on the rows that both answered."""
+    found = {name: _compared_with_hosted(assessment, name, rules) for name in (*SUBJECTS, "champion")}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _compared_with_hosted(assessment: Assessment, name: str, rules: PromoteParams) -> HostedComparison | None:
+    """None if they have no row in common."""
+    evaluations = assessment.evaluations.values()
+    on = [each for each in evaluations if {name, "hosted"} <= set(each.scored)]
+    scores = _pooled(on, "hosted", name)
+    if not scores.ours:
+        return None
+    theirs, ours = _means(assessment, on, "hosted", name)
+    left_out = sum(each.unanswered("hosted") if "hosted" in each.scored else len(each.rows) for each in evaluations)
+    return HostedComparison(ours, theirs, _lead(assessment, "hosted", name, rules), left_out)
+
+
+def _means(assessment: Assessment, on: Sequence[Evaluation], behind: str, ahead: str) -> tuple[float, float]:
+    """The scores of two systems on the rows that both answered, in the gate's metric."""
+    scores = _pooled(on, behind, ahead)
+    if assessment.balanced:
+        labels = [label for each in on for label in labels_of(each, behind, ahead)]
+        return balanced_mean(labels, scores.theirs), balanced_mean(labels, scores.ours)
+    return sum(scores.theirs) / len(scores.theirs), sum(scores.ours) / len(scores.ours)
 
 
 def _against(
@@ -208,11 +240,7 @@ def _rival(
     scores = _pooled(on, name, "challenger")
     if not scores.ours:
         return None
-    if assessment.balanced:
-        labels = [label for each in on for label in labels_of(each, name, "challenger")]
-        theirs, ours = balanced_mean(labels, scores.theirs), balanced_mean(labels, scores.ours)
-    else:
-        theirs, ours = (sum(some) / len(some) for some in (scores.theirs, scores.ours))
+    theirs, ours = _means(assessment, on, name, "challenger")
     serves = name in assessment.candidates and name != against and name in assessment.evaluations["frozen"].scored
     return Rival(
         theirs,

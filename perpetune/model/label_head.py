@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 from transformers import PreTrainedTokenizerBase
 
-from perpetune.model.chat_format import prompt_tokens
+from perpetune.model.chat.chat_format import prompt_tokens
 from perpetune.model.release import LABEL_HEAD
 from perpetune.records import Message, with_instruction
 

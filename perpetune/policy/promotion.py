@@ -86,6 +86,20 @@ class Rival:
 
 
 @dataclass(frozen=True)
+class HostedComparison:
+    """A system compared with the hosted model's recorded answers, on the same rows and in the gate's metric.
+
+    `score` is the system's, `hosted` that of the hosted model; `lead` is the first minus the second. `left_out` is the
+    number of held-out rows without a recorded answer.
+    """
+
+    score: float
+    hosted: float
+    lead: PairedEvidence
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
 class PromotionEvidence:
     """The challenger compared with the champion, or with the base if there is no champion yet.
 
@@ -98,6 +112,7 @@ class PromotionEvidence:
     - `subject`: the system under test; `rivals`: the other systems by name, scored in `metric`.
     - `label_ratios`: the ratio of new labels that join each holdout, by its name.
     - `unasked`: rows of the recent holdout whose labels arrived unasked.
+    - `hosted`: each system that may serve, by name, against the hosted model's recorded answers; {} if there are none.
     """
 
     frozen: PairedEvidence
@@ -115,6 +130,7 @@ class PromotionEvidence:
     rivals: Mapping[str, Rival] = field(default_factory=dict)
     label_ratios: Mapping[str, float] = field(default_factory=dict)
     unasked: int = 0
+    hosted: Mapping[str, HostedComparison] = field(default_factory=dict)
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:

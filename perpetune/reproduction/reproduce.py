@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from perpetune.curation import dvc
+from perpetune.curation.erased import load_tombstones
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
@@ -86,7 +87,7 @@ def reproduce(
         recipe = recorded_recipe(found.run_id, scratch)
         data = dvc.checkout_splits(workspace.root, _data_version(found), scratch / "data")
         code = check_out(workspace.root, found.tags.get("git.commit", "unknown"), scratch / "code")
-        notes = [*([code.note] if code.note else []), *_changed(run)]
+        notes = [*([code.note] if code.note else []), *_erased(workspace, _data_version(found)), *_changed(run)]
         for note in notes:
             say(note)
         losses: dict[str, dict[int, float]] = {LOSS: {}, VALIDATION: {}}
@@ -127,6 +128,14 @@ def _scratch(workspace: Workspace, version: str, keep: bool) -> Iterator[Path]:
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _erased(workspace: Workspace, data_version: str) -> list[str]:
+    """Notes on rows that the version was trained on and that are gone."""
+    return [
+        f"Its data have lost {len(each.texts):,} texts, erased on {each.day} by {each.by}: the weights cannot be the same."
+        for each in load_tombstones(workspace.root).of_version(data_version)
+    ]
 
 
 def _changed(run: RunRecord) -> list[str]:

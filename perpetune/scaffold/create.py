@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -45,10 +46,13 @@ class Created:
     git: Git
 
 
-def create(folder: Path, task: Task) -> Created:
-    """Make the workspace. Raises PerpetuneError, with nothing written, if the folder holds files or the task is wrong."""
-    _require_room(folder)
+def create(folder: Path, task: Task, *, beside_files: bool = False) -> Created:
+    """Make the workspace. Raises PerpetuneError, with nothing written, if the folder holds files or the task is wrong.
+
+    With `beside_files` other files may be there, but none of those that a workspace has.
+    """
     written = _texts(task)
+    _require_room(folder, None if beside_files else SPARED, written)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -79,10 +83,12 @@ def task_fault(task: Task) -> str | None:
     return None
 
 
-def _require_room(folder: Path) -> None:
+def _require_room(folder: Path, spared: set[str] | None, written: Iterable[str]) -> None:
+    """Refuse a folder that holds more than what is spared; if that is None, one that holds files of the names to write."""
     if folder.exists() and not folder.is_dir():
         raise PerpetuneError("this is a file", where=str(folder), do="name a folder")
-    held = sorted(entry.name for entry in folder.iterdir() if entry.name not in SPARED) if folder.exists() else []
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    held = sorted(names & set(written) if spared is None else names - spared)
     if "params.yaml" in held:
         raise PerpetuneError("this is a workspace already: it has a params.yaml", where=str(folder), do="use it")
     if held:

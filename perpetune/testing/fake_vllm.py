@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0, help="duration of an answer")
     parser.add_argument("--base", type=Path, required=True, help="folder of the base, for its tokenizer")
     arguments = parser.parse_args()
-    from perpetune.model.chat_tokenizer import load_chat_tokenizer  # late, because it imports torch
+    from perpetune.model.chat.chat_tokenizer import load_chat_tokenizer  # late, because it imports torch
 
     chat = load_chat_tokenizer(BaseParams(model=f"path:{arguments.base}"), Path())
     web.run_app(FakeVllm(seconds=arguments.seconds, chat=chat).app(), host="127.0.0.1", port=arguments.port, print=None)

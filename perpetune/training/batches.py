@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from perpetune.generation.answer import PromptRejected
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
-from perpetune.model.token_tree import build_tree, groups_within
+from perpetune.model.chat.chat_format import prompt_tokens, target_tokens
+from perpetune.model.trees.token_tree import build_tree, groups_within
 from perpetune.params import TrainParams
 from perpetune.records import Example, conversation
 from perpetune.statistics.imbalance import is_imbalanced
@@ -44,12 +44,12 @@ class Encoded:
 def encode(tokenizer: PreTrainedTokenizerBase, row: Example, instruction: str) -> Encoded:
     """Tokenise a row. Raises PromptRejected, with the row's id, if the chat template rejects its conversation."""
     prompt = encode_prompt(tokenizer, row, instruction)
-    return Encoded((*prompt, *answer_tokens(tokenizer, row.output)), len(prompt))
+    return Encoded((*prompt, *target_tokens(tokenizer, row, instruction)), len(prompt))
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, row: Example, instruction: str) -> list[int]:
     try:
-        return prompt_tokens(tokenizer, conversation(instruction, row))
+        return prompt_tokens(tokenizer, conversation(instruction, row), row.tools)
     except PromptRejected as fault:
         do = "correct the row, or take it out of the data"
         raise PromptRejected(fault.what, where=f"row {row.id} ({row.source})", do=do) from fault

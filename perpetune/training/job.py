@@ -19,7 +19,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.generation.prompt_format import PromptFormat, prompt_format
 from perpetune.model.base import Base, load_base, load_tokenizer
-from perpetune.model.chat_format import with_format
+from perpetune.model.chat.chat_format import with_format
 from perpetune.model.loading import read_config
 from perpetune.model.weights import resolve, weight_files
 from perpetune.params import BaseParams, TrainParams

@@ -22,8 +22,8 @@ from perpetune.errors import PerpetuneError
 from perpetune.model.base import torch_dtype
 from perpetune.model.lora_targets import adapted_experts, adapted_layers, linear_layers, lora_targets
 from perpetune.model.loss import LOGIT_ROWS
-from perpetune.model.packing import FUSED, longest_by_config
 from perpetune.model.parts import blocks_of
+from perpetune.model.trees.packing import FUSED, longest_by_config
 from perpetune.model.weights import first_line
 from perpetune.params import BaseParams, TrainParams
 from perpetune.training.batches import Encoded, batches, pack_rows, tree_size

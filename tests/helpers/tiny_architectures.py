@@ -329,6 +329,21 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "image_token_index": 96,
         },
     ),
+    "bart, decoder alone": (
+        "BartConfig",
+        {
+            **OLD,
+            "d_model": 32,
+            "decoder_layers": 2,
+            "decoder_attention_heads": 4,
+            "decoder_ffn_dim": 64,
+            "init_std": 0.3,
+            "is_decoder": True,
+            "is_encoder_decoder": False,
+        },
+    ),
+    "qwen4, indexed attention": ("Qwen4ExpTextConfig", MOE),
+    "hy-v4": ("HYV4Config", MOE),
 }
 
 

@@ -24,7 +24,7 @@ from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta, GenerationConfig
 from perpetune.inference.predictor import Predictor
 from perpetune.model.base import Base, load_base, load_model
-from perpetune.model.chat_tokenizer import load_chat_tokenizer
+from perpetune.model.chat.chat_tokenizer import load_chat_tokenizer
 from perpetune.model.release import Release
 from perpetune.model.weights import resolve
 from perpetune.params import Params, load_params

@@ -96,3 +96,15 @@ def twice(
     write_rows(workspace.root, FILLERS, fire="blue")
     one_pass(workspace, "decay", "the champion scores 20 points less")
     return workspace
+
+
+@pytest.fixture(scope="session")
+def new_loop_workspace(tiny_folder: Path, new_mlflow_store: Callable[[Path], str]) -> Callable[[Path], Workspace]:
+    """Lay out a workspace with the tiny model in a folder."""
+    return lambda root: lay_out(root, tiny_folder, new_mlflow_store)
+
+
+@pytest.fixture(scope="session")
+def run_loop_once() -> Callable[[Workspace, str, str], str]:
+    """One pass of the loop, with its trigger and reason; the version it made."""
+    return one_pass

@@ -21,6 +21,8 @@ _TAG = re.compile(
 _EMPHASIS = re.compile(r"(?<!\w)[*`_~]+|[*`_~]+(?!\w)")
 _LINE_BREAKS = re.compile(r"\s*\n\s*")
 _LINK = re.compile(r"!?\[([^\]\[]*)\]\([^()\s]*\)")
+# What a text must have for a pattern to be worth a try.
+_MARKUP = ((("<", "["), _TAG, " "), (("](",), _LINK, r"\1"), (("*", "`", "_", "~"), _EMPHASIS, ""))
 
 _GREETING_WORDS = (
     r"hi|hiya|hello|hey|heya|greetings|dear|good (?:day|morning|afternoon|evening)|hallo|guten (?:tag|morgen|abend)|moin"
@@ -58,7 +60,8 @@ _NUMBERING = re.compile(
 )
 # The signs by which formulas, prices and emoji differ.
 _SIGNS = re.compile(r"(?<=\w)[*/\\^&|~=+<>](?=\w)|(?<=\d)-(?=\d)|[=+<>^$€£¥%@~|]|[\u2190-\u2bff\U0001f000-\U0001faff]")
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\u3040-\u30ff\u3400-\u9fff]+")
+_ANY_SIGN = re.compile(r"[*/\\^&|~=+<>$€£¥%@\u2190-\u2bff\U0001f000-\U0001faff-]")
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\u3040-\u30ff\u3400-\u9fff ]+")
 
 
 def canonical(text: str) -> str:
@@ -68,8 +71,8 @@ def canonical(text: str) -> str:
 
 def tokens(text: str) -> tuple[str, ...]:
     """The words of the bare text, without their punctuation; of scripts without spaces, the characters."""
-    words = (word.translate(_LETTERS) for word in bare(text).split())
-    return tuple(token for word in words for token in _WORD.findall(word))
+    letters = bare(text).translate(_WORDS)
+    return tuple(letters.split() if letters.isascii() else _WORD.findall(letters))
 
 
 def bare(text: str) -> str:
@@ -81,15 +84,34 @@ def bare(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", _unescaped(text.translate(_VISIBLE).casefold()))
-    plain = unicodedata.normalize("NFKC", plain.translate(_VISIBLE).casefold())
-    for pattern, replacement in ((_TAG, " "), (_LINK, r"\1"), (_EMPHASIS, "")):
-        plain = pattern.sub(replacement, plain)
+    plain = unicodedata.normalize("NFKC", _unescaped(_shown(text).casefold()))
+    plain = unicodedata.normalize("NFKC", _shown(plain).casefold())
+    for marks, pattern, replacement in _MARKUP:
+        if any(mark in plain for mark in marks):
+            plain = pattern.sub(replacement, plain)
     plain = _on_one_line(plain).strip()
-    for pattern in (_NUMBERING, _GREETING, _GREETING, _NUMBERING, _SIGNATURE, _SIGNATURE, _SIGNATURE):
-        rest = pattern.sub("", plain.lstrip("\"'“”„«»‚‘’ \t\n"), count=1).strip()
-        plain = rest if rest.translate(_LETTERS) else plain
+    for pattern, times in ((_NUMBERING, 1), (_GREETING, 2), (_NUMBERING, 1), (_SIGNATURE, 3)):
+        plain = _without(pattern, plain, times)
     return plain
+
+
+def _shown(text: str) -> str:
+    return text if text.isascii() else text.translate(_VISIBLE)
+
+
+def _without(pattern: re.Pattern[str], text: str, times: int) -> str:
+    """The text without so many matches, as long as letters or digits are left."""
+    for _ in range(times):
+        rest = pattern.sub("", text.lstrip("\"'“”„«»‚‘’ \t\n"), count=1).strip()
+        if rest == text or not _has_letters(rest):
+            break
+        text = rest
+    return text
+
+
+def _has_letters(text: str) -> bool:
+    first = text[:1]
+    return (first.isascii() and first.isalnum()) or bool(text.translate(_LETTERS))
 
 
 # A split asks for each text several times. Long ones would fill the memory.
@@ -108,6 +130,8 @@ def _unescaped(text: str) -> str:
 
 def _on_one_line(text: str) -> str:
     """A text with a line break after nearly every word has no lines, so none of them is a greeting or a signature."""
+    if "\n" not in text:
+        return text
     words = text.split()
     return " ".join(words) if 5 * len(_LINE_BREAKS.findall(text)) >= 4 * (len(words) - 1) else text
 
@@ -128,9 +152,13 @@ def variant_key(row: Example) -> object:
     return tuple(
         (turn.role, normalised(turn.content))
         if turn.role == "system"
-        else (turn.role, canonical(turn.content), "".join(_SIGNS.findall(bare(turn.content))))
+        else (turn.role, canonical(turn.content), _signs(bare(turn.content)))
         for turn in turns
     )
+
+
+def _signs(text: str) -> str:
+    return "".join(_SIGNS.findall(text)) if _ANY_SIGN.search(text) else ""
 
 
 def row_tokens(row: Example) -> tuple[str, ...]:
@@ -141,14 +169,19 @@ def row_tokens(row: Example) -> tuple[str, ...]:
 
 
 class _Kept(dict[int, int | None]):
-    """A table for `str.translate` that keeps characters of some categories, and learns each when it first occurs."""
+    """A table for `str.translate` that keeps characters of some categories, and learns each when it first occurs.
 
-    def __init__(self, kept: str) -> None:
+    `space` is put for whitespace.
+    """
+
+    def __init__(self, kept: str, space: int | None = None) -> None:
         super().__init__(dict.fromkeys((0x034F, *range(0xFE00, 0xFE10))))  # joiners and variants of one character
         self._kept = kept
+        self._space = space
 
     def __missing__(self, code: int) -> int | None:
-        self[code] = code if unicodedata.category(chr(code))[0] in self._kept else None
+        other = self._space if chr(code).isspace() else None
+        self[code] = code if unicodedata.category(chr(code))[0] in self._kept else other
         return self[code]
 
 
@@ -161,4 +194,5 @@ class _Visible(dict[int, int | None]):
 
 
 _LETTERS = _Kept("LMN")
+_WORDS = _Kept("LMN", space=ord(" "))
 _VISIBLE = _Visible()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +16,10 @@ SHOWN_PAIRS = 5
 
 
 class NearSummary(BaseModel):
-    """Groups of near duplicates, and pairs of them with different labels, of which one may be wrong."""
+    """Groups of near duplicates, and pairs of them with different labels, of which one may be wrong.
+
+    `sizes` maps the rows of a group to the number of such groups.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,6 +30,7 @@ class NearSummary(BaseModel):
     examples: tuple[tuple[str, ...], ...]
     disagreements: int
     disagreeing: tuple[tuple[str, str, str, str], ...]
+    sizes: dict[int, int] = {}
 
     @property
     def sentence(self) -> str:
@@ -64,6 +68,7 @@ def near_summary(rows: Sequence[Example], near: NearDuplicates, *, labelled: boo
             )
             for one, other in pairs[:SHOWN_PAIRS]
         ),
+        sizes=dict(sorted(Counter(map(len, groups)).items())),
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from perpetune.curation.erased import Tombstones
 from perpetune.curation.quarantine import Rejected
 from perpetune.curation.readers.identity import unrelated_ids, with_content_id
 from perpetune.curation.readers.options import ReadOptions
@@ -53,15 +54,21 @@ class _Tally:
             self.examples += 1
 
 
-def spool(path: Path, source: str, options: ReadOptions, folder: Path, shown: Path) -> Summary:
-    """Read a file into `examples.jsonl` and `preferences.jsonl` of a folder, row by row. Raises PerpetuneError."""
+def spool(
+    path: Path, source: str, options: ReadOptions, folder: Path, shown: Path, erased: Tombstones | None = None
+) -> Summary:
+    """Read a file into `examples.jsonl` and `preferences.jsonl` of a folder, row by row. Raises PerpetuneError.
+
+    A row that was erased is rejected, and its text kept nowhere.
+    """
     tally = _Tally()
     with (
         opened_table(path, options, shown) as table,
         (folder / "examples.jsonl").open("w", encoding="utf-8") as examples,
         (folder / "preferences.jsonl").open("w", encoding="utf-8") as preferences,
     ):
-        for read in read_rows(table, shown, source, options):
+        for number, each in enumerate(read_rows(table, shown, source, options), start=1):
+            read = _unless_erased(each, erased, shown, number)
             tally.add(read)
             if isinstance(read.row, Example):
                 examples.write(read.row.model_dump_json(exclude_defaults=True) + "\n")
@@ -81,6 +88,14 @@ def spool(path: Path, source: str, options: ReadOptions, folder: Path, shown: Pa
         (*notes, *_notes(tally, unrelated)),
         unrelated,
     )
+
+
+def _unless_erased(read: ReadRow, erased: Tombstones | None, shown: Path, number: int) -> ReadRow:
+    stone = erased.of(read.row) if erased is not None and isinstance(read.row, Example) else None
+    if stone is None:
+        return read
+    rejected = Rejected(file=str(shown), line=number, reason=stone.sentence, raw="")
+    return replace(read, row=rejected, preference=None)
 
 
 def spooled(folder: Path, unrelated: frozenset[str] = frozenset()) -> Iterator[Example]:

@@ -7,11 +7,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from typing import Literal
 
 from pydantic import ValidationError
 
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.records import Example, Message, last_user_message, parse_time
+from perpetune.tool_calls import written
 
 MAX_CHARS = 1_000_000
 """Longer texts are rejected as mistakes, because every later step would pay for them."""
@@ -37,9 +39,9 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
     content, a missing group the hash of the normalised input, so that equal inputs are never in two splits.
     """
     if is_absent(row.get("output")) and not is_absent(row.get("messages")):
-        conversation, output = _chat(row["messages"])
+        conversation, output, answers_with = _chat(row["messages"])
     else:
-        conversation, output = _prompted(row), _output(row.get("output"))
+        conversation, output, answers_with = _prompted(row), _output(row.get("output")), "text"
     input = last_user_message(conversation)
     # A single user message is redundant with the input.
     messages = conversation if len(conversation) > 1 else ()
@@ -53,6 +55,8 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
             source=_name(row, "source") or source,
             messages=messages,
             references=_references(row.get("references"), output),
+            answers_with=answers_with,
+            tools=_tools(row.get("tools")),
         )
     except ValidationError as fault:
         error = fault.errors()[0]
@@ -69,7 +73,8 @@ def _identity(message: Message) -> list[object]:
     return [message.role, message.content, *calls]
 
 
-def _chat(value: object) -> tuple[tuple[Message, ...], str]:
+def _chat(value: object) -> tuple[tuple[Message, ...], str, Literal["text", "tool_calls"]]:
+    """The conversation before the answer, the answer, and what it is."""
     messages = _messages(_learned(value))
     if not messages:
         raise InvalidRow("messages", "must hold a user's and an assistant's message")
@@ -77,8 +82,27 @@ def _chat(value: object) -> tuple[tuple[Message, ...], str]:
     if messages[-1].role != "assistant":
         raise InvalidRow("messages", f"the last message must be the assistant's, it is of role {messages[-1].role!r}")
     if messages[-1].tool_calls:
-        raise InvalidRow(f"{last}.tool_calls", "the answer is a tool call, and only answers in text can be trained")
-    return _answerable(messages[:-1]), _text(messages[-1].content, f"{last}.content")
+        if messages[-1].content:
+            raise InvalidRow(f"{last}.tool_calls", "the answer has a text and a tool call, and only one can be learned")
+        return _answerable(messages[:-1]), _written(messages[-1].tool_calls, f"{last}.tool_calls"), "tool_calls"
+    return _answerable(messages[:-1]), _text(messages[-1].content, f"{last}.content"), "text"
+
+
+def _written(calls: Sequence[Mapping[str, object]], field: str) -> str:
+    try:
+        return written(calls)
+    except ValueError as fault:
+        raise InvalidRow(field, str(fault)) from None
+
+
+def _tools(value: object) -> str | None:
+    """OpenAI's list of tools as JSON; None if there is no such list."""
+    if not isinstance(value, list) or not value or not all(isinstance(tool, Mapping) for tool in value):
+        return None
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidRow("tools", "cannot be written as JSON") from None
 
 
 def _learned(value: object) -> object:
@@ -88,6 +112,10 @@ def _learned(value: object) -> object:
     """
     if not isinstance(value, list) or not value or not isinstance(value[-1], Mapping):
         return value
+    for position, turn in enumerate(value):
+        weight = turn.get("weight") if isinstance(turn, Mapping) else None
+        if not (is_absent(weight) or weight in (0, 1)):
+            raise InvalidRow(f"messages[{position}].weight", f"must be 0 or 1, got {weight!r:.40}")
     if value[-1].get("weight") != 0:
         return value
     for end in range(len(value) - 1, 0, -1):
@@ -139,6 +167,8 @@ def _message(value: object, field: str) -> Message:
     if not isinstance(role, str) or role not in _ROLES:
         raise InvalidRow(f"{field}.role", f"must be one of {', '.join(_ROLES)}, got {role!r:.40}")
     calls = _tool_calls(_calls_in(value), f"{field}.tool_calls")
+    if is_absent(value.get("content")) and isinstance(value.get("refusal"), str) and calls is None:
+        raise InvalidRow(f"{field}.refusal", "the model refused, and there is no answer in `content`")
     content = _joined_parts(value.get("content"), f"{field}.content")
     if calls is None or not (is_absent(content) or content == ""):
         content = _text(content, f"{field}.content")
@@ -179,8 +209,15 @@ def _joined_parts(content: object, field: str) -> object:
         return content
     parts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
     if not all(isinstance(part, str) for part in parts):
-        raise InvalidRow(field, "has parts that are not text")
+        raise InvalidRow(field, f"has parts that are not text: {_kinds_of(content)}")
     return "".join(str(part) for part in parts)
+
+
+def _kinds_of(parts: Sequence[object]) -> str:
+    """The types of the parts that are no text, such as image_url."""
+    others = [part for part in parts if not isinstance(part, Mapping) or not isinstance(part.get("text"), str)]
+    kinds = dict.fromkeys(str(part.get("type")) if isinstance(part, Mapping) else _kind(part) for part in others)
+    return ", ".join(list(kinds)[:5])[:80]
 
 
 def _output(value: object, field: str = "output") -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from perpetune.curation.assignment_record import AssignmentRecord, load_record
 from perpetune.curation.dedup_key import dedup_key
 from perpetune.curation.duplicates.canonical import variant_key
+from perpetune.curation.engine import IN_PROCESS, Engine, for_each, row_wise
 from perpetune.curation.label_key import label_key
-from perpetune.curation.layout import CLEAN, VALID
+from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
 from perpetune.curation.references import equivalent_outputs, with_all_references
 from perpetune.curation.sources import is_by_rules, is_traffic
@@ -19,6 +24,8 @@ from perpetune.curation.text import normalised, shortened, tidy, visible
 from perpetune.output_schema import InvalidOutput, OutputSchema
 from perpetune.params import CleanParams, TaskParams
 from perpetune.records import Example, read_jsonl
+
+_Record = TypeVar("_Record", bound=BaseModel)
 
 EMPTY = "empty input or output"
 LONG_INPUT = "input too long"
@@ -35,7 +42,11 @@ RARE = "label with too few rows"
 
 
 def clean(
-    examples: Sequence[Example], params: CleanParams, task: TaskParams, record: AssignmentRecord | None = None
+    examples: Sequence[Example],
+    params: CleanParams,
+    task: TaskParams,
+    record: AssignmentRecord | None = None,
+    engine: Engine = IN_PROCESS,
 ) -> StepResult:
     """Clean every text and quarantine rows that a model should not be trained on.
 
@@ -47,14 +58,13 @@ def clean(
     becomes rare.
     """
     is_frozen = record.is_frozen if record else _never
-    result = StepResult(tuple(tidied(row) for row in in_order(examples)), ())
-    result = _drop(result, lambda row: _fault(row, params))
-    if task.output_schema is not None:
-        result = _canonical(result, OutputSchema(task.output_schema))
+    result = row_wise(partial(of_each_row, params=params, schema=task.output_schema), in_order(examples), engine)
     if task.kind == "classification":
         result = StepResult(tuple(with_one_spelling(result.kept, task.labels)), result.quarantined)
         result = _drop(result, lambda row: UNKNOWN if task.labels and row.output not in task.labels else None)
-        result = _resolve_conflicts(result, variant_key if params.near_contradictions else dedup_key, is_frozen)
+        key_of = variant_key if params.near_contradictions else dedup_key
+        keys = for_each(partial(_keys, key_of=key_of), result.kept, engine)
+        result = _resolve_conflicts(result, keys, is_frozen)
     result = _drop_duplicates(result, is_frozen)
     if task.kind == "classification":
         counts = Counter(row.output for row in result.kept)
@@ -63,11 +73,26 @@ def clean(
     return result
 
 
+def of_each_row(
+    examples: Sequence[Example], params: CleanParams, schema: Mapping[str, Any] | None = None
+) -> StepResult:
+    """The part of the step that looks at each row alone: tidy texts, lengths and the outputs' schema."""
+    result = _drop(StepResult(tuple(map(tidied, examples)), ()), lambda row: _fault(row, params))
+    return _canonical(result, OutputSchema(schema)) if schema is not None else result
+
+
 def tidied(row: Example) -> Example:
     """The example with all texts cleaned."""
-    messages = tuple(message.model_copy(update={"content": tidy(message.content)}) for message in row.messages)
+    messages = tuple(_changed(message, {"content": tidy(message.content)}) for message in row.messages)
     texts = {"input": tidy(row.input), "output": tidy(row.output), "messages": messages}
-    return _with_references(row.model_copy(update=texts), tidy)
+    return _with_references(_changed(row, texts), tidy)
+
+
+def _changed(record: _Record, values: Mapping[str, object]) -> _Record:
+    """The record with these values: itself if it has them already, so that most rows are in memory once."""
+    if all(getattr(record, name) == value for name, value in values.items()):
+        return record
+    return record.model_copy(update=values)
 
 
 def _with_references(row: Example, change: Callable[[str], str]) -> Example:
@@ -84,7 +109,7 @@ def with_one_spelling(examples: Sequence[Example], labels: Sequence[str] | None)
     for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
         spellings.setdefault(label_key(label), label)
     spellings |= {label_key(label): label for label in labels or ()}
-    spelled = [row.model_copy(update={"output": spellings[label_key(row.output)]}) for row in examples]
+    spelled = [_changed(row, {"output": spellings[label_key(row.output)]}) for row in examples]
     return [_with_references(row, lambda text: spellings.get(label_key(text), text)) for row in spelled]
 
 
@@ -94,7 +119,7 @@ def _canonical(result: StepResult, schema: OutputSchema) -> StepResult:
     quarantined: list[Quarantined] = []
     for row in result.kept:
         try:
-            written = row.model_copy(update={"output": schema.canonical(row.output)})
+            written = _changed(row, {"output": schema.canonical(row.output)})
             kept.append(_with_references(written, schema.canonical))
         except InvalidOutput as fault:
             quarantined.append(Quarantined(reason=INVALID, detail=shortened(str(fault)), example=row))
@@ -124,13 +149,15 @@ def _never(_: Example) -> bool:
     return False
 
 
-def _resolve_conflicts(
-    result: StepResult, key_of: Callable[[Example], object], is_frozen: Callable[[Example], bool]
-) -> StepResult:
+def _keys(rows: Sequence[Example], key_of: Callable[[Example], object]) -> list[object]:
+    return [key_of(row) for row in rows]
+
+
+def _resolve_conflicts(result: StepResult, keys: Iterable[object], is_frozen: Callable[[Example], bool]) -> StepResult:
     """Settle each set of rows with the same key, separately for curated rows and traffic."""
     by_key = defaultdict(list)
-    for row in result.kept:
-        by_key[is_traffic(row), key_of(row)].append(row)
+    for row, key in zip(result.kept, keys, strict=True):
+        by_key[is_traffic(row), key].append(row)
     decided = [_settled_by_people(rows, is_frozen) for rows in by_key.values()]
     return StepResult(
         kept=tuple(row for part in decided for row in part.kept),
@@ -221,8 +248,8 @@ def _drop_duplicates(result: StepResult, is_frozen: Callable[[Example], bool]) -
     )
 
 
-def run(params: CleanParams, task: TaskParams, seed: int, workspace: Path) -> str:
+def run(params: CleanParams, task: TaskParams, seed: int, workspace: Path, engine: Engine = IN_PROCESS) -> str:
     """Write `data/clean/`: examples, quarantined rows, counts. `seed` is that of the split, whose record it reads."""
-    rows = read_jsonl(workspace / VALID / "examples.jsonl", Example)
-    result = clean(rows, params, task, load_record(workspace, seed))
-    return write_step(workspace / CLEAN, result)
+    rows = read_jsonl(workspace / input_of("clean", workspace) / "examples.jsonl", Example)
+    result = clean(rows, params, task, load_record(workspace, seed), engine)
+    return write_step(workspace, "clean", result)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from perpetune.curation.card.pictures import pictures
+from perpetune.curation.card.suspects import SuspectedLabels, suspected_labels
 from perpetune.curation.duplicates.summary import NearSummary
-from perpetune.curation.layout import CARD, CLEAN, LEAKAGE, RAW, SPLITS, VALID
-from perpetune.curation.quarantine import Quarantined, Rejected
+from perpetune.curation.layout import CARD, LEAKAGE, RAW, SPLITS
+from perpetune.curation.pipeline import steps_of
+from perpetune.curation.quarantine import Changed, Quarantined, Rejected
 from perpetune.curation.steps.mix import NOT_REPLAYED, recent_and_older
-from perpetune.curation.text import shortened
-from perpetune.params import MixParams, TaskParams
+from perpetune.curation.steps.private import finder, hidden
+from perpetune.curation.steps.step_files import StepFacts, read_facts, seconds_of
+from perpetune.curation.suspects import SUMMARY, LabelErrorSummary
+from perpetune.curation.text import around_change, shortened
+from perpetune.params import MixParams, PrivateParams, TaskParams
 from perpetune.records import Example, read_jsonl, to_json
 
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
@@ -50,12 +56,29 @@ class SplitSummary:
 
 
 @dataclass(frozen=True)
+class ShownChange:
+    """What a step made of a text, around the first place at which it changed it."""
+
+    location: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
 class Step:
-    """The rows that a curation step received and kept."""
+    """The rows that a curation step received, kept, and of these changed and reported; and how long it took.
+
+    `changes` and `reports` show some of them.
+    """
 
     name: str
     rows: int
     kept: int
+    changed: int = 0
+    reported: int = 0
+    seconds: float | None = None
+    changes: tuple[ShownChange, ...] = ()
+    reports: tuple[QuarantineReason, ...] = ()
 
     @property
     def quarantined(self) -> int:
@@ -124,6 +147,7 @@ class Card:
     training_mix: TrainingMix
     warnings: tuple[str, ...]
     near: NearSummary | None = None
+    label_errors: LabelErrorSummary | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -145,15 +169,19 @@ def describe(
     splits: Mapping[str, Sequence[Example]],
     mixing: MixParams,
     near: NearSummary | None = None,
+    done: Mapping[str, StepFacts] | None = None,
 ) -> Card:
-    """Build the card. `quarantined` has each step's quarantined rows, in the order of the steps; `splits` the rows."""
+    """Build the card. `quarantined` has each step's quarantined rows, in the order of the steps; `splits` the rows.
+
+    `done` says what else the steps did.
+    """
     labelled = task.kind == "classification"
     facts = tuple(_split_facts(name, rows, labelled) for name, rows in splits.items())
     card = Card(
         task=task.name,
         kind=task.kind,
         version=version,
-        steps=_steps(len(fetched), len(rejected), quarantined),
+        steps=_steps(len(fetched), len(rejected), quarantined, done or {}),
         sources=_sources(fetched, splits),
         splits=facts,
         quarantine=(
@@ -167,11 +195,32 @@ def describe(
     return Card(**{**vars(card), "warnings": tuple(_warnings(card))})
 
 
-def _steps(fetched: int, rejected: int, quarantined: Mapping[str, Sequence[Quarantined]]) -> tuple[Step, ...]:
-    steps = [Step("fetch", fetched + rejected, fetched)]
+def _steps(
+    fetched: int, rejected: int, quarantined: Mapping[str, Sequence[Quarantined]], facts: Mapping[str, StepFacts]
+) -> tuple[Step, ...]:
+    steps = [_step("fetch", fetched + rejected, fetched, facts)]
     for name, rows in quarantined.items():
-        steps.append(Step(name, steps[-1].kept, steps[-1].kept - len(rows)))
+        steps.append(_step(name, steps[-1].kept, steps[-1].kept - len(rows), facts))
     return tuple(steps)
+
+
+def _step(name: str, rows: int, kept: int, facts: Mapping[str, StepFacts]) -> Step:
+    known = facts.get(name, StepFacts())
+    return Step(
+        name,
+        rows,
+        kept,
+        changed=len({(each.source, each.id) for each in known.changed}),
+        reported=len({(row.example.source, row.example.id) for row in known.reported}),
+        seconds=known.seconds,
+        changes=tuple(map(_shown_change, known.changed[:SHOWN_ROWS])),
+        reports=tuple(_reasons(name, known.reported)),
+    )
+
+
+def _shown_change(changed: Changed) -> ShownChange:
+    before, after = around_change(changed.before, changed.after)
+    return ShownChange(f"{changed.source} · {shortened(changed.id, 40)} · {changed.field}", before, after)
 
 
 def _training_mix(
@@ -250,7 +299,8 @@ def _warnings(card: Card) -> list[str]:
     by_name = {split.name: split for split in card.splits}
     train = by_name["train"]
     warnings = []
-    first, last = card.steps[0].rows, card.steps[-1].kept
+    unselected = sum(step.quarantined for step in card.steps if step.name == "select")  # by select.budget, on purpose
+    first, last = card.steps[0].rows, card.steps[-1].kept + unselected
     if last < 0.8 * first:
         warnings.append(f"{first - last:,} of {first:,} rows are in no split; see the quarantine below.")
     untrained = [label for label in card.labels if label not in train.labels]
@@ -287,8 +337,10 @@ def data_version(folder: Path) -> str:
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def render(card: Card, template: str) -> str:
-    """Render the card with a template: `data_card.html` or `data_card.md`."""
+def render(
+    card: Card, template: str, drawn: Mapping[str, Markup] | None = None, suspects: SuspectedLabels | None = None
+) -> str:
+    """Render the card with a template: `data_card.html`, with the pictures `drawn`, or `data_card.md`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=template.endswith(".html"),
@@ -298,7 +350,7 @@ def render(card: Card, template: str) -> str:
     )
     environment.filters["cell"] = _cell
     environment.filters["breakable"] = _breakable
-    return environment.get_template(template).render(card=card) + "\n"
+    return environment.get_template(template).render(card=card, drawn=drawn or {}, suspects=suspects) + "\n"
 
 
 def _cell(text: str) -> str:
@@ -319,30 +371,55 @@ def _fetched(raw: Path) -> list[Example]:
     return read_jsonl(raw / "examples.jsonl", Example) + [row.example for row in older]
 
 
+def _label_errors(path: Path) -> LabelErrorSummary | None:
+    return next(iter(read_jsonl(path, LabelErrorSummary)), None) if path.is_file() else None
+
+
 def _near(path: Path) -> NearSummary | None:
     return next(iter(read_jsonl(path, NearSummary)), None) if path.is_file() else None
 
 
-def run(task: TaskParams, mixing: MixParams, workspace: Path) -> str:
-    """Write `data/card/`: card.md, card.html and card.json."""
-    quarantined = {"validate": VALID, "clean": CLEAN, "split": LEAKAGE}
+def without_private(card: Card, hide: Callable[[str], str]) -> Card:
+    """The card with every quoted text blackened, because steps before `private` quote rows as they came."""
+
+    def shown(row: ShownRow) -> ShownRow:
+        return ShownRow(hide(row.location), hide(row.input), hide(row.output), hide(row.detail))
+
+    def reason(part: QuarantineReason) -> QuarantineReason:
+        return replace(part, reason=hide(part.reason), examples=tuple(map(shown, part.examples)))
+
+    def step(done: Step) -> Step:
+        quoted = tuple(ShownChange(hide(each.location), hide(each.before), hide(each.after)) for each in done.changes)
+        return replace(done, changes=quoted, reports=tuple(map(reason, done.reports)))
+
+    return replace(card, steps=tuple(map(step, card.steps)), quarantine=tuple(map(reason, card.quarantine)))
+
+
+def run(task: TaskParams, mixing: MixParams, private: PrivateParams, workspace: Path) -> str:
+    """Write `data/card/`: card.md, card.html and card.json. Nothing that `private` replaces is quoted in it."""
+    facts = {step: read_facts(workspace, step) for step in steps_of(workspace)}
+    splits = {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES}
     card = describe(
         task,
         data_version(workspace / SPLITS),
         _fetched(workspace / RAW),
         read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
-        {
-            step: read_jsonl(workspace / folder / "quarantined.jsonl", Quarantined)
-            for step, folder in quarantined.items()
-        },
-        {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES},
+        {step: known.quarantined for step, known in facts.items()},
+        splits,
         mixing,
         _near(workspace / LEAKAGE / "near_duplicates.jsonl"),
+        {"fetch": StepFacts(seconds=seconds_of(workspace, "fetch")), **facts},
     )
+    card = replace(card, label_errors=_label_errors(workspace / SUMMARY))
+    if private.mode == "replace":
+        card = without_private(card, hidden(finder(private)))
     folder = workspace / CARD
     folder.mkdir(parents=True, exist_ok=True)
-    values = {**asdict(card), "near": card.near.model_dump() if card.near else None}
+    found = {"near": card.near, "label_errors": card.label_errors}
+    values = {**asdict(card), **{name: each.model_dump() if each else None for name, each in found.items()}}
     (folder / "card.json").write_text(to_json(values), encoding="utf-8")
-    (folder / "card.md").write_text(render(card, "data_card.md"), encoding="utf-8")
-    (folder / "card.html").write_text(render(card, "data_card.html"), encoding="utf-8")
+    drawn = pictures(card.steps, card.labels, splits, card.near.sizes if card.near else {})
+    suspects = suspected_labels(workspace)
+    (folder / "card.md").write_text(render(card, "data_card.md", suspects=suspects), encoding="utf-8")
+    (folder / "card.html").write_text(render(card, "data_card.html", drawn, suspects), encoding="utf-8")
     return f"{CARD / 'card.html'} and card.md, data version {card.version}"

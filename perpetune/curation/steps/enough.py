@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from perpetune.curation.layout import CLEAN, VALID
+from perpetune.curation.pipeline import FOLDERS, steps_of
 from perpetune.curation.splits import LEAKED, MOVED, NEAR, Splits
 from perpetune.curation.steps import clean
 from perpetune.curation.steps.mix import NOT_REPLAYED
@@ -64,7 +64,8 @@ def require_enough(
 
 def dropped_before(workspace: Path) -> Counter[str]:
     """The rows that the steps before the split quarantined, by reason."""
-    files = [workspace / folder / "counts.json" for folder in (VALID, CLEAN)]
+    before = [step for step in steps_of(workspace) if step not in ("split", "select")]
+    files = [workspace / FOLDERS[step] / "counts.json" for step in before]
     counts = [json.loads(file.read_text(encoding="utf-8"))["quarantined"] for file in files if file.is_file()]
     return sum(map(Counter, counts), Counter[str]())
 

@@ -6,8 +6,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from perpetune.curation.erased import Tombstones, load_tombstones
 from perpetune.curation.inbox.files import inbox_files, read_rejected, source_name
 from perpetune.curation.inbox.versions import current_rows, inbox_rows
 from perpetune.curation.layout import INBOX, RAW
@@ -23,16 +25,23 @@ from perpetune.params import FetchParams, TaskParams
 from perpetune.records import Example, to_json, write_jsonl
 from perpetune.settings import Settings
 
+_CODE = ("curation", "redacting")
+_LIBRARIES = ("ftfy", "lingua-language-detector", "phonenumbers", "presidio-analyzer", "rensa")
+
 REVIEW_LABELS = ("positive", "negative")
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """The examples of all sources, rejected rows, and older versions of rows that were ingested again."""
+    """The examples of all sources, rejected rows, and older versions of rows that were ingested again.
+
+    `erased` is the number of rows that were left out because they were erased.
+    """
 
     examples: tuple[Example, ...]
     rejected: tuple[Rejected, ...]
     superseded: tuple[Quarantined, ...]
+    erased: int = 0
 
 
 def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> Fetched:
@@ -47,9 +56,13 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> Fetched:
     results = [
         read for source in sources for read in (inbox if source == "inbox" else [_read(source, workspace, assets)])
     ]
+    tombstones = load_tombstones(workspace)
+    before = sum(len(each.examples) for each in results)
+    results = [_without_erased(each, tombstones) for each in results]
+    erased = before - sum(len(each.examples) for each in results)
     result = _merged(results)
     kept, older = newest_versions([each.examples for each in results])
-    superseded = [*older, *replaced]
+    superseded = [*older, *(row for row in replaced if not tombstones.of(row.example))]
     examples = in_order(kept)
     rejected = sorted(result.rejected, key=lambda row: (row.file, row.line, row.reason))
     if not examples:
@@ -58,7 +71,12 @@ def fetch(sources: Iterable[str], workspace: Path, assets: Path) -> Fetched:
             + (f"; {len(rejected):,} rows were rejected, the first: {rejected[0]}" if rejected else ""),
             do="add some with `perpetune ingest FILE`, and list `inbox` in fetch.sources of params.yaml",
         )
-    return Fetched(tuple(examples), tuple(rejected), tuple(quarantine_in_order(superseded)))
+    return Fetched(tuple(examples), tuple(rejected), tuple(quarantine_in_order(superseded)), erased)
+
+
+def _without_erased(result: ReadResult, tombstones: Tombstones) -> ReadResult:
+    kept = tuple(row for row in result.examples if tombstones.of(row) is None)
+    return ReadResult(kept, result.rejected)
 
 
 def _read(source: str, workspace: Path, assets: Path) -> ReadResult:
@@ -118,6 +136,7 @@ def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
         "examples": len(result.examples),
         "rejected": len(result.rejected),
         "superseded": len(result.superseded),
+        **({"erased": result.erased} if result.erased else {}),
         "sources": dict(sorted(Counter(row.source for row in result.examples).items())),
     }
     (raw / "counts.json").write_text(to_json(counts), encoding="utf-8")
@@ -128,12 +147,24 @@ def run(params: FetchParams, task: TaskParams, workspace: Path) -> str:
     return (
         f"{len(result.examples):,} examples, {len(result.rejected):,} rows rejected, "
         f"{len(result.superseded):,} older versions of a row quarantined"
+        + (f", {result.erased:,} rows left out because they were erased" if result.erased else "")
     )
 
 
 def _code_digest() -> str:
+    """Of the code of the steps, and the versions of the libraries that decide what they do to a text."""
     digest = hashlib.sha256()
-    folder = Path(__file__).parents[1]
-    for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc"):
-        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    package = Path(__file__).parents[2]
+    files = (file for name in _CODE for file in (package / name).rglob("*"))
+    for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
+        digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    for name in _LIBRARIES:
+        digest.update(f"{name} {_installed_version(name)}".encode())
     return digest.hexdigest()
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

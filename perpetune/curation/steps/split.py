@@ -12,9 +12,12 @@ from pathlib import Path
 from perpetune.curation.assignment_record import PRECEDENCE, AssignmentRecord, given_name, load_record, save_record
 from perpetune.curation.dedup_key import DedupKey, input_key
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
-from perpetune.curation.duplicates.shared_passages import with_shared_passages
+from perpetune.curation.duplicates.shared_passages import PassageIndex, passages_of
 from perpetune.curation.duplicates.summary import near_summary
-from perpetune.curation.layout import CLEAN, LEAKAGE, SPLITS
+from perpetune.curation.duplicates.word_hashes import WordNumbers
+from perpetune.curation.engine import IN_PROCESS, Engine
+from perpetune.curation.layout import LEAKAGE
+from perpetune.curation.pipeline import input_of, output_of_split
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
 from perpetune.curation.sources import is_by_rules, is_in_doubt, is_traffic
 from perpetune.curation.split_units import Unit, assigned, curated_units, groups_of, hash_position, newest
@@ -52,6 +55,7 @@ def split(
     near = near or compared(rows, params)
     assigner = _Assigner(rows, params, near, record, labelled=labelled)
     held_out = _HeldOut(near, labelled=labelled)
+    passages = _HeldOutPassages()
     parts: dict[str, tuple[Example, ...]] = {}
     quarantined: list[Quarantined] = []
     for name in (*LEAKED, "train"):
@@ -62,33 +66,45 @@ def split(
             for position, row in enumerate(members)
             if (fault := assigner.fault(row, name) or held_out.fault(row, name) or _superseded(row, name, relabelled))
         }
-        faults |= _sharing_passages(members, faults, parts) if params.near_duplicates else {}
+        faults |= passages.faults(members, faults) if params.near_duplicates else {}
         parts[name] = tuple(row for position, row in enumerate(members) if position not in faults)
         quarantined += [Quarantined(reason=faults[position], example=members[position]) for position in sorted(faults)]
         if name in LEAKED:
             held_out.add(parts[name], name)
+            passages.add(parts[name], name)
     return Splits(**parts, quarantined=tuple(quarantined))
 
 
-def compared(rows: Sequence[Example], params: SplitParams) -> NearDuplicates:
+def compared(rows: Sequence[Example], params: SplitParams, engine: Engine = IN_PROCESS) -> NearDuplicates:
     """The near duplicates of the rows, which must be in canonical order; none if `near_duplicates` is off."""
-    return near_duplicates(rows) if params.near_duplicates else NearDuplicates()
+    return near_duplicates(rows, engine) if params.near_duplicates else NearDuplicates()
 
 
 def _superseded(row: Example, name: str, relabelled: set[DedupKey]) -> str | None:
     return SUPERSEDED if name != "frozen" and not is_traffic(row) and input_key(row) in relabelled else None
 
 
-def _sharing_passages(
-    members: Sequence[Example], faults: Mapping[int, str], parts: Mapping[str, Sequence[Example]]
-) -> dict[int, str]:
-    """The rows without a fault that the leakage check of an evaluation would find, by their position."""
-    left = [position for position in range(len(members)) if position not in faults]
-    found: dict[int, str] = {}
-    for name, others in parts.items():
-        shared = with_shared_passages([members[position] for position in left], others)
-        found |= {left[place]: NEAR[name] for place in shared if left[place] not in found}
-    return found
+class _HeldOutPassages:
+    """The passages of the splits so far, and the rows that the leakage check of an evaluation would find."""
+
+    def __init__(self) -> None:
+        self._numbers = WordNumbers()
+        self._parts: dict[str, PassageIndex] = {}
+
+    def add(self, rows: Sequence[Example], name: str) -> None:
+        if rows:
+            self._parts[name] = PassageIndex(passages_of(rows, self._numbers))
+
+    def faults(self, members: Sequence[Example], known: Mapping[int, str]) -> dict[int, str]:
+        """Of rows without a known fault, those that share their passages with an earlier split, by position."""
+        left = [position for position in range(len(members)) if position not in known]
+        if not self._parts:
+            return {}
+        passages = passages_of((members[position] for position in left), self._numbers)
+        found: dict[int, str] = {}
+        for name, index in self._parts.items():
+            found |= {left[place]: NEAR[name] for place in index.like(passages) if left[place] not in found}
+        return found
 
 
 class _HeldOut:
@@ -141,10 +157,11 @@ class _Assigner:
         self._record = record or AssignmentRecord(params.seed)
         by_group = groups_of(rows)
         curated = {group: found for group, found in by_group.items() if not all(is_traffic(row) for row in found)}
-        units = curated_units(curated, near, self._record)
+        units = curated_units(curated, near, self._record, params.frozen_sources)
         self._unit_of = {group: unit for unit in units for group in unit.groups}
         if record is None:
             self.split_of = {group: _assignment(_names(found), params, "frozen") for group, found in curated.items()}
+            self.split_of |= {group: "frozen" for unit in units if unit.recorded == "frozen" for group in unit.groups}
         else:
             self.split_of = assigned([unit for unit in units if not _is_for_training(unit)], params, labelled=labelled)
         self.split_of |= {group: "train" for unit in units if _is_for_training(unit) for group in unit.groups}
@@ -227,19 +244,19 @@ def mixed(splits: Splits, params: MixParams, min_rows: int) -> Splits:
     return replace(splits, train=chosen.rows, quarantined=(*splits.quarantined, *chosen.quarantined))
 
 
-def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path) -> str:
-    """Write `data/splits/`, one file per split, the quarantined rows to `data/leakage/`, and the record of assignments."""
+def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Path, engine: Engine = IN_PROCESS) -> str:
+    """Write `data/splits/` (`data/divided/` if `select` follows), `data/leakage/` and the record of assignments."""
     record, labelled = load_record(workspace, params.seed), task.kind == "classification"
-    rows = in_order(read_jsonl(workspace / CLEAN / "examples.jsonl", Example))
-    near = compared(rows, params)
+    rows = in_order(read_jsonl(workspace / input_of("split", workspace) / "examples.jsonl", Example))
+    near = compared(rows, params, engine)
     divided = split(rows, params, record, labelled=labelled, near=near)
     splits = mixed(divided, mixing, params.min_train_rows)
     require_enough(splits, params, task, dropped_before(workspace))
     save_record(workspace, record.with_rows(divided.parts()))
     for name, part in splits.parts().items():
-        write_jsonl(workspace / SPLITS / f"{name}.jsonl", part)
+        write_jsonl(workspace / output_of_split(workspace) / f"{name}.jsonl", part)
     kept = tuple(row for part in splits.parts().values() for row in part)
-    write_quarantine(workspace / LEAKAGE, StepResult(kept, splits.quarantined))
+    write_quarantine(workspace, "split", StepResult(kept, splits.quarantined))
     summary = near_summary(rows, near, labelled=labelled)
     write_jsonl(workspace / LEAKAGE / "near_duplicates.jsonl", [summary] if summary else [])
     return splits.counts()

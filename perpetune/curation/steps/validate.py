@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from perpetune.curation.layout import RAW, VALID
+from perpetune.curation.layout import RAW
 from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
 from perpetune.curation.references import with_all_references
 from perpetune.curation.steps.step_files import write_step
@@ -83,4 +83,4 @@ def run(workspace: Path) -> str:
     result = validate(read_jsonl(raw / "examples.jsonl", Example))
     superseded = raw / "superseded.jsonl"
     older = read_jsonl(superseded, Quarantined) if superseded.is_file() else []
-    return write_step(workspace / VALID, StepResult(result.kept, (*result.quarantined, *older)))
+    return write_step(workspace, "validate", StepResult(result.kept, (*result.quarantined, *older)))

@@ -11,7 +11,7 @@ from perpetune.statistics.estimate import Estimate
 from perpetune.statistics.paired import PairedComparison
 from perpetune.statistics.power import rows_to_tell
 
-RIVALS = ("champion", "base", "few-shot", "recorded", *LINEAR, "majority")
+RIVALS = ("champion", "base", "few-shot", "hosted", "recorded", *LINEAR, "majority")
 
 
 def summarise(

@@ -11,6 +11,7 @@ from perpetune.evaluation.scores.text_metrics import TEXT_METRICS, same_label, t
 from perpetune.evaluation.systems import Kind
 from perpetune.output_schema import OutputSchema, Schema
 from perpetune.records import Example
+from perpetune.tool_calls import same_calls
 
 Metric = Callable[[str, str], float]
 """Maps the expected output and the answer to a score from 0 (wrong) to 1 (right)."""
@@ -30,7 +31,9 @@ class Scoring:
         return self.best(self.main, row, answer)
 
     def best(self, name: str, row: Example, answer: str) -> float:
-        """The metric against the best of the row's correct outputs."""
+        """The metric against the best of the row's correct outputs; whether the calls are the same if they are calls."""
+        if row.answers_with == "tool_calls":
+            return max(same_calls(expected, answer) for expected in row.right_outputs)
         return max(self.metrics[name](expected, answer) for expected in row.right_outputs)
 
 

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from perpetune.gateway.api.request_id import HEADER, new_request_id
+from perpetune.gateway.api.request.request_id import HEADER, new_request_id
 from perpetune.generation.answer import PromptTooLong
 from perpetune.prediction_log.storable import storable
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from perpetune.gateway.api.content_type import is_json, is_json_lines
 from perpetune.gateway.api.errors import ApiError, ErrorDetail, invalid
+from perpetune.gateway.api.request.content_type import is_json, is_json_lines
 from perpetune.gateway.recording.recorder import FeedbackError, LogUnavailable, NotStored
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.model.release import Release

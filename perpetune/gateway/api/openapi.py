@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from perpetune.gateway.api.chat_reply import Completion
-from perpetune.gateway.api.chat_request import ChatRequest
+from perpetune.gateway.api.chat.chat_reply import Completion
+from perpetune.gateway.api.chat.chat_request import ChatRequest
 from perpetune.gateway.api.dialects.responses import PATH as RESPONSES
 from perpetune.gateway.api.dialects.responses_request import ResponsesRequest
 from perpetune.gateway.api.dialects.text_completions import PATH as TEXTS

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from perpetune.engines.engine import Engine, Overloaded
+from perpetune.gateway.api.chat.output_constraint import constrained
 from perpetune.gateway.api.errors import ApiError
-from perpetune.gateway.api.output_constraint import constrained
 from perpetune.gateway.api.release_routes import CheckRequest, Identity, refusing_pages
 from perpetune.gateway.releases.follower import Follower, UnknownVersion
 from perpetune.generation.parameters import GenerationConfig

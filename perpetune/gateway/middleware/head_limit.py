@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from perpetune.gateway.api.errors import ApiError
-from perpetune.gateway.api.request_id import HEADER, new_request_id
+from perpetune.gateway.api.request.request_id import HEADER, new_request_id
 from perpetune.gateway.middleware.upgrades import NoUpgradeProtocol
 
 MAX_BYTES = 64 * 1024

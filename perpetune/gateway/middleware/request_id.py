@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perpetune.gateway.api.request_id import HEADER, new_request_id
+from perpetune.gateway.api.request.request_id import HEADER, new_request_id
 
 
 class RequestIdMiddleware:

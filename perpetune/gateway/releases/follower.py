@@ -20,7 +20,7 @@ from typing import Protocol
 
 from perpetune.engines.engine import Engine
 from perpetune.errors import PerpetuneError
-from perpetune.gateway.api.output_constraint import constrained
+from perpetune.gateway.api.chat.output_constraint import constrained
 from perpetune.gateway.releases.parity import ParityError, require_parity
 from perpetune.gateway.releases.routing import is_routed_to_trial
 from perpetune.gateway.telemetry.metrics import Metrics

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import Engine, Overloaded
 from perpetune.errors import PerpetuneError
-from perpetune.gateway.api.output_constraint import constrained
+from perpetune.gateway.api.chat.output_constraint import constrained
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import GenerationConfig

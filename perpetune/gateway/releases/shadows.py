@@ -12,7 +12,7 @@ from typing import Protocol
 
 from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.engines.engine import Engine, NotLoaded, Overloaded
-from perpetune.gateway.api.output_constraint import constrained
+from perpetune.gateway.api.chat.output_constraint import constrained
 from perpetune.gateway.releases.follower import Follower, UnknownVersion
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.generation.parameters import GenerationConfig

@@ -87,7 +87,7 @@ def cached(
 
     def answers(rows: Sequence[Example]) -> list[Answer]:
         known = _read(path)
-        keys = [_digest([message.model_dump() for message in messages_of(row)]) for row in rows]
+        keys = [_digest([message.model_dump() for message in messages_of(row)] + offered_to(row)) for row in rows]
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         if new:
             fresh = dict(zip(new, predict(list(new.values())), strict=True))
@@ -96,6 +96,11 @@ def cached(
         return [known[key] for key in keys]
 
     return answers
+
+
+def offered_to(row: Example) -> list[str]:
+    """The tools in the row's prompt; [] if there are none, so that answers of before are found again."""
+    return [row.tools] if row.tools else []
 
 
 def _digest(value: object) -> str:

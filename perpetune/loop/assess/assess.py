@@ -11,9 +11,12 @@ from sklearn.pipeline import Pipeline
 
 from perpetune.classifiers.temperature import fit_temperature
 from perpetune.classifiers.temperature_scaling import scale_temperature
+from perpetune.curation.hosted.matching import load_answers
+from perpetune.curation.layout import HOSTED_ANSWERS
 from perpetune.evaluation.baselines import answers_of
 from perpetune.evaluation.costs import RefreshEconomics
 from perpetune.evaluation.evaluate import Evaluation, evaluate, score_answers
+from perpetune.evaluation.recorded_answers import hosted_answers
 from perpetune.evaluation.recorded_answers import recorded_answers as read_recorded_answers
 from perpetune.evaluation.report.report import figures, write_report
 from perpetune.evaluation.report.style import write_png
@@ -143,13 +146,15 @@ def _all_answers(
 
 
 def _trained(workspace: Workspace, systems: Systems, rows: Sequence[Example]) -> Answers:
-    """Answers of the systems without the base: the linear models, and a larger model's recorded answers."""
+    """Answers of the systems without the base: the linear models, and recorded answers."""
     found: Answers = {}
     for name, fitted in systems.linear.items():
         found[name] = answers_of(fitted.model, rows)
     recorded = workspace.params.evaluate.recorded
     if recorded is not None:
         found["recorded"] = read_recorded_answers(workspace.root / recorded, rows)
+    if workspace.params.evaluate.hosted and (hosted := load_answers(workspace.root / HOSTED_ANSWERS)):
+        found["hosted"] = hosted_answers(hosted, rows)
     return found
 
 

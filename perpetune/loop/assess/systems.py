@@ -149,7 +149,13 @@ def _predictor(predictor: Predictor, adapter: str | None, version: ModelCard | R
         if isinstance(version, Release) and version.remote:
             return remote_answers(version, conversations, max_tokens, Settings().remote_api_key)
         return predictor.answer(
-            adapter, conversations, version.labels, max_tokens, version.json_schema, prompt_format=version.prompt_format
+            adapter,
+            conversations,
+            version.labels,
+            max_tokens,
+            version.json_schema,
+            prompt_format=version.prompt_format,
+            tools=[row.tools for row in rows],
         )
 
     return predict
@@ -189,7 +195,9 @@ def _readable(
     kept = [
         row
         for row in rows
-        if predictor.fits(conversation(card.instruction, row), card.labels, card.max_new_tokens, card.prompt_format)
+        if predictor.fits(
+            conversation(card.instruction, row), card.labels, card.max_new_tokens, card.prompt_format, row.tools
+        )
     ]
     if len(kept) < len(rows):
         log(f"{len(rows) - len(kept)} rows of the {holdout} holdout are skipped: longer than the model's context")

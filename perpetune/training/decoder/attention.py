@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from perpetune.model.token_tree import Tree, is_visible
+from perpetune.model.trees.token_tree import Tree, is_visible
 
 BLOCK = 128
 _MIN_HEAD = 16  # smallest head size of FlexAttention's GPU kernel

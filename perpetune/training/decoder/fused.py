@@ -18,12 +18,12 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from perpetune.errors import PerpetuneError
-from perpetune.model.attention_masks import SLIDING, sliding_window
 from perpetune.model.label_head import LabelHead
 from perpetune.model.loss import chunked_cross_entropy, plain_cross_entropy
-from perpetune.model.packing import FUSED, longest_in_tree
 from perpetune.model.parts import blocks_of, decoder_of, logits_at
-from perpetune.model.token_tree import Tree, build_tree, model_inputs
+from perpetune.model.trees.attention_masks import SLIDING, sliding_window
+from perpetune.model.trees.packing import FUSED, longest_in_tree
+from perpetune.model.trees.token_tree import Tree, build_tree, model_inputs
 from perpetune.training.batches import Encoded
 from perpetune.training.decoder.attention import AttentionPlan, attend, plan
 from perpetune.training.decoder.kernels import lora_linear, rms_norm, rotated, silu_gated

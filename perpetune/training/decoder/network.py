@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from perpetune.model.label_head import LabelHead, features
-from perpetune.model.token_tree import Tree, build_tree
+from perpetune.model.trees.token_tree import Tree, build_tree
 from perpetune.training.batches import Encoded, pack_rows, tree_size
 from perpetune.training.distributed import SINGLE_PROCESS, World, local_rows, padded_passes
 

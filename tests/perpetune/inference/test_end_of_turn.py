@@ -18,7 +18,7 @@ from perpetune.generation.parameters import GenerationConfig
 from perpetune.generation.prompt_format import PromptFormat
 from perpetune.inference.predictor import Predictor
 from perpetune.model.base import Base, load_base
-from perpetune.model.chat_tokenizer import load_chat_tokenizer
+from perpetune.model.chat.chat_tokenizer import load_chat_tokenizer
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams, TrainParams
 from perpetune.records import Example, Message

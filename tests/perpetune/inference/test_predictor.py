@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from perpetune.generation.answer import Answer, PromptTooLong
 from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.chat.chat_format import answer_tokens, prompt_tokens
 from perpetune.params import LoraParams
 from perpetune.records import Message
 
@@ -111,3 +112,19 @@ def test_a_model_trained_in_full_answers_beside_the_base(tiny_base: Base, tmp_pa
 
 def said(answers: list[Answer]) -> list[dict[str, float]]:
     return [dict(answer.probabilities or {}) for answer in answers]
+
+
+def test_each_prompt_offers_its_own_tools(tiny_base: Base) -> None:
+    base = copy.deepcopy(tiny_base)
+    base.tokenizer.chat_template = (
+        "{% for tool in tools or [] %}{{ tool.function.name }} {% endfor %}"
+        "{% for message in messages %}{{ message.content }} {% endfor %}"
+    )
+    tools = json.dumps([{"type": "function", "function": {"name": "which colour"}}] * 3)
+    predictor = Predictor(base, 64)
+    bare, offered = predictor.answer(None, ASKED[:1] * 2, None, 2, tools=[None, tools])
+
+    assert offered.prompt_tokens > bare.prompt_tokens
+    assert predictor.fits(ASKED[0], None, 2)
+    many = json.dumps(json.loads(tools) * base.model.config.max_position_embeddings)
+    assert not predictor.fits(ASKED[0], None, 2, tools=many)

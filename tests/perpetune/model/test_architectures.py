@@ -21,7 +21,7 @@ from perpetune.inference.likelihood import ScoredText
 from perpetune.inference.predictor import Predictor
 from perpetune.model.adapters import trainable
 from perpetune.model.base import Base, load_base
-from perpetune.model.chat_format import answer_tokens, prompt_tokens
+from perpetune.model.chat.chat_format import answer_tokens, prompt_tokens
 from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example, Message
 from perpetune.training.batches import Encoded, pack_rows
@@ -32,6 +32,7 @@ from perpetune.training.trainer import Forecast
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
+CACHE_FAILS = ("bart", "qwen4_exp_text")  # in transformers' own `generate`
 LABELS = ("w7", "w8 w9", "w8 w10 w11", "w12")
 LORA = LoraParams(rank=4, alpha=8, dropout=0.0, target_modules="all-linear")
 
@@ -65,6 +66,18 @@ def logits_of(model: Any, row: Sequence[int]) -> torch.Tensor:
     """As plainly as it can be written: no packing, no padding, no cache, all logits."""
     found: torch.Tensor = model(input_ids=torch.tensor([list(row)]), use_cache=False).logits[0]
     return found
+
+
+def greedy(model: Any, prompt: Sequence[int], count: int) -> list[int]:
+    if model.config.model_type not in CACHE_FAILS:
+        inputs = torch.tensor([list(prompt)])
+        settings: dict[str, Any] = {"max_new_tokens": count, "do_sample": False}
+        found: list[int] = model.generate(inputs, attention_mask=torch.ones_like(inputs), **settings)[0].tolist()
+        return found[len(prompt) :]
+    written: list[int] = []
+    while len(written) < count and model.generation_config.eos_token_id not in written:
+        written.append(int(logits_of(model, (*prompt, *written))[-1].argmax()))
+    return written
 
 
 def label_probabilities(model: Any, prompt: Sequence[int], labels: Sequence[Sequence[int]]) -> list[float]:
@@ -154,10 +167,10 @@ def test_greedy_text_equals_transformers_row_by_row(folder: Path) -> None:
     model, predictor = reference(folder), Predictor(loaded(folder), 4096)
     tokenizer = predictor.base.tokenizer
     answers = predictor.answer(None, CONVERSATIONS, None, 8)
-    for messages, answer in zip(CONVERSATIONS, answers, strict=True):
-        prompt = torch.tensor([prompt_tokens(tokenizer, messages)])
-        written = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False)
-        assert answer.text == tokenizer.decode(written[0, prompt.shape[1] :], skip_special_tokens=True)
+    with torch.inference_mode():
+        for messages, answer in zip(CONVERSATIONS, answers, strict=True):
+            written = greedy(model, prompt_tokens(tokenizer, messages), 8)
+            assert answer.text == tokenizer.decode(written, skip_special_tokens=True)
 
 
 ROWS = [

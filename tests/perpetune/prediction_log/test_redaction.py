@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from redaction_texts import PERSONAL, PLAIN
 
-from perpetune.prediction_log.redacting.folded_text import fold
 from perpetune.prediction_log.redaction import Redactor, group_key
 from perpetune.records import Message, Prediction
+from perpetune.redacting.folded_text import fold
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from perpetune.model.base import load_base
 from perpetune.model.release import CARD, EVALUATED, DesiredReleases, GoldenPrompt, ModelCard, ServingFacts, Trial
 from perpetune.params import BaseParams, LoraParams
 from perpetune.records import Message
-from perpetune.tracking import registry
+from perpetune.tracking import alias_moves, registry
 from perpetune.tracking.runs import Run, close_run, connect, find_run, log_text, newest_run, open_run
 
 pytestmark = pytest.mark.slow
@@ -165,7 +165,7 @@ def test_a_trial_continues_while_another_version_is_registered(tiny_params: Base
 def test_a_version_that_is_deleted_while_aliases_are_read_is_none(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     champion, gone = version_of(task, promoted=True), version_of(task)
     registry.begin_trial(task, gone, "canary", 0.1)
-    state, aliases = registry.state_of_model(task), registry.aliases_of_model(task)
+    state, aliases = alias_moves.state_of_model(task), alias_moves.aliases_of_model(task)
     registry.delete_version(task, gone)
     monkeypatch.setattr(registry, "state_of_model", lambda _: state)
     monkeypatch.setattr(registry, "aliases_of_model", lambda _: aliases)

@@ -79,14 +79,24 @@ def turn_of(turn: Mapping[str, Any]) -> Turn:
     role = _ROLES.get(who, who) if isinstance(who, str) else who
     if "parts" in turn:
         return _from_parts(role, turn["parts"])
-    kept = {key: turn[key] for key in ("tool_calls", "tool_call_id", "function_call", "weight") if key in turn}
+    kept = {
+        key: turn[key] for key in ("tool_calls", "tool_call_id", "function_call", "weight", "refusal") if key in turn
+    }
     return {"role": role, "content": turn.get("content", turn.get("value")), **kept}
+
+
+def tools_of(values: Mapping[str, Any]) -> object:
+    """OpenAI's `tools`, or its older `functions` as such; None if there are none."""
+    tools, functions = parsed(values.get("tools")), parsed(values.get("functions"))
+    if not tools and isinstance(functions, list):
+        return [{"type": "function", "function": each} for each in functions]
+    return tools
 
 
 def _is_turn(value: object) -> bool:
     if not isinstance(value, Mapping) or not isinstance(value.get("role", value.get("from")), str):
         return False
-    return any(key in value for key in ("content", "value", "parts", "tool_calls", "function_call"))
+    return any(key in value for key in ("content", "value", "parts", "tool_calls", "function_call", "refusal"))
 
 
 def _function_call(value: object) -> Turn:

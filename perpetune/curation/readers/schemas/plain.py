@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perpetune.curation.readers.schemas.messages import exchange, parsed
+from perpetune.curation.readers.schemas.messages import exchange, parsed, tools_of
 from perpetune.curation.readers.schemas.preference import judged
 from perpetune.curation.readers.schemas.schema import Converted, Schema, Values, converted, has
 
@@ -15,7 +15,8 @@ def _plain(values: Values) -> Converted:
 
 
 def _chat(values: Values) -> Converted:
-    return judged(values, converted(values, {"messages": parsed(values["messages"])}, "messages"))
+    given = {"messages": parsed(values["messages"]), "tools": tools_of(values)}
+    return judged(values, converted(values, given, "messages", "tools", "functions"))
 
 
 def _completion(values: Values) -> Converted:
@@ -32,7 +33,7 @@ PLAIN = Schema(
 )
 CHAT = Schema(
     "OpenAI chat",
-    frozenset({"messages", "label", "kto_tag"}),
+    frozenset({"messages", "tools", "functions", "label", "kto_tag"}),
     lambda values: has(values, "messages") and not has(values, "output"),
     _chat,
 )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from perpetune.curation.readers.row import InvalidRow
-from perpetune.curation.readers.schemas.messages import Turn, as_text, conversation_of, exchange
+from perpetune.curation.readers.schemas.messages import Turn, answer_turn, as_text, conversation_of, exchange, tools_of
 from perpetune.curation.readers.schemas.schema import (
     Converted,
     Preference,
@@ -94,8 +94,12 @@ def _transcript(text: str) -> list[Turn]:
 
 
 def _openai_pair(values: Values) -> Converted:
-    good, bad = (name for name in _names(values))
+    good, bad = _names(values)
+    if isinstance(values[good], list) and answer_turn(values[good]) is None:
+        raise InvalidRow(good, "must be a list that ends with an assistant's message")
     chosen = exchange(values["input"], values[good])
+    if isinstance(values["input"], Mapping):
+        chosen["tools"] = tools_of(values["input"])
     turns = _as_turns(chosen)
     line = {"prompt": turns[:-1], "chosen": turns[-1:], "rejected": conversation_of(values[bad]) or []}
     return replace(converted(values, chosen, "input", good, bad), preference=Preference(line))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from perpetune.gateway.api.chat_reply import Reply
-from perpetune.gateway.api.chat_request import ChatRequest, parse_request
+from perpetune.gateway.api.chat.chat_reply import Reply
+from perpetune.gateway.api.chat.chat_request import ChatRequest, parse_request
 from perpetune.gateway.api.errors import ApiError
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from perpetune.gateway.api.chat_reply import Reply, token_logprobs
-from perpetune.gateway.api.chat_request import ChatRequest
+from perpetune.gateway.api.chat.chat_reply import Reply, token_logprobs
+from perpetune.gateway.api.chat.chat_request import ChatRequest
 from perpetune.gateway.api.dialects.dialect import Dialect, Replies, WriteAs
 from perpetune.gateway.api.dialects.responses_request import ResponsesRequest, as_chat, read_request
 from perpetune.gateway.api.errors import ApiError

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, ValidationError
 
-from perpetune.gateway.api.chat_request import ChatRequest
+from perpetune.gateway.api.chat.chat_request import ChatRequest
 from perpetune.gateway.api.errors import ApiError, invalid
-from perpetune.gateway.api.request_json import parse_json
+from perpetune.gateway.api.request.request_json import parse_json
 
 # Accepted with these values, which have no effect. Other unknown parameters are ignored, as in chat completions.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {

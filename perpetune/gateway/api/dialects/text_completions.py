@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from perpetune.gateway.api.chat_reply import DONE, Reply, Usage, event, token_usage
-from perpetune.gateway.api.chat_request import ChatRequest, Stop, StreamOptions
-from perpetune.gateway.api.content_type import is_json
+from perpetune.gateway.api.chat.chat_reply import DONE, Reply, Usage, event, token_usage
+from perpetune.gateway.api.chat.chat_request import ChatRequest, Stop, StreamOptions
 from perpetune.gateway.api.dialects.dialect import Dialect, Replies, WriteAs
 from perpetune.gateway.api.errors import ApiError, invalid
-from perpetune.gateway.api.request_json import parse_json
+from perpetune.gateway.api.request.content_type import is_json
+from perpetune.gateway.api.request.request_json import parse_json
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.parameters import Delta
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from perpetune.curation.card.pictures import pictures
+from perpetune.curation.card.suspects import suspected_labels
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
 from perpetune.curation.duplicates.summary import near_summary
 from perpetune.curation.quarantine import Quarantined, Rejected
@@ -127,3 +131,20 @@ def test_near_duplicates_are_shown_with_the_labels_that_disagree(card: Card, exa
         assert "1 pairs of near duplicates have different labels" in page
         assert "Near duplicates" not in render(card, template)
     assert near_summary(rows, NearDuplicates(), labelled=True) is None
+
+
+def test_pictures_and_suspects_are_on_the_page(card: Card, example: Make, tmp_path: Path) -> None:
+    rows = {"train": [example(f"text {n}", "yes" if n % 3 else "no", id=str(n)) for n in range(12)]}
+    drawn = pictures(card.steps, card.labels, rows, {})
+    assert suspected_labels(tmp_path) is None
+    file = tmp_path / "data/label_errors/suspects.jsonl"
+    file.parent.mkdir(parents=True)
+    line = {"source": "a", "id": "7", "input": "<i>late</i>", "label": "yes", "suggested": "no", "margin": -0.9}
+    file.write_text(json.dumps(line) + "\n")
+    suspects = suspected_labels(tmp_path)
+    assert suspects is not None and suspects.rows == 1
+    page = render(card, "data_card.html", drawn, suspects)
+    assert page.count("<svg") == len(drawn) and "At a glance" in page
+    assert "1 labels are probably wrong" in page and "<i>late" not in page
+    assert "(yes → no)" in render(card, "data_card.md", suspects=suspects)
+    assert "At a glance" not in render(card, "data_card.html")

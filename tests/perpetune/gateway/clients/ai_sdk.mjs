@@ -9,6 +9,7 @@ import { base, run } from "./cases.mjs";
 const compatible = createOpenAICompatible({ name: "perpetune", baseURL: base, supportsStructuredOutputs: true, includeUsage: true });
 const providers = {
   compatible: compatible("reviews"),
+  "responses of openai": createOpenAI({ baseURL: base, apiKey: "none" })("reviews"),
   openai: createOpenAI({ baseURL: base, apiKey: "none" }).chat("reviews"),
 };
 const Review = z.object({ stars: z.number(), reason: z.string() });

@@ -56,6 +56,19 @@ await run({
     const tokens = done.choices[0].logprobs.content;
     assert.equal(tokens.map((one) => one.token).join(""), done.choices[0].message.content);
   },
+  async "asks by /v1/responses"() {
+    const done = await client.responses.create({ model: "reviews", input: "hello" });
+    assert.equal(done.output_text, "you said hello");
+    let text = "";
+    for await (const event of await client.responses.create({ model: "reviews", input: "a b", stream: true })) {
+      if (event.type === "response.output_text.delta") text += event.delta;
+    }
+    assert.equal(text, "you said a b");
+  },
+  async "asks by /v1/completions"() {
+    const done = await client.completions.create({ model: "reviews", prompt: "hello" });
+    assert.equal(done.choices[0].text, "you said hello");
+  },
   async "lists models"() {
     const names = [];
     for await (const model of client.models.list()) names.push(model.id);

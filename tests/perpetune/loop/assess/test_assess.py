@@ -11,18 +11,24 @@ import pytest
 from mlflow.tracking import MlflowClient
 from workspaces import write_params
 
+from perpetune.curation.hosted.answer_file import HostedAnswer
+from perpetune.curation.hosted.matching import save_answers, stored
+from perpetune.curation.layout import HOSTED_ANSWERS
 from perpetune.errors import PerpetuneError
+from perpetune.explain.status import read_status
 from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.decide import _register_rival, decide, promotion_evidence, register
 from perpetune.loop.fine_tune import Challenger, fine_tune
 from perpetune.loop.first_version import make_first_version
+from perpetune.loop.run_context import REPORT
 from perpetune.model.release import ServedBase
 from perpetune.params import BaseParams, Method, RemoteModel, TrainParams
 from perpetune.policy.choice import choose
-from perpetune.records import Example, write_jsonl
+from perpetune.policy.decision.hosted import hosted_in
+from perpetune.records import Example, Message, write_jsonl
 from perpetune.tracking import registry
-from perpetune.tracking.runs import Run, artifact, connect, metrics_of, open_run
+from perpetune.tracking.runs import Run, artifact, close_run, connect, metrics_of, open_run, tag
 from perpetune.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow
@@ -198,6 +204,52 @@ def test_recorded_answers_stand_beside_the_others(workspace: Workspace) -> None:
     found = assess(replace(workspace, params=params), run, trained, version, print)
     assert found.evaluations["frozen"].scored["recorded"].ids == ("frozen-sky",)
     assert "recorded" not in found.candidates
+
+
+def test_the_hosted_models_answers_are_compared_on_the_rows_that_have_one(workspace: Workspace) -> None:
+    """From a batch's output to the report, the decision and the line that `status` prints."""
+    make_first_version(workspace, ServedBase(digest="b", tokens=lambda _: 1, context=1000))
+    hosted = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "red"}
+    asked = [(Message(role="user", content=f"is it the {thing}"), colour) for thing, colour in hosted.items()]
+    answers = [
+        HostedAnswer(None, ({"role": "user", "content": turn.content},), colour, "h:1") for turn, colour in asked
+    ]
+    save_answers(workspace.root / HOSTED_ANSWERS, stored(answers))
+    run, trained, version = challenger(workspace)
+    found = assess(workspace, run, trained, version, print)
+    evaluation = found.evaluations["frozen"]
+
+    assert evaluation.scored["hosted"].scores == (1.0, 1.0, 1.0, 0.0)
+    assert (evaluation.incomplete, "hosted" in evaluation.sampled) == ({"hosted": 2}, False)
+    assert "hosted" not in found.candidates
+    assert "hosted" not in evaluation.economics
+    report = (workspace.run_folder(run.id) / REPORT).read_text()
+    assert "Hosted model: 2 of 6 rows have no recorded answer" in report
+
+    evidence = promotion_evidence(found, workspace.params.promote)
+    scores = evaluation.scored["challenger"].at([0, 1, 2, 3])
+    mine = evidence.hosted["challenger"]
+    assert (mine.score, mine.hosted, mine.lead.rows, mine.left_out) == (sum(scores) / 4, 0.75, 4, 2)
+    assert mine.lead.difference == pytest.approx(sum(scores) / 4 - 0.75)
+    assert {"challenger", "champion", "base"} <= set(evidence.hosted)
+    decision = decide(workspace, run, CuratedData("0", {}, 0), trained, found, version, "0")
+    line = hosted_in(decision)
+    assert line is not None
+    assert ", the hosted one 75.0% on the same 4 rows: " in line
+    assert f"{line[0].upper()}{line[1:]}." in decision.reasons
+    tag(run, {"perpetune.kind": "refresh"})
+    close_run(run, succeeded=True)
+    assert read_status(workspace).hosted == line
+
+
+def test_the_hosted_model_can_be_left_out(workspace: Workspace) -> None:
+    answers = [HostedAnswer(None, ({"role": "user", "content": "is it the sky"},), "blue", "h:1")]
+    save_answers(workspace.root / HOSTED_ANSWERS, stored(answers))
+    evaluating = workspace.params.evaluate.model_copy(update={"hosted": False})
+    workspace = replace(workspace, params=workspace.params.model_copy(update={"evaluate": evaluating}))
+    run, trained, version = challenger(workspace)
+
+    assert "hosted" not in assess(workspace, run, trained, version, print).evaluations["frozen"].scored
 
 
 def test_with_nothing_that_serves_the_first_pass_ends_with_a_version_that_does(workspace: Workspace) -> None:

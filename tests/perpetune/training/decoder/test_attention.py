@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import flex_attention
 from torch.nn.attention.flex_attention import create_mask
 
-from perpetune.model.token_tree import Tree, build_tree, is_visible
+from perpetune.model.trees.token_tree import Tree, build_tree, is_visible
 from perpetune.training.decoder.attention import AttentionPlan, _flex_mask, attend, plan
 
 CPU = torch.device("cpu")

@@ -133,7 +133,7 @@ SAMPLES: list[tuple[str, dict[str, Any], set[str] | None]] = [
     ),
     ("input/output", {"input": "hi", "output": "hello", "colour": 1}, {"colour"}),
     ("input/output", {"input": [USER], "output": ANSWER}, set()),
-    ("OpenAI chat", {"messages": [USER, ANSWER], "tools": [], "label": True}, {"tools"}),
+    ("OpenAI chat", {"messages": [USER, ANSWER], "tools": [], "label": True}, set()),
     ("OpenAI chat", {"messages": [USER, {**ANSWER, "weight": 1}], "parallel_tool_calls": False}, None),
     ("prompt/completion", {"prompt": "hi", "completion": "hello", "label": True}, set()),
     ("prompt/completion", {"prompt": [USER], "completion": [ANSWER]}, set()),
@@ -313,17 +313,16 @@ def test_each_schema_is_seen_and_read(
         ({"messages": [USER, ANSWER], "label": False}, "label", "marked as wrong"),
         ({"conversations": [USER, ANSWER], "kto_tag": False}, "kto_tag", "marked as wrong"),
         ({"prompt": "hi", "completion": "no", "label": "False"}, "label", "marked as wrong"),
-        ({"messages": [USER, {"role": "assistant", "tool_calls": [CALL]}]}, "messages[1].tool_calls", "is a tool call"),
-        ({"messages": [USER, {**ANSWER, "tool_calls": [CALL]}]}, "messages[1].tool_calls", "is a tool call"),
+        ({"messages": [USER, {**ANSWER, "tool_calls": [CALL]}]}, "messages[1].tool_calls", "a text and a tool call"),
         (
-            {
-                "messages": [
-                    USER,
-                    {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": ""}},
-                ]
-            },
+            {"messages": [USER, {"role": "assistant", "tool_calls": [{"type": "function", "function": {}}]}]},
             "messages[1].tool_calls",
-            "is a tool call",
+            "function.name: missing",
+        ),
+        (
+            {"messages": [USER, {"role": "assistant", "function_call": {"name": "f", "arguments": "{oh"}}]},
+            "messages[1].tool_calls",
+            "function.arguments: is no JSON: '{oh'",
         ),
         (
             {"messages": [USER], "choices": [{"message": ANSWER, "finish_reason": "length"}]},
@@ -493,3 +492,25 @@ def test_production_traffic_cannot_be_claimed_by_a_file(tmp_path: Path) -> None:
 
     assert [row.row.source for row in found if isinstance(row.row, Example)] == ["traffic-file", "traffic-file", "crm"]
     assert [row.renamed for row in found] == ["traffic", "traffic in doubt", None]
+
+
+def test_an_answer_of_tool_calls_is_learned_as_such(tmp_path: Path) -> None:
+    old = {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": ""}}
+    new = {"role": "assistant", "tool_calls": [CALL]}
+    tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
+    rows = [
+        one(tmp_path, {"messages": [USER, new], "tools": [tool]}).row,
+        one(tmp_path, {"messages": [USER, old], "functions": [tool["function"]]}).row,
+        one(tmp_path, {"input": {"messages": [USER], "tools": [tool]}, "preferred_output": [new], "non_preferred_output": [ANSWER]}).row,
+    ]  # fmt: skip
+    for row in rows:
+        assert isinstance(row, Example)
+        assert (row.answers_with, row.output) == ("tool_calls", '[{"name": "look", "arguments": {}}]')
+        assert json.loads(row.tools or "") == [tool]
+        assert Example.model_validate_json(row.model_dump_json(exclude_defaults=True)) == row
+
+
+def test_a_column_called_tools_that_lists_none_costs_nothing(tmp_path: Path) -> None:
+    found = one(tmp_path, {"messages": [USER, ANSWER], "tools": "hammer"}).row
+    assert isinstance(found, Example)
+    assert (found.tools, found.answers_with) == (None, "text")

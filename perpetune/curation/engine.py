@@ -1,0 +1,116 @@
+"""Where functions of single rows run: in this process, or on the machines of a Ray cluster.
+
+What compares rows with each other runs in this process. The results are the same, row for row.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Protocol, TypeVar
+
+from perpetune.curation.quarantine import StepResult
+from perpetune.errors import PerpetuneError
+from perpetune.params import CurateParams
+from perpetune.records import Example
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+BATCH = 5_000
+"""Rows or texts that are worked on at once. Their results are in memory together."""
+
+
+class Engine(Protocol):
+    """`batches` are the results of a function for batches of rows or texts, in their order."""
+
+    def batches(self, function: Callable[[Sequence[S]], T], items: Sequence[S]) -> Iterator[T]: ...
+
+
+class InProcess:
+    """One batch after the other in this process, each when it is asked for."""
+
+    def batches(self, function: Callable[[Sequence[S]], T], items: Sequence[S]) -> Iterator[T]:
+        for start in range(0, len(items), BATCH):
+            yield function(items[start : start + BATCH])
+
+
+IN_PROCESS = InProcess()
+
+
+class OnRay:
+    """Batches on Ray Data. `address` is that of a cluster; None starts one on this machine if none is running.
+
+    The function must be one of a module, or a `functools.partial` of it, which the cluster's machines can import.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address
+
+    def batches(self, function: Callable[[Sequence[S]], T], items: Sequence[S]) -> Iterator[T]:
+        """As `Engine`. Raises PerpetuneError if Ray is not installed, or its cluster cannot be reached."""
+        if not items:
+            return
+        data = _connected(self._address)
+        import pyarrow
+
+        # A batch of ours is a row and a block of Ray's, so that it has the same items as in one process.
+        blocks = [
+            pyarrow.table({"batch": [number], "items": [pickle.dumps(batch)]})
+            for number, batch in enumerate(IN_PROCESS.batches(_unchanged, items))
+        ]
+        waiting: dict[int, bytes] = {}
+        expected = 0
+        for result in data.from_arrow(blocks).map(_applied, fn_kwargs={"function": function}).iter_rows():
+            waiting[result["batch"]] = result["result"]
+            while expected in waiting:
+                yield pickle.loads(waiting.pop(expected))
+                expected += 1
+
+
+def engine_of(params: CurateParams) -> Engine:
+    return OnRay(params.ray_address) if params.engine == "ray" else IN_PROCESS
+
+
+def row_wise(step: Callable[[Sequence[Example]], StepResult], rows: Sequence[Example], engine: Engine) -> StepResult:
+    """The result of a step that looks at each row alone."""
+    kept: list[Example] = []
+    quarantined = []
+    for result in engine.batches(step, rows):
+        kept += result.kept
+        quarantined += result.quarantined
+    return StepResult(tuple(kept), tuple(quarantined))
+
+
+def for_each(function: Callable[[Sequence[S]], Sequence[T]], items: Sequence[S], engine: Engine) -> Iterable[T]:
+    """What the function gives for each row or text, as it is asked for."""
+    return chain.from_iterable(engine.batches(function, items))
+
+
+def _unchanged(batch: Sequence[S]) -> Sequence[S]:
+    return batch
+
+
+def _applied(batch: dict[str, Any], function: Callable[[Any], object]) -> dict[str, Any]:
+    return {"batch": batch["batch"], "result": pickle.dumps(function(pickle.loads(batch["items"])))}
+
+
+def _connected(address: str | None) -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise PerpetuneError(
+            "curate.engine: ray needs Ray, which is not installed", do='run `pip install "perpetune[ray]"`'
+        ) from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+        except (ConnectionError, ValueError, RuntimeError) as fault:
+            raise PerpetuneError(
+                f"no Ray cluster answers at {address}: {fault}",
+                do="start one with `ray start --head`, or correct curate.ray_address in params.yaml",
+            ) from None
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return ray.data

@@ -1,0 +1,111 @@
+"""Set aside rows whose input is in a language that the task does not serve."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perpetune.curation.assignment_record import AssignmentRecord, load_record
+from perpetune.curation.languages import Confidences, confidences, known_languages
+from perpetune.curation.layout import STEPS
+from perpetune.curation.pipeline import input_of
+from perpetune.curation.quarantine import Quarantined, StepResult, in_order
+from perpetune.curation.repairing.code import is_code
+from perpetune.curation.steps.step_files import write_step
+from perpetune.errors import PerpetuneError
+from perpetune.files import write_atomic
+from perpetune.params import LanguageParams
+from perpetune.records import Example, read_jsonl, to_json
+
+FOREIGN = "input in another language"
+UNDECIDED = "undecided"
+
+Detect = Callable[[Sequence[str]], Sequence[Confidences]]
+
+# Names and numbers of the web are in no language.
+_NO_WORDS = re.compile(r"https?://\S+|www\.\S+|\S+@\S+|<[A-Z_]+(?:_\d+)?>|[#@]\w+|\d+")
+
+
+@dataclass(frozen=True)
+class LanguageResult:
+    """The rows kept and quarantined, and the number of rows by language, most frequent first."""
+
+    rows: StepResult
+    languages: dict[str, int]
+
+
+def language(
+    examples: Sequence[Example],
+    params: LanguageParams,
+    record: AssignmentRecord | None = None,
+    detect: Detect = confidences,
+) -> LanguageResult:
+    """Quarantine rows whose input is, with `min_confidence`, in none of the languages to keep.
+
+    Short inputs and code are undecided, and so is one whose languages are all less sure: they are kept. A row that the
+    record has in the frozen holdout is reported and stays. Raises PerpetuneError if a language is unknown.
+    """
+    rows = in_order(examples)
+    if params.keep is None:
+        return LanguageResult(StepResult(tuple(rows), ()), {})
+    kept: list[Example] = []
+    foreign: list[Quarantined] = []
+    reported: list[Quarantined] = []
+    found: Counter[str] = Counter()
+    for row, sure in zip(rows, _detected(rows, params, detect), strict=True):
+        best = max(sorted(sure), key=lambda code: sure[code], default=UNDECIDED)
+        found[best if sure.get(best, 0.0) >= params.min_confidence else UNDECIDED] += 1
+        other = 1 - sum(sure.get(code, 0.0) for code in params.keep)
+        if not sure or best in params.keep or other < params.min_confidence:
+            kept.append(row)
+            continue
+        quarantined = Quarantined(reason=FOREIGN, detail=f"{best} ({sure[best]:.2f})", example=row)
+        if record is not None and record.is_frozen(row):
+            kept.append(row)
+            reported.append(quarantined)
+        else:
+            foreign.append(quarantined)
+    by_count = dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+    return LanguageResult(StepResult(tuple(kept), tuple(foreign), reported=tuple(reported)), by_count)
+
+
+def _detected(rows: Sequence[Example], params: LanguageParams, detect: Detect) -> list[Confidences]:
+    """The confidences of each row, none for those that are too short or code."""
+    texts = [_decidable(row.input, params.min_letters) for row in rows]
+    wanted = sorted({text for text in texts if text is not None})
+    by_text = dict(zip(wanted, detect(wanted), strict=True)) if wanted else {}
+    return [by_text[text] if text is not None else {} for text in texts]
+
+
+def _decidable(text: str, min_letters: int) -> str | None:
+    words = " ".join(_NO_WORDS.sub(" ", text).split())
+    return words if _letters(words) >= min_letters and not is_code(text) else None
+
+
+def _letters(text: str) -> int:
+    """An ideograph or a syllable in one sign says as much as three letters."""
+    return sum(3 if "\u3040" <= sign <= "\ud7a3" else 1 for sign in text if sign.isalpha())
+
+
+def _require_known(codes: Sequence[str]) -> None:
+    known = known_languages()
+    if unknown := [code for code in codes if code not in known]:
+        raise PerpetuneError(
+            f"no language that can be detected has the code {unknown[0]!r}",
+            where="params.yaml, language.keep",
+            do=f"name languages by their ISO 639-1 codes: {', '.join(sorted(known))}",
+        )
+
+
+def run(params: LanguageParams, seed: int, workspace: Path) -> str:
+    """Write `data/language/`: examples, quarantined rows, counts. `seed` is that of the split, whose record it reads."""
+    if params.keep is not None:
+        _require_known(params.keep)
+    rows = read_jsonl(workspace / input_of("language", workspace) / "examples.jsonl", Example)
+    result = language(rows, params, load_record(workspace, seed))
+    said = write_step(workspace, "language", result.rows)
+    write_atomic(workspace / STEPS / "language" / "languages.json", to_json(result.languages))
+    return said

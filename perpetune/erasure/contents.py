@@ -1,0 +1,195 @@
+"""The content of one file without the erased rows, whatever its format."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from perpetune.curation.quarantine import Quarantined
+from perpetune.curation.sources import TRAFFIC
+from perpetune.curation.text import fingerprint, normalised
+from perpetune.erasure.scrubber import Scrubber
+from perpetune.erasure.selection import Targets
+from perpetune.records import Example, Prediction, to_json
+
+_ROW_FIELDS = frozenset({"example", "raw", "chosen", "prompt", "input", "id"})
+_GZIP, _PARQUET, _ZSTD = b"\x1f\x8b", b"PAR1", b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A content without the erased rows; `rows` were dropped. `data` is None if there is nothing to change."""
+
+    data: bytes | None
+    rows: int = 0
+
+
+def examples_in(data: bytes) -> Iterator[Example]:
+    """The examples in a file of JSON Lines, those that were quarantined too; none in another file."""
+    data = _unpacked(data)
+    if not data.startswith(b"{"):
+        return
+    for line in data.split(b"\n"):
+        value = _object(line)
+        row = example_of(value) if value is not None else None
+        if row is not None:
+            yield row
+
+
+def example_of(value: dict[str, Any]) -> Example | None:
+    """The example that a JSON object is or, as a quarantined row or a waiting request, holds."""
+    try:
+        if value.keys() == {"prediction"}:
+            return _requested(Prediction.model_validate(value["prediction"]))
+        return Quarantined.model_validate(value).example if "example" in value else Example.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def _requested(prediction: Prediction) -> Example:
+    return Example(
+        input=prediction.input,
+        output=prediction.output,
+        id=prediction.id,
+        group=prediction.group or fingerprint(normalised(prediction.input)),
+        source=TRAFFIC,
+        messages=prediction.messages,
+    )
+
+
+def cleaned(data: bytes, targets: Targets, scrubber: Scrubber) -> Cleaned:
+    """Drop the rows of a file of JSON Lines, and scrub the texts of a report."""
+    if data.startswith(_GZIP):
+        inner = cleaned(gzip.decompress(data), targets, scrubber)
+        return Cleaned(None if inner.data is None else gzip.compress(inner.data, mtime=0), inner.rows)
+    if data.startswith(_ZSTD):
+        return _cleaned_zstd(data, targets, scrubber)
+    if data.startswith(_PARQUET):
+        return _cleaned_parquet(data, targets, scrubber)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return Cleaned(None)
+    objects = _lines(text)
+    if objects is not None:
+        return _cleaned_lines(text, objects, targets, scrubber)
+    found = _scrubbed(text, scrubber)
+    return Cleaned(None if found == text else found.encode())
+
+
+def is_opaque(data: bytes) -> bool:
+    """Whether a content is of no format that can be cleaned."""
+    if data.startswith((_GZIP, _ZSTD, _PARQUET)):
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _unpacked(data: bytes) -> bytes:
+    if data.startswith(_GZIP):
+        return gzip.decompress(data)
+    if data.startswith(_ZSTD):
+        import zstandard
+
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return data
+
+
+def _cleaned_zstd(data: bytes, targets: Targets, scrubber: Scrubber) -> Cleaned:
+    import zstandard
+
+    inner = cleaned(_unpacked(data), targets, scrubber)
+    return Cleaned(None if inner.data is None else zstandard.ZstdCompressor().compress(inner.data), inner.rows)
+
+
+def _cleaned_parquet(data: bytes, targets: Targets, scrubber: Scrubber) -> Cleaned:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(pa.BufferReader(data))
+    values = table.to_pylist()
+    kept = [not _is_erased(value, targets, scrubber) for value in values]
+    if all(kept):
+        return Cleaned(None)
+    written = pa.BufferOutputStream()
+    pq.write_table(table.filter(pa.array(kept)), written)
+    return Cleaned(written.getvalue().to_pybytes(), kept.count(False))
+
+
+def _lines(text: str) -> list[tuple[str, dict[str, Any]]] | None:
+    """The lines with the objects they hold; None if one holds none."""
+    found = []
+    for line in text.split("\n"):
+        if line.strip():
+            value = _object(line)
+            if value is None:
+                return None
+            found.append((line, value))
+    return found or None
+
+
+def _object(line: str | bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _cleaned_lines(
+    text: str, objects: list[tuple[str, dict[str, Any]]], targets: Targets, scrubber: Scrubber
+) -> Cleaned:
+    lines: list[str] = []
+    dropped = 0
+    for line, value in objects:
+        if _is_erased(value, targets, scrubber):
+            dropped += 1
+        else:
+            new_value = _without_texts(value, scrubber)
+            same = new_value == value
+            lines.append(line if same else json.dumps(new_value, ensure_ascii=False, separators=(",", ":")))
+    new = "".join(line + "\n" for line in lines)
+    return Cleaned(None if new.rstrip("\n") == text.rstrip("\n") else new.encode(), dropped)
+
+
+def _is_erased(value: dict[str, Any], targets: Targets, scrubber: Scrubber) -> bool:
+    """Whether the object is a row to be erased: an example, a rejected or annotated row, a preference, an answer."""
+    row = example_of(value)
+    if row is not None:
+        return targets.holds(row)
+    for waiting in ("feedback", "shadow"):  # in the gateway's spool
+        if value.keys() == {waiting} and isinstance(value[waiting], dict):
+            return value[waiting].get("request_id") in targets.ids or scrubber.holds(value)
+    if _ROW_FIELDS.isdisjoint(value):
+        return False
+    return value.get("id") in targets.ids or scrubber.holds(value)
+
+
+def _without_texts(value: dict[str, Any], scrubber: Scrubber) -> dict[str, Any]:
+    """The object with its texts scrubbed. An example is another row, whose words are its own: only what is beside it."""
+    if example_of(value) is None:
+        return dict(scrubber.value(value))
+    detail = value.get("detail")
+    return {**value, "detail": scrubber.text(detail)} if isinstance(detail, str) and "example" in value else value
+
+
+def _scrubbed(text: str, scrubber: Scrubber) -> str:
+    """A report; if it is JSON, with its strings scrubbed one by one, so that it stays JSON."""
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return scrubber.text(text)
+        new = scrubber.value(value)
+        if new == value:
+            return text
+        return to_json(new) if "\n" in text.strip() else json.dumps(new, ensure_ascii=False)
+    return scrubber.text(text)

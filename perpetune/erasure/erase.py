@@ -1,0 +1,279 @@
+"""Erase rows: from the inbox, data/, DVC's cache and remotes, the prediction log, MLflow and the home folder."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from perpetune.curation.erased import Tombstone, load_tombstones, save_tombstones, tombstone
+from perpetune.curation.inbox.store import locked
+from perpetune.curation.layout import INBOX
+from perpetune.erasure import data_store, files
+from perpetune.erasure.contents import Cleaned, cleaned
+from perpetune.erasure.database import scrub_database
+from perpetune.erasure.journal import Journal, close_journal, journal_file, read_journal, write_journal
+from perpetune.erasure.requests import logged_examples, remove_requests
+from perpetune.erasure.scrubber import Scrubber
+from perpetune.erasure.selection import Selector, Targets, texts_of
+from perpetune.erasure.trained import TrainedVersion, mark, trained_versions
+from perpetune.errors import PerpetuneError
+from perpetune.prediction_log.database import open_log
+from perpetune.records import Example
+from perpetune.tracking.erasing import clean_mlflow
+from perpetune.workspace import Workspace
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed from a place: a number of rows or texts, and of files, objects or tables."""
+
+    place: str
+    rows: int
+    parts: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """The result: `rows` were found; `removed` says where; `trained` are the model versions that learned from one.
+
+    `elsewhere` names what holds a row and is not perpetune's to change. `completed` says that an interrupted erasure was
+    completed, not a new one made.
+    """
+
+    id: str
+    rows: int
+    removed: tuple[Removed, ...]
+    versions: dict[str, tuple[str, ...]]
+    trained: tuple[TrainedVersion, ...]
+    elsewhere: tuple[str, ...]
+    dry_run: bool
+    completed: bool
+
+
+def pending(workspace: Workspace) -> bool:
+    """Whether an erasure was interrupted."""
+    return read_journal(workspace.home) is not None
+
+
+def erase(workspace: Workspace, selector: Selector, why: str, say: Say, *, dry_run: bool = False) -> Erasure:
+    """Erase all rows that the selector names, and their copies; or show what that would be.
+
+    Call it with MLflow connected. Raises PerpetuneError if no row is found, an erasure was interrupted before, or a place
+    cannot be reached; then what is left is erased by `complete`.
+    """
+    if pending(workspace):
+        raise PerpetuneError(
+            "an erasure was interrupted and must be completed first",
+            where=str(journal_file(workspace.home)),
+            do="run `perpetune data remove` without a selection",
+        )
+    with _log(workspace) as log:
+        say("looking for the rows")
+        journal = _begun(workspace, selector, why, log)
+        if dry_run:
+            return _carried_out(workspace, journal, log, say, dry_run=True)
+        write_journal(workspace.home, journal)
+        return _carried_out(workspace, journal, log, say)
+
+
+def complete(workspace: Workspace, say: Say) -> Erasure:
+    """Complete the erasure that was interrupted. Raises PerpetuneError if there is none."""
+    journal = read_journal(workspace.home)
+    if journal is None:
+        raise PerpetuneError(
+            "nothing was selected, and no erasure was interrupted",
+            do="say which rows: --match TEXT, --id ID or --group GROUP",
+        )
+    with _log(workspace) as log:
+        return replace(_carried_out(workspace, journal, log, say), completed=True)
+
+
+@contextmanager
+def _log(workspace: Workspace) -> Iterator[Engine]:
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        yield log
+    finally:
+        log.dispose()
+
+
+def _begun(workspace: Workspace, selector: Selector, why: str, log: Engine) -> Journal:
+    targets = Targets(selector.selects, selector.pattern())
+    for found in _everywhere(workspace, log):
+        targets.add_if_selected(found)
+    if not targets.found:
+        raise PerpetuneError(
+            "no row is selected: not in the inbox, data/, DVC's cache and remotes, or the prediction log",
+            do="check the spelling; ids are those of `data/raw/examples.jsonl`",
+        )
+    rows = tuple(targets.found.values())
+    strings = sorted({found for row in rows for found in _matched(targets, row)})
+    return Journal(
+        id=secrets.token_hex(8),
+        time=datetime.now(UTC),
+        by=getpass.getuser(),
+        why=why,
+        selector=selector,
+        strings=tuple(strings),
+        rows=rows,
+    )
+
+
+def _everywhere(workspace: Workspace, log: Engine) -> Iterator[Iterator[Example]]:
+    for path in files.data_files(workspace.root):
+        yield files.examples_of(path)
+    with data_store.stores(workspace.root) as found:
+        for store in found:
+            yield data_store.examples_of(store)
+    yield logged_examples(log)
+
+
+def _matched(targets: Targets, row: Example) -> Iterator[str]:
+    """The texts that the pattern found in a row, as they are spelled there."""
+    if targets.pattern is not None:
+        for text in texts_of(row):
+            yield from (found.group() for found in targets.pattern.finditer(text))
+
+
+def _carried_out(workspace: Workspace, journal: Journal, log: Engine, say: Say, *, dry_run: bool = False) -> Erasure:
+    """Every step can be repeated. The tombstone comes first: what is removed cannot come back meanwhile."""
+    targets = Targets(journal.selector.selects, journal.selector.pattern())
+    for row in journal.rows:
+        targets.add(row)
+    scrubber = Scrubber(targets.pattern, {*targets.texts, *journal.strings})
+    clean = partial(cleaned, targets=targets, scrubber=scrubber)
+    stone = _tombstone(workspace, journal)
+    if not dry_run:
+        save_tombstones(workspace.root, load_tombstones(workspace.root).with_removal(stone))
+    removed = _from_files(workspace, clean, say, dry_run=dry_run)
+    say("the prediction log")
+    removed += [
+        Removed(f"prediction log: {name}", count, count, "rows")
+        for name, count in remove_requests(log, targets, scrubber, dry_run=dry_run).items()
+    ]
+    versions = dict(journal.versions)
+    with data_store.stores(workspace.root) as stores:
+        for store in stores:
+            say(store.name)
+            result = data_store.clean_store(store, clean, dry_run=dry_run)
+            removed.append(Removed(result.name, result.rows, result.objects, "objects"))
+            versions = _merged(versions, result.versions)
+            if not dry_run:
+                write_journal(workspace.home, journal.model_copy(update={"versions": versions}))
+    say("MLflow")
+    removed.append(_from_mlflow(workspace, clean, scrubber, dry_run=dry_run))
+    removed.append(_from_home(workspace, clean, scrubber, dry_run=dry_run))
+    trained = trained_versions(workspace.params.task.name, versions)
+    elsewhere = _elsewhere(workspace, targets, scrubber)
+    if not dry_run:
+        mark(workspace.params.task.name, trained, stone)
+        models = tuple(each.version for each in trained)
+        whole = stone.model_copy(update={"versions": versions, "models": models})
+        save_tombstones(workspace.root, load_tombstones(workspace.root).with_removal(whole))
+        close_journal(workspace.home)
+    return Erasure(
+        journal.id,
+        len(journal.rows),
+        tuple(each for each in removed if each.rows or each.parts),
+        versions,
+        tuple(trained),
+        tuple(elsewhere),
+        dry_run,
+        completed=False,
+    )
+
+
+def _tombstone(workspace: Workspace, journal: Journal) -> Tombstone:
+    return tombstone(
+        load_tombstones(workspace.root),
+        journal.rows,
+        id=journal.id,
+        when=journal.time,
+        by=journal.by,
+        why=journal.why,
+        selected_by=journal.selector.kind,
+    )
+
+
+def _from_files(workspace: Workspace, clean: Callable[[bytes], Cleaned], say: Say, *, dry_run: bool) -> list[Removed]:
+    inbox = workspace.root / INBOX
+    say("the inbox and data/")
+    with locked(inbox):
+        paths = list(files.data_files(workspace.root))
+        inside = iter([path for path in paths if path.is_relative_to(inbox)])
+        outside = iter([path for path in paths if not path.is_relative_to(inbox)])
+        found = [
+            files.clean_files("data/inbox", inside, clean, dry_run=dry_run),
+            files.clean_files("data/, without the inbox", outside, clean, dry_run=dry_run),
+        ]
+    return [Removed(each.name, each.rows, each.files, "files") for each in found]
+
+
+def _from_mlflow(
+    workspace: Workspace, clean: Callable[[bytes], Cleaned], scrubber: Scrubber, *, dry_run: bool
+) -> Removed:
+    def new_content(data: bytes) -> bytes | None:
+        return clean(data).data
+
+    found = clean_mlflow(workspace.params.task.name, new_content, scrubber.text, dry_run=dry_run)
+    return Removed(
+        "MLflow: artefacts, tags and descriptions", found.artefacts + found.tags, found.artefacts, "artefacts"
+    )
+
+
+def _from_home(
+    workspace: Workspace, clean: Callable[[bytes], Cleaned], scrubber: Scrubber, *, dry_run: bool
+) -> Removed:
+    """Scratch files of runs, downloaded releases, logs, and the databases of MLflow and Prefect."""
+    home = workspace.home
+    paths = files.home_files(workspace.root, home, journal_file(home))
+    found = files.clean_files("home", paths, clean, dry_run=dry_run)
+    texts = sum(
+        scrub_database(path, scrubber, dry_run=dry_run)
+        for path in files.databases(home)
+        if not path.name.endswith(("-wal", "-shm", "-journal"))
+    )
+    return Removed(f"{home.name}: scratch files, logs and databases", found.rows + texts, found.files, "files")
+
+
+def _merged(one: dict[str, tuple[str, ...]], other: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(sorted({*one.get(key, ()), *other.get(key, ())})) for key in one.keys() | other.keys()}
+
+
+def _elsewhere(workspace: Workspace, targets: Targets, scrubber: Scrubber) -> list[str]:
+    """Sources outside data/ that hold a row: the user's own files."""
+    found = []
+    for source in workspace.params.fetch.sources:
+        path = workspace.root / source
+        if source in ("inbox", "traffic", "reviews") or not path.exists():
+            continue
+        paths = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found += [_shown(each, workspace.root) for each in paths if each.is_file() and _holds(each, targets, scrubber)]
+    return found
+
+
+def _holds(path: Path, targets: Targets, scrubber: Scrubber) -> bool:
+    """Whether a file holds a row, as text or as perpetune reads it."""
+    from perpetune.curation.readers.reader import read_examples
+
+    if cleaned(path.read_bytes(), targets, scrubber).data is not None:
+        return True
+    try:
+        return any(map(targets.holds, read_examples(path, path.stem).examples))
+    except PerpetuneError:
+        return False
+
+
+def _shown(path: Path, root: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)

@@ -1,0 +1,1 @@
+"""Chat completions: the request, the answers sent and the reply."""

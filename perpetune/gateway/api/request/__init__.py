@@ -1,0 +1,1 @@
+"""What every route reads of an HTTP request."""

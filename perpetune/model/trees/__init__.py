@@ -1,0 +1,1 @@
+"""Rows packed into token trees: which may be, their masks and positions."""

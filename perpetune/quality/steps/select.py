@@ -1,0 +1,136 @@
+"""The stage after `split`: the training rows that are worth their cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perpetune.curation.layout import DIVIDED, SPLITS
+from perpetune.curation.quarantine import Quarantined, StepResult, in_order
+from perpetune.curation.steps.step_files import write_quarantine
+from perpetune.curation.text import fingerprint
+from perpetune.errors import PerpetuneError
+from perpetune.files import write_atomic
+from perpetune.params import LabelErrorsParams, SelectParams
+from perpetune.quality.embedding_cache import Vectors
+from perpetune.quality.facility_location import facility_location
+from perpetune.quality.features import Features, features_of
+from perpetune.quality.judge import judgeable, opinions_of, suspects_of
+from perpetune.quality.k_center import k_center
+from perpetune.quality.quotas import balanced_quotas
+from perpetune.quality.row_quality import text_quality
+from perpetune.records import Example, read_jsonl, write_jsonl
+from perpetune.workspace import Workspace
+
+NAME = "select"
+NOT_SELECTED = "not among the rows of select.budget"
+SUSPECTED = 0.05
+"""The weight of a row whose label is probably wrong."""
+Chooser = Callable[[Vectors, NDArray[np.float64], int], list[int]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The training rows that were chosen, and those that were not, with the features they were compared by."""
+
+    chosen: tuple[Example, ...]
+    left: tuple[Quarantined, ...]
+    features: Features | None = None
+
+
+def select(
+    train: Sequence[Example],
+    params: SelectParams,
+    embed: Callable[[Sequence[str]], Features],
+    *,
+    labelled: bool,
+) -> Selection:
+    """Choose `params.budget` rows: evenly over labels, and within each the rows that cover its inputs best.
+
+    Rows with a poor text or a label that is probably wrong count less. Raises PerpetuneError if the budget is less than
+    one row for each label.
+    """
+    rows = in_order(train)
+    if params.budget is None or params.budget >= len(rows):
+        return Selection(tuple(rows), ())
+    strata = _strata(rows, labelled)
+    if params.budget < len(strata):
+        raise PerpetuneError(
+            f"select.budget {params.budget} is less than one row for each of {len(strata)} labels",
+            where="params.yaml: select.budget",
+            do="raise it, or null to train on all rows",
+        )
+    if params.method == "random":
+        return _parted(rows, _by_hash(rows, strata, params.budget))
+    features = embed([row.input for row in rows])
+    weights = text_quality(rows) * (label_trust(rows, features.vectors) if labelled else 1.0)
+    choose: Chooser = k_center if params.method == "k_center" else facility_location
+    quotas = balanced_quotas({label: len(places) for label, places in strata.items()}, params.budget)
+    chosen = {
+        places[number]
+        for label, places in strata.items()
+        for number in choose(features.vectors[places], weights[places], quotas[label])
+    }
+    return _parted(rows, chosen, features)
+
+
+def _strata(rows: Sequence[Example], labelled: bool) -> dict[str, list[int]]:
+    """The positions of rows by label; free text is one stratum."""
+    strata: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        strata[row.output if labelled else ""].append(place)
+    return strata
+
+
+def label_trust(rows: Sequence[Example], vectors: Vectors) -> NDArray[np.float64]:
+    """A small weight for rows whose label is probably wrong, and 1 for all others, (rows,)."""
+    folds = LabelErrorsParams().folds
+    groups = [row.group for row in rows]
+    places, _ = judgeable(rows, groups, folds, max_rows=None)
+    trust = np.ones(len(rows))
+    if places:
+        judged = [rows[place] for place in places]
+        opinions = opinions_of(judged, vectors[places], [groups[place] for place in places], folds)
+        suspected = {(each.source, each.id) for each in suspects_of(opinions, {})}
+        trust[[place for place in places if (rows[place].source, rows[place].id) in suspected]] = SUSPECTED
+    return trust
+
+
+def _by_hash(rows: Sequence[Example], strata: dict[str, list[int]], budget: int) -> set[int]:
+    quotas = balanced_quotas({label: len(places) for label, places in strata.items()}, budget)
+    hashes = [fingerprint("select", row.source, row.id) for row in rows]
+    return {
+        place for label, places in strata.items() for place in sorted(places, key=hashes.__getitem__)[: quotas[label]]
+    }
+
+
+def _parted(rows: Sequence[Example], chosen: set[int], features: Features | None = None) -> Selection:
+    return Selection(
+        tuple(row for place, row in enumerate(rows) if place in chosen),
+        tuple(Quarantined(reason=NOT_SELECTED, example=row) for place, row in enumerate(rows) if place not in chosen),
+        features,
+    )
+
+
+def run(workspace: Workspace) -> str:
+    """Write `data/splits/`: the chosen training rows, and the other splits as they are in `data/divided/`."""
+    params, root = workspace.params, workspace.root
+    train = read_jsonl(root / DIVIDED / "train.jsonl", Example)
+
+    def embed(texts: Sequence[str]) -> Features:
+        return features_of(texts, params.evaluate.encoder, workspace.assets, workspace.home)
+
+    selection = select(train, params.select, embed, labelled=params.task.kind == "classification")
+    for file in sorted((root / DIVIDED).glob("*.jsonl")):
+        if file.name != "train.jsonl":
+            write_atomic(root / SPLITS / file.name, file.read_text(encoding="utf-8"))
+    write_jsonl(root / SPLITS / "train.jsonl", in_order(selection.chosen))
+    write_quarantine(root, NAME, StepResult(selection.chosen, selection.left))
+    if params.select.budget is None:
+        return f"all {len(train):,} training rows (select.budget is null)"
+    note = f"; {selection.features.note}" if selection.features and selection.features.note else ""
+    return f"{len(selection.chosen):,} of {len(train):,} training rows by {params.select.method}{note}"
