@@ -39,7 +39,10 @@ def workspace(server: RunningLabelStudio, tmp_path: Path, monkeypatch: pytest.Mo
     suspects = [{**row, "source": "tickets", "label": "login", "suggested": "billing"} for row in rows[:3]]
     lines(
         tmp_path / "data/steps/label_errors/suspects.jsonl",
-        [{**each, "suggested_probability": 0.9, "margin": -0.8} for each in suspects],
+        [
+            {**each, "label_probability": 0.1, "suggested_probability": 0.9, "margin": -0.8, "why": "any"}
+            for each in suspects
+        ],
     )
     assert perpetune(tmp_path, "ingest", "tickets.jsonl").exit_code == 0
     return tmp_path

@@ -14,11 +14,12 @@ from command_line import perpetune
 from workspaces import write_params
 
 from perpetune.curation.steps.fetch import fetch
+from perpetune.curation.suspects import BY_MODEL, SUSPECTS, Suspect
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import open_requests
 from perpetune.prediction_log.queries import labelled_examples
 from perpetune.prediction_log.writes import record_rows
-from perpetune.records import Example, Message, Prediction
+from perpetune.records import Example, Message, Prediction, write_jsonl
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 Answer = Callable[[dict[str, Any]], str | None]
@@ -74,14 +75,22 @@ def log(workspace: Path) -> Iterator[sqlalchemy.Engine]:
 
 def suspect(workspace: Path, *rows: Example) -> None:
     """The file of the stage label_errors."""
-    lines(
-        workspace / "data" / "steps" / "label_errors" / "suspects.jsonl",
-        [
-            {"source": row.source, "id": row.id, "input": row.input, "label": row.output, "suggested": "billing"}
-            | {"suggested_probability": 0.9, "margin": -0.8, "why": "any", "is_frozen": False}
-            for row in rows
-        ],
-    )
+    found = [
+        Suspect(
+            source=row.source,
+            id=row.id,
+            input=row.input,
+            label=row.output,
+            suggested="billing",
+            margin=-0.8,
+            label_probability=0.1,
+            suggested_probability=0.9,
+            why=BY_MODEL,
+        )
+        for row in rows
+    ]
+    (workspace / SUSPECTS).parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(workspace / SUSPECTS, found)
 
 
 def rows_of(workspace: Path) -> dict[str, Example]:
@@ -122,7 +131,7 @@ def test_probable_label_errors_come_home_as_newer_rows(workspace: Path) -> None:
     suspect(workspace, *[row for row in before.values() if row.input.endswith(("2 is wrong", "account 1"))])
     tasks = pushed(workspace)
     assert [task["predictions"][0]["score"] for task in tasks] == [0.9, 0.9]
-    assert "label_errors" not in tasks[0]["data"]["why"] and "'" in tasks[0]["data"]["why"]
+    assert BY_MODEL in tasks[0]["data"]["why"]
     annotated(workspace / "tasks.json", lambda data: "billing" if "bill" in data["input"] else "login")
     assert [pulled(workspace)[name] for name in ("corrected", "confirmed", "undecided")] == [2, 0, []]
     after = rows_of(workspace)
