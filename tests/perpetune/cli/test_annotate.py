@@ -160,6 +160,31 @@ def test_a_second_pull_changes_nothing_and_a_second_thought_wins(workspace: Path
     assert len(rows_of(workspace)) == 10
 
 
+@pytest.mark.parametrize("ending", ["2 is wrong", "account 1"])
+def test_a_row_in_two_versions_of_a_file_is_corrected_once_and_for_all(workspace: Path, ending: str) -> None:
+    more = (workspace / "tickets.jsonl").read_text() + '{"id": "t9", "input": "One more", "output": "login"}\n'
+    (workspace / "tickets.jsonl").write_text(more)
+    assert perpetune(workspace, "ingest", "tickets.jsonl").exit_code == 0
+    row = next(row for row in rows_of(workspace).values() if row.input.endswith(ending))
+    suspect(workspace, row)
+    pushed(workspace)
+    annotated(workspace / "tasks.json", lambda data: "a & b")
+    assert pulled(workspace)["corrected"] == 1
+    every = fetch(["inbox"], workspace, workspace).examples
+    assert {each.output for each in every if each.input == row.input} == {"a & b"}
+    assert len({each.input for each in every}) == 11
+
+
+@pytest.mark.parametrize("id", ["tickets:t2", "t2~0123abcd"])
+def test_a_row_whose_id_curation_has_qualified_is_found(workspace: Path, id: str) -> None:
+    row = next(row for row in rows_of(workspace).values() if row.id == "t2")
+    suspect(workspace, row.model_copy(update={"id": id, "input": "My bill number <NUMBER> is wrong"}))
+    pushed(workspace)
+    annotated(workspace / "tasks.json", lambda data: "billing")
+    assert pulled(workspace)["corrected"] == 1
+    assert rows_of(workspace)["My bill number 2 is wrong"].output == "billing"
+
+
 def test_earlier_corrections_stay_when_others_come(workspace: Path) -> None:
     rows = [row for row in rows_of(workspace).values() if row.output == "login"]
     for row in rows[:2]:
