@@ -65,6 +65,7 @@ def main() -> int:
     real = [reviews()] + ([banking77(asked.banking77)] if asked.banking77 else [])
     results = [result for voted in (*simulated, *real) for result in compared(voted)]
     print(table(results).to_string())
+    draw(results)
     claims = claims_of(results)
     for claim in claims:
         print(f"{claim.claim}: {claim.value:+.3f} {claim.interval}, goal {claim.goal}, holds: {claim.holds}")
@@ -262,9 +263,29 @@ def table(results: Sequence[Result]) -> pd.DataFrame:
 def means(results: Sequence[Result]) -> list[dict[str, Any]]:
     frame = pd.DataFrame([asdict(each) for each in results if each.votes.startswith("simulated")])
     return [
-        dict(row)
+        {str(name): value for name, value in row.items()}
         for row in frame.groupby(["votes", "method"], sort=False).mean().round(4).reset_index().to_dict("records")
     ]
+
+
+def draw(results: Sequence[Result]) -> None:
+    from matplotlib.figure import Figure
+
+    from perpetune.evaluation.report.style import colour, house_style, write_png
+
+    shades = {OURS: "challenger", GOLD: "champion", MAJORITY: "majority", SNORKEL: "few-shot"}
+    mean = table(results)["accuracy"]
+    with house_style():
+        figure = Figure(figsize=(7, 5))
+        axes = figure.subplots()
+        for method in (each for each in shades if each in mean.columns):
+            axes.plot(100 * mean[method], range(len(mean)), "o", color=colour(shades[method]), label=method)
+        axes.set_yticks(range(len(mean)), [str(name) for name in mean.index])
+        axes.invert_yaxis()
+        axes.grid(axis="x")
+        axes.set_xlabel("labels that are right, in percent, of rows with a vote")
+        figure.legend(loc="outside upper center", ncols=4, frameon=False)
+        write_png(figure, Path(__file__).parent / "results" / "label_rules.png")
 
 
 def claims_of(results: Sequence[Result]) -> list[Claim]:

@@ -76,6 +76,16 @@ class Settings(BaseSettings):
     remote_api_key: SecretStr | None = Field(
         default=None, description="The key that the server of `serve.initial_model` asks for."
     )
+    label_studio_url: str | None = Field(
+        default=None,
+        validation_alias="LABEL_STUDIO_URL",
+        description="The Label Studio of `perpetune annotate`, such as `http://127.0.0.1:8080`.",
+    )
+    label_studio_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="LABEL_STUDIO_API_KEY",
+        description="A personal access token, or a legacy token, of a user of that Label Studio.",
+    )
     vllm_python: Path | None = Field(default=None, description="A Python with vLLM, if not `.venv-vllm/bin/python`.")
     vllm_args: str = Field(default="", description="More arguments for the vLLM that `perpetune up` starts.")
     api_key: SecretStr | None = Field(

@@ -18,7 +18,7 @@ ABOUT = {
     "evaluation-reviews": ("Scoring of labels", "200 rows, two rounds"),
     "gpu-training-lora": ("Training on a GPU: LoRA", "one round"),
     "gpu-training-qlora": ("Training on a GPU: QLoRA", "one round"),
-    "label_rules": ("Labels from rules", "10 simulations of 10 kinds, 1,000 rows each, and two sets of real rows"),
+    "label_rules": ("Labels from rules", "2 simulations of 10 kinds, 1,000 rows each, and two sets of real rows"),
     "mix": ("Recent traffic with replay", "412 old and 200 recent rows, one training each"),
     "recipe": ("What the defaults achieve", "300 rows, one training each; 60 beside the base with examples"),
     "replay": ("Policies on recorded streams", "2,400, 1,884 and 5 x 2,000 requests"),

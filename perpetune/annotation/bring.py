@@ -15,7 +15,6 @@ from perpetune.annotation.records import Annotation, Subject
 from perpetune.curation.inbox.files import Origin, inbox_files, now, origin_file, source_name
 from perpetune.curation.inbox.store import locked, plain_errors, write_lines
 from perpetune.curation.layout import INBOX
-from perpetune.curation.readers.identity import has_content_id
 from perpetune.curation.readers.reader import read_examples
 from perpetune.curation.readers.unlabelled import labelled_as
 from perpetune.curation.text import normalised
@@ -148,24 +147,21 @@ class _Versions:
             self.confirmed += counted
         else:
             self.corrected += counted
-            for file, row in found:
-                self._older.add(file.name)
-                self._keep(labelled_as(row.model_copy(update={"references": ()}), label))
+            self._older |= {file.name for file, _ in found}
+            _, newest = found[-1]
+            self._keep(labelled_as(newest.model_copy(update={"references": ()}), label))
 
     def _keep(self, row: Example) -> None:
         self._lines[row.source + row.id] = row.model_dump_json(exclude_defaults=True)
 
     def _found(self, subject: Subject, text: str) -> list[tuple[Path, Example]]:
-        """The newest row of the inbox with the subject's id; or, of rows without ids, those with its text."""
-        named = [(file, row) for file, row in self._rows if _is_named(row, subject) and not has_content_id(row)]
-        if named:
-            alike = [(file, row) for file, row in named if normalised(row.input) == normalised(text)]
-            return (alike or named)[-1:]
-        return [
-            (file, row)
-            for file, row in self._rows
-            if has_content_id(row) and normalised(row.input) == normalised(text) and row.output == subject.label
-        ]
+        """The rows of the inbox with the subject's id, the newest last; or those with its text and label.
+
+        Curation may have changed the text of a row, and qualified its id.
+        """
+        named = [(file, row) for file, row in self._rows if _is_named(row, subject)]
+        equal = [(file, row) for file, row in named or self._rows if normalised(row.input) == normalised(text)]
+        return equal or named if named else [(file, row) for file, row in equal if row.output == subject.label]
 
 
 def _is_ours(file: Path) -> bool:

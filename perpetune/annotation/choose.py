@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from sqlalchemy import Engine
 
 from perpetune.annotation.records import AnnotationTask, Subject, Suggestion
 from perpetune.curation.readers.unlabelled import UnlabelledRows
 from perpetune.curation.sources import IN_DOUBT, TRAFFIC
+from perpetune.curation.suspects import SUSPECTS, Suspect
 from perpetune.errors import PerpetuneError
 from perpetune.monitoring.label_sampling import Candidate, choose
 from perpetune.monitoring.window import Window, current_frame
@@ -24,21 +25,7 @@ from perpetune.prediction_log.label_rule import LabelRule
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Example, Message, Prediction
 
-SUSPECTS = Path("data/steps/label_errors/suspects.jsonl")
 _DRIFTED = "unlike the training data"
-
-
-class LabelSuspect(BaseModel):
-    """A row whose label is probably wrong, as the stage `label_errors` writes it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    source: str
-    id: str
-    input: str
-    label: str
-    suggested: str
-    suggested_probability: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +51,7 @@ def suspects(workspace: Path, limit: int) -> list[AnnotationTask]:
 
 def _suspect(line: str, path: Path) -> AnnotationTask:
     try:
-        found = LabelSuspect.model_validate_json(line)
+        found = Suspect.model_validate_json(line)
     except ValidationError as fault:
         raise PerpetuneError(f"a suspect cannot be read: {fault.errors()[0]['msg']}", where=str(path)) from None
     is_traffic = found.source in (TRAFFIC, IN_DOUBT)
@@ -77,7 +64,7 @@ def _suspect(line: str, path: Path) -> AnnotationTask:
     return AnnotationTask(
         subject=subject,
         text=found.input,
-        why=f"The label is {found.label!r}. A model that has not seen the row finds another one likelier.",
+        why=f"The label is {found.label!r}, and {found.why}.",
         suggestion=Suggestion(label=found.suggested, score=found.suggested_probability),
     )
 

@@ -39,12 +39,15 @@ def push(
 ) -> Pushed:
     """Add the tasks that the project does not have; create the project, or give it the task's labels, if need be.
 
-    Raises PerpetuneError.
+    What a team has changed in the configuration stays as long as it offers all labels. Raises PerpetuneError.
     """
     config = label_studio.labelling_config(labels)
     project = server.project(title) or server.create(title, config, annotators or 1)
-    if project.label_config != config or annotators:
-        server.configure(project, config, annotators)
+    changes: dict[str, object] = {"maximum_annotations": annotators} if annotators else {}
+    if not label_studio.offers(project.label_config, labels):
+        changes["label_config"] = config
+    if changes:
+        server.change(project, changes)
     subjects = (label_studio.subject_of(task) for task in server.tasks(project))
     known = {subject.key for subject in subjects if subject}
     new = {task.subject.key: task for task in tasks if task.subject.key not in known}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from pydantic import ValidationError
@@ -28,6 +29,17 @@ def labelling_config(labels: Sequence[str] | None) -> str:
         else f'  <TextArea name="{ANSWER}" toName="{SHOWN}" rows="6" maxSubmissions="1" editable="true" required="true"/>'
     )
     return f'<View>\n  <Header value="$why" size="5"/>\n  <Text name="{SHOWN}" value="${SHOWN}"/>\n{answer}\n</View>\n'
+
+
+def offers(config: str, labels: Sequence[str] | None) -> bool:
+    """Whether a project's configuration, which a team may have changed, asks for our answer and offers these labels."""
+    try:
+        root = ElementTree.fromstring(config)
+    except ElementTree.ParseError:
+        return False
+    if not any(each.get("name") == ANSWER for each in root.iter()):
+        return False
+    return {each.get("value") for each in root.iter("Choice")} >= set(labels or ())
 
 
 def task_of(task: AnnotationTask, *, labelled: bool) -> dict[str, Any]:

@@ -41,10 +41,9 @@ class LabelStudio:
         body = {"title": title, "label_config": label_config, "maximum_annotations": annotators}
         return self._project(self._json("POST", "/api/projects/", json=body))
 
-    def configure(self, project: Project, label_config: str, annotators: int | None) -> None:
-        """Give the project another configuration. Refused if annotations have labels that it lacks."""
-        body = {"label_config": label_config} | ({"maximum_annotations": annotators} if annotators else {})
-        self._json("PATCH", f"/api/projects/{project.id}/", json=body)
+    def change(self, project: Project, changes: Mapping[str, object]) -> None:
+        """Change settings of the project. Refused if annotations have labels that a new configuration lacks."""
+        self._json("PATCH", f"/api/projects/{project.id}/", json=dict(changes))
 
     def tasks(self, project: Project) -> Iterator[dict[str, Any]]:
         """The tasks, without their annotations."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
     from perpetune.prediction_log.label_rule import LabelRule
 
 commands = typer.Typer(
-    help="Rows out to people, in Label Studio or by files, and their labels home.", no_args_is_help=True
+    help="Rows out to people, in Label Studio or by files, and their labels home.",
+    epilog="Example: `perpetune annotate push`, then `perpetune annotate pull`",
+    no_args_is_help=True,
 )
 
 Project = Annotated[str | None, typer.Option(help="The title of the project; else `perpetune TASK`.")]
@@ -80,7 +81,7 @@ def push(
                     say(f"the labelling configuration of the project: {shown(_config(config, labels))}")
                 say("bring the export home with `perpetune annotate pull --bring FILE`")
             return
-        with _server(url) as server:
+        with _server(workspace, url) as server:
             done = exchange.push(server, project or _title(workspace), tasks, labels, annotators)
         if json_:
             print_json({**asdict(done), "tasks": counts})
@@ -112,7 +113,7 @@ def pull(
         if bring:
             annotations = exchange.read_annotations(bring)
         else:
-            with _server(url) as server:
+            with _server(workspace, url) as server:
                 annotations = exchange.pull(server, project or _title(workspace))
         recorded = record(annotations, workspace.root)
         decided, undecided = decide(recorded.every, label_rule_at_hand(workspace))
@@ -181,20 +182,18 @@ def _labels(workspace: Workspace, rule: LabelRule) -> list[str] | None:
     return sorted(rule.labels)
 
 
-def _server(url: str | None) -> AbstractContextManager[LabelStudio]:
+def _server(workspace: Workspace, url: str | None) -> AbstractContextManager[LabelStudio]:
     from perpetune.annotation.server import KEY_VARIABLE, URL_VARIABLE, label_studio
     from perpetune.errors import PerpetuneError
 
-    address, key = url or os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE)
+    address, key = url or workspace.settings.label_studio_url, workspace.settings.label_studio_api_key
     if not address or not key:
-        missing = URL_VARIABLE if not address else KEY_VARIABLE
+        missing, what = (KEY_VARIABLE, "an access token") if address else (URL_VARIABLE, "the address")
         raise PerpetuneError(
             f"the environment variable {missing} is not set",
-            do="set it to Label Studio's "
-            + ("address" if not address else "access token")
-            + ", or use --out and --bring",
+            do=f"set it to {what} of your Label Studio, or use --out and --bring without one",
         )
-    return label_studio(address, key)
+    return label_studio(address, key.get_secret_value())
 
 
 def _title(workspace: Workspace) -> str:

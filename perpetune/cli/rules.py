@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 commands = typer.Typer(help="Labels from rules, for rows without any.", no_args_is_help=True)
 
 
-@commands.callback()
+@commands.callback(epilog="Example: `perpetune rules apply tickets.csv --dry-run`")
 def _group() -> None:
     """Labels from rules, for rows without any."""
 

@@ -62,7 +62,7 @@ def _measured(votes: Ints, right: Ints) -> Floats:
     cast = (votes != ABSTAINED) & (right != ABSTAINED)[:, None]
     hits = (cast & (votes == right[:, None])).sum(axis=0)
     found = (hits + _BELIEVED * _WEIGHT_OF_GOLD) / (cast.sum(axis=0) + _WEIGHT_OF_GOLD)
-    return np.clip(found, _LOWEST, _HIGHEST)
+    return np.asarray(np.clip(found, _LOWEST, _HIGHEST))
 
 
 def _agreed(votes: Ints, labels: int, weights: Floats) -> Floats:
@@ -84,7 +84,7 @@ def weights_of(votes: Ints) -> Floats:
     for one in range(count):
         for other in range(one + 1, count):
             alike[one, other] = alike[other, one] = _is_alike(votes[:, one], votes[:, other])
-    return 1 / alike.sum(axis=1)
+    return np.asarray(1 / alike.sum(axis=1))
 
 
 def _is_alike(one: Ints, other: Ints) -> bool:
@@ -106,7 +106,7 @@ def _counts(votes: Ints, labels: int, weights: Floats) -> Floats:
 
 def _smoothed(counts: Floats) -> Floats:
     raised = counts + 1e-3
-    return raised / raised.sum(axis=1, keepdims=True)
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def _expected(votes: Ints, probabilities: Floats, labels: int) -> Floats:
@@ -116,7 +116,7 @@ def _expected(votes: Ints, probabilities: Floats, labels: int) -> Floats:
     hits = np.where(cast, probabilities[rows, np.where(cast, votes, 0)], 0.0).sum(axis=0)
     count = cast.sum(axis=0)
     belief = _WEIGHT + count
-    return np.clip((hits + _BELIEVED * belief) / (count + belief), 1 / labels, _HIGHEST)
+    return np.asarray(np.clip((hits + _BELIEVED * belief) / (count + belief), 1 / labels, _HIGHEST))
 
 
 def _posterior(votes: Ints, accuracies: Floats, labels: int, weights: Floats) -> Floats:

@@ -57,7 +57,7 @@ def label_studio(folder: Path) -> Iterator[RunningLabelStudio]:
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
     }
-    command = [
+    command: list[str | Path] = [
         PLACE / "bin" / "label-studio",
         "start",
         "--no-browser",

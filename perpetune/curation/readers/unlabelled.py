@@ -13,6 +13,7 @@ from perpetune.curation.readers.reader import opened_table, rejected
 from perpetune.curation.readers.row import InvalidRow, example_of
 from perpetune.curation.readers.schemas.annotated import shown_text
 from perpetune.curation.readers.schemas.catalogue import expanded, schema_of, schemas_of
+from perpetune.curation.readers.schemas.mapped import mapped
 from perpetune.curation.readers.schemas.messages import exchange, parsed
 from perpetune.curation.readers.schemas.schema import OUTPUT_NAMES, OWN_FIELDS, Schema, Values, own_fields
 from perpetune.curation.readers.table import Row, UnreadableRow
@@ -39,9 +40,11 @@ def read_unlabelled(
     `shown` is the file's name in messages. Raises PerpetuneError if the file cannot be read.
     """
     schemas = schemas_of(options.columns)
+    asked = {name: columns for name, columns in options.columns.items() if name != "output"}
+    own = mapped(asked) if asked else None
     with opened_table(path, options, shown) as table:
         records = [each for row in table.rows for each in (expanded(row, schemas) if isinstance(row, Row) else (row,))]
-    read = [_read(record, schemas, source, shown or path) for record in records]
+    read = [_read(record, schemas, own, source, shown or path) for record in records]
     rows = [row for row in read if isinstance(row, Example)]
     return UnlabelledRows(
         tuple(_with_unique_ids(rows)),
@@ -56,24 +59,29 @@ def labelled_as(row: Example, label: str) -> Example:
     return with_content_id(found) if has_content_id(row) else found
 
 
-def _read(record: Row | UnreadableRow, schemas: Sequence[Schema], source: str, path: Path) -> Example | Rejected | None:
+def _read(
+    record: Row | UnreadableRow, schemas: Sequence[Schema], own: Schema | None, source: str, path: Path
+) -> Example | Rejected | None:
     """The record without an output; None if it has one."""
     if isinstance(record, UnreadableRow):
         return rejected(record, path, record.reason)
     try:
-        found = _fields(record.values, schemas)
+        found = _fields(record.values, schemas, own)
         return None if found is None else _unlabelled(found, source)
     except InvalidRow as fault:
         return rejected(record, path, fault.reason, fault.field)
 
 
-def _fields(values: Values, schemas: Sequence[Schema]) -> dict[str, object] | None:
-    """Our own fields of the record, with an output that stands for any; None if the record has an output already."""
+def _fields(values: Values, schemas: Sequence[Schema], own: Schema | None) -> dict[str, object] | None:
+    """Our own fields of the record, with an output that stands for any; None if the record has an output already.
+
+    `own` is the schema of the columns that the user named, without that of the output.
+    """
     schema = schema_of(values, schemas)
     if schema and _has_output(schema, values):
         return None
-    if schema and schema.name == "--map":
-        return {**schema.convert(values).values, "output": _ANY}
+    if own:
+        return {**own.convert(values).values, "output": _ANY}
     return own_fields(values) | exchange(_asked(values), _ANY)
 
 

@@ -18,7 +18,7 @@ from perpetune.curation.label_key import label_key
 from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
 from perpetune.curation.references import equivalent_outputs, with_all_references
-from perpetune.curation.sources import is_traffic
+from perpetune.curation.sources import is_by_rules, is_traffic
 from perpetune.curation.steps.step_files import write_step
 from perpetune.curation.text import normalised, shortened, tidy, visible
 from perpetune.output_schema import InvalidOutput, OutputSchema
@@ -34,6 +34,7 @@ UNKNOWN = "label not in task.labels"
 OUTVOTED = "most rows with this input have another output"
 OUTDATED = "a newer row with this input has another output"
 UNDECIDED = "rows with this input disagree, without a majority"
+OUTRANKED = "labelled by rules, and by people too"
 CONTRADICTS = "a row of the frozen holdout with this input has another output"
 DUPLICATE = "duplicate"
 INVALID = "output does not satisfy task.output_schema"
@@ -157,11 +158,21 @@ def _resolve_conflicts(result: StepResult, keys: Iterable[object], is_frozen: Ca
     by_key = defaultdict(list)
     for row, key in zip(result.kept, keys, strict=True):
         by_key[is_traffic(row), key].append(row)
-    decided = [_settled(rows, is_frozen) for rows in by_key.values()]
+    decided = [_settled_by_people(rows, is_frozen) for rows in by_key.values()]
     return StepResult(
         kept=tuple(row for part in decided for row in part.kept),
         quarantined=result.quarantined + tuple(row for part in decided for row in part.quarantined),
     )
+
+
+def _settled_by_people(rows: Sequence[Example], is_frozen: Callable[[Example], bool]) -> StepResult:
+    """As `_settled`, without rows that rules have labelled if people have labelled others."""
+    ruled = [row for row in rows if is_by_rules(row)]
+    if not ruled or len(ruled) == len(rows):
+        return _settled(rows, is_frozen)
+    found = _settled([row for row in rows if not is_by_rules(row)], is_frozen)
+    outranked = tuple(Quarantined(reason=OUTRANKED, example=row) for row in ruled)
+    return StepResult(found.kept, (*found.quarantined, *outranked))
 
 
 def _settled(rows: Sequence[Example], is_frozen: Callable[[Example], bool]) -> StepResult:

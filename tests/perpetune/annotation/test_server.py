@@ -39,7 +39,10 @@ def workspace(server: RunningLabelStudio, tmp_path: Path, monkeypatch: pytest.Mo
     suspects = [{**row, "source": "tickets", "label": "login", "suggested": "billing"} for row in rows[:3]]
     lines(
         tmp_path / "data/steps/label_errors/suspects.jsonl",
-        [{**each, "suggested_probability": 0.9, "margin": -0.8} for each in suspects],
+        [
+            {**each, "label_probability": 0.1, "suggested_probability": 0.9, "margin": -0.8, "why": "any"}
+            for each in suspects
+        ],
     )
     assert perpetune(tmp_path, "ingest", "tickets.jsonl").exit_code == 0
     return tmp_path
@@ -147,6 +150,16 @@ def test_a_new_label_of_the_task_can_be_chosen(server: RunningLabelStudio, works
     run(workspace, "push", "--project", "four")
     annotate(server, tasks_of(server, "four")[0], "new one")
     assert run(workspace, "pull", "--project", "four")["corrected"] == 1
+
+
+def test_a_configuration_that_the_team_has_changed_stays(server: RunningLabelStudio, workspace: Path) -> None:
+    number = run(workspace, "push", "--project", "seven")["url"].rpartition("/")[2]
+    found: Any = server.call("GET", f"/api/projects/{number}")
+    own = found["label_config"].replace("<Header", '<Header value="Read it twice."/><Header')
+    server.call("PATCH", f"/api/projects/{number}/", json={"label_config": own})
+    run(workspace, "push", "--project", "seven")
+    after: Any = server.call("GET", f"/api/projects/{number}")
+    assert after["label_config"] == own
 
 
 def test_free_text_comes_home(server: RunningLabelStudio, workspace: Path) -> None:

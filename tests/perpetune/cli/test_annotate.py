@@ -14,11 +14,12 @@ from command_line import perpetune
 from workspaces import write_params
 
 from perpetune.curation.steps.fetch import fetch
+from perpetune.curation.suspects import BY_MODEL, SUSPECTS, Suspect
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import open_requests
 from perpetune.prediction_log.queries import labelled_examples
 from perpetune.prediction_log.writes import record_rows
-from perpetune.records import Example, Message, Prediction
+from perpetune.records import Example, Message, Prediction, write_jsonl
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 Answer = Callable[[dict[str, Any]], str | None]
@@ -74,14 +75,22 @@ def log(workspace: Path) -> Iterator[sqlalchemy.Engine]:
 
 def suspect(workspace: Path, *rows: Example) -> None:
     """The file of the stage label_errors."""
-    lines(
-        workspace / "data" / "steps" / "label_errors" / "suspects.jsonl",
-        [
-            {"source": row.source, "id": row.id, "input": row.input, "label": row.output, "suggested": "billing"}
-            | {"suggested_probability": 0.9, "margin": -0.8, "why": "any", "is_frozen": False}
-            for row in rows
-        ],
-    )
+    found = [
+        Suspect(
+            source=row.source,
+            id=row.id,
+            input=row.input,
+            label=row.output,
+            suggested="billing",
+            margin=-0.8,
+            label_probability=0.1,
+            suggested_probability=0.9,
+            why=BY_MODEL,
+        )
+        for row in rows
+    ]
+    (workspace / SUSPECTS).parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(workspace / SUSPECTS, found)
 
 
 def rows_of(workspace: Path) -> dict[str, Example]:
@@ -122,7 +131,7 @@ def test_probable_label_errors_come_home_as_newer_rows(workspace: Path) -> None:
     suspect(workspace, *[row for row in before.values() if row.input.endswith(("2 is wrong", "account 1"))])
     tasks = pushed(workspace)
     assert [task["predictions"][0]["score"] for task in tasks] == [0.9, 0.9]
-    assert "label_errors" not in tasks[0]["data"]["why"] and "'" in tasks[0]["data"]["why"]
+    assert BY_MODEL in tasks[0]["data"]["why"]
     annotated(workspace / "tasks.json", lambda data: "billing" if "bill" in data["input"] else "login")
     assert [pulled(workspace)[name] for name in ("corrected", "confirmed", "undecided")] == [2, 0, []]
     after = rows_of(workspace)
@@ -149,6 +158,31 @@ def test_a_second_pull_changes_nothing_and_a_second_thought_wins(workspace: Path
     assert pulled(workspace)["corrected"] == 1
     assert rows_of(workspace)[row.input].output == "a & b"
     assert len(rows_of(workspace)) == 10
+
+
+@pytest.mark.parametrize("ending", ["2 is wrong", "account 1"])
+def test_a_row_in_two_versions_of_a_file_is_corrected_once_and_for_all(workspace: Path, ending: str) -> None:
+    more = (workspace / "tickets.jsonl").read_text() + '{"id": "t9", "input": "One more", "output": "login"}\n'
+    (workspace / "tickets.jsonl").write_text(more)
+    assert perpetune(workspace, "ingest", "tickets.jsonl").exit_code == 0
+    row = next(row for row in rows_of(workspace).values() if row.input.endswith(ending))
+    suspect(workspace, row)
+    pushed(workspace)
+    annotated(workspace / "tasks.json", lambda data: "a & b")
+    assert pulled(workspace)["corrected"] == 1
+    every = fetch(["inbox"], workspace, workspace).examples
+    assert {each.output for each in every if each.input == row.input} == {"a & b"}
+    assert len({each.input for each in every}) == 11
+
+
+@pytest.mark.parametrize("id", ["tickets:t2", "t2~0123abcd"])
+def test_a_row_whose_id_curation_has_qualified_is_found(workspace: Path, id: str) -> None:
+    row = next(row for row in rows_of(workspace).values() if row.id == "t2")
+    suspect(workspace, row.model_copy(update={"id": id, "input": "My bill number <NUMBER> is wrong"}))
+    pushed(workspace)
+    annotated(workspace / "tasks.json", lambda data: "billing")
+    assert pulled(workspace)["corrected"] == 1
+    assert rows_of(workspace)["My bill number 2 is wrong"].output == "billing"
 
 
 def test_earlier_corrections_stay_when_others_come(workspace: Path) -> None:

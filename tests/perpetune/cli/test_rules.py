@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,45 @@ def test_free_text_has_no_rules(workspace: Path) -> None:
     write_params(workspace, task={"name": "tickets", "kind": "generation", "labels": None})
     said = perpetune(workspace, "rules", "apply", "new.jsonl")
     assert said.exit_code == 1 and "task.kind is generation" in said.output
+
+
+PROMPTED = """
+from perpetune.rules import Prompt
+
+def pay(text):
+    return "billing" if "pay" in text else None
+
+large = Prompt(url="{url}/v1", model="big", dollars_read=100.0)
+"""
+
+
+def test_a_larger_model_votes_too_and_costs_nothing_twice(
+    workspace: Path, json_server: Callable[[Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]], str]
+) -> None:
+    asked: list[str] = []
+
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        asked.append(body["messages"][-1]["content"])
+        label = "login" if "account" in asked[-1] else "none"
+        choice = {"index": 0, "message": {"role": "assistant", "content": label}, "finish_reason": "stop"}
+        return 200, {"choices": [choice], "usage": {"prompt_tokens": 30, "completion_tokens": 2}}
+
+    (workspace / "rules.py").write_text(PROMPTED.format(url=json_server(reply)))
+    before = perpetune(workspace, "rules", "apply", "new.jsonl", "--estimate")
+    assert before.exit_code == 0 and "`large`: 120 requests" in before.output and "about $" in before.output
+    assert not asked and not (workspace / INBOX).exists()
+    first = perpetune(workspace, "rules", "apply", "new.jsonl")
+    assert first.exit_code == 0 and len(asked) == 120
+    assert sorted({(row["output"], row["input"].split()[0]) for row in read(inbox(workspace))}) == [
+        ("billing", "pay"),
+        ("login", "account"),
+    ]
+    second = perpetune(workspace, "rules", "apply", "new.jsonl")
+    assert "all 120 replies are in the cache" in second.output and len(asked) == 120
+
+
+def test_a_prompt_needs_to_know_the_labels(workspace: Path) -> None:
+    write_params(workspace, task={"name": "tickets", "labels": None}, fetch={"sources": ["inbox"]})
+    (workspace / "rules.py").write_text(PROMPTED.format(url="http://127.0.0.1:1"))
+    said = perpetune(workspace, "rules", "apply", "new.jsonl")
+    assert said.exit_code == 1 and "the task's labels are not known" in said.output

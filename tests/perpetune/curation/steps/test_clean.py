@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perpetune.curation.quarantine import by_reason
+from perpetune.curation.sources import RULES
 from perpetune.curation.steps import clean as steps
 from perpetune.curation.steps.clean import clean
 from perpetune.params import CleanParams, TaskParams
@@ -159,3 +160,21 @@ def test_a_new_label_of_production_is_learned_from_its_second_row_on(example: Ma
 
     assert {row.output for row in clean([*taught, asked[0]], limits, task()).kept} == {"yes"}
     assert {row.output for row in clean([*taught, *asked], limits, task()).kept} == {"yes", "refund"}
+
+
+def test_what_people_have_labelled_outranks_rules(example: Make, task: Task) -> None:
+    rows = [
+        example("a", "no", id="1", source=RULES),
+        example("a", "no", id="2", source=RULES),
+        example("a", "yes", id="3"),
+        example("b", "yes", id="4", source=RULES),
+        example("b", "yes", id="5"),
+        example("c", "yes", id="6", source=RULES),
+    ]
+    outcome = clean(rows, LIMITS, task())
+    assert [(row.input, row.output, row.id) for row in outcome.kept] == [
+        ("a", "yes", "3"),
+        ("b", "yes", "5"),
+        ("c", "yes", "6"),
+    ]
+    assert by_reason(outcome.quarantined) == {steps.OUTRANKED: 3}
