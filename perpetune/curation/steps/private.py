@@ -114,10 +114,10 @@ def _replaced(
 
 
 def _with_placeholders(row: Example, replacer: Replacer, *, labelled: bool) -> Example:
-    messages = tuple(map(replacer.message, row.messages))
+    messages = tuple(until_stable(replacer.message, turn) for turn in row.messages)
     input = until_stable(replacer.text, row.input)
     output = row.output if labelled else until_stable(replacer.written, row.output)
-    references = row.references if labelled else tuple(map(replacer.written, row.references))
+    references = row.references if labelled else tuple(until_stable(replacer.written, each) for each in row.references)
     if (messages, input, output, references) == (row.messages, row.input, row.output, row.references):
         return row
     clean = row.model_copy(update={"messages": messages, "input": input, "output": output, "references": references})
