@@ -22,6 +22,7 @@ SEED = 11
 TEXT = TaskParams.model_validate({"name": "words", "kind": "generation", "instruction": ""})
 REPLACE = PrivateParams(mode="replace", names="off")
 
+REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL", "SE", "BR", "MX", "IN", "JP", "AU", "TR", "ZA", "CH", "KR")
 FRAMES = (
     "Hello, you can reach me at {} until Friday.",
     "Bonjour, voici mes coordonnées : {}, merci d'avance.",
@@ -165,19 +166,34 @@ def _harmless(dice: random.Random) -> Iterator[str]:
 
 def test_generated_personal_data_is_found_and_little_else() -> None:
     made = cases()
-    rows = [
-        Example(input=case.text, output="x", id=str(number), group=str(number), source="f")
-        for number, case in enumerate(made)
-    ]
-    clean = {int(row.id): row.input for row in private(rows, REPLACE, TEXT, finder(REPLACE)).kept}
-    hits = [(case, clean[number] != case.text, case.value in clean[number]) for number, case in enumerate(made)]
-    missed = [case for case, _, stays in hits if case.kind and stays]
-    wrong = [case for case, is_changed, _ in hits if case.kind is None and is_changed]
-    sought = [case for case in made if case.kind]
-    recall = 1 - len(missed) / len(sought)
-    precision = (len(sought) - len(missed)) / (len(sought) - len(missed) + len(wrong))
-    summary = f"{len(made)} texts: recall {recall:.3f} of {len(sought)}, precision {precision:.3f}"
+    clean = _clean([case.text for case in made])
+    missed = [case for case, text in zip(made, clean, strict=True) if case.kind and _rest(case.value, text)]
+    wrong = [case for case, text in zip(made, clean, strict=True) if case.kind is None and text != case.text]
+    sought = sum(case.kind is not None for case in made)
+    recall = 1 - len(missed) / sought
+    precision = (sought - len(missed)) / (sought - len(missed) + len(wrong))
     assert len(made) >= 300
-    assert recall >= 0.97, (summary, [(case.kind, case.value) for case in missed])
-    assert precision >= 0.97, (summary, [case.text for case in wrong])
-    print(summary)
+    assert recall >= 0.97, [(case.kind, case.value) for case in missed]
+    assert precision >= 0.97, [case.text for case in wrong]
+
+
+def test_most_phone_numbers_without_a_country_code_are_found() -> None:
+    numbers = [
+        phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.NATIONAL)
+        for region in REGIONS
+        if (example := phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE))
+    ]
+    found = sum(number not in text for number, text in zip(numbers, _clean(numbers), strict=True))
+    assert found >= 0.7 * len(numbers), f"{found} of {len(numbers)}"
+
+
+def _clean(texts: list[str]) -> list[str]:
+    rows = [Example(input=text, output="x", id=str(n), group=str(n), source="f") for n, text in enumerate(texts)]
+    clean = {row.id: row.input for row in private(rows, REPLACE, TEXT, finder(REPLACE)).kept}
+    return [clean[row.id] for row in rows]
+
+
+def _rest(value: str, text: str) -> bool:
+    """Whether a quarter of the value or more is still in the text."""
+    length = max(4, len(value) // 4)
+    return any(value[start : start + length] in text for start in range(len(value) - length + 1))
