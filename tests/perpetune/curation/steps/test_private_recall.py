@@ -138,7 +138,11 @@ def _iban(dice: random.Random, country: str) -> str:
 
 def _secrets(dice: random.Random) -> Iterator[str]:
     mixed = string.ascii_letters + string.digits
-    forms = (("AKIA", string.ascii_uppercase + string.digits, 16), ("ghp_", mixed, 36), ("sk-proj-", mixed, 40))
+    forms: tuple[tuple[str, str, int], ...] = (
+        ("AKIA", string.ascii_uppercase + string.digits, 16),
+        ("ghp_", mixed, 36),
+        ("sk-proj-", mixed, 40),
+    )
     forms += (("xoxb-123456789012-", mixed, 24), ("AIza", mixed, 35), ("hf_", string.ascii_letters, 34))
     forms += (("glpat-", mixed, 20), ("sk_live_", mixed, 24), ("npm_", mixed, 36))
     for prefix, letters, length in forms:
