@@ -22,7 +22,9 @@ def without_markup(text: str) -> str:
 
     An escaped tag is a text about tags, and stays escaped.
     """
-    if ("&" not in text and "<" not in text) or is_code(_ENTITY.sub("", text)):  # an entity ends like a statement
+    if ("&" not in text and "<" not in text) or is_code(
+        until_stable(html.unescape, text)
+    ):  # an entity ends like a statement
         return text
     return until_stable(_decoded, until_stable(_untagged, text))
 

@@ -102,10 +102,12 @@ def _require_known(codes: Sequence[str]) -> None:
 
 def run(params: LanguageParams, seed: int, workspace: Path) -> str:
     """Write `data/language/`: examples, quarantined rows, counts. `seed` is that of the split, whose record it reads."""
+    record = None
     if params.keep is not None:
         _require_known(params.keep)
+        record = load_record(workspace, seed)
     rows = read_jsonl(workspace / input_of("language", workspace) / "examples.jsonl", Example)
-    result = language(rows, params, load_record(workspace, seed))
+    result = language(rows, params, record)
     said = write_step(workspace, "language", result.rows)
     write_atomic(workspace / STEPS / "language" / "languages.json", to_json(result.languages))
     return said

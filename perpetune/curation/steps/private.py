@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from perpetune.curation.pipeline import input_of
@@ -78,8 +79,18 @@ def finder(params: PrivateParams) -> Find:
             where="params.yaml",
             do="pip install 'perpetune[redact]', or set private.mode: report",
         )
-    find = patterns_finder(personal_data_finder() if has_presidio else None)
+    find = patterns_finder(_personal_data if has_presidio else None)
     return _both(find, person_names.names_finder(params.spacy_model)) if _are_names_found(params) else find
+
+
+def _personal_data(text: str) -> Iterable[Found]:
+    return _presidio()(text)
+
+
+@lru_cache(maxsize=1)
+def _presidio() -> Find:
+    """Imported, which takes seconds, with the first text in which it could find anything."""
+    return personal_data_finder()
 
 
 def hidden(find: Find) -> Callable[[str], str]:
@@ -114,10 +125,10 @@ def _replaced(
 
 
 def _with_placeholders(row: Example, replacer: Replacer, *, labelled: bool) -> Example:
-    messages = tuple(map(replacer.message, row.messages))
+    messages = tuple(until_stable(replacer.message, turn) for turn in row.messages)
     input = until_stable(replacer.text, row.input)
     output = row.output if labelled else until_stable(replacer.written, row.output)
-    references = row.references if labelled else tuple(map(replacer.written, row.references))
+    references = row.references if labelled else tuple(until_stable(replacer.written, each) for each in row.references)
     if (messages, input, output, references) == (row.messages, row.input, row.output, row.references):
         return row
     clean = row.model_copy(update={"messages": messages, "input": input, "output": output, "references": references})

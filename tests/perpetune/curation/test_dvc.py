@@ -179,3 +179,39 @@ def test_a_workspace_whose_dvc_yaml_is_older_keeps_its_splits(workspace: Path) -
     dvc.reproduce(workspace)
     assert members < set(frozen(workspace))
     assert (workspace / "data/assignments.csv").is_file()
+
+
+FIRST_STAGES = ("params", "fetch", "validate", "clean", "split", "reference", "card")
+
+
+def test_a_workspace_without_the_newer_steps_curates_and_keeps_its_splits_when_it_gets_them(workspace: Path) -> None:
+    """Its dvc.yaml is of the first release; with the new one, repaired and redacted rows stay in the frozen holdout."""
+    current = (workspace / "dvc.yaml").read_text()
+    stages = {name: yaml.safe_load(current)["stages"][name] for name in FIRST_STAGES}
+    for stage in stages.values():
+        stage["outs"] = [out for out in stage["outs"] if not any("data/steps" in path for path in out)]
+    stages["clean"]["deps"] = ["data/raw/output_schema.json", "data/valid"]
+    stages["card"]["deps"] = ["data/raw", "data/valid", "data/clean", "data/splits", "data/leakage"]
+    (workspace / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    texts = [f"cafÃ© {n}: mail a{n}@x{n}.org about {chr(97 + n % 26)}{n}" for n in range(80)]
+    rows = [f"{text},{'yes' if n % 2 else 'no'}" for n, text in enumerate(texts)]
+    (workspace / "mine.csv").write_text("\n".join(["input,output", *rows]))
+    dvc.prepare(workspace, None)
+    dvc.reproduce(workspace)
+    members = {row.id for row in frozen(workspace)}
+    assert all("cafÃ©" in row.input for row in frozen(workspace))
+
+    params = yaml.safe_load((workspace / "params.yaml").read_text())
+    params["private"] = {"mode": "replace", "names": "off"}
+    (workspace / "params.yaml").write_text(yaml.safe_dump(params))
+    (workspace / "dvc.yaml").write_text(current)
+    dvc.reproduce(workspace)
+    assert {row.id for row in frozen(workspace)} == members
+    assert all("café" in row.input and "<EMAIL_ADDRESS_1>" in row.input for row in frozen(workspace))
+    card = (workspace / "data/card/card.md").read_text()
+    assert "| repair | 80 | 80 | 80 | 0 | 0 |" in card
+    assert "| private | 80 | 80 | 80 | 0 | 0 |" in card
+    assert "@x" not in card + (workspace / "data/card/card.html").read_text()
+    ran = (workspace / "data/card/card.md").stat().st_mtime_ns
+    dvc.reproduce(workspace)
+    assert (workspace / "data/card/card.md").stat().st_mtime_ns == ran

@@ -3,15 +3,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from perpetune.curation.card.pictures.drawn import pictures
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
 from perpetune.curation.duplicates.summary import near_summary
-from perpetune.curation.quarantine import Quarantined, Rejected
-from perpetune.curation.steps.data_card import Card, describe, render
+from perpetune.curation.quarantine import Changed, Quarantined, Rejected, StepResult
+from perpetune.curation.steps.data_card import Card, describe, render, without_private
 from perpetune.curation.steps.mix import NOT_REPLAYED
+from perpetune.curation.steps.step_files import read_facts, timed, write_step
 from perpetune.params import MixParams, TaskParams
 from perpetune.records import Example
 
@@ -136,3 +138,31 @@ def test_pictures_are_on_the_page(card: Card, example: Make) -> None:
     page = render(card, "data_card.html", drawn)
     assert page.count("<svg") == len(drawn) and "At a glance" in page
     assert "At a glance" not in render(card, "data_card.html")
+
+
+def test_a_step_shows_what_it_changed_and_reported_and_its_seconds(
+    tmp_path: Path, example: Make, task: Callable[..., TaskParams]
+) -> None:
+    rows = [example("café one", id="1"), example("two", id="2")]
+    changed = Changed(source="file", id="1", field="input", before="cafÃ© one", after="café one")
+    reported = Quarantined(reason="signature", detail="Joe", example=rows[1])
+    with timed(tmp_path, "repair"):
+        said = write_step(tmp_path, "repair", StepResult(tuple(rows), (), (changed,), (reported,)))
+    assert said == "2 examples, 0 quarantined, 1 changed, 1 reported"
+    facts = read_facts(tmp_path, "repair")
+    assert facts.seconds is not None
+    parts = {"train": rows, "validation": [], "frozen": [], "recent": []}
+    done = {"repair": replace(facts, seconds=1.25)}
+    card = describe(task(), "0", rows, [], {"repair": []}, parts, ALL, done=done)
+    markdown, html = render(card, "data_card.md"), render(card, "data_card.html")
+    assert "| repair | 2 | 2 | 1 | 1 | 0 | 1.2 |" in markdown
+    for page in (markdown, html):
+        assert "cafÃ© one" in page
+        assert "reported, and kept: signature" in page
+    assert "cafÃ©" not in render(without_private(card, lambda text: text.replace("cafÃ©", "█")), "data_card.html")
+
+
+def test_a_step_that_fails_has_no_seconds(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="broken"), timed(tmp_path, "repair"):
+        raise ValueError("broken")
+    assert not list(tmp_path.rglob("*.json"))
