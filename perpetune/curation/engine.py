@@ -5,7 +5,10 @@ What compares rows with each other runs in this process. The results are the sam
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -104,13 +107,23 @@ def _connected(address: str | None) -> Any:
         raise PerpetuneError(
             "curate.engine: ray needs Ray, which is not installed", do='run `pip install "perpetune[ray]"`'
         ) from None
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     if not ray.is_initialized():
         try:
+            _require_answer(address)
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
-        except (ConnectionError, ValueError, RuntimeError) as fault:
+        except (OSError, ValueError, RuntimeError) as fault:
             raise PerpetuneError(
                 f"no Ray cluster answers at {address}: {fault}",
                 do="start one with `ray start --head`, or correct curate.ray_address in params.yaml",
             ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray.data
+
+
+def _require_answer(address: str | None) -> None:
+    """Raise OSError if nothing listens at HOST:PORT: Ray itself would wait for many minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
