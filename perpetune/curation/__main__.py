@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from perpetune.curation.engine import engine_of
+from perpetune.curation.estimate import estimate
 from perpetune.curation.layout import RESOLVED
 from perpetune.curation.steps import clean, drift_reference, fetch, split, validate
 from perpetune.errors import PerpetuneError
@@ -50,6 +51,8 @@ def main() -> int:
     stage = parser.parse_args().stage
     # Rows hold no reference cycles. Python would look for some among all rows whenever a few hundred are added.
     gc.set_threshold(200_000, 50, 100)
+    if said := estimate(stage, Path()):
+        print(said, file=sys.stderr, flush=True)
     try:
         print(f"{stage}: {STAGES[stage](load_params(Path('params.yaml')), Path())}")
     except PerpetuneError as error:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
+from tqdm import tqdm
+
 from perpetune.curation.quarantine import StepResult
 from perpetune.errors import PerpetuneError
 from perpetune.params import CurateParams
@@ -35,8 +37,13 @@ class InProcess:
     """One batch after the other in this process, each when it is asked for."""
 
     def batches(self, function: Callable[[Sequence[S]], T], items: Sequence[S]) -> Iterator[T]:
-        for start in range(0, len(items), BATCH):
+        for start in tqdm(range(0, len(items), BATCH), unit=f" x {BATCH:,} rows", leave=False, disable=_bar(items)):
             yield function(items[start : start + BATCH])
+
+
+def _bar(items: Sequence[object]) -> bool | None:
+    """What tqdm's `disable` is: for many rows no bar only if nobody would see it (None)."""
+    return None if len(items) > 10 * BATCH else True
 
 
 IN_PROCESS = InProcess()

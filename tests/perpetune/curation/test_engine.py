@@ -74,7 +74,7 @@ def test_the_setting_chooses_the_engine() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 def test_a_cluster_that_does_not_answer_is_one_sentence() -> None:
-    with pytest.raises(PerpetuneError, match="no Ray cluster answers at 127.0.0.1:1"):
+    with pytest.raises(PerpetuneError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         list(OnRay("127.0.0.1:1").batches(lengths, [row(1)]))
 
 
