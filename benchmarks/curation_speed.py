@@ -213,8 +213,8 @@ def _perpetune(texts: Sequence[str]) -> Callable[[], set[int]]:
         near = near_duplicates(rows)
         numbers = [near.text_of(row) for row in rows]
         centres = stars(numbers, near)
-        kept: set[int] = set()
-        return {n for n, text in enumerate(numbers) if centres[text] in kept or kept.add(centres[text])}
+        first: dict[int, int] = {}
+        return {n for n, text in enumerate(numbers) if first.setdefault(centres[text], n) != n}
 
     return removed
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from perpetune.curation.quarantine import StepResult
+from perpetune.curation.quarantine import Quarantined, StepResult
 from perpetune.errors import PerpetuneError
 from perpetune.params import CurateParams
 from perpetune.records import Example
@@ -86,7 +86,7 @@ def engine_of(params: CurateParams) -> Engine:
 def row_wise(step: Callable[[Sequence[Example]], StepResult], rows: Sequence[Example], engine: Engine) -> StepResult:
     """The result of a step that looks at each row alone."""
     kept: list[Example] = []
-    quarantined = []
+    quarantined: list[Quarantined] = []
     for result in engine.batches(step, rows):
         kept += result.kept
         quarantined += result.quarantined
@@ -119,7 +119,7 @@ def _connected(address: str | None) -> Any:
     if not ray.is_initialized():
         try:
             _require_answer(address)
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         except (OSError, ValueError, RuntimeError) as fault:
             raise PerpetuneError(
                 f"no Ray cluster answers at {address}: {fault}",

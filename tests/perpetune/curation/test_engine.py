@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -87,7 +88,7 @@ def test_two_workers_of_ray_give_the_same_rows_as_one_process() -> None:
     rows = [row(number) for number in range(2 * BATCH + 50)]
     on_ray = OnRay()
     try:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         cleaned = clean(rows, CleanParams(), task, engine=on_ray)
         assert cleaned == clean(rows, CleanParams(), task)
         assert near_duplicates(cleaned.kept, on_ray) == near_duplicates(cleaned.kept)
