@@ -99,12 +99,13 @@ docs: .venv/ready
 # The peers that benchmarks measure against come beside what is locked, and change none of it.
 bench: setup vllm
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16" "datasets>=5" \
-		"river>=0.26"
+		"river>=0.26" "semhash>=0.5"
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py --peer trl
 	$(BIN)/python benchmarks/mix.py
+	$(BIN)/python benchmarks/curation_speed.py
 	$(BIN)/python benchmarks/decisions.py
 	$(BIN)/python benchmarks/serving.py
 
 lock:
-	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton|trl|datasets|dill|multiprocess|river)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton|trl|datasets|dill|multiprocess|river|semhash|model2vec|vicinity|usearch|numkong|pyversity|frozendict)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock

@@ -5,7 +5,7 @@
     python benchmarks/curation_speed.py --quick                    # a few thousand rows, no output files
 
 Each stage runs in a process of its own, as `dvc repro` runs it. The exponent is that of CPU time between the smallest and
-the largest number of rows: 1 is proportional. Deduplication is measured on the same texts, one process after the other,
+the largest number of rows, with half a second to start each stage: 1 is proportional. Deduplication is measured on the same texts, one process after the other,
 by how many of the planted copies it finds: one of a copy and its original is removed. SemHash (MinishLab) needs an
 encoder: a static model of the word vectors of MiniLM, as model2vec makes them. Its threshold is the highest of several
 at which it finds as many copies as we do, or else that at which it finds most.
@@ -213,8 +213,8 @@ def _perpetune(texts: Sequence[str]) -> Callable[[], set[int]]:
         near = near_duplicates(rows)
         numbers = [near.text_of(row) for row in rows]
         centres = stars(numbers, near)
-        kept: set[int] = set()
-        return {n for n, text in enumerate(numbers) if centres[text] in kept or kept.add(centres[text])}
+        first: dict[int, int] = {}
+        return {n for n, text in enumerate(numbers) if first.setdefault(centres[text], n) != n}
 
     return removed
 
@@ -281,6 +281,7 @@ def _at_most(words: str, value: float, goal: float) -> Claim:
 def draw(costs: Sequence[StageCost]) -> None:
     """CPU seconds and peak memory of each stage by the number of rows."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     from perpetune.evaluation.report.style import house_style, write_png
 
@@ -297,6 +298,10 @@ def draw(costs: Sequence[StageCost]) -> None:
                 axes.plot(sizes, values, marker="o", label=stage)
             axes.set_xscale("log")
             axes.set_yscale("log")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1.0, 3.0) if axis is axes.yaxis else (1.0,)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+                axis.set_minor_formatter(NullFormatter())
             axes.set_xlabel("rows")
             axes.set_ylabel(label)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = (
+PACKAGES: tuple[str, ...] = (
     "torch",
     "triton",
     "transformers",

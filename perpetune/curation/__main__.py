@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from perpetune.curation.engine import engine_of
+from perpetune.curation.estimate import estimate
 from perpetune.curation.layout import RESOLVED
 from perpetune.curation.steps import clean, drift_reference, fetch, language, private, repair, split, validate
 from perpetune.curation.steps.step_files import timed
@@ -54,6 +55,8 @@ def main() -> int:
     stage, workspace = parser.parse_args().stage, Path()
     # Rows hold no reference cycles. Python would look for some among all rows whenever a few hundred are added.
     gc.set_threshold(200_000, 50, 100)
+    if said := estimate(stage, Path()):
+        print(said, file=sys.stderr, flush=True)
     try:
         params = load_params(workspace / "params.yaml")
         with timed(workspace, stage):

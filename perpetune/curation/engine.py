@@ -5,12 +5,17 @@ What compares rows with each other runs in this process. The results are the sam
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
-from perpetune.curation.quarantine import StepResult
+from tqdm import tqdm
+
+from perpetune.curation.quarantine import Quarantined, StepResult
 from perpetune.errors import PerpetuneError
 from perpetune.params import CurateParams
 from perpetune.records import Example
@@ -32,8 +37,13 @@ class InProcess:
     """One batch after the other in this process, each when it is asked for."""
 
     def batches(self, function: Callable[[Sequence[S]], T], items: Sequence[S]) -> Iterator[T]:
-        for start in range(0, len(items), BATCH):
+        for start in tqdm(range(0, len(items), BATCH), unit=f" x {BATCH:,} rows", leave=False, disable=_bar(items)):
             yield function(items[start : start + BATCH])
+
+
+def _bar(items: Sequence[object]) -> bool | None:
+    """What tqdm's `disable` is: for many rows no bar only if nobody would see it (None)."""
+    return None if len(items) > 10 * BATCH else True
 
 
 IN_PROCESS = InProcess()
@@ -76,7 +86,7 @@ def engine_of(params: CurateParams) -> Engine:
 def row_wise(step: Callable[[Sequence[Example]], StepResult], rows: Sequence[Example], engine: Engine) -> StepResult:
     """The result of a step that looks at each row alone."""
     kept: list[Example] = []
-    quarantined = []
+    quarantined: list[Quarantined] = []
     for result in engine.batches(step, rows):
         kept += result.kept
         quarantined += result.quarantined
@@ -104,13 +114,23 @@ def _connected(address: str | None) -> Any:
         raise PerpetuneError(
             "curate.engine: ray needs Ray, which is not installed", do='run `pip install "perpetune[ray]"`'
         ) from None
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     if not ray.is_initialized():
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
-        except (ConnectionError, ValueError, RuntimeError) as fault:
+            _require_answer(address)
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        except (OSError, ValueError, RuntimeError) as fault:
             raise PerpetuneError(
                 f"no Ray cluster answers at {address}: {fault}",
                 do="start one with `ray start --head`, or correct curate.ray_address in params.yaml",
             ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray.data
+
+
+def _require_answer(address: str | None) -> None:
+    """Raise OSError if nothing listens at HOST:PORT: Ray itself would wait for many minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
