@@ -247,6 +247,16 @@ class LabelErrorsParams(Section):
     """
 
 
+class SemanticParams(Section):
+    """Inputs that say the same in other words."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Inputs whose embeddings (of `evaluate.encoder`) have at least this cosine similarity are split as one group, as near
+    duplicates are. `null`: none are; 0.9 finds most paraphrases. Leave it off for texts that are alike by nature, such as
+    forms and templates. See decision 23.
+    """
+
+
 class SplitParams(Section):
     """Ratios of groups that are not in the record of assignments yet; another seed draws all again. `frozen_traffic` is of
     labelled traffic, and so is `recent`, which is drawn from the newest.
@@ -749,6 +759,7 @@ class Params(Section):
     private: PrivateParams = PrivateParams()
     clean: CleanParams = CleanParams()
     label_errors: LabelErrorsParams = LabelErrorsParams()
+    semantic: SemanticParams = SemanticParams()
     split: SplitParams = SplitParams()
     mix: MixParams = MixParams()
     select: SelectParams = SelectParams()
