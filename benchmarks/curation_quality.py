@@ -99,7 +99,9 @@ def main() -> int:
     data = {"reviews": spoiled.reviews(asked.assets)}
     if asked.banking77:
         data["banking77"] = spoiled.banking(asked.banking77, "train")
-    ratios = [ratio for name, rows in data.items() for ratio in found_by_steps(name, rows[: asked.rows], embed, asked)]
+    ratios = [
+        ratio for name, rows in data.items() for ratio in found_by_steps(name, _sample(rows, asked.rows), embed, asked)
+    ]
     for ratio in ratios:
         low, high = ratio.interval
         print(
@@ -109,7 +111,7 @@ def main() -> int:
         result
         for name, rows in data.items()
         for rate in RATES
-        for result in learned_from(name, rows[: asked.rows], rate, embed, asked)
+        for result in learned_from(name, _sample(rows, asked.rows), rate, embed, asked)
     ]
     claims = [*_ratio_claims(ratios), *_learning_claims(results)]
     for claim in claims:
@@ -129,12 +131,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--home", type=Path, default=Path(".perpetune/curation_quality"), help="for embeddings")
     parser.add_argument("--banking77", type=Path, default=os.environ.get("BANKING77"), help="its folder")
-    parser.add_argument("--rows", type=int, default=None, help="the first so many rows of each data set only")
+    parser.add_argument("--rows", type=int, default=4_000, help="of each data set, a sample")
     parser.add_argument("--quick", action="store_true", help="600 rows of reviews, no output files")
     asked = parser.parse_args()
     if asked.quick:
         asked.rows, asked.banking77 = 600, None
     return asked
+
+
+def _sample(rows: Sequence[Example], count: int) -> list[Example]:
+    return random.Random(SEED).sample(list(rows), min(count, len(rows)))
 
 
 def _embedder(asked: argparse.Namespace) -> Embed:

@@ -233,7 +233,7 @@ class CleanParams(Section):
 
 
 class LabelErrorsParams(Section):
-    """Labels that are probably wrong, of rows that a model trained on the others disagrees with. See docs/guides/curation.md."""
+    """Labels that are probably wrong, of rows that a model trained on the others disagrees with. See docs/guides/learned-steps.md."""
 
     action: Literal["off", "report", "quarantine", "relabel"] = "report"
     """What is done about them. `report` lists them in the data card and in `perpetune data suspects`; `quarantine` sets the
