@@ -150,7 +150,7 @@ def _embedder(asked: argparse.Namespace) -> Embed:
     def embed(texts: Sequence[str]) -> Features:
         new = list(dict.fromkeys(text for text in texts if text not in known))
         encoder = EvaluateParams().encoder
-        found = features_of(new, encoder, asked.assets, asked.home, keep=list(known))
+        found = features_of(new, encoder, asked.assets, asked.home)
         if not found.are_embeddings:
             raise SystemExit(f"the encoder is needed: {found.why}")
         known.update(zip(new, found.vectors, strict=True))
