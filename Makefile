@@ -90,6 +90,7 @@ bench: setup vllm
 	$(BIN)/python benchmarks/training.py --peer trl
 	$(BIN)/python benchmarks/mix.py
 	$(BIN)/python benchmarks/decisions.py
+	$(BIN)/python benchmarks/curation_quality.py
 	$(BIN)/python benchmarks/serving.py
 
 lock:
