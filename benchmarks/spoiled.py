@@ -14,7 +14,7 @@ from perpetune.records import Example
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
-from near_duplicate_kinds import KINDS
+from near_duplicate_kinds import KINDS as KINDS
 
 _PERSONAL = ("mail me at {n}.okafor@example.org", "my phone is +44 20 7946 0{n}", "my card is 4111 1111 1111 1111, {n}")
 _SENTENCES = (
