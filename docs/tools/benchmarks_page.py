@@ -14,6 +14,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 INDEX = "benchmarks/index.md"
 # What a result is about: a title, and what the numbers were measured with.
 ABOUT = {
+    "curation_quality": (
+        "What curation finds, and what a model learns from it",
+        "2,455 reviews, 4,000 rows of banking77; one run",
+    ),
     "decisions": ("Error rates of the decisions", "1,000 simulations for each line"),
     "evaluation-reviews": ("Scoring of labels", "200 rows, two rounds"),
     "gpu-training-lora": ("Training on a GPU: LoRA", "one round"),

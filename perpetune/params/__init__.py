@@ -24,6 +24,7 @@ from perpetune.params.sections import ReleaseParams as ReleaseParams
 from perpetune.params.sections import RemoteModel as RemoteModel
 from perpetune.params.sections import RepairParams as RepairParams
 from perpetune.params.sections import SelectParams as SelectParams
+from perpetune.params.sections import SemanticParams as SemanticParams
 from perpetune.params.sections import ServeParams as ServeParams
 from perpetune.params.sections import SplitParams as SplitParams
 from perpetune.params.sections import TaskParams as TaskParams

@@ -233,7 +233,7 @@ class CleanParams(Section):
 
 
 class LabelErrorsParams(Section):
-    """Labels that are probably wrong, of rows that a model trained on the others disagrees with. See docs/guides/curation.md."""
+    """Labels that are probably wrong, of rows that a model trained on the others disagrees with. See docs/guides/learned-steps.md."""
 
     action: Literal["off", "report", "quarantine", "relabel"] = "report"
     """What is done about them. `report` lists them in the data card and in `perpetune data suspects`; `quarantine` sets the
@@ -244,6 +244,16 @@ class LabelErrorsParams(Section):
     max_rows: Count | None = 10_000
     """Of more rows, a sample by hash is judged; `null`: all. A thousand rows take about 10 seconds when they are new.
     Unit: rows.
+    """
+
+
+class SemanticParams(Section):
+    """Inputs that say the same in other words."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Inputs whose embeddings (of `evaluate.encoder`) have at least this cosine similarity are split as one group, as near
+    duplicates are. `null`: none are; 0.9 finds most paraphrases. Leave it off for texts that are alike by nature, such as
+    forms and templates. See decision 23.
     """
 
 
@@ -771,6 +781,7 @@ class Params(Section):
     private: PrivateParams = PrivateParams()
     clean: CleanParams = CleanParams()
     label_errors: LabelErrorsParams = LabelErrorsParams()
+    semantic: SemanticParams = SemanticParams()
     split: SplitParams = SplitParams()
     mix: MixParams = MixParams()
     select: SelectParams = SelectParams()

@@ -8,10 +8,14 @@ from collections.abc import Callable
 
 from perpetune.curation.steps.step_files import timed
 from perpetune.errors import PerpetuneError
-from perpetune.quality.steps import label_errors, select
+from perpetune.quality.steps import label_errors, select, semantic
 from perpetune.workspace import Workspace, open_workspace
 
-STAGES: dict[str, Callable[[Workspace], str]] = {"label_errors": label_errors.run, "select": select.run}
+STAGES: dict[str, Callable[[Workspace], str]] = {
+    "label_errors": label_errors.run,
+    "semantic": semantic.run,
+    "select": select.run,
+}
 
 
 def main() -> int:

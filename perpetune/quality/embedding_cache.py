@@ -26,16 +26,19 @@ class EmbeddingCache:
         self._file = folder / f"{digest[:16]}.npz"
 
     def encode(
-        self, texts: Sequence[str], embed: Callable[[Sequence[str]], np.ndarray], keep: Iterable[str] = ()
+        self, texts: Sequence[str], embed: Callable[[Sequence[str]], np.ndarray], keep: Iterable[str] | None = None
     ) -> Vectors:
-        """Embeddings of shape (texts, size); new texts are embedded. What is neither of `texts` nor of `keep` is forgotten."""
+        """Embeddings of shape (texts, size); new texts are embedded.
+
+        `keep` are all texts of the data: what is neither of them nor of `texts` is forgotten. None forgets nothing.
+        """
         known = self._load()
         keys = [_key(text) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         added: dict[bytes, NDArray[np.float16]] = {}
         if new:
             added = dict(zip(new, embed(list(new.values())).astype(np.float16), strict=True))
-        wanted = {*keys, *map(_key, keep)}
+        wanted = {*keys, *map(_key, keep)} if keep is not None else {*keys, *known}
         kept = {key: vector for key, vector in {**known, **added}.items() if key in wanted}
         if kept and (new or len(kept) < len(known)):
             self._save(kept)

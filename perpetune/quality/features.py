@@ -41,7 +41,7 @@ NONE = Features(np.zeros((0, 1), np.float32), "nothing")
 
 
 def features_of(
-    texts: Sequence[str], encoder: BaseParams | None, assets: Path, home: Path, keep: Iterable[str] = ()
+    texts: Sequence[str], encoder: BaseParams | None, assets: Path, home: Path, keep: Iterable[str] | None = None
 ) -> Features:
     """Embeddings of the texts, from the cache in `home` as far as it has them.
 

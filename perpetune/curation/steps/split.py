@@ -11,6 +11,7 @@ from pathlib import Path
 
 from perpetune.curation.assignment_record import PRECEDENCE, AssignmentRecord, given_name, load_record, save_record
 from perpetune.curation.dedup_key import DedupKey, input_key
+from perpetune.curation.duplicates.by_meaning import load_pairs, with_pairs
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
 from perpetune.curation.duplicates.shared_passages import PassageIndex, passages_of
 from perpetune.curation.duplicates.summary import near_summary
@@ -248,7 +249,7 @@ def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Pat
     """Write `data/splits/` (`data/divided/` if `select` follows), `data/leakage/` and the record of assignments."""
     record, labelled = load_record(workspace, params.seed), task.kind == "classification"
     rows = in_order(read_jsonl(workspace / input_of("split", workspace) / "examples.jsonl", Example))
-    near = compared(rows, params, engine)
+    near = with_pairs(compared(rows, params, engine), rows, load_pairs(workspace))
     divided = split(rows, params, record, labelled=labelled, near=near)
     splits = mixed(divided, mixing, params.min_train_rows)
     require_enough(splits, params, task, dropped_before(workspace))

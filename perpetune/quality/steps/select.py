@@ -19,7 +19,7 @@ from perpetune.params import LabelErrorsParams, SelectParams
 from perpetune.quality.embedding_cache import Vectors
 from perpetune.quality.facility_location import facility_location
 from perpetune.quality.features import Features, features_of
-from perpetune.quality.judge import judgeable, opinions_of, suspects_of
+from perpetune.quality.judge import judgeable, opinions_of
 from perpetune.quality.k_center import k_center
 from perpetune.quality.quotas import balanced_quotas
 from perpetune.quality.row_quality import text_quality
@@ -28,8 +28,8 @@ from perpetune.workspace import Workspace
 
 NAME = "select"
 NOT_SELECTED = "not among the rows of select.budget"
-SUSPECTED = 0.05
-"""The weight of a row whose label is probably wrong."""
+DOUBTED = 0.05
+"""The weight of a row for which a model trained on the others finds another label likelier."""
 Chooser = Callable[[Vectors, NDArray[np.float64], int], list[int]]
 
 
@@ -87,16 +87,19 @@ def _strata(rows: Sequence[Example], labelled: bool) -> dict[str, list[int]]:
 
 
 def label_trust(rows: Sequence[Example], vectors: Vectors) -> NDArray[np.float64]:
-    """A small weight for rows whose label is probably wrong, and 1 for all others, (rows,)."""
+    """A small weight for rows for which another label is likelier, right or wrong, and 1 for all others, (rows,).
+
+    It is stricter than `label_errors`: what stands apart from the rows of its label is what covers them best, so a few
+    wrong labels that are left would all be chosen.
+    """
     folds = LabelErrorsParams().folds
     groups = [row.group for row in rows]
     places, _ = judgeable(rows, groups, folds, max_rows=None)
     trust = np.ones(len(rows))
     if places:
         judged = [rows[place] for place in places]
-        opinions = opinions_of(judged, vectors[places], [groups[place] for place in places], folds)
-        suspected = {(each.source, each.id) for each in suspects_of(opinions, {})}
-        trust[[place for place in places if (rows[place].source, rows[place].id) in suspected]] = SUSPECTED
+        margins = opinions_of(judged, vectors[places], [groups[place] for place in places], folds).margins
+        trust[np.array(places)[margins < 0]] = DOUBTED
     return trust
 
 

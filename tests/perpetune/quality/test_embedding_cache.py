@@ -36,8 +36,16 @@ def test_what_is_no_longer_among_the_rows_is_forgotten(tmp_path: Path) -> None:
     EmbeddingCache(tmp_path, "abc").encode(["one"], embed, keep=["three"])
     EmbeddingCache(tmp_path, "abc").encode(["one", "three", "seven"], embed)
     assert embed.asked == ["one", "three", "seven", "seven"]
-    EmbeddingCache(tmp_path, "abc").encode([], embed)
+    EmbeddingCache(tmp_path, "abc").encode([], embed, keep=[])
     assert not list(tmp_path.iterdir()), "without rows nothing is kept"
+
+
+def test_a_part_of_the_data_alone_forgets_nothing(tmp_path: Path) -> None:
+    embed = Counting()
+    EmbeddingCache(tmp_path, "abc").encode(["one", "three"], embed)
+    EmbeddingCache(tmp_path, "abc").encode(["three"], embed)
+    EmbeddingCache(tmp_path, "abc").encode(["one"], embed)
+    assert embed.asked == ["one", "three"]
 
 
 def test_another_encoder_has_a_cache_of_its_own_and_the_old_one_goes(tmp_path: Path) -> None:
