@@ -25,6 +25,8 @@ VERSION_TAGS = {
     "system": "How the version answers: `tuned`, `prompted`, `linear` or `remote`.",
     "evaluated.as": "Its name among the systems of the run that evaluated it.",
     "data.version": "md5 of the split data, from dvc.lock.",
+    "data.card": "Address of the data card.",
+    "data.erased": "When rows that it was trained on were erased.",
     "git.commit": "As on the run.",
     "base.digest": "sha256 of the base model's weights.",
     "adapter.digest": "As on the run.",

@@ -22,7 +22,6 @@ PAGES = [
     *(ROOT / "docs").rglob("*.md"),
     ROOT / "README.md",
 ]
-ADVICE = re.compile(r"perpetune ((?:params |keys )?[a-z]+)([^`\n]*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
@@ -34,6 +33,8 @@ def commands(of: Any, name: str = "") -> Iterator[tuple[str, set[str]]]:
 
 
 OPTIONS = dict(commands(get_command(app)))
+GROUPS = {name.partition(" ")[0] for name in OPTIONS if " " in name}
+ADVICE = re.compile(rf"perpetune ((?:(?:{'|'.join(sorted(GROUPS))}) )?[a-z]+)([^`\n]*)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

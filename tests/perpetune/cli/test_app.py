@@ -4,7 +4,9 @@ import json
 import shutil
 import socket
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -34,30 +36,30 @@ def test_the_version_is_that_of_the_package() -> None:
     assert perpetune("--version").output.strip() == f"perpetune {stated}"
 
 
-def test_every_command_has_help_with_an_example() -> None:
-    commands = [name for name in get_command(app).commands if name not in ("keys", "params", "import")]  # type: ignore[attr-defined]
-    assert {
-        "init",
-        "download",
-        "demo",
-        "up",
-        "ingest",
-        "refresh",
-        "tune",
-        "watch",
-        "status",
-        "explain",
-        "reproduce",
-        "promote",
-        "rollback",
-        "labels",
-        "replay",
-        "calibrate",
-    } <= set(commands)
-    for command in commands:
-        shown = perpetune(command, "--help")
-        assert shown.exit_code == 0
-        assert f"perpetune {command}" in shown.output
+def paths(group: Any) -> Iterator[tuple[str, ...]]:
+    """The words of each command."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((name, *inner) for inner in paths(command))
+        else:
+            yield (name,)
+
+
+COMMANDS = list(paths(get_command(app)))
+
+
+def test_the_commands_that_people_know_are_there() -> None:
+    known = "init download demo up ingest refresh tune watch status explain reproduce promote rollback labels replay calibrate"
+    assert {(name,) for name in known.split()} | {("data", "remove"), ("keys", "add"), ("import", "openai")} <= set(
+        COMMANDS
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> None:
+    shown = perpetune(*command, "--help")
+    assert shown.exit_code == 0
+    assert f"perpetune {' '.join(command)}" in shown.output
 
 
 def test_ingest_says_what_it_brought_and_what_it_set_aside(workspace: Path) -> None:
