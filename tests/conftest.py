@@ -66,6 +66,16 @@ TEMPLATE = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Commands that are run in this process set variables for the services that they find."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ |= before
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _save_random_model(tmp_path_factory.mktemp("tiny"), WORDS, positions=64)

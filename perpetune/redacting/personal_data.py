@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import string
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -59,17 +61,30 @@ _SSN = re.compile(r"\b(?:ssns?|social(?:[ -]?security)?|soc\.? ?sec|itin)\b[^\n]
 _DATE = re.compile(r"(?:19|20)\d\d[-./ ]?\d\d[-./ ]?\d\d(?:\D.*)?|\d{1,2}[-./]\d{1,2}[-./](?:19|20)\d\d(?:\D.*)?")
 
 
+@contextmanager
+def _hidden(*modules: str) -> Iterator[None]:
+    """Presidio imports these for engines that are not used here; that takes seconds and hundreds of megabytes."""
+    hidden = {name: None for name in modules if name not in sys.modules}
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # None is how Python marks a module that may not be imported
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
 def personal_data_finder() -> Find:
     """A function that finds personal data in a text. Presidio must be installed."""
-    from presidio_analyzer import EntityRecognizer, Pattern
-    from presidio_analyzer.predefined_recognizers import (
-        CreditCardRecognizer,
-        CryptoRecognizer,
-        EmailRecognizer,
-        IpRecognizer,
-        PhoneRecognizer,
-        UsSsnRecognizer,
-    )
+    with _hidden("torch", "transformers"):
+        from presidio_analyzer import EntityRecognizer, Pattern
+        from presidio_analyzer.predefined_recognizers import (
+            CreditCardRecognizer,
+            CryptoRecognizer,
+            EmailRecognizer,
+            IpRecognizer,
+            PhoneRecognizer,
+            UsSsnRecognizer,
+        )
 
     class AnyEmail(EmailRecognizer):
         """Presidio's recognizer uses tldextract, which may download a list, and ignores internal domains."""

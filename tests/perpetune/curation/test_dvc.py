@@ -191,6 +191,8 @@ def test_a_workspace_without_the_newer_steps_curates_and_keeps_its_splits_when_i
     for stage in stages.values():
         stage["outs"] = [out for out in stage["outs"] if not any("data/steps" in path for path in out)]
     stages["clean"]["deps"] = ["data/raw/output_schema.json", "data/valid"]
+    stages["split"]["deps"] = ["data/clean"]
+    stages["split"]["outs"] = [{"data/splits": {"persist": True}}, *stages["split"]["outs"][1:]]
     stages["card"]["deps"] = ["data/raw", "data/valid", "data/clean", "data/splits", "data/leakage"]
     (workspace / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     texts = [f"cafÃ© {n}: mail a{n}@x{n}.org about {chr(97 + n % 26)}{n}" for n in range(80)]
