@@ -235,7 +235,7 @@ def _show(brought: Brought, found: Agreement, annotations: int, new: int) -> Non
 
 
 def _number(value: float | None) -> str:
-    return "cannot be told, since all labels are the same" if value is None else f"{value:.2f}"
+    return "undefined, because all labels are the same" if value is None else f"{value:.2f}"
 
 
 def _as_json(brought: Brought, found: Agreement, annotations: int, new: int) -> dict[str, object]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from perpetune.curation.engine import engine_of
-from perpetune.curation.estimate import estimate
 from perpetune.curation.layout import RESOLVED
+from perpetune.curation.stage_command import run_stage
 from perpetune.curation.steps import clean, drift_reference, fetch, language, private, repair, split, validate
-from perpetune.curation.steps.step_files import timed
-from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.params import Params, as_yaml, load_params
 
@@ -50,22 +46,9 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m perpetune.curation", description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
-    stage, workspace = parser.parse_args().stage, Path()
-    # Rows hold no reference cycles. Python would look for some among all rows whenever a few hundred are added.
-    gc.set_threshold(200_000, 50, 100)
-    if said := estimate(stage, Path()):
-        print(said, file=sys.stderr, flush=True)
-    try:
-        params = load_params(workspace / "params.yaml")
-        with timed(workspace, stage):
-            said = STAGES[stage](params, workspace)
-        print(f"{stage}: {said}")
-    except PerpetuneError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_stage(
+        "perpetune.curation", __doc__, STAGES, lambda stage: STAGES[stage](load_params(Path("params.yaml")), Path())
+    )
 
 
 if __name__ == "__main__":

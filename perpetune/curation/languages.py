@@ -28,7 +28,7 @@ def confidences(texts: Sequence[str]) -> list[Confidences]:
 
 
 def known_languages() -> frozenset[str]:
-    """The codes of the languages that can be told apart. Raises PerpetuneError if lingua is not installed."""
+    """The codes of the languages that lingua distinguishes. Raises PerpetuneError if lingua is not installed."""
     _require_lingua()
     from lingua import Language
 

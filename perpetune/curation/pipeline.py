@@ -52,10 +52,10 @@ def input_of(step: str, workspace: Path) -> Path:
 
     Raises PerpetuneError if dvc.yaml does not say so: DVC would not run the step again if these rows change.
     """
-    order = list(FOLDERS)
-    before = [other for other in steps_of(workspace) if order.index(other) < order.index(step)]
+    stages, order = _stages(workspace), list(FOLDERS)
+    before = [other for other in order[: order.index(step)] if other in stages]
     folder = FOLDERS[before[-1]] if before else RAW
-    _require_dependency(step, folder, workspace)
+    _require_dependency(step, folder, stages.get(step) or {}, workspace)
     return folder
 
 
@@ -64,8 +64,7 @@ def output_of_split(workspace: Path) -> Path:
     return DIVIDED if "select" in steps_of(workspace) else SPLITS
 
 
-def _require_dependency(step: str, folder: Path, workspace: Path) -> None:
-    stage = _stages(workspace).get(step) or {}
+def _require_dependency(step: str, folder: Path, stage: dict[str, Any], workspace: Path) -> None:
     paths = [PurePosixPath(*each) if isinstance(each, dict) else PurePosixPath(each) for each in stage.get("deps", ())]
     read = PurePosixPath(folder)
     if "deps" in stage and not any(path == read or path in read.parents or read in path.parents for path in paths):

@@ -236,8 +236,8 @@ class LabelErrorsParams(Section):
     """Labels that are probably wrong, of rows that a model trained on the others disagrees with. See docs/guides/learned-steps.md."""
 
     action: Literal["off", "report", "quarantine", "relabel"] = "report"
-    """What is done about them. `report` lists them in the data card and in `perpetune data suspects`; `quarantine` sets the
-    rows aside; `relabel` gives them the suggested label. Rows of the frozen holdout are only reported.
+    """What is done about them. `report` lists them in the data card and in `perpetune data suspects`; `quarantine`
+    quarantines the rows; `relabel` gives them the suggested label. Rows of the frozen holdout are only reported.
     """
     folds: Annotated[int, Field(ge=2)] = 5
     """Folds of the cross-validation. A label needs as many groups of rows to be judged. Unit: folds."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 
-from perpetune.curation.steps.step_files import timed
-from perpetune.errors import PerpetuneError
+from perpetune.curation.stage_command import run_stage
 from perpetune.quality.steps import label_errors, select, semantic
 from perpetune.workspace import Workspace, open_workspace
 
@@ -19,18 +17,7 @@ STAGES: dict[str, Callable[[Workspace], str]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m perpetune.quality", description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
-    stage = parser.parse_args().stage
-    try:
-        workspace = open_workspace()
-        with timed(workspace.root, stage):
-            line = STAGES[stage](workspace)
-        print(f"{stage}: {line}")
-    except PerpetuneError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_stage("perpetune.quality", __doc__, STAGES, lambda stage: STAGES[stage](open_workspace()))
 
 
 if __name__ == "__main__":

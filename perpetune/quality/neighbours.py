@@ -19,8 +19,8 @@ def alike(vectors: Vectors, threshold: float) -> list[tuple[int, int]]:
     pairs: set[tuple[int, int]] = set()
     for start in range(0, len(vectors), _BLOCK):
         similarities = vectors[start : start + _BLOCK] @ vectors.T
-        for row, likeness in enumerate(similarities, start=start):
-            near = np.flatnonzero(likeness >= threshold)
-            nearest = near[np.argsort(-likeness[near], kind="stable")][: MOST + 1]
+        for row, similarity in enumerate(similarities, start=start):
+            near = np.flatnonzero(similarity >= threshold)
+            nearest = near[np.argsort(-similarity[near], kind="stable")][: MOST + 1]
             pairs |= {(min(row, other), max(row, other)) for other in nearest.tolist() if other != row}
     return sorted(pairs)

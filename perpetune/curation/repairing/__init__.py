@@ -1,1 +1,1 @@
-"""How `repair` finds and mends what happened to texts on their way here."""
+"""How `repair` finds and repairs damaged texts."""

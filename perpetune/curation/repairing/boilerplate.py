@@ -1,4 +1,4 @@
-"""What mail programs and templates add to a text, and nobody wrote for this message."""
+"""What mail programs and templates add to a text, and its writer did not."""
 
 from __future__ import annotations
 

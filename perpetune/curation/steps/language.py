@@ -1,4 +1,4 @@
-"""Set aside rows whose input is in a language that the task does not serve."""
+"""Quarantine rows whose input is in a language that the task does not serve."""
 
 from __future__ import annotations
 

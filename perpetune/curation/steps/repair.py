@@ -29,15 +29,17 @@ def repair(examples: Sequence[Example], params: RepairParams, task: TaskParams) 
     """
     rows = in_order(examples)
     labels = {*(task.labels or ()), *(row.output for row in rows)} if task.kind == "classification" else None
-    repaired = _until_stable(rows, lambda row: _mended(row, params, labels), params)
+    repaired = _until_stable(rows, lambda row: _repaired_row(row, params, labels), params)
     reported = _reported(repaired, params.repeated_lines) if params.boilerplate == "report" else ()
     changed = (change for before, after in zip(rows, repaired, strict=True) for change in changes(before, after))
     return StepResult(tuple(repaired), (), tuple(changed), tuple(reported))
 
 
-def _until_stable(rows: Sequence[Example], mended: Callable[[Example], Example], params: RepairParams) -> list[Example]:
+def _until_stable(
+    rows: Sequence[Example], repair_row: Callable[[Example], Example], params: RepairParams
+) -> list[Example]:
     """Repair again what changed: what is decoded may be markup, and lines below a repeated line may be repeated too."""
-    before, after = list(rows), [mended(row) for row in rows]
+    before, after = list(rows), [repair_row(row) for row in rows]
     for _ in range(_MOST_ROUNDS):
         if params.boilerplate == "remove":
             after = _trimmed(after, params.repeated_lines)
@@ -45,12 +47,12 @@ def _until_stable(rows: Sequence[Example], mended: Callable[[Example], Example],
             break
         before, after = (
             after,
-            [row if row is known else mended(row) for known, row in zip(before, after, strict=True)],
+            [row if row is known else repair_row(row) for known, row in zip(before, after, strict=True)],
         )
     return after
 
 
-def _mended(row: Example, params: RepairParams, labels: set[str] | None) -> Example:
+def _repaired_row(row: Example, params: RepairParams, labels: set[str] | None) -> Example:
     row = _with_characters(row, params)
     return _with_encoding(row, labels) if params.mojibake else row
 

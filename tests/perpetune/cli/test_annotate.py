@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 from command_line import perpetune
+from predictions import answered
 from workspaces import write_params
 
 from perpetune.curation.steps.fetch import fetch
@@ -19,27 +20,15 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import open_requests
 from perpetune.prediction_log.queries import labelled_examples
 from perpetune.prediction_log.writes import record_rows
-from perpetune.records import Example, Message, Prediction, write_jsonl
+from perpetune.records import Example, Prediction, write_jsonl
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 Answer = Callable[[dict[str, Any]], str | None]
 
 
-def answered(number: int, confidence: float | None = 0.9) -> Prediction:
+def parcel(number: int, confidence: float | None = 0.9) -> Prediction:
     text = f"Where is parcel {number}?"
-    return Prediction(
-        id=f"r{number}",
-        time=NOON,
-        task="tickets",
-        version="1",
-        messages=(Message(role="user", content=text),),
-        input=text,
-        output="billing",
-        prompt_tokens=1,
-        completion_tokens=1,
-        latency_ms=1,
-        confidence=confidence,
-    )
+    return answered(f"r{number}", text, "billing", task="tickets", time=NOON, confidence=confidence)
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -203,7 +192,7 @@ def test_a_label_that_is_right_is_confirmed(workspace: Path) -> None:
 
 
 def test_requests_are_asked_for_and_come_home_as_feedback(workspace: Path, log: sqlalchemy.Engine) -> None:
-    record_rows(log, [answered(number, 0.5 + number / 100) for number in range(40)])
+    record_rows(log, [parcel(number, 0.5 + number / 100) for number in range(40)])
     tasks = pushed(workspace)
     wanted = {each.request_id: each.why for each in open_requests(log, "tickets")}
     assert len(tasks) == len(wanted) == 10 and set(wanted.values()) == {"random", "uncertain"}
@@ -223,17 +212,15 @@ def test_requests_unlike_the_training_data_are_among_them(workspace: Path, log: 
         workspace / "data" / "splits" / "train.jsonl",
         [{"input": "Where is parcel", "output": "billing", "id": "1", "group": "1", "source": "s"}],
     )
-    odd = [
-        answered(n, 0.99).model_copy(update={"id": f"odd{n}", "input": f"Quantum zebras {n}"}) for n in range(50, 70)
-    ]
-    record_rows(log, [*[answered(number, 0.5) for number in range(40)], *odd])
+    odd = [parcel(n, 0.99).model_copy(update={"id": f"odd{n}", "input": f"Quantum zebras {n}"}) for n in range(50, 70)]
+    record_rows(log, [*[parcel(number, 0.5) for number in range(40)], *odd])
     tasks = pushed(workspace, "--drift", "0.5")
     unlike = [task["data"] for task in tasks if "unlike" in task["data"]["why"]]
     assert len(unlike) == 5 and all("zebras" in data["input"] for data in unlike)
 
 
 def test_labels_of_traffic_that_is_suspected_come_home_as_feedback(workspace: Path, log: sqlalchemy.Engine) -> None:
-    record_rows(log, [answered(1)])
+    record_rows(log, [parcel(1)])
     row = Example(input="Where is parcel 1?", output="billing", id="r1", group="g", source="traffic")
     suspect(workspace, row)
     pushed(workspace, "--requests", "0")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from predictions import answered
 from typer.testing import CliRunner, Result
 
 from perpetune.cli import app
@@ -15,7 +16,7 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import request_labels
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import record_rows
-from perpetune.records import Message, Prediction
+from perpetune.records import Prediction
 
 ROOT = Path(__file__).parents[3]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -29,27 +30,14 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlalchemy.
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     log = open_log(f"sqlite:///{tmp_path / '.perpetune' / 'predictions.db'}")
-    record_rows(log, [answered(number) for number in range(5)])
+    record_rows(log, [film(number) for number in range(5)])
     request_labels(log, [("r1", "random"), ("r2", "uncertain"), ("r3", "uncertain")], NOON)
     yield log
     log.dispose()
 
 
-def answered(number: int) -> Prediction:
-    text = f"A [b]film {number}"
-    return Prediction(
-        id=f"r{number}",
-        time=NOON,
-        task="reviews",
-        version="1",
-        messages=(Message(role="user", content=text),),
-        input=text,
-        output="positive",
-        prompt_tokens=1,
-        completion_tokens=1,
-        latency_ms=1,
-        confidence=0.6,
-    )
+def film(number: int) -> Prediction:
+    return answered(f"r{number}", f"A [b]film {number}", "positive", task="reviews", time=NOON, confidence=0.6)
 
 
 def labels(*arguments: str) -> Result:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from predictions import answered
 
 from perpetune.curation import dvc
 from perpetune.curation.erased import load_tombstones
@@ -27,7 +28,7 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import request_labels
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import record_rows
-from perpetune.records import Example, Feedback, Message, Prediction, read_jsonl
+from perpetune.records import Example, Feedback, Prediction, read_jsonl
 from perpetune.reproduction.reproduce import reproduce
 from perpetune.tracking import registry
 from perpetune.tracking.runs import connect
@@ -104,18 +105,7 @@ def _serve(workspace: Workspace) -> None:
 
 
 def _answered(id: str, text: str, when: datetime) -> Prediction:
-    return Prediction(
-        id=id,
-        time=when,
-        task="colours",
-        version="0",
-        messages=(Message(role="user", content=text),),
-        input=text,
-        output="blue",
-        prompt_tokens=1,
-        completion_tokens=1,
-        latency_ms=1,
-    )
+    return answered(id, text, "blue", task="colours", time=when, version="0")
 
 
 class Killed(BaseException):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from predictions import answered
 
 from perpetune.curation.layout import INBOX, SPLITS, TRAFFIC
 from perpetune.loop.curate import export_labelled_traffic, production_labels
@@ -17,7 +18,7 @@ from perpetune.model.release import ServedBase
 from perpetune.params import load_params
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.writes import add_feedback, record_rows
-from perpetune.records import Example, Feedback, Message, Prediction, read_jsonl, write_jsonl
+from perpetune.records import Example, Feedback, read_jsonl, write_jsonl
 from perpetune.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -56,19 +57,7 @@ def labelled(workspace: Workspace, labels: Sequence[str]) -> None:
     """Answers in the log, each with one of these labels."""
     log, now = open_log(workspace.settings.prediction_log), datetime.now(UTC)
     for number, label in enumerate(labels):
-        text = f"question {number}"
-        row = Prediction(
-            id=f"r{number}",
-            time=now,
-            task=workspace.params.task.name,
-            version="1",
-            messages=(Message(role="user", content=text),),
-            input=text,
-            output="good",
-            prompt_tokens=1,
-            completion_tokens=1,
-            latency_ms=1,
-        )
+        row = answered(f"r{number}", f"question {number}", "good", task=workspace.params.task.name, time=now)
         record_rows(log, [row])
         add_feedback(log, Feedback(request_id=row.id, time=now, label=label))
     log.dispose()
