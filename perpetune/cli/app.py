@@ -10,6 +10,7 @@ from perpetune.cli import (
     annotate,
     data,
     datasets,
+    doctor,
     history,
     imports,
     keys,
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (workspace, services, data, loop, versions, history):
+for module in (workspace, services, data, loop, versions, doctor, history):
     app.add_typer(module.commands)
 app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")

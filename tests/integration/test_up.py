@@ -5,6 +5,7 @@ Prefect asks for its CSRF token too, as some teams set it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -157,6 +158,25 @@ def test_commands_work_behind_a_proxy_and_with_a_password(stack: Stack) -> None:
     refused = stack.perpetune(stack.folder, "watch", PREFECT_SERVER_API_AUTH_STRING="admin:wrong")
     assert refused.returncode == 1
     assert "PREFECT_API_AUTH_STRING" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_the_doctor_finds_the_running_services_well(stack: Stack) -> None:
+    found = {each["subject"]: each for each in json.loads(stack.perpetune(stack.folder, "doctor", "--json").stdout)}
+    assert {name: found[name]["level"] for name in ("Prefect", "MLflow", "gateway", "prediction log", "champion")} == {
+        "Prefect": "ok",
+        "MLflow": "ok",
+        "gateway": "ok",
+        "prediction log": "ok",
+        "champion": "ok",
+    }
+
+
+def test_the_doctor_says_how_a_refused_password_is_corrected(stack: Stack) -> None:
+    done = stack.perpetune(stack.folder, "doctor", "--json", PREFECT_API_AUTH_STRING="admin:wrong")
+    assert done.returncode == 1
+    prefect = next(each for each in json.loads(done.stdout) if each["subject"] == "Prefect")
+    assert prefect["level"] == "fault"
+    assert "PREFECT_API_AUTH_STRING" in prefect["do"]
 
 
 def test_a_copy_of_the_workspace_touches_nothing_of_it(stack: Stack, tmp_path: Path) -> None:

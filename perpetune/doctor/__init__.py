@@ -1,0 +1,1 @@
+"""What `perpetune doctor` checks. Each check looks and changes nothing."""
