@@ -123,7 +123,8 @@ def vllm(workspace: Workspace) -> list[Finding]:
     if models.status_code in (401, 403):
         return [Finding("vLLM", "fault", f"{url} refuses our key", "set PERPETUNE_VLLM_API_KEY to its --api-key")]
     routes = _get(f"{url}/openapi.json", {})
-    if isinstance(routes, str) or _LORA_ROUTE not in (_object(routes).get("paths") or {}):
+    paths = {} if isinstance(routes, str) else _object(routes).get("paths")
+    if not isinstance(paths, Mapping) or _LORA_ROUTE not in paths:
         do = "start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True: see docs/guides/vllm.md"
         return [Finding("vLLM", "fault", f"{url} cannot load adapters while it runs", do)]
     return [_answered("vLLM", url, models)]
