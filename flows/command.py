@@ -25,6 +25,7 @@ from prefect.settings import PREFECT_RUNNER_SERVER_ENABLE, get_current_settings,
 
 import perpetune
 from perpetune.errors import PerpetuneError
+from perpetune.flows.alerting.automations import register_alerts
 from perpetune.flows.deployments import deploy, deployments
 from perpetune.flows.health import health_server
 from perpetune.proxies import spare_this_machine
@@ -54,12 +55,17 @@ def main() -> None:
             folder = arguments.workspace or workspace.root
             for name in deploy(workspace.params, arguments.pool, arguments.image, folder):
                 print(f"{name} now runs in the work pool {arguments.pool}")
+            print(f"alert channels: {register_alerts(workspace.params.task.name, workspace.settings.alerts)}")
             return
     except (PerpetuneError, DeploymentApplyError) as fault:
         sys.exit(str(fault))
     found = deployments(workspace.params)
     os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     await_server()
+    try:
+        register_alerts(workspace.params.task.name, workspace.settings.alerts)
+    except PerpetuneError as fault:  # runs are more important than alerts; `perpetune doctor` says it too
+        print(f"there are no alerts: {fault}")
     run_worker(found)
 
 

@@ -14,9 +14,12 @@ import uvicorn
 from prefect.server.api.server import create_app
 from prefect.settings import PREFECT_SERVER_CORS_ALLOWED_ORIGINS, get_current_settings, temporary_settings
 
+from perpetune.flows.alerting.channel import AlertChannel
 from perpetune.runtime.browser_guard import ANY, App, BrowserGuard
 from perpetune.runtime.ownership import HEADER
 
+# Prefect finds the class of a block among those that its process has imported.
+SENDERS = (AlertChannel,)
 _HEALTH = ("/api/health", "/api/ready")
 # In the environment, "*" is somebody's choice; as Prefect's default it is nobody's.
 _CORS = ("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS")

@@ -86,6 +86,10 @@ class Settings(BaseSettings):
         validation_alias="LABEL_STUDIO_API_KEY",
         description="A personal access token, or a legacy token, of a user of that Label Studio.",
     )
+    alerts: SecretStr | None = Field(
+        default=None,
+        description="Where alerts go: Apprise URLs, such as `mailtos://USER:PASSWORD@example.org`, or names of Prefect's notification blocks, such as `slack-webhook/ops`, with spaces between.",
+    )
     vllm_python: Path | None = Field(default=None, description="A Python with vLLM, if not `.venv-vllm/bin/python`.")
     vllm_args: str = Field(default="", description="More arguments for the vLLM that `perpetune up` starts.")
     api_key: SecretStr | None = Field(

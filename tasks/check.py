@@ -7,10 +7,11 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from perpetune.doctor.host import disk
 from perpetune.loop.watch.check import CheckResult
 from perpetune.loop.watch.check import check as check_traffic
 from perpetune.policy.decision.markdown import as_markdown
-from perpetune.runtime.events import CHECK_FAILED, DECAYED, LABELS_WANTED
+from perpetune.runtime.events import CHECK_FAILED, DECAYED, DISK_LOW, LABELS_WANTED, OVER_BUDGET
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.verdict import log_verdict
@@ -27,6 +28,9 @@ from perpetune.workspace import Workspace
     cache_policy=NO_CACHE,
 )
 def check(workspace: Workspace, run: Run) -> CheckResult | None:
+    space = disk(workspace)
+    if space.level != "ok":
+        emit(DISK_LOW, workspace.params.task.name, {"reason": space.what})
     try:
         result = check_traffic(workspace, run, str(flow_run.id))
     except Exception as fault:  # whatever it was: a monitor that sees nothing says so
@@ -50,6 +54,8 @@ def check(workspace: Workspace, run: Run) -> CheckResult | None:
         print(f"no refresh is started because version {result.trial} is on trial")
     elif decision.outcome == "retrain":
         emit(DECAYED, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
+    if decision.outcome == "over budget":
+        emit(OVER_BUDGET, decision.task, {"reason": decision.reason, "version": decision.ids.champion_version})
     if result.asked:
         print(f"{result.asked} labels are wanted: `perpetune labels`")
         payload = {"reason": decision.reason, "version": decision.ids.champion_version, "labels": result.asked}

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from perpetune.cli import (
+    alerts,
     annotate,
     data,
     datasets,
@@ -34,6 +35,7 @@ for module in (workspace, services, data, loop, versions, doctor, history):
     app.add_typer(module.commands)
 app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")
+app.add_typer(alerts.commands, name="alerts")
 app.add_typer(params.commands, name="params")
 app.add_typer(imports.commands, name="import")
 app.add_typer(annotate.commands, name="annotate")

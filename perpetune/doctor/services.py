@@ -9,9 +9,12 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from perpetune.doctor.finding import Finding
+from perpetune.doctor.finding import Finding, fault_of
+from perpetune.errors import PerpetuneError
 from perpetune.proxies import is_on_this_machine
+from perpetune.runtime.alerts import alert_prefix
 from perpetune.runtime.ports import VLLM_PORT
+from perpetune.runtime.prefect_api import Prefect
 from perpetune.runtime.processes import is_free
 from perpetune.runtime.stack import Ports
 from perpetune.workspace import Workspace
@@ -53,7 +56,19 @@ def prefect(workspace: Workspace) -> list[Finding]:
     if answer.status_code == 404:
         what = f"{url} has no deployment refresh/{task}, so nothing is scheduled"
         return [Finding("Prefect", "fault", what, f"start the worker: {_START}"), *_clock("Prefect", answer)]
-    return [_answered("Prefect", url, answer), *_clock("Prefect", answer)]
+    return [_answered("Prefect", url, answer), _alerts(url, task), *_clock("Prefect", answer)]
+
+
+def _alerts(url: str, task: str) -> Finding:
+    """Whether Prefect tells anybody of trouble."""
+    try:
+        names = [str(each["name"]) for each in Prefect(url).automations(alert_prefix(task))]
+    except PerpetuneError as error:
+        return fault_of("alerts", error)
+    if f"{alert_prefix(task)}test" in names:
+        return Finding("alerts", "ok", "people are told of trouble; `perpetune alerts test` tries it")
+    do = "set PERPETUNE_ALERTS to an Apprise URL, such as mailtos://..., and start the worker again"
+    return Finding("alerts", "warning", "no one is told of decay, failed runs or a blind monitor", do)
 
 
 def mlflow(workspace: Workspace) -> list[Finding]:

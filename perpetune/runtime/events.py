@@ -34,6 +34,12 @@ DEPLOYED = "perpetune.model.deployed"
 """The gateway serves another version. Payload: `version`, `previous`."""
 ROLLED_BACK = "perpetune.model.rolled_back"
 """The previous champion serves again. Payload: `version` (the one that went), `restored`, `reason`."""
+OVER_BUDGET = "perpetune.model.over_budget"
+"""Decay was found, and the budget of training hours is used up. Payload: `reason`, `version`."""
+DISK_LOW = "perpetune.model.disk_low"
+"""The disk of the workspace is nearly full. Payload: `reason`."""
+ALERT_TEST = "perpetune.model.alert_test"
+"""`perpetune alerts test` was run. Payload: `reason`."""
 
 
 def resource(task: str) -> dict[str, str]:

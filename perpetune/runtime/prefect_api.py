@@ -190,6 +190,27 @@ class Prefect:
         }
         self._call("POST", "/events", [emitted])
 
+    def sent(self, automation: str, since: datetime) -> list[str | None]:
+        """The results of an automation's actions since a time: None for each that was done, else why it failed."""
+        occurred = {"since": since.isoformat(), "until": (datetime.now(UTC) + LATE).isoformat()}
+        event = {"prefix": ["prefect.automation.action."]}
+        found = self._call("POST", "/events/filter", {"filter": {"occurred": occurred, "event": event}, "limit": 50})
+        ended = [
+            each
+            for each in found.json()["events"]
+            if each["resource"].get("prefect.resource.name") == automation
+            and each["event"].endswith(("executed", "failed"))
+        ]
+        return [
+            None if each["event"].endswith("executed") else str(each["payload"].get("reason") or "no reason given")
+            for each in ended
+        ]
+
+    def automations(self, prefix: str) -> list[Mapping[str, object]]:
+        """The automations whose names begin with `prefix`."""
+        found = self._call("POST", "/automations/filter", {"limit": PAGE}).json()
+        return [each for each in found if str(each["name"]).startswith(prefix)]
+
     def _logs(self, run: FlowRun, newest: datetime) -> list[LogLine]:
         """The lines since `newest` less `LATE`, because lines of several processes arrive out of order."""
         since = (newest - LATE).isoformat()

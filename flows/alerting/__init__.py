@@ -1,0 +1,1 @@
+"""Alerts: Prefect automations that send what happened to people, through Apprise or a notification block."""
