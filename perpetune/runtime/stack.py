@@ -63,6 +63,8 @@ def environment(workspace: Workspace, ports: Ports) -> dict[str, str]:
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_RUNNER_POLL_FREQUENCY": "4",
+        # A run that is not heard of three times is ended (perpetune.flows.alerting).
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "60"),
         "PREFECT_RUNNER_SERVER_ENABLE": "true",
         "PREFECT_RUNNER_SERVER_HOST": HOST,
         "PREFECT_RUNNER_SERVER_PORT": str(ports.worker),

@@ -13,12 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
+from uuid import uuid4
 
 import httpx
 import psutil
 import pytest
+from local_servers import QuietHandler, serve_until_exit
 from waiting import eventually
 from workspaces import write_params
 
@@ -36,6 +41,17 @@ EVIL = "https://evil.example"
 USER = "admin:se cret"
 # Nothing listens there, as if this machine were looked for behind a company's proxy.
 BEHIND_A_PROXY = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+
+
+class Inbox(QuietHandler):
+    """Takes alerts as Apprise's `json://` sends them."""
+
+    alerts: ClassVar[list[dict[str, str]]] = []
+
+    def do_POST(self) -> None:
+        self.alerts.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.send_response(200)
+        self.end_headers()
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,14 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
+def inbox() -> Iterator[str]:
+    with ExitStack() as servers:
+        yield serve_until_exit(servers, Inbox)
+
+
+@pytest.fixture(scope="module")
 def stack(
+    inbox: str,
     tmp_path_factory: pytest.TempPathFactory,
     random_model: Callable[[Path, Sequence[str], int], Path],
     seed_servers: Callable[..., None],
@@ -79,6 +102,8 @@ def stack(
         "PERPETUNE_ASSETS": str(ROOT / "assets"),
         "PREFECT_SERVER_API_AUTH_STRING": USER,
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PERPETUNE_ALERTS": inbox.replace("http://", "json://"),
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PERPETUNE_HOME", raising=False)
@@ -109,6 +134,45 @@ def test_into_a_file_it_prints_the_addresses_and_that_all_is_ready(stack: Stack)
         assert f"{service} {stack.url(service)}" in ready
         assert f"{service} {stack.url(service)}" in begun
         assert f"{service}: started" in said(stack)
+
+
+def alerts_about(words: str) -> list[dict[str, str]]:
+    return [each for each in Inbox.alerts if words in each["title"] + each["message"]]
+
+
+@pytest.fixture(scope="module")
+def dead_run(stack: Stack) -> str:
+    """The id of a run that is said to be running and was last heard of an hour ago, as when its machine died."""
+    with httpx.Client(base_url=f"{stack.url('prefect')}/api", trust_env=False, auth=tuple(USER.split(":"))) as client:  # type: ignore[arg-type]
+        token = client.get("/csrf-token", params={"client": "test"}).json()["token"]
+        client.headers.update({"Prefect-Csrf-Client": "test", "Prefect-Csrf-Token": token})
+        deployment = client.get("/deployments/name/watch/colours").json()["id"]
+        scheduled = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2999-01-01T00:00:00Z"}}
+        run = client.post(f"/deployments/{deployment}/create_flow_run", json={"state": scheduled}).json()["id"]
+        client.post(
+            f"/flow_runs/{run}/set_state", json={"state": {"type": "RUNNING"}, "force": True}
+        ).raise_for_status()
+        related = {
+            "prefect.resource.id": f"prefect.deployment.{deployment}",
+            "prefect.resource.role": "deployment",
+            "prefect.resource.name": "colours",
+        }
+        heartbeat = {
+            "id": str(uuid4()),
+            "occurred": (datetime.now(UTC) - timedelta(hours=1)).isoformat(),
+            "event": "prefect.flow-run.heartbeat",
+            "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+            "related": [related],
+        }
+        client.post("/events", json=[heartbeat]).raise_for_status()
+    return str(run)
+
+
+def test_a_test_alert_arrives_and_the_command_says_so(stack: Stack, dead_run: str) -> None:
+    done = stack.perpetune(stack.folder, "alerts", "test", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"sent": 1, "failed": []}
+    assert alerts_about("colours tests its alerts")
 
 
 @pytest.mark.parametrize(
@@ -162,8 +226,11 @@ def test_commands_work_behind_a_proxy_and_with_a_password(stack: Stack) -> None:
 
 def test_the_doctor_finds_the_running_services_well(stack: Stack) -> None:
     found = {each["subject"]: each for each in json.loads(stack.perpetune(stack.folder, "doctor", "--json").stdout)}
-    assert {name: found[name]["level"] for name in ("Prefect", "MLflow", "gateway", "prediction log", "champion")} == {
+    assert {
+        name: found[name]["level"] for name in ("Prefect", "alerts", "MLflow", "gateway", "prediction log", "champion")
+    } == {
         "Prefect": "ok",
+        "alerts": "ok",
         "MLflow": "ok",
         "gateway": "ok",
         "prediction log": "ok",
@@ -193,6 +260,13 @@ def test_a_copy_of_the_workspace_touches_nothing_of_it(stack: Stack, tmp_path: P
                 done = stack.perpetune(copy, *command, **given)
             assert done.returncode == 1, done.stdout
             assert "another workspace" in done.stderr, done.stderr
+
+
+def test_a_run_whose_process_died_is_ended_and_told(stack: Stack, dead_run: str) -> None:
+    (alert,) = eventually(lambda: alerts_about(dead_run), seconds=180)
+    assert "has not been heard of" in alert["message"]
+    assert "Crashed" in alert["message"]
+    assert f"{stack.url('prefect')}/runs/flow-run/{dead_run}" in alert["message"], "a link"
 
 
 def test_a_port_out_of_range_is_wrong_usage(stack: Stack) -> None:
