@@ -51,5 +51,6 @@ if [ ! -e .env ]; then
   sed -e "s/^PERPETUNE_UID=.*/PERPETUNE_UID=$owner/" -e "s/^PERPETUNE_GID=.*/PERPETUNE_GID=$group/" .env.example > .env
 fi
 if [ "$(id -u)" = 0 ]; then
+  chown "$owner:$group" .perpetune
   chown -R "$owner:$group" secrets .env .perpetune/s3
 fi
