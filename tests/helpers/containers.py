@@ -143,12 +143,12 @@ class Host:
             f"echo nameserver {name_server} > {root}/etc/resolv.conf",
             f"printf '127.0.0.1 localhost\\n' > {root}/etc/hosts",
             f"echo service:x:{user}:{group}::/:/bin/sh >> {root}/etc/passwd",
-            *(f"chmod o+x {root}{folder}" for folder in _folders_of_python()),  # a copy: only this root has it
             *(
                 line
                 for source, target, read_only in self._binds(container)
                 for line in _bind(source, root + target, read_only)
             ),
+            *(f"chmod o+x {root}{folder}" for folder in _folders_of_python()),  # a copy: only this root has it
             f"mkdir -p {root}{container.folder}",
             f"exec chroot {root} env --chdir {container.folder} {shlex.join([*_as_user(container), *command])}",
         ]
@@ -198,7 +198,8 @@ def _image(dockerfile: Path, folder: Path) -> Iterator[tuple[Path, str, bool]]:
 def _folders_of_python() -> list[Path]:
     """The folders through which a user reaches the interpreter."""
     files = (Path(sys.executable), Path(sys.executable).resolve())
-    return sorted({folder for file in files for folder in file.parents if folder != Path("/")})
+    folders = {folder for file in files for folder in file.parents if folder != Path("/")}
+    return sorted(folder for folder in folders if not folder.is_relative_to(sys.prefix))
 
 
 def _bind(source: Path, target: str, read_only: bool) -> Iterator[str]:
