@@ -79,7 +79,8 @@ def add_key(log: Engine, name: str, roles: Sequence[Role]) -> str:
     Raises PerpetuneError if the name was used before or is invalid.
     """
     secret = f"ppt_{secrets.token_urlsafe(_BYTES)}"
-    _store(log, name, roles, secret)
+    if not _store(log, name, roles, secret):
+        raise _name_in_use(name)
     return secret
 
 
@@ -94,16 +95,16 @@ def register_key(log: Engine, name: str, roles: Sequence[Role], secret: str) -> 
             f"a key of {len(secret)} characters can be guessed",
             do=f"use at least {_SHORTEST} random ones, such as `openssl rand -hex 24` prints",
         )
-    if any(key.name == name for key in list_keys(log)):
-        found = read_keyring(log).find(secret)
-        if found is None or found.name != name:
-            raise _name_in_use(name)
-        return False
-    _store(log, name, roles, secret)
-    return True
+    if _store(log, name, roles, secret):
+        return True
+    found = read_keyring(log).find(secret)
+    if found is None or found.name != name:
+        raise _name_in_use(name)
+    return False
 
 
-def _store(log: Engine, name: str, roles: Sequence[Role], secret: str) -> None:
+def _store(log: Engine, name: str, roles: Sequence[Role], secret: str) -> bool:
+    """Store a key; False if the name was used before."""
     if not _NAME.fullmatch(name):
         raise PerpetuneError(
             f"{name!r} is no valid name of a key",
@@ -114,9 +115,10 @@ def _store(log: Engine, name: str, roles: Sequence[Role], secret: str) -> None:
         with log.connect().execution_options(writes=True) as connection, connection.begin():
             connection.execute(insert(api_keys).values(row))
     except IntegrityError:
-        raise _name_in_use(name) from None
+        return False
     except SQLAlchemyError as fault:
         raise PerpetuneError(f"the key could not be stored: {error_text(fault)}") from None
+    return True
 
 
 def _name_in_use(name: str) -> PerpetuneError:

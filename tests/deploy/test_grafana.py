@@ -11,7 +11,6 @@ import pytest
 import yaml
 from gateway_metrics import samples
 
-
 FOLDER = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"
 
 
