@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     )
     vllm_url: str | None = Field(
         default=None,
-        description="The vLLM server behind `serve.engine: vllm`; unset, `perpetune up` starts one. See docs/guides/vllm.md.",
+        description="The vLLM server behind `serve.engine: vllm`, or several with commas between, which all get every adapter; unset, `perpetune up` starts one. See docs/guides/vllm.md.",
     )
     vllm_api_key: SecretStr | None = Field(
         default=None, description="The key that the vLLM server asks for (`--api-key`)."
@@ -127,6 +127,11 @@ class Settings(BaseSettings):
         elif self.prefect_api_key:
             headers["authorization"] = f"Bearer {self.prefect_api_key.get_secret_value()}"
         return headers
+
+    @property
+    def vllm_urls(self) -> tuple[str, ...]:
+        """The vLLM servers, replicas of each other."""
+        return tuple(url.strip() for url in (self.vllm_url or "").split(",") if url.strip())
 
     @property
     def prediction_log(self) -> str:

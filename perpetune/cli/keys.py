@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from perpetune.cli.console import Json, console, errors, for_people, prediction_log, print_json, say
+from perpetune.errors import PerpetuneError
 
 commands = typer.Typer(help="API keys of the gateway.", no_args_is_help=True)
 
@@ -19,14 +21,24 @@ def keys_add(
         list[str],
         typer.Option(help="ask, feedback or admin (which may do everything); several may be given."),
     ],
+    key_file: Annotated[
+        Path | None, typer.Option(help="A file with a key that was made elsewhere, to store instead of a new one.")
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Create a key and print it once: only its digest is stored. From the first key on, every request needs one."""
-    from perpetune.prediction_log.api_keys import add_key, parse_role
+    """Create a key and print it once: only its digest is stored. From the first key on, every request needs one.
+
+    With `--key-file` the key of the file is stored and nothing is printed; that may be repeated.
+    """
+    from perpetune.prediction_log.api_keys import add_key, parse_role, register_key
 
     with for_people():
         roles = [parse_role(each) for each in role]
         with prediction_log() as log:
+            if key_file is not None:
+                added = register_key(log, name, roles, _read(key_file))
+                say(f"the key {name} {'was stored' if added else 'is there already'}")
+                return
             secret = add_key(log, name, roles)
         if json_:
             print_json({"name": name, "roles": sorted(set(roles)), "key": secret})
@@ -37,6 +49,14 @@ def keys_add(
         ):
             errors.print(line, markup=False, soft_wrap=True)
         typer.echo(secret)
+
+
+def _read(file: Path) -> str:
+    """The key in a file. Raises PerpetuneError if it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise PerpetuneError(f"the key cannot be read: {fault}", where=str(file)) from None
 
 
 @commands.command("list", epilog="Example: `perpetune keys list --json`")

@@ -25,6 +25,7 @@ from perpetune.engines.engine import Engine
 from perpetune.engines.engine_by_system import EngineBySystem
 from perpetune.engines.linear_engine import LinearEngine
 from perpetune.engines.remote_engine import RemoteEngine
+from perpetune.engines.replicated_engine import ReplicatedEngine
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.app import create_app
 from perpetune.gateway.middleware.draining import drain
@@ -117,7 +118,7 @@ def build_engine(params: Params, settings: Settings) -> tuple[Engine, ServedBase
 
 def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedBase]:
     if params.serve.engine == "vllm":
-        if settings.vllm_url is None:
+        if not settings.vllm_urls:
             raise PerpetuneError(
                 "serve.engine is vllm, but no vLLM server is configured",
                 where="PERPETUNE_VLLM_URL",
@@ -128,7 +129,10 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
         load = cache(lambda: _chat_tokenizer(params, settings))
         # The weights of a vLLM server and its --max-model-len may not be known on this machine.
         base = ServedBase(digest="unknown", tokens=_counting(load, params), context=sys.maxsize)
-        return VllmEngine(settings.vllm_url, params.base, params.serve, load, settings.vllm_api_key), base
+        replicas = [
+            VllmEngine(url, params.base, params.serve, load, settings.vllm_api_key) for url in settings.vllm_urls
+        ]
+        return replicas[0] if len(replicas) == 1 else ReplicatedEngine(replicas), base
     # Late, because these import torch.
     from perpetune.engines.transformers_engine import TransformersEngine
     from perpetune.inference.predictor import load_predictor

@@ -29,6 +29,7 @@ Role = Literal["ask", "feedback", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 _BYTES = 32
+_SHORTEST = 32  # characters of a key that was made elsewhere
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -77,23 +78,53 @@ def add_key(log: Engine, name: str, roles: Sequence[Role]) -> str:
 
     Raises PerpetuneError if the name was used before or is invalid.
     """
+    secret = f"ppt_{secrets.token_urlsafe(_BYTES)}"
+    if not _store(log, name, roles, secret):
+        raise _name_in_use(name)
+    return secret
+
+
+def register_key(log: Engine, name: str, roles: Sequence[Role], secret: str) -> bool:
+    """Store a key whose secret was made elsewhere; False if this very key is already there.
+
+    Raises PerpetuneError if the secret is too short to be a random one, the name is invalid, or it names another key or
+    a revoked one.
+    """
+    if len(secret) < _SHORTEST:
+        raise PerpetuneError(
+            f"a key of {len(secret)} characters can be guessed",
+            do=f"use at least {_SHORTEST} random ones, such as `openssl rand -hex 24` prints",
+        )
+    if _store(log, name, roles, secret):
+        return True
+    found = read_keyring(log).find(secret)
+    if found is None or found.name != name:
+        raise _name_in_use(name)
+    return False
+
+
+def _store(log: Engine, name: str, roles: Sequence[Role], secret: str) -> bool:
+    """Store a key; False if the name was used before."""
     if not _NAME.fullmatch(name):
         raise PerpetuneError(
             f"{name!r} is no valid name of a key",
             do="use up to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit",
         )
-    secret = f"ppt_{secrets.token_urlsafe(_BYTES)}"
     row = {"name": name, "digest": _digest(secret), "roles": sorted(set(roles)), "created": datetime.now(UTC)}
     try:
         with log.connect().execution_options(writes=True) as connection, connection.begin():
             connection.execute(insert(api_keys).values(row))
     except IntegrityError:
-        raise PerpetuneError(
-            f"there is or was a key named {name}", do="choose another name; `perpetune keys list` shows those in use"
-        ) from None
+        return False
     except SQLAlchemyError as fault:
         raise PerpetuneError(f"the key could not be stored: {error_text(fault)}") from None
-    return secret
+    return True
+
+
+def _name_in_use(name: str) -> PerpetuneError:
+    return PerpetuneError(
+        f"there is or was a key named {name}", do="choose another name; `perpetune keys list` shows those in use"
+    )
 
 
 def list_keys(log: Engine) -> tuple[Key, ...]:

@@ -1,4 +1,4 @@
-"""The dashboard asks only for what the gateway counts, in the shape that Grafana imports."""
+"""The dashboards ask only for what is counted, in the shape that Grafana imports."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from gateway_metrics import samples
 
-from perpetune.gateway.telemetry.metrics import Metrics
-
-FILE = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboard.json"
+FOLDER = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"
 
 
 @pytest.fixture(scope="module")
 def dashboard() -> dict[str, Any]:
-    return dict(json.loads(FILE.read_text()))
+    return dict(json.loads((FOLDER / "gateway.json").read_text()))
 
 
 def queries(dashboard: dict[str, Any]) -> list[str]:
@@ -27,21 +27,6 @@ def queries(dashboard: dict[str, Any]) -> list[str]:
         *notes,
         *(each["query"]["query"] for each in dashboard["templating"]["list"] if "datasource" in each),
     ]
-
-
-def samples() -> dict[str, set[str]]:
-    """Every sample that the gateway may show, by name, with its labels."""
-    endings = {"counter": ("_total",), "gauge": ("",), "info": ("_info",), "histogram": ("_bucket", "_count", "_sum")}
-    found = {}
-    for family in Metrics().registry.collect():
-        labels = {"version", "python"} if family.type == "info" else set(_labels()[family.name])
-        for ending in endings[family.type]:
-            found[family.name + ending] = labels | ({"le"} if ending == "_bucket" else set())
-    return found
-
-
-def _labels() -> dict[str, tuple[str, ...]]:
-    return {each._name: each._labelnames for each in vars(Metrics()).values() if hasattr(each, "_labelnames")}
 
 
 def test_every_metric_of_the_dashboard_exists(dashboard: dict[str, Any]) -> None:
@@ -69,7 +54,9 @@ def test_the_dashboard_shows_the_main_metrics(dashboard: dict[str, Any]) -> None
     assert any("release_swaps" in note["expr"] for note in dashboard["annotations"]["list"])
 
 
-def test_the_shape_that_grafana_imports(dashboard: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["gateway", "services"])
+def test_the_shape_that_grafana_imports(name: str) -> None:
+    dashboard = json.loads((FOLDER / f"{name}.json").read_text())
     assert {"uid", "title", "schemaVersion", "panels", "templating", "annotations", "time"} <= set(dashboard)
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -87,3 +74,33 @@ def test_the_shape_that_grafana_imports(dashboard: dict[str, Any]) -> None:
         positions |= cells
         assert all({"refId", "expr", "datasource"} <= set(target) for target in panel["targets"])
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+
+
+def test_the_dashboard_of_services_asks_for_what_prometheus_has() -> None:
+    dashboard = json.loads((FOLDER / "services.json").read_text())
+    named = {
+        name for query in queries(dashboard) for name in re.findall(r"\b(?:haproxy|probe|perpetune)_\w+|ALERTS", query)
+    }
+    assert named == {
+        "ALERTS",
+        "probe_success",
+        "probe_duration_seconds",
+        "haproxy_server_status",
+        "haproxy_frontend_http_responses_total",
+        "haproxy_server_http_responses_total",
+        "haproxy_frontend_current_sessions",
+        "haproxy_backend_current_queue",
+        "haproxy_backend_retry_warnings_total",
+        "haproxy_backend_redispatch_warnings_total",
+    }
+
+
+def test_grafana_finds_the_dashboards_and_prometheus() -> None:
+    services = yaml.safe_load((FOLDER.parents[2] / "docker-compose.yml").read_text())["services"]
+    mounts = dict(each.removesuffix(":ro").split(":") for each in services["grafana"]["volumes"])
+    [provider] = yaml.safe_load((FOLDER.parent / "provisioning/dashboards/perpetune.yaml").read_text())["providers"]
+    assert mounts["./deploy/grafana/dashboards"] == provider["options"]["path"]
+    assert mounts["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    sources = yaml.safe_load((FOLDER.parent / "provisioning/datasources/prometheus.yaml").read_text())["datasources"]
+    assert [source["url"] for source in sources] == ["http://prometheus:9090"]
+    assert "prometheus" in services

@@ -5,18 +5,16 @@ Docker itself is not needed: the rules of .dockerignore are those of Docker's ow
 
 from __future__ import annotations
 
-import json
-import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from compose_file import copies
 from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[2]
@@ -100,19 +98,6 @@ def context_of(context: Path, dockerfile: str) -> set[str]:
     lines = ignore.read_text().splitlines() if ignore.exists() else []
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     return {Path(path).as_posix() for path in exclude_paths(str(context), patterns, dockerfile)}
-
-
-def copies(dockerfile: Path) -> Iterator[tuple[list[str], str]]:
-    """The sources and the target of each COPY and ADD from the context."""
-    for line in dockerfile.read_text().replace("\\\n", " ").splitlines():
-        instruction, _, rest = line.strip().partition(" ")
-        if instruction.upper() not in ("COPY", "ADD"):
-            continue
-        words = json.loads(rest) if rest.lstrip().startswith("[") else shlex.split(rest)
-        if any(word.startswith("--from=") for word in words):
-            continue
-        *sources, target = [word for word in words if not word.startswith("--")]
-        yield sources, target
 
 
 def files_under(context: Path, source: str) -> set[str]:

@@ -22,6 +22,7 @@ from perpetune.prediction_log.api_keys import (
     list_keys,
     parse_role,
     read_keyring,
+    register_key,
     revoke_key,
 )
 from perpetune.prediction_log.database import open_log
@@ -55,6 +56,25 @@ def test_a_key_is_found_until_it_is_revoked(log: sqlalchemy.Engine) -> None:
     assert ring.find(one) is None
     assert ring.find(two) is not None
     assert not ring.open
+
+
+def test_a_key_that_was_made_elsewhere_is_registered_once(log: sqlalchemy.Engine) -> None:
+    secret = "ppt_" + 48 * "a"
+    assert register_key(log, "compose", ["admin"], secret)
+    assert not register_key(log, "compose", ["admin"], secret)
+    [key] = list_keys(log)
+    assert read_keyring(log).find(secret) == key
+    with pytest.raises(PerpetuneError, match="there is or was a key named compose"):
+        register_key(log, "compose", ["admin"], secret + "b")
+    revoke_key(log, "compose")
+    with pytest.raises(PerpetuneError, match="there is or was a key named compose"):
+        register_key(log, "compose", ["admin"], secret)
+
+
+def test_a_key_that_can_be_guessed_is_refused(log: sqlalchemy.Engine) -> None:
+    with pytest.raises(PerpetuneError, match="31 characters can be guessed"):
+        register_key(log, "compose", ["admin"], 31 * "a")
+    assert list_keys(log) == ()
 
 
 def test_a_revoked_key_keeps_the_gateway_closed(log: sqlalchemy.Engine) -> None:
