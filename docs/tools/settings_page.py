@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from attribute_docstrings import attribute_docstrings, describe
 from json_schema import Schema, default_text, models_in, type_text
 from markdown_text import ROOT, code, linked, table
 from pydantic import AliasChoices, AliasPath
 from pydantic.fields import FieldInfo
 
 from perpetune.params import Params
+from perpetune.params import sections as sections_module
 from perpetune.params.renamed_settings import SCHEMA, SCHEMA_KEY
 from perpetune.settings import Settings
 
@@ -50,6 +52,7 @@ class SectionText:
 
 def sections() -> tuple[SectionText, ...]:
     schema = Params.model_json_schema()
+    describe(schema, attribute_docstrings(sections_module))
     shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     return tuple(_sections(schema, shipped))
 

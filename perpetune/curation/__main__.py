@@ -1,4 +1,7 @@
-"""The stages of `dvc.yaml`: `python -m perpetune.curation STAGE`, run in the workspace."""
+"""The stages of `dvc.yaml`: `python -m perpetune.curation STAGE`, run in the workspace.
+
+Each stage is a process of its own, so it imports its own step alone: all of them take longer than most stages.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,85 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from perpetune.curation.engine import engine_of
-from perpetune.curation.layout import RESOLVED
 from perpetune.curation.stage_command import run_stage
-from perpetune.curation.steps import clean, drift_reference, fetch, language, private, repair, split, validate
-from perpetune.files import write_atomic
 from perpetune.params import Params, as_yaml, load_params
 
 
+def _resolved(params: Params, workspace: Path) -> str:
+    """What params.yaml and the defaults give: later stages depend on it, and so run again if a default changes."""
+    from perpetune.curation.layout import RESOLVED
+    from perpetune.files import write_atomic
+
+    write_atomic(workspace / RESOLVED, as_yaml(params))
+    return f"every setting as it holds, in {RESOLVED}"
+
+
+def _fetch(params: Params, workspace: Path) -> str:
+    from perpetune.curation.steps import fetch
+
+    return fetch.run(params.fetch, params.task, workspace)
+
+
+def _validate(_: Params, workspace: Path) -> str:
+    from perpetune.curation.steps import validate
+
+    return validate.run(workspace)
+
+
+def _repair(params: Params, workspace: Path) -> str:
+    from perpetune.curation.steps import repair
+
+    return repair.run(params.repair, params.task, workspace)
+
+
+def _language(params: Params, workspace: Path) -> str:
+    from perpetune.curation.steps import language
+
+    return language.run(params.language, params.split.seed, workspace)
+
+
+def _private(params: Params, workspace: Path) -> str:
+    from perpetune.curation.steps import private
+
+    return private.run(params.private, params.task, workspace)
+
+
+def _clean(params: Params, workspace: Path) -> str:
+    from perpetune.curation.engine import engine_of
+    from perpetune.curation.steps import clean
+
+    return clean.run(params.clean, params.task, params.split.seed, workspace, engine_of(params.curate))
+
+
+def _split(params: Params, workspace: Path) -> str:
+    from perpetune.curation.engine import engine_of
+    from perpetune.curation.steps import split
+
+    return split.run(params.split, params.mix, params.task, workspace, engine_of(params.curate))
+
+
+def _reference(params: Params, workspace: Path) -> str:
+    from perpetune.curation.steps import drift_reference
+
+    return drift_reference.run(params.reference, workspace)
+
+
 def _card(params: Params, workspace: Path) -> str:
-    # Only the card needs numpy and jinja2.
     from perpetune.curation.steps import data_card
 
     return data_card.run(params.task, params.mix, params.private, workspace)
 
 
-def _resolved(params: Params, workspace: Path) -> str:
-    """What params.yaml and the defaults give: later stages depend on it, and so run again if a default changes."""
-    write_atomic(workspace / RESOLVED, as_yaml(params))
-    return f"every setting as it holds, in {RESOLVED}"
-
-
 STAGES: dict[str, Callable[[Params, Path], str]] = {
     "params": _resolved,
-    "fetch": lambda params, workspace: fetch.run(params.fetch, params.task, workspace),
-    "validate": lambda _, workspace: validate.run(workspace),
-    "repair": lambda params, workspace: repair.run(params.repair, params.task, workspace),
-    "language": lambda params, workspace: language.run(params.language, params.split.seed, workspace),
-    "private": lambda params, workspace: private.run(params.private, params.task, workspace),
-    "clean": lambda params, workspace: clean.run(
-        params.clean, params.task, params.split.seed, workspace, engine_of(params.curate)
-    ),
-    "split": lambda params, workspace: split.run(
-        params.split, params.mix, params.task, workspace, engine_of(params.curate)
-    ),
-    "reference": lambda params, workspace: drift_reference.run(params.reference, workspace),
+    "fetch": _fetch,
+    "validate": _validate,
+    "repair": _repair,
+    "language": _language,
+    "private": _private,
+    "clean": _clean,
+    "split": _split,
+    "reference": _reference,
     "card": _card,
 }
 

@@ -48,9 +48,7 @@ Span = Annotated[tuple[Finite, Finite], AfterValidator(_ordered)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
 
 
 def _checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.process_tree import descendants, kill, signal_group
+from perpetune.runtime.process_tree import descendants, kill, kill_marked, new_mark, signal_group
 from perpetune.runtime.watchdog import Watchdog
 
 # A busy machine takes ten times as long as an idle one.
@@ -91,7 +91,8 @@ class Supervisor:
         self._environment = {**os.environ, **environment}
         self._report = report
         self._kept = tuple(kept)
-        self._watchdog = Watchdog(files)
+        self._mark = new_mark()
+        self._watchdog = Watchdog(self._mark, files)
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
@@ -119,6 +120,7 @@ class Supervisor:
                 signal_group(child.process.pid, signal.SIGKILL)
                 child.process.wait()
             kill(started)
+            kill_marked(self._mark)
             self._watchdog.__exit__(kind, fault, trace)
 
     def start(self, services: Sequence[Service]) -> None:
@@ -158,7 +160,7 @@ class Supervisor:
             process = subprocess.Popen(
                 service.command,
                 cwd=service.folder or self._folder,
-                env=self._environment,
+                env={**self._environment, self._mark: service.name},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -176,7 +178,8 @@ class Supervisor:
                 if child.alive():
                     continue
                 if name not in due:
-                    signal_group(child.process.pid, signal.SIGKILL)  # what it started ends with it
+                    signal_group(child.process.pid, signal.SIGKILL)
+                    kill_marked(self._mark, name)  # what it started ends with it
                     pause = min(2.0**child.restarts, MAX_BACKOFF)
                     due[name] = time.monotonic() + pause
                     self._report(

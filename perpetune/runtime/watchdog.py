@@ -2,7 +2,8 @@
 
 The supervisor writes the process id of each service that it starts to this process's standard input, one a line. The
 operating system closes that pipe when the supervisor ends, however it ends, on every POSIX system. The last line of an
-orderly end is DONE. The arguments are files that only a running supervisor has: they are deleted when it was killed.
+orderly end is DONE. The arguments are the mark of the services' processes (`process_tree`), and the files that only a
+running supervisor has: they are deleted when it was killed.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ STOP_SECONDS = 10.0
 class Watchdog:
     """The watchdog process of a supervisor; it runs while the `with` block does, and longer only to end services."""
 
-    def __init__(self, files: Sequence[Path] = ()) -> None:
+    def __init__(self, mark: str, files: Sequence[Path] = ()) -> None:
+        self._mark = mark
         self._files = [str(file.absolute()) for file in files]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, *self._files],
+            [sys.executable, "-m", __name__, self._mark, *self._files],
             env={**os.environ, "PYTHONSAFEPATH": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -77,9 +79,10 @@ def main() -> None:
             leaders.append(psutil.Process(int(line)))
         except psutil.NoSuchProcess:  # it ended at once
             pass
-    for file in sys.argv[1:]:
+    mark, *files = sys.argv[1:]
+    for file in files:
         Path(file).unlink(missing_ok=True)
-    end_trees(leaders, STOP_SECONDS)
+    end_trees(leaders, mark, STOP_SECONDS)
 
 
 if __name__ == "__main__":

@@ -20,27 +20,61 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 
 
+ROWS = [f"k{n},my parcel {n} is late,{'yes' if n % 2 else 'no'}" for n in range(80)]
+# For what concerns DVC's cache and remotes, whatever the stages do.
+ONE_STAGE = {
+    "cmd": "mkdir -p data/splits && cp mine.csv data/splits/train.jsonl",
+    "deps": ["mine.csv"],
+    "outs": ["data/splits"],
+}
+
+
+def lay_out(folder: Path) -> Path:
+    """Settings that name their sources, and leave all else to the defaults."""
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = {"task": shipped["task"], "fetch": {"sources": ["mine.csv", "inbox", "traffic"]}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    write_rows(folder, ROWS)
+    return folder
+
+
+def write_rows(folder: Path, rows: list[str]) -> None:
+    (folder / "mine.csv").write_text("\n".join(["id,input,output", *rows]))
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    params = load_params(ROOT / "params.yaml").model_dump(mode="json")
-    params["fetch"]["sources"] = ["mine.csv", "inbox", "traffic"]
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    rows = [f"text {n},{'yes' if n % 2 else 'no'}" for n in range(80)]
-    (tmp_path / "mine.csv").write_text("\n".join(["input,output", *rows]))
-    return tmp_path
+    return lay_out(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace that has been curated once. No test changes it."""
+    folder = lay_out(tmp_path_factory.mktemp("finished"))
+    dvc.prepare(folder, None)
+    dvc.reproduce(folder)
+    return folder
+
+
+@pytest.fixture
+def curated(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(finished, tmp_path / "curated", symlinks=True)
 
 
 def frozen(workspace: Path) -> list[Example]:
     return read_jsonl(workspace / "data/splits/frozen.jsonl", Example)
 
 
-def test_the_pipeline_follows_its_data(workspace: Path) -> None:
+def test_before_any_curation_there_is_no_version(workspace: Path) -> None:
     with pytest.raises(PerpetuneError, match="no data has been curated yet"):
         dvc.data_version(workspace)
-    dvc.prepare(workspace, None)
-    first = dvc.reproduce(workspace)
-    assert first == dvc.data_version(workspace)
+
+
+def test_the_pipeline_follows_its_data(curated: Path) -> None:
+    workspace = curated
+    first = dvc.data_version(workspace)
     assert first.version == data_version(workspace / "data/splits"), "the card names DVC's own version"
     assert first.version in (workspace / "data/card/card.html").read_text()
 
@@ -65,7 +99,7 @@ def test_the_pipeline_follows_its_data(workspace: Path) -> None:
     assert dvc.reproduce(workspace) == second
     assert (workspace / "data/splits/train.jsonl").stat().st_mtime_ns == split_at, "unchanged data is not split again"
 
-    (workspace / "mine.csv").write_text("input,output\na,yes\nb,no\nc,yes\n")
+    write_rows(workspace, ["1,a,yes", "2,b,no", "3,c,yes"])
     traffic.unlink()
     with pytest.raises(PerpetuneError, match=r"data stage split: \d training rows are fewer") as caught:
         dvc.reproduce(workspace)
@@ -92,6 +126,7 @@ def test_a_remote_of_ones_own_is_set_once(workspace: Path) -> None:
 def test_a_workspace_that_was_moved_or_copied_keeps_its_data_with_itself(
     workspace: Path, how: Callable[[Path, Path], object], written: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    (workspace / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"only": ONE_STAGE}}))
     dvc.prepare(workspace, None)
     config, remote = workspace / ".dvc/config.local", workspace / ".perpetune/dvc-remote"
     if written != "now":
@@ -105,7 +140,7 @@ def test_a_workspace_that_was_moved_or_copied_keeps_its_data_with_itself(
     before = held(remote)
     dvc.prepare(there, None)
     with (there / "mine.csv").open("a") as rows:
-        rows.write("\none more,yes")
+        rows.write("\nm,one more,yes")
     second = dvc.reproduce(there)
     dvc.push(there)
     assert second.version != first.version
@@ -130,55 +165,53 @@ def test_a_folder_without_pipeline_is_refused(tmp_path: Path) -> None:
         dvc.prepare(tmp_path, None)
 
 
-def test_stages_follow_the_value_that_holds_be_it_a_default(workspace: Path) -> None:
+def test_stages_follow_the_value_that_holds_be_it_a_default(curated: Path) -> None:
     """As a new perpetune whose default has changed: params.yaml says nothing of it."""
-    full = yaml.safe_load((workspace / "params.yaml").read_text())
-    short = {"task": full["task"], "fetch": full["fetch"]}
-    (workspace / "params.yaml").write_text(yaml.safe_dump(short))
-    dvc.prepare(workspace, None)
-    first = dvc.reproduce(workspace)
-    ran = (workspace / "data/splits/train.jsonl").stat().st_mtime_ns
-    (workspace / "params.yaml").write_text(yaml.safe_dump(full))
-    assert dvc.reproduce(workspace) == first
-    assert (workspace / "data/splits/train.jsonl").stat().st_mtime_ns == ran, "written out, the default is the same"
-    (workspace / "params.yaml").write_text(yaml.safe_dump({**short, "split": {"seed": 8}}))
-    assert dvc.reproduce(workspace).version != first.version
+    short = yaml.safe_load((curated / "params.yaml").read_text())
+    full = load_params(curated / "params.yaml").model_dump(mode="json")
+    first = dvc.data_version(curated)
+    ran = (curated / "data/splits/train.jsonl").stat().st_mtime_ns
+    (curated / "params.yaml").write_text(yaml.safe_dump(full))
+    assert dvc.reproduce(curated) == first
+    assert (curated / "data/splits/train.jsonl").stat().st_mtime_ns == ran, "written out, the default is the same"
+    (curated / "params.yaml").write_text(yaml.safe_dump({**short, "select": {"budget": 20}}))
+    assert dvc.reproduce(curated).version != first.version
 
 
-def test_a_fresh_clone_keeps_the_frozen_holdout(workspace: Path) -> None:
+def test_a_fresh_clone_keeps_the_frozen_holdout(curated: Path) -> None:
     """The record comes from DVC's cache or remote, and edited rows keep their split by it."""
-    rows = [f"k{n},my parcel {n} is late,{'yes' if n % 2 else 'no'}" for n in range(80)]
-    (workspace / "mine.csv").write_text("\n".join(["id,input,output", *rows]))
-    dvc.prepare(workspace, None)
-    dvc.reproduce(workspace)
-    members = {row.id for row in frozen(workspace)}
+    members = {row.id for row in frozen(curated)}
     assert members
 
-    shutil.rmtree(workspace / "data")
-    edited = [row.replace("is late,", "is very late again.,") for row in rows]
+    shutil.rmtree(curated / "data")
+    edited = [row.replace("is late,", "is very late again.,") for row in ROWS]
     added = [f"n{n},another lamp {n} broke,no" for n in range(40)]
-    (workspace / "mine.csv").write_text("\n".join(["id,input,output", *added, *reversed(edited)]))
-    dvc.reproduce(workspace)
-    kept = {row.id for row in frozen(workspace)}
+    write_rows(curated, [*added, *reversed(edited)])
+    dvc.reproduce(curated)
+    kept = {row.id for row in frozen(curated)}
     assert {id_ for id_ in kept if id_.startswith("k")} == members
     assert any(id_.startswith("n") for id_ in kept)
 
 
-def test_a_workspace_whose_dvc_yaml_is_older_keeps_its_splits(workspace: Path) -> None:
+def test_a_workspace_whose_dvc_yaml_is_older_keeps_its_splits(curated: Path) -> None:
     """It has splits and no record, and its pipeline does not name one."""
-    stages = yaml.safe_load((workspace / "dvc.yaml").read_text())
-    stages["stages"]["split"]["outs"].pop()
-    (workspace / "dvc.yaml").write_text(yaml.safe_dump(stages))
-    dvc.prepare(workspace, None)
-    dvc.reproduce(workspace)
-    (workspace / "data/assignments.csv").unlink()
-    members = set(frozen(workspace))
+    forget_the_record(curated / "dvc.yaml")
+    forget_the_record(curated / "dvc.lock")
+    (curated / "data/assignments.csv").unlink()
+    before = dvc.data_version(curated)
+    members = set(frozen(curated))
 
-    with (workspace / "mine.csv").open("a") as file:
-        file.write("\n" + "\n".join(f"new {n},{'yes' if n % 2 else 'no'}" for n in range(40)))
-    dvc.reproduce(workspace)
-    assert members < set(frozen(workspace))
-    assert (workspace / "data/assignments.csv").is_file()
+    write_rows(curated, [*ROWS, *(f"n{n},new {n},{'yes' if n % 2 else 'no'}" for n in range(40))])
+    assert dvc.reproduce(curated) != before
+    assert members < set(frozen(curated))
+    assert (curated / "data/assignments.csv").is_file()
+
+
+def forget_the_record(path: Path) -> None:
+    """From dvc.yaml or dvc.lock, whose last output of this stage it is."""
+    found = yaml.safe_load(path.read_text())
+    assert "assignments.csv" in str(found["stages"]["split"]["outs"].pop(0 if path.suffix == ".lock" else -1))
+    path.write_text(yaml.safe_dump(found))
 
 
 FIRST_STAGES = ("params", "fetch", "validate", "clean", "split", "reference", "card")

@@ -30,6 +30,20 @@ with open(sys.argv[1] + ".new", "w") as file:
 os.rename(sys.argv[1] + ".new", sys.argv[1])
 time.sleep(99)
 """
+# A service that is asked to end and starts a process first.
+LATE = """
+import os, signal, subprocess, sys, time
+
+def start(*_):
+    sleep = [sys.executable, "-c", "import time; time.sleep(99)"]
+    with open(sys.argv[1], "w") as file:
+        file.write(str(subprocess.Popen(sleep, start_new_session=True).pid))
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, start)
+open(sys.argv[1], "w").close()
+time.sleep(99)
+"""
 SUPERVISOR = """
 import sys, time
 from pathlib import Path
@@ -73,7 +87,7 @@ def test_nothing_outlives_a_supervisor_that_is_ended(
     supervisor: subprocess.Popen[bytes], pids: Path, number: signal.Signals
 ) -> None:
     started = processes(pids)
-    helper = [each for each in psutil.Process(supervisor.pid).children() if watchdog.__name__ in each.cmdline()]
+    helper = watchdogs(supervisor.pid)
     assert (len(started), len(helper)) == (3, 1)
     os.kill(supervisor.pid, number)
     supervisor.wait(10)
@@ -96,8 +110,19 @@ def test_an_orderly_end_leaves_nothing_either(tmp_path: Path, pids: Path) -> Non
     with Supervisor(tmp_path, tmp_path / "logs", {}, print) as running:
         running.start([service])
         eventually(pids.exists)
-        started = [*processes(pids), *psutil.Process().children(recursive=True)]
+        started = [*processes(pids), *watchdogs()]
+    assert len(started) == 4
     assert not [each for each in started if runs(each)]
+
+
+def test_an_orderly_end_finds_what_a_service_starts_while_it_ends(tmp_path: Path, pids: Path) -> None:
+    """Such as the worker's flow run that was due in this moment: in a session of its own, without a parent."""
+    service = Service("late", (sys.executable, "-c", LATE, str(pids)))
+    with Supervisor(tmp_path, tmp_path / "logs", {}, print) as running:
+        running.start([service])
+        eventually(pids.exists)
+        pids.unlink()
+    assert not is_alive(int(pids.read_text()))
 
 
 def test_a_service_that_dies_takes_its_processes_with_it_and_comes_back(tmp_path: Path, pids: Path) -> None:
@@ -105,15 +130,28 @@ def test_a_service_that_dies_takes_its_processes_with_it_and_comes_back(tmp_path
     with Supervisor(tmp_path, tmp_path / "logs", {}, lambda line: None) as running:
         running.start([service])
         eventually(pids.exists)
-        leader, beside, _ = processes(pids)
+        leader, *others = processes(pids)
         pids.unlink()
         leader.kill()
-        eventually(lambda: not runs(beside))
+        eventually(lambda: not any(runs(each) for each in others))
         eventually(pids.exists)
+
+
+def watchdogs(supervisor: int | None = None) -> list[psutil.Process]:
+    """Not all children: tests that ran before in this process may have left some, such as a resource tracker."""
+    return [each for each in psutil.Process(supervisor).children() if watchdog.__name__ in each.cmdline()]
 
 
 def processes(pids: Path) -> list[psutil.Process]:
     return [psutil.Process(int(each)) for each in pids.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """A process without a parent stays a zombie until the system collects it."""
+    try:
+        return runs(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
 
 
 def runs(process: psutil.Process) -> bool:
