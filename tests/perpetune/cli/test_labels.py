@@ -55,6 +55,7 @@ def test_what_is_wanted_is_listed(log: sqlalchemy.Engine) -> None:
         "answer": "positive",
         "confidence": 0.6,
         "why": "doubt",
+        "urgent": False,
     }
 
 
