@@ -78,7 +78,7 @@ class Targets:
 
     def is_named(self, value: Mapping[str, object]) -> bool:
         """Whether an object has the id of a row, and its source if it says one."""
-        name, source = str(value.get("id")), value.get("source")
+        name, source = str(value.get("id", value.get("request_id"))), value.get("source")
         if isinstance(source, str) and source:
             return (source, name.removeprefix(f"{source}:")) in self.originals
         return name in self.ids

@@ -180,7 +180,8 @@ def log_drift_report(workspace: Workspace) -> None:
     page = workspace.root / "drift.html"
     packed = base64.b64encode(gzip.compress(html.escape(frame.to_json()).encode())).decode()
     page.write_text(f'<script>const packed = atob("{packed}")</script>')
-    [run, *_] = MlflowClient().search_runs([MlflowClient().get_experiment_by_name("colours").experiment_id])
+    [experiment] = MlflowClient().search_experiments(filter_string="name = 'colours'")
+    [run, *_] = MlflowClient().search_runs([experiment.experiment_id])
     MlflowClient().log_artifact(run.info.run_id, str(page), "drift")
     page.unlink()
 
