@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from perpetune.annotation.bring import RECORD
 from perpetune.curation.erased import TOMBSTONES
@@ -20,6 +21,7 @@ from perpetune.workspace import Workspace
 _NO_PATHS = ("inbox", "traffic", "reviews")
 """Sources that are no files of the user."""
 _NOT_OURS = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__"})
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")  # whose Prefect keeps its database in the home folder
 _LARGEST = 256 << 20  # bytes of a file that is searched
 
 
@@ -83,6 +85,6 @@ def out_of_reach(workspace: Workspace) -> list[str]:
             "requests are in the prediction log without personal data (log.redact), so that those of a person can only be "
             "found by --id"
         )
-    if settings.prefect_api_url:
+    if settings.prefect_api_url and urlsplit(settings.prefect_api_url).hostname not in _THIS_MACHINE:
         notes.append(f"the Prefect server at {settings.prefect_api_url} may hold texts in logs of flow runs")
     return notes
