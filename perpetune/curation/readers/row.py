@@ -224,6 +224,8 @@ def _output(value: object, field: str = "output") -> str:
     """The output as text; values other than strings as compact JSON."""
     if is_absent(value) or isinstance(value, str):
         return _text(value, field)
+    if isinstance(value, float) and math.isinf(value):
+        raise InvalidRow(field, "is an infinite number")
     try:
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError):

@@ -161,7 +161,9 @@ def test_a_data_set_in_the_cache_is_read_without_a_network(tmp_path: Path) -> No
     )
     subprocess.run([sys.executable, "-c", prepare], check=True, env=variables, capture_output=True)
     [made] = (cache / "parquet").glob("*/0.0.0/*/dataset_info.json")
-    shutil.copytree(made.parent, cache / "owner___name/default/0.0.0" / ("a" * 40))
+    kept = cache / "owner___name/default/0.0.0" / ("a" * 40)
+    shutil.copytree(made.parent, kept)
+    (kept / "parquet-train.arrow").rename(kept / "name-train.arrow")
     read = (
         "import sys; from perpetune.curation.readers.addresses.address import local_copies\n"
         "from perpetune.curation.readers.reader import read_examples\n"
