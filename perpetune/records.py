@@ -36,8 +36,8 @@ class Example(_Frozen):
 
     `messages` is the whole conversation before the output if the row has one; otherwise the conversation is the task's
     instruction followed by `input`. Rows of one `group` are always in the same split. `references` are other correct
-    outputs; only `output` is trained on. If it `answers_with` tool calls, `output` is their canonical JSON: see
-    perpetune/tool_calls.py. `tools` is OpenAI's list of the tools that the prompt offers, as JSON.
+    outputs; only `output` is trained on. If it `answers_with` tool calls, `output` is their canonical JSON (see
+    perpetune/tool_calls.py), and `said` the text before them, which is learned and not scored. `tools` is OpenAI's list of the tools that the prompt offers, as JSON.
     """
 
     input: str
@@ -50,6 +50,7 @@ class Example(_Frozen):
     references: tuple[str, ...] = ()
     answers_with: Literal["text", "tool_calls"] = "text"
     tools: str | None = None
+    said: str = ""
 
     @property
     def right_outputs(self) -> tuple[str, ...]:

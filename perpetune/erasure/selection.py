@@ -134,7 +134,7 @@ def _whole(row: Example) -> str:
 
 def texts_of(row: Example) -> Iterable[str]:
     """Every text of a row, also its id and group, which may be a name."""
-    yield from (row.input, row.output, row.id, row.group, *row.references)
+    yield from (row.input, row.output, row.said, row.id, row.group, *row.references)
     yield from (message.content for message in row.messages)
     yield from (str(call) for message in row.messages for call in message.tool_calls or ())
 
@@ -146,5 +146,5 @@ _LONG = 40
 def own_texts(row: Example) -> Iterable[str]:
     """The texts of a row that are its own: no instructions, and no labels."""
     said = (message.content for message in row.messages if message.role != "system")
-    outputs = (text for text in row.right_outputs if len(text) >= _LONG)
+    outputs = (text for text in (*row.right_outputs, row.said) if len(text) >= _LONG)
     return [text for text in (row.input, *said, *outputs) if text.strip()]

@@ -22,7 +22,6 @@ _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _NO_END = "unexpected end of data"
 _SAID = re.compile(r"sep=(.)")
 """The first line of a file for Excel says the separator."""
-_MARK = "\ufeff"
 _LONE_RETURN = "new-line character seen"
 
 
@@ -116,7 +115,6 @@ def _row(lines: _Lines, columns: tuple[str, ...], separator: str, wanted: Contai
     raw = lines.drop(used)
     if len(fields) != len(columns):
         return UnreadableRow(line, raw, f"{len(fields)} columns, but the header has {len(columns)}")
-    fields[0] = fields[0].removeprefix(_MARK)  # which stays in the middle if files are put together
     values = dict(zip(columns, fields, strict=True))
     if UNDECODABLE.search(raw) and any(name in wanted and UNDECODABLE.search(values[name]) for name in columns):
         return UnreadableRow(line, raw, "not UTF-8")

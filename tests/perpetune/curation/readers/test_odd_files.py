@@ -26,9 +26,8 @@ def found(path: Path, content: str) -> tuple[list[tuple[str, str]], list[str]]:
     return [(row.input, row.output) for row in read.examples], [row.reason for row in read.rejected]
 
 
-@pytest.mark.parametrize(("name", "head", "row"), [("a.csv", HEADER, "a,x\n"), ("a.jsonl", "", ROW)])
-def test_a_byte_order_mark_between_files_that_were_put_together(tmp_path: Path, name: str, head: str, row: str) -> None:
-    assert found(tmp_path / name, head + row + "\ufeff" + row) == ([("a", "x"), ("a", "x")], [])
+def test_a_byte_order_mark_between_files_that_were_put_together(tmp_path: Path) -> None:
+    assert found(tmp_path / "a.jsonl", ROW + "\ufeff" + ROW) == ([("a", "x"), ("a", "x")], [])
 
 
 @pytest.mark.parametrize("start", ["sep=;\n", "sep=;\r\n", "\ufeffsep=;\n"])
