@@ -36,8 +36,9 @@ class Example(_Frozen):
 
     `messages` is the whole conversation before the output if the row has one; otherwise the conversation is the task's
     instruction followed by `input`. Rows of one `group` are always in the same split. `references` are other correct
-    outputs; only `output` is trained on. If it `answers_with` tool calls, `output` is their canonical JSON: see
-    perpetune/tool_calls.py. `tools` is OpenAI's list of the tools that the prompt offers, as JSON.
+    outputs; only `output` is trained on. If it `answers_with` tool calls, `output` is their canonical JSON (see
+    perpetune/tool_calls.py), and `said` the text before them, which is learned and not scored. `tools` is OpenAI's list
+    of the tools that the prompt offers, as JSON.
     `weight` is what the row counts in a mean of scores over a holdout: rows of traffic that were drawn for doubt count
     less, so that the mean is that of all traffic. Training ignores it.
     """
@@ -53,6 +54,7 @@ class Example(_Frozen):
     answers_with: Literal["text", "tool_calls"] = "text"
     tools: str | None = None
     weight: float = Field(default=1.0, gt=0)
+    said: str = ""
 
     @property
     def right_outputs(self) -> tuple[str, ...]:

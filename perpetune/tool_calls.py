@@ -6,11 +6,20 @@ Ids are left out, because they are drawn by chance, and the keys of arguments ar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 Call = dict[str, Any]
 """`{"name": ..., "arguments": {...}}`."""
+
+_MISTRAL = "TOOL_CALLS]"
+_KEYS = frozenset({"name", "type", "id", "function", "arguments", "parameters"})
+_KEY = re.compile(r'\{\s*(?:"(\w*)("?))?')
+_TAG = re.compile(r"<[|/]?([A-Za-z_]*)")
+_NAME = r"\w*(?:tool|function|python)\w*"
+_OPENS = re.compile(rf"(?:<\|?{_NAME}\|?>|\[TOOL_CALLS\])\s*\Z", re.IGNORECASE)
+_CLOSES = re.compile(rf"\s*(?:<[|/]{{0,2}}{_NAME}\|?>(?!\s*[\[{{])|</{_NAME}>|\[/TOOL_CALLS\])", re.IGNORECASE)
 
 
 def written(calls: Sequence[Mapping[str, Any]]) -> str:
@@ -51,6 +60,59 @@ def calls_in(text: str) -> list[Call]:
     ]
 
 
+def split_calls(text: str, names: Collection[str]) -> tuple[str, list[Call]]:
+    """The text without the calls of these tools, and the calls. Without a call the text is as it was.
+
+    A call says its arguments, or stands between tags such as `<tool_call>`, which go with it. Other JSON stays.
+    """
+    parts, calls, end = [], [], 0
+    for start, stop, value in _json_spans(text):
+        before = _OPENS.search(text, end, start)
+        found = _calls_of(value, names, tagged=before is not None)
+        if found:
+            parts.append(text[end : before.start() if before else start])
+            calls += found
+            closed = _CLOSES.match(text, stop)
+            end = closed.end() if closed else stop
+    if not calls:
+        return text, []
+    said = [part.strip() if number else part.rstrip() for number, part in enumerate([*parts, text[end:]])]
+    return "\n".join(part for part in said if part.strip()), calls
+
+
+def _calls_of(value: object, names: Collection[str], *, tagged: bool) -> list[Call]:
+    """The calls in a JSON value: an object or a list of objects, all of which are calls of these tools; else none."""
+    found = []
+    for each in value if isinstance(value, list) else [value]:
+        inner = each.get("function") if isinstance(each, Mapping) else None
+        each = inner if isinstance(inner, Mapping) else each
+        if not isinstance(each, Mapping) or each.get("name") not in names:
+            return []
+        if not (tagged or "arguments" in each or "parameters" in each):
+            return []
+        arguments = _arguments(each.get("arguments", each.get("parameters", {})))
+        found.append({"name": each["name"], "arguments": arguments})
+    return found
+
+
+def may_become_a_call(text: str) -> bool:
+    """Whether a text that begins with `<`, `[` or `{` may be a call, if more of it is written."""
+    if text[0] == "<":
+        tag = _TAG.match(text)
+        return tag is None or tag.end() == len(text) or _is_of_tools(tag[1])
+    if text[0] == "[":
+        inner = text[1:].lstrip()
+        mark = inner[: len(_MISTRAL)]
+        return not inner or (inner[0] == "{" and may_become_a_call(inner)) or _MISTRAL.startswith(mark)
+    key = _KEY.match(text)
+    assert key is not None
+    return key.end() == len(text) if not key[2] else key[1] in _KEYS
+
+
+def _is_of_tools(tag: str) -> bool:
+    return "tool" in tag.lower() or "function" in tag.lower()
+
+
 def _call_of(call: Mapping[str, Any]) -> Call:
     function = call.get("function")
     name = function.get("name") if isinstance(function, Mapping) else None
@@ -86,6 +148,11 @@ def _arguments(value: object) -> object:
 
 def _json_values(text: str) -> Iterator[object]:
     """The JSON objects and lists in a text, one after the other."""
+    return (value for _, _, value in _json_spans(text))
+
+
+def _json_spans(text: str) -> Iterator[tuple[int, int, object]]:
+    """The JSON objects and lists in a text, with their places."""
     decoder, start = json.JSONDecoder(), 0
     while (found := _opening(text, start)) is not None:
         try:
@@ -93,7 +160,7 @@ def _json_values(text: str) -> Iterator[object]:
         except (ValueError, RecursionError):
             start = found + 1
             continue
-        yield value
+        yield found, start, value
 
 
 def _opening(text: str, start: int) -> int | None:

@@ -19,7 +19,8 @@ def ingest(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders, globs, addresses (s3://, https://), Hugging Face data sets (hf:owner/name), or - .",
+            help="Files, folders, archives, globs, addresses (s3://, gs://, az://, https://), "
+            "Hugging Face data sets (hf:owner/name), or - .",
             metavar="FILE...",
         ),
     ],
@@ -29,6 +30,9 @@ def ingest(
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of text, if it is found wrongly, such as cp1252.")] = None,
     separator: Annotated[str | None, typer.Option(help="Of columns, if it is found wrongly; \\t is a tab.")] = None,
+    sheet: Annotated[
+        str | None, typer.Option(help="Of an Excel workbook, instead of the first that is filled.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The source of the rows, instead of the file's name.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show ten rows as they will be learned; add none.")
@@ -37,8 +41,8 @@ def ingest(
 ) -> None:
     """Add your own examples to the inbox. Invalid rows are quarantined, with their reasons.
 
-    Formats: JSON Lines, JSON, CSV, TSV, Excel, Parquet, also compressed. Schemas: input/output, OpenAI chat, Alpaca, Dolly,
-    ShareGPT, preference pairs, Label Studio, Argilla, Langfuse, OpenTelemetry, and others by --map.
+    Formats: JSON Lines, JSON, CSV, TSV, Excel, Parquet, also compressed or in a .zip or .tar. Schemas: input/output, OpenAI
+    chat, Alpaca, Dolly, ShareGPT, preference pairs, Label Studio, Argilla, Langfuse, OpenTelemetry, and others by --map.
     """
     from perpetune.cli.ingestion_lines import as_json, one_error, show, show_preview
     from perpetune.curation.ingest import Ingestion, preview
@@ -50,7 +54,7 @@ def ingest(
 
     with for_people():
         workspace = open_workspace()
-        options = read_options(columns or (), encoding, separator)
+        options = read_options(columns or (), encoding, separator, sheet)
         done: list[Ingestion] = []
         failed: list[PerpetuneError] = []
         for address in data:

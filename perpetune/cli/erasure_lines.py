@@ -10,7 +10,7 @@ from perpetune.erasure.erase import Erasure
 
 def show_erasure(done: Erasure, console: Console) -> None:
     """A table of what was removed and where; then which models learned from it, and what to do."""
-    rows = f"{done.rows:,} row{'' if done.rows == 1 else 's'}"
+    rows = f"{done.rows:,} row{'' if done.rows == 1 else 's'}" if done.rows else "texts in no row"
     title = f"{rows} would be erased" if done.dry_run else f"{rows} erased"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("where")
@@ -37,6 +37,7 @@ def _lines(done: Erasure) -> list[str]:
         lines.append("never saw the rows, then delete the versions above in MLflow")
     if done.elsewhere:
         lines.append(f"your own files still hold them, delete them there: {', '.join(done.elsewhere)}")
+    lines += done.notes
     if not done.dry_run:
         lines.append("commit erased.json; other clones, backups and git's history are not perpetune's to change")
     return lines

@@ -108,14 +108,14 @@ def _applied(
     from perpetune.rules.apply import apply_rules, prompt_questions
     from perpetune.rules.ask import estimate
     from perpetune.rules.load import load_rules
-    from perpetune.rules.replies import reply_cache
+    from perpetune.rules.replies import REPLIES, reply_cache
     from perpetune.rules.votes import spelling
 
     file = load_rules(rules)
     labels = _labels(workspace, gold)
     asked = prompt_questions(file, [*rows, *gold], labels, workspace.params.task.instruction, rules)
     with ExitStack() as stack:
-        cache = stack.enter_context(reply_cache(workspace.home / "rules" / "replies.db")) if asked else None
+        cache = stack.enter_context(reply_cache(workspace.home / REPLIES)) if asked else None
         for name, (prompt, each) in asked.items():
             assert cache is not None
             errors.print(str(estimate(name, prompt, each, cache)), markup=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perpetune.curation.text import normalised
+from perpetune.curation.text import fingerprint, normalised
 from perpetune.records import Example
 
 DedupKey = tuple[tuple[str, str], ...]
@@ -22,3 +22,8 @@ def input_key(example: Example) -> DedupKey:
     or the holdout leaks.
     """
     return tuple(turn for turn in dedup_key(example) if turn[0] != "system")
+
+
+def row_hash(example: Example) -> str:
+    """The name under which caches know a row without holding its text, so that an erasure finds what they have of it."""
+    return fingerprint("row", input_key(example))

@@ -76,6 +76,8 @@ def ingest(
         erased = load_tombstones(inbox.absolute().parents[1])
         summary = spool(file.path, _name(target), options, folder, Path(file.address), erased)
         if not summary.examples:
+            if not summary.rejected:
+                raise PerpetuneError("the file has no rows", where=file.address, do="add at least one example")
             raise PerpetuneError(
                 _no_examples(summary), where=file.address, do="fix these rows and ingest the file again"
             )

@@ -28,11 +28,12 @@ def with_inputs(row: Example, change: Change) -> Example:
 
 def with_outputs(row: Example, change: Change) -> Example:
     """The row with its output, the references and what the assistant says in the conversation changed."""
-    output, messages = change(row.output), tuple(_said(turn, change, assistant=True) for turn in row.messages)
+    output, said = change(row.output), change(row.said) if row.said else ""
+    messages = tuple(_said(turn, change, assistant=True) for turn in row.messages)
     references = tuple(each for each in dict.fromkeys(map(change, row.references)) if each != output)
-    if (output, messages, references) == (row.output, row.messages, row.references):
+    if (output, said, messages, references) == (row.output, row.said, row.messages, row.references):
         return row
-    return row.model_copy(update={"output": output, "references": references, "messages": messages})
+    return row.model_copy(update={"output": output, "said": said, "references": references, "messages": messages})
 
 
 def _said(turn: Message, change: Change, *, assistant: bool) -> Message:
@@ -62,6 +63,8 @@ def texts(row: Example) -> Iterator[tuple[str, str]]:
     if not (turns and turns[-1].role == "user" and turns[-1].content == row.input):
         yield "input", row.input
     yield "output", row.output
+    if row.said:
+        yield "said", row.said
     for number, turn in enumerate(turns):
         yield f"messages[{number}].content", turn.content
         if turn.tool_calls:

@@ -21,6 +21,7 @@ from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
 from perpetune.engines.engine import NotLoaded, Overloaded, Unsupported, require_supported
 from perpetune.engines.forced_tool import forced_tool
+from perpetune.engines.free_tools import free_tools
 from perpetune.generation.answer import Answer, PromptRejected
 from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig, OnDelta
 from perpetune.generation.prompt_format import PromptFormat
@@ -138,12 +139,22 @@ class TransformersEngine:
         require_supported(generation, labelled=labelled)
         forced = forced_tool(generation)
         if forced is None:
-            return await self._answer(version, messages, generation, on_delta)
+            return await self._free(version, messages, generation, on_delta)
         asked, send = forced.generation(generation), None if on_delta is None else forced.on_delta(on_delta)
         try:
             return forced.answers(await self._answer(version, messages, asked, send), on_delta)
         except BadSchema as fault:
             raise Unsupported("tools", str(fault)) from fault
+
+    async def _free(
+        self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None
+    ) -> tuple[Answer, ...]:
+        """Answer with text, or with calls of the tools that the request offers."""
+        tools = free_tools(generation) if self._adapters[version].labels is None else None
+        if tools is None:
+            return await self._answer(version, messages, generation, on_delta)
+        send = None if on_delta is None else tools.on_delta(on_delta)
+        return tools.answers(await self._answer(version, messages, generation, send), on_delta)
 
     async def _answer(
         self, version: str, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from perpetune.curation.quarantine import Quarantined
-from perpetune.curation.sources import TRAFFIC
-from perpetune.curation.text import fingerprint, normalised
+from perpetune.erasure.lines import example_of, is_erased, without_texts
 from perpetune.erasure.scrubber import Scrubber
 from perpetune.erasure.selection import Targets
-from perpetune.records import Example, Prediction, to_json
+from perpetune.records import Example, to_json
 
-_ROW_FIELDS = frozenset({"example", "raw", "chosen", "prompt", "input", "id"})
+_PACKED = re.compile(r'"(H4sI[A-Za-z0-9+/]{20,}={0,2})"')
 _GZIP, _PARQUET, _ZSTD = b"\x1f\x8b", b"PAR1", b"\x28\xb5\x2f\xfd"
 
 
@@ -39,27 +37,6 @@ def examples_in(data: bytes) -> Iterator[Example]:
         row = example_of(value) if value is not None else None
         if row is not None:
             yield row
-
-
-def example_of(value: dict[str, Any]) -> Example | None:
-    """The example that a JSON object is or, as a quarantined row or a waiting request, holds."""
-    try:
-        if value.keys() == {"prediction"}:
-            return _requested(Prediction.model_validate(value["prediction"]))
-        return Quarantined.model_validate(value).example if "example" in value else Example.model_validate(value)
-    except ValidationError:
-        return None
-
-
-def _requested(prediction: Prediction) -> Example:
-    return Example(
-        input=prediction.input,
-        output=prediction.output,
-        id=prediction.id,
-        group=prediction.group or fingerprint(normalised(prediction.input)),
-        source=TRAFFIC,
-        messages=prediction.messages,
-    )
 
 
 def cleaned(data: bytes, targets: Targets, scrubber: Scrubber) -> Cleaned:
@@ -116,7 +93,7 @@ def _cleaned_parquet(data: bytes, targets: Targets, scrubber: Scrubber) -> Clean
 
     table = pq.read_table(pa.BufferReader(data))
     values = table.to_pylist()
-    kept = [not _is_erased(value, targets, scrubber) for value in values]
+    kept = [not (is_erased(value, targets, scrubber) or scrubber.holds(value)) for value in values]
     if all(kept):
         return Cleaned(None)
     written = pa.BufferOutputStream()
@@ -150,39 +127,29 @@ def _cleaned_lines(
     lines: list[str] = []
     dropped = 0
     for line, value in objects:
-        if _is_erased(value, targets, scrubber):
+        if is_erased(value, targets, scrubber):
             dropped += 1
         else:
-            new_value = _without_texts(value, scrubber)
+            new_value = without_texts(value, scrubber)
             same = new_value == value
             lines.append(line if same else json.dumps(new_value, ensure_ascii=False, separators=(",", ":")))
     new = "".join(line + "\n" for line in lines)
     return Cleaned(None if new.rstrip("\n") == text.rstrip("\n") else new.encode(), dropped)
 
 
-def _is_erased(value: dict[str, Any], targets: Targets, scrubber: Scrubber) -> bool:
-    """Whether the object is a row to be erased: an example, a rejected or annotated row, a preference, an answer."""
-    row = example_of(value)
-    if row is not None:
-        return targets.holds(row)
-    for waiting in ("feedback", "shadow"):  # in the gateway's spool
-        if value.keys() == {waiting} and isinstance(value[waiting], dict):
-            return value[waiting].get("request_id") in targets.ids or scrubber.holds(value)
-    if _ROW_FIELDS.isdisjoint(value):
-        return False
-    return value.get("id") in targets.ids or scrubber.holds(value)
-
-
-def _without_texts(value: dict[str, Any], scrubber: Scrubber) -> dict[str, Any]:
-    """The object with its texts scrubbed. An example is another row, whose words are its own: only what is beside it."""
-    if example_of(value) is None:
-        return dict(scrubber.value(value))
-    detail = value.get("detail")
-    return {**value, "detail": scrubber.text(detail)} if isinstance(detail, str) and "example" in value else value
+def _scrubbed_pack(packed: str, scrubber: Scrubber) -> str:
+    """The same gzip file in Base64, as a page of a drift report holds it, unless a text in it is to be erased."""
+    try:
+        text = gzip.decompress(base64.b64decode(packed)).decode()
+    except (ValueError, OSError, EOFError):
+        return packed
+    new = scrubber.text(text)
+    return packed if new == text else base64.b64encode(gzip.compress(new.encode(), mtime=0)).decode()
 
 
 def _scrubbed(text: str, scrubber: Scrubber) -> str:
-    """A report; if it is JSON, with its strings scrubbed one by one, so that it stays JSON."""
+    """A report; if it is JSON, with its strings scrubbed one by one, so that it stays JSON. Packed parts are read through."""
+    text = _PACKED.sub(lambda found: f'"{_scrubbed_pack(found[1], scrubber)}"', text)
     if text.lstrip()[:1] in ("{", "["):
         try:
             value = json.loads(text)

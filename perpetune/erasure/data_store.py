@@ -3,7 +3,8 @@
 An object is named by the hash of its content, so one that holds an erased row cannot stay. Its content without the row is
 added under its own hash, the lists of files (`.dir`) of old data versions then name that one, and the old object is
 deleted last: whatever interrupts this, a second run finds what is left. An old data version so keeps its name and comes
-back without the row: `dvc checkout` and `dvc pull` of an older commit give it. See docs/decisions/0025.
+back without the row: `dvc checkout` and `dvc pull` of an older commit give it. A file that no list names, such as one that
+was added with `dvc add`, keeps its name itself. See docs/decisions/0025.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ def clean_store(store: Store, clean: Clean, *, dry_run: bool) -> StoreResult:
 
 def _cleaned(store: Store, clean: Clean, *, dry_run: bool) -> StoreResult:
     oids = list(store.oids())
+    listed = {str(entry.get("md5")) for oid in oids if oid.endswith(_DIR) for entry in json.loads(store.read(oid))}
     replaced: dict[str, str] = {}
     rows = 0
     for oid in oids:
@@ -133,7 +135,7 @@ def _cleaned(store: Store, clean: Clean, *, dry_run: bool) -> StoreResult:
         if result.data is None:
             continue
         rows += result.rows
-        replaced[oid] = hashlib.md5(result.data).hexdigest()
+        replaced[oid] = hashlib.md5(result.data).hexdigest() if oid in listed else oid
         if not dry_run:
             store.write(replaced[oid], result.data)
     versions: dict[str, tuple[str, ...]] = {}
@@ -141,8 +143,9 @@ def _cleaned(store: Store, clean: Clean, *, dry_run: bool) -> StoreResult:
         if oid.endswith(_DIR) and (files := _redirected(store, oid, replaced, dry_run=dry_run)):
             versions[oid.removesuffix(_DIR)] = files
     if not dry_run:
-        for oid in replaced:
-            store.delete(oid)
+        for oid, new in replaced.items():
+            if new != oid:
+                store.delete(oid)
     return StoreResult(store.name, rows, len(replaced), versions)
 
 

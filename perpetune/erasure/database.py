@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 from perpetune.erasure.scrubber import Scrubber
 from perpetune.errors import PerpetuneError
+
+PATIENCE = 30.0
 
 
 def scrub_database(path: Path, scrubber: Scrubber, *, dry_run: bool) -> int:
@@ -29,12 +32,24 @@ def scrub_database(path: Path, scrubber: Scrubber, *, dry_run: bool) -> int:
         ) from fault
 
 
-def vacuum(path: Path) -> None:
-    """Rewrite the file without free pages, and empty its write-ahead log."""
-    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+def vacuum(path: Path, patience: float = PATIENCE) -> None:
+    """Rewrite the file without free pages, and empty its write-ahead log.
+
+    Raises sqlite3.OperationalError if another process reads or writes for longer than `patience` seconds on end.
+    """
+    deadline = time.monotonic() + patience
+    with closing(sqlite3.connect(path, timeout=patience, isolation_level=None)) as database:
+        _checkpoint(database, deadline)
         database.execute("VACUUM")
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _checkpoint(database, deadline)
+
+
+def _checkpoint(database: sqlite3.Connection, deadline: float) -> None:
+    """Empty the write-ahead log. SQLite does not wait for a reader of it, so wait here."""
+    while database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() > deadline:
+            raise sqlite3.OperationalError("another process has been reading the database for a while")
+        time.sleep(0.05)
 
 
 def _tables(database: sqlite3.Connection) -> list[str]:

@@ -9,20 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 from sqlalchemy import Engine
 
 from perpetune.curation.erased import Tombstone, load_tombstones, save_tombstones, tombstone
-from perpetune.curation.inbox.files import source_name
 from perpetune.curation.inbox.store import locked
 from perpetune.curation.layout import INBOX
-from perpetune.curation.readers.reader import read_examples
 from perpetune.erasure import data_store, files
+from perpetune.erasure.caches import forget_embeddings, forget_replies
 from perpetune.erasure.contents import Cleaned, cleaned
 from perpetune.erasure.database import scrub_database
+from perpetune.erasure.elsewhere import examples_of, files_with_rows, out_of_reach, own_files
 from perpetune.erasure.journal import Journal, close_journal, journal_file, read_journal, write_journal
-from perpetune.erasure.requests import logged_examples, remove_requests
+from perpetune.erasure.requests import logged_examples, remove_requests, requests_about
 from perpetune.erasure.scrubber import Scrubber
 from perpetune.erasure.selection import Selector, Targets, texts_of
 from perpetune.erasure.trained import TrainedVersion, mark, trained_versions
@@ -33,8 +32,6 @@ from perpetune.tracking.erasing import clean_mlflow
 from perpetune.workspace import Workspace
 
 Say = Callable[[str], None]
-_NO_PATHS = ("inbox", "traffic", "reviews")
-"""Sources that are no files of the user."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,8 @@ class Removed:
 class Erasure:
     """The result: `rows` were found; `removed` says where; `trained` are the model versions that learned from one.
 
-    `elsewhere` names what holds a row and is not perpetune's to change. `completed` says that an interrupted erasure was
-    completed, not a new one made.
+    `elsewhere` names files that hold a row and are not perpetune's to change, `notes` what else may hold one. `completed` says
+    that an interrupted erasure was completed, not a new one made.
     """
 
     id: str
@@ -61,6 +58,7 @@ class Erasure:
     versions: dict[str, tuple[str, ...]]
     trained: tuple[TrainedVersion, ...]
     elsewhere: tuple[str, ...]
+    notes: tuple[str, ...]
     dry_run: bool
     completed: bool
 
@@ -85,8 +83,17 @@ def erase(workspace: Workspace, selector: Selector, why: str, say: Say, *, dry_r
     with _log(workspace) as log:
         say("looking for the rows")
         journal = _begun(workspace, selector, why, log)
-        if dry_run:
-            return _carried_out(workspace, journal, log, say, dry_run=True)
+        planned = None
+        if dry_run or not journal.rows:
+            planned = _carried_out(workspace, journal, log, say if dry_run else _say_nothing, dry_run=True)
+        if not journal.rows and not (planned and (planned.removed or planned.elsewhere)):
+            raise PerpetuneError(
+                "no row is selected: not in the inbox, data/, DVC's cache and remotes, the prediction log, MLflow or "
+                f"{workspace.home.name}",
+                do="check the spelling; ids are those of `data/raw/examples.jsonl`",
+            )
+        if dry_run and planned:
+            return planned
         write_journal(workspace.home, journal)
         return _carried_out(workspace, journal, log, say)
 
@@ -116,13 +123,9 @@ def _begun(workspace: Workspace, selector: Selector, why: str, log: Engine) -> J
     targets = Targets(selector.selects, selector.pattern())
     for found in _everywhere(workspace, log):
         targets.add_if_selected(found)
-    if not targets.found:
-        raise PerpetuneError(
-            "no row is selected: not in the inbox, data/, DVC's cache and remotes, or the prediction log",
-            do="check the spelling; ids are those of `data/raw/examples.jsonl`",
-        )
+    targets.add_private_forms()
     rows = tuple(targets.found.values())
-    strings = sorted({found for row in rows for found in _matched(targets, row)})
+    strings = sorted({found for row in rows for found in _matched(targets, row)} | _named(selector))
     return Journal(
         id=secrets.token_hex(8),
         time=datetime.now(UTC),
@@ -141,8 +144,13 @@ def _everywhere(workspace: Workspace, log: Engine) -> Iterator[Iterator[Example]
         for store in found:
             yield data_store.examples_of(store)
     yield logged_examples(log)
-    for path in _own_files(workspace):  # so that the next curation does not bring them
-        yield iter(_examples_of(path))
+    for path in own_files(workspace):  # so that the next curation does not bring them
+        yield iter(examples_of(path))
+
+
+def _named(selector: Selector) -> set[str]:
+    """The text as the user spells it."""
+    return {selector.match} if selector.match is not None and not selector.regex else set()
 
 
 def _matched(targets: Targets, row: Example) -> Iterator[str]:
@@ -157,16 +165,18 @@ def _carried_out(workspace: Workspace, journal: Journal, log: Engine, say: Say, 
     targets = Targets(journal.selector.selects, journal.selector.pattern())
     for row in journal.rows:
         targets.add(row)
-    scrubber = Scrubber(targets.pattern, {*targets.texts, *journal.strings})
+    scrubber = Scrubber(targets.pattern, {*targets.texts, *journal.strings}, journal.strings)
     clean = partial(cleaned, targets=targets, scrubber=scrubber)
     stone = _tombstone(workspace, journal)
     if not dry_run:
         save_tombstones(workspace.root, load_tombstones(workspace.root).with_removal(stone))
     removed = _from_files(workspace, clean, say, dry_run=dry_run)
     say("the prediction log")
+    if not dry_run:
+        files.wait_for_spool(workspace.home / "spool", clean)
     removed += [
         Removed(f"prediction log: {name}", count, count, "rows")
-        for name, count in remove_requests(log, targets, scrubber, dry_run=dry_run).items()
+        for name, count in remove_requests(log, targets, dry_run=dry_run).items()
     ]
     versions = dict(journal.versions)
     with data_store.stores(workspace.root) as stores:
@@ -180,9 +190,12 @@ def _carried_out(workspace: Workspace, journal: Journal, log: Engine, say: Say, 
                 write_journal(workspace.home, journal.model_copy(update={"versions": versions}))
     say("MLflow")
     removed.append(_from_mlflow(workspace, clean, scrubber, dry_run=dry_run))
+    removed += _from_caches(workspace, targets, dry_run=dry_run)
     removed.append(_from_home(workspace, clean, scrubber, dry_run=dry_run))
+    if not dry_run and requests_about(log, targets):  # that a gateway has logged meanwhile
+        remove_requests(log, targets, dry_run=False)
     trained = trained_versions(workspace.params.task.name, versions)
-    elsewhere = _elsewhere(workspace, targets, scrubber)
+    elsewhere = files_with_rows(workspace, targets, scrubber)
     if not dry_run:
         mark(workspace.params.task.name, trained, stone)
         models = tuple(each.version for each in trained)
@@ -191,11 +204,12 @@ def _carried_out(workspace: Workspace, journal: Journal, log: Engine, say: Say, 
         close_journal(workspace.home)
     return Erasure(
         journal.id,
-        len(journal.rows),
+        len(targets.originals),
         tuple(each for each in removed if each.rows or each.parts),
         versions,
         tuple(trained),
         tuple(elsewhere),
+        tuple(out_of_reach(workspace)),
         dry_run,
         completed=False,
     )
@@ -239,6 +253,20 @@ def _from_mlflow(
     )
 
 
+def _from_caches(workspace: Workspace, targets: Targets, *, dry_run: bool) -> list[Removed]:
+    replies = forget_replies(workspace.home, targets, dry_run=dry_run)
+    vectors = forget_embeddings(workspace.home, targets, dry_run=dry_run)
+    name = workspace.home.name
+    return [
+        Removed(f"{name}: replies of models that rules ask", replies, min(1, replies), "files"),
+        Removed(f"{name}: embeddings", vectors, min(1, vectors), "files"),
+    ]
+
+
+def _say_nothing(_line: str) -> None:
+    """For a look at what there is to erase."""
+
+
 def _from_home(
     workspace: Workspace, clean: Callable[[bytes], Cleaned], scrubber: Scrubber, *, dry_run: bool
 ) -> Removed:
@@ -256,35 +284,3 @@ def _from_home(
 
 def _merged(one: dict[str, tuple[str, ...]], other: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return {key: tuple(sorted({*one.get(key, ()), *other.get(key, ())})) for key in one.keys() | other.keys()}
-
-
-def _elsewhere(workspace: Workspace, targets: Targets, scrubber: Scrubber) -> list[str]:
-    """Sources outside data/ that hold a row: the user's own files."""
-    own = _own_files(workspace)
-    return [_shown(each, workspace.root) for each in own if _holds(each, targets, scrubber)]
-
-
-def _own_files(workspace: Workspace) -> list[Path]:
-    """The files of fetch.sources that lie outside data/."""
-    named = [workspace.root / each for each in workspace.params.fetch.sources if each not in _NO_PATHS]
-    paths = [path for each in named for path in (sorted(each.rglob("*")) if each.is_dir() else [each])]
-    return [path for path in paths if path.is_file() and not path.is_relative_to(workspace.data)]
-
-
-def _examples_of(path: Path) -> tuple[Example, ...]:
-    """The rows of a file as curation reads them; none if it cannot."""
-    try:
-        return read_examples(path, source_name(path)).examples
-    except PerpetuneError:
-        return ()
-
-
-def _holds(path: Path, targets: Targets, scrubber: Scrubber) -> bool:
-    """Whether a file holds a row, as text or as perpetune reads it."""
-    if cleaned(path.read_bytes(), targets, scrubber).data is not None:
-        return True
-    return any(map(targets.holds, _examples_of(path)))
-
-
-def _shown(path: Path, root: Path) -> str:
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)

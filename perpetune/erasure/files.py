@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from perpetune.records import Example
 _SQLITE = b"SQLite format 3\x00"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf", ".whl", ".npy", ".npz", ".png")
 _INBOX = "inbox"
+PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,10 @@ def examples_of(path: Path) -> Iterator[Example]:
 
 
 def clean_files(name: str, paths: Iterator[Path], clean: Clean, *, dry_run: bool) -> FileResult:
-    """Clean each file, whole or not at all; one of the inbox without a row left is deleted.
-
-    Raises PerpetuneError if a running process writes to one.
-    """
+    """Clean each file, whole or not at all; one of the inbox without a row left is deleted."""
     rows = files = 0
     for path in list(paths):
-        result: Cleaned = clean(path.read_bytes())
+        result = _cleaned(path, clean)
         if result.data is None:
             continue
         rows, files = rows + result.rows, files + 1
@@ -85,13 +84,15 @@ def clean_files(name: str, paths: Iterator[Path], clean: Clean, *, dry_run: bool
     return FileResult(name, rows, files)
 
 
+def _cleaned(path: Path, clean: Clean) -> Cleaned:
+    """Nothing to change in a file that a running process has just deleted, or writes to: `wait_for_spool` went before."""
+    try:
+        return Cleaned(None) if _is_locked(path) else clean(path.read_bytes())
+    except FileNotFoundError:
+        return Cleaned(None)
+
+
 def _replace(path: Path, data: bytes) -> None:
-    if _is_locked(path):
-        raise PerpetuneError(
-            "a running gateway holds a request that is to be erased",
-            where=str(path),
-            do="stop it and run the command again: it goes on where it stopped",
-        )
     if path.suffix == ".log":  # its writer goes on writing to this very file
         path.write_bytes(data)
         return
@@ -100,6 +101,29 @@ def _replace(path: Path, data: bytes) -> None:
     unfinished.write_bytes(data)
     unfinished.chmod(mode | 0o200)
     unfinished.replace(path)
+
+
+def wait_for_spool(spool: Path, clean: Clean, patience: float = PATIENCE) -> None:
+    """Wait until a running gateway has written the requests that are to be erased to the prediction log.
+
+    Raises PerpetuneError if it holds one for longer than `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while held := next((path for path in sorted(spool.glob("*.jsonl")) if _is_held(path, clean)), None):
+        if time.monotonic() > deadline:
+            raise PerpetuneError(
+                "a running gateway holds a request that is to be erased, and cannot write it to the prediction log",
+                where=str(held),
+                do="stop it and run the command again: it goes on where it stopped",
+            )
+        time.sleep(0.1)
+
+
+def _is_held(path: Path, clean: Clean) -> bool:
+    try:
+        return _is_locked(path) and clean(path.read_bytes()).data is not None
+    except FileNotFoundError:
+        return False
 
 
 def _is_locked(path: Path) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, RowMapping, delete, select, text
@@ -11,8 +13,8 @@ from sqlalchemy import Engine, RowMapping, delete, select, text
 from perpetune.curation.sources import TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.erasure.database import vacuum
-from perpetune.erasure.scrubber import Scrubber
 from perpetune.erasure.selection import Targets
+from perpetune.errors import PerpetuneError
 from perpetune.prediction_log.database import writing
 from perpetune.prediction_log.tables import feedback, label_draws, label_requests, predictions, shadows
 from perpetune.records import Example, Message
@@ -27,9 +29,9 @@ def logged_examples(log: Engine) -> Iterator[Example]:
             yield _example(row)
 
 
-def remove_requests(log: Engine, targets: Targets, scrubber: Scrubber, *, dry_run: bool) -> dict[str, int]:
+def remove_requests(log: Engine, targets: Targets, *, dry_run: bool) -> dict[str, int]:
     """Delete the requests, and what refers to them; returns the number of rows by table. The pages are freed too."""
-    ids = _ids(log, targets, scrubber)
+    ids = requests_about(log, targets)
     counts = dict.fromkeys(("predictions", "feedback", "shadow answers", "label requests"), 0)
     with writing(log) as connection:
         if log.dialect.name == "sqlite":
@@ -54,17 +56,24 @@ def remove_requests(log: Engine, targets: Targets, scrubber: Scrubber, *, dry_ru
 def free_pages(log: Engine) -> None:
     """Free what deleted rows have left in the database's files."""
     if log.dialect.name == "sqlite":
-        from pathlib import Path
-
         log.dispose()
-        vacuum(Path(str(log.url.database)))
+        try:
+            vacuum(Path(str(log.url.database)))
+        except sqlite3.Error as fault:
+            raise PerpetuneError(
+                f"its free pages may still hold the rows: {fault}",
+                where=str(log.url.database),
+                do="run the command again: it goes on where it stopped",
+            ) from fault
         return
     with log.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for table in (predictions, feedback, shadows, label_requests, label_draws):
-            connection.execute(text(f"VACUUM FULL {table.name}"))
+            connection.execute(text(f"VACUUM (FULL, ANALYZE) {table.name}"))
+        # The statistics of the planner have values of the columns. Without the right to it, PostgreSQL warns and goes on.
+        connection.execute(text("VACUUM FULL pg_statistic"))
 
 
-def _ids(log: Engine, targets: Targets, scrubber: Scrubber) -> list[str]:
+def requests_about(log: Engine, targets: Targets) -> list[str]:
     """The ids of the requests to delete: by request, or by what an answer, a label or a comment says."""
     with log.connect() as connection:
         found = [

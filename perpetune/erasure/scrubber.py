@@ -6,22 +6,28 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 ERASED = "[erased]"
 SHORTEST = 20
 """Characters of the shortest text that is looked for within others; shorter ones are phrases of everybody."""
 _PREFIX = 40
+_SPACE = r"(?:\s|\\[nrt]|&nbsp;)+"
 _DROPPED = ("golden",)
 """Lists from which an element goes as a whole: a golden prompt with another text proves nothing."""
 
 
 class Scrubber:
-    """Replaces erased texts by `[erased]`."""
+    """Replaces erased texts by `[erased]`.
 
-    def __init__(self, pattern: re.Pattern[str] | None, texts: Iterable[str]) -> None:
+    `strings` are what `pattern` is about, as people and rows spell it: they are found however short they are and however they
+    are escaped, in any case.
+    """
+
+    def __init__(self, pattern: re.Pattern[str] | None, texts: Iterable[str], strings: Iterable[str] = ()) -> None:
         self._pattern = pattern
+        self._escaped = _escaped(strings)
         self._texts = sorted(set(texts), key=lambda text: (-len(text), text))
 
     def text(self, text: str) -> str:
@@ -34,24 +40,30 @@ class Scrubber:
                 text = _without_beginning(text, head, whole)
         if self._pattern is not None:
             text = self._pattern.sub(ERASED, text)
-        return text
+        return self._escaped.sub(ERASED, text) if self._escaped else text
 
-    def value(self, value: Any, within: str = "") -> Any:
-        """A JSON value with every string scrubbed. Strings of one list stay different from each other."""
+    def value(self, value: Any) -> Any:
+        """A JSON value with every string scrubbed. Strings of one list stay different from each other.
+
+        A string that is as a whole a short text of a row is scrubbed too, since it is a cell of a table.
+        """
+        return self._value(value, cells=True)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a JSON value has a string with an erased text."""
+        return bool(self._value(value, cells=False) != value)
+
+    def _value(self, value: Any, within: str = "", *, cells: bool) -> Any:
         if isinstance(value, str):
-            return self.text(value)
+            return ERASED if cells and value in self._whole and len(value.split()) > 1 else self.text(value)
         if isinstance(value, dict):
-            return {self.text(key): self.value(each, key) for key, each in value.items()}
+            return {self.text(key): self._value(each, key, cells=cells) for key, each in value.items()}
         if isinstance(value, list):
-            kept = [(each, self.value(each, within)) for each in value]
+            kept = [(each, self._value(each, within, cells=cells)) for each in value]
             if within in _DROPPED:
                 return [new for old, new in kept if new == old and self._whole.isdisjoint(_strings(new))]
             return _different([new for _, new in kept]) if any(old != new for old, new in kept) else value
         return value
-
-    def holds(self, value: Any) -> bool:
-        """Whether a JSON value has a string with an erased text."""
-        return bool(self.value(value) != value)
 
     @cached_property
     def _whole(self) -> frozenset[str]:
@@ -71,6 +83,15 @@ class Scrubber:
         return list(dict.fromkeys((head, whole) for head, whole in pairs if whole.startswith(head)))
 
 
+def _escaped(strings: Iterable[str]) -> re.Pattern[str] | None:
+    """What finds the strings if they are written in another way than plainly; None if all ways are the same."""
+    forms = {form for each in set(strings) for write in _WRITERS if (form := write(each)) != each}
+    if not forms:
+        return None
+    longest = sorted(forms, key=lambda form: (-len(form), form))
+    return re.compile("|".join(_SPACE.join(map(re.escape, form.split())) for form in longest), re.IGNORECASE)
+
+
 def _strings(value: Any) -> Iterable[str]:
     if isinstance(value, str):
         yield value
@@ -88,17 +109,28 @@ def _html_apostrophe(text: str) -> str:
     return html.escape(text).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
 
 
-_WRITERS: tuple[Callable[[str], str], ...] = (
+_VALUES: tuple[Callable[[str], str], ...] = (
+    str,
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(json.dumps(text, ensure_ascii=False)[1:-1], ensure_ascii=False)[1:-1],
+    lambda text: json.dumps(json.dumps(text)[1:-1])[1:-1],
+    lambda text: repr(text)[1:-1],
+)
+"""How a text is written in a value: plainly, in JSON, in JSON within JSON, in Python."""
+
+_PAGES: tuple[Callable[[str], str], ...] = (
     str,
     html.escape,
     lambda text: html.escape(text, quote=False),
     _html_apostrophe,
-    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
-    lambda text: json.dumps(text)[1:-1],
-    lambda text: html.escape(json.dumps(text, ensure_ascii=False)[1:-1]),
-    lambda text: repr(text)[1:-1],
     lambda text: " ".join(text.split()),
     _cell,
+)
+"""How a value is written in a page."""
+
+_WRITERS: tuple[Callable[[str], str], ...] = tuple(
+    partial(lambda page, value, text: page(value(text)), page, value) for value in _VALUES for page in _PAGES
 )
 
 

@@ -49,7 +49,7 @@ def _read(path: Path) -> list[_Line]:
         raise PerpetuneError(
             "the file does not exist", where=str(path), do="correct evaluate.recorded, or set it to null"
         )
-    texts = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    texts = enumerate(path.read_text(encoding="utf-8").split("\n"), start=1)  # U+2028 is part of a text
     return [_line(text, f"{path}:{number}") for number, text in texts if text.strip()]
 
 

@@ -46,6 +46,21 @@ class EmbeddingCache:
             self._file.unlink(missing_ok=True)
         return np.stack([kept[key] for key in keys]).astype(np.float32) if keys else np.zeros((0, 1), np.float32)
 
+    def forget(self, texts: Iterable[str]) -> int:
+        """Delete the embeddings of these texts, from which much of a text can be guessed; returns how many there were."""
+        known, gone = self._load(), set(map(_key, texts))
+        kept = {key: vector for key, vector in known.items() if key not in gone}
+        if len(kept) < len(known):
+            if kept:
+                self._save(kept)
+            else:
+                self._file.unlink(missing_ok=True)
+        return len(known) - len(kept)
+
+    def count_of(self, texts: Iterable[str]) -> int:
+        """How many of these texts it has embeddings of."""
+        return len(self._load().keys() & set(map(_key, texts)))
+
     def _load(self) -> Mapping[bytes, NDArray[np.float16]]:
         """What is on disk; nothing if that cannot be read, since it can be computed again."""
         try:
@@ -66,6 +81,11 @@ class EmbeddingCache:
         for other in self._folder.glob("*.npz"):
             if other != self._file:
                 other.unlink()
+
+
+def embedding_caches(folder: Path) -> list[EmbeddingCache]:
+    """The caches of all encoders in this folder."""
+    return [EmbeddingCache(folder, file.stem) for file in sorted(folder.glob("*.npz"))]
 
 
 def _key(text: str) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from tqdm import tqdm
 
+from perpetune.curation.dedup_key import row_hash
 from perpetune.engines.engine import ContextExceeded, EngineDown, Unsupported
 from perpetune.engines.remote_engine import RemoteEngine, label_named
 from perpetune.errors import PerpetuneError
@@ -32,10 +33,11 @@ _VERSION = "1"
 
 @dataclass(frozen=True)
 class Question:
-    """A row's conversation, and the key of its reply."""
+    """A row's conversation, the key of its reply, and the row's hash."""
 
     messages: tuple[Message, ...]
     key: str
+    row: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,10 @@ def questions(prompt: Prompt, rows: Sequence[Example], labels: Sequence[str], in
     system = "\n\n".join(filter(None, (prompt.instruction or instruction, _choice(labels))))
     asked = [conversation("", row) for row in rows]
     every = [(Message(role="system", content=system), *(m for m in each if m.role != "system")) for each in asked]
-    return [Question(messages, reply_key(prompt.url, prompt.model, messages)) for messages in every]
+    return [
+        Question(messages, reply_key(prompt.url, prompt.model, messages), row_hash(row))
+        for messages, row in zip(every, rows, strict=True)
+    ]
 
 
 def _choice(labels: Sequence[str]) -> str:
@@ -140,7 +145,7 @@ async def _ask(name: str, prompt: Prompt, missing: Sequence[Question], cache: Re
     async def one(question: Question) -> None:
         async with turn:
             try:
-                cache.put(question.key, prompt.model, await _reply(engine, question, wait))
+                cache.put(question.key, prompt.model, await _reply(engine, question, wait), question.row)
             except ContextExceeded as fault:
                 too_long.append(str(fault))
             progress.update()

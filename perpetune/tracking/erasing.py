@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.errors import PerpetuneError
 
-_TEXTS = (".json", ".jsonl", ".html", ".md", ".csv", ".txt", ".yaml", ".yml", ".log", ".parquet", ".gz", ".lock", "")
+_NO_TEXTS = (".safetensors", ".bin", ".pt", ".gguf", ".npy", ".npz", ".whl", ".png", ".jpg", ".pkl")
 _PAGE = 200
 
 
@@ -101,7 +101,7 @@ def _paths(store: Any, folder: str | None) -> Iterator[str]:
     for each in store.list_artifacts(folder):
         if each.is_dir:
             yield from _paths(store, each.path)
-        elif PurePosixPath(each.path).suffix in _TEXTS:
+        elif PurePosixPath(each.path).suffix not in _NO_TEXTS:
             yield each.path
 
 

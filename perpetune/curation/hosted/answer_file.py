@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perpetune.curation.hosted.answer_text import answer_text, is_refused
+from perpetune.curation.hosted.answer_text import is_refused, learnable_text
 from perpetune.curation.readers.addresses.compressed import opened, without_compression
 from perpetune.curation.readers.file_format import table_of
 from perpetune.curation.readers.options import ReadOptions
@@ -86,7 +86,7 @@ def _answer(values: Values, where: str) -> HostedAnswer | Unusable:
     turn = _answered(values)
     if fault or turn is None:
         return Unusable(where, fault or "it holds no answer: no `choices`, `output`, `answer` or assistant's message")
-    text = answer_text(turn)
+    text = learnable_text(turn)
     if not text.strip():
         return Unusable(where, "the answer is empty")
     return HostedAnswer(_id(values), asked_in(values), text, where)

@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from perpetune.curation.readers.schemas.messages import Turn, as_text, parsed
 
 
+def learnable_text(turn: Turn) -> str:
+    """As a row's output has it: the tool calls alone, if the turn has a text beside them."""
+    return answer_text({**turn, "content": None} if functions_in(turn) else turn)
+
+
 def answer_text(turn: Turn) -> str:
     """Its content, parts joined, or its tool calls or refusal if it has none; values that are no text as JSON."""
     content = turn.get("content")

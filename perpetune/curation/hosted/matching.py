@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,14 @@ class StoredAnswer(BaseModel):
     turns: str | None = None
     output: str
     rows: tuple[str, ...] = ()
+
+    def belongs_to(self, names: Collection[str], turns: Collection[str]) -> bool:
+        """Whether it answers one of the rows with these names (`names_of`) or conversations (`turns_hash`).
+
+        Its own id counts only if it does not say what was asked.
+        """
+        own = () if self.conversation or self.id is None else (self.id,)
+        return self.turns in turns or any(name in names for name in (*own, *self.rows))
 
     @property
     def name(self) -> tuple[str | None, str | None]:
@@ -69,18 +77,27 @@ class AnswerIndex:
 
         An answer's own id counts only if it does not say what was asked.
         """
-        messages = row.messages or (Message(role="user", content=row.input),)
-        turns = _keys_of(message.model_dump(exclude_none=True) for message in messages)
+        turns = _turns_of(row)
         return (
             self.by_conversation.get(_all(turns))
             or self.by_turns.get(_without_system(turns))
             or next(
-                (found for name in _names_of(row) for by in (self.by_id, self.by_row) if (found := by.get(name))), None
+                (found for name in names_of(row) for by in (self.by_id, self.by_row) if (found := by.get(name))), None
             )
         )
 
 
-def _names_of(row: Example) -> tuple[str, ...]:
+def turns_hash(row: Example) -> str:
+    """The hash of a row's conversation without system messages, as `StoredAnswer.turns` has it."""
+    return _without_system(_turns_of(row))
+
+
+def _turns_of(row: Example) -> list[list[object]]:
+    messages = row.messages or (Message(role="user", content=row.input),)
+    return _keys_of(message.model_dump(exclude_none=True) for message in messages)
+
+
+def names_of(row: Example) -> tuple[str, ...]:
     """The row's id, without what `validate` puts before or behind an id that other rows have too."""
     bare = row.id.removeprefix(f"{row.source}:")
     return row.id, bare, bare.rpartition("~")[0]

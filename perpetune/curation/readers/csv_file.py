@@ -20,6 +20,9 @@ _QUOTES = re.compile('"+')
 _USUAL = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _NO_END = "unexpected end of data"
+_SAID = re.compile(r"sep=(.)")
+"""The first line of a file for Excel says the separator."""
+_LONE_RETURN = "new-line character seen"
 
 
 def csv_table(
@@ -35,6 +38,11 @@ def csv_table(
         lines.drop(1)
     if not lines.has(0):
         raise PerpetuneError("the file is empty", where=str(path), do="add at least one example")
+    if said := _SAID.fullmatch(lines[0].strip("\ufeff\r\n")):
+        lines.drop(1)
+        separator = separator or said[1]
+        if not lines.has(0):
+            raise PerpetuneError("the file is empty", where=str(path), do="add at least one example")
     start = lines.number
     separator = separator or _separator(lines[0], wanted, path)
     try:
@@ -140,6 +148,8 @@ def _broken(lines: _Lines, separator: str, fault: str) -> UnreadableRow:
     """The broken record at the first line, with all its lines."""
     line = lines.number
     count = None if fault == _NO_END else _broken_lines(lines, separator)
+    if fault.startswith(_LONE_RETURN):
+        fault = "a carriage return outside of quotes, while other lines end with a line feed"
     if count is not None:
         return UnreadableRow(line, lines.drop(count), f"broken CSV: {fault}")
     raw = lines.drop(1)

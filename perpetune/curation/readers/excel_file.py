@@ -1,4 +1,4 @@
-"""Reading the first filled sheet of an Excel workbook (.xlsx), whose first row is the header."""
+"""Reading one sheet of an Excel workbook (.xlsx), whose first filled row is the header."""
 
 from __future__ import annotations
 
@@ -11,27 +11,42 @@ from perpetune.curation.readers.table import Row, Table
 from perpetune.errors import PerpetuneError
 
 
-def excel_table(file: BinaryIO, path: Path) -> Table:
-    """The rows, streamed; `line` is the number of the row in the sheet. Raises PerpetuneError if it cannot be read."""
+def excel_table(file: BinaryIO, path: Path, sheet: str | None = None) -> Table:
+    """The rows of this sheet, or of the first one that is not empty; `line` is the number of the row in the sheet.
+
+    Raises PerpetuneError if the workbook cannot be read, or has no such sheet.
+    """
     # Late: most workspaces have no Excel file.
     import openpyxl
 
     try:
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-        sheets = {sheet.title: _filled(sheet.iter_rows(values_only=True)) for sheet in book.worksheets}
-        title, header = next(
-            ((title, first) for title, rows in sheets.items() if (first := next(rows, None))), ("", None)
-        )
+        sheets = {each.title: _filled(each.iter_rows(values_only=True)) for each in book.worksheets}
+        names = tuple(sheets) if sheet is None else (_title(sheet, tuple(sheets), path),)
+        title, header = next(((name, first) for name in names if (first := next(sheets[name], None))), ("", None))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as fault:
         raise PerpetuneError(
             f"not a readable Excel workbook: {fault}", where=str(path), do="save it as .xlsx"
         ) from None
     if header is None:
-        raise PerpetuneError("the file is empty", where=str(path), do="add at least one example")
+        what = "the file is empty" if sheet is None else f"the sheet {sheet!r} is empty"
+        raise PerpetuneError(what, where=str(path), do="add at least one example")
     columns = tuple(str(cell).strip() if cell is not None else "" for cell in header[1])
     others = [name for name in sheets if name != title]
-    notes = (f"sheet: {title} (not read: {', '.join(others)})",) if others else ()
+    notes = (f"sheet: {title} (not read: {', '.join(others)}; choose with --sheet)",) if others else ()
     return Table(columns, _rows(columns, sheets[title]), notes)
+
+
+def _title(sheet: str, titles: tuple[str, ...], path: Path) -> str:
+    """The title as the workbook has it: people do not see blanks around it, and case."""
+    found = [title for title in titles if title == sheet] or [
+        title for title in titles if title.strip().casefold() == sheet.strip().casefold()
+    ]
+    if not found:
+        raise PerpetuneError(
+            f"the workbook has no sheet {sheet!r}", where=str(path), do=f"use one of {', '.join(titles)}"
+        )
+    return found[0]
 
 
 def _filled(rows: Iterator[Sequence[object]]) -> Iterator[tuple[int, Sequence[object]]]:

@@ -43,7 +43,9 @@ def table_of(file: BinaryIO, path: Path, wanted: WantedColumns, options: ReadOpt
     if kind == "excel":
         from perpetune.curation.readers.excel_file import excel_table
 
-        return excel_table(file, path)
+        return excel_table(file, path, options.sheet)
+    if options.sheet is not None:
+        raise PerpetuneError("only an Excel workbook has sheets", where=str(path), do="leave out --sheet")
     encoding = encoding_of(file, options.encoding)
     if kind == "csv":
         table = csv_table(file, encoding, path, wanted, options.separator)
@@ -59,6 +61,8 @@ def _format(file: BinaryIO, path: Path, wanted: WantedColumns, options: ReadOpti
     by_suffix = _BY_SUFFIX.get(path.suffix.lower())
     if by_suffix == "parquet" or head.startswith(b"PAR1"):
         return "parquet"
+    if path.suffix.lower() == ".zip":
+        raise PerpetuneError("it is an archive", where=str(path), do="bring it in with `perpetune ingest`")
     if by_suffix == "excel" or (head.startswith(b"PK\3\4") and by_suffix is None):
         return "excel"
     if not head.strip(b"\xef\xbb\xbf\xff\xfe \t\r\n"):

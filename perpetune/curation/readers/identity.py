@@ -15,7 +15,7 @@ _WORDS = re.compile(r"\w+")
 
 def with_content_id(row: Example) -> Example:
     """The row with the id that it would have without one."""
-    return row.model_copy(update={"id": content_id(row.input, row.output, row.messages)})
+    return row.model_copy(update={"id": content_id(row.input, row.output, row.messages, row.said)})
 
 
 def alike(one: str, other: str) -> bool:
@@ -62,7 +62,7 @@ def _is_version(row: Example, others: list[Example]) -> bool:
 
 
 def _content(row: Example) -> str:
-    return content_id(row.input, row.output, row.messages)
+    return content_id(row.input, row.output, row.messages, row.said)
 
 
 def has_content_id(row: Example) -> bool:

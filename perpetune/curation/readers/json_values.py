@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from perpetune.curation.readers.table import Row, UnreadableRow, WantedColumns
 from perpetune.curation.readers.text_encoding import UNDECODABLE
 
+TOO_DEEP = "it is nested too deeply"
 _DECODER = json.JSONDecoder()
 _BETWEEN = re.compile(r"[\s,]*")
 _SCALAR = re.compile(r"[^,\n\]]*.?")
@@ -37,6 +38,7 @@ def json_values(text: str, wanted: WantedColumns) -> Iterator[Row | UnreadableRo
         except (ValueError, RecursionError) as fault:
             end, broken = _end_of_broken(text, position), True
             reason = fault.msg if isinstance(fault, json.JSONDecodeError) else str(fault)
+            reason = TOO_DEEP if isinstance(fault, RecursionError) else reason
             yield UnreadableRow(line, text[position:end], f"broken JSON: {reason}")
         position = end
     if in_list and not broken:

@@ -9,12 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from perpetune.curation.readers.json_values import is_value, json_row, json_values
+from perpetune.curation.readers.json_values import TOO_DEEP, is_value, json_row, json_values
 from perpetune.curation.readers.table import EVERY_COLUMN, Row, Table, UnreadableRow, WantedColumns
 from perpetune.curation.readers.text_encoding import TextEncoding, text_lines
 from perpetune.errors import PerpetuneError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MARK = "\ufeff"
 
 
 def jsonl_table(data: bytes, path: Path) -> Table:
@@ -71,7 +72,7 @@ def no_object(first: UnreadableRow, count: int, path: Path) -> PerpetuneError:
 
 def _rows(lines: Iterable[str], wanted: WantedColumns) -> Iterator[Row | UnreadableRow]:
     for number, line in enumerate(lines, start=1):
-        raw = line.rstrip("\r\n")
+        raw = line.rstrip("\r\n").removeprefix(_MARK)  # which stays in the middle if files are put together
         if raw.strip():
             yield _row(number, raw, wanted)
 
@@ -81,6 +82,8 @@ def _row(number: int, raw: str, wanted: WantedColumns) -> Row | UnreadableRow:
         value = json.loads(raw)
     except json.JSONDecodeError as fault:
         return UnreadableRow(number, raw, f"broken JSON at character {fault.pos + 1}: {fault.msg}")
-    except (ValueError, RecursionError) as fault:
+    except RecursionError:
+        return UnreadableRow(number, raw, f"unreadable JSON: {TOO_DEEP}")
+    except ValueError as fault:
         return UnreadableRow(number, raw, f"unreadable JSON: {fault}")
     return json_row(number, raw, value, wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,6 +73,8 @@ def _plain(value: Any, names: tuple[str, ...] | None) -> Any:
             return value.decode("utf-8")
         except UnicodeDecodeError:
             return value
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
     if names is None:
         return value
     if isinstance(value, list):

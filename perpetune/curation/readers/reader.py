@@ -188,6 +188,8 @@ def _refuse(table: Table, seen: _Seen, schemas: Sequence[Schema], path: Path) ->
     columns = table.columns or tuple(seen.columns)
     if not columns and seen.first:
         raise no_object(seen.first, seen.unreadable, path)
+    if not columns:
+        raise PerpetuneError("the file has no rows", where=str(path), do="add at least one example")
     if schema_of(dict.fromkeys(columns, ""), schemas) is None:
         raise _no_columns(columns, path)
 

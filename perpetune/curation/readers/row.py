@@ -39,9 +39,9 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
     content, a missing group the hash of the normalised input, so that equal inputs are never in two splits.
     """
     if is_absent(row.get("output")) and not is_absent(row.get("messages")):
-        conversation, output, answers_with = _chat(row["messages"])
+        conversation, output, answers_with, said = _chat(row["messages"])
     else:
-        conversation, output, answers_with = _prompted(row), _output(row.get("output")), "text"
+        conversation, output, answers_with, said = _prompted(row), _output(row.get("output")), "text", ""
     input = last_user_message(conversation)
     # A single user message is redundant with the input.
     messages = conversation if len(conversation) > 1 else ()
@@ -49,7 +49,7 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
         return Example(
             input=input,
             output=output,
-            id=_name(row, "id") or content_id(input, output, messages),
+            id=_name(row, "id") or content_id(input, output, messages, said),
             group=_name(row, "group") or fingerprint(normalised(input)),
             time=time_of(row, "time"),
             source=_name(row, "source") or source,
@@ -57,15 +57,16 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
             references=_references(row.get("references"), output),
             answers_with=answers_with,
             tools=_tools(row.get("tools")),
+            said=said,
         )
     except ValidationError as fault:
         error = fault.errors()[0]
         raise InvalidRow(str(error["loc"][0]), error["msg"]) from None
 
 
-def content_id(input: str, output: str, messages: Sequence[Message]) -> str:
+def content_id(input: str, output: str, messages: Sequence[Message], said: str = "") -> str:
     """The id of a row that has none: a hash of its content."""
-    return fingerprint(input, output, [_identity(message) for message in messages])
+    return fingerprint(input, output, [_identity(message) for message in messages], *filter(None, [said]))
 
 
 def _identity(message: Message) -> list[object]:
@@ -73,8 +74,8 @@ def _identity(message: Message) -> list[object]:
     return [message.role, message.content, *calls]
 
 
-def _chat(value: object) -> tuple[tuple[Message, ...], str, Literal["text", "tool_calls"]]:
-    """The conversation before the answer, the answer, and what it is."""
+def _chat(value: object) -> tuple[tuple[Message, ...], str, Literal["text", "tool_calls"], str]:
+    """The conversation before the answer, the answer, what it is, and the text before tool calls."""
     messages = _messages(_learned(value))
     if not messages:
         raise InvalidRow("messages", "must hold a user's and an assistant's message")
@@ -82,10 +83,9 @@ def _chat(value: object) -> tuple[tuple[Message, ...], str, Literal["text", "too
     if messages[-1].role != "assistant":
         raise InvalidRow("messages", f"the last message must be the assistant's, it is of role {messages[-1].role!r}")
     if messages[-1].tool_calls:
-        if messages[-1].content:
-            raise InvalidRow(f"{last}.tool_calls", "the answer has a text and a tool call, and only one can be learned")
-        return _answerable(messages[:-1]), _written(messages[-1].tool_calls, f"{last}.tool_calls"), "tool_calls"
-    return _answerable(messages[:-1]), _text(messages[-1].content, f"{last}.content"), "text"
+        calls = _written(messages[-1].tool_calls, f"{last}.tool_calls")
+        return _answerable(messages[:-1]), calls, "tool_calls", messages[-1].content.strip()
+    return _answerable(messages[:-1]), _text(messages[-1].content, f"{last}.content"), "text", ""
 
 
 def _written(calls: Sequence[Mapping[str, object]], field: str) -> str:
@@ -224,6 +224,8 @@ def _output(value: object, field: str = "output") -> str:
     """The output as text; values other than strings as compact JSON."""
     if is_absent(value) or isinstance(value, str):
         return _text(value, field)
+    if isinstance(value, float) and math.isinf(value):
+        raise InvalidRow(field, "is an infinite number")
     try:
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError):

@@ -84,7 +84,7 @@ def of_each_row(
 def tidied(row: Example) -> Example:
     """The example with all texts cleaned."""
     messages = tuple(_changed(message, {"content": tidy(message.content)}) for message in row.messages)
-    texts = {"input": tidy(row.input), "output": tidy(row.output), "messages": messages}
+    texts = {"input": tidy(row.input), "output": tidy(row.output), "said": tidy(row.said), "messages": messages}
     return _with_references(_changed(row, texts), tidy)
 
 

@@ -129,10 +129,16 @@ def _with_placeholders(row: Example, replacer: Replacer, *, labelled: bool) -> E
     input = until_stable(replacer.text, row.input)
     output = row.output if labelled else until_stable(replacer.written, row.output)
     references = row.references if labelled else tuple(until_stable(replacer.written, each) for each in row.references)
-    if (messages, input, output, references) == (row.messages, row.input, row.output, row.references):
+    new = {
+        "messages": messages,
+        "input": input,
+        "output": output,
+        "references": references,
+        "said": until_stable(replacer.text, row.said),
+    }
+    if all(getattr(row, name) == value for name, value in new.items()):
         return row
-    clean = row.model_copy(update={"messages": messages, "input": input, "output": output, "references": references})
-    return with_group_of(row, clean)
+    return with_group_of(row, row.model_copy(update=new))
 
 
 def _hidden_changes(row: Example, clean: Example, find: Find) -> Iterator[Changed]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from perpetune.curation.dedup_key import row_hash
 from perpetune.generation.answer import Answer
 from perpetune.records import Example, Message
 
@@ -82,7 +83,10 @@ def predict_until_clear(
 def cached(
     folder: Path, settings: object, messages_of: Callable[[Example], Sequence[Message]], predict: Predict
 ) -> Predict:
-    """Predict with a cache in `folder`, keyed by the settings and each row's prompt (`messages_of`)."""
+    """Predict with a cache in `folder`, keyed by the settings and each row's prompt (`messages_of`).
+
+    Each line also has the row's hash, by which an erasure finds it.
+    """
     path = folder / f"{_digest(settings)}.jsonl"
 
     def answers(rows: Sequence[Example]) -> list[Answer]:
@@ -91,7 +95,7 @@ def cached(
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         if new:
             fresh = dict(zip(new, predict(list(new.values())), strict=True))
-            _append(path, fresh)
+            _append(path, fresh, {key: row_hash(row) for key, row in new.items()})
             known |= fresh
         return [known[key] for key in keys]
 
@@ -115,10 +119,11 @@ def _read(path: Path) -> dict[str, Answer]:
         return {each["asked"]: Answer(**each["answer"]) for each in read}
 
 
-def _append(path: Path, answers: dict[str, Answer]) -> None:
+def _append(path: Path, answers: dict[str, Answer], rows: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The newline first ends a line that a killed writer left cut off; `_read` skips such lines.
-    lines = ["\n" + json.dumps({"asked": key, "answer": _document(answer)}) + "\n" for key, answer in answers.items()]
+    found = [{"asked": key, "row": rows[key], "answer": _document(answer)} for key, answer in answers.items()]
+    lines = ["\n" + json.dumps(each) + "\n" for each in found]
     with path.open("a", encoding="utf-8") as file:
         file.writelines(lines)
 

@@ -63,25 +63,30 @@ def target_tokens(tokenizer: PreTrainedTokenizerBase, row: Example, instruction:
     """What the model learns to write for a row: its text, or its tool calls as the template writes them."""
     if row.answers_with == "text":
         return answer_tokens(tokenizer, row.output)
-    return call_tokens(tokenizer, conversation(instruction, row), row.output, row.tools)
+    return call_tokens(tokenizer, conversation(instruction, row), row.output, row.tools, row.said)
 
 
 def call_tokens(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], output: str, tools: str | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    output: str,
+    tools: str | None = None,
+    said: str = "",
 ) -> list[int]:
     """The tokens of an answer of tool calls (`output` is their canonical JSON), with the end-of-turn token.
 
     They are what the chat template writes where an empty answer would end, or the calls in Hermes' format if it writes
-    none. Spellings of control tokens in names and arguments are text.
+    none, or drops the text that is `said` before them. Spellings of control tokens in names and arguments are text.
     """
     controls = _controls(tokenizer)
-    called = {"role": "assistant", "content": "", "tool_calls": list(as_tool_calls(output))}
+    called = {"role": "assistant", "content": said, "tool_calls": list(as_tool_calls(output))}
     turns = [*(_marked(controls, _turn(message)) for message in messages), _marked(controls, called)]
     listed = mark(json.loads(tools), controls.prompt) if tools else None
     end = _required(controls.end_of_turn)
     text = _written_calls(tokenizer, turns, listed, str(tokenizer.decode([end])))
-    if text is None or json.loads(output)[0]["name"] not in text:
-        return answer_tokens(tokenizer, hermes(output))
+    _, found, behind = (text or "").partition(str(_marked(controls, called)["content"]))
+    if text is None or (said and not found) or json.loads(output)[0]["name"] not in (behind if said else text):
+        return answer_tokens(tokenizer, "\n".join(filter(None, [said, hermes(output)])))
     return [*encode(tokenizer, text), end]
 
 

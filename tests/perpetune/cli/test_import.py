@@ -110,11 +110,6 @@ HOSTILE: list[tuple[object, str, str]] = [
     ({"messages": [USER, {"role": "assistant"}]}, "messages[1].content", "missing"),
     ({"messages": [USER, {"role": "assistant", "content": None, "refusal": "No."}]}, "messages[1].refusal", "refused"),
     (
-        {"messages": [USER, {"role": "assistant", "content": "wait", "tool_calls": [CALL]}]},
-        "messages[1].tool_calls",
-        "a text and a tool call",
-    ),
-    (
         {
             "messages": [
                 USER,

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from perpetune.curation.dedup_key import row_hash
+from perpetune.curation.hosted.matching import turns_hash
 from perpetune.curation.quarantine import Quarantined, Rejected
 from perpetune.erasure.contents import cleaned, examples_in
 from perpetune.erasure.scrubber import Scrubber
@@ -103,3 +105,53 @@ def test_a_summary_stays_and_loses_the_text() -> None:
 def test_weights_are_left_alone() -> None:
     assert cleaned(b"\xff\xfe\x00 Ann Other", *targets(Selector(match="ann other"))).data is None
     assert re.search("Ann", GONE.input)
+
+
+def test_a_private_form_of_a_row_is_the_row_and_a_corrected_one_is_not() -> None:
+    private = row("1", "please call <PERSON_1> about the bill")
+    corrected = row("1", "please call the bank about <PERSON_1>")
+    other = row("2", "please call <PERSON_2> about the bill", source="elsewhere")
+    selector = Selector(match="Ann Other")
+    found = Targets(selector.selects, selector.pattern())
+    found.add_if_selected([private, corrected, other, GONE])  # the private form is met before the row itself
+    found.add_private_forms()
+    assert len(found.found) == 2
+    scrubber = Scrubber(found.pattern, found.texts)
+    assert cleaned(lines(private, corrected, other), found, scrubber).data == lines(corrected, other)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"id": "1", "output": "by id", "rows": ["inbox:1"]},
+        {"turns": turns_hash(GONE), "conversation": "of another system message", "output": "no name"},
+        {"turns": "t", "conversation": "c", "output": "no name", "rows": ["1"]},
+        {"input": GONE.input, "output": "yes", "source": "label rules", "confidence": 0.9, "votes": {"a": "yes"}},
+        {"source": "inbox", "id": "1", "input": "as a step changed it", "label": "yes", "why": "a guess"},
+        {"subject": {"kind": "row", "id": "1", "source": "inbox"}, "text": "hi", "label": "yes", "annotator": "a"},
+        {"subject": {"kind": "new", "id": "x"}, "text": GONE.input, "label": "yes", "annotator": "a"},
+        {"asked": "key", "row": row_hash(GONE), "answer": {"text": "no name"}},
+        {"asked": "of before rows were noted", "answer": {"text": "no name"}},
+        {"feedback": {"request_id": "1", "comment": "no name"}},
+        {"request_id": "1", "input": "", "label": ""},
+    ],
+)
+def test_what_is_about_the_row_is_dropped(value: dict[str, object]) -> None:
+    data = (json.dumps(value) + "\n").encode()
+    assert cleaned(data, *targets(Selector(id="1"))).data == b""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"id": "1", "turns": "t", "conversation": "c", "output": "of another conversation"},
+        {"id": "2", "output": "by id", "rows": ["other:1"]},
+        {"source": "other", "id": "1", "input": "of another source", "label": "yes", "why": "a guess"},
+        {"subject": {"kind": "row", "id": "1", "source": "other"}, "text": "hi", "label": "yes", "annotator": "a"},
+        {"asked": "key", "row": row_hash(STAYS), "answer": {"text": "no name"}},
+        {"step": 1, "loss": 0.5},
+    ],
+)
+def test_what_is_about_others_stays(value: dict[str, object]) -> None:
+    data = (json.dumps(value) + "\n").encode()
+    assert cleaned(data, *targets(Selector(id="inbox:1"))).data is None

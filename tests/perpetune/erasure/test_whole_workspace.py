@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import html
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
 from predictions import answered
 
+from perpetune.annotation.bring import RECORD, record
+from perpetune.annotation.exchange import write_tasks
+from perpetune.annotation.records import Annotation, AnnotationTask, Subject
 from perpetune.curation import dvc
+from perpetune.curation.dedup_key import row_hash
 from perpetune.curation.erased import load_tombstones
+from perpetune.curation.hosted.answer_file import HostedAnswer
+from perpetune.curation.hosted.matching import load_answers, save_answers, stored
 from perpetune.curation.ingest import ingest
-from perpetune.curation.layout import INBOX
+from perpetune.curation.layout import HOSTED_ANSWERS, INBOX
 from perpetune.erasure.erase import Erasure, complete, erase, pending
 from perpetune.erasure.selection import Selector
 from perpetune.errors import PerpetuneError
+from perpetune.generation.answer import Answer
+from perpetune.loop.assess.answering import cached
 from perpetune.params import BaseParams
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import Drawn, request_labels
@@ -30,22 +49,43 @@ from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Feedback, Prediction, read_jsonl
 from perpetune.reproduction.reproduce import reproduce
+from perpetune.rules.apply import RuledRow
+from perpetune.rules.replies import REPLIES, Reply, reply_cache
+from perpetune.rules.store import store
 from perpetune.tracking import registry
 from perpetune.tracking.runs import connect
 from perpetune.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow
 
-MARKER = "Quincy Zanzibarson"
+MARKER = 'Quincy "Ö\'Zé" Zanzibarson'
+WORDS = ("quincy", "zanzibarson")
 THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
 FILLERS = ["a", "the", "say", "is it", "the a", "a the", "is a", "it is", "say a", "say the"]
 
 
-def holders(root: Path, marker: str = MARKER) -> list[str]:
-    """The files whose bytes hold a word of the marker, in any case."""
-    words = [word.lower().encode() for word in marker.split()]
-    files = {path: path.read_bytes().lower() for path in root.rglob("*") if path.is_file()}
-    return sorted(str(path.relative_to(root)) for path, data in files.items() if any(word in data for word in words))
+def holders(root: Path, words: Sequence[str] = WORDS) -> list[str]:
+    """The files whose bytes, or what is packed in them, hold a word of the marker, in any case."""
+    files = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    held = [
+        path for path, data in files.items() if any(word in text.lower() for text in opened(data) for word in words)
+    ]
+    return sorted(str(path.relative_to(root)) for path in held)
+
+
+def opened(data: bytes) -> Iterator[str]:
+    """The bytes as text, and what a compressed or columnar file and a Base64 string hold."""
+    yield data.decode("latin-1")
+    if data.startswith(b"\x1f\x8b"):
+        yield from opened(gzip.decompress(data))
+    if data.startswith(b"PAR1"):
+        yield str(pq.read_table(pa.BufferReader(data)).to_pylist())
+    if data.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                yield from opened(archive.read(name))
+    for packed in re.findall(rb'"(H4sI[A-Za-z0-9+/=]{20,})"', data):
+        yield from opened(base64.b64decode(packed))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +122,68 @@ def trained(
     ingest(folder / "mine.jsonl", root / INBOX)
     _serve(workspace)
     run_loop_once(workspace, "manual", "a first model")
+    _use_everything_else(workspace, folder)
     return workspace
+
+
+def _use_everything_else(workspace: Workspace, folder: Path) -> None:
+    """What no pass of the loop writes: each feature of its own, with the marker in what it keeps."""
+    root = workspace.root
+    about = f"a question of {MARKER} that is in no row"
+    row = read_jsonl(root / "data/splits/train.jsonl", Example)[0]
+    marked = next(row for row in read_jsonl(root / "data/raw/examples.jsonl", Example) if MARKER in row.input)
+    chosen = {"prompt": about, "chosen": "blue", "rejected": "red"}
+    (folder / "pairs.jsonl").write_text(json.dumps(chosen) + "\n")
+    ingest(folder / "pairs.jsonl", root / INBOX)
+    asked = [{"role": "user", "content": marked.input}]
+    answers = [
+        HostedAnswer(None, tuple(asked), "an answer that names no one", "a"),
+        HostedAnswer(marked.id, None, "by the id alone", "b"),
+        HostedAnswer("x", ({"role": "user", "content": row.input},), f"as {MARKER} said", "c"),
+        HostedAnswer("y", ({"role": "user", "content": row.input + "?"},), "blue", "d"),
+    ]
+    save_answers(root / HOSTED_ANSWERS, stored(answers))
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", HOSTED_ANSWERS], cwd=root, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "push", "-q"], cwd=root, check=True)
+    subjects = [Subject(kind="row", id=marked.id, source=marked.source, label="blue"), Subject(kind="new", id="n")]
+    texts = ["shown without what is private", f"a text of {MARKER}"]
+    said = [Annotation(subject=s, text=t, label="blue", annotator="a") for s, t in zip(subjects, texts, strict=True)]
+    kept = Annotation(subject=Subject(kind="row", id="kept", source="mine"), text="x", label="red", annotator="a")
+    record([*said, kept], root)
+    tasks = [AnnotationTask(subject=subjects[1], text=texts[1], why=f"{MARKER} asked")]
+    write_tasks(root / "data/annotations/tasks.json", tasks, "label-studio", labelled=True)
+    unlabelled = [Example(input=f"{about} {n}", output="", id=str(n), group=str(n), source="new") for n in range(2)]
+    ruled = [
+        RuledRow(unlabelled[0], {"colours": "blue"}, "blue", 0.9),
+        RuledRow(unlabelled[1], {}, None, 0.0, "no rule voted"),
+    ]
+    store(ruled, root, "mine", add=True)
+    with reply_cache(workspace.home / REPLIES) as cache:
+        cache.put("1", "m", Reply("blue", 1, 1, 0.1), row_hash(marked))
+        cache.put("2", "m", Reply(f"of {MARKER}: blue", 1, 1, 0.1), row_hash(row))
+        cache.put("3", "m", Reply("red", 1, 1, 0.1), row_hash(unlabelled[0].model_copy(update={"input": "sky"})))
+    cached(workspace.home / "answers", "settings", lambda row: row.messages, lambda rows: [ANSWER] * len(rows))(
+        [marked, row.model_copy(update={"input": "sky"})]
+    )
+    log_drift_report(workspace)
+    (workspace.home / "logs").mkdir()
+    (workspace.home / "logs/gateway.log").write_text(f"failed: {json.dumps(json.dumps({'asked': MARKER}))}\n")
+    (root / "wanted.jsonl").write_text(json.dumps({"request_id": "p1", "input": about, "label": ""}) + "\n")
+
+
+ANSWER = Answer("a text that names no one", None, None, 1, 1, "stop", 0.1)
+
+
+def log_drift_report(workspace: Workspace) -> None:
+    """A report as `watch` logs it, whose labels name the marker."""
+    frame = pd.DataFrame({"input": ["a", "b"] * 20, "prediction": [f"by {MARKER}", "blue"] * 20})
+    page = workspace.root / "drift.html"
+    packed = base64.b64encode(gzip.compress(html.escape(frame.to_json()).encode())).decode()
+    page.write_text(f'<script>const packed = atob("{packed}")</script>')
+    [experiment] = MlflowClient().search_experiments(filter_string="name = 'colours'")
+    [run, *_] = MlflowClient().search_runs([experiment.experiment_id])
+    MlflowClient().log_artifact(run.info.run_id, str(page), "drift")
+    page.unlink()
 
 
 def _serve(workspace: Workspace) -> None:
@@ -165,12 +266,44 @@ def test_the_marker_was_everywhere_and_is_nowhere(done: Done) -> None:
         "artifacts/",
         "predictions.db",
         "spool",
+        "data/hosted",
+        "data/annotations/annotations.jsonl",
+        "data/annotations/tasks.json",
+        "data/rules",
+        "data/inbox/rejected",
+        "data/inbox/preferences",
+        "rules/replies.db",
+        "drift.html",
+        "gateway.log",
     )
     for place in places:
         assert any(place in path for path in done.held), f"{place} did not hold it, so this test proves nothing"
-    assert holders(done.workspace.root) == []
+    assert holders(done.workspace.root) == ["wanted.jsonl"], "which is the user's own"
     assert not pending(done.workspace)
-    assert done.erasure.completed and done.erasure.elsewhere == ()
+    assert done.erasure.completed and done.erasure.elsewhere == ("wanted.jsonl",)
+    assert "annotation tool" in done.erasure.notes[0]
+
+
+def test_what_is_about_the_row_goes_also_if_it_names_no_one(done: Done) -> None:
+    root = done.workspace.root
+    assert [each.id for each in load_answers(root / HOSTED_ANSWERS)] == ["y"]
+    assert [each.subject.id for each in read_jsonl(root / RECORD, Annotation)] == ["kept"]
+    with reply_cache(done.workspace.home / REPLIES) as cache:
+        assert [cache.get(key) is None for key in "123"] == [True, False, False]
+    answers = [path.read_text() for path in (done.workspace.home / "answers").glob("*.jsonl")]
+    assert sum(text.count(ANSWER.text) for text in answers) == 1
+    texts = {row.input for row in read_jsonl(root / "data/raw/examples.jsonl", Example)}
+    known = [np.load(file)["keys"] for file in (done.workspace.home / "embeddings").glob("*.npz")]
+    assert sum(len(keys) for keys in known) // 16 <= len(texts)
+
+
+def test_a_file_of_dvc_add_keeps_its_name_and_comes_back_without_the_row(done: Done) -> None:
+    path = done.workspace.root / HOSTED_ANSWERS
+    content = path.read_bytes()
+    path.unlink()
+    shutil.rmtree(done.workspace.root / ".dvc/cache")
+    subprocess.run([sys.executable, "-m", "dvc", "pull", "-q", path], cwd=done.workspace.root, check=True)
+    assert path.read_bytes() == content
 
 
 def test_what_was_planned_is_what_was_done(done: Done) -> None:
@@ -233,12 +366,12 @@ def test_erased_rows_do_not_come_back(done: Done, tmp_path: Path) -> None:
     assert found.examples == 1, "the corrected row is welcome"
     assert [row.line for row in found.rejected] == [1, 2]
     assert all("it was erased on" in row.reason and "asked by mail" in row.reason for row in found.rejected)
-    assert holders(root) == [], "not even among the rejected rows"
+    assert holders(root) == ["wanted.jsonl"], "not even among the rejected rows"
 
     copied = root / INBOX / "copied-000000000000.jsonl"
     copied.write_text(json.dumps(lines[0]) + "\n")
     dvc.reproduce(root)
-    assert holders(root) == [str(copied.relative_to(root))], "curation leaves out what was copied there"
+    assert holders(root) == [str(copied.relative_to(root)), "wanted.jsonl"], "curation leaves out what was copied there"
     assert json.loads((root / "data/raw/counts.json").read_text())["erased"] == 1
     copied.unlink()
 
@@ -248,7 +381,7 @@ def test_a_reproduction_says_why_it_differs(done: Done) -> None:
     found = reproduce(done.workspace, "1", said.append, lambda _: None)
     assert found.comparison.verdict != "identical"
     assert any("the weights cannot be the same" in note for note in found.notes)
-    assert holders(done.workspace.root) == []
+    assert holders(done.workspace.root) == ["wanted.jsonl"]
 
 
 def test_nothing_selected_is_said(done: Done) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path, PurePath
 
+from perpetune.curation.readers.addresses.archives import is_archive
 from perpetune.curation.readers.addresses.compressed import without_compression
 from perpetune.curation.readers.file_format import SUFFIXES
 from perpetune.errors import PerpetuneError
@@ -34,4 +35,4 @@ def files_below(folder: Path) -> list[Path]:
 
 def is_readable(path: PurePath) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and without_compression(path).suffix.lower() in SUFFIXES
+    return not hidden and (without_compression(path).suffix.lower() in SUFFIXES or is_archive(path))

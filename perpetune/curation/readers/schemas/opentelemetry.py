@@ -1,7 +1,8 @@
 """Spans of OpenTelemetry's conventions for generative AI, current and earlier.
 
 https://opentelemetry.io/docs/specs/semconv/gen-ai/ : `gen_ai.input.messages` and `gen_ai.output.messages`; before that
-`gen_ai.prompt.0.content`, and events such as `gen_ai.user.message`.
+`gen_ai.prompt.0.content`, and events such as `gen_ai.user.message`. OpenInference, of Arize Phoenix, has
+`llm.input_messages.0.message.content`: https://arize-ai.github.io/openinference/spec/semantic_conventions.html
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from perpetune.curation.readers.schemas.messages import Turn, answer_turn, conve
 from perpetune.curation.readers.schemas.schema import Converted, Schema, Values, converted, epoch_time, first_of
 
 _NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(role|content)")
+_OPENINFERENCE = re.compile(r"llm\.(input|output)_messages\.(\d+)\.message\.(role|content)")
+_KINDS = {"input": "prompt", "output": "completion"}
 _EVENT = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message")
 _IDS = ("spanId", "span_id")
 _TIMES = ("startTimeUnixNano", "start_time_unix_nano", "timeUnixNano")
@@ -89,8 +92,8 @@ def _current(attributes: Mapping[str, Any], name: str) -> list[Turn] | None:
 def _numbered(attributes: Mapping[str, Any], kind: str) -> list[Turn] | None:
     turns: dict[int, dict[str, Any]] = {}
     for name, value in attributes.items():
-        found = _NUMBERED.fullmatch(name)
-        if found and found[1] == kind:
+        found = _NUMBERED.fullmatch(name) or _OPENINFERENCE.fullmatch(name)
+        if found and _KINDS.get(found[1], found[1]) == kind:
             turns.setdefault(int(found[2]), {})[found[3]] = value
     default = {"role": "user" if kind == "prompt" else "assistant"}
     return conversation_of([{**default, **turns[number]} for number in sorted(turns)])

@@ -14,9 +14,7 @@ OWN_FIELDS = ("id", "group", "time", "source", "references")
 """What every schema takes over if a record has it."""
 
 _INPUT_NAMES = "input text prompt question instruction sentence utterance query message review comment content title"
-_OUTPUT_NAMES = (
-    "output answer answers response completion target label intent class category sentiment reply summary expected"
-)
+_OUTPUT_NAMES = "output answer answers response completion target label intent class category sentiment reply summary expected ideal"
 INPUT_NAMES = tuple(_INPUT_NAMES.split())
 OUTPUT_NAMES = tuple(_OUTPUT_NAMES.split())
 """Common names, the likeliest first."""

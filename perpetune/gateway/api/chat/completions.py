@@ -387,5 +387,6 @@ def _as_api_error(fault: Exception) -> ApiError:
 
 
 def _output(answer: Answer) -> str:
-    """The logged output: the answer's text, or its tool calls as JSON."""
-    return answer.text if answer.text or not answer.tool_calls else json.dumps(answer.tool_calls)
+    """The logged output: the answer's text, its tool calls as JSON, or one below the other."""
+    calls = [json.dumps(answer.tool_calls)] if answer.tool_calls else []
+    return "\n".join([*filter(None, [answer.text]), *calls])

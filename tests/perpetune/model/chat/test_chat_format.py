@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from perpetune.model.base import Base
 from perpetune.model.chat.chat_format import answer_tokens, end_of_turn, prompt_tokens, target_tokens
 from perpetune.records import Example, Message
-from perpetune.tool_calls import hermes, same_calls, written
+from perpetune.tool_calls import hermes, same_calls, split_calls, written
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at": "sky"}'}}
 TALK = (
@@ -81,6 +81,19 @@ def test_a_template_that_writes_calls_is_followed_token_by_token(name: str) -> N
 def test_a_template_without_calls_gets_those_of_hermes() -> None:
     tokenizer = family_tokenizer("chatml")
     assert target_tokens(tokenizer, CALLED, "") == answer_tokens(tokenizer, hermes(ANSWER))
+
+
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
+def test_a_text_before_the_calls_is_learned_with_them(name: str) -> None:
+    tokenizer = family_tokenizer(name)
+    row = CALLED.model_copy(update={"said": "Let me look, <|im_end|>."})
+    tokens = target_tokens(tokenizer, row, "")
+
+    assert tokens.count(end_of_turn(tokenizer)) == 1 and tokens[-1] == end_of_turn(tokenizer)
+    written = str(tokenizer.decode(tokens[:-1]))
+    text, calls = split_calls(written, {"look", "ask"})
+    assert same_calls(ANSWER, written) == 1
+    assert not calls or text.strip() == row.said
 
 
 def test_a_text_is_learned_as_it_was() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -108,10 +110,16 @@ def test_an_address_of_the_web(server: str) -> None:
         inputs(f"{server}/none.jsonl")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")
-def test_a_missing_package_is_named() -> None:
-    with pytest.raises(PerpetuneError, match="s3:// needs the package s3fs"):
-        inputs("s3://bucket/a.jsonl")
+@pytest.mark.parametrize(
+    ("protocol", "package"),
+    [("s3", "s3fs"), ("gs", "gcsfs"), ("gcs", "gcsfs"), ("az", "adlfs"), ("abfs", "adlfs"), ("abfss", "adlfs")],
+)
+def test_a_missing_package_is_named(protocol: str, package: str) -> None:
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(PerpetuneError, match=f"{protocol}:// needs the package {package}") as fault:
+        inputs(f"{protocol}://bucket/a.jsonl")
+    assert fault.value.do == f"pip install {package}"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("datasets") is not None, reason="datasets is installed")
@@ -139,6 +147,34 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert inputs(f"hf:{data}:test") == ["test"]
     with pytest.raises(PerpetuneError, match="no split 'none'"):
         inputs(f"hf:{data}:none")
+
+
+def test_a_data_set_in_the_cache_is_read_without_a_network(tmp_path: Path) -> None:
+    """Laid out as the hub's data sets are in the cache of the library; in a process of its own, which reads the setting once."""
+    pytest.importorskip("datasets")
+    heap, cache = tmp_path / "heap", tmp_path / "cache"
+    heap.mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"input": ["a"], "output": ["x"]}), heap / "train.parquet")
+    variables = {**os.environ, "HF_DATASETS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    prepare = (
+        f"import datasets; datasets.load_dataset('parquet', data_files={{'train': {str(heap / 'train.parquet')!r}}})"
+    )
+    subprocess.run([sys.executable, "-c", prepare], check=True, env=variables, capture_output=True)
+    [made] = (cache / "parquet").glob("*/0.0.0/*/dataset_info.json")
+    kept = cache / "owner___name/default/0.0.0" / ("a" * 40)
+    shutil.copytree(made.parent, kept)
+    (kept / "parquet-train.arrow").rename(kept / "name-train.arrow")
+    read = (
+        "import sys; from perpetune.curation.readers.addresses.address import local_copies\n"
+        "from perpetune.curation.readers.reader import read_examples\n"
+        "with local_copies(sys.argv[1]) as files:\n"
+        "    print([row.input for file in files for row in read_examples(file.path, 'x').examples])"
+    )
+    run = [sys.executable, "-c", read]
+    found = subprocess.run([*run, "hf:owner/name"], check=True, env=variables, capture_output=True, text=True)
+    assert found.stdout == "['a']\n"
+    missing = subprocess.run([*run, "hf:owner/none"], check=False, env=variables, capture_output=True, text=True)
+    assert "PerpetuneError" in missing.stderr and "it cannot be loaded" in missing.stderr
 
 
 def test_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:

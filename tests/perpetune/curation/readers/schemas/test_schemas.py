@@ -313,7 +313,6 @@ def test_each_schema_is_seen_and_read(
         ({"messages": [USER, ANSWER], "label": False}, "label", "marked as wrong"),
         ({"conversations": [USER, ANSWER], "kto_tag": False}, "kto_tag", "marked as wrong"),
         ({"prompt": "hi", "completion": "no", "label": "False"}, "label", "marked as wrong"),
-        ({"messages": [USER, {**ANSWER, "tool_calls": [CALL]}]}, "messages[1].tool_calls", "a text and a tool call"),
         (
             {"messages": [USER, {"role": "assistant", "tool_calls": [{"type": "function", "function": {}}]}]},
             "messages[1].tool_calls",

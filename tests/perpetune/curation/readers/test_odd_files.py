@@ -1,0 +1,92 @@
+"""Files as people have them: put together, exported by other programs, cut off."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from perpetune.curation.ingest import ingest
+from perpetune.curation.readers.reader import read_examples
+from perpetune.errors import PerpetuneError
+from perpetune.evaluation.recorded_answers import recorded_answers
+from perpetune.records import Example
+
+HEADER = "input,output\n"
+ROW = '{"input": "a", "output": "x"}\n'
+
+
+def found(path: Path, content: str) -> tuple[list[tuple[str, str]], list[str]]:
+    path.write_text(content, newline="")
+    read = read_examples(path, "x")
+    return [(row.input, row.output) for row in read.examples], [row.reason for row in read.rejected]
+
+
+def test_a_byte_order_mark_between_files_that_were_put_together(tmp_path: Path) -> None:
+    assert found(tmp_path / "a.jsonl", ROW + "\ufeff" + ROW) == ([("a", "x"), ("a", "x")], [])
+
+
+@pytest.mark.parametrize("start", ["sep=;\n", "sep=;\r\n", "\ufeffsep=;\n"])
+def test_a_first_line_that_says_the_separator(tmp_path: Path, start: str) -> None:
+    assert found(tmp_path / "a.csv", f"{start}input;output\na,b;x\n") == ([("a,b", "x")], [])
+    with pytest.raises(PerpetuneError, match="the file is empty"):
+        found(tmp_path / "a.csv", start)
+
+
+def test_what_is_wrong_with_a_row_is_said_in_words(tmp_path: Path) -> None:
+    _, [reason] = found(tmp_path / "a.csv", HEADER + "a,x\nb,y\rc,z\n")
+    assert "a carriage return outside of quotes" in reason
+    _, [reason] = found(tmp_path / "a.jsonl", '{"input": "a", "output": Infinity}\n' + ROW)
+    assert reason == "is an infinite number"
+    for name, deep in (("a.jsonl", "[" * 9_000 + "]" * 9_000), ("a.json", '{"a":' * 9_000 + "}" * 9_000)):
+        content = f'{{"input": "a", "output": {deep}}}\n'
+        _, [reason] = found(tmp_path / name, content + ROW if name == "a.jsonl" else f"[{content},{ROW}]")
+        assert "nested too deeply" in reason
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl"])
+def test_a_file_without_rows(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(HEADER)
+    if name == "a.parquet":
+        pq.write_table(pa.table({"input": pa.array([], pa.string()), "output": pa.array([], pa.string())}), path)
+    if name == "a.jsonl":
+        path.write_text("[]")
+    with pytest.raises(PerpetuneError, match=r"the file has no rows|the file is empty|no valid|none of"):
+        ingest(path, tmp_path / "data/inbox")
+
+
+def test_decimals_of_a_table_are_numbers(tmp_path: Path) -> None:
+    values = [Decimal("1.50"), Decimal("2.00")]
+    pq.write_table(pa.table({"input": ["a", "b"], "output": pa.array(values)}), tmp_path / "a.parquet")
+    assert [row.output for row in read_examples(tmp_path / "a.parquet", "x").examples] == ["1.5", "2"]
+
+
+def test_spans_of_openinference(tmp_path: Path) -> None:
+    said = [("input", 1, "user", "hi"), ("input", 0, "system", "be brief"), ("output", 0, "assistant", "yo")]
+    attributes = {
+        f"llm.{side}_messages.{number}.message.{name}": value
+        for side, number, role, content in said
+        for name, value in (("role", role), ("content", content))
+    }
+    (tmp_path / "a.jsonl").write_text(json.dumps({"span_id": "b", "attributes": attributes}) + "\n")
+    [row] = read_examples(tmp_path / "a.jsonl", "x").examples
+    assert (row.input, row.output) == ("hi", "yo")
+    assert [message.role for message in row.messages] == ["system", "user"]
+
+
+def test_a_line_separator_of_unicode_is_part_of_a_text(tmp_path: Path) -> None:
+    text = "one\u2028two\u0085three"
+    assert found(tmp_path / "a.jsonl", json.dumps({"input": text, "output": "x"}, ensure_ascii=False)) == (
+        [(text, "x")],
+        [],
+    )
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"id": "1", "output": text}, ensure_ascii=False) + "\n")
+    [answer] = recorded_answers(
+        tmp_path / "answers.jsonl", [Example(input="a", output="", id="1", group="1", source="x")]
+    )
+    assert answer is not None and answer.text == text
