@@ -31,9 +31,11 @@ STAGES: dict[str, Callable[[Params, Path], str]] = {
     "params": _resolved,
     "fetch": lambda params, workspace: fetch.run(params.fetch, params.task, workspace),
     "validate": lambda _, workspace: validate.run(workspace),
-    "repair": lambda params, workspace: repair.run(params.repair, params.task, workspace),
-    "language": lambda params, workspace: language.run(params.language, params.split.seed, workspace),
-    "private": lambda params, workspace: private.run(params.private, params.task, workspace),
+    "repair": lambda params, workspace: repair.run(params.repair, params.task, workspace, engine_of(params.curate)),
+    "language": lambda params, workspace: language.run(
+        params.language, params.split.seed, workspace, engine_of(params.curate)
+    ),
+    "private": lambda params, workspace: private.run(params.private, params.task, workspace, engine_of(params.curate)),
     "clean": lambda params, workspace: clean.run(
         params.clean, params.task, params.split.seed, workspace, engine_of(params.curate)
     ),
