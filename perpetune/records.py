@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import compress, repeat
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -175,16 +176,20 @@ class StoredRecords(Collection[Record]):
     """
 
     def __init__(self, path: Path, kind: type[Record]) -> None:
-        self._path = path
+        self.path = path
         self._kind = kind
 
     def __iter__(self) -> Iterator[Record]:
-        with self._path.open("rb") as lines:
-            for line in lines:
+        return self.chosen(repeat(True))
+
+    def chosen(self, is_chosen: Iterable[bool]) -> Iterator[Record]:
+        """The records of which this says so, one after the other."""
+        with self.path.open("rb") as lines:
+            for line in compress(lines, is_chosen):
                 yield self._kind.model_validate_json(line)
 
     def __len__(self) -> int:
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
     def __contains__(self, record: object) -> bool:

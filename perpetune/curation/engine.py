@@ -16,10 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from perpetune.curation.quarantine import StepResult, combined
 from perpetune.errors import PerpetuneError
 from perpetune.params import CurateParams
-from perpetune.records import Example
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -93,11 +91,6 @@ def _of_window(data: Any, function: Callable[[Sequence[S]], T], window: Sequence
 
 def engine_of(params: CurateParams) -> Engine:
     return OnRay(params.ray_address) if params.engine == "ray" else IN_PROCESS
-
-
-def row_wise(step: Callable[[Sequence[Example]], StepResult], rows: Sequence[Example], engine: Engine) -> StepResult:
-    """The result of a step that looks at each row alone."""
-    return combined(engine.batches(step, rows))
 
 
 def for_each(function: Callable[[Sequence[S]], Sequence[T]], items: Iterable[S], engine: Engine) -> Iterable[T]:

@@ -11,8 +11,8 @@ import pytest
 from perpetune.curation import engine as engines
 from perpetune.curation.__main__ import STAGES
 from perpetune.curation.duplicates.near import near_duplicates
-from perpetune.curation.engine import BATCH, IN_PROCESS, OnRay, engine_of, for_each, row_wise
-from perpetune.curation.quarantine import StepResult
+from perpetune.curation.engine import BATCH, IN_PROCESS, OnRay, engine_of, for_each
+from perpetune.curation.quarantine import StepResult, combined
 from perpetune.curation.steps.clean import clean, of_each_row
 from perpetune.errors import PerpetuneError
 from perpetune.params import CleanParams, CurateParams, TaskParams, load_params
@@ -63,12 +63,12 @@ def test_what_each_row_gives_comes_in_the_order_of_the_rows() -> None:
 def test_batches_make_no_difference_to_a_step_on_single_rows() -> None:
     rows = [row(number) for number in range(BATCH + 7)]
     whole = of_each_row(rows, CleanParams())
-    assert row_wise(partial(of_each_row, params=CleanParams()), rows, IN_PROCESS) == whole
+    assert combined(IN_PROCESS.batches(partial(of_each_row, params=CleanParams()), rows)) == whole
     assert len(whole.kept) + len(whole.quarantined) == len(rows)
 
 
 def test_no_rows_need_no_work() -> None:
-    assert row_wise(partial(of_each_row, params=CleanParams()), [], IN_PROCESS) == StepResult((), ())
+    assert combined(IN_PROCESS.batches(partial(of_each_row, params=CleanParams()), [])) == StepResult((), ())
 
 
 def test_the_setting_chooses_the_engine() -> None:
