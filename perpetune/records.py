@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import compress, repeat
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -171,18 +172,44 @@ class Feedback(_Frozen):
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
     """Write one record a line, atomically; returns how many."""
-    return write_lines_atomic(path, (record.model_dump_json(exclude_defaults=True) for record in records))
+    return write_lines_atomic(path, map(as_line, records))
+
+
+def as_line(record: BaseModel) -> str:
+    """The record as JSON, without what has its default."""
+    return record.model_dump_json(exclude_defaults=True)
 
 
 def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:
     """Read a file that `write_jsonl` wrote. Raises pydantic.ValidationError if a line is not such a record."""
-    return list(_iterate(path, kind))
+    return list(StoredRecords(path, kind))
 
 
-def _iterate(path: Path, kind: type[Record]) -> Iterator[Record]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield kind.model_validate_json(line)
+class StoredRecords(Collection[Record]):
+    """The records of a file that `write_jsonl` wrote, each read when it is asked for, so that none is held in memory.
+
+    They can be gone through several times. Raises pydantic.ValidationError at a line that is no such record.
+    """
+
+    def __init__(self, path: Path, kind: type[Record]) -> None:
+        self.path = path
+        self._kind = kind
+
+    def __iter__(self) -> Iterator[Record]:
+        return self.chosen(repeat(True))
+
+    def chosen(self, is_chosen: Iterable[bool]) -> Iterator[Record]:
+        """The records of which this says so, one after the other."""
+        with self.path.open("rb") as lines:
+            for line in compress(lines, is_chosen):
+                yield self._kind.model_validate_json(line)
+
+    def __len__(self) -> int:
+        with self.path.open("rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+    def __contains__(self, record: object) -> bool:
+        return any(each == record for each in self)
 
 
 def last_user_message(messages: Sequence[Message]) -> str:

@@ -35,21 +35,24 @@ def _validate(_: Params, workspace: Path) -> str:
 
 
 def _repair(params: Params, workspace: Path) -> str:
+    from perpetune.curation.engine import engine_of
     from perpetune.curation.steps import repair
 
-    return repair.run(params.repair, params.task, workspace)
+    return repair.run(params.repair, params.task, workspace, engine_of(params.curate))
 
 
 def _language(params: Params, workspace: Path) -> str:
+    from perpetune.curation.engine import engine_of
     from perpetune.curation.steps import language
 
-    return language.run(params.language, params.split.seed, workspace)
+    return language.run(params.language, params.split.seed, workspace, engine_of(params.curate))
 
 
 def _private(params: Params, workspace: Path) -> str:
+    from perpetune.curation.engine import engine_of
     from perpetune.curation.steps import private
 
-    return private.run(params.private, params.task, workspace)
+    return private.run(params.private, params.task, workspace, engine_of(params.curate))
 
 
 def _clean(params: Params, workspace: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 
 import yaml
@@ -17,12 +18,14 @@ from perpetune.curation.duplicates.canonical import canonical_turns
 from perpetune.curation.layout import ASSIGNMENTS, RESOLVED, SPLITS
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.errors import PerpetuneError
-from perpetune.files import write_atomic
+from perpetune.files import write_lines_atomic
 from perpetune.params import SplitParams
 from perpetune.records import Example, read_jsonl
 
 PRECEDENCE = ("frozen", "validation", "train")
 """The splits that are recorded. If rows of several come into one group, the group is in the first of them."""
+
+_NAMES = {name: name for name in PRECEDENCE}  # one text for all rows of a split
 
 _DEFAULT_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -140,17 +143,18 @@ def is_missing(workspace: Path) -> bool:
 
 
 def save_record(workspace: Path, record: AssignmentRecord) -> None:
-    lines = (f"{key},{name}\n" for key, name in sorted(record.splits.items()))
-    write_atomic(workspace / ASSIGNMENTS, "key,split\n" + "".join(lines))
+    lines = (f"{key},{record.splits[key]}" for key in sorted(record.splits))
+    write_lines_atomic(workspace / ASSIGNMENTS, chain(["key,split"], lines))
 
 
 def _read(path: Path) -> Iterable[tuple[str, str]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[1:], start=2):
-        key, _, name = line.partition(",")
-        if name not in PRECEDENCE:
-            raise PerpetuneError(
-                f"{line[:60]!r} is no assignment to a split",
-                where=f"{path}:{number}",
-                do=f"get the file back with `dvc checkout --force {ASSIGNMENTS}`",
-            )
-        yield key, name
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(islice(lines, 1, None), start=2):
+            key, _, name = line.rstrip("\n").partition(",")
+            if name not in _NAMES:
+                raise PerpetuneError(
+                    f"{line.rstrip()[:60]!r} is no assignment to a split",
+                    where=f"{path}:{number}",
+                    do=f"get the file back with `dvc checkout --force {ASSIGNMENTS}`",
+                )
+            yield key, _NAMES[name]

@@ -10,40 +10,50 @@ import os
 import pickle
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
+from operator import length_hint
 from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from perpetune.curation.quarantine import Quarantined, StepResult
 from perpetune.errors import PerpetuneError
 from perpetune.params import CurateParams
-from perpetune.records import Example
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 BATCH = 5_000
 """Rows or texts that are worked on at once. Their results are in memory together."""
+WINDOW = 40
+"""Batches that are given to Ray at once, so that memory does not grow with the rows."""
 
 
 class Engine(Protocol):
     """`batches` are the results of a function for batches of rows or texts, in their order."""
 
-    def batches(self, function: Callable[[Sequence[S]], T], items: Sequence[S]) -> Iterator[T]: ...
+    def batches(self, function: Callable[[Sequence[S]], T], items: Iterable[S]) -> Iterator[T]: ...
 
 
 class InProcess:
     """One batch after the other in this process, each when it is asked for."""
 
-    def batches(self, function: Callable[[Sequence[S]], T], items: Sequence[S]) -> Iterator[T]:
-        for start in tqdm(range(0, len(items), BATCH), unit=f" x {BATCH:,} rows", leave=False, disable=_bar(items)):
-            yield function(items[start : start + BATCH])
+    def batches(self, function: Callable[[Sequence[S]], T], items: Iterable[S]) -> Iterator[T]:
+        return map(function, batched(items))
 
 
-def _bar(items: Sequence[object]) -> bool | None:
+def batched(items: Iterable[S]) -> Iterator[tuple[S, ...]]:
+    """The items in batches, with a bar that shows how many are done if there are many."""
+    left = iter(items)
+    count = length_hint(items)
+    with tqdm(total=count, unit=" rows", unit_scale=True, leave=False, disable=_bar(count)) as bar:
+        while batch := tuple(islice(left, BATCH)):
+            yield batch
+            bar.update(len(batch))
+
+
+def _bar(count: int) -> bool | None:
     """What tqdm's `disable` is: for many rows no bar only if nobody would see it (None)."""
-    return None if len(items) > 10 * BATCH else True
+    return None if count > 10 * BATCH else True
 
 
 IN_PROCESS = InProcess()
@@ -58,48 +68,34 @@ class OnRay:
     def __init__(self, address: str | None = None) -> None:
         self._address = address
 
-    def batches(self, function: Callable[[Sequence[S]], T], items: Sequence[S]) -> Iterator[T]:
+    def batches(self, function: Callable[[Sequence[S]], T], items: Iterable[S]) -> Iterator[T]:
         """As `Engine`. Raises PerpetuneError if Ray is not installed, or its cluster cannot be reached."""
-        if not items:
-            return
-        data = _connected(self._address)
-        import pyarrow
+        left = batched(items)
+        while window := tuple(islice(left, WINDOW)):
+            yield from _of_window(_connected(self._address), function, window)
 
-        # A batch of ours is a row and a block of Ray's, so that it has the same items as in one process.
-        blocks = [
-            pyarrow.table({"batch": [number], "items": [pickle.dumps(batch)]})
-            for number, batch in enumerate(IN_PROCESS.batches(_unchanged, items))
-        ]
-        waiting: dict[int, bytes] = {}
-        expected = 0
-        for result in data.from_arrow(blocks).map(_applied, fn_kwargs={"function": function}).iter_rows():
-            waiting[result["batch"]] = result["result"]
-            while expected in waiting:
-                yield pickle.loads(waiting.pop(expected))
-                expected += 1
+
+def _of_window(data: Any, function: Callable[[Sequence[S]], T], window: Sequence[Sequence[S]]) -> Iterator[T]:
+    import pyarrow
+
+    # A batch of ours is a row and a block of Ray's, so that it has the same items as in one process.
+    blocks = [pyarrow.table({"batch": [number], "items": [pickle.dumps(batch)]}) for number, batch in enumerate(window)]
+    waiting: dict[int, bytes] = {}
+    expected = 0
+    for result in data.from_arrow(blocks).map(_applied, fn_kwargs={"function": function}).iter_rows():
+        waiting[result["batch"]] = result["result"]
+        while expected in waiting:
+            yield pickle.loads(waiting.pop(expected))
+            expected += 1
 
 
 def engine_of(params: CurateParams) -> Engine:
     return OnRay(params.ray_address) if params.engine == "ray" else IN_PROCESS
 
 
-def row_wise(step: Callable[[Sequence[Example]], StepResult], rows: Sequence[Example], engine: Engine) -> StepResult:
-    """The result of a step that looks at each row alone."""
-    kept: list[Example] = []
-    quarantined: list[Quarantined] = []
-    for result in engine.batches(step, rows):
-        kept += result.kept
-        quarantined += result.quarantined
-    return StepResult(tuple(kept), tuple(quarantined))
-
-
-def for_each(function: Callable[[Sequence[S]], Sequence[T]], items: Sequence[S], engine: Engine) -> Iterable[T]:
+def for_each(function: Callable[[Sequence[S]], Sequence[T]], items: Iterable[S], engine: Engine) -> Iterable[T]:
     """What the function gives for each row or text, as it is asked for."""
     return chain.from_iterable(engine.batches(function, items))
-
-
-def _unchanged(batch: Sequence[S]) -> Sequence[S]:
-    return batch
 
 
 def _applied(batch: dict[str, Any], function: Callable[[Any], object]) -> dict[str, Any]:

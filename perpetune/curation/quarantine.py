@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -71,9 +71,23 @@ class StepResult:
     reported: tuple[Quarantined, ...] = ()
 
 
+def combined(results: Iterable[StepResult]) -> StepResult:
+    """The result for all rows, of those for batches of them."""
+    parts = tuple(results)
+    return StepResult(
+        tuple(row for part in parts for row in part.kept),
+        tuple(row for part in parts for row in part.quarantined),
+        tuple(each for part in parts for each in part.changed),
+        tuple(row for part in parts for row in part.reported),
+    )
+
+
 def by_reason(quarantined: Iterable[Quarantined]) -> dict[str, int]:
     """The number of quarantined rows by reason, most frequent first."""
-    counts = Counter(row.reason for row in quarantined)
+    return most_frequent_first(Counter(row.reason for row in quarantined))
+
+
+def most_frequent_first(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 

@@ -19,7 +19,7 @@ from perpetune.params import SplitParams
 from perpetune.records import Example
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """Groups that are assigned together. `name` decides by its hash; `recorded` is the split that they were in before.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from perpetune.curation.card.dropped import QuarantineReason, reasons_of, rejected_reasons
@@ -49,15 +49,15 @@ class Card:
 def describe(
     task: TaskParams,
     version: str,
-    fetched: Sequence[Example],
-    rejected: Sequence[Rejected],
-    quarantined: Mapping[str, Sequence[Quarantined]],
-    splits: Mapping[str, Sequence[Example]],
+    fetched: Mapping[str, int],
+    rejected: Collection[Rejected],
+    quarantined: Mapping[str, Collection[Quarantined]],
+    splits: Mapping[str, Collection[Example]],
     mixing: MixParams,
     near: NearSummary | None = None,
     done: Mapping[str, StepFacts] | None = None,
 ) -> Card:
-    """Build the card. `quarantined` has each step's quarantined rows, in the order of the steps; `splits` the rows.
+    """Build the card. `fetched` has the number of rows by source, `quarantined` each step's quarantined rows, in the order of the steps; `splits` the rows.
 
     `done` says what else the steps did.
     """
@@ -67,7 +67,7 @@ def describe(
         task=task.name,
         kind=task.kind,
         version=version,
-        steps=steps_done(len(fetched), len(rejected), quarantined, done or {}),
+        steps=steps_done(sum(fetched.values()), len(rejected), quarantined, done or {}),
         sources=sources_of(fetched, splits),
         splits=facts,
         quarantine=(

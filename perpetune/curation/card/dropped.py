@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from perpetune.curation.quarantine import Quarantined, Rejected
@@ -33,32 +33,26 @@ class QuarantineReason:
     examples: tuple[ShownRow, ...]
 
 
-def reasons_of(step: str, quarantined: Sequence[Quarantined]) -> list[QuarantineReason]:
-    by_reason: dict[str, list[Quarantined]] = defaultdict(list)
+def reasons_of(step: str, quarantined: Iterable[Quarantined]) -> list[QuarantineReason]:
+    counts: Counter[str] = Counter()
+    first: dict[str, list[ShownRow]] = defaultdict(list)
     for row in quarantined:
-        by_reason[row.reason].append(row)
-    return [
-        QuarantineReason(step, reason, len(rows), tuple(_shown(row) for row in rows[:SHOWN_ROWS]))
-        for reason, rows in sorted(by_reason.items(), key=lambda pair: -len(pair[1]))
-    ]
+        counts[row.reason] += 1
+        if counts[row.reason] <= SHOWN_ROWS:
+            first[row.reason].append(_shown(row))
+    return [QuarantineReason(step, reason, rows, tuple(first[reason])) for reason, rows in counts.most_common()]
 
 
-def rejected_reasons(rejected: Sequence[Rejected]) -> list[QuarantineReason]:
+def rejected_reasons(rejected: Iterable[Rejected]) -> list[QuarantineReason]:
     """Rejected rows by invalid field, because their reasons quote values and are all different."""
-    by_field: dict[str, list[Rejected]] = defaultdict(list)
+    counts: Counter[str] = Counter()
+    first: dict[str, list[ShownRow]] = defaultdict(list)
     for row in rejected:
-        by_field[f"invalid {row.field}" if row.field else "unreadable row"].append(row)
-    return [
-        QuarantineReason(
-            "fetch",
-            fault,
-            len(rows),
-            tuple(
-                ShownRow(f"{row.file}:{row.line}", shortened(row.raw, 160), "", row.reason) for row in rows[:SHOWN_ROWS]
-            ),
-        )
-        for fault, rows in sorted(by_field.items(), key=lambda pair: -len(pair[1]))
-    ]
+        fault = f"invalid {row.field}" if row.field else "unreadable row"
+        counts[fault] += 1
+        if counts[fault] <= SHOWN_ROWS:
+            first[fault].append(ShownRow(f"{row.file}:{row.line}", shortened(row.raw, 160), "", row.reason))
+    return [QuarantineReason("fetch", fault, rows, tuple(first[fault])) for fault, rows in counts.most_common()]
 
 
 def _shown(row: Quarantined) -> ShownRow:

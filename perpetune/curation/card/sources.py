@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from perpetune.records import Example
@@ -18,7 +18,6 @@ class Source:
     used: int
 
 
-def sources_of(fetched: Sequence[Example], splits: Mapping[str, Sequence[Example]]) -> tuple[Source, ...]:
-    fetched_rows = Counter(row.source for row in fetched)
+def sources_of(fetched: Mapping[str, int], splits: Mapping[str, Iterable[Example]]) -> tuple[Source, ...]:
     used = Counter(row.source for rows in splits.values() for row in rows)
-    return tuple(Source(name, rows, used[name]) for name, rows in fetched_rows.most_common())
+    return tuple(Source(name, rows, used[name]) for name, rows in Counter(fetched).most_common())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,7 @@ class SplitSummary:
     last: str | None
 
 
-def split_summary(name: str, rows: Sequence[Example], labelled: bool) -> SplitSummary:
+def split_summary(name: str, rows: Collection[Example], labelled: bool) -> SplitSummary:
     times = sorted(row.time for row in rows if row.time)
     return SplitSummary(
         name=name,

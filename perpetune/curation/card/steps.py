@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from perpetune.curation.card.dropped import SHOWN_ROWS, QuarantineReason, reasons_of
 from perpetune.curation.quarantine import Changed, Quarantined
@@ -42,7 +43,7 @@ class Step:
 
 
 def steps_done(
-    fetched: int, rejected: int, quarantined: Mapping[str, Sequence[Quarantined]], facts: Mapping[str, StepFacts]
+    fetched: int, rejected: int, quarantined: Mapping[str, Collection[Quarantined]], facts: Mapping[str, StepFacts]
 ) -> tuple[Step, ...]:
     steps = [_step("fetch", fetched + rejected, fetched, facts)]
     for name, rows in quarantined.items():
@@ -59,7 +60,7 @@ def _step(name: str, rows: int, kept: int, facts: Mapping[str, StepFacts]) -> St
         changed=len({(each.source, each.id) for each in known.changed}),
         reported=len({(row.example.source, row.example.id) for row in known.reported}),
         seconds=known.seconds,
-        changes=tuple(map(_shown_change, known.changed[:SHOWN_ROWS])),
+        changes=tuple(map(_shown_change, islice(known.changed, SHOWN_ROWS))),
         reports=tuple(reasons_of(name, known.reported)),
     )
 

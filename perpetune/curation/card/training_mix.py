@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from perpetune.curation.quarantine import Quarantined
-from perpetune.curation.steps.mix import NOT_REPLAYED, recent_and_older
+from perpetune.curation.steps.mix import NOT_REPLAYED, recent_of
 from perpetune.params import MixParams
 from perpetune.records import Example
 
@@ -31,8 +31,8 @@ class TrainingMix:
 
 
 def training_mix(
-    train: Sequence[Example], quarantined: Mapping[str, Sequence[Quarantined]], params: MixParams
+    train: Collection[Example], quarantined: Mapping[str, Iterable[Quarantined]], params: MixParams
 ) -> TrainingMix:
-    recent, older = recent_and_older(train, params)
+    recent = sum(map(recent_of(train, params), train))
     quarantine = sum(row.reason == NOT_REPLAYED for rows in quarantined.values() for row in rows)
-    return TrainingMix(len(recent), len(older), quarantine, params.replay)
+    return TrainingMix(recent, len(train) - recent, quarantine, params.replay)

@@ -33,7 +33,11 @@ def similar_texts(texts: Sequence[str], engine: Engine = IN_PROCESS) -> Iterator
     long = [position for position, text in enumerate(texts) if len(text) >= MIN_CHARS]
     if len(long) < 2:
         return
-    signatures = np.concatenate(list(engine.batches(signatures_of, [texts[position] for position in long])))
+    signatures = np.empty((len(long), BANDS * BAND_ROWS), dtype=np.uint32)
+    start = 0
+    for batch in engine.batches(signatures_of, [texts[position] for position in long]):
+        signatures[start : start + len(batch)] = batch
+        start += len(batch)
     for one, other in _candidates(signatures):
         similarity = np.count_nonzero(signatures[one] == signatures[other]) / signatures.shape[1]
         if similarity >= SIMILARITY and _digits(texts[long[one]]) == _digits(texts[long[other]]):

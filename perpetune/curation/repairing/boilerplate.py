@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from perpetune.curation.repairing.code import is_code
 from perpetune.curation.text import normalised
@@ -58,11 +60,27 @@ class Trimmed:
     removed: tuple[tuple[str, str], ...] = ()
 
 
-def repeated_lines(inputs: Iterable[str], ratio: float) -> frozenset[str]:
+class Ends(NamedTuple):
+    """The hash of an input, 64 bits, and the normalised lines that it begins and ends with, if they are long enough."""
+
+    digest: int
+    lines: tuple[str, ...]
+
+
+def ends_of(text: str) -> Ends:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return Ends(int.from_bytes(digest, "big"), tuple(dict.fromkeys(_ends(text))))
+
+
+def repeated_lines(inputs: Iterable[Ends], ratio: float) -> frozenset[str]:
     """The normalised lines that so many of the different inputs begin or end with."""
-    different = set(inputs)
-    counts = Counter(line for text in different for line in {*_ends(text)})
-    least = max(MIN_ROWS, ratio * len(different))
+    known: set[int] = set()
+    counts: Counter[str] = Counter()
+    for each in inputs:
+        if each.digest not in known:
+            known.add(each.digest)
+            counts.update(each.lines)
+    least = max(MIN_ROWS, ratio * len(known))
     return frozenset(line for line, count in counts.items() if count >= least)
 
 

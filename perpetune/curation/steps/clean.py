@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -13,17 +16,19 @@ from pydantic import BaseModel
 from perpetune.curation.assignment_record import AssignmentRecord, load_record
 from perpetune.curation.dedup_key import dedup_key
 from perpetune.curation.duplicates.canonical import variant_key
-from perpetune.curation.engine import IN_PROCESS, Engine, for_each, row_wise
+from perpetune.curation.duplicates.shared_keys import are_shared, digest
+from perpetune.curation.engine import IN_PROCESS, Engine, batched, for_each
 from perpetune.curation.label_key import label_key
 from perpetune.curation.pipeline import input_of
-from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
+from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, combined, in_order
 from perpetune.curation.references import equivalent_outputs, with_all_references
 from perpetune.curation.sources import is_by_rules, is_traffic
-from perpetune.curation.steps.step_files import write_step
+from perpetune.curation.steps.step_files import write_batches
 from perpetune.curation.text import normalised, shortened, tidy, visible
+from perpetune.files import lines_atomic
 from perpetune.output_schema import InvalidOutput, OutputSchema
 from perpetune.params import CleanParams, TaskParams
-from perpetune.records import Example, read_jsonl
+from perpetune.records import Example, StoredRecords, as_line
 
 _Record = TypeVar("_Record", bound=BaseModel)
 
@@ -42,7 +47,7 @@ RARE = "label with too few rows"
 
 
 def clean(
-    examples: Sequence[Example],
+    examples: Iterable[Example],
     params: CleanParams,
     task: TaskParams,
     record: AssignmentRecord | None = None,
@@ -57,20 +62,85 @@ def clean(
     `split`. A row that the record has in the frozen holdout stays when others contradict or repeat it, or when its label
     becomes rare.
     """
+    return combined(cleaned(in_order(examples), params, task, record, engine))
+
+
+def cleaned(
+    rows: Iterable[Example],
+    params: CleanParams,
+    task: TaskParams,
+    record: AssignmentRecord | None = None,
+    engine: Engine = IN_PROCESS,
+) -> Iterator[StepResult]:
+    """As `clean`, for rows in canonical order; the results of their batches.
+
+    Between its parts the rows wait on disk. Only those that share a conversation with another row are in memory together.
+    """
     is_frozen = record.is_frozen if record else _never
-    result = row_wise(partial(of_each_row, params=params, schema=task.output_schema), in_order(examples), engine)
-    if task.kind == "classification":
-        result = StepResult(tuple(with_one_spelling(result.kept, task.labels)), result.quarantined)
-        result = _drop(result, lambda row: UNKNOWN if task.labels and row.output not in task.labels else None)
-        key_of = variant_key if params.near_contradictions else dedup_key
-        keys = for_each(partial(_keys, key_of=key_of), result.kept, engine)
-        result = _resolve_conflicts(result, keys, is_frozen)
+    with TemporaryDirectory(prefix="perpetune-") as folder:
+        tidy_rows = StoredRecords(Path(folder) / "tidy.jsonl", Example)
+        tidied_batches = engine.batches(partial(of_each_row, params=params, schema=task.output_schema), rows)
+        yield from _kept_on_disk(tidied_batches, tidy_rows.path)
+        if task.kind == "generation":
+            yield from _without_repeated(tidy_rows, is_frozen, engine)
+            return
+        spelled = StoredRecords(Path(folder) / "spelled.jsonl", Example)
+        yield from _kept_on_disk(_with_known_labels(tidy_rows, task.labels), spelled.path)
+        yield from _without_contradictions(spelled, params, is_frozen, engine)
+
+
+def _kept_on_disk(batches: Iterable[StepResult], path: Path) -> Iterator[StepResult]:
+    """The results without the rows that they keep, which are written to a file."""
+    with lines_atomic(path) as write:
+        for batch in batches:
+            for row in batch.kept:
+                write(as_line(row))
+            yield StepResult((), batch.quarantined)
+
+
+def _with_known_labels(rows: Iterable[Example], labels: Sequence[str] | None) -> Iterator[StepResult]:
+    """The rows with one spelling of each label, without those whose label is none of the task's."""
+    spellings = spellings_of(rows, labels)
+    for batch in batched(rows):
+        spelled = tuple(_spelled(row, spellings) for row in batch)
+        yield _drop(StepResult(spelled, ()), lambda row: UNKNOWN if labels and row.output not in labels else None)
+
+
+def _without_repeated(
+    rows: StoredRecords[Example], is_frozen: Callable[[Example], bool], engine: Engine
+) -> Iterator[StepResult]:
+    shared = are_shared(for_each(partial(_digests, key_of=dedup_key), rows, engine))
+    result = _drop_duplicates(StepResult(tuple(rows.chosen(shared)), ()), is_frozen)
+    yield StepResult((), result.quarantined)
+    yield from (StepResult(batch, ()) for batch in batched(_together(rows.chosen(~shared), result.kept)))
+
+
+def _without_contradictions(
+    rows: StoredRecords[Example], params: CleanParams, is_frozen: Callable[[Example], bool], engine: Engine
+) -> Iterator[StepResult]:
+    """The rows without conflicting labels, duplicates and rare labels."""
+    key_of = variant_key if params.near_contradictions else dedup_key
+    shared = are_shared(for_each(partial(_digests, key_of=key_of), rows, engine))
+    compared = tuple(rows.chosen(shared))
+    result = _resolve_conflicts(
+        StepResult(compared, ()), for_each(partial(_keys, key_of=key_of), compared, engine), is_frozen
+    )
     result = _drop_duplicates(result, is_frozen)
-    if task.kind == "classification":
-        counts = Counter(row.output for row in result.kept)
-        rare = {label for label, count in counts.items() if count < params.min_label_rows}
-        result = _drop(result, lambda row: RARE if row.output in rare and not is_frozen(row) else None)
-    return result
+    yield StepResult((), result.quarantined)
+    counts = Counter(row.output for row in chain(rows.chosen(~shared), result.kept))
+    rare = {label for label, count in counts.items() if count < params.min_label_rows}
+    for batch in batched(_together(rows.chosen(~shared), result.kept)):
+        yield _drop(StepResult(batch, ()), lambda row: RARE if row.output in rare and not is_frozen(row) else None)
+
+
+def _together(rows: Iterable[Example], others: Iterable[Example]) -> Iterator[Example]:
+    """Rows in canonical order, and others."""
+    return heapq.merge(rows, in_order(others), key=lambda row: (row.source, row.id))
+
+
+def _digests(rows: Sequence[Example], key_of: Callable[[Example], object]) -> list[tuple[int, int]]:
+    """Of what rows have in common that contradict each other, and of what duplicates have."""
+    return [(digest(key_of(row)), digest(dedup_key(row))) for row in rows]
 
 
 def of_each_row(
@@ -102,15 +172,18 @@ def _with_references(row: Example, change: Callable[[str], str]) -> Example:
     return row.model_copy(update={"references": tuple(each for each in changed if each and each != row.output)})
 
 
-def with_one_spelling(examples: Sequence[Example], labels: Sequence[str] | None) -> list[Example]:
-    """Unify the variants of a label (see `label_key`) to the task's spelling, or else to the most frequent one."""
-    counts = Counter(visible(row.output) for row in examples)
+def spellings_of(rows: Iterable[Example], labels: Sequence[str] | None) -> dict[str, str]:
+    """The one spelling of each label, by its `label_key`: the task's, or else the most frequent one."""
+    counts = Counter(visible(row.output) for row in rows)
     spellings: dict[str, str] = {}
     for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
         spellings.setdefault(label_key(label), label)
-    spellings |= {label_key(label): label for label in labels or ()}
-    spelled = [_changed(row, {"output": spellings[label_key(row.output)]}) for row in examples]
-    return [_with_references(row, lambda text: spellings.get(label_key(text), text)) for row in spelled]
+    return spellings | {label_key(label): label for label in labels or ()}
+
+
+def _spelled(row: Example, spellings: Mapping[str, str]) -> Example:
+    spelled = _changed(row, {"output": spellings[label_key(row.output)]})
+    return _with_references(spelled, lambda text: spellings.get(label_key(text), text))
 
 
 def _canonical(result: StepResult, schema: OutputSchema) -> StepResult:
@@ -250,6 +323,5 @@ def _drop_duplicates(result: StepResult, is_frozen: Callable[[Example], bool]) -
 
 def run(params: CleanParams, task: TaskParams, seed: int, workspace: Path, engine: Engine = IN_PROCESS) -> str:
     """Write `data/clean/`: examples, quarantined rows, counts. `seed` is that of the split, whose record it reads."""
-    rows = read_jsonl(workspace / input_of("clean", workspace) / "examples.jsonl", Example)
-    result = clean(rows, params, task, load_record(workspace, seed), engine)
-    return write_step(workspace, "clean", result)
+    rows = StoredRecords(workspace / input_of("clean", workspace) / "examples.jsonl", Example)
+    return write_batches(workspace, "clean", cleaned(rows, params, task, load_record(workspace, seed), engine))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from perpetune.curation.steps.private import finder, hidden
 from perpetune.curation.steps.step_files import StepFacts, read_facts, seconds_of
 from perpetune.curation.suspects import SUMMARY, LabelErrorSummary
 from perpetune.params import MixParams, PrivateParams, TaskParams
-from perpetune.records import Example, read_jsonl, to_json
+from perpetune.records import Example, StoredRecords, read_jsonl, to_json
 
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 
@@ -28,12 +29,12 @@ SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 def run(task: TaskParams, mixing: MixParams, private: PrivateParams, workspace: Path) -> str:
     """Write `data/card/`: card.md, card.html and card.json. Nothing that `private` replaces is quoted in it."""
     facts = {step: read_facts(workspace, step) for step in steps_of(workspace)}
-    splits = {name: read_jsonl(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES}
+    splits = {name: StoredRecords(workspace / SPLITS / f"{name}.jsonl", Example) for name in SPLIT_NAMES}
     card = describe(
         task,
         data_version(workspace / SPLITS),
         _fetched(workspace / RAW),
-        read_jsonl(workspace / RAW / "rejected.jsonl", Rejected),
+        StoredRecords(workspace / RAW / "rejected.jsonl", Rejected),
         {step: known.quarantined for step, known in facts.items()},
         splits,
         mixing,
@@ -57,15 +58,22 @@ def run(task: TaskParams, mixing: MixParams, private: PrivateParams, workspace: 
 def data_version(folder: Path) -> str:
     """DVC's MD5 of a folder of plain files, as it will be in `dvc.lock`."""
     files = sorted(file for file in folder.iterdir() if file.is_file())
-    entries = [{"md5": hashlib.md5(file.read_bytes()).hexdigest(), "relpath": file.name} for file in files]
+    entries = [{"md5": _md5(file), "relpath": file.name} for file in files]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def _fetched(raw: Path) -> list[Example]:
-    """The examples, with the older versions that `validate` counts as quarantined."""
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _fetched(raw: Path) -> Counter[str]:
+    """The number of examples by source, with the older versions that `validate` counts as quarantined."""
+    counts = Counter(row.source for row in StoredRecords(raw / "examples.jsonl", Example))
     superseded = raw / "superseded.jsonl"
-    older = read_jsonl(superseded, Quarantined) if superseded.is_file() else []
-    return read_jsonl(raw / "examples.jsonl", Example) + [row.example for row in older]
+    if superseded.is_file():
+        counts.update(row.example.source for row in StoredRecords(superseded, Quarantined))
+    return counts
 
 
 def _label_errors(path: Path) -> LabelErrorSummary | None:

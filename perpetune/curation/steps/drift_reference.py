@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
+from heapq import nsmallest
 from pathlib import Path
 
 from perpetune.curation.layout import REFERENCE, SPLITS
 from perpetune.curation.text import fingerprint
 from perpetune.params import ReferenceParams
-from perpetune.records import Example, read_jsonl, write_jsonl
+from perpetune.records import Example, StoredRecords, write_jsonl
 
 
-def reference(recent: Sequence[Example], frozen: Sequence[Example], params: ReferenceParams) -> list[Example]:
+def reference(recent: Collection[Example], frozen: Iterable[Example], params: ReferenceParams) -> list[Example]:
     """Up to `rows` examples of the recent holdout, filled up from the frozen one if there are fewer than `min_recent`.
 
     Recent rows are preferred, so that changes since the first data was collected do not count as drift. Only holdout
@@ -24,13 +25,12 @@ def reference(recent: Sequence[Example], frozen: Sequence[Example], params: Refe
     return chosen + _sample(frozen, params.rows - len(chosen))
 
 
-def _sample(examples: Sequence[Example], rows: int) -> list[Example]:
-    return sorted(examples, key=lambda row: fingerprint("reference", row.source, row.id))[:rows]
+def _sample(examples: Iterable[Example], rows: int) -> list[Example]:
+    return nsmallest(rows, examples, key=lambda row: fingerprint("reference", row.source, row.id))
 
 
 def run(params: ReferenceParams, workspace: Path) -> str:
     """Write `data/reference/reference.jsonl`."""
-    recent = read_jsonl(workspace / SPLITS / "recent.jsonl", Example)
-    frozen = read_jsonl(workspace / SPLITS / "frozen.jsonl", Example)
+    recent, frozen = (StoredRecords(workspace / SPLITS / f"{name}.jsonl", Example) for name in ("recent", "frozen"))
     count = write_jsonl(workspace / REFERENCE / "reference.jsonl", reference(recent, frozen, params))
     return f"{count:,} reference rows"

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from perpetune.curation.assignment_record import AssignmentRecord, load_record
+from perpetune.curation.engine import IN_PROCESS, Engine, batched
 from perpetune.curation.languages import Confidences, confidences, known_languages
 from perpetune.curation.layout import STEPS
 from perpetune.curation.pipeline import input_of
-from perpetune.curation.quarantine import Quarantined, StepResult, in_order
+from perpetune.curation.quarantine import Quarantined, StepResult, combined, in_order, most_frequent_first
 from perpetune.curation.repairing.code import is_code
-from perpetune.curation.steps.step_files import write_step
+from perpetune.curation.steps.step_files import write_batches
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.params import LanguageParams
-from perpetune.records import Example, read_jsonl, to_json
+from perpetune.records import Example, StoredRecords, to_json
 
 FOREIGN = "input in another language"
 UNDECIDED = "undecided"
@@ -38,38 +40,72 @@ class LanguageResult:
 
 
 def language(
-    examples: Sequence[Example],
+    examples: Iterable[Example],
     params: LanguageParams,
     record: AssignmentRecord | None = None,
     detect: Detect = confidences,
+    engine: Engine = IN_PROCESS,
 ) -> LanguageResult:
     """Quarantine rows whose input is, with `min_confidence`, in none of the languages to keep.
 
     Short inputs and code are undecided, and so is one whose languages are all less sure: they are kept. A row that the
     record has in the frozen holdout is reported and stays. Raises PerpetuneError if a language is unknown.
     """
-    rows = in_order(examples)
+    languages: Counter[str] = Counter()
+    rows = combined(in_kept_languages(in_order(examples), params, languages, record, detect, engine))
+    return LanguageResult(rows, most_frequent_first(languages))
+
+
+def in_kept_languages(
+    rows: Iterable[Example],
+    params: LanguageParams,
+    languages: Counter[str],
+    record: AssignmentRecord | None = None,
+    detect: Detect = confidences,
+    engine: Engine = IN_PROCESS,
+) -> Iterator[StepResult]:
+    """As `language`, for rows in canonical order; the results of their batches. Adds to the number of rows by language."""
     if params.keep is None:
-        return LanguageResult(StepResult(tuple(rows), ()), {})
-    kept: list[Example] = []
-    foreign: list[Quarantined] = []
-    reported: list[Quarantined] = []
-    found: Counter[str] = Counter()
-    for row, sure in zip(rows, _detected(rows, params, detect), strict=True):
-        best = max(sorted(sure), key=lambda code: sure[code], default=UNDECIDED)
-        found[best if sure.get(best, 0.0) >= params.min_confidence else UNDECIDED] += 1
-        other = 1 - sum(sure.get(code, 0.0) for code in params.keep)
-        if not sure or best in params.keep or other < params.min_confidence:
-            kept.append(row)
-            continue
-        quarantined = Quarantined(reason=FOREIGN, detail=f"{best} ({sure[best]:.2f})", example=row)
-        if record is not None and record.is_frozen(row):
-            kept.append(row)
-            reported.append(quarantined)
-        else:
-            foreign.append(quarantined)
-    by_count = dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
-    return LanguageResult(StepResult(tuple(kept), tuple(foreign), reported=tuple(reported)), by_count)
+        return (StepResult(batch, ()) for batch in batched(rows))
+    judged = engine.batches(partial(_judged, params=params, detect=detect), rows)
+    return (_decided(batch, languages, record) for batch in judged)
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """A row, its language, and if the language is not to be kept, how sure that is."""
+
+    row: Example
+    language: str
+    foreign: str | None = None
+
+
+def _judged(rows: Sequence[Example], params: LanguageParams, detect: Detect) -> list[_Judgement]:
+    return [_judgement(row, sure, params) for row, sure in zip(rows, _detected(rows, params, detect), strict=True)]
+
+
+def _judgement(row: Example, sure: Confidences, params: LanguageParams) -> _Judgement:
+    best = max(sorted(sure), key=lambda code: sure[code], default=UNDECIDED)
+    found = best if sure.get(best, 0.0) >= params.min_confidence else UNDECIDED
+    keep = params.keep or ()
+    other = 1 - sum(sure.get(code, 0.0) for code in keep)
+    if not sure or best in keep or other < params.min_confidence:
+        return _Judgement(row, found)
+    return _Judgement(row, found, f"{best} ({sure[best]:.2f})")
+
+
+def _decided(batch: Sequence[_Judgement], languages: Counter[str], record: AssignmentRecord | None) -> StepResult:
+    languages.update(each.language for each in batch)
+    foreign = [
+        Quarantined(reason=FOREIGN, detail=each.foreign, example=each.row) for each in batch if each.foreign is not None
+    ]
+    reported = [each for each in foreign if record is not None and record.is_frozen(each.example)]
+    stays = {id(each.example) for each in reported}
+    return StepResult(
+        tuple(each.row for each in batch if each.foreign is None or id(each.row) in stays),
+        tuple(each for each in foreign if id(each.example) not in stays),
+        reported=tuple(reported),
+    )
 
 
 def _detected(rows: Sequence[Example], params: LanguageParams, detect: Detect) -> list[Confidences]:
@@ -100,14 +136,14 @@ def _require_known(codes: Sequence[str]) -> None:
         )
 
 
-def run(params: LanguageParams, seed: int, workspace: Path) -> str:
+def run(params: LanguageParams, seed: int, workspace: Path, engine: Engine = IN_PROCESS) -> str:
     """Write `data/language/`: examples, quarantined rows, counts. `seed` is that of the split, whose record it reads."""
     record = None
     if params.keep is not None:
         _require_known(params.keep)
         record = load_record(workspace, seed)
-    rows = read_jsonl(workspace / input_of("language", workspace) / "examples.jsonl", Example)
-    result = language(rows, params, record)
-    said = write_step(workspace, "language", result.rows)
-    write_atomic(workspace / STEPS / "language" / "languages.json", to_json(result.languages))
+    rows = StoredRecords(workspace / input_of("language", workspace) / "examples.jsonl", Example)
+    languages: Counter[str] = Counter()
+    said = write_batches(workspace, "language", in_kept_languages(rows, params, languages, record, engine=engine))
+    write_atomic(workspace / STEPS / "language" / "languages.json", to_json(most_frequent_first(languages)))
     return said

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -52,12 +52,18 @@ def mix(train: Sequence[Example], params: MixParams, min_rows: int) -> Mix:
 
 
 def recent_and_older(train: Sequence[Example], params: MixParams) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Traffic of the `recent_days` before the newest traffic row (null: all traffic), and the other rows.
+    """The recent rows, and the others."""
+    rows, is_recent = in_order(train), recent_of(train, params)
+    recent = tuple(row for row in rows if is_recent(row))
+    return recent, tuple(row for row in rows if not is_recent(row))
+
+
+def recent_of(train: Iterable[Example], params: MixParams) -> Callable[[Example], bool]:
+    """Whether a row is traffic of the `recent_days` before the newest traffic row (null: all traffic).
 
     Traffic without a time is older than any `recent_days`.
     """
-    rows = in_order(train)
-    newest = max((row.time or EARLIEST for row in rows if is_traffic(row)), default=EARLIEST)
+    newest = max((row.time or EARLIEST for row in train if is_traffic(row)), default=EARLIEST)
 
     def is_recent(row: Example) -> bool:
         if not is_traffic(row):
@@ -66,8 +72,7 @@ def recent_and_older(train: Sequence[Example], params: MixParams) -> tuple[tuple
             return True
         return row.time is not None and newest - row.time <= timedelta(days=params.recent_days)
 
-    recent = tuple(row for row in rows if is_recent(row))
-    return recent, tuple(row for row in rows if not is_recent(row))
+    return is_recent
 
 
 def _round_robin(rows: Sequence[Example]) -> list[Example]:

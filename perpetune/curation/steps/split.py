@@ -257,7 +257,7 @@ def run(params: SplitParams, mixing: MixParams, task: TaskParams, workspace: Pat
     for name, part in splits.parts().items():
         write_jsonl(workspace / output_of_split(workspace) / f"{name}.jsonl", part)
     kept = tuple(row for part in splits.parts().values() for row in part)
-    write_quarantine(workspace, "split", StepResult(kept, splits.quarantined))
+    write_quarantine(workspace, "split", [StepResult(kept, splits.quarantined)])
     summary = near_summary(rows, near, labelled=labelled)
     write_jsonl(workspace / LEAKAGE / "near_duplicates.jsonl", [summary] if summary else [])
     return splits.counts()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from time import perf_counter
+from typing import IO
 
 from pydantic import BaseModel
 
@@ -19,19 +22,22 @@ from perpetune.curation.quarantine import (
     by_reason,
     changes_in_order,
     in_order,
+    most_frequent_first,
     quarantine_in_order,
 )
-from perpetune.files import write_atomic
-from perpetune.records import Record, read_jsonl, to_json, write_jsonl
+from perpetune.files import lines_atomic, write_atomic
+from perpetune.records import Record, StoredRecords, as_line, to_json
+
+_IN_MEMORY = 1 << 20  # bytes of the quarantined rows of a reason; more are on disk until the file is written
 
 
 @dataclass(frozen=True)
 class StepFacts:
     """What a step did to rows. `seconds` is how long its last run took, None if it was not written down."""
 
-    quarantined: tuple[Quarantined, ...] = ()
-    changed: tuple[Changed, ...] = ()
-    reported: tuple[Quarantined, ...] = ()
+    quarantined: Collection[Quarantined] = ()
+    changed: Collection[Changed] = ()
+    reported: Collection[Quarantined] = ()
     seconds: float | None = None
 
 
@@ -40,29 +46,90 @@ class _Duration(BaseModel):
 
 
 def write_step(workspace: Path, step: str, result: StepResult) -> str:
-    """Write `examples.jsonl` and the files of `write_quarantine`; returns a summary line."""
-    write_jsonl(workspace / FOLDERS[step] / "examples.jsonl", in_order(result.kept))
-    write_quarantine(workspace, step, result)
-    parts = [f"{len(result.kept):,} examples, {len(result.quarantined):,} quarantined"]
-    if result.changed:
-        parts.append(f"{_rows(result.changed):,} changed")
-    if result.reported:
-        parts.append(f"{len({(row.example.source, row.example.id) for row in result.reported}):,} reported")
+    """As `write_batches`, for all rows at once."""
+    return write_batches(workspace, step, [result])
+
+
+def write_batches(workspace: Path, step: str, batches: Iterable[StepResult]) -> str:
+    """Write `examples.jsonl` and the files of `write_quarantine`; returns a summary line.
+
+    The rows of a batch come before those of the next in the canonical order, so that only one batch is in memory.
+    """
+    with lines_atomic(workspace / FOLDERS[step] / "examples.jsonl") as write:
+        counts = write_quarantine(workspace, step, _each_written(batches, write))
+    parts = [f"{counts.kept:,} examples, {counts.quarantined.total():,} quarantined"]
+    if counts.changed:
+        parts.append(f"{counts.changed:,} changed")
+    if counts.reported:
+        parts.append(f"{counts.reported:,} reported")
     return ", ".join(parts)
 
 
-def write_quarantine(workspace: Path, step: str, result: StepResult) -> None:
+def _each_written(batches: Iterable[StepResult], write: Callable[[str], None]) -> Iterator[StepResult]:
+    for batch in batches:
+        for row in in_order(batch.kept):
+            write(as_line(row))
+        yield batch
+
+
+@dataclass
+class Counts:
+    """Rows kept, changed and reported, and those quarantined by reason."""
+
+    kept: int = 0
+    changed: int = 0
+    reported: int = 0
+    quarantined: Counter[str] = field(default_factory=Counter)
+
+    def add(self, batch: StepResult) -> None:
+        self.kept += len(batch.kept)
+        self.changed += len({(each.source, each.id) for each in batch.changed})
+        self.reported += len({(row.example.source, row.example.id) for row in batch.reported})
+        self.quarantined.update(by_reason(batch.quarantined))
+
+
+def write_quarantine(workspace: Path, step: str, batches: Iterable[StepResult]) -> Counts:
     """Write `quarantined.jsonl` and `counts.json`, and what the step changed and reported to `data/steps/STEP/`."""
     folder, apart = workspace / FOLDERS[step], workspace / STEPS / step
-    write_jsonl(folder / "quarantined.jsonl", quarantine_in_order(result.quarantined))
-    counts = {
-        "rows": len(result.kept) + len(result.quarantined),
-        "kept": len(result.kept),
-        "quarantined": by_reason(result.quarantined),
+    counts = Counts()
+    with (
+        _by_reason(folder / "quarantined.jsonl") as quarantine,
+        lines_atomic(apart / "changed.jsonl") as write_change,
+        _by_reason(apart / "reported.jsonl") as report,
+    ):
+        for batch in batches:
+            counts.add(batch)
+            quarantine(batch.quarantined)
+            report(batch.reported)
+            for change in changes_in_order(batch.changed):
+                write_change(as_line(change))
+    written = {
+        "rows": counts.kept + counts.quarantined.total(),
+        "kept": counts.kept,
+        "quarantined": most_frequent_first(counts.quarantined),
     }
-    write_atomic(folder / "counts.json", to_json(counts))
-    write_jsonl(apart / "changed.jsonl", changes_in_order(result.changed))
-    write_jsonl(apart / "reported.jsonl", quarantine_in_order(result.reported))
+    write_atomic(folder / "counts.json", to_json(written))
+    return counts
+
+
+@contextmanager
+def _by_reason(path: Path) -> Iterator[Callable[[Sequence[Quarantined]], None]]:
+    """A function that takes a batch of quarantined rows. The file has those of each reason together, in canonical order."""
+    with ExitStack() as stack:
+        waiting: dict[str, IO[str]] = {}
+
+        def add(rows: Sequence[Quarantined]) -> None:
+            for row in quarantine_in_order(rows):
+                if row.reason not in waiting:
+                    waiting[row.reason] = stack.enter_context(SpooledTemporaryFile(_IN_MEMORY, "w+", encoding="utf-8"))
+                waiting[row.reason].write(as_line(row) + "\n")
+
+        with lines_atomic(path) as write:
+            yield add
+            for reason in sorted(waiting):
+                waiting[reason].seek(0)
+                for line in waiting[reason]:
+                    write(line.removesuffix("\n"))
 
 
 @contextmanager
@@ -84,16 +151,13 @@ def read_facts(workspace: Path, step: str) -> StepFacts:
     """What the step did in its last run."""
     apart = workspace / STEPS / step
     return StepFacts(
-        tuple(read_jsonl(workspace / FOLDERS[step] / "quarantined.jsonl", Quarantined)),
-        _read_if_there(apart / "changed.jsonl", Changed),
-        _read_if_there(apart / "reported.jsonl", Quarantined),
+        StoredRecords(workspace / FOLDERS[step] / "quarantined.jsonl", Quarantined),
+        _stored(apart / "changed.jsonl", Changed),
+        _stored(apart / "reported.jsonl", Quarantined),
         seconds_of(workspace, step),
     )
 
 
-def _read_if_there(path: Path, kind: type[Record]) -> tuple[Record, ...]:
-    return tuple(read_jsonl(path, kind)) if path.is_file() else ()
-
-
-def _rows(changed: tuple[Changed, ...]) -> int:
-    return len({(each.source, each.id) for each in changed})
+def _stored(path: Path, kind: type[Record]) -> Collection[Record]:
+    """The records of a file; none if it is not there."""
+    return StoredRecords(path, kind) if path.is_file() else ()

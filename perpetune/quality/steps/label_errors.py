@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from perpetune.curation.assignment_record import has_own_group, load_record
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates, stars
+from perpetune.curation.engine import batched
 from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import Changed, Quarantined, StepResult, in_order
-from perpetune.curation.steps.step_files import write_step
+from perpetune.curation.steps.step_files import write_batches, write_step
 from perpetune.curation.suspects import SUMMARY, SUSPECTS, LabelErrorSummary, Suspect
 from perpetune.params import LabelErrorsParams, TaskParams
 from perpetune.quality.features import NONE, Features, features_of
 from perpetune.quality.judge import judgeable, opinions_of, suspects_of
-from perpetune.records import Example, read_jsonl, write_jsonl
+from perpetune.records import Example, StoredRecords, write_jsonl
 from perpetune.workspace import Workspace
 
 NAME = "label_errors"
@@ -120,9 +121,10 @@ def _detail(suspect: Suspect) -> str:
 def run(workspace: Workspace) -> str:
     """Write `data/label_errors/`: the rows, the quarantined ones, the suspects and a summary."""
     params = workspace.params
-    rows = read_jsonl(workspace.root / input_of(NAME, workspace.root) / "examples.jsonl", Example)
+    stored = StoredRecords(workspace.root / input_of(NAME, workspace.root) / "examples.jsonl", Example)
     if params.label_errors.action == "off" or params.task.kind == "generation":
-        return _passed_on(rows, params.task, workspace)
+        return _passed_on(stored, params.task, workspace)
+    rows = list(stored)
     record = load_record(workspace.root, params.split.seed)
     every_text = [row.input for row in rows]
 
@@ -136,9 +138,9 @@ def run(workspace: Workspace) -> str:
     return f"{line}; {judged.summary.sentence}"
 
 
-def _passed_on(rows: Sequence[Example], task: TaskParams, workspace: Workspace) -> str:
+def _passed_on(rows: Iterable[Example], task: TaskParams, workspace: Workspace) -> str:
     """The step is off, or free text has no labels: the rows as they are, and no report of an earlier run."""
-    line = write_step(workspace.root, NAME, StepResult(tuple(rows), ()))
+    line = write_batches(workspace.root, NAME, (StepResult(batch, ()) for batch in batched(rows)))
     for path in (SUSPECTS, SUMMARY):
         (workspace.root / path).unlink(missing_ok=True)
     return f"{line}; {'free text has no labels' if task.kind == 'generation' else 'label_errors.action is off'}"

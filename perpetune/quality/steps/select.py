@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perpetune.curation.engine import batched
 from perpetune.curation.layout import DIVIDED, SPLITS
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
 from perpetune.curation.steps.step_files import write_quarantine
 from perpetune.curation.text import fingerprint
 from perpetune.errors import PerpetuneError
-from perpetune.files import write_atomic
+from perpetune.files import write_lines_atomic
 from perpetune.params import LabelErrorsParams, SelectParams
 from perpetune.quality.embedding_cache import Vectors
 from perpetune.quality.facility_location import facility_location
@@ -23,7 +25,7 @@ from perpetune.quality.judge import judgeable, opinions_of
 from perpetune.quality.k_center import k_center
 from perpetune.quality.quotas import balanced_quotas
 from perpetune.quality.row_quality import text_quality
-from perpetune.records import Example, read_jsonl, write_jsonl
+from perpetune.records import Example, StoredRecords, write_jsonl
 from perpetune.workspace import Workspace
 
 NAME = "select"
@@ -122,18 +124,32 @@ def _parted(rows: Sequence[Example], chosen: set[int], features: Features | None
 def run(workspace: Workspace) -> str:
     """Write `data/splits/`: the chosen training rows, and the other splits as they are in `data/divided/`."""
     params, root = workspace.params, workspace.root
-    train = read_jsonl(root / DIVIDED / "train.jsonl", Example)
+    stored = StoredRecords(root / DIVIDED / "train.jsonl", Example)
+    if params.select.budget is None:
+        return _passed_on(stored, root)
+    train = list(stored)
 
     def embed(texts: Sequence[str]) -> Features:
         return features_of(texts, params.evaluate.encoder, workspace.assets, workspace.home)
 
     selection = select(train, params.select, embed, labelled=params.task.kind == "classification")
-    for file in sorted((root / DIVIDED).glob("*.jsonl")):
-        if file.name != "train.jsonl":
-            write_atomic(root / SPLITS / file.name, file.read_text(encoding="utf-8"))
+    _copy_other_splits(root)
     write_jsonl(root / SPLITS / "train.jsonl", in_order(selection.chosen))
-    write_quarantine(root, NAME, StepResult(selection.chosen, selection.left))
-    if params.select.budget is None:
-        return f"all {len(train):,} training rows (select.budget is null)"
+    write_quarantine(root, NAME, [StepResult(selection.chosen, selection.left)])
     note = f"; {selection.features.note}" if selection.features and selection.features.note else ""
     return f"{len(selection.chosen):,} of {len(train):,} training rows by {params.select.method}{note}"
+
+
+def _passed_on(train: Iterable[Example], root: Path) -> str:
+    """All training rows, without a budget."""
+    _copy_other_splits(root)
+    count = write_jsonl(root / SPLITS / "train.jsonl", train)
+    write_quarantine(root, NAME, (StepResult(batch, ()) for batch in batched(train)))
+    return f"all {count:,} training rows (select.budget is null)"
+
+
+def _copy_other_splits(root: Path) -> None:
+    for file in sorted((root / DIVIDED).glob("*.jsonl")):
+        if file.name != "train.jsonl":
+            with file.open(encoding="utf-8") as lines:
+                write_lines_atomic(root / SPLITS / file.name, (line.removesuffix("\n") for line in lines))

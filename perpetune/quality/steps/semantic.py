@@ -51,6 +51,9 @@ def _digits(text: str) -> str:
 def run(workspace: Workspace) -> str:
     """Write `data/semantic/pairs.jsonl`."""
     params, root = workspace.params, workspace.root
+    if params.semantic.threshold is None:
+        write_jsonl(root / PAIRS, ())
+        return "off (semantic.threshold is null)"
     before = "label_errors" if "label_errors" in steps_of(root) else "clean"
     rows = read_jsonl(root / FOLDERS[before] / "examples.jsonl", Example)
     found: list[Features] = []
@@ -62,7 +65,5 @@ def run(workspace: Workspace) -> str:
 
     pairs = semantic(rows, params.semantic, embed)
     write_jsonl(root / PAIRS, pairs)
-    if params.semantic.threshold is None:
-        return "off (semantic.threshold is null)"
     notes = [f"; not compared, since {each.why}" for each in found if not each.are_embeddings]
     return f"{len(pairs):,} pairs of inputs mean the same{''.join(notes)}"

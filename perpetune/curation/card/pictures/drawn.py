@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from markupsafe import Markup
@@ -29,13 +29,13 @@ class StepCounts(Protocol):
 def pictures(
     steps: Sequence[StepCounts],
     labels: Sequence[str],
-    splits: Mapping[str, Sequence[Example]],
+    splits: Mapping[str, Collection[Example]],
     sizes: Mapping[int, int],
 ) -> dict[str, Markup]:
     """The pictures that there is something to draw for. `labels` are empty if outputs are free text."""
     by_label = {name: _counts(rows) for name, rows in splits.items()}
     kinds = list(labels) or [name for name, rows in splits.items() if rows]
-    placed = [(row.output if labels else name, row) for name, rows in splits.items() for row in rows]
+    placed = ((row.output if labels else name, row) for name, rows in splits.items() for row in rows)
     found = points(placed)
     drawn = {
         "funnel": funnel([(each.name, each.rows, each.kept) for each in steps]),
@@ -54,7 +54,7 @@ def _length(row: Example) -> int:
     return sum(len(message.content) for message in row.messages) or len(row.input)
 
 
-def _counts(rows: Sequence[Example]) -> dict[str, int]:
+def _counts(rows: Iterable[Example]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.output] = counts.get(row.output, 0) + 1

@@ -6,8 +6,9 @@ principal components. A map shows clusters, stray rows and labels that lie withi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,9 @@ class Point:
     input: str
 
 
-def points(rows: Sequence[tuple[str, Example]]) -> list[Point]:
+def points(rows: Iterable[tuple[str, Example]]) -> list[Point]:
     """The points of rows, given with their kinds; none if there are too few different texts for a map."""
-    sampled = sorted(rows, key=lambda row: fingerprint("map", row[1].source, row[1].id))[:POINTS]
+    sampled = nsmallest(POINTS, rows, key=lambda row: fingerprint("map", row[1].source, row[1].id))
     places = _places([row.input for _, row in sampled])
     if places is None:
         return []

@@ -29,7 +29,7 @@ def card(example: Make, task: Callable[..., TaskParams]) -> Card:
     return describe(
         task(),
         "0123abcd",
-        [*train, *frozen, *(row.example for row in quarantined)],
+        {"file": 18},
         [Rejected(file="a.csv", line=3, field="input", reason="empty", raw=",x")],
         {"validate": [], "clean": quarantined, "split": []},
         {"train": train, "validation": [], "frozen": frozen, "recent": []},
@@ -93,7 +93,7 @@ def test_pages_escape_the_content_of_rows(card: Card) -> None:
 def test_free_text_has_no_labels(example: Make, task: Callable[..., TaskParams]) -> None:
     rows = [example("q", "a long answer")]
     parts = {"train": rows, "validation": [], "frozen": [], "recent": []}
-    card = describe(task("generation"), "0", rows, [], {"validate": [], "clean": [], "split": []}, parts, ALL)
+    card = describe(task("generation"), "0", {"file": 1}, [], {"validate": [], "clean": [], "split": []}, parts, ALL)
 
     assert not card.labels
     assert "Labels" not in render(card, "data_card.html") + render(card, "data_card.md")
@@ -104,7 +104,7 @@ def test_it_says_what_the_mix_was(example: Make, task: Callable[..., TaskParams]
     older = [Quarantined(reason=NOT_REPLAYED, example=example(f"older {n}")) for n in range(3)]
     parts = {"train": train, "validation": [], "frozen": [], "recent": []}
     quarantined = {"validate": [], "clean": [], "split": older}
-    mixed = describe(task(), "0", train, [], quarantined, parts, MixParams(replay=1.0, recent_days=None))
+    mixed = describe(task(), "0", {"file": 2}, [], quarantined, parts, MixParams(replay=1.0, recent_days=None))
 
     sentence = (
         "The training split has 1 recent rows of labelled traffic and 1 older rows; "
@@ -153,7 +153,7 @@ def test_a_step_shows_what_it_changed_and_reported_and_its_seconds(
     assert facts.seconds is not None
     parts = {"train": rows, "validation": [], "frozen": [], "recent": []}
     done = {"repair": replace(facts, seconds=1.25)}
-    card = describe(task(), "0", rows, [], {"repair": []}, parts, ALL, done=done)
+    card = describe(task(), "0", {"file": 2}, [], {"repair": []}, parts, ALL, done=done)
     markdown, html = render(card, "data_card.md"), render(card, "data_card.html")
     assert "| repair | 2 | 2 | 1 | 1 | 0 | 1.2 |" in markdown
     for page in (markdown, html):
