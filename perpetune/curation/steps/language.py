@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perpetune.curation.assignment_record import AssignmentRecord, load_record
-from perpetune.curation.languages import Confidences, confidences, known_languages
+from perpetune.curation.languages import Confidences, confidences, known_languages, language_mix, with_mix
 from perpetune.curation.layout import STEPS
 from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
 from perpetune.curation.repairing.code import is_code
 from perpetune.curation.steps.step_files import write_step
+from perpetune.curation.text import fingerprint
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.params import LanguageParams
@@ -25,6 +29,9 @@ UNDECIDED = "undecided"
 
 Detect = Callable[[Sequence[str]], Sequence[Confidences]]
 
+BATCH = 5_000
+"""Texts that are detected at once."""
+_NEGLIGIBLE = 0.001
 # Names and numbers of the web are in no language.
 _NO_WORDS = re.compile(r"https?://\S+|www\.\S+|\S+@\S+|<[A-Z_]+(?:_\d+)?>|[#@]\w+|\d+")
 
@@ -45,7 +52,8 @@ def language(
 ) -> LanguageResult:
     """Quarantine rows whose input is, with `min_confidence`, in none of the languages to keep.
 
-    Short inputs and code are undecided, and so is one whose languages are all less sure: they are kept. A row that the
+    How frequent each language is in these rows counts too: a few words that are likelier in a language that no other row
+    has are a coincidence. Short inputs and code are undecided, and so is one whose languages are all less sure: they are kept. A row that the
     record has in the frozen holdout is reported and stays. Raises PerpetuneError if a language is unknown.
     """
     rows = in_order(examples)
@@ -75,9 +83,43 @@ def language(
 def _detected(rows: Sequence[Example], params: LanguageParams, detect: Detect) -> list[Confidences]:
     """The confidences of each row, none for those that are too short or code."""
     texts = [_decidable(row.input, params.min_letters) for row in rows]
-    wanted = sorted({text for text in texts if text is not None})
-    by_text = dict(zip(wanted, detect(wanted), strict=True)) if wanted else {}
+    wanted = sorted(
+        {text for text in texts if text is not None}, key=lambda text: (fingerprint("language", text), text)
+    )
+    by_text = dict(zip(wanted, _in_this_mix(wanted, detect), strict=True))
     return [by_text[text] if text is not None else {} for text in texts]
+
+
+def _in_this_mix(texts: Sequence[str], detect: Detect) -> list[Confidences]:
+    """The confidences of texts in an order by chance, if languages are as frequent as they are among them."""
+    codes: dict[str, int] = {}
+    found: list[NDArray[np.float32]] = []
+    for start in range(0, len(texts), BATCH):
+        found += _vectors(detect(texts[start : start + BATCH]), codes)
+    if not found:
+        return []
+    table = np.zeros((len(found), len(codes)), np.float32)
+    for place, vector in enumerate(found):
+        table[place, : len(vector)] = vector
+    names = list(codes)
+    mix = language_mix(table)
+    return [
+        {names[place]: float(row[place]) for place in np.flatnonzero(row > _NEGLIGIBLE).tolist()}
+        for start in range(0, len(table), BATCH)
+        for row in with_mix(table[start : start + BATCH], mix)
+    ]
+
+
+def _vectors(detected: Sequence[Confidences], codes: dict[str, int]) -> list[NDArray[np.float32]]:
+    """One vector a text, with the places of `codes`, to which new languages are added."""
+    vectors = []
+    for sure in detected:
+        for code in sorted(sure):
+            codes.setdefault(code, len(codes))
+        vector = np.zeros(len(codes), np.float32)
+        vector[[codes[code] for code in sure]] = list(sure.values())
+        vectors.append(vector)
+    return vectors
 
 
 def _decidable(text: str, min_letters: int) -> str | None:
