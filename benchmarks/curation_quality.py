@@ -33,7 +33,7 @@ from typing import Any, TypedDict
 import numpy as np
 from found_by_steps import WORD_CHANGES, Ratio, found_by_steps
 from numpy.typing import NDArray
-from quality_data import CHOOSING_SEED, INTENTS, ROWS, SEED, chosen_on, few_intents, shown_on
+from quality_data import CHOOSING_SEED, INTENTS, SEED, chosen_on, few_intents, limited, shown_on
 from record import RESULTS, Claim, write
 from tenths import ALL, CURATED, LANGUAGE_MODEL, RANDOM, Embed, Learned, learned_of, linear_models, tuned_models
 
@@ -68,12 +68,13 @@ def main() -> int:
     asked = _arguments()
     began = time.monotonic()
     embed = _embedder(asked)
-    data = (chosen_on if asked.choose else shown_on)(asked.assets, asked.data, asked.rows)
+    data = (chosen_on if asked.choose else shown_on)(asked.assets, asked.data)
+    fewer = [limited(each, asked.rows) for each in data]
     found = _found(_nothing() if asked.quick or asked.choose else _earlier())
     if "steps" in asked.part:
         most = 100 if asked.quick else 300
         found["ratios"] = [
-            ratio for each in data for ratio in found_by_steps(each.name, each.rows, RATES, embed, asked.seed, most)
+            ratio for each in fewer for ratio in found_by_steps(each.name, each.pool, RATES, embed, asked.seed, most)
         ]
         for ratio in found["ratios"]:
             low, high = ratio.interval
@@ -82,7 +83,7 @@ def main() -> int:
     if "linear" in asked.part:
         found["linear"] = [
             learned
-            for each in data
+            for each in fewer
             for rate in RATES
             for learned in linear_models(each, rate, embed, asked.seed, every_choice=True)
         ]
@@ -141,7 +142,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--home", type=Path, default=Path(".perpetune/curation_quality"), help="for embeddings")
     parser.add_argument("--data", type=Path, default=os.environ.get("DATA"), help="with banking77 and contracts")
-    parser.add_argument("--rows", type=int, default=ROWS, help="of each data set, a sample")
+    parser.add_argument("--rows", type=int, default=2_000, help="of each data set, for all but the language model")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--tuned-data", nargs="+", default=["films", f"banking77, {INTENTS} intents"])
     parser.add_argument("--tuned-seeds", type=int, default=3)

@@ -31,9 +31,10 @@ class Data:
     pool: Sequence[Example]
     test: Sequence[Example]
 
-    @property
-    def rows(self) -> list[Example]:
-        return [*self.pool, *self.test]
+
+def limited(data: Data, rows: int) -> Data:
+    """At most so many rows to spoil, and half as many to test on."""
+    return Data(data.name, data.instruction, _sample(data.pool, rows, SEED), _sample(data.test, rows // 2, SEED))
 
 
 def chosen_on(assets: Path, folder: Path | None, count: int = ROWS) -> list[Data]:
