@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +36,17 @@ _NEGLIGIBLE = 0.001
 _NO_WORDS = re.compile(r"https?://\S+|www\.\S+|\S+@\S+|<[A-Z_]+(?:_\d+)?>|[#@]\w+|\d+")
 
 
+class LanguageRows(TypedDict):
+    rows: int
+    kept: int
+
+
 @dataclass(frozen=True)
 class LanguageResult:
-    """The rows kept and quarantined, and the number of rows by language, most frequent first."""
+    """The rows kept and quarantined, and by language the number of rows and of those kept, most frequent first."""
 
     rows: StepResult
-    languages: dict[str, int]
+    languages: dict[str, LanguageRows]
 
 
 def language(
@@ -62,21 +67,25 @@ def language(
     kept: list[Example] = []
     foreign: list[Quarantined] = []
     reported: list[Quarantined] = []
-    found: Counter[str] = Counter()
+    found: dict[str, LanguageRows] = {}
     for row, sure in zip(rows, _detected(rows, params, detect), strict=True):
         best = max(sorted(sure), key=lambda code: sure[code], default=UNDECIDED)
-        found[best if sure.get(best, 0.0) >= params.min_confidence else UNDECIDED] += 1
+        decided = best if sure.get(best, 0.0) >= params.min_confidence else UNDECIDED
+        counts = found.setdefault(decided, {"rows": 0, "kept": 0})
+        counts["rows"] += 1
         other = 1 - sum(sure.get(code, 0.0) for code in params.keep)
         if not sure or best in params.keep or other < params.min_confidence:
             kept.append(row)
+            counts["kept"] += 1
             continue
         quarantined = Quarantined(reason=FOREIGN, detail=f"{best} ({sure[best]:.2f})", example=row)
         if record is not None and record.is_frozen(row):
             kept.append(row)
+            counts["kept"] += 1
             reported.append(quarantined)
         else:
             foreign.append(quarantined)
-    by_count = dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+    by_count = dict(sorted(found.items(), key=lambda pair: (-pair[1]["rows"], pair[0])))
     return LanguageResult(StepResult(tuple(kept), tuple(foreign), reported=tuple(reported)), by_count)
 
 

@@ -43,8 +43,10 @@ def test_rows_in_another_language_are_set_aside(example: Make) -> None:
     assert {row.input for row in result.rows.kept} == set(KEPT)
     assert {row.example.input for row in result.rows.quarantined} == set(FOREIGN_TEXTS)
     assert {row.reason for row in result.rows.quarantined} == {FOREIGN}
-    assert sum(result.languages.values()) == len(rows)
-    assert result.languages["undecided"] >= 5
+    assert sum(each["rows"] for each in result.languages.values()) == len(rows)
+    assert sum(each["kept"] for each in result.languages.values()) == len(KEPT)
+    assert result.languages["undecided"]["kept"] >= 5
+    assert result.languages["de"] == {"rows": 1, "kept": 0}
 
 
 BY_CHANCE = [
