@@ -91,7 +91,8 @@ def main() -> int:
     if "tuned" in asked.part:
         seeds = range(asked.seed, asked.seed + asked.tuned_seeds)
         small = [each for each in map(few_intents, data) if each.name in asked.tuned_data]
-        found["tuned"] = [
+        kept = [each for each in found["tuned"] if each.data not in {one.name for one in small}]
+        found["tuned"] = kept + [
             learned
             for seed in seeds
             for each in small
