@@ -28,12 +28,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from found_by_steps import WORD_CHANGES, Ratio, found_by_steps
 from numpy.typing import NDArray
-from quality_data import CHOOSING_SEED, INTENTS, SEED, chosen_on, few_intents, limited, shown_on
+from quality_data import CHOOSING_SEED, INTENTS, SEED, Data, chosen_on, few_intents, limited, shown_on
 from record import RESULTS, Claim, write
 from tenths import ALL, CURATED, LANGUAGE_MODEL, RANDOM, Embed, Learned, learned_of, linear_models, tuned_models
 
@@ -41,6 +41,7 @@ from perpetune.params import EvaluateParams
 from perpetune.quality.features import Features, features_of
 from perpetune.statistics.paired import compare
 
+T = TypeVar("T", Ratio, Learned)
 PARTS = ("steps", "linear", "tuned")
 RATES = (0.1, 0.2)
 NEVER = (
@@ -69,19 +70,22 @@ def main() -> int:
     began = time.monotonic()
     embed = _embedder(asked)
     data = (chosen_on if asked.choose else shown_on)(asked.assets, asked.data)
+    data = [each for each in data if not asked.only or each.name in asked.only]
     fewer = [limited(each, asked.rows) for each in data]
     found = _found(_nothing() if asked.quick or asked.choose else _earlier())
     if "steps" in asked.part:
-        most = 100 if asked.quick else 300
-        found["ratios"] = [
-            ratio for each in fewer for ratio in found_by_steps(each.name, each.pool, RATES, embed, asked.seed, most)
+        here = [
+            ratio
+            for each in fewer
+            for ratio in found_by_steps(each.name, each.pool, RATES, embed, asked.seed, asked.straddling)
         ]
-        for ratio in found["ratios"]:
+        found["ratios"] = [*_of_others(found["ratios"], fewer), *here]
+        for ratio in here:
             low, high = ratio.interval
             print(f"{ratio.data:10} {ratio.measure:52} {ratio.value:6.1%} ({low:.1%} to {high:.1%}, n={ratio.n})")
         _keep(found, asked, began)
     if "linear" in asked.part:
-        found["linear"] = [
+        found["linear"] = _of_others(found["linear"], fewer) + [
             learned
             for each in fewer
             for rate in RATES
@@ -91,8 +95,7 @@ def main() -> int:
     if "tuned" in asked.part:
         seeds = range(asked.seed, asked.seed + asked.tuned_seeds)
         small = [each for each in map(few_intents, data) if each.name in asked.tuned_data]
-        kept = [each for each in found["tuned"] if each.data not in {one.name for one in small}]
-        found["tuned"] = kept + [
+        found["tuned"] = _of_others(found["tuned"], small) + [
             learned
             for seed in seeds
             for each in small
@@ -112,6 +115,12 @@ def _found(earlier: Mapping[str, Sequence[Mapping[str, Any]]]) -> Found:
         "linear": [learned_of(each) for each in earlier["models"] if each["model"] != LANGUAGE_MODEL],
         "tuned": [learned_of(each) for each in earlier["models"] if each["model"] == LANGUAGE_MODEL],
     }
+
+
+def _of_others(found: Sequence[T], data: Sequence[Data]) -> list[T]:
+    """What was found on data sets that this run leaves alone."""
+    names = {each.name for each in data}
+    return [each for each in found if each.data not in names]
 
 
 def claims_of(found: Found) -> list[Claim]:
@@ -145,6 +154,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=os.environ.get("DATA"), help="with banking77 and contracts")
     parser.add_argument("--rows", type=int, default=2_000, help="of each data set, for all but the language model")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", help="names of data sets; the others stay as they were")
+    parser.add_argument("--straddling", type=int, default=300, help="rows whose near duplicates are looked for")
     parser.add_argument("--tuned-data", nargs="+", default=["films", f"banking77, {INTENTS} intents"])
     parser.add_argument("--tuned-seeds", type=int, default=3)
     parser.add_argument("--tuned-rows", type=int, default=1_500, help="to spoil, for the language model")
@@ -155,7 +166,7 @@ def _arguments() -> argparse.Namespace:
     asked = parser.parse_args()
     asked.seed = CHOOSING_SEED if asked.choose else SEED
     if asked.quick:
-        asked.rows, asked.data, asked.part = 600, None, ["steps", "linear"]
+        asked.rows, asked.straddling, asked.data, asked.part = 600, 100, None, ["steps", "linear"]
     return asked
 
 

@@ -219,7 +219,7 @@ def drawn(seed: int) -> list[Voted]:
     rng = np.random.default_rng(seed)
 
     def some(least: int, most: int, low: float, high: float) -> list[float]:
-        return rng.uniform(low, high, rng.integers(least, most + 1)).tolist()
+        return [float(rng.uniform(low, high)) for _ in range(rng.integers(least, most + 1))]
 
     labels = int(rng.integers(2, 6))
     ratios = rng.dirichlet([4.0] * labels).tolist()

@@ -91,9 +91,15 @@ class Learned:
 def learned_of(document: Mapping[str, Any]) -> Learned:
     """What `as_document` was made of."""
     return Learned(
-        *(document[name] for name in ("data", "flipped", "model", "trained on", "seed", "rows", "wrong labels")),
-        tuple(int(digit) / 5 for digit in document["scores in fifths"]),
-        document["seconds"],
+        data=document["data"],
+        rate=document["flipped"],
+        model=document["model"],
+        system=document["trained on"],
+        seed=document["seed"],
+        rows=document["rows"],
+        wrong=document["wrong labels"],
+        scores=tuple(int(digit) / 5 for digit in document["scores in fifths"]),
+        seconds=document["seconds"],
     )
 
 
@@ -128,7 +134,7 @@ def _is_wrong(row: Example, wrong: dict[str, str]) -> bool:
 def linear_models(data: Data, rate: float, embed: Embed, seed: int, *, every_choice: bool) -> list[Learned]:
     """Logistic regression on embeddings: to convergence, and with equal steps. The random tenth is the mean of five."""
     found = spoil(data.pool, rate, embed, seed)
-    systems = {
+    systems: dict[str, list[Sequence[Example]]] = {
         ALL: [found.raw],
         RANDOM: [random.Random(draw).sample(list(found.raw), found.budget) for draw in range(5)],
         CURATED: [chosen(found, embed)],
