@@ -1,9 +1,11 @@
 """Labels from rules: how right the combined label is, by majority, Dawid-Skene and Snorkel's label model.
 
-    make setup && pip install snorkel crowd-kit && python benchmarks/label_rules.py [--banking77 FOLDER]
+    make setup && pip install snorkel crowd-kit && python benchmarks/label_rules.py
+    python benchmarks/label_rules.py --choose [--banking77 FOLDER]    # the votes that settings were chosen on; no claims
 
-Simulated rules have different accuracies, abstain, name only one label, copy each other or are worse than chance. The
-real ones are word lists for rated product reviews and, if the folder is given, for eight intents of banking77. Every
+What is believed of a rule before its votes are seen was chosen on simulated rules of ten kinds and on word lists for product
+reviews and eight intents of banking77 (`--choose`). The claims are about other votes: of simulated rules whose number,
+accuracies, coverage and labels are drawn by chance, and of the word lists on film reviews and newspapers. Every
 method sees the same votes and no label, but "ours with gold", which sees those of 100 rows; these count for no method. A
 method that is not installed is left out.
 """
@@ -17,14 +19,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from record import Claim, write
 
-from perpetune.curation.readers.reviews import find_wheel, product_examples
+from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
 from perpetune.rules.combine import combine, majority
 from perpetune.rules.votes import ABSTAINED
 from perpetune.settings import Settings
@@ -61,10 +63,16 @@ def main() -> int:
     asked = _arguments()
     began = time.monotonic()
     repetitions = 2 if asked.quick else 10
-    simulated = [each for seed in range(repetitions) for each in simulations(seed)]
-    real = [reviews()] + ([banking77(asked.banking77)] if asked.banking77 else [])
+    if asked.choose:
+        simulated = [each for seed in range(repetitions) for each in simulations(seed)]
+        real = [reviews()] + ([banking77(asked.banking77)] if asked.banking77 else [])
+    else:
+        simulated = [each for seed in range(repetitions) for each in drawn(1_000 + seed)]
+        real = [rated("films"), rated("news")]
     results = [result for voted in (*simulated, *real) for result in compared(voted)]
     print(table(results).to_string())
+    if asked.choose:
+        return 0
     draw(results)
     claims = claims_of(results)
     for claim in claims:
@@ -206,6 +214,42 @@ def _noisy(rng: np.random.Generator, column: Ints, noise: float) -> Ints:
     return np.where(changed, 1 - column, column)
 
 
+def drawn(seed: int) -> list[Voted]:
+    """Votes of rules that are drawn by chance, on 1,000 rows."""
+    rng = np.random.default_rng(seed)
+
+    def some(least: int, most: int, low: float, high: float) -> list[float]:
+        return [float(rng.uniform(low, high)) for _ in range(rng.integers(least, most + 1))]
+
+    labels = int(rng.integers(2, 6))
+    ratios = rng.dirichlet([4.0] * labels).tolist()
+    coverage = float(rng.uniform(0.15, 0.8))
+    return [
+        _rules(rng, "simulated: drawn, good rules", labels, some(3, 10, 0.6, 0.95), coverage=coverage),
+        _rules(rng, "simulated: drawn, mixed rules", 2, some(4, 10, 0.45, 0.95), coverage=coverage),
+        _rules(
+            rng, "simulated: drawn, uneven labels", labels, some(3, 8, 0.55, 0.95), coverage=coverage, ratios=ratios
+        ),
+        _drawn_one_label(rng, "simulated: drawn, a rule names one label", labels, None),
+        _drawn_one_label(rng, "simulated: drawn, one label each, uneven labels", labels, ratios),
+        _copied(
+            rng, "simulated: drawn, rules that share errors", some(3, 7, 0.55, 0.95), 2, float(rng.uniform(0.03, 0.3))
+        ),
+    ]
+
+
+def _drawn_one_label(rng: np.random.Generator, name: str, labels: int, ratios: Sequence[float] | None) -> Voted:
+    """One to three rules for each label, each with a coverage and a rate of mistakes of its own."""
+    truth = rng.choice(labels, 1_000, p=ratios)
+    named = [label for label in range(labels) for _ in range(rng.integers(1, 4))]
+    columns = []
+    for label in named:
+        found, mistaken = rng.uniform(0.2, 0.8), rng.uniform(0.01, 0.25)
+        votes = rng.random(len(truth)) < np.where(truth == label, found, mistaken)
+        columns.append(np.where(votes, label, ABSTAINED))
+    return Voted(name, np.stack(columns, axis=1), truth, labels)
+
+
 REVIEW_WORDS = {
     "praise": (1, "great|excellent|perfect|love|best|amazing|awesome|fantastic|superb|highly recommend"),
     "liking": (1, "good|nice|easy|happy|pleased|recommend|well|works great|enjoy"),
@@ -223,6 +267,14 @@ def reviews() -> Voted:
     rows = product_examples(find_wheel(Settings().assets), ("positive", "negative"))
     votes = np.stack([_words(each, [row.input for row in rows]) for each in REVIEW_WORDS.values()], axis=1)
     return Voted("product reviews", votes, np.array([int(row.output == "positive") for row in rows]), 2)
+
+
+def rated(kind: Literal["films", "news"]) -> Voted:
+    """The word lists on sentences that nothing was chosen on."""
+    rows = [labelled(each) for each in rated_sentences(find_wheel(Settings().assets), kind)]
+    known = [row for row in rows if row and row.output != "mixed"]
+    votes = np.stack([_words(each, [row.input for row in known]) for each in REVIEW_WORDS.values()], axis=1)
+    return Voted(kind, votes, np.array([int(row.output == "positive") for row in known]), 2)
 
 
 BANKING_WORDS = {
@@ -312,6 +364,7 @@ def _not_worse(one: str, other: str, accuracies: Mapping[str, Sequence[float]]) 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 repetitions instead of 10")
+    parser.add_argument("--choose", action="store_true", help="on the votes that settings were chosen on; no claims")
     parser.add_argument("--banking77", type=Path, help="a folder with train.csv (columns text, category)")
     return parser.parse_args()
 

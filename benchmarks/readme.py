@@ -85,13 +85,17 @@ def _decisions() -> list[list[str]]:
 
 
 def _curation() -> list[list[str]]:
-    """A curated tenth of spoiled data against a random one, with as many training steps."""
-    models = _result("curation_quality")["details"]["models"]
+    """A curated tenth of spoiled data against a random one, with as many training steps of the language model."""
     rows = []
-    for data in ("reviews", "banking77"):
-        name = f"{data}, 20% flipped, equal steps: a curated tenth less random tenth"
+    for data in ("films", "banking77, 20 intents"):
+        name = f"{data}, 20% flipped, language model: a curated tenth less a random tenth"
         value, (low, high) = _claims("curation_quality")[name]
-        tests = next(each["test rows"] for each in models if each["data"] == data)
+        models = [
+            each
+            for each in _result("curation_quality")["details"]["models"]
+            if each["data"] == data and each["model"] == "language model"
+        ]
+        tests = sum(each["test rows"] for each in models if each["trained on"] == "a curated tenth")
         title = f"a curated tenth of {data} with 20% wrong labels"
         gain = [f"{100 * low:+.1f} to {100 * high:+.1f}", f"{tests:,}"]
         rows.append([title, f"{100 * value:+.1f} points", "a random tenth", *gain])

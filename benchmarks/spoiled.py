@@ -18,11 +18,30 @@ from near_duplicate_kinds import KINDS as KINDS
 
 _PERSONAL = ("mail me at {n}.okafor@example.org", "my phone is +44 20 7946 0{n}", "my card is 4111 1111 1111 1111, {n}")
 _SENTENCES = (
-    "Ich habe meine Bestellung noch nicht erhalten und möchte gerne wissen, wo sie sich gerade befindet",
-    "Je voudrais savoir pourquoi mon paiement a été refusé alors que mon compte est bien approvisionné",
-    "Quisiera saber por qué me han cobrado dos veces la misma compra durante la semana pasada",
-    "Vorrei sapere quando arriverà il mio pacco perché lo sto aspettando da più di due settimane",
-    "Ik heb mijn bestelling nog steeds niet ontvangen en ik zou graag willen weten waar die is",
+    "Der Film war leider viel zu lang, und der Schluss hat mich enttäuscht",
+    "Le virement n'est jamais arrivé",
+    "Me han robado la cartera esta mañana",
+    "Il contratto scade alla fine del mese",
+    "O aplicativo fecha sozinho toda hora",
+    "Waarom is mijn rekening geblokkeerd?",
+    "Jag har tappat bort mitt kort igen",
+    "Filmen var virkelig kedelig og alt for lang",
+    "Jeg forstår ikke hvorfor betalingen ble avvist",
+    "Elokuva oli todella tylsä ja aivan liian pitkä",
+    "Kiedy dostanę zwrot pieniędzy?",
+    "Proč mi byl účtován poplatek?",
+    "Hol találom a számlaszámomat?",
+    "Nu pot să mă conectez la cont",
+    "Paramı ne zaman geri alacağım?",
+    "Kenapa kartu saya ditolak terus?",
+    "Làm thế nào để đổi mật khẩu của tôi",
+    "Почему мой платёж отклонён?",
+    "Фільм мені зовсім не сподобався",
+    "Η κάρτα μου δεν λειτουργεί στο εξωτερικό",
+    "متى سيصل طلبي الجديد من فضلكم",
+    "मेरा कार्ड अभी तक नहीं आया है",
+    "口座の残高を確認する方法を教えてください",
+    "请问我的退款什么时候到账",
 )
 _BOILERPLATE = "\n\nThis e-mail and any attachments are confidential and intended solely for the addressee."
 
@@ -76,7 +95,7 @@ def with_personal_data(row: Example, number: int) -> Example:
 
 
 def in_another_language(row: Example, number: int) -> Example:
-    return row.model_copy(update={"input": f"{_SENTENCES[number % 5]} ({number})"})
+    return row.model_copy(update={"input": f"{_SENTENCES[number % len(_SENTENCES)]} ({number})"})
 
 
 def with_boilerplate(row: Example, number: int) -> Example:

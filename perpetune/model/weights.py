@@ -95,6 +95,26 @@ def must_be_fetched(params: BaseParams, assets: Path) -> bool:
     return not find_wheel(name, params.revision, assets)
 
 
+def digest_here(params: BaseParams, assets: Path) -> str | None:
+    """`weights_digest` of a model that is on this machine; None for one that is not. Nothing is fetched."""
+    if must_be_fetched(params, assets) or not _is_cached(params):
+        return None
+    try:
+        return weights_digest(resolve(params, assets))
+    except PerpetuneError:
+        return None
+
+
+def _is_cached(params: BaseParams) -> bool:
+    """Whether a model of the hub was fetched before; true for all others."""
+    kind, _, name = params.model.partition(":")
+    if kind != "hf":
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json", revision=params.revision), str)
+
+
 def _folder(package: str, version: str, assets: Path) -> Path:
     return assets / "models" / f"{package.replace('-', '_')}-{version}"
 

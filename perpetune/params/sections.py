@@ -193,7 +193,9 @@ class LanguageParams(Section):
     keeps all, and detects none.
     """
     min_confidence: Probability = 0.8
-    """Below this confidence the language is undecided, and the row is kept. Unit: probability."""
+    """Below this confidence, given how frequent each language is in these rows, the language is undecided and the row is
+    kept. Unit: probability.
+    """
     min_letters: Count = 20
     """A shorter input is undecided, and so is code. Unit: letters."""
 
@@ -326,6 +328,11 @@ class SelectParams(Section):
     method: Literal["facility_location", "k_center", "random"] = "facility_location"
     """How the rows of a label are chosen. `facility_location`: those that stand for all others best; `k_center`: those from
     which no other is far, outliers included; `random`: by hash. See decision 23.
+    """
+    prefer: Literal["none", "hard", "easy"] = "none"
+    """Which rows count more when they are chosen: those that are hard to learn, or easy, or none. With labels, hardness is
+    the error of a model that was not trained on the row; without, the distance from the usual inputs. Not for `random`.
+    See decision 23.
     """
 
 

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable
 
 from perpetune.curation.stage_command import run_stage
-from perpetune.quality.steps import label_errors, select, semantic
+from perpetune.quality.steps import label_errors, resolved_params, select, semantic
 from perpetune.workspace import Workspace, open_workspace
 
 STAGES: dict[str, Callable[[Workspace], str]] = {
+    "params": resolved_params.run,
     "label_errors": label_errors.run,
     "semantic": semantic.run,
     "select": select.run,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perpetune.rules.one_label import combine_one_label, name_one_label
 from perpetune.rules.votes import ABSTAINED
 
 Floats = NDArray[np.float64]
@@ -47,11 +48,15 @@ def combine(votes: Ints, labels: int, right: Ints | None = None) -> Combined:
     """Combine votes (rows, rules) over this number of labels.
 
     `right` (rows) is the index of the right label of gold rows, and ABSTAINED elsewhere. Accuracies are measured on gold
-    if there is any; else they are found from how rules agree, by expectation maximisation.
+    if there is any; else they are found by expectation maximisation, from how rules agree or, if each names one label, from
+    how often each votes (`one_label`).
     """
     weights = weights_of(votes)
     if right is not None and (right != ABSTAINED).any():
         accuracies = _measured(votes, right)
+    elif name_one_label(votes):
+        start = _smoothed(_counts(votes, labels, weights))
+        return Combined(*combine_one_label(votes, labels, weights, start), weights)
     else:
         accuracies = _agreed(votes, labels, weights)
     return Combined(_posterior(votes, accuracies, labels, weights), accuracies, weights)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from perpetune.curation.card.dropped import QuarantineReason, reasons_of, rejected_reasons
+from perpetune.curation.card.languages import Language
 from perpetune.curation.card.sources import Source, sources_of
 from perpetune.curation.card.split_summary import SplitSummary, split_summary
 from perpetune.curation.card.steps import Step, steps_done
@@ -34,6 +35,7 @@ class Card:
     warnings: tuple[str, ...]
     near: NearSummary | None = None
     label_errors: LabelErrorSummary | None = None
+    languages: tuple[Language, ...] = ()
 
     @property
     def labels(self) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from perpetune.curation.card.content import Card as Card
 from perpetune.curation.card.content import describe as describe
+from perpetune.curation.card.languages import load_languages
 from perpetune.curation.card.pages import render as render
 from perpetune.curation.card.pictures.drawn import pictures
 from perpetune.curation.card.private import without_private as without_private
@@ -41,7 +42,9 @@ def run(task: TaskParams, mixing: MixParams, private: PrivateParams, workspace: 
         _near(workspace / LEAKAGE / "near_duplicates.jsonl"),
         {"fetch": StepFacts(seconds=seconds_of(workspace, "fetch")), **facts},
     )
-    card = replace(card, label_errors=_label_errors(workspace / SUMMARY))
+    # What an earlier run found is no part of a pipeline that no longer detects languages.
+    languages = load_languages(workspace) if "language" in steps_of(workspace) else ()
+    card = replace(card, label_errors=_label_errors(workspace / SUMMARY), languages=languages)
     if private.mode == "replace":
         card = without_private(card, hidden(finder(private)))
     folder = workspace / CARD
@@ -49,7 +52,7 @@ def run(task: TaskParams, mixing: MixParams, private: PrivateParams, workspace: 
     found = {"near": card.near, "label_errors": card.label_errors}
     values = {**asdict(card), **{name: each.model_dump() if each else None for name, each in found.items()}}
     (folder / "card.json").write_text(to_json(values), encoding="utf-8")
-    drawn = pictures(card.steps, card.labels, splits, card.near.sizes if card.near else {})
+    drawn = pictures(card.steps, card.labels, splits, card.near.sizes if card.near else {}, card.languages)
     (folder / "card.md").write_text(render(card, "data_card.md"), encoding="utf-8")
     (folder / "card.html").write_text(render(card, "data_card.html", drawn), encoding="utf-8")
     return f"{CARD / 'card.html'} and card.md, data version {card.version}"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
 
 from perpetune.curation.assignment_record import AssignmentRecord, load_record
 from perpetune.curation.engine import IN_PROCESS, Engine, batched
-from perpetune.curation.languages import Confidences, confidences, known_languages
+from perpetune.curation.languages import MIX_ROWS, Confidences, confidences, known_languages, language_mix, with_mix
 from perpetune.curation.layout import STEPS
 from perpetune.curation.pipeline import input_of
-from perpetune.curation.quarantine import Quarantined, StepResult, combined, in_order, most_frequent_first
+from perpetune.curation.quarantine import Quarantined, StepResult, combined, in_order
 from perpetune.curation.repairing.code import is_code
 from perpetune.curation.steps.step_files import write_batches
+from perpetune.curation.text import fingerprint
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.params import LanguageParams
@@ -25,18 +29,26 @@ from perpetune.records import Example, StoredRecords, to_json
 FOREIGN = "input in another language"
 UNDECIDED = "undecided"
 
+Mix = Mapping[str, float]
+"""The ratio of each language among the rows."""
+
 Detect = Callable[[Sequence[str]], Sequence[Confidences]]
 
 # Names and numbers of the web are in no language.
 _NO_WORDS = re.compile(r"https?://\S+|www\.\S+|\S+@\S+|<[A-Z_]+(?:_\d+)?>|[#@]\w+|\d+")
 
 
+class LanguageRows(TypedDict):
+    rows: int
+    kept: int
+
+
 @dataclass(frozen=True)
 class LanguageResult:
-    """The rows kept and quarantined, and the number of rows by language, most frequent first."""
+    """The rows kept and quarantined, and by language the number of rows and of those kept, most frequent first."""
 
     rows: StepResult
-    languages: dict[str, int]
+    languages: dict[str, LanguageRows]
 
 
 def language(
@@ -48,26 +60,31 @@ def language(
 ) -> LanguageResult:
     """Quarantine rows whose input is, with `min_confidence`, in none of the languages to keep.
 
-    Short inputs and code are undecided, and so is one whose languages are all less sure: they are kept. A row that the
-    record has in the frozen holdout is reported and stays. Raises PerpetuneError if a language is unknown.
+    How frequent each language is in these rows counts too: a few words that are likelier in a language that no other row
+    has are a coincidence. Short inputs and code are undecided, and so is one whose languages are all less sure: they are
+    kept. A row that the record has in the frozen holdout is reported and stays. Raises PerpetuneError if a language is unknown.
     """
-    languages: Counter[str] = Counter()
-    rows = combined(in_kept_languages(in_order(examples), params, languages, record, detect, engine))
-    return LanguageResult(rows, most_frequent_first(languages))
+    rows, languages = in_order(examples), dict[str, LanguageRows]()
+    kept = combined(in_kept_languages(rows, params, languages, record, detect, engine))
+    return LanguageResult(kept, most_rows_first(languages))
 
 
 def in_kept_languages(
     rows: Iterable[Example],
     params: LanguageParams,
-    languages: Counter[str],
+    languages: dict[str, LanguageRows],
     record: AssignmentRecord | None = None,
     detect: Detect = confidences,
     engine: Engine = IN_PROCESS,
 ) -> Iterator[StepResult]:
-    """As `language`, for rows in canonical order; the results of their batches. Adds to the number of rows by language."""
+    """As `language`, for rows in canonical order, which are read twice; the results of their batches.
+
+    Adds to the rows by language.
+    """
     if params.keep is None:
         return (StepResult(batch, ()) for batch in batched(rows))
-    judged = engine.batches(partial(_judged, params=params, detect=detect), rows)
+    judge = partial(_judged, params=params, detect=detect, mix=_mix(rows, params, detect))
+    judged = engine.batches(judge, rows)
     return (_decided(batch, languages, record) for batch in judged)
 
 
@@ -80,8 +97,37 @@ class _Judgement:
     foreign: str | None = None
 
 
-def _judged(rows: Sequence[Example], params: LanguageParams, detect: Detect) -> list[_Judgement]:
-    return [_judgement(row, sure, params) for row, sure in zip(rows, _detected(rows, params, detect), strict=True)]
+def _mix(rows: Iterable[Example], params: LanguageParams, detect: Detect) -> Mix:
+    """The mix of languages, estimated on a sample of the different texts, which their fingerprints draw."""
+    texts = (text for row in rows if (text := _decidable(row.input, params.min_letters)) is not None)
+    sample = heapq.nsmallest(MIX_ROWS, _different(texts), key=lambda text: (fingerprint("language", text), text))
+    found = detect(sample) if sample else []
+    codes = sorted({code for sure in found for code in sure})
+    table = np.array([[sure.get(code, 0.0) for code in codes] for sure in found], np.float32)
+    return dict(zip(codes, language_mix(table).tolist(), strict=True)) if codes else {}
+
+
+def _different(texts: Iterable[str]) -> Iterator[str]:
+    """Each text once, with its hash in memory only."""
+    seen: set[int] = set()
+    for text in texts:
+        if (key := hash(text)) not in seen:
+            seen.add(key)
+            yield text
+
+
+def _judged(rows: Sequence[Example], params: LanguageParams, detect: Detect, mix: Mix) -> list[_Judgement]:
+    detected = _detected(rows, params, detect)
+    return [_judgement(row, _weighed(sure, mix), params) for row, sure in zip(rows, detected, strict=True)]
+
+
+def _weighed(sure: Confidences, mix: Mix) -> Confidences:
+    """The confidences of a text if languages are as frequent as in the mix; one that it lacks is impossible."""
+    codes = [code for code in sure if code in mix]
+    if not codes:
+        return sure
+    weighed = with_mix(np.array([[sure[code] for code in codes]]), np.array([mix[code] for code in codes]))
+    return dict(zip(codes, weighed[0].tolist(), strict=True))
 
 
 def _judgement(row: Example, sure: Confidences, params: LanguageParams) -> _Judgement:
@@ -94,18 +140,27 @@ def _judgement(row: Example, sure: Confidences, params: LanguageParams) -> _Judg
     return _Judgement(row, found, f"{best} ({sure[best]:.2f})")
 
 
-def _decided(batch: Sequence[_Judgement], languages: Counter[str], record: AssignmentRecord | None) -> StepResult:
-    languages.update(each.language for each in batch)
+def _decided(
+    batch: Sequence[_Judgement], languages: dict[str, LanguageRows], record: AssignmentRecord | None
+) -> StepResult:
     foreign = [
         Quarantined(reason=FOREIGN, detail=each.foreign, example=each.row) for each in batch if each.foreign is not None
     ]
     reported = [each for each in foreign if record is not None and record.is_frozen(each.example)]
     stays = {id(each.example) for each in reported}
+    for each in batch:
+        counts = languages.setdefault(each.language, {"rows": 0, "kept": 0})
+        counts["rows"] += 1
+        counts["kept"] += each.foreign is None or id(each.row) in stays
     return StepResult(
         tuple(each.row for each in batch if each.foreign is None or id(each.row) in stays),
         tuple(each for each in foreign if id(each.example) not in stays),
         reported=tuple(reported),
     )
+
+
+def most_rows_first(languages: Mapping[str, LanguageRows]) -> dict[str, LanguageRows]:
+    return dict(sorted(languages.items(), key=lambda pair: (-pair[1]["rows"], pair[0])))
 
 
 def _detected(rows: Sequence[Example], params: LanguageParams, detect: Detect) -> list[Confidences]:
@@ -143,7 +198,7 @@ def run(params: LanguageParams, seed: int, workspace: Path, engine: Engine = IN_
         _require_known(params.keep)
         record = load_record(workspace, seed)
     rows = StoredRecords(workspace / input_of("language", workspace) / "examples.jsonl", Example)
-    languages: Counter[str] = Counter()
+    languages: dict[str, LanguageRows] = {}
     said = write_batches(workspace, "language", in_kept_languages(rows, params, languages, record, engine=engine))
-    write_atomic(workspace / STEPS / "language" / "languages.json", to_json(most_frequent_first(languages)))
+    write_atomic(workspace / STEPS / "language" / "languages.json", to_json(most_rows_first(languages)))
     return said

@@ -21,6 +21,7 @@ from perpetune.params import LabelErrorsParams, SelectParams
 from perpetune.quality.embedding_cache import Vectors
 from perpetune.quality.facility_location import facility_location
 from perpetune.quality.features import Features, features_of
+from perpetune.quality.hardness import Prefer, distance_to_prototypes, el2n, preference
 from perpetune.quality.judge import judgeable, opinions_of
 from perpetune.quality.k_center import k_center
 from perpetune.quality.quotas import balanced_quotas
@@ -69,7 +70,7 @@ def select(
     if params.method == "random":
         return _parted(rows, _by_hash(rows, strata, params.budget))
     features = embed([row.input for row in rows])
-    weights = text_quality(rows) * (label_trust(rows, features.vectors) if labelled else 1.0)
+    weights = text_quality(rows) * _weights(rows, features.vectors, params.prefer, labelled)
     choose: Chooser = k_center if params.method == "k_center" else facility_location
     quotas = balanced_quotas({label: len(places) for label, places in strata.items()}, params.budget)
     chosen = {
@@ -88,8 +89,16 @@ def _strata(rows: Sequence[Example], labelled: bool) -> dict[str, list[int]]:
     return strata
 
 
-def label_trust(rows: Sequence[Example], vectors: Vectors) -> NDArray[np.float64]:
-    """A small weight for rows for which another label is likelier, right or wrong, and 1 for all others, (rows,).
+def _weights(rows: Sequence[Example], vectors: Vectors, prefer: Prefer, labelled: bool) -> NDArray[np.float64]:
+    """What the label, or its lack, says of the worth of each row, (rows,)."""
+    if not labelled:
+        return preference(distance_to_prototypes(vectors), prefer) if prefer != "none" else np.ones(len(rows))
+    return label_trust(rows, vectors, prefer)
+
+
+def label_trust(rows: Sequence[Example], vectors: Vectors, prefer: Prefer = "none") -> NDArray[np.float64]:
+    """A small weight for rows for which another label is likelier, right or wrong; for all others 1, or less if they are
+    not preferred, (rows,).
 
     It is stricter than `label_errors`: what stands apart from the rows of its label is what covers them best, so a few
     wrong labels that are left would all be chosen.
@@ -99,9 +108,13 @@ def label_trust(rows: Sequence[Example], vectors: Vectors) -> NDArray[np.float64
     places, _ = judgeable(rows, groups, folds, max_rows=None)
     trust = np.ones(len(rows))
     if places:
-        judged = [rows[place] for place in places]
-        margins = opinions_of(judged, vectors[places], [groups[place] for place in places], folds).margins
-        trust[np.array(places)[margins < 0]] = DOUBTED
+        opinions = opinions_of(
+            [rows[place] for place in places], vectors[places], [groups[place] for place in places], folds
+        )
+        is_doubted = opinions.margins < 0
+        found = np.full(len(places), DOUBTED)
+        found[~is_doubted] = preference(el2n(opinions)[~is_doubted], prefer)
+        trust[places] = found
     return trust
 
 

@@ -214,6 +214,33 @@ def forget_the_record(path: Path) -> None:
     path.write_text(yaml.safe_dump(found))
 
 
+def test_labels_are_judged_again_when_the_encoder_arrives(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run is by TF-IDF, and nothing else than the encoder's weights changes before the second."""
+    weights = tmp_path / "encoder"
+    params = yaml.safe_load((workspace / "params.yaml").read_text())
+    params["evaluate"]["encoder"] = {"model": f"path:{weights}"}
+    params["select"]["budget"] = 30
+    (workspace / "params.yaml").write_text(yaml.safe_dump(params))
+    dvc.prepare(workspace, None)
+
+    def ran() -> dict[str, int]:
+        """When each stage wrote its seconds, which DVC does not track."""
+        dvc.reproduce(workspace)
+        return {file.stem: file.stat().st_mtime_ns for file in (workspace / "data/seconds").iterdir()}
+
+    first = ran()
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    (weights / "model.safetensors").write_bytes(b"not a model yet")
+    arrived = ran()
+    learned = {"label_errors", "semantic", "select"}
+    assert learned <= {name for name in first if arrived[name] > first[name]} <= {"params", "fetch", "card", *learned}
+    again = ran()
+    assert {name for name in first if again[name] > arrived[name]} == {"params", "fetch"}
+
+
 FIRST_STAGES = ("params", "fetch", "validate", "clean", "split", "reference", "card")
 
 

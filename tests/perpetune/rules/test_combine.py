@@ -53,6 +53,34 @@ def test_rules_that_name_one_label_each_do_not_make_one_label_take_all(seed: int
     assert np.bincount(likeliest[(votes != ABSTAINED).any(axis=1)], minlength=4).min() > 100
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rules_of_one_label_are_not_worse_for_being_alone(seed: int) -> None:
+    """One good rule names label 0, three rules with many mistakes name label 1: numbers do not win."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, 2000)
+    rates = [(0, 0.7, 0.03), *[(1, 0.5, 0.25)] * 3]
+    votes = np.stack(
+        [
+            np.where(rng.random(2000) < np.where(truth == each, found, wrong), each, ABSTAINED)
+            for each, found, wrong in rates
+        ],
+        axis=1,
+    )
+    found = combine(votes, 2)
+    assert right(found.probabilities, truth, votes) > right(majority(votes, 2), truth, votes) + 0.05
+    assert found.accuracies[0] > found.accuracies[1:].max()
+
+
+def test_a_label_that_no_rule_names_is_not_given_and_the_silence_of_rules_labels_no_row() -> None:
+    rng = np.random.default_rng(3)
+    votes = np.stack([np.where(rng.random(400) < 0.6, each, ABSTAINED) for each in (0, 0, 0, 1)], axis=1)
+    found = combine(votes, 3).probabilities
+    voted = (votes != ABSTAINED).any(axis=1)
+    assert (found[voted, 2] == 0).all()
+    assert np.allclose(found[~voted], 1 / 3) and (~voted).any()
+    assert np.allclose(found.sum(axis=1), 1)
+
+
 def test_gold_finds_a_rule_that_is_mostly_wrong() -> None:
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 2, 1000)

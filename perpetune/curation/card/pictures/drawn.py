@@ -11,8 +11,20 @@ from perpetune.curation.card.pictures.balance import balance
 from perpetune.curation.card.pictures.funnel import funnel
 from perpetune.curation.card.pictures.histogram import histogram
 from perpetune.curation.card.pictures.input_map import input_map, points
+from perpetune.curation.card.pictures.languages import languages
 from perpetune.curation.card.pictures.near_groups import near_groups
 from perpetune.records import Example
+
+
+class LanguageCounts(Protocol):
+    """What the picture of languages needs of each."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def kept(self) -> int: ...
 
 
 class StepCounts(Protocol):
@@ -31,6 +43,7 @@ def pictures(
     labels: Sequence[str],
     splits: Mapping[str, Collection[Example]],
     sizes: Mapping[int, int],
+    found_languages: Sequence[LanguageCounts] = (),
 ) -> dict[str, Markup]:
     """The pictures that there is something to draw for. `labels` are empty if outputs are free text."""
     by_label = {name: _counts(rows) for name, rows in splits.items()}
@@ -43,6 +56,9 @@ def pictures(
         "inputs": histogram({name: [_length(row) for row in rows] for name, rows in splits.items()}, "inputs"),
         "outputs": histogram({name: [len(row.output) for row in rows] for name, rows in splits.items()}, "outputs"),
         "map": input_map(found, kinds, labelled=bool(labels)) if found else Markup(""),
+        "languages": languages([(each.code, each.rows, each.kept) for each in found_languages])
+        if found_languages
+        else Markup(""),
         "near": near_groups(sizes) if sizes else Markup(""),
     }
     if labels:

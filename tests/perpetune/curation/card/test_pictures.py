@@ -14,6 +14,7 @@ from perpetune.curation.card.pictures.drawn import pictures
 from perpetune.curation.card.pictures.funnel import funnel
 from perpetune.curation.card.pictures.histogram import histogram
 from perpetune.curation.card.pictures.input_map import COLOURS, POINTS, input_map, points
+from perpetune.curation.card.pictures.languages import languages
 from perpetune.curation.card.pictures.near_groups import near_groups
 from perpetune.curation.card.pictures.svg import WIDTH
 from perpetune.records import Example
@@ -45,6 +46,18 @@ def test_the_funnel_is_as_wide_as_the_rows_that_are_left(found: list[tuple[int, 
     for bar, (_, _, kept) in zip(bars, steps, strict=True):
         assert float(bar.get("width", 0)) == pytest.approx(whole * kept / most, abs=0.1)
         assert float(bar.get("x", 0)) >= 0 and float(bar.get("x", 0)) + float(bar.get("width", 0)) <= WIDTH
+
+
+def test_bars_of_languages_show_what_was_kept_and_never_leave_the_picture() -> None:
+    drawn = languages([("en", 900, 900), ("de", 36, 0), ("undecided", 9, 9), ("fr", 4, 1)])
+    widths: dict[str, list[float]] = {"out": [], "train": []}
+    for each in elements(drawn, "rect"):
+        widths[each.get("class", "")].append(float(each.get("width", 0)))
+        assert float(each.get("x", 0)) + float(each.get("width", 0)) <= WIDTH
+    assert widths["out"][1] == pytest.approx(widths["out"][0] / 5, abs=0.1)
+    assert widths["train"] == pytest.approx([widths["out"][0], 0, widths["out"][2], widths["out"][3] / 4], abs=0.1)
+    assert "900" in [each.text for each in elements(drawn, "text")]
+    assert "0 (−36)" in [each.text for each in elements(drawn, "text")]
 
 
 def test_balanced_splits_have_their_dots_at_one_place() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from perpetune.curation.card.languages import Language
 from perpetune.curation.card.pictures.drawn import pictures
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
 from perpetune.curation.duplicates.summary import near_summary
@@ -62,6 +63,14 @@ def test_quarantined_rows_are_shown_with_three_examples(card: Card) -> None:
         ("clean", "duplicate", 5, 3),
     ]
     assert card.quarantine[0].examples[0].location == "a.csv:3"
+
+
+def test_languages_are_a_table_of_both_pages_if_they_were_detected(card: Card) -> None:
+    assert "Languages" not in render(card, "data_card.md") + render(card, "data_card.html")
+    found = replace(card, languages=(Language("en", 1_200, 1_200), Language("de", 30, 2)))
+    assert "| en | 1,200 | 1,200 | 0 |\n| de | 30 | 2 | 28 |" in render(found, "data_card.md")
+    page = render(found, "data_card.html")
+    assert "<h2>Languages</h2>" in page and '<td class="r">28</td>' in page
 
 
 def test_warnings_name_problems_of_the_data(card: Card) -> None:

@@ -43,8 +43,46 @@ def test_rows_in_another_language_are_set_aside(example: Make) -> None:
     assert {row.input for row in result.rows.kept} == set(KEPT)
     assert {row.example.input for row in result.rows.quarantined} == set(FOREIGN_TEXTS)
     assert {row.reason for row in result.rows.quarantined} == {FOREIGN}
-    assert sum(result.languages.values()) == len(rows)
-    assert result.languages["undecided"] >= 5
+    assert sum(each["rows"] for each in result.languages.values()) == len(rows)
+    assert sum(each["kept"] for each in result.languages.values()) == len(KEPT)
+    assert result.languages["undecided"]["kept"] >= 5
+    assert result.languages["de"] == {"rows": 1, "kept": 0}
+
+
+BY_CHANCE = [
+    "How can I change USD to GBP?",
+    "What is the auto top-up limit?",
+    "Where do I find the auto top- up?",
+    "My withdrawal is pending, why?",
+    "I think my card is stolen!",
+    "the best ipod alternative.",
+    "it don't get any better then the nikon 4300.",
+]
+"""English, and each likelier in another language by its trigrams alone."""
+
+
+def test_a_few_words_that_are_likelier_in_a_language_of_no_other_row_are_kept(example: Make) -> None:
+    usual = [
+        f"My {what} has not {done} {when}, can you please help me?"
+        for what in ("parcel", "new card", "money", "invoice", "refund", "statement", "password mail", "transfer")
+        for done in ("arrived", "been sent", "worked", "been accepted", "changed")
+        for when in ("since Monday", "for three weeks", "at all", "again", "on my phone")
+    ]
+    rows = [example(text) for text in [*usual, *BY_CHANCE, *FOREIGN_TEXTS]]
+    result = language(rows, ENGLISH).rows
+    assert {row.example.input for row in result.quarantined} == set(FOREIGN_TEXTS)
+
+
+def test_rows_that_are_all_in_another_language_are_dropped_all(example: Make) -> None:
+    rows = [example(f"{FOREIGN_TEXTS[0]}, Bestellung {number}") for number in range(50)]
+    assert language(rows, ENGLISH).rows.kept == ()
+
+
+def test_batches_change_nothing(example: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [example(text) for text in [*KEPT, *BY_CHANCE, *FOREIGN_TEXTS]]
+    whole = language(rows, ENGLISH)
+    monkeypatch.setattr("perpetune.curation.engine.BATCH", 3)
+    assert language(rows, ENGLISH) == whole
 
 
 def test_a_row_of_the_frozen_holdout_is_only_reported(example: Make) -> None:

@@ -19,6 +19,7 @@ from perpetune.records import Example
 
 Method = Literal["facility_location", "k_center", "random"]
 METHODS: tuple[Method, ...] = ("facility_location", "k_center", "random")
+PREFERENCES: tuple[Literal["none", "hard", "easy"], ...] = ("none", "hard", "easy")
 TOPICS = ["cards", "loans", "rates", "fraud", "apps", "cash", "fees", "travel"]
 
 
@@ -97,6 +98,28 @@ def test_rows_whose_label_is_probably_wrong_are_chosen_last() -> None:
     spoiled = [row.model_copy(update={"output": other[row.output]}) if row.id in wrong else row for row in rows]
     kept = [row.id for row in chosen(spoiled, 60, "facility_location").chosen]
     assert len(wrong & set(kept)) <= 1
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_hard_rows_are_preferred_if_that_is_asked_for_and_the_budget_is_the_same(labelled: bool) -> None:
+    rows = rows_of({"yes": 150, "no": 150})
+    found = {
+        prefer: [
+            row.id for row in select(rows, SelectParams(budget=60, prefer=prefer), embed, labelled=labelled).chosen
+        ]
+        for prefer in PREFERENCES
+    }
+    assert all(len(ids) == 60 for ids in found.values())
+    assert len({tuple(ids) for ids in found.values()}) == 3
+
+
+def test_preferring_hard_rows_does_not_prefer_wrong_labels() -> None:
+    rows = rows_of({"yes": 150, "no": 150})
+    wrong = {row.id for row in random.Random(5).sample(rows, 30)}
+    other = {"yes": "no", "no": "yes"}
+    spoiled = [row.model_copy(update={"output": other[row.output]}) if row.id in wrong else row for row in rows]
+    kept = select(spoiled, SelectParams(budget=60, prefer="hard"), embed, labelled=True).chosen
+    assert len(wrong & {row.id for row in kept}) <= 1
 
 
 def test_poor_texts_are_chosen_last() -> None:
