@@ -52,9 +52,10 @@ def test_all_or_nearly_all_labels_decide_at_once() -> None:
     assert found.decides and found.reason.endswith("500 requests are labelled")
 
 
+@pytest.mark.slow
 def test_a_random_part_decides_once_there_is_enough_of_it() -> None:
     rng = np.random.default_rng(2)
-    found = [ignorable(simulated(rng, 12_000, 0.5, 0.5), MARGIN, "test") for _ in range(40)]
+    found = [ignorable(simulated(rng, 12_000, 0.5, 0.5), MARGIN, "test") for _ in range(12)]
     assert decided([each.decides for each in found]) >= 0.8
     few = [ignorable(simulated(rng, 200, 0.1, 0.1), MARGIN, "test") for _ in range(40)]
     assert decided([each.decides for each in few]) <= 0.05, "what is not shown is not so"
