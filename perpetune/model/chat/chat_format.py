@@ -84,10 +84,17 @@ def call_tokens(
     listed = mark(json.loads(tools), controls.prompt) if tools else None
     end = _required(controls.end_of_turn)
     text = _written_calls(tokenizer, turns, listed, str(tokenizer.decode([end])))
-    _, found, behind = (text or "").partition(str(_marked(controls, called)["content"]))
-    if text is None or (said and not found) or json.loads(output)[0]["name"] not in (behind if said else text):
+    if text is None or not _has_call(text, str(_marked(controls, called)["content"]), json.loads(output)[0]["name"]):
         return answer_tokens(tokenizer, "\n".join(filter(None, [said, hermes(output)])))
     return [*encode(tokenizer, text), end]
+
+
+def _has_call(text: str, said: str, name: str) -> bool:
+    """Whether the template wrote the call of this name, behind what is said before it if there is that."""
+    if not said:
+        return name in text
+    _, found, behind = text.partition(said)
+    return bool(found) and name in behind
 
 
 def _written_calls(

@@ -42,7 +42,7 @@ def test_streamed_as_at_once(text: str, size: int) -> None:
     assert [each for delta in sent for each in delta.logprobs or ()] == logprobs
     calls: dict[int, dict[str, Any]] = {}
     for each in (call for delta in sent for call in delta.tool_calls):
-        merge_call(calls.setdefault(each["index"], {}), each)  # type: ignore[call-overload]
+        merge_call(calls.setdefault(int(str(each["index"])), {}), each)
     assert len(found.tool_calls) == len(calls) == TEXTS[text][1]
     assert [call["id"] for call in found.tool_calls] == [calls[place]["id"] for place in sorted(calls)]
     for call in found.tool_calls:
