@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,18 +40,17 @@ PER_SIZE = 4  # buckets of one size
 
 
 @dataclass(frozen=True)
-class Observation:
+class WeightedScore:
     """A score (0 to 1) and its weight, above 0 and at most 1."""
 
     score: float
     weight: float = 1.0
 
 
-@dataclass(frozen=True)
-class Bucket:
-    """`count` neighbouring scores: the sum of their weights, and the weighted sum of the scores."""
+class Bucket(NamedTuple):
+    """`rows` neighbouring scores: the sum of their weights, and the weighted sum of the scores."""
 
-    count: int
+    rows: int
     weight: float
     total: float
 
@@ -64,7 +64,8 @@ class Detector:
 
     @property
     def seen(self) -> int:
-        return sum(each.count for each in self.buckets)
+        """The number of scores."""
+        return sum(each.rows for each in self.buckets)
 
 
 @dataclass(frozen=True)
@@ -81,22 +82,22 @@ class Change:
     margin: float
 
 
-def new_detector(reference: Iterable[Observation]) -> Detector:
+def new_detector(reference: Iterable[WeightedScore]) -> Detector:
     """The detector before any score. Raises ValueError if a score or weight is out of range."""
     return Detector(bucket_of(reference))
 
 
-def bucket_of(observations: Iterable[Observation]) -> Bucket:
+def bucket_of(observations: Iterable[WeightedScore]) -> Bucket:
     found = [_validated(each) for each in observations]
     return Bucket(len(found), sum(each.weight for each in found), sum(each.weight * each.score for each in found))
 
 
-def update_detector(detector: Detector, observations: Iterable[Observation]) -> Detector:
+def update_detector(detector: Detector, observations: Iterable[WeightedScore]) -> Detector:
     """The detector after more scores, in order of arrival. Raises ValueError if a score or weight is out of range."""
     buckets = list(detector.buckets)
     for each in observations:
         buckets.append(bucket_of([each]))
-        for position in _merges([bucket.count for bucket in buckets]):
+        for position in _merges([bucket.rows for bucket in buckets]):
             buckets[position : position + 2] = [_joined(*buckets[position : position + 2])]
     return Detector(detector.reference, tuple(buckets))
 
@@ -108,7 +109,7 @@ def most_likely_change(detector: Detector, margin: float) -> Change:
         np.array([getattr(each, name) for each in reversed(parts)], dtype=float) for name in ("weight", "total")
     )
     evidence, margins = _evidence(weights, totals, margin)
-    everything = Bucket(sum(each.count for each in parts), float(weights.sum()), float(totals.sum()))
+    everything = Bucket(sum(each.rows for each in parts), float(weights.sum()), float(totals.sum()))
     if not evidence.size or evidence.max() <= 0:
         return Change(0.0, everything, Bucket(0, 0.0, 0.0), _margin(everything, margin))
     newest = int(evidence.argmax()) + 1
@@ -158,7 +159,11 @@ def _evidence(weights: Numbers, totals: Numbers, margin: float) -> tuple[Numbers
     before, right_before = weights.sum() - since, all_right - right
     known = before > 0
     before = np.where(known, before, 1.0)
-    ratio = _fit(right, since) + _fit(right_before, before) - _fit(all_right, np.asarray(weights.sum()))
+    ratio = (
+        _fit(right, since)
+        + _fit(right_before, before)
+        - _fit(all_right, np.asarray(max(weights.sum(), np.finfo(float).tiny)))
+    )
     was, now = right_before / before, right / since
     margins = effective_margin(was, margin)
     is_drop = known & (now < was) & (was - now >= margins) & (ratio >= LEAST_RATIO)
@@ -189,11 +194,11 @@ def _merges(counts: Sequence[int]) -> list[int]:
 
 def _joined(*buckets: Bucket) -> Bucket:
     return Bucket(
-        sum(each.count for each in buckets), sum(each.weight for each in buckets), sum(each.total for each in buckets)
+        sum(each.rows for each in buckets), sum(each.weight for each in buckets), sum(each.total for each in buckets)
     )
 
 
-def _validated(observation: Observation) -> Observation:
+def _validated(observation: WeightedScore) -> WeightedScore:
     if not 0 <= observation.score <= 1:
         raise ValueError(f"scores must be within 0 and 1, got {observation.score}")
     if not 0 < observation.weight <= 1:
