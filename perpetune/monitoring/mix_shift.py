@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from perpetune.policy.retraining import MixShift
 
-PRIOR = 5.0  # rows of the mean score that are added to each part: few rows of a part tell little of its score
+PRIOR = 1.0  # rows of the mean score that are added to each part: few rows of a part tell little of its score
 
 
 @dataclass(frozen=True)
