@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from perpetune.statistics.change_point import (
 # The tag of the version. It holds detector and position together, so that a killed check neither skips labels nor
 # counts them twice.
 DETECTOR = "perpetune.detector"
+EARLY = 12  # urgent labels are asked for once a month, if an alarm without decay comes once a year
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def to_text(detector_state: DetectorState) -> str:
 def from_text(text: str | None) -> DetectorState:
     """Read JSON that `to_text` wrote; a new state if there is none, or it is of another release.
 
-    A new state counts the version's labels again from the first, except those that a reset had set aside.
+    A new state counts the version's labels again from the first.
     """
     try:
         return _JSON.validate_json(text or "")
     except ValidationError:
-        return replace(new_state(), until=_reset_position(text or ""))
+        return new_state()
 
 
 def with_reference(detector_state: DetectorState, reference: Sequence[WeightedScore]) -> DetectorState:
@@ -112,18 +112,6 @@ def early_run_length(params: WatchParams) -> float:
     return params.run_length / EARLY
 
 
-EARLY = 12  # once a month, if an alarm without decay comes once a year
-
-
 def position_after(detector_state: DetectorState, until: int) -> DetectorState:
     """The state that has read the feedback up to `until`, of which no label was counted."""
     return replace(detector_state, until=max(until, detector_state.until))
-
-
-def _reset_position(text: str) -> int:
-    """The position in a state of an earlier release whose detector was reset; 0 in all others."""
-    try:
-        old = json.loads(text)
-        return int(old["until"]) if old["detector"]["seen"] < old["labels"] else 0
-    except (ValueError, TypeError, KeyError):
-        return 0

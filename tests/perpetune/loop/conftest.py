@@ -131,7 +131,7 @@ class Watched(Releases):
         ]
         record_rows(log, rows)
         for row, (label, _) in list(zip(rows, kinds, strict=True))[:labels]:
-            add_feedback(log, Feedback(request_id=row.id, time=now, label=label))
+            add_feedback(log, Feedback(request_id=row.id, time=now, label=label, propensity=labels / LABELS))
         log.dispose()
 
     def checked(self) -> CheckResult:

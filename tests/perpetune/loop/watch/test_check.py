@@ -61,8 +61,16 @@ def test_a_check_saves_its_state_for_the_next_one(watched: Open) -> None:
     assert said == "60 independent labels of version 1, threshold 89.3, evidence 0.0 of 20,000"
 
 
-def test_labels_that_were_asked_for_are_told_from_others(watched: Open) -> None:
-    world = watched()
+@pytest.mark.parametrize(
+    ("setting", "judging", "said"),
+    [
+        ("test", 45, "15 labels came unasked and decide nothing: they are not shown to be like labels by lot"),
+        ("ignore", 45, "15 labels came unasked and decide nothing: watch.unasked is ignore"),
+        ("trust", 60, "15 of the 60 labels arrived unasked"),
+    ],
+)
+def test_labels_that_came_unasked_decide_if_that_may_be(watched: Open, setting: str, judging: int, said: str) -> None:
+    world = watched(watch={"unasked": setting})
     version = world.released(right=0.9)
     world.traffic(version, 0.9, labels=0)
     log, now = open_log(world.workspace.settings.prediction_log), datetime.now(UTC)
@@ -72,8 +80,8 @@ def test_labels_that_were_asked_for_are_told_from_others(watched: Open) -> None:
         add_feedback(log, Feedback(request_id=row, time=now, label="good"))
     log.dispose()
     decision = world.checked().decision
-    assert decision.evidence["unasked"] == 15
-    assert any(reason.startswith("15 of the 60 labels arrived unasked") for reason in decision.reasons)
+    assert decision.evidence["labelled"] == judging
+    assert any(reason.startswith(said) for reason in decision.reasons)
 
 
 def test_a_check_killed_before_saving_changes_nothing(watched: Open) -> None:
@@ -187,7 +195,9 @@ def test_another_margin_keeps_the_evidence(watched: Open) -> None:
     assert state(world, version).detector.seen == 81
 
 
-@pytest.mark.parametrize(("mix_shift", "outcome"), [("name", "mix shift"), ("retrain", "retrain")], ids=["name", "retrain"])
+@pytest.mark.parametrize(
+    ("mix_shift", "outcome"), [("name", "mix shift"), ("retrain", "retrain")], ids=["name", "retrain"]
+)
 def test_more_requests_of_a_hard_label_are_named(watched: Open, mix_shift: str, outcome: str) -> None:
     """Each label is answered as before: "good" always right, "bad" in half of the cases."""
     world = watched(watch={"mix_shift": mix_shift})
