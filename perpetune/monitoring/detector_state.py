@@ -20,7 +20,9 @@ from perpetune.statistics.change_point import (
 # The tag of the version. It holds detector and position together, so that a killed check neither skips labels nor
 # counts them twice.
 DETECTOR = "perpetune.detector"
-EARLY = 12  # urgent labels are asked for once a month, if an alarm without decay comes once a year
+EARLY = 12  # urgent labels are asked for once a month, if an alarm without decay comes once a year, or more often,
+LEAST = 500  # labels
+RATIO = 10  # as long as they add at most a tenth to the labels
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ def update_state(
 
 
 def early_run_length(params: WatchParams) -> float:
-    """The evidence that asks for urgent labels: without a change once in so many labels, 12 times as often as an alarm."""
-    return params.run_length / EARLY
+    """The evidence that asks for urgent labels: without a change it comes once in so many labels."""
+    return min(params.run_length / EARLY, max(RATIO * params.urgent_labels, LEAST))
 
 
 def position_after(detector_state: DetectorState, until: int) -> DetectorState:

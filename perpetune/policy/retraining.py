@@ -13,6 +13,7 @@ from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 from perpetune.policy.wording import amount, arrived_unasked, duration, interval, points, score
 
+MIX_RATIO = 1 / 3  # of a fall: a smaller part from the mix is chance
 MONTH_DAYS = 30
 LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes; the back-off stops here
 
@@ -59,8 +60,10 @@ class Decay:
 
     @property
     def is_mix_shift(self) -> bool:
-        """Whether the fall is a shift of the mix alone: within its parts the score fell by less than the margin."""
-        return self.mix is not None and self.mix.within < self.margin and self.mix.mix > self.mix.within
+        """Whether the fall is a shift of the mix: a part of it that counts, and without it the alarm would not stand."""
+        if self.mix is None or self.mix.mix < MIX_RATIO * (self.mix.within + self.mix.mix):
+            return False
+        return self.mix.evidence < self.run_length
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,14 @@ class MixShift:
     """A fall in two parts (Kitagawa, JASA 50 (1955) 1168): `within` the parts of the traffic, and from their `mix`.
 
     `by` names the parts: "label" or "time of day". `grew` is the part that became more frequent and is answered worst.
+    `evidence` is that of the fall within the parts alone.
     """
 
     by: str
     within: float
     mix: float
     grew: str
+    evidence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -327,7 +332,8 @@ def _early(decay: Decay, rules: WatchParams) -> str:
 def _mix_shift(decay: Decay, found: MixShift) -> str:
     return (
         f"Requests of {found.by} {found.grew} have become more frequent, which explains {points(found.mix)} of the fall: "
-        f"within each {found.by} the score fell by {points(found.within)}, less than the margin of {points(decay.margin)}."
+        f"within each {found.by} the score fell by {points(found.within)}, which is not shown to be decay: the evidence of "
+        f"that is {amount(found.evidence)} of {amount(decay.run_length)}."
     )
 
 

@@ -15,7 +15,7 @@ for the run length, that is the evidence:
 
 the number of scores in which a drop so surprising comes once by chance. `SCALE` is set by simulation, so that without a
 change an alarm at an evidence of A comes after at least A scores on average, whatever the mean and the size of the
-reference, whose randomness is included (benchmarks/decisions.py). A drop smaller than the margin has no evidence.
+reference, whose randomness is included (benchmarks/decay.py). A drop smaller than the margin has no evidence.
 
 Scores are kept in buckets of 1, 2, 4, ... scores, `PER_SIZE` of each size, newest first in detail, as in ADWIN's
 exponential histogram (Bifet & Gavaldà 2007): memory grows with the logarithm of the number of scores.
@@ -115,6 +115,14 @@ def most_likely_change(detector: Detector, margin: float) -> Change:
     newest = int(evidence.argmax()) + 1
     before, since = parts[: len(parts) - newest], parts[len(parts) - newest :]
     return Change(float(evidence.max()), _joined(*before), _joined(*since), float(margins[newest - 1]))
+
+
+def evidence_without(change: Change, part: float, margin: float) -> float:
+    """The evidence of a drop that is smaller by this part, of the mean score, than the most likely one."""
+    before, since = change.before, change.since
+    weights = np.array([since.weight, before.weight])
+    totals = np.array([min(since.total + max(part, 0.0) * since.weight, since.weight), before.total])
+    return float(_evidence(weights, totals, margin)[0][0]) if since.rows else 0.0
 
 
 def evidence_paths(scores: Numbers, references: Numbers, margin: float, every: int = 1) -> Numbers:

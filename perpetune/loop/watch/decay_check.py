@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from perpetune.monitoring.decay import by_cluster, measure_decay
 from perpetune.monitoring.detector_state import DetectorState, position_after, update_state, with_reference
@@ -13,10 +14,10 @@ from perpetune.monitoring.window import Window
 from perpetune.params import WatchParams
 from perpetune.policy.retraining import Decay, MixShift
 from perpetune.records import Example, Prediction, RecordedAnswer
-from perpetune.statistics.change_point import WeightedScore
+from perpetune.statistics.change_point import WeightedScore, evidence_without, most_likely_change
 
 PARTS_OF_DAY = 4
-WHOLE_DAYS = 2  # days that the labels before a fall must span before it can be the time of day
+WHOLE_DAYS = 2  # that reference and labels before a fall must span, so that it can be the time of day
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,15 @@ def check_decay(
     decay = measure_decay(newest, [row.score for row in reference], detector_state, params)
     every = independent(rows.all)
     if decay is not None and decay.alarms:
-        decay = replace(decay, mix=_mix(every, decay.labels_since_fall, window, reference, examples))
+        mix = _mix(every, decay.labels_since_fall, window, reference, examples)
+        decay = replace(decay, mix=mix and replace(mix, evidence=_evidence_within(mix, detector_state, params)))
     return DecayCheck(len(rows.new), len(counting), detector_state, decay, _per_day(every))
+
+
+def _evidence_within(mix: MixShift, detector_state: DetectorState, params: WatchParams) -> float:
+    """The evidence of the fall without the part that comes from the mix."""
+    change = most_likely_change(detector_state.detector, params.margin)
+    return evidence_without(change, mix.mix, params.margin)
 
 
 def _score(row: Prediction, window: Window) -> float:
@@ -87,10 +95,11 @@ def _mix(
 ) -> MixShift | None:
     """The fall by label or by time of day, whichever explains more of it; None if neither is known."""
     before, since = rows[:-since_fall], rows[-since_fall:]
-    found = [_by_time_of_day(before, since, window)]
+    known = [(examples[row.id], row.score) for row in reference if row.id in examples]
+    found = [_by_time_of_day(known, before, since, window)]
     if window.kind == "classification":
-        known = [Scored(examples[row.id].output, row.score) for row in reference if row.id in examples]
-        found += [decompose("label", [*known, *_by_label(before, window)], _by_label(since, window))]
+        then = [*(Scored(row.output, score) for row, score in known), *_by_label(before, window)]
+        found += [decompose("label", then, _by_label(since, window))]
     return max((each for each in found if each is not None), key=lambda each: each.mix, default=None)
 
 
@@ -98,20 +107,29 @@ def _by_label(rows: Sequence[Prediction], window: Window) -> list[Scored]:
     return [Scored(str(row.label), _score(row, window), row.weight or 1.0) for row in rows]
 
 
-def _by_time_of_day(before: Sequence[Prediction], since: Sequence[Prediction], window: Window) -> MixShift | None:
-    if not before or (before[-1].time - before[0].time).days < WHOLE_DAYS:
+def _by_time_of_day(
+    known: Sequence[tuple[Example, float]], before: Sequence[Prediction], since: Sequence[Prediction], window: Window
+) -> MixShift | None:
+    """None if what was before does not span whole days."""
+    then = [(row.time, score, 1.0) for row, score in known if row.time] + _timed(before, window)
+    times = [time for time, _, _ in then]
+    if not times or (max(times) - min(times)).days < WHOLE_DAYS:
         return None
-
-    def scored(rows: Sequence[Prediction]) -> list[Scored]:
-        return [Scored(_part_of_day(row), _score(row, window), row.weight or 1.0) for row in rows]
-
-    return decompose("time of day", scored(before), scored(since))
+    return decompose("time of day", _by_part(then), _by_part(_timed(since, window)))
 
 
-def _part_of_day(row: Prediction) -> str:
+def _timed(rows: Sequence[Prediction], window: Window) -> list[tuple[datetime, float, float]]:
+    return [(row.time, _score(row, window), row.weight or 1.0) for row in rows]
+
+
+def _by_part(timed: Sequence[tuple[datetime, float, float]]) -> list[Scored]:
+    return [Scored(_part_of_day(time), score, weight) for time, score, weight in timed]
+
+
+def _part_of_day(time: datetime) -> str:
     """As "06 to 12 UTC"."""
     hours = 24 // PARTS_OF_DAY
-    first = row.time.hour // hours * hours
+    first = time.hour // hours * hours
     return f"{first:02} to {first + hours:02} UTC"
 
 

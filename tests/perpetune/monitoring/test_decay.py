@@ -57,7 +57,7 @@ def test_a_decay_has_its_scores_intervals_and_rows() -> None:
     assert decay.before.rows + decay.since_fall.rows == 1000
     assert decay.before.mean == pytest.approx(0.917, abs=0.01)
     assert decay.bound == pytest.approx(decay.before.mean - 0.05)
-    assert (decay.run_length, decay.early) == (MONITOR.run_length, MONITOR.run_length / 12)
+    assert (decay.run_length, decay.early) == (MONITOR.run_length, 1500)
     assert decay.alarms
     assert not decay.is_early
 

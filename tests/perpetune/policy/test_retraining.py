@@ -58,7 +58,7 @@ def decay(evidence: float, drop: float = 0.352, bound: float = 0.821, since_fall
     )
 
 
-MIX, REAL = MixShift("label", 0.02, 0.09, "mixed"), MixShift("label", 0.09, 0.02, "mixed")
+MIX, REAL = MixShift("label", 0.02, 0.09, "mixed", 40.0), MixShift("label", 0.09, 0.02, "mixed", 40.0)
 
 
 def drift(drifted: bool) -> DriftEvidence:
@@ -102,6 +102,7 @@ DECAYED = RetrainEvidence(
         ({"decay": replace(decay(12_400), mix=MIX)}, WATCH, REFRESH, "mix shift"),
         ({"decay": replace(decay(12_400), mix=MIX)}, RETRAIN_ON_MIX, REFRESH, "retrain"),
         ({"decay": replace(decay(12_400), mix=REAL)}, WATCH, REFRESH, "retrain"),
+        ({"decay": replace(decay(12_400), mix=replace(MIX, evidence=10_000.0))}, WATCH, REFRESH, "retrain"),
         ({}, PATIENT, REFRESH, "confirming"),
         ({"alarms_in_a_row": 2}, PATIENT, REFRESH, "retrain"),
         ({"minutes_since_refresh": 59.0}, WATCH, REFRESH, "cooling down"),
@@ -199,7 +200,7 @@ def test_a_mix_shift_is_named() -> None:
     reason = should_retrain(replace(DECAYED, decay=replace(decay(12_400), mix=MIX)), WATCH, REFRESH).reasons[0]
     assert reason == (
         "Requests of label mixed have become more frequent, which explains 9.0 points of the fall: within each label the "
-        "score fell by 2.0 points, less than the margin of 5.0 points."
+        "score fell by 2.0 points, which is not shown to be decay: the evidence of that is 40 of 10,000."
     )
 
 
