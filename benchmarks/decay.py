@@ -42,6 +42,7 @@ Bools = npt.NDArray[np.bool_]
 LABELS = 10_000  # of a stable history
 SOON = 1000
 MEANS, ROWS = (0.5, 0.7, 0.85, 0.95, 0.99), (50, 100, 200, 500)
+SELDOM = 100  # labels between two checks of streams whose falls are taken apart
 EARLIER = 1000  # labels of the time that the reference comes from
 LONG = 150_000  # labels to a false alarm: eight years at 50 labels a day
 AFTER = 5000  # labels after a drop
@@ -149,10 +150,12 @@ def stable_streams(watch: WatchParams, histories: int, labels: int) -> Iterator[
         rng = np.random.default_rng(len(name))
         kept, ratio = label_streams.independent(source(rng, (histories, labels)))
         reference = _spread(label_streams.independent(source(rng, (histories, EARLIER)))[0], rows)
-        paths = alarms.ours(watch.margin)(kept.scores, reference.scores)
+        has_parts = bool(kept.parts.any())
+        every = SELDOM if has_parts else EVERY
+        paths = alarms.ours(watch.margin)(kept.scores, reference.scores)[:, every // EVERY - 1 :: every // EVERY]
         alarm = paths >= watch.run_length
-        named = _named(kept, reference, alarm, watch) if kept.parts.any() else np.zeros(alarm.shape, dtype=bool)
-        yield _told(_stable(name, rows, alarm & ~named, ratio, float(named.any(axis=1).mean())))
+        named = _named(kept, reference, alarm, watch) if has_parts else np.zeros(alarm.shape, dtype=bool)
+        yield _told(_stable(name, rows, alarm & ~named, ratio, float(named.any(axis=1).mean()), every))
 
 
 def _spread(stream: Stream, rows: int) -> Stream:
@@ -167,7 +170,7 @@ def _named(kept: Stream, reference: Stream, alarm: Bools, watch: WatchParams) ->
     for history in np.flatnonzero(alarm.any(axis=1)):
         detector, done = new_detector(_weighted(reference.scores[history])), 0
         for check in np.flatnonzero(alarm[history]):
-            end = (int(check) + 1) * EVERY
+            end = (int(check) + 1) * SELDOM
             detector, done = update_detector(detector, _weighted(kept.scores[history, done:end])), end
             found[history, check] = _is_mix_shift(detector, kept, reference, history, end, watch)
             if not found[history, check]:
@@ -191,18 +194,18 @@ def _is_mix_shift(
     mix = label_streams.mix_of_fall(before, since)
     if mix is None or mix.mix < MIX_RATIO * (mix.within + mix.mix):
         return False
-    return evidence_without(change, mix.mix, watch.margin) < watch.run_length
+    return evidence_without(change, mix.mix, mix.rows, watch.margin) < watch.run_length
 
 
 def _weighted(scores: Numbers) -> list[WeightedScore]:
     return [WeightedScore(score) for score in scores.tolist()]
 
 
-def _stable(stream: str, rows: int, alarm: Bools, ratio: float, named: float) -> Stable:
+def _stable(stream: str, rows: int, alarm: Bools, ratio: float, named: float, every: int = EVERY) -> Stable:
     histories, checks = alarm.shape
-    first = np.where(alarm.any(axis=1), alarm.argmax(axis=1) + 1, checks) * EVERY
+    first = np.where(alarm.any(axis=1), alarm.argmax(axis=1) + 1, checks) * every
     alarmed = int(alarm.any(axis=1).sum())
-    soon = int(alarm[:, : SOON // EVERY].any(axis=1).sum())
+    soon = int(alarm[:, : SOON // every].any(axis=1).sum())
     return Stable(
         stream,
         rows,

@@ -128,8 +128,13 @@ def complaints_decide(rng: np.random.Generator, times: float, requests: int, mar
 
 
 def _scored(stream: Stream) -> list[Scored]:
+    """One for each part of the traffic, with the weight of its labels."""
+    parts, scores = stream.parts.ravel(), stream.scores.ravel()
+    rows, totals = np.bincount(parts), np.bincount(parts, weights=scores)
     return [
-        Scored(str(part), float(score)) for part, score in zip(stream.parts.ravel(), stream.scores.ravel(), strict=True)
+        Scored(str(part), float(total / count), float(count))
+        for part, (count, total) in enumerate(zip(rows, totals, strict=True))
+        if count
     ]
 
 

@@ -43,7 +43,14 @@ def decompose(by: str, before: Iterable[Scored], since: Iterable[Scored]) -> Mix
         shares = now.get(part, (0.0, 0.0))[0] / rows_now - then.get(part, (0.0, 0.0))[0] / rows_then
         return shares * (mean - known.get(part, mean))
 
-    return MixShift(by, within=expected - observed, mix=mean - expected, grew=max(sorted(now), key=harm))
+    # The variance of the mean that is expected on the mix of `since`: that of so many rows.
+    rows = 1 / sum(
+        (weight / rows_now) ** 2 / (then[part][0] + PRIOR if part in then else rows_then)
+        for part, (weight, _) in now.items()
+    )
+    return MixShift(
+        by, within=expected - observed, mix=mean - expected, grew=max(sorted(now), key=harm), rows=min(rows, rows_then)
+    )
 
 
 def _parts(scored: Iterable[Scored]) -> dict[str, tuple[float, float]]:

@@ -13,7 +13,7 @@ from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 from perpetune.policy.wording import amount, arrived_unasked, duration, interval, points, score
 
-MIX_RATIO = 1 / 3  # of a fall: a smaller part from the mix is chance
+MIX_RATIO = 0.2  # of a fall: a smaller part from the mix is chance
 MONTH_DAYS = 30
 LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes; the back-off stops here
 
@@ -71,13 +71,14 @@ class MixShift:
     """A fall in two parts (Kitagawa, JASA 50 (1955) 1168): `within` the parts of the traffic, and from their `mix`.
 
     `by` names the parts: "label" or "time of day". `grew` is the part that became more frequent and is answered worst.
-    `evidence` is that of the fall within the parts alone.
+    `evidence` is that of the fall within the parts alone, which are known from `rows` rows as they are mixed now.
     """
 
     by: str
     within: float
     mix: float
     grew: str
+    rows: float
     evidence: float = 0.0
 
 

@@ -117,12 +117,17 @@ def most_likely_change(detector: Detector, margin: float) -> Change:
     return Change(float(evidence.max()), _joined(*before), _joined(*since), float(margins[newest - 1]))
 
 
-def evidence_without(change: Change, part: float, margin: float) -> float:
-    """The evidence of a drop that is smaller by this part, of the mean score, than the most likely one."""
+def evidence_without(change: Change, part: float, rows: float, margin: float) -> float:
+    """The evidence of the drop that is left of the most likely one, if the mean before is lower by this part.
+
+    `rows` is the number of rows that the mean before rests on then.
+    """
     before, since = change.before, change.since
-    weights = np.array([since.weight, before.weight])
-    totals = np.array([min(since.total + max(part, 0.0) * since.weight, since.weight), before.total])
-    return float(_evidence(weights, totals, margin)[0][0]) if since.rows else 0.0
+    if not since.rows:
+        return 0.0
+    mean = min(max(before.total / before.weight - part, 0.0), 1.0)
+    found, _ = _evidence(np.array([since.weight, rows]), np.array([since.total, mean * rows]), margin)
+    return float(found[0])
 
 
 def evidence_paths(scores: Numbers, references: Numbers, margin: float, every: int = 1) -> Numbers:

@@ -72,7 +72,7 @@ def check_decay(
 def _evidence_within(mix: MixShift, detector_state: DetectorState, params: WatchParams) -> float:
     """The evidence of the fall without the part that comes from the mix."""
     change = most_likely_change(detector_state.detector, params.margin)
-    return evidence_without(change, mix.mix, params.margin)
+    return evidence_without(change, mix.mix, mix.rows, params.margin)
 
 
 def _score(row: Prediction, window: Window) -> float:

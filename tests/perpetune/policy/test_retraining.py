@@ -58,7 +58,7 @@ def decay(evidence: float, drop: float = 0.352, bound: float = 0.821, since_fall
     )
 
 
-MIX, REAL = MixShift("label", 0.02, 0.09, "mixed", 40.0), MixShift("label", 0.09, 0.02, "mixed", 40.0)
+MIX, REAL = MixShift("label", 0.02, 0.09, "mixed", 90.0, 40.0), MixShift("label", 0.09, 0.02, "mixed", 90.0, 40.0)
 
 
 def drift(drifted: bool) -> DriftEvidence:

@@ -68,7 +68,7 @@ def decay(mean: float, low: float, high: float, evidence: float, bound: float = 
 
 
 EARLY = replace(decay(0.46, 0.366, 0.557, 2000), early=1000.0)
-MIXED = replace(decay(0.46, 0.366, 0.557, 2e12), mix=MixShift("label", 0.02, 0.09, "mixed"))
+MIXED = replace(decay(0.46, 0.366, 0.557, 2e12), mix=MixShift("label", 0.02, 0.09, "mixed", 90.0))
 HEALTHY, DECAYED = decay(0.87, 0.79, 0.92, 39), decay(0.46, 0.366, 0.557, 2e12)
 SEEN = RetrainEvidence(
     labelled=100,
