@@ -44,7 +44,7 @@ def cusum(before: float, after: float) -> Method:
     right, wrong = np.log(after / before), np.log((1 - after) / (1 - before))
 
     def paths(scores: Numbers, references: Numbers) -> Numbers:
-        steps = np.where(scores > 0.5, right, wrong).cumsum(axis=1)
+        steps = (wrong + (right - wrong) * scores).cumsum(axis=1)
         return _checks(steps - np.minimum.accumulate(np.minimum(steps, 0), axis=1))
 
     return paths

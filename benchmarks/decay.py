@@ -167,7 +167,7 @@ def _spread(stream: Stream, rows: int) -> Stream:
 def _named(kept: Stream, reference: Stream, alarm: Bools, watch: WatchParams) -> Bools:
     """Which alarms, (histories x checks), are named a mix shift."""
     found = np.zeros(alarm.shape, dtype=bool)
-    for history in np.flatnonzero(alarm.any(axis=1)):
+    for history in np.flatnonzero(alarm.any(axis=1)).tolist():
         detector, done = new_detector(_weighted(reference.scores[history])), 0
         for check in np.flatnonzero(alarm[history]):
             end = (int(check) + 1) * SELDOM
@@ -343,11 +343,11 @@ def claims_of(
         name = f"a false alarm within {labels:,} labels: {each.stream}, {each.rows} reference rows"
         claims.append(Claim(name, value, (low, high), goal, low <= goal))
     wanted = {(0.10, 100, 500): 5.0, (0.10, 500, 500): 4.0, (0.08, 500, 500): 6.0, (0.10, 500, 0): 6.0}
-    for each in delays:
-        goal_days = wanted.get((each.drop, each.rows, each.own))
-        if each.method == OURS and each.run_length == LONG and goal_days is not None:
-            days = each.days or np.inf
-            name = f"days to {100 * each.drop:.0f} points at 50 labels a day, {each.rows} reference rows and {each.own} own"
+    for delay in delays:
+        goal_days = wanted.get((delay.drop, delay.rows, delay.own))
+        if delay.method == OURS and delay.run_length == LONG and goal_days is not None:
+            days = delay.days or np.inf
+            name = f"days to {100 * delay.drop:.0f} points at 50 labels a day, {delay.rows} reference rows and {delay.own} own"
             claims.append(Claim(name, days, (days, days), goal_days, quick or days <= goal_days))
     for times in (2, 3):
         value = cannot[times]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -98,10 +99,8 @@ def independent(stream: Stream) -> tuple[Stream, float]:
         first[history, np.unique(stream.clusters[history], return_index=True)[1]] = True
     length = int(first.sum(axis=1).min()) // 10 * 10
     kept = np.argsort(~first, axis=1, kind="stable")[:, :length]
-    scores, clusters, parts = (
-        np.take_along_axis(each, kept, axis=1) for each in (stream.scores, stream.clusters, stream.parts)
-    )
-    return Stream(scores, clusters, parts), float(first.mean())
+    kept_of = partial(np.take_along_axis, indices=kept, axis=1)
+    return Stream(kept_of(stream.scores), kept_of(stream.clusters), kept_of(stream.parts)), float(first.mean())
 
 
 def mix_of_fall(before: Stream, since: Stream) -> MixShift | None:
@@ -138,5 +137,5 @@ def _scored(stream: Stream) -> list[Scored]:
     ]
 
 
-def _right(rng: np.random.Generator, chance: float | Numbers, shape: tuple[int, int]) -> Numbers:
+def _right(rng: np.random.Generator, chance: npt.ArrayLike, shape: tuple[int, int]) -> Numbers:
     return (rng.random(shape) < chance).astype(np.float64)

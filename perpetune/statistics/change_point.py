@@ -192,7 +192,8 @@ def _fit(right: Numbers, weight: Numbers) -> Numbers:
 
 def _merges(counts: Sequence[int]) -> list[int]:
     """The positions at which two buckets are merged, one after the other, after a bucket of 1 has come in."""
-    sizes, found = [*counts], []
+    sizes = [*counts]
+    found: list[int] = []
     size, end = 1, len(sizes)
     while True:
         start = end
