@@ -105,6 +105,7 @@ bench: setup vllm
 	$(BIN)/python benchmarks/mix.py
 	$(BIN)/python benchmarks/curation_speed.py
 	$(BIN)/python benchmarks/decisions.py
+	$(BIN)/python benchmarks/decay.py
 	$(BIN)/python benchmarks/curation_quality.py
 	$(BIN)/python benchmarks/serving.py
 

@@ -1,218 +1,128 @@
-"""Decay detectors on simulated streams of right and wrong answers: perpetune, Evidently's default, a threshold, ADWIN."""
+"""Detectors of a falling score as statistics over time, so that they can be compared at equal false-alarm rates.
+
+Each takes simulated histories of scores (histories x labels) and their references (histories x rows), and gives its
+statistic at each check, (histories x checks). A detector alarms when its statistic reaches a threshold. The thresholds of
+the others are set so that they alarm in as many stable histories as perpetune does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from promotions import ratio_with_interval
-from scipy.stats import chi2, norm
+from scipy.stats import norm
 
-from perpetune.monitoring.decay import decay_threshold
-from perpetune.params import WatchParams
-from perpetune.statistics.e_detector import evidence_paths
+from perpetune.statistics.change_point import evidence_paths
 
 Numbers = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-WINDOW = 50  # labels between two checks
-STABLE = 1000  # labels before the change
-BLOCK = 100  # histories at once, to limit memory
-EVIDENTLY = 0.05  # its default threshold of the p-value
-OURS, EVIDENTLYS, FIXED, ADWINS = "perpetune", "Evidently default", "fixed threshold", "ADWIN"
 
-Source = Callable[[np.random.Generator, tuple[int, int]], Numbers]
+EVERY = 10  # labels between two checks
+WINDOW = 50  # labels of a window of Evidently's
+CHUNK = 100  # labels of a chunk as NannyML makes them
+TOLERANCE = 0.005  # of Page-Hinkley, river's default
+OURS, CUSUM, ADWIN, PAGE_HINKLEY, DDM, CHUNKS, EVIDENTLY = (
+    "perpetune",
+    "CUSUM that knows both means",
+    "ADWIN",
+    "Page-Hinkley",
+    "DDM",
+    "NannyML's chunks",
+    "Evidently's z test",
+)
+DELTAS = (0.2, 0.05, 0.01, 2e-3, 5e-4, 1e-4, 1e-5, 1e-6)  # of ADWIN
 
-# From histories of scores (histories x labels) and their references (histories x rows): whether each check alarms.
-Method = Callable[[Numbers, Numbers], Bools]
-
-
-@dataclass(frozen=True)
-class RunLength:
-    """Labels to the first false alarm; `alarmed` of `histories` had one within `labels` labels.
-
-    A censored exponential estimate with its 95% interval; without an alarm only the lower end is known. `seen` is the total
-    of labels up to the first alarms.
-    """
-
-    method: str
-    stream: str
-    histories: int
-    labels: int
-    alarmed: int
-    seen: int
-    per_thousand_windows: float | None
-    mean: float | None
-    low: float
-    high: float | None
+Method = Callable[[Numbers, Numbers], Numbers]
 
 
-@dataclass(frozen=True)
-class Delay:
-    """Labels from a drop to the first alarm after it, censored at `labels`."""
-
-    method: str
-    drop: str
-    histories: int
-    labels: int
-    found: tuple[float, float, float]
-    median: tuple[float, float, float]
-    mean: tuple[float, float, float]
+def ours(margin: float) -> Method:
+    return lambda scores, references: evidence_paths(scores, references, margin, EVERY)
 
 
-def answers(accuracy: float) -> Source:
-    return lambda rng, shape: (rng.random(shape) < accuracy).astype(np.float64)
+def cusum(before: float, after: float) -> Method:
+    """Page's CUSUM of right and wrong answers: what no detector can beat by much (Lorden 1971), if both means are known."""
+    right, wrong = np.log(after / before), np.log((1 - after) / (1 - before))
+
+    def paths(scores: Numbers, references: Numbers) -> Numbers:
+        steps = (wrong + (right - wrong) * scores).cumsum(axis=1)
+        return _checks(steps - np.minimum.accumulate(np.minimum(steps, 0), axis=1))
+
+    return paths
 
 
-def resampled(scores: Sequence[float]) -> Source:
-    """Real scores, drawn with replacement."""
-    real = np.asarray(scores)
-    return lambda rng, shape: real[rng.integers(0, len(real), shape)]
+def page_hinkley(scores: Numbers, references: Numbers) -> Numbers:
+    """river's, for an increase of errors; the reference comes first, and its alarms do not count."""
+    wrong = 1 - np.concatenate([references, scores], axis=1)
+    means = wrong.cumsum(axis=1) / np.arange(1, wrong.shape[1] + 1)
+    sums = (wrong - means - TOLERANCE).cumsum(axis=1)
+    return _checks((sums - np.minimum.accumulate(sums, axis=1))[:, references.shape[1] :])
 
 
-def ours(watch: WatchParams) -> Method:
-    """The e-detector with the product's decay threshold; all references have the same score."""
-
-    def alarms(scores: Numbers, references: Numbers) -> Bools:
-        bound = decay_threshold(references[0].tolist(), watch)
-        if bound is None:
-            raise ValueError("a reference needs rows")
-        return np.asarray(evidence_paths(scores, bound)[:, WINDOW - 1 :: WINDOW] >= watch.run_length)
-
-    return alarms
-
-
-def evidently(scores: Numbers, references: Numbers) -> Bools:
-    """Evidently 0.7's default test for a binary column and up to 1,000 reference rows: the two-sided z test."""
-    return evidently_p(scores, references) < EVIDENTLY
-
-
-def evidently_p(scores: Numbers, references: Numbers) -> Numbers:
-    now, then, rows = _windows(scores), references.mean(axis=1, keepdims=True), references.shape[1]
-    pooled = (then * rows + now * WINDOW) / (rows + WINDOW)
-    spread = np.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / WINDOW))
+def ddm(scores: Numbers, references: Numbers) -> Numbers:
+    """Gama et al. 2004: standard deviations of the error rate above its lowest; the reference comes first."""
+    wrong = 1 - np.concatenate([references, scores], axis=1)
+    count = np.arange(1, wrong.shape[1] + 1)
+    rate = wrong.cumsum(axis=1) / count
+    spread = np.sqrt(rate * (1 - rate) / count)
+    level = np.where((count >= 30) & (rate > 0), rate + spread, np.inf)
+    best = np.minimum.accumulate(level, axis=1)
+    first = np.maximum.accumulate(np.where(level <= best, np.arange(wrong.shape[1]), 0), axis=1)
+    lowest, at_lowest = (np.take_along_axis(each, first, axis=1) for each in (rate, spread))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(spread > 0, 2 * norm.sf(np.abs(then - now) / spread), 1.0))
+        found = np.where(np.isfinite(level) & (at_lowest > 0), (rate + spread - lowest) / at_lowest, 0.0)
+    return _checks(found[:, references.shape[1] :])
 
 
-def fixed(margin: float) -> Method:
-    """Alarm if the window's mean is below the reference's by more than the margin."""
-    return lambda scores, references: _windows(scores) < references.mean(axis=1, keepdims=True) - margin
+def chunks(scores: Numbers, references: Numbers) -> Numbers:
+    """Standard errors of a chunk below the reference, at the end of each chunk."""
+    return _at_ends(_standard_errors(scores, references, CHUNK, 0.0), CHUNK)
 
 
-def adwin(scores: Numbers, references: Numbers) -> Bools:
-    """river's ADWIN with its defaults, with the reference as first input; alarms on improvements do not count."""
-    from river.drift import ADWIN
+def evidently(scores: Numbers, references: Numbers) -> Numbers:
+    """Evidently 0.7's default for such a column and up to 1,000 reference rows, the z test of two proportions."""
+    return _at_ends(_standard_errors(scores, references, WINDOW, 1.0), WINDOW)
 
-    found = np.zeros((len(scores), scores.shape[1] // WINDOW), dtype=bool)
+
+def adwin(scores: Numbers, references: Numbers, delta: float) -> Numbers:
+    """1 at each check after river's ADWIN has found a drop, else 0; the reference comes first."""
+    from river.drift import ADWIN as Adwin
+
+    found = np.zeros(scores.shape)
     for history, (stream, reference) in enumerate(zip(scores, references, strict=True)):
-        detector = ADWIN()
+        detector = Adwin(delta=delta)
         for score in reference.tolist():
             detector.update(score)
         for position, score in enumerate(stream.tolist()):
             before = detector.estimation
             detector.update(score)
             if detector.drift_detected and detector.estimation < before:
-                found[history, position // WINDOW] = True
-    return found
+                found[history, position] = 1.0
+    block = found.reshape(len(scores), -1, EVERY)
+    return np.asarray(block.max(axis=2))
 
 
-def _windows(scores: Numbers) -> Numbers:
-    return np.asarray(scores.reshape(len(scores), -1, WINDOW).mean(axis=2))
+def evidently_p(scores: Numbers, references: Numbers) -> Numbers:
+    """The two-sided p-value of each window, to compare with Evidently's."""
+    return np.asarray(2 * norm.sf(np.abs(_standard_errors(scores, references, WINDOW, 1.0))))
 
 
-def run_length_at_bound(watch: WatchParams, bound: float, histories: int, labels: int, seed: int) -> RunLength:
-    """The worst stable stream, with the mean at the threshold, checked after every label."""
-    rng = np.random.default_rng(seed)
-    firsts: list[int | None] = []
-    for start in range(0, histories, BLOCK):
-        scores = answers(bound)(rng, (min(BLOCK, histories - start), labels))
-        firsts += _firsts(evidence_paths(scores, bound) >= watch.run_length, 1)
-    return _run_length(OURS, f"mean at the threshold of {bound:g}, a check at every label", firsts, labels, None)
+def _standard_errors(scores: Numbers, references: Numbers, size: int, uncertain: float) -> Numbers:
+    """How far each window is below the reference; `uncertain` 1 counts the reference's own uncertainty, 0 does not."""
+    now = scores.reshape(len(scores), -1, size).mean(axis=2)
+    then, rows = references.mean(axis=1, keepdims=True), references.shape[1]
+    pooled = (then * rows + now * size) / (rows + size) if uncertain else then
+    spread = np.sqrt(pooled * (1 - pooled) * (uncertain / rows + 1 / size))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(spread > 0, (then - now) / spread, 0.0))
 
 
-def run_length(
-    name: str, method: Method, stable: Source, rows: int, histories: int, labels: int, seed: int, stream: str
-) -> RunLength:
-    """Stable histories, checked once a window; the reference is `rows` answers from the same source."""
-    rng = np.random.default_rng(seed)
-    firsts: list[int | None] = []
-    rung = 0
-    for references in _alike(stable(rng, (histories, rows))):
-        alarms = method(stable(rng, (len(references), labels)), references)
-        rung += int(alarms.sum())
-        firsts += _firsts(alarms, WINDOW)
-    return _run_length(name, stream, firsts, labels, 1000 * rung * WINDOW / (histories * labels))
+def _at_ends(statistic: Numbers, size: int) -> Numbers:
+    """As one value for each check: that of the window that ended last."""
+    repeated = np.repeat(statistic, size // EVERY, axis=1)
+    none_yet = np.full((len(statistic), size // EVERY - 1), -np.inf)
+    return np.concatenate([none_yet, repeated], axis=1)[:, : repeated.shape[1]]
 
 
-def _firsts(alarms: Bools, labels_each: int) -> list[int | None]:
-    return [(int(row.argmax()) + 1) * labels_each if row.any() else None for row in alarms]
-
-
-def _run_length(
-    name: str, stream: str, firsts: Sequence[int | None], labels: int, per_thousand: float | None
-) -> RunLength:
-    seen = sum(labels if first is None else first for first in firsts)
-    alarmed = sum(first is not None for first in firsts)
-    return RunLength(
-        method=name,
-        stream=stream,
-        histories=len(firsts),
-        labels=labels,
-        alarmed=alarmed,
-        seen=seen,
-        per_thousand_windows=per_thousand,
-        mean=seen / alarmed if alarmed else None,
-        low=float(2 * seen / chi2.ppf(0.975, 2 * alarmed + 2)),
-        high=float(2 * seen / chi2.ppf(0.025, 2 * alarmed)) if alarmed else None,
-    )
-
-
-def delay(
-    name: str,
-    method: Method,
-    drop: str,
-    sources: tuple[Source, Source],
-    rows: int,
-    histories: int,
-    labels: int,
-    seed: int,
-) -> Delay:
-    """`STABLE` labels come from the first source, as the reference does, then `labels` from the second.
-
-    Alarms before the change are ignored.
-    """
-    rng = np.random.default_rng(seed)
-    before, after = sources
-    delays: list[int] = []
-    for references in _alike(before(rng, (histories, rows))):
-        some = len(references)
-        scores = np.concatenate([before(rng, (some, STABLE)), after(rng, (some, labels))], axis=1)
-        alarms = method(scores, references)[:, STABLE // WINDOW :]
-        delays += [first or 0 for first in _firsts(alarms, WINDOW)]
-    took = np.array([each or labels for each in delays], dtype=float)
-    again = took[rng.integers(0, len(took), (1000, len(took)))]
-    return Delay(
-        name,
-        drop,
-        len(took),
-        labels,
-        ratio_with_interval(sum(each > 0 for each in delays), len(delays)),
-        _interval(float(np.median(took)), np.median(again, axis=1)),
-        _interval(float(took.mean()), again.mean(axis=1)),
-    )
-
-
-def _interval(value: float, again: Numbers) -> tuple[float, float, float]:
-    low, high = np.quantile(again, [0.025, 0.975])
-    return value, float(low), float(high)
-
-
-def _alike(references: Numbers) -> Iterator[Numbers]:
-    """Group references with the same score, because they have the same threshold and are computed together."""
-    right = references.sum(axis=1)
-    for each in np.unique(right):
-        same = references[right == each]
-        for start in range(0, len(same), BLOCK):
-            yield same[start : start + BLOCK]
+def _checks(paths: Numbers) -> Numbers:
+    """The highest value since the last check."""
+    return np.asarray(paths.reshape(len(paths), -1, EVERY).max(axis=2))

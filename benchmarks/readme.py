@@ -79,9 +79,32 @@ def _decisions() -> list[list[str]]:
     ):
         value, (low, high) = claims[name]
         rows.append([title, f"{value:.1%}", stated, f"{100 * low:.1f} to {100 * high:.1f}%", simulated])
-    value, (low, high) = claims["labels to a false alarm: mean at the bound of 0.8, a look at every label"]
-    alarm = ["labels before a false alarm of decay", f"{value:,.0f}", "at least 10,000 stated"]
-    return [*rows, [*alarm, f"{low:,.0f} to {high:,.0f}", simulated]]
+    return [*rows, *_decay()]
+
+
+def _decay() -> list[list[str]]:
+    details = _result("decay")["details"]
+    labels = f"{details['watch']['run_length']:,.0f}"
+    name = "a false alarm within 10,000 labels: independent labels, 200 reference rows"
+    claim = next(each for each in _result("decay")["claims"] if each["claim"] == name)
+    low, high = claim["interval"]
+    found = next(
+        each
+        for each in details["delays"]
+        if (each["drop"], each["rows"], each["own"]) == (0.1, 500, 500) and each["method"] == "perpetune"
+    )
+    histories = f"{found['histories']:,}"
+    stated = f"at most {claim['goal']:.0%}: one in {labels} labels stated"
+    return [
+        [
+            "a false alarm of decay in 10,000 labels",
+            f"{claim['value']:.1%}",
+            stated,
+            f"{100 * low:.1f} to {100 * high:.1f}%",
+            histories,
+        ],
+        ["labels until a drop of 10 points is found, median", f"{found['median']:,.0f}", "—", "—", histories],
+    ]
 
 
 def _curation() -> list[list[str]]:

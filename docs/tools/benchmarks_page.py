@@ -19,6 +19,7 @@ ABOUT = {
         "2,000 film reviews, 1,271 clauses of contracts, 2,000 rows of banking77; one run, the language model with three and six seeds",
     ),
     "curation_speed": ("Seconds, memory and growth of curation", "10,000 and 100,000 rows, one run"),
+    "decay": ("Error rates and delay of the decay monitor", "1,000 simulated histories for each line, 200 for ADWIN"),
     "decisions": ("Error rates of the decisions", "1,000 simulations for each line"),
     "evaluation-reviews": ("Scoring of labels", "200 rows, two rounds"),
     "gpu-training-lora": ("Training on a GPU: LoRA", "one round"),

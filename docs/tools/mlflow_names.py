@@ -93,7 +93,7 @@ METRICS = {
     "decay/score": "Mean score of all labels since the release.",
     "decay/score_low": "Lower end of its interval, which holds at all checks at once.",
     "decay/score_high": "Upper end of that interval.",
-    "decay/bound": "The threshold that the champion is held to.",
+    "decay/bound": "The score before the most likely fall, less the margin.",
     "decay/evidence": "Evidence of decay; `watch.run_length` raises the alarm.",
     "refreshes/unsuccessful": "Refreshes for decay since the champion was promoted that brought no better model.",
     "refreshes/device_hours": "Device hours of the refreshes of the last 30 days.",

@@ -31,6 +31,7 @@ from perpetune.prediction_log.label_requests import count_open
 from perpetune.prediction_log.queries import counts
 from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.prefect_api import ui_url
+from perpetune.statistics.change_point import most_likely_change
 from perpetune.tracking import registry
 from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.runs import ERROR, artifact, artifact_names, newest_ended, newest_run, runs_url
@@ -249,13 +250,14 @@ def _detector_state(workspace: Workspace) -> str | None:
     champion = registry.find(workspace.params.task.name, "champion")
     if champion is None or DETECTOR not in champion.tags:
         return None
-    detector_state, rules = from_text(champion.tags[DETECTOR], 0.0), workspace.params.watch
+    detector_state, rules = from_text(champion.tags[DETECTOR]), workspace.params.watch
     if not detector_state.labels:
         return None
+    change = most_likely_change(detector_state.detector, rules.margin)
+    threshold = change.before.total / change.before.weight - change.margin
     return (
-        f"{detector_state.labels} labels of version {champion.version}, threshold "
-        f"{100 * detector_state.detector.bound:.1f}, evidence {amount(detector_state.detector.evidence)} of "
-        f"{amount(rules.run_length)}"
+        f"{detector_state.labels} independent labels of version {champion.version}, threshold {100 * threshold:.1f}, evidence "
+        f"{amount(change.evidence)} of {amount(rules.run_length)}"
     )
 
 

@@ -1,21 +1,23 @@
-"""Decay: the champion's labelled answers compared with its reference score, less a margin.
+"""Decay: the champion's labelled answers since the most likely change, compared with all before.
 
-The alarm comes from an e-detector (perpetune/statistics/e_detector.py); the other numbers are for reports.
+The alarm comes from a change-point detector (perpetune/statistics/change_point.py); the other numbers are for reports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from math import hypot, sqrt
 from typing import TypeVar
 
 import numpy as np
 from scipy.stats import t
 
-from perpetune.monitoring.detector_state import DetectorState
+from perpetune.monitoring.detector_state import DetectorState, early_run_length
 from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Score
+from perpetune.statistics.change_point import Bucket, WeightedScore, most_likely_change
 from perpetune.statistics.confidence_sequences import drifting_mean_interval
 from perpetune.statistics.estimate import Estimate, interval_of_constant, wilson
 
@@ -29,25 +31,16 @@ def reference_rows(recent: Sequence[T], others: Sequence[T], params: ReferencePa
     return [*recent] if len(recent) >= params.min_recent else [*others, *recent]
 
 
-def decay_threshold(reference: Sequence[float], params: WatchParams) -> float | None:
-    """The threshold (0 to 1): a mean score below it is decay; None without reference scores.
-
-    It is the lower confidence bound (one-sided, `reference_confidence`) of the reference score less the margin, at least
-    0. A champion without decay is below it with probability at most 1 - `reference_confidence`.
-    """
-    if not reference:
-        return None
-    # A one-sided bound is the low end of a two-sided interval with twice the error.
-    low = _estimate(reference, 2 * params.reference_confidence - 1).low
-    return max(low - params.margin, 0.0)
+def by_cluster(scores: Iterable[tuple[str, float]]) -> list[WeightedScore]:
+    """The mean score of each cluster, (cluster, score) pairs: rows of one user or session are no independent rows."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for cluster, score in scores:
+        found[cluster].append(score)
+    return [WeightedScore(sum(each) / len(each)) for each in found.values()]
 
 
 def measure_decay(
-    window: Sequence[float],
-    reference: Sequence[float],
-    detector_state: DetectorState,
-    params: WatchParams,
-    restarted_from: float | None = None,
+    window: Sequence[float], reference: Sequence[float], detector_state: DetectorState, params: WatchParams
 ) -> Decay | None:
     """Compare the champion's labelled answers with its reference; None if either side is empty.
 
@@ -59,24 +52,34 @@ def measure_decay(
         return None
     now, then = _score(window), _score(reference)
     drop = then.mean - now.mean
-    overall = drifting_mean_interval(detector_state.total, detector_state.labels, 1 - CONFIDENCE)
+    overall = drifting_mean_interval(detector_state.total, detector_state.weight, 1 - CONFIDENCE)
+    change = most_likely_change(detector_state.detector, params.margin)
+    before = _score_of(change.before)
     return Decay(
         window=now,
         reference=then,
-        since_release=Score(overall.mean, Interval(overall.low, overall.high, CONFIDENCE), overall.n),
+        since_release=Score(overall.mean, Interval(overall.low, overall.high, CONFIDENCE), detector_state.labels),
         drop=drop,
         interval=Interval(drop - _half_width(then, now), drop + _half_width(now, then), CONFIDENCE),
-        margin=params.margin,
-        bound=detector_state.detector.bound,
-        evidence=detector_state.detector.evidence,
+        margin=change.margin,
+        bound=before.mean - change.margin,
+        evidence=change.evidence,
         run_length=params.run_length,
-        labels_since_fall=detector_state.detector.since_fall,
-        restarted_from=restarted_from,
+        labels_since_fall=change.since.rows,
+        before=before,
+        since_fall=_score_of(change.since) if change.since.rows else None,
+        early=early_run_length(params),
     )
 
 
 def _half_width(low_of: Score, high_of: Score) -> float:
     return hypot(low_of.mean - low_of.interval.low, high_of.interval.high - high_of.mean)
+
+
+def _score_of(bucket: Bucket) -> Score:
+    """The weighted mean with Wilson's interval, which is conservative for graded scores and for weights below 1."""
+    found = wilson(bucket.total, bucket.weight, CONFIDENCE)
+    return Score(found.value, Interval(found.low, found.high, CONFIDENCE), bucket.rows)
 
 
 def _score(scores: Sequence[float]) -> Score:

@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
 from perpetune.params import WatchParams
-from perpetune.statistics.e_detector import Detector, new_detector, update_detector
+from perpetune.statistics.change_point import (
+    Detector,
+    WeightedScore,
+    bucket_of,
+    most_likely_change,
+    new_detector,
+    update_detector,
+)
 
 # The tag of the version. It holds detector and position together, so that a killed check neither skips labels nor
 # counts them twice.
 DETECTOR = "perpetune.detector"
-SAME = 1e-9  # bounds that differ by less are the same
+EARLY = 12  # urgent labels are asked for once a month, if an alarm without decay comes once a year, or more often,
+LEAST = 500  # labels
+RATIO = 10  # as long as they add at most a tenth to the labels
 
 
 @dataclass(frozen=True)
 class DetectorState:
     """The detector and the position in the feedback up to which labels were counted.
 
-    `until` is the number of the newest feedback counted. `labels` counts all labels of the version, `total` is the sum of
-    their scores. `alarms` counts the latest consecutive checks with an alarm; `alarmed_by` is the number of labels at
-    which the current alarm came, None without one.
+    `until` is the number of the newest feedback counted. `labels` counts all independent labels of the version, `total` is
+    the weighted sum of their scores and `weight` the sum of the weights. `alarms` counts the latest consecutive checks
+    with an alarm; `alarmed_by` is the number of labels at which the current alarm came, None without one. `asked` says
+    that urgent labels were requested for the current fall.
     """
 
     detector: Detector
     until: int = 0
     labels: int = 0
     total: float = 0.0
+    weight: float = 0.0
     alarms: int = 0
     alarmed_by: int | None = None
+    asked: bool = False
 
 
 _JSON = TypeAdapter(DetectorState)
+
+
+def new_state(reference: Sequence[WeightedScore] = ()) -> DetectorState:
+    """The state before any label."""
+    return DetectorState(new_detector(reference))
 
 
 def to_text(detector_state: DetectorState) -> str:
@@ -41,43 +58,62 @@ def to_text(detector_state: DetectorState) -> str:
     return _JSON.dump_json(detector_state).decode()
 
 
-def from_text(text: str | None, bound: float) -> DetectorState:
-    """Read JSON that `to_text` wrote; a new state if there is none, or it is of another release."""
+def from_text(text: str | None) -> DetectorState:
+    """Read JSON that `to_text` wrote; a new state if there is none, or it is of another release.
+
+    A new state counts the version's labels again from the first.
+    """
     try:
         return _JSON.validate_json(text or "")
     except ValidationError:
-        return DetectorState(new_detector(bound))
+        return new_state()
 
 
-def with_bound(detector_state: DetectorState, bound: float) -> DetectorState:
-    """The state itself if it has this bound, otherwise one with a new detector for later labels."""
-    fresh, old = new_detector(bound), detector_state.detector
-    if abs(old.bound - bound) < SAME and len(old.held) == len(fresh.held):
+def with_reference(detector_state: DetectorState, reference: Sequence[WeightedScore]) -> DetectorState:
+    """The state with the scores of this reference; the labels counted before stay."""
+    found = bucket_of(reference)
+    if found == detector_state.detector.reference:
         return detector_state
-    return DetectorState(fresh, detector_state.until, detector_state.labels, detector_state.total)
+    return replace(detector_state, detector=replace(detector_state.detector, reference=found))
 
 
 def reset_detector(detector_state: DetectorState) -> DetectorState:
     """The state with a new detector; labels counted before are not counted again."""
-    return DetectorState(
-        new_detector(detector_state.detector.bound), detector_state.until, detector_state.labels, detector_state.total
-    )
+    kept = replace(detector_state.detector, buckets=())
+    return replace(detector_state, detector=kept, alarms=0, alarmed_by=None, asked=False)
 
 
 def update_state(
-    detector_state: DetectorState, scores: Sequence[float], until: int, params: WatchParams
+    detector_state: DetectorState, observations: Sequence[WeightedScore], until: int, params: WatchParams
 ) -> DetectorState:
-    """The state after the scores (0 to 1) of new labels, in the order of the feedback; unchanged without any."""
-    if not scores:
+    """The state after the scores of new labels, in the order of the feedback; unchanged without any."""
+    if not observations:
         return detector_state
-    early = scores[: max(params.window - detector_state.labels, 0)]
-    after_early = update_detector(detector_state.detector, early)
-    detector = update_detector(after_early, scores[len(early) :])
-    labels, total = detector_state.labels + len(scores), detector_state.total + sum(scores)
-    if detector.evidence < params.run_length:
-        return DetectorState(detector, until, labels, total)
-    by = detector_state.alarmed_by
-    if by is None:
-        came_early = bool(early) and after_early.evidence >= params.run_length
-        by = detector_state.labels + len(early) if came_early else labels
-    return DetectorState(detector, until, labels, total, detector_state.alarms + 1, by)
+    detector, labels, alarmed_by = detector_state.detector, detector_state.labels, detector_state.alarmed_by
+    asked = detector_state.asked
+    for each in observations:
+        detector, labels = update_detector(detector, [each]), labels + 1
+        evidence = most_likely_change(detector, params.margin).evidence
+        alarmed_by = (alarmed_by or labels) if evidence >= params.run_length else None
+        asked = asked and evidence >= early_run_length(params)
+    added = bucket_of(observations)
+    return DetectorState(
+        detector=detector,
+        until=until,
+        labels=labels,
+        total=detector_state.total + added.total,
+        weight=detector_state.weight + added.weight,
+        alarms=detector_state.alarms + 1 if alarmed_by is not None else 0,
+        alarmed_by=alarmed_by,
+        asked=asked,
+    )
+
+
+def early_run_length(params: WatchParams) -> float:
+    """The evidence that asks for urgent labels: without a change it comes once in so many labels."""
+    return min(params.run_length / EARLY, max(RATIO * params.urgent_labels, LEAST))
+
+
+def position_after(detector_state: DetectorState, until: int) -> DetectorState:
+    """The state that has read the feedback up to `until`, of which no label was counted."""
+    return replace(detector_state, until=max(until, detector_state.until))

@@ -706,15 +706,23 @@ class WatchParams(Section):
     min_rows: Count = 50
     """With fewer predictions nothing is said about drift. Unit: predictions."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Decay is a mean score of labelled answers more than this below the score that the champion was promoted with.
-    Unit: score (0.05 is five points).
+    """Decay is a fall of the mean score of labelled answers by at least this. Near 0 and 1 it is less: right answers that
+    halve, or errors that double, are decay too. Unit: score (0.05 is five points).
     """
-    run_length: Annotated[float, Field(gt=1)] = 10000
-    """Average number of labels before a false alarm, at least, however often the monitor checks. See decision 11. Unit:
-    labels.
+    run_length: Annotated[float, Field(gt=1)] = 20000
+    """Average number of labels before a false alarm, at least, however often the monitor checks: a year at 55 labels a day.
+    `perpetune calibrate` sets it to a year of your own. See decision 27. Unit: labels.
     """
     reference_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
-    """The champion is held to the lower bound, at this confidence, of the score it was promoted with, less `margin`."""
+    """Not used any more: the uncertainty of the reference is part of the evidence. See decision 27."""
+    urgent_labels: Annotated[int, Field(ge=0)] = 150
+    """If early evidence of decay comes, so many requests are drawn by lot to be labelled first, once for each fall. Without a
+    change that adds at most a tenth to the labels. 0: none. Unit: requests.
+    """
+    mix_shift: Literal["name", "retrain"] = "name"
+    """What follows if the score fell only because other labels, or another time of day, became more frequent: `name` it, or
+    `retrain` as after decay.
+    """
     consecutive_checks: Count = 1
     """Checks in a row, each with new labels, that must find decay before a refresh starts. Unit: checks."""
     drift_ratio: Probability = 0.5

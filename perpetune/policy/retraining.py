@@ -11,8 +11,9 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import RefreshParams, WatchParams
 from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
-from perpetune.policy.wording import amount, arrived_unasked, interval, points, score
+from perpetune.policy.wording import amount, arrived_unasked, duration, interval, points, score
 
+MIX_RATIO = 0.2  # of a fall: a smaller part from the mix is chance
 MONTH_DAYS = 30
 LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes; the back-off stops here
 
@@ -24,10 +25,12 @@ class Decay:
     - `window`: the score on the newest labels; `reference`: the score on the reference; `drop`: reference minus window,
       with an interval for a single check.
     - `since_release`: the score on all labels of the version, with an anytime-valid interval that allows for drift.
-    - `evidence` that the mean score is below `bound`; it raises the alarm at `run_length`. While the mean is not below,
-      a label adds at most 1 on average.
-    - `labels_since_fall`: labels since the most likely start of the fall.
-    - `restarted_from`: the bound of the last check, if settings have changed it and so restarted the detector.
+    - `evidence` of the most likely fall by at least `margin` (the effective one, smaller near 0 and 1): the number of
+      labels in which a fall so surprising comes once by chance. It raises the alarm at `run_length`, and from `early` on
+      it asks for urgent labels (None: never). 0: no fall by the margin is visible.
+    - `before`: the score before that fall, on the reference and the champion's own earlier labels; `since_fall`: the score
+      since, on `labels_since_fall` independent labels, None if no fall is visible. `bound` is `before` less the margin.
+    - `mix`: how much of the fall is a shift of what is asked for; None without an alarm.
     """
 
     window: Score
@@ -40,12 +43,43 @@ class Decay:
     evidence: float
     run_length: float
     labels_since_fall: int
-    restarted_from: float | None = None
+    before: Score | None = None
+    since_fall: Score | None = None
+    early: float | None = None
+    mix: MixShift | None = None
 
     @property
     def alarms(self) -> bool:
         """Whether the evidence raises the alarm; never with a bound of 0, because no score is below it."""
         return self.bound > 0 and self.evidence >= self.run_length
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the evidence asks for urgent labels and raises no alarm yet."""
+        return self.early is not None and not self.alarms and self.bound > 0 and self.evidence >= self.early
+
+    @property
+    def is_mix_shift(self) -> bool:
+        """Whether the fall is a shift of the mix: a part of it that counts, and without it the alarm would not stand."""
+        if self.mix is None or self.mix.mix < MIX_RATIO * (self.mix.within + self.mix.mix):
+            return False
+        return self.mix.evidence < self.run_length
+
+
+@dataclass(frozen=True)
+class MixShift:
+    """A fall in two parts (Kitagawa, JASA 50 (1955) 1168): `within` the parts of the traffic, and from their `mix`.
+
+    `by` names the parts: "label" or "time of day". `grew` is the part that became more frequent and is answered worst.
+    `evidence` is that of the fall within the parts alone, which are known from `rows` rows as they are mixed now.
+    """
+
+    by: str
+    within: float
+    mix: float
+    grew: str
+    rows: float
+    evidence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +138,9 @@ class RetrainEvidence:
     - `labels_since_refresh`: labels of all versions since the last refresh with a verdict; None if there is none.
     - `metric`: the score: accuracy, slot_f1 or token_f1.
     - `unasked`: how many of the newest labels, those of `decay.window`, arrived unasked: no label request named them.
+    - `independent`: how many of the new labels count: one a day of each user or session, and of equal inputs.
+    - `askable`: requests of the window without a label that urgent labels may be asked for; 0 if they were for this fall.
+    - `labels_per_day`: independent labels a day; None if too few have come.
     """
 
     labelled: int
@@ -119,6 +156,9 @@ class RetrainEvidence:
     labels_since_refresh: int | None = None
     metric: str = ""
     unasked: int = 0
+    independent: int | None = None
+    askable: int = 0
+    labels_per_day: float | None = None
 
 
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:
@@ -126,15 +166,16 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
 
     - "collect more labels": there are no new labels and no alarm; or decay was found, but there are fewer than
       `new_labels` labels since the last refresh or since the fall.
-    - "keep": the labels do not show decay, a mean score below the reference less the margin.
+    - "keep": the labels do not show decay, a fall of the mean score by at least the margin.
+    - "ask for labels": early evidence of decay, which urgent labels by lot will confirm or deny.
+    - "mix shift": the score fell because other requests became frequent, not because the same ones are answered worse.
     - "confirming": decay was found in fewer checks in a row than `consecutive_checks`.
     - "over budget" and "cooling down": decay was found, and a refresh waits for the budget or for the cooldown, which
       grows by `backoff_factor` with each unsuccessful refresh, up to 30 days.
     - "retrain": decay was found and a refresh may start.
 
-    Only decay triggers a refresh, drift does not. Without decay at least `run_length` labels come before a false alarm on
-    average, whatever the number of checks, unless the champion was never as good as the lower confidence bound of its
-    reference score: the probability of that is at most 1 - `reference_confidence`.
+    Only decay triggers a refresh, drift does not. Without a change at least `run_length` labels come before a false alarm
+    on average, whatever the number of checks and the size of the reference.
 
     Raises PerpetuneError if there are labels and no reference score to compare them with.
     """
@@ -154,9 +195,13 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
         )
     if decay.bound <= 0:
         return verdict("keep", _low_reference(decay))
-    reasons = _evidence_sentences(decay)
+    reasons = [*_evidence_sentences(decay, evidence.labels_per_day), *_dependent(evidence)]
     if not decay.alarms:
+        if decay.is_early and evidence.askable and rules.urgent_labels and rules.without_labels != "nothing":
+            return verdict("ask for labels", _early(decay, rules), *reasons)
         return verdict("keep", _no_decay(decay), *reasons)
+    if decay.mix is not None and decay.is_mix_shift and rules.mix_shift == "name":
+        return verdict("mix shift", _mix_shift(decay, decay.mix), *reasons)
     if evidence.alarms_in_a_row < rules.consecutive_checks:
         return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *reasons)
     waiting = waiting_for(evidence, refresh)
@@ -278,20 +323,51 @@ def _scores(decay: Decay) -> str:
     )
 
 
-def _evidence_sentences(decay: Decay) -> list[str]:
-    needed = amount(decay.run_length)
-    reasons = [
-        f"The evidence that its mean score is below the threshold of {100 * decay.bound:.1f} is "
-        f"{amount(decay.evidence)}, and {needed} raise the alarm: without decay at least {needed} labels come before a "
-        f"false alarm, on average.",
+def _early(decay: Decay, rules: WatchParams) -> str:
+    return (
+        f"The labels are early evidence of decay, {amount(decay.evidence)} of {amount(decay.run_length)}: {rules.urgent_labels} "
+        "requests drawn by lot are to be labelled first, to confirm or deny it."
+    )
+
+
+def _mix_shift(decay: Decay, found: MixShift) -> str:
+    return (
+        f"Requests of {found.by} {found.grew} have become more frequent, which explains {points(found.mix)} of the fall: "
+        f"within each {found.by} the score fell by {points(found.within)}, which is not shown to be decay: the evidence of "
+        f"that is {amount(found.evidence)} of {amount(decay.run_length)}."
+    )
+
+
+def evidence_of_fall(decay: Decay) -> str:
+    """The most likely fall and its evidence, as one sentence without its full stop."""
+    needed = f"{amount(decay.run_length)} raise the alarm"
+    if decay.before is None or decay.since_fall is None:
+        return f"No fall by the margin is visible; an evidence of {needed}"
+    return (
+        f"The fall is most likely from {score(decay.before)} to {score(decay.since_fall)}; its evidence is "
+        f"{amount(decay.evidence)}, and {needed}"
+    )
+
+
+def _evidence_sentences(decay: Decay, labels_per_day: float | None) -> list[str]:
+    return [
+        f"{evidence_of_fall(decay)}: without a change at least {amount(decay.run_length)} labels come before a false alarm, "
+        f"on average{_in_time(decay.run_length, labels_per_day)}.",
         f"Over all its labels it scores {score(decay.since_release)}; the interval is valid for any number of checks.",
     ]
-    if decay.restarted_from is not None:
-        reasons.append(
-            f"The evidence restarted with the labels of this check, because settings changed the threshold from "
-            f"{100 * decay.restarted_from:.1f} to {100 * decay.bound:.1f}."
-        )
-    return reasons
+
+
+def _in_time(labels: float, per_day: float | None) -> str:
+    return f" ({duration(labels / per_day)} at {per_day:.0f} labels a day)" if per_day and per_day >= 1 else ""
+
+
+def _dependent(evidence: RetrainEvidence) -> list[str]:
+    if evidence.independent is None or evidence.independent >= evidence.labelled:
+        return []
+    return [
+        f"{evidence.independent} of the {evidence.labelled} new labels are independent and count: one a day of each user or "
+        "session, and of equal inputs."
+    ]
 
 
 def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
@@ -324,9 +400,8 @@ def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
     budget = refresh.gpu_hours_per_month
     within = "" if budget is None else f", within {budget:g} device hours in {MONTH_DAYS} days"
     return (
-        f"Retrain if the evidence reaches {amount(rules.run_length)}{checks} that the mean score is more than "
-        f"{points(rules.margin)} below the reference score (its lower bound at {rules.reference_confidence:.0%} "
-        f"confidence), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, and as "
+        f"Retrain if the evidence reaches {amount(rules.run_length)}{checks} that the mean score fell, and by at least "
+        f"{points(rules.margin)} (near 0 and 100: if errors double or right answers halve), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, and as "
         f"many labels after the fall, all multiplied by {refresh.backoff_factor:g} for each unsuccessful refresh{within}; drift "
         f"does not trigger a refresh."
     )

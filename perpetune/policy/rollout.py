@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpetune.params import ReleaseParams
-from perpetune.policy.retraining import Decay
+from perpetune.policy.retraining import Decay, evidence_of_fall
 from perpetune.policy.verdict import Interval, Verdict
-from perpetune.policy.wording import amount, arrived_unasked, interval, points, score
+from perpetune.policy.wording import arrived_unasked, interval, points, score
 
 ALPHA = 0.05  # of the test that the previous version is better on the same inputs
 MEASURES = 3  # quality, errors, slow answers: each is tested at a third of alpha (Bonferroni)
@@ -174,10 +174,7 @@ def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
         f"{points(decay.margin)}: the champion scores {score(decay.window)} on its newest labels and was promoted with "
         f"{score(decay.reference)}. Roll back to version {previous}{before}."
     )
-    evidence_says = (
-        f"The evidence that its mean score is below the threshold of {100 * decay.bound:.1f} is "
-        f"{amount(decay.evidence)}, and {amount(decay.run_length)} raise the alarm."
-    )
+    evidence_says = f"{evidence_of_fall(decay)}."
     rule = (
         f"Roll back if the alarm comes within the first {evidence.window} labels after a release and the previous "
         f"champion is better on the same inputs (one-sided p below {ALPHA:g}), or cannot be asked and scored higher in "

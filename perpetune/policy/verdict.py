@@ -10,6 +10,7 @@ Outcome = Literal[
     "reject",
     "retrain",
     "keep",
+    "mix shift",
     "confirming",
     "cooling down",
     "over budget",

@@ -46,6 +46,11 @@ def amount(evidence: float) -> str:
     return f"{evidence:,.0f}" if evidence >= 10 else f"{evidence:.1f}"
 
 
+def duration(days: float) -> str:
+    """As "1.1 years", or "40 days" if shorter than a year."""
+    return f"{days / 365:.1f} years" if days >= 365 else f"{days:.0f} days"
+
+
 def one_line(text: str, width: int = WIDTH) -> str:
     """On one line of a terminal, cut at a word if it is longer: numbers come first, so that it is words that go."""
     whole = " ".join(text.split())

@@ -16,15 +16,17 @@ from perpetune.replay.resample import (
     block_bootstrap,
     first_alarms,
     median_delay,
-    resampled_thresholds,
     with_drop,
 )
-from perpetune.statistics.estimate import Estimate, critical_value, estimate_mean, wilson
+from perpetune.statistics.change_point import evidence_paths
+from perpetune.statistics.estimate import Estimate, estimate_mean, wilson
 
 HISTORIES = 200
 MAX_LABELS = 20_000  # of a simulated history
+EVERY = 5  # labels between two checks after a drop
 DROPS = (0.03, 0.05, 0.10)
-MARGINS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1)
+DOUBLED = 3  # times that the run length is doubled at most, if neighbouring labels are alike
+MAX_CHECKS = 4000  # of a simulated history
 MIN_LABELS = 200
 MIN_WINDOW, MAX_WINDOW = 50, 1000
 
@@ -49,7 +51,6 @@ class Calibration:
     score: Estimate
     holdout: int
     run_length: float
-    margin: float
     window: int
     false_alarms: Rate
     delays: tuple[Delay, ...]
@@ -58,7 +59,7 @@ class Calibration:
     @property
     def settings(self) -> dict[str, int | float]:
         """The suggested values by setting of params.yaml."""
-        return {"watch.run_length": self.run_length, "watch.margin": self.margin, "watch.window": self.window}
+        return {"watch.run_length": self.run_length, "watch.window": self.window}
 
 
 def calibrate(
@@ -73,8 +74,9 @@ def calibrate(
 
     `scores` (0 to 1) are those of a stable period of `days`, in the order in which their labels became known; `holdout` is
     the number of rows of the champion's reference. The run length is the number of labels a year divided by the budget.
-    The margin is the smallest one for which the upper bound of the measured rate is within the budget. The window is the
-    median number of labels until a drop of 10 points is found. Raises PerpetuneError if the period is too short.
+    It is doubled, up to three times, until the upper bound of the rate in resampled histories is within the budget:
+    neighbouring labels that are alike raise more false alarms. The window is the median number of labels until a drop of
+    10 points is found. Raises PerpetuneError if the period is too short.
     """
     if len(scores) < 20 or days <= 0:
         raise PerpetuneError(
@@ -89,9 +91,8 @@ def calibrate(
             "alarm: too few to detect decay",
             do="allow fewer false alarms, or collect more labels",
         )
-    length = min(MAX_LABELS, max(1000, round(365 * labels_per_day)))
-    margin, rate = _margin(found, holdout, run_length, length, budget, 365 * labels_per_day, params, log)
-    delays = tuple(_delays(found, holdout, margin, run_length, params, log))
+    run_length, rate = _run_length(found, holdout, run_length, budget, labels_per_day, params, log)
+    delays = tuple(_delays(found, holdout, run_length, params, log))
     ten = delays[-1].labels
     window = round(np.clip(ten.value if ten else MAX_WINDOW, max(MIN_WINDOW, params.watch.min_rows), MAX_WINDOW))
     return Calibration(
@@ -100,80 +101,72 @@ def calibrate(
         score=_score(found, params),
         holdout=holdout,
         run_length=run_length,
-        margin=margin,
         window=window,
         false_alarms=rate,
         delays=delays,
-        warnings=tuple(_warnings(found, holdout, margin, run_length, rate, budget, params)),
+        warnings=tuple(_warnings(found, holdout, run_length, rate, budget, params)),
     )
 
 
-def thresholds(holdouts: Numbers, margin: float, confidence: float) -> Numbers:
-    """The decay threshold of each holdout, shape (histories, rows): Wilson's one-sided bound less the margin.
-
-    Wilson's bound is conservative for graded scores, because scores of 0 and 1 have the largest variance.
-    """
-    n, mean, z = holdouts.shape[1], holdouts.mean(axis=1), critical_value(2 * confidence - 1)
-    centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
-    half_width = z * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return np.asarray(np.clip(centre - half_width - margin, 0, 1))
-
-
-def _margin(
+def _run_length(
     scores: Numbers,
     holdout: int,
-    run_length: int,
-    length: int,
+    start: int,
     budget: float,
-    labels_per_year: float,
+    labels_per_day: float,
     params: Params,
     log: Callable[[str], None],
-) -> tuple[float, Rate]:
-    """The smallest margin within the budget and its measured rate; the largest margin if none is."""
+) -> tuple[int, Rate]:
+    """The shortest run length, `start` times a power of 2, within the budget, and its measured rate."""
     rng = np.random.default_rng(params.evaluate.seed)
-    stable = block_bootstrap(scores, HISTORIES, length, rng)
-    holdouts = rng.choice(scores, (HISTORIES, holdout))
-    for margin in MARGINS:
-        log(f"{HISTORIES} stable histories of {length:,} labels, margin {margin:g}")
-        bounds = thresholds(holdouts, margin, params.watch.reference_confidence)
+    length = min(MAX_LABELS, max(1000, round(365 * labels_per_day)))
+    stable, holdouts = _stable(scores, holdout, length, rng)
+    log(f"{HISTORIES} stable histories of {length:,} labels")
+    every = _every(labels_per_day, length)
+    evidence = evidence_paths(stable, holdouts, params.watch.margin, every)
+    for doubled in range(DOUBLED + 1):
+        run_length = start * 2**doubled
+        first = first_alarms(evidence, run_length, every)
         rate, low, high = (
-            each * labels_per_year
-            for each in alarm_rate(first_alarms(stable, bounds, run_length), length, params.evaluate.confidence)
+            365 * labels_per_day * each for each in alarm_rate(first, length, params.evaluate.confidence)
         )
         if high <= budget:
             break
-    return margin, Rate(rate, low, high, HISTORIES, length)
+    return run_length, Rate(rate, low, high, HISTORIES, length)
+
+
+def _stable(scores: Numbers, holdout: int, length: int, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
+    return block_bootstrap(scores, HISTORIES, length, rng), rng.choice(scores, (HISTORIES, holdout))
+
+
+def _every(labels_per_day: float, length: int) -> int:
+    """Labels between two hourly checks, or more if the histories are long."""
+    return max(1, round(labels_per_day / 24), length // MAX_CHECKS)
 
 
 def _delays(
-    scores: Numbers, holdout: int, margin: float, run_length: int, params: Params, log: Callable[[str], None]
+    scores: Numbers, holdout: int, run_length: int, params: Params, log: Callable[[str], None]
 ) -> Iterator[Delay]:
-    """The delays until drops are found. The drop starts at the first label: earlier evidence would shorten the delay."""
+    """The delays until drops are found, after as many stable labels as the reference has rows."""
     within = 5000
     for drop in DROPS:
         log(f"{HISTORIES} histories with a drop of {100 * drop:g} points")
         rng = np.random.default_rng(params.evaluate.seed)
-        fallen = with_drop(block_bootstrap(scores, HISTORIES, within, rng), drop, rng)
-        bounds = resampled_thresholds(
-            scores,
-            HISTORIES,
-            holdout,
-            lambda rows: thresholds(rows, margin, params.watch.reference_confidence),
-            rng,
-        )
-        first = first_alarms(fallen, bounds, run_length)
+        stable, holdouts = _stable(scores, holdout, holdout + within, rng)
+        fallen = np.concatenate([stable[:, :holdout], with_drop(stable[:, holdout:], drop, rng)], axis=1)
+        evidence = evidence_paths(fallen, holdouts, params.watch.margin, EVERY)[:, holdout // EVERY :]
+        first = first_alarms(evidence, run_length, EVERY)
         found = wilson(int(np.isfinite(first).sum()), HISTORIES, params.evaluate.confidence)
         labels = median_delay(first, params.evaluate.confidence, params.evaluate.bootstrap_samples, rng)
         yield Delay(drop, labels, found, within)
 
 
 def _warnings(
-    scores: Numbers, holdout: int, margin: float, run_length: int, rate: Rate, budget: float, params: Params
+    scores: Numbers, holdout: int, run_length: int, rate: Rate, budget: float, params: Params
 ) -> Iterator[str]:
-    confidence = params.watch.reference_confidence
     half = min(holdout, len(scores) // 2)
-    bound = thresholds(scores[None, :half], margin, confidence)
-    alarm = first_alarms(scores[None, half:], bound, run_length)[0]
+    evidence = evidence_paths(scores[None, half:], scores[None, :half], params.watch.margin)
+    alarm = first_alarms(evidence, run_length, 1)[0]
     if np.isfinite(alarm):
         yield (
             f"The period is not stable: with its first {half} labels as reference, the detector alarms {alarm:.0f} labels "
@@ -188,8 +181,8 @@ def _warnings(
         )
     if rate.high > budget:
         yield (
-            f"Even with a margin of {100 * margin:g} points the upper bound of the measured rate, {rate.high:.2g} a year, "
-            f"exceeds the budget of {budget:g}: use a larger holdout or a longer period."
+            f"Even with a run length of {run_length:,} the upper bound of the measured rate, {rate.high:.2g} a year, exceeds "
+            f"the budget of {budget:g}: neighbouring labels are alike, so give users or sessions (`group`), or a longer period."
         )
 
 

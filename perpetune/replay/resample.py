@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
-from perpetune.statistics.e_detector import evidence_paths
 from perpetune.statistics.estimate import Estimate
 
 Numbers = npt.NDArray[np.float64]
@@ -39,25 +37,13 @@ def block_bootstrap(scores: Numbers, histories: int, length: int, rng: np.random
     return scores[positions.reshape(histories, -1)[:, :length]]
 
 
-def resampled_thresholds(
-    scores: Numbers, histories: int, rows: int, lower: Callable[[Numbers], Numbers], rng: np.random.Generator
-) -> Numbers:
-    """A threshold for each history: that of a holdout of `rows` rows, resampled from the same scores."""
-    return lower(rng.choice(scores, (histories, rows)))
-
-
-def first_alarms(scores: Numbers, bounds: Numbers, run_length: float) -> Numbers:
+def first_alarms(evidence: Numbers, run_length: float, every: int) -> Numbers:
     """The number of labels until the first alarm of each history; infinite without an alarm.
 
-    Thresholds are rounded down to a thousandth, so that histories with the same one are computed together.
+    `evidence` is that after each `every` labels, (histories, checks).
     """
-    found = np.full(len(scores), np.inf)
-    rounded = np.floor(bounds * 1000) / 1000
-    for bound in np.unique(rounded):
-        same = rounded == bound
-        alarms = evidence_paths(scores[same], float(bound)) >= run_length
-        found[same] = np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1, np.inf)
-    return found
+    alarms = evidence >= run_length
+    return np.where(alarms.any(axis=1), every * (alarms.argmax(axis=1) + 1.0), np.inf)
 
 
 def alarm_rate(first: Numbers, length: int, confidence: float) -> tuple[float, float, float]:

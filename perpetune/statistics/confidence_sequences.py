@@ -53,7 +53,7 @@ def mean_interval(observations: Sequence[float] | Numbers, alpha: float) -> Sequ
     return SequentialEstimate(mean, min(low, mean), max(high, mean), values.size)
 
 
-def drifting_mean_interval(total: float, count: int, alpha: float) -> SequentialEstimate:
+def drifting_mean_interval(total: float, count: float, alpha: float) -> SequentialEstimate:
     """The average of the means of `count` observations in [0, 1] whose sum is `total`.
 
     Like `mean_interval` it holds at all checks simultaneously, but the mean may change over time, and it is wider.
@@ -67,7 +67,7 @@ def drifting_mean_interval(total: float, count: int, alpha: float) -> Sequential
     variance = count / 4 + tuned
     half_width = math.sqrt(variance * (math.log(variance / tuned) + doubt)) / count
     mean = total / count
-    return SequentialEstimate(mean, max(mean - half_width, 0.0), min(mean + half_width, 1.0), count)
+    return SequentialEstimate(mean, max(mean - half_width, 0.0), min(mean + half_width, 1.0), round(count))
 
 
 def mean_difference(

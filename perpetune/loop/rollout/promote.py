@@ -94,7 +94,7 @@ def _named(base: BaseParams) -> str:
 def _reset_detector(version: Version) -> None:
     """Reset the detector of a version that served before: an old alarm would roll it back at the next check."""
     if DETECTOR in version.tags:
-        detector_state = reset_detector(from_text(version.tags[DETECTOR], 0.0))
+        detector_state = reset_detector(from_text(version.tags[DETECTOR]))
         registry.tag_version(version.task, version.version, {DETECTOR: to_text(detector_state)})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.replay import replay
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
 from perpetune.loop.unasked_labels import unasked_labels
+from perpetune.loop.watch.decay_check import DecayCheck, LabelledRows, check_decay
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels, draw_standing_lot
 from perpetune.loop.watch.reference import (
@@ -24,17 +24,15 @@ from perpetune.loop.watch.reference import (
     reference_scores,
 )
 from perpetune.loop.watch.refresh_history import refreshes_before
-from perpetune.monitoring.decay import decay_threshold, measure_decay
-from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_state, with_bound
+from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text
 from perpetune.monitoring.drift import drift_report
 from perpetune.monitoring.estimated_accuracy import estimate_fall
 from perpetune.monitoring.window import Window
-from perpetune.params import WatchParams
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.first_refresh import should_tune_first_version
 from perpetune.policy.ignorable import Ignorability
 from perpetune.policy.label_requests import decide_without_labels
-from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
+from perpetune.policy.retraining import RetrainEvidence, should_retrain
 from perpetune.policy.rollout import RollbackEvidence, should_roll_back, why_no_rollback
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.admission import admit, newly_admitted
@@ -49,6 +47,7 @@ from perpetune.workspace import Workspace
 
 REPORT = "drift.html"
 MAX_ERROR = 1000  # characters of a tag
+HISTORY = 5000  # labels before a check that are read to tell clusters and to take a fall apart
 
 
 @dataclass(frozen=True)
@@ -68,25 +67,15 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
-class DecayCheck:
-    """The decay part of a check: the number of new labels, the detector's state after them, and the evidence."""
-
-    new: int
-    detector_state: DetectorState
-    decay: Decay | None
-
-
-@dataclass(frozen=True)
 class LogWindow:
     """What a check reads from the prediction log: the newest traffic, and labels that may judge since the last check.
 
-    `until` is the number of the newest label admitted, `last` are the newest requests with such labels; `labels` counts
-    labels of all versions. `unasked` says whether labels that came unasked are among them.
+    `last` are the newest requests with such labels; `labels` counts labels of all versions. `unasked` says whether labels
+    that came unasked are among them.
     """
 
     recent: list[Prediction]
-    new: list[Prediction]
-    until: int
+    labelled: LabelledRows
     last: list[Prediction]
     labels: int
     unasked: Ignorability
@@ -133,7 +122,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         return _check_first_version(workspace, run, champion, flow_run_id)
     folder = workspace.run_folder(run.id)
     reference = promoted_answers(champion, folder, workspace.params.reference)
-    before = from_text(champion.tags.get(DETECTOR), decay_threshold([row.score for row in reference], params) or 0.0)
+    before = from_text(champion.tags.get(DETECTOR))
     traffic = _read_log(workspace, champion, before.until)
     if not traffic.recent:
         _require_no_labels(workspace, champion, before)
@@ -148,7 +137,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     report = folder / REPORT
     drift = drift_report(window, params, report)
     log_file(run, report)
-    decay_check = _check_decay(traffic, window, [row.score for row in reference], before, params)
+    decay_check = check_decay(traffic.labelled, window, reference, before, params)
     refreshes = refreshes_before(champion, workspace.params.refresh.cooldown_minutes)
     evidence = RetrainEvidence(
         labelled=decay_check.new,
@@ -166,6 +155,9 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         labels_since_refresh=None if refreshes.labels is None else traffic.labels - refreshes.labels,
         metric=_metric(workspace),
         unasked=traffic.trusted(workspace),
+        independent=decay_check.independent,
+        askable=0 if decay_check.detector_state.asked else sum(row.label is None for row in traffic.recent),
+        labels_per_day=decay_check.per_day,
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
     verdict = replace(verdict, reasons=(*verdict.reasons, *traffic.unasked.sentences()))
@@ -179,8 +171,10 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     decision = record(*decided, task=task.name, time=datetime.now(UTC), ids=ids)
     log_decision(run, decision)
     log_metrics(run, _metrics(evidence, len(traffic.recent)))
-    _save_detector(run, champion, decay_check)
-    asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
+    is_early = decision.outcome == "ask for labels" and evidence.decay is not None and evidence.decay.is_early
+    _save_detector(run, champion, decay_check, asked=is_early)
+    urgent = params.urgent_labels if is_early else 0
+    asked = ask_for_labels(workspace, champion, window, urgent=urgent) if decision.outcome == "ask for labels" else 0
     asked += draw_standing_lot(workspace, champion)
     trial = registry.wanted(task.name).trial
     page = artifact_url(run.url, REPORT)
@@ -234,25 +228,6 @@ def _ids(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) ->
         adapter_digest=champion.tags.get("adapter.digest"),
         prefect_flow_run_id=flow_run_id,
         params_sha256=params_digest(workspace),
-    )
-
-
-def _check_decay(
-    traffic: LogWindow, window: Window, reference: Sequence[float], before: DetectorState, params: WatchParams
-) -> DecayCheck:
-    """Update the detector with each new label once, in the order of the feedback."""
-
-    def scores(rows: Sequence[Prediction]) -> list[float]:
-        return [window.score(row.label, row.output) for row in rows if row.label is not None]
-
-    bound, new = decay_threshold(reference, params), scores(traffic.new)
-    if bound is None:
-        return DecayCheck(len(new), before, None)
-    detector_state = with_bound(before, bound)
-    restarted_from = before.detector.bound if detector_state is not before else None
-    detector_state = update_state(detector_state, new, traffic.until, params)
-    return DecayCheck(
-        len(new), detector_state, measure_decay(scores(traffic.last), reference, detector_state, params, restarted_from)
     )
 
 
@@ -320,16 +295,19 @@ def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
         at_once = workspace.params.watch.unasked == "trust"
         admit(log, task, version, datetime.now(UTC), rule, unasked=unasked.decides, at_once=at_once)
         new, number = newly_admitted(log, task, version, until, rule=rule)
-        last, _ = newly_admitted(log, task, version, 0, newest=limit, rule=rule)
-        return LogWindow(recent, new, number, last, counts(log, task, rule).labelled, unasked)
+        before, _ = newly_admitted(log, task, version, 0, newest=HISTORY + len(new), rule=rule)
+        labelled = LabelledRows(new, before[: len(before) - len(new)], number)
+        last = labelled.all[-limit:]
+        return LogWindow(recent, labelled, last, counts(log, task, rule).labelled, unasked)
     finally:
         log.dispose()
 
 
-def _save_detector(run: Run, champion: Version, decay_check: DecayCheck) -> None:
+def _save_detector(run: Run, champion: Version, decay_check: DecayCheck, *, asked: bool) -> None:
     """Save the detector's state, after the decision: a check killed earlier reads the same labels again."""
     if decay_check.new and decay_check.detector_state.until:
-        kept = {DETECTOR: to_text(decay_check.detector_state)}
+        detector_state = decay_check.detector_state
+        kept = {DETECTOR: to_text(replace(detector_state, asked=detector_state.asked or asked))}
         registry.tag_version(champion.task, champion.version, kept)
         tag(run, kept)
 

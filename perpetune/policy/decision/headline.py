@@ -162,12 +162,20 @@ def _retraining(decision: Decision) -> Iterator[str | None]:
     if decision.outcome == "collect more labels" and not alarm:
         yield _no_labels(evidence)
         return
-    if decision.outcome == "ask for labels" or (decision.outcome != "keep" and not alarm and estimate):
+    if (decision.outcome == "ask for labels" and not _is_early(decay)) or (
+        decision.outcome not in ("keep", "ask for labels") and not alarm and estimate
+    ):
         yield from _estimated(evidence)
     else:
         yield from _decay(decay, text(evidence, "metric") or "", told_evidence=not _waits(decision))
         yield _unasked(evidence)
     yield _waits(decision)
+
+
+def _is_early(decay: Evidence) -> bool:
+    """Whether early evidence of decay asks for urgent labels."""
+    found, early = number(decay, "evidence"), number(decay, "early")
+    return found is not None and early is not None and found >= early
 
 
 def _unasked(evidence: Evidence) -> str | None:
@@ -326,7 +334,16 @@ def _found(pattern: str, text: str) -> str | None:
     return match.group(1).lower() if match else None
 
 
+def _mix_shift(evidence: Evidence, reasons: str) -> str | None:
+    mix = part(part(evidence, "decay"), "mix")
+    by, grew, within = text(mix, "by"), text(mix, "grew"), number(mix, "within")
+    if by is None or grew is None or within is None:
+        return None
+    return f"{by} {grew} more frequent, {100 * within:.1f} points within"
+
+
 _WAITS: Mapping[str, Callable[[Evidence, str], str | None]] = {
+    "mix shift": _mix_shift,
     "confirming": _confirming,
     "cooling down": _cooling,
     "over budget": _over_budget,

@@ -194,6 +194,13 @@ def _confirming(decision: Decision) -> str:
     return f"A refresh starts after {more} checks in a row that find it (watch.consecutive_checks): {_next_check()}."
 
 
+def _mix_shift(decision: Decision) -> str:
+    return (
+        "The champion answers the same requests as before: `perpetune refresh` if it is to learn the new mix, or set "
+        f"watch.mix_shift: retrain; {_next_check()}."
+    )
+
+
 def _cooling(decision: Decision) -> str:
     since = decision.evidence.get("minutes_since_refresh")
     wanted = _number(r"cooldown is ([\d,]+) minutes", " ".join(decision.reasons))
@@ -266,6 +273,7 @@ def _list(names: list[str]) -> str:
 _CHECKS: Mapping[str, Callable[[Decision], str]] = {
     "keep": _kept_on,
     "confirming": _confirming,
+    "mix shift": _mix_shift,
     "cooling down": _cooling,
     "over budget": _over_budget,
     "ask for labels": _ask_for_labels,
@@ -274,6 +282,7 @@ _CHECKS: Mapping[str, Callable[[Decision], str]] = {
 }
 _SHORT_CHECKS: Mapping[str, str] = {
     "confirming": "`perpetune watch` checks again",
+    "mix shift": "`perpetune refresh`, if it is to learn the new mix",
     "cooling down": "`perpetune refresh` starts it now",
     "over budget": "raise refresh.gpu_hours_per_month, or `perpetune refresh`",
     "ask for labels": "`perpetune labels --out wanted.jsonl`",

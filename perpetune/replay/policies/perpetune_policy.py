@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from perpetune.monitoring.decay import decay_threshold, measure_decay, reference_rows
-from perpetune.monitoring.detector_state import DetectorState, update_state
+from perpetune.monitoring.decay import measure_decay, reference_rows
+from perpetune.monitoring.detector_state import DetectorState, new_state, update_state
 from perpetune.params import Params
 from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
 from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, cron_times, unsuccessful
-from perpetune.statistics.e_detector import new_detector
+from perpetune.statistics.change_point import WeightedScore
 
 
 @dataclass
@@ -27,7 +27,7 @@ class PerpetunePolicy:
     name: str = "perpetune"
     gated: bool = True
     _champion: Champion | None = field(default=None, repr=False)
-    _detector: DetectorState = field(default_factory=lambda: DetectorState(new_detector(0.0)), repr=False)
+    _detector: DetectorState = field(default_factory=new_state, repr=False)
     _newest: list[float] = field(default_factory=list, repr=False)
 
     def checks(self, begins: datetime, ends: datetime) -> Iterator[datetime]:
@@ -39,10 +39,12 @@ class PerpetunePolicy:
         reference = reference_scores(observation.champion, self.params)
         if observation.champion is not self._champion:
             self._champion, self._newest = observation.champion, []
-            self._detector = DetectorState(new_detector(decay_threshold(reference, self.params.watch) or 0.0))
+            self._detector = new_state([WeightedScore(score) for score in reference])
         watch = self.params.watch
         self._newest = [*self._newest, *observation.new_scores][-watch.window :]
-        self._detector = update_state(self._detector, observation.new_scores, 0, watch)
+        self._detector = update_state(
+            self._detector, [WeightedScore(score) for score in observation.new_scores], 0, watch
+        )
         month = [each for each in observation.refreshes if observation.now - each.time < timedelta(days=MONTH_DAYS)]
         evidence = RetrainEvidence(
             labelled=len(observation.new_scores),

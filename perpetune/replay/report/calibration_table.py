@@ -17,7 +17,7 @@ def show_calibration(found: Calibration, answered_by: str, console: Console) -> 
     score, rate = found.score, found.false_alarms
     say(
         f"{found.labels:,} labels of a stable period, {found.labels_per_day:.0f} a day; score {100 * score.value:.1f} "
-        f"({100 * score.low:.1f} to {100 * score.high:.1f}), threshold from {found.holdout} held-out rows"
+        f"({100 * score.low:.1f} to {100 * score.high:.1f}), compared with {found.holdout} held-out rows"
     )
     say(f"answered by {answered_by}")
     say(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,8 +104,15 @@ class Watched(Releases):
         release(self.workspace, version)
         return version
 
-    def traffic(self, version: str, right: float, batch: int = 0, labels: int = LABELS) -> None:
-        """Log labelled answers; the ratio `right` of them is correct."""
+    def traffic(self, version: str, right: float, batch: int = 0, labels: int = LABELS, text: str = "") -> None:
+        """Log labelled answers; the first of them, the ratio `right`, are correct. `text` is an input for all."""
+        kinds = [("good", number < right * LABELS) for number in range(LABELS)]
+        self.labelled(version, batch, kinds, labels, text)
+
+    def labelled(
+        self, version: str, batch: int, kinds: Sequence[tuple[str, bool]], labels: int = LABELS, text: str = ""
+    ) -> None:
+        """Log answers, (label, is right) pairs, of which the first `labels` get their label."""
         log, now = open_log(self.workspace.settings.prediction_log), datetime.now(UTC)
         rows = [
             Prediction(
@@ -113,18 +120,18 @@ class Watched(Releases):
                 time=now,
                 task=self.task,
                 version=version,
-                messages=(Message(role="user", content="well?"),),
-                input="well?",
-                output="good" if number < right * LABELS else "bad",
+                messages=(Message(role="user", content=text or f"well {batch} {number}?"),),
+                input=text or f"well {batch} {number}?",
+                output=label if is_right else _other(label),
                 prompt_tokens=1,
                 completion_tokens=1,
                 latency_ms=10,
             )
-            for number in range(LABELS)
+            for number, (label, is_right) in enumerate(kinds)
         ]
         record_rows(log, rows)
-        for row in rows[:labels]:
-            add_feedback(log, Feedback(request_id=row.id, time=now, label="good", propensity=labels / LABELS))
+        for row, (label, _) in list(zip(rows, kinds, strict=True))[:labels]:
+            add_feedback(log, Feedback(request_id=row.id, time=now, label=label, propensity=labels / LABELS))
         log.dispose()
 
     def checked(self) -> CheckResult:
@@ -140,6 +147,10 @@ class Watched(Releases):
         if succeeded:
             log_metrics(run, {DEVICE_HOURS: device_hours})
         close_run(run, succeeded=succeeded)
+
+
+def _other(label: str) -> str:
+    return "bad" if label == "good" else "good"
 
 
 def answers(right: float) -> str:

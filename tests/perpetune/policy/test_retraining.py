@@ -15,6 +15,7 @@ from perpetune.policy.retraining import (
     ColumnDrift,
     Decay,
     DriftEvidence,
+    MixShift,
     RetrainEvidence,
     cooldown,
     should_retrain,
@@ -22,10 +23,21 @@ from perpetune.policy.retraining import (
 from perpetune.policy.verdict import Interval, Score, Verdict
 
 PARAMS = load_params(Path("params.yaml"))
-WATCH, REFRESH = PARAMS.watch, PARAMS.refresh
+WATCH, REFRESH = PARAMS.watch.model_copy(update={"run_length": 10_000}), PARAMS.refresh
+RETRAIN_ON_MIX = WATCH.model_copy(update={"mix_shift": "retrain"})
+SILENT = WATCH.model_copy(update={"urgent_labels": 0})
 PATIENT = WATCH.model_copy(update={"consecutive_checks": 2})
 THRIFTY = REFRESH.model_copy(update={"gpu_hours_per_month": 20.0})
-RANK = {"collect more labels": 0, "keep": 0, "confirming": 1, "cooling down": 2, "over budget": 2, "retrain": 3}
+RANK = {
+    "collect more labels": 0,
+    "keep": 0,
+    "ask for labels": 0,
+    "mix shift": 1,
+    "confirming": 1,
+    "cooling down": 2,
+    "over budget": 2,
+    "retrain": 3,
+}
 
 
 def decay(evidence: float, drop: float = 0.352, bound: float = 0.821, since_fall: int = 1000) -> Decay:
@@ -40,7 +52,13 @@ def decay(evidence: float, drop: float = 0.352, bound: float = 0.821, since_fall
         evidence=evidence,
         run_length=WATCH.run_length,
         labels_since_fall=since_fall,
+        before=Score(0.885, Interval(0.86, 0.91), 920),
+        since_fall=Score(0.54, Interval(0.44, 0.64), since_fall),
+        early=WATCH.run_length / 12,
     )
+
+
+MIX, REAL = MixShift("label", 0.02, 0.09, "mixed", 90.0, 40.0), MixShift("label", 0.09, 0.02, "mixed", 90.0, 40.0)
 
 
 def drift(drifted: bool) -> DriftEvidence:
@@ -76,6 +94,15 @@ DECAYED = RetrainEvidence(
         ({"decay": decay(9_999), "labelled": 0}, WATCH, REFRESH, "collect more labels"),
         ({"decay": None, "labelled": 0, "labelled_in_all": 0}, WATCH, REFRESH, "collect more labels"),
         ({"decay": decay(20_000, bound=0.0)}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(9_999), "askable": 90}, WATCH, REFRESH, "ask for labels"),
+        ({"decay": decay(834), "askable": 1}, WATCH, REFRESH, "ask for labels"),
+        ({"decay": decay(833), "askable": 90}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(9_999), "askable": 90}, SILENT, REFRESH, "keep"),
+        ({"askable": 90}, WATCH, REFRESH, "retrain"),
+        ({"decay": replace(decay(12_400), mix=MIX)}, WATCH, REFRESH, "mix shift"),
+        ({"decay": replace(decay(12_400), mix=MIX)}, RETRAIN_ON_MIX, REFRESH, "retrain"),
+        ({"decay": replace(decay(12_400), mix=REAL)}, WATCH, REFRESH, "retrain"),
+        ({"decay": replace(decay(12_400), mix=replace(MIX, evidence=10_000.0))}, WATCH, REFRESH, "retrain"),
         ({}, PATIENT, REFRESH, "confirming"),
         ({"alarms_in_a_row": 2}, PATIENT, REFRESH, "retrain"),
         ({"minutes_since_refresh": 59.0}, WATCH, REFRESH, "cooling down"),
@@ -105,8 +132,9 @@ def test_decay_is_told_with_scores_intervals_rows_and_what_the_evidence_means() 
         "The champion has decayed by more than the margin of 5.0 points: it scores 54.0 (95% interval 44.0 to 64.0, "
         "100 rows) on its newest labels and was promoted with 89.2 (95% interval 86.0 to 92.0, 600 rows), a drop of "
         "35.2 points (95% interval 25.2 to 45.2).",
-        "The evidence that its mean score is below the threshold of 82.1 is 12,400, and 10,000 raise the alarm: without "
-        "decay at least 10,000 labels come before a false alarm, on average.",
+        "The fall is most likely from 88.5 (95% interval 86.0 to 91.0, 920 rows) to 54.0 (95% interval 44.0 to 64.0, "
+        "1000 rows); its evidence is 12,400, and 10,000 raise the alarm: without a change at least 10,000 labels come before "
+        "a false alarm, on average.",
         "Over all its labels it scores 70.0 (95% interval 64.0 to 76.0, 420 rows); the interval is valid for any number "
         "of checks.",
     )
@@ -156,11 +184,31 @@ def test_what_holds_it_up_comes_first(
     assert should_retrain(replace(DECAYED, **changes), rules, refresh).reasons[0] == reason
 
 
-def test_that_the_evidence_began_anew_is_said() -> None:
-    moved = replace(decay(3.0), restarted_from=0.8)
-    assert any(
-        "changed the threshold from 80.0 to 82.1" in reason
-        for reason in should_retrain(replace(DECAYED, decay=moved), WATCH, REFRESH).reasons
+def test_the_run_length_is_told_in_time() -> None:
+    reasons = should_retrain(replace(DECAYED, labels_per_day=50.0), WATCH, REFRESH).reasons
+    assert reasons[1].endswith("before a false alarm, on average (200 days at 50 labels a day).")
+    rare = should_retrain(replace(DECAYED, labels_per_day=5.2), WATCH, REFRESH).reasons
+    assert rare[1].endswith("on average (5.3 years at 5 labels a day).")
+
+
+def test_labels_that_are_alike_are_counted() -> None:
+    reasons = should_retrain(replace(DECAYED, independent=60), WATCH, REFRESH).reasons
+    assert any(reason.startswith("60 of the 100 new labels are independent") for reason in reasons)
+
+
+def test_a_mix_shift_is_named() -> None:
+    reason = should_retrain(replace(DECAYED, decay=replace(decay(12_400), mix=MIX)), WATCH, REFRESH).reasons[0]
+    assert reason == (
+        "Requests of label mixed have become more frequent, which explains 9.0 points of the fall: within each label the "
+        "score fell by 2.0 points, which is not shown to be decay: the evidence of that is 40 of 10,000."
+    )
+
+
+def test_early_evidence_says_what_is_asked_for() -> None:
+    reason = should_retrain(replace(DECAYED, decay=decay(2_000), askable=90), WATCH, REFRESH).reasons[0]
+    assert reason == (
+        "The labels are early evidence of decay, 2,000 of 10,000: 150 requests drawn by lot are to be labelled first, to "
+        "confirm or deny it."
     )
 
 

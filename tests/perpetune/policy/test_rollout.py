@@ -119,6 +119,8 @@ DECAY = Decay(
     evidence=12_400.4,
     run_length=10_000,
     labels_since_fall=60,
+    before=Score(0.9, Interval(0.85, 0.95), 200),
+    since_fall=Score(0.6, Interval(0.5, 0.7), 60),
 )
 EARLY = RollbackEvidence(DECAY, alarmed_by=60, window=300, previous="1", previous_score=0.8)
 
@@ -131,7 +133,8 @@ def test_early_decay_rolls_back() -> None:
         "The first 60 labels since its release show decay by more than the margin of 5.0 points: the champion scores "
         "60.0 (95% interval 50.0 to 70.0, 60 rows) on its newest labels and was promoted with 90.0 (95% interval 85.0 "
         "to 95.0, 200 rows). Roll back to version 1, which scored 80.0 in the same evaluation.",
-        "The evidence that its mean score is below the threshold of 82.0 is 12,400, and 10,000 raise the alarm.",
+        "The fall is most likely from 90.0 (95% interval 85.0 to 95.0, 200 rows) to 60.0 (95% interval 50.0 to 70.0, 60 "
+        "rows); its evidence is 12,400, and 10,000 raise the alarm.",
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
-from perpetune.replay.calibrate import calibrate, thresholds
+from perpetune.replay.calibrate import calibrate
 from perpetune.replay.resample import alarm_rate, block_bootstrap, first_alarms, with_drop
 
 pytestmark = pytest.mark.slow
@@ -75,15 +75,14 @@ def test_alarms_are_counted_over_the_labels_seen_until_then() -> None:
     assert low < rate < high
 
 
-def test_alarms_come_at_the_first_label_that_reaches_the_run_length() -> None:
-    wrong, right = np.zeros((1, 200)), np.ones((1, 200))
+def test_alarms_come_at_the_first_check_that_reaches_the_run_length() -> None:
+    evidence = np.array([[0.0, 5.0, 1000.0, 2.0], [0.0, 999.9, 1.0, 3.0]])
 
-    assert np.isfinite(first_alarms(wrong, np.array([0.9]), 1000)[0])
-    assert np.isinf(first_alarms(right, np.array([0.9]), 1000)[0])
+    assert first_alarms(evidence, 1000, every=10).tolist() == [30, np.inf]
 
 
-def test_bounds_fall_with_the_margin_and_rise_with_the_rows() -> None:
-    few, many = np.tile([1.0, 1.0, 1.0, 0.0], (1, 10)), np.tile([1.0, 1.0, 1.0, 0.0], (1, 100))
+def test_labels_alike_in_runs_need_a_longer_run_length(params: Params) -> None:
+    bursts = [score for score in scores(300, 0.85) for _ in range(5)]
 
-    assert thresholds(few, 0.0, 0.9)[0] < thresholds(many, 0.0, 0.9)[0] < 0.75
-    assert thresholds(few, 0.05, 0.9)[0] == pytest.approx(thresholds(few, 0.0, 0.9)[0] - 0.05)
+    alike, alone = (calibrate(each, 50, 300, 1, params) for each in (bursts, scores(1500, 0.85)))
+    assert alone.run_length == 365 * 30 < alike.run_length

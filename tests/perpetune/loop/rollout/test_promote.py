@@ -17,10 +17,10 @@ from perpetune.explain.status import read_status
 from perpetune.loop.rollout.promote import emit_events, promote_manually
 from perpetune.loop.rollout.rollback import roll_back
 from perpetune.model.release import ModelCard, System
-from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text, update_state
+from perpetune.monitoring.detector_state import DETECTOR, from_text, new_state, to_text, update_state
 from perpetune.params import BaseParams
 from perpetune.policy.decision.record import Decision
-from perpetune.statistics.e_detector import new_detector
+from perpetune.statistics.change_point import WeightedScore
 from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, artifact_names, close_run, log_metrics, open_run
 
@@ -152,12 +152,12 @@ def test_an_old_alarm_does_not_undo_a_manual_promotion(releases: Open, tmp_path:
     world = releases()
     version = make(world, tmp_path)
     rules = world.workspace.params.watch
-    alarmed = update_state(DetectorState(new_detector(0.8)), [0.0] * 200, 200, rules)
+    alarmed = update_state(new_state([WeightedScore(1.0)] * 200), [WeightedScore(0.0)] * 200, 200, rules)
     assert alarmed.alarmed_by is not None
     registry.tag_version(world.task, version, {DETECTOR: to_text(alarmed)})
     promote_manually(world.workspace, version, "the labels were wrong")
-    kept = from_text(world.tags(version)[DETECTOR], 0.8)
-    assert (kept.alarmed_by, kept.alarms, kept.detector.evidence) == (None, 0, 0.0)
+    kept = from_text(world.tags(version)[DETECTOR])
+    assert (kept.alarmed_by, kept.alarms, kept.detector.seen) == (None, 0, 0)
     assert (kept.until, kept.labels) == (200, 200), "labels that were judged are not judged again"
 
 

@@ -23,7 +23,7 @@ from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.first_refresh import FirstRefreshEvidence, should_tune_first_version
 from perpetune.policy.label_requests import decide_without_labels
 from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, Recall, Rival
-from perpetune.policy.retraining import Decay, DriftEvidence, RetrainEvidence, should_retrain
+from perpetune.policy.retraining import Decay, DriftEvidence, MixShift, RetrainEvidence, should_retrain
 from perpetune.policy.rollout import (
     Comparison,
     ManualPromotion,
@@ -67,6 +67,8 @@ def decay(mean: float, low: float, high: float, evidence: float, bound: float = 
     )
 
 
+EARLY = replace(decay(0.46, 0.366, 0.557, 2000), early=1000.0)
+MIXED = replace(decay(0.46, 0.366, 0.557, 2e12), mix=MixShift("label", 0.02, 0.09, "mixed", 90.0))
 HEALTHY, DECAYED = decay(0.87, 0.79, 0.92, 39), decay(0.46, 0.366, 0.557, 2e12)
 SEEN = RetrainEvidence(
     labelled=100,
@@ -107,6 +109,8 @@ def checked(**changes: Any) -> Decision:
         ({"metric": ""}, "keep: score 87.0 (79 to 92, n=100), threshold 81.4, evidence 39 of 10,000"),
         ({"decay": decay(0.87, 0.862, 0.878, 1.24)}, "keep: 87.0% right (86.2 to 87.8, n=100), threshold 81.4, evidence 1.2 of 10,000"),
         ({"decay": decay(0.03, 0.01, 0.08, 5, bound=0.0)}, "keep: 3.0% right (1 to 8, n=100), promoted with 90.0"),
+        ({"decay": EARLY, "askable": 90}, "ask for labels: 46.0% right (37 to 56, n=100), threshold 81.4, evidence 2,000 of 10,000"),
+        ({"decay": MIXED}, "mix shift: 46.0% right (37 to 56, n=100), threshold 81.4, label mixed more frequent, 2.0 points within"),
         ({"decay": DECAYED}, "retrain: 46.0% right (37 to 56, n=100), threshold 81.4, evidence over a million of 10,000"),
         ({"decay": DECAYED, "alarms_in_a_row": 1}, "confirming: 46.0% right (37 to 56, n=100), threshold 81.4, found in 1 of 2 checks"),
         ({"decay": DECAYED, "minutes_since_refresh": 20.0}, "cooling down: 46.0% right (37 to 56, n=100), threshold 81.4, refresh in 40 min"),

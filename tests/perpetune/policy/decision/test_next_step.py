@@ -120,6 +120,7 @@ def test_a_challenger_that_is_no_better_leaves_what_serves() -> None:
         ("confirming", {"alarms_in_a_row": 1}, "Decay was found in 1 of the 3 looks in a row", "after 2 more checks"),
         ("cooling down", {"minutes_since_refresh": 20.0}, "the cooldown is 60 minutes.", "in 40 minutes"),
         ("over budget", {}, "Too much.", "refresh.gpu_hours_per_month"),
+        ("mix shift", {}, "More of it.", "watch.mix_shift"),
         ("ask for labels", {}, "It fell.", "perpetune labels --bring wanted.jsonl"),
         ("collect more labels", {}, "No labels.", "POST /v1/feedback"),
     ],

@@ -1,0 +1,36 @@
+"""Labels that count: one a day of each user or session, and of equal inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+
+from perpetune.curation.text import fingerprint, normalised
+from perpetune.records import Example, Prediction
+
+
+def independent(rows: Sequence[Prediction], counted: Iterable[Prediction] = ()) -> list[Prediction]:
+    """The first row of each cluster and day, in the order given; those of a day with a `counted` row are left out.
+
+    Answers to one user or session, and to inputs that are equal up to case and space, are right or wrong together: a burst
+    of ten is one observation. The first label counts, whatever comes later, so that it does not matter which check reads
+    it.
+    """
+    return list(_first_of_each(rows, {_cluster_and_day(row) for row in counted}))
+
+
+def cluster_of(row: Prediction | Example) -> str:
+    """The user or session of a row; if it is unknown, its input up to case and space."""
+    return row.group or fingerprint(normalised(row.input))
+
+
+def _first_of_each(rows: Iterable[Prediction], seen: set[tuple[str, date]]) -> Iterator[Prediction]:
+    for row in rows:
+        key = _cluster_and_day(row)
+        if key not in seen:
+            seen.add(key)
+            yield row
+
+
+def _cluster_and_day(row: Prediction) -> tuple[str, date]:
+    return cluster_of(row), row.time.date()
