@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from scipy.stats import beta
 
@@ -10,7 +11,7 @@ from perpetune.evaluation.slices import Slice
 from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import PairedEvidence, Recall
 from perpetune.policy.verdict import Interval
-from perpetune.statistics.balanced_accuracy import compare_balanced
+from perpetune.statistics.balanced_accuracy import balanced_mean, compare_balanced
 from perpetune.statistics.non_inferiority import inferiority_p_value
 from perpetune.statistics.paired import PairedComparison, compare
 
@@ -39,7 +40,7 @@ def balanced_evidence(
         samples=params.bootstrap_samples,
         seed=params.seed,
     )
-    return _evidence(paired, scores, params, rules)
+    return replace(_evidence(paired, scores, params, rules), other=balanced_mean(labels, scores.theirs))
 
 
 def recalls(by_label: Mapping[str, Slice], alpha: float, *, serves: bool) -> dict[str, Recall]:
@@ -71,4 +72,5 @@ def _evidence(paired: PairedComparison, scores: Slice, params: EvaluateParams, r
         rows=paired.n,
         discordance=paired.discordance,
         p_worse=inferiority_p_value(rules.slice_margin, scores.theirs, scores.ours),
+        other=sum(scores.theirs) / len(scores.theirs),
     )

@@ -14,6 +14,7 @@ from perpetune.policy.wording import arrived_unasked, interval, points, versus_a
 from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 FIRST_ROWS = 20  # least rows of a holdout for the first trained version
+LEAST_GAIN = 0.001  # that is worth finding, however few errors there are
 MAX_NAMED = 3  # slices named of those that are too small
 
 
@@ -23,7 +24,10 @@ class PairedEvidence:
 
     One-sided p-values: `p_value` for "the challenger is better", `p_worse` for "it is worse by more than
     promote.slice_margin". `discordance` is the mean squared difference of a row: for scores of 0 and 1 the ratio of rows
-    that the two score differently. It exceeds 1 only if rows are weighted.
+    that the two score differently. It exceeds 1 only if rows are weighted. `other` is the mean score of the other system.
+
+    If the rows are not labelled but some on which the answers differ: `differing` counts those, `labels` the labelled
+    ones among them.
     """
 
     difference: float
@@ -32,6 +36,22 @@ class PairedEvidence:
     rows: int
     discordance: float = 1.0
     p_worse: float = 1.0
+    other: float | None = None
+    differing: int | None = None
+    labels: int | None = None
+
+
+@dataclass(frozen=True)
+class TrafficEvidence:
+    """The challenger against the champion on stored traffic, from labels of disagreements drawn by lot.
+
+    `recent` includes the rows of the recent holdout and must show the gain; `earlier` includes those of the frozen
+    holdout and guards. None if there is no such traffic. `rounds` counts the times that labels were asked for.
+    """
+
+    recent: PairedEvidence | None
+    earlier: PairedEvidence | None
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,6 +133,7 @@ class PromotionEvidence:
     - `label_ratios`: the ratio of new labels that join each holdout, by its name.
     - `unasked`: rows of the recent holdout whose labels arrived unasked.
     - `hosted`: each system that may serve, by name, against the hosted model's recorded answers; {} if there are none.
+    - `traffic`: the comparison on stored traffic; None if the holdouts alone decide.
     """
 
     frozen: PairedEvidence
@@ -131,6 +152,7 @@ class PromotionEvidence:
     label_ratios: Mapping[str, float] = field(default_factory=dict)
     unasked: int = 0
     hosted: Mapping[str, HostedComparison] = field(default_factory=dict)
+    traffic: TrafficEvidence | None = None
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -169,6 +191,11 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
 def least_rows(evidence: PromotionEvidence, rules: PromoteParams) -> int:
     """Least rows of a holdout for a verdict; fewer if what serves was never trained, because the test is exact."""
     return min(rules.min_rows, FIRST_ROWS) if evidence.untrained else rules.min_rows
+
+
+def gain_worth_finding(paired: PairedEvidence, rules: PromoteParams) -> float:
+    """`promote.gain`, but at most half of the other system's errors: at 99% nothing could gain five points."""
+    return rules.gain if paired.other is None else max(min(rules.gain, (1 - paired.other) / 2), LEAST_GAIN)
 
 
 def harms(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
@@ -295,10 +322,11 @@ def _gain_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, r
         f"On the {name} holdout {evidence.subject}{measure} {claim} the {evidence.against}: the difference is "
         f"{_difference(paired)}, one-sided p {paired.p_value:.3g} {versus_alpha(paired.p_value, rules.alpha)}."
     )
-    missed = f"a true gain of {points(rules.gain)}"
-    if paired.interval.high < rules.gain:  # the interval excludes a relevant gain
+    gain = gain_worth_finding(paired, rules)
+    missed = f"a true gain of {points(gain)}"
+    if paired.interval.high < gain:  # the interval excludes a relevant gain
         return _TestResult(passed, sentence, None)
-    lack = _missing_labels(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0, evidence.label_ratios)
+    lack = _missing_labels(name, paired, missed, rules.power, gain, rules.alpha, 0.0, evidence.label_ratios)
     return _TestResult(passed, sentence, lack)
 
 
