@@ -38,6 +38,8 @@ class Example(_Frozen):
     instruction followed by `input`. Rows of one `group` are always in the same split. `references` are other correct
     outputs; only `output` is trained on. If it `answers_with` tool calls, `output` is their canonical JSON: see
     perpetune/tool_calls.py. `tools` is OpenAI's list of the tools that the prompt offers, as JSON.
+    `weight` is what the row counts in a mean of scores over a holdout: rows of traffic that were drawn for doubt count
+    less, so that the mean is that of all traffic. Training ignores it.
     """
 
     input: str
@@ -50,6 +52,7 @@ class Example(_Frozen):
     references: tuple[str, ...] = ()
     answers_with: Literal["text", "tool_calls"] = "text"
     tools: str | None = None
+    weight: float = Field(default=1.0, gt=0)
 
     @property
     def right_outputs(self) -> tuple[str, ...]:
@@ -69,6 +72,10 @@ _ALL_FIELDS = set(Example.model_fields)
 
 
 Route = Literal["champion", "canary", "pinned"]
+Chosen = Literal["lot", "doubt", "disagreement", "unasked"]
+"""How a request came to be labelled: drawn by lot, drawn with a propensity that grows with the model's doubt, drawn among
+the requests that two versions answer differently, or its label came unasked.
+"""
 CutOff = Literal["cancelled", "failed"]
 """Why a stream ended early: its client stopped it, or the engine failed."""
 CUT_OFF: tuple[CutOff, ...] = get_args(CutOff)
@@ -79,7 +86,9 @@ class Prediction(_Frozen):
 
     `route` says why this version answered: it was champion, it was the canary for this request, or the request named
     it. `finish_reason` is the answer's, as in OpenAI's API, or a `CutOff` if `output` is only what was sent of it.
-    `label` and `score` are the newest feedback, if there is any. `client_id` is the id that the client gave to its
+    `label` and `score` are the newest feedback, if there is any. `chosen` says how the request came to be labelled, with
+    `propensity` if it was drawn by chance; None if it is neither labelled nor asked for. `weight` is what its label counts
+    in a mean of scores: weighted so, labels are an unbiased sample of all requests. None: it judges nothing. `client_id` is the id that the client gave to its
     request, `other_outputs` are the further answers if it asked for several.
     """
 
@@ -101,6 +110,9 @@ class Prediction(_Frozen):
     other_outputs: tuple[str, ...] = ()
     label: str | None = None
     score: float | None = None
+    chosen: Chosen | None = None
+    propensity: float | None = Field(default=None, gt=0, le=1)
+    weight: float | None = Field(default=None, gt=0)
 
 
 class Shadow(_Frozen):
@@ -142,7 +154,8 @@ class Feedback(_Frozen):
     """Feedback on one answer: the correct output, a score, a comment.
 
     `request_id` is the id of the answer, or the client's own id. `choice` is the number of the answer if there are
-    several: a score is about this one, a label about the request.
+    several: a score is about this one, a label about the request. `propensity` is the probability with which the client's
+    own lot drew the request to be labelled.
     """
 
     request_id: str
@@ -151,6 +164,7 @@ class Feedback(_Frozen):
     score: float | None = None
     comment: str | None = None
     choice: int = Field(default=0, ge=0)
+    propensity: float | None = Field(default=None, gt=0, le=1)
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:

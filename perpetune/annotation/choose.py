@@ -20,7 +20,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.monitoring.label_sampling import Candidate, choose
 from perpetune.monitoring.window import Window, current_frame
 from perpetune.prediction_log.hash_sampling import is_sampled
-from perpetune.prediction_log.label_requests import LabelRequest, open_requests, request_labels
+from perpetune.prediction_log.label_requests import Drawn, LabelRequest, open_requests, request_labels
 from perpetune.prediction_log.label_rule import LabelRule
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Example, Message, Prediction
@@ -98,12 +98,12 @@ def _request(each: LabelRequest, conversation: tuple[Message, ...], unlike: set[
         subject=Subject(kind="request", id=each.request_id),
         text=_transcript(conversation) or each.input,
         why=_why(each, unlike),
-        suggestion=None if each.why == "random" else Suggestion(label=each.answer, score=each.confidence),
+        suggestion=None if each.why == "lot" else Suggestion(label=each.answer, score=each.confidence),
     )
 
 
 def _why(each: LabelRequest, unlike: set[str]) -> str:
-    if each.why == "random":
+    if each.why == "lot":
         return "It was drawn at random."
     if each.request_id in unlike:
         return f"It is {_DRIFTED}."
@@ -133,7 +133,7 @@ def ask(log: Engine, task: str, train: Sequence[Example], sampling: Sampling, ru
     unlike = _unlike(recent, train, known, round(missing * sampling.drift_ratio), sampling)
     unsure = [_candidate(row, 1 - (row.confidence if row.confidence is not None else 1.0), sampling) for row in recent]
     chosen = choose(unsure, known | set(unlike), missing - len(unlike), _of_the_rest(sampling), sampling.seed)
-    request_labels(log, [*chosen, *((id, "uncertain") for id in unlike)], datetime.now(UTC))
+    request_labels(log, [*chosen, *(Drawn(id, "doubt") for id in unlike)], datetime.now(UTC))
     return unlike
 
 
@@ -155,7 +155,7 @@ def _unlike(
         for row, unseen in zip(recent, ratios, strict=True)
         if unseen > 0 and not is_sampled(f"{sampling.seed} {row.id}", ratio)
     ]
-    return [id for id, _ in choose(free, known, count, 0.0, sampling.seed)]
+    return [each.request_id for each in choose(free, known, count, 0.0, sampling.seed)]
 
 
 def _candidate(row: Prediction, uncertainty: float, sampling: Sampling) -> Candidate:

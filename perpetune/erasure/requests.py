@@ -14,7 +14,7 @@ from perpetune.erasure.database import vacuum
 from perpetune.erasure.scrubber import Scrubber
 from perpetune.erasure.selection import Targets
 from perpetune.prediction_log.database import writing
-from perpetune.prediction_log.tables import feedback, label_requests, predictions, shadows
+from perpetune.prediction_log.tables import feedback, label_draws, label_requests, predictions, shadows
 from perpetune.records import Example, Message
 
 _BATCH = 500
@@ -60,7 +60,7 @@ def free_pages(log: Engine) -> None:
         vacuum(Path(str(log.url.database)))
         return
     with log.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for table in (predictions, feedback, shadows, label_requests):
+        for table in (predictions, feedback, shadows, label_requests, label_draws):
             connection.execute(text(f"VACUUM FULL {table.name}"))
 
 

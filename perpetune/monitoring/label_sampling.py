@@ -11,7 +11,7 @@ from math import ceil
 from perpetune.curation.text import normalised
 from perpetune.monitoring.window import Window, current_frame
 from perpetune.prediction_log.hash_sampling import is_sampled
-from perpetune.prediction_log.label_requests import LabelReason
+from perpetune.prediction_log.label_requests import Drawn
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def candidates(window: Window) -> list[Candidate]:
 
 def choose(
     candidates: Sequence[Candidate], labelled_ids: Collection[str], count: int, random_ratio: float, seed: int
-) -> list[tuple[str, LabelReason]]:
+) -> list[Drawn]:
     """Up to `count` of the requests that are not in `labelled_ids`, each with the reason "random" or "uncertain".
 
     A hash of seed and request id reserves the ratio `random_ratio` of all requests for random sampling; uncertain ones
@@ -59,8 +59,8 @@ def choose(
     useful = _most_useful(others, count - round(count * random_ratio))
     drawn = reserved[: count - len(useful)]
     return [
-        *((each.request_id, "random") for each in drawn),
-        *((each.request_id, "uncertain") for each in useful),
+        *(Drawn(each.request_id, "lot", weight=1.0) for each in drawn),
+        *(Drawn(each.request_id, "doubt") for each in useful),
     ]
 
 
@@ -84,3 +84,13 @@ def _most_useful(shuffled: Sequence[Candidate], count: int) -> list[Candidate]:
 
 def _random_key(request_id: str, seed: int) -> str:
     return hashlib.sha256(f"{request_id} {seed}".encode()).hexdigest()
+
+
+def uniform_lot(request_ids: Sequence[str], drawn: Collection[str], count: int, seed: int) -> list[Drawn]:
+    """About `count` of the requests that no lot has `drawn` before, each with the same propensity.
+
+    Requests that are labelled already take part: a lot without them would lack the answers that people complained of.
+    """
+    left = [name for name in request_ids if name not in set(drawn)]
+    ratio = min(1.0, count / max(len(left), 1))
+    return [Drawn(name, "lot", ratio, 1.0) for name in left if is_sampled(f"{seed} {len(drawn)} {name}", ratio)]

@@ -729,7 +729,17 @@ class WatchParams(Section):
     label_requests: Count = 50
     """Most open label requests. Unit: requests."""
     random_label_ratio: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Ratio of the label requests that are drawn at random. Unit: ratio."""
+    """Ratio of the label requests that are drawn by lot, each request with the same propensity. The others' grows with the
+    model's doubt. Unit: ratio.
+    """
+    lot_per_day: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    """A standing lot: so many requests a day are drawn, each with the same propensity, so that the scores stay honest in
+    quiet times. 0 draws none. Unit: requests a day.
+    """
+    unasked: Literal["test", "trust", "ignore"] = "test"
+    """Whether labels that came unasked count where versions are judged. `test`: if they are shown to be like labels by lot.
+    `trust`: always. `ignore`: never. They are trained on all the same. See docs/guides/labels.md.
+    """
 
 
 class RefreshParams(Section):

@@ -1,60 +1,145 @@
-"""Label requests: predictions that people are asked to label, stored in the prediction log."""
+"""Label requests: predictions that people are asked to label, stored in the prediction log with how they were chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from sqlalchemy import ColumnElement, Engine, and_, exists, func, insert, literal, select
+from sqlalchemy import ColumnElement, Connection, Engine, and_, case, exists, func, insert, select, update
 
+from perpetune.prediction_log.database import writing
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
-from perpetune.prediction_log.tables import StorableText, UtcTime, feedback, label_requests, predictions
+from perpetune.prediction_log.tables import feedback, label_draws, label_requests, predictions
 
-LabelReason = Literal["random", "uncertain"]
+LabelReason = Literal["lot", "doubt", "disagreement"]
+
+_BATCH = 500  # ids in one query
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A request drawn to be labelled: why, and the `propensity` (above 0, up to 1) with which it was drawn.
+
+    `weight` is what its label counts in the mean of scores over all requests that it was drawn from; None if it was
+    drawn from some of them only, or not by chance.
+    """
+
+    request_id: str
+    why: LabelReason
+    propensity: float | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """A prediction to label, and why it was chosen ("random" or "uncertain")."""
+    """A prediction to label, and why it was chosen. Those that are `urgent` are asked for first."""
 
     request_id: str
     input: str
     answer: str
     confidence: float | None
     why: LabelReason
+    urgent: bool = False
 
 
-def request_labels(log: Engine, chosen: Sequence[tuple[str, LabelReason]], time: datetime) -> int:
+def request_labels(log: Engine, drawn: Sequence[Drawn], time: datetime, *, urgent: bool = False) -> int:
     """Request labels for these predictions; returns the number of new requests.
 
-    An existing request keeps its reason. Predictions that are no longer in the log are skipped.
+    An existing request keeps its reason and propensity; it takes the weight of the first draw that gives it one, and
+    becomes urgent. Predictions that are no longer in the log are skipped. One that is labelled already is marked as
+    drawn, so that its label counts as the draw's, and nobody is asked.
     """
-    by_reason = {why: [request_id for request_id, reason in chosen if reason == why] for why in get_args(LabelReason)}
-    with log.connect().execution_options(writes=True) as connection, connection.begin():
-        return sum(len(connection.execute(_asking(ids, time, why)).all()) for why, ids in by_reason.items())
+    with writing(log) as connection:
+        before = _requests(connection, [each.request_id for each in drawn])
+        stored = _stored(connection, [each.request_id for each in drawn])
+        new = {each.request_id: each for each in drawn if each.request_id in stored and each.request_id not in before}
+        if new:
+            rows = [{**asdict(each), "time": time, "urgent": urgent} for each in new.values()]
+            connection.execute(insert(label_requests), rows)
+        _upgrade(connection, [each for each in drawn if each.request_id in before], before, time, urgent=urgent)
+        return len(new)
 
 
-def _asking(request_ids: list[str], time: datetime, why: LabelReason) -> Any:
-    rows = select(predictions.c.id, literal(time, UtcTime()), literal(why, StorableText())).where(
-        predictions.c.id.in_(request_ids), ~exists().where(label_requests.c.request_id == predictions.c.id)
-    )
-    statement = insert(label_requests).from_select(["request_id", "time", "why"], rows)
-    return statement.returning(label_requests.c.request_id)
+def _upgrade(
+    connection: Connection,
+    drawn: Iterable[Drawn],
+    before: Mapping[str, float | None],
+    time: datetime,
+    *,
+    urgent: bool,
+) -> None:
+    """Give requests that no draw gave a weight the weight of this one."""
+    for each in drawn:
+        row = update(label_requests).where(label_requests.c.request_id == each.request_id)
+        if urgent:
+            connection.execute(row.values(urgent=True))
+        if each.weight is not None and before[each.request_id] is None:
+            connection.execute(row.values(weight=each.weight, time=time))
+
+
+def _requests(connection: Connection, request_ids: Sequence[str]) -> dict[str, float | None]:
+    """The weight of each of these requests that has been asked for before."""
+    columns = (label_requests.c.request_id, label_requests.c.weight)
+    found: dict[str, float | None] = {}
+    for batch in _batches(request_ids):
+        rows = connection.execute(select(*columns).where(label_requests.c.request_id.in_(batch)))
+        found |= {row.request_id: row.weight for row in rows}
+    return found
+
+
+def _stored(connection: Connection, request_ids: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for batch in _batches(request_ids):
+        found |= set(connection.execute(select(predictions.c.id).where(predictions.c.id.in_(batch))).scalars())
+    return found
+
+
+def drawn_before(log: Engine, request_ids: Sequence[str]) -> set[str]:
+    """Those of these requests that a draw over all requests has drawn before."""
+    with log.connect() as connection:
+        return {name for name, weight in _requests(connection, request_ids).items() if weight is not None}
+
+
+def undrawn(log: Engine, request_ids: Sequence[str]) -> dict[str, float]:
+    """The probability with which draws for doubt have left each of these requests out so far; 1 if there were none."""
+    columns = (label_draws.c.request_id, label_draws.c.undrawn)
+    found = dict.fromkeys(request_ids, 1.0)
+    with log.connect() as connection:
+        for batch in _batches(request_ids):
+            rows = connection.execute(select(*columns).where(label_draws.c.request_id.in_(batch)))
+            found |= {row.request_id: row.undrawn for row in rows}
+    return found
+
+
+def save_undrawn(log: Engine, probabilities: Mapping[str, float]) -> None:
+    """Store what `undrawn` returns, after a draw for doubt."""
+    with writing(log) as connection:
+        stored = _stored(connection, list(probabilities))
+        for batch in _batches(sorted(stored)):
+            connection.execute(label_draws.delete().where(label_draws.c.request_id.in_(batch)))
+            rows = [{"request_id": name, "undrawn": probabilities[name]} for name in batch]
+            connection.execute(insert(label_draws), rows)
+
+
+def _batches(values: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (values[first : first + _BATCH] for first in range(0, len(values), _BATCH))
 
 
 def open_requests(
     log: Engine, task: str, *, version: str | None = None, rule: LabelRule = ANY_LABEL
 ) -> list[LabelRequest]:
-    """The open label requests, oldest first; with `version` only those for its answers.
+    """The open label requests, urgent ones first, then the oldest; with `version` only those for its answers.
 
     A label that the rule refuses leaves its request open.
     """
     columns = (predictions.c.id, predictions.c.input, predictions.c.output, predictions.c.confidence)
+    asked = (label_requests.c.why, label_requests.c.urgent)
+    first = case((label_requests.c.urgent, 0), else_=1)
     with log.connect() as connection:
-        rows = select(*columns, label_requests.c.why).where(_open(task, version, rule.accepted(connection, task)))
-        found = connection.execute(rows.order_by(predictions.c.time, predictions.c.id)).all()
+        rows = select(*columns, *asked).where(_open(task, version, rule.accepted(connection, task)))
+        found = connection.execute(rows.order_by(first, predictions.c.time, predictions.c.id)).all()
     return [LabelRequest(*row) for row in found]
 
 
@@ -71,14 +156,6 @@ def count_unasked(log: Engine, request_ids: Collection[str]) -> int:
     with log.connect() as connection:
         asked = connection.execute(select(label_requests.c.request_id)).scalars()
         return len(wanted.difference(asked))
-
-
-def requested_for_uncertainty(request_id: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Whether this request's label was requested because the model was unsure of its answer.
-
-    Such answers are wrong more often than others, so their labels are used for training but not for evaluation.
-    """
-    return request_id.in_(select(label_requests.c.request_id).where(label_requests.c.why == "uncertain"))
 
 
 def _open(task: str, version: str | None, accepted: ColumnElement[bool]) -> ColumnElement[bool]:

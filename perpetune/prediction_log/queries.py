@@ -18,8 +18,8 @@ from sqlalchemy import (
 from perpetune.curation.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.prediction_log.cut_off import is_whole
-from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
+from perpetune.prediction_log.provenance import joined, may_judge, provenance, provenance_columns
 from perpetune.prediction_log.tables import feedback, predictions
 from perpetune.records import Example, Message, Prediction
 
@@ -60,24 +60,29 @@ def recent_predictions(
 
 
 def newly_labelled(
-    log: Engine, task: str, version: str, after: int, newest: int | None = None, rule: LabelRule = ANY_LABEL
+    log: Engine,
+    task: str,
+    version: str,
+    after: int,
+    newest: int | None = None,
+    rule: LabelRule = ANY_LABEL,
+    *,
+    unasked: bool = True,
 ) -> tuple[list[Prediction], int]:
     """The version's predictions whose first label has a feedback id above `after`, of any age.
 
     Returns them in the order of their labels (only the `newest` ones; None for all) and the id to continue after, so
-    that every label is used once, however checks are scheduled. Labels requested because the model was unsure are left
-    out: they would look like decay.
+    that every label is used once, however checks are scheduled. Labels that were requested without a known chance are
+    left out: they would look like decay. So are unasked ones, unless they decide too (`unasked`).
     """
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
         first = _first_labels(accepted)
         rows = _newest(task, version, None, None, accepted).join(first, first.c.request_id == predictions.c.id)
-        rows = rows.add_columns(first.c.number).where(
-            first.c.number > after, ~requested_for_uncertainty(predictions.c.id), is_whole()
-        )
+        rows = rows.add_columns(first.c.number).where(first.c.number > after, may_judge(unasked=unasked), is_whole())
         rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
         found = connection.execute(rows).all()
-    return [_prediction(row, rule) for row in reversed(found)], found[0].number if found else after
+    return [_judging(_prediction(row, rule)) for row in reversed(found)], found[0].number if found else after
 
 
 def labelled_examples(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> list[Example]:
@@ -89,10 +94,8 @@ def labelled_examples(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> li
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
         labelled = _newest(task, None, None, None, accepted).where(_has_label(accepted))
-        rows = connection.execute(
-            labelled.add_columns(requested_for_uncertainty(predictions.c.id).label("in_doubt"))
-        ).all()
-    return [_example(_prediction(row, rule), IN_DOUBT if row.in_doubt else TRAFFIC) for row in reversed(rows)]
+        rows = connection.execute(labelled.add_columns(may_judge(unasked=True).label("judges"))).all()
+    return [_example(_prediction(row, rule), TRAFFIC if row.judges else IN_DOUBT) for row in reversed(rows)]
 
 
 def labelled_since(log: Engine, task: str, since: datetime | None, rule: LabelRule = ANY_LABEL) -> int:
@@ -123,7 +126,7 @@ def labelled_history(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> lis
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
         labelled = _newest(task, None, None, None, accepted).where(
-            _has_label(accepted), ~requested_for_uncertainty(predictions.c.id), is_whole()
+            _has_label(accepted), may_judge(unasked=True), is_whole()
         )
         known = _newest_feedback(feedback.c.time, accepted).label("known")
         rows = connection.execute(labelled.add_columns(known)).all()
@@ -179,7 +182,8 @@ def _newest(
 ) -> Select[Any]:
     label = _newest_feedback(feedback.c.label, accepted).label("label")
     score = _newest_feedback(feedback.c.score, is_score()).label("score")
-    rows = select(predictions, label, score).where(predictions.c.task == task)
+    rows = select(predictions, label, score, *provenance_columns(task)).select_from(joined())
+    rows = rows.where(predictions.c.task == task)
     if version is not None:
         rows = rows.where(predictions.c.version == version)
     if since is not None:
@@ -187,8 +191,14 @@ def _newest(
     return rows.order_by(predictions.c.time.desc(), predictions.c.id.desc()).limit(limit)
 
 
+def _judging(row: Prediction) -> Prediction:
+    """Unasked labels that decide count as if a lot had drawn each with the same propensity."""
+    return row if row.weight is not None else row.model_copy(update={"weight": 1.0})
+
+
 def _prediction(row: Row[Any], rule: LabelRule) -> Prediction:
-    values = {name: row._mapping[name] for name in Prediction.model_fields}
+    values = {name: row._mapping[name] for name in (*predictions.c.keys(), "label", "score")}
+    values |= provenance(row, labelled=row.label is not None or row.score is not None)
     found = Prediction.model_validate({**values, "other_outputs": values["other_outputs"] or ()})
     return found if found.label is None else found.model_copy(update={"label": rule.spelled(found.label)})
 
@@ -204,4 +214,5 @@ def _example(prediction: Prediction, source: str) -> Example:
         time=prediction.time,
         source=source,
         messages=() if is_single_turn else prediction.messages,
+        weight=prediction.weight or 1.0,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
 )
 
 from perpetune.prediction_log.storable import storable
@@ -117,6 +119,7 @@ feedback = Table(
     # A digest of label, score, comment and time: a unique index over the columns would treat NULLs as distinct.
     Column("digest", StorableText, nullable=False),
     Column("choice", Integer, nullable=False, server_default="0"),  # the number of the answer, if n was above 1
+    Column("propensity", Double),  # of a request that the client drew by a lot of its own
     Index("feedback_request_digest", "request_id", "digest", unique=True),
     sqlite_autoincrement=True,
 )
@@ -127,6 +130,16 @@ label_requests = Table(
     Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
     Column("time", UtcTime, nullable=False),
     Column("why", StorableText, nullable=False),
+    Column("propensity", Double),  # the probability with which it was drawn; NULL if it was not by chance
+    Column("weight", Double),  # what its label counts in a mean over the requests that it was drawn from; NULL: nothing
+    Column("urgent", Boolean, nullable=False, server_default=false()),
+)
+
+label_draws = Table(
+    "label_draws",
+    metadata,
+    Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
+    Column("undrawn", Double, nullable=False),  # the probability that no draw for doubt has drawn it
 )
 
 api_keys = Table(

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, FromClause, func, or_, select
 
 from perpetune.prediction_log.cut_off import is_whole
-from perpetune.prediction_log.label_requests import requested_for_uncertainty
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
+from perpetune.prediction_log.provenance import joined, may_judge
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
 from perpetune.records import Route
 
@@ -94,7 +94,7 @@ def _with_feedback(source: FromClause, output: Any, latency: Any, accepted: Colu
     columns = (predictions.c.id, predictions.c.time, output, latency)
     label, score = _newest(feedback.c.label, accepted), _newest(feedback.c.score, is_score())
     return select(*columns, label.label("label"), score.label("score"), _first_feedback_id(accepted)).select_from(
-        source
+        joined(source)
     )
 
 
@@ -110,4 +110,4 @@ def _first_feedback_id(accepted: ColumnElement[bool]) -> Any:
 
 
 def _unbiased_feedback() -> tuple[ColumnElement[bool], ...]:
-    return feedback.c.request_id == predictions.c.id, ~requested_for_uncertainty(feedback.c.request_id)
+    return feedback.c.request_id == predictions.c.id, may_judge(unasked=True)

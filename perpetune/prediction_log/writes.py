@@ -163,10 +163,13 @@ def _insert(log: Engine) -> Any:
     return sqlite.insert if log.dialect.name == "sqlite" else postgresql.insert
 
 
+_OF_FEEDBACK = {"label", "score", "chosen", "propensity", "weight"}
+
+
 def _prediction_row(prediction: Prediction) -> dict[str, object]:
     messages = [storable_tree(message.model_dump(exclude_none=True)) for message in prediction.messages]
     others = storable_tree(prediction.other_outputs) or None
-    return {**prediction.model_dump(exclude={"label", "score"}), "messages": messages, "other_outputs": others}
+    return {**prediction.model_dump(exclude=_OF_FEEDBACK), "messages": messages, "other_outputs": others}
 
 
 def _feedback_insert(log: Engine) -> Any:
@@ -181,7 +184,7 @@ def _feedback_insert(log: Engine) -> Any:
     return _insert(log)(feedback).from_select(_COLUMNS, row).on_conflict_do_nothing()
 
 
-_CONTENT = ("label", "score", "comment", "choice")
+_CONTENT = ("label", "score", "comment", "choice", "propensity")
 
 _COLUMNS = ("request_id", "time", *_CONTENT, "digest")
 
@@ -195,8 +198,8 @@ def _given(log: Engine, name: str) -> Any:
 
 
 def _feedback_row(given: Feedback) -> dict[str, object]:
-    content = json.dumps(
-        [given.label, given.score, given.comment, given.choice, given.time.astimezone(UTC).isoformat()]
-    )
+    said: list[object] = [given.label, given.score, given.comment, given.choice, given.time.astimezone(UTC).isoformat()]
+    # Without one the digest is that of older perpetunes, so that their spools are stored once.
+    content = json.dumps(said if given.propensity is None else [*said, given.propensity])
     row = {**given.model_dump(), "digest": hashlib.sha256(content.encode()).hexdigest()}
     return {f"given_{name}": value for name, value in row.items()}

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import sqlalchemy
 
-from perpetune.prediction_log.label_requests import count_open, open_requests, request_labels
+from perpetune.prediction_log.label_requests import Drawn, count_open, open_requests, request_labels
 from perpetune.prediction_log.label_rule import LabelRule
 from perpetune.prediction_log.queries import (
     counts,
@@ -52,7 +52,7 @@ def check_every_reading(log: sqlalchemy.Engine, prediction: Make) -> None:
         for row in asked
     ]
     record_rows(log, [*asked, *shadows])
-    request_labels(log, [(row.id, "random") for row in asked], asked[0].time)
+    request_labels(log, [Drawn(row.id, "lot", weight=1.0) for row in asked], asked[0].time)
     bad = [(asked[1 + number].id, label, 5.0) for number, label in enumerate(BAD)]
     written_by_hand(log, (asked[0].id, " Positive", 0.5), (asked[1].id, "negative", None), *bad)
     wanted = {asked[0].id: "positive", asked[1].id: "negative"}

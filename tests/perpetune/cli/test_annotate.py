@@ -195,10 +195,10 @@ def test_requests_are_asked_for_and_come_home_as_feedback(workspace: Path, log: 
     record_rows(log, [parcel(number, 0.5 + number / 100) for number in range(40)])
     tasks = pushed(workspace)
     wanted = {each.request_id: each.why for each in open_requests(log, "tickets")}
-    assert len(tasks) == len(wanted) == 10 and set(wanted.values()) == {"random", "uncertain"}
+    assert len(tasks) == len(wanted) == 10 and set(wanted.values()) == {"lot", "doubt"}
     for task in tasks:
         why = wanted[task["data"]["perpetune"]["id"]]
-        assert ("predictions" in task) == (why == "uncertain"), "a suggestion would sway the label of a random request"
+        assert ("predictions" in task) == (why == "doubt"), "a suggestion would sway the label of a random request"
     assert len(pushed(workspace)) == 10, "no more are asked for while these are open"
     annotated(workspace / "tasks.json", lambda data: "login")
     assert pulled(workspace)["feedback"] == 10

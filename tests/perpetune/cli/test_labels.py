@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from perpetune.cli import app
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import request_labels
+from perpetune.prediction_log.label_requests import Drawn, request_labels
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Prediction
@@ -31,7 +31,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlalchemy.
     monkeypatch.chdir(tmp_path)
     log = open_log(f"sqlite:///{tmp_path / '.perpetune' / 'predictions.db'}")
     record_rows(log, [film(number) for number in range(5)])
-    request_labels(log, [("r1", "random"), ("r2", "uncertain"), ("r3", "uncertain")], NOON)
+    request_labels(log, [Drawn("r1", "lot", weight=1.0), Drawn("r2", "doubt"), Drawn("r3", "doubt")], NOON)
     yield log
     log.dispose()
 
@@ -54,7 +54,7 @@ def test_what_is_wanted_is_listed(log: sqlalchemy.Engine) -> None:
         "input": "A [b]film 2",
         "answer": "positive",
         "confidence": 0.6,
-        "why": "uncertain",
+        "why": "doubt",
     }
 
 

@@ -25,7 +25,7 @@ from perpetune.erasure.selection import Selector
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import request_labels
+from perpetune.prediction_log.label_requests import Drawn, request_labels
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Feedback, Prediction, read_jsonl
@@ -96,7 +96,7 @@ def _serve(workspace: Workspace) -> None:
         for id, _ in asked
     ]
     record_rows(log, rows)
-    request_labels(log, [("p1", "random"), ("p4", "random")], when)
+    request_labels(log, [Drawn("p1", "lot", weight=1.0), Drawn("p4", "lot", weight=1.0)], when)
     log.dispose()
     spool = workspace.home / "spool"
     spool.mkdir(parents=True)

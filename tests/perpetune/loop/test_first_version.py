@@ -248,7 +248,7 @@ def test_checks_request_labels_until_there_are_enough_for_a_first_refresh(worksp
     assert (check_result.decision.outcome, check_result.asked, check_result.page) == ("ask for labels", 50, None)
     assert (check_result.decision.kind, check_result.decision.ids.champion_version) == ("retraining", version)
     log = open_log(opened.settings.prediction_log)
-    assert {each.why for each in open_requests(log, opened.params.task.name)} == {"random"}
+    assert {each.why for each in open_requests(log, opened.params.task.name)} == {"lot"}
     log.dispose()
     answered(opened, version, 70, labelled=70, batch="b")
     decision = checked(opened).decision

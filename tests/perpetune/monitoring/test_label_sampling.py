@@ -55,7 +55,7 @@ def test_if_both_parts_are_larger_than_what_there_is_all_of_it_is_chosen(
 def test_requests_outside_the_random_sample_stay_out_if_no_uncertain_ones_are_wanted() -> None:
     rows = [some(number, uncertainty=0.5) for number in range(200)]
     chosen = choose(rows, (), 50, 0.995, 0)
-    assert {reason for _, reason in chosen} == {"random"}
+    assert {reason for _, reason in chosen} == {"lot"}
     assert len(chosen) == 50
     assert len(choose(rows, (), 99_999, 0.9, 0)) == 200
 
@@ -65,7 +65,7 @@ def test_doubt_has_no_say_in_what_is_drawn_by_chance(rows: list[Candidate], seed
     others = [replace(row, uncertainty=data.draw(st.floats(0, 1))) for row in rows]
 
     def drawn(rows: list[Candidate]) -> list[str]:
-        return [request_id for request_id, why in choose(rows, (), 10, 0.4, seed) if why == "random"]
+        return [request_id for request_id, why in choose(rows, (), 10, 0.4, seed) if why == "lot"]
 
     assert drawn(others) == drawn(rows)
 
@@ -73,17 +73,17 @@ def test_doubt_has_no_say_in_what_is_drawn_by_chance(rows: list[Candidate], seed
 @given(rows=ROWS, seed=st.integers())
 def test_what_doubt_chose_before_leaves_the_draw_as_it_is(rows: list[Candidate], seed: int) -> None:
     first = choose(rows, (), 20, 0.4, seed)
-    uncertain = {request_id for request_id, why in first if why == "uncertain"}
+    uncertain = {request_id for request_id, why in first if why == "doubt"}
     again = choose(rows, uncertain, 20, 0.4, seed)
-    random = [request_id for request_id, why in first if why == "random"]
-    assert [request_id for request_id, why in again if why == "random"][: len(random)] == random
+    random = [request_id for request_id, why in first if why == "lot"]
+    assert [request_id for request_id, why in again if why == "lot"][: len(random)] == random
 
 
 @pytest.mark.slow
 def test_every_request_is_as_likely_to_be_drawn() -> None:
     rows = [some(number, uncertainty=number / 100) for number in range(100)]
     drawn = Counter(
-        request_id for seed in range(2000) for request_id, why in choose(rows, (), 25, 0.4, seed) if why == "random"
+        request_id for seed in range(2000) for request_id, why in choose(rows, (), 25, 0.4, seed) if why == "lot"
     )
     assert len(drawn) == 100
     assert all(140 < times < 260 for times in drawn.values()), "10 of 100, 2,000 times"
@@ -92,8 +92,8 @@ def test_every_request_is_as_likely_to_be_drawn() -> None:
 def test_the_most_doubtful_are_chosen() -> None:
     rows = [some(number, uncertainty=number / 200) for number in range(200)]
     chosen = dict(choose(rows, (), 50, 0.4, 0))
-    uncertain = [int(request_id.split("-")[1]) for request_id, why in chosen.items() if why == "uncertain"]
-    assert Counter(chosen.values()) == {"random": 20, "uncertain": 30}
+    uncertain = [int(request_id.split("-")[1]) for request_id, why in chosen.items() if why == "doubt"]
+    assert Counter(chosen.values()) == {"lot": 20, "doubt": 30}
     assert min(uncertain) > 100
 
 
@@ -102,7 +102,7 @@ def test_likes_and_one_label_do_not_crowd_out_the_rest() -> None:
     doubtful = [some(100 + number, 0.8, "good") for number in range(50)]
     sure = [some(200 + number, 0.1, label) for label in ("bad", "mixed") for number in range(number_of(label), 60)]
     texts = {row.request_id: row for row in (*same, *doubtful, *sure)}
-    picked = [texts[name] for name, why in choose(list(texts.values()), (), 30, 0.01, 3) if why == "uncertain"]
+    picked = [texts[name] for name, why in choose(list(texts.values()), (), 30, 0.01, 3) if why == "doubt"]
     assert sum(row in same for row in picked) == 1
     assert Counter(row.label == "good" for row in picked) == {True: 20, False: 10}
 

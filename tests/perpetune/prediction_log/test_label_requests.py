@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy
 
 from perpetune.prediction_log.label_requests import (
+    Drawn,
     LabelRequest,
     count_open,
     count_unasked,
@@ -26,7 +27,11 @@ NOW = datetime(2024, 5, 2, tzinfo=UTC)
 def asked(log: sqlalchemy.Engine, prediction: Make) -> list[Prediction]:
     rows = [prediction(number) for number in range(4)]
     record_rows(log, [*rows, prediction(8, version="2"), prediction(9, task="other")])
-    request_labels(log, [("chatcmpl-2", "uncertain"), ("chatcmpl-1", "random"), ("chatcmpl-8", "random")], NOW)
+    request_labels(
+        log,
+        [Drawn("chatcmpl-2", "doubt"), Drawn("chatcmpl-1", "lot", weight=1.0), Drawn("chatcmpl-8", "lot", weight=1.0)],
+        NOW,
+    )
     return rows
 
 
@@ -36,8 +41,8 @@ def label(log: sqlalchemy.Engine, row: Prediction, label: str = "bad") -> None:
 
 def test_what_is_asked_for_stays_open_until_it_is_labelled(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
     assert open_requests(log, "reviews", version="1") == [
-        LabelRequest("chatcmpl-1", "question 1", "good", 0.75, "random"),
-        LabelRequest("chatcmpl-2", "question 2", "good", 0.75, "uncertain"),
+        LabelRequest("chatcmpl-1", "question 1", "good", 0.75, "lot"),
+        LabelRequest("chatcmpl-2", "question 2", "good", 0.75, "doubt"),
     ]
     add_feedback(log, Feedback(request_id="chatcmpl-1", time=NOW, score=0.5, comment="no label yet"))
     assert count_open(log, "reviews") == 3
@@ -52,12 +57,14 @@ def test_labels_of_answers_that_nobody_asked_about_are_counted(log: sqlalchemy.E
 
 
 def test_asking_again_changes_nothing(log: sqlalchemy.Engine, asked: list[Prediction]) -> None:
-    again = request_labels(log, [("chatcmpl-1", "uncertain"), ("chatcmpl-3", "uncertain"), ("unknown", "random")], NOW)
+    again = request_labels(
+        log, [Drawn("chatcmpl-1", "doubt"), Drawn("chatcmpl-3", "doubt"), Drawn("unknown", "lot", weight=1.0)], NOW
+    )
     assert again == 1, "one was asked for before, and one is in no log"
     assert {row.request_id: row.why for row in open_requests(log, "reviews", version="1")} == {
-        "chatcmpl-1": "random",
-        "chatcmpl-2": "uncertain",
-        "chatcmpl-3": "uncertain",
+        "chatcmpl-1": "lot",
+        "chatcmpl-2": "doubt",
+        "chatcmpl-3": "doubt",
     }
 
 

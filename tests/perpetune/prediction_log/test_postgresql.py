@@ -26,7 +26,7 @@ from waiting import eventually
 from perpetune.errors import PerpetuneError
 from perpetune.params import ServeParams
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import LabelReason, count_open, request_labels
+from perpetune.prediction_log.label_requests import Drawn, count_open, request_labels
 from perpetune.prediction_log.queries import counts, labelled_examples, newly_labelled, recent_predictions
 from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.prediction_log.writes import add_feedback, delete_older, record_rows
@@ -292,10 +292,10 @@ def test_label_requests(server: str, prediction: Callable[..., Prediction]) -> N
     log = open_log(server)
     asked = [prediction(number, task="asked") for number in (11, 12)]
     record(log, asked)
-    chosen: tuple[tuple[str, LabelReason], ...] = (
-        ("chatcmpl-11", "random"),
-        ("chatcmpl-12", "uncertain"),
-        ("unknown", "random"),
+    chosen: tuple[Drawn, ...] = (
+        Drawn("chatcmpl-11", "lot", weight=1.0),
+        Drawn("chatcmpl-12", "doubt"),
+        Drawn("unknown", "lot", weight=1.0),
     )
     assert [request_labels(log, chosen, asked[1].time) for _ in range(2)] == [2, 0]
     assert count_open(log, "asked") == 2

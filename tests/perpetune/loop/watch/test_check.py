@@ -14,7 +14,7 @@ from perpetune.loop.watch.reference import reference_scores
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import ReferenceParams
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import request_labels
+from perpetune.prediction_log.label_requests import Drawn, request_labels
 from perpetune.prediction_log.writes import add_feedback
 from perpetune.records import Feedback, RecordedAnswer
 from perpetune.tracking import registry
@@ -67,7 +67,7 @@ def test_labels_that_were_asked_for_are_told_from_others(watched: Open) -> None:
     world.traffic(version, 0.9, labels=0)
     log, now = open_log(world.workspace.settings.prediction_log), datetime.now(UTC)
     rows = [f"{version}-0-{number}" for number in range(60)]
-    request_labels(log, [(row, "random") for row in rows[:45]], now)
+    request_labels(log, [Drawn(row, "lot", weight=1.0) for row in rows[:45]], now)
     for row in rows:
         add_feedback(log, Feedback(request_id=row, time=now, label="good"))
     log.dispose()

@@ -86,7 +86,7 @@ def test_labels_are_requested_once(world: Any) -> None:
     assert decision.evidence["estimate"]["window"]["rows"] == ROWS
     assert decision.evidence["estimate"]["interval"]["low"] > 0.3
     log = open_log(world.workspace.settings.prediction_log)
-    assert Counter(each.why for each in open_requests(log, world.task)) == {"random": 20, "uncertain": 30}
+    assert Counter(each.why for each in open_requests(log, world.task)) == {"lot": 20, "doubt": 30}
     log.dispose()
     assert read_status(world.workspace).open_label_requests == 50
     again = checked(world)
