@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -32,6 +32,7 @@ from perpetune.workspace import Workspace
 
 RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded", "hosted")
 LINEAR, LANGUAGE_MODELS = ("linear", "embeddings"), ("base", "few-shot", "recorded", "hosted")
+Ask = Callable[[PromotionEvidence], tuple[str, ...]]  # asks for labels, and says so in sentences
 SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
@@ -63,8 +64,11 @@ def decide(
     assessment: Assessment,
     version: str,
     flow_run_id: str,
+    ask: Ask | None = None,
 ) -> Decision:
     """Apply the promotion gate, log the decision record and tag the version with the outcome.
+
+    `ask` is called if the verdict is to collect more labels: it asks for those of disagreements on stored traffic.
 
     If a simpler system is chosen it becomes a version too, and the decision is about that one; the challenger's
     `version` is tagged with the version chosen instead. The decision record is the intent of all that follows: see
@@ -77,6 +81,9 @@ def decide(
     ratios, unasked = label_ratios(workspace.params.split, evidence.against), unasked_labels(workspace, assessment)
     evidence = replace(evidence, label_ratios=ratios, unasked=unasked)
     choice = choose(evidence, rules)
+    if ask is not None and choice.verdict.outcome == "collect more labels":
+        reasons = (*ask(evidence), *choice.verdict.reasons)
+        choice = replace(choice, verdict=replace(choice.verdict, reasons=reasons))
     chosen = version
     if choice.system is not None and choice.system != "challenger":
         chosen = _register_rival(workspace, run, assessment, choice.system, registry.get(challenger.card.task, version))

@@ -15,6 +15,7 @@ from perpetune.policy.verdict import Verdict
 from perpetune.policy.wording import interval, points, versus_alpha
 from perpetune.statistics.disagreements import gain_labels, guard_labels, upper_ratio
 
+EARLIER = "earlier traffic and the frozen holdout"
 DOUBT = 0.84  # standard errors by which the frozen holdout alone must contradict the guard to block it (20% one-sided)
 
 
@@ -51,7 +52,7 @@ def should_promote_on_traffic(evidence: PromotionEvidence, rules: PromoteParams)
     gaining, guarding = _gain(evidence, evidence.traffic, rules), _guard(evidence, evidence.traffic, rules)
     sentences = [each.sentence for each in sorted((gaining, guarding), key=lambda each: each.passed)]
     rule = _rule(evidence, evidence.traffic, rules)
-    if harm := harms(evidence, rules):
+    if harm := _harms(evidence, evidence.traffic, rules):
         return Verdict("reject", (*harm, *sentences), rule)
     if gaining.passed and guarding.passed:
         return Verdict("promote", tuple(sentences), rule)
@@ -67,7 +68,9 @@ def labels_to_ask(evidence: PromotionEvidence, rules: PromoteParams) -> LabelPla
     """The labels that both tests lack, within `promote.disagreement_labels`; those for the gain come first."""
     assert evidence.traffic is not None
     gaining, guarding = _gain(evidence, evidence.traffic, rules), _guard(evidence, evidence.traffic, rules)
-    if harms(evidence, rules) or any(not each.passed and each.lack is None for each in (gaining, guarding)):
+    if _harms(evidence, evidence.traffic, rules) or any(
+        not each.passed and each.lack is None for each in (gaining, guarding)
+    ):
         return LabelPlan(0, 0)
     wanted = [0 if each.passed else (each.lack or 0) for each in (gaining, guarding)]
     recent = min(wanted[0], rules.disagreement_labels)
@@ -105,17 +108,16 @@ def _guard(evidence: PromotionEvidence, traffic: TrafficEvidence, rules: Promote
         return _guard_alone(evidence, gain, alone, rules)
     within = paired.interval.low > -rules.margin
     contradicted = frozen.difference + DOUBT * math.sqrt(frozen.discordance / max(frozen.rows, 1)) < -rules.margin
-    passed = within and not contradicted
     claim = "is not worse than" if within else "is not shown to be no worse than"
     but = f"; but on the frozen holdout alone the difference is {_difference(frozen)}" if contradicted else ""
     sentence = (
-        f"On earlier traffic and the frozen holdout {evidence.subject} {claim} the {evidence.against} by the margin of "
-        f"{points(rules.margin)}: the difference is {_difference(paired)}{but}."
+        f"On {EARLIER} {evidence.subject} {claim} the {evidence.against} by the margin of {points(rules.margin)}: the "
+        f"difference is {_difference(paired)}{but}."
     )
-    if passed or contradicted:
-        return _Test(passed, sentence, None)
-    if gain is not None and gain_outweighs_loss(frozen.difference, frozen.interval, gain.interval, rules.margin):
-        return _Test(True, f"{sentence} {_outweighs(evidence, gain)}", None)
+    if contradicted or within:
+        return _Test(not contradicted, sentence, None)
+    if gain is not None and gain_outweighs_loss(paired.difference, paired.interval, gain.interval, rules.margin):
+        return _Test(True, f"{sentence} {_outweighs(paired, gain, EARLIER)}", None)
     differing, labels = paired.differing or 0, paired.labels or 0
     error = (1 - paired.interval.level) / 2
     needed = guard_labels(paired.rows, differing / paired.rows, rules.margin, alpha=error, power=rules.power)
@@ -130,15 +132,29 @@ def _guard_alone(evidence: PromotionEvidence, gain: PairedEvidence | None, passe
         f"{points(rules.margin)}: the difference is {_difference(frozen)}."
     )
     if gain is not None and gain_outweighs_loss(frozen.difference, frozen.interval, gain.interval, rules.margin):
-        return _Test(True, f"{sentence}{'' if passed else ' ' + _outweighs(evidence, gain)}", None)
+        return _Test(True, f"{sentence}{'' if passed else ' ' + _outweighs(frozen, gain, 'the frozen holdout')}", None)
     return _Test(passed, sentence, None)
 
 
-def _outweighs(evidence: PromotionEvidence, gain: PairedEvidence) -> str:
+def _outweighs(guard: PairedEvidence, gain: PairedEvidence, where: str) -> str:
     return (
         f"The gain on recent traffic is at least {points(gain.interval.low)}, more than the largest possible loss of "
-        f"{points(-evidence.frozen.interval.low)} on the frozen holdout."
+        f"{points(-guard.interval.low)} on {where}."
     )
+
+
+def _harms(evidence: PromotionEvidence, traffic: TrafficEvidence, rules: PromoteParams) -> list[str]:
+    """As on holdouts and slices, and on stored traffic."""
+    samples = {"recent traffic": traffic.recent, EARLIER: traffic.earlier}
+    return [
+        *harms(evidence, rules),
+        *(
+            f"On {name} {evidence.subject} is worse than the {evidence.against} by more than the margin of "
+            f"{points(rules.margin)} (promote.margin): the difference is {_difference(paired)}."
+            for name, paired in samples.items()
+            if paired is not None and paired.interval.high < -rules.margin
+        ),
+    ]
 
 
 def _left(needed: int | None, labels: int, differing: int) -> int | None:

@@ -29,7 +29,9 @@ def test_an_older_log_keeps_its_rows_and_gains_what_is_new(
 
     upgraded = open_log(str(log.url))
     found = recent_predictions(upgraded, "reviews", limit=None)
-    assert found == [row.model_copy(update={"label": "good", "score": n / 4, "chosen": "unasked"}) for n, row in enumerate(asked)]
+    assert found == [
+        row.model_copy(update={"label": "good", "score": n / 4, "chosen": "unasked"}) for n, row in enumerate(asked)
+    ]
     add_feedback(upgraded, Feedback(request_id=asked[0].id, time=asked[0].time + timedelta(hours=1), label="bad"))
     assert recent_predictions(upgraded, "reviews", limit=None)[0].label == "bad"
     assert add_key(upgraded, "shop", ["ask"]).startswith("ppt_")
