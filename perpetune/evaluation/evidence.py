@@ -13,7 +13,7 @@ from perpetune.policy.promotion import PairedEvidence, Recall
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.balanced_accuracy import balanced_mean, compare_balanced
 from perpetune.statistics.non_inferiority import inferiority_p_value
-from perpetune.statistics.paired import PairedComparison, compare
+from perpetune.statistics.paired import BETTING, PairedComparison, compare
 
 
 def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
@@ -24,6 +24,8 @@ def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams)
         confidence=params.confidence,
         samples=params.bootstrap_samples,
         seed=params.seed,
+        groups=scores.groups or None,
+        weights=scores.weights or None,
     )
     return _evidence(paired, scores, params, rules)
 
@@ -71,6 +73,10 @@ def _evidence(paired: PairedComparison, scores: Slice, params: EvaluateParams, r
         p_value=paired.p_value,
         rows=paired.n,
         discordance=paired.discordance,
-        p_worse=inferiority_p_value(rules.slice_margin, scores.theirs, scores.ours),
+        p_worse=inferiority_p_value(
+            rules.slice_margin, scores.theirs, scores.ours, scores.groups or None, scores.weights or None
+        ),
         other=sum(scores.theirs) / len(scores.theirs),
+        effective=None if paired.effective is None else round(paired.effective),
+        by_betting=paired.method == BETTING,
     )

@@ -10,7 +10,7 @@ from typing import Literal
 from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
-from perpetune.evaluation.slices import Slice, labels_of, paired_scores, slices
+from perpetune.evaluation.slices import Slice, joined, labels_of, paired_scores, slices
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
@@ -233,10 +233,7 @@ def _balanced(evaluations: Sequence[Evaluation], against: str, subject: str, rul
 
 def _pooled(evaluations: Sequence[Evaluation], against: str, subject: str) -> Slice:
     """Scores on the rows of all holdouts that both have answered."""
-    parts = [paired_scores(each, against, subject) for each in evaluations]
-    return Slice(
-        tuple(score for part in parts for score in part.theirs), tuple(score for part in parts for score in part.ours)
-    )
+    return joined(paired_scores(each, against, subject) for each in evaluations)
 
 
 def _rival(

@@ -11,6 +11,7 @@ from perpetune.params import PromoteParams
 from perpetune.policy.outweighing import gain_outweighs_loss
 from perpetune.policy.verdict import Interval, Outcome, Verdict
 from perpetune.policy.wording import arrived_unasked, interval, points, versus_alpha
+from perpetune.statistics.betting import equivalent_level
 from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 FIRST_ROWS = 20  # least rows of a holdout for the first trained version
@@ -26,6 +27,9 @@ class PairedEvidence:
     promote.slice_margin". `discordance` is the mean squared difference of a row: for scores of 0 and 1 the ratio of rows
     that the two score differently. It exceeds 1 only if rows are weighted. `other` is the mean score of the other system.
 
+    `effective` is the number of independent rows that tell as much, if rows of one group are alike or weights differ.
+    `by_betting`: the scores are graded, and the test needs more rows than for scores of 0 and 1.
+
     If the rows are not labelled but some on which the answers differ: `differing` counts those, `labels` the labelled
     ones among them.
     """
@@ -37,6 +41,8 @@ class PairedEvidence:
     discordance: float = 1.0
     p_worse: float = 1.0
     other: float | None = None
+    effective: int | None = None
+    by_betting: bool = False
     differing: int | None = None
     labels: int | None = None
 
@@ -340,14 +346,21 @@ def _missing_labels(
     margin: float,
     ratios: Mapping[str, float],
 ) -> str | None:
+    alpha = equivalent_level(alpha) if paired.by_betting else alpha
     needed = rows_needed(true, paired.discordance, alpha=alpha, power=power, margin=margin)
-    if paired.rows >= needed or not paired.rows:
+    independent = paired.rows if paired.effective is None else paired.effective
+    if independent >= needed or not independent:
         return None
-    chance = 1 - power_of(paired.rows, true, paired.discordance, alpha=alpha, margin=margin)
+    chance = 1 - power_of(independent, true, paired.discordance, alpha=alpha, margin=margin)
+    missing = math.ceil((needed - independent) * paired.rows / independent)
     return (
-        f"The {paired.rows} rows of the {name} holdout would miss {missed} with a chance of {chance:.0%} at the "
-        f"observed discordance of {paired.discordance:.2f}: {_collect(name, needed - paired.rows, ratios)}."
+        f"The {paired.rows} rows of the {name} holdout{_as_independent(paired)} would miss {missed} with a chance of "
+        f"{chance:.0%} at the observed discordance of {paired.discordance:.2f}: {_collect(name, missing, ratios)}."
     )
+
+
+def _as_independent(paired: PairedEvidence) -> str:
+    return "" if paired.effective is None else f" (as {paired.effective} independent ones)"
 
 
 def _collect(name: str, rows: int, ratios: Mapping[str, float]) -> str:
@@ -469,4 +482,5 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
 
 
 def _difference(paired: PairedEvidence) -> str:
-    return f"{100 * paired.difference:+.1f} points ({interval(paired.interval)}, {paired.rows} rows)"
+    rows = f"{paired.rows} rows{_as_independent(paired)}"
+    return f"{100 * paired.difference:+.1f} points ({interval(paired.interval)}, {rows})"

@@ -170,9 +170,10 @@ def _variance(ratio: float, rows: int, labels: int, true: float, discordant: flo
 
 def _product_interval(found: Disagreements, confidence: float) -> tuple[float, float]:
     alpha = 1 - confidence
-    most = upper_ratio(found.differing, found.rows, FOR_RATIO * alpha / 2)
     if not found.differences:
+        most = upper_ratio(found.differing, found.rows, alpha / 2)
         return -most, most
+    most = upper_ratio(found.differing, found.rows, FOR_RATIO * alpha / 2)
     low, high = mean_bounds(np.asarray(found.differences, dtype=np.float64), (1 - FOR_RATIO) * alpha)
     least = 1 - upper_ratio(found.rows - found.differing, found.rows, FOR_RATIO * alpha / 2)
     return low * (most if low < 0 else least), high * (most if high > 0 else least)
