@@ -17,10 +17,9 @@ from perpetune.curation.readers.unlabelled import UnlabelledRows
 from perpetune.curation.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.suspects import SUSPECTS, Suspect
 from perpetune.errors import PerpetuneError
-from perpetune.monitoring.label_sampling import Candidate, choose
+from perpetune.monitoring.label_sampling import Candidate, draw, draw_key
 from perpetune.monitoring.window import Window, current_frame
-from perpetune.prediction_log.hash_sampling import is_sampled
-from perpetune.prediction_log.label_requests import Drawn, LabelRequest, open_requests, request_labels
+from perpetune.prediction_log.label_requests import LabelRequest, drawn_before, open_requests, request_labels, undrawn
 from perpetune.prediction_log.label_rule import LabelRule
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Example, Message, Prediction
@@ -121,46 +120,44 @@ def _transcript(messages: Sequence[Message]) -> str | None:
 def ask(log: Engine, task: str, train: Sequence[Example], sampling: Sampling, rule: LabelRule) -> list[str]:
     """Request labels until `sampling.requests` are open; returns the ids of those that are unlike the training data.
 
-    The answers to choose from are the newest `sampling.window`. What is not drawn at random counts as uncertain: it is
-    trained on, and judges no version.
+    The answers to choose from are the newest `sampling.window`.
     """
-    still_open = {each.request_id for each in open_requests(log, task, rule=rule)}
-    missing = sampling.requests - len(still_open)
+    missing = sampling.requests - len(open_requests(log, task, rule=rule))
     recent = recent_predictions(log, task, limit=sampling.window, rule=rule)
     if missing <= 0 or not recent:
         return []
-    known = still_open | {row.id for row in recent if row.label is not None}
-    unlike = _unlike(recent, train, known, round(missing * sampling.drift_ratio), sampling)
-    unsure = [_candidate(row, 1 - (row.confidence if row.confidence is not None else 1.0), sampling) for row in recent]
-    chosen = choose(unsure, known | set(unlike), missing - len(unlike), _of_the_rest(sampling), sampling.seed)
-    request_labels(log, [*chosen, *(Drawn(id, "doubt") for id in unlike)], datetime.now(UTC))
-    return unlike
-
-
-def _of_the_rest(sampling: Sampling) -> float:
-    """The ratio of random ones among those that are not chosen as unlike."""
-    return min(1.0, sampling.random_ratio / max(1 - sampling.drift_ratio, 1e-9))
-
-
-def _unlike(
-    recent: Sequence[Prediction], train: Sequence[Example], known: set[str], count: int, sampling: Sampling
-) -> list[str]:
-    """The ids of those with most words that no training row has. What is reserved for the random ones is left alone."""
-    if not train or not count:
-        return []
-    ratios = current_frame(Window(recent, train, _NO_ANSWERS, sampling.kind))["unseen word ratio"]
-    ratio = _of_the_rest(sampling)
-    free = [
-        _candidate(row, float(unseen), sampling)
-        for row, unseen in zip(recent, ratios, strict=True)
-        if unseen > 0 and not is_sampled(f"{sampling.seed} {row.id}", ratio)
+    unsure, unlike = _parts(recent, train, sampling)
+    ids, now = [row.id for row in recent], datetime.now(UTC)
+    drawn, left = drawn_before(log, ids), undrawn(log, ids)
+    found = [
+        Candidate(row.id, row.input, label, unsure[row.id] + unlike[row.id], left[row.id], row.label is not None)
+        for row in recent
+        if row.id not in drawn
+        for label in [row.output.strip() if sampling.kind == "classification" else None]
     ]
-    return [each.request_id for each in choose(free, known, count, 0.0, sampling.seed)]
+    lot = draw(found, missing, sampling.random_ratio, draw_key(sampling.seed, now))
+    request_labels(log, lot.drawn, now, undrawn=lot.undrawn)
+    return [
+        each.request_id
+        for each in lot.drawn
+        if each.why == "doubt" and unlike[each.request_id] > unsure[each.request_id]
+    ]
 
 
-def _candidate(row: Prediction, uncertainty: float, sampling: Sampling) -> Candidate:
-    label = row.output.strip() if sampling.kind == "classification" else None
-    return Candidate(row.id, row.input, label, uncertainty)
+def _parts(
+    recent: Sequence[Prediction], train: Sequence[Example], sampling: Sampling
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What doubt is made of: how unsure the model is, and how unlike the training data the input is; 1 on average in all."""
+    unseen = current_frame(Window(recent, train, _NO_ANSWERS, sampling.kind))["unseen word ratio"] if train else ()
+    doubts = {row.id: 0.0 if row.confidence is None else 1 - row.confidence for row in recent}
+    ratios = dict.fromkeys(doubts, 0.0) | dict(zip(doubts, map(float, unseen), strict=False))
+    left = max(1 - sampling.random_ratio - sampling.drift_ratio, 0.0)
+    return _scaled(doubts, left), _scaled(ratios, sampling.drift_ratio)
+
+
+def _scaled(values: dict[str, float], mean: float) -> dict[str, float]:
+    total = sum(values.values())
+    return {name: mean * len(values) * value / total if total else 0.0 for name, value in values.items()}
 
 
 _NO_ANSWERS: Mapping[str, tuple[str, float | None]] = {}

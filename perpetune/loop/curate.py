@@ -9,6 +9,7 @@ from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
 from perpetune.loop.label_rule import label_rule, label_rule_of_sources
 from perpetune.loop.run_context import data_version_of
+from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import counts, labelled_examples
 from perpetune.records import Example, read_jsonl, write_jsonl
@@ -86,11 +87,13 @@ def production_labels(workspace: Workspace) -> int:
 def export_labelled_traffic(workspace: Workspace) -> int:
     """Write the labelled requests of the prediction log for the pipeline's fetch stage; returns how many.
 
-    Labels that cannot be right stay in the log.
+    Labels that cannot be right stay in the log. Those that came unasked and do not decide are only trained on.
     """
     log = open_log(workspace.settings.prediction_log)
     try:
-        examples = labelled_examples(log, workspace.params.task.name, label_rule_of_sources(workspace))
+        rule = label_rule_of_sources(workspace)
+        decides = unasked_labels(workspace, log, rule).decides
+        examples = labelled_examples(log, workspace.params.task.name, rule, unasked=decides)
     finally:
         log.dispose()
     return write_jsonl(workspace.root / TRAFFIC, examples)

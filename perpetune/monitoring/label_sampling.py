@@ -1,31 +1,56 @@
-"""Sampling of requests to label: some at random, so that scores stay unbiased, the rest by uncertainty."""
+"""Sampling of requests to label, each with a known propensity, so that scores weighted by its inverse are unbiased.
+
+The propensity of a part of the requests grows with the model's doubt (active statistical inference: Zrnic & Candès, ICML
+2024), mixed with an equal one, which bounds the weights. The sample is systematic: it has the propensities exactly, a
+fixed size, and is spread over answers and inputs (Madow, Annals of Mathematical Statistics 1949;20:333). See
+docs/decisions/0026-how-labels-came.md.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from math import ceil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
 
 from perpetune.curation.text import normalised
 from perpetune.monitoring.window import Window, current_frame
-from perpetune.prediction_log.hash_sampling import is_sampled
-from perpetune.prediction_log.label_requests import Drawn
+from perpetune.prediction_log.hash_sampling import hash_fraction
+from perpetune.prediction_log.label_requests import Drawn, LabelReason
+
+MOST = 0.8  # propensity in one draw for doubt: what it leaves out stands for all that are like it
+MAX_WEIGHT = 10.0
+_STEPS = 60  # of bisection: more than the bits of a float
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answered request. `label` is the predicted label of a classification task, `uncertainty` is 0 to 1."""
+    """An answered request that no lot has drawn. `label` is the predicted label of a classification task, `doubt` is 0 to 1.
+
+    `undrawn` is the probability with which earlier draws for doubt left it out; `labelled` says that its label came
+    already: it takes part as all others, or else a lot would lack the answers that people complained of.
+    """
 
     request_id: str
     input: str
     label: str | None
-    uncertainty: float
+    doubt: float
+    undrawn: float = 1.0
+    labelled: bool = False
 
 
-def candidates(window: Window) -> list[Candidate]:
-    """The window's requests. Uncertainty is 1 - confidence; without confidence the ratio of words not in the reference."""
+@dataclass(frozen=True)
+class Draw:
+    """The requests that were drawn, and for each candidate the probability that no draw for doubt has drawn it."""
+
+    drawn: tuple[Drawn, ...] = ()
+    undrawn: Mapping[str, float] = field(default_factory=dict)
+
+
+def candidates(window: Window, undrawn: Mapping[str, float]) -> list[Candidate]:
+    """The window's requests that `undrawn` names. Doubt is 1 - confidence, or the ratio of words not in the reference."""
     unseen = current_frame(window)["unseen word ratio"]
     return [
         Candidate(
@@ -33,64 +58,87 @@ def candidates(window: Window) -> list[Candidate]:
             row.input,
             row.output.strip() if window.kind == "classification" else None,
             float(ratio) if row.confidence is None else 1 - row.confidence,
+            undrawn[row.id],
+            row.label is not None,
         )
         for row, ratio in zip(window.predictions, unseen, strict=True)
+        if row.id in undrawn
     ]
 
 
-def choose(
-    candidates: Sequence[Candidate], labelled_ids: Collection[str], count: int, random_ratio: float, seed: int
-) -> list[Drawn]:
-    """Up to `count` of the requests that are not in `labelled_ids`, each with the reason "random" or "uncertain".
+def draw(candidates: Sequence[Candidate], count: int, random_ratio: float, key: str) -> Draw:
+    """Draw `count` of the candidates that are not labelled, and of the labelled ones at the same rate.
 
-    A hash of seed and request id reserves the ratio `random_ratio` of all requests for random sampling; uncertain ones
-    are chosen from the others. Otherwise earlier checks would have removed uncertain requests from the random sample, and
-    the champion's score would be biased upwards. If there are too few of the others, more are drawn at random, but not
-    the other way round.
+    `random_ratio` of them are drawn each with the same propensity, and have the reason "lot". The propensity of the others
+    is in proportion to their doubt, which equal inputs share, and their reason "doubt". With a ratio of 1 there is no doubt
+    in it.
 
-    The uncertain ones have the highest uncertainty, but only one of inputs that are equal up to case and space, and of
-    one predicted label at most twice its equal part, unless nothing else is left. The order of the rows does not matter.
+    A request's propensity is the probability to be drawn now and by no draw before; its weight is the ratio drawn over
+    that. So the weighted labels of each draw are an unbiased sample of all requests, and count 1 on average. `key` is
+    of this draw alone: the same key draws the same requests, in whatever order they come.
     """
-    known = set(labelled_ids)
-    unlabelled = {each.request_id: each for each in candidates if each.request_id not in known}
-    shuffled = sorted(unlabelled.values(), key=lambda each: _random_key(each.request_id, seed))
-    reserved = [each for each in shuffled if is_sampled(f"{seed} {each.request_id}", random_ratio)]
-    others = [each for each in shuffled if not is_sampled(f"{seed} {each.request_id}", random_ratio)]
-    useful = _most_useful(others, count - round(count * random_ratio))
-    drawn = reserved[: count - len(useful)]
-    return [
-        *(Drawn(each.request_id, "lot", weight=1.0) for each in drawn),
-        *(Drawn(each.request_id, "doubt") for each in useful),
+    if not candidates or count <= 0:
+        return Draw()
+    rows = sorted(
+        candidates, key=lambda each: (each.labelled, each.label or "", normalised(each.input), each.request_id)
+    )
+    undrawn = np.array([each.undrawn for each in rows])
+    alike = Counter(normalised(each.input) for each in rows)
+    mixed = _mix(np.array([each.doubt / alike[normalised(each.input)] for each in rows]), random_ratio)
+    wanted = np.array([not each.labelled for each in rows])
+    now = _propensities(mixed / undrawn, wanted if wanted.any() else ~wanted, count, 1.0 if random_ratio == 1 else MOST)
+    propensity = undrawn * now
+    weight = np.minimum(now.sum() / (1 / undrawn).sum() / propensity, MAX_WEIGHT)
+    drawn = [
+        Drawn(
+            rows[place].request_id,
+            _reason(rows[place].request_id, random_ratio / mixed[place], key),
+            float(propensity[place]),
+            float(weight[place]),
+        )
+        for place in _systematic(now, hash_fraction(key))
     ]
+    left = undrawn if random_ratio == 1 else undrawn * (1 - now)
+    return Draw(tuple(drawn), {each.request_id: float(left[place]) for place, each in enumerate(rows)})
 
 
-def _most_useful(shuffled: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The most uncertain; near duplicates and over-represented labels come last."""
-    labels = {each.label for each in shuffled}
-    most = ceil(2 * count / max(len(labels), 1))
-    inputs: set[str] = set()
-    taken: Counter[str | None] = Counter()
-    first: list[Candidate] = []
-    last: list[Candidate] = []
-    for each in sorted(shuffled, key=lambda each: -each.uncertainty):
-        text = normalised(each.input)
-        diverse = text not in inputs and (each.label is None or taken[each.label] < most)
-        (first if diverse else last).append(each)
-        if diverse:
-            inputs.add(text)
-            taken[each.label] += 1
-    return [*first, *last][: max(count, 0)]
+def draw_key(seed: int, time: datetime) -> str:
+    """A key of a draw at this time."""
+    return f"{seed} {time.isoformat()}"
 
 
-def _random_key(request_id: str, seed: int) -> str:
-    return hashlib.sha256(f"{request_id} {seed}".encode()).hexdigest()
+def _mix(doubt: np.ndarray, random_ratio: float) -> np.ndarray:
+    """The propensity of each as a multiple of the mean one: an equal part, and one in proportion to doubt."""
+    mean = float(doubt.mean())
+    in_proportion = doubt / mean if mean > 0 else np.ones_like(doubt)
+    return random_ratio + (1 - random_ratio) * in_proportion
 
 
-def uniform_lot(request_ids: Sequence[str], drawn: Collection[str], count: int, seed: int) -> list[Drawn]:
-    """About `count` of the requests that no lot has `drawn` before, each with the same propensity.
+def _propensities(shape: np.ndarray, wanted: np.ndarray, count: int, most: float) -> np.ndarray:
+    """In proportion to `shape` and at most `most`; those of the `wanted` rows have the sum `count`, if that can be."""
+    if count >= most * wanted.sum():
+        return np.full(len(shape), most)
 
-    Requests that are labelled already take part: a lot without them would lack the answers that people complained of.
-    """
-    left = [name for name in request_ids if name not in set(drawn)]
-    ratio = min(1.0, count / max(len(left), 1))
-    return [Drawn(name, "lot", ratio, 1.0) for name in left if is_sampled(f"{seed} {len(drawn)} {name}", ratio)]
+    def total(scale: float) -> float:
+        return float(np.minimum(scale * shape[wanted], most).sum())
+
+    return np.minimum(_solve(total, count, most / float(shape.min())) * shape, most)
+
+
+def _solve(rising: Callable[[float], float], wanted: float, high: float) -> float:
+    low = 0.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < wanted else (low, middle)
+    return high
+
+
+def _systematic(propensities: np.ndarray, start: float) -> list[int]:
+    """The places drawn: those in which the sum of propensities, begun at `start`, passes a whole number."""
+    steps = np.floor(np.concatenate([[0.0], np.cumsum(propensities)]) + start)
+    return [int(place) for place in np.flatnonzero(np.diff(steps) > 0)]
+
+
+def _reason(request_id: str, lot: float, key: str) -> LabelReason:
+    """A request that was drawn for either reason has the one that chance names, with the odds of the two."""
+    return "lot" if hash_fraction(f"reason {key} {request_id}") < lot else "doubt"

@@ -9,5 +9,13 @@ _SPAN = 2**64
 
 def is_sampled(key: str, ratio: float) -> bool:
     """Whether the key is in the sample of this ratio (0 to 1)."""
-    digest = hashlib.sha256(key.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < ratio * _SPAN
+    return _number(key) < ratio * _SPAN
+
+
+def hash_fraction(key: str) -> float:
+    """A number from 0 to 1 that is uniform over keys."""
+    return _number(key) / _SPAN
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, case, exists, func, insert, select, update
 
+from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.database import writing
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
 from perpetune.prediction_log.tables import feedback, label_draws, label_requests, predictions
@@ -44,21 +46,29 @@ class LabelRequest:
     urgent: bool = False
 
 
-def request_labels(log: Engine, drawn: Sequence[Drawn], time: datetime, *, urgent: bool = False) -> int:
+def request_labels(
+    log: Engine,
+    drawn: Sequence[Drawn],
+    time: datetime,
+    *,
+    urgent: bool = False,
+    undrawn: Mapping[str, float] = MappingProxyType({}),
+) -> int:
     """Request labels for these predictions; returns the number of new requests.
 
     An existing request keeps its reason and propensity; it takes the weight of the first draw that gives it one, and
     becomes urgent. Predictions that are no longer in the log are skipped. One that is labelled already is marked as
-    drawn, so that its label counts as the draw's, and nobody is asked.
+    drawn, so that its label counts as the draw's, and nobody is asked. `undrawn` is what the draw leaves for `undrawn`.
     """
     with writing(log) as connection:
         before = _requests(connection, [each.request_id for each in drawn])
-        stored = _stored(connection, [each.request_id for each in drawn])
+        stored = _stored(connection, [*(each.request_id for each in drawn), *undrawn])
         new = {each.request_id: each for each in drawn if each.request_id in stored and each.request_id not in before}
         if new:
             rows = [{**asdict(each), "time": time, "urgent": urgent} for each in new.values()]
             connection.execute(insert(label_requests), rows)
         _upgrade(connection, [each for each in drawn if each.request_id in before], before, time, urgent=urgent)
+        _save_undrawn(connection, {name: undrawn[name] for name in undrawn if name in stored})
         return len(new)
 
 
@@ -113,18 +123,44 @@ def undrawn(log: Engine, request_ids: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def save_undrawn(log: Engine, probabilities: Mapping[str, float]) -> None:
-    """Store what `undrawn` returns, after a draw for doubt."""
-    with writing(log) as connection:
-        stored = _stored(connection, list(probabilities))
-        for batch in _batches(sorted(stored)):
-            connection.execute(label_draws.delete().where(label_draws.c.request_id.in_(batch)))
-            rows = [{"request_id": name, "undrawn": probabilities[name]} for name in batch]
-            connection.execute(insert(label_draws), rows)
+def _save_undrawn(connection: Connection, probabilities: Mapping[str, float]) -> None:
+    """Those below 1: a request that no draw for doubt has left out needs no row."""
+    left = {name: value for name, value in probabilities.items() if value < 1}
+    for batch in _batches(list(left)):
+        connection.execute(label_draws.delete().where(label_draws.c.request_id.in_(batch)))
+        connection.execute(insert(label_draws), [{"request_id": name, "undrawn": left[name]} for name in batch])
 
 
 def _batches(values: Sequence[str]) -> Iterable[Sequence[str]]:
     return (values[first : first + _BATCH] for first in range(0, len(values), _BATCH))
+
+
+def newest_draw(log: Engine, task: str, version: str) -> datetime | None:
+    """When a draw over all requests last drew answers of the version; None if none did."""
+    of_version = label_requests.join(predictions, label_requests.c.request_id == predictions.c.id)
+    newest = select(func.max(label_requests.c.time)).select_from(of_version)
+    mine = (predictions.c.task == task, predictions.c.version == version, label_requests.c.weight.is_not(None))
+    with log.connect() as connection:
+        found: datetime | None = connection.execute(newest.where(*mine)).scalar_one()
+    return found
+
+
+def undrawn_answers(
+    log: Engine, task: str, version: str, since: datetime | None, rule: LabelRule = ANY_LABEL
+) -> list[tuple[str, datetime, bool]]:
+    """The version's whole answers after `since` (None: all) that no draw over all requests has drawn, oldest first.
+
+    Each as its id, its time, and whether it is labelled.
+    """
+    drawn = exists().where(label_requests.c.request_id == predictions.c.id, label_requests.c.weight.is_not(None))
+    mine = [predictions.c.task == task, predictions.c.version == version, is_whole(), ~drawn]
+    mine += [predictions.c.time > since] if since else []
+    with log.connect() as connection:
+        labelled = exists().where(feedback.c.request_id == predictions.c.id, rule.accepted(connection, task))
+        rows = select(predictions.c.id, predictions.c.time, labelled).where(*mine)
+        return [
+            (row[0], row[1], row[2]) for row in connection.execute(rows.order_by(predictions.c.time, predictions.c.id))
+        ]
 
 
 def open_requests(

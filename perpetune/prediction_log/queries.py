@@ -57,9 +57,11 @@ def recent_predictions(
     if answers are judged: they are not what the version says.
     """
     with log.connect() as connection:
-        newest_first = _newest(task, version, since, limit, rule.accepted(connection, task)).where(is_whole())
+        newest_first = newest_predictions(task, version, rule.accepted(connection, task), since, limit).where(
+            is_whole()
+        )
         rows = connection.execute(newest_first).all()
-    return [_prediction(row, rule) for row in reversed(rows)]
+    return [prediction_of(row, rule) for row in reversed(rows)]
 
 
 def newly_labelled(
@@ -81,11 +83,11 @@ def newly_labelled(
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
         first = _first_labels(accepted)
-        rows = _newest(task, version, None, None, accepted).join(first, first.c.request_id == predictions.c.id)
+        rows = newest_predictions(task, version, accepted).join(first, first.c.request_id == predictions.c.id)
         rows = rows.add_columns(first.c.number).where(first.c.number > after, may_judge(unasked=unasked), is_whole())
         rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
         found = connection.execute(rows).all()
-    return [_judging(_prediction(row, rule)) for row in reversed(found)], found[0].number if found else after
+    return [_judging(prediction_of(row, rule)) for row in reversed(found)], found[0].number if found else after
 
 
 def labels_of_requests(
@@ -102,17 +104,18 @@ def labels_of_requests(
     return found
 
 
-def labelled_examples(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> list[Example]:
+def labelled_examples(log: Engine, task: str, rule: LabelRule = ANY_LABEL, *, unasked: bool = True) -> list[Example]:
     """Labelled traffic as training data, oldest first. Answers with only a score are left out.
 
-    The source marks labels that were requested because the model was unsure of its answer. The label of an answer that
+    The source marks labels that judge nothing, because no known chance chose their requests; with `unasked`, those that
+    came unasked judge. The label of an answer that
     was cut off is as good as any: it is of the input.
     """
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
-        labelled = _newest(task, None, None, None, accepted).where(_has_label(accepted))
-        rows = connection.execute(labelled.add_columns(may_judge(unasked=True).label("judges"))).all()
-    return [_example(_prediction(row, rule), TRAFFIC if row.judges else IN_DOUBT) for row in reversed(rows)]
+        labelled = newest_predictions(task, None, accepted).where(_has_label(accepted))
+        rows = connection.execute(labelled.add_columns(may_judge(unasked=unasked).label("judges"))).all()
+    return [_example(prediction_of(row, rule), TRAFFIC if row.judges else IN_DOUBT) for row in reversed(rows)]
 
 
 def labelled_since(log: Engine, task: str, since: datetime | None, rule: LabelRule = ANY_LABEL) -> int:
@@ -142,12 +145,12 @@ def labelled_history(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> lis
     """
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
-        labelled = _newest(task, None, None, None, accepted).where(
+        labelled = newest_predictions(task, None, accepted).where(
             _has_label(accepted), may_judge(unasked=True), is_whole()
         )
         known = _newest_feedback(feedback.c.time, accepted).label("known")
         rows = connection.execute(labelled.add_columns(known)).all()
-    found = [(_prediction(row, rule), row.known) for row in reversed(rows)]
+    found = [(prediction_of(row, rule), row.known) for row in reversed(rows)]
     return [(prediction, _example(prediction, TRAFFIC), when) for prediction, when in found]
 
 
@@ -194,9 +197,14 @@ def _has_label(accepted: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(feedback.c.request_id == predictions.c.id, accepted)
 
 
-def _newest(
-    task: str, version: str | None, since: datetime | None, limit: int | None, accepted: ColumnElement[bool]
+def newest_predictions(
+    task: str,
+    version: str | None,
+    accepted: ColumnElement[bool],
+    since: datetime | None = None,
+    limit: int | None = None,
 ) -> Select[Any]:
+    """The predictions, newest first, each with its newest label and score, and how it came to be labelled."""
     label = _newest_feedback(feedback.c.label, accepted).label("label")
     score = _newest_feedback(feedback.c.score, is_score()).label("score")
     rows = select(predictions, label, score, *provenance_columns(task)).select_from(joined())
@@ -213,7 +221,8 @@ def _judging(row: Prediction) -> Prediction:
     return row if row.weight is not None else row.model_copy(update={"weight": 1.0})
 
 
-def _prediction(row: Row[Any], rule: LabelRule) -> Prediction:
+def prediction_of(row: Row[Any], rule: LabelRule) -> Prediction:
+    """A row of `newest_predictions`."""
     values = {name: row._mapping[name] for name in (*predictions.c.keys(), "label", "score")}
     values |= provenance(row, labelled=row.label is not None or row.score is not None)
     found = Prediction.model_validate({**values, "other_outputs": values["other_outputs"] or ()})

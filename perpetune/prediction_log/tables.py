@@ -135,6 +135,16 @@ label_requests = Table(
     Column("urgent", Boolean, nullable=False, server_default=false()),
 )
 
+admitted_labels = Table(
+    "admitted_labels",
+    metadata,
+    # Labels that judge the version that answered, in the order in which checks took them up.
+    Column("number", Integer, primary_key=True),
+    Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("weight", Double, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 label_draws = Table(
     "label_draws",
     metadata,

@@ -34,11 +34,19 @@ class Outcome:
 
 
 def outcomes_of(
-    log: Engine, task: str, version: str, route: Route, since: datetime, limit: int, rule: LabelRule = ANY_LABEL
+    log: Engine,
+    task: str,
+    version: str,
+    route: Route,
+    since: datetime,
+    limit: int,
+    rule: LabelRule = ANY_LABEL,
+    *,
+    unasked: bool = True,
 ) -> list[Outcome]:
     """The first `limit` requests since then that the version got by this route, oldest first.
 
-    Labels that the rule refuses count as none.
+    Labels that the rule refuses count as none, and without `unasked` those that came unasked.
     """
     mine = (predictions.c.task == task, predictions.c.version == version, predictions.c.route == route, is_whole())
     failed = select(failures.c.id, failures.c.time, failures.c.latency_ms).where(
@@ -49,7 +57,9 @@ def outcomes_of(
     )
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
-        answered = _with_feedback(predictions, predictions.c.output, predictions.c.latency_ms, accepted)
+        answered = _with_feedback(
+            predictions, predictions.c.output, predictions.c.latency_ms, accepted, unasked=unasked
+        )
         answered = answered.where(*mine, predictions.c.time >= since)
         rows = connection.execute(answered.order_by(predictions.c.time, predictions.c.id).limit(limit)).all()
         failed_rows = connection.execute(failed.order_by(failures.c.time, failures.c.id).limit(limit)).all()
@@ -60,7 +70,14 @@ def outcomes_of(
 
 
 def shadow_outcomes(
-    log: Engine, task: str, version: str, since: datetime, limit: int, rule: LabelRule = ANY_LABEL
+    log: Engine,
+    task: str,
+    version: str,
+    since: datetime,
+    limit: int,
+    rule: LabelRule = ANY_LABEL,
+    *,
+    unasked: bool = True,
 ) -> list[tuple[Outcome, Outcome]]:
     """The outcomes of the champion and the shadow for the first `limit` requests that both answered, oldest first."""
     pairs = predictions.join(shadows, shadows.c.request_id == predictions.c.id)
@@ -71,7 +88,7 @@ def shadow_outcomes(
     )
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
-        statement = _with_feedback(pairs, predictions.c.output, predictions.c.latency_ms, accepted)
+        statement = _with_feedback(pairs, predictions.c.output, predictions.c.latency_ms, accepted, unasked=unasked)
         statement = statement.add_columns(*of_shadow).where(
             predictions.c.task == task, shadows.c.version == version, predictions.c.time >= since
         )
@@ -89,25 +106,24 @@ def _shadow(row: Any, rule: LabelRule) -> Outcome:
     return _outcome((row.id, row.time, output, row.shadow_ms, row.label, None, row.first_feedback), rule)
 
 
-def _with_feedback(source: FromClause, output: Any, latency: Any, accepted: ColumnElement[bool]) -> Any:
+def _with_feedback(
+    source: FromClause, output: Any, latency: Any, accepted: ColumnElement[bool], *, unasked: bool
+) -> Any:
     """A SELECT with columns in the order of Outcome's fields."""
     columns = (predictions.c.id, predictions.c.time, output, latency)
-    label, score = _newest(feedback.c.label, accepted), _newest(feedback.c.score, is_score())
-    return select(*columns, label.label("label"), score.label("score"), _first_feedback_id(accepted)).select_from(
-        joined(source)
-    )
+    mine = (feedback.c.request_id == predictions.c.id, may_judge(unasked=unasked))
+    label, score = _newest(feedback.c.label, *mine, accepted), _newest(feedback.c.score, *mine, is_score())
+    return select(
+        *columns, label.label("label"), score.label("score"), _first_feedback_id(*mine, or_(accepted, is_score()))
+    ).select_from(joined(source))
 
 
-def _newest(column: ColumnElement[Any], condition: ColumnElement[bool]) -> Any:
+def _newest(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Any:
     """By id, because the clocks of several gateways differ."""
-    feedback_rows = select(column).where(*_unbiased_feedback(), condition)
+    feedback_rows = select(column).where(*conditions)
     return feedback_rows.order_by(feedback.c.id.desc()).limit(1).scalar_subquery()
 
 
-def _first_feedback_id(accepted: ColumnElement[bool]) -> Any:
-    number = select(func.min(feedback.c.id)).where(*_unbiased_feedback(), or_(accepted, is_score()))
+def _first_feedback_id(*conditions: ColumnElement[bool]) -> Any:
+    number = select(func.min(feedback.c.id)).where(*conditions)
     return number.scalar_subquery().label("first_feedback")
-
-
-def _unbiased_feedback() -> tuple[ColumnElement[bool], ...]:
-    return feedback.c.request_id == predictions.c.id, may_judge(unasked=True)

@@ -18,7 +18,9 @@ Mask = npt.NDArray[np.bool_]
 
 MCNEMAR = "exact McNemar test, Newcombe interval"
 BETTING = "betting test and interval"
-CLUSTERED = "sign-flip test of groups and weights, Newcombe interval with the effective number of rows"
+CLUSTERED = (
+    "sign-flip test of groups (betting if rows weigh differently), Newcombe interval with the effective number of rows"
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def compare(
     order of the rows does not matter.
 
     Rows of one of the `groups` are one observation; `weights` are what each row counts in the mean. Scores of 0 and 1 then
-    get a sign-flip test of the groups' sums, and the interval of the effective number of rows. Raises ValueError if the
+    get a sign-flip test of the groups' sums, or betting if weights differ, and the interval of the effective number of
+    rows. Raises ValueError if the
     lengths differ or there are no rows.
     """
     if len(a_scores) != len(b_scores) or not a_scores:
@@ -153,7 +156,10 @@ def _compare_clustered(
     else:
         high = unseen_ratio(effective, confidence)
         low = -high
-    greater, less = _sign_flip_p_values(units.totals, samples, seed)
+    if len(set(rows.tolist())) > 1:  # signs are not exchangeable if wins and losses were drawn unlike
+        greater, less = (p_value_above(sign * units.means, 0.0, units.weights) for sign in (1, -1))
+    else:
+        greater, less = _sign_flip_p_values(units.totals, samples, seed)
     return PairedComparison(
         difference=units.mean,
         low=min(low, units.mean),

@@ -35,6 +35,15 @@ class FeedbackRequest(BaseModel):
     label: Annotated[str, Field(min_length=1, description="What would have been right.")] | None = None
     score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="0 is bad, 1 is good.")] | None = None
     comment: Annotated[str, Field(min_length=1, max_length=32_000)] | None = None
+    propensity: (
+        Annotated[
+            float,
+            Field(
+                gt=0, le=1, allow_inf_nan=False, description="The probability with which your own lot drew the request."
+            ),
+        ]
+        | None
+    ) = None
 
 
 class FeedbackReply(BaseModel):
@@ -155,6 +164,7 @@ def _read(row: object, rule: LabelRule, now: datetime) -> Feedback | ApiError:
         score=given.score,
         comment=given.comment,
         choice=given.index,
+        propensity=given.propensity,
     )
 
 

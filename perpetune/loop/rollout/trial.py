@@ -13,6 +13,7 @@ from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.deploy import DeployResult, release
 from perpetune.loop.run_context import git_commit, log_later_decision, params_digest, use_mlflow
+from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.model.release import Trial
 from perpetune.monitoring.trial_evidence import canary_evidence, shadow_evidence
 from perpetune.params import ReleaseParams
@@ -107,11 +108,12 @@ def _evidence(workspace: Workspace, challenger: Version, champion: Version, tria
     since, rule = parse_time(challenger.tags["release.time"]), label_rule(workspace)
     log = open_log(workspace.settings.prediction_log)
     try:
+        unasked = unasked_labels(workspace, log, rule, champion.version).decides
         if trial.strategy == "shadow":
-            pairs = shadow_outcomes(log, task.name, trial.version, since, MAX_ROWS, rule)
+            pairs = shadow_outcomes(log, task.name, trial.version, since, MAX_ROWS, rule, unasked=unasked)
             return _with_unasked(log, shadow_evidence(pairs, params, score), [one for one, _ in pairs])
-        ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS, rule)
-        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS, rule)
+        ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS, rule, unasked=unasked)
+        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS, rule, unasked=unasked)
         return _with_unasked(log, canary_evidence(ours, theirs, params, score), [*ours, *theirs])
     finally:
         log.dispose()

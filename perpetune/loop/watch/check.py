@@ -13,8 +13,9 @@ from perpetune.loop.first_version import is_first_version
 from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.replay import replay
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
+from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
-from perpetune.loop.watch.label_requests import ask_for_labels
+from perpetune.loop.watch.label_requests import ask_for_labels, draw_standing_lot
 from perpetune.loop.watch.reference import (
     answers,
     newest_answers,
@@ -31,13 +32,14 @@ from perpetune.monitoring.window import Window
 from perpetune.params import WatchParams
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.first_refresh import should_tune_first_version
+from perpetune.policy.ignorable import Ignorability
 from perpetune.policy.label_requests import decide_without_labels
 from perpetune.policy.retraining import Decay, RetrainEvidence, should_retrain
 from perpetune.policy.rollout import RollbackEvidence, should_roll_back, why_no_rollback
 from perpetune.policy.verdict import Verdict
+from perpetune.prediction_log.admission import admit, newly_admitted
 from perpetune.prediction_log.database import open_log, redacted
-from perpetune.prediction_log.label_requests import count_unasked
-from perpetune.prediction_log.queries import counts, newly_labelled, recent_predictions
+from perpetune.prediction_log.queries import counts, recent_predictions
 from perpetune.records import Prediction
 from perpetune.runtime.gateway_client import NoGateway, gateway_of
 from perpetune.tracking import registry
@@ -76,10 +78,10 @@ class DecayCheck:
 
 @dataclass(frozen=True)
 class LogWindow:
-    """What a check reads from the prediction log: the newest traffic, and requests labelled since the last check.
+    """What a check reads from the prediction log: the newest traffic, and labels that may judge since the last check.
 
-    `until` is the number of the newest feedback read, `last` are the newest labelled requests, of which `unasked`
-    were labelled without a label request; `labels` counts labels of all versions.
+    `until` is the number of the newest label admitted, `last` are the newest requests with such labels; `labels` counts
+    labels of all versions. `unasked` says whether labels that came unasked are among them.
     """
 
     recent: list[Prediction]
@@ -87,7 +89,15 @@ class LogWindow:
     until: int
     last: list[Prediction]
     labels: int
-    unasked: int
+    unasked: Ignorability
+
+    def judges(self, row: Prediction) -> bool:
+        """Whether the request has a label that judges the version."""
+        return row.label is not None and (row.weight is not None or (row.chosen == "unasked" and self.unasked.decides))
+
+    def trusted(self, workspace: Workspace) -> int:
+        """How many of `last` came unasked and count only because `watch.unasked` says so."""
+        return sum(row.chosen == "unasked" for row in self.last) if workspace.params.watch.unasked == "trust" else 0
 
 
 def check(workspace: Workspace, run: Run, flow_run_id: str) -> CheckResult | None:
@@ -152,12 +162,13 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         estimate=estimate_fall(
             (row.confidence for row in traffic.recent), (row.confidence for row in reference), params
         ),
-        labelled_in_window=sum(row.label is not None for row in traffic.recent),
+        labelled_in_window=sum(traffic.judges(row) for row in traffic.recent),
         labels_since_refresh=None if refreshes.labels is None else traffic.labels - refreshes.labels,
         metric=_metric(workspace),
-        unasked=traffic.unasked,
+        unasked=traffic.trusted(workspace),
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
+    verdict = replace(verdict, reasons=(*verdict.reasons, *traffic.unasked.sentences()))
     early = _rollback_evidence(workspace, champion, decay_check, verdict, traffic, window, folder)
     rollback = should_roll_back(early) if early else None
     if early and rollback is None and (why := why_no_rollback(early)):
@@ -170,6 +181,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     log_metrics(run, _metrics(evidence, len(traffic.recent)))
     _save_detector(run, champion, decay_check)
     asked = ask_for_labels(workspace, champion, window) if decision.outcome == "ask for labels" else 0
+    asked += draw_standing_lot(workspace, champion)
     trial = registry.wanted(task.name).trial
     page = artifact_url(run.url, REPORT)
     return CheckResult(decision, page, len(traffic.recent), decay_check.new, trial.version if trial else None, asked)
@@ -278,7 +290,7 @@ def _rollback_evidence(
         previous=previous.version if previous is not None and usable else None,
         previous_score=sum(known) / len(known) if known else None,
         metric=_metric(workspace),
-        unasked=traffic.unasked,
+        unasked=traffic.trusted(workspace),
     )
     if evidence.previous is None or alarmed_by > evidence.window:
         return evidence
@@ -304,9 +316,10 @@ def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
     log = open_log(workspace.settings.prediction_log)
     try:
         recent = recent_predictions(log, task, version=version, limit=limit, rule=rule)
-        new, number = newly_labelled(log, task, version, until, rule=rule)
-        last, _ = newly_labelled(log, task, version, 0, newest=limit, rule=rule)
-        unasked = count_unasked(log, [row.id for row in last])
+        unasked = unasked_labels(workspace, log, rule, version)
+        admit(log, task, version, datetime.now(UTC), rule, unasked=unasked.decides)
+        new, number = newly_admitted(log, task, version, until, rule=rule)
+        last, _ = newly_admitted(log, task, version, 0, newest=limit, rule=rule)
         return LogWindow(recent, new, number, last, counts(log, task, rule).labelled, unasked)
     finally:
         log.dispose()

@@ -124,7 +124,7 @@ class Watched(Releases):
         ]
         record_rows(log, rows)
         for row in rows[:labels]:
-            add_feedback(log, Feedback(request_id=row.id, time=now, label="good"))
+            add_feedback(log, Feedback(request_id=row.id, time=now, label="good", propensity=labels / LABELS))
         log.dispose()
 
     def checked(self) -> CheckResult:

@@ -3,112 +3,145 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
-from math import ceil
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.monitoring.label_sampling import Candidate, candidates, choose
+from perpetune.monitoring.label_sampling import MAX_WEIGHT, Candidate, candidates, draw
 from perpetune.monitoring.window import Window
 from perpetune.records import Example, Prediction
 
 
-def some(number: int, uncertainty: float = 0.5, label: str | None = None, text: str | None = None) -> Candidate:
-    return Candidate(f"request-{number}", text or f"question {number}", label, uncertainty)
+def some(number: int, doubt: float = 0.5, label: str | None = None, text: str | None = None) -> Candidate:
+    return Candidate(f"request-{number}", text or f"question {number}", label, doubt)
 
 
 ROWS = st.lists(
-    st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["good", "bad", "mixed", None]), st.floats(0, 1)),
+    st.tuples(
+        st.sampled_from("abcdefgh"),
+        st.sampled_from(["good", "bad", "mixed", None]),
+        st.floats(0, 1),
+        st.floats(0.05, 1),
+        st.booleans(),
+    ),
     max_size=60,
-).map(lambda rows: [some(number, uncertainty, label, text) for number, (text, label, uncertainty) in enumerate(rows)])
-SHARES = st.floats(0.01, 1)
+).map(
+    lambda rows: [
+        Candidate(f"request-{number}", text, label, doubt, undrawn, labelled)
+        for number, (text, label, doubt, undrawn, labelled) in enumerate(rows)
+    ]
+)
+RATIOS = st.floats(0.01, 1)
+KEYS = st.text()
 
 
-@given(rows=ROWS, count=st.integers(0, 40), share=SHARES, seed=st.integers(), data=st.data())
+@given(rows=ROWS, count=st.integers(0, 40), ratio=RATIOS, key=KEYS, data=st.data())
 def test_the_order_of_the_rows_decides_nothing(
-    rows: list[Candidate], count: int, share: float, seed: int, data: st.DataObject
+    rows: list[Candidate], count: int, ratio: float, key: str, data: st.DataObject
 ) -> None:
-    shuffled = data.draw(st.permutations(rows))
-    assert choose(shuffled, (), count, share, seed) == choose(rows, (), count, share, seed)
+    assert draw(data.draw(st.permutations(rows)), count, ratio, key) == draw(rows, count, ratio, key)
 
 
-@given(rows=ROWS, count=st.integers(0, 40), share=SHARES, seed=st.integers(), data=st.data())
-def test_nothing_labelled_is_asked_for_and_nothing_twice(
-    rows: list[Candidate], count: int, share: float, seed: int, data: st.DataObject
+@given(rows=ROWS, count=st.integers(0, 40), ratio=RATIOS, key=KEYS)
+def test_no_more_is_drawn_than_wanted_and_all_with_a_propensity(
+    rows: list[Candidate], count: int, ratio: float, key: str
 ) -> None:
-    labelled = {row.request_id for row in rows if data.draw(st.booleans())}
-    chosen = [request_id for request_id, _ in choose(rows, labelled, count, share, seed)]
-    assert len(set(chosen)) == len(chosen) <= count
-    assert not labelled & set(chosen)
+    lot = draw(rows, count, ratio, key)
+    labelled = {row.request_id for row in rows if row.labelled}
+    names = [each.request_id for each in lot.drawn]
+    assert len(set(names)) == len(names)
+    assert sum(name not in labelled for name in names) <= count + 1 if len(labelled) < len(rows) else True
+    for each in lot.drawn:
+        assert each.propensity is not None and 0 < each.propensity <= 1
+        assert each.weight is not None and 0 < each.weight <= MAX_WEIGHT
+    before = {row.request_id: row.undrawn for row in rows}
+    assert all(0 < left <= before[name] for name, left in lot.undrawn.items())
 
 
-@given(rows=ROWS, share=st.floats(0.01, 0.99) | st.just(1.0), seed=st.integers())
-def test_if_both_parts_are_larger_than_what_there_is_all_of_it_is_chosen(
-    rows: list[Candidate], share: float, seed: int
-) -> None:
-    smaller_part = min(share, 1 - share) or 1
-    assert len(choose(rows, (), ceil((len(rows) + 1) / smaller_part), share, seed)) == len(rows)
+def test_the_open_requests_are_filled_exactly() -> None:
+    rows = [some(number, doubt=number % 7 / 7) for number in range(300)]
+    assert {len(draw(rows, 50, 0.4, str(key)).drawn) for key in range(200)} == {50}
 
 
-def test_requests_outside_the_random_sample_stay_out_if_no_uncertain_ones_are_wanted() -> None:
-    rows = [some(number, uncertainty=0.5) for number in range(200)]
-    chosen = choose(rows, (), 50, 0.995, 0)
-    assert {reason for _, reason in chosen} == {"lot"}
-    assert len(chosen) == 50
-    assert len(choose(rows, (), 99_999, 0.9, 0)) == 200
+def test_what_is_labelled_already_takes_no_place() -> None:
+    rows = [replace(some(number), labelled=number % 3 == 0) for number in range(300)]
+    labelled = {row.request_id for row in rows if row.labelled}
+    for key in range(50):
+        names = [each.request_id for each in draw(rows, 50, 0.4, str(key)).drawn]
+        assert sum(name not in labelled for name in names) == 50
+        assert sum(name in labelled for name in names) in (25, 26), "at the same rate"
 
 
-@given(rows=ROWS, seed=st.integers(), data=st.data())
-def test_doubt_has_no_say_in_what_is_drawn_by_chance(rows: list[Candidate], seed: int, data: st.DataObject) -> None:
-    others = [replace(row, uncertainty=data.draw(st.floats(0, 1))) for row in rows]
-
-    def drawn(rows: list[Candidate]) -> list[str]:
-        return [request_id for request_id, why in choose(rows, (), 10, 0.4, seed) if why == "lot"]
-
-    assert drawn(others) == drawn(rows)
-
-
-@given(rows=ROWS, seed=st.integers())
-def test_what_doubt_chose_before_leaves_the_draw_as_it_is(rows: list[Candidate], seed: int) -> None:
-    first = choose(rows, (), 20, 0.4, seed)
-    uncertain = {request_id for request_id, why in first if why == "doubt"}
-    again = choose(rows, uncertain, 20, 0.4, seed)
-    random = [request_id for request_id, why in first if why == "lot"]
-    assert [request_id for request_id, why in again if why == "lot"][: len(random)] == random
+def test_doubt_has_its_part_and_no_more() -> None:
+    rows = [some(number, doubt=0.9 if number < 30 else 0.1) for number in range(300)]
+    reasons = Counter(each.why for key in range(300) for each in draw(rows, 50, 0.4, str(key)).drawn)
+    assert reasons["lot"] / reasons.total() == pytest.approx(0.4, abs=0.02)
+    assert {each.why for each in draw(rows, 50, 1.0, "k").drawn} == {"lot"}
+    assert [each.weight for each in draw(rows, 50, 1.0, "k").drawn] == pytest.approx([1.0] * 50)
 
 
 @pytest.mark.slow
-def test_every_request_is_as_likely_to_be_drawn() -> None:
-    rows = [some(number, uncertainty=number / 100) for number in range(100)]
-    drawn = Counter(
-        request_id for seed in range(2000) for request_id, why in choose(rows, (), 25, 0.4, seed) if why == "lot"
-    )
-    assert len(drawn) == 100
-    assert all(140 < times < 260 for times in drawn.values()), "10 of 100, 2,000 times"
+def test_every_request_is_drawn_as_often_as_its_propensity_says() -> None:
+    rows = [some(number, doubt=number / 60, label="ab"[number % 2]) for number in range(60)]
+    drawn: Counter[str] = Counter()
+    said: dict[str, float] = {}
+    for key in range(3000):
+        for each in draw(rows, 15, 0.3, str(key)).drawn:
+            drawn[each.request_id] += 1
+            assert each.propensity is not None
+            said[each.request_id] = each.propensity
+    assert len(said) == 60
+    for name, propensity in said.items():
+        assert drawn[name] / 3000 == pytest.approx(propensity, abs=4.5 * (propensity / 3000) ** 0.5)
 
 
-def test_the_most_doubtful_are_chosen() -> None:
-    rows = [some(number, uncertainty=number / 200) for number in range(200)]
-    chosen = dict(choose(rows, (), 50, 0.4, 0))
-    uncertain = [int(request_id.split("-")[1]) for request_id, why in chosen.items() if why == "doubt"]
-    assert Counter(chosen.values()) == {"lot": 20, "doubt": 30}
-    assert min(uncertain) > 100
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", [0.1, 0.4])
+def test_weighted_scores_of_doubtful_and_labelled_ones_are_unbiased_draw_after_draw(ratio: float) -> None:
+    """Doubt is high for wrong answers, wrong ones are labelled 3 times as often, and each draw leaves out the last."""
+    rng = np.random.default_rng(5)
+    weighted: list[float] = []
+    weights: list[float] = []
+    plain: list[float] = []
+    truths: list[float] = []
+    for trial in range(200):
+        right = rng.random(300) < 0.85
+        doubt = np.where(right, rng.beta(2, 6, 300), rng.beta(4, 4, 300))
+        labelled = rng.random(300) < np.where(right, 0.1, 0.3)
+        left = {f"request-{n}": Candidate(f"request-{n}", str(n), None, doubt[n], 1.0, labelled[n]) for n in range(300)}
+        truths.append(float(right.mean()))
+        for step, count, random_ratio in ((0, 50, ratio), (1, 50, ratio), (2, 100, 1.0)):
+            lot = draw(list(left.values()), count, random_ratio, f"{trial} {step}")
+            for each in lot.drawn:
+                score = float(right[int(each.request_id.split("-")[1])])
+                assert each.weight is not None
+                weighted.append(each.weight * score)
+                weights.append(each.weight)
+                plain.append(score)
+                del left[each.request_id]
+            left = {name: replace(row, undrawn=lot.undrawn[name]) for name, row in left.items()}
+    truth = float(np.mean(truths))
+    assert sum(weighted) / sum(weights) == pytest.approx(truth, abs=0.006)
+    assert abs(np.mean(plain) - truth) > 0.01, "without weights they are biased"
 
 
-def test_likes_and_one_label_do_not_crowd_out_the_rest() -> None:
+def test_the_most_doubtful_are_drawn_most() -> None:
+    rows = [some(number, doubt=number / 200) for number in range(200)]
+    found = [int(each.request_id.split("-")[1]) for key in range(50) for each in draw(rows, 50, 0.4, str(key)).drawn]
+    assert np.mean(found) > 115
+
+
+def test_equal_inputs_do_not_crowd_out_the_rest() -> None:
     same = [some(number, 0.9, "good", f"THE  same{' ' * number}") for number in range(50)]
-    doubtful = [some(100 + number, 0.8, "good") for number in range(50)]
-    sure = [some(200 + number, 0.1, label) for label in ("bad", "mixed") for number in range(number_of(label), 60)]
-    texts = {row.request_id: row for row in (*same, *doubtful, *sure)}
-    picked = [texts[name] for name, why in choose(list(texts.values()), (), 30, 0.01, 3) if why == "doubt"]
-    assert sum(row in same for row in picked) == 1
-    assert Counter(row.label == "good" for row in picked) == {True: 20, False: 10}
-
-
-def number_of(label: str) -> int:
-    return {"bad": 0, "mixed": 30}[label]
+    others = [some(100 + number, 0.9, "bad") for number in range(50)]
+    names = {row.request_id for row in same}
+    drawn = [
+        each.request_id in names for key in range(100) for each in draw([*same, *others], 20, 0.01, str(key)).drawn
+    ]
+    assert np.mean(drawn) < 0.05
 
 
 @pytest.mark.parametrize("kind", ["classification", "generation"])
@@ -128,6 +161,8 @@ def test_doubt_is_low_confidence_or_else_strange_words(kind: Literal["classifica
 
     reference = [Example(input="a plain question", output="yes", id="1", group="1", source="s")]
     window = Window([answered("a strange question", None), answered("any", 0.75)], reference, {}, kind)
-    found = candidates(window)
-    assert [row.uncertainty for row in found] == pytest.approx([1 / 3, 0.25])
+    found = candidates(window, {"a strange question": 1.0, "any": 0.5})
+    assert [row.doubt for row in found] == pytest.approx([1 / 3, 0.25])
+    assert [row.undrawn for row in found] == [1.0, 0.5]
     assert {row.label for row in found} == {"yes" if kind == "classification" else None}
+    assert [row.request_id for row in candidates(window, {"any": 1.0})] == ["any"]

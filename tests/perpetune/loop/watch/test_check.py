@@ -61,8 +61,16 @@ def test_a_check_saves_its_state_for_the_next_one(watched: Open) -> None:
     assert said.startswith("60 labels of version 1, threshold 79.9, evidence ")
 
 
-def test_labels_that_were_asked_for_are_told_from_others(watched: Open) -> None:
-    world = watched()
+@pytest.mark.parametrize(
+    ("setting", "judging", "said"),
+    [
+        ("test", 45, "15 labels came unasked and decide nothing: they are not shown to be like labels by lot"),
+        ("ignore", 45, "15 labels came unasked and decide nothing: watch.unasked is ignore"),
+        ("trust", 60, "15 of the 60 labels arrived unasked"),
+    ],
+)
+def test_labels_that_came_unasked_decide_if_that_may_be(watched: Open, setting: str, judging: int, said: str) -> None:
+    world = watched(watch={"unasked": setting})
     version = world.released(right=0.9)
     world.traffic(version, 0.9, labels=0)
     log, now = open_log(world.workspace.settings.prediction_log), datetime.now(UTC)
@@ -72,8 +80,8 @@ def test_labels_that_were_asked_for_are_told_from_others(watched: Open) -> None:
         add_feedback(log, Feedback(request_id=row, time=now, label="good"))
     log.dispose()
     decision = world.checked().decision
-    assert decision.evidence["unasked"] == 15
-    assert any(reason.startswith("15 of the 60 labels arrived unasked") for reason in decision.reasons)
+    assert decision.evidence["labelled"] == judging
+    assert any(reason.startswith(said) for reason in decision.reasons)
 
 
 def test_a_check_killed_before_saving_changes_nothing(watched: Open) -> None:

@@ -1,0 +1,125 @@
+"""Which labels judge the version that answered: a check admits them once, in an order that later checks go on with.
+
+A label is admitted if chance chose its request with a known propensity, or if unasked labels decide; and if it came from
+a group of requests whose labels have nearly all come. See docs/decisions/0026-how-labels-came.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from perpetune.prediction_log.cut_off import is_whole
+from perpetune.prediction_log.database import writing
+from perpetune.prediction_log.label_delays import LabelledGroup, ripe
+from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
+from perpetune.prediction_log.provenance import joined, provenance, provenance_columns
+from perpetune.prediction_log.queries import newest_predictions, prediction_of
+from perpetune.prediction_log.tables import admitted_labels, feedback, label_requests, predictions
+from perpetune.records import Prediction
+
+Key = datetime | None
+"""Of a group: when a lot drew its requests; None for those that no lot drew."""
+
+
+def admit(
+    log: Engine, task: str, version: str, now: datetime, rule: LabelRule = ANY_LABEL, *, unasked: bool = False
+) -> int:
+    """Admit the version's labels that are ripe; returns how many. With `unasked` those that came unasked too.
+
+    What was admitted stays admitted. Labels that the rule refuses count as none.
+    """
+    with writing(log) as connection:
+        rows, others = _known(connection, task, version, rule.accepted(connection, task))
+        ripe_until = _ripe_until(rows, others, now)
+        found = [
+            {"request_id": row.id, "weight": weight}
+            for row in sorted(_labelled(rows), key=lambda row: (row.labelled, row.id))
+            if not row.admitted and _is_ripe(row, ripe_until)
+            if (weight := _weight(row, unasked=unasked)) is not None
+        ]
+        if found:
+            kind = sqlite.insert if log.dialect.name == "sqlite" else postgresql.insert
+            connection.execute(kind(admitted_labels).on_conflict_do_nothing(index_elements=["request_id"]), found)
+    return len(found)
+
+
+def newly_admitted(
+    log: Engine, task: str, version: str, after: int, newest: int | None = None, rule: LabelRule = ANY_LABEL
+) -> tuple[list[Prediction], int]:
+    """The version's labelled predictions that were admitted under a number above `after`, each with its weight.
+
+    Returns them in the order of admission (only the `newest` ones; None for all) and the number to continue after, so
+    that every label is used once, however checks are scheduled.
+    """
+    with log.connect() as connection:
+        rows = newest_predictions(task, version, rule.accepted(connection, task)).join(
+            admitted_labels, admitted_labels.c.request_id == predictions.c.id
+        )
+        rows = rows.add_columns(admitted_labels.c.number, admitted_labels.c.weight.label("admitted_weight"))
+        rows = rows.where(admitted_labels.c.number > after, is_whole())
+        found = connection.execute(rows.order_by(None).order_by(admitted_labels.c.number.desc()).limit(newest)).all()
+    judging = [prediction_of(row, rule).model_copy(update={"weight": row.admitted_weight}) for row in reversed(found)]
+    return [row for row in judging if row.label is not None], found[0].number if found else after
+
+
+def settled_until(
+    connection: Connection, task: str, version: str | None, now: datetime, accepted: ColumnElement[bool]
+) -> datetime:
+    """Of requests up to then that no lot drew, nearly all labels that will come have come."""
+    rows, others = _known(connection, task, version, accepted)
+    return _ripe_until(rows, others, now)[None]
+
+
+def _known(
+    connection: Connection, task: str, version: str | None, accepted: ColumnElement[bool]
+) -> tuple[Sequence[Row[Any]], int]:
+    """The requests that are labelled or asked for, with the time of the first label; and the number of the others."""
+    first = select(func.min(feedback.c.time)).where(feedback.c.request_id == predictions.c.id, accepted)
+    labelled = first.scalar_subquery()
+    admitted = select(admitted_labels.c.number).where(admitted_labels.c.request_id == predictions.c.id)
+    columns = (predictions.c.id, predictions.c.time, label_requests.c.time.label("asked"), labelled.label("labelled"))
+    mine = [predictions.c.task == task, is_whole(), *([predictions.c.version == version] if version else [])]
+    query = select(*columns, admitted.exists().label("admitted"), *provenance_columns(task)).select_from(joined())
+    known = or_(labelled.is_not(None), label_requests.c.request_id.is_not(None))
+    rows = connection.execute(query.where(*mine, known)).all()
+    answered = connection.execute(select(func.count()).select_from(predictions).where(*mine)).scalar_one()
+    return rows, answered - len(rows)
+
+
+def _ripe_until(rows: Sequence[Row[Any]], others: int, now: datetime) -> dict[Key, datetime]:
+    """For each group, up to when a request must have been asked for (or else answered) for its label to be ripe."""
+    members: dict[Key, list[Row[Any]]] = {None: []}
+    for row in rows:
+        members.setdefault(_key(row), []).append(row)
+    groups = {
+        key: LabelledGroup([(key or row.time, row.labelled) for row in found], 0 if key else others)
+        for key, found in members.items()
+    }
+    return {key: ripe(group, list(groups.values()), now) for key, group in groups.items()}
+
+
+def _key(row: Row[Any]) -> Key:
+    when: Key = row.asked if row.weight is not None else None
+    return when
+
+
+def _is_ripe(row: Row[Any], ripe_until: dict[Key, datetime]) -> bool:
+    """The labels of a client's own lot are ripe as they come: the client knows when it has labelled all of it."""
+    return row.by_client is not None or (_key(row) or row.time) <= ripe_until[_key(row)]
+
+
+def _labelled(rows: Iterable[Row[Any]]) -> list[Row[Any]]:
+    return [row for row in rows if row.labelled is not None]
+
+
+def _weight(row: Row[Any], *, unasked: bool) -> float | None:
+    came = provenance(row, labelled=True)
+    if came["chosen"] == "unasked":
+        return 1.0 if unasked else None
+    weight: float | None = came["weight"]
+    return weight

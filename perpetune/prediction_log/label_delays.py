@@ -1,0 +1,54 @@
+"""When labels count: once nearly all of a group have come, because those that come first may be the complaints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+COMPLETE = 0.95  # of a group's labels
+SETTLED = timedelta(days=7)
+"""Age of a request whose label is not waited for any longer, and of those that tell how long labels take."""
+LEAST_DELAYS = 20
+
+
+@dataclass(frozen=True)
+class LabelledGroup:
+    """Requests asked for together, or all unasked ones: when each was asked (unasked: answered) and first labelled.
+
+    `more` requests of the group have no label either.
+    """
+
+    requests: Sequence[tuple[datetime, datetime | None]]
+    more: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether nearly all have labels."""
+        known = sum(labelled is not None for _, labelled in self.requests)
+        return known >= COMPLETE * (len(self.requests) + self.more)
+
+
+def ripe(group: LabelledGroup, all_groups: Sequence[LabelledGroup], now: datetime) -> datetime:
+    """Requests of the group asked up to then count; all of them if it is complete.
+
+    Otherwise those that are older than 95% of the delays of labels of requests that are at least `SETTLED` old, but at
+    most `SETTLED`. The age of the requests is what makes the delays a fair sample: of younger ones only quick labels are
+    known, which are the wrong answers if people complain at once and confirm later.
+    """
+    if group.complete:
+        return now
+    return now - usual_delay(all_groups, now)
+
+
+def usual_delay(groups: Sequence[LabelledGroup], now: datetime) -> timedelta:
+    """The delay within which 95% of labels come; `SETTLED` if too few are known."""
+    delays = sorted(
+        max(labelled - asked, timedelta(0))
+        for group in groups
+        for asked, labelled in group.requests
+        if labelled is not None and now - asked >= SETTLED
+    )
+    if len(delays) < LEAST_DELAYS:
+        return SETTLED
+    return min(delays[int(COMPLETE * (len(delays) - 1))], SETTLED)
