@@ -6,7 +6,7 @@ Why, and its error rates: docs/decisions/0028-labels-of-disagreements.md.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perpetune.params import PromoteParams
 from perpetune.policy.outweighing import gain_outweighs_loss
@@ -82,6 +82,11 @@ def level(traffic: TrafficEvidence, rules: PromoteParams) -> float:
     return rules.alpha / 2 ** max(traffic.rounds, 1)
 
 
+def _power(rules: PromoteParams) -> float:
+    """Of each test: both must pass, after a gate that may reject too, for a promotion with `promote.power`."""
+    return 1 - (1 - rules.power) / 4
+
+
 def _gain(evidence: PromotionEvidence, traffic: TrafficEvidence, rules: PromoteParams) -> _Test:
     paired, alpha = traffic.recent, level(traffic, rules)
     if paired is None:
@@ -92,12 +97,12 @@ def _gain(evidence: PromotionEvidence, traffic: TrafficEvidence, rules: PromoteP
         f"On recent traffic {evidence.subject} {claim} the {evidence.against}: the difference is {_difference(paired)}, "
         f"one-sided p {paired.p_value:.3g} {versus_alpha(paired.p_value, alpha)}."
     )
-    wanted = gain_worth_finding(paired, rules)
+    wanted = gain_worth_finding(replace(paired, other=(evidence.recent or evidence.frozen).other), rules)
     differing, labels = paired.differing or 0, paired.labels or 0
     ratio = differing / paired.rows
     if paired.interval.high < wanted or upper_ratio(differing, paired.rows, alpha) < wanted:
         return _Test(passed, sentence, None)
-    needed = gain_labels(max(ratio, wanted), wanted, alpha=alpha, power=rules.power)
+    needed = gain_labels(max(ratio, wanted), wanted, alpha=alpha, power=_power(rules))
     return _Test(passed, sentence, _left(needed, labels, differing))
 
 
@@ -120,7 +125,7 @@ def _guard(evidence: PromotionEvidence, traffic: TrafficEvidence, rules: Promote
         return _Test(True, f"{sentence} {_outweighs(paired, gain, EARLIER)}", None)
     differing, labels = paired.differing or 0, paired.labels or 0
     error = (1 - paired.interval.level) / 2
-    needed = guard_labels(paired.rows, differing / paired.rows, rules.margin, alpha=error, power=rules.power)
+    needed = guard_labels(paired.rows, differing / paired.rows, rules.margin, alpha=error, power=_power(rules))
     return _Test(False, sentence, _left(needed, labels, differing))
 
 
