@@ -150,7 +150,7 @@ def cases() -> list[Case]:
         Case("A/A, complaints three times as often", same, same, complaints=3, claim="false promotions"),
         Case("better by 5 on recent, complaints three times", better, same, complaints=3),
         Case("better by 5 on recent, labels unasked at random", better, same, complaints=1),
-        Case("better by 5 on recent, worse by the margin before", better, worse, claim="false promotions"),
+        Case("better by 5 on recent, worse by the margin before", better, worse),
         Case("99% right, errors halved", alone(0.99, 0.008, 0.005), good, frozen=500, recent=500),
     ]
 
@@ -308,7 +308,7 @@ def main() -> int:
     found = []
     for seed, case in enumerate(cases()):
         if asked.only in case.name:
-            found.append(simulate(case, 400 if asked.quick else asked.simulated, params, seed))
+            found.append(simulate(case, 40 if asked.quick else asked.simulated, params, seed))
             print(_line(found[-1]), flush=True)
     claims = claims_of(found, quick=asked.quick)
     for claim in claims:

@@ -547,7 +547,7 @@ class PromoteParams(Section):
     """Probability with which a gain of `gain` is found; else labels are asked for."""
     disagreement_labels: Annotated[int, Field(ge=0)] = 200
     """If the holdouts are too small for a verdict, champion and challenger answer stored traffic without labels, and at most
-    so many labels are asked for, of requests that they answer differently. When those are in, the monitor decides again,
+    so many labels at a time are asked for, of requests that they answer differently. When those are in, the monitor decides again,
     without training. 0 asks for none. See decision 28. Unit: labels.
     """
     traffic_rows: Count = 1500

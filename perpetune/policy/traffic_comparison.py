@@ -16,6 +16,7 @@ from perpetune.policy.wording import interval, points, versus_alpha
 from perpetune.statistics.disagreements import gain_labels, guard_labels, upper_ratio
 
 EARLIER = "earlier traffic and the frozen holdout"
+TOP_UP = 40  # labels of another look, if the one before was enough by plan and nearly showed the gain
 DOUBT = 0.84  # standard errors by which the frozen holdout alone must contradict the guard to block it (20% one-sided)
 
 
@@ -103,6 +104,8 @@ def _gain(evidence: PromotionEvidence, traffic: TrafficEvidence, rules: PromoteP
     if paired.interval.high < wanted or upper_ratio(differing, paired.rows, alpha) < wanted:
         return _Test(passed, sentence, None)
     needed = gain_labels(max(ratio, wanted), wanted, alpha=alpha, power=_power(rules))
+    if needed is not None and paired.p_value < 2 * alpha:  # shown at the level of the look before: worth another one
+        needed = max(needed, labels + TOP_UP)
     return _Test(passed, sentence, _left(needed, labels, differing))
 
 
