@@ -199,6 +199,7 @@ def _one(case: Case, params: Params, rng: np.random.Generator) -> tuple[str, int
         left = [len(each.differing) - each.asked for each in (compared.recent, compared.earlier)]
         plan = replace(plan, recent=min(plan.recent, left[0]), earlier=min(plan.earlier, left[1]))
         if not plan.total:
+            outcome = should_promote_on_traffic(evidence, params.promote).outcome
             break
         compared = compared.with_asked(plan.recent, plan.earlier)
         evidence = replace(evidence, traffic=traffic_evidence(compared, wins, params.evaluate))

@@ -19,9 +19,10 @@ from perpetune.loop.unfinished import tag_versions
 from perpetune.loop.untrained_versions import save_linear_version, save_untrained_version
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
-from perpetune.policy.choice import SERVED, choose
+from perpetune.policy.choice import SERVED, Choice, choose
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import HostedComparison, PairedEvidence, PromotionEvidence, Rival
+from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_unasked
 from perpetune.records import to_json
@@ -32,7 +33,8 @@ from perpetune.workspace import Workspace
 
 RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded", "hosted")
 LINEAR, LANGUAGE_MODELS = ("linear", "embeddings"), ("base", "few-shot", "recorded", "hosted")
-Ask = Callable[[PromotionEvidence], tuple[str, ...]]  # asks for labels, and says so in sentences
+# Asks for labels, or decides without: the evidence with that on stored traffic, and the verdict.
+Ask = Callable[[PromotionEvidence], tuple[PromotionEvidence, Verdict]]
 SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
@@ -68,7 +70,8 @@ def decide(
 ) -> Decision:
     """Apply the promotion gate, log the decision record and tag the version with the outcome.
 
-    `ask` is called if the verdict is to collect more labels: it asks for those of disagreements on stored traffic.
+    `ask` is called if the verdict is to collect more labels: it asks for those of disagreements on stored traffic, or decides
+    at once if none is lacking there.
 
     If a simpler system is chosen it becomes a version too, and the decision is about that one; the challenger's
     `version` is tagged with the version chosen instead. The decision record is the intent of all that follows: see
@@ -82,8 +85,9 @@ def decide(
     evidence = replace(evidence, label_ratios=ratios, unasked=unasked)
     choice = choose(evidence, rules)
     if ask is not None and choice.verdict.outcome == "collect more labels":
-        reasons = (*ask(evidence), *choice.verdict.reasons)
-        choice = replace(choice, verdict=replace(choice.verdict, reasons=reasons))
+        evidence, verdict = ask(evidence)
+        reasons = tuple(dict.fromkeys((*verdict.reasons, *choice.verdict.reasons)))
+        choice = Choice(replace(verdict, reasons=reasons), "challenger" if verdict.outcome == "promote" else None)
     chosen = version
     if choice.system is not None and choice.system != "challenger":
         chosen = _register_rival(workspace, run, assessment, choice.system, registry.get(challenger.card.task, version))

@@ -17,7 +17,7 @@ from perpetune.params import EvaluateParams
 from perpetune.policy.decision.record import Decision, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, TrafficEvidence
 from perpetune.policy.traffic_comparison import LabelPlan, labels_to_ask, should_promote_on_traffic
-from perpetune.policy.verdict import Interval
+from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import Drawn, request_labels
 from perpetune.prediction_log.queries import labels_of_requests
@@ -47,15 +47,19 @@ class Progress:
 
 def ask_for_disagreements(
     workspace: Workspace, run: Run, compared: TrafficComparison, evidence: PromotionEvidence
-) -> tuple[str, ...]:
-    """Ask for the labels that both tests lack, and keep the comparison with the run; returns sentences that say so."""
+) -> tuple[PromotionEvidence, Verdict]:
+    """Ask for the labels that both tests lack, and keep the comparison with the run; returns the verdict until they come.
+
+    If no label is lacking, the verdict is that of the comparison as it is. The evidence returned includes the comparison.
+    """
     params = workspace.params
-    traffic = traffic_evidence(compared, {}, params.evaluate)
-    plan = labels_to_ask(replace(evidence, traffic=traffic), params.promote)
+    evidence = replace(evidence, traffic=traffic_evidence(compared, {}, params.evaluate))
+    plan = labels_to_ask(evidence, params.promote)
+    verdict = should_promote_on_traffic(evidence, params.promote)
     if not plan.total:
-        return ()
+        return evidence, verdict
     _ask(workspace, run, compared, plan)
-    return (asked_sentence(compared, plan),)
+    return evidence, Verdict("collect more labels", (asked_sentence(compared, plan),), verdict.rule)
 
 
 def asked_sentence(compared: TrafficComparison, plan: LabelPlan) -> str:

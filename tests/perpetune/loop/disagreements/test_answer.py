@@ -16,7 +16,7 @@ from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.decide import promotion_evidence, register
 from perpetune.loop.disagreements.answer import compare_on_traffic, differ, wants_traffic
-from perpetune.loop.disagreements.decide import ask_for_disagreements, traffic_evidence
+from perpetune.loop.disagreements.decide import ask_for_disagreements
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.params import BaseParams, TrainParams
 from perpetune.prediction_log.database import open_log
@@ -102,11 +102,10 @@ def test_stored_traffic_is_answered_by_both_and_disagreements_are_asked_for(
     assert {each.champion for each in found.recent.differing} == {"nothing"}
     assert {each.challenger for each in found.recent.differing} <= set(THINGS.values())
 
-    evidence = replace(
-        promotion_evidence(assessment, workspace.params.promote),
-        traffic=traffic_evidence(found, {}, workspace.params.evaluate),
-    )
-    (sentence,) = ask_for_disagreements(workspace, run, found, evidence)
+    evidence = promotion_evidence(assessment, workspace.params.promote)
+    evidence, verdict = ask_for_disagreements(workspace, run, found, evidence)
+    assert evidence.traffic is not None and verdict.outcome == "collect more labels"
+    (sentence,) = verdict.reasons
     asked = open_requests(log, "colours")
     log.dispose()
     assert f"Label {len(asked)} requests" in sentence and {each.why for each in asked} == {"disagreement"}

@@ -101,12 +101,12 @@ def wait(world: Any) -> Waiting:
     log.dispose()
     evidence = PromotionEvidence(SMALL, SMALL, "champion")
     run = find_run(registry.get(world.task, challenger).run_id)
-    sentences = ask_for_disagreements(world.workspace, run, compared, evidence)
+    _, verdict = ask_for_disagreements(world.workspace, run, compared, evidence)
     ids = Ids(run_id=run.id, model_version=challenger, champion_version=champion)
     first = record(UNDECIDED, evidence, task=world.task, time=datetime.now(UTC), ids=ids)
     log_text(run, first.to_json(), RECORD)
     registry.tag_version(world.task, challenger, {"decision": first.outcome})
-    return Waiting(world, challenger, sentences)
+    return Waiting(world, challenger, verdict.reasons)
 
 
 def half(_: str, number: int) -> bool:
@@ -193,3 +193,16 @@ def test_labels_beyond_the_setting_are_asked_for_in_another_round(releases: Call
     decision = waiting.decide()
     assert isinstance(decision, Decision) and decision.outcome == "promote"
     assert "below 0.0125" in " ".join(decision.reasons), "each round halves the level"
+
+
+def test_answers_that_hardly_differ_are_decided_on_without_labels(releases: Callable[..., Any]) -> None:
+    """Three of 1,500 requests: no gain of five points is possible, so nobody is asked."""
+    world = releases()
+    few = TrafficSample(rows=ROWS, differing=sample("recent").differing[:3], held_out=200)
+    compared = TrafficComparison(champion="1", challenger="2", recent=few, earlier=few)
+    run = find_run(registry.get(world.task, world.make()).run_id)
+    evidence, verdict = ask_for_disagreements(
+        world.workspace, run, compared, PromotionEvidence(SMALL, SMALL, "champion")
+    )
+    assert verdict.outcome == "reject" and evidence.traffic is not None
+    assert "is not shown to be better" in verdict.reasons[0]
