@@ -11,6 +11,7 @@ from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
 from perpetune.evaluation.slices import Slice, joined, labels_of, paired_scores, slices
+from perpetune.loop.assess.anchor import anchor_of
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
@@ -21,7 +22,7 @@ from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, Choice, choose
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.promotion import HostedComparison, PairedEvidence, PromotionEvidence, Rival
+from perpetune.policy.promotion import Anchor, HostedComparison, PairedEvidence, PromotionEvidence, Rival
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_unasked
@@ -82,7 +83,8 @@ def decide(
     rules = workspace.params.promote
     evidence = promotion_evidence(assessment, rules)
     ratios, unasked = label_ratios(workspace.params.split, evidence.against), unasked_labels(workspace, assessment)
-    evidence = replace(evidence, label_ratios=ratios, unasked=unasked)
+    anchor = _anchor(workspace, run, challenger, assessment)
+    evidence = replace(evidence, label_ratios=ratios, unasked=unasked, anchor=anchor)
     choice = choose(evidence, rules)
     if ask is not None and choice.verdict.outcome == "collect more labels":
         evidence, verdict = ask(evidence)
@@ -113,6 +115,14 @@ def decide(
     log_decision(run, decision)
     tag_versions(decision)
     return decision
+
+
+def _anchor(workspace: Workspace, run: Run, challenger: Challenger, assessment: Assessment) -> Anchor | None:
+    frozen = assessment.evaluations.get("frozen")
+    if assessment.champion is None or frozen is None:
+        return None
+    params, folder = workspace.params, workspace.run_folder(run.id)
+    return anchor_of(challenger.card.task, frozen, folder, params.evaluate, params.promote)
 
 
 def _register_rival(

@@ -61,6 +61,14 @@ class TrafficEvidence:
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """The challenger against the best version that ever served, on the frozen holdout."""
+
+    version: str
+    paired: PairedEvidence
+
+
+@dataclass(frozen=True)
 class Limit:
     """A measurement that vetoes a promotion if it exceeds `limit`; a limit of None never vetoes.
 
@@ -139,6 +147,7 @@ class PromotionEvidence:
     - `label_ratios`: the ratio of new labels that join each holdout, by its name.
     - `unasked`: rows of the recent holdout whose labels arrived unasked.
     - `hosted`: each system that may serve, by name, against the hosted model's recorded answers; {} if there are none.
+    - `anchor`: the best version that ever served; None if that is the champion.
     - `traffic`: the comparison on stored traffic; None if the holdouts alone decide.
     """
 
@@ -158,6 +167,7 @@ class PromotionEvidence:
     label_ratios: Mapping[str, float] = field(default_factory=dict)
     unasked: int = 0
     hosted: Mapping[str, HostedComparison] = field(default_factory=dict)
+    anchor: Anchor | None = None
     traffic: TrafficEvidence | None = None
 
 
@@ -214,6 +224,7 @@ def harms(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
             for name, paired in holdouts.items()
             if paired.rows >= least and paired.interval.high < -rules.margin
         ),
+        *_below_anchor(evidence, rules),
         *_harmed_slices(evidence, rules),
         *_low_recalls(evidence, rules),
         *(_over_limit(name, limit) for name, limit in evidence.limits.items() if limit.exceeded),
@@ -377,6 +388,18 @@ def _harm(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules:
         f"On the {name} holdout {evidence.subject} is worse than the {evidence.against} by more than the margin of "
         f"{points(rules.margin)} (promote.margin): the difference is {_difference(paired)}."
     )
+
+
+def _below_anchor(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
+    """Small losses in a row: half of the margin is for chance, so that their sum stays within all of it."""
+    anchor, allowed = evidence.anchor, rules.margin / 2
+    if anchor is None or anchor.paired.rows < least_rows(evidence, rules) or anchor.paired.difference >= -allowed:
+        return []
+    return [
+        f"On the frozen holdout {evidence.subject} is below version {anchor.version}, the best that ever served, by more than "
+        f"half of the margin, {points(allowed)}: the difference is {_difference(anchor.paired)}. Each refresh since lost "
+        "little, and together they lost too much."
+    ]
 
 
 def _harmed_slices(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
