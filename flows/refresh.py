@@ -24,15 +24,17 @@ def refresh(
     Returns the outcome: "promote", "reject" or "collect more labels"; or "unchanged" if it ended before training because
     data and settings are those of the last refresh. `again` skips that test; `verbose` logs every reason
     too (perpetune.tasks.verdict reads it from the run). If the last refresh was killed after its decision, that is
-    carried out first; after a promotion nothing else is done, unless `again`.
+    carried out first; so is a decision on the last challenger whose labels of disagreements have come. After a promotion
+    nothing else is done, unless `again`.
     """
     # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
-    from perpetune.flows.release import finish, put_into_service
+    from perpetune.flows.release import decide_on_disagreements, finish, put_into_service
     from perpetune.loop.plan import timed
     from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN
     from perpetune.tasks.assess import assess
     from perpetune.tasks.curate import curate, log_data, nothing_new
     from perpetune.tasks.decide import decide, register
+    from perpetune.tasks.disagreements import answer_traffic
     from perpetune.tasks.events import emit
     from perpetune.tasks.fine_tune import fine_tune
     from perpetune.tasks.plan import compare, plan
@@ -45,6 +47,8 @@ def refresh(
         version, outcome = finished.ids.model_version, finished.outcome
         emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": outcome, "trigger": trigger})
         return outcome
+    if not again and (decided := decide_on_disagreements(workspace)) is not None and decided.outcome == "promote":
+        return decided.outcome
     taken: dict[str, float] = {}
     with timed(taken, CURATE):
         curated = curate(workspace)
@@ -59,8 +63,9 @@ def refresh(
         version = register(workspace, run, curated, challenger)
         with timed(taken, EVALUATE):
             assessment = assess(workspace, run, challenger, version)
+            traffic = answer_traffic(workspace, challenger, version, assessment)
         with timed(taken, DECIDE):
-            decision = decide(workspace, run, curated, challenger, assessment, version)
+            decision = decide(workspace, run, curated, challenger, assessment, version, traffic)
         version = decision.ids.model_version or version
         decision = put_into_service(workspace, decision, taken)
     compare(workspace, planned, taken, challenger)

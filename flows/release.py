@@ -8,6 +8,7 @@ from perpetune.loop.plan import timed
 from perpetune.loop.rollout.trial import needs_trial
 from perpetune.loop.step_durations import RELEASE
 from perpetune.policy.decision.record import Decision
+from perpetune.tasks.disagreements import decide_again
 from perpetune.tasks.release import find_unfinished, release
 from perpetune.tasks.track import closing
 from perpetune.tasks.trial import begin_trial
@@ -40,3 +41,9 @@ def finish(workspace: Workspace) -> Decision | None:
         if found.outcome != "promote" or found.settled:
             return None
         return put_into_service(workspace, found.decision, {}, approved=found.approved)
+
+
+def decide_on_disagreements(workspace: Workspace) -> Decision | None:
+    """Decide on the challenger that waits for labels of disagreements, if they have come, and carry it out."""
+    decision = decide_again(workspace)
+    return None if decision is None else put_into_service(workspace, decision, {})

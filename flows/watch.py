@@ -18,15 +18,19 @@ def run_name() -> str:
 def watch(trigger: Literal["manual", "schedule"] = "manual", verbose: bool = False) -> str:
     """Check the champion's newest predictions; returns the outcome, or "nothing to check" if there are none.
 
+    A challenger that waits for labels of disagreements is decided on first, if they have come.
+
     `verbose` logs every reason too (perpetune.tasks.verdict reads it from the run).
     """
     # Imported late: a worker, which only starts runs, does not need MLflow and Evidently.
+    from perpetune.flows.release import decide_on_disagreements
     from perpetune.tasks.check import check
     from perpetune.tasks.rollback import roll_back
     from perpetune.tasks.track import tracked
     from perpetune.tasks.trial import check_trial
 
     workspace = open_workspace()
+    decide_on_disagreements(workspace)
     with tracked(workspace, "watch", trigger, "check of the newest traffic") as run:
         check_result = check(workspace, run)
         if check_result and check_result.decision.outcome == "roll back":

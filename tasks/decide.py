@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -13,6 +15,8 @@ from perpetune.loop import decide as decisions
 from perpetune.loop.approve import needs_approval
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
+from perpetune.loop.disagreements.comparison import TrafficComparison
+from perpetune.loop.disagreements.decide import ask_for_disagreements
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.rollout.trial import needs_trial
 from perpetune.policy.decision.markdown import as_markdown
@@ -35,9 +39,16 @@ def register(workspace: Workspace, run: Run, curated: CuratedData, challenger: C
 
 @task(name="decide", task_run_name="decide on the challenger", cache_policy=NO_CACHE)
 def decide(
-    workspace: Workspace, run: Run, curated: CuratedData, challenger: Challenger, assessment: Assessment, version: str
+    workspace: Workspace,
+    run: Run,
+    curated: CuratedData,
+    challenger: Challenger,
+    assessment: Assessment,
+    version: str,
+    traffic: TrafficComparison | None = None,
 ) -> Decision:
-    decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id))
+    ask = partial(ask_for_disagreements, workspace, run, traffic) if traffic is not None else None
+    decision = decisions.decide(workspace, run, curated, challenger, assessment, version, str(flow_run.id), ask)
     decided = decision.ids.model_version or version
     create_markdown_artifact(as_markdown(decision, {"MLflow run": run.url}), key="verdict", description=decision.reason)
     log_verdict(decision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from scipy.stats import beta
 
@@ -10,9 +11,9 @@ from perpetune.evaluation.slices import Slice
 from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion import PairedEvidence, Recall
 from perpetune.policy.verdict import Interval
-from perpetune.statistics.balanced_accuracy import compare_balanced
+from perpetune.statistics.balanced_accuracy import balanced_mean, compare_balanced
 from perpetune.statistics.non_inferiority import inferiority_p_value
-from perpetune.statistics.paired import PairedComparison, compare
+from perpetune.statistics.paired import BETTING, PairedComparison, compare
 
 
 def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams) -> PairedEvidence:
@@ -23,6 +24,8 @@ def paired_evidence(scores: Slice, params: EvaluateParams, rules: PromoteParams)
         confidence=params.confidence,
         samples=params.bootstrap_samples,
         seed=params.seed,
+        groups=scores.groups or None,
+        weights=scores.weights or None,
     )
     return _evidence(paired, scores, params, rules)
 
@@ -39,7 +42,7 @@ def balanced_evidence(
         samples=params.bootstrap_samples,
         seed=params.seed,
     )
-    return _evidence(paired, scores, params, rules)
+    return replace(_evidence(paired, scores, params, rules), other=balanced_mean(labels, scores.theirs))
 
 
 def recalls(by_label: Mapping[str, Slice], alpha: float, *, serves: bool) -> dict[str, Recall]:
@@ -70,5 +73,10 @@ def _evidence(paired: PairedComparison, scores: Slice, params: EvaluateParams, r
         p_value=paired.p_value,
         rows=paired.n,
         discordance=paired.discordance,
-        p_worse=inferiority_p_value(rules.slice_margin, scores.theirs, scores.ours),
+        p_worse=inferiority_p_value(
+            rules.slice_margin, scores.theirs, scores.ours, scores.groups or None, scores.weights or None
+        ),
+        other=sum(scores.theirs) / len(scores.theirs),
+        effective=None if paired.effective is None else round(paired.effective),
+        by_betting=paired.method == BETTING,
     )

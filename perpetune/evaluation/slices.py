@@ -10,10 +10,27 @@ from perpetune.evaluation.evaluate import Evaluation, common_positions
 
 @dataclass(frozen=True)
 class Slice:
-    """The scores of two systems on the same rows."""
+    """The scores of two systems on the same rows.
+
+    Rows of one of the `groups` (a user, a document) are one observation; () if each row is one. `weights` are what rows
+    count in a mean; () if all count alike.
+    """
 
     theirs: tuple[float, ...]
     ours: tuple[float, ...]
+    groups: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+def joined(parts: Iterable[Slice]) -> Slice:
+    """The rows of several slices as one."""
+    known = list(parts)
+    return Slice(
+        tuple(score for part in known for score in part.theirs),
+        tuple(score for part in known for score in part.ours),
+        tuple(group for part in known for group in part.groups),
+        tuple(weight for part in known for weight in part.weights),
+    )
 
 
 def slices(evaluations: Iterable[Evaluation], against: str, subject: str | None = None) -> dict[str, Slice]:
@@ -22,21 +39,27 @@ def slices(evaluations: Iterable[Evaluation], against: str, subject: str | None 
     Label slices are by expected output, for classification only. A label or source with all rows is no slice. `subject`
     is the evaluation's subject by default.
     """
-    members: dict[str, list[tuple[float, float]]] = {}
+    members: dict[str, list[Slice]] = {}
     total = 0
     for evaluation in evaluations:
-        for names, pair in _rows(evaluation, against, subject or evaluation.subject):
+        for names, row in _rows(evaluation, against, subject or evaluation.subject):
             total += 1
             for name in names:
-                members.setdefault(name, []).append(pair)
-    return {name: _slice(pairs) for name, pairs in sorted(members.items()) if len(pairs) < total}
+                members.setdefault(name, []).append(row)
+    return {name: joined(rows) for name, rows in sorted(members.items()) if len(rows) < total}
 
 
 def paired_scores(evaluation: Evaluation, against: str, subject: str) -> Slice:
     """The scores of two systems on the rows that both have answered."""
     one, other = evaluation.scored[against], evaluation.scored[subject]
     positions = common_positions(one, other)
-    return Slice(one.at(positions), other.at(positions))
+    rows = [evaluation.rows[position] for position in positions]
+    return Slice(
+        one.at(positions),
+        other.at(positions),
+        tuple(row.group for row in rows),
+        tuple(row.weight for row in rows),
+    )
 
 
 def labels_of(evaluation: Evaluation, against: str, subject: str) -> list[str]:
@@ -45,16 +68,14 @@ def labels_of(evaluation: Evaluation, against: str, subject: str) -> list[str]:
     return [expected[position] for position in common_positions(evaluation.scored[against], evaluation.scored[subject])]
 
 
-def _rows(evaluation: Evaluation, against: str, subject: str) -> Iterator[tuple[list[str], tuple[float, float]]]:
-    """The slice names of each row, with the scores of the other system and the subject."""
+def _rows(evaluation: Evaluation, against: str, subject: str) -> Iterator[tuple[list[str], Slice]]:
+    """The slice names of each row, with the row as a slice of its own."""
     if against not in evaluation.scored or subject not in evaluation.scored:
         return
     positions = common_positions(evaluation.scored[against], evaluation.scored[subject])
     scores, expected = paired_scores(evaluation, against, subject), evaluation.expected
-    for position, their, our in zip(positions, scores.theirs, scores.ours, strict=True):
+    rows = zip(positions, scores.theirs, scores.ours, scores.groups, scores.weights, strict=True)
+    for position, their, our, group, weight in rows:
         labels = [f"label {expected[position]}"] if evaluation.kind == "classification" else []
-        yield [*labels, f"source {evaluation.rows[position].source}"], (their, our)
-
-
-def _slice(pairs: list[tuple[float, float]]) -> Slice:
-    return Slice(tuple(their for their, _ in pairs), tuple(our for _, our in pairs))
+        row = Slice((their,), (our,), (group,), (weight,))
+        yield [*labels, f"source {evaluation.rows[position].source}"], row

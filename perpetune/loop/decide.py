@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -10,7 +10,8 @@ from typing import Literal
 from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
-from perpetune.evaluation.slices import Slice, labels_of, paired_scores, slices
+from perpetune.evaluation.slices import Slice, joined, labels_of, paired_scores, slices
+from perpetune.loop.assess.anchor import anchor_of
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
@@ -19,9 +20,10 @@ from perpetune.loop.unfinished import tag_versions
 from perpetune.loop.untrained_versions import save_linear_version, save_untrained_version
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
-from perpetune.policy.choice import SERVED, choose
+from perpetune.policy.choice import SERVED, Choice, choose
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.promotion import HostedComparison, PairedEvidence, PromotionEvidence, Rival
+from perpetune.policy.promotion import Anchor, HostedComparison, PairedEvidence, PromotionEvidence, Rival
+from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_unasked
 from perpetune.records import to_json
@@ -32,6 +34,8 @@ from perpetune.workspace import Workspace
 
 RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded", "hosted")
 LINEAR, LANGUAGE_MODELS = ("linear", "embeddings"), ("base", "few-shot", "recorded", "hosted")
+# Asks for labels, or decides without: the evidence with that on stored traffic, and the verdict.
+Ask = Callable[[PromotionEvidence], tuple[PromotionEvidence, Verdict]]
 SUBJECTS = SERVED | {"challenger": "the challenger"}
 
 
@@ -63,8 +67,12 @@ def decide(
     assessment: Assessment,
     version: str,
     flow_run_id: str,
+    ask: Ask | None = None,
 ) -> Decision:
     """Apply the promotion gate, log the decision record and tag the version with the outcome.
+
+    `ask` is called if the verdict is to collect more labels: it asks for those of disagreements on stored traffic, or decides
+    at once if none is lacking there.
 
     If a simpler system is chosen it becomes a version too, and the decision is about that one; the challenger's
     `version` is tagged with the version chosen instead. The decision record is the intent of all that follows: see
@@ -75,8 +83,13 @@ def decide(
     rules = workspace.params.promote
     evidence = promotion_evidence(assessment, rules)
     ratios, unasked = label_ratios(workspace.params.split, evidence.against), unasked_labels(workspace, assessment)
-    evidence = replace(evidence, label_ratios=ratios, unasked=unasked)
+    anchor = _anchor(workspace, run, challenger, assessment)
+    evidence = replace(evidence, label_ratios=ratios, unasked=unasked, anchor=anchor)
     choice = choose(evidence, rules)
+    if ask is not None and choice.verdict.outcome == "collect more labels":
+        evidence, verdict = ask(evidence)
+        reasons = tuple(dict.fromkeys((*verdict.reasons, *choice.verdict.reasons)))
+        choice = Choice(replace(verdict, reasons=reasons), "challenger" if verdict.outcome == "promote" else None)
     chosen = version
     if choice.system is not None and choice.system != "challenger":
         chosen = _register_rival(workspace, run, assessment, choice.system, registry.get(challenger.card.task, version))
@@ -102,6 +115,14 @@ def decide(
     log_decision(run, decision)
     tag_versions(decision)
     return decision
+
+
+def _anchor(workspace: Workspace, run: Run, challenger: Challenger, assessment: Assessment) -> Anchor | None:
+    frozen = assessment.evaluations.get("frozen")
+    if assessment.champion is None or frozen is None:
+        return None
+    params, folder = workspace.params, workspace.run_folder(run.id)
+    return anchor_of(challenger.card.task, frozen, folder, params.evaluate, params.promote)
 
 
 def _register_rival(
@@ -226,10 +247,7 @@ def _balanced(evaluations: Sequence[Evaluation], against: str, subject: str, rul
 
 def _pooled(evaluations: Sequence[Evaluation], against: str, subject: str) -> Slice:
     """Scores on the rows of all holdouts that both have answered."""
-    parts = [paired_scores(each, against, subject) for each in evaluations]
-    return Slice(
-        tuple(score for part in parts for score in part.theirs), tuple(score for part in parts for score in part.ours)
-    )
+    return joined(paired_scores(each, against, subject) for each in evaluations)
 
 
 def _rival(

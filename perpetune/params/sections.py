@@ -550,6 +550,13 @@ class PromoteParams(Section):
     """
     power: Probability = 0.9
     """Probability with which a gain of `gain` is found; else labels are asked for."""
+    disagreement_labels: Annotated[int, Field(ge=0)] = 200
+    """If the holdouts are too small for a verdict, champion and challenger answer stored traffic without labels, and at most
+    so many labels at a time are asked for, of requests that they answer differently. When those are in, the monitor decides again,
+    without training. 0 asks for none. See decision 28. Unit: labels.
+    """
+    traffic_rows: Count = 1500
+    """Requests that both then answer: so many of recent and so many of earlier traffic. Unit: requests."""
     simpler_margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """A simpler system (linear model, linear model on embeddings, base, base with examples) that is at most so much
     worse than the tuned model is promoted in its place. Unit: score.

@@ -11,9 +11,11 @@ from perpetune.params import PromoteParams
 from perpetune.policy.outweighing import gain_outweighs_loss
 from perpetune.policy.verdict import Interval, Outcome, Verdict
 from perpetune.policy.wording import arrived_unasked, interval, points, versus_alpha
+from perpetune.statistics.betting import equivalent_level
 from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 FIRST_ROWS = 20  # least rows of a holdout for the first trained version
+LEAST_GAIN = 0.001  # that is worth finding, however few errors there are
 MAX_NAMED = 3  # slices named of those that are too small
 
 
@@ -23,7 +25,13 @@ class PairedEvidence:
 
     One-sided p-values: `p_value` for "the challenger is better", `p_worse` for "it is worse by more than
     promote.slice_margin". `discordance` is the mean squared difference of a row: for scores of 0 and 1 the ratio of rows
-    that the two score differently. It exceeds 1 only if rows are weighted.
+    that the two score differently. It exceeds 1 only if rows are weighted. `other` is the mean score of the other system.
+
+    `effective` is the number of independent rows that tell as much, if rows of one group are alike or weights differ.
+    `by_betting`: the scores are graded, and the test needs more rows than for scores of 0 and 1.
+
+    If the rows are not labelled but some on which the answers differ: `differing` counts those, `labels` the labelled
+    ones among them.
     """
 
     difference: float
@@ -32,6 +40,32 @@ class PairedEvidence:
     rows: int
     discordance: float = 1.0
     p_worse: float = 1.0
+    other: float | None = None
+    effective: int | None = None
+    by_betting: bool = False
+    differing: int | None = None
+    labels: int | None = None
+
+
+@dataclass(frozen=True)
+class TrafficEvidence:
+    """The challenger against the champion on stored traffic, from labels of disagreements drawn by lot.
+
+    `recent` includes the rows of the recent holdout and must show the gain; `earlier` includes those of the frozen
+    holdout and guards. None if there is no such traffic. `rounds` counts the times that labels were asked for.
+    """
+
+    recent: PairedEvidence | None
+    earlier: PairedEvidence | None
+    rounds: int = 1
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The challenger against the best version that ever served, on the frozen holdout."""
+
+    version: str
+    paired: PairedEvidence
 
 
 @dataclass(frozen=True)
@@ -113,6 +147,8 @@ class PromotionEvidence:
     - `label_ratios`: the ratio of new labels that join each holdout, by its name.
     - `unasked`: rows of the recent holdout whose labels arrived unasked.
     - `hosted`: each system that may serve, by name, against the hosted model's recorded answers; {} if there are none.
+    - `anchor`: the best version that ever served; None if that is the champion.
+    - `traffic`: the comparison on stored traffic; None if the holdouts alone decide.
     """
 
     frozen: PairedEvidence
@@ -131,6 +167,8 @@ class PromotionEvidence:
     label_ratios: Mapping[str, float] = field(default_factory=dict)
     unasked: int = 0
     hosted: Mapping[str, HostedComparison] = field(default_factory=dict)
+    anchor: Anchor | None = None
+    traffic: TrafficEvidence | None = None
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -171,6 +209,11 @@ def least_rows(evidence: PromotionEvidence, rules: PromoteParams) -> int:
     return min(rules.min_rows, FIRST_ROWS) if evidence.untrained else rules.min_rows
 
 
+def gain_worth_finding(paired: PairedEvidence, rules: PromoteParams) -> float:
+    """`promote.gain`, but at most half of the other system's errors: at 99% nothing could gain five points."""
+    return rules.gain if paired.other is None else max(min(rules.gain, (1 - paired.other) / 2), LEAST_GAIN)
+
+
 def harms(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     """Reasons that reject at once: harm on a holdout or a slice, a label's recall below the floor, an exceeded limit."""
     least = least_rows(evidence, rules)
@@ -181,6 +224,7 @@ def harms(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
             for name, paired in holdouts.items()
             if paired.rows >= least and paired.interval.high < -rules.margin
         ),
+        *_below_anchor(evidence, rules),
         *_harmed_slices(evidence, rules),
         *_low_recalls(evidence, rules),
         *(_over_limit(name, limit) for name, limit in evidence.limits.items() if limit.exceeded),
@@ -295,10 +339,11 @@ def _gain_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, r
         f"On the {name} holdout {evidence.subject}{measure} {claim} the {evidence.against}: the difference is "
         f"{_difference(paired)}, one-sided p {paired.p_value:.3g} {versus_alpha(paired.p_value, rules.alpha)}."
     )
-    missed = f"a true gain of {points(rules.gain)}"
-    if paired.interval.high < rules.gain:  # the interval excludes a relevant gain
+    gain = gain_worth_finding(paired, rules)
+    missed = f"a true gain of {points(gain)}"
+    if paired.interval.high < gain:  # the interval excludes a relevant gain
         return _TestResult(passed, sentence, None)
-    lack = _missing_labels(name, paired, missed, rules.power, rules.gain, rules.alpha, 0.0, evidence.label_ratios)
+    lack = _missing_labels(name, paired, missed, rules.power, gain, rules.alpha, 0.0, evidence.label_ratios)
     return _TestResult(passed, sentence, lack)
 
 
@@ -312,14 +357,21 @@ def _missing_labels(
     margin: float,
     ratios: Mapping[str, float],
 ) -> str | None:
+    alpha = equivalent_level(alpha) if paired.by_betting else alpha
     needed = rows_needed(true, paired.discordance, alpha=alpha, power=power, margin=margin)
-    if paired.rows >= needed or not paired.rows:
+    independent = paired.rows if paired.effective is None else paired.effective
+    if independent >= needed or not independent:
         return None
-    chance = 1 - power_of(paired.rows, true, paired.discordance, alpha=alpha, margin=margin)
+    chance = 1 - power_of(independent, true, paired.discordance, alpha=alpha, margin=margin)
+    missing = math.ceil((needed - independent) * paired.rows / independent)
     return (
-        f"The {paired.rows} rows of the {name} holdout would miss {missed} with a chance of {chance:.0%} at the "
-        f"observed discordance of {paired.discordance:.2f}: {_collect(name, needed - paired.rows, ratios)}."
+        f"The {paired.rows} rows of the {name} holdout{_as_independent(paired)} would miss {missed} with a chance of "
+        f"{chance:.0%} at the observed discordance of {paired.discordance:.2f}: {_collect(name, missing, ratios)}."
     )
+
+
+def _as_independent(paired: PairedEvidence) -> str:
+    return "" if paired.effective is None else f" (as {paired.effective} independent ones)"
 
 
 def _collect(name: str, rows: int, ratios: Mapping[str, float]) -> str:
@@ -336,6 +388,18 @@ def _harm(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules:
         f"On the {name} holdout {evidence.subject} is worse than the {evidence.against} by more than the margin of "
         f"{points(rules.margin)} (promote.margin): the difference is {_difference(paired)}."
     )
+
+
+def _below_anchor(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
+    """Small losses in a row: half of the margin is for chance, so that their sum stays within all of it."""
+    anchor, allowed = evidence.anchor, rules.margin / 2
+    if anchor is None or anchor.paired.rows < least_rows(evidence, rules) or anchor.paired.difference >= -allowed:
+        return []
+    return [
+        f"On the frozen holdout {evidence.subject} is below version {anchor.version}, the best that ever served, by more than "
+        f"half of the margin, {points(allowed)}: the difference is {_difference(anchor.paired)}. Each refresh since lost "
+        "little, and together they lost too much."
+    ]
 
 
 def _harmed_slices(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
@@ -441,4 +505,5 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
 
 
 def _difference(paired: PairedEvidence) -> str:
-    return f"{100 * paired.difference:+.1f} points ({interval(paired.interval)}, {paired.rows} rows)"
+    rows = f"{paired.rows} rows{_as_independent(paired)}"
+    return f"{100 * paired.difference:+.1f} points ({interval(paired.interval)}, {rows})"

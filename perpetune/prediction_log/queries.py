@@ -1,5 +1,6 @@
 """Reads of the prediction log: recent predictions, new labels, labelled examples and counts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,8 @@ from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
 from perpetune.prediction_log.provenance import joined, may_judge, provenance, provenance_columns
 from perpetune.prediction_log.tables import feedback, predictions
 from perpetune.records import Example, Message, Prediction
+
+BATCH = 500  # ids in one query
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,20 @@ def newly_labelled(
         rows = rows.order_by(None).order_by(first.c.number.desc()).limit(newest)
         found = connection.execute(rows).all()
     return [_judging(prediction_of(row, rule)) for row in reversed(found)], found[0].number if found else after
+
+
+def labels_of_requests(
+    log: Engine, task: str, request_ids: Sequence[str], rule: LabelRule = ANY_LABEL
+) -> dict[str, str]:
+    """The newest label of each of these requests that has one which the rule accepts."""
+    found: dict[str, str] = {}
+    with log.connect() as connection:
+        label = _newest_feedback(feedback.c.label, rule.accepted(connection, task)).label("label")
+        for first in range(0, len(request_ids), BATCH):
+            wanted = predictions.c.id.in_(request_ids[first : first + BATCH])
+            rows = connection.execute(select(predictions.c.id, label).where(predictions.c.task == task, wanted))
+            found |= {row.id: rule.spelled(row.label) for row in rows if row.label is not None}
+    return found
 
 
 def labelled_examples(log: Engine, task: str, rule: LabelRule = ANY_LABEL, *, unasked: bool = True) -> list[Example]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -10,27 +9,35 @@ import numpy as np
 from scipy.special import gammaln, xlogy
 from scipy.stats import norm
 
+from perpetune.statistics.betting import p_value_above
 from perpetune.statistics.estimate import Floats
+from perpetune.statistics.units import are_rows, units_of
 
 EXACT_ROWS = 150  # up to here the test is exact; beyond, the asymptotic score test keeps its level
 NUISANCE_GRID = 60  # values of the nuisance parameter, the ratio of discordant rows
-STAKES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # as fractions of the largest possible stake
 
 
-def inferiority_p_value(margin: float, a_scores: Sequence[float], b_scores: Sequence[float]) -> float:
+def inferiority_p_value(
+    margin: float,
+    a_scores: Sequence[float],
+    b_scores: Sequence[float],
+    groups: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+) -> float:
     """The one-sided p-value for "b is worse than a by more than `margin`", from scores in [0, 1] on the same rows.
 
     A small value shows inferiority. If all scores are 0 or 1, it is the score test of a paired difference (Tango,
     Statistics in Medicine 17 (1998) 891), up to `EXACT_ROWS` rows as an exact unconditional test (Hsueh, Liu & Chen,
-    Biometrics 57 (2001) 478). Otherwise it is a betting test, valid for any distribution and size (Waudby-Smith &
-    Ramdas, JRSS-B 86 (2024)): the inverse of the final capital is a p-value. The order of the rows does not matter.
+    Biometrics 57 (2001) 478). For graded scores, and if rows of one of the `groups` are one observation or `weights`
+    differ, it is by betting: valid for any distribution and size. The order of the rows does not matter.
     """
     differences = np.asarray(b_scores, dtype=np.float64) - np.asarray(a_scores, dtype=np.float64)
-    if set(a_scores) | set(b_scores) <= {0.0, 1.0}:
+    if set(a_scores) | set(b_scores) <= {0.0, 1.0} and are_rows(groups, weights):
         return inferiority_p_value_of_counts(
             int((differences > 0).sum()), int((differences < 0).sum()), len(differences), margin
         )
-    return _by_betting(np.sort(differences), margin)
+    units = units_of(differences, groups, weights)
+    return p_value_above(-units.means, margin, units.weights)
 
 
 @lru_cache(maxsize=4096)
@@ -66,10 +73,3 @@ def _max_probability(better: Floats, worse: Floats, rows: int, margin: float) ->
         return float(np.exp(logs).sum())
 
     return min(1.0, max(chance(ratio) for ratio in np.linspace(margin, 1.0, NUISANCE_GRID)))
-
-
-def _by_betting(differences: Floats, margin: float) -> float:
-    """The inverse of the capital of a fixed mixture of stakes on "worse than -margin"."""
-    most = 1 / (1 + margin)
-    won = [float(np.log1p(stake * most * (-margin - differences)).sum()) for stake in STAKES]
-    return min(1.0, math.exp(math.log(len(STAKES)) - float(np.logaddexp.reduce(won))))

@@ -82,6 +82,9 @@ def _promoted(decision: Decision) -> Evidence:
 def _compared(decision: Decision, evidence: Evidence) -> str | None:
     against = text(evidence, "against") or "champion"
     guarded = _holdout_in(decision.reason) if _lost(decision) else None
+    traffic = part(part(evidence, "traffic"), "recent")
+    if traffic and guarded is None:
+        return difference(traffic)
     name = guarded or ("recent" if against == "champion" and part(evidence, "recent") else "frozen")
     paired = part(evidence, name) if guarded else part(evidence, "balanced") or part(evidence, name)
     told = difference(paired)
@@ -130,6 +133,9 @@ def _over(name: str, limit: Evidence) -> str | None:
 
 
 def _rows_wanted(decision: Decision) -> str | None:
+    for pattern in (r"^Label ([\d,]+) requests to decide", r"^([\d,]+) more labels of disagreements"):
+        if labels := _found(pattern, decision.reason):
+            return f"{labels} labels of disagreements wanted"
     for reason in decision.reasons:
         rows = _found(r"(?:collect|bring) ([\d,]+) more", reason)
         if rows:

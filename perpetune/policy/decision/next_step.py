@@ -41,6 +41,8 @@ def next_step(decision: Decision) -> str | None:
 
 def _short_promotion(decision: Decision) -> str:
     if decision.outcome == "collect more labels":
+        if _of_disagreements(decision):
+            return "`perpetune labels`; then `perpetune watch` decides"
         recent = any(_wanted(reason) and _holdout(reason) == "recent" for reason in decision.reasons)
         return f"{'POST /v1/feedback' if recent else '`perpetune ingest FILE`'}, then `perpetune refresh`"
     exceeded, examples = list(_exceeded(decision.evidence)), [*_harmed_slices(decision), *_missed_labels(decision)]
@@ -88,12 +90,24 @@ def _promotion(decision: Decision) -> Iterator[str]:
 
 def _wanted_rows(decision: Decision) -> Iterator[str]:
     """How many rows of which holdout, as the reasons say, and how they come there."""
+    if labels := _of_disagreements(decision):
+        yield (
+            f"Label {labels} requests that champion and challenger answer differently: {LABELS}; when they are in, the next "
+            "check decides without training (`perpetune watch`)."
+        )
+        return
     for reason in decision.reasons:
         rows, holdout = _wanted(reason), _holdout(reason)
         if rows is not None:
             yield f"{rows} more labelled rows are wanted in the {holdout} holdout: {_bring(holdout)}."
             return
     yield f"More labels are wanted: {FEEDBACK}, then `perpetune refresh`."
+
+
+def _of_disagreements(decision: Decision) -> str | None:
+    """How many labels of disagreements the reasons ask for."""
+    patterns = (r"^Label ([\d,]+) requests to decide", r"^([\d,]+) more labels of disagreements are wanted")
+    return next((found for pattern in patterns if (found := _number(pattern, decision.reason))), None)
 
 
 def _wanted(reason: str) -> str | None:

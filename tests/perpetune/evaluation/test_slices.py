@@ -37,7 +37,7 @@ def test_a_slice_holds_the_rows_that_both_have_answered(params: EvaluateParams, 
         "label bad": 1,
         "label good": 1,
     }
-    assert paired_scores(evaluation, "base", "challenger") == Slice((1, 1), (0, 1))
+    assert paired_scores(evaluation, "base", "challenger") == Slice((1, 1), (0, 1), ("0", "2"), (1, 1))
 
 
 def test_free_text_has_no_labels_and_a_single_source_is_no_slice(

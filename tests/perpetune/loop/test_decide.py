@@ -24,7 +24,11 @@ def evaluation(source: str, wrong: dict[str, set[int]]) -> Evaluation:
     """Sixty rows, every third labelled bad; each system is right but on the rows named."""
     rows = [
         Example(
-            input=f"row {n}", output="bad" if n % 3 == 0 else "good", id=f"{source}-{n}", group=str(n), source=source
+            input=f"row {n}",
+            output="bad" if n % 3 == 0 else "good",
+            id=f"{source}-{n}",
+            group=f"{source}-{n}",
+            source=source,
         )
         for n in range(60)
     ]

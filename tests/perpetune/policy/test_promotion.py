@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perpetune.params import load_params
-from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, Recall, should_promote
+from perpetune.policy.promotion import Anchor, Limit, PairedEvidence, PromotionEvidence, Recall, should_promote
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.non_inferiority import inferiority_p_value
 from perpetune.statistics.paired import compare
@@ -403,3 +403,19 @@ def test_a_verdict_says_how_many_labels_of_the_recent_holdout_arrived_unasked() 
     reasons = should_promote(evidence, GATE).reasons
     assert reasons[-1].startswith("150 of the 200 labels arrived unasked: whoever sent them chose the answers")
     assert "unasked" not in " ".join(should_promote(replace(evidence, unasked=0), GATE).reasons)
+
+
+def test_small_losses_in_a_row_are_seen_against_the_best_version_that_ever_served() -> None:
+    """Better than the champion on recent traffic and equal on frozen, but two points below the anchor."""
+    good = PairedEvidence(0.05, Interval(0.02, 0.08), 0.001, 1500, 0.1)
+    equal = PairedEvidence(0.0, Interval(-0.016, 0.016), 0.5, 1500, 0.1)
+    evidence = PromotionEvidence(equal, good, "champion")
+    assert should_promote(evidence, GATE).outcome == "promote"
+    for lost, outcome in ((0.02, "reject"), (0.01, "promote")):
+        anchor = Anchor("3", replace(equal, difference=-lost, interval=Interval(-lost - 0.02, 0.0)))
+        verdict = should_promote(replace(evidence, anchor=anchor), GATE)
+        assert verdict.outcome == outcome
+    assert (
+        "below version 3, the best that ever served"
+        in should_promote(replace(evidence, anchor=Anchor("3", replace(equal, difference=-0.02))), GATE).reasons[0]
+    )
