@@ -37,7 +37,7 @@ def status(
     from perpetune.runtime.up import is_lasting
 
     with for_people():
-        lasting = is_lasting(open_workspace())
+        lasting = is_lasting(open_workspace())  # before the addresses of temporary servers are set
         with services(worker=False, prefect=False) as workspace:
             found = read_status(workspace, all_versions=all_)
         if not lasting:
