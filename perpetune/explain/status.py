@@ -137,7 +137,7 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
 
 def without_temporary(status: Status) -> Status:
     """The status without addresses of servers that end with this command, or were not started for it."""
-    return replace(status, addresses=dict.fromkeys(status.addresses, NOT_RUNNING))
+    return replace(status, addresses={**status.addresses, "MLflow": NOT_RUNNING, "Prefect": NOT_RUNNING})
 
 
 def _next_check() -> tuple[str | None, tuple[str, ...]]:
