@@ -33,10 +33,15 @@ def status(
     json_: Json = False,
 ) -> None:
     """The serving version, the last check, and the counts of the prediction log."""
-    from perpetune.explain.status import read_status, show_status
+    from perpetune.explain.status import read_status, show_status, without_temporary
+    from perpetune.runtime.up import is_lasting
 
-    with for_people(), services(worker=False) as workspace:
-        found = read_status(workspace, all_versions=all_)
+    with for_people():
+        lasting = is_lasting(open_workspace())  # before the addresses of temporary servers are set
+        with services(worker=False, prefect=False) as workspace:
+            found = read_status(workspace, all_versions=all_)
+        if not lasting:
+            found = without_temporary(found)
         if json_:
             print_json(asdict(found))
         else:

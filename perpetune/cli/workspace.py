@@ -42,7 +42,7 @@ OutputSchema = Annotated[
     epilog="Example: `perpetune init tickets --instruction 'Which team should read this ticket?' --labels billing,login`"
 )
 def init(
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")] = Path(),
     task: TaskName = None,
     instruction: Instruction = None,
     kind: KindOption = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 from pathlib import Path
@@ -38,6 +38,7 @@ from perpetune.tracking.runs import ERROR, artifact, artifact_names, newest_ende
 from perpetune.workspace import Workspace
 
 WATCH = "`perpetune watch`"
+NOT_RUNNING = "not running"
 MOST_MISSED = 100  # missed checks that are counted
 KINDS: tuple[Kind, ...] = ("refresh", "watch")
 
@@ -129,10 +130,15 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
         hosted=_hosted(workspace) if versions else None,
         addresses={
             "MLflow": runs_url(task),
-            "Prefect": ui_url(str(settings.prefect_api_url)),
-            "gateway": settings.gateway_url or "not running",
+            "Prefect": ui_url(settings.prefect_api_url) if settings.prefect_api_url else NOT_RUNNING,
+            "gateway": settings.gateway_url or NOT_RUNNING,
         },
     )
+
+
+def without_temporary(status: Status) -> Status:
+    """The status without addresses of servers that end with this command, or were not started for it."""
+    return replace(status, addresses={**status.addresses, "MLflow": NOT_RUNNING, "Prefect": NOT_RUNNING})
 
 
 def _next_check() -> tuple[str | None, tuple[str, ...]]:
@@ -310,11 +316,12 @@ def _read_decision(run_id: str, name: str = RECORD) -> Decision:
 
 def show_status(status: Status, console: Console, *, verbose: bool = False) -> None:
     """Print the status as a table; with `verbose` the reason of each decision, and all next steps."""
-    table = Table("version", "aliases", "system", "release", "verdict", title=f"{status.task}: {_serving_text(status)}")
+    title = f"{status.task}: {_serving_text(status)}"
+    table = Table("version", "aliases", "system", "release", "verdict", title=title)
     for line in status.versions:
         verdict = f"{line.decision}: {line.reason}" if verbose and line.reason else line.verdict
         table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, escape(verdict))
-    console.print(table)
+    console.print(table if status.versions else title, markup=False)
     if status.older_versions:
         console.print(f"older versions: {status.older_versions}, see `perpetune status --all`", markup=False)
     if status.hosted:

@@ -252,6 +252,11 @@ def with_services(
         yield Workspace(workspace.root, workspace.params, Settings())
 
 
+def is_lasting(workspace: Workspace) -> bool:
+    """Whether MLflow outlives a command that uses it: it runs elsewhere, or `perpetune up` runs."""
+    return workspace.settings.mlflow_tracking_uri is not None or is_up(workspace.home)
+
+
 def _addressed(workspace: Workspace, prefect: bool, report: Callable[[str], None]) -> Workspace | None:
     settings = workspace.settings
     if settings.mlflow_tracking_uri and (settings.prefect_api_url or not prefect):

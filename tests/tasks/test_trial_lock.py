@@ -7,6 +7,8 @@ from prefect.testing.utilities import prefect_test_harness
 
 from perpetune.tasks.trial_lock import trial_lock
 
+pytestmark = pytest.mark.slow  # a Prefect server
+
 
 @pytest.fixture(scope="module", autouse=True)
 def prefect() -> Iterator[None]:

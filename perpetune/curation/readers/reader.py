@@ -195,10 +195,11 @@ def _refuse(table: Table, seen: _Seen, schemas: Sequence[Schema], path: Path) ->
 
 
 def _no_columns(columns: tuple[str, ...], path: Path) -> PerpetuneError:
-    missing = " and ".join(f"`{name}`" for name in ("input", "output") if name not in columns)
+    missing = [f"`{name}`" for name in ("input", "output") if name not in columns]
+    none = "there is no column" if len(missing) == 1 else "there are no columns"
     found = ", ".join(f"`{shortened(name, 40)}`" for name in columns[:20]) or "none"
     return PerpetuneError(
-        f"there is no column {missing}; the columns are: {found}", where=str(path), do=_advice(columns, path)
+        f"{none} {' and '.join(missing)}; the columns are: {found}", where=str(path), do=_advice(columns, path)
     )
 
 

@@ -56,7 +56,7 @@ def test_one_bad_file_of_a_folder_does_not_stop_the_others(workspace: Path) -> N
     assert said.exit_code == 1
     assert [each["examples"] for each in json.loads(said.stdout)] == [1, 1]
     assert "1 file could not be read, 2 could:" in said.stderr
-    assert "b.json: there is no column `input` and `output`" in said.stderr
+    assert "b.json: there are no columns `input` and `output`" in said.stderr
 
 
 @pytest.mark.parametrize(

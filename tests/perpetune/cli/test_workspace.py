@@ -36,6 +36,12 @@ def test_init_as_json(folder: Path) -> None:
     assert found["next"][0].startswith("git commit")
 
 
+def test_init_takes_the_current_folder(folder: Path) -> None:
+    said = perpetune("init", "--task", "mail", "--instruction", "Spam?")
+    assert said.exit_code == 0, said.output
+    assert load_params(folder / "params.yaml").task.name == "mail"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 TASK = Task("tickets", "Which team?")
 
 
+@pytest.mark.slow
 def test_a_new_workspace_curates_what_is_ingested(tmp_path: Path) -> None:
     done = create(tmp_path / "tickets", TASK)
     assert done.git == "made"
