@@ -298,13 +298,12 @@ def test_a_gateway_restarts_without_a_failed_request(stack: Stack) -> None:
     thread = threading.Thread(target=keep_asking)
     thread.start()
     try:
-        for name in ("gateway-1", "gateway-2"):
-            process = stack.host.running[name]
-            os.kill(process.pid, signal.SIGTERM)
-            assert process.wait(timeout=80) == 0, stack.host.log(name)[-2000:]
-            stack.start(name)
-            stack.healthy(name)
-            eventually(lambda: _up(stack) == ["UP", "UP"], seconds=60)
+        process = stack.host.running["gateway-1"]
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=80) == 0, stack.host.log("gateway-1")[-2000:]
+        stack.start("gateway-1")
+        stack.healthy("gateway-1")
+        eventually(lambda: _up(stack) == ["UP", "UP"], seconds=60)
     finally:
         stopped.set()
         thread.join()
