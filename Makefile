@@ -8,7 +8,7 @@ COMPILE := -m compileall -qq -j 0
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test test-fast test-slow coverage check docs bench lock vllm clients label-studio
+.PHONY: setup demo up test test-fast test-slow coverage check audit docs bench lock vllm clients label-studio
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -90,8 +90,16 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint deploy/Dockerfile mlflow/Dockerfile
+	sh .ci/secrets
 	$(SITE) --quiet
 	$(BIN)/python benchmarks/readme.py --check
+
+# Known vulnerabilities of what the images hold. It asks a database on the internet, so it is no part of `make check`.
+audit:
+	test -x .venv-audit/bin/pip-audit || ($(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit)
+	.venv-audit/bin/pip-audit --disable-pip --require-hashes -r mlflow/requirements.lock
+	.venv-audit/bin/pip-audit --disable-pip --require-hashes -r deploy/requirements.hashes
 
 docs: .venv/ready
 	$(SITE)
@@ -109,5 +117,11 @@ bench: setup vllm
 	$(BIN)/python benchmarks/curation_quality.py
 	$(BIN)/python benchmarks/serving.py
 
+# For the images, with hashes. Which build of torch they get depends on the index, so it has none.
+HASHES := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11.7 \
+	--python-platform x86_64-unknown-linux-gnu
+
 lock:
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|triton|trl|datasets|dill|multiprocess|river|semhash|model2vec|vicinity|usearch|numkong|pyversity|frozendict)' | sed 's/^torch==.*/torch==2.13.0/' > requirements.lock
+	$(HASHES) --no-deps --no-emit-package torch -o deploy/requirements.hashes requirements.lock
+	$(HASHES) -c requirements.lock -o mlflow/requirements.lock mlflow/requirements.in

@@ -192,6 +192,7 @@ def _image(dockerfile: Path, folder: Path) -> Iterator[tuple[Path, str, bool]]:
                 else:
                     shutil.copy(ROOT / source, into)
         built.chmod(0o755)
+        subprocess.run([sys.executable, "-m", "compileall", "-q", "-q", str(built)], check=True)  # as pip does
     yield built, place, True
 
 
