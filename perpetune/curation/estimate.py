@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perpetune.curation.layout import RAW
 
-MICROSECONDS = {"validate": 20, "clean": 45, "split": 180, "reference": 5, "card": 15}
+MICROSECONDS = {"validate": 20, "repair": 25, "private": 30, "clean": 55, "split": 180, "reference": 5, "card": 30}
 """CPU time for each row of about 20 words, on one core of a server of 2024 (benchmarks/curation_speed.py)."""
 _WORTH_A_WORD = 10  # seconds
 

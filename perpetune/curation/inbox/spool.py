@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tqdm import tqdm
+
 from perpetune.curation.erased import Tombstones
 from perpetune.curation.quarantine import Rejected
 from perpetune.curation.readers.identity import unrelated_ids, with_content_id
 from perpetune.curation.readers.options import ReadOptions
 from perpetune.curation.readers.reader import TRAFFIC_FILE, ReadRow, opened_table, read_rows
 from perpetune.records import Example
+
+_BAR_AFTER = 2  # seconds
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def spool(
         (folder / "examples.jsonl").open("w", encoding="utf-8") as examples,
         (folder / "preferences.jsonl").open("w", encoding="utf-8") as preferences,
     ):
-        for number, each in enumerate(read_rows(table, shown, source, options), start=1):
+        rows = tqdm(read_rows(table, shown, source, options), unit=" rows", delay=_BAR_AFTER, leave=False, disable=None)
+        for number, each in enumerate(rows, start=1):
             read = _unless_erased(each, erased, shown, number)
             tally.add(read)
             if isinstance(read.row, Example):
