@@ -56,7 +56,8 @@ def prefect(workspace: Workspace) -> list[Finding]:
     if answer.status_code == 404:
         what = f"{url} has no deployment refresh/{task}, so nothing is scheduled"
         return [Finding("Prefect", "fault", what, f"start the worker: {_START}"), *_clock("Prefect", answer)]
-    return [_answered("Prefect", url, answer), _alerts(url, task), *_clock("Prefect", answer)]
+    answered = _answered("Prefect", url, answer)
+    return [answered, *([_alerts(url, task)] if answer.is_success else []), *_clock("Prefect", answer)]
 
 
 def _alerts(url: str, task: str) -> Finding:

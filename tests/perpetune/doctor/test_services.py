@@ -35,6 +35,10 @@ def server() -> Iterator[Server]:
                     self.end_headers()
                     self.wfile.write(data)
 
+                def do_POST(self) -> None:
+                    self.rfile.read(int(self.headers["content-length"]))
+                    self.do_GET()
+
             return serve_until_exit(stack, Handler)
 
         yield start
@@ -62,10 +66,21 @@ def test_without_addresses_nothing_is_checked(workspace: Callable[..., Workspace
     [(200, "ok", ""), (401, "fault", "PREFECT_API_AUTH_STRING"), (404, "fault", "worker"), (500, "fault", "log")],
 )
 def test_prefect(server: Server, workspace: Callable[..., Workspace], status: int, level: str, word: str) -> None:
-    url = server({"/api/deployments/name/refresh/mail": (status, {})})
-    (found,) = services.prefect(workspace(PREFECT_API_URL=f"{url}/api"))
+    answers = {"/api/deployments/name/refresh/mail": (status, {}), "/api/automations/filter": (200, [])}
+    found, *more = services.prefect(workspace(PREFECT_API_URL=f"{server(answers)}/api"))
     assert found.level == level
     assert word in found.do
+    assert [each.subject for each in more] == (["alerts"] if level == "ok" else [])
+
+
+@pytest.mark.parametrize(("names", "level"), [(["perpetune mail: test"], "ok"), (["perpetune other: test"], "warning")])
+def test_alerts_to_no_one_are_a_warning(
+    server: Server, workspace: Callable[..., Workspace], names: list[str], level: str
+) -> None:
+    automations = [{"name": name} for name in names]
+    url = server({"/api/deployments/name/refresh/mail": (200, {}), "/api/automations/filter": (200, automations)})
+    _, alerts = services.prefect(workspace(PREFECT_API_URL=f"{url}/api"))
+    assert (alerts.subject, alerts.level) == ("alerts", level)
 
 
 def test_a_clock_that_is_wrong_is_a_fault(server: Server, workspace: Callable[..., Workspace]) -> None:

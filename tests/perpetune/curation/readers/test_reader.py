@@ -131,7 +131,7 @@ def test_tool_calls_and_their_results_stay_in_the_conversation(tmp_path: Path) -
         (b'["input", "output"]', None, "not a JSON object"),
         (b'{"input": "\xff", "output": "b"}', None, "not UTF-8 at byte 12"),
         (b'{"input": "a", "output": NaN}', "output", "missing"),
-        (b'{"input": "a", "output": Infinity}', "output", "cannot be written as JSON"),
+        (b'{"input": "a", "output": Infinity}', "output", "is an infinite number"),
         (b'{"input": "a"}', "output", "missing"),
         (b'{"input": null, "output": "b"}', "input", "missing"),
         (b'{"input": " \\n", "output": "b"}', "input", "empty"),
