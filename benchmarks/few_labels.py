@@ -29,6 +29,7 @@ from perpetune.params import Params, load_params
 from perpetune.policy.ignorable import SelectionRow, ignorable
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
 from perpetune.policy.traffic_comparison import labels_to_ask, should_promote_on_traffic
+from perpetune.policy.verdict import Outcome
 
 Numbers = npt.NDArray[np.float64]
 ACCURACY, DISCORDANCE = 0.85, 0.10
@@ -193,7 +194,7 @@ def _one(case: Case, params: Params, rng: np.random.Generator) -> tuple[str, int
     compared = TrafficComparison(champion="1", challenger="2", recent=recent, earlier=earlier)
     wins |= more
     evidence = replace(evidence, traffic=traffic_evidence(compared, {}, params.evaluate))
-    outcome = first
+    outcome: Outcome = first
     for _ in range(ROUNDS):
         plan = labels_to_ask(evidence, params.promote)
         left = [len(each.differing) - each.asked for each in (compared.recent, compared.earlier)]

@@ -26,7 +26,7 @@ class Estimate:
     n: int
 
 
-def wilson(successes: int, n: int, confidence: float) -> Estimate:
+def wilson(successes: float, n: float, confidence: float) -> Estimate:
     """The success rate with Wilson's score interval (Wilson 1927, JASA 22:209)."""
     ratio = successes / n
     z2 = critical_value(confidence) ** 2
