@@ -33,7 +33,9 @@ def wilson(successes: float, n: float, confidence: float) -> Estimate:
     centre = (ratio + z2 / (2 * n)) / (1 + z2 / n)
     half_width = math.sqrt(z2 * ratio * (1 - ratio) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
     # Rounding can put a limit of 0 or 1 just beyond the rate.
-    return Estimate(ratio, max(0.0, min(ratio, centre - half_width)), min(1.0, max(ratio, centre + half_width)), n)
+    return Estimate(
+        ratio, max(0.0, min(ratio, centre - half_width)), min(1.0, max(ratio, centre + half_width)), round(n)
+    )
 
 
 def critical_value(confidence: float) -> float:
