@@ -367,7 +367,14 @@ def main() -> int:
     for claim in claims:
         print(f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.4g}, goal {claim.goal:g}")
     if not asked.quick and not asked.only:
-        print(write("few_labels", claims, [asdict(each) for each in (*found, *creeps)], time.monotonic() - began))
+        print(
+            write(
+                "few_labels",
+                claims,
+                [*(asdict(each) for each in found), *(asdict(each) for each in creeps)],
+                time.monotonic() - began,
+            )
+        )
     return 0 if all(claim.holds for claim in claims) else 1
 
 

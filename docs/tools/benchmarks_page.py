@@ -21,6 +21,7 @@ ABOUT = {
     "curation_speed": ("Seconds, memory and growth of curation", "10,000 and 100,000 rows, one run"),
     "decisions": ("Error rates of the decisions", "1,000 simulations for each line"),
     "evaluation-reviews": ("Scoring of labels", "200 rows, two rounds"),
+    "few_labels": ("The gate with few, dependent and biased labels", "1,000 simulations for each line"),
     "gpu-training-lora": ("Training on a GPU: LoRA", "one round"),
     "gpu-training-qlora": ("Training on a GPU: QLoRA", "one round"),
     "label_rules": ("Labels from rules", "2 simulations of 10 kinds, 1,000 rows each, and two sets of real rows"),
