@@ -27,12 +27,14 @@ from perpetune.loop.disagreements.comparison import Disagreement, TrafficCompari
 from perpetune.loop.disagreements.decide import traffic_evidence
 from perpetune.params import Params, load_params
 from perpetune.policy.ignorable import SelectionRow, ignorable
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
+from perpetune.policy.promotion import Anchor, PairedEvidence, PromotionEvidence, harms, should_promote
 from perpetune.policy.traffic_comparison import labels_to_ask, should_promote_on_traffic
+from perpetune.policy.verdict import Interval, Outcome
 
 Numbers = npt.NDArray[np.float64]
 ACCURACY, DISCORDANCE = 0.85, 0.10
 ROWS, TRAFFIC = 200, 1500
+REFRESHES = 20
 ROUNDS = 4  # of labels
 OUTCOMES = ("promote", "collect more labels", "reject")
 FALSE_PROMOTIONS, POWER = 0.05, 0.9
@@ -193,7 +195,7 @@ def _one(case: Case, params: Params, rng: np.random.Generator) -> tuple[str, int
     compared = TrafficComparison(champion="1", challenger="2", recent=recent, earlier=earlier)
     wins |= more
     evidence = replace(evidence, traffic=traffic_evidence(compared, {}, params.evaluate))
-    outcome = first
+    outcome: Outcome = first
     for _ in range(ROUNDS):
         plan = labels_to_ask(evidence, params.promote)
         left = [len(each.differing) - each.asked for each in (compared.recent, compared.earlier)]
@@ -283,6 +285,37 @@ def _paired(rows: Rows, params: Params) -> PairedEvidence:
     return paired_evidence(scores, params.evaluate, params.promote)
 
 
+@dataclass(frozen=True)
+class Creep:
+    """Points of accuracy lost on the frozen distribution by refreshes that each lose one: mean and 95th percentile."""
+
+    rows: int
+    with_anchor: bool
+    lost: float
+    most_lost: float
+
+
+def creep(rows: int, simulated: int, params: Params, *, with_anchor: bool, seed: int = 1) -> Creep:
+    """Twenty challengers, each a point worse than the champion on the same frozen rows; all else would promote them."""
+    rng, lost = np.random.default_rng(seed), []
+    mixing = DISCORDANCE / (2 * ACCURACY * (1 - ACCURACY))
+    size = mixing / (1 - mixing)
+    for _ in range(simulated):
+        chances = rng.beta(size * ACCURACY, size * (1 - ACCURACY), rows)
+        anchor, fallen = (rng.random(rows) < chances).astype(np.float64), 0.0
+        for _ in range(REFRESHES):
+            next_fall = fallen + 0.01
+            ours = (rng.random(rows) < chances * (1 - next_fall / ACCURACY)).astype(np.float64)
+            paired = _paired(Rows(anchor, ours, np.arange(rows)), params)
+            evidence = PromotionEvidence(
+                PairedEvidence(0.0, Interval(-0.01, 0.01), 0.5, rows), None, "champion", anchor=Anchor("1", paired)
+            )
+            if not with_anchor or fallen == 0 or not harms(evidence, params.promote):
+                fallen = next_fall
+        lost.append(fallen)
+    return Creep(rows, with_anchor, float(np.mean(lost)), float(np.quantile(lost, 0.95)))
+
+
 def claims_of(found: list[Found], *, quick: bool) -> list[Claim]:
     """The claims. In a quick run a claim fails only if its interval excludes the goal."""
     claims = []
@@ -312,10 +345,36 @@ def main() -> int:
             found.append(simulate(case, 40 if asked.quick else asked.simulated, params, seed))
             print(_line(found[-1]), flush=True)
     claims = claims_of(found, quick=asked.quick)
+    creeps = [
+        creep(rows, 10 if asked.quick else 200, params, with_anchor=with_anchor)
+        for rows in (ROWS, 500, 1000)
+        for with_anchor in (False, True)
+    ]
+    for each in creeps:
+        print(f"{REFRESHES} refreshes that lose a point each: {asdict(each)}", flush=True)
+    margin = params.promote.margin
+    claims += [
+        Claim(
+            f"accuracy lost by {REFRESHES} refreshes that lose a point each, {each.rows} frozen rows",
+            each.lost,
+            (0.0, each.most_lost),
+            margin,
+            each.lost <= margin,
+        )
+        for each in creeps
+        if each.with_anchor and each.rows > ROWS
+    ]
     for claim in claims:
         print(f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.4g}, goal {claim.goal:g}")
     if not asked.quick and not asked.only:
-        print(write("few_labels", claims, [asdict(each) for each in found], time.monotonic() - began))
+        print(
+            write(
+                "few_labels",
+                claims,
+                [*(asdict(each) for each in found), *(asdict(each) for each in creeps)],
+                time.monotonic() - began,
+            )
+        )
     return 0 if all(claim.holds for claim in claims) else 1
 
 

@@ -22,6 +22,7 @@ ABOUT = {
     "decay": ("Error rates and delay of the decay monitor", "1,000 simulated histories for each line, 200 for ADWIN"),
     "decisions": ("Error rates of the decisions", "1,000 simulations for each line"),
     "evaluation-reviews": ("Scoring of labels", "200 rows, two rounds"),
+    "few_labels": ("The gate with few, dependent and biased labels", "1,000 simulations for each line"),
     "gpu-training-lora": ("Training on a GPU: LoRA", "one round"),
     "gpu-training-qlora": ("Training on a GPU: QLoRA", "one round"),
     "label_rules": ("Labels from rules", "10 drawings of 6 kinds, 1,000 rows each, and two sets of real rows"),

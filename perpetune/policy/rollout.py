@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 from perpetune.params import ReleaseParams
@@ -12,6 +14,7 @@ from perpetune.policy.verdict import Interval, Verdict
 from perpetune.policy.wording import arrived_unasked, interval, points, score
 
 ALPHA = 0.05  # of the test that the previous version is better on the same inputs
+LEAST_VARIANCE = 0.01  # of a row's score: scores near 0 or 1 must not make few labels look like many
 MEASURES = 3  # quality, errors, slow answers: each is tested at a third of alpha (Bonferroni)
 
 
@@ -294,10 +297,24 @@ def _seems_worse(evidence: TrialEvidence, rules: ReleaseParams) -> str:
 
 
 def _seems_as_good(evidence: TrialEvidence, rules: ReleaseParams) -> str:
+    missed = points(2 * rules.margin)
     return (
         f"After {evidence.requests} requests the observed quality is within the margin of {points(rules.margin)}; the "
-        f"promotion gate tested quality on the holdouts: {_difference(evidence.quality)}."
+        f"promotion gate tested quality on the holdouts: {_difference(evidence.quality)}. With so few labels one that is "
+        f"worse by {missed} comes this far with a chance of {missed_harm(evidence.quality, rules.margin):.0%}."
     )
+
+
+def missed_harm(quality: Comparison, margin: float) -> float:
+    """The chance that the estimate is within the margin although the challenger is worse by twice the margin.
+
+    For two independent groups of users, in the normal approximation; a shadow's pairs differ less, so that it is lower.
+    """
+    variance = sum(
+        max(mean * (1 - mean), LEAST_VARIANCE) / max(rows, 1)
+        for mean, rows in ((quality.challenger, quality.rows), (quality.champion, quality.champion_rows))
+    )
+    return 1 - NormalDist().cdf(margin / math.sqrt(variance))
 
 
 def _difference(compared: Comparison) -> str:

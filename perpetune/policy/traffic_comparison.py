@@ -80,7 +80,7 @@ def labels_to_ask(evidence: PromotionEvidence, rules: PromoteParams) -> LabelPla
 
 def level(traffic: TrafficEvidence, rules: PromoteParams) -> float:
     """The level of the test of the gain: the holdouts had the first look, and each round of labels is one more."""
-    return rules.alpha / 2 ** max(traffic.rounds, 1)
+    return rules.alpha * math.pow(0.5, max(traffic.rounds, 1))
 
 
 def _power(rules: PromoteParams) -> float:

@@ -87,7 +87,7 @@ def gain_labels(ratio: float, gain: float, *, alpha: float, power: float) -> int
     if ratio < gain:
         return None
     effect = gain / ratio
-    root = norm.ppf(1 - alpha) + norm.ppf(power) * math.sqrt(1 - effect**2)
+    root = float(norm.ppf(1 - alpha)) + float(norm.ppf(power)) * math.sqrt(1 - effect**2)
     return math.ceil((root / effect) ** 2 + 1 / effect)
 
 

@@ -150,9 +150,9 @@ def _compare_clustered(
     rows = np.ones_like(a) if weights is None else np.asarray(weights, dtype=np.float64)
     units = units_of(b - a, groups, weights)
     effective = effective_rows(units, b - a, weights)
-    cells = [effective * math.fsum(rows[cell]) / math.fsum(rows) for cell in _cells(a, b)]
+    both, only_b, only_a, neither = (effective * math.fsum(rows[cell]) / math.fsum(rows) for cell in _cells(a, b))
     if (a != b).any():
-        low, high = newcombe(*cells, confidence)
+        low, high = newcombe(both, only_b, only_a, neither, confidence)
     else:
         high = unseen_ratio(effective, confidence)
         low = -high

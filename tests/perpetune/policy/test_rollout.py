@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from perpetune.policy.rollout import (
     RollbackEvidence,
     TrialEvidence,
     manual_rollback,
+    missed_harm,
     should_release,
     should_roll_back,
     why_no_rollback,
@@ -193,3 +195,13 @@ def test_verdicts_say_when_labels_arrived_unasked() -> None:
 def test_a_manual_rollback_has_its_reason() -> None:
     verdict = manual_rollback(ManualRollback("wrong tone", "3", "2", 0.2))
     assert verdict.reasons == ("Rolled back from version 3 to version 2: wrong tone",)
+
+
+def test_the_end_of_a_trial_says_what_its_few_labels_would_miss() -> None:
+    """By simulation: a hundred labels on each side, and a challenger that is ten points worse."""
+    few = Comparison(0.8, 0.85, -0.05, Interval(-0.3, 0.2), 100, 100)
+    rng = np.random.default_rng(3)
+    differences = rng.binomial(100, 0.75, 20_000) / 100 - rng.binomial(100, 0.85, 20_000) / 100
+    assert missed_harm(few, 0.05) == pytest.approx(np.mean(differences >= -0.05), abs=0.04)
+    many = replace(few, rows=2000, champion_rows=2000)
+    assert missed_harm(many, 0.05) < 0.001

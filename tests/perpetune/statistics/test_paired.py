@@ -114,7 +114,7 @@ def test_rows_of_one_group_are_one_observation(graded: bool) -> None:
         a = np.where(change < 0, -change, np.where(change > 0, 0, 1.0))
         found = compare(list(a), list(a + change), confidence=0.95, samples=400, seed=1, groups=groups)
         better.append((found.p_value < 0.05, found.low > 0))
-        effective.append(found.effective)
+        effective.append(found.effective or 0.0)
     assert np.mean(better, axis=0).max() <= 0.065
     assert np.mean(effective) == pytest.approx(50, rel=0.1)
 
