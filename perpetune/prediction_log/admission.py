@@ -45,7 +45,7 @@ def admit(
         ripe_until = _ripe_until(rows, others, now)
         found = [
             {"request_id": row.id, "weight": weight}
-            for row in sorted(_labelled(rows), key=lambda row: (row.labelled, row.id))
+            for row in sorted(_labelled(rows), key=lambda row: row.first_label)  # the clocks of several gateways differ
             if not row.admitted and ((at_once and _key(row) is None) or _is_ripe(row, ripe_until))
             if (weight := _weight(row, unasked=unasked)) is not None
         ]
@@ -86,15 +86,17 @@ def _known(
     connection: Connection, task: str, version: str | None, accepted: ColumnElement[bool]
 ) -> tuple[Sequence[Row[Any]], int]:
     """The requests that are labelled or asked for, with the time of the first label; and the number of the others."""
-    first = select(func.min(feedback.c.time)).where(feedback.c.request_id == predictions.c.id, accepted)
-    labelled = first.scalar_subquery()
+    mine = (feedback.c.request_id == predictions.c.id, accepted)
+    labelled = select(func.min(feedback.c.time)).where(*mine).scalar_subquery()
+    number = select(func.min(feedback.c.id)).where(*mine).scalar_subquery()
     admitted = select(admitted_labels.c.number).where(admitted_labels.c.request_id == predictions.c.id)
     columns = (predictions.c.id, predictions.c.time, label_requests.c.time.label("asked"), labelled.label("labelled"))
-    mine = [predictions.c.task == task, is_whole(), *([predictions.c.version == version] if version else [])]
-    query = select(*columns, admitted.exists().label("admitted"), *provenance_columns(task)).select_from(joined())
+    whole = [predictions.c.task == task, is_whole(), *([predictions.c.version == version] if version else [])]
+    query = select(*columns, admitted.exists().label("admitted"), number.label("first_label"))
+    query = query.add_columns(*provenance_columns(task)).select_from(joined())
     known = or_(labelled.is_not(None), label_requests.c.request_id.is_not(None))
-    rows = connection.execute(query.where(*mine, known)).all()
-    answered = connection.execute(select(func.count()).select_from(predictions).where(*mine)).scalar_one()
+    rows = connection.execute(query.where(*whole, known)).all()
+    answered = connection.execute(select(func.count()).select_from(predictions).where(*whole)).scalar_one()
     return rows, answered - len(rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,8 +14,11 @@ from perpetune.explain.status import read_status
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import CheckResult, check
+from perpetune.loop.watch.label_requests import ask_for_labels, draw_standing_lot
+from perpetune.monitoring.window import Window
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import open_requests
+from perpetune.prediction_log.label_requests import Drawn, open_requests, request_labels
+from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Message, Prediction, RecordedAnswer, write_jsonl
 from perpetune.tracking import registry
@@ -24,6 +27,7 @@ from perpetune.tracking.runs import close_run, find_run, log_text
 pytestmark = pytest.mark.slow
 
 ROWS = 80
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -47,12 +51,12 @@ def world(releases: Callable[..., Any]) -> Any:
     return opened
 
 
-def asked(world: Any, text: str, confidence: float) -> None:
+def asked(world: Any, text: str, confidence: float, days: float = 0) -> None:
     log = open_log(world.workspace.settings.prediction_log)
     rows = [
         Prediction(
             id=f"r{number}",
-            time=datetime.now(UTC),
+            time=datetime.now(UTC) - days * DAY,
             task=world.task,
             version="1",
             messages=(Message(role="user", content=text),),
@@ -103,3 +107,27 @@ def test_drift_with_high_confidence_requests_no_labels(world: Any) -> None:
         reason.startswith("The accuracy estimated from confidence is not shown to have fallen so far")
         for reason in check_result.decision.reasons
     )
+
+
+def test_a_standing_lot_is_drawn_in_quiet_times(world: Any) -> None:
+    asked(world, "fine work", 0.9, days=2.5)
+    champion = registry.get(world.task, "1")
+    assert draw_standing_lot(world.workspace, champion) == 12, "5 a day"
+    assert draw_standing_lot(world.workspace, champion) == 0, "a repeated check changes nothing"
+    log = open_log(world.workspace.settings.prediction_log)
+    assert {each.why for each in open_requests(log, world.task)} == {"lot"}
+    log.dispose()
+
+
+def test_urgent_requests_are_drawn_by_lot_and_shown_first(world: Any) -> None:
+    asked(world, "fine work", 0.9)
+    log = open_log(world.workspace.settings.prediction_log)
+    rows = recent_predictions(log, world.task, limit=None)
+    request_labels(log, [Drawn(rows[0].id, "doubt", 0.5, 1.0)], datetime.now(UTC), undrawn={rows[1].id: 0.5})
+    champion, window = registry.get(world.task, "1"), Window(rows, (), {}, "classification")
+    assert ask_for_labels(world.workspace, champion, window, urgent=30) == 30
+    assert ask_for_labels(world.workspace, champion, window, urgent=30) == 0, "they are open"
+    found = open_requests(log, world.task)
+    assert [each.urgent for each in found] == [True] * 30 + [False]
+    assert {each.why for each in found[:30]} == {"lot"}
+    log.dispose()
