@@ -97,13 +97,17 @@ def _request(each: LabelRequest, conversation: tuple[Message, ...], unlike: set[
         subject=Subject(kind="request", id=each.request_id),
         text=_transcript(conversation) or each.input,
         why=_why(each, unlike),
-        suggestion=None if each.why == "lot" else Suggestion(label=each.answer, score=each.confidence),
+        suggestion=None
+        if each.why in ("lot", "disagreement")
+        else Suggestion(label=each.answer, score=each.confidence),
     )
 
 
 def _why(each: LabelRequest, unlike: set[str]) -> str:
     if each.why == "lot":
         return "It was drawn at random."
+    if each.why == "disagreement":
+        return "Two versions answer differently."
     if each.request_id in unlike:
         return f"It is {_DRIFTED}."
     return "The model is unsure." if each.confidence is None else f"The model is unsure ({each.confidence:.0%})."

@@ -83,6 +83,7 @@ def labels(
     """The open label requests of the monitor; labels that are imported count as feedback."""
     from perpetune.cli.label_tables import show_imported, show_requests
     from perpetune.loop.label_rule import label_rule_at_hand
+    from perpetune.prediction_log.label_counts import counted, label_counts
     from perpetune.prediction_log.label_file import import_labels, write_requests
     from perpetune.prediction_log.label_requests import open_requests
     from perpetune.prediction_log.redaction import Redactor, group_key
@@ -94,10 +95,11 @@ def labels(
             redactor = Redactor(group_key(None)) if bring and params.log.redact else None
             brought = import_labels(log, bring, redactor, rule) if bring else None
             wanted = open_requests(log, params.task.name, rule=rule)
+            known = label_counts(log, params.task.name, rule)
         if out:
             write_requests(out, wanted)
         if json_:
-            found: dict[str, object] = {"wanted": [asdict(each) for each in wanted]}
+            found: dict[str, object] = {"wanted": [asdict(each) for each in wanted], "labels": known}
             if brought:
                 rejected = [row.model_dump() for row in brought.rejected]
                 found |= {"brought": {**asdict(brought), "rejected": rejected}}
@@ -109,3 +111,5 @@ def labels(
             say(f"{len(wanted)} requests in {shown(out)}: fill in `label` and import them with --bring")
         else:
             show_requests(wanted, console)
+            if known:
+                console.print(f"labels so far: {counted(known)}", markup=False)

@@ -24,9 +24,13 @@ def show_requests(wanted: Sequence[LabelRequest], console: Console) -> None:
     for each in wanted:
         confidence = "" if each.confidence is None else f"{each.confidence:.2f}"
         table.add_row(
-            Text(each.request_id), Text(shortened(each.input)), Text(shortened(each.answer)), confidence, each.why
+            Text(each.request_id), Text(shortened(each.input)), Text(shortened(each.answer)), confidence, _why(each)
         )
     console.print(table)
+
+
+def _why(each: LabelRequest) -> str:
+    return f"{each.why}, urgent" if each.urgent else each.why
 
 
 def show_imported(brought: ImportedLabels, console: Console) -> None:

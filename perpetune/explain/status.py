@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 from pathlib import Path
@@ -19,6 +19,7 @@ from perpetune.errors import NoDecision
 from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.versions import NEWEST, newest_versions, system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
+from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.loop.unfinished import unfinished_refresh
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.policy.decision.headline import headline
@@ -27,6 +28,7 @@ from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.wording import amount, one_line
 from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.label_counts import counted, label_counts
 from perpetune.prediction_log.label_requests import count_open
 from perpetune.prediction_log.queries import counts
 from perpetune.proxies import is_on_this_machine
@@ -67,6 +69,7 @@ class Status:
     checks that `watch.cron` has planned since it and that did not run. `unfinished` is a decision of a refresh that is
     not carried out.
 
+    `labels` counts labels by how their request was chosen; `unasked` says why those that came unasked decide, or why not.
     `hosted` compares what serves since the newest refresh with the hosted model's recorded answers, if there are any.
     `next_step` is the command to run next, if any; `next_steps` says it in sentences.
     """
@@ -80,6 +83,9 @@ class Status:
     open_label_requests: int
     addresses: dict[str, str]
     ignored_labels: int = 0
+    labels: Mapping[str, int] = field(default_factory=dict)
+    unasked: str | None = None
+    unasked_decide: bool = False
     detector_state: str | None = None
     check_failed: bool = False
     checks_missed: int = 0
@@ -104,6 +110,7 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
     try:
         rule = label_rule(workspace)
         found, open_label_requests = counts(log, task, rule), count_open(log, task, rule)
+        labels, unasked = label_counts(log, task, rule), unasked_labels(workspace, log, rule)
     finally:
         log.dispose()
     settings = workspace.settings
@@ -125,6 +132,9 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
         predictions=found.predictions,
         labelled=found.labelled,
         ignored_labels=found.ignored,
+        labels=labels,
+        unasked=unasked.reason if unasked.unasked else None,
+        unasked_decide=unasked.decides,
         open_label_requests=open_label_requests,
         hosted=_hosted(workspace) if versions else None,
         addresses={
@@ -320,6 +330,8 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
     if status.hosted:
         console.print(status.hosted, markup=False, soft_wrap=True)
     console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
+    if status.labels:
+        console.print(f"labels: {_labels_text(status)}", markup=False, soft_wrap=True)
     if status.ignored_labels:
         console.print(f"labels that are not the task's, ignored: {status.ignored_labels}", markup=False)
     if status.unfinished:
@@ -336,6 +348,14 @@ def show_status(status: Status, console: Console, *, verbose: bool = False) -> N
         console.print(f"next: {step}", markup=False)
     for name, address in status.addresses.items():
         console.print(f"{name}: {address}", markup=False)
+
+
+def _labels_text(status: Status) -> str:
+    """As "45 by lot, 30 unasked, which decide nothing: they score 12 points lower than labels by lot"."""
+    why = ""
+    if status.unasked and "unasked" in status.labels:
+        why = f", which {'count' if status.unasked_decide else 'decide nothing'}: {status.unasked}"
+    return counted(dict(status.labels)) + why
 
 
 def _counted(missed: int) -> str:

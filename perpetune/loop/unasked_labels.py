@@ -23,6 +23,7 @@ def unasked_labels(workspace: Workspace, log: Engine, rule: LabelRule, version: 
             score=None if row.prediction.label is None else score(row.prediction.label, row.prediction.output),
             unasked=row.unasked,
             weight=row.prediction.weight,
+            settled=row.settled,
         )
         for row in selection(log, task.name, version, datetime.now(UTC), rule)
     ]

@@ -19,13 +19,15 @@ PART = 0.5  # of the margin that the bias may take
 class SelectionRow:
     """A request: its expected accuracy (calibrated confidence), None if unknown; its score, None if it is not labelled.
 
-    `unasked` is whether its label came before anybody asked; `weight` is that of a label by lot, else None.
+    `unasked` is whether its label came before anybody asked; `weight` is that of a label by lot, else None. `settled`: it
+    is so old that its label would have come by now.
     """
 
     confidence: float | None
     score: float | None
     unasked: bool
     weight: float | None = None
+    settled: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def ignorable(rows: Sequence[SelectionRow], margin: float, setting: Unasked) -> 
         return verdict(False, "no labels came unasked")
     if setting != "test":
         return verdict(setting == "trust", f"watch.unasked is {setting}")
+    rows = [row for row in rows if row.settled]
+    if not any(row.unasked for row in rows):
+        return verdict(False, "more labels of the same time may come")
     tolerance = PART * margin
     unlabelled = sum(row.score is None for row in rows)
     if (missing := unlabelled / len(rows)) <= tolerance:

@@ -27,11 +27,18 @@ Key = datetime | None
 
 
 def admit(
-    log: Engine, task: str, version: str, now: datetime, rule: LabelRule = ANY_LABEL, *, unasked: bool = False
+    log: Engine,
+    task: str,
+    version: str,
+    now: datetime,
+    rule: LabelRule = ANY_LABEL,
+    *,
+    unasked: bool = False,
+    at_once: bool = False,
 ) -> int:
     """Admit the version's labels that are ripe; returns how many. With `unasked` those that came unasked too.
 
-    What was admitted stays admitted. Labels that the rule refuses count as none.
+    With `at_once` unasked ones do not wait until they are ripe. What was admitted stays admitted. Labels that the rule refuses count as none.
     """
     with writing(log) as connection:
         rows, others = _known(connection, task, version, rule.accepted(connection, task))
@@ -39,7 +46,7 @@ def admit(
         found = [
             {"request_id": row.id, "weight": weight}
             for row in sorted(_labelled(rows), key=lambda row: (row.labelled, row.id))
-            if not row.admitted and _is_ripe(row, ripe_until)
+            if not row.admitted and ((at_once and _key(row) is None) or _is_ripe(row, ripe_until))
             if (weight := _weight(row, unasked=unasked)) is not None
         ]
         if found:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from perpetune.curation.sources import TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.records import Example, Message, last_user_message, parse_time
 from perpetune.tool_calls import written
@@ -57,10 +58,16 @@ def example_of(row: Mapping[str, object], source: str) -> Example:
             references=_references(row.get("references"), output),
             answers_with=answers_with,
             tools=_tools(row.get("tools")),
+            weight=_weight(row.get("weight")) if source == TRAFFIC else 1.0,
         )
     except ValidationError as fault:
         error = fault.errors()[0]
         raise InvalidRow(str(error["loc"][0]), error["msg"]) from None
+
+
+def _weight(value: object) -> float:
+    """What a request of production counts. A user's own column of that name means something else."""
+    return 1.0 if is_absent(value) or not isinstance(value, int | float) else float(value)
 
 
 def content_id(input: str, output: str, messages: Sequence[Message]) -> str:

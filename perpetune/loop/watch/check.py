@@ -292,7 +292,8 @@ def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
     try:
         recent = recent_predictions(log, task, version=version, limit=limit, rule=rule)
         unasked = unasked_labels(workspace, log, rule, version)
-        admit(log, task, version, datetime.now(UTC), rule, unasked=unasked.decides)
+        at_once = workspace.params.watch.unasked == "trust"
+        admit(log, task, version, datetime.now(UTC), rule, unasked=unasked.decides, at_once=at_once)
         new, number = newly_admitted(log, task, version, until, rule=rule)
         before, _ = newly_admitted(log, task, version, 0, newest=HISTORY + len(new), rule=rule)
         labelled = LabelledRows(new, before[: len(before) - len(new)], number)

@@ -216,7 +216,9 @@ def test_requests_unlike_the_training_data_are_among_them(workspace: Path, log: 
     record_rows(log, [*[parcel(number, 0.5) for number in range(40)], *odd])
     tasks = pushed(workspace, "--drift", "0.5")
     unlike = [task["data"] for task in tasks if "unlike" in task["data"]["why"]]
-    assert len(unlike) == 5 and all("zebras" in data["input"] for data in unlike)
+    assert len(tasks) == 10 and 2 <= len(unlike) <= 8 and all("zebras" in data["input"] for data in unlike), (
+        "5 on average"
+    )
 
 
 def test_labels_of_traffic_that_is_suspected_come_home_as_feedback(workspace: Path, log: sqlalchemy.Engine) -> None:

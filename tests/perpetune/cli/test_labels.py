@@ -15,8 +15,8 @@ from perpetune.cli import app
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import Drawn, request_labels
 from perpetune.prediction_log.queries import recent_predictions
-from perpetune.prediction_log.writes import record_rows
-from perpetune.records import Prediction
+from perpetune.prediction_log.writes import add_feedback, record_rows
+from perpetune.records import Feedback, Prediction
 
 ROOT = Path(__file__).parents[3]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -55,7 +55,16 @@ def test_what_is_wanted_is_listed(log: sqlalchemy.Engine) -> None:
         "answer": "positive",
         "confidence": 0.6,
         "why": "doubt",
+        "urgent": False,
     }
+
+
+def test_labels_are_counted_by_how_they_came(log: sqlalchemy.Engine) -> None:
+    assert json.loads(labels("--json").stdout)["labels"] == {}
+    for number, propensity in ((0, None), (1, None), (2, None), (4, 0.5)):
+        add_feedback(log, Feedback(request_id=f"r{number}", time=NOON, label="negative", propensity=propensity))
+    assert json.loads(labels("--json").stdout)["labels"] == {"lot": 2, "doubt": 1, "unasked": 1}
+    assert "labels so far: 2 by lot, 1 for doubt, 1 unasked" in labels().output
 
 
 def test_a_file_goes_out_and_comes_back_filled_in(log: sqlalchemy.Engine) -> None:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from older_logs import downgrade
+from older_logs import check_provenance_of_older_labels, downgrade
 
 from perpetune.prediction_log.api_keys import add_key
 from perpetune.prediction_log.database import open_log
@@ -42,3 +42,7 @@ def test_an_older_log_keeps_its_rows_and_gains_what_is_new(
         made = connection.exec_driver_sql("select sql from sqlite_master where name = 'feedback'").scalar_one()
     assert ids == [1, 2, 3, 4] and "AUTOINCREMENT" in made
     upgraded.dispose()
+
+
+def test_labels_of_an_older_log_judge_as_before(log: sqlalchemy.Engine, prediction: Callable[..., Prediction]) -> None:
+    check_provenance_of_older_labels(log, lambda: open_log(str(log.url)), prediction)

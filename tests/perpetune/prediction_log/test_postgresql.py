@@ -19,7 +19,7 @@ import httpx
 import pytest
 from gateways import PARAMS
 from label_readings import check_every_reading
-from older_logs import downgrade
+from older_logs import check_provenance_of_older_labels, downgrade
 from sqlalchemy.exc import IntegrityError
 from waiting import eventually
 
@@ -189,7 +189,9 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     found = recent_predictions(log, "reviews", limit=2)
     assert [row.input for row in found] == ["a\ufffdb", "question 3"]
     assert [example.output for example in labelled_examples(log, "reviews")] == ["good"]
-    assert recent_predictions(log, "reviews", limit=None)[0] == asked[0].model_copy(update={"label": "good"})
+    assert recent_predictions(log, "reviews", limit=None)[0] == asked[0].model_copy(
+        update={"label": "good", "chosen": "unasked"}
+    )
     assert counts(log, "reviews").newest == asked[2].time
     log.dispose()
 
@@ -202,7 +204,7 @@ def test_an_older_log_keeps_its_rows(postgres: Postgres, prediction: Callable[..
     log.dispose()
     upgraded = open_log(postgres.url)
     add_feedback(upgraded, Feedback(request_id="chatcmpl-1", time=datetime.now(UTC), label="good"))
-    assert recent_predictions(upgraded, "reviews", limit=None) == [prediction(1, label="good")]
+    assert recent_predictions(upgraded, "reviews", limit=None) == [prediction(1, label="good", chosen="unasked")]
     record(upgraded, [prediction(2, client_id="mine", other_outputs=("a", "b\0"))])
     said = Feedback(request_id="mine", time=datetime.now(UTC), score=1, choice=2)
     assert add_feedback(upgraded, said) == "chatcmpl-2"
@@ -281,6 +283,11 @@ def test_all_kinds_of_rows_and_their_deletion(server: str, prediction: Callable[
     assert (left.id, left.label) == ("old-4", "good")
     assert len(shadow_outcomes(log, "kept", "2", times[0], 100)) == 1
     log.dispose()
+
+
+def test_labels_of_an_older_log_judge_as_before(postgres: Postgres, prediction: Callable[..., Prediction]) -> None:
+    log = open_log(postgres.url)
+    check_provenance_of_older_labels(log, lambda: open_log(postgres.url), prediction)
 
 
 def test_a_wrong_database_is_one_clear_error(server: str) -> None:

@@ -109,6 +109,19 @@ def test_a_score_outside_0_to_1_is_refused(log: sqlalchemy.Engine, release: Make
         assert rows(log, client)[0].score is None
 
 
+def test_a_lot_of_the_clients_own_is_stored_with_its_propensity(log: sqlalchemy.Engine, release: Make) -> None:
+    with serving(log, release("1", LABELS)) as client:
+        said = {"request_id": asked(client), "label": "positive", "propensity": 0.05}
+        assert [client.post("/v1/feedback", json=said).status_code for _ in range(2)] == [200, 200]
+        [row] = rows(log, client)
+        assert (row.chosen, row.propensity, row.weight) == ("lot", 0.05, 1.0)
+        for wrong in (0, -0.1, 1.5, "often", [0.5]):
+            reply = client.post("/v1/feedback", json={**said, "propensity": wrong})
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, "propensity")
+        with log.connect() as connection:
+            assert connection.exec_driver_sql("select count(*) from feedback").scalar_one() == 1
+
+
 def test_unknown_fields_are_named(log: sqlalchemy.Engine, release: Make) -> None:
     with serving(log, release("1", LABELS)) as client:
         body = {"request_id": asked(client), "label": "positive", "rating": 5, "lable": "x"}

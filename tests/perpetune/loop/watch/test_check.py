@@ -64,7 +64,7 @@ def test_a_check_saves_its_state_for_the_next_one(watched: Open) -> None:
 @pytest.mark.parametrize(
     ("setting", "judging", "said"),
     [
-        ("test", 45, "15 labels came unasked and decide nothing: they are not shown to be like labels by lot"),
+        ("test", 45, "15 labels came unasked and decide nothing: more labels of the same time may come"),
         ("ignore", 45, "15 labels came unasked and decide nothing: watch.unasked is ignore"),
         ("trust", 60, "15 of the 60 labels arrived unasked"),
     ],
@@ -81,7 +81,7 @@ def test_labels_that_came_unasked_decide_if_that_may_be(watched: Open, setting: 
     log.dispose()
     decision = world.checked().decision
     assert decision.evidence["labelled"] == judging
-    assert any(reason.startswith(said) for reason in decision.reasons)
+    assert [reason for reason in decision.reasons if reason.startswith(said)], decision.reasons
 
 
 def test_a_check_killed_before_saving_changes_nothing(watched: Open) -> None:
