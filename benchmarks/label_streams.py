@@ -138,4 +138,4 @@ def _scored(stream: Stream) -> list[Scored]:
 
 
 def _right(rng: np.random.Generator, chance: npt.ArrayLike, shape: tuple[int, int]) -> Numbers:
-    return (rng.random(shape) < chance).astype(np.float64)
+    return (rng.random(shape) < np.asarray(chance, dtype=float)).astype(np.float64)

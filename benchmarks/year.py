@@ -4,7 +4,8 @@
 
 52 weeks of real sentences: product reviews, from week 15 on film reviews, with the label "mixed" that is introduced with
 them. A surrogate (TF-IDF with logistic regression) answers. A lot draws 40% of the requests; their labels come a day later
-and are all that the loop sees. The accuracy shown is that on all requests. The watch checks once a day.
+and are all that the loop sees. The accuracy shown is that on all requests. The watch checks once a day. (With 45 requests a week
+instead of 120, three labels a day, the gain was 2.6 points: a refresh waits for `refresh.new_labels`.)
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from perpetune.replay.models.surrogate import Surrogate
 from perpetune.replay.replay import replay
 from perpetune.replay.report.plot import scores_over_time
 
-WEEKS, PER_WEEK, CHANGE = 52, 45, 15
+WEEKS, PER_WEEK, CHANGE = 52, 120, 15
 LOT = 0.4  # of the requests are labelled
 DELAY = timedelta(days=1)
 

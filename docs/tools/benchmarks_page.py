@@ -31,6 +31,7 @@ ABOUT = {
     "replay": ("Policies on recorded streams", "2,400, 1,884 and 5 x 2,000 requests"),
     "serving-overhead": ("Overhead of the gateway", "48 to 144 requests, three rounds"),
     "serving-swaps": ("Change of the champion under load", "10,000 requests, one run"),
+    "year": ("A simulated year", "6,240 requests, one run"),
     "training-banking77": ("Training on a CPU: 77 intents", "one round; 24 rows for the accuracy"),
     "training-reviews": ("Training on a CPU: reviews", "one round; 200 rows for the accuracy"),
 }

@@ -52,6 +52,7 @@ def test_false_alarms_are_at_least_a_run_length_apart_on_average(mean: float, ro
     assert first.sum() / alarms.any(axis=1).sum() + 4 * first.std() / math.sqrt(histories) >= run_length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "own", "most"), [(500, 0, 400), (100, 500, 400), (100, 2000, 280)])
 def test_a_drop_of_10_points_is_found_within_days(rows: int, own: int, most: int) -> None:
     """The median delay, at a run length of 20,000 labels; the champion's own labels help a small reference."""
