@@ -66,7 +66,10 @@ def test_without_addresses_nothing_is_checked(workspace: Callable[..., Workspace
     [(200, "ok", ""), (401, "fault", "PREFECT_API_AUTH_STRING"), (404, "fault", "worker"), (500, "fault", "log")],
 )
 def test_prefect(server: Server, workspace: Callable[..., Workspace], status: int, level: str, word: str) -> None:
-    answers = {"/api/deployments/name/refresh/mail": (status, {}), "/api/automations/filter": (200, [])}
+    answers: dict[str, tuple[int, Any]] = {
+        "/api/deployments/name/refresh/mail": (status, {}),
+        "/api/automations/filter": (200, []),
+    }
     found, *more = services.prefect(workspace(PREFECT_API_URL=f"{server(answers)}/api"))
     assert found.level == level
     assert word in found.do
