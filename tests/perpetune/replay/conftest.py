@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -37,10 +37,19 @@ OLD = {"yes": ["good", "fine", "great"], "no": ["bad", "poor", "awful"]}
 NEW = {"yes": ["moving", "witty", "gripping"], "no": ["dull", "hollow", "tedious"]}
 
 
-def example(position: int, picks: random.Random, words: Mapping[str, list[str]], filling: int = 6) -> Example:
+UNKNOWN = [f"{word}ly" for word in FILLING]  # words that no model was taught, so that none errs by them
+
+
+def example(
+    position: int,
+    picks: random.Random,
+    words: Mapping[str, list[str]],
+    filling: int = 6,
+    said_besides: Sequence[str] = FILLING,
+) -> Example:
     answer = picks.choice(["yes", "no"])
     wrong = "no" if answer == "yes" else "yes"
-    said = [*picks.choices(FILLING, k=filling), picks.choice(words[answer if picks.random() < 0.9 else wrong])]
+    said = [*picks.choices(said_besides, k=filling), picks.choice(words[answer if picks.random() < 0.9 else wrong])]
     picks.shuffle(said)
     return Example(input=" ".join(said), output=answer, id=str(position), group=str(position), source="test")
 
@@ -51,16 +60,16 @@ def stream(
     turned: int,
     seed: int = 7,
     initial: int = 1000,
-    late: tuple[Mapping[str, list[str]], int] = (NEW, 6),
+    late: tuple[Mapping[str, list[str]], int, Sequence[str]] = (NEW, 6, FILLING),
 ) -> History:
     """Requests a quarter of an hour apart, labelled a day later.
 
-    After `stable` ones they have `late` words for the answers, and another number of words that say nothing.
+    After `stable` ones they have `late` words for the answers, and another number of other words that say nothing.
     """
     picks = random.Random(seed)
     teach = tuple(example(position, picks, OLD) for position in range(initial))
     asked = [
-        example(initial + position, picks, *((OLD, 6) if position < stable else late))
+        example(initial + position, picks, *((OLD, 6, FILLING) if position < stable else late))
         for position in range(stable + turned)
     ]
     times = [BEGINS + position * timedelta(minutes=15) for position in range(len(asked))]
@@ -97,5 +106,5 @@ def stable() -> Callable[[int], History]:
 
 @pytest.fixture
 def wordier() -> History:
-    """From the 600th request on people use more words, and the model is right as often as before."""
-    return stream(stable=600, turned=900, late=(OLD, 14))
+    """From the 600th request on people use more and other words, and the model is right as often as before."""
+    return stream(stable=600, turned=900, late=(OLD, 14, UNKNOWN))
