@@ -61,10 +61,10 @@ def test_a_remote_whose_store_cannot_be_opened_is_a_fault(workspace: Path) -> No
 
 
 def test_a_prediction_log_that_cannot_be_opened_is_a_fault(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PERPETUNE_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/nothing")
+    monkeypatch.setenv("PERPETUNE_DATABASE_URL", "postgresql://me:PASSWORD@127.0.0.1:1/nothing")
     found = findings(workspace)["prediction log"]
     assert found.level == "fault"
-    assert "secret" not in found.what
+    assert "PASSWORD" not in found.what
 
 
 @pytest.mark.parametrize(("free", "level"), [(5e8, "fault"), (3e9, "warning"), (5e10, "ok")])
