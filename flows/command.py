@@ -55,7 +55,8 @@ def main() -> None:
             folder = arguments.workspace or workspace.root
             for name in deploy(workspace.params, arguments.pool, arguments.image, folder):
                 print(f"{name} now runs in the work pool {arguments.pool}")
-            print(f"alert channels: {register_alerts(workspace.params.task.name, workspace.settings.alerts)}")
+            if channels := register_alerts(workspace.params.task.name, workspace.settings.alerts):
+                print(f"alerts go to {channels} channels")
             return
     except (PerpetuneError, DeploymentApplyError) as fault:
         sys.exit(str(fault))

@@ -86,7 +86,9 @@ def erase(workspace: Workspace, selector: Selector, why: str, say: Say, *, dry_r
         planned = None
         if dry_run or not journal.rows:
             planned = _carried_out(workspace, journal, log, say if dry_run else _say_nothing, dry_run=True)
-        if not journal.rows and not (planned and (planned.removed or planned.elsewhere)):
+        # A text may be in files of no row; an id or a group names rows, and as a word it may be anywhere.
+        is_elsewhere = selector.kind == "match" and planned and (planned.removed or planned.elsewhere)
+        if not journal.rows and not is_elsewhere:
             raise PerpetuneError(
                 "no row is selected: not in the inbox, data/, DVC's cache and remotes, the prediction log, MLflow or "
                 f"{workspace.home.name}",

@@ -37,7 +37,7 @@ def ripe(group: LabelledGroup, all_groups: Sequence[LabelledGroup], now: datetim
     known, which are the wrong answers if people complain at once and confirm later.
     """
     if group.complete:
-        return now
+        return max([now, *(asked for asked, _ in group.requests)])  # a gateway's clock may be ahead of ours
     return now - usual_delay(all_groups, now)
 
 

@@ -93,12 +93,17 @@ def _mix(
     reference: Sequence[RecordedAnswer],
     examples: Mapping[str, Example],
 ) -> MixShift | None:
-    """The fall by label or by time of day, whichever explains more of it; None if neither is known."""
+    """The fall by label or by time of day, whichever explains more of it; None if neither is known.
+
+    A label that the reference lacks is new, though some of its rows came before the most likely time of the fall.
+    """
     before, since = rows[:-since_fall], rows[-since_fall:]
     known = [(examples[row.id], row.score) for row in reference if row.id in examples]
     found = [_by_time_of_day(known, before, since, window)]
     if window.kind == "classification":
-        then = [*(Scored(row.output, score) for row, score in known), *_by_label(before, window)]
+        promoted_on = {row.output for row, _ in known}
+        then = [Scored(row.output, score) for row, score in known]
+        then += [each for each in _by_label(before, window) if not promoted_on or each.part in promoted_on]
         found += [decompose("label", then, _by_label(since, window))]
     return max((each for each in found if each is not None), key=lambda each: each.mix, default=None)
 

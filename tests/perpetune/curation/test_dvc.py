@@ -220,8 +220,8 @@ def test_labels_are_judged_again_when_the_encoder_arrives(
     """The first run is by TF-IDF, and nothing else than the encoder's weights changes before the second."""
     weights = tmp_path / "encoder"
     params = yaml.safe_load((workspace / "params.yaml").read_text())
-    params["evaluate"]["encoder"] = {"model": f"path:{weights}"}
-    params["select"]["budget"] = 30
+    params.setdefault("evaluate", {})["encoder"] = {"model": f"path:{weights}"}
+    params.setdefault("select", {})["budget"] = 30
     (workspace / "params.yaml").write_text(yaml.safe_dump(params))
     dvc.prepare(workspace, None)
 

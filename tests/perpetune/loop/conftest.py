@@ -105,8 +105,8 @@ class Watched(Releases):
         return version
 
     def traffic(self, version: str, right: float, batch: int = 0, labels: int = LABELS, text: str = "") -> None:
-        """Log labelled answers; the first of them, the ratio `right`, are correct. `text` is an input for all."""
-        kinds = [("good", number < right * LABELS) for number in range(LABELS)]
+        """Log labelled answers, of which the ratio `right`, evenly spread, are correct. `text` is an input for all."""
+        kinds = [("good", int((number + 1) * right + 1e-9) > int(number * right + 1e-9)) for number in range(LABELS)]
         self.labelled(version, batch, kinds, labels, text)
 
     def labelled(

