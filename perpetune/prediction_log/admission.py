@@ -7,10 +7,11 @@ a group of requests whose labels have nearly all come. See docs/decisions/0026-h
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, exists, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from perpetune.prediction_log.cut_off import is_whole
@@ -22,6 +23,8 @@ from perpetune.prediction_log.queries import newest_predictions, prediction_of
 from perpetune.prediction_log.tables import admitted_labels, feedback, label_requests, predictions
 from perpetune.records import Prediction
 
+UNLABELLED = 3000
+"""Newest requests without a label whose times are read, to see up to when all are labelled."""
 Key = datetime | None
 """Of a group: when a lot drew its requests; None for those that no lot drew."""
 
@@ -41,8 +44,8 @@ def admit(
     With `at_once` unasked ones do not wait until they are ripe. What was admitted stays admitted. Labels that the rule refuses count as none.
     """
     with writing(log) as connection:
-        rows, others = _known(connection, task, version, rule.accepted(connection, task))
-        ripe_until = _ripe_until(rows, others, now)
+        known = _known(connection, task, version, rule.accepted(connection, task))
+        rows, ripe_until = known.rows, _ripe_until(known, now)
         found = [
             {"request_id": row.id, "weight": weight}
             for row in sorted(_labelled(rows), key=lambda row: row.first_label)  # the clocks of several gateways differ
@@ -78,14 +81,22 @@ def settled_until(
     connection: Connection, task: str, version: str | None, now: datetime, accepted: ColumnElement[bool]
 ) -> datetime:
     """Of requests up to then that no lot drew, nearly all labels that will come have come."""
-    rows, others = _known(connection, task, version, accepted)
-    return _ripe_until(rows, others, now)[None]
+    return _ripe_until(_known(connection, task, version, accepted), now)[None]
 
 
-def _known(
-    connection: Connection, task: str, version: str | None, accepted: ColumnElement[bool]
-) -> tuple[Sequence[Row[Any]], int]:
-    """The requests that are labelled or asked for, with the time of the first label; and the number of the others."""
+@dataclass(frozen=True)
+class _Known:
+    """The requests that are labelled or asked for, with the time of the first label; the times of the others.
+
+    Of the others the newest have their time in `unlabelled`; `older` is the number of the rest.
+    """
+
+    rows: Sequence[Row[Any]]
+    unlabelled: Sequence[datetime]
+    older: int
+
+
+def _known(connection: Connection, task: str, version: str | None, accepted: ColumnElement[bool]) -> _Known:
     mine = (feedback.c.request_id == predictions.c.id, accepted)
     labelled = select(func.min(feedback.c.time)).where(*mine).scalar_subquery()
     number = select(func.min(feedback.c.id)).where(*mine).scalar_subquery()
@@ -97,19 +108,20 @@ def _known(
     known = or_(labelled.is_not(None), label_requests.c.request_id.is_not(None))
     rows = connection.execute(query.where(*whole, known)).all()
     answered = connection.execute(select(func.count()).select_from(predictions).where(*whole)).scalar_one()
-    return rows, answered - len(rows)
+    asked = exists().where(label_requests.c.request_id == predictions.c.id)
+    said = exists().where(feedback.c.request_id == predictions.c.id, accepted)
+    others = select(predictions.c.time).where(*whole, ~asked, ~said).order_by(predictions.c.time.desc())
+    unlabelled = connection.execute(others.limit(UNLABELLED)).scalars().all()
+    return _Known(rows, unlabelled, answered - len(rows) - len(unlabelled))
 
 
-def _ripe_until(rows: Sequence[Row[Any]], others: int, now: datetime) -> dict[Key, datetime]:
+def _ripe_until(known: _Known, now: datetime) -> dict[Key, datetime]:
     """For each group, up to when a request must have been asked for (or else answered) for its label to be ripe."""
-    members: dict[Key, list[Row[Any]]] = {None: []}
-    for row in rows:
-        members.setdefault(_key(row), []).append(row)
-    groups = {
-        key: LabelledGroup([(key or row.time, row.labelled) for row in found], 0 if key else others)
-        for key, found in members.items()
-    }
-    return {key: ripe(group, list(groups.values()), now) for key, group in groups.items()}
+    members: dict[Key, list[tuple[datetime, datetime | None]]] = {None: [(time, None) for time in known.unlabelled]}
+    for row in known.rows:
+        members.setdefault(_key(row), []).append((_key(row) or row.time, row.labelled))
+    groups = {key: LabelledGroup(found, 0 if key else known.older) for key, found in members.items()}
+    return {key: ripe(group, list(groups.values()), now, by_lot=key is not None) for key, group in groups.items()}
 
 
 def _key(row: Row[Any]) -> Key:

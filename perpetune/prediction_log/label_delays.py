@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 COMPLETE = 0.95  # of a group's labels
+NEARLY_ALL = 0.98  # of the requests up to a time, so that the labels up to then count although later ones are missing
+LEAST_REQUESTS = 50  # up to that time: of a few, all may be labelled by chance
 SETTLED = timedelta(days=7)
 """Age of a request whose label is not waited for any longer, and of those that tell how long labels take."""
 LEAST_DELAYS = 20
@@ -16,7 +18,7 @@ LEAST_DELAYS = 20
 class LabelledGroup:
     """Requests asked for together, or all unasked ones: when each was asked (unasked: answered) and first labelled.
 
-    `more` requests of the group have no label either.
+    `more` requests of the group, older than all others without a label, have none either.
     """
 
     requests: Sequence[tuple[datetime, datetime | None]]
@@ -28,17 +30,31 @@ class LabelledGroup:
         known = sum(labelled is not None for _, labelled in self.requests)
         return known >= COMPLETE * (len(self.requests) + self.more)
 
+    @property
+    def labelled_until(self) -> datetime | None:
+        """The newest labelled request up to which nearly all have labels; None if there is none.
 
-def ripe(group: LabelledGroup, all_groups: Sequence[LabelledGroup], now: datetime) -> datetime:
+        Whoever labels everything a day later is this far: what is newer says nothing of the selection of labels.
+        """
+        until, labelled = None, 0
+        for count, (asked, label) in enumerate(sorted(self.requests, key=lambda each: each[0]), start=1):
+            labelled += label is not None
+            if label is not None and count >= LEAST_REQUESTS and labelled >= NEARLY_ALL * (count + self.more):
+                until = asked
+        return until
+
+
+def ripe(group: LabelledGroup, all_groups: Sequence[LabelledGroup], now: datetime, *, by_lot: bool = True) -> datetime:
     """Requests of the group asked up to then count; all of them if it is complete.
 
-    Otherwise those that are older than 95% of the delays of labels of requests that are at least `SETTLED` old, but at
+    Otherwise, if no lot drew them, those up to which nearly all have labels, and those that are older than 95% of the delays of labels of requests that are at least `SETTLED` old, but at
     most `SETTLED`. The age of the requests is what makes the delays a fair sample: of younger ones only quick labels are
     known, which are the wrong answers if people complain at once and confirm later.
     """
     if group.complete:
         return max([now, *(asked for asked, _ in group.requests)])  # a gateway's clock may be ahead of ours
-    return now - usual_delay(all_groups, now)
+    old = now - usual_delay(all_groups, now)
+    return old if by_lot else max(old, group.labelled_until or old)
 
 
 def usual_delay(groups: Sequence[LabelledGroup], now: datetime) -> timedelta:
