@@ -163,6 +163,8 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     verdict = replace(verdict, reasons=(*verdict.reasons, *traffic.unasked.sentences()))
     early = _rollback_evidence(workspace, champion, decay_check, verdict, traffic, window, folder)
     rollback = should_roll_back(early) if early else None
+    if rollback:
+        rollback = replace(rollback, reasons=(*rollback.reasons, *traffic.unasked.sentences()))
     if early and rollback is None and (why := why_no_rollback(early)):
         verdict = replace(verdict, reasons=(*verdict.reasons, why))
     verdict = decide_without_labels(verdict, evidence, params, workspace.params.refresh)

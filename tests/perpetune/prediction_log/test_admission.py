@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy
@@ -121,3 +121,15 @@ def test_quick_complaints_do_not_come_first(prediction: Make) -> None:
         wrong = sum(delay == HOUR for delay in taken)
         assert abs(wrong - len(taken) / 5) <= 1, f"after {days} days {wrong} of {len(taken)}"
         assert days < 10 or len(taken) >= 0.6 * len(known)
+
+
+def test_all_labels_up_to_a_time_count_though_newer_requests_have_none() -> None:
+    """Whoever labels everything a day later; but not whoever labels the wrong answers only."""
+    now = datetime(2026, 5, 2, tzinfo=UTC)
+    asked = [now - timedelta(minutes=200 - number) for number in range(200)]
+    everything = [(when, now if number < 120 else None) for number, when in enumerate(asked)]
+    assert ripe(LabelledGroup(everything), [], now, by_lot=False) == asked[119]
+    some = [(when, now if number % 5 == 0 else None) for number, when in enumerate(asked)]
+    assert ripe(LabelledGroup(some), [], now, by_lot=False) < asked[0]
+    few = [(when, now if number < 20 else None) for number, when in enumerate(asked)]
+    assert ripe(LabelledGroup(few), [], now, by_lot=False) < asked[0], "of a few all may be labelled by chance"
