@@ -7,7 +7,6 @@ import shutil
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -91,9 +90,10 @@ def base_model(workspace: Workspace) -> Finding:
 def _free_memory() -> tuple[int, str]:
     import torch
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0]), f"the GPU ({torch.cuda.get_device_name()})"
-    return int(psutil.virtual_memory().available), "memory (there is no GPU)"
+    from perpetune.training.memory_estimate import free_bytes
+
+    has_gpu = torch.cuda.is_available()
+    return free_bytes(), f"the GPU ({torch.cuda.get_device_name()})" if has_gpu else "memory (there is no GPU)"
 
 
 def _existing(folder: Path) -> Path:
