@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_an_intact_log_ends_with_its_last_entry(chain: list[Entry]) -> None:
         {"details": {}},
     ],
 )
-def test_a_changed_event_is_named(chain: list[Entry], change: dict[str, str]) -> None:
+def test_a_changed_event_is_named(chain: list[Entry], change: dict[str, Any]) -> None:
     chain[2] = replace(chain[2], event=replace(chain[2].event, **change))
     with pytest.raises(PerpetuneError, match="entry 3 was changed"):
         verify(chain)
