@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perpetune.cli import suspects
-from perpetune.cli.console import Json, console, errors, for_people, print_json, services
+from perpetune.cli.console import Json, console, errors, for_people, prediction_log, print_json, services
 
 commands = typer.Typer(no_args_is_help=True, help="The data that models are trained on: remove, diff, list, suspects.")
 commands.add_typer(suspects.commands)
@@ -30,6 +30,9 @@ def remove(
     Hashes of them stay in erased.json, so that they do not come back. Without a selection, an erasure that was
     interrupted is completed.
     """
+    from perpetune.audit.actor import actor
+    from perpetune.audit.entry import Event
+    from perpetune.audit.store import append
     from perpetune.cli.erasure_lines import show_erasure
     from perpetune.erasure.erase import Erasure, complete, erase
     from perpetune.erasure.selection import Selector
@@ -56,6 +59,9 @@ def remove(
                 if not dry_run and (yes or _confirmed(done, json_)):
                     done = erase(workspace, selector, why, report)
         assert done is not None
+        if not done.dry_run:
+            with prediction_log() as log:
+                append(log, Event(actor(), "erased rows", f"erasure {done.id}", {"rows": str(done.rows)}), once=done.id)
         if json_:
             print_json(asdict(done))
         else:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perpetune.cli.console import Json, console, errors, for_people, prediction_log, print_json, say
 from perpetune.errors import PerpetuneError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 commands = typer.Typer(help="API keys of the gateway.", no_args_is_help=True)
 
@@ -37,9 +41,12 @@ def keys_add(
         with prediction_log() as log:
             if key_file is not None:
                 added = register_key(log, name, roles, _read(key_file))
+                if added:
+                    _record(log, "added the key", name, {"roles": ", ".join(sorted(set(roles)))})
                 say(f"the key {name} {'was stored' if added else 'is there already'}")
                 return
             secret = add_key(log, name, roles)
+            _record(log, "added the key", name, {"roles": ", ".join(sorted(set(roles)))})
         if json_:
             print_json({"name": name, "roles": sorted(set(roles)), "key": secret})
             return
@@ -49,6 +56,14 @@ def keys_add(
         ):
             errors.print(line, markup=False, soft_wrap=True)
         typer.echo(secret)
+
+
+def _record(log: Engine, action: str, name: str, details: Mapping[str, str] | None = None) -> None:
+    from perpetune.audit.actor import actor
+    from perpetune.audit.entry import Event
+    from perpetune.audit.store import append
+
+    append(log, Event(actor(), action, name, details or {}))
 
 
 def _read(file: Path) -> str:
@@ -90,6 +105,7 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="The name of the key.")
     with for_people():
         with prediction_log() as log:
             key = revoke_key(log, name)
+            _record(log, "revoked the key", name)
         if json_:
             print_json(asdict(key))
         else:

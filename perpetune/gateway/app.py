@@ -140,7 +140,7 @@ def create_app(
     app.get("/v1/models", responses=_errors())(gateway.models)
     app.get("/v1/models/{model}", responses=_errors(404))(gateway.model)
     identity = Identity(task, workspace_id)
-    add_release_paths(app, follower, identity, params.cors_origins, _errors(400, 403, 409))
+    add_release_paths(app, follower, identity, params.cors_origins, _errors(400, 403, 409), log)
     add_replay_path(app, follower, engine, identity, params.cors_origins, max_new_tokens, _errors(400, 403, 404, 409))
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)

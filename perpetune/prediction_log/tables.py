@@ -161,3 +161,18 @@ api_keys = Table(
     Column("created", UtcTime, nullable=False),
     Column("revoked", UtcTime),
 )
+
+# Appended only: triggers refuse the rest. `once` is the key of an event that may be repeated.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("time", UtcTime, nullable=False),
+    Column("actor", StorableText, nullable=False),
+    Column("action", StorableText, nullable=False),
+    Column("subject", StorableText, nullable=False),
+    Column("details", JSON, nullable=False),
+    Column("previous", StorableText, nullable=False),  # SHA-256 in hex of the entry before
+    Column("digest", StorableText, nullable=False),
+    Column("once", StorableText, unique=True),
+)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
+from perpetune.audit.entry import Event
+from perpetune.audit.store import append
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.releases.follower import Follower, FollowerState
+from perpetune.prediction_log.database import error_text
+
+logger = logging.getLogger(__name__)
 
 
 class ReleaseState(BaseModel):
@@ -60,8 +69,11 @@ def add_release_paths(
     identity: Identity,
     origins: Collection[str],
     errors: dict[int | str, dict[str, Any]],
+    log: Engine,
 ) -> None:
     """Add `POST /v1/release/check` and `POST /v1/release/rollback`; `errors` are their OpenAPI error responses.
+
+    A rollback is recorded in the audit log of `log`, and is made whether that can be written or not.
 
     Both carry the task, so that a caller with the address of another gateway changes nothing. A rollback must carry it;
     a check, which only reads the registry sooner, may. Only pages of `origins` may send them: without keys any page in a
@@ -76,14 +88,28 @@ def add_release_paths(
         return release_state(await follower.refresh_now())
 
     @app.post("/v1/release/rollback", responses=errors, dependencies=known)
-    async def roll_back(request: RollbackRequest) -> dict[str, object]:
+    async def roll_back(request: RollbackRequest, http: Request) -> dict[str, object]:
         """Make the previous champion champion again, in the registry and here. Returns the time that it took."""
         identity.require(request)
         try:
             done = await follower.roll_back(request.reason)
         except PerpetuneError as fault:
             raise ApiError(409, str(fault), code="nothing_to_roll_back") from None
+        event = Event(
+            http.scope.get("caller", "unknown"),
+            "rolled back over the API",
+            f"{identity.task} version {done.rolled_back}",
+            {"to": f"version {done.restored}"},
+        )
+        await asyncio.to_thread(_record, log, event)
         return {"from": done.rolled_back, "to": done.restored, "seconds": round(done.seconds, 4)}
+
+
+def _record(log: Engine, event: Event) -> None:
+    try:
+        append(log, event)
+    except SQLAlchemyError as fault:
+        logger.error("not in the audit log: %s %s %s: %s", event.actor, event.action, event.subject, error_text(fault))
 
 
 def refusing_pages(origins: Collection[str]) -> Any:

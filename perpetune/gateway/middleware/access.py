@@ -91,6 +91,7 @@ class AccessMiddleware:
         if scope["type"] == "http" and _is_protected(scope["path"]):
             try:
                 key = self._authenticate(scope)
+                scope["caller"] = f"key {key.name}" if key else _address(scope)
                 self._check_rate(scope, key)
             except ApiError as problem:
                 await _send_error(problem, scope, receive, send)

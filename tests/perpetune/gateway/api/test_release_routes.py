@@ -7,9 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy
 from gateways import PARAMS
 
+from perpetune.audit.entry import Event
+from perpetune.audit.store import entries
 from perpetune.model.release import Release
+from perpetune.prediction_log.api_keys import add_key
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
@@ -29,6 +33,20 @@ def test_check_and_rollback_over_http(start: Start) -> None:
     assert gateway.ask("hello").json()["model"] == "reviews@1"
     again = gateway.post("/v1/release/rollback", {"task": "reviews"})
     assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_roll_back")
+    [recorded] = entries(gateway.log)
+    assert recorded.event == Event(
+        "address 127.0.0.1", "rolled back over the API", "reviews version 2", {"to": "version 1"}
+    )
+
+
+def test_a_rollback_is_recorded_under_the_name_of_its_key(start: Start, log: sqlalchemy.Engine) -> None:
+    secret = add_key(log, "oncall", ["admin"])
+    gateway = start()
+    gateway.source.promote("2")
+    for path in ("check", "rollback"):
+        body, headers = {"task": "reviews"}, {"authorization": f"Bearer {secret}"}
+        assert httpx.post(f"{gateway.url}/v1/release/{path}", json=body, headers=headers).status_code == 200
+    assert [each.event.actor for each in entries(log)] == ["key oncall"]
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", ""])
