@@ -69,6 +69,7 @@ METRICS = {
     "economics/device_hours": "Device hours of the refresh.",
     "economics/labels": "Labels that the refresh is charged with.",
     "economics/refresh_dollars": "What the refresh cost, in US dollars.",
+    "economics/utilisation": "Ratio of the paid time in which the machine works.",
     "tune/minutes": "Device minutes of the search.",
     "tune/trials": "Trials of the search.",
     "tune/best_loss": "Validation loss of the best trial.",
@@ -105,4 +106,6 @@ FAMILIES = {
     "HOLDOUT/challenger-vs-RIVAL/difference": "Paired difference, with `low`, `high`, `p_value` and `p_two_sided`.",
     "LIMIT/value": "Forgetting, latency, cost and leakage, with `limit`, `low`, `high` and `rows`.",
     "economics/RIVAL/saved_per_1000": "What 1,000 requests save, in US dollars, with `_low` and `_high`, and the break-even.",
+    "economics/SYSTEM/dollars_per_1000_right": "US dollars for 1,000 right answers, with `_low` and `_high`; beside it `dollars_per_1000` of requests and `score`.",
+    "economics/cheaper_from_requests_per_day": "Requests a day from which the challenger is cheaper per right answer than the larger model, with `_low` and `_high`.",
 }

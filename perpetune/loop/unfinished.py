@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from perpetune.errors import ChampionChanged, NoDecision
 from perpetune.loop.approve import APPROVED, REFUSED, TIMED_OUT
 from perpetune.loop.run_context import RECORD, use_mlflow
+from perpetune.policy.costs import cost_table
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.verdict import Outcome
@@ -83,7 +84,9 @@ def _tag_version(decision: Decision, version: str, outcome: str) -> None:
     if "decision" in registry.get(decision.task, version).tags:
         return
     line = headline(decision) if outcome == decision.outcome else outcome
-    registry.describe_version(decision.task, version, f"{outcome}: {' '.join(decision.reasons)}")
+    costs = cost_table(decision.evidence.get("costs", {}))
+    described = "\n\n".join(filter(None, (f"{outcome}: {' '.join(decision.reasons)}", costs)))
+    registry.describe_version(decision.task, version, described)
     tags = {"decision.reason": decision.reason, "decision.line": line, "decision": outcome}
     registry.tag_version(decision.task, version, tags)
 

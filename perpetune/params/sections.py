@@ -509,11 +509,17 @@ class EconomicsParams(Section):
 
     larger_model: LargerModel | None = None
     """`null`, or a model behind an API that the costs are compared with. It is priced at the tokens of the prompt with
-    examples, as the base's own tokenizer counts them; its quality is not measured.
+    examples, as the base's own tokenizer counts them. Its accuracy is that of the answers in `evaluate.recorded`, else
+    of the hosted model's that were imported; without either it is not known.
     """
     requests_per_month: Count | None = None
     """Turns the break-even into days. `null` counts the last 30 days of the prediction log, once that holds a day.
     Unit: requests a month.
+    """
+    utilisation: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Ratio of the paid time in which the machine works; its requests pay for the rest too. `null` measures it: one
+    machine that is always on, for the requests that the last 30 days of the prediction log have, once those hold a day.
+    Set it if machines start and stop with the traffic, or if several tasks share one. Unit: ratio from 0 to 1.
     """
     dollars_per_label: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     """Price of one label, for the labels that came since the champion's own refresh began. Unit: US dollars."""
