@@ -19,6 +19,7 @@ from perpetune.cli.console import (
     say,
     say_verdict,
     services,
+    services_or_none,
 )
 from perpetune.errors import NoPrevious
 from perpetune.workspace import open_workspace
@@ -32,20 +33,25 @@ def status(
     verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
-    """The serving version, the last check, and the counts of the prediction log."""
-    from perpetune.explain.status import read_status, show_status, without_temporary
+    """One screen: champion, checks, alarms, labels, costs, services. Exits with 1 if a part could not be read."""
+    from perpetune.explain.status import read_status, without_temporary
+    from perpetune.explain.status_screen import show_status
     from perpetune.runtime.up import is_lasting
 
     with for_people():
         lasting = is_lasting(open_workspace())  # before the addresses of temporary servers are set
-        with services(worker=False, prefect=False) as workspace:
+        with services_or_none() as workspace:
             found = read_status(workspace, all_versions=all_)
         if not lasting:
             found = without_temporary(found)
         if json_:
             print_json(asdict(found))
         else:
-            show_status(found, console, verbose=verbose)
+            show_status(found, console, verbose=verbose, all_versions=all_)
+        for line in found.unknown:
+            errors.print(line, style="red", markup=False, soft_wrap=True)
+        if found.unknown:
+            raise typer.Exit(1)
 
 
 @commands.command(epilog="Example: `perpetune explain 3 --html version-3.html`")
