@@ -16,6 +16,7 @@ from perpetune.evaluation.economics.equal_quality import (
     cheaper_from,
     cheaper_from_document,
     cost_from,
+    request_costs,
     system_costs,
 )
 from perpetune.evaluation.economics.machine import SECONDS_PER_HOUR, MachineUse, fully_used
@@ -179,7 +180,7 @@ def refresh_economics(
     prompted = "few-shot" if "few-shot" in usage else "base"
     before = "champion" if "champion" in usage else prompted
     refresh = spent.device_hours * evaluate.dollars_per_hour + spent.labels * params.dollars_per_label
-    costs = {system: _per_1000(machine.dollars(used.of_seconds), used.clusters) for system, used in usage.items()}
+    costs = {system: _per_1000(*request_costs(used, machine)) for system, used in usage.items()}
     larger = _larger(usage[prompted], params.larger_model, recorded) if params.larger_model else None
     rivals = [(phrase(prompted), costs[prompted])]
     if larger is not None:

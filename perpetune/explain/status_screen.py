@@ -19,6 +19,7 @@ WIDTH = 100
 NAME_WIDTH = 12
 MOST_VERSIONS = 6
 MOST_ALARMS = 6
+MOST_CELL = 20  # of a column beside the verdict
 Line = tuple[str, str, str | None]  # name, text and style
 
 
@@ -29,14 +30,21 @@ def show_status(status: Status, console: Console, *, verbose: bool = False, all_
         console.print(f"{name:<{NAME_WIDTH - 1}} {shown}", style=style, markup=False, soft_wrap=True)
     versions = status.versions if verbose or all_versions else _most_important(status.versions)
     if versions:
-        console.print(_version_table(versions, verbose=verbose), markup=False)
+        _print_table(_version_table(versions, verbose=verbose), console, whole=verbose)
     if hidden := len(status.versions) - len(versions) + status.older_versions:
         console.print(f"older versions: {hidden}, see `perpetune status --all`", markup=False)
     if status.services:
-        console.print(_service_table(status.services), markup=False)
+        _print_table(_service_table(status.services), console, whole=verbose)
     short = () if status.next_step is None else (status.next_step,)
     for step in status.next_steps if verbose else short:
         console.print(f"next: {step}", markup=False, soft_wrap=True)
+
+
+def _print_table(table: Table, console: Console, *, whole: bool) -> None:
+    """In 100 columns, also into a file, which has no width; `whole` takes those of the terminal."""
+    if not whole:
+        table.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+    console.print(table, markup=False, crop=False)
 
 
 def _lines(status: Status) -> Iterator[Line]:
@@ -128,20 +136,27 @@ def _most_important(versions: Sequence[VersionLine]) -> Sequence[VersionLine]:
 
 
 def _version_table(versions: Sequence[VersionLine], *, verbose: bool) -> Table:
-    table = Table("version", "aliases", "system", "release", "verdict", width=None if verbose else WIDTH)
-    for column in table.columns if not verbose else ():
-        column.no_wrap, column.overflow = True, "ellipsis"
+    table = Table(expand=True)
+    for name in ("version", "aliases", "system", "release"):
+        longest = max(len(name), *(len(_cells(line, verbose)[name]) for line in versions))
+        table.add_column(name, no_wrap=not verbose, overflow="ellipsis", min_width=min(longest, MOST_CELL))
+    table.add_column("verdict", no_wrap=not verbose, overflow="fold" if verbose else "ellipsis", ratio=1)
     for line in versions:
-        verdict = f"{line.decision}: {line.reason}" if verbose and line.reason else line.verdict
-        cells = (line.version, ", ".join(line.aliases), line.system, line.release, verdict)
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, _cells(line, verbose).values()))
     return table
 
 
+def _cells(line: VersionLine, verbose: bool) -> dict[str, str]:
+    verdict = f"{line.decision}: {line.reason}" if verbose and line.reason else line.verdict
+    cells = (line.version, ", ".join(line.aliases), line.system, line.release, verdict)
+    return dict(zip(("version", "aliases", "system", "release", "verdict"), cells, strict=True))
+
+
 def _service_table(services: Sequence[ServiceState]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=WIDTH)
-    for _ in range(3):
-        table.add_column(no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+    table.add_column(no_wrap=True, min_width=NAME_WIDTH - 2)
+    table.add_column(no_wrap=True, min_width=4)
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for each in services:
         said = " ".join(filter(None, (each.address, f"({each.what})" if each.what else "")))
         if not each.up and each.do:

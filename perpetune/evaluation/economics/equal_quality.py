@@ -85,18 +85,24 @@ def system_costs(
     The larger model's cost is of all rows; that of its right answers of those with a recorded answer.
     """
     own = [
-        _system_cost(system, names[system], machine.dollars(used.of_seconds), used.scores, used.clusters, params)
+        _system_cost(system, names[system], *request_costs(used, machine), used.scores, params)
         for system, used in usage.items()
     ]
     return (*own, *([_larger_cost(larger, params)] if larger else ()))
+
+
+def request_costs(used: Usage, machine: MachineUse) -> tuple[Floats, Sequence[Hashable]]:
+    """The cost of each row, and what counts as one observation: a batch, or a row if all rows cost the same."""
+    dollars = machine.dollars(used.of_seconds)
+    return dollars, range(len(dollars)) if np.ptp(dollars) == 0 else used.clusters
 
 
 def _system_cost(
     system: str,
     name: str,
     dollars: Floats,
-    scores: Sequence[float],
     clusters: Sequence[Hashable],
+    scores: Sequence[float],
     params: EvaluateParams,
 ) -> SystemCost:
     right = np.asarray(scores, dtype=np.float64)
@@ -115,11 +121,11 @@ def _system_cost(
 
 def _larger_cost(larger: LargerModelUsage, params: EvaluateParams) -> SystemCost:
     dollars, rows = np.asarray(larger.dollars), larger.answered
-    everywhere = _system_cost(LARGER, larger.name, dollars, (), range(len(dollars)), params)
+    everywhere = _system_cost(LARGER, larger.name, dollars, range(len(dollars)), (), params)
     if not rows:
         return everywhere
     scores = [larger.scores[row] or 0.0 for row in rows]
-    there = _system_cost(LARGER, larger.name, dollars[rows], scores, range(len(rows)), params)
+    there = _system_cost(LARGER, larger.name, dollars[rows], range(len(rows)), scores, params)
     return SystemCost(LARGER, larger.name, everywhere.dollars_per_1000, there.accuracy, there.dollars_per_1000_right)
 
 

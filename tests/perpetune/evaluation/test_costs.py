@@ -209,7 +209,7 @@ def test_a_record_of_before_is_read_as_it_was(params: EvaluateParams) -> None:
 
 
 def test_one_batch_has_no_interval(params: EvaluateParams) -> None:
-    together = Usage((0.1,) * EIGHT, (60,) * EIGHT, (1,) * EIGHT, batches=("one",) * EIGHT)
+    together = Usage((0.05, 0.15) * 4, (60,) * EIGHT, (1,) * EIGHT, batches=("one",) * EIGHT)
     told = sentences(worth(params, {"base": constant_usage(0.3), "challenger": together}))
     assert "(n = 8 rows in 1 batch, so without an interval)" in told[0]
     assert "9,000 requests (n = 8 rows in 1 batch" in told[2]

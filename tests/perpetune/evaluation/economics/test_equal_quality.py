@@ -33,6 +33,15 @@ def test_a_right_answer_costs_more_the_fewer_are_right(params: EvaluateParams) -
     assert right_answers_sentence((base,)) is not None
 
 
+def test_batches_count_for_seconds_and_not_for_what_is_right(params: EvaluateParams) -> None:
+    right = (1.0, 0.0, 1.0, 1.0) * 10
+    together, alone = (
+        system_costs({"base": used(right, batches=each)}, {"base": "it"}, DAY, None, params)[0]
+        for each in (("one",) * 40, ())
+    )
+    assert together == alone
+
+
 def test_no_right_answer_has_no_price(params: EvaluateParams) -> None:
     [found] = system_costs({"base": used((0, 0))}, {"base": "the base"}, DAY, None, params)
     assert found.dollars_per_1000_right is None
