@@ -41,6 +41,7 @@ from perpetune.workspace import Workspace
 
 WATCH = "`perpetune watch`"
 NOT_RUNNING = "not running"
+MLFLOW = "MLflow"
 MOST_MISSED = 100  # missed checks that are counted
 KINDS: tuple[Kind, ...] = ("refresh", "watch")
 DECAY = ("retrain", "roll back", "confirming", "cooling down", "over budget")  # outcomes of a check that found decay
@@ -119,7 +120,7 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
     """Read the services, the prediction log and MLflow. What does not answer is named in `unknown`."""
     now, task = datetime.now(UTC), workspace.params.task.name
     services = service_states(workspace)
-    mlflow = next(each for each in services if each.name == "MLflow")
+    mlflow = next(each for each in services if each.name == MLFLOW)
     known, fault = _or_fault(lambda: _read_registry(workspace, mlflow, now, all_versions))
     registry_part = known or _Registry()
     month, log_fault = _or_fault(lambda: _read_log(workspace, now, with_mlflow=known is not None))
@@ -140,7 +141,7 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
         costs=month_costs(workspace.params, now, log.found.first, log.worked_seconds, registry_part.training_hours),
         planned=_planned(workspace, now),
         alarms=_alarms(registry_part, log.found),
-        unknown=tuple(f"{name}: {each}" for name, each in (("MLflow", fault), ("log", log_fault)) if each),
+        unknown=tuple(f"{name}: {each}" for name, each in ((MLFLOW, fault), ("log", log_fault)) if each),
         versions=registry_part.versions,
         older_versions=registry_part.older,
         champion=registry_part.champion,

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perpetune.evaluation.economics.wording import requests_text
-from perpetune.explain.status import Status, VersionLine
+from perpetune.explain.status import MLFLOW, Status, VersionLine
 from perpetune.policy.wording import one_line
 from perpetune.prediction_log.label_counts import counted
 from perpetune.runtime.service_state import ServiceState
@@ -50,12 +50,13 @@ def _print_table(table: Table, console: Console, *, whole: bool) -> None:
 def _lines(status: Status) -> Iterator[Line]:
     yield status.task, f"{status.time:%Y-%m-%d %H:%M UTC}" if status.time else "", "bold"
     for each in status.unknown:
-        yield "not known", each, "bold red"
+        yield "not read", each.partition("\n")[0], "bold red"
     yield "champion", _champion(status), None
     if status.hosted:
         yield "", status.hosted, None
     yield "last check", _last_check(status), "bold red" if status.check_failed else None
-    yield "detector", status.detector_state or "no labels yet", None
+    if not _mlflow_is_unknown(status):
+        yield "detector", status.detector_state or "no labels yet", None
     if status.planned and status.time:
         yield "planned", ", ".join(_planned(name, when, status.time) for name, when in status.planned.items()), None
     yield from _alarms(status.alarms)
@@ -70,7 +71,8 @@ def _lines(status: Status) -> Iterator[Line]:
 def _champion(status: Status) -> str:
     """As "version 12, tuned, for 7 days; the gateway serves it"."""
     if status.champion is None:
-        return "none" if status.serving is None else f"not known; the gateway serves version {status.serving}"
+        known = "not known" if _mlflow_is_unknown(status) else "none"
+        return known if status.serving is None else f"{known}; the gateway serves version {status.serving}"
     system = next((f", {line.system}" for line in status.versions if line.version == status.champion), "")
     age = ""
     if status.champion_since is not None and status.time is not None:
@@ -85,7 +87,11 @@ def _serving(status: Status) -> str:
 
 
 def _last_check(status: Status) -> str:
-    return status.last_check or "none yet"
+    return status.last_check or ("not known" if _mlflow_is_unknown(status) else "none yet")
+
+
+def _mlflow_is_unknown(status: Status) -> bool:
+    return any(each.startswith(MLFLOW) for each in status.unknown)
 
 
 def _planned(name: str, when: datetime, now: datetime) -> str:

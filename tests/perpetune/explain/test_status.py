@@ -108,8 +108,8 @@ def test_everything_is_on_one_screen() -> None:
 
 def test_what_could_not_be_read_is_said() -> None:
     lines = screen(replace(NEW, serving="3", unknown=("MLflow: the MLflow server does not answer",))).splitlines()
-    assert lines[1].startswith("not known   MLflow: the MLflow server does not answer")
-    assert lines[2] == "champion    not known; the gateway serves version 3"
+    assert lines[1] == "not read    MLflow: the MLflow server does not answer"
+    assert lines[2:4] == ["champion    not known; the gateway serves version 3", "last check  not known"]
 
 
 def test_a_server_that_ends_with_the_command_is_not_shown() -> None:
