@@ -135,7 +135,7 @@ def _alert(
 def _end_of_dead_runs(task: str) -> AutomationCore:
     """Crash a run of the task's deployments whose heartbeats stop: its process was killed, or its machine died.
 
-    The approval of a promotion is a run without a deployment, so it may wait for as long as it likes.
+    A run that waits for an approval is suspended: it has no process and no heartbeats, so it may wait for long.
     """
     frequency = get_current_settings().flows.heartbeat_frequency or 0
     silence = timedelta(seconds=MISSED * frequency)

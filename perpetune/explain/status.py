@@ -15,7 +15,7 @@ from cronsim import CronSim, CronSimError
 
 from perpetune.errors import NoDecision, PerpetuneError
 from perpetune.explain.month_costs import MonthCosts, month_costs, month_start
-from perpetune.loop.approve import WAITING as APPROVAL_WAITING
+from perpetune.loop.approve import PendingApproval, pending_approvals
 from perpetune.loop.label_rule import label_rule_at_hand, label_rule_of_rows
 from perpetune.loop.rollout.versions import NEWEST, newest_versions, system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
@@ -244,7 +244,7 @@ class _Registry:
     detector_state: str | None = None
     hosted: str | None = None
     training_hours: float | None = None
-    waiting: tuple[str, ...] = ()
+    waiting: tuple[PendingApproval, ...] = ()
 
 
 def _read_registry(workspace: Workspace, mlflow: ServiceState, now: datetime, all_versions: bool) -> _Registry:
@@ -274,7 +274,7 @@ def _read_registry(workspace: Workspace, mlflow: ServiceState, now: datetime, al
         detector_state=_detector_state(workspace, champion),
         hosted=_hosted(workspace) if lines else None,
         training_hours=device_hours_since(task, month_start(now).timestamp()),
-        waiting=tuple(each.version for each in found if each.tags.get("approval") == APPROVAL_WAITING),
+        waiting=tuple(each for each in pending_approvals(workspace) if not each.approved),
     )
 
 
@@ -301,12 +301,16 @@ def _alarms(found: _Registry, log: LogSummary) -> tuple[str, ...]:
     if found.unfinished:
         alarms.append(f"decided and not carried out: {found.unfinished}")
     alarms += [
-        f"version {version} waits for approval: `perpetune approve {version} --comment '...'`, or `--refuse`"
-        for version in found.waiting
+        f"version {each.version} waits for approval{_until(each.until)}: `perpetune approve {each.version}`, or with `--refuse`"
+        for each in found.waiting
     ]
     if log.urgent:
         alarms.append(f"{log.urgent} labels are wanted urgently: `perpetune labels`")
     return tuple(alarms)
+
+
+def _until(time: datetime | None) -> str:
+    return f" until {time:%Y-%m-%d %H:%M UTC}" if time else ""
 
 
 def _is_after(time: datetime, since: datetime | None) -> bool:

@@ -597,7 +597,7 @@ class PromoteParams(Section):
     """Requests that latency and cost are measured on, at least; with fewer rows they are asked again. Unit: requests.
     """
     approval: Literal["none", "required"] = "none"
-    """`required`: a promotion waits for a person who resumes the flow run in Prefect. See docs/guides/approval.md."""
+    """`required`: a promotion waits for a person (`perpetune approve`, or the form of the run in Prefect); no process waits. See docs/guides/approval.md."""
     approval_hours: Positive = 72
     """How long it waits; no answer in time is a no. Unit: hours."""
 
