@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-from prefect import get_client, task
+from prefect import State, get_client
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import ObjectNotFound
@@ -25,6 +26,7 @@ from perpetune.runtime.events import PROMOTED, REJECTED, WAITING
 from perpetune.runtime.prefect_api import ui_url
 from perpetune.settings import Settings
 from perpetune.tasks.events import emit
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
@@ -40,7 +42,9 @@ class Approval(RunInput):
     comment: str = Field(min_length=1, title="Comment")
 
 
-@task(name="ask for approval", task_run_name="ask for the approval of version {version}", cache_policy=NO_CACHE)
+@limited_task(
+    "other", name="ask for approval", task_run_name="ask for the approval of version {version}", cache_policy=NO_CACHE
+)
 def ask_for_approval(workspace: Workspace, promotion: Decision, version: str) -> None:
     """Make a suspended run of `approval/TASK`, which a worker starts once it is resumed with the form.
 
@@ -61,10 +65,10 @@ def suspended_run(task_name: str, version: str, promotion: Decision, hours: floa
 
     Raises PerpetuneError if the deployment is missing.
     """
-    state = Suspended(timeout_seconds=max(1, round(3600 * hours)), pause_key=PAUSE_KEY)
+    state: State[Any] = Suspended(timeout_seconds=max(1, round(3600 * hours)), pause_key=PAUSE_KEY)
     keyset = keyset_from_paused_state(state)
     assert keyset == KEYSET
-    state.state_details.run_input_keyset = keyset
+    state.state_details.run_input_keyset = {str(name): key for name, key in keyset.items()}
     form = Approval.with_initial_data(description=as_markdown(promotion))
     with get_client(sync_client=True) as client:
         try:
@@ -94,18 +98,20 @@ def read_response(flow_run_id: UUID) -> ApprovalResponse:
             "this run has no answer: a refresh makes it, and a person resumes it",
             do="`perpetune approve VERSION --comment '...'`",
         )
-    answer = Approval(**found)
+    answer = Approval.model_validate(found)
     return ApprovalResponse(answer.approve, answer.who, answer.comment)
 
 
-@task(name="due approvals", task_run_name="look for approvals that nobody gave in time", cache_policy=NO_CACHE)
+@limited_task(
+    "other", name="due approvals", task_run_name="look for approvals that nobody gave in time", cache_policy=NO_CACHE
+)
 def due_approvals(workspace: Workspace) -> list[PendingApproval]:
     """Those that timed out, and approved versions whose process was killed before it released them."""
     now = datetime.now(UTC)
     return [each for each in approvals.pending_approvals(workspace) if approvals.is_due(each, now)]
 
 
-@task(name="record response", task_run_name="log the response to the approval", cache_policy=NO_CACHE)
+@limited_task("other", name="record response", task_run_name="log the response to the approval", cache_policy=NO_CACHE)
 def record_response(workspace: Workspace, promotion: Decision, response: ApprovalResponse | None) -> Decision:
     decision = approvals.record_response(workspace, promotion, response)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)

