@@ -1,56 +1,25 @@
-"""The approval flow: pause until a reviewer approves or refuses a version."""
+"""The approval flow: what follows when a person has approved or refused a version."""
 
 from __future__ import annotations
 
-from prefect import flow, pause_flow_run
-from prefect.exceptions import FlowPauseTimeout
-from prefect.input import RunInput
+from uuid import UUID
+
+from prefect import flow
 from prefect.runtime import flow_run
-from pydantic import Field
 
-from perpetune.loop.approve import ApprovalResponse
-from perpetune.policy.decision.markdown import as_markdown
-from perpetune.policy.decision.record import Decision
-from perpetune.runtime.events import WAITING
-from perpetune.tasks.approve import await_approval, record_response
-from perpetune.tasks.events import emit
-from perpetune.workspace import Workspace
-
-POLL_SECONDS = 5
-
-
-class Approval(RunInput):
-    """The form that Prefect shows when the run is resumed."""
-
-    approve: bool = Field(title="Approve the version?")
-    who: str = Field(min_length=1, title="Your name")
-    comment: str = Field(min_length=1, title="Comment")
-
-
-def approve(workspace: Workspace, promotion: Decision) -> Decision:
-    """Wait for the approval of a promotion; the outcome of the decision returned is "promote" or "reject"."""
-    version, hours = promotion.ids.model_version, workspace.params.promote.approval_hours
-    assert version is not None
-    await_approval(workspace, version)
-    try:
-        response = approval(promotion.task, version, promotion.reason, hours, as_markdown(promotion))
-    except FlowPauseTimeout:
-        response = None
-    return record_response(workspace, promotion, response)
+from perpetune.workspace import open_workspace
 
 
 @flow(name="approval", flow_run_name="approve version {version}?", log_prints=True)
-def approval(task: str, version: str, reason: str, hours: float, page: str) -> ApprovalResponse:
-    """Pause until a reviewer resumes this run with the form; `page` is the decision record as Markdown.
+def approval(version: str) -> str:
+    """Carry out a person's answer; returns "promote" or "reject".
 
-    This is a separate flow run because a paused run releases its concurrency slot, and Prefect 3.8 ends a deployment's
-    run that has lost its slot. The refresh is not paused and keeps its slot. The parameters are plain values because
-    Prefect stores and shows them.
-    Raises FlowPauseTimeout if it is not resumed within `hours`.
+    A refresh makes this run suspended (perpetune.tasks.approve), so that nothing runs while the version waits. Whoever
+    resumes it, in Prefect's UI or by `perpetune approve`, fills in the form, and a worker starts the run then. If nobody does
+    in time, Prefect ends it as failed, and the next check or refresh records that (perpetune.flows.release).
     """
-    waiting = {"version": version, "reason": reason, "hours": hours}
-    emit(WAITING, task, waiting | {"flow_run_id": str(flow_run.id), "page": flow_run.ui_url})
-    print(f"resume this run within {hours:g} hours: {flow_run.ui_url}")
-    form = Approval.with_initial_data(description=page)
-    answer = pause_flow_run(wait_for_input=form, timeout=max(1, round(3600 * hours)), poll_interval=POLL_SECONDS)
-    return ApprovalResponse(answer.approve, answer.who, answer.comment)
+    # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
+    from perpetune.flows.release import carry_out
+    from perpetune.tasks.approve import read_response
+
+    return carry_out(open_workspace(), version, read_response(UUID(str(flow_run.id))))

@@ -55,7 +55,9 @@ def main() -> None:
             folder = arguments.workspace or workspace.root
             for name in deploy(workspace.params, arguments.pool, arguments.image, folder):
                 print(f"{name} now runs in the work pool {arguments.pool}")
-            if channels := register_alerts(workspace.params.task.name, workspace.settings.alerts):
+            if channels := register_alerts(
+                workspace.params.task.name, workspace.settings.alerts, workspace.params.limits
+            ):
                 print(f"alerts go to {channels} channels")
             return
     except (PerpetuneError, DeploymentApplyError) as fault:
@@ -64,7 +66,7 @@ def main() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     await_server()
     try:
-        register_alerts(workspace.params.task.name, workspace.settings.alerts)
+        register_alerts(workspace.params.task.name, workspace.settings.alerts, workspace.params.limits)
     except PerpetuneError as fault:  # runs are more important than alerts; `perpetune doctor` says it too
         print(f"there are no alerts: {fault}")
     run_worker(found)

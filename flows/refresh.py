@@ -21,14 +21,16 @@ def refresh(
 ) -> str:
     """Curate, fine-tune, evaluate, decide and, if the challenger passes the gate, release it or put it on trial.
 
-    Returns the outcome: "promote", "reject" or "collect more labels"; or "unchanged" if it ended before training because
-    data and settings are those of the last refresh. `again` skips that test; `verbose` logs every reason
+    Returns the outcome: "promote", "reject", "collect more labels" or, if a person has to approve the version, "waiting";
+    or "unchanged" if it ended before training because data and settings are those of the last refresh. While a version
+    waits for approval, another refresh does nothing. `again` skips these tests; `verbose` logs every reason
     too (perpetune.tasks.verdict reads it from the run). If the last refresh was killed after its decision, that is
     carried out first; so is a decision on the last challenger whose labels of disagreements have come. After a promotion
     nothing else is done, unless `again`.
     """
     # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
-    from perpetune.flows.release import decide_on_disagreements, finish, put_into_service
+    from perpetune.flows.release import decide_on_disagreements, finish, put_into_service, settle_approvals
+    from perpetune.loop.approve import waiting_version
     from perpetune.loop.plan import timed
     from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN
     from perpetune.tasks.assess import assess
@@ -43,11 +45,19 @@ def refresh(
     workspace = open_workspace()
     print(one_line(f"reason: {reason}"))
     finished = finish(workspace)
-    if finished is not None and finished.outcome == "promote" and not again:
-        version, outcome = finished.ids.model_version, finished.outcome
+    settle_approvals(workspace)
+    if finished is not None and finished.ends_refresh and not again:
+        version, outcome = finished.decision.ids.model_version, finished.outcome
         emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": outcome, "trigger": trigger})
         return outcome
-    if not again and (decided := decide_on_disagreements(workspace)) is not None and decided.outcome == "promote":
+    if not again and (waiting := waiting_version(workspace)) is not None:
+        print(
+            f"version {waiting.version} waits for approval, so nothing is trained: `perpetune approve {waiting.version}`"
+        )
+        reason = f"version {waiting.version} waits for approval"
+        emit(UNCHANGED, workspace.params.task.name, {"reason": reason, "trigger": trigger})
+        return "waiting"
+    if not again and (decided := decide_on_disagreements(workspace)) is not None and decided.ends_refresh:
         return decided.outcome
     taken: dict[str, float] = {}
     with timed(taken, CURATE):
@@ -67,7 +77,7 @@ def refresh(
         with timed(taken, DECIDE):
             decision = decide(workspace, run, curated, challenger, assessment, version, traffic)
         version = decision.ids.model_version or version
-        decision = put_into_service(workspace, decision, taken)
+        outcome = put_into_service(workspace, decision, taken).outcome
     compare(workspace, planned, taken, challenger)
-    emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": decision.outcome, "trigger": trigger})
-    return decision.outcome
+    emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": outcome, "trigger": trigger})
+    return outcome

@@ -1,13 +1,22 @@
-"""What follows a decision: approval, then a trial or the release; for a killed refresh it follows at the next one."""
+"""What follows a decision: approval, then a trial or the release; for a killed process it follows at the next run."""
 
 from __future__ import annotations
 
-from perpetune.flows.approval import approve
-from perpetune.loop.approve import needs_approval
+from dataclasses import dataclass
+
+from perpetune.errors import ChampionChanged
+from perpetune.loop.approve import (
+    ApprovalResponse,
+    needs_approval,
+    overtake,
+    promotion_of,
+    require_waiting,
+)
 from perpetune.loop.plan import timed
 from perpetune.loop.rollout.trial import needs_trial
 from perpetune.loop.step_durations import RELEASE
 from perpetune.policy.decision.record import Decision
+from perpetune.tasks.approve import ask_for_approval, due_approvals, record_response
 from perpetune.tasks.disagreements import decide_again
 from perpetune.tasks.release import find_unfinished, release
 from perpetune.tasks.track import closing
@@ -15,24 +24,62 @@ from perpetune.tasks.trial import begin_trial
 from perpetune.workspace import Workspace
 
 
+@dataclass(frozen=True)
+class CarriedOut:
+    """A decision that was carried out, or that `waits` for a person."""
+
+    decision: Decision
+    waits: bool = False
+
+    @property
+    def outcome(self) -> str:
+        return "waiting" if self.waits else self.decision.outcome
+
+    @property
+    def ends_refresh(self) -> bool:
+        """Whether a refresh has nothing more to do."""
+        return self.decision.outcome == "promote"
+
+
 def put_into_service(
     workspace: Workspace, decision: Decision, taken: dict[str, float], *, approved: bool = False
-) -> Decision:
-    """Carry out a promotion; the outcome of the decision returned is a person's, if one has to approve it.
-
-    The seconds of a release are added to `taken`.
-    """
+) -> CarriedOut:
+    """Carry out a promotion, or ask a person first. The seconds of a release are added to `taken`."""
+    version = decision.ids.model_version
     if decision.outcome == "promote" and needs_approval(workspace) and not approved:
-        decision = approve(workspace, decision)
+        ask_for_approval(workspace, decision, str(version))
+        return CarriedOut(decision, waits=True)
     if decision.outcome == "promote" and needs_trial(workspace):
         begin_trial(workspace, decision)
     elif decision.outcome == "promote":
         with timed(taken, RELEASE):
             release(workspace, decision)
-    return decision
+    return CarriedOut(decision)
 
 
-def finish(workspace: Workspace) -> Decision | None:
+def carry_out(workspace: Workspace, version: str, response: ApprovalResponse) -> str:
+    """What a person decided; returns the outcome. Raises PerpetuneError if the version does not wait any more."""
+    require_waiting(workspace, version)
+    decision = record_response(workspace, promotion_of(workspace, version), response)
+    return put_into_service(workspace, decision, {}, approved=True).outcome
+
+
+def settle_approvals(workspace: Workspace) -> None:
+    """Record the approvals that nobody gave in time, and release what was approved by a process that was killed then."""
+    for each in due_approvals(workspace):
+        promotion = promotion_of(workspace, each.version)
+        if not each.approved:
+            record_response(workspace, promotion, None)
+            continue
+        print(f"version {each.version} was approved and not put into service, which is done now")
+        try:
+            put_into_service(workspace, promotion, {}, approved=True)
+        except ChampionChanged as fault:
+            print(str(fault))
+            overtake(workspace, each.version)
+
+
+def finish(workspace: Workspace) -> CarriedOut | None:
     """Carry out the promotion that a killed refresh had decided, and end its run; None if there is none."""
     found = find_unfinished(workspace)
     if found is None:
@@ -43,7 +90,7 @@ def finish(workspace: Workspace) -> Decision | None:
         return put_into_service(workspace, found.decision, {}, approved=found.approved)
 
 
-def decide_on_disagreements(workspace: Workspace) -> Decision | None:
+def decide_on_disagreements(workspace: Workspace) -> CarriedOut | None:
     """Decide on the challenger that waits for labels of disagreements, if they have come, and carry it out."""
     decision = decide_again(workspace)
     return None if decision is None else put_into_service(workspace, decision, {})

@@ -23,13 +23,14 @@ def watch(trigger: Literal["manual", "schedule"] = "manual", verbose: bool = Fal
     `verbose` logs every reason too (perpetune.tasks.verdict reads it from the run).
     """
     # Imported late: a worker, which only starts runs, does not need MLflow and Evidently.
-    from perpetune.flows.release import decide_on_disagreements
+    from perpetune.flows.release import decide_on_disagreements, settle_approvals
     from perpetune.tasks.check import check
     from perpetune.tasks.rollback import roll_back
     from perpetune.tasks.track import tracked
     from perpetune.tasks.trial import check_trial
 
     workspace = open_workspace()
+    settle_approvals(workspace)
     decide_on_disagreements(workspace)
     with tracked(workspace, "watch", trigger, "check of the newest traffic") as run:
         check_result = check(workspace, run)

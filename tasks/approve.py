@@ -1,30 +1,117 @@
-"""Prefect tasks: ask for the approval of a promotion, and log the response."""
+"""Prefect tasks: ask for the approval of a promotion without a process that waits, and log the response."""
 
 from __future__ import annotations
 
-from prefect import task
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from prefect import State, get_client
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import ObjectNotFound
+from prefect.input import RunInput
+from prefect.input.actions import read_flow_run_input
+from prefect.input.run_input import keyset_from_base_key, keyset_from_paused_state
+from prefect.states import Suspended
+from pydantic import Field
 
+from perpetune.errors import PerpetuneError
 from perpetune.loop import approve as approvals
-from perpetune.loop.approve import ApprovalResponse
+from perpetune.loop.approve import ApprovalResponse, PendingApproval
 from perpetune.loop.rollout.trial import needs_trial
 from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision
-from perpetune.runtime.events import PROMOTED, REJECTED
+from perpetune.runtime.events import PROMOTED, REJECTED, WAITING
+from perpetune.runtime.prefect_api import ui_url
+from perpetune.settings import Settings
 from perpetune.tasks.events import emit
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
-
-@task(name="await approval", task_run_name="tag version {version} as waiting", cache_policy=NO_CACHE)
-def await_approval(workspace: Workspace, version: str) -> None:
-    approvals.await_approval(workspace, version)
-    hours = workspace.params.promote.approval_hours
-    print(f"version {version} waits for approval, {hours:g} hours at most: resume its run of `approval` in Prefect")
+PAUSE_KEY = "approval"
+KEYSET = keyset_from_base_key(f"suspended-{PAUSE_KEY}")  # under which Prefect keeps the form and the answer
 
 
-@task(name="record response", task_run_name="log the response to the approval", cache_policy=NO_CACHE)
+class Approval(RunInput):
+    """The form that Prefect shows when the run is resumed."""
+
+    approve: bool = Field(title="Approve the version?")
+    who: str = Field(min_length=1, title="Your name")
+    comment: str = Field(min_length=1, title="Comment")
+
+
+@limited_task(
+    "other", name="ask for approval", task_run_name="ask for the approval of version {version}", cache_policy=NO_CACHE
+)
+def ask_for_approval(workspace: Workspace, promotion: Decision, version: str) -> None:
+    """Make a suspended run of `approval/TASK`, which a worker starts once it is resumed with the form.
+
+    It is made, not started and then suspended, so that no process is needed, and it waits at once.
+    """
+    hours, name = workspace.params.promote.approval_hours, workspace.params.task.name
+    flow_run_id = str(suspended_run(name, version, promotion, hours))
+    until = approvals.await_approval(workspace, version, flow_run_id, datetime.now(UTC))
+    page = f"{ui_url(str(Settings().prefect_api_url))}/runs/flow-run/{flow_run_id}"
+    waiting = {"version": version, "reason": promotion.reason, "hours": hours}
+    emit(WAITING, name, waiting | {"flow_run_id": flow_run_id, "page": page})
+    print(f"version {version} waits for approval until {until:%Y-%m-%d %H:%M UTC}; no process waits with it")
+    print(f"next: `perpetune approve {version} --comment '...'`, or resume {page}")
+
+
+def suspended_run(task_name: str, version: str, promotion: Decision, hours: float) -> UUID:
+    """The id of the suspended run; that of before if a killed refresh has made it.
+
+    Raises PerpetuneError if the deployment is missing.
+    """
+    state: State[Any] = Suspended(timeout_seconds=max(1, round(3600 * hours)), pause_key=PAUSE_KEY)
+    keyset = keyset_from_paused_state(state)
+    assert keyset == KEYSET
+    state.state_details.run_input_keyset = {str(name): key for name, key in keyset.items()}
+    form = Approval.with_initial_data(description=as_markdown(promotion))
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name(f"approval/{task_name}")
+        except ObjectNotFound as fault:
+            raise PerpetuneError(
+                f"Prefect has no deployment approval/{task_name}, whose runs wait for a person",
+                where=str(client.api_url),
+                do="register it: `perpetune up`, or `python -m perpetune.flows deploy` for a work pool",
+            ) from fault
+        made = client.create_flow_run_from_deployment(
+            deployment.id,
+            parameters={"version": version},
+            state=state,
+            name=f"approve version {version}?",
+            idempotency_key=f"approval of version {version}, {promotion.ids.run_id}",
+        )
+    form.save(keyset, made.id)
+    return made.id
+
+
+def read_response(flow_run_id: UUID) -> ApprovalResponse:
+    """What the person wrote who resumed this run. Raises PerpetuneError if nobody did."""
+    found = read_flow_run_input(KEYSET["response"], flow_run_id)
+    if not found:
+        raise PerpetuneError(
+            "this run has no answer: a refresh makes it, and a person resumes it",
+            do="`perpetune approve VERSION --comment '...'`",
+        )
+    answer = Approval.model_validate(found)
+    return ApprovalResponse(answer.approve, answer.who, answer.comment)
+
+
+@limited_task(
+    "other", name="due approvals", task_run_name="look for approvals that nobody gave in time", cache_policy=NO_CACHE
+)
+def due_approvals(workspace: Workspace) -> list[PendingApproval]:
+    """Those that timed out, and approved versions whose process was killed before it released them."""
+    now = datetime.now(UTC)
+    return [each for each in approvals.pending_approvals(workspace) if approvals.is_due(each, now)]
+
+
+@limited_task("other", name="record response", task_run_name="log the response to the approval", cache_policy=NO_CACHE)
 def record_response(workspace: Workspace, promotion: Decision, response: ApprovalResponse | None) -> Decision:
     decision = approvals.record_response(workspace, promotion, response)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -12,12 +11,14 @@ from perpetune.loop.assess.assess import assess as assess_systems
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
 from perpetune.tasks.retries import unless_user_error
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_details
 from perpetune.tracking.runs import Run, artifact_url
 from perpetune.workspace import Workspace
 
 
-@task(
+@limited_task(
+    "evaluate",
     name="evaluate",
     task_run_name="evaluate base, champion and challenger",
     retries=1,

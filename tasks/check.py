@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -14,12 +13,14 @@ from perpetune.policy.decision.markdown import as_markdown
 from perpetune.runtime.events import CHECK_FAILED, DECAYED, DISK_LOW, LABELS_WANTED, OVER_BUDGET
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
 
-@task(
+@limited_task(
+    "check",
     name="check",
     task_run_name="check the newest traffic",
     retries=1,

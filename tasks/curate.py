@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
@@ -11,18 +10,19 @@ from perpetune.loop.curate import CuratedData
 from perpetune.loop.unchanged import why_unchanged
 from perpetune.policy.unchanged import Trigger
 from perpetune.tasks.retries import unless_user_error
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_details
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
 
-@task(
+@limited_task(
+    "curate",
     name="curate",
     task_run_name="curate the data",
     retries=2,
     retry_delay_seconds=10,
     retry_condition_fn=unless_user_error,
-    timeout_seconds=3600,
     cache_policy=NO_CACHE,
 )
 def curate(workspace: Workspace) -> CuratedData:
@@ -34,7 +34,8 @@ def curate(workspace: Workspace) -> CuratedData:
     return curated
 
 
-@task(
+@limited_task(
+    "other",
     name="nothing new",
     task_run_name="compare with the last refresh",
     retries=2,
@@ -50,7 +51,8 @@ def nothing_new(workspace: Workspace, curated: CuratedData, trigger: Trigger) ->
     return why
 
 
-@task(
+@limited_task(
+    "other",
     name="log data",
     task_run_name="log the data version to MLflow",
     retries=2,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -23,13 +22,14 @@ from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import PROMOTED, REJECTED
 from perpetune.tasks.events import emit
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
 from perpetune.tracking.registry import model_url
 from perpetune.tracking.runs import MlflowError, Run
 from perpetune.workspace import Workspace
 
 
-@task(name="register", task_run_name="register the challenger", cache_policy=NO_CACHE)
+@limited_task("other", name="register", task_run_name="register the challenger", cache_policy=NO_CACHE)
 def register(workspace: Workspace, run: Run, curated: CuratedData, challenger: Challenger) -> str:
     version = decisions.register(workspace, run, curated, challenger, str(flow_run.id))
     page = model_url(workspace.params.task.name, version)
@@ -37,7 +37,7 @@ def register(workspace: Workspace, run: Run, curated: CuratedData, challenger: C
     return version
 
 
-@task(name="decide", task_run_name="decide on the challenger", cache_policy=NO_CACHE)
+@limited_task("other", name="decide", task_run_name="decide on the challenger", cache_policy=NO_CACHE)
 def decide(
     workspace: Workspace,
     run: Run,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -20,11 +19,13 @@ from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import PROMOTED, REJECTED
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
 
-@task(
+@limited_task(
+    "evaluate",
     name="answer traffic",
     task_run_name="find stored requests that champion and challenger answer differently",
     retries=1,
@@ -40,7 +41,7 @@ def answer_traffic(
     return compare_on_traffic(workspace, challenger, version, assessment, print)
 
 
-@task(name="decide again", task_run_name="decide on labels of disagreements", cache_policy=NO_CACHE)
+@limited_task("other", name="decide again", task_run_name="decide on labels of disagreements", cache_policy=NO_CACHE)
 def decide_again(workspace: Workspace) -> Decision | None:
     """None if no challenger waits for such labels, or too few have come."""
     decision = decide_on_labels(workspace, str(flow_run.id))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -15,6 +14,7 @@ from perpetune.loop.fine_tune import fine_tune as fine_tune_adapter
 from perpetune.loop.plan import Plan
 from perpetune.tasks.plan import correct
 from perpetune.tasks.retries import unless_user_error
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tracking.runs import Run
 from perpetune.training.trainer import Forecast, Progress
 from perpetune.workspace import Workspace
@@ -22,7 +22,8 @@ from perpetune.workspace import Workspace
 LOG_SECONDS = 10.0
 
 
-@task(
+@limited_task(
+    "train",
     name="fine-tune",
     task_run_name="fine-tune the challenger",
     retries=2,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -12,12 +11,13 @@ from perpetune.loop import plan as plans
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.plan import Plan, plan_line, plan_lines, plan_table
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_details
 from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
 
-@task(name="plan", task_run_name="plan the refresh", cache_policy=NO_CACHE)
+@limited_task("other", name="plan", task_run_name="plan the refresh", cache_policy=NO_CACHE)
 def plan(workspace: Workspace, run: Run, curated: CuratedData) -> Plan:
     """Print the plan and warnings about holdouts that are too small. It never refuses."""
     planned = plans.plan(workspace, curated)
@@ -40,7 +40,7 @@ def correct(planned: Plan, training_seconds: float) -> None:
     create_markdown_artifact(plan_table(updated), key="plan", description=updated.source)
 
 
-@task(name="compare", task_run_name="compare planned and actual durations", cache_policy=NO_CACHE)
+@limited_task("other", name="compare", task_run_name="compare planned and actual durations", cache_policy=NO_CACHE)
 def compare(workspace: Workspace, planned: Plan, taken: Mapping[str, float], challenger: Challenger) -> None:
     plans.save_durations(workspace, planned, taken, challenger.trained.seconds)
     print(plans.planned_vs_taken(planned, taken))

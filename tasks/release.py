@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from perpetune.loop.rollout.deploy import DeployResult
@@ -17,11 +16,14 @@ from perpetune.loop.unfinished import (
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import DEPLOYED
 from perpetune.tasks.events import emit
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
 
-@task(name="release", task_run_name="release version {decision.ids.model_version}", cache_policy=NO_CACHE)
+@limited_task(
+    "other", name="release", task_run_name="release version {decision.ids.model_version}", cache_policy=NO_CACHE
+)
 def release(workspace: Workspace, decision: Decision) -> DeployResult:
     version = str(decision.ids.model_version)
     with withdrawn_if_champion_changed(decision):
@@ -34,7 +36,9 @@ def release(workspace: Workspace, decision: Decision) -> DeployResult:
     return released
 
 
-@task(name="find unfinished", task_run_name="look for a decision that is not carried out", cache_policy=NO_CACHE)
+@limited_task(
+    "other", name="find unfinished", task_run_name="look for a decision that is not carried out", cache_policy=NO_CACHE
+)
 def find_unfinished(workspace: Workspace) -> UnfinishedRefresh | None:
     """A killed refresh whose decision still holds, with its writes repeated; a decision that does not is withdrawn."""
     found = unfinished_refresh(workspace)

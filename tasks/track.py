@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.loop import run_context
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tracking.runs import Run, close_run, tag_error
 from perpetune.workspace import Workspace
 
 
-@task(name="open run", task_run_name="open the MLflow run", retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE)
+@limited_task(
+    "other",
+    name="open run",
+    task_run_name="open the MLflow run",
+    retries=2,
+    retry_delay_seconds=5,
+    cache_policy=NO_CACHE,
+)
 def open_run(
     workspace: Workspace, kind: run_context.Kind, trigger: str, reason: str, data_version: str | None = None
 ) -> Run:

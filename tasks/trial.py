@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -18,6 +17,7 @@ from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error
+from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.trial_lock import trial_lock
 from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
@@ -26,7 +26,12 @@ CHECK_SECONDS = 5.0
 LOG_SECONDS = 60.0
 
 
-@task(name="begin trial", task_run_name="put version {decision.ids.model_version} on trial", cache_policy=NO_CACHE)
+@limited_task(
+    "other",
+    name="begin trial",
+    task_run_name="put version {decision.ids.model_version} on trial",
+    cache_policy=NO_CACHE,
+)
 def begin_trial(workspace: Workspace, decision: Decision) -> None:
     version = str(decision.ids.model_version)
     with withdrawn_if_champion_changed(decision):
@@ -36,7 +41,7 @@ def begin_trial(workspace: Workspace, decision: Decision) -> None:
     emit(TRIAL, workspace.params.task.name, payload)
 
 
-@task(name="check trial", task_run_name="check the trial", cache_policy=NO_CACHE)
+@limited_task("check", name="check trial", task_run_name="check the trial", cache_policy=NO_CACHE)
 def check_trial(workspace: Workspace) -> str | None:
     """The outcome; None if no trial runs or the trial flow checks it."""
     try:
@@ -51,7 +56,8 @@ def check_trial(workspace: Workspace) -> str | None:
     return check.verdict.outcome
 
 
-@task(
+@limited_task(
+    "trial",
     name="follow trial",
     task_run_name="check the trial until there is a verdict",
     retries=3,

@@ -9,11 +9,12 @@ from uuid import UUID
 
 from prefect import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.events import AutomationCore, ChangeFlowRunState, EventTrigger, Posture, SendNotification
+from prefect.events import AutomationCore, CancelFlowRun, ChangeFlowRunState, EventTrigger, Posture, SendNotification
 from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
 from perpetune.flows.alerting.channel import channels
+from perpetune.params import LimitsParams
 from perpetune.runtime.alerts import alert_prefix
 from perpetune.runtime.events import (
     ABORTED,
@@ -33,6 +34,7 @@ AT_ONCE, DAILY = timedelta(0), timedelta(days=1)
 _ENDED = tuple(f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut"))
 HEARTBEAT = "prefect.flow-run.heartbeat"
 MISSED = 3  # heartbeats in a row that must be missing
+TRIES, OTHER_TASKS = 3, 12  # of a task, at most; tasks of a refresh that are neither curation, training nor evaluation
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,17 @@ ALERTS = (
 )
 
 
-def register_alerts(task: str, wanted: SecretStr | None) -> int:
+def register_alerts(task: str, wanted: SecretStr | None, limits: LimitsParams) -> int:
     """Register the automations of a task with Prefect, and delete those of settings before; the number of channels.
 
     Raises PerpetuneError if a channel is not usable.
     """
     blocks = channels(wanted, task)
-    automations = [_end_of_dead_runs(task), *(_alerts(task, blocks) if blocks else [])]
+    ends = [
+        _end_of_dead_runs(task),
+        *(_end_of_hung_runs(task, flow, hours) for flow, hours in longest_runs(limits).items()),
+    ]
+    automations = [*ends, *(_alerts(task, blocks) if blocks else [])]
     names = {each.name for each in automations}
     with get_client(sync_client=True) as client:
         before = {each.name: each for each in client.read_automations() if each.name.startswith(alert_prefix(task))}
@@ -115,6 +121,7 @@ def _alerts(task: str, blocks: Sequence[UUID]) -> list[AutomationCore]:
         )
         for name, states, subject in (
             ("failed run", ("Failed", "Crashed", "TimedOut"), "failed"),
+            ("hung run", ("Cancelling",), "was cancelled, as a run that hangs is"),
             ("late run", ("Late",), "did not start in time"),
         )
     ]
@@ -135,7 +142,7 @@ def _alert(
 def _end_of_dead_runs(task: str) -> AutomationCore:
     """Crash a run of the task's deployments whose heartbeats stop: its process was killed, or its machine died.
 
-    The approval of a promotion is a run without a deployment, so it may wait for as long as it likes.
+    A run that waits for an approval is suspended: it has no process and no heartbeats, so it may wait for long.
     """
     frequency = get_current_settings().flows.heartbeat_frequency or 0
     silence = timedelta(seconds=MISSED * frequency)
@@ -159,6 +166,36 @@ def _end_of_dead_runs(task: str) -> AutomationCore:
             )
         ],
         enabled=frequency > 0,
+    )
+
+
+def longest_runs(limits: LimitsParams) -> dict[str, float]:
+    """The hours after which a run of each flow is cancelled: more than its tasks may take with their retries."""
+    other = OTHER_TASKS * limits.other_minutes / 60
+    check = TRIES * limits.check_hours + other
+    refresh = TRIES * (limits.curate_hours + limits.train_hours + limits.evaluate_hours) + other
+    return {"watch": check, "refresh": refresh, "trial": 24 * limits.trial_days + other, "approval": other}
+
+
+def _end_of_hung_runs(task: str, flow: str, hours: float) -> AutomationCore:
+    """Cancel a run that outlives the limits of its tasks: it hangs in native code, where Prefect cannot raise an error.
+
+    The worker then kills its process.
+    """
+    return AutomationCore(
+        name=f"{alert_prefix(task)}end of hung runs of {flow}",
+        description="Cancels a run that hangs (limits in params.yaml). Registered by perpetune; changes here are lost.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.Running"},
+            expect=set(_ENDED),
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=[_of_deployments(task), {"prefect.resource.role": "flow", "prefect.resource.name": flow}],
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(hours=hours),
+        ),
+        actions=[CancelFlowRun()],
     )
 
 

@@ -24,7 +24,7 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
 from perpetune.classifiers.encoder import Embedding, Encoder, load_encoder
 from perpetune.errors import PerpetuneError
-from perpetune.generation.answer import Answer
+from perpetune.generation.answer import Answer, new_batch
 from perpetune.params import BaseParams
 
 DESCRIPTION, TENSORS = "linear.json", "linear.safetensors"
@@ -61,11 +61,11 @@ def linear_answers(model: Pipeline, texts: Sequence[str]) -> list[Answer]:
     """
     began = perf_counter()
     found = [_probabilities(model, text) for text in texts] if len(texts) < 2 else model.predict_proba(texts)
-    seconds = (perf_counter() - began) / max(1, len(texts))
-    return [_answer(model, probabilities, seconds) for probabilities in found]
+    seconds, batch = (perf_counter() - began) / max(1, len(texts)), new_batch()
+    return [_answer(model, probabilities, seconds, batch) for probabilities in found]
 
 
-def _answer(model: Pipeline, probabilities: np.ndarray, seconds: float) -> Answer:
+def _answer(model: Pipeline, probabilities: np.ndarray, seconds: float, batch: str) -> Answer:
     best = int(probabilities.argmax())
     labels = [str(label) for label in model.classes_]
     return Answer(
@@ -76,6 +76,7 @@ def _answer(model: Pipeline, probabilities: np.ndarray, seconds: float) -> Answe
         completion_tokens=0,
         finish_reason="stop",
         seconds=seconds,
+        batch=batch,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,6 +61,18 @@ def services(*, worker: bool, prefect: bool = True) -> Iterator[Workspace]:
         fetch_wheels(workspace.params.models, workspace.assets)
     with with_services(workspace, worker=worker, report=report, prefect=prefect) as found:
         yield found
+
+
+@contextmanager
+def services_or_none() -> Iterator[Workspace]:
+    """The workspace with the address of MLflow, if it answers or can be started; else without."""
+    with ExitStack() as stack:
+        try:
+            workspace = stack.enter_context(services(worker=False, prefect=False))
+        except PerpetuneError as fault:
+            errors.print(str(fault), style="red", markup=False, soft_wrap=True)
+            workspace = open_workspace()
+        yield workspace
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""`perpetune status`, `explain`, `reproduce`, `promote` and `rollback`: the versions of the model."""
+"""`perpetune status`, `explain`, `reproduce`, `promote`, `approve` and `rollback`: the versions of the model."""
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ from perpetune.cli.console import (
     say,
     say_verdict,
     services,
+    services_or_none,
 )
 from perpetune.errors import NoPrevious
 from perpetune.workspace import open_workspace
@@ -32,20 +34,25 @@ def status(
     verbose: Verbose = False,
     json_: Json = False,
 ) -> None:
-    """The serving version, the last check, and the counts of the prediction log."""
-    from perpetune.explain.status import read_status, show_status, without_temporary
+    """One screen: champion, checks, alarms, labels, costs, services. Exits with 1 if a part could not be read."""
+    from perpetune.explain.status import read_status, without_temporary
+    from perpetune.explain.status_screen import show_status
     from perpetune.runtime.up import is_lasting
 
     with for_people():
         lasting = is_lasting(open_workspace())  # before the addresses of temporary servers are set
-        with services(worker=False, prefect=False) as workspace:
+        with services_or_none() as workspace:
             found = read_status(workspace, all_versions=all_)
         if not lasting:
             found = without_temporary(found)
         if json_:
             print_json(asdict(found))
         else:
-            show_status(found, console, verbose=verbose)
+            show_status(found, console, verbose=verbose, all_versions=all_)
+        for line in found.unknown:
+            errors.print(line, style="red", markup=False, soft_wrap=True)
+        if found.unknown:
+            raise typer.Exit(1)
 
 
 @commands.command(epilog="Example: `perpetune explain 3 --html version-3.html`")
@@ -111,6 +118,37 @@ def promote(
             say(f"version {version} ({done.system}) serves after {done.released.seconds:.1f} s")
         else:
             say(f"version {version} ({done.system}) is champion; no gateway runs: the next one to start serves it")
+
+
+@commands.command(epilog="Example: `perpetune approve 4 --comment 'read 50 answers'`")
+def approve(
+    version: Annotated[str, typer.Argument(help="The version that waits for approval.")],
+    comment: Annotated[str, typer.Option(help="Why; kept in the decision record.")],
+    by: Annotated[
+        str, typer.Option(help="Who approves.", default_factory=getpass.getuser, show_default="your user name")
+    ],
+    refuse: Annotated[bool, typer.Option("--refuse", help="Refuse it: nothing is released.")] = False,
+    verbose: Verbose = False,
+    json_: Json = False,
+) -> None:
+    """Approve the promotion of a version that waits for a person, or refuse it; the worker carries it out."""
+    from perpetune.explain.status import decisions_of
+    from perpetune.loop.approve import require_waiting
+    from perpetune.runtime.prefect_api import Prefect
+
+    with for_people(), services(worker=True) as workspace:
+        waiting = require_waiting(workspace, version)
+        prefect = Prefect(str(workspace.settings.prefect_api_url))
+        run = prefect.resume(str(waiting.flow_run), {"approve": not refuse, "who": by, "comment": comment})
+        errors.print(f"{run.name}: {run.url}", markup=False, soft_wrap=True)
+        ended = prefect.follow(run, lambda line: errors.print(f"  {line}", markup=False, soft_wrap=True))
+        if fault := ended.fault():
+            raise fault
+        decision = decisions_of(workspace, version)[0]
+        if json_:
+            print_json(as_json(decision))
+        else:
+            say_verdict(decision, verbose)
 
 
 @commands.command(epilog="Example: `perpetune rollback --reason 'it promises refunds'`")

@@ -9,7 +9,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from perpetune.demo.application import SentRequest
 from perpetune.demo.record import CheckSummary, DemoRecord
-from perpetune.evaluation.costs import dollars
+from perpetune.evaluation.economics.wording import dollars
 from perpetune.inference.predictor import load_predictor
 from perpetune.loop.run_context import use_mlflow
 from perpetune.records import Message, with_instruction

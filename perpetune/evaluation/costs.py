@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from perpetune.evaluation.economics.equal_quality import (
+    CheaperFrom,
+    LargerModelUsage,
+    SystemCost,
+    cheaper_from,
+    cheaper_from_document,
+    cost_from,
+    request_costs,
+    system_costs,
+)
+from perpetune.evaluation.economics.machine import SECONDS_PER_HOUR, MachineUse, fully_used
+from perpetune.evaluation.economics.usage import Usage
+from perpetune.evaluation.economics.wording import (
+    cheaper_sentence,
+    dollars,
+    dollars_between,
+    machine_sentence,
+    requests_text,
+    right_answers_sentence,
+)
 from perpetune.evaluation.systems import phrase
 from perpetune.generation.answer import Answer
 from perpetune.params import EconomicsParams, EvaluateParams, LargerModel
-from perpetune.statistics.estimate import Estimate, bootstrap_mean
+from perpetune.statistics.clustered_ratio import ClusteredRatio, clustered_ratio, difference
+from perpetune.statistics.estimate import Estimate, Floats
 
-SECONDS_PER_HOUR = 3600
 DAYS_PER_MONTH = 30
 
 
@@ -57,15 +76,6 @@ def times_as_much(other: Economics, challenger: Economics) -> float | None:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """Seconds and tokens of one system for each held-out row, in the same order for all systems."""
-
-    seconds: tuple[float, ...]
-    prompt_tokens: tuple[int, ...]
-    completion_tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class RefreshCost:
     """What a refresh used: device hours (summed over devices), and new labels."""
 
@@ -77,7 +87,7 @@ class RefreshCost:
 class CostComparison:
     """The challenger's cost against an alternative, and the break-even of the refresh.
 
-    `saved_per_1000` is the alternative's cost less the challenger's, row by row. The refresh pays for itself after
+    `saved_per_1000` is the alternative's cost less the challenger's, on the same rows. The refresh pays for itself after
     `requests`, with an interval from `low` to `high`; None is never.
     """
 
@@ -94,7 +104,9 @@ class RefreshEconomics:
     """Dollars per 1,000 requests with the system that would serve otherwise (`before`) and the challenger (`after`).
 
     `refresh_dollars` is the cost of device hours and labels. `rivals` are the base model prompted with examples and the
-    larger model of params.yaml, if any. Intervals have the level `confidence`.
+    larger model of params.yaml, if any. `machine` says for which part of the paid time it works; `systems` have the cost
+    beside the accuracy, on the same `rows`. Intervals have the level `confidence`; the `n` of costs are batches.
+    `machine` is None in records of before.
     """
 
     before_system: str
@@ -108,6 +120,10 @@ class RefreshEconomics:
     rivals: tuple[CostComparison, ...]
     requests_per_month: int | None
     confidence: float
+    machine: MachineUse | None = None
+    systems: tuple[SystemCost, ...] = ()
+    cheaper_from: CheaperFrom | None = None
+    rows: int = 0
 
     def flat_metrics(self) -> dict[str, float]:
         """All numbers by their MLflow metric names; without a break-even if there is none."""
@@ -125,6 +141,18 @@ class RefreshEconomics:
                 if requests is not None:
                     name = "break_even_requests" if end == "requests" else f"break_even_requests_{end}"
                     flat[f"economics/{kind}/{name}"] = requests
+        return flat | self._equal_quality()
+
+    def _equal_quality(self) -> dict[str, float]:
+        flat = {"economics/utilisation": self.machine.utilisation} if self.machine else {}
+        for cost in self.systems:
+            flat |= _named(f"economics/{cost.system}/dollars_per_1000", cost.dollars_per_1000)
+            if cost.accuracy is not None:
+                flat |= _named(f"economics/{cost.system}/score", cost.accuracy)
+            if cost.dollars_per_1000_right is not None:
+                flat |= _named(f"economics/{cost.system}/dollars_per_1000_right", cost.dollars_per_1000_right)
+        if self.cheaper_from is not None and self.cheaper_from.possible:
+            flat |= _named("economics/cheaper_from_requests_per_day", self.cheaper_from.requests_per_day)
         return flat
 
 
@@ -138,67 +166,64 @@ def refresh_economics(
     params: EconomicsParams,
     evaluate: EvaluateParams,
     requests_per_month: int | None,
+    machine: MachineUse | None = None,
+    recorded: Sequence[float | None] = (),
 ) -> RefreshEconomics:
     """The costs and savings of a refresh, from each system's usage on the same rows.
 
     `usage` has "challenger", "base" and, if they answered, "champion" and "few-shot". A larger model is priced by the
-    tokens of the prompted base, counted with our tokenizer. Intervals are percentile bootstraps over rows; they have no
-    width if all rows cost the same.
+    tokens of the prompted base, counted with our tokenizer; `recorded` are the scores of its recorded answers to the rows
+    (None: no answer). Without a `machine`, one that always works is assumed. Intervals take a batch as one observation;
+    they have no width if all rows cost the same, or if there is one batch.
     """
+    machine = machine or fully_used(evaluate.dollars_per_hour)
     prompted = "few-shot" if "few-shot" in usage else "base"
     before = "champion" if "champion" in usage else prompted
-    challenger = _busy(usage["challenger"], evaluate.dollars_per_hour)
     refresh = spent.device_hours * evaluate.dollars_per_hour + spent.labels * params.dollars_per_label
-    rivals = [(phrase(prompted), _busy(usage[prompted], evaluate.dollars_per_hour))]
-    if params.larger_model:
+    costs = {system: _per_1000(*request_costs(used, machine)) for system, used in usage.items()}
+    larger = _larger(usage[prompted], params.larger_model, recorded) if params.larger_model else None
+    rivals = [(phrase(prompted), costs[prompted])]
+    if larger is not None:
         with_examples = " with the same examples" if prompted == "few-shot" else ""
-        rivals.append((f"{params.larger_model.name}{with_examples}", _bought(usage[prompted], params.larger_model)))
+        bought = np.array(larger.dollars)
+        rivals.append((f"{larger.name}{with_examples}", _per_1000(bought, range(len(bought)))))
     return RefreshEconomics(
         before_system=before,
-        before=_per_1000(_busy(usage[before], evaluate.dollars_per_hour), evaluate),
-        after=_per_1000(challenger, evaluate),
+        before=costs[before].estimate(evaluate.confidence, lowest=0),
+        after=costs["challenger"].estimate(evaluate.confidence, lowest=0),
         device_hours=spent.device_hours,
         dollars_per_hour=evaluate.dollars_per_hour,
         labels=spent.labels,
         dollars_per_label=params.dollars_per_label,
         refresh_dollars=refresh,
-        rivals=tuple(_rival(name, costs, challenger, refresh, evaluate) for name, costs in rivals),
+        rivals=tuple(_rival(name, cost, costs["challenger"], refresh, evaluate) for name, cost in rivals),
         requests_per_month=requests_per_month,
         confidence=evaluate.confidence,
+        machine=machine,
+        systems=system_costs(usage, {name: phrase(name) for name in usage}, machine, larger, evaluate),
+        cheaper_from=cheaper_from(usage["challenger"], machine, larger, evaluate) if larger else None,
+        rows=len(usage["challenger"].seconds),
     )
 
 
-def _busy(usage: Usage, dollars_per_hour: float) -> NDArray[np.float64]:
-    """Dollars of each row on a fully used machine, (rows,)."""
-    return np.asarray(usage.seconds, dtype=np.float64) * dollars_per_hour / SECONDS_PER_HOUR
-
-
-def _bought(usage: Usage, model: LargerModel) -> NDArray[np.float64]:
-    """Dollars of each row at a price per token, (rows,)."""
+def _larger(usage: Usage, model: LargerModel, recorded: Sequence[float | None]) -> LargerModelUsage:
+    """The larger model at its price per token."""
     read = np.asarray(usage.prompt_tokens, dtype=np.float64) * model.dollars_per_million_prompt_tokens
     written = np.asarray(usage.completion_tokens, dtype=np.float64) * model.dollars_per_million_completion_tokens
-    return np.asarray((read + written) / 1e6, dtype=np.float64)
+    return LargerModelUsage(model.name, tuple(((read + written) / 1e6).tolist()), tuple(recorded))
 
 
-def _per_1000(dollars_by_row: NDArray[np.float64], params: EvaluateParams) -> Estimate:
-    costs = 1000 * dollars_by_row
-    return bootstrap_mean(
-        costs.tolist(),
-        lowest=float(costs.min()),
-        highest=float(costs.max()),
-        confidence=params.confidence,
-        samples=params.bootstrap_samples,
-        seed=params.seed,
-    )
+def _per_1000(dollars_by_row: Floats, clusters: Sequence[Hashable]) -> ClusteredRatio:
+    return clustered_ratio(1000 * dollars_by_row, np.ones(len(dollars_by_row)), clusters)
 
 
 def _rival(
-    name: str, costs: NDArray[np.float64], challenger: NDArray[np.float64], refresh: float, params: EvaluateParams
+    name: str, cost: ClusteredRatio, challenger: ClusteredRatio, refresh: float, params: EvaluateParams
 ) -> CostComparison:
-    saved = _per_1000(costs - challenger, params)
+    saved = difference(cost, challenger, params.confidence)
     return CostComparison(
         name=name,
-        dollars_per_1000=_per_1000(costs, params),
+        dollars_per_1000=cost.estimate(params.confidence, lowest=0),
         saved_per_1000=saved,
         requests=_requests_until(refresh, saved.value),
         low=_requests_until(refresh, saved.high),
@@ -216,15 +241,34 @@ def _requests_until(refresh: float, saved_per_1000: float) -> float | None:
 def sentences(economics: RefreshEconomics) -> list[str]:
     """The costs and savings as sentences."""
     refresh = f"The refresh cost {dollars(economics.refresh_dollars)}: {_spent(economics)}."
-    return [_before_and_after(economics), refresh, *(_paid_back(rival, economics) for rival in economics.rivals)]
+    paid_back = [_paid_back(rival, economics) for rival in economics.rivals]
+    return [_before_and_after(economics), refresh, *paid_back, *_equal_quality(economics)]
+
+
+def _equal_quality(economics: RefreshEconomics) -> list[str]:
+    """Nothing in records of before."""
+    if economics.machine is None:
+        return []
+    found = [right_answers_sentence(economics.systems)]
+    if economics.cheaper_from is not None:
+        found.append(cheaper_sentence(economics.cheaper_from, economics.systems[-1].name, economics.machine))
+    return [sentence for sentence in (*found, machine_sentence(economics.machine)) if sentence]
 
 
 def _before_and_after(economics: RefreshEconomics) -> str:
-    before, after = _with_interval(economics.before), _with_interval(economics.after)
+    before, after = dollars_between(economics.before), dollars_between(economics.after)
     return (
         f"1,000 requests cost {after} with the challenger and {before} with {phrase(economics.before_system)}, "
-        f"which serves otherwise (n = {economics.after.n:,})."
+        f"which serves otherwise ({_counted(economics.after, economics)})."
     )
+
+
+def _counted(estimate: Estimate, economics: RefreshEconomics) -> str:
+    """The rows, and the batches in which they were answered."""
+    if estimate.n in (economics.rows, 0) or not economics.rows:
+        return f"n = {estimate.n:,}"
+    batches = "1 batch, so without an interval" if estimate.n == 1 else f"{estimate.n:,} batches"
+    return f"n = {economics.rows:,} rows in {batches}"
 
 
 def _spent(economics: RefreshEconomics) -> str:
@@ -236,15 +280,23 @@ def _spent(economics: RefreshEconomics) -> str:
 
 
 def _paid_back(rival: CostComparison, economics: RefreshEconomics) -> str:
-    against = f"Against {rival.name} ({_with_interval(rival.dollars_per_1000)} per 1,000 requests)"
-    saved = rival.saved_per_1000
+    against = f"Against {rival.name} ({dollars_between(rival.dollars_per_1000)} per 1,000 requests)"
+    saved, counted = rival.saved_per_1000, _counted(rival.saved_per_1000, economics)
     if rival.requests is None:
         chance = "" if rival.low is None else f", with an interval from {requests_text(rival.low)} requests to never"
-        return f"{against} it never pays for itself, because it saves nothing{chance} (n = {saved.n:,})."
+        return f"{against} it never pays for itself, because it saves nothing{_idle(rival, economics)}{chance} ({counted})."
     if rival.requests == 0:
-        return f"{against} it has no cost to pay back (n = {saved.n:,})."
-    span = f"{requests_text(rival.low)} to {requests_text(rival.high)}"
-    return f"{against} it pays for itself after {requests_text(rival.requests)} requests ({span}, n = {saved.n:,}){_time(rival.requests, economics)}."
+        return f"{against} it has no cost to pay back ({counted})."
+    span = "" if saved.n < 2 else f"{requests_text(rival.low)} to {requests_text(rival.high)}, "
+    return f"{against} it pays for itself after {requests_text(rival.requests)} requests ({span}{counted}){_time(rival.requests, economics)}."
+
+
+def _idle(rival: CostComparison, economics: RefreshEconomics) -> str:
+    """Why a faster system on a machine that idles saves nothing."""
+    machine = economics.machine
+    if machine is None or machine.source != "measured" or rival.saved_per_1000.value != 0:
+        return ""
+    return " on a machine that is paid while it waits"
 
 
 def _time(requests: float, economics: RefreshEconomics) -> str:
@@ -253,29 +305,6 @@ def _time(requests: float, economics: RefreshEconomics) -> str:
         return ""
     days = max(1, math.ceil(requests / monthly * DAYS_PER_MONTH))
     return f": about {days:,} day{'' if days == 1 else 's'} at {monthly:,} requests a month"
-
-
-def _with_interval(estimate: Estimate) -> str:
-    if estimate.low == estimate.high:
-        return dollars(estimate.value)
-    return f"{dollars(estimate.value)} ({dollars(estimate.low)} to {dollars(estimate.high)})"
-
-
-def requests_text(requests: float | None) -> str:
-    """A number of requests to three significant figures; None is "never"."""
-    if requests is None:
-        return "never"
-    whole = math.ceil(requests)
-    return f"{round(whole, -max(0, len(str(whole)) - 3)):,}"
-
-
-def dollars(amount: float) -> str:
-    """Dollars to three significant figures, without scientific notation."""
-    if amount == 0:
-        return "$0"
-    decimals = max(2, 2 - math.floor(math.log10(abs(amount))))
-    sign = "\N{MINUS SIGN}" if amount < 0 else ""
-    return f"{sign}${abs(amount):,.{decimals}f}"
 
 
 def to_document(economics: RefreshEconomics) -> dict[str, Any]:
@@ -292,4 +321,9 @@ def from_document(document: Mapping[str, Any]) -> RefreshEconomics:
         for rival in document["rivals"]
     )
     ends = {name: Estimate(**document[name]) for name in ("before", "after")}
-    return RefreshEconomics(**{**document, **ends, "rivals": rivals})
+    later = {
+        "machine": MachineUse(**document["machine"]) if document.get("machine") else None,
+        "systems": tuple(cost_from(each) for each in document.get("systems", ())),
+        "cheaper_from": cheaper_from_document(document.get("cheaper_from")),
+    }
+    return RefreshEconomics(**{**document, **ends, **later, "rivals": rivals})

@@ -42,6 +42,7 @@ class SystemResults:
     prompt_tokens: tuple[int, ...]
     completion_tokens: tuple[int, ...]
     finish_reasons: tuple[str, ...] = ()
+    batches: tuple[str | None, ...] = ()
 
     @property
     def cut_off(self) -> int:
@@ -333,6 +334,7 @@ def score_answers(
         prompt_tokens=tuple(answer.prompt_tokens for answer in answers),
         completion_tokens=tuple(answer.completion_tokens for answer in answers),
         finish_reasons=tuple(answer.finish_reason for answer in answers),
+        batches=tuple(answer.batch for answer in answers),
     )
 
 

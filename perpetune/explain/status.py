@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from pathlib import Path
+from typing import TypeVar
 
-import httpx
 from cronsim import CronSim, CronSimError
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from perpetune.errors import NoDecision
-from perpetune.loop.label_rule import label_rule
+from perpetune.errors import NoDecision, PerpetuneError
+from perpetune.explain.month_costs import MonthCosts, month_costs, month_start
+from perpetune.loop.approve import PendingApproval, pending_approvals
+from perpetune.loop.label_rule import label_rule_at_hand, label_rule_of_rows
 from perpetune.loop.rollout.versions import NEWEST, newest_versions, system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
-from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.loop.unfinished import unfinished_refresh
+from perpetune.loop.watch.refresh_history import device_hours_since
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.hosted import hosted_in
@@ -28,21 +28,25 @@ from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.wording import amount, one_line
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_counts import counted, label_counts
-from perpetune.prediction_log.label_requests import count_open
-from perpetune.prediction_log.queries import counts
-from perpetune.proxies import is_on_this_machine
+from perpetune.prediction_log.summary import LogSummary, log_summary, worked_seconds
+from perpetune.records import parse_time
 from perpetune.runtime.prefect_api import ui_url
+from perpetune.runtime.service_state import ServiceState, not_running, service_states
 from perpetune.statistics.change_point import most_likely_change
 from perpetune.tracking import registry
 from perpetune.tracking.alias_moves import complete_move
+from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import ERROR, artifact, artifact_names, newest_ended, newest_run, runs_url
 from perpetune.workspace import Workspace
 
 WATCH = "`perpetune watch`"
 NOT_RUNNING = "not running"
+MLFLOW = "MLflow"
 MOST_MISSED = 100  # missed checks that are counted
 KINDS: tuple[Kind, ...] = ("refresh", "watch")
+DECAY = ("retrain", "roll back", "confirming", "cooling down", "over budget")  # outcomes of a check that found decay
+_OF_UNASKED = " labels came unasked and "  # in the reasons of a check: see perpetune.policy.ignorable
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,15 @@ class VersionLine:
 @dataclass(frozen=True)
 class Status:
     """The state of one task. `serving` is None if no gateway answers; `open_label_requests` counts the labels that
-    were requested and are not known yet. `versions` are the newest and those with an alias; `older_versions` counts the
-    rest. `check_failed`: the newest check ended without a verdict, and `last_check` says why; `checks_missed` counts the
-    checks that `watch.cron` has planned since it and that did not run. `unfinished` is a decision of a refresh that is
-    not carried out.
+    were requested and are not known yet, `urgent_labels` those that a suspected decay waits for. `versions` are the newest
+    and those with an alias; `older_versions` counts the rest. `check_failed`: the newest check ended without a verdict, and
+    `last_check` says why; `checks_missed` counts the checks that `watch.cron` has planned since it and that did not run.
+    `unfinished` is a decision of a refresh that is not carried out.
 
-    `labels` counts labels by how their request was chosen; `unasked` says why those that came unasked decide, or why not.
-    `hosted` compares what serves since the newest refresh with the hosted model's recorded answers, if there are any.
-    `next_step` is the command to run next, if any; `next_steps` says it in sentences.
+    `labels` counts labels by how their request was chosen; `unasked` is what the last check said of those that came
+    unasked. `hosted` compares what serves since the newest refresh with the hosted model's recorded answers, if there are
+    any. `next_step` is the command to run next, if any; `next_steps` says it in sentences. `planned` are the next check and
+    refresh; `alarms` are sentences on what is wrong or waits for a person; `unknown` says which parts could not be read, and why.
     """
 
     task: str
@@ -86,7 +91,6 @@ class Status:
     ignored_labels: int = 0
     labels: Mapping[str, int] = field(default_factory=dict)
     unasked: str | None = None
-    unasked_decide: bool = False
     detector_state: str | None = None
     check_failed: bool = False
     checks_missed: int = 0
@@ -95,6 +99,16 @@ class Status:
     next_step: str | None = None
     older_versions: int = 0
     hosted: str | None = None
+    urgent_labels: int = 0
+    requests_per_day: float | None = None
+    champion: str | None = None
+    champion_since: datetime | None = None
+    planned: Mapping[str, datetime] = field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
+    services: tuple[ServiceState, ...] = ()
+    costs: MonthCosts | None = None
+    unknown: tuple[str, ...] = ()
+    time: datetime | None = None
 
     @property
     def system(self) -> str | None:
@@ -103,63 +117,236 @@ class Status:
 
 
 def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
-    """Read MLflow, the gateway and the prediction log. Raises PerpetuneError if MLflow is down."""
-    use_mlflow(workspace)
-    task = workspace.params.task.name
-    complete_move(task)  # a killed process may have left one
-    log = open_log(workspace.settings.prediction_log)
-    try:
-        rule = label_rule(workspace)
-        found, open_label_requests = counts(log, task, rule), count_open(log, task, rule)
-        labels, unasked = label_counts(log, task, rule), unasked_labels(workspace, log, rule)
-    finally:
-        log.dispose()
+    """Read the services, the prediction log and MLflow. What does not answer is named in `unknown`."""
+    now, task = datetime.now(UTC), workspace.params.task.name
+    services = service_states(workspace)
+    mlflow = next(each for each in services if each.name == MLFLOW)
+    known, fault = _or_fault(lambda: _read_registry(workspace, mlflow, now, all_versions))
+    registry_part = known or _Registry()
+    month, log_fault = _or_fault(lambda: _read_log(workspace, now, with_mlflow=known is not None))
+    log = month or _Log()
     settings = workspace.settings
-    versions, older = _versions(task, None if all_versions else NEWEST)
-    check = _last_check(workspace)
-    step, steps = _next_check() if check and check.failed else _next(workspace, versions)
     return Status(
         task=task,
-        serving=_serving(settings.gateway_url, task),
-        versions=versions,
-        older_versions=older,
-        next_steps=steps,
-        next_step=step,
-        last_check=check.text if check else None,
-        check_failed=check is not None and check.failed,
-        checks_missed=_missed(workspace, check),
-        unfinished=_unfinished(workspace),
-        detector_state=_detector_state(workspace),
-        predictions=found.predictions,
-        labelled=found.labelled,
-        ignored_labels=found.ignored,
-        labels=labels,
-        unasked=unasked.reason if unasked.unasked else None,
-        unasked_decide=unasked.decides,
-        open_label_requests=open_label_requests,
-        hosted=_hosted(workspace) if versions else None,
+        time=now,
+        serving=next((each.serving for each in services if each.serving is not None), None),
+        services=services,
+        predictions=log.found.predictions,
+        labelled=log.found.labelled,
+        ignored_labels=log.found.ignored,
+        labels=log.found.labels,
+        open_label_requests=log.found.open_requests,
+        urgent_labels=log.found.urgent,
+        requests_per_day=_per_day(log.found, workspace.params.log.sample_rate, now),
+        costs=month_costs(workspace.params, now, log.found.first, log.worked_seconds, registry_part.training_hours),
+        planned=_planned(workspace, now),
+        alarms=_alarms(registry_part, log.found),
+        unknown=tuple(f"{name}: {each}" for name, each in ((MLFLOW, fault), ("log", log_fault)) if each),
+        versions=registry_part.versions,
+        older_versions=registry_part.older,
+        champion=registry_part.champion,
+        champion_since=registry_part.champion_since,
+        next_steps=registry_part.steps,
+        next_step=registry_part.step,
+        last_check=registry_part.check.text if registry_part.check else None,
+        check_failed=registry_part.check is not None and registry_part.check.failed,
+        checks_missed=registry_part.missed,
+        unasked=registry_part.check.unasked if registry_part.check else None,
+        unfinished=registry_part.unfinished,
+        detector_state=registry_part.detector_state,
+        hosted=registry_part.hosted,
         addresses={
-            "MLflow": runs_url(task),
+            "MLflow": runs_url(task) if known else settings.mlflow_tracking_uri or NOT_RUNNING,
             "Prefect": ui_url(settings.prefect_api_url) if settings.prefect_api_url else NOT_RUNNING,
             "gateway": settings.gateway_url or NOT_RUNNING,
         },
     )
 
 
+def _or_fault(read: Callable[[], Part]) -> tuple[Part | None, str | None]:
+    """What was read, or why it could not be."""
+    try:
+        return read(), None
+    except PerpetuneError as fault:
+        return None, str(fault)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """The newest check that has ended: when, its verdict or its error, and whether it failed.
+
+    `unasked` is what it said of labels that came unasked; `outcome` is that of its decision.
+    """
+
+    ended: datetime
+    text: str
+    failed: bool
+    outcome: str | None = None
+    unasked: str | None = None
+
+
+def _last_check(task: str, decision: Decision | None) -> _Check | None:
+    """The newest check, and its decision if it made one; None if there has been none."""
+    run = newest_ended(task, "watch")
+    if run is None:
+        return None
+    ended = datetime.fromtimestamp(run.ended, UTC)
+    if not run.succeeded:
+        error = run.tags.get(ERROR, "it was killed")
+        return _Check(ended, f"{ended:%Y-%m-%d %H:%M UTC}: failed, so nothing is known of decay: {error}", failed=True)
+    if decision is None:
+        return _Check(ended, "nothing to check yet", failed=False)
+    unasked = next((reason for reason in decision.reasons if _OF_UNASKED in reason), None)
+    text = f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}"
+    return _Check(ended, text, failed=False, outcome=decision.outcome, unasked=unasked)
+
+
+@dataclass(frozen=True)
+class _Log:
+    found: LogSummary = field(default_factory=LogSummary)
+    worked_seconds: float = 0.0
+
+
+def _read_log(workspace: Workspace, now: datetime, *, with_mlflow: bool) -> _Log:
+    """The counts of the log, and the seconds that it worked this month, if those are what serving costs."""
+    task, since = workspace.params.task.name, month_start(now)
+    rule = label_rule_at_hand(workspace) if with_mlflow else label_rule_of_rows(workspace)
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        scales = workspace.params.economics.utilisation is not None
+        worked = worked_seconds(log, task, since) / workspace.params.log.sample_rate if scales else 0.0
+        return _Log(log_summary(log, task, since, rule), worked)
+    finally:
+        log.dispose()
+
+
+def _per_day(found: LogSummary, sample_rate: float, now: datetime) -> float | None:
+    """The requests a day of this month; None if it has none."""
+    if found.first is None or now <= found.first:
+        return None
+    days = max((now - found.first) / timedelta(days=1), 1 / 24)
+    return found.requests_since / sample_rate / days
+
+
+@dataclass(frozen=True)
+class _Registry:
+    """What MLflow knows of the task."""
+
+    versions: tuple[VersionLine, ...] = ()
+    older: int = 0
+    champion: str | None = None
+    champion_since: datetime | None = None
+    check: _Check | None = None
+    missed: int = 0
+    step: str | None = None
+    steps: tuple[str, ...] = ()
+    unfinished: str | None = None
+    detector_state: str | None = None
+    hosted: str | None = None
+    training_hours: float | None = None
+    waiting: tuple[PendingApproval, ...] = ()
+
+
+def _read_registry(workspace: Workspace, mlflow: ServiceState, now: datetime, all_versions: bool) -> _Registry:
+    """Raises PerpetuneError if MLflow does not answer; it is not asked again then, which would take minutes."""
+    if not mlflow.up:
+        where = f" at {mlflow.address}" if mlflow.address else ""
+        raise PerpetuneError(f"the MLflow server {_is(mlflow.what)}{where}", do=mlflow.do)
+    use_mlflow(workspace)
+    task = workspace.params.task.name
+    complete_move(task)  # a killed process may have left one
+    aliases, found = registry.aliases_of(task), registry.versions(task)
+    lines, older = _versions(aliases, found, None if all_versions else NEWEST)
+    champion = next((each for each in found if "champion" in aliases.get(each.version, ())), None)
+    newest = {kind: _newest(workspace, kind) for kind in KINDS}
+    check = _last_check(task, newest["watch"])
+    step, steps = _next_check() if check and check.failed else _next(newest, lines)
+    return _Registry(
+        versions=lines,
+        older=older,
+        champion=champion.version if champion else None,
+        champion_since=_since(champion),
+        check=check,
+        missed=_missed(workspace, check),
+        step=step,
+        steps=steps,
+        unfinished=_unfinished(workspace),
+        detector_state=_detector_state(workspace, champion),
+        hosted=_hosted(workspace) if lines else None,
+        training_hours=device_hours_since(task, month_start(now).timestamp()),
+        waiting=tuple(each for each in pending_approvals(workspace) if not each.approved),
+    )
+
+
+def _is(what: str) -> str:
+    return f"is {what}" if what.startswith("not ") else what
+
+
+def _since(champion: Version | None) -> datetime | None:
+    """When the champion began to serve; None if its version does not say."""
+    released = champion.tags.get(registry.TIME) if champion else None
+    return parse_time(released) if released else None
+
+
+def _alarms(found: _Registry, log: LogSummary) -> tuple[str, ...]:
+    """What is wrong, and what waits for a person: the most urgent first."""
+    check = found.check
+    alarms = []
+    if check is not None and check.failed:
+        alarms.append("the last check failed, so nothing is known of decay")
+    elif check is not None and check.outcome in DECAY and _is_after(check.ended, found.champion_since):
+        alarms.append(f"decay: the last check says {check.outcome}")
+    if found.missed:
+        alarms.append(f"checks missed since: {_counted(found.missed)}")
+    if found.unfinished:
+        alarms.append(f"decided and not carried out: {found.unfinished}")
+    alarms += [
+        f"version {each.version} waits for approval{_until(each.until)}: `perpetune approve {each.version}`, or with `--refuse`"
+        for each in found.waiting
+    ]
+    if log.urgent:
+        alarms.append(f"{log.urgent} labels are wanted urgently: `perpetune labels`")
+    return tuple(alarms)
+
+
+def _until(time: datetime | None) -> str:
+    return f" until {time:%Y-%m-%d %H:%M UTC}" if time else ""
+
+
+def _is_after(time: datetime, since: datetime | None) -> bool:
+    """Whether a check was of the champion of now."""
+    return since is None or time > since
+
+
+def _planned(workspace: Workspace, now: datetime) -> dict[str, datetime]:
+    """The next check and the next refresh by their schedules, in UTC; none if Prefect refuses the schedule."""
+    crons = {"check": workspace.params.watch.cron, "refresh": workspace.params.refresh.cron}
+    found = {}
+    for name, cron in crons.items():
+        with suppress(CronSimError, StopIteration):
+            found[name] = next(CronSim(cron, now))
+    return found
+
+
 def without_temporary(status: Status) -> Status:
-    """The status without addresses of servers that end with this command, or were not started for it."""
-    return replace(status, addresses={**status.addresses, "MLflow": NOT_RUNNING, "Prefect": NOT_RUNNING})
+    """The status without servers that end with this command, or were not started for it."""
+    ending = ("MLflow", "Prefect")
+    services = tuple(not_running(each.name) if each.name in ending else each for each in status.services)
+    addresses = {**status.addresses, **dict.fromkeys(ending, NOT_RUNNING)}
+    return replace(status, addresses=addresses, services=services)
 
 
 def _next_check() -> tuple[str | None, tuple[str, ...]]:
     return WATCH, (f"Correct the error of the check, then {WATCH}.",)
 
 
-def _next(workspace: Workspace, versions: Sequence[VersionLine]) -> tuple[str | None, tuple[str, ...]]:
+def _next(
+    decisions: Mapping[Kind, Decision | None], versions: Sequence[VersionLine]
+) -> tuple[str | None, tuple[str, ...]]:
     """The command and the steps after the newest verdict, or how to get a serving version."""
     if not versions:
         return "`perpetune refresh`", ("`perpetune refresh` trains the first version.",)
-    found = [each for kind in KINDS if (each := _newest(workspace, kind)) is not None]
+    found = [each for each in decisions.values() if each is not None]
     newest = max(found, key=lambda decision: decision.time) if found else None
     steps = next_steps(newest) if newest else ()
     if not any("champion" in line.aliases for line in versions) and not steps:
@@ -177,9 +364,10 @@ def _newest(workspace: Workspace, kind: Kind) -> Decision | None:
     return decisions_of(workspace, version)[0] if kind == "refresh" and version is not None else decision
 
 
-def _versions(task: str, count: int | None) -> tuple[tuple[VersionLine, ...], int]:
+def _versions(
+    aliases: Mapping[str, tuple[str, ...]], found: Sequence[Version], count: int | None
+) -> tuple[tuple[VersionLine, ...], int]:
     """The newest versions, and how many are left out."""
-    aliases, found = registry.aliases_of(task), registry.versions(task)
     shown = newest_versions(found, aliases, count)
     lines = tuple(
         VersionLine(
@@ -210,29 +398,6 @@ def _release(tags: Mapping[str, str]) -> str:
     return f"{state}: {tags['release.reason']}" if state == "refused" and "release.reason" in tags else state
 
 
-@dataclass(frozen=True)
-class _Check:
-    """The newest check that has ended: when, its verdict or its error, and whether it failed."""
-
-    ended: datetime
-    text: str
-    failed: bool
-
-
-def _last_check(workspace: Workspace) -> _Check | None:
-    """None if there has been none."""
-    run = newest_ended(workspace.params.task.name, "watch")
-    if run is None:
-        return None
-    ended = datetime.fromtimestamp(run.ended, UTC)
-    if not run.succeeded:
-        error = run.tags.get(ERROR, "it was killed")
-        return _Check(ended, f"{ended:%Y-%m-%d %H:%M UTC}: failed, so nothing is known of decay: {error}", failed=True)
-    decision = _newest(workspace, "watch")
-    text = f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}" if decision else "nothing to check yet"
-    return _Check(ended, text, failed=False)
-
-
 def _hosted(workspace: Workspace) -> str | None:
     try:
         return hosted_in(newest_decision(workspace, "refresh")[0])
@@ -261,9 +426,8 @@ def _missed(workspace: Workspace, check: _Check | None) -> int:
     return max(0, sum(1 for _ in due) - 1)
 
 
-def _detector_state(workspace: Workspace) -> str | None:
+def _detector_state(workspace: Workspace, champion: Version | None) -> str | None:
     """The champion's evidence of decay against the alarm threshold."""
-    champion = registry.find(workspace.params.task.name, "champion")
     if champion is None or DETECTOR not in champion.tags:
         return None
     detector_state, rules = from_text(champion.tags[DETECTOR]), workspace.params.watch
@@ -275,19 +439,6 @@ def _detector_state(workspace: Workspace) -> str | None:
         f"{detector_state.labels} independent labels of version {champion.version}, threshold {100 * threshold:.1f}, evidence "
         f"{amount(change.evidence)} of {amount(rules.run_length)}"
     )
-
-
-def _serving(gateway: str | None, task: str) -> str | None:
-    """The version that the gateway serves; None if there is no gateway or it serves another task."""
-    if gateway is None:
-        return None
-    try:
-        state = httpx.get(f"{gateway}/readyz", timeout=5, trust_env=not is_on_this_machine(gateway)).json()
-    except (httpx.HTTPError, ValueError):  # another server listens there, or a proxy without the gateway
-        return None
-    if not isinstance(state, dict) or state.get("task", task) != task or state.get("serving") is None:
-        return None
-    return str(state["serving"])
 
 
 def newest_decision(workspace: Workspace, kind: Kind) -> tuple[Decision, str]:
@@ -324,53 +475,6 @@ def _read_decision(run_id: str, name: str = RECORD) -> Decision:
         return Decision.from_json(path.read_text(encoding="utf-8"))
 
 
-def show_status(status: Status, console: Console, *, verbose: bool = False) -> None:
-    """Print the status as a table; with `verbose` the reason of each decision, and all next steps."""
-    title = f"{status.task}: {_serving_text(status)}"
-    table = Table("version", "aliases", "system", "release", "verdict", title=title)
-    for line in status.versions:
-        verdict = f"{line.decision}: {line.reason}" if verbose and line.reason else line.verdict
-        table.add_row(line.version, ", ".join(line.aliases), line.system, line.release, escape(verdict))
-    console.print(table if status.versions else title, markup=False)
-    if status.older_versions:
-        console.print(f"older versions: {status.older_versions}, see `perpetune status --all`", markup=False)
-    if status.hosted:
-        console.print(status.hosted, markup=False, soft_wrap=True)
-    console.print(f"log: {status.predictions} predictions, {status.labelled} labelled", markup=False)
-    if status.labels:
-        console.print(f"labels: {_labels_text(status)}", markup=False, soft_wrap=True)
-    if status.ignored_labels:
-        console.print(f"labels that are not the task's, ignored: {status.ignored_labels}", markup=False)
-    if status.unfinished:
-        console.print(f"decided and not carried out: {status.unfinished}", markup=False, soft_wrap=True)
-    if status.open_label_requests:
-        console.print(f"label requests: {status.open_label_requests} open, see `perpetune labels`", markup=False)
-    style = "bold red" if status.check_failed else None
-    console.print(f"last check: {status.last_check or 'none yet'}", markup=False, soft_wrap=True, style=style)
-    if status.checks_missed:
-        console.print(f"checks missed since: {_counted(status.checks_missed)}", markup=False, style="bold red")
-    console.print(f"decay detector: {status.detector_state or 'no labels yet'}", markup=False, soft_wrap=True)
-    short = () if status.next_step is None else (status.next_step,)
-    for step in status.next_steps if verbose else short:
-        console.print(f"next: {step}", markup=False)
-    for name, address in status.addresses.items():
-        console.print(f"{name}: {address}", markup=False)
-
-
-def _labels_text(status: Status) -> str:
-    """As "45 by lot, 30 unasked, which decide nothing: they score 12 points lower than labels by lot"."""
-    why = ""
-    if status.unasked and "unasked" in status.labels:
-        why = f", which {'count' if status.unasked_decide else 'decide nothing'}: {status.unasked}"
-    return counted(dict(status.labels)) + why
-
-
 def _counted(missed: int) -> str:
     count = f"over {MOST_MISSED}" if missed >= MOST_MISSED else str(missed)
     return f"{count} of watch.cron: does a worker run (`perpetune up`)?"
-
-
-def _serving_text(status: Status) -> str:
-    if status.serving is None:
-        return "no version is serving"
-    return f"serving version {status.serving}" + (f", {status.system}" if status.system else "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 
 from perpetune.errors import PerpetuneError
 
@@ -28,7 +29,8 @@ class Answer:
 
     For classification `probabilities` maps each label to its probability among the labels (they sum to 1), and
     `confidence` is that of `text`; both are None for free text. `seconds` is the batch's compute time divided over its
-    rows. `logprobs` are set if they were requested, `tool_calls` (in OpenAI's format) if the model called tools.
+    rows. `logprobs` are set if they were requested, `tool_calls` (in OpenAI's format) if the model called tools. Answers
+    with the same `batch` were computed together, so that their seconds are one measurement; None is alone.
     """
 
     text: str
@@ -40,6 +42,12 @@ class Answer:
     seconds: float
     logprobs: tuple[TokenLogprob, ...] | None = None
     tool_calls: tuple[dict[str, object], ...] = ()
+    batch: str | None = field(default=None, compare=False)
+
+
+def new_batch() -> str:
+    """A name for answers that are computed together, which no other process gives."""
+    return uuid.uuid4().hex[:12]
 
 
 class PromptTooLong(PerpetuneError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from perpetune.generation.answer import Answer, PromptTooLong
+from perpetune.generation.answer import Answer, PromptTooLong, new_batch
 from perpetune.generation.common_prefix import common_prefix
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.generation.prompt_format import TEMPLATE_AS_IT_IS, PromptFormat
@@ -331,9 +331,10 @@ class Predictor:
             else:
                 scores = label_log_probabilities(model, here, label_tokens, cached, self._forward_tokens)
                 probabilities = scores.softmax(-1).tolist()
-            seconds = prefix_seconds + (time.perf_counter() - began) / len(batch_rows)
+            seconds, batch = prefix_seconds + (time.perf_counter() - began) / len(batch_rows), new_batch()
             for position, row in zip(batch_rows, probabilities, strict=True):
-                answers[order[position]] = self._label_answer(labels, row, len(prompts[order[position]]), seconds)
+                answer = self._label_answer(labels, row, len(prompts[order[position]]), seconds)
+                answers[order[position]] = replace(answer, batch=batch)
         return [answers[index] for index in range(len(prompts))]
 
     def _generate_all(
@@ -345,13 +346,15 @@ class Predictor:
         prompt_format: PromptFormat,
         tools: Sequence[str | None],
     ) -> list[Answer]:
-        """Greedy free text, shortest prompts first; others join the batch as sequences end."""
+        """Greedy free text, shortest prompts first; others join the batch as sequences end, so it is one batch."""
         answers: dict[int, Answer] = {}
+        batch_name = new_batch()
         waiting = deque(sorted(range(len(prompts)), key=lambda index: len(prompts[index])))
 
         def request(index: int) -> GenerationRequest:
             def on_answers(written: tuple[Answer, ...]) -> None:
-                [answers[index]] = written
+                [answer] = written
+                answers[index] = replace(answer, batch=batch_name)
 
             asked = replace(generation, tools=tools[index])
             return GenerationRequest(conversations[index], asked, on_answers, _raise, prompt_format=prompt_format)

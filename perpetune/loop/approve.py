@@ -1,17 +1,29 @@
-"""Manual approval of a promotion, between steps 4 and 5, if `promote.approval` is "required"."""
+"""Manual approval of a promotion, between steps 4 and 5, if `promote.approval` is "required".
+
+No process waits: the version's tags say that it waits, until when, and which suspended run of Prefect takes the answer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from perpetune.loop.run_context import log_later_decision
+from perpetune.errors import NoDecision, PerpetuneError
+from perpetune.loop.run_context import LATER, RECORD, log_later_decision, use_mlflow
 from perpetune.policy.approval import ApprovalEvidence, approved
 from perpetune.policy.decision.record import Decision, record
+from perpetune.records import parse_time
 from perpetune.tracking import registry
+from perpetune.tracking.runs import artifact, artifact_names
 from perpetune.workspace import Workspace
 
-WAITING, APPROVED, REFUSED, TIMED_OUT = "waiting", "approved", "refused", "timed out"  # values of the tag `approval`
+# Values of the tag `approval`. An approved version is "overtaken" if another became champion before its release.
+WAITING, APPROVED, REFUSED, TIMED_OUT, OVERTAKEN = "waiting", "approved", "refused", "timed out", "overtaken"
+STATE, UNTIL, FLOW_RUN, TIME = "approval", "approval.until", "approval.flow_run", "approval.time"
+RELEASING = timedelta(minutes=10)  # an approved version is not released by another process meanwhile
 
 
 @dataclass(frozen=True)
@@ -27,9 +39,89 @@ def needs_approval(workspace: Workspace) -> bool:
     return workspace.params.promote.approval == "required"
 
 
-def await_approval(workspace: Workspace, version: str) -> None:
-    """Tag the version as waiting for approval."""
-    registry.tag_version(workspace.params.task.name, version, {"approval": WAITING})
+@dataclass(frozen=True)
+class PendingApproval:
+    """A version that waits for a person (`until` then), or that was approved and not put into service.
+
+    `flow_run` is the suspended run of Prefect that takes the answer.
+    """
+
+    version: str
+    approved: bool
+    until: datetime | None
+    flow_run: str | None
+
+
+def await_approval(workspace: Workspace, version: str, flow_run_id: str, now: datetime) -> datetime:
+    """Tag the version as waiting for the answer that this run takes; returns until when."""
+    until = now + timedelta(hours=workspace.params.promote.approval_hours)
+    tags = {UNTIL: until.isoformat(), FLOW_RUN: flow_run_id, STATE: WAITING}
+    registry.tag_version(workspace.params.task.name, version, tags)
+    return until
+
+
+def pending_approvals(workspace: Workspace) -> list[PendingApproval]:
+    """The newest first."""
+    use_mlflow(workspace)
+    found = registry.versions(workspace.params.task.name)
+    return [_pending(each.version, each.tags) for each in found if _is_pending(each.tags)]
+
+
+def _is_pending(tags: Mapping[str, str]) -> bool:
+    # One that was released meanwhile, by `perpetune promote`, waits for nothing.
+    return tags.get(STATE) in (WAITING, APPROVED) and registry.STATE not in tags
+
+
+def _pending(version: str, tags: Mapping[str, str]) -> PendingApproval:
+    is_approved = tags[STATE] == APPROVED
+    until = tags.get(TIME if is_approved else UNTIL)
+    return PendingApproval(version, is_approved, parse_time(until) if until else None, tags.get(FLOW_RUN))
+
+
+def is_due(pending: PendingApproval, now: datetime) -> bool:
+    """Whether nobody answered in time, or the process that was to release an approved version was killed.
+
+    Without a time it was asked by an earlier perpetune, in a process that waited, which is gone.
+    """
+    if pending.until is None:
+        return True
+    return now > (pending.until + RELEASING if pending.approved else pending.until)
+
+
+def waiting_version(workspace: Workspace) -> PendingApproval | None:
+    """The newest version that waits for a person; None if none does."""
+    return next((each for each in pending_approvals(workspace) if not each.approved), None)
+
+
+def require_waiting(workspace: Workspace, version: str) -> PendingApproval:
+    """The approval that the version waits for. Raises PerpetuneError if it waits for none."""
+    use_mlflow(workspace)
+    tags = registry.get(workspace.params.task.name, version).tags
+    if tags.get(STATE) == WAITING:
+        return _pending(version, tags)
+    by = f" by {tags['approval.by']}" if "approval.by" in tags else ""
+    was = f"its approval is {tags[STATE]}{by}" if STATE in tags else "nobody was asked about it"
+    raise PerpetuneError(
+        f"version {version} does not wait for approval: {was}",
+        do=f"`perpetune status` lists what waits; `perpetune promote {version} --reason '...'` promotes it by hand",
+    )
+
+
+def overtake(workspace: Workspace, version: str) -> None:
+    """Tag an approved version that another champion has overtaken, so that it is not released any more."""
+    registry.tag_version(workspace.params.task.name, version, {STATE: OVERTAKEN})
+
+
+def promotion_of(workspace: Workspace, version: str) -> Decision:
+    """The decision record that promotes the version. Raises NoDecision if there is none."""
+    run_id = registry.get(workspace.params.task.name, version).run_id
+    with TemporaryDirectory() as folder:
+        for name in [*reversed(artifact_names(run_id, LATER)), RECORD]:
+            path = artifact(run_id, name, Path(folder))
+            found = Decision.from_json(path.read_text(encoding="utf-8")) if path else None
+            if found and (found.kind, found.outcome, found.ids.model_version) == ("promotion", "promote", version):
+                return found
+    raise NoDecision(f"no decision promotes version {version}", do="`perpetune explain VERSION` shows its decisions")
 
 
 def record_response(workspace: Workspace, promotion: Decision, response: ApprovalResponse | None) -> Decision:
@@ -60,8 +152,9 @@ def record_response(workspace: Workspace, promotion: Decision, response: Approva
 
 
 def _tags(decision: Decision, response: ApprovalResponse | None) -> dict[str, str]:
-    tags = {"approval.time": decision.time.isoformat()}
+    tags = {TIME: decision.time.isoformat()}
     if response is None:
-        return tags | {"approval": TIMED_OUT}
-    state = APPROVED if response.approve else REFUSED
-    return tags | {"approval": state, "approval.by": response.who, "approval.comment": response.comment}
+        return tags | {STATE: TIMED_OUT}
+    # "approved" means that the version is to be put into service.
+    state = REFUSED if not response.approve else APPROVED if decision.outcome == "promote" else OVERTAKEN
+    return tags | {STATE: state, "approval.by": response.who, "approval.comment": response.comment}

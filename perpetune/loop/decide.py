@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from perpetune.curation.sources import is_traffic
+from perpetune.evaluation.costs import RefreshEconomics
+from perpetune.evaluation.economics.equal_quality import SystemCost
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
 from perpetune.evaluation.slices import Slice, joined, labels_of, paired_scores, slices
@@ -21,9 +23,10 @@ from perpetune.loop.untrained_versions import save_linear_version, save_untraine
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, Choice, choose
+from perpetune.policy.costs import AnswerCost
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import Anchor, HostedComparison, PairedEvidence, PromotionEvidence, Rival
-from perpetune.policy.verdict import Verdict
+from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_unasked
 from perpetune.records import to_json
@@ -176,6 +179,21 @@ def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> Promotio
         evidence,
         rivals={name: rival for name, rival in rivals.items() if rival is not None},
         hosted=_against_hosted(assessment, rules),
+        costs=_costs(assessment.economics) if assessment.economics else {},
+    )
+
+
+def _costs(economics: RefreshEconomics) -> dict[str, AnswerCost]:
+    return {cost.name: _answer_cost(cost, economics.confidence) for cost in economics.systems}
+
+
+def _answer_cost(cost: SystemCost, level: float) -> AnswerCost:
+    right = cost.dollars_per_1000_right
+    return AnswerCost(
+        dollars_per_1000=cost.dollars_per_1000.value,
+        score=cost.accuracy.value if cost.accuracy else None,
+        dollars_per_1000_right=right.value if right else None,
+        right_between=Interval(right.low, right.high, level) if right else None,
     )
 
 

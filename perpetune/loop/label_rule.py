@@ -32,7 +32,12 @@ def label_rule_at_hand(workspace: Workspace) -> LabelRule:
         use_mlflow(workspace)
         return label_rule(workspace)
     except PerpetuneError:
-        return _rule(workspace, lambda: _train_rows(workspace), with_champion=False)
+        return label_rule_of_rows(workspace)
+
+
+def label_rule_of_rows(workspace: Workspace) -> LabelRule:
+    """The rule without MLflow: all labels of this workspace's rows count."""
+    return _rule(workspace, lambda: _train_rows(workspace), with_champion=False)
 
 
 def _rule(workspace: Workspace, rows: Callable[[], Iterable[Example]], *, with_champion: bool = True) -> LabelRule:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from perpetune.errors import ChampionChanged, NoDecision
-from perpetune.loop.approve import APPROVED, REFUSED, TIMED_OUT
+from perpetune.loop.approve import APPROVED, OVERTAKEN, REFUSED, TIMED_OUT
 from perpetune.loop.run_context import RECORD, use_mlflow
+from perpetune.policy.costs import cost_table
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.verdict import Outcome
@@ -56,7 +57,7 @@ def unfinished_refresh(workspace: Workspace) -> UnfinishedRefresh | None:
     serving = champion.version if champion else None
     if state == "refused":
         return None
-    outcome: Outcome = "reject" if approval in (REFUSED, TIMED_OUT) else decision.outcome
+    outcome: Outcome = "reject" if approval in (REFUSED, TIMED_OUT, OVERTAKEN) else decision.outcome
     settled = state is not None and serving != version.version  # on trial, or replaced since
     changed = None
     if outcome == "promote" and not settled and serving not in (decision.ids.champion_version, version.version):
@@ -83,7 +84,9 @@ def _tag_version(decision: Decision, version: str, outcome: str) -> None:
     if "decision" in registry.get(decision.task, version).tags:
         return
     line = headline(decision) if outcome == decision.outcome else outcome
-    registry.describe_version(decision.task, version, f"{outcome}: {' '.join(decision.reasons)}")
+    costs = cost_table(decision.evidence.get("costs", {}))
+    described = "\n\n".join(filter(None, (f"{outcome}: {' '.join(decision.reasons)}", costs)))
+    registry.describe_version(decision.task, version, described)
     tags = {"decision.reason": decision.reason, "decision.line": line, "decision": outcome}
     registry.tag_version(decision.task, version, tags)
 

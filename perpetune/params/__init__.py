@@ -11,6 +11,7 @@ from perpetune.params.sections import FetchParams as FetchParams
 from perpetune.params.sections import LabelErrorsParams as LabelErrorsParams
 from perpetune.params.sections import LanguageParams as LanguageParams
 from perpetune.params.sections import LargerModel as LargerModel
+from perpetune.params.sections import LimitsParams as LimitsParams
 from perpetune.params.sections import LogParams as LogParams
 from perpetune.params.sections import LoraParams as LoraParams
 from perpetune.params.sections import Method as Method

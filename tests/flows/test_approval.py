@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
+import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
@@ -24,8 +27,8 @@ from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.runtime.events import PROMOTED, REFRESHED, REJECTED, WAITING
-from perpetune.runtime.processes import Supervisor, free_ports
-from perpetune.runtime.stack import Ports, environment, servers
+from perpetune.runtime.processes import Supervisor, answers, free_ports
+from perpetune.runtime.stack import Ports, environment, servers, worker
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, open_run
 from perpetune.workspace import Workspace, open_workspace
@@ -38,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 REFRESH = """
 from pathlib import Path
 from prefect import flow
-from perpetune.flows.approval import approve
+from perpetune.flows.release import put_into_service
 from perpetune.policy.decision.record import Decision
 from perpetune.loop.run_context import use_mlflow
 from perpetune.workspace import open_workspace
@@ -47,7 +50,7 @@ from perpetune.workspace import open_workspace
 def refresh() -> str:
     workspace = open_workspace()
     use_mlflow(workspace)
-    return approve(workspace, Decision.from_json(Path("promotion.json").read_text())).outcome
+    return put_into_service(workspace, Decision.from_json(Path("promotion.json").read_text()), {}).outcome
 
 print("OUTCOME", refresh())
 """
@@ -73,7 +76,20 @@ def workspace(
         seed_servers(opened, "prefect")
         with Supervisor(folder, opened.home / "logs", {}, print) as supervisor:
             supervisor.start(servers(opened, ports))
+            with working(opened):
+                pass  # registers the deployments
             yield opened
+
+
+@contextmanager
+def working(workspace: Workspace) -> Iterator[int]:
+    """A worker while the block runs; yields its process id."""
+    [port] = free_ports(1)
+    with Supervisor(
+        workspace.root, workspace.home / "logs", {"PREFECT_RUNNER_SERVER_PORT": str(port)}, print
+    ) as supervisor:
+        supervisor.start([worker(port)])
+        yield supervisor.children[0].process.pid
 
 
 def with_hours(folder: Path, hours: float) -> Workspace:
@@ -125,15 +141,51 @@ def payloads(event: str, version: str) -> list[dict[str, Any]]:
     return [each["payload"] for each in found if each["payload"]["version"] == version]
 
 
+def asked(workspace: Workspace) -> tuple[str, Any]:
+    """A promoted version, and the suspended run that waits for its approval. The refresh has ended."""
+    version = promoted(workspace)
+    assert outcome(begin(workspace)) == "waiting"
+    [waiting] = [run for run in runs("approval", "PAUSED") if run["parameters"]["version"] == version]
+    return version, waiting
+
+
+def flow_processes() -> list[str]:
+    """The processes of this test that are neither Prefect's server nor its watchdog."""
+    found = [" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)]
+    kept = ("perpetune.flows.server", "perpetune.runtime.watchdog", "resource_tracker")
+    return [line for line in found if line and not any(name in line for name in kept)]
+
+
+def restart_the_server() -> None:
+    """End it as `kill` does; the supervisor starts it again."""
+    [server] = [each for each in psutil.Process().children() if "perpetune.flows.server" in each.cmdline()]
+    server.terminate()
+    server.wait(60)
+    eventually(lambda: answers(f"{os.environ['PREFECT_API_URL']}/health"), 120)
+
+
+def champion(workspace: Workspace) -> str | None:
+    found = registry.find("colours", "champion")
+    return found.version if found else None
+
+
+def perpetune(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from perpetune.cli import app; app()", *arguments]
+    return subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, timeout=240)
+
+
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-def test_a_version_waits_for_approval_and_has_the_response_in_its_tags(workspace: Workspace) -> None:
-    version = promoted(workspace)
-    child = begin(workspace)
-    [waiting] = eventually(lambda: runs("approval", "PAUSED"), 240)
-    assert waiting["name"] == f"approve version {version}?"
-    assert len(runs("refresh", "RUNNING")) == 1, "it keeps its concurrency slot meanwhile"
-    assert registry.get("colours", version).tags["approval"] == "waiting"
+def test_no_process_waits_and_a_worker_of_later_carries_the_answer_out(workspace: Workspace) -> None:
+    """Resumed as Prefect's UI does it, after the process that asked and the worker of that time have ended."""
+    before = champion(workspace)
+    version, waiting = asked(workspace)
+    assert (waiting["name"], waiting["state"]["name"]) == (f"approve version {version}?", "Suspended")
+    assert not runs("refresh", "RUNNING") and not runs("approval", "RUNNING")
+    assert flow_processes() == []
+    tags = registry.get("colours", version).tags
+    assert (tags["approval"], tags["approval.flow_run"]) == ("waiting", waiting["id"])
+    assert champion(workspace) == before
     [told] = eventually(lambda: payloads(WAITING, version), 60)
     assert told["flow_run_id"] == waiting["id"]
 
@@ -142,7 +194,11 @@ def test_a_version_waits_for_approval_and_has_the_response_in_its_tags(workspace
         assert without_comment.status == "REJECT"
         said = {"approve": True, "who": "Ada", "comment": "reads well"}
         assert client.resume_flow_run(UUID(waiting["id"]), said).status == "ACCEPT"
-    assert outcome(child) == "promote"
+    assert champion(workspace) == before, "no worker runs"
+    restart_the_server()
+    with working(workspace):
+        eventually(lambda: champion(workspace) == version, 240)
+        assert eventually(lambda: [run for run in runs("approval", "COMPLETED") if run["id"] == waiting["id"]], 60)
 
     tags = registry.get("colours", version).tags
     assert (tags["approval"], tags["approval.by"], tags["approval.comment"]) == ("approved", "Ada", "reads well")
@@ -155,15 +211,71 @@ def test_a_version_waits_for_approval_and_has_the_response_in_its_tags(workspace
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
+def test_the_command_refuses_and_says_what_waits_no_more(workspace: Workspace) -> None:
+    before = champion(workspace)
+    version, _ = asked(workspace)
+    with working(workspace):
+        said = perpetune(workspace, "approve", version, "--refuse", "--by", "Ada", "--comment", "it is rude")
+        assert said.returncode == 0, said.stderr
+        assert f"Ada refused version {version}" in said.stdout.replace("\n", " ") or "refused" in said.stdout
+        again = perpetune(workspace, "approve", version, "--by", "Ada", "--comment", "after all")
+    assert again.returncode == 1
+    assert f"version {version} does not wait for approval: its approval is refused by Ada" in again.stderr
+    assert registry.get("colours", version).tags["approval"] == "refused"
+    assert champion(workspace) == before
+    assert eventually(lambda: payloads(REJECTED, version), 60)
+
+
+# What checks and refreshes do first.
+SETTLE = """
+from prefect import flow
+from perpetune.flows.release import settle_approvals
+from perpetune.workspace import open_workspace
+
+@flow(name="watch", log_prints=True)
+def watch() -> None:
+    settle_approvals(open_workspace())
+
+watch()
+"""
+
+
+def settle(workspace: Workspace) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", SETTLE], cwd=workspace.root, capture_output=True, text=True, timeout=240
+    )
+    assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
 def test_without_a_response_the_version_is_rejected(workspace: Workspace) -> None:
-    version = promoted(workspace)
-    child = begin(with_hours(workspace.root, 0.001))
-    assert outcome(child) == "reject"
+    before = champion(workspace)
+    version, waiting = asked(with_hours(workspace.root, 0.001))
+    time.sleep(4)
+    settle(workspace)
     assert registry.get("colours", version).tags["approval"] == "timed out"
     assert decisions_of(workspace, version)[0].reason == f"Version {version} was not approved within 0.001 hours."
     assert eventually(lambda: payloads(REJECTED, version), 60)
-    assert eventually(lambda: runs("approval", "FAILED"), 60)
-    assert not runs("refresh", "FAILED"), "a no is a result of the refresh, and no failure"
+    with working(workspace):
+        late = perpetune(workspace, "approve", version, "--by", "Ada", "--comment", "late")
+        assert "does not wait for approval: its approval is timed out" in late.stderr
+        assert eventually(lambda: [run for run in runs("approval", "FAILED") if run["id"] == waiting["id"]], 90)
+    assert champion(workspace) == before
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_an_approved_version_whose_process_was_killed_is_released_by_the_next_check(workspace: Workspace) -> None:
+    with_hours(workspace.root, 1.0)
+    version = promoted(workspace)
+    long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    registry.tag_version("colours", version, {"approval.time": long_ago, "approval": "approved"})
+    decided = Decision.from_json((workspace.root / "promotion.json").read_text())
+    ids = decided.ids.model_copy(update={"champion_version": champion(workspace)})
+    MlflowClient().log_text(str(ids.run_id), decided.model_copy(update={"ids": ids}).to_json(), "decision.json")
+    settle(workspace)
+    assert champion(workspace) == version
 
 
 # The refresh itself, in a workspace without data: it would fail if it went on to train. It may be killed at an alias.

@@ -11,7 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from perpetune.evaluation.costs import RefreshEconomics, dollars, requests_text, sentences
+from perpetune.evaluation.costs import RefreshEconomics, sentences
+from perpetune.evaluation.economics.equal_quality import OWN
+from perpetune.evaluation.economics.wording import dollars, requests_text
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.report import plots, style
 from perpetune.evaluation.report.mistakes import Mistake, worst_mistakes
@@ -75,6 +77,7 @@ def write_report(
         facts=facts or {},
         worth=worth,
         worth_sentences=sentences(worth) if worth else [],
+        own_systems=OWN,
         sections=[_section(name, evaluation) for name, evaluation in evaluations.items()],
         metric_titles=METRIC_TITLES,
         light=style.LIGHT,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perpetune.evaluation.costs import Economics, dollars, times_as_much
+from perpetune.evaluation.costs import Economics, times_as_much
+from perpetune.evaluation.economics.wording import dollars
 from perpetune.evaluation.systems import LINEAR, Kind, phrase
 from perpetune.params import PromoteParams
 from perpetune.statistics.estimate import Estimate

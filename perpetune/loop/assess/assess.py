@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sklearn.pipeline import Pipeline
 
@@ -63,6 +63,7 @@ class Assessment:
     """The evaluations by holdout, the champion compared with (None: the base), and measured limits that can veto.
 
     `balanced`: the gate's metric is balanced accuracy. `candidates` are the other systems that could serve, by name.
+    `economics` is what the answers and the refresh cost; None if no held-out row was answered.
     """
 
     evaluations: dict[str, Evaluation]
@@ -71,6 +72,7 @@ class Assessment:
     champion_system: System = "tuned"
     balanced: bool = False
     candidates: Mapping[str, Candidate] = field(default_factory=dict)
+    economics: RefreshEconomics | None = None
 
 
 def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str, log: Log) -> Assessment:
@@ -108,8 +110,9 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str,
         balanced,
         candidates,
     )
-    economics = log_economics(workspace, run, challenger, evaluations, time.monotonic() - began)
-    _log_assessment(workspace, run, challenger, version, assessment, economics)
+    found = log_economics(workspace, run, challenger, evaluations, time.monotonic() - began)
+    assessment = replace(assessment, economics=found)
+    _log_assessment(workspace, run, challenger, version, assessment)
     return assessment
 
 
@@ -275,7 +278,6 @@ def _log_assessment(
     challenger: Challenger,
     version: str,
     assessment: Assessment,
-    economics: RefreshEconomics | None,
 ) -> None:
     folder = workspace.run_folder(run.id)
     log_metrics(run, as_metrics(assessment.limits))
@@ -304,7 +306,9 @@ def _log_assessment(
         "MLflow run": run.url,
     }
     task = workspace.params.task.name
-    write_report(report, assessment.evaluations, task=task, version=f"version {version}", facts=facts, worth=economics)
+    write_report(
+        report, assessment.evaluations, task=task, version=f"version {version}", facts=facts, worth=assessment.economics
+    )
     log_file(run, report)
 
 

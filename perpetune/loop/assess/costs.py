@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.costs import (
     DAYS_PER_MONTH,
-    SECONDS_PER_HOUR,
     RefreshCost,
     RefreshEconomics,
-    Usage,
     refresh_economics,
     to_document,
 )
+from perpetune.evaluation.economics.machine import SECONDS_PER_HOUR, MachineUse, fully_used
+from perpetune.evaluation.economics.usage import Usage
 from perpetune.evaluation.evaluate import Evaluation, SystemResults
+from perpetune.evaluation.systems import RECORDED
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger, device_hours
 from perpetune.loop.run_context import ECONOMICS
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import answered_since
+from perpetune.prediction_log.utilisation import utilisation
 from perpetune.records import to_json
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, log_metrics, log_text, read_run
@@ -39,14 +41,16 @@ def log_economics(
     """Log to the run what the refresh cost and saves; None if no held-out row was answered."""
     if not evaluations:
         return None
-    params = workspace.params
+    params, now = workspace.params, datetime.now(UTC)
     hours = device_hours(challenger.trained) + evaluation_seconds / SECONDS_PER_HOUR
     found = refresh_economics(
         usage_of(evaluations),
         RefreshCost(hours, new_labels(workspace)),
         params.economics,
         params.evaluate,
-        params.economics.requests_per_month or requests_per_month(workspace, datetime.now(UTC)),
+        params.economics.requests_per_month or requests_per_month(workspace, now),
+        machine_use(workspace, now),
+        recorded_scores(evaluations),
     )
     log_metrics(run, found.flat_metrics())
     log_text(run, to_json(to_document(found)), ECONOMICS)
@@ -54,28 +58,70 @@ def log_economics(
 
 
 def usage_of(evaluations: Mapping[str, Evaluation]) -> dict[str, Usage]:
-    """Seconds and tokens of each system of `COMPARED`, on the held-out rows that all of them answered."""
-    systems = [name for name in COMPARED if all(name in each.scored for each in evaluations.values())]
-    found: dict[str, list[tuple[float, int, int]]] = {name: [] for name in systems}
+    """What each system of `COMPARED` used on the held-out rows that all of them answered."""
+    systems = _compared(evaluations)
+    found: dict[str, list[_RowUsage]] = {name: [] for name in systems}
     for evaluation in evaluations.values():
-        positions = set.intersection(*(set(evaluation.scored[name].positions) for name in systems))
+        positions = _answered_by_all(evaluation, systems)
         for name in systems:
             found[name] += _row_usage(evaluation.scored[name], positions)
     return {name: _usage(rows) for name, rows in found.items()}
 
 
-def _row_usage(scored: SystemResults, positions: Collection[int]) -> list[tuple[float, int, int]]:
-    """Seconds, prompt tokens and completion tokens of the rows at these positions."""
-    usage = zip(scored.seconds, scored.prompt_tokens, scored.completion_tokens, strict=True)
-    return [row for position, row in zip(scored.positions, usage, strict=True) if position in positions]
+def recorded_scores(evaluations: Mapping[str, Evaluation]) -> list[float | None]:
+    """The score of the recorded answer to each row of `usage_of`; [] if there are no recorded answers."""
+    system = next((name for name in RECORDED if any(name in each.scored for each in evaluations.values())), None)
+    if system is None:
+        return []
+    systems = _compared(evaluations)
+    return [score for each in evaluations.values() for score in _scores(each, system, _answered_by_all(each, systems))]
 
 
-def _usage(rows: Sequence[tuple[float, int, int]]) -> Usage:
-    return Usage(
-        seconds=tuple(seconds for seconds, _, _ in rows),
-        prompt_tokens=tuple(tokens for _, tokens, _ in rows),
-        completion_tokens=tuple(tokens for _, _, tokens in rows),
+def _scores(evaluation: Evaluation, system: str, positions: Sequence[int]) -> list[float | None]:
+    scored = evaluation.scored.get(system)
+    known = dict(zip(scored.positions, scored.scores, strict=True)) if scored else {}
+    return [known.get(position) for position in positions]
+
+
+def _compared(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    return [name for name in COMPARED if all(name in each.scored for each in evaluations.values())]
+
+
+def _answered_by_all(evaluation: Evaluation, systems: Sequence[str]) -> list[int]:
+    return sorted(set.intersection(*(set(evaluation.scored[name].positions) for name in systems)))
+
+
+# Seconds, prompt tokens, completion tokens, score and batch of a row.
+_RowUsage = tuple[float, int, int, float, str | None]
+
+
+def _row_usage(scored: SystemResults, positions: Sequence[int]) -> list[_RowUsage]:
+    """What was used for the rows at these positions."""
+    used = zip(
+        scored.seconds, scored.prompt_tokens, scored.completion_tokens, scored.scores, scored.batches, strict=True
     )
+    rows = dict(zip(scored.positions, used, strict=True))
+    return [rows[position] for position in positions]
+
+
+def _usage(rows: Sequence[_RowUsage]) -> Usage:
+    seconds, prompt, completion, scores, batches = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    return Usage(seconds, prompt, completion, scores, batches)
+
+
+def machine_use(workspace: Workspace, now: datetime) -> MachineUse:
+    """How busy the machine is: by `economics.utilisation`, else by the prediction log of the last month."""
+    price, ratio = workspace.params.evaluate.dollars_per_hour, workspace.params.economics.utilisation
+    if ratio is not None:
+        return MachineUse(ratio, price, "setting")
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        found = utilisation(log, workspace.params.task.name, now, workspace.params.log.sample_rate, DAYS_PER_MONTH)
+    finally:
+        log.dispose()
+    if found is None:
+        return fully_used(price)
+    return MachineUse(found.ratio, price, "measured", found.requests_per_day, found.days)
 
 
 def new_labels(workspace: Workspace) -> int:

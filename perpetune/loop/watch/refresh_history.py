@@ -43,6 +43,11 @@ def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
     )
 
 
+def device_hours_since(task: str, since: float) -> float:
+    """The device hours of the refreshes that began at or after `since` (Unix seconds) and ended."""
+    return _device_hours(ended_runs(task, "refresh", since))
+
+
 def newest_refresh(task: str) -> float | None:
     """Start time (Unix seconds) of the newest refresh that succeeded or is running; None if there is none."""
     succeeded = [run.began for run in ended_runs(task, "refresh", 0.0) if run.succeeded]

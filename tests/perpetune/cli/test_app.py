@@ -49,7 +49,7 @@ COMMANDS = list(paths(get_command(app)))
 
 
 def test_the_commands_that_people_know_are_there() -> None:
-    known = "init download demo up ingest refresh tune watch status explain reproduce promote rollback labels replay calibrate"
+    known = "init download demo up ingest refresh tune watch status explain reproduce promote approve rollback labels replay calibrate"
     assert {(name,) for name in known.split()} | {("data", "remove"), ("keys", "add"), ("import", "openai")} <= set(
         COMMANDS
     )

@@ -7,16 +7,16 @@ import pytest
 from perpetune.evaluation.costs import (
     RefreshCost,
     RefreshEconomics,
-    Usage,
-    dollars,
     economics,
     from_document,
     refresh_economics,
-    requests_text,
     sentences,
     times_as_much,
     to_document,
 )
+from perpetune.evaluation.economics.machine import MachineUse
+from perpetune.evaluation.economics.usage import Usage
+from perpetune.evaluation.economics.wording import dollars, requests_text
 from perpetune.generation.answer import Answer
 from perpetune.params import EconomicsParams, EvaluateParams, LargerModel
 
@@ -180,7 +180,39 @@ def test_sentences_say_cost_refresh_and_days(params: EvaluateParams) -> None:
         "The refresh cost $1.80: 0.5 device hours at $3.60 and 1 label at $0.",
         "Against the base model with examples ($0.300 per 1,000 requests) it pays for itself after 9,000 requests "
         "(9,000 to 9,000, n = 8): about 90 days at 3,000 requests a month.",
+        "The machine costs $3.60 an hour and is taken as busy all the time, because the prediction log holds less than a "
+        "day of requests; economics.utilisation says otherwise.",
     ]
+
+
+def test_a_faster_answer_on_a_machine_that_idles_saves_nothing(params: EvaluateParams) -> None:
+    usage = {"base": constant_usage(0.3), "challenger": constant_usage(0.1)}
+    idle = MachineUse(0.05, params.dollars_per_hour, "measured", requests_per_day=1_000, days=7)
+    prices = NO_PRICES.model_copy(update={"larger_model": LARGER})
+    found = refresh_economics(usage, HALF_AN_HOUR, prices, params, None, idle, [1.0] * EIGHT)
+    prompted, larger = found.rivals
+
+    assert found.after.value == found.before.value == pytest.approx(86.4)  # $86.40 a day for 1,000 requests
+    assert (prompted.saved_per_1000.value, prompted.requests) == (0, None)
+    assert "because it saves nothing on a machine that is paid while it waits" in sentences(found)[2]
+    assert larger.saved_per_1000.value == pytest.approx(0.13 - 86.4)
+    assert found.flat_metrics()["economics/utilisation"] == 0.05
+    assert found.flat_metrics()["economics/larger_model/score"] == 1.0
+    assert from_document(json.loads(json.dumps(to_document(found)))) == found
+
+
+def test_a_record_of_before_is_read_as_it_was(params: EvaluateParams) -> None:
+    found = worth(params)
+    before = {name: value for name, value in to_document(found).items() if name not in ("machine", "systems", "rows")}
+    before.pop("cheaper_from")
+    assert sentences(from_document(before)) == sentences(found)[:-1]
+
+
+def test_one_batch_has_no_interval(params: EvaluateParams) -> None:
+    together = Usage((0.05, 0.15) * 4, (60,) * EIGHT, (1,) * EIGHT, batches=("one",) * EIGHT)
+    told = sentences(worth(params, {"base": constant_usage(0.3), "challenger": together}))
+    assert "(n = 8 rows in 1 batch, so without an interval)" in told[0]
+    assert "9,000 requests (n = 8 rows in 1 batch" in told[2]
 
 
 def test_it_is_the_same_after_json(params: EvaluateParams) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.evaluation.costs import RefreshCost, Usage, refresh_economics
+from perpetune.evaluation.costs import RefreshCost, refresh_economics
+from perpetune.evaluation.economics.usage import Usage
 from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.evaluation.report.report import figures, write_report
 from perpetune.evaluation.report.style import DARK, LIGHT, svg, write_png

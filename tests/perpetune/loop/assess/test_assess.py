@@ -23,12 +23,12 @@ from perpetune.loop.fine_tune import Challenger, fine_tune
 from perpetune.loop.first_version import make_first_version
 from perpetune.loop.run_context import REPORT
 from perpetune.model.release import ServedBase
-from perpetune.params import BaseParams, Method, RemoteModel, TrainParams
+from perpetune.params import BaseParams, EconomicsParams, Method, RemoteModel, TrainParams
 from perpetune.policy.choice import choose
 from perpetune.policy.decision.hosted import hosted_in
 from perpetune.records import Example, Message, write_jsonl
 from perpetune.tracking import registry
-from perpetune.tracking.runs import Run, artifact, close_run, connect, metrics_of, open_run, tag
+from perpetune.tracking.runs import Run, artifact, close_run, connect, metrics_of, open_run, read_run, tag
 from perpetune.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow
@@ -208,6 +208,9 @@ def test_recorded_answers_stand_beside_the_others(workspace: Workspace) -> None:
 
 def test_the_hosted_models_answers_are_compared_on_the_rows_that_have_one(workspace: Workspace) -> None:
     """From a batch's output to the report, the decision and the line that `status` prints."""
+    price = {"name": "large", "dollars_per_million_prompt_tokens": 2, "dollars_per_million_completion_tokens": 9}
+    economics = EconomicsParams.model_validate({"larger_model": price})
+    workspace = replace(workspace, params=workspace.params.model_copy(update={"economics": economics}))
     make_first_version(workspace, ServedBase(digest="b", tokens=lambda _: 1, context=1000))
     hosted = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "red"}
     asked = [(Message(role="user", content=f"is it the {thing}"), colour) for thing, colour in hosted.items()]
@@ -237,6 +240,13 @@ def test_the_hosted_models_answers_are_compared_on_the_rows_that_have_one(worksp
     assert line is not None
     assert ", the hosted one 75.0% on the same 4 rows: " in line
     assert f"{line[0].upper()}{line[1:]}." in decision.reasons
+    # What right answers cost is in the report, the decision, the description of the version and MLflow's metrics.
+    assert decision.evidence["costs"]["large"]["score"] == 0.75
+    assert {"the base model", "the champion", "the challenger"} <= set(decision.evidence["costs"])
+    assert "Cost beside accuracy" in report and "right on 75.0%" in report
+    described = MlflowClient().get_model_version("colours", version).description or ""
+    assert "| large | 75.0% | " in described
+    assert read_run(run.id).metrics["economics/larger_model/score"] == 0.75
     tag(run, {"perpetune.kind": "refresh"})
     close_run(run, succeeded=True)
     assert read_status(workspace).hosted == line

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from perpetune.errors import PerpetuneError
 from perpetune.explain.gather import gather
-from perpetune.explain.status import read_status, show_status
+from perpetune.explain.status import read_status
+from perpetune.explain.status_screen import show_status
 from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.check import check
 from perpetune.tracking import registry
