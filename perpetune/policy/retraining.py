@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, exp, log
 from typing import Protocol
@@ -141,6 +141,7 @@ class RetrainEvidence:
     - `independent`: how many of the new labels count: one a day of each user or session, and of equal inputs.
     - `askable`: requests of the window without a label that urgent labels may be asked for; 0 if they were for this fall.
     - `labels_per_day`: independent labels a day; None if too few have come.
+    - `labels_of_change`: see `labels_of_change`.
     """
 
     labelled: int
@@ -159,6 +160,7 @@ class RetrainEvidence:
     independent: int | None = None
     askable: int = 0
     labels_per_day: float | None = None
+    labels_of_change: int | None = None
 
 
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:
@@ -172,9 +174,10 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     - "confirming": decay was found in fewer checks in a row than `consecutive_checks`.
     - "over budget" and "cooling down": decay was found, and a refresh waits for the budget or for the cooldown, which
       grows by `backoff_factor` with each unsuccessful refresh, up to 30 days.
-    - "retrain": decay was found and a refresh may start.
+    - "retrain": decay was found and a refresh may start; or the labels since the change that the last refresh was for
+      have doubled, so that there is as much to learn again.
 
-    Only decay triggers a refresh, drift does not. Without a change at least `run_length` labels come before a false alarm
+    Only decay and what follows from it trigger a refresh, drift does not. Without a change at least `run_length` labels come before a false alarm
     on average, whatever the number of checks and the size of the reference.
 
     Raises PerpetuneError if there are labels and no reference score to compare them with.
@@ -197,6 +200,8 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
         return verdict("keep", _low_reference(decay))
     reasons = [*_evidence_sentences(decay, evidence.labels_per_day), *_dependent(evidence)]
     if not decay.alarms:
+        if learns_again(evidence, refresh) and not limits_on(evidence, refresh):
+            return verdict("retrain", _doubled(evidence), *reasons)
         if decay.is_early and evidence.askable and rules.urgent_labels and rules.without_labels != "nothing":
             return verdict("ask for labels", _early(decay, rules), *reasons)
         return verdict("keep", _no_decay(decay), *reasons)
@@ -208,6 +213,33 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     if waiting:
         return verdict(waiting[0][0], *(why for _, why in waiting), _decayed(decay), *reasons)
     return verdict("retrain", _decayed(decay), *reasons)
+
+
+def labels_of_change(refreshes: Sequence[tuple[str, int]]) -> int | None:
+    """The labels that the newest refreshes had of the change that they were for, at most; None if decay started no refresh.
+
+    `refreshes` are (trigger, labels in all) pairs, oldest first. The change came after the refresh before the first of
+    the last ones in a row that decay started.
+    """
+    count = 0
+    while count < len(refreshes) and refreshes[-1 - count][0] == "decay":
+        count += 1
+    if not count:
+        return None
+    before = refreshes[-1 - count][1] if count < len(refreshes) else 0
+    return refreshes[-1][1] - before
+
+
+def learns_again(evidence: RetrainEvidence, refresh: RefreshParams) -> bool:
+    """Whether the labels of the change have doubled since the refresh for it that was promoted.
+
+    That refresh had little of what is new. What more data brings falls with its logarithm, so each one waits for twice
+    the labels of the one before; `growth` of all rows, most of them older than the change, would be later.
+    """
+    known, since = evidence.labels_of_change, evidence.labels_since_refresh
+    if known is None or since is None or evidence.unsuccessful_refreshes:
+        return False
+    return since >= max(known, refresh.new_labels, 1)
 
 
 class RefreshesBefore(Protocol):
@@ -316,6 +348,13 @@ def _decayed(decay: Decay) -> str:
     return f"The champion has decayed by more than the margin of {points(decay.margin)}: {_scores(decay)}."
 
 
+def _doubled(evidence: RetrainEvidence) -> str:
+    return (
+        f"The last refresh was for decay and had at most {evidence.labels_of_change} labels of the change; "
+        f"{evidence.labels_since_refresh} more have come, so that there is as much to learn again."
+    )
+
+
 def _scores(decay: Decay) -> str:
     return (
         f"it scores {score(decay.window)} on its newest labels and was promoted with {score(decay.reference)}, "
@@ -402,6 +441,6 @@ def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
     return (
         f"Retrain if the evidence reaches {amount(rules.run_length)}{checks} that the mean score fell, and by at least "
         f"{points(rules.margin)} (near 0 and 100: if errors double or right answers halve), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, and as "
-        f"many labels after the fall, all multiplied by {refresh.backoff_factor:g} for each unsuccessful refresh{within}; drift "
-        f"does not trigger a refresh."
+        f"many labels after the fall, all multiplied by {refresh.backoff_factor:g} for each unsuccessful refresh{within}; and again "
+        f"if the labels of that change have doubled; drift does not trigger a refresh."
     )

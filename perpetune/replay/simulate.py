@@ -159,7 +159,9 @@ def _refresh(
             (scored[0], scored[1]), (challenger.frozen, challenger.recent), params.promote, params.evaluate, ratios
         )
         outcome, reason = verdict.outcome, verdict.reasons[0]
-    done = Refresh(now, call.reason, outcome, reason, len(parts.train), learned.seconds, call.trigger)
+    done = Refresh(
+        now, call.reason, outcome, reason, len(parts.train), learned.seconds, call.trigger, state.known_labels
+    )
     state.refreshes.append(done)
     state.last = _last_refresh(parts, state.known_labels, ready, outcome)
     if done.promoted:

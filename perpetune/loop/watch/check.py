@@ -158,6 +158,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         independent=decay_check.independent,
         askable=0 if decay_check.detector_state.asked else sum(row.label is None for row in traffic.recent),
         labels_per_day=decay_check.per_day,
+        labels_of_change=refreshes.labels_of_change,
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
     verdict = replace(verdict, reasons=(*verdict.reasons, *traffic.unasked.sentences()))

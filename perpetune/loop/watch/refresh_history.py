@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from perpetune.loop.curate import LABELS
 from perpetune.loop.run_context import DEVICE_HOURS
-from perpetune.policy.retraining import LONGEST_COOLDOWN
+from perpetune.policy.retraining import LONGEST_COOLDOWN, labels_of_change
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import EndedRun, ended_runs, read_run, unfinished_runs
 
@@ -18,13 +18,14 @@ class Refreshes:
     """Earlier refreshes. `minutes_since` the last one ended; None if there was none within the longest cooldown.
 
     `failures` counts those triggered by decay since the champion was made; `device_hours` is the sum of the last 30
-    days. `labels` is the number of production labels at the last refresh that succeeded; None if there is none.
+    days. `labels_of_change` is that of `perpetune.policy.retraining`. `labels` is the number of production labels at the last refresh that succeeded; None if there is none.
     """
 
     minutes_since: float | None
     failures: int
     device_hours: float
     labels: int | None = None
+    labels_of_change: int | None = None
 
 
 def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
@@ -33,12 +34,14 @@ def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
     longest = now - 60 * max(LONGEST_COOLDOWN, cooldown_minutes)
     runs = ended_runs(champion.task, "refresh", min(made, longest))
     failures = [run for run in runs if run.began > made and run.tags.get("perpetune.trigger") == "decay"]
+    with_labels = [run for run in runs if run.succeeded and LABELS in run.metrics]
     return Refreshes(
         minutes_since=(now - max(run.ended for run in runs)) / 60 if runs else None,
         failures=len(failures),
         device_hours=_device_hours([run for run in runs if run.began >= now - 60 * LONGEST_COOLDOWN]),
-        labels=next(
-            (int(run.metrics[LABELS]) for run in reversed(runs) if run.succeeded and LABELS in run.metrics), None
+        labels=int(with_labels[-1].metrics[LABELS]) if with_labels else None,
+        labels_of_change=labels_of_change(
+            [(run.tags.get("perpetune.trigger", ""), int(run.metrics[LABELS])) for run in with_labels]
         ),
     )
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from perpetune.monitoring.decay import measure_decay, reference_rows
 from perpetune.monitoring.detector_state import DetectorState, new_state, update_state
 from perpetune.params import Params
-from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, should_retrain
+from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, labels_of_change, should_retrain
 from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, cron_times, unsuccessful
 from perpetune.statistics.change_point import WeightedScore
 
@@ -56,6 +56,7 @@ class PerpetunePolicy:
             unsuccessful_refreshes=unsuccessful(observation.refreshes),
             labels_since_refresh=observation.labels_since_refresh,
             device_hours=sum(each.seconds for each in month) / 3600,
+            labels_of_change=labels_of_change([(each.trigger, each.labels) for each in observation.refreshes]),
         )
         verdict = should_retrain(evidence, watch, self.params.refresh)
         if verdict.outcome == "retrain":

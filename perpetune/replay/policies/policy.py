@@ -31,7 +31,7 @@ class Refresh:
     """A simulated refresh.
 
     `outcome` is the gate's verdict, or "released" if the policy has no gate; `reason` is the decisive reason of the
-    verdict, `trigger_reason` why the refresh started.
+    verdict, `trigger_reason` why the refresh started. `labels` is the number of labels known then.
     """
 
     time: datetime
@@ -41,6 +41,7 @@ class Refresh:
     train_rows: int
     seconds: float
     trigger: Trigger = "schedule"
+    labels: int = 0
 
     @property
     def promoted(self) -> bool:

@@ -18,6 +18,7 @@ from perpetune.policy.retraining import (
     MixShift,
     RetrainEvidence,
     cooldown,
+    labels_of_change,
     should_retrain,
 )
 from perpetune.policy.verdict import Interval, Score, Verdict
@@ -103,6 +104,24 @@ DECAYED = RetrainEvidence(
         ({"decay": replace(decay(12_400), mix=MIX)}, RETRAIN_ON_MIX, REFRESH, "retrain"),
         ({"decay": replace(decay(12_400), mix=REAL)}, WATCH, REFRESH, "retrain"),
         ({"decay": replace(decay(12_400), mix=replace(MIX, evidence=10_000.0))}, WATCH, REFRESH, "retrain"),
+        ({"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 300}, WATCH, REFRESH, "retrain"),
+        ({"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 299}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(0), "labels_of_change": 90, "labels_since_refresh": 199}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(0), "labels_of_change": 90, "labels_since_refresh": 200}, WATCH, REFRESH, "retrain"),
+        ({"decay": decay(0), "labels_of_change": None, "labels_since_refresh": 900}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(0), "labels_of_change": 300}, WATCH, REFRESH, "keep"),
+        (
+            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 300, "unsuccessful_refreshes": 1},
+            WATCH,
+            REFRESH,
+            "keep",
+        ),
+        (
+            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 300, "device_hours": 20.0},
+            WATCH,
+            THRIFTY,
+            "keep",
+        ),
         ({}, PATIENT, REFRESH, "confirming"),
         ({"alarms_in_a_row": 2}, PATIENT, REFRESH, "retrain"),
         ({"minutes_since_refresh": 59.0}, WATCH, REFRESH, "cooling down"),
@@ -304,3 +323,29 @@ def test_every_reason_is_one_sentence(evidence: RetrainEvidence, rules: WatchPar
         assert reason[0].isupper()
         assert reason.endswith(".")
         assert ". " not in reason
+
+
+@pytest.mark.parametrize(
+    ("refreshes", "labels"),
+    [
+        ([], None),
+        ([("schedule", 500)], None),
+        ([("decay", 500), ("schedule", 900)], None),
+        ([("decay", 500)], 500),
+        ([("schedule", 400), ("decay", 600)], 200),
+        ([("schedule", 400), ("decay", 600), ("decay", 800)], 400),
+        ([("decay", 100), ("schedule", 400), ("decay", 600)], 200),
+    ],
+)
+def test_the_labels_of_a_change_came_after_the_refresh_before_it(
+    refreshes: list[tuple[str, int]], labels: int | None
+) -> None:
+    assert labels_of_change(refreshes) == labels
+
+
+def test_a_refresh_that_follows_says_how_many_labels_have_come() -> None:
+    again = replace(DECAYED, decay=decay(0), labels_of_change=300, labels_since_refresh=310)
+    assert should_retrain(again, WATCH, REFRESH).reasons[0] == (
+        "The last refresh was for decay and had at most 300 labels of the change; 310 more have come, so that there is as "
+        "much to learn again."
+    )
