@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from perpetune.curation import dvc
 from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
+from perpetune.errors import PerpetuneError
 from perpetune.loop.label_rule import label_rule, label_rule_of_sources
 from perpetune.loop.run_context import data_version_of
 from perpetune.loop.unasked_labels import unasked_labels
+from perpetune.params import unknown_labels
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import counts, labelled_examples
 from perpetune.records import Example, read_jsonl, write_jsonl
@@ -19,6 +21,7 @@ from perpetune.workspace import Workspace
 HOLDOUTS = ("frozen", "recent")
 
 LABELS = "data/labels"
+MOST_NAMED = 10  # labels in an error
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 
 
@@ -47,8 +50,23 @@ def curate(workspace: Workspace, flow_run_id: str) -> CuratedData:
         export_labelled_traffic(workspace)
         dvc.reproduce(root)
         dvc.push(root)
+    require_known_labels(workspace)
     rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}
     return CuratedData(dvc.data_version(root).version, rows, production_labels(workspace))
+
+
+def require_known_labels(workspace: Workspace) -> None:
+    """Raises PerpetuneError if `promote` names a label that is not in the training data, which has the task's labels."""
+    task, rules = workspace.params.task, workspace.params.promote
+    if task.kind == "generation" or not (rules.costs or rules.recall_floors):
+        return
+    labels = task.labels_of(row.output for row in read_split(workspace, "train"))
+    for fault in unknown_labels(rules.costs or {}, rules.recall_floors, labels):
+        raise PerpetuneError(
+            f"promote.{'.'.join(fault)}: no row of the training data has the label {fault[-1]!r}",
+            where=str(workspace.root / "params.yaml"),
+            do=f"write one of its labels ({', '.join(sorted(labels or ())[:MOST_NAMED])}), or add examples of it",
+        )
 
 
 def schema_advice(workspace: Workspace) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -10,7 +10,17 @@ from typing import Literal
 from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
-from perpetune.evaluation.slices import Slice, joined, labels_of, paired_scores, slices
+from perpetune.evaluation.pooled_slices import pools
+from perpetune.evaluation.scores.mistake_costs import COST_SCORE
+from perpetune.evaluation.slices import (
+    Slice,
+    inputs_of_slices,
+    joined,
+    labels_of,
+    paired_scores,
+    right_by_label,
+    slices,
+)
 from perpetune.loop.assess.anchor import anchor_of
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
@@ -22,7 +32,16 @@ from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, Choice, choose
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.promotion import Anchor, HostedComparison, PairedEvidence, PromotionEvidence, Rival
+from perpetune.policy.promotion import (
+    Anchor,
+    CostEvidence,
+    HostedComparison,
+    PairedEvidence,
+    PromotionEvidence,
+    Recall,
+    Rival,
+    has_floor,
+)
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_unasked
@@ -215,11 +234,14 @@ def _against(
     on = {name: each for name, each in held_out.items() if against in each.scored and subject in each.scored}
     found = {name: paired_evidence(paired_scores(each, against, subject), params, rules) for name, each in on.items()}
     sliced = slices(on.values(), against, subject)
-    tested = {name: scores for name, scores in sliced.items() if len(scores.ours) >= rules.slice_rows}
-    small = {name: len(scores.ours) for name, scores in sliced.items() if name not in tested}
+    small = {name: len(scores.ours) for name, scores in sliced.items() if len(scores.ours) < rules.slice_rows}
+    inputs = inputs_of_slices(on.values(), against, subject) if small else {}
+    pooled = pools({name: inputs[name] for name in small}, rules.slice_rows)
+    tested = {name: scores for name, scores in sliced.items() if name not in small}
+    tested |= {name: joined(sliced[member] for member in members) for name, members in pooled.items()}
+    alone = {name: rows for name, rows in small.items() if not any(name in members for members in pooled.values())}
     gaining = on["recent"] if against == "champion" and "recent" in on else on["frozen"]
     balanced = _balanced([gaining], against, subject, rules) if assessment.balanced else None
-    labels = {name.removeprefix("label "): scores for name, scores in sliced.items() if name.startswith("label ")}
     return PromotionEvidence(
         frozen=found["frozen"],
         recent=found.get("recent"),
@@ -231,12 +253,33 @@ def _against(
             if subject == "challenger" or "leakage" in name  # other limits were measured for the challenger only
         },
         balanced=balanced,
-        recalls=recalls(labels, rules.alpha, serves=against == "champion") if assessment.balanced else {},
-        small=small,
+        recalls=_recalls(assessment, on.values(), against, subject, rules),
+        small=alone,
+        pooled=pooled,
         untrained=against == "base" or assessment.champion_system in UNTRAINED,
         refitted=against == "champion" and assessment.champion_system == "linear",
         subject=SUBJECTS[subject],
         metric=_metric(assessment),
+        costs=_costs(on["frozen"], against, subject),
+    )
+
+
+def _recalls(
+    assessment: Assessment, evaluations: Iterable[Evaluation], against: str, subject: str, rules: PromoteParams
+) -> dict[str, Recall]:
+    """Of all labels if the metric treats rare ones apart, else of those with a floor of their own."""
+    found = right_by_label(evaluations, against, subject)
+    if not (assessment.balanced or rules.costs is not None):
+        found = {label: scores for label, scores in found.items() if has_floor(label, rules)}
+    return recalls(found, rules.alpha, serves=against == "champion")
+
+
+def _costs(frozen: Evaluation, against: str, subject: str) -> CostEvidence | None:
+    """What mistakes cost on the frozen holdout, if costs are set."""
+    if frozen.costs is None:
+        return None
+    return CostEvidence(
+        frozen.mistake_cost(subject, frozen.costs), frozen.mistake_cost(against, frozen.costs), frozen.costs.largest
     )
 
 
@@ -292,4 +335,6 @@ def _language_models(assessment: Assessment, linear: str, rules: PromoteParams) 
 def _metric(assessment: Assessment) -> str:
     if assessment.balanced:
         return "balanced accuracy"
+    if assessment.evaluations["frozen"].costs is not None:
+        return COST_SCORE
     return assessment.evaluations["frozen"].main_metric.replace("_f1", " F1").replace("_", " ")

@@ -16,7 +16,8 @@ from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 FIRST_ROWS = 20  # least rows of a holdout for the first trained version
 LEAST_GAIN = 0.001  # that is worth finding, however few errors there are
-MAX_NAMED = 3  # slices named of those that are too small
+MAX_NAMED = 3  # slices named of those that are too small, and pools
+MAX_MEMBERS = 6  # of a pool
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,18 @@ class Anchor:
 
     version: str
     paired: PairedEvidence
+
+
+@dataclass(frozen=True)
+class CostEvidence:
+    """The mean cost of an answer of the system under test and of what serves, on the frozen holdout.
+
+    `largest` is the largest cost of an answer: scores are 1 less the cost as a ratio of it.
+    """
+
+    ours: float
+    theirs: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -138,8 +151,10 @@ class PromotionEvidence:
     """The challenger compared with the champion, or with the base if there is no champion yet.
 
     - `frozen`, `recent`: the holdouts; `recent` is None without newly labelled traffic.
-    - `slices`: rows of both holdouts with one label or source ("label positive", "source traffic"); `small`: the number
-      of rows of slices that are too small to test.
+    - `slices`: rows of both holdouts with one label or source ("label positive", "source traffic"); those that are too
+      small are tested together, if their inputs are alike: `pooled` has the members by the slice's name, and `small` the
+      number of rows of those that are too few even so.
+    - `costs`: what mistakes cost, if `promote.costs` is set; scores are then by cost.
     - `limits`: other measurements that can veto ("forgetting", "latency").
     - `balanced`: the holdout that must show the gain, in balanced accuracy, if that is the metric; then also `recalls`.
     - `untrained`: what serves was never trained (the base, a prompted version); `refitted`: it is a linear model.
@@ -169,6 +184,8 @@ class PromotionEvidence:
     hosted: Mapping[str, HostedComparison] = field(default_factory=dict)
     anchor: Anchor | None = None
     traffic: TrafficEvidence | None = None
+    pooled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    costs: CostEvidence | None = None
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -184,6 +201,7 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     for the gain against a true gain of `gain` and for the guard against a true difference of 0, or if the interval
     excludes such a gain; otherwise the verdict is "collect more labels". The decisive reason is first.
     """
+    rules = rules_for_costs(evidence, rules)
     guard, gain = _roles(evidence)
     holdouts = dict([guard, gain])
     least = least_rows(evidence, rules)
@@ -214,8 +232,32 @@ def gain_worth_finding(paired: PairedEvidence, rules: PromoteParams) -> float:
     return rules.gain if paired.other is None else max(min(rules.gain, (1 - paired.other) / 2), LEAST_GAIN)
 
 
+def rules_for_costs(evidence: PromotionEvidence, rules: PromoteParams) -> PromoteParams:
+    """With costs, the margins are at most what the mistakes of what serves cost: a loss may not double the cost.
+
+    A dear mistake is rare, and three points of the largest cost may be many times all that mistakes cost today.
+    """
+    theirs = evidence.frozen.other
+    if evidence.costs is None or theirs is None or not rules.margin:
+        return rules
+    part = min(1.0, max(1 - theirs, LEAST_GAIN) / rules.margin)
+    return rules.model_copy(
+        update={"margin": part * rules.margin, "simpler_margin": min(rules.simpler_margin, part * rules.margin / 3)}
+    )
+
+
+def has_floor(label: str, rules: PromoteParams) -> bool:
+    """Whether `promote.recall_floors` names the label."""
+    return _own_floor(label, rules) is not None
+
+
+def _own_floor(label: str, rules: PromoteParams) -> float | None:
+    return next((floor for name, floor in rules.recall_floors.items() if name.casefold() == label.casefold()), None)
+
+
 def harms(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     """Reasons that reject at once: harm on a holdout or a slice, a label's recall below the floor, an exceeded limit."""
+    rules = rules_for_costs(evidence, rules)
     least = least_rows(evidence, rules)
     holdouts = dict(_roles(evidence))
     return [
@@ -424,20 +466,29 @@ def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _low_recalls(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
-    if rules.min_recall is None:
-        return []
+    floors = {label: _floor(label, rules) for label in evidence.recalls}
     return [
         f"{evidence.subject[:1].upper()}{evidence.subject[1:]} finds {recall.value:.1%} of the {recall.rows} rows labelled "
-        f"{label} ({interval(recall.interval)}), below the floor of {rules.min_recall:.0%} (promote.min_recall)."
+        f"{label} ({interval(recall.interval)}), below the floor of {floor[0]:.0%} ({floor[1]})."
         for label, recall in evidence.recalls.items()
-        if recall.below(rules.min_recall)
+        if (floor := floors[label]) is not None and recall.below(floor[0])
     ]
+
+
+def _floor(label: str, rules: PromoteParams) -> tuple[float, str] | None:
+    """The least recall of a label, and the setting that says so."""
+    own = _own_floor(label, rules)
+    if own is not None:
+        return own, "promote.recall_floors"
+    return None if rules.min_recall is None else (rules.min_recall, "promote.min_recall")
 
 
 def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     """Reasons on limits and slices that do not veto, and on slices that are too small to test."""
     within = [_within_limit(name, limit) for name, limit in evidence.limits.items() if not limit.exceeded]
-    small = [_small(evidence.small, rules)] if evidence.small else []
+    small = [*_pools(evidence.pooled, rules), *([_small(evidence.small, rules)] if evidence.small else [])]
+    if evidence.costs is not None:
+        within = [_mistake_costs(evidence, evidence.costs), *within]
     adjusted = _holm({name: paired.p_worse for name, paired in evidence.slices.items()})
     if not adjusted or min(adjusted.values()) < rules.alpha:
         return [*small, *within]
@@ -448,6 +499,30 @@ def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
         *small,
         *within,
     ]
+
+
+def _mistake_costs(evidence: PromotionEvidence, costs: CostEvidence) -> str:
+    return (
+        f"On the frozen holdout mistakes cost {costs.ours:.3g} for each answer of {evidence.subject} and {costs.theirs:.3g} for "
+        f"each of the {evidence.against} (promote.costs): a point of the score is {costs.largest / 100:.3g}."
+    )
+
+
+def _pools(pooled: Mapping[str, tuple[str, ...]], rules: PromoteParams) -> list[str]:
+    members = {name: some for name, some in pooled.items() if len(some) > 1}
+    if not members:
+        return []
+    shown = "; ".join(_pool(some) for some in list(members.values())[:MAX_NAMED])
+    more = f"; and {len(members) - MAX_NAMED} more pools" if len(members) > MAX_NAMED else ""
+    return [
+        f"Tested together, because they have fewer than {rules.slice_rows} rows each and similar inputs "
+        f"(promote.slice_rows): {shown}{more}."
+    ]
+
+
+def _pool(members: tuple[str, ...]) -> str:
+    shown = ", ".join(members[:MAX_MEMBERS])
+    return shown + (f" and {len(members) - MAX_MEMBERS} more" if len(members) > MAX_MEMBERS else "")
 
 
 def _small(small: Mapping[str, int], rules: PromoteParams) -> str:
@@ -491,8 +566,9 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     slices = f", or a slice worse by more than {points(rules.slice_margin)}," if evidence.slices else ""
     limited = [name for name, limit in evidence.limits.items() if limit.limit is not None]
     limits = f" or {', '.join(limited)} is beyond its limit" if limited else ""
-    found = rules.min_recall is not None and evidence.recalls
-    floor = f" or less than {rules.min_recall:.0%} of a label is found" if found else ""
+    floors = sorted({floor[0] for label in evidence.recalls if (floor := _floor(label, rules)) is not None})
+    least_found = " to ".join(f"{floor:.0%}" for floor in dict.fromkeys((floors[0], floors[-1]))) if floors else ""
+    floor = f" or less than {least_found} of a label is found" if floors else ""
     measure = ", each label counting alike" if evidence.balanced else ""
     return (
         f"Promote if {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "

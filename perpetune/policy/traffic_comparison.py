@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 
 from perpetune.params import PromoteParams
 from perpetune.policy.outweighing import gain_outweighs_loss
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, TrafficEvidence, gain_worth_finding, harms
+from perpetune.policy.promotion import (
+    PairedEvidence,
+    PromotionEvidence,
+    TrafficEvidence,
+    gain_worth_finding,
+    harms,
+    rules_for_costs,
+)
 from perpetune.policy.verdict import Verdict
 from perpetune.policy.wording import interval, points, versus_alpha
 from perpetune.statistics.disagreements import gain_labels, guard_labels, upper_ratio
@@ -50,6 +57,7 @@ def should_promote_on_traffic(evidence: PromotionEvidence, rules: PromoteParams)
     possible loss. Harm on holdouts and slices and exceeded limits reject as in `should_promote`.
     """
     assert evidence.traffic is not None
+    rules = rules_for_costs(evidence, rules)
     gaining, guarding = _gain(evidence, evidence.traffic, rules), _guard(evidence, evidence.traffic, rules)
     sentences = [each.sentence for each in sorted((gaining, guarding), key=lambda each: each.passed)]
     rule = _rule(evidence, evidence.traffic, rules)
@@ -68,6 +76,7 @@ def should_promote_on_traffic(evidence: PromotionEvidence, rules: PromoteParams)
 def labels_to_ask(evidence: PromotionEvidence, rules: PromoteParams) -> LabelPlan:
     """The labels that both tests lack, within `promote.disagreement_labels`; those for the gain come first."""
     assert evidence.traffic is not None
+    rules = rules_for_costs(evidence, rules)
     gaining, guarding = _gain(evidence, evidence.traffic, rules), _guard(evidence, evidence.traffic, rules)
     if _harms(evidence, evidence.traffic, rules) or any(
         not each.passed and each.lack is None for each in (gaining, guarding)

@@ -20,6 +20,7 @@ from perpetune.evaluation.recorded_answers import hosted_answers
 from perpetune.evaluation.recorded_answers import recorded_answers as read_recorded_answers
 from perpetune.evaluation.report.report import figures, write_report
 from perpetune.evaluation.report.style import write_png
+from perpetune.evaluation.scores.mistake_costs import cost_scoring, mistake_costs
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.evaluation.systems import LINEAR
@@ -114,9 +115,9 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str,
 
 
 def is_balanced(workspace: Workspace, card: ModelCard, train: Sequence[Example]) -> bool:
-    """Whether the gate uses balanced accuracy: `promote.metric`, or for "auto" if a label is rare."""
+    """Whether the gate uses balanced accuracy: `promote.metric`, or for "auto" if a label is rare and no costs are set."""
     metric = workspace.params.promote.metric
-    if card.kind != "classification" or metric == "accuracy":
+    if card.kind != "classification" or metric == "accuracy" or workspace.params.promote.costs is not None:
         return False
     return metric == "balanced_accuracy" or is_imbalanced(Counter(tidy(row.output) for row in train))
 
@@ -163,7 +164,8 @@ def _is_behind(
 ) -> IsBehind:
     """A test of whether a system is behind the best trained one by more than `promote.simpler_margin`."""
     params, simpler = workspace.params.evaluate, workspace.params.promote.simpler_margin
-    scoring = scoring_of(card.kind, card.output_schema)
+    costs = mistake_costs(workspace.params.promote.costs)
+    scoring = cost_scoring(costs) if costs else scoring_of(card.kind, card.output_schema)
     whole = [name for name in answers if name in TRAINED and None not in answers[name]]
     trained = [score_answers(name, rows, answers[name], card.kind, scoring) for name in whole]
     best = max(trained, key=lambda scored: sum(scored.scores))

@@ -9,6 +9,7 @@ from perpetune.classifiers.linear import load_linear_model
 from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.evaluate import Evaluation, common_positions
 from perpetune.evaluation.scores.scoring import Scoring, scoring_of
+from perpetune.evaluation.slices import paired_scores
 from perpetune.inference.predictor import load_predictor
 from perpetune.loop.assess.answering import Log, Predict, with_progress
 from perpetune.loop.assess.assess import Assessment
@@ -86,11 +87,11 @@ def _held_out(evaluation: Evaluation | None) -> tuple[int, list[float]]:
     if evaluation is None or not {"champion", "challenger"} <= set(evaluation.scored):
         return 0, []
     theirs, ours = evaluation.scored["champion"], evaluation.scored["challenger"]
-    positions = common_positions(theirs, ours)
+    positions, scores = common_positions(theirs, ours), paired_scores(evaluation, "champion", "challenger")
     their_texts, our_texts = (dict(zip(each.positions, each.texts, strict=True)) for each in (theirs, ours))
     differences = [
         our - their
-        for position, their, our in zip(positions, theirs.at(positions), ours.at(positions), strict=True)
+        for position, their, our in zip(positions, scores.theirs, scores.ours, strict=True)
         if our != their or differ(evaluation.scoring, their_texts[position], our_texts[position])
     ]
     return len(positions), differences
