@@ -14,6 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from perpetune.statistics.estimate import Floats
 
+LARGE = 2  # times the least rows: a pool of so many takes no further slice, or one would take all
 MAX_NAMED = 2  # members in the name of a pool of more than three
 
 Members = tuple[str, ...]
@@ -22,7 +23,7 @@ Members = tuple[str, ...]
 def pools(inputs: Mapping[str, Sequence[str]], least: int) -> dict[str, Members]:
     """Pools of at least `least` rows, by name; `inputs` are those of each small slice, such as "label refund".
 
-    The smallest pool is joined with the most similar small one until all are large enough. Labels are pooled with labels
+    The smallest pool is joined with the most similar one that is not large until all have enough rows. Labels are pooled with labels
     and sources with sources; those that are too few all together are left out.
     """
     kinds: dict[str, list[str]] = {}
@@ -50,9 +51,10 @@ def _of_one_kind(inputs: Mapping[str, Sequence[str]], least: int) -> list[Member
     rows: dict[Members, int] = {(name,): len(texts) for name, texts in inputs.items()}
     while min(rows.values()) < least:
         smallest = min(rows, key=lambda pool: (rows[pool], pool))
-        small = [pool for pool in rows if pool != smallest and rows[pool] < least]
-        others = small or [pool for pool in rows if pool != smallest]  # a large pool takes the last one only
-        nearest = max(others, key=lambda pool: (_cosine(found[pool], found[smallest]), pool))
+        others = [pool for pool in rows if pool != smallest]
+        near = {pool: _cosine(found[pool], found[smallest]) for pool in others}
+        few = [pool for pool in others if rows[pool] < LARGE * least] or others
+        nearest = max(few, key=lambda pool: (near[pool], -rows[pool], pool))
         both = tuple(sorted((*smallest, *nearest)))
         found[both], rows[both] = found[smallest] + found[nearest], rows[smallest] + rows[nearest]
         for pool in (smallest, nearest):
@@ -75,4 +77,4 @@ def _word_totals(inputs: Mapping[str, Sequence[str]]) -> dict[str, Floats]:
 
 def _cosine(one: Floats, other: Floats) -> float:
     lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / lengths if lengths else 0.0
+    return round(float(one @ other) / lengths, 6) if lengths else 0.0  # ties must not depend on the order of rows
