@@ -28,7 +28,7 @@ from perpetune.loop.disagreements.decide import traffic_evidence
 from perpetune.params import Params, load_params
 from perpetune.policy.ignorable import SelectionRow, ignorable
 from perpetune.policy.promotion import Anchor, PairedEvidence, PromotionEvidence, harms, should_promote
-from perpetune.policy.traffic_comparison import labels_to_ask, should_promote_on_traffic
+from perpetune.policy.traffic_comparison import MOST_TRAFFIC, labels_to_ask, rows_to_answer, should_promote_on_traffic
 from perpetune.policy.verdict import Interval, Outcome
 
 Numbers = npt.NDArray[np.float64]
@@ -153,7 +153,8 @@ def cases() -> list[Case]:
         Case("better by 5 on recent, complaints three times", better, same, complaints=3),
         Case("better by 5 on recent, labels unasked at random", better, same, complaints=1),
         Case("better by 5 on recent, worse by the margin before", better, worse),
-        Case("99% right, errors halved", alone(0.99, 0.008, 0.005), good, frozen=500, recent=500),
+        Case("99% right, errors halved", alone(0.99, 0.008, 0.005), good, frozen=500, recent=500, claim="promoted"),
+        Case("99% right, A/A", good, good, frozen=500, recent=500, claim="false promotions"),
     ]
 
 
@@ -190,7 +191,7 @@ def _one(case: Case, params: Params, rng: np.random.Generator) -> tuple[str, int
     first = should_promote(evidence, params.promote).outcome
     if first != "collect more labels":
         return first, 0, first == "promote", trusted
-    recent, wins = _sample("recent", pool, holdout, case, rng)
+    recent, wins = _sample("recent", _answered(pool, evidence, params), holdout, case, rng)
     earlier, more = _sample("earlier", case.earlier_traffic(rng, TRAFFIC), frozen, case, rng)
     compared = TrafficComparison(champion="1", challenger="2", recent=recent, earlier=earlier)
     wins |= more
@@ -211,11 +212,19 @@ def _one(case: Case, params: Params, rng: np.random.Generator) -> tuple[str, int
     return outcome, len(compared.asked()), False, trusted
 
 
+def _answered(pool: Rows, evidence: PromotionEvidence, params: Params) -> Rows:
+    """The recent requests that both answer: more than the first ones if these differ on few."""
+    first = _first(pool)
+    differing = int((first.champion != first.challenger).sum())
+    rows = rows_to_answer(evidence, differing, len(first.champion), params.promote)
+    return pool.part(np.arange(min(rows, len(pool.champion))))
+
+
 def _recent(case: Case, params: Params, rng: np.random.Generator) -> tuple[Rows, Rows, bool]:
     """The recent holdout, unlabelled traffic, and whether unasked labels may judge."""
     if case.complaints is None:
         holdout = _noisy(case.recent_traffic(rng, case.recent), case.noise, rng)
-        return holdout, case.recent_traffic(rng, TRAFFIC), True
+        return holdout, case.recent_traffic(rng, MOST_TRAFFIC * TRAFFIC), True
     seen = case.recent_traffic(rng, WINDOW)
     wrong = seen.champion == 0
     unasked = rng.random(WINDOW) < LABELLED * np.where(wrong, case.complaints, 1.0)
@@ -233,7 +242,7 @@ def _recent(case: Case, params: Params, rng: np.random.Generator) -> tuple[Rows,
     trusted = ignorable(rows, params.watch.margin, params.watch.unasked).decides
     judging = (unasked | lot) if trusted else lot
     held = judging & (rng.random(WINDOW) < 2 * params.split.recent)
-    return seen.part(held), _first(seen.part(~unasked & ~lot)), trusted
+    return seen.part(held), seen.part(~unasked & ~lot), trusted
 
 
 def _first(rows: Rows) -> Rows:

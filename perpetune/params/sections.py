@@ -597,7 +597,9 @@ class PromoteParams(Section):
     without training. 0 asks for none. See decision 28. Unit: labels.
     """
     traffic_rows: Count = 1500
-    """Requests that both then answer: so many of recent and so many of earlier traffic. Unit: requests."""
+    """Requests that both then answer: so many of recent and so many of earlier traffic, and up to four times as many recent
+    ones if too few are answered differently to show a gain. Unit: requests.
+    """
     simpler_margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """A simpler system (linear model, linear model on embeddings, base, base with examples) that is at most so much
     worse than the tuned model is promoted in its place. Unit: score.
