@@ -23,6 +23,7 @@ from perpetune.evaluation.slices import (
 )
 from perpetune.loop.assess.anchor import anchor_of
 from perpetune.loop.assess.assess import Assessment
+from perpetune.loop.assess.holdout_uses import count_verdict, uses_before
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
@@ -131,6 +132,7 @@ def decide(
         ids=ids,
         system=choice.system,
     )
+    count_verdict(run, assessment.evaluations, uses_before(workspace, run))
     log_decision(run, decision)
     tag_versions(decision)
     return decision
@@ -261,6 +263,7 @@ def _against(
         subject=SUBJECTS[subject],
         metric=_metric(assessment),
         costs=_costs(on["frozen"], against, subject),
+        uses=assessment.uses,
     )
 
 

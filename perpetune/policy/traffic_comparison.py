@@ -14,11 +14,12 @@ from perpetune.policy.promotion import (
     PairedEvidence,
     PromotionEvidence,
     TrafficEvidence,
+    anchor_test,
     gain_worth_finding,
     harms,
     rules_for_costs,
 )
-from perpetune.policy.verdict import Verdict
+from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.policy.wording import interval, points, versus_alpha
 from perpetune.statistics.disagreements import gain_labels, guard_labels, upper_ratio
 
@@ -64,6 +65,10 @@ def should_promote_on_traffic(evidence: PromotionEvidence, rules: PromoteParams)
     rule = _rule(evidence, evidence.traffic, rules)
     if harm := _harms(evidence, evidence.traffic, rules):
         return Verdict("reject", (*harm, *sentences), rule)
+    anchoring = anchor_test(evidence, rules)
+    if anchoring is not None and not anchoring.passed:  # labels of traffic say nothing of the anchor
+        outcome: Outcome = "reject" if anchoring.lack is None else "collect more labels"
+        return Verdict(outcome, (anchoring.lack or anchoring.sentence, anchoring.sentence, *sentences), rule)
     if gaining.passed and guarding.passed:
         return Verdict("promote", tuple(sentences), rule)
     failed = [each for each in (gaining, guarding) if not each.passed]
@@ -79,6 +84,9 @@ def labels_to_ask(evidence: PromotionEvidence, rules: PromoteParams) -> LabelPla
     assert evidence.traffic is not None
     rules = rules_for_costs(evidence, rules)
     gaining, guarding = _gain(evidence, evidence.traffic, rules), _guard(evidence, evidence.traffic, rules)
+    anchoring = anchor_test(evidence, rules)
+    if anchoring is not None and not anchoring.passed:
+        return LabelPlan(0, 0)
     if _harms(evidence, evidence.traffic, rules) or any(
         not each.passed and each.lack is None for each in (gaining, guarding)
     ):

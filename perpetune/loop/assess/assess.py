@@ -30,13 +30,14 @@ from perpetune.inference.predictor import load_predictor
 from perpetune.loop.assess.answering import IsBehind, Log, predict_until_clear, with_progress
 from perpetune.loop.assess.costs import log_economics
 from perpetune.loop.assess.golden_prompts import serving_facts
+from perpetune.loop.assess.holdout_uses import uses_before, uses_of
 from perpetune.loop.assess.systems import LinearModel, Systems, adapters, held_out_rows, load_systems, prompted_systems
 from perpetune.loop.assess.vetoes import measured_limits
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
 from perpetune.model.release import EVALUATED, ModelCard, ServingFacts, System
-from perpetune.policy.promotion import Limit
+from perpetune.policy.promotion import HoldoutUse, Limit
 from perpetune.records import Example, RecordedAnswer, to_json, write_jsonl
 from perpetune.statistics.balanced_accuracy import compare_balanced
 from perpetune.statistics.calibration import calibration
@@ -64,6 +65,7 @@ class Assessment:
     """The evaluations by holdout, the champion compared with (None: the base), and measured limits that can veto.
 
     `balanced`: the gate's metric is balanced accuracy. `candidates` are the other systems that could serve, by name.
+    `uses`: how often the rows of each holdout decided before.
     """
 
     evaluations: dict[str, Evaluation]
@@ -72,6 +74,7 @@ class Assessment:
     champion_system: System = "tuned"
     balanced: bool = False
     candidates: Mapping[str, Candidate] = field(default_factory=dict)
+    uses: Mapping[str, HoldoutUse] = field(default_factory=dict)
 
 
 def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str, log: Log) -> Assessment:
@@ -108,6 +111,7 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str,
         champion.system if champion else "tuned",
         balanced,
         candidates,
+        uses_of(evaluations, uses_before(workspace, run)),
     )
     economics = log_economics(workspace, run, challenger, evaluations, time.monotonic() - began)
     _log_assessment(workspace, run, challenger, version, assessment, economics)
@@ -303,6 +307,7 @@ def _log_assessment(
         "compared with": f"champion {assessment.champion}"
         if assessment.champion
         else "the base, because there is no champion yet",
+        **{f"{name} holdout": str(use) for name, use in assessment.uses.items()},
         "MLflow run": run.url,
     }
     task = workspace.params.task.name
