@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from perpetune.curation import dvc
 from perpetune.curation.inferred_schema import advice
@@ -12,6 +13,7 @@ from perpetune.loop.label_rule import label_rule, label_rule_of_sources
 from perpetune.loop.run_context import data_version_of
 from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.params import unknown_labels
+from perpetune.prediction_log.admission import awaited
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import counts, labelled_examples
 from perpetune.records import Example, read_jsonl, write_jsonl
@@ -105,16 +107,19 @@ def production_labels(workspace: Workspace) -> int:
 def export_labelled_traffic(workspace: Workspace) -> int:
     """Write the labelled requests of the prediction log for the pipeline's fetch stage; returns how many.
 
-    Labels that cannot be right stay in the log. Those that came unasked and do not decide are only trained on.
+    Labels that cannot be right stay in the log, and those of a lot until nearly all of it have come: the first may be those
+    of wrong answers, and a holdout of them would favour whatever answers otherwise. Those that came unasked and do not
+    decide are only trained on.
     """
     log = open_log(workspace.settings.prediction_log)
     try:
         rule = label_rule_of_sources(workspace)
         decides = unasked_labels(workspace, log, rule).decides
         examples = labelled_examples(log, workspace.params.task.name, rule, unasked=decides)
+        waiting = awaited(log, workspace.params.task.name, datetime.now(UTC), rule)
     finally:
         log.dispose()
-    return write_jsonl(workspace.root / TRAFFIC, examples)
+    return write_jsonl(workspace.root / TRAFFIC, [row for row in examples if row.id not in waiting])
 
 
 def read_split(workspace: Workspace, name: str) -> list[Example]:

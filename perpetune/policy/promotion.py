@@ -17,7 +17,7 @@ from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 FIRST_ROWS = 20  # least rows of a holdout for the first trained version
 LEAST_GAIN = 0.001  # that is worth finding, however few errors there are
-ANCHOR_ERROR = 0.2  # of the test against the anchor, on rows that decided nothing before
+ANCHOR_ERROR = 0.1  # of the test against the anchor, on rows that decided nothing before
 MAX_NAMED = 3  # slices named of those that are too small, and pools
 MAX_MEMBERS = 6  # of a pool
 
