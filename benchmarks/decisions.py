@@ -46,6 +46,8 @@ def main() -> int:
     asked = _arguments()
     began = time.monotonic()
     params = load_params(Path("params.yaml"))
+    if asked.collect:
+        return collect_again(params)
     verdicts = promotions(params, asked.simulated)
     real = real_answers(asked.assets, asked.held_out) if asked.held_out else []
     if real:
@@ -82,6 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--simulated", type=int, default=1000, help="promotions of each kind")
     parser.add_argument("--held-out", type=int, default=300, help="real rows of each kind; 0 skips the model")
+    parser.add_argument("--collect", action="store_true", help="only read the other benchmarks' results again")
     parser.add_argument("--quick", action="store_true", help="few and short histories, no model, no output files")
     asked = parser.parse_args()
     if asked.quick:
@@ -156,16 +159,16 @@ def reuse_claims(crept: Sequence[Creep], years: Sequence[Year], params: Params, 
         grows = f", {each.fresh:.0%} of them new each time" if each.fresh else ""
         name = f"accuracy lost by {each.refreshes} refreshes that lose {100 * each.step:g} points each, {each.rows} frozen rows{grows}"
         yield Claim(name, each.lost, (0.0, each.most_lost), margin, quick or each.lost <= margin)
-    for each in years:
-        same_rows = not each.recent
-        if not each.spread:
+    for one in years:
+        same_rows = not one.recent
+        if not one.spread:
             goal = holdout_reuse.harmonic(WEEKS, alpha) if same_rows else alpha * WEEKS
-            interval = (0.0, each.most_promotions)
-            holds = quick or each.promotions <= goal
-            yield Claim(f"promotions in a year: {each.name}", each.promotions, interval, goal, holds)
-        name = f"accuracy lost in a year: {each.name}, {each.frozen} and {each.recent} rows"
-        interval = (-each.change, -each.least_change)
-        yield Claim(name, 0.0 - each.change, interval, margin, quick or -each.change <= margin)
+            interval = (0.0, one.most_promotions)
+            holds = quick or one.promotions <= goal
+            yield Claim(f"promotions in a year: {one.name}", one.promotions, interval, goal, holds)
+        name = f"accuracy lost in a year: {one.name}, {one.frozen} and {one.recent} rows"
+        interval = (-one.change, -one.least_change)
+        yield Claim(name, 0.0 - one.change, interval, margin, quick or -one.change <= margin)
 
 
 def collected(name: str) -> list[Claim]:
@@ -174,6 +177,26 @@ def collected(name: str) -> list[Claim]:
     return [
         Claim(**{**each, "claim": f"{name}: {each['claim']}", "interval": tuple(each["interval"])}) for each in found
     ]
+
+
+def collect_again(params: Params) -> int:
+    """This benchmark's last results with the other benchmarks' claims as they are now."""
+    path = RESULTS / "decisions.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    others = tuple(f"{name}: " for name in COLLECTED)
+    own = [Claim(**each) for each in known["claims"] if not each["claim"].startswith(others)]
+    claims = [*own, *(claim for name in COLLECTED for claim in collected(name))]
+    known["claims"] = [asdict(claim) for claim in claims]
+    known["details"]["collected"] = {name: _commit_of(name) for name in COLLECTED}
+    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    details = known["details"]
+    draw(
+        [Verdicts(**each) for each in details["promotions"]],
+        claims,
+        [Creep(**each) for each in details["creep"]],
+        params,
+    )
+    return 0 if all(claim.holds for claim in claims) else 1
 
 
 def _commit_of(name: str) -> str:
@@ -216,7 +239,7 @@ def draw(verdicts: Sequence[Verdicts], claims: Sequence[Claim], crept: Sequence[
 
     with house_style():
         figure = Figure(figsize=(13, 12), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=(5, 6))
+        upper, lower = figure.subfigures(2, 1, height_ratios=(5, 6)).tolist()
         _draw_verdicts(upper.subplots(), verdicts)
         left, right = lower.subplots(1, 2, width_ratios=(3, 2))
         _draw_false(left, claims)

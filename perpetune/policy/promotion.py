@@ -639,7 +639,7 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     slices = f", or a slice worse by more than {points(rules.slice_margin)}," if evidence.slices else ""
     limited = [name for name, limit in evidence.limits.items() if limit.limit is not None]
     limits = f" or {', '.join(limited)} is beyond its limit" if limited else ""
-    floors = sorted({floor[0] for label in evidence.recalls if (floor := _floor(label, rules)) is not None})
+    floors = sorted({known[0] for label in evidence.recalls if (known := _floor(label, rules)) is not None})
     least_found = " to ".join(f"{floor:.0%}" for floor in dict.fromkeys((floors[0], floors[-1]))) if floors else ""
     floor = f" or less than {least_found} of a label is found" if floors else ""
     measure = ", each label counting alike" if evidence.balanced else ""

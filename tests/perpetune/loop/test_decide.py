@@ -160,7 +160,8 @@ def test_with_costs_a_gate_rejects_what_is_right_more_often_and_misses_frauds() 
     expected = ["fraud"] * 80 + ["legitimate"] * 320
     champion = ["fraud"] * 76 + ["legitimate"] * 4 + ["fraud"] * 60 + ["legitimate"] * 260
     challenger = ["fraud"] * 62 + ["legitimate"] * 18 + ["fraud"] * 6 + ["legitimate"] * 314
-    for costs, outcome in ((None, "promote"), (COSTS, "reject")):
+    cases: list[tuple[dict[str, dict[str, float]] | None, str]] = [(None, "promote"), (COSTS, "reject")]
+    for costs, outcome in cases:
         rules = RULES.model_copy(update={"costs": costs, "slice_margin": 0.3})
         given = {"champion": champion, "challenger": challenger}
         found = {name: answered(expected, given, name, costs) for name in ("frozen", "recent")}
