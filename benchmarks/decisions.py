@@ -239,7 +239,8 @@ def draw(verdicts: Sequence[Verdicts], claims: Sequence[Claim], crept: Sequence[
 
     with house_style():
         figure = Figure(figsize=(13, 12), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=(5, 6)).tolist()
+        halves = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=(5, 6)), dtype=object))
+        upper, lower = halves[0], halves[1]
         _draw_verdicts(upper.subplots(), verdicts)
         left, right = lower.subplots(1, 2, width_ratios=(3, 2))
         _draw_false(left, claims)

@@ -170,7 +170,8 @@ def test_with_costs_a_gate_rejects_what_is_right_more_often_and_misses_frauds() 
 
 
 def test_costs_of_one_are_as_none(assessment: Assessment) -> None:
-    plain, alike = (frauds(costs, champion_finds=40, challenger_finds=70) for costs in (None, {}))
+    plain = frauds(None, champion_finds=40, challenger_finds=70)
+    alike = frauds({}, champion_finds=40, challenger_finds=70)
     one, other = promotion_evidence(plain, RULES), promotion_evidence(alike, RULES.model_copy(update={"costs": {}}))
     assert (one.frozen, one.recent, one.slices) == (other.frozen, other.recent, other.slices)
 

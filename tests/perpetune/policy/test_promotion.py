@@ -453,7 +453,7 @@ def test_rows_that_decided_before_need_a_smaller_p_value() -> None:
 def test_a_small_holdout_cannot_show_that_the_anchor_was_kept_and_asks_for_rows() -> None:
     good = PairedEvidence(0.05, Interval(0.02, 0.08), 0.001, 500, 0.1)
     equal = PairedEvidence(0.0, Interval(-0.016, 0.016), 0.5, 1500, 0.1)
-    near = PairedEvidence(-0.005, Interval(-0.05, 0.04), 0.6, 200, 0.1)
+    near = PairedEvidence(0.0, Interval(-0.045, 0.045), 0.5, 200, 0.1)
     evidence = PromotionEvidence(equal, good, "champion", anchor=Anchor("3", near), label_ratios={"frozen": 0.5})
     assert should_promote(evidence, GATE).outcome == "promote"
     verdict = should_promote(replace(evidence, uses=used(10)), GATE)
